@@ -1,7 +1,5 @@
 """Looks: published boundaries, what all of them together cost, and evidence that grows beside what is there already."""
 
-from __future__ import annotations
-
 import math
 from statistics import NormalDist
 

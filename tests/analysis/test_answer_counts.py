@@ -1,7 +1,5 @@
 """Answers by moment: whole ones at completions, shares of those in flight, and edges that do not round."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

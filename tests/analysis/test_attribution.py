@@ -1,9 +1,8 @@
 """Which function a profile names, from stacks whose times are declared."""
 
-from __future__ import annotations
-
 import importlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,13 +13,14 @@ from pytest_mlpatterns.analysis.causes.attribution import profile_record
 from pytest_mlpatterns.analysis.causes.call_tree import NOW, call_tree
 from pytest_mlpatterns.analysis.causes.explanation import time_change
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.profile import Frame, ProfiledBlock, ProfiledRun, StackTime
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import ModuleType
-
-    from pytest_mlpatterns.records.profile import FunctionChange, ProfileRecord
+from pytest_mlpatterns.records.profile import (
+    Frame,
+    FunctionChange,
+    ProfiledBlock,
+    ProfiledRun,
+    ProfileRecord,
+    StackTime,
+)
 
 ROOTS = (Frame("worker", owner="process"), Frame("HTTP server", owner="layer"), Frame("model", owner="model"))
 REQUESTS = 100

@@ -1,13 +1,12 @@
 """A noisy bisection ends at the commit that changed the metric, says when none did, and errs as rarely as it says."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.changes.bisection import (
     Bisection,
@@ -21,11 +20,6 @@ from pytest_mlpatterns.analysis.changes.bisection import (
     most_steps,
 )
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, ratio_estimate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-
-    from numpy.typing import NDArray
 
 LAUNCHES = 8
 """Paired launches of one measurement: what a budget of 30 s gives."""

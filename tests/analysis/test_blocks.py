@@ -1,9 +1,5 @@
 """One launch's blocks: what each metric is for declared arrivals, latencies and usage, and how sure it is."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,10 +8,8 @@ from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, no
 
 from pytest_mlpatterns.analysis.metrics.blocks import BLOCK_NS, MOST_BLOCKS, LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.records.launch import Launch, LaunchValue
 from pytest_mlpatterns.records.outcomes import Failure
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Launch, LaunchValue
 
 EMPTY = launch(samples([], []))
 

@@ -1,10 +1,8 @@
 """The capacity searches: pure functions over services whose capacity is known, with and without noise."""
 
-from __future__ import annotations
-
 import itertools
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -16,9 +14,6 @@ from pytest_mlpatterns import SettingError
 from pytest_mlpatterns.analysis.capacity.capacity_search import climb
 from pytest_mlpatterns.records.launch import LaunchValue, SearchEnd, Step
 from pytest_mlpatterns.records.objective import parse_objective
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def places(

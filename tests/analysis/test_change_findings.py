@@ -1,7 +1,5 @@
 """The changes of many courses: what is reported, for the better or the worse, and how many of none."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from msgspec.structs import replace

@@ -1,7 +1,5 @@
 """Lines of a history as courses: what counts, in which order, at which level, and where segments begin."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 

@@ -1,21 +1,14 @@
 """Steps in courses whose truth is known: of values, of ratios to a release, of ratios to the commit before."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from numpy.typing import NDArray
 from support.made_series import RELEASE, commit, noise, of_neighbours, of_release, of_values, stepped
 
+from pytest_mlpatterns.analysis.changes.series import Point, Series
 from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, Step, corrected, layers_of_windows, steps_of
 from pytest_mlpatterns.analysis.changes.stretches import stretches_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.analysis.changes.series import Point, Series
 
 RATIO_SCATTER = 0.007
 

@@ -1,9 +1,7 @@
 """Which statistic a comparison judges, and how its verdict has the medians too."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 from support.synthetic import MS, verdict
@@ -15,16 +13,11 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     is_known_metric,
     metric_named,
 )
-from pytest_mlpatterns.analysis.metrics.metric import Location
+from pytest_mlpatterns.analysis.metrics.metric import Location, Metric
 from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic, with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
 
 
 def launches(*values_ms: float) -> list[LaunchValue]:

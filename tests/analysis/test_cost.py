@@ -1,9 +1,5 @@
 """What a million requests cost follows from the price, the CPU time, the memory and the rate."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 from msgspec.structs import replace
 from support.synthetic import MS, capacity, even_launch, make_setup, result, usage
@@ -12,11 +8,8 @@ from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.analysis.choice.ranking import rank
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, priced_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
 from pytest_mlpatterns.records.price import Price, parse_price
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Capacity, Launch
 
 GIB = 2**30
 PRICE = Price(0.0425, 0.0057, "USD")

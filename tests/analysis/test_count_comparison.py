@@ -1,9 +1,7 @@
 """Slow and failed requests are compared by counts, with the launch as the unit: what fails, what is suspected."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from pytest_mlpatterns.analysis.verdicts.count_comparison import (
     COUNT_ALPHA,
     STORED_TAIL_ALPHA,
     TAIL_ALPHA,
+    CountVerdict,
     judge_failures,
     judge_tail,
     tail_ceiling,
@@ -21,11 +20,6 @@ from pytest_mlpatterns.analysis.verdicts.count_comparison import (
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.analysis.verdicts.count_comparison import CountVerdict
 
 ALPHA = 0.001
 

@@ -1,7 +1,5 @@
 """The level of each stretch of a course, and where changes lie in it."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Weights and requirements as people write them, and what they are told where they cannot be read."""
 
-from __future__ import annotations
-
 import contextlib
 
 import pytest
@@ -125,10 +123,7 @@ def test_an_unreadable_criterion_is_refused_with_what_is_allowed(text: str, prob
 
 
 @PROPERTY
-@given(
-    st.dictionaries(st.sampled_from([*METRICS]), st.floats(1e-6, 1e6), min_size=1, max_size=5),
-    st.floats(1e-3, 1e3),
-)
+@given(st.dictionaries(st.sampled_from([*METRICS]), st.floats(1e-6, 1e6), min_size=1, max_size=5), st.floats(1e-3, 1e3))
 def test_only_the_proportion_of_the_weights_counts(weights: dict[str, float], scale: float) -> None:
     once = parse(",".join(f"{name}={weight!r}" for name, weight in weights.items()))
     scaled = parse(",".join(f"{name}={weight * scale!r}" for name, weight in weights.items()))

@@ -1,7 +1,5 @@
 """More working threads than cores: said if they wait for each other, and only then."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

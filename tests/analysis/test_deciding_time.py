@@ -1,7 +1,5 @@
 """How long an open comparison would take to be decided: more for a closer change, never for a baseline too coarse."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns.analysis.verdicts.verdicts import seconds_to_decide

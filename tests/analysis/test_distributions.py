@@ -1,7 +1,5 @@
 """Tail probabilities agree with scipy's, which is imported where a test runs: every worker collects every test."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -3,22 +3,16 @@
 Every run is seeded, so the counts are the same each time.
 """
 
-from __future__ import annotations
-
 import importlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 import numpy as np
 import pytest
 from support import ROOT
 
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 from pytest_mlpatterns.records.verdict import Outcome
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
-    from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 
 pytestmark = pytest.mark.simulation
 

@@ -1,7 +1,5 @@
 """Generators on the nodes of a cluster: one that is at its limit, all together, and how far apart they began."""
 
-from __future__ import annotations
-
 import pytest
 from msgspec.structs import replace
 from support.synthetic import MS, S

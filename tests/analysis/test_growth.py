@@ -1,25 +1,19 @@
 """Growth per request, and whether it goes on, from courses whose truth is known."""
 
-from __future__ import annotations
-
 import importlib
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from support import ROOT
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.analysis.causes.growth import growth_of, requests_to_decide
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.resource_track import Growth
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
-    from numpy.typing import NDArray
 
 READINGS = 200
 REQUESTS = np.arange(READINGS, dtype=np.int64) * 25

@@ -1,7 +1,5 @@
 """Which functions hold more memory, from declared readings."""
 
-from __future__ import annotations
-
 import msgspec
 
 from pytest_mlpatterns.analysis.causes.growth import growth_between, held_record
@@ -25,11 +23,7 @@ def test_a_function_that_holds_more_is_named_with_the_line_that_holds_most() -> 
         {("/now/model.py", 12): 20 * MIB, ("/now/model.py", 14): 141 * MIB, ("/now/model.py", 44): MIB}, 163 * MIB
     )
     assert record(before, now) == HeldRecord(
-        "",
-        False,
-        32 * MIB,
-        163 * MIB,
-        (MemorySite("Digits.__init__", "model.py", 14, "line 14", 30 * MIB, 161 * MIB),),
+        "", False, 32 * MIB, 163 * MIB, (MemorySite("Digits.__init__", "model.py", 14, "line 14", 30 * MIB, 161 * MIB),)
     )
 
 

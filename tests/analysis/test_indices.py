@@ -1,11 +1,10 @@
 """The scalability indices from declared passes: the formulas by hand, their bounds, and what is missing for them."""
 
-from __future__ import annotations
-
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,16 +14,12 @@ from support.synthetic import PROPERTY, S, capacity, even_launch, result, usage
 
 from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED, Scaling, ScalingStep, scaling_indices, why_unknown
 from pytest_mlpatterns.analysis.metrics.definitions import SCALING_INDICES
+from pytest_mlpatterns.analysis.metrics.metric import Metric
+from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.reports.text.notes import describe_indices
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 
 PRICE = Price(1.0, 0.0, "USD")
 CONCURRENCY = 4

@@ -1,7 +1,5 @@
 """Statistics: quantiles as scipy gives them, intervals with known values, and what any estimate must be true to."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -1,7 +1,5 @@
 """The shape of a distribution: percentiles as far as there are samples, histograms that lose nobody, pooled counts."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

@@ -1,9 +1,5 @@
 """The split of a latency: declared layers and samples give their parts, and the parts add up to the whole."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,10 +12,8 @@ from support.synthetic import MS, PROPERTY, START_NS, US, S, launch, samples
 from pytest_mlpatterns.analysis.causes.latency_split import splits_of
 from pytest_mlpatterns.patterns.tally import SplitTally
 from pytest_mlpatterns.records.latency import PARTS, LatencySplit
+from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Launch
 
 
 def loaded(latency_ns: object, layers: tuple[LayerStats, ...] = (), **changes: object) -> Launch:

@@ -1,10 +1,8 @@
 """Launches that settle in one of two ways: recognised, named, and compared one by one."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,12 +20,7 @@ from pytest_mlpatterns.analysis.verdicts.launch_kinds import (
 )
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.verdict import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.records.verdict import Verdict
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 RTM, RATE = METRICS["rtm"], METRICS["throughput"]
 BOTH = (16.1, 22.3, 15.8, 21.9, 16.2, 22.0, 15.9, 22.2)

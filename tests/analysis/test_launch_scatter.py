@@ -1,12 +1,10 @@
 """The scatter of a test's launches from its history, and what verdicts that start from it are worth."""
 
-from __future__ import annotations
-
 import functools
 import math
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
@@ -19,19 +17,14 @@ from pytest_mlpatterns.analysis.changes.launch_scatter import (
     scatter_in,
 )
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
-from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, USUAL_PRIOR, LogRatio, judge_ratio
+from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, USUAL_PRIOR, LogRatio, RatioPrior, judge_ratio
 from pytest_mlpatterns.analysis.statistics.looks import REVISION_ALPHA, looks_beside_entry, looks_of_pairs
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.analysis.statistics.log_ratio import RatioPrior
 
 RTM = METRICS["rtm"]
 ERROR = 0.004

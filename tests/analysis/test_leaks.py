@@ -1,7 +1,5 @@
 """Growths against a limit: the outcome, and what a reader is told."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns.analysis.causes.growth import judge_leak

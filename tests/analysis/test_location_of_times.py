@@ -1,23 +1,16 @@
 """The location of a distribution: what moves it, and what does not."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import BlockedValues
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.intervals import block_weights
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.launch import LaunchValue
 
 TIMES = st.lists(st.floats(min_value=1e3, max_value=1e12), min_size=1, max_size=60)
 

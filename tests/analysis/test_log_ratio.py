@@ -1,11 +1,9 @@
 """Ratios of paired launches: known intervals, exact boundaries, what looks cost, how often the verdict is wrong."""
 
-from __future__ import annotations
-
 import math
 import re
+from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -26,15 +24,8 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import (
 )
 from pytest_mlpatterns.records.verdict import Outcome
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 VALUES = st.floats(min_value=-1, max_value=1)
-LAUNCHES = st.lists(
-    st.builds(LogRatio, VALUES, st.floats(min_value=0, max_value=0.1)),
-    min_size=1,
-    max_size=8,
-)
+LAUNCHES = st.lists(st.builds(LogRatio, VALUES, st.floats(min_value=0, max_value=0.1)), min_size=1, max_size=8)
 POSITIVE = st.floats(min_value=1e-3, max_value=1e9)
 PAIRS = st.lists(st.tuples(POSITIVE, POSITIVE), min_size=1, max_size=9)
 
@@ -219,9 +210,7 @@ class TestVerdict:
         strict, loose = (judge_ratio(launches, one, "lower", plan=plan).outcome for one in (limit, limit * looser))
         assert order.index(loose) >= order.index(strict)
 
-    def test_each_end_of_the_interval_has_the_confidence_of_its_verdict(
-        self,
-    ) -> None:
+    def test_each_end_of_the_interval_has_the_confidence_of_its_verdict(self) -> None:
         measured = alike(0.01, 0.012, 0.008)
         equal, eased = SequentialPlan(alpha=0.005), SequentialPlan(alpha=0.005, pass_alpha=0.01)
         both = judge_ratio(measured, 0.5, "lower", plan=equal).judged

@@ -1,9 +1,7 @@
 """The machine's speed: what others take of it, and how long the fixed work takes."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import pytest
 from msgspec.structs import replace
@@ -17,9 +15,6 @@ from pytest_mlpatterns.analysis.health.machine import (
     taken_factor,
 )
 from pytest_mlpatterns.records.launch import Taken
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 
 def test_the_fixed_work_is_known_only_if_each_launch_did_it() -> None:

@@ -1,7 +1,5 @@
 """Metrics by name: each is found by the name that it prints, and its unit decides how a limit is read."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns.analysis.metrics.definitions import (

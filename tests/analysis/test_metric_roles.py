@@ -1,10 +1,8 @@
 """Roles of metrics: each has its metrics, and no module outside the definitions lists names of metrics."""
 
-from __future__ import annotations
-
 import ast
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,9 +19,6 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
 )
 from pytest_mlpatterns.analysis.metrics.metric import Group, Role, times_of
 from pytest_mlpatterns.units import Unit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PACKAGE = Path(pytest_mlpatterns.__file__).parent
 NAMES = {*METRICS, *(location.name for location in LOCATIONS.values())}

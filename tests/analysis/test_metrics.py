@@ -1,10 +1,7 @@
 """Metrics over launches: each figure with its interval, what does not apply is None, what does not count is said."""
 
-from __future__ import annotations
-
 import inspect
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,14 +17,11 @@ from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 from pytest_mlpatterns.errors import InvalidResultError
-from pytest_mlpatterns.records.launch import GeneratorReport, Launch, LaunchValue
+from pytest_mlpatterns.records.launch import Capacity, GeneratorReport, Launch, LaunchValue
 from pytest_mlpatterns.records.layer_kinds import derived_metrics
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.resource_track import ResourceTrack
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Capacity
 
 CONTINUOUS = LayerStats(
     0,

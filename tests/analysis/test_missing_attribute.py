@@ -1,7 +1,5 @@
 """Names that do not exist: the message says what to write for a percentile, or which name is close."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from typing import Any

@@ -1,19 +1,13 @@
 """Two modes are recognised, and one mode of any shape is not taken for two."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.synthetic import MS
 
 from pytest_mlpatterns.analysis.statistics.distributions import find_modes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
 
 RECORDED_MS = (
     *(188, 186, 190, 192, 189, 191, 187, 195, 200, 193),

@@ -1,7 +1,5 @@
 """Threads without Python code: their growth is named, and nothing else is."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from msgspec.structs import replace

@@ -1,9 +1,6 @@
 """What a deployment used of each node, from declared usage."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,10 +8,7 @@ from msgspec import structs
 from support.synthetic import S, even_launch, usage
 
 from pytest_mlpatterns.analysis.health.machine import node_figures
-from pytest_mlpatterns.records.launch import NodeFigures, NodeUsage
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Launch
+from pytest_mlpatterns.records.launch import Launch, NodeFigures, NodeUsage
 
 MIB = 2**20
 

@@ -1,9 +1,7 @@
 """Noise advice: what is told, from which measure on, and that a machine at rest gives no advice."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +11,7 @@ from msgspec import structs
 from support.synthetic import MS, PROPERTY, S, even_launch, usage
 
 from pytest_mlpatterns.analysis.health.machine import Disturbance, disturbance_of, is_disturbed, noise_of, why_busy_in
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Launch
+from pytest_mlpatterns.records.launch import Launch
 
 
 def noisy(*, generator_ns: int = 0, **seen: Any) -> Launch:

@@ -1,7 +1,5 @@
 """No request that was due is left out of a metric in silence: it is judged, it failed, or a sentence names it."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,9 +1,8 @@
 """The search for the highest rate that keeps a latency objective, over queues whose answer is known."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +14,6 @@ from pytest_mlpatterns.analysis.capacity.objective_search import PIECES, Found, 
 from pytest_mlpatterns.analysis.capacity.reference_queue import SEEDS, LongRun, ReferenceQueue, typical_seed
 from pytest_mlpatterns.records.objective import Objective, parse_objective
 from pytest_mlpatterns.records.samples import Window
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SEARCHES = 3
 FULL = 7.0

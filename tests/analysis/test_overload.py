@@ -1,11 +1,10 @@
 """Goodput beyond the NMRT, against the queueing theory of deterministic services."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,9 +30,6 @@ from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.overload import Behaviour, Overload
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 LIMIT_NS = 100 * MS
 

@@ -1,7 +1,5 @@
 """The interval of a percentile: launches that differ in speed, and shares of requests where times have two modes."""
 
-from __future__ import annotations
-
 import math
 from statistics import median
 

@@ -1,11 +1,9 @@
 """The order of the patterns: declared metrics in, places, scores and words out."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -16,17 +14,11 @@ from support.synthetic import FEW, capacity, changed, launch_values, make_setup,
 
 from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
-from pytest_mlpatterns.analysis.choice.ranking import DRIFT_SD, Unmeasured, rank
+from pytest_mlpatterns.analysis.choice.ranking import DRIFT_SD, RankedPattern, Ranking, Unmeasured, rank
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, estimate
-from pytest_mlpatterns.records.launch import Noise
+from pytest_mlpatterns.records.launch import Capacity, Noise
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pytest_mlpatterns.analysis.choice.ranking import RankedPattern, Ranking
-    from pytest_mlpatterns.records.launch import Capacity
-    from pytest_mlpatterns.records.result import TestResult
 
 MS = 1e6
 GROUP = "test_perf.py::test_shop"
@@ -314,8 +306,7 @@ class TestOpenEnd:
         )
 
     @pytest.mark.parametrize(
-        ("limit", "sentence"),
-        [(140, "cached first"), (200, "cached first, if it keeps nmrt>=200")],
+        ("limit", "sentence"), [(140, "cached first"), (200, "cached first, if it keeps nmrt>=200")]
     )
     def test_a_lower_bound_meets_a_requirement_below_it(self, limit: int, sentence: str) -> None:
         assert ranked([self.OPEN, SHOP[0]], f"rtm=1,nmrt>={limit}").sentence == f"{sentence}; single excluded"

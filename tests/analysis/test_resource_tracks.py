@@ -1,7 +1,5 @@
 """Readings over requests, and the growth per request of one launch."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

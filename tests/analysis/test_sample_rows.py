@@ -1,7 +1,5 @@
 """Rows of samples: each keeps its own chunks, whatever is taken, joined or shifted."""
 
-from __future__ import annotations
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st

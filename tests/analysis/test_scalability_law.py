@@ -1,7 +1,5 @@
 """The scalability law: exact data give back their coefficients; intervals hold the truth as often as they promise."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,10 +1,8 @@
 """The scale-out time from declared requests: when the new replica carries its share, and what callers notice."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,11 +14,9 @@ from support.synthetic import MS, PROPERTY, S, capacity, samples
 
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut, ScaleOutTimes, answers_in_share, scale_out_ns
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
+from pytest_mlpatterns.records.samples import Samples
 from pytest_mlpatterns.records.scaling import ScalingRecord
 from pytest_mlpatterns.reports.text.notes import describe_scaling
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.samples import Samples
 
 ASKED = 1 * S
 READY = round(1.8 * S)
@@ -143,10 +139,7 @@ class TestScaling:
 
     @pytest.mark.parametrize(
         ("taken_ms", "spread"),
-        [
-            ((490, 515), r"502 ms \(2 passes: 490 ms, 515 ms\)"),
-            ((490, 502, 515), r"502 ms \([\d.]+ ms to [\d.]+ ms\)"),
-        ],
+        [((490, 515), r"502 ms \(2 passes: 490 ms, 515 ms\)"), ((490, 502, 515), r"502 ms \([\d.]+ ms to [\d.]+ ms\)")],
     )
     def test_an_interval_needs_three_passes(self, taken_ms: tuple[int, ...], spread: str) -> None:
         passes = tuple(replace(added(load(in_turn(200, 100))), duration_ns=one * MS) for one in taken_ms)

@@ -1,10 +1,7 @@
 """Scaling from declared capacities: efficiency, predictions, and what is said where they are not known."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -14,12 +11,10 @@ from support.synthetic import capacity, even_launch, usage
 from pytest_mlpatterns import InvalidResultError
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.records.launch import Capacity, Launch
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.scaling import ScalingRecord
 from pytest_mlpatterns.reports.text.notes import describe_scaling
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Capacity, Launch
 
 
 def at_nmrt(busy_cores: float, machine_cores: float) -> Launch:

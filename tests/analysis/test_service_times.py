@@ -1,7 +1,5 @@
 """Service times that answers show, and the rate that they allow: queues whose truth is known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from support.queueing import Queue, served_ns

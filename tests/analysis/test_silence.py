@@ -1,7 +1,5 @@
 """A service that stops to answer is found in a closed loop too, and one that lost a request or is slow is not."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from support.synthetic import MS, START_NS, S, samples

@@ -1,9 +1,7 @@
 """Mean sizes: exact where an input decides them, and as uncertain as few sampled texts are otherwise."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,9 +11,6 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_guard
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 SIZE = METRICS["response_bytes"]
 RUNS, MEASURED = 800, 400

@@ -1,17 +1,11 @@
 """Changes of a split: which parts are named, and in which order, for declared splits."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 from support.splits import AFTER, BEFORE, split
 from support.synthetic import MS, US
 
 from pytest_mlpatterns.analysis.causes.latency_split import CallsChange, SplitChange, split_change
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.latency import LatencySplit
+from pytest_mlpatterns.records.latency import LatencySplit
 
 
 def changed(before: dict[str, float], now: dict[str, float], **arguments: object) -> SplitChange:

@@ -1,8 +1,6 @@
 """Steps beside the load: what they hurt, when it is well again, and verdicts whose truth is known."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from support.synthetic import MS, START_NS, S, even_launch
 
 from pytest_mlpatterns.analysis.capacity.step_impact import (
     USUAL_LIMIT,
+    AroundStep,
     HurtLimit,
     around_steps,
     describe_impact,
@@ -23,16 +22,10 @@ from pytest_mlpatterns.analysis.capacity.step_impact import (
     latency_moments,
 )
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.step_impact import DuringStep, LatencyMoment, StepImpact
-from pytest_mlpatterns.records.verdict import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.analysis.capacity.step_impact import AroundStep
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.verdict import Verdict
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 PLAN = SequentialPlan(first=1, last=8, alpha=0.02)
 NOTHING = Step()

@@ -1,7 +1,5 @@
 """Streams of known times have the metrics that follow from them by hand."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What reports get of streams: distributions, tokens over time, and the times of some requests."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from msgspec.structs import replace

@@ -1,7 +1,5 @@
 """Whether a service sustains an open loop, by queues of known capacity."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from msgspec.structs import replace

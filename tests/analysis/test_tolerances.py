@@ -1,7 +1,5 @@
 """Tolerances: defaults by metric, one number, numbers by name, and what is refused."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS

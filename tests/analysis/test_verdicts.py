@@ -1,8 +1,6 @@
 """Verdicts: exact boundaries in both directions, what does not count as a change, and the error rates of the rule."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, la
 from pytest_mlpatterns.analysis.health.generator_health import Fault, InvalidReason
 from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric, stream_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
@@ -30,14 +29,8 @@ from pytest_mlpatterns.analysis.verdicts.verdicts import (
 )
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.outcomes import Failure, FirstFailure
-from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.records.samples import Samples
 
 RTM, THROUGHPUT, SIZE = METRICS["rtm"], METRICS["throughput"], replace(METRICS["request_bytes"], floor=0.0)
 EXACT_HIGHER = replace(THROUGHPUT, launch_sd=0.0)

@@ -1,10 +1,9 @@
 """The session: which reference a test gets, which entries are gone, what an update writes and what drifts unseen."""
 
-from __future__ import annotations
-
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -20,13 +19,9 @@ from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry, E
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue, Noise
 from pytest_mlpatterns.records.price import Price
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Gate, Outcome
 from pytest_mlpatterns.system.git import tree_digest
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns.records.result import TestResult
 
 TEST = "test_perf.py::test_digits"
 HERE = ENVIRONMENT.machine
@@ -166,10 +161,7 @@ def test_a_test_on_a_cluster_is_compared_with_the_entry_of_that_cluster(tmp_path
             f"machine: Ray cluster of 2 × Abacus 3000, 16 cores, wood; Python 3.11 → {CLUSTER}",
         ),
         ({CLUSTER: entry()}, "engine: local → ray"),
-        (
-            {CLUSTER: entry(setup=ON_RAY, versions={**ENVIRONMENT.versions, "ray": "2.60.0"})},
-            "ray: 2.60.0 → none",
-        ),
+        ({CLUSTER: entry(setup=ON_RAY, versions={**ENVIRONMENT.versions, "ray": "2.60.0"})}, "ray: 2.60.0 → none"),
     ],
     ids=["this machine", "fewer nodes", "another engine", "another Ray"],
 )
@@ -296,10 +288,7 @@ def test_prune_removes_them_and_nothing_else(filed: Path, smoke: bool) -> None:
 
 @pytest.mark.parametrize(
     ("collected", "complete", "why"),
-    [
-        (True, False, "the run was not completed"),
-        (False, True, "every entry that this run collected has a test"),
-    ],
+    [(True, False, "the run was not completed"), (False, True, "every entry that this run collected has a test")],
 )
 def test_prune_says_why_it_removed_nothing(filed: Path, collected: bool, complete: bool, why: str) -> None:
     session = opened(filed, BaselineMode.PRUNE, FILED)

@@ -1,9 +1,7 @@
 """One baseline of several: entries of runners, and of two branches through git's merge driver."""
 
-from __future__ import annotations
-
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -14,9 +12,6 @@ from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.setup import Setup
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SETUP = Setup.from_json({"pattern": "single", "load": "closed(1)", "wire": "rest+json", "payload": "sha256:0"})
 OLD = Entry(SETUP, {"rtm": (LaunchValue(1e6, 0.01),)}, {"numpy": "2.0.0"}, "1a2b3c4", "2026-11-01")

@@ -1,9 +1,7 @@
 """The rules of recording: what speaks against a result, and what is stored beside it."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -19,9 +17,6 @@ from pytest_mlpatterns.records.launch import LaunchValue, Noise
 from pytest_mlpatterns.records.outcomes import FirstFailure
 from pytest_mlpatterns.records.result_parts import Terms
 from pytest_mlpatterns.records.verdict import Gate, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 NOISE = Noise("other processes used 1.1 of the 2 cores while this was measured", "stop other programs")
 

@@ -1,7 +1,5 @@
 """A baseline entry as it would be on a slower machine."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,14 +18,7 @@ TIMES = (
     *("cache_hit", "cache_miss", "batch_wait", "queue_wait", "limit_wait", "hop"),
     *("cascade_first", "cascade_second", "replica_time", "decode", "encode"),
 )
-RATES = (
-    "throughput",
-    "nmrt",
-    "nmrt(p95<50.0ms)",
-    "pc",
-    "output_tokens",
-    "output_tokens_per_user",
-)
+RATES = ("throughput", "nmrt", "nmrt(p95<50.0ms)", "pc", "output_tokens", "output_tokens_per_user")
 
 
 def entry(*names: str) -> Entry:

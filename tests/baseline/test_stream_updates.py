@@ -1,18 +1,12 @@
 """Updates of entries of streams: what got worse, what begins a new anchor, and which drift is told."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from msgspec.structs import replace
 from support.streams import stream_result
 from support.synthetic import MS
 
 from pytest_mlpatterns.baseline.updates import RunFacts, anchor_of, drift_notes, update_of
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.result import TestResult
 
 FACTS = RunFacts({"numpy": "2.0.0"}, "1a2b3c4", "2026-02-28")
 

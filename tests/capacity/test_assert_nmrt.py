@@ -1,18 +1,14 @@
 """NMRT through the plugin, on real services whose capacity cannot be exceeded on any machine."""
 
-from __future__ import annotations
-
 import os
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from support.project import RECORD, Project
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

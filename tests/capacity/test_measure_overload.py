@@ -1,16 +1,11 @@
 """Load beyond the NMRT through the plugin, on a real service that holds a bounded number of requests."""
 
-from __future__ import annotations
-
 import json
+from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING
 
 import pytest
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,16 +1,11 @@
 """A test that measures how its pattern scales: the figures, the verdict, the notes and the result file."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import Project
 
 from pytest_mlpatterns.measurement import capacity, scaling
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

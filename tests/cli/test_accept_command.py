@@ -1,8 +1,6 @@
 """``python -m pytest_mlpatterns accept``: from a failed run to a table that the next run reads."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -10,15 +8,10 @@ from support.synthetic import ENVIRONMENT, result, verdict
 
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.config.acceptances import read_acceptances
-from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome
+from pytest_mlpatterns.records.acceptance import Acceptance
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import results_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns.records.acceptance import Acceptance
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Verdict
 
 TEST = "test_a.py::test_digits[single]"
 SLOWER = (

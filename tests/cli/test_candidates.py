@@ -1,15 +1,10 @@
 """What ``new`` finds in a project without importing anything."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pytest_mlpatterns.cli.subject import Candidate, SubjectKind, find_candidates
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 APPLICATION = "import fastapi\n\nraise SystemExit('imported')\napp = fastapi.FastAPI()\n"
 

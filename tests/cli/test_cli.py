@@ -1,12 +1,10 @@
 """``python -m pytest_mlpatterns``: a result file becomes something else, or one line says why not."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.synthetic import ENVIRONMENT, make_setup, result
@@ -17,9 +15,6 @@ from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.html.page import html_report
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 EXPORT = ("export", "--format", "otlp-json")
 

@@ -1,18 +1,13 @@
 """The first test that ``new`` writes: it is valid Python, and says how to load and what to send."""
 
-from __future__ import annotations
-
 import ast
 import runpy
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pytest_mlpatterns.cli.first_test import first_test
 from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ROW = SampleInputs(InputKind.ARRAY, 64)
 GUESS = SampleInputs(is_guess=True)

@@ -1,12 +1,11 @@
 """``python -m pytest_mlpatterns history``: of a history in a repository of 30 commits."""
 
-from __future__ import annotations
-
 import json
 import math
 import random
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -17,10 +16,6 @@ from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

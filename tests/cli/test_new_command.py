@@ -1,20 +1,16 @@
 """``python -m pytest_mlpatterns new``: a first test is written, run once, and the next step is named."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.project import clean_environment
 
 from pytest_mlpatterns.cli import main, new_command
 from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 SUBJECT = Subject(SubjectKind.JOBLIB, "model.joblib", SampleInputs(InputKind.ARRAY, 2), "predict")
 
@@ -232,13 +228,7 @@ def test_first_test_of_a_model_in_the_project_passes(tmp_path: Path) -> None:
     (tmp_path / "ranking.py").write_text("def rank(batch):\n    return [sum(row) for row in batch]\n", encoding="utf-8")
     command = [sys.executable, "-m", "pytest_mlpatterns", "new", "ranking:rank"]
     done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=clean_environment(),
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        timeout=300,
+        command, cwd=tmp_path, env=clean_environment(), capture_output=True, encoding="utf-8", check=False, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "smoke run: one request was answered" in done.stdout

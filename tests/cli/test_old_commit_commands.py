@@ -1,17 +1,12 @@
 """``bisect``: what is refused before anything is measured."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.repository import Repository
 
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.history import commit_runs
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes  # git
 

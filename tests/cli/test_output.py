@@ -1,11 +1,10 @@
 """What the commands write: never over what they read, in UTF-8, and without a fuss where nobody reads it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from support.history_lines import history_line
@@ -18,11 +17,6 @@ from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.reports.files.result_file import results_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
 
 SETUP = Setup.from_json({"pattern": "single", "load": "closed(1)", "wire": "rest+json", "payload": "sha256:0"})
 ENTRY = Entry(SETUP, {"rtm": (LaunchValue(1e6, 0.01),)}, {"numpy": "2.0.0"}, "1a2b3c4", "2026-11-01")

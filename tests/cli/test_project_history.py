@@ -1,18 +1,13 @@
 """A key of a project is found where pytest would find it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pytest_mlpatterns.cli.project_history import find_project
 from pytest_mlpatterns.errors import SettingError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FILES = {
     "pytest.toml": '[pytest]\nperf_history = "{}"\n',

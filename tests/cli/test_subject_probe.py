@@ -1,19 +1,15 @@
 """What a model file or an application says about the inputs that it takes."""
 
-from __future__ import annotations
-
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind, requested
 from pytest_mlpatterns.cli.subject_probe import main, probe
 from pytest_mlpatterns.errors import SettingError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def double(batch: list[Any]) -> list[Any]:

@@ -1,18 +1,12 @@
 """``python -m pytest_mlpatterns summary``: the table of a result file in Markdown."""
 
-from __future__ import annotations
+from pathlib import Path
 
-from typing import TYPE_CHECKING
-
+import pytest
 from support.synthetic import ENVIRONMENT, result
 
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.reports.files.result_file import results_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
 
 
 def test_table_and_failures_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,25 +1,18 @@
 """``python -m pytest_mlpatterns verdict``: exit codes, what is printed, and the commands to run next."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 from support.synthetic import ENVIRONMENT, changed, counterpart, result, verdict
 
 from pytest_mlpatterns.cli import main
-from pytest_mlpatterns.records.result import FailedTest, RunEnd
+from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap, Location
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Unjudged
 from pytest_mlpatterns.reports.files.result_file import results_json
 from pytest_mlpatterns.reports.text.failure import next_step
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns.records.result import TestResult
 
 COMMAND = "pytest t.py::test_slow --perf-against=main"
 PASSED = result("t.py::test_calm")
@@ -153,10 +146,7 @@ def test_programs_read_the_kind_of_each_test_and_what_to_run_next(
     commands = {name: [step["command"] for step in one["next"]] for name, one in by_test.items()}
     assert commands == {
         "test_calm": [],
-        "test_slow": [
-            COMMAND,
-            f"python -m pytest_mlpatterns accept {file} t.py::test_slow --reason WHY",
-        ],
+        "test_slow": [COMMAND, f"python -m pytest_mlpatterns accept {file} t.py::test_slow --reason WHY"],
         "test_limit": ["pytest t.py::test_limit"],
         "test_open": ["pytest t.py::test_open --perf-budget 120s"],
         "test_new": ["pytest t.py::test_new --perf-baseline update"],

@@ -3,17 +3,12 @@
 test_whole_life.py has the life beside a revision.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import Run, run_here
 from support.repository import Repository
 from support.sleeping import MODEL
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,19 +1,14 @@
 """``--perf-against-env``: the revision runs with the packages that it asks for."""
 
-from __future__ import annotations
-
 import json
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.buildable import buildable
 from support.installed import installed_copy
 from support.project import run_here
 from support.repository import Repository
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

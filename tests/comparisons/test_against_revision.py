@@ -1,13 +1,13 @@
 """``--perf-against``: the same tests at another git revision, through the real plugin, in real repositories."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.installed import installed_copy
@@ -19,10 +19,6 @@ from support.sleeping import MODEL
 
 from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.system.process_limits import why_not_traceable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

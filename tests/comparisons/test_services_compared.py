@@ -3,18 +3,11 @@
 One distributed run measures all of them.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
-from support.project import QUICK, Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from support.project import Run
+from support.project import QUICK, Project, Run
 
 pytestmark = pytest.mark.processes
 

@@ -1,10 +1,10 @@
 """A stored baseline settled by the commit that it was recorded at, through the real plugin, in real repositories."""
 
-from __future__ import annotations
-
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.project import Run, run_here
@@ -15,10 +15,6 @@ from support.services.scripted import ScriptedServer, Send, answer
 from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.records.history import CommitPosition
 from pytest_mlpatterns.records.verdict import Kind
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,15 +1,10 @@
 """A service that settles at its start in one of two ways, through the real plugin and in both modes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import Project, Run, run_here
 from support.repository import Repository
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -3,10 +3,8 @@
 Renew the golden file with ``UPDATE_GOLDEN=1``, see test_reports.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -15,9 +13,6 @@ from support.project import Run, run_here
 from support.repository import Repository
 
 from pytest_mlpatterns.cli import main
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -4,8 +4,6 @@ Every environment runs ``test_mixed.py``: tests of most kinds, one of which meas
 own besides, ``test_NAME.py`` in the folder ``projects``, in which it and this package work in the same tests.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 __all__ = ["ENVIRONMENTS", "PYTHONS", "Environment", "Kind"]
@@ -134,11 +132,7 @@ ENVIRONMENTS = (
         remark="it sees the process of pytest, not the processes that serve",
     ),
     _beside("locust", runs=(("--host=http://127.0.0.1",),), passed=2),
-    Environment(
-        "pytest-perf",
-        ("pytest-perf",),
-        clash=_PYTEST_PERF,
-    ),
+    Environment("pytest-perf", ("pytest-perf",), clash=_PYTEST_PERF),
     Environment("pytest-perf, switched off", ("pytest-perf",), runs=(("-p", "no:perf"),)),
     Environment("pytest-perf-report", ("pytest-perf-report",), runs=(("--perf-report", "report.html"),)),
     Environment(

@@ -1,17 +1,13 @@
 """What an environment came to: it works, it ends with the clear line that was expected, or there is a problem."""
 
-from __future__ import annotations
-
 import re
+import subprocess
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
-if TYPE_CHECKING:
-    import subprocess
-    from pathlib import Path
-
-    from environments import Environment
+from environments import Environment
 
 __all__ = ["MIXED", "Outcome", "outcome_of"]
 

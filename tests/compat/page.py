@@ -1,17 +1,11 @@
 """The tables of docs/reference/compatibility.md, as the last run of ``make compat`` found them."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from environments import Environment, Kind
+from outcome import Outcome
 from tools import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from outcome import Outcome
 
 __all__ = ["PAGE", "table_of", "write_page"]
 

@@ -7,8 +7,6 @@ interrupted goes on where it was. When all have a result, the tables of docs/ref
 Only the standard library is imported here: this runs on any Python that can make an environment.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """``make compat`` itself: how an outcome is judged and shown, and that the page has a row for every environment."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

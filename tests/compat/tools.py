@@ -1,7 +1,5 @@
 """What makes environments: uv, the interpreters of this machine, the wheel, and what identifies a result."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -11,10 +9,8 @@ import sys
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from environments import Environment
+from environments import Environment
 
 __all__ = ["CACHE", "PROJECTS", "ROOT", "Tools", "digest_of"]
 

@@ -1,7 +1,5 @@
 """Acceptances as users write them: in the marker and in the file."""
 
-from __future__ import annotations
-
 import datetime
 import re
 from pathlib import Path
@@ -30,10 +28,7 @@ reason = "larger model"
         ("rtm +60 %: larger model, #123", Acceptance("rtm", 0.6, "larger model, #123")),
         ("cpu_per_request+7.5%:why", Acceptance("cpu_per_request", 0.075, "why")),
         ("ttft:p95 +300 %: a: b", Acceptance("ttft:p95", 3.0, "a: b")),
-        (
-            "rtm +60 %: larger, until 2026-12-31",
-            Acceptance("rtm", 0.6, "larger", until=datetime.date(2026, 12, 31)),
-        ),
+        ("rtm +60 %: larger, until 2026-12-31", Acceptance("rtm", 0.6, "larger", until=datetime.date(2026, 12, 31))),
     ],
 )
 def test_a_marker_says_it_in_a_line(text: str, expected: Acceptance) -> None:
@@ -85,13 +80,7 @@ def test_a_file_has_a_table_for_each() -> None:
     assert read_acceptances(FILE, "") == ()
     plain = Acceptance("rtm", 0.6, "larger model", "tests/perf/*")
     full = Acceptance(
-        "rtm",
-        0.6,
-        "larger model",
-        "tests/perf/*",
-        issue="#1",
-        since="1a2b3c4",
-        until=datetime.date(2026, 12, 31),
+        "rtm", 0.6, "larger model", "tests/perf/*", issue="#1", since="1a2b3c4", until=datetime.date(2026, 12, 31)
     )
     assert read_acceptances(FILE, text) == (full, plain)
 

@@ -1,9 +1,8 @@
 """Settings: marker over command line over ini over default at every level, and messages that name what is wrong."""
 
-from __future__ import annotations
-
 import itertools
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,13 +11,7 @@ from pytest_mlpatterns.config import settings as config
 from pytest_mlpatterns.config.arguments import ARGUMENT_HELP, LOAD_ARGUMENTS, merge_markers
 from pytest_mlpatterns.config.lists import patterns_of, wires_of
 from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource, HistoryFail, read_run_settings
-from pytest_mlpatterns.config.settings import (
-    InconclusivePolicy,
-    NoisePolicy,
-    ProfileMode,
-    read_choice,
-    read_settings,
-)
+from pytest_mlpatterns.config.settings import InconclusivePolicy, NoisePolicy, ProfileMode, read_choice, read_settings
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Batched, Cached, Replicated, Single
 from pytest_mlpatterns.plugin.options import OPTIONS
@@ -27,9 +20,6 @@ from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.reports.files.result_file import FORMAT
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Schedule, Stages
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 S = 1_000_000_000
 LEVELS: dict[str, tuple[str, tuple[Any, Any], tuple[Any, Any], tuple[Any, Any], Any]] = {
@@ -44,13 +34,7 @@ LEVELS: dict[str, tuple[str, tuple[Any, Any], tuple[Any, Any], tuple[Any, Any], 
         Tolerances(),
     ),
     "gate": ("gate", ("warn", Gate.WARN), ("fail", Gate.FAIL), ("warn", Gate.WARN), Gate.FAIL),
-    "compare": (
-        "compare",
-        (["p99"], ("p99",)),
-        ("rtm, error_rate", ("rtm", "error_rate")),
-        ("rtm", ("rtm",)),
-        None,
-    ),
+    "compare": ("compare", (["p99"], ("p99",)), ("rtm, error_rate", ("rtm", "error_rate")), ("rtm", ("rtm",)), None),
     "price": (
         "price",
         ("0.04 USD per core-hour", Price(0.04, 0.0, "USD")),
@@ -420,12 +404,7 @@ def test_an_empty_revision_on_the_command_line_is_an_error(given: str, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("options", "ini"),
-    [
-        ({"baseline": "update"}, {}),
-        ({"baseline": "prune"}, {}),
-        ({}, {"baseline": "update"}),
-    ],
+    ("options", "ini"), [({"baseline": "update"}, {}), ({"baseline": "prune"}, {}), ({}, {"baseline": "update"})]
 )
 def test_baseline_modes_exclude_a_comparison_with_a_revision(
     options: dict[str, object], ini: dict[str, object], tmp_path: Path

@@ -1,15 +1,10 @@
 """What goes wrong on purpose: ``make faults`` runs it; ``make faults ALL=1`` runs the rarer variants too."""
 
-from __future__ import annotations
-
 import os
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

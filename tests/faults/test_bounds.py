@@ -1,8 +1,6 @@
 """Servers whose answers do not end, or hardly: each run ends within its time limit, with a sentence about why."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support import SERVICES
@@ -10,9 +8,6 @@ from support.fault_run import FaultRun, run_fault, run_fault_here
 from support.project import Project
 from support.services.endless import script
 from support.services.scripted import ScriptedServer
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

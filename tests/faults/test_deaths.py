@@ -4,19 +4,14 @@ Most faults begin a quarter of a second after the first request of the load. Tha
 machine sends this request half a second late.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support import SERVICES
 from support.fault_run import run_fault_here
 from support.project import Project
 from support.repository import Repository
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

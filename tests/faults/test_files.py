@@ -1,14 +1,13 @@
 """Files from elsewhere: damaged, hostile, out of reach, or changed by two runs at once."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from support.damage import ENTRY, STRANGE, places
@@ -22,10 +21,6 @@ from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.system.environment import environment
 from pytest_mlpatterns.wording import HIDDEN
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 RARE = pytest.mark.all_faults
 PLACES = len(list(places(ENTRY)))
@@ -389,10 +384,7 @@ SOURCES = {
         "test_it.py": GOOD_MODEL,
         "perf-baseline.json": own().replace(json.dumps(environment().machine), json.dumps(f"box {PAINT}")),
     },
-    "version of a server": {
-        "test_it.py": GOOD_MODEL,
-        "perf-baseline.json": own(versions={"uvicorn": PAINT}),
-    },
+    "version of a server": {"test_it.py": GOOD_MODEL, "perf-baseline.json": own(versions={"uvicorn": PAINT})},
     "test id of an entry": {
         "test_it.py": GOOD_MODEL,
         "perf-baseline.json": own().replace("test_it.py::test_it", json.dumps(f"gone.py::test{PAINT}")[1:-1]),

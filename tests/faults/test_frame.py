@@ -1,17 +1,12 @@
 """The frame itself sees what a run leaves behind, apart and in this process: a process that hides, a file, a hang."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from support.fault_run import FaultRun, run_fault, run_fault_here
 from support.project import Project
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = [
     pytest.mark.processes,

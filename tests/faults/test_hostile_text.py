@@ -1,18 +1,13 @@
 """Text of a service that would command GitHub's runner or the terminal, and credentials: where they may not appear."""
 
-from __future__ import annotations
-
 import json
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 from xml.dom import minidom
 
 import pytest
 from support.fault_run import run_fault_here
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 
@@ -111,11 +106,7 @@ def test_hostile_text_commands_nothing_and_credentials_are_shown_nowhere(style: 
     summary = tmp_path / "summary.md"
     summary.touch()
     written = ["--perf-json", "r.json", "--perf-html", "r.html", "--junit-xml", "j.xml"]
-    environment = {
-        "GITHUB_ACTIONS": "true",
-        "GITHUB_STEP_SUMMARY": str(summary),
-        "OMP_PASSWORD": "SECRETOMP",
-    }
+    environment = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary), "OMP_PASSWORD": "SECRETOMP"}
     run = run_fault_here(files, tmp_path, "-v", f"--tb={style}", *written, environment=environment)
     run.assert_ended({"failed": 4}, "the last words")
     found = [(one["name"], one[0]) for one in COMMANDS.finditer(run.text)]

@@ -1,11 +1,9 @@
 """Every kind of measurement limits its deployments with ``cpus=``; one that is not limited fails each request."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.half_core import VARIANT
@@ -14,9 +12,6 @@ from support.repository import Repository
 
 from pytest_mlpatterns.system.cgroups import cpu_groups
 from pytest_mlpatterns.system.cpu_share import give_cpus
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = [
     pytest.mark.processes,

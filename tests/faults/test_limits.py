@@ -1,17 +1,12 @@
 """Loads near the limits: thousands of connections, few open files, payloads of megabytes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.fault_run import run_fault
 from support.project import Project
 
 from pytest_mlpatterns.system.process_limits import allowed_connections
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

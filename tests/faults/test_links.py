@@ -4,8 +4,6 @@ root plays another user by giving it what the test makes. A user without that ri
 own; who owns what is then tested by declared user ids in tests/system/test_owned_files.py.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import re
@@ -13,8 +11,8 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from support.project import READ_ONLY, run_here
@@ -31,9 +29,6 @@ from pytest_mlpatterns.revision.environment import RevisionEnvironment, revision
 from pytest_mlpatterns.revision.worktree import Worktree, checkout, remove_stale
 from pytest_mlpatterns.system.files import ForeignLockError, replace_file
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.processes
 
@@ -346,12 +341,7 @@ def worktree(projects: Path) -> Worktree:
 
 @pytest.mark.parametrize("is_link", [True, False], ids=["link", "directory"])
 def test_a_cache_that_another_user_has_replaced_is_not_used(
-    temporary: Path,
-    worktree: Worktree,
-    said: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    is_link: bool,
+    temporary: Path, worktree: Worktree, said: list[str], monkeypatch: pytest.MonkeyPatch, *, is_link: bool
 ) -> None:
     """Its environments would be run, with this user's permissions."""
     cache, theirs = temporary / "environments", temporary / "theirs"

@@ -1,15 +1,10 @@
 """Tests that change the process they run in, or fail where tests seldom do: the result stands, and nothing is left."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.fault_run import run_fault, run_fault_here
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,17 +1,12 @@
 """What a run starts ends with it: daemons, what a killed supervisor or a killed pytest left; logs are bounded."""
 
-from __future__ import annotations
-
 import signal
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support import SERVICES
 from support.fault_run import LIMIT_S, FaultRun, await_true, run_fault, run_fault_here, start_fault
 from support.project import MODEL, Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,7 +1,5 @@
 """A system without what only Linux has: every module can be imported there."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,16 +1,11 @@
 """A service that dies, hangs or refuses beyond its limit never passes, however busy the machine is."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support import SERVICES
 from support.fault_run import run_fault_here
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,15 +1,10 @@
 """Models of the user's own that raise, answer wrongly, end their process or break it: what the test says of each."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.fault_run import FaultRun, run_fault_here
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

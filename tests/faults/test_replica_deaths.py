@@ -1,11 +1,11 @@
 """Replicas behind a gateway that are killed: the next requests are answered, an error is counted, nothing hangs."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,13 +13,7 @@ from support.scenarios import PATIENCE_S
 from support.services.deploy import deployed
 from support.services.processes import our_children, survivors
 
-from pytest_mlpatterns import DeploymentError, Replicated
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from pytest_mlpatterns import Deployment
+from pytest_mlpatterns import Deployment, DeploymentError, Replicated
 
 pytestmark = pytest.mark.processes
 

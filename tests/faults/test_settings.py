@@ -1,15 +1,10 @@
 """Settings that nothing fits: the test, or the command line, is refused in one sentence without a traceback of ours."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.fault_run import run_fault_here
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,19 +1,14 @@
 """pytest interrupted, terminated, killed, suspended, or out of time: what it still writes, and what it leaves."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 import pytest
 from support.fault_run import FaultRun, RunningFault, await_true, run_fault, run_fault_here, start_fault
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

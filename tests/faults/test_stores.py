@@ -1,24 +1,16 @@
 """Stores and brokers that die, hang or hold what another program wrote, under ``Queued`` and ``Cached``."""
 
-from __future__ import annotations
-
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 import redis
-from support.fault_run import LIMIT_S, run_fault_here, start_fault
+from support.fault_run import LIMIT_S, RunningFault, run_fault_here, start_fault
 from support.project import Project
 from support.services.processes import survivors
-from support.services.valkey import valkey_server
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from support.fault_run import RunningFault
-    from support.services.valkey import Valkey
+from support.services.valkey import Valkey, valkey_server
 
 pytestmark = pytest.mark.processes
 
@@ -133,8 +125,7 @@ def test_the_failure_names_the_own_server_that_ended(
 
 
 @pytest.mark.parametrize(
-    "pattern",
-    [f'Queued(broker="{OWN}")', pytest.param(f'Cached(store="{OWN}")', marks=pytest.mark.all_faults)],
+    "pattern", [f'Queued(broker="{OWN}")', pytest.param(f'Cached(store="{OWN}")', marks=pytest.mark.all_faults)]
 )
 def test_a_supervisor_that_is_killed_is_named_and_its_server_ends_with_the_run(tmp_path: Path, pattern: str) -> None:
     with start_fault(project(pattern), tmp_path) as running:
@@ -147,8 +138,7 @@ def test_a_supervisor_that_is_killed_is_named_and_its_server_ends_with_the_run(t
 
 
 @pytest.mark.parametrize(
-    "pattern",
-    [f'Cached(store="{OWN}")', pytest.param(f'Queued(broker="{OWN}")', marks=pytest.mark.all_faults)],
+    "pattern", [f'Cached(store="{OWN}")', pytest.param(f'Queued(broker="{OWN}")', marks=pytest.mark.all_faults)]
 )
 def test_a_supervisor_that_is_suspended_disturbs_nothing_and_ends_with_the_run(tmp_path: Path, pattern: str) -> None:
     with start_fault(project(pattern), tmp_path) as running:
@@ -161,8 +151,7 @@ def test_a_supervisor_that_is_suspended_disturbs_nothing_and_ends_with_the_run(t
 
 
 @pytest.mark.parametrize(
-    "pattern",
-    [f'Cached(store="{OWN}")', pytest.param(f'Queued(broker="{OWN}")', marks=pytest.mark.all_faults)],
+    "pattern", [f'Cached(store="{OWN}")', pytest.param(f'Queued(broker="{OWN}")', marks=pytest.mark.all_faults)]
 )
 def test_a_killed_pytest_takes_the_own_server_with_it(tmp_path: Path, pattern: str) -> None:
     with start_fault(project(pattern, seconds=60), tmp_path) as running:

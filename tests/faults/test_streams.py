@@ -4,27 +4,20 @@ One server answers for all: the prompt of a request names its mode. Every second
 but the failed ones can fail the test.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.fault_run import run_fault_here
 from support.project import Project
 from support.repository import Repository
-from support.services.scripted import Close, ScriptedServer, Send, Silence, answer
+from support.services.scripted import Close, Request, ScriptedServer, Send, Silence, Step, answer
 from support.stream_modes import GOOD, LEGITIMATE, MODES, NOT_COUNTED, Ending, Mode
 
 from pytest_mlpatterns.records.outcomes import Failure, describe_outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from support.services.scripted import Request, Step
 
 pytestmark = pytest.mark.processes
 

@@ -3,19 +3,14 @@
 The server is :mod:`support.services.faulty`, a process of plain sockets with one fault.
 """
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support import SERVICES
 from support.fault_run import LIMIT_S, FaultRun, run_fault_here
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 
@@ -106,13 +101,7 @@ def test_an_odd_answer_that_is_right_passes(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    cases(
-        "close",
-        "close-in-body",
-        "close-in-chunk",
-        "reset",
-        rare="close-in-head close-in-chunk-size reset-in-body",
-    ),
+    cases("close", "close-in-body", "close-in-chunk", "reset", rare="close-in-head close-in-chunk-size reset-in-body"),
 )
 def test_a_connection_that_ends_before_its_answer_does_fails(tmp_path: Path, name: str) -> None:
     run_faulty(tmp_path, Fault(name)).assert_ended(FAILED, "none of ", " requests succeeded (connection closed: ")

@@ -1,7 +1,5 @@
 """A metric is one definition: one that a test adds is judged by default, and stands in every report and file."""
 
-from __future__ import annotations
-
 import pytest
 from support.reported import report
 from support.synthetic import MS, result

@@ -1,10 +1,9 @@
 """Comparisons with a baseline entry, over declared launches: guards, busy neighbours, and metrics that are missing."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,13 +30,8 @@ from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricErr
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.baseline_entry import Entry
-from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Taken
+from pytest_mlpatterns.records.launch import Capacity, Estimate, Launch, LaunchValue, Taken
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.records.launch import Launch
 
 SETUP = make_setup()
 SORTING_NS = 0.7 * MS

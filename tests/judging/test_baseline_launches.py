@@ -1,18 +1,12 @@
 """How long an update measures: as ever if that makes the entry narrow, and up to twice the budget if not."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 from support.synthetic import even_launch, result
 
 from pytest_mlpatterns.baseline.updates import announcement
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement, measure_for_the_baseline
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.launch import Launch
+from pytest_mlpatterns.records.result import TestResult
 
 NARROW = ((10e6, 0.002), (10.1e6, 0.002), (9.9e6, 0.002))
 WIDE = ((10e6, 0.002), (13e6, 0.002), (8e6, 0.002))

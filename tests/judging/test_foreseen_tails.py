@@ -1,9 +1,7 @@
 """Percentiles that so few answers cannot give: the sentence that is shared, and when it is announced."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +13,8 @@ from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import announce_tails, describe_too_few, tails_left_out
 from pytest_mlpatterns.judging.sequential import with_needed_budget
+from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import LeftOut
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Launch
 
 COMPARED = [METRICS[name] for name in ("rtm", "p99", "p95", "error_rate")]
 

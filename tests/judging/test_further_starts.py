@@ -1,9 +1,8 @@
 """A start that is the only open metric is decided by further starts without load; the truth of all of them is known."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,15 +10,10 @@ from support.synthetic import MS, S
 from test_baseline_comparison import Runner, compare, make_entry, make_launch
 from test_interleaved_verdicts import DEFAULT, declared_launch, paired, verdicts
 
+from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch
 from pytest_mlpatterns.judging.guards import MOST_STARTS, is_left_to_starts
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Estimate, Launch
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch
-    from pytest_mlpatterns.records.launch import Launch
 
 START_S = 1.35
 RUNS = 20

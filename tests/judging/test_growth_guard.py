@@ -1,8 +1,6 @@
 """Suspected growths: a longer load confirms them, or they pass."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,9 +13,6 @@ from pytest_mlpatterns.measurement.further_load import FollowedGrowth
 from pytest_mlpatterns.records.resource_track import ResourceTrack
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 REQUESTS = np.arange(200, dtype=np.int64) * 25
 COMPARED = compared_metrics([METRICS["memory_growth"], METRICS["thread_growth"]], Tolerances(), 0.01, requested=False)

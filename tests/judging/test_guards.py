@@ -1,7 +1,5 @@
 """Guards: how many launches a comparison waits for, and how sure a verdict on the tail is."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any, Literal
 

@@ -1,10 +1,8 @@
 """When memory is traced to its lines, and that whatever goes wrong then is a note beside the verdict."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 
@@ -14,11 +12,9 @@ from pytest_mlpatterns.judging import cause_search
 from pytest_mlpatterns.judging.cause_search import trace_limit_ns
 from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.resource_track import HeldMemory, HeldRecord, MemorySite
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.measurement.variant import Variant
 
 MIB = 1024**2
 S = 1_000_000_000

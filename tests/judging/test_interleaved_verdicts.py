@@ -1,9 +1,8 @@
 """Verdicts on two variants whose paired launches are declared: floors, guards, and metrics that are not known."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +14,8 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedLaun
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.interleaved_verdicts import Factor, judge_factor, judge_no_slower
+from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.records.launch import Launch
 
 
 def side(rtm_ns: float, in_flight: int, cpu_ns: float | None) -> VariantFigures:

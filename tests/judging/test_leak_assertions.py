@@ -1,25 +1,19 @@
 """Leaks of a test's own deployment, from declared tracks: what is judged, and what stays open."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from pytest_mlpatterns import Cached, Single
+from pytest_mlpatterns import Cached, Pattern, Single
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging.leaks import LeakAssertions
 from pytest_mlpatterns.measurement.further_load import FollowedGrowth
 from pytest_mlpatterns.records.resource_track import ResourceTrack
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.records.verdict import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns import Pattern
 
 SECOND_NS = 1_000_000_000
 REQUESTS = np.arange(200, dtype=np.int64) * 25

@@ -1,20 +1,16 @@
 """``measure``: the figures of a model without pytest, also where ``__main__`` has no file, as in a notebook."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pytest_mlpatterns import App, SettingError, Single, Stages, Url, measure
 from pytest_mlpatterns.loadgen.generator import Generator
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 QUICK = {"duration": "100ms", "warmup": "0s", "launches": 1}
 CELL = """

@@ -1,10 +1,7 @@
 """Verdicts on the capacity: from declared searches, and what a search that ended early says."""
 
-from __future__ import annotations
-
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
@@ -13,12 +10,9 @@ from support.synthetic import S, capacity, even_launch
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.judging.limit_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.records.launch import LaunchValue, SearchEnd
+from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue, SearchEnd
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Capacity, Launch
 
 SLO = "p95<50ms"
 

@@ -1,10 +1,9 @@
 """What a test can be compared with side by side: how each other side is named, what is sent to it, what is refused."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
@@ -24,15 +23,11 @@ from pytest_mlpatterns.judging.experiment import (
     system_under_test,
 )
 from pytest_mlpatterns.judging.other_side import asked_side, other_side, plain_side
+from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.targets import Target
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.targets import Target
 
 METHOD = "assert_faster_than"
 

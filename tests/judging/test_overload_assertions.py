@@ -1,9 +1,6 @@
 """Verdicts beyond the NMRT: what is measured for them, and what they say, on a service of known behaviour."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
@@ -11,17 +8,14 @@ from support.overloaded import NMRT_RPS, SERVICE_NS, Breakdown, offered
 from support.synthetic import MS, S, capacity, even_launch
 
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, SettingError
+from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.records.launch import SearchEnd
+from pytest_mlpatterns.records.launch import Capacity, Launch, SearchEnd
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.overload import Behaviour
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
-    from pytest_mlpatterns.records.launch import Capacity, Launch
 
 SLO = "p95<100ms"
 BUSY = "other processes used 1.9 of the 2 cores"

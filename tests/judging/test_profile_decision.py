@@ -1,10 +1,9 @@
 """When a test is profiled, and that whatever goes wrong then is a note beside the verdict."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 
@@ -12,16 +11,12 @@ from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import DeploymentError, ProfilerError
 from pytest_mlpatterns.judging import cause_search
 from pytest_mlpatterns.judging.causes import Causes, names_functions
+from pytest_mlpatterns.judging.experiment import Experiment
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.measurement.profiled_pair import ProfiledSide
 from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun, ProfileRecord
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.measurement.profiled_pair import ProfiledSide
-    from pytest_mlpatterns.revision.client import RevisionClient
+from pytest_mlpatterns.revision.client import RevisionClient
 
 
 def verdict(metric: str, outcome: Outcome = Outcome.FAIL) -> Verdict:

@@ -1,9 +1,7 @@
 """The result record: what it leaves out."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,14 +22,11 @@ from pytest_mlpatterns.judging.result_builder import (
     with_further,
 )
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.records.launch import Estimate, Warmup
+from pytest_mlpatterns.records.launch import Estimate, Launch, Warmup
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.ci_reports import properties_of
 from pytest_mlpatterns.reports.text.summary_table import cells_of
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.result import TestResult
 
 
 @pytest.mark.parametrize(("outcome", "known"), [(500, False), (200, True)])

@@ -1,10 +1,8 @@
 """A comparison with a revision: loads that it refuses, and the metrics that it searches for or names as missing."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -22,10 +20,8 @@ from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison, check_length, least_ns
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import Capacity, LaunchValue
+from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.setup import Setup
 
 
 def test_a_load_whose_repetitions_exceed_the_budget_is_refused_with_the_time_that_they_take() -> None:

@@ -1,15 +1,14 @@
 """Verdicts on the scaling efficiency: from declared passes, until they are decided."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from support.synthetic import S, capacity, even_launch, usage
 
-from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, Replicated, SettingError, Single
+from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, Pattern, Replicated, SettingError, Single
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
 from pytest_mlpatterns.judging import scaling_assertions
@@ -18,11 +17,6 @@ from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.system import cpu_share
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from pytest_mlpatterns import Pattern
 
 
 def one_more(duration_ns: int | None) -> ScaleOut:

@@ -1,9 +1,8 @@
 """The measurement of a test: when more launches are made, which of them count, and what they may cost."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +13,8 @@ from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, TooFewSam
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.launch import Interrupted
-from pytest_mlpatterns.records.launch import Warmup
+from pytest_mlpatterns.records.launch import Capacity, Launch, Warmup
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.records.launch import Capacity, Launch
 
 GOOD = even_launch()
 LIMITED = replace(GOOD, generator=replace(GOOD.generator, cpu_ns=GOOD.generator.wall_ns))

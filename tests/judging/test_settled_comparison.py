@@ -1,9 +1,8 @@
 """A comparison that the file screens and the recorded code settles: who decides, and what is left if it cannot."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
@@ -22,9 +21,6 @@ from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.revision.commits import UnknownRevisionError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 NAME = "the baseline's commit (a1b2c3d)"

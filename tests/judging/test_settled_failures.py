@@ -1,10 +1,9 @@
 """Failed requests beside a stored baseline: some by chance, and those of a load beyond the capacity."""
 
-from __future__ import annotations
-
 import functools
+from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,21 +19,15 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
-from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
+from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.guards import EntrySample, MeasuredSample, judge_guarded
 from pytest_mlpatterns.judging.machine_doubts import MachineSign
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.settled_comparison import SettledComparison, SettledVerdicts, _worsening
 from pytest_mlpatterns.records.baseline_entry import Entry
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.launch import Launch
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.revision.commits import UnknownRevisionError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.verdict import Verdict
 
 (ERRORS,) = compared_metrics([METRICS["error_rate"]], Tolerances(), 0.01, requested=False)
 

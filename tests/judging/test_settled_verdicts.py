@@ -1,8 +1,6 @@
 """The verdict on each metric, of what the baseline file and the recorded code say: a table of all cases."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -12,11 +10,8 @@ from pytest_mlpatterns.judging.baseline_comparison import with_rates
 from pytest_mlpatterns.judging.machine_doubts import MachineSign
 from pytest_mlpatterns.judging.settled_comparison import SettledVerdicts, is_decided
 from pytest_mlpatterns.records.baseline_entry import Entry
-from pytest_mlpatterns.records.launch import Estimate, LaunchValue, Taken
+from pytest_mlpatterns.records.launch import Estimate, Launch, LaunchValue, Taken
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Launch
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 THEN_NS = 4.0 * MS
@@ -164,9 +159,7 @@ class TestWhatBothSidesShare:
         assert merged(screened(FAIL, 0.5), judged(PASS), sign=machine).outcome is outcome
 
     @pytest.mark.parametrize(
-        "machine",
-        [sign(others_cores=1.2), sign(sorting=1.5)],
-        ids=["neighbours", "fixed workload"],
+        "machine", [sign(others_cores=1.2), sign(sorting=1.5)], ids=["neighbours", "fixed workload"]
     )
     def test_a_sign_explains_at_most_what_it_can_do(self, machine: MachineSign) -> None:
         assert merged(screened(FAIL, 9.0), judged(PASS), sign=machine).outcome is OPEN

@@ -3,22 +3,15 @@
 A closed loop of one caller begins every launch with the first input and measures as many as it has time for.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.synthetic import MS, START_NS, US, S, launch, samples, usage
 from test_baseline_comparison import compare, make_entry
 
 from pytest_mlpatterns import InOrder, Outcome
+from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.workload.payload import read_payload
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.launch import Launch
 
 INPUTS = 2_000
 COST_NS = np.linspace(0.5 * MS, 6 * MS, INPUTS)

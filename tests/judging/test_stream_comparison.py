@@ -1,9 +1,8 @@
 """What is compared where answers stream: TTFT, TPOT and tokens per second, with a baseline and with a revision."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,20 +20,14 @@ from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
-from pytest_mlpatterns.judging.compared_metrics import choose, compared_by_default, compared_metrics
+from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, choose, compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.paired_blocks import stream_figures, stream_ratios
 from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.records.verdict import LeftOut, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.verdict import Verdict
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 
 
 def names(*, streams: bool, **marker: object) -> list[str]:

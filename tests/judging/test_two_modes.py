@@ -1,14 +1,14 @@
 """Times with two modes, whose median jumps from launch to launch: both modes of comparison judge all of the times."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from numpy.typing import NDArray
 from support.synthetic import MS, SETUP, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
@@ -25,15 +25,8 @@ from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.baseline_entry import Entry
-from pytest_mlpatterns.records.verdict import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.verdict import Verdict
+from pytest_mlpatterns.records.launch import Launch
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 FAST_NS, SLOW_NS = 20 * MS, 40 * MS
 TOLERANCE = 0.10

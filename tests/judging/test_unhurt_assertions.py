@@ -1,9 +1,8 @@
 """Verdicts on the steps beside a load: what an assertion asks, what is measured for it, and what it then says."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -14,13 +13,8 @@ from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, HurtLim
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.unhurt_assertions import UnhurtAssertions, UnhurtLimits, read_unhurt_limits
-from pytest_mlpatterns.records.verdict import OpenBy, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.verdict import Verdict
+from pytest_mlpatterns.records.launch import Launch
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict
 
 
 class FakeRunner:

@@ -1,7 +1,5 @@
 """What a failing verdict does to a test: it raises, or with a gate that only warns it is kept and the body goes on."""
 
-from __future__ import annotations
-
 import pytest
 from msgspec.structs import replace
 from support.synthetic import result, verdict

@@ -1,15 +1,10 @@
 """A load generator for all tests of a file."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
 from pytest_mlpatterns.loadgen.generator import Generator
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")

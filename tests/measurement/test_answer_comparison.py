@@ -1,8 +1,7 @@
 """Answers of two sides: what counts as equal, what is reported, and the user's check on the other side."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import httpx
 import numpy as np
@@ -16,9 +15,6 @@ from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 INPUTS = [1, 2, 3]
 

@@ -1,9 +1,6 @@
 """Blocks of one side joined into a launch: what is kept, where it lies; rates and medians stay as they were."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -23,10 +20,7 @@ from pytest_mlpatterns.measurement.paired_blocks import (
     own_part,
 )
 from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, NodeUsage, Usage
-from pytest_mlpatterns.records.samples import Window
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.samples import Samples
+from pytest_mlpatterns.records.samples import Samples, Window
 
 REPORT = GeneratorReport(cpu_ns=10 * MS, wall_ns=200 * MS, completed=20, connections=2, connect_ns=1000)
 

@@ -1,7 +1,5 @@
 """How a paired launch spends its time: longer blocks for slow sides, more rounds after a slow start, within bounds."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,13 +1,13 @@
 """Plain calls as a variant of an interleaved run: a real process beside a served one, its end, and calls that hang."""
 
-from __future__ import annotations
-
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.services.deploy import make_start_options
@@ -18,7 +18,7 @@ from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.engines.local.plain_caller import CallRecord, CallRound
 from pytest_mlpatterns.engines.local.plain_calls import PlainCalls, deploy_calls
 from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.loadgen.messages import LoadJob, WindowOpened
+from pytest_mlpatterns.loadgen.messages import Event, LoadJob, WindowOpened
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun, Variant
 from pytest_mlpatterns.measurement.load_source import CallLoop
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign
@@ -29,12 +29,6 @@ from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 from pytest_mlpatterns.workload.window_plan import RequestWindow
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from pytest_mlpatterns.loadgen.messages import Event
 
 HERE = sys.modules[__name__]
 INPUTS = [1, 2, 3]

@@ -1,32 +1,25 @@
 """Searches over a generator whose service is a queue of known capacity: what is sent, and what is found."""
 
-from __future__ import annotations
-
 import re
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.queueing import served_ns
 from support.services.jobs import a_job
 from support.synthetic import MS, START_NS, S
 
-from pytest_mlpatterns.loadgen.messages import LoadResult
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
-from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
+from pytest_mlpatterns.records.launch import Capacity, GeneratorReport, Warmup
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import LoadJob
-    from pytest_mlpatterns.records.launch import Capacity
 
 
 @dataclass

@@ -1,29 +1,23 @@
 """A function beside a load: when it begins, what it may do, how its steps are noted, and how it ends."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from support.synthetic import MS, S
 
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, SettingError
-from pytest_mlpatterns.measurement.during import DuringRun, run_alone
+from pytest_mlpatterns.measurement.during import During, DuringRun, run_alone
 from pytest_mlpatterns.measurement.user_frames import cut_to_function
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.samples import Window
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from pytest_mlpatterns.measurement.during import During
 
 FIRST, SECOND, THIRD = (("127.0.0.1", port) for port in (1, 2, 3))
 

@@ -1,7 +1,5 @@
 """The first failed input of a launch and its error: from the model's traceback, or from a second attempt."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import httpx

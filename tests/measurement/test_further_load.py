@@ -1,9 +1,8 @@
 """A scale-out step by step: a generator, a deployment and a clock that do as they are told."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,16 +10,11 @@ from support.services.jobs import a_job
 from support.synthetic import MS, S
 
 from pytest_mlpatterns.analysis.capacity.scale_out import answers_in_share
-from pytest_mlpatterns.loadgen.messages import LoadResult, WindowOpened
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, WindowOpened
 from pytest_mlpatterns.measurement.further_load import FurtherLoad, ScaleOutRun
 from pytest_mlpatterns.records.addressing import Balance, Progress
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob
 
 OLD, NEW = ("127.0.0.1", 1), ("127.0.0.1", 2)
 LOADS_NS = 300 * MS
@@ -49,7 +43,7 @@ class World:
         self.job: LoadJob | None = None
         self._gets_requests = gets_requests
 
-    def add(self) -> World:
+    def add(self) -> "World":
         self.asked_ns = self.now_ns
         return self
 

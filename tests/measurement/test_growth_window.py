@@ -1,36 +1,29 @@
 """One long load on a running deployment: its pieces, its track, and why it ends."""
 
-from __future__ import annotations
-
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 from support.services.deploy import make_start_options
 
-from pytest_mlpatterns import Cached, InvalidResultError, Single
+from pytest_mlpatterns import Cached, Deployment, InvalidResultError, Pattern, Single
 from pytest_mlpatterns.engines.local.launcher import launch
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.records.resource_track import ResourceTrack
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
-from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from pytest_mlpatterns import Deployment, Pattern
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
-    from pytest_mlpatterns.records.resource_track import ResourceTrack
-    from pytest_mlpatterns.workload.schedule import Schedule
+from pytest_mlpatterns.workload.schedule import ClosedLoop, Schedule, Stages
 
 pytestmark = pytest.mark.processes
 

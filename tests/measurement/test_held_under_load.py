@@ -1,35 +1,29 @@
 """What the lines of a side hold: readings that are declared, and a real process that follows its allocations."""
 
-from __future__ import annotations
-
 import linecache
 import sys
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
 from support.services.deploy import make_start_options
 from support.synthetic import S
 
-from pytest_mlpatterns import Single
+from pytest_mlpatterns import Deployment, Single
 from pytest_mlpatterns.engines.local.launcher import launch
+from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement import held_memory
 from pytest_mlpatterns.measurement.held_memory import HeldReading, held_under_load
 from pytest_mlpatterns.measurement.variant import Variant
+from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.resource_track import HELD_LAYER, HeldMemory
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns import Deployment
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.records.addressing import Progress
 
 HERE = sys.modules[__name__]
 INPUTS = [[1], [2], [3]]

@@ -1,7 +1,5 @@
 """Interleaved runs: real deployments and scripted servers in alternating blocks, and both gone afterwards."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math
@@ -10,8 +8,10 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,7 +19,7 @@ import pytest
 from msgspec.structs import replace
 from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
-from support.services.scripted import ScriptedServer, Send, Silence, answer
+from support.services.scripted import Request, ScriptedServer, Send, Silence, Step, answer
 from support.stream_modes import response
 from support.synthetic import MS, S, capacity, samples
 
@@ -28,9 +28,10 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity, PairedLaunch, judge_ratio
 from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.loadgen.messages import Transport
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, Transport
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun, Variant
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, answer_rate
+from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.serving.model import service_plan
@@ -42,26 +43,12 @@ from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
 from pytest_mlpatterns.workload.window_plan import RequestWindow
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from support.services.scripted import Request, Step
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
-    from pytest_mlpatterns.records.addressing import Progress
-
 pytestmark = pytest.mark.processes
 
 HERE = sys.modules[__name__]
 INPUTS = [[1], [2], [3]]
 PLAN = LoadPlan(
-    payload=read_payload(INPUTS),
-    schedule=ClosedLoop(2),
-    duration_ns=S,
-    warmup_ns=0,
-    timeout_ns=30 * S,
-    check=None,
+    payload=read_payload(INPUTS), schedule=ClosedLoop(2), duration_ns=S, warmup_ns=0, timeout_ns=30 * S, check=None
 )
 SHORT = BlockDesign(block_ns=100 * MS, answers=5, rounds=1, most_rounds=1, warmup_ns=20 * MS)
 
@@ -597,11 +584,7 @@ class TestWhatDoesNotCount:
         generator = Stalled(tmp_path / "generator.log")
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             run = InterleavedRun(
-                scripted(one, [], "A"),
-                scripted(other, [], "B"),
-                generator,
-                on_progress=silent,
-                design=SHORT,
+                scripted(one, [], "A"), scripted(other, [], "B"), generator, on_progress=silent, design=SHORT
             )
             if times == 5:
                 with pytest.raises(

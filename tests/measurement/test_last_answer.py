@@ -1,10 +1,8 @@
 """Whether a deployment still answers after a load: only one that gives no further answer is dead."""
 
-from __future__ import annotations
-
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import numpy as np
@@ -21,10 +19,7 @@ from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.workload.schedule import Schedule
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule
 
 WINDOW = Window(START_NS, START_NS + 3 * S)
 TIMEOUT_NS = 10 * S

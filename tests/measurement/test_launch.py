@@ -1,15 +1,15 @@
 """One launch from start to record: a real model under a real load, the check, a smoke run, services that ran before."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -18,12 +18,13 @@ from msgspec.structs import replace
 from support import SERVICES
 from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
-from support.services.scripted import Hold, Reset, ScriptedServer, Send, Silence, answer
+from support.services.scripted import Hold, Request, Reset, ScriptedServer, Send, Silence, Step, answer
 
 from pytest_mlpatterns import (
     Deployment,
     DeploymentError,
     InvalidResultError,
+    Pattern,
     Replicated,
     SettingError,
     Single,
@@ -31,9 +32,13 @@ from pytest_mlpatterns import (
 )
 from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.loadgen.messages import WindowOpened
+from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult, WindowOpened
 from pytest_mlpatterns.measurement.answer_check import check_answers
+from pytest_mlpatterns.measurement.during import During
 from pytest_mlpatterns.measurement.launch import Interrupted, LaunchRunner
+from pytest_mlpatterns.records.addressing import Progress
+from pytest_mlpatterns.records.launch import Launch
+from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.processes import ForeignProcesses
@@ -42,21 +47,9 @@ from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+See = Callable[[Event | None], None]
+Watch = Callable[[See], None]
 
-    from support.services.scripted import Request, Step
-
-    from pytest_mlpatterns import Pattern
-    from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
-    from pytest_mlpatterns.measurement.during import During
-    from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.telemetry import LayerStats
-
-    See = Callable[[Event | None], None]
-    Watch = Callable[[See], None]
 
 pytestmark = pytest.mark.processes
 

@@ -1,16 +1,15 @@
 """Profiled pairs: real deployments under load, with a profiler that is scripted, and once with py-spy."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -19,28 +18,23 @@ from support.services.processes import our_children
 from support.services.py_spy import patient_py_spy
 from support.synthetic import MS, S
 
-from pytest_mlpatterns import Microservice, Single
+from pytest_mlpatterns import Deployment, Microservice, Pattern, Single
 from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, ProfilerError
+from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement import profiled_pair
 from pytest_mlpatterns.measurement.paired_blocks import ResponsePace
 from pytest_mlpatterns.measurement.profiled_pair import ProfiledPair, ProfiledSide, ProfilingPlan, awaits_in, calls_in
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
+from pytest_mlpatterns.records.addressing import Progress
+from pytest_mlpatterns.records.profile import ProfiledBlock
 from pytest_mlpatterns.records.telemetry import AWAIT_TIMES, Awaiting, LayerStats, PatternStats, chain_name
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns import Deployment, Pattern
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.records.profile import ProfiledBlock
 
 HERE = sys.modules[__name__]
 INPUTS = [[1], [2], [3]]
@@ -86,7 +80,7 @@ class ScriptedProfiler:
     def __init__(
         self,
         refused: frozenset[int] = frozenset(),
-        on_start: Callable[[ScriptedRecording], None] = lambda _: None,
+        on_start: Callable[["ScriptedRecording"], None] = lambda _: None,
         ends_early: int = 0,
     ) -> None:
         self.on_start = on_start
@@ -95,7 +89,7 @@ class ScriptedProfiler:
         self.running = 0
         self._refused = refused
 
-    def start(self, pid: int, rate_hz: int) -> ScriptedRecording:
+    def start(self, pid: int, rate_hz: int) -> "ScriptedRecording":
         self.rates[pid, rate_hz] += 1
         self.running += 1
         return ScriptedRecording(self, pid, refuses=self.rates.total() in self._refused)

@@ -1,10 +1,9 @@
 """The order of a scaling measurement, and which deployment gets one more replica, with runners that do as declared."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from support.synthetic import S, capacity, even_launch
@@ -16,13 +15,9 @@ from pytest_mlpatterns.measurement.scaling import ScalingRun
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.patterns.replication import balance_of
 from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.launch import Capacity, Launch
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.records.launch import Capacity, Launch
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """Threads that onnxruntime starts for itself: pairs of real sessions with declared threads, profiled under load."""
 
-from __future__ import annotations
-
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,19 +15,15 @@ from support.synthetic import MS, S
 from pytest_mlpatterns import Single
 from pytest_mlpatterns.analysis.causes.attribution import profile_record
 from pytest_mlpatterns.engines.local.launcher import launch
+from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.profiled_pair import ProfiledPair, ProfiledSide, ProfilingPlan
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.profiling.frame_names import SourceNames
+from pytest_mlpatterns.records.profile import ProfileRecord
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.records.profile import ProfileRecord
 
 pytestmark = pytest.mark.processes
 
@@ -103,9 +98,7 @@ def recorded(generator: Generator, tmp_path: Path) -> Callable[[type, type], Pro
     return record
 
 
-def test_a_session_with_more_threads_is_named_with_its_library(
-    recorded: Callable[[type, type], ProfileRecord],
-) -> None:
+def test_a_session_with_more_threads_is_named_with_its_library(recorded: Callable[[type, type], ProfileRecord]) -> None:
     native = recorded(OneThread, ThreeThreads).native
     assert native is not None
     assert native.busy_before == 0

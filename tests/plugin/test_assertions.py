@@ -1,17 +1,12 @@
 """Assertions as users meet them: what passes, what a failure says, what counts for nothing, what stays undecided."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import Project, Run
 
 from pytest_mlpatterns.analysis.health import generator_health
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 
@@ -303,11 +298,7 @@ def test_the_traceback_of_a_failing_model_stands_in_the_report(uncountable: Run,
     ids=["by default", "pass", "fail"],
 )
 def test_an_undecided_test_becomes_what_was_asked_for(
-    tmp_path: Path,
-    arguments: tuple[str, ...],
-    exit_code: pytest.ExitCode,
-    outcomes: dict[str, int],
-    verdict: str,
+    tmp_path: Path, arguments: tuple[str, ...], exit_code: pytest.ExitCode, outcomes: dict[str, int], verdict: str
 ) -> None:
     run = Project().with_tests(UNDECIDED).run(tmp_path, *arguments)
     assert run.exit_code == exit_code

@@ -1,11 +1,9 @@
 """``cpus=``: what a deployment may use, on the marker, as an option and for ``perf_deploy``."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.half_core import REFUSAL, VARIANT
@@ -13,9 +11,6 @@ from support.project import Project
 
 from pytest_mlpatterns.system.cpu_share import give_cpus
 from pytest_mlpatterns.system.environment import available_cores
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = [
     pytest.mark.processes,

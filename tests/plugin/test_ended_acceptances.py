@@ -1,10 +1,8 @@
 """When an acceptance ends beside a revision: by the file there, and by what pytest reads of the marker there."""
 
-from __future__ import annotations
-
 import sys
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
@@ -13,15 +11,11 @@ from support.project import OPTIONS
 from support.repository import Repository
 
 from pytest_mlpatterns.plugin.acceptances import Acceptances
+from pytest_mlpatterns.records.acceptance import Accepted
 from pytest_mlpatterns.revision.client import RevisionClient
 from pytest_mlpatterns.revision.commits import resolve_revision
 from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.worktree import checkout
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns.records.acceptance import Accepted
 
 pytestmark = pytest.mark.processes
 

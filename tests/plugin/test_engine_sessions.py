@@ -1,8 +1,7 @@
 """What a session shares of its engines: begun, awaited and ended only if a test uses it."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fake_ray import FakeRay, cluster_facts
@@ -15,9 +14,6 @@ from pytest_mlpatterns.engines.ray.session import driver_environment
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.loadgen.generator_process import LocalPool
 from pytest_mlpatterns.plugin.engine_sessions import EngineSessions, Generators
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LOCAL, RAY = read_settings({}, {}, {}), read_settings({"engine": "ray"}, {}, {})
 FROM_RAY = read_settings({"generators_on": "ray"}, {}, {})

@@ -1,7 +1,5 @@
 """``env=`` on patterns: the worker processes start with it, and another one is not comparable."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,17 +1,13 @@
 """What changed in the environment, from outside: in a failure, beside an entry that is not comparable, in the file."""
 
-from __future__ import annotations
-
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.project import QUICK, RECORD, Project
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

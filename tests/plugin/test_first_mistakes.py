@@ -1,12 +1,11 @@
 """The mistakes of a first hour, each with its message: what was found, what was expected, what to do."""
 
-from __future__ import annotations
-
 import asyncio
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from support.project import Project, Run
@@ -27,9 +26,6 @@ from pytest_mlpatterns.serving.model import pack
 from pytest_mlpatterns.serving.model_version import model_version
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.workload.payload import read_payload
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 KEYS = [name.replace("-", "_") for name in OPTIONS]
 
@@ -419,10 +415,7 @@ BODY: dict[str, tuple[Callable[[], object], str]] = {
         lambda: reads_p95(perf()),
         "perf.metrics has no p95; use perf.metrics.latency_ns(95)",
     ),
-    "a figure without its unit": (
-        lambda: reads_rtm(perf()),
-        "perf.metrics has no rtm; did you mean rtm_ns?",
-    ),
+    "a figure without its unit": (lambda: reads_rtm(perf()), "perf.metrics has no rtm; did you mean rtm_ns?"),
     "an interval for a number": (
         lambda: Estimate(4.0, 3.0, 5.0) < 3,
         "an Estimate is an interval and cannot be compared with 3; compare its .value or .high, or let the test judge "

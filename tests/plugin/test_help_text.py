@@ -1,8 +1,6 @@
 """``--perf-help``: every name that a test can write, with one line each."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import Project
@@ -14,9 +12,6 @@ from pytest_mlpatterns.config.arguments import ARGUMENT_HELP, merge_markers
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.plugin.help_text import help_lines
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def names(width: int = 200) -> dict[str, str]:

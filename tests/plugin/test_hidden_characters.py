@@ -1,12 +1,10 @@
 """Control characters from files, servers, models and test ids reach no terminal, log, JUnit report or job summary."""
 
-from __future__ import annotations
-
 import io
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 from _pytest._io import TerminalWriter
@@ -23,9 +21,6 @@ from pytest_mlpatterns.reports.files.result_file import read_results, results_js
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.reports.text.terminal_text import line
 from pytest_mlpatterns.wording import HIDDEN
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PAINT = "\x1b[2J\x9b1m\u202e\x07"
 RESULT = result(
@@ -51,11 +46,7 @@ def make_terminal(stream: io.StringIO) -> Terminal:
 def test_hidden_characters_reach_no_terminal_and_no_workflow_command() -> None:
     stream = io.StringIO()
     terminal = make_terminal(stream)
-    terminal.write(
-        [
-            *summary_lines([RESULT], 140, verbose=True),
-        ]
-    )
+    terminal.write([*summary_lines([RESULT], 140, verbose=True)])
     terminal.write_commands([annotation(FAILURE)])
     assert not hidden_in(stream.getvalue())
     assert "\\x1b[2J\\x9b1m\\u202e\\x07" in stream.getvalue()

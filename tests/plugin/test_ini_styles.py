@@ -1,17 +1,12 @@
 """Every ini key in every style of pytest's configuration: as text, and as the types that TOML has."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import run_here
 
 from pytest_mlpatterns.plugin.options import OPTIONS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

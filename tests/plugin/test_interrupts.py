@@ -1,29 +1,19 @@
 """Interrupts without a process: what they wait for, what they may cut, and whose handler stays."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from support.project import Project
 
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.plugin.interrupts import (
-    InterruptHooks,
-    ends_with_summary,
-    follows_an_interrupt,
-    written_first,
-)
+from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, follows_an_interrupt, written_first
 from pytest_mlpatterns.plugin.session import PerfSession
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 """What ends a run as Ctrl-C does."""

@@ -1,7 +1,5 @@
 """Where a test is defined: below its decorators, in the file that holds it, and nowhere for what is no function."""
 
-from __future__ import annotations
-
 import functools
 import traceback
 from pathlib import Path
@@ -21,9 +19,7 @@ def decorated(function: Any) -> Any:
 
 
 @decorated
-@pytest.mark.filterwarnings(
-    "default",
-)
+@pytest.mark.filterwarnings("default")
 def example() -> None:
     """Stands for a test."""
 

@@ -1,17 +1,12 @@
 """A name that does not exist is answered with the nearest one that does."""
 
-from __future__ import annotations
-
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import pytest
 from support.project import Project
 
 from pytest_mlpatterns.plugin.name_hints import fixture_hint, misspelled_fixture, require_known_options
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KNOWN = ["baseline", "html"]
 

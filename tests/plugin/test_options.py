@@ -1,21 +1,16 @@
 """Options and ini keys: which wins, what cannot be read, what is written, and neighbours that own the same option."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
 import tempfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import APART, OPTIONS, Project, clean_environment
 
 from pytest_mlpatterns.reports.files.result_file import read_results
 from pytest_mlpatterns.reports.html.page import html_report
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,9 +1,8 @@
 """What the process of another revision is started with, without starting it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fake_ray import FakeRay, cluster_facts, node_facts
@@ -17,9 +16,6 @@ from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.worktree import Worktree
 from pytest_mlpatterns.serving.targets import Url
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SETTINGS = read_settings({}, {}, {})
 ONE_MACHINE = replace(cluster_facts(2), nodes=(node_facts(1, machine="here"), node_facts(2, machine="here")))

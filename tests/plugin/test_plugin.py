@@ -1,17 +1,12 @@
 """The plugin as pytest meets it: the marker and its errors, parametrization, what an idle session loads."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ASKS = "def test_it(perf):\n    pass\n"
 EMPTY = Project()

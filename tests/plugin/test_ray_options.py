@@ -1,14 +1,9 @@
 """A run that asks for Ray, where it is not installed or its settings cannot be read: one line, and nothing has run."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WITHOUT_RAY = """
     from pytest_mlpatterns.engines.ray import engine

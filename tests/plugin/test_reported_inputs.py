@@ -1,7 +1,5 @@
 """What is sent and what is answered stays in the run: no report and no file has it."""
 
-from __future__ import annotations
-
 import pytest
 from support.project import QUICK, RECORD, Project, Run
 

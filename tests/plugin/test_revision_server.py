@@ -1,11 +1,11 @@
 """What the server of another revision answers for a deployment on a Ray cluster, without a process and without Ray."""
 
-from __future__ import annotations
-
 import queue
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 from support.fake_ray import FakeRay
 from support.synthetic import SETUP
 
@@ -31,11 +31,6 @@ from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
 
 APPLICATION = RayApplication("mlpatterns-1764146400-0123abcd-0f0f-1", "mlpatterns-1764146400-0123abcd-0f0f", ("d0",))
 

@@ -1,7 +1,5 @@
 """What stands for the fixture at another revision."""
 
-from __future__ import annotations
-
 import copy
 from typing import NoReturn
 

@@ -1,16 +1,11 @@
 """What is missing or broken at the set-up of a perf test fails the test and is named."""
 
-from __future__ import annotations
-
 import os
 import tempfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import Project, Run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -3,13 +3,11 @@
 Renew the golden files with ``UPDATE_GOLDEN=1``, see test_reports.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 from _pytest._io import TerminalWriter
@@ -19,9 +17,6 @@ from support.project import APART, Project
 from pytest_mlpatterns.plugin.terminal import Terminal, shows_unicode
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.reports.text.terminal_text import Span, Style, line
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ESCAPE = re.compile(r"\x1b\[[\d;]*m")
 

@@ -1,9 +1,8 @@
 """What the client of a revision says when the other side fails, and what it asks of it, without a process."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -42,10 +41,6 @@ from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes  # git
 
@@ -156,7 +151,7 @@ class Server:
     heard: list[object] = field(default_factory=list)
     options: dict[str, object] = field(default_factory=dict)
 
-    def __call__(self, _: str, **options: object) -> Server:
+    def __call__(self, _: str, **options: object) -> "Server":
         self.options = options
         return self
 

@@ -1,8 +1,6 @@
 """Which dependency files changed since a revision, and the key under which its environment is kept."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.repository import Repository
@@ -16,9 +14,6 @@ from pytest_mlpatterns.revision.dependencies import (
     locked_versions,
 )
 from pytest_mlpatterns.revision.worktree import Worktree
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PROJECT = '[project]\nname = "shop"\nversion = "{version}"\ndependencies = ["numpy{numpy}"]\n'
 

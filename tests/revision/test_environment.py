@@ -1,7 +1,5 @@
 """An environment of a revision is built once, by one run at a time, and an installer that fails is quoted."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,8 +1,6 @@
 """What is said of a test that fails at a revision."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.repository import Repository
@@ -10,9 +8,6 @@ from support.repository import Repository
 from pytest_mlpatterns.revision.client import error_line, hint_at_files, without_markers
 from pytest_mlpatterns.revision.commits import resolve_revision
 from pytest_mlpatterns.revision.worktree import Worktree
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TRACEBACK = """test_shop.py:12: in perf_model
     return Model(open("w.json"))

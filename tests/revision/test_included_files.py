@@ -1,15 +1,10 @@
 """Which files the dependency files of a project include, and that following them ends."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pytest_mlpatterns.revision.dependencies import with_included
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DYNAMIC = '[tool.setuptools.dynamic]\ndependencies = {file = ["deps.in", "more.in"]}\n'
 EXTRA = '[tool.setuptools.dynamic.optional-dependencies]\nfast = {file = "fast.in"}\n'

@@ -1,18 +1,13 @@
 """A project that is imported from a copy in site-packages is found; one that is installed in place is not."""
 
-from __future__ import annotations
-
 import sys
 from importlib.metadata import distributions
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.installed import installed_copy
 
 from pytest_mlpatterns.revision.installed_copy import copy_error, installed_copies
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FILES = {"quill/__init__.py": "", "quill/model.py": ""}
 

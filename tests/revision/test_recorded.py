@@ -1,21 +1,14 @@
 """The commit that a baseline entry was recorded at, in the histories that people make."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.repository import Repository
 
 from pytest_mlpatterns.records.baseline_entry import EntryKey
-from pytest_mlpatterns.revision.commits import RecordedRevisions, UnknownRevisionError
+from pytest_mlpatterns.revision.commits import RecordedRevision, RecordedRevisions, UnknownRevisionError
 from pytest_mlpatterns.system.git import tree_digest
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns.revision.commits import RecordedRevision
 
 pytestmark = pytest.mark.processes
 

@@ -1,16 +1,14 @@
 """Revisions laid out from real repositories: what is in them, what is left of them, and what they leave alone."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from support.repository import Repository, settings
@@ -18,9 +16,6 @@ from support.repository import Repository, settings
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.revision.commits import resolve_revision
 from pytest_mlpatterns.revision.worktree import checkout, missing_extensions, remove_stale
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.processes
 
@@ -106,11 +101,7 @@ def test_the_worktree_holds_the_revision_and_not_the_present(repository: Reposit
     repository.write({"src/pkg/model.py": "uncommitted", "untracked.py": ""})
     revision = resolve_revision(repository.top, "main~1")
     with checkout(repository.top, revision) as worktree:
-        assert files(worktree.root) == {
-            "src/pkg/model.py": "old",
-            "data/tracked.csv": "old",
-            ".gitignore": "*.bin\n",
-        }
+        assert files(worktree.root) == {"src/pkg/model.py": "old", "data/tracked.csv": "old", ".gitignore": "*.bin\n"}
         assert worktree.revision == revision
         assert worktree.directory == worktree.root
         assert worktree.present_root == repository.top

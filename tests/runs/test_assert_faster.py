@@ -1,14 +1,9 @@
 """``perf.assert_faster_than``: two patterns measured interleaved through the real plugin, and what is refused."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import QUICK, Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,17 +1,12 @@
 """The fixtures: targets, deployments, metrics and predictions."""
 
-from __future__ import annotations
-
 import http.server
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.project import APART, Project, Run
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,18 +1,14 @@
 """The kind of each test in every report, and the gate that only warns, through the real plugin."""
 
-from __future__ import annotations
-
 import re
 import xml.etree.ElementTree as ET
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.project import Project, Run
 
 from pytest_mlpatterns.cli import main
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,14 +1,9 @@
 """``wire="grpc"`` through the plugin: as users write it, serially and under pytest-xdist."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,11 +1,11 @@
 """What a run does with a history: a line for each test, and new changes in all that it writes."""
 
-from __future__ import annotations
-
 import json
 import random
 import shlex
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -16,10 +16,6 @@ from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 
@@ -190,10 +186,7 @@ def test_a_baseline_is_recorded_from_the_runs_since_the_last_change(repository: 
 
 @pytest.mark.parametrize(
     ("mark", "body"),
-    [
-        ('@pytest.mark.perf(compare=("rtm", "asl"))', "pass"),
-        ("", 'perf.assert_no_regression(("asl",))'),
-    ],
+    [('@pytest.mark.perf(compare=("rtm", "asl"))', "pass"), ("", 'perf.assert_no_regression(("asl",))')],
     ids=["compare=", "assert_no_regression"],
 )
 def test_a_metric_that_a_test_asks_for_is_recorded_from_the_history_and_compared(

@@ -1,13 +1,12 @@
 """Ctrl-C and worse, in the middle of a load: what is kept, what is shown, and that no process stays behind."""
 
-from __future__ import annotations
-
 import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,10 +15,6 @@ from support.project import APART, RECORD, Project, Run, clean_environment, comm
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.records.result import RunEnd
 from pytest_mlpatterns.reports.files.result_file import read_results
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

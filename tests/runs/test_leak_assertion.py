@@ -1,15 +1,10 @@
 """Leaks as users meet them: a service that keeps what each request opened, and what is refused."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

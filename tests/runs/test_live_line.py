@@ -1,11 +1,10 @@
 """The live line on a terminal: there while a test measures, gone at the end, absent where nobody watches."""
 
-from __future__ import annotations
-
 import re
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pexpect
 import pytest
@@ -14,10 +13,6 @@ from support.synthetic import MS, S
 
 from pytest_mlpatterns.plugin.terminal import LiveLine
 from pytest_mlpatterns.records.addressing import Progress
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,7 +1,5 @@
 """Who has the machine: the locks between real processes, and what a distributed run makes of them."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import select
@@ -9,16 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.project import Project
 
 from pytest_mlpatterns.plugin.xdist import MachineLock
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 
@@ -230,7 +225,7 @@ def test_no_other_test_runs_while_a_perf_test_measures(tmp_path: Path) -> None:
 
             @pytest.mark.parametrize("number", range(9))
             def test_plain_after(number): time.sleep(0.05)
-            """,
+            """
         )
     )
     run = project.run(tmp_path, "-n", "2", "--dist=load", "--maxschedchunk=1", "-W", "ignore")

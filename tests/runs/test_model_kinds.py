@@ -1,7 +1,5 @@
 """Models of every kind and from every place."""
 
-from __future__ import annotations
-
 import pytest
 from support.project import Project, Run
 

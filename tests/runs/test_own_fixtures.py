@@ -1,14 +1,9 @@
 """A test is ours if it uses our fixture, however it asks for it; others of that name are left alone."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import MODEL, QUICK, Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 EMPTY = Project()
 

@@ -1,14 +1,9 @@
 """A pattern in one file of a project brings its metric, its note and its chart, in a distributed run too."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import APART, Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,16 +1,11 @@
 """``perf_target``: a team's own service measured, judged and compared through the real plugin."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import QUICK, RECORD, Project, Run
 from support.repository import Repository
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,20 +1,16 @@
 """With a price, a run shows what a million requests cost: in its summary, its files, a limit and a ranking."""
 
-from __future__ import annotations
-
 import math
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.project import Project, Run
 
 from pytest_mlpatterns.cli import main
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

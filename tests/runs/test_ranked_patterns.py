@@ -1,14 +1,9 @@
 """--perf-rank through the plugin: what a run ranks, and what it says if there is nothing to rank."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import APART, QUICK, Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

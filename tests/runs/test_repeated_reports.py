@@ -1,14 +1,9 @@
 """Tests with several reports: subtests, and attempts that pytest-rerunfailures repeats."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

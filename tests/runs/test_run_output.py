@@ -1,14 +1,9 @@
 """What a run leaves behind on GitHub Actions, seen from outside; the files themselves are tested with their formats."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import APART, Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,14 +1,9 @@
 """A service whose times have two modes, through the plugin: its median jumps, and the mean that is judged does not."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

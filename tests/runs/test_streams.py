@@ -1,16 +1,11 @@
 """Streams through the whole plugin: assertions, comparisons, settings that are wrong, and what is refused."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import QUICK, RECORD, Project, Run
 from support.repository import Repository
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -1,7 +1,5 @@
 """Services whose streams are no server-sent events, from the target to the verdict; and answers that are no streams."""
 
-from __future__ import annotations
-
 import pytest
 from support.project import Project, Run
 

@@ -1,11 +1,9 @@
 """On Windows a run with perf tests ends with one line, before anything is imported that Windows lacks."""
 
-from __future__ import annotations
-
 import runpy
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support import ROOT
@@ -13,9 +11,6 @@ from support.project import Project
 
 from pytest_mlpatterns import errors
 from pytest_mlpatterns.errors import SettingError, check_system
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 REFUSAL = "perf tests need Linux or macOS, and this is Windows; run them in WSL or a container, or leave them out: "
 AS_ON_WINDOWS = """

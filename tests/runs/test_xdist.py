@@ -1,14 +1,9 @@
 """Distributed runs end with what a serial run gives: one table, one file, the same failures."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 
@@ -30,10 +25,7 @@ def test_plain():
 def test_the_controller_shows_every_result_once(tmp_path: Path) -> None:
     run = Project().with_tests(TESTS).run(tmp_path, "-W", "ignore", "--perf-json", "out.json", "-n", "2")
     assert run.outcomes == {"passed": 2, "failed": 1}
-    assert run.table == {
-        "test_patterns": "pass",
-        "test_fails": "FAIL",
-    }
+    assert run.table == {"test_patterns": "pass", "test_fails": "FAIL"}
     assert run.out.count(" performance ---") == 1
     assert sorted(result["test"] for result in run.json("out.json")["results"]) == [
         "test_perf.py::test_fails",

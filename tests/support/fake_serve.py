@@ -1,7 +1,5 @@
 """The parts of Ray Serve that our layers call in a replica, without Ray: errors, ``serve.batch`` and a handle."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -41,7 +39,7 @@ class FakeHandle:
         found = self.answer(instances)
         return await found if asyncio.iscoroutine(found) else found
 
-    def _stream(self, instances: list[Any]) -> _Pieces:
+    def _stream(self, instances: list[Any]) -> "_Pieces":
         self.calls.append(("chunks", instances))
         return _Pieces(self)
 

@@ -12,14 +12,7 @@ from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from support import TESTS
-from support.synthetic import (
-    CHANGED_FACTS,
-    MS,
-    capacity,
-    counterpart,
-    make_setup,
-    result,
-)
+from support.synthetic import CHANGED_FACTS, MS, capacity, counterpart, make_setup, result
 
 GOLDEN = TESTS / "golden"
 

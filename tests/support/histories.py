@@ -47,10 +47,7 @@ def series_from(
     """
     points = tuple(
         Point(
-            position(number),
-            f"{_FIRST_DAY + datetime.timedelta(days=number)}T06:30:00+00:00",
-            math.log(level),
-            error,
+            position(number), f"{_FIRST_DAY + datetime.timedelta(days=number)}T06:30:00+00:00", math.log(level), error
         )
         for number, level in enumerate(levels)
     )
@@ -61,12 +58,7 @@ def series_from(
 
 
 def change_of(
-    series: Series,
-    place: int,
-    factor: tuple[float, float, float],
-    *,
-    is_worse: bool = True,
-    is_confirmed: bool = True,
+    series: Series, place: int, factor: tuple[float, float, float], *, is_worse: bool = True, is_confirmed: bool = True
 ) -> Change:
     """A change of a course at this run."""
     return Change(

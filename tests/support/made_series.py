@@ -1,20 +1,17 @@
 """Courses of runs that are made up: of values, of ratios to one release, and of ratios to the commit before."""
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series
 from pytest_mlpatterns.records.change import Course
 from pytest_mlpatterns.records.history import CommitPosition
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+Levels = NDArray[np.float64]
 
-    from numpy.typing import NDArray
-
-    Levels = NDArray[np.float64]
 
 SCATTER = 0.017
 """Scatter between runs, relative."""

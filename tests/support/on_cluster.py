@@ -59,10 +59,7 @@ def start_serve_on_a_single_node() -> tuple[int, dict[str, object], tuple[str, .
     from pytest_mlpatterns.engines.ray.messages import RayJob
     from pytest_mlpatterns.engines.ray.remote import cluster
 
-    with (
-        patch.object(cluster, "_get_global_client", return_value=None),
-        patch.object(cluster.serve, "start") as start,
-    ):
+    with patch.object(cluster, "_get_global_client", return_value=None), patch.object(cluster.serve, "start") as start:
         proxies = cluster.serve_proxies(RayJob("127.0.0.1:6379"), nodes=1)
     host, port = proxies.http
     assert proxies.port is not None

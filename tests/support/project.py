@@ -3,8 +3,6 @@
 A project is immutable; every method returns another. Runs are kept short here, once, so that tests need not.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -169,16 +167,16 @@ class Project:
     files: Mapping[str, str] = field(default_factory=dict)
     ini: Mapping[str, str] = field(default_factory=dict)
 
-    def with_file(self, name: str, text: str) -> Project:
+    def with_file(self, name: str, text: str) -> "Project":
         """The project with one file more, or another text in it."""
         return replace(self, files={**self.files, name: dedent(text)})
 
-    def with_tests(self, body: str, *, marker: str | None = QUICK, name: str = "test_perf.py") -> Project:
+    def with_tests(self, body: str, *, marker: str | None = QUICK, name: str = "test_perf.py") -> "Project":
         """The project with a test file that has the smallest model, and all of whose tests carry a marker."""
         mark = f"\n\npytestmark = {marker}\n" if marker else ""
         return replace(self, files={**self.files, name: f"{MODEL}{mark}\n\n{dedent(body)}"})
 
-    def with_ini(self, **settings: str) -> Project:
+    def with_ini(self, **settings: str) -> "Project":
         """The project with more settings."""
         return replace(self, ini={**self.ini, **settings})
 

@@ -3,8 +3,6 @@
 Seeded, and without a clock: what a measurement of such a service must say is known.
 """
 
-from __future__ import annotations
-
 import heapq
 from dataclasses import dataclass
 
@@ -63,7 +61,7 @@ class Queue:
             np.int64
         )
 
-    def run(self, rate_rps: float, warmup_s: float, window_s: float, rng: np.random.Generator) -> Run:
+    def run(self, rate_rps: float, warmup_s: float, window_s: float, rng: np.random.Generator) -> "Run":
         """One open loop of this rate, from an empty queue."""
         arrivals_ns = self.arrivals_ns(rate_rps, int((warmup_s + window_s) * S), rng)
         return Run.of(
@@ -87,7 +85,7 @@ class Run:
         *,
         warmup_s: float,
         window_s: float,
-    ) -> Run:
+    ) -> "Run":
         """What the load generator records where these requests have these service times."""
         latency_ns = served_ns(arrivals_ns, service_ns, servers) - arrivals_ns
         start_ns = START_NS + int(warmup_s * S)

@@ -53,9 +53,7 @@ _OPEN = verdict(Outcome.INCONCLUSIVE, change=(0.08, -0.01, 0.17))
 _COMPARED = {
     "passed": False,
     "reference": replace(
-        counterpart(),
-        launches=6,
-        split={"rtm": split({"wire": 0.1 * MS, "model_cpu": 1.3 * MS, "socket": 0.7 * MS})},
+        counterpart(), launches=6, split={"rtm": split({"wire": 0.1 * MS, "model_cpu": 1.3 * MS, "socket": 0.7 * MS})}
     ),
     "split": {"rtm": split({"wire": 0.12 * MS, "model_cpu": 3.1 * MS, "queue_wait": 0.1 * MS, "socket": 0.8 * MS})},
     "capacities": (capacity(),),

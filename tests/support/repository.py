@@ -1,7 +1,5 @@
 """Real git repositories for tests: made in a temporary directory, independent of the settings of who runs the suite."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -37,7 +35,7 @@ class Repository:
         self.top = top
 
     @classmethod
-    def made(cls, top: Path) -> Repository:
+    def made(cls, top: Path) -> "Repository":
         """A new one, without a commit."""
         top.mkdir(parents=True)
         repository = cls(top.resolve())
@@ -45,12 +43,12 @@ class Repository:
         return repository
 
     @classmethod
-    def cloned(cls, source: Repository, top: Path, *options: str) -> Repository:
+    def cloned(cls, source: "Repository", top: Path, *options: str) -> "Repository":
         """A clone over the file protocol, as a remote repository is cloned."""
         source.git("clone", "--quiet", *options, source.top.as_uri(), str(top))
         return cls(top.resolve())
 
-    def copied(self, top: Path) -> Repository:
+    def copied(self, top: Path) -> "Repository":
         """A copy, file by file."""
         return Repository(Path(shutil.copytree(self.top, top, symlinks=True)).resolve())
 

@@ -63,8 +63,7 @@ BOUNDS = st.builds(
     Bound, st.sampled_from((50.0, 90.0, 99.9, 99.999)), st.integers(1, 10**12), st.sampled_from(QUANTITIES)
 )
 OBJECTIVES = st.builds(
-    Objective,
-    st.lists(BOUNDS, min_size=1, max_size=3, unique_by=lambda one: str(one).partition("<")[0]).map(tuple),
+    Objective, st.lists(BOUNDS, min_size=1, max_size=3, unique_by=lambda one: str(one).partition("<")[0]).map(tuple)
 )
 CAPACITIES = st.builds(
     Capacity,

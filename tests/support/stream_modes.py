@@ -107,12 +107,7 @@ LEGITIMATE = (
 _NO_STREAM, _EMPTY, _ERROR = Failure.NO_STREAM, Failure.EMPTY_STREAM, Failure.ERROR_EVENT
 _PARTS = (CONTENT, usage(TOKENS), DONE)
 NOT_COUNTED = (
-    Mode(
-        "error as JSON",
-        whole(ERROR),
-        _NO_STREAM,
-        words="application/json, expected text/event-stream: CUDA out",
-    ),
+    Mode("error as JSON", whole(ERROR), _NO_STREAM, words="application/json, expected text/event-stream: CUDA out"),
     Mode("detail as JSON", whole(b'{"detail":"busy"}'), _NO_STREAM, words="text/event-stream: busy"),
     Mode("a page", whole(b"<html>login</html>", b"text/html"), _NO_STREAM, words="text/html, expected text/event-s"),
     Mode("no body", whole(b""), _NO_STREAM, words="an empty body"),

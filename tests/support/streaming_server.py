@@ -10,8 +10,6 @@ Paths are those of OpenAI (``/v1/completions``, ``/v1/chat/completions``), of Ol
 REST JSON.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import heapq
@@ -67,7 +65,7 @@ class Wanted:
     variant: str = "whole"
 
     @classmethod
-    def of(cls, body: dict[str, Any], default: Wanted) -> Wanted:
+    def of(cls, body: dict[str, Any], default: "Wanted") -> "Wanted":
         """What the body of a request says, and the rest from ``default``."""
         return cls(**{field.name: body.get(field.name, getattr(default, field.name)) for field in fields(cls)})
 
@@ -168,7 +166,7 @@ def form_of(path: str) -> Form:
 class Stream:
     """One connection: takes requests, and sends what is due."""
 
-    def __init__(self, server: Server, sock: socket.socket) -> None:
+    def __init__(self, server: "Server", sock: socket.socket) -> None:
         self._server, self._socket = server, sock
         self._received = b""
         self._wanted = Wanted()

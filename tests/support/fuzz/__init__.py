@@ -4,8 +4,6 @@ A case is made from the seed of the run, the name of its area and its number alo
 line that its message ends with. The number of cases is small in ``make test``; ``make fuzz`` runs a million.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random
@@ -13,13 +11,11 @@ import resource
 import signal
 import traceback
 import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 CASES = int(os.environ.get("FUZZ_CASES", "3000"))
 """Cases of all areas together."""

@@ -1,10 +1,9 @@
 """What tests assert: the arguments of the methods of ``perf``, read before anything is measured."""
 
-from __future__ import annotations
-
+import random
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -24,9 +23,6 @@ from support.fuzz import Area
 from support.fuzz.hostile import value
 from support.fuzz.settings import AMOUNTS, OBJECTIVES, PATTERNS, SHARES, SIZES, TIMES
 from support.synthetic import S
-
-if TYPE_CHECKING:
-    import random
 
 METHODS = {
     "assert_rtm_below": ("limit",),

@@ -1,13 +1,12 @@
 """What is read from files and from a metrics endpoint: traces, payloads, Prometheus text."""
 
-from __future__ import annotations
-
 import itertools
 import os
+import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns import Trace
 from pytest_mlpatterns.errors import SettingError
@@ -18,10 +17,6 @@ from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
 from support.fuzz import Area
 from support.fuzz.hostile import octets, text, value
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable
 
 TRACES = (
     b"0.5\n1.25\n2\n",

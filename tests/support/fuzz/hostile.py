@@ -1,13 +1,13 @@
 """Makers of hostile values: mutated text and bytes, numbers at every edge, objects that answer nothing sensibly."""
 
-from __future__ import annotations
-
 import itertools
+import random
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +15,6 @@ from pytest_mlpatterns import wire as wires
 from pytest_mlpatterns.patterns import Batched, Cached, Queued, Replicated, Single
 from pytest_mlpatterns.serving.prometheus import Prometheus
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable, Sequence
 
 SNIPPETS = (
     *("", " ", "\0", "\n", "\r", "\t", "\x1b[2J", "\u202e", "\ud800", "\ufeff", "é", "٣", "１", "²", "µ", "∞", "😀"),

@@ -1,14 +1,13 @@
 """Files that the package writes and reads back, with members changed and text mutated."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io
 import json
+import random
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
@@ -23,9 +22,6 @@ from support.fuzz.files import DIRECTORY
 from support.fuzz.hostile import deep_list, octets
 from support.history_lines import history_line
 from support.synthetic import ENVIRONMENT, SETUP
-
-if TYPE_CHECKING:
-    import random
 
 BASELINE: dict[str, Any] = {
     "format": "pytest-mlpatterns-baseline",

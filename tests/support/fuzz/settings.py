@@ -1,11 +1,11 @@
 """What users write: units, patterns, criteria, options, marker arguments and the constructors of public classes."""
 
-from __future__ import annotations
-
 import functools
 import itertools
+import random
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest_mlpatterns
 from pytest_mlpatterns import units, wire
@@ -21,10 +21,6 @@ from pytest_mlpatterns.plugin.options import OPTIONS
 from pytest_mlpatterns.records.objective import parse_objective
 from support.fuzz import Area
 from support.fuzz.hostile import number, text, value
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable
 
 TIMES = ("20ms", "1.5 s", "7µs", "100 ns", "2min", "1h", ".5ms", "auto", "0s")
 SIZES = ("512MiB", "10 MB", "1B", "3 TiB", "7kB")

@@ -3,11 +3,9 @@
 Whole answers too: however they are split, they have the same outcome, and what a failed one says of itself is one line.
 """
 
-from __future__ import annotations
-
 import json
+import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.loadgen.http1 import Http1Stream
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
@@ -17,9 +15,6 @@ from pytest_mlpatterns.wire.wire import REST_JSON, Wire
 from support.fuzz import Area
 from support.fuzz.hostile import octets
 from support.stream_modes import MODES
-
-if TYPE_CHECKING:
-    import random
 
 __all__ = ["AREAS", "SPLICES", "STREAMS"]
 

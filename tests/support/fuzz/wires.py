@@ -1,10 +1,10 @@
 """What arrives and leaves in the wire formats: bodies of every codec, heads, codings, and values to encode."""
 
-from __future__ import annotations
-
 import functools
 import gzip
-from typing import TYPE_CHECKING, Any
+import random
+from collections.abc import Callable
+from typing import Any
 
 import brotli
 import numpy as np
@@ -20,10 +20,6 @@ from pytest_mlpatterns.wire.open_inference import encode_answer, read_request
 from pytest_mlpatterns.wire.open_inference_grpc import read_call
 from support.fuzz import Area
 from support.fuzz.hostile import array, deep_list, number, octets, text
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable
 
 CODECS = {
     "json-v1": codec_of(REST_JSON),

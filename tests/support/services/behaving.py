@@ -15,8 +15,6 @@ with a text that counts the posts. Habits:
 ``busy=N``             the first N posts are answered with 503
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

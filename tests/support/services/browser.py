@@ -4,8 +4,6 @@ No port is opened and no driver is needed; what the page logs and asks for is ke
 and open pages with :meth:`Browser.open`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -15,12 +13,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from pathlib import Path
+from typing import Any
 
 __all__ = ["Browser", "BrowserError", "Page", "chromium"]
 
@@ -82,7 +78,7 @@ def chromium() -> str | None:
 class Page:
     """One open page: what it logged, and what it asked for (addresses, the document's own included)."""
 
-    browser: Browser
+    browser: "Browser"
     session: str
     context: str
     messages: list[str] = field(default_factory=list)
@@ -153,7 +149,7 @@ class Browser:
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, path: str, profile: Path) -> Iterator[Browser]:
+    def start(cls, path: str, profile: Path) -> Iterator["Browser"]:
         """Start Chromium with an empty directory for its profile; it ends, with all its processes, with the context."""
         from_us, writing = os.pipe()
         reading, to_us = os.pipe()

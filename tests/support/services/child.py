@@ -1,19 +1,15 @@
 """A child process that does what it is told: one command a message, ``(name, argument)``."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.orphans import adopt_orphans
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 WAIT = "import threading; threading.Event().wait()"
 

@@ -1,7 +1,5 @@
 """A child process that knows of itself what its parent tells it, and answers as a worker does."""
 
-from __future__ import annotations
-
 import os
 import threading
 from pathlib import Path

@@ -1,23 +1,17 @@
 """Starting deployments of small models in tests."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from pytest_mlpatterns import Single
+from pytest_mlpatterns import Deployment, Pattern, Single
 from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.workload.payload import read_payload
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-    from types import ModuleType
-
-    from pytest_mlpatterns import Deployment, Pattern
 
 __all__ = ["deployed", "make_start_options"]
 

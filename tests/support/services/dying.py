@@ -19,8 +19,6 @@ the POST with this number, where AFTER is ``#208``; from then on, or ``once``, i
 ``headers``    sends headers without end
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

@@ -5,8 +5,6 @@ on if it is ``NAME@N``; every other ``GET`` with ``ok``, and every other ``POST`
 send a byte now and then.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import sys
@@ -14,16 +12,13 @@ import threading
 import time
 import zlib
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from support.services.scripted import Request, ScriptedServer, Send, Silence, Step, answer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 __all__ = ["ANSWERS", "script"]
 

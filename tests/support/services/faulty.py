@@ -5,8 +5,6 @@ server starts and then fails under load; from there on the fault decides. :data:
 answer, :data:`STARTS` those that happen before the server listens, and :data:`HEALTHS` those of the ready path.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -3,8 +3,6 @@
 It prints its port.
 """
 
-from __future__ import annotations
-
 import sys
 from concurrent import futures
 from typing import Any

@@ -3,8 +3,6 @@
 Each way starts a process that sleeps, and that ends by SIGKILL only where its name begins with ``stubborn``.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

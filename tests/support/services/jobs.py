@@ -1,20 +1,15 @@
 """Jobs that tests give to the load engine."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.samples import Samples, StreamSamples
 from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.schedule import Schedule
 from pytest_mlpatterns.workload.window_plan import RequestWindow
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.records.samples import Samples, StreamSamples
-    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["MESSAGES", "MS", "a_job", "message", "streams_of", "wanting", "window_of"]
 
@@ -40,18 +35,10 @@ def window_of(requests: int) -> RequestWindow:
 
 
 def a_job(
-    addresses: Sequence[tuple[str, int]],
-    schedule: Schedule,
-    balance: Balance = Balance.ROUND_ROBIN,
-    **changes: Any,
+    addresses: Sequence[tuple[str, int]], schedule: Schedule, balance: Balance = Balance.ROUND_ROBIN, **changes: Any
 ) -> LoadJob:
     """A short load of :data:`MESSAGES` without a warm-up."""
-    facts: dict[str, Any] = {
-        "messages": MESSAGES,
-        "duration_ns": 90 * MS,
-        "warmup_ns": 0,
-        "timeout_ns": 30_000 * MS,
-    }
+    facts: dict[str, Any] = {"messages": MESSAGES, "duration_ns": 90 * MS, "warmup_ns": 0, "timeout_ns": 30_000 * MS}
     endpoint = Endpoint(tuple(addresses), balance=balance)
     return LoadJob(endpoint=endpoint, schedule=schedule, **{**facts, **changes})
 

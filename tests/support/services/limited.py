@@ -15,8 +15,6 @@ Once more than twelve wait it has its fault, each time or, if that ends it, for 
 ``slows``     takes 0.4 % longer for each answer, from the first on
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

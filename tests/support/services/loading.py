@@ -1,7 +1,5 @@
 """A parent process whose deployment never finishes loading: it tells the ids of its children, and waits."""
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

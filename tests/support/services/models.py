@@ -1,7 +1,5 @@
 """Models that other processes import by name."""
 
-from __future__ import annotations
-
 from typing import Any
 
 

@@ -4,8 +4,6 @@ It prints what it knows as JSON: the ids of its children, and what each of them 
 ``--fork``, a forked copy of the parent, whose id is the last answer, holds all its pipes open.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

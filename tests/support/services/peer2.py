@@ -1,19 +1,8 @@
 """Frames as a gRPC server sends them, put together by hand, so that tests can send any of them, right or wrong."""
 
-from __future__ import annotations
-
 import hpack
 
-from pytest_mlpatterns.loadgen.http2_frames import (
-    ACK,
-    END_HEADERS,
-    END_STREAM,
-    HEADER,
-    PREFACE,
-    SETTING,
-    Frame,
-    frame,
-)
+from pytest_mlpatterns.loadgen.http2_frames import ACK, END_HEADERS, END_STREAM, HEADER, PREFACE, SETTING, Frame, frame
 from pytest_mlpatterns.wire.grpc_call import message_prefix
 
 __all__ = ["SERVER_SETTINGS", "answer", "block", "frames_in", "headers", "message", "refusal", "settings", "trailers"]

@@ -1,15 +1,10 @@
 """Waiting for processes to end, and making sure that none is left."""
 
-from __future__ import annotations
-
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import psutil
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["our_children", "survivors"]
 

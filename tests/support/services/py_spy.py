@@ -1,7 +1,5 @@
 """py-spy in tests: with time for a busy machine, where the system lets it read a process."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

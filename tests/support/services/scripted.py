@@ -4,19 +4,14 @@ A script is a function from a :class:`Request` to steps: :class:`Send`, :class:`
 :class:`Silence`. After the last step the connection waits for its next request. One thread serves each connection.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import re
 import socket
 import struct
 import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 __all__ = ["Close", "Hold", "Request", "Reset", "ScriptedServer", "Send", "Silence", "Step", "answer", "refused_port"]
 
@@ -131,7 +126,7 @@ class ScriptedServer:
         self._listener.listen(1024)
         self._start(self._accept)
 
-    def __enter__(self) -> ScriptedServer:
+    def __enter__(self) -> "ScriptedServer":
         if self._listening:
             self.listen()
         return self

@@ -5,8 +5,6 @@ requests with the sum of each input, and streams one event for each number of th
 JSON line at ``/lines``. It ends when its standard input closes.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

@@ -3,8 +3,6 @@
 It listens on a port of 127.0.0.1 that it prints.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

