@@ -8,10 +8,10 @@ result.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Literal, Self
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.records.codec import Record
 from pytest_mlpatterns.records.launch import Estimate

@@ -74,7 +74,7 @@ def test_every_report_has_the_figure_that_was_compared() -> None:
     page = report([built])
     for name, shown, changed in (("rtm", "5.90 ms", "+96.6 %"), ("cpu_per_request", "1.18 ms", "+96.6 %")):
         assert METRICS[name].show(built.metrics[name][0]) == shown
-        assert page.count(f">{shown}<") >= 2  # the comparison and the table of metrics
+        assert f">{shown}<" in page
         assert f">{changed}<" in page
     assert with_compared_figures(built) == built
 
