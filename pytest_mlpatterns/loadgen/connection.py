@@ -109,7 +109,6 @@ class Connection:
         """Send the prepared request of this index.
 
         Args:
-            request: index of the request.
             due_ns: when it was due; None for now.
             ready_ns: when the generator was ready to send it, if it had to wait for a connection since; None for now.
         """

@@ -57,14 +57,7 @@ _ABSOLUTE = 1
 
 
 class LoadLoop:
-    """Runs one job over the generator's own connections.
-
-    Args:
-        run_kind: of the load run.
-
-    Attributes:
-        load_run: what decides what is sent.
-    """
+    """Runs one job over the generator's own connections."""
 
     def __init__(self, job: LoadJob, emit: Callable[[Event], None], *, run_kind: type[LoadRun] = LoadRun) -> None:
         self.selector: selectors.BaseSelector = selectors.DefaultSelector()

@@ -70,7 +70,6 @@ class Generator:
     """Handle of the generator processes, which start with the first job if not before.
 
     Args:
-        log: file for the output of the processes, which is normally empty.
         measure_ceiling: measures one of ``ceilings_rps``; called when a load first needs it. None: never measure.
         pool: where the processes come from; None for this machine.
 

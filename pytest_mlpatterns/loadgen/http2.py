@@ -72,7 +72,6 @@ class Http2:
     """A :class:`pytest_mlpatterns.loadgen.connection.ClientProtocol`.
 
     Args:
-        messages: gRPC messages with their prefix.
         reader: decodes the peer's headers; connections may share it.
         keep: keep the bodies of responses up to :data:`pytest_mlpatterns.loadgen.recorder.KEPT_BYTES`.
     """

@@ -55,20 +55,13 @@ def check_samples(job: LoadJob, free_bytes: int) -> None:
 
     Args:
         job: the load; how many requests a closed loop sends is not known before.
-
-    Raises:
-        SettingError: they take more.
     """
     if (rows := known_rows(job)) is not None:
         require_fit(rows, free_bytes)
 
 
 def require_fit(rows: int, free_bytes: int) -> None:
-    """Check that samples take at most half of the free memory while they are merged.
-
-    Raises:
-        SettingError: they take more.
-    """
+    """Check that samples take at most half of the free memory while they are merged."""
     needed = rows * MERGED_ROW_BYTES
     if needed > _FREE_SHARE * free_bytes:
         raise SettingError(

@@ -40,9 +40,6 @@ class Variables(Mapping[str, str]):
     """Environment variables, by name; comparable and hashable.
 
     ``str()`` gives ``OMP_NUM_THREADS=1, API_TOKEN=***``: names, and values except those that may be credentials.
-
-    Attributes:
-        pairs: names and values, ordered by name.
     """
 
     pairs: tuple[tuple[str, str], ...] = ()

@@ -43,15 +43,6 @@ class BalancedLayer:
 
     A replica that was lost gets no requests for a second, unless all were.
 
-    Args:
-        pattern: has the balance.
-        replicas: the handler of the process group.
-        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for replicas.
-        clock_ns: reads a clock in nanoseconds.
-
-    Attributes:
-        parallelism: number of replicas.
-
     Raises:
         RequestError: when called: the replica answered with an error.
         LostError: when called: the replica ended under the request, or cannot be reached.

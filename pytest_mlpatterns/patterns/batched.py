@@ -251,9 +251,6 @@ class BatchLayer:
     server are copied before the first call of several requests; if that is not possible, there is no retry.
 
     Args:
-        pattern: the sizes and the wait.
-        inside: the handler.
-        tally: counts calls, sizes and waits.
         at_once: maximum number of batches in flight, if the handler runs on the event loop.
     """
 
@@ -277,12 +274,7 @@ class BatchLayer:
         self._at_once = at_once if self._thread is None else 1
 
     def __call__(self, instances: list[Any]) -> Awaitable[Sequence[Any]]:
-        """The outputs for these inputs, of which there must be at least one; called on the event loop.
-
-        Raises:
-            RequestError: when awaited: there was not one output for each input, or the handler raised it.
-            Exception: when awaited: the exception of the handler.
-        """
+        """The outputs for these inputs, of which there must be at least one; called on the event loop."""
         loop = asyncio.get_running_loop()
         again = instances.decode if isinstance(instances, DecodedInputs) else None
         request = Request(instances, loop.create_future(), perf_counter_ns(), again, current_clock())

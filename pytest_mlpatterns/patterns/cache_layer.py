@@ -90,17 +90,10 @@ class CacheLayer:
     works on the event loop from then on, and calls the handler in a thread of its own.
 
     Args:
-        pattern: capacity and lifetime of the entries.
-        inside: the handler.
-        tally: counts inputs by the origin of their outputs, and takes the time of requests.
         store: has the entries; None: the memory of this process.
         wire: how outputs are written in a store.
-        clock_ns: monotonic clock, in nanoseconds.
 
     Attributes:
-        needs_loop: whether it must be called on the event loop.
-        parallelism: how many calls the handler works on at the same time.
-        retries: whether the handler may give a model the same inputs twice.
         returns_copies: whether requests get copies. False is safe if the outputs are only encoded, as by a server.
 
     Raises:
@@ -436,13 +429,7 @@ def _key_of_arrays(named: Mapping[str, Any]) -> bytes:
 
 
 def memory_of(pattern: Cached, tally: Tally, clock_ns: Callable[[], int]) -> MutableMapping[bytes, Any]:
-    """An empty memory.
-
-    Args:
-        pattern: has its capacity, and the lifetime of its entries.
-        tally: counts evictions.
-        clock_ns: monotonic clock, in nanoseconds.
-    """
+    """An empty memory."""
     if pattern.ttl is None:
         return _Memory(pattern.max_entries, tally)
     return _TimedMemory(pattern.max_entries, parse_duration(pattern.ttl), clock_ns, tally=tally)

@@ -44,15 +44,10 @@ class CacheStreams:
         """Record what a handler returned, if it is a stream.
 
         Args:
-            keys: of the inputs that the handler was called with.
-            outputs: what it returned.
             keep: awaited with the chunks if the stream ends well.
 
         Returns:
             The recording by the key of its input; empty if the outputs are whole.
-
-        Raises:
-            RequestError: there are several inputs.
         """
         keys = list(keys)
         stream = self._reader.read(outputs, len(keys), "the model")
@@ -76,12 +71,7 @@ class CacheStreams:
         """A stream for one request.
 
         Args:
-            output: what answers it.
-            count: number of its inputs.
             copies: whether its chunks are copied.
-
-        Raises:
-            RequestError: there are several inputs.
         """
         check_one_input(output, count, "the model")
         own = self._own if copies else None

@@ -66,11 +66,7 @@ class Cascade(Pattern):
         return self.first, self.second
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """Build both models, in processes of their own with ``processes=True``, and the decision.
-
-        Raises:
-            SettingError: there is a rest, but neither model is ``"model"``.
-        """
+        """Build both models, in processes of their own with ``processes=True``, and the decision."""
         models = model_nodes(self, self.models, position, rest=rest, group_role="model" if self.processes else None)
         decision = ModelNode(Decision(self.when), "when")
         return LayerNode(self, position, (*models, decision), env=NO_VARIABLES if self.processes else self.env)
@@ -108,16 +104,7 @@ def _named(_given: Any, _output: Any) -> bool:
 
 
 class CascadeLayer:
-    """The layer of a cascade. It returns its outputs directly if neither model returns an awaitable.
-
-    Args:
-        pattern: the cascade.
-        inside: the handlers of its models, in their order, and of the decision.
-        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for cascades.
-
-    Attributes:
-        needs_loop: whether a model must be called on the event loop.
-    """
+    """The layer of a cascade. It returns its outputs directly if neither model returns an awaitable."""
 
     def __init__(self, pattern: Cascade, inside: Sequence[Handler], tally: Tally) -> None:
         self._pattern = pattern
@@ -127,12 +114,7 @@ class CascadeLayer:
         self.needs_loop: bool = any(map(needs_loop, inside[:2]))
 
     def __call__(self, instances: list[Any]) -> Answer:
-        """One output for each input, or an awaitable of them.
-
-        Raises:
-            RequestError: a model did not return one output for each input, or streams.
-            Exception: the exception of a model or of ``when``.
-        """
+        """One output for each input, or an awaitable of them."""
         began_ns = perf_counter_ns()
         outputs = self._first(instances)
         if inspect.isawaitable(outputs):

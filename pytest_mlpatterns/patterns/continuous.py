@@ -69,11 +69,7 @@ class Continuous(Pattern):
         return self.max_batch_size
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """Build the layer around the model.
-
-        Raises:
-            SettingError: another pattern follows.
-        """
+        """Build the layer around the model."""
         if rest:
             raise SettingError(
                 f"{self} | {rest[0]}, expected {self} last, since it steps the model itself; write {rest[0]} | {self}"
@@ -96,14 +92,6 @@ class ContinuousLayer:
     Methods of the model that are not ``async`` run in a thread, so that chunks are sent and requests are read while the
     next step is computed. An error of ``start`` is that of one request. An error of ``step`` ends all active sequences,
     since their states are not known after it; requests that wait are not affected.
-
-    Args:
-        pattern: maximum number of active sequences.
-        model: has ``start(input)`` and ``step(active)``.
-        tally: counts steps, chunks and sequences that were cancelled, and takes sizes and times.
-
-    Attributes:
-        parallelism: maximum number of active sequences.
     """
 
     needs_loop = True
@@ -119,11 +107,7 @@ class ContinuousLayer:
         tally.level("active", 0)
 
     def __call__(self, instances: list[Any]) -> Any:
-        """The stream for one input.
-
-        Raises:
-            RequestError: status 400: there are several inputs.
-        """
+        """The stream for one input."""
         check_one_input(None, len(instances), "Continuous")
         sequence = _Sequence(instances[0], self._tally)
         self._waiting.append(sequence)

@@ -57,11 +57,7 @@ class Ensemble(Pattern):
             )
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """Build a process for each model, then ``combine``, with the rest of the composition around ``"model"``.
-
-        Raises:
-            SettingError: there is a rest, but no ``"model"`` among the models.
-        """
+        """Build a process for each model, then ``combine``, with the rest of the composition around ``"model"``."""
         models = model_nodes(self, self.models, position, rest=rest, group_role="model")
         combine = () if self.combine is None else (ModelNode(self.combine, "combine"),)
         return LayerNode(self, position, (*models, *combine))
@@ -86,9 +82,6 @@ class EnsembleLayer:
     """The layer of an ensemble: calls all models at the same time with the same inputs, and combines their outputs.
 
     Args:
-        pattern: the ensemble.
-        models: the handlers of its models, in their order.
-        names: a name for each model.
         combine: takes the list of the models' outputs for one input and returns the output; None: that list.
         tally: takes the time of each model, ``model:NAME``, and counts which model was the last, ``last:NAME``.
     """
@@ -108,12 +101,7 @@ class EnsembleLayer:
         self._tally = tally
 
     async def __call__(self, instances: list[Any]) -> Sequence[Any]:
-        """One output for each input.
-
-        Raises:
-            RequestError: a model did not return one output for each input.
-            Exception: the first exception of a model or of ``combine``; the calls of the other models are cancelled.
-        """
+        """One output for each input."""
         finished: list[tuple[str, RequestClock]] = []
         tasks = [
             asyncio.create_task(self._call(model, name, instances, finished=finished)) for model, name in self._models

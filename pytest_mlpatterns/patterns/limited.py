@@ -87,17 +87,6 @@ class LimitLayer:
 
     A model that is a plain function runs in a thread of its own, so that requests can be refused meanwhile. It is in
     flight until it has returned, also if its caller has gone, and a stream until it has ended.
-
-    Args:
-        pattern: the limits.
-        inside: the handler.
-        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for limits.
-
-    Attributes:
-        parallelism: how many calls the handler inside works on at the same time.
-
-    Raises:
-        RequestError: when called: the request is refused, or its own error.
     """
 
     needs_loop = True
@@ -126,11 +115,7 @@ class LimitLayer:
         return outputs
 
     async def _enter(self) -> None:
-        """Wait until the request may go in.
-
-        Raises:
-            RequestError: too many requests wait.
-        """
+        """Wait until the request may go in."""
         if self._in_flight < self._pattern.max_in_flight:
             self._tally.count("admitted")
             self._tally.time("wait_ns", 0)

@@ -58,10 +58,6 @@ def model_nodes(
     """A node for each model; the rest of the composition is built around ``"model"``.
 
     Args:
-        pattern: the pattern, for messages.
-        models: its models.
-        position: its position in the composition.
-        rest: the patterns that follow.
         group_role: the role of the process that each model gets for itself; None: all run in the same process.
 
     Raises:

@@ -26,9 +26,6 @@ __all__ = ["ROOT", "ModelThread", "OffLoop"]
 class ModelThread:
     """The thread; it ends with this object.
 
-    Args:
-        name: of the thread.
-
     Attributes:
         begin: calls a function in the thread, after those begun before; it must raise nothing.
     """
@@ -69,12 +66,7 @@ class _Work:
 
 
 class ThreadCall:
-    """One call in a thread, made on the event loop; what it waits there for other calls is charged as a queue's wait.
-
-    Args:
-        function: what is called.
-        work: of the thread.
-    """
+    """One call in a thread, made on the event loop; its wait there for other calls is charged as a queue's."""
 
     __slots__ = ("_clock", "_ended", "_function", "_is_over", "_loop", "_outcome", "_since_ns", "_unclaimed", "_work")
 
@@ -140,7 +132,6 @@ class OffLoop:
 
     Args:
         handler: takes a list of inputs; returns as many outputs, or an awaitable of them.
-        name: of the thread.
     """
 
     def __init__(self, handler: Handler, name: str) -> None:
@@ -151,7 +142,6 @@ class OffLoop:
         """What the handler returns; raises its exception.
 
         Args:
-            instances: the inputs.
             on_failure: called if there are no outputs: the handler failed, or the caller has gone. In the second case a
                 plain function works on in the thread, and it is called after that.
         """

@@ -367,7 +367,6 @@ def with_env(group: ProcessGroup, outer: Mapping[str, str] = NO_VARIABLES) -> Pr
     in them; of two values the inner one holds.
 
     Args:
-        group: of a plan.
         outer: variables of the process that starts the group's.
     """
     env = {**outer, **group.env, **_in_process(group.inside)}

@@ -52,11 +52,7 @@ class Pipeline(Pattern):
         check_truth(self, "processes")
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """Build the stages, with the rest of the composition around ``"model"``.
-
-        Raises:
-            SettingError: there is a rest, but no ``"model"`` among the stages.
-        """
+        """Build the stages, with the rest of the composition around ``"model"``."""
         stages = model_nodes(self, self.stages, position, rest=rest, group_role="stage" if self.processes else None)
         return LayerNode(self, position, stages, env=NO_VARIABLES if self.processes else self.env)
 
@@ -81,14 +77,7 @@ class PipelineLayer:
     that of the whole stream.
 
     Args:
-        pattern: the pipeline.
-        stages: the handlers of its stages, in their order.
-        names: a name for each stage.
         tally: takes the time of each stage, ``stage:NAME``.
-
-    Attributes:
-        needs_loop: whether a stage must be called on the event loop.
-        retries: whether the first stage may give a model the same inputs twice.
     """
 
     def __init__(self, pattern: Pipeline, stages: Sequence[Handler], names: Sequence[str], *, tally: Tally) -> None:
@@ -100,12 +89,7 @@ class PipelineLayer:
         self._reader = StreamSource()
 
     def __call__(self, instances: list[Any]) -> Answer:
-        """The outputs of the last stage, or an awaitable of them.
-
-        Raises:
-            RequestError: a stage did not return one output for each input.
-            Exception: the exception of a stage.
-        """
+        """The outputs of the last stage, or an awaitable of them."""
         return self._from(0, instances, len(instances))
 
     def _from(self, number: int, values: Any, count: int) -> Answer:

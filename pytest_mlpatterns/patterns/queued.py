@@ -93,13 +93,7 @@ class QueueLayer:
     """The queue in memory: accepts requests up to its capacity, and sends each worker as many as it can take.
 
     Args:
-        pattern: has the capacity.
-        workers: a handler for each worker process.
         in_flight: maximum number of requests in flight at one worker.
-        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for queues.
-
-    Attributes:
-        parallelism: number of workers.
 
     Raises:
         RequestError: when called: the queue is full, or the request's own error.
@@ -128,11 +122,7 @@ class QueueLayer:
             raise
 
     async def enqueue(self, instances: list[Any]) -> asyncio.Future[Sequence[Any]]:
-        """Accept a request; the future gets its outputs or its error.
-
-        Raises:
-            RequestError: 503, the queue is full.
-        """
+        """Accept a request; the future gets its outputs or its error."""
         if not self._free and len(self._waiting) >= self._pattern.capacity:
             self._tally.count("rejected")
             raise refusal_of_full(self._pattern)

@@ -67,12 +67,7 @@ class Choice(Protocol):
     """Chooses a replica for each request."""
 
     def choose(self, places: Sequence[int], instances: Sequence[Any]) -> int:
-        """The place of one of the replicas that may get a request.
-
-        Args:
-            places: their places, ascending; at least one.
-            instances: the inputs of the request.
-        """
+        """The place of one of the replicas that may get a request."""
         ...
 
 
@@ -106,12 +101,7 @@ class LeastOutstanding:
 
 
 class TwoChoices:
-    """Of two replicas drawn at random, the one with fewer requests in flight.
-
-    Args:
-        in_flight: number of requests in flight at each replica, which the caller counts.
-        seed: of the draws.
-    """
+    """Of two replicas drawn at random, the one with fewer requests in flight."""
 
     def __init__(self, in_flight: Sequence[int], seed: int = 0) -> None:
         self._in_flight = in_flight
@@ -132,9 +122,6 @@ class PeakLatencies:
 
     With the time d since the last answer and w = exp(−d / 10 s), an answer that took t makes the latency
     max(t, w × latency + (1 − w) × t). Without answers it falls to w × latency, so that a slow replica is tried again.
-
-    Args:
-        replicas: number of replicas.
     """
 
     def __init__(self, replicas: int) -> None:
@@ -167,9 +154,7 @@ class LeastLatency:
     A replica that has not answered yet gets one request, and more only if none has answered.
 
     Args:
-        in_flight: number of requests in flight at each replica, which the caller counts.
         latencies: of the replicas; the caller notes answers.
-        clock_ns: reads the clock of those notes.
     """
 
     def __init__(self, in_flight: Sequence[int], latencies: PeakLatencies, clock_ns: Callable[[], int]) -> None:
@@ -197,8 +182,6 @@ class ByPrefix:
     """The replica that has seen the beginning of a prompt, unless it has more than its share of the load.
 
     Args:
-        in_flight: number of requests in flight at each replica, which the caller counts.
-        chars: characters of the beginning, or elements of a list.
         count: takes the name of a counter: ``prefix_hits`` if the chosen replica had a request with the same beginning
             before, else ``prefix_misses``.
     """
@@ -239,12 +222,7 @@ class ByPrefix:
 
 
 def beginning_of(given: Any, chars: int) -> bytes:
-    """The beginning of an input: of its text, of the prompt or the messages that it holds, or of its elements.
-
-    Args:
-        given: one input.
-        chars: characters or elements.
-    """
+    """The beginning of an input: of its text, of the prompt or the messages that it holds, or of its elements."""
     if isinstance(given, Mapping):
         field = next((name for name in _PROMPTS if name in given), None)
         given = repr(given) if field is None else given[field]

@@ -48,11 +48,7 @@ class Single(Pattern):
         set_variables(self)
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """Build the process with the rest of the composition.
-
-        Raises:
-            SettingError: it is part of a composition, and has no variables or is not the first.
-        """
+        """Build the process with the rest of the composition."""
         if position and self.env:
             raise SettingError(f"{self} behind another pattern, expected first; give its env= to the next pattern")
         if position or (rest and not self.env):

@@ -88,7 +88,6 @@ class RequestClock:
         """Charge what another clock measured for this request.
 
         Args:
-            parts: its times by key.
             of: the stage or model that they are of, unless they name one themselves.
         """
         for key, duration_ns in parts.items():

@@ -114,8 +114,6 @@ class StreamSource:
         """The stream that a handler returned; None if it returned whole outputs.
 
         Args:
-            outputs: what the handler returned.
-            count: number of inputs.
             name: of the handler in messages, such as "the model".
             on_end: called once, when the stream has ended.
 
@@ -173,10 +171,6 @@ def check_one_input(outputs: Any, count: int, name: str) -> None:
 def refuse_stream(outputs: Any, text: str) -> None:
     """Check that a handler did not return a stream.
 
-    Args:
-        outputs: what it returned.
-        text: the error if it did.
-
     Raises:
         RequestError: status 501: it did.
     """
@@ -198,7 +192,6 @@ class Recording:
     The stream is closed early if all readers have gone.
 
     Args:
-        stream: what is read.
         keep: awaited with all chunks when the stream has ended well, before its readers reach the end.
         forget: called when no further request may read it: its readers have gone, or it is over. May be called twice.
         own: makes the copy of a chunk that is kept.
@@ -342,7 +335,6 @@ def replayed(chunks: Sequence[Any], own: Callable[[Any], Any] | None = None) -> 
     """A stream of chunks that are all there.
 
     Args:
-        chunks: the chunks.
         own: makes the copy of a chunk that the reader gets; None: it gets the chunk itself.
     """
 

@@ -45,10 +45,6 @@ class Tally:
 
     The package's own names are listed in ``pytest_mlpatterns.records.package_layers``. Names that end in ``_ns`` are
     times in nanoseconds.
-
-    Args:
-        position: the layer's position in the composition.
-        layer: the layer's name.
     """
 
     def __init__(self, position: int, layer: str) -> None:
@@ -117,11 +113,7 @@ def rounded(value: int) -> int:
 
 
 class SplitTally:
-    """Counts where the time of requests went; about 1 µs a request.
-
-    Args:
-        position: position of the process in the composition.
-    """
+    """Counts where the time of requests went; about 1 µs a request."""
 
     def __init__(self, position: int) -> None:
         self._position = position

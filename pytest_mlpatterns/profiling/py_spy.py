@@ -77,11 +77,7 @@ def find_py_spy(what: str, directory: Path) -> PySpy:
 
 
 class PySpy:
-    """The program; fulfils :class:`pytest_mlpatterns.profiling.recording.Profiler`.
-
-    Raises:
-        ProfilerError: it cannot be started.
-    """
+    """The program; fulfils :class:`pytest_mlpatterns.profiling.recording.Profiler`."""
 
     def __init__(
         self,
@@ -111,9 +107,6 @@ class PySpyRecording:
 
     Args:
         words: command line, without the file.
-
-    Raises:
-        ProfilerError: it cannot be started.
     """
 
     def __init__(self, words: Sequence[str], pid: int, file: Path, *, start_s: float, stop_s: float) -> None:

@@ -38,7 +38,6 @@ class RawStack(Struct, frozen=True):
 
     Attributes:
         thread: id of the thread, as the system knows it; 0 if unknown.
-        name: of the thread; empty if unknown.
     """
 
     thread: int

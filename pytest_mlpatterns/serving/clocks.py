@@ -42,11 +42,7 @@ _WAITS = frozenset({QUEUE_WAIT, BATCH_WAIT, SHARED_WAIT})
 
 
 class AwaitClock:
-    """Charges suspensions.
-
-    Args:
-        tally: of the layer ``awaits``.
-    """
+    """Charges suspensions."""
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
@@ -139,11 +135,7 @@ class LoopWatch:
         self._ended = self._run_queue.unclaimed_ns() if looks else None
 
     def end(self, clock: RequestClock, total_ns: int, begun: int | None) -> None:
-        """A request is answered: charge what its thread waited for a processor.
-
-        Args:
-            total_ns: its time in the server, in nanoseconds.
-        """
+        """A request is answered: charge what its thread waited for a processor."""
         parts = clock.parts
         rest_ns = total_ns - sum(parts.values())
         if rest_ns > _LONG_NS:

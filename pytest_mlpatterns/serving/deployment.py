@@ -80,7 +80,6 @@ class Deployment:
 
     Args:
         endpoint: where and how it is asked.
-        processes: the processes that serve it.
         traits: what else is known of it.
         builder: turns an input into a request, for services whose format is none of the wires.
 
@@ -242,11 +241,6 @@ class Deployment:
     def ask(self, client: httpx.Client, request: dict[str, Any], timeout_s: float) -> httpx.Response:
         """Send a request; if the endpoint is polled and answers 202, poll until the result is there.
 
-        Args:
-            client: one of :meth:`client_of`.
-            request: arguments of ``httpx.Client.request``.
-            timeout_s: time limit for the result.
-
         Raises:
             httpx.HTTPError: the server is not reachable, or the time limit has passed.
         """
@@ -350,11 +344,7 @@ def transport_to(endpoint: Endpoint) -> httpx.BaseTransport:
 
 
 def first_model(client: httpx.Client, path: str) -> str:
-    """The first model of the list beside the path of requests; empty if the server has no such list.
-
-    Args:
-        path: path of requests, such as ``/v1/chat/completions``.
-    """
+    """The first model of the list beside the path of requests; empty if the server has no such list."""
     import httpx
 
     from pytest_mlpatterns.serving.bounded_client import get_page

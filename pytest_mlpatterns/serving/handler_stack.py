@@ -58,9 +58,6 @@ class HandlerStack:
         identity: unique for the deployment; keys in stores and brokers begin with it.
         own_server: address of the server that the deployment started for itself.
         hooks: of the engine; None: a layer is the one that its pattern makes, and no process group is behind.
-
-    Raises:
-        Exception: the exception of a model or pattern while it loads.
     """
 
     def __init__(

@@ -80,11 +80,7 @@ class Processes(Protocol):
 
 @dataclass(slots=True)
 class ForeignProcesses:
-    """Processes that run without this package, or were started by another process; empty if they are unknown.
-
-    Args:
-        pids: roots of the process trees.
-    """
+    """Processes that run without this package, or were started by another process; empty if they are unknown."""
 
     pids: tuple[int, ...] = ()
     on_stop: Callable[[], None] | None = field(default=None)
@@ -95,11 +91,7 @@ class ForeignProcesses:
         """Do nothing: the exit status of another process's child cannot be read."""
 
     def stats(self) -> PatternStats:
-        """What the other process counted; empty statistics if there is none.
-
-        Raises:
-            DeploymentError: a process has ended, or does not answer.
-        """
+        """What the other process counted; empty statistics if there is none."""
         return self.on_stats()
 
     def excuse(self, pid: int) -> None:
@@ -151,7 +143,6 @@ class Unusable(Struct, frozen=True):
     """Why what a user names as a model is none; a traceback would add nothing.
 
     Attributes:
-        words: the reason.
         name: of the model, if the words begin with it; else empty.
         is_absent: whether no directory on ``sys.path`` has the module or a similar one.
     """

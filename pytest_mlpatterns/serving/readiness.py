@@ -23,14 +23,7 @@ _ROLES_OF_MODEL = frozenset({"service", "replica", "worker"})
 
 
 def failed_to_load(failure: LoadFailed, role: str, model: str, *, options: StartOptions) -> ModelLoadError:
-    """The error of a process whose model could not be built.
-
-    Args:
-        failure: what the process reported.
-        role: of the process.
-        model: name of the model.
-        options: how the deployment was started.
-    """
+    """The error of a process whose model could not be built."""
     is_model = role in _ROLES_OF_MODEL
     if (reason := failure.reason) is not None:
         said = f"{'' if is_model else f'{role} '}{reason}{_where_modules_are(reason, options)}"

@@ -30,7 +30,6 @@ class StartOptions(Struct, frozen=True):
         directory: for sockets and logs.
         trees: top of the tree in which the user works, and of the tree from which code is imported instead; None: there
             is one tree.
-        wire: how clients reach the deployment.
         root: working directories of the user's own servers are relative to it.
         builder: makes the requests for the user's own servers instead of the wire.
         engine: name of the engine that starts patterns.
@@ -60,10 +59,6 @@ class StartOptions(Struct, frozen=True):
 
 def start_with_cpus(cpus: float | None, start: Callable[[], Deployment]) -> Deployment:
     """Start a deployment; its end releases what it was given.
-
-    Args:
-        cpus: number of cores; None for all.
-        start: starts it, with :func:`pytest_mlpatterns.system.cpu_share.current_share` among its traits.
 
     Raises:
         SettingError: this machine has fewer, or cannot give such a share.

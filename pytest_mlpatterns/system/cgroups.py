@@ -23,7 +23,6 @@ class CpuGroup(Struct, frozen=True):
 
     Attributes:
         top: the folder of the outermost group that is visible here.
-        version: 1 or 2.
     """
 
     folder: Path
@@ -38,20 +37,12 @@ class CpuGroup(Struct, frozen=True):
 
 
 def quota_cores(own: Path = _OWN) -> float | None:
-    """The smallest CPU quota that holds for this process, in cores; None if there is none.
-
-    Args:
-        own: the process's folder in ``/proc``.
-    """
+    """The smallest CPU quota that holds for this process, in cores; None if there is none."""
     return min((quota for group in cpu_groups(own) for quota in group.quotas()), default=None)
 
 
 def memory_limit_bytes(own: Path = _OWN) -> int | None:
-    """The smallest memory limit that holds for this process; None if there is none.
-
-    Args:
-        own: the process's folder in ``/proc``.
-    """
+    """The smallest memory limit that holds for this process; None if there is none."""
     limits = (
         _memory_limit_of(folder, version)
         for version, group, top in _groups(own, "memory")
@@ -61,11 +52,7 @@ def memory_limit_bytes(own: Path = _OWN) -> int | None:
 
 
 def cpu_groups(own: Path = _OWN) -> list[CpuGroup]:
-    """The control groups of this process that distribute CPU time, one for each version that is mounted.
-
-    Args:
-        own: the process's folder in ``/proc``.
-    """
+    """The control groups of this process that distribute CPU time, one for each version that is mounted."""
     return [CpuGroup(folder, top, version) for version, folder, top in _groups(own, "cpu")]
 
 

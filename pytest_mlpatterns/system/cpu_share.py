@@ -90,7 +90,6 @@ class CpuShare(Struct, frozen=True):
     """What a deployment is given.
 
     Attributes:
-        cpus: number of cores; it may be a fraction.
         cores: the cores on which it runs; empty if it may run on all, up to the quota.
         group: the control group with its quota; None without one.
         replicas: the cores of each replica, in the order of their start, also of those that are not started; empty if
@@ -174,9 +173,6 @@ def give_cpus(cpus: float) -> CpuShare:
 def give_replica_cores(wanted: ReplicaCores, replicas: int) -> CpuShare:
     """Set cores aside for each replica of one deployment, by CPU affinity.
 
-    Args:
-        wanted: cores of each, and the largest number of replicas.
-
     Raises:
         SettingError: there are fewer cores, or this system has no CPU affinity.
     """
@@ -188,11 +184,7 @@ def give_replica_cores(wanted: ReplicaCores, replicas: int) -> CpuShare:
 
 @contextlib.contextmanager
 def share_of_replica(number: int) -> Iterator[None]:
-    """Processes that start meanwhile get the cores of one replica, if the current share has cores for each.
-
-    Args:
-        number: of the replica, from 0.
-    """
+    """Processes that start meanwhile get the cores of one replica, if the current share has cores for each."""
     share = current_share()
     if share is None or not share.replicas:
         yield

@@ -70,7 +70,6 @@ def replace_file(path: Path, make: Callable[[], str | bytes], *, timeout_s: floa
     a killed process left beside the file are removed.
 
     Args:
-        path: the file; it may be absent.
         make: gives the new content; called while the lock is held, so that it may read the old one.
 
     Raises:

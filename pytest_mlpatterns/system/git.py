@@ -110,11 +110,7 @@ class Git(Struct, frozen=True):
 
     @property
     def is_shallow(self) -> bool:
-        """Whether this clone lacks earlier commits.
-
-        Raises:
-            DeploymentError: as of :meth:`run`.
-        """
+        """Whether this clone lacks earlier commits."""
         return self.run("rev-parse", "--is-shallow-repository").strip() == "true"
 
     def position(self) -> RepositoryPosition:
@@ -155,7 +151,6 @@ def tree_digest(directory: Path, leave_out: Collection[Path] = ()) -> str:
     """The digest of the files as they are now.
 
     Args:
-        directory: a directory of the repository; the digest is of the whole repository.
         leave_out: files that do not count, such as the baseline file and result files.
 
     Raises:

@@ -81,7 +81,6 @@ def map_path(entry: str, present_top: Path, reference_top: Path) -> str:
     """Map a path under the present tree to the reference tree; any other path is returned unchanged.
 
     Args:
-        entry: a path, or another entry of ``sys.path``; ``""`` is the working directory.
         reference_top: top of the reference tree, which may lie inside the present one.
     """
     return _Trees(present_top, reference_top).mapped(entry)
@@ -133,11 +132,7 @@ def modules_from(
 
 
 def wrong_tree(strays: Sequence[Stray], present_top: Path, reference_top: Path) -> DeploymentError:
-    """The error for modules that were loaded from the present tree.
-
-    Args:
-        strays: at least one module.
-    """
+    """The error for modules that were loaded from the present tree."""
     first, others = strays[0], [stray.name for stray in strays[1:]]
     more = f" (and {len(others)} more: {', '.join(others[:5])}{', …' if others[5:] else ''})" if others else ""
     return DeploymentError(

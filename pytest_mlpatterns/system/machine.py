@@ -45,7 +45,6 @@ class Reading(Struct, frozen=True):
     """One reading of the machine's counters, by the names of the columns of ``Usage``.
 
     Attributes:
-        machine_busy_ns: time in which cores were not idle, summed over all cores, steal included.
         steal_ns: time that the host gave to other machines although this one had work to do.
         throttled_ns: time in which the CPU limit of this control group stopped its processes.
         frequency_hz: mean of the cores' current frequencies.

@@ -159,11 +159,7 @@ def terminate(processes: Iterable[psutil.Process]) -> None:
 
 
 def end_remaining(find: Callable[[], set[psutil.Process]], grace_s: float) -> Stopped:
-    """Wait for the end of processes that got SIGTERM; kill those that still run afterwards.
-
-    Args:
-        grace_s: how long they may take.
-    """
+    """Wait for the end of processes that got SIGTERM; kill those that still run afterwards."""
     import psutil
 
     _, remaining = psutil.wait_procs([*find()], max(0.0, grace_s))

@@ -53,7 +53,6 @@ class OwnedDirectory(Struct, frozen=True):
 
     Attributes:
         path: where it was when it was opened; for messages, and for the removal of its name.
-        descriptor: reaches it, also if its name meanwhile leads elsewhere.
     """
 
     path: Path

@@ -56,12 +56,7 @@ class MessageWriter:
 
 
 class _Unsent(Struct, frozen=True):
-    """A message on its way.
-
-    Args:
-        parts: the bytes of the whole message.
-        counts: how many of them are written; their sum counts.
-    """
+    """A message on its way."""
 
     parts: tuple[memoryview, ...] = ()
     counts: list[int] = []

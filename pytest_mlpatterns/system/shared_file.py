@@ -37,11 +37,7 @@ _MOST_LINKS = 40
 
 
 class SharedFile(Struct, frozen=True):
-    """An open file that this process has locked; :func:`shared_file` opens it.
-
-    Attributes:
-        descriptor: reaches it for reading and appending.
-    """
+    """An open file that this process has locked; :func:`shared_file` opens it."""
 
     descriptor: int
 
@@ -143,11 +139,7 @@ def _opened(path: Path, flags: int) -> int:
 
 
 def _is_locked(descriptor: int, how: int, until: float) -> bool:
-    """Wait for the lock of an open file; False if another process holds it all the time.
-
-    Args:
-        until: time on the monotonic clock.
-    """
+    """Wait for the lock of an open file; False if another process holds it all the time."""
     while True:
         try:
             fcntl.flock(descriptor, how | fcntl.LOCK_NB)

@@ -91,12 +91,7 @@ def _is_polled(plan: ServicePlan) -> bool:
 
 
 def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
-    """Start a service that :meth:`LocalEngine.check` has passed, and wait until it is ready.
-
-    Raises:
-        ModelLoadError: the model could not be built or failed on its first inference; with its traceback.
-        DeploymentError: a process ended, or was not ready in time.
-    """
+    """Start a service that :meth:`LocalEngine.check` has passed, and wait until it is ready."""
     started_ns = time.perf_counter_ns()
     launcher = Launcher(plan, options)
     try:
@@ -137,7 +132,6 @@ class Launcher:
     """Starts the processes of a service plan, the innermost first; all of them load at the same time.
 
     Attributes:
-        is_polled: requests are answered 202, and clients poll for results.
         replicas: the processes of each replica of the whole service, the outermost last, by its address.
     """
 
@@ -356,11 +350,7 @@ class LocalScaler:
 
 
 class LocalReplica:
-    """A replica that was asked for: its processes, the outermost last.
-
-    Args:
-        address: ``(host, port)`` of its outermost process.
-    """
+    """A replica that was asked for: its processes, the outermost last."""
 
     def __init__(
         self,

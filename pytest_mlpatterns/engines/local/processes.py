@@ -48,7 +48,6 @@ class LocalProcesses(Struct, frozen=True):
 
     Args:
         workers: all that were ever started.
-        servers: servers of stores and brokers that the deployment started for itself.
     """
 
     workers: Sequence[SupervisedWorker]
@@ -61,19 +60,11 @@ class LocalProcesses(Struct, frozen=True):
         return (*(worker.child.pid for worker in tuple(self.workers)), *(server.pid for server in self.servers))
 
     def check(self, wait_s: float = 0.0) -> None:
-        """Ask each worker for its statistics, which fails if it has ended.
-
-        Raises:
-            DeploymentError: a worker or server has ended, or a worker does not answer.
-        """
+        """Ask each worker for its statistics, which fails if it has ended."""
         self.stats()
 
     def stats(self) -> PatternStats:
-        """Statistics of all workers since the start; replicas are those of the outermost group with more than one.
-
-        Raises:
-            DeploymentError: a worker or server has ended, or a worker does not answer.
-        """
+        """Statistics of all workers since the start; replicas are those of the outermost group with more than one."""
         for server in self.servers:
             server.check()
         answers = [(worker, worker.stats()) for worker in tuple(self.workers)]
@@ -132,12 +123,7 @@ class LocalProcesses(Struct, frozen=True):
 
 
 def await_loaded(worker: SupervisedWorker, model: str, started_ns: int, *, options: StartOptions) -> None:
-    """Wait until a process has built its model and accepts connections.
-
-    Raises:
-        ModelLoadError: it could not be built; with its traceback.
-        DeploymentError: it was not built in time.
-    """
+    """Wait until a process has built its model and accepts connections."""
     try:
         load_of(worker, model, left_s(started_ns, options), options=options)
     except TimeoutError:
@@ -170,9 +156,6 @@ class SupervisedWorker:
         start: starts the process; its argument is called when the process has ended.
         listener: a listening socket that stays open while a process is replaced, so that new connections wait; None:
             the process has its own.
-
-    Attributes:
-        replaced: number of processes that were replaced.
     """
 
     def __init__(
@@ -210,9 +193,6 @@ class SupervisedWorker:
         """Statistics of the process and of those that it replaced.
 
         Counts between the last reading and the death of a process are lost with it.
-
-        Raises:
-            DeploymentError: the process has ended and is not replaced, or does not respond.
         """
         with self._changed:  # otherwise an answer could be counted twice: for the process, and as retired
             while True:

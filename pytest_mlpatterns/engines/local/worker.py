@@ -274,11 +274,7 @@ def _consume(source: Consume, service: _Service) -> None:
 
 
 async def whole_outputs(caller: ModelCaller, instances: list[Any], decode: Callable[[], list[Any]]) -> Sequence[Any]:
-    """The outputs of a request that came through a broker.
-
-    Raises:
-        RequestError: the error of the request; status 501 if the model streams.
-    """
+    """The outputs of a request that came through a broker."""
     outputs = await caller(instances, decode)
     if isinstance(outputs, Stream):
         raise not_streamed(outputs, "which a broker does not carry chunk by chunk; write Queued(broker='memory://')")

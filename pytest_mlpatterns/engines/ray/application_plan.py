@@ -43,13 +43,6 @@ class Application(Struct, frozen=True):
     """What all replicas of an application share.
 
     Args:
-        app: name of the application.
-        run: name of the run.
-        name: name of the model in addresses.
-        wire: how clients reach it.
-        import_path: ``sys.path`` of pytest.
-        trees: as :class:`~pytest_mlpatterns.serving.start_options.StartOptions` has them.
-        own_server: address of the store that the deployment started for itself; None: it needs none.
         cores: cores of its own for each replica of the whole service; None: one logical CPU for each process.
     """
 
@@ -65,11 +58,6 @@ class Application(Struct, frozen=True):
 
 def check_expressible(plan: ServicePlan, options: StartOptions, facts: ClusterFacts) -> None:
     """Check that Ray Serve can express a service.
-
-    Args:
-        plan: the process tree.
-        options: how it is started.
-        facts: the cluster.
 
     Raises:
         SettingError: it cannot; with the reason and what to write instead.
@@ -102,10 +90,6 @@ def application_plan(plan: ServicePlan, application: Application) -> Application
 
     A process group inside a replicated one has its processes for each replica; as one deployment they serve all of
     them.
-
-    Args:
-        plan: the process tree, with the models packed.
-        application: what its replicas share.
     """
     walk = _Walk(application)
     walk.deploy(plan.root, times=1, queue=None, cpus=application.cores.each if application.cores else 1)
@@ -116,7 +100,6 @@ def shortage(plan: ApplicationPlan, nodes: Sequence[float], free: float) -> str:
     """Why a cluster has too few CPUs for an application, and what to do; empty if it has enough.
 
     Args:
-        plan: the application.
         nodes: logical CPUs of each node.
         free: logical CPUs of all nodes that nothing has reserved.
     """

@@ -21,11 +21,7 @@ class NodeFacts(Struct, frozen=True):
     """One node of a cluster.
 
     Attributes:
-        node_id: Ray's id of it, in hexadecimal digits.
-        cores: cores that processes on it may use.
-        architecture: such as ``x86_64``.
         machine: id of the machine since it was booted; several nodes may lie on one machine.
-        gpu: name of its GPU; empty without one.
         machine_cores: cores of the whole machine; 0: those of the node.
     """
 
@@ -46,7 +42,6 @@ class ClusterFacts:
     """A cluster.
 
     Attributes:
-        address: by which Ray attaches to it, ``host:port``.
         run: name of the run, with which all names of its applications and actors begin.
         http: host and port of the proxies of Ray Serve; an empty host stands for the address of each node.
         token: lets other processes of this run attach to it; empty if the cluster asks for none.
@@ -84,9 +79,7 @@ class RoundTrip(Struct, frozen=True):
     """One call to the other machine.
 
     Attributes:
-        sent_ns: when it was sent, on this machine's clock.
         remote_ns: what the other machine's clock showed.
-        received_ns: when the answer came, on this machine's clock.
     """
 
     sent_ns: int
@@ -127,7 +120,6 @@ def offset_of(trips: Sequence[RoundTrip], *, same_machine: bool = False) -> Cloc
     Source: D. L. Mills, Internet Time Synchronization: the Network Time Protocol, 1991 (the clock filter).
 
     Args:
-        trips: at least one call.
         same_machine: both ends report that they run on one machine. Its processes share a clock, which the calls must
             bear out: a container can have a clock of its own.
     """

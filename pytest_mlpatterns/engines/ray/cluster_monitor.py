@@ -40,10 +40,6 @@ class ClusterMonitor:
 
     A driver that has ended is no error here: the statistics of the service, which every measurement asks for, report
     it.
-
-    Args:
-        session: the cluster.
-        application: the application.
     """
 
     def __init__(self, session: RaySession, application: RayApplication) -> None:
@@ -99,7 +95,6 @@ def usage_of(
 
     Args:
         marks_ns: moments on this process's clock, ascending.
-        readings: of all nodes, in any order.
         offsets: of the clock of each node; one that is absent has this machine's clock.
 
     Returns:

@@ -168,11 +168,6 @@ def access_options(
 
     Paths in it are relative; each process reads them from the root of its own tree.
 
-    Args:
-        cluster: the cluster of this run.
-        runtime_env: that of this run's replicas.
-        interpreter: that of an environment of the revision's own; None if it runs in this one.
-
     Raises:
         SettingError: replicas may lie on other machines, which have not the code of the revision.
     """

@@ -37,18 +37,7 @@ _REMOTE = "pytest_mlpatterns.engines.ray.remote.applications"
 
 
 def launch(plan: ServicePlan, options: StartOptions, session: RaySession) -> Deployment:
-    """Start a service and wait until it is ready.
-
-    Args:
-        plan: the process tree; Ray Serve can express it.
-        options: how it is started.
-        session: the cluster.
-
-    Raises:
-        SettingError: the cluster cannot be reached.
-        ModelLoadError: the model could not be built or failed on its first inference; with its traceback.
-        DeploymentError: the cluster is too small, a process ended, or the service was not ready in time.
-    """
+    """Start a service and wait until it is ready."""
     facts = session.cluster
     started_ns = time.perf_counter_ns()
     servers = _own_servers(plan, options)

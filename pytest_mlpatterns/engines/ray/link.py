@@ -55,12 +55,6 @@ class Hello(Struct, frozen=True):
     """A replica introduces itself.
 
     Args:
-        app: name of its application.
-        deployment: name of its deployment.
-        role: names it in messages.
-        position: position of its process group in the composition.
-        replica: its identity in Ray Serve.
-        pid: its process.
         output: files to which the process prints.
     """
 
@@ -101,7 +95,6 @@ class LinkServer:
         """What is known of each replica of an application, also of those that have ended.
 
         Args:
-            app: name of the application.
             ask: ask those that are ready for their statistics; else their last ones are given.
             timeout_s: time limit for all answers; a replica that did not answer has the text :data:`SILENT`.
         """
@@ -210,10 +203,6 @@ def _is_due(linked: _Linked, number: int) -> bool:
 
 class LinkClient:
     """The replica's end.
-
-    Args:
-        address: where the monitor of its node listens.
-        hello: introduces the replica.
 
     Raises:
         OSError: nothing listens there.

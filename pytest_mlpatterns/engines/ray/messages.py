@@ -121,9 +121,6 @@ class HandleNode(Struct, frozen=True):
     """A process group behind a process, as a deployment of Ray Serve that is reached by a handle.
 
     Args:
-        deployment: its name.
-        position: position of the pattern in the composition.
-        replicas: number of its processes.
         in_flight: number of requests that a queue should have in flight at each process.
     """
 
@@ -138,15 +135,8 @@ class ReplicaJob(Struct, frozen=True):
 
     Args:
         node: what it does; a :class:`HandleNode` in it stands for a deployment behind.
-        name: name of the model in addresses.
         identity: unique for the service; keys in stores begin with it.
-        role: names the process in messages.
-        position: position of its process group in the composition.
-        app: name of the application.
-        deployment: name of the deployment.
         run: name of the run, which is in the names of its node monitors.
-        wire: how clients reach the service.
-        import_path: ``sys.path`` of pytest.
         trees: top of the tree in which the user works, and of the tree from which code is imported instead; None: there
             is one tree.
         own_server: address of the store that the deployment started for itself; None: it needs none.
@@ -172,13 +162,9 @@ class DeploymentPlan(Struct, frozen=True):
     """One deployment of an application.
 
     Args:
-        job: of each of its replicas.
-        replicas: number of them.
-        balance: how requests are spread over them.
         max_ongoing: number of requests that Ray Serve sends to a replica at a time.
         max_queued: number of requests that may wait for a replica in each process that calls them; -1: no bound.
         cpus: number of logical CPUs that Ray reserves for each replica.
-        env: environment variables of the replicas.
         behind: names of the deployments that its replicas call.
     """
 
@@ -223,8 +209,6 @@ class HandleAnswer(Struct, frozen=True):
         free_ns: when its model ended the call before, on the clock of ``perf_counter_ns`` of its machine; 0: unknown.
         machine: identity of its machine, whose processes share that clock.
         status: HTTP status of the error; 0: there is none.
-        text: of the error.
-        retry_after_s: of the error.
         streams: the model streams its answer, which has to be asked for as a stream.
         parts: where the time of the request went there.
     """
@@ -253,12 +237,6 @@ class ReplicaStats(Struct, frozen=True):
     """One replica, as the monitor of its node knows it.
 
     Args:
-        deployment: name of its deployment.
-        role: names it in messages.
-        position: position of its process group in the composition.
-        replica: its identity in Ray Serve.
-        pid: its process.
-        state: what it is doing.
         stats: what it has counted; None before it is ready.
         text: its traceback if it failed, its end if it ended.
         reason: why it failed, if that says it all; else None.
@@ -279,16 +257,12 @@ class NodeReading(Struct, frozen=True):
     """What the monitor of one node has read at one moment.
 
     Args:
-        node: identity of the node in Ray.
-        ip: its address.
         machine: identity of the machine; several nodes may lie on one.
         clock_ns: the moment, on the clock of ``perf_counter_ns`` of the machine.
         columns: by the names of the columns of ``Usage``, what the service's replicas on the node use, their children
             included, and the counters of the machine; None for one that is not known.
         serve_cpu_ns: CPU time of the processes of Ray and Ray Serve on the node.
         generator_ns: CPU time of the load generators on the node, and of pytest and its driver.
-        cores: number of cores that the node may use.
-        machine_cores: number of cores of its machine.
         threads: ``(pid, thread, CPU time in ns)`` of each thread of the replicas; empty if they were not asked for.
         replicas: the service's replicas on the node, also those that have ended.
     """
@@ -310,13 +284,9 @@ class RayApplication(Struct, frozen=True):
     """A running application, as any process that knows its cluster finds it.
 
     Args:
-        app: its name.
-        run: name of the run that it belongs to.
-        deployments: names of its deployments.
         restarts: names of those whose replicas are replaced when they die.
         cores: number of cores of the machines on which it runs.
         nodes: identities of the nodes with its replicas.
-        replicas: number of replicas of all deployments.
     """
 
     app: str
@@ -332,8 +302,6 @@ class HostFacts(Struct, frozen=True):
     """The host of one generator: the actor that starts its process on a node.
 
     Attributes:
-        node: address of the node.
-        machine: identity of its machine.
         clock: how far its clock is ahead of the clock of pytest.
         allowed_connections: connections that a process there may open; None if the system knows no limit.
     """
@@ -361,8 +329,6 @@ class Heard(Struct, frozen=True):
 
     Attributes:
         number: counts the messages that the driver took; pytest asks for those after the last one that it has.
-        key: of the process.
-        message: what it sent.
     """
 
     number: int

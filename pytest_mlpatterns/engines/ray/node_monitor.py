@@ -55,8 +55,6 @@ class NodeMonitor:
     """Reads one node.
 
     Args:
-        node: its identity in Ray.
-        ip: its address.
         raylet: process that started the workers of the node; None: the one that started this process.
         session: name of Ray's session if the node is the head, else empty.
     """
@@ -86,10 +84,8 @@ class NodeMonitor:
         """What an application uses on this node now.
 
         Args:
-            app: name of the application.
             ask: ask its replicas for their statistics, which takes as long as the slowest answers; else the reading
                 has none.
-            threads: read the CPU time of each thread, too.
         """
         replicas = self._links.replicas(app, ask=ask)
         if not ask:

@@ -47,13 +47,8 @@ class RayProcesses:
     """Fulfils :class:`pytest_mlpatterns.serving.processes.Processes`.
 
     Args:
-        session: the cluster.
-        application: what runs there.
         on_stop: called once, instead of deleting the application, when the deployment closes.
         servers: of stores that the deployment started for itself, on this machine; they end after the application.
-
-    Attributes:
-        application: what runs there.
     """
 
     def __init__(
@@ -82,17 +77,7 @@ class RayProcesses:
         return ClusterMonitor(self._session, self.application)
 
     def await_loaded(self, deadline_ns: int, model: str, options: StartOptions) -> None:
-        """Wait until all replicas have built their models.
-
-        Args:
-            deadline_ns: on the clock of ``perf_counter_ns``.
-            model: name of the model, for messages.
-            options: how the service was started.
-
-        Raises:
-            ModelLoadError: a model could not be built; with its traceback.
-            DeploymentError: Ray Serve could not start a replica, or not all were built in time.
-        """
+        """Wait until all replicas have built their models."""
         looked_ns = time.perf_counter_ns()
         while True:
             self._read()
@@ -109,11 +94,7 @@ class RayProcesses:
             time.sleep(_POLL_S)  # neither Serve nor a node reports progress by itself
 
     def check(self, wait_s: float = 0.0) -> None:
-        """Check that all replicas run; wait up to ``wait_s`` for one to end.
-
-        Raises:
-            DeploymentError: a replica or node has ended or does not answer.
-        """
+        """Check that all replicas run; wait up to ``wait_s`` for one to end."""
         deadline = time.monotonic() + wait_s
         while True:
             self.stats()
@@ -122,11 +103,7 @@ class RayProcesses:
             time.sleep(_POLL_S)
 
     def stats(self) -> PatternStats:
-        """Statistics of all replicas since the start.
-
-        Raises:
-            DeploymentError: a replica, a node or a server has ended or does not answer.
-        """
+        """Statistics of all replicas since the start."""
         for server in self._servers:
             server.check()
         self._read()
@@ -181,11 +158,7 @@ class RayProcesses:
                 server.stop()
 
     def _read(self) -> None:
-        """Ask all nodes.
-
-        Raises:
-            DeploymentError: the driver has ended, or the cluster does not answer.
-        """
+        """Ask all nodes."""
         at = self.application
         readings: tuple[NodeReading, ...] = self._call("read", at.run, at.app)
         if any(reading.node not in self._offsets for reading in readings):
@@ -241,8 +214,6 @@ class KnownReplica:
 
     Attributes:
         stats: what its node reported last; its counts are those of the last reading that had them.
-        ip: address of its node.
-        offset: of the clock of its node.
         lost: its node no longer answers.
     """
 

@@ -213,9 +213,6 @@ class ClusterUse:
 
     Attributes:
         description: its node types and counts, by which baselines know it.
-
-    Raises:
-        MlpatternsError: the cluster cannot be reached.
     """
 
     def __init__(self, session: RaySession) -> None:

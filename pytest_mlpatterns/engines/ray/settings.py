@@ -45,7 +45,6 @@ def read_ray_job(
     Args:
         options: command-line values by option name, None if not given.
         ini: ini values by option name, None or empty if not given.
-        root: directory to which paths are relative.
 
     Raises:
         SettingError: an address or a runtime environment that cannot be read.

@@ -72,11 +72,7 @@ class SupervisePrograms(Struct, frozen=True):
 
 
 class Started(Struct, frozen=True):
-    """All programs were started.
-
-    Args:
-        started_ns: time of the start (``time.perf_counter_ns``).
-    """
+    """All programs were started."""
 
     ports: tuple[Mapping[str, int], ...]
     started_ns: int
@@ -93,7 +89,6 @@ class Ended(Struct, frozen=True):
     """A program has ended by itself.
 
     Args:
-        number: index of the program.
         code: exit code, or the negative number of a signal.
     """
 
@@ -171,11 +166,7 @@ class SupervisedPrograms:
         return ()
 
     def check(self, wait_s: float = 0.0) -> None:
-        """Check that all programs run; wait up to ``wait_s`` for one to end.
-
-        Raises:
-            DeploymentError: a program has ended; contains its last output.
-        """
+        """Check that all programs run; wait up to ``wait_s`` for one to end."""
         if self._child is None:
             return
         try:

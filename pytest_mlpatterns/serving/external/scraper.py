@@ -81,11 +81,7 @@ class Scraper:
             self._thread.start()
 
     def layers(self) -> tuple[LayerStats, ...]:
-        """Statistics since the start of the server.
-
-        Raises:
-            DeploymentError: the metrics cannot be read.
-        """
+        """Statistics since the start of the server."""
         reading = self._read()
         if reading.depth is None:
             return reading.layers

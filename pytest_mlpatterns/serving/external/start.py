@@ -113,11 +113,7 @@ class _PortTakenError(DeploymentError):
 
 
 class _Start:
-    """One start of a server.
-
-    Raises:
-        DeploymentError: a program could not be started.
-    """
+    """One start of a server."""
 
     def __init__(self, target: App | Command, options: StartOptions) -> None:
         self._target = target

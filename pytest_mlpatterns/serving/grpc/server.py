@@ -80,11 +80,7 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers(self._handlers())
 
     async def serve(self, port: int, on_ready: Callable[[], None], ended: asyncio.Event) -> None:
-        """Serve on 127.0.0.1 until the event is set.
-
-        Raises:
-            RuntimeError: the port cannot be bound.
-        """
+        """Serve on 127.0.0.1 until the event is set."""
         self._server.add_insecure_port(f"127.0.0.1:{port}")
         await self._server.start()
         on_ready()

@@ -342,11 +342,7 @@ def _raw(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
 
 
 class OpenAIApi:
-    """Reads the requests of this wire, and writes their answers.
-
-    Args:
-        name: of the model.
-    """
+    """Reads the requests of this wire, and writes their answers."""
 
     def __init__(self, name: str, tally: WireTally) -> None:
         self._name = name
@@ -357,11 +353,7 @@ class OpenAIApi:
         return Body((encode_models(self._name),), JSON_HEADERS)
 
     def read(self, path: str, body: bytes | memoryview) -> OpenAIRequest:
-        """Decode a request.
-
-        Raises:
-            RequestError: it is malformed.
-        """
+        """Decode a request."""
         started_ns = perf_counter_ns()
         try:
             request = read_openai_request(path, body, self._name)

@@ -105,11 +105,7 @@ class InferenceCall:
     decode: Callable[[], list[Any]] | None = None
 
     def answer(self, outputs: Sequence[Any]) -> Body:
-        """The body of the response.
-
-        Raises:
-            RequestError: the format cannot encode the outputs.
-        """
+        """The body of the response."""
         started_ns = perf_counter_ns()
         try:
             body = self.encode(outputs)
@@ -186,11 +182,7 @@ def read_inference_call(
 
 
 def stored_inference_call(kind: str, coding: str | None, tally: WireTally) -> InferenceCall:
-    """The encoding of a response that is fetched later.
-
-    Raises:
-        RequestError: the kind is unknown.
-    """
+    """The encoding of a response that is fetched later."""
     codec = JSON_V1 if kind == _JSON else _codecs().get(kind)
     if codec is None:
         raise RequestError(404, f"format {kind!r} is unknown, expected that of the Location header")

@@ -93,11 +93,7 @@ class ModelMetadata:
 
 
 class TritonExtensions:
-    """Answers what Triton's clients ask besides the protocol.
-
-    Args:
-        metadata: names and shapes of the tensors, as far as an inference has shown them.
-    """
+    """Answers what Triton's clients ask besides the protocol."""
 
     def __init__(self, metadata: ModelMetadata, caller: ModelCaller, tally: WireTally) -> None:
         self._metadata = metadata

@@ -57,12 +57,8 @@ class CallStatistics:
 class ModelCaller:
     """Calls a model, or the layers around it, and turns each failure into an error of the request.
 
-    Args:
-        handler: takes a list of inputs; returns the same number of outputs, or an awaitable of them.
-
     Attributes:
         tracebacks: the first three distinct tracebacks of the user's code.
-        retries: whether the handler may give the model the same inputs twice.
         needs_loop: whether the handler must be called on the event loop; False: it blocks the loop.
     """
 

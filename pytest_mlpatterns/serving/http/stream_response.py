@@ -107,11 +107,7 @@ class InternalEvents:
 
 
 class StreamTimes:
-    """Where the time of one stream goes, until its first chunk, which is there now, and after it.
-
-    Args:
-        started_ns: when it began, on the clock of ``perf_counter_ns``.
-    """
+    """Where the time of one stream goes, until its first chunk, which is there now, and after it."""
 
     __slots__ = ("_clock", "_first", "_first_ns", "_started_ns")
 

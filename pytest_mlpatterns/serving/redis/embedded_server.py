@@ -70,11 +70,7 @@ class EmbeddedServer:
         return self.child.pid
 
     def check(self) -> None:
-        """Check that the server runs.
-
-        Raises:
-            DeploymentError: it has ended or was suspended.
-        """
+        """Check that the server runs."""
         if not self._end:
             try:
                 self._end = self.child.receive(0).text

@@ -140,11 +140,7 @@ class RedisQueue:
         return await (await self.enqueue(instances))
 
     async def enqueue(self, instances: list[Any]) -> asyncio.Future[Sequence[Any]]:
-        """Accept a request; the future gets its outputs or its error.
-
-        Raises:
-            RequestError: 503, because the queue is full or the broker is unavailable.
-        """
+        """Accept a request; the future gets its outputs or its error."""
         from redis.exceptions import RedisError
 
         if not self._first_attempt.is_set():

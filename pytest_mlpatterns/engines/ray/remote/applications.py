@@ -45,11 +45,7 @@ _ROUND_ROBIN = "ray.serve.experimental.round_robin_router.RoundRobinRouter"
 
 
 def deploy(plan: ApplicationPlan) -> None:
-    """Start an application, without waiting for its replicas.
-
-    Raises:
-        DeploymentError: the cluster has too few CPUs for it.
-    """
+    """Start an application, without waiting for its replicas."""
     _require_cpus(plan)
     open_monitors(plan.run)
     with _deploying:
@@ -114,12 +110,7 @@ def addresses(plan: ApplicationPlan, http: tuple[str, int], wait_s: float) -> tu
     given, such as a loopback address that all nodes share, they are one.
 
     Args:
-        plan: the application.
         http: host and port of the proxies; an empty host stands for the address of each node.
-        wait_s: time limit.
-
-    Raises:
-        DeploymentError: Ray Serve cannot run it, or not in time.
     """
     host, port = http
     deadline = time.monotonic() + wait_s

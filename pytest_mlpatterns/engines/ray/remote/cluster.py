@@ -77,11 +77,7 @@ class Connection(Struct, frozen=True):
 
 
 def connect(job: RayJob) -> Connection:
-    """Start a cluster or attach to one, and find out what it is.
-
-    Raises:
-        SettingError: it cannot be reached, or does not fit.
-    """
+    """Start a cluster or attach to one, and find out what it is."""
     return _start(job) if job.address is None else _attach(job)
 
 
@@ -154,9 +150,6 @@ def connect_to(job: RayJob, runtime_env: Mapping[str, Any]) -> str:
     Args:
         runtime_env: of our processes there, with absolute paths.
 
-    Returns:
-        The address of the cluster.
-
     Raises:
         SettingError: it cannot be reached, runs other versions, or has no node on this machine.
     """
@@ -178,11 +171,7 @@ def connect_to(job: RayJob, runtime_env: Mapping[str, Any]) -> str:
 
 
 def require_fit(job: RayJob) -> tuple[NodeFacts, ...]:
-    """The facts of every node, each of which has to have this package.
-
-    Raises:
-        SettingError: a node lacks it, or has another version.
-    """
+    """The facts of every node, each of which has to have this package."""
     here = ray.get_runtime_context().get_node_id() if job.run else ""  # whose first driver has looked at its workers
     nodes = [node for node in ray.nodes() if node["Alive"]]
     asked = [(node, None if node["NodeID"] == here else _probe_on(node)) for node in nodes]
@@ -312,11 +301,7 @@ def take_lease(run: str) -> object:
 
 
 def remove_dead() -> tuple[str, ...]:
-    """Remove the applications of runs whose driver is gone.
-
-    Returns:
-        A note for each such run.
-    """
+    """Remove the applications of runs whose driver is gone."""
     now_s = time.time()
     runs = applications_by_run(_applications())
     dead = [run for run in runs if not _is_held(run)]

@@ -283,7 +283,6 @@ class Host:
     """One actor.
 
     Attributes:
-        clock: how far its clock is ahead.
         loading: answers of the jobs that were given to its processes, by key, until they are awaited.
     """
 

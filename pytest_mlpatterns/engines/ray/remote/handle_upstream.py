@@ -28,20 +28,8 @@ _ENDED = "the replica of {} ended under a request"
 class HandleUpstream:
     """Calls a deployment behind this process; the handler of a process group.
 
-    Args:
-        node: the deployment.
-        handle: its handle, a ``ray.serve.handle.DeploymentHandle``.
-        tally: counts calls and errors, and takes the hop time.
-        machine: identity of this machine.
-        of: the stage or model that the group is, for the clock of a request; empty if it is none.
-
     Attributes:
-        parallelism: number of replicas.
         in_flight: number of requests that a queue should have in flight at each replica.
-
-    Raises:
-        RequestError: when called: the replica answered with an error.
-        LostError: when called: the replica ended during the request.
     """
 
     def __init__(self, node: HandleNode, handle: Any, tally: Tally, *, machine: str, of: str = "") -> None:
@@ -73,13 +61,7 @@ class HandleUpstream:
         return answer.outputs
 
     def charge(self, answer: HandleAnswer, hop_ns: int, waited_ns: int) -> None:
-        """Charge what a request took here and in the replica.
-
-        Args:
-            answer: of the replica.
-            hop_ns: transport.
-            waited_ns: until the replica was free.
-        """
+        """Charge what a request took here and in the replica."""
         if (clock := current_clock()) is not None:
             clock.take({**answer.parts, HOP: answer.parts.get(HOP, 0) + hop_ns}, self._of)
             clock.take({QUEUE_WAIT: waited_ns}, self._of)
@@ -112,13 +94,7 @@ class HandleUpstream:
 
 
 class _Chunks:
-    """The chunks of a stream from the deployment behind.
-
-    Args:
-        response: of the call, which Ray Serve streams.
-        node: the deployment.
-        tally: counts the call when its first chunk is there, and errors.
-    """
+    """The chunks of a stream from the deployment behind."""
 
     def __init__(self, response: Any, node: HandleNode, tally: Tally) -> None:
         self._response = response
@@ -155,12 +131,7 @@ class _Chunks:
 
 
 def error_of(failure: Exception, node: HandleNode) -> RequestError:
-    """The error of a request whose call of a deployment failed.
-
-    Args:
-        failure: what Ray raised.
-        node: the deployment.
-    """
+    """The error of a request whose call of a deployment failed."""
     from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, OwnerDiedError, WorkerCrashedError
     from ray.serve.exceptions import DeploymentUnavailableError
 

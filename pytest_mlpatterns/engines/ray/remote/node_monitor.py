@@ -53,8 +53,6 @@ def begin_read(run: str, app: str, *how: int) -> None:
     """Ask each node what an application uses now, without waiting for the answer, which :func:`collect` returns.
 
     Args:
-        run: name of the run.
-        app: name of the application.
         how: a number that names the reading, and whether to read the CPU time of each thread.
     """
     number, threads = how
@@ -193,10 +191,6 @@ _LINK_POLL_S = 0.1
 
 class ReplicaLink:
     """Reports what a replica does. It blocks, so an event loop makes it in a thread.
-
-    Args:
-        job: what the replica does.
-        replica: its identity in Ray Serve.
 
     Raises:
         RuntimeError: the node has no monitor after half a minute.

@@ -41,13 +41,7 @@ def is_head(node: Mapping[str, Any]) -> bool:
 
 
 def on_node(kind: Any, node: str, **options: Any) -> Any:
-    """A class or function that runs on a node and reserves no CPU there; its ``remote()`` starts it.
-
-    Args:
-        kind: the class or function.
-        node: Ray's id of the node.
-        options: of Ray, beside these.
-    """
+    """A class or function that runs on a node and reserves no CPU there; its ``remote()`` starts it."""
     placed = NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(kind).options(num_cpus=0, scheduling_strategy=placed, **options)
 
@@ -74,13 +68,7 @@ class Probed(Struct, frozen=True):
 
 
 def probe(node_id: str, ip: str, *, is_head: bool) -> Probed:
-    """Look at the machine of this process.
-
-    Args:
-        node_id: Ray's id of the node.
-        ip: its address.
-        is_head: whether it is the cluster's head.
-    """
+    """Look at the machine of this process."""
     import psutil
 
     found = environment(("ray",))

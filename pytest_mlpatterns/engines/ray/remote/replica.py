@@ -44,12 +44,7 @@ __all__ = ["GroupReplica", "MountedApp", "ServiceReplica"]
 
 
 class RayHooks:
-    """Layers in the replicas; fulfils :class:`pytest_mlpatterns.serving.handler_stack.StackHooks`.
-
-    Args:
-        handles: of the deployments behind, by name.
-        machine: identity of this machine.
-    """
+    """Layers in the replicas; fulfils :class:`pytest_mlpatterns.serving.handler_stack.StackHooks`."""
 
     def __init__(self, handles: Mapping[str, Any], machine: str) -> None:
         self._handles = handles
@@ -228,9 +223,6 @@ class MountedApp:
 
     The paths that our server knows begin after the prefix, which Ray Serve has in ``root_path`` and leaves in ``path``.
     Messages travel to the proxy pickled.
-
-    Args:
-        app: our server (ASGI).
     """
 
     def __init__(self, app: Callable[[_Message, _Receive, _Send], Awaitable[None]]) -> None:

@@ -81,11 +81,6 @@ class ServeBatchLayer:
     Ray Serve sends a batch when ``max_batch_size`` inputs wait, or when the first has waited ``max_wait``, and gathers
     the next ones while the handler works. A request of several inputs may be split over two batches. A handler that
     does not need the event loop runs in a thread of its own, one call at a time.
-
-    Args:
-        pattern: the sizes and the wait.
-        inside: the handler.
-        tally: counts calls, sizes and waits.
     """
 
     needs_loop = True
@@ -109,12 +104,7 @@ class ServeBatchLayer:
         self._gather = gather
 
     async def __call__(self, instances: list[Any]) -> list[Any]:
-        """The outputs for these inputs, of which there must be at least one.
-
-        Raises:
-            RequestError: there was not one output for each input, or the handler raised it.
-            Exception: the exception of the handler.
-        """
+        """The outputs for these inputs, of which there must be at least one."""
         again = instances.decode if isinstance(instances, DecodedInputs) else None
         request = _Request(instances, perf_counter_ns(), again, current_clock())
         waiting = [self._gather(_Input(request, number)) for number in range(len(instances))]
@@ -197,13 +187,7 @@ def _again(inputs: list[_Input]) -> list[Any]:
 class ServeQueueLayer:
     """Sends requests to the workers.
 
-    Args:
-        pattern: has the capacity.
-        workers: the client of the workers, whose deployment has that capacity.
-        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for queues.
-
     Attributes:
-        parallelism: number of workers.
         outstanding: number of requests that wait or are in flight.
 
     Raises:
