@@ -21,12 +21,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.schedule import ClosedSchedule, OpenSchedule, Schedule
 
 
-__all__ = [
-    "NEVER_NS",
-    "Arrivals",
-    "ConversationArrivals",
-    "arrivals_of",
-]
+__all__ = ["NEVER_NS", "Arrivals", "ConversationArrivals", "arrivals_of"]
 
 
 NEVER_NS = 2**62

@@ -147,11 +147,7 @@ class LoadLoop:
                 return self.protocol(address)
             return http1(job.messages, address[0], follow=follow, keep=keep, answer=answer)
 
-        reading = StreamReading(
-            arrived=self._arrived,
-            answer=answers_to(job),
-            protocol=protocol,
-        )
+        reading = StreamReading(arrived=self._arrived, answer=answers_to(job), protocol=protocol)
         return partial(StreamConnection, self, reading=reading)
 
     def drive(self) -> None:

@@ -13,19 +13,9 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.loadgen.arrivals import (
-    NEVER_NS,
-    Arrivals,
-    ConversationArrivals,
-    arrivals_of,
-)
+from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Arrivals, ConversationArrivals, arrivals_of
 from pytest_mlpatterns.loadgen.messages import LoadResult, Warm, WindowOpened
-from pytest_mlpatterns.loadgen.recorder import (
-    KEPT_BYTES,
-    ResponseSample,
-    SampleRecorder,
-    StreamColumns,
-)
+from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES, ResponseSample, SampleRecorder, StreamColumns
 from pytest_mlpatterns.loadgen.steady_state import (
     MIN_WINDOW_REQUESTS,
     WARMUP_CAP_NS,

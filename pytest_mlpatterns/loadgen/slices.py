@@ -110,10 +110,7 @@ class SlicedLoops:
         assert job.beside is not None
         self._slices = job.slices
         self._timeout_ns = job.timeout_ns
-        self._loops = (
-            _SlicedLoop(replace(job, beside=None), emit),
-            _SlicedLoop(job.beside, _ignore),
-        )
+        self._loops = (_SlicedLoop(replace(job, beside=None), emit), _SlicedLoop(job.beside, _ignore))
         self._stopped = False
 
     def run(self) -> LoadResult:

@@ -106,12 +106,7 @@ def stream_failure(response: httpx.Response, wire: Wire, body: bytes, *, stream:
 
 
 def stream_fault(
-    response: httpx.Response,
-    wire: Wire,
-    body: bytes,
-    *,
-    stream: StreamSetting = AUTO,
-    reader: Reader | None = None,
+    response: httpx.Response, wire: Wire, body: bytes, *, stream: StreamSetting = AUTO, reader: Reader | None = None
 ) -> StreamFault | None:
     """What is wrong, as :func:`stream_failure` describes it; None if nothing is.
 

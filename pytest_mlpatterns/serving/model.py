@@ -21,15 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.pattern import (
-    MODEL,
-    LayerNode,
-    ModelNode,
-    Node,
-    ProcessGroup,
-    name_of,
-    with_env,
-)
+from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, ProcessGroup, name_of, with_env
 from pytest_mlpatterns.serving.import_string import (
     is_import_string,
     is_of_import_string,

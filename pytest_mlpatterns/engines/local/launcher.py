@@ -16,14 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.engines.engine import Engine
-from pytest_mlpatterns.engines.local.messages import (
-    Call,
-    Consume,
-    Listen,
-    ListenGrpc,
-    UpstreamNode,
-    WorkerJob,
-)
+from pytest_mlpatterns.engines.local.messages import Call, Consume, Listen, ListenGrpc, UpstreamNode, WorkerJob
 from pytest_mlpatterns.engines.local.processes import LocalProcesses, SupervisedWorker, await_loaded, load_of
 from pytest_mlpatterns.errors import ChildError, SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED

@@ -16,15 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 
-__all__ = [
-    "Call",
-    "Consume",
-    "Listen",
-    "ListenGrpc",
-    "UpstreamNode",
-    "WorkerJob",
-    "WorkerNode",
-]
+__all__ = ["Call", "Consume", "Listen", "ListenGrpc", "UpstreamNode", "WorkerJob", "WorkerNode"]
 
 
 class UpstreamNode(Struct, frozen=True):

@@ -31,12 +31,7 @@ _GRACE_S = 3
 
 
 def description_of(
-    app: str,
-    *,
-    factory: bool,
-    import_path: Sequence[str],
-    trees: tuple[Path, Path] | None,
-    profiled: bool = False,
+    app: str, *, factory: bool, import_path: Sequence[str], trees: tuple[Path, Path] | None, profiled: bool = False
 ) -> str:
     """Value of the environment variable :data:`VARIABLE`."""
     tops = None if trees is None else [str(top) for top in trees]

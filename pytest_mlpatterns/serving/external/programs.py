@@ -24,16 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = [
-    "SOCKET",
-    "Ended",
-    "NotStarted",
-    "Program",
-    "Started",
-    "StopAll",
-    "SupervisePrograms",
-    "SupervisedPrograms",
-]
+__all__ = ["SOCKET", "Ended", "NotStarted", "Program", "Started", "StopAll", "SupervisePrograms", "SupervisedPrograms"]
 
 SOCKET = "{socket}"
 """Placeholder for the descriptor of an inherited listening socket; ``{port}`` and ``{NAME_port}`` are free ports."""

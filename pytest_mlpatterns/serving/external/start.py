@@ -371,11 +371,7 @@ def _app_programs(target: App, options: StartOptions) -> list[Program]:
     cwd = _directory(target, options)
     import_path = [str(cwd), *sys.path]
     described = asgi.description_of(
-        target.app,
-        factory=target.factory,
-        import_path=import_path,
-        trees=options.trees,
-        profiled=options.profiled,
+        target.app, factory=target.factory, import_path=import_path, trees=options.trees, profiled=options.profiled
     )
     env = {**target.env, asgi.VARIABLE: described}
     if target.server == "uvicorn":

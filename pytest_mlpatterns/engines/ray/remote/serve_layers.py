@@ -160,10 +160,7 @@ class ServeBatchLayer:
         if size == 1 or is_unavailable or not all(one.request.inputs_again for one in inputs):
             return [_Outcome(error=failure)] * size
         first, second = inputs[: size // 2], inputs[size // 2 :]
-        return [
-            *await self._call_group(first, is_retry=True),
-            *await self._call_group(second, is_retry=True),
-        ]
+        return [*await self._call_group(first, is_retry=True), *await self._call_group(second, is_retry=True)]
 
     async def _outputs(self, inputs: list[Any]) -> Any:
         if self._thread is None:
