@@ -60,7 +60,9 @@ class LoadRun:
     """
 
     def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], emit: Callable[[Event], None]) -> None:
-        self.recording: SampleRecorder = SampleRecorder(_streams_for(job))
+        self.recording: SampleRecorder = SampleRecorder(
+            StreamColumns(KEPT_BYTES // job.share.of if job.keep_texts else 0) if job.stream else None
+        )
         self.answers: ResponseSample | None = (
             ResponseSample(job.keep_answers, KEPT_BYTES // job.share.of) if job.keep_answers else None
         )
@@ -328,12 +330,6 @@ class LoadRun:
             opened_late_ns=self._opened_late_ns,
             ticks_cpu_ns=self._ticks_cpu_ns,
         )
-
-
-def _streams_for(job: LoadJob) -> StreamColumns | None:
-    if not job.stream:
-        return None
-    return StreamColumns(KEPT_BYTES // job.share.of if job.keep_texts else 0)
 
 
 def _callers_of(job: LoadJob) -> int:

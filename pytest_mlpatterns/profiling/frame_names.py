@@ -95,7 +95,7 @@ class SourceNames:
         if not os.path.isabs(path):  # compiled code names its source so
             return path, "native" if path.endswith((".c", ".cpp", ".pyx", ".rs")) else "project"
         real = os.path.realpath(path)
-        if _is_below(real, self._top):
+        if real == self._top or real.startswith(self._top.rstrip(os.sep) + os.sep):
             return os.path.relpath(real, self._root), "project"
         return os.path.join(*Path(real).parts[-2:]), "project"  # a project may import code of its own from anywhere
 
@@ -142,10 +142,6 @@ def _definitions(node: ast.AST, prefix: str) -> Iterator[_Definition]:
             yield from _definitions(child, f"{prefix}{child.name}.")
         else:
             yield from _definitions(child, prefix)
-
-
-def _is_below(path: str, top: str) -> bool:
-    return path == top or path.startswith(top.rstrip(os.sep) + os.sep)
 
 
 MODEL = "model"

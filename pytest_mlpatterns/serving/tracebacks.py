@@ -53,7 +53,9 @@ def user_frames(frames: TracebackType | None) -> TracebackType | None:
 
 def user_traceback(error: BaseException) -> str:
     """The traceback of an error in the user's code, and of the errors that led to it; our own message stands alone."""
-    if type(error).__module__ == _OURS and all(map(_is_internal, _files_of(error.__traceback__))):
+    if type(error).__module__ == _OURS and all(
+        _is_internal(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__)
+    ):
         return "".join(traceback.format_exception_only(error)).rstrip()
     for one in _chain(error):
         one.__traceback__ = user_frames(one.__traceback__)
@@ -112,10 +114,6 @@ def _chain(error: BaseException) -> list[BaseException]:
         found.append(one)
         one = one.__cause__ or one.__context__
     return found
-
-
-def _files_of(frames: TracebackType | None) -> list[str]:
-    return [frame.f_code.co_filename for frame, _ in traceback.walk_tb(frames)]
 
 
 def _is_internal(file: str) -> bool:

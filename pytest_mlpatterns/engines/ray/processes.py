@@ -317,9 +317,10 @@ class ReplicaRecords:
             first = place[0].stats
             groups.setdefault((first.position, first.role), []).append(sum(map(_requests, place)))
         several = next((counts for counts in groups.values() if len(counts) > 1), None)
+        counted = [one.stats.stats for one in self._known.values() if one.stats.stats is not None]
         return PatternStats(
             replica_requests=tuple(several or next(iter(groups.values()), ())),
-            tracebacks=tuple(dict.fromkeys(text for one in self._known.values() for text in _tracebacks(one))),
+            tracebacks=tuple(dict.fromkeys(text for stats in counted for text in stats.tracebacks)),
             layers=merged_layers(layer for one in self._known.values() for layer in one.layers()),
             replaced=sum(group.ended for name, group in self._groups.items() if name in self._restarts),
         )
@@ -366,7 +367,3 @@ class ReplicaRecords:
 
 def _requests(replica: KnownReplica) -> int:
     return 0 if replica.stats.stats is None else replica.stats.stats.predict_requests
-
-
-def _tracebacks(replica: KnownReplica) -> tuple[str, ...]:
-    return () if replica.stats.stats is None else replica.stats.stats.tracebacks

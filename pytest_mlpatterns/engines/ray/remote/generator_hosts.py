@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 
 __all__ = [
-    "ANSWER_S",
-    "START_S",
-    "Host",
     "ceilings_rps",
     "close_channel",
     "collect",
@@ -36,7 +32,6 @@ __all__ = [
     "open_hosts",
     "send",
     "stage",
-    "start_host",
     "stop",
     "why_stopped",
 ]
@@ -45,86 +40,22 @@ _CEILING_S = 90.0
 """Time limit for one ceiling, in seconds."""
 _LISTEN_S = 5.0
 """Time of one wait for the messages of a host, in seconds."""
-START_S = 60.0
+_START_S = 60.0
 """Time limit for the start of an actor, and for its first answer."""
-ANSWER_S = 20.0
+_ANSWER_S = 20.0
 """Time limit for a short answer of an actor, in seconds."""
 _THREADS = 8
 """Calls that a host answers at once: one waits for messages, and the others are short."""
-
-
-def open_hosts(generators: int) -> tuple[HostFacts, ...]:
-    """Start missing hosts of generators, and compare their clocks with this one.
-
-    Raises:
-        ChildError: a node does not start one, or the cluster is gone.
-    """
-    return _hosts().open(generators)
-
-
-def stage(messages: tuple[bytes, ...]) -> None:
-    """Put the messages of the next jobs into the object store, from which the hosts take them."""
-    _hosts().messages = ray.put(messages)
-
-
-def load(key: int, number: int, job: LoadJob) -> None:
-    """Give the process of a key, which runs on the host of a generator's number, a job with the staged messages."""
-    _hosts().load(key, number, job)
-
-
-def send(key: int, message: object) -> None:
-    """Pass a message on to a process.
-
-    Raises:
-        ChildError: its host is gone.
-    """
-    _hosts().send(key, message)
-
-
-def collect(after: int, timeout_s: float) -> tuple[Heard, ...]:
-    """The messages of all processes after the one of this number, which pytest has; waits for the first one."""
-    return _hosts().collect(after, timeout_s)
-
-
-def why_stopped(key: int) -> str:
-    """Who is stopped on the node of a process, and how; empty if nothing is."""
-    return _hosts().why_stopped(key)
-
-
-def close_channel(key: int) -> None:
-    """Ask a process to end, without waiting for it."""
-    _hosts().close_channel(key)
-
-
-def stop(key: int) -> None:
-    """End a process, and wait until it is gone."""
-    _hosts().stop(key)
-
-
-def ceilings_rps(transport: Transport, generators: int) -> tuple[float, ...]:
-    """Requests per second that each generator reaches against a server that does nothing, measured once a machine."""
-    return _hosts().ceilings_rps(transport, generators)
-
-
-def library_overhead_ns() -> float:
-    """Time that a client library adds to the median request on the node of the first generator."""
-    return _hosts().library_overhead_ns()
-
-
-@cache
-def _hosts() -> _Hosts:
-    """The hosts of this driver."""
-    return _Hosts()
 
 
 class _Hosts:
     """The hosts by node, the generators by number, and what their processes sent."""
 
     def __init__(self) -> None:
-        self.messages: Any = None
-        self._hosts: dict[str, Host] = {}
+        self._messages: Any = None
+        self._hosts: dict[str, _Host] = {}
         self._placed: list[str] = []
-        self._host_of: dict[int, Host] = {}
+        self._host_of: dict[int, _Host] = {}
         self._ceilings: dict[tuple[str, Transport], float] = {}
         self._heard: deque[Heard] = deque()
         self._count = 0
@@ -132,6 +63,11 @@ class _Hosts:
         self._opening = threading.Lock()
 
     def open(self, generators: int) -> tuple[HostFacts, ...]:
+        """Start missing hosts of generators, and compare their clocks with this one.
+
+        Raises:
+            ChildError: a node does not start one, or the cluster is gone.
+        """
         with self._opening:
             failed: dict[str, ChildError] = {}
             while missing := self._start_missing(generators, failed):
@@ -150,7 +86,7 @@ class _Hosts:
             del self._hosts[node]
         self._placed[:generators] = place(self._placed, [*map(_facts_of, alive.values())], generators)
         new = [node for node in dict.fromkeys(self._placed[:generators]) if node not in self._hosts]
-        started = [start_host(node, alive[node]["NodeManagerAddress"]) for node in new]
+        started = [_start_host(node, alive[node]["NodeManagerAddress"]) for node in new]
         fails = {}
         for host, facts in [(host, host.actor.facts.remote()) for host in started]:
             try:
@@ -162,22 +98,29 @@ class _Hosts:
             threading.Thread(target=self._listen, args=(host,), name=f"host {host.ip}", daemon=True).start()
         return fails
 
+    def stage(self, messages: tuple[bytes, ...]) -> None:
+        """Put the messages of the next jobs into the object store, from which the hosts take them."""
+        self._messages = ray.put(messages)
+
     def load(self, key: int, number: int, job: LoadJob) -> None:
+        """Give the process of a key, which runs on the host of a generator's number, a job with the staged messages."""
         host = self._hosts[self._placed[number]]
         with self._changed:
             self._host_of[key] = host
             self._heard = deque(heard for heard in self._heard if heard.key != key)  # of no job that is awaited
-        loading = host.loading[key] = host.actor.load.remote(key, job, self.messages)
+        loading = host.loading[key] = host.actor.load.remote(key, job, self._messages)
         loading.future().add_done_callback(lambda done: self._check_load(host, key, done.exception()))
 
     def send(self, key: int, message: object) -> None:
+        """Pass a message on to a process. Raises ChildError if its host is gone."""
         if (host := self._host_of.get(key)) is None:
             return
         if (loading := host.loading.pop(key, None)) is not None:
-            host.get(loading, START_S)  # calls of one actor can overtake each other
+            host.get(loading, _START_S)  # calls of one actor can overtake each other
         host.get(host.actor.send.remote(key, message))
 
     def collect(self, after: int, timeout_s: float) -> tuple[Heard, ...]:
+        """The messages of all processes after the one of this number, which pytest has; waits for the first one."""
         with self._changed:
             while self._heard and self._heard[0].number <= after:
                 self._heard.popleft()
@@ -185,6 +128,7 @@ class _Hosts:
             return tuple(self._heard)
 
     def why_stopped(self, key: int) -> str:
+        """Who is stopped on the node of a process, and how; empty if nothing is."""
         host = self._host_of.get(key)
         if host is None or host.is_lost:
             return ""
@@ -196,10 +140,12 @@ class _Hosts:
         return f"{found} on node {host.ip}" if found else ""
 
     def close_channel(self, key: int) -> None:
+        """Ask a process to end, without waiting for it."""
         if (host := self._host_of.get(key)) is not None and not host.is_lost:
             host.actor.close_channel.remote(key)
 
     def stop(self, key: int) -> None:
+        """End a process, and wait until it is gone."""
         with self._changed:
             host = self._host_of.pop(key, None)
         if host is not None and not host.is_lost:
@@ -207,6 +153,7 @@ class _Hosts:
             host.get(host.actor.stop.remote(key))
 
     def ceilings_rps(self, transport: Transport, generators: int) -> tuple[float, ...]:
+        """Requests per second of each generator against a server that does nothing; measured once a machine."""
         self.open(generators)
         hosts = [self._hosts[node] for node in self._placed[:generators]]
         missing = {host.machine: host for host in hosts if (host.machine, transport) not in self._ceilings}
@@ -216,28 +163,29 @@ class _Hosts:
         return tuple(self._ceilings[host.machine, transport] for host in hosts)
 
     def library_overhead_ns(self) -> float:
+        """Time that a client library adds to the median request on the node of the first generator."""
         self.open(1)
         host = self._hosts[self._placed[0]]
         found: float = host.get(host.actor.library_overhead_ns.remote(), _CEILING_S)
         return found
 
-    def _listen(self, host: Host) -> None:
+    def _listen(self, host: _Host) -> None:
         """Take what the processes of a host send, until the host is gone."""
         while not host.is_lost:
             try:
-                heard = ray.get(host.actor.receive.remote(_LISTEN_S), timeout=_LISTEN_S + START_S)
+                heard = ray.get(host.actor.receive.remote(_LISTEN_S), timeout=_LISTEN_S + _START_S)
             except RayError as error:
                 self._lose(host, error)
                 return
             for key, message in heard:
                 self._hear(host, key, with_raw_columns(message))
 
-    def _check_load(self, host: Host, key: int, error: BaseException | None) -> None:
+    def _check_load(self, host: _Host, key: int, error: BaseException | None) -> None:
         """A job that a host did not take ends its load; the loss of a host is found by the thread that listens."""
         if error is not None and not isinstance(error, RayActorError):
             self._hear(host, key, Ended(f"node {host.ip} took no job: {error}"))
 
-    def _hear(self, host: Host, key: int, message: object) -> None:
+    def _hear(self, host: _Host, key: int, message: object) -> None:
         with self._changed:
             if self._host_of.get(key) is not host:
                 return
@@ -245,7 +193,7 @@ class _Hosts:
             self._heard.append(Heard(self._count, key, message))
             self._changed.notify_all()
 
-    def _lose(self, host: Host, error: Exception) -> None:
+    def _lose(self, host: _Host, error: Exception) -> None:
         host.is_lost = True
         what = "no longer answers" if host.node in _alive() else "is gone"
         for key in [key for key, its in list(self._host_of.items()) if its is host]:
@@ -279,7 +227,7 @@ def _facts_of(node: Mapping[str, Any]) -> NodeFacts:
 
 
 @dataclass(eq=False)
-class Host:
+class _Host:
     """One actor.
 
     Attributes:
@@ -296,7 +244,7 @@ class Host:
     loading: dict[int, Any] = field(default_factory=dict)
     is_lost: bool = False
 
-    def get(self, answer: Any, timeout_s: float = ANSWER_S) -> Any:
+    def get(self, answer: Any, timeout_s: float = _ANSWER_S) -> Any:
         """The value of an answer of the actor.
 
         Raises:
@@ -317,7 +265,7 @@ class Host:
 
     def await_start(self, facts: Any) -> None:
         """Wait until the actor runs."""
-        self.machine, self.allowed_connections = self.get(facts, START_S)
+        self.machine, self.allowed_connections = self.get(facts, _START_S)
 
     def compare_clocks(self) -> None:
         """Measure how far its clock is ahead, unless that is known since a minute."""
@@ -333,7 +281,14 @@ class Host:
         return HostFacts(self.ip, self.machine, self.clock, self.allowed_connections)
 
 
-def start_host(node: str, ip: str) -> Host:
+def _start_host(node: str, ip: str) -> _Host:
     """Start an actor on a node, without waiting for it."""
     actor = on_node(GeneratorHost, node, max_concurrency=_THREADS)
-    return Host(node, ip, actor.remote(ends_with_parent=True))
+    return _Host(node, ip, actor.remote(ends_with_parent=True))
+
+
+_hosts = _Hosts()
+"""The hosts of this driver, which calls these functions by name."""
+open_hosts, stage, load, send, collect = _hosts.open, _hosts.stage, _hosts.load, _hosts.send, _hosts.collect
+why_stopped, close_channel, stop = _hosts.why_stopped, _hosts.close_channel, _hosts.stop
+ceilings_rps, library_overhead_ns = _hosts.ceilings_rps, _hosts.library_overhead_ns

@@ -73,9 +73,11 @@ class _Replica:
 
     async def _load(self) -> ModelCaller | None:
         """Load the layers and report that; None if that failed."""
+        from ray.serve import get_replica_context
+
         from pytest_mlpatterns.engines.ray.remote.node_monitor import ReplicaLink
 
-        link = await asyncio.to_thread(ReplicaLink, self._job, _replica_id())
+        link = await asyncio.to_thread(ReplicaLink, self._job, get_replica_context().replica_id.unique_id)
         try:
             stack = self._stack()
             await stack.start()
@@ -202,12 +204,6 @@ def _not_loaded() -> RequestError:
 
 def _error_answer(error: RequestError) -> HandleAnswer:
     return HandleAnswer(status=error.status, text=str(error), retry_after_s=error.retry_after_s)
-
-
-def _replica_id() -> str:
-    from ray import serve
-
-    return serve.get_replica_context().replica_id.unique_id  # type: ignore[no-any-return]  # not typed
 
 
 if TYPE_CHECKING:
