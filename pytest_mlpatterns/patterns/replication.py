@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, cast
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
-from pytest_mlpatterns.patterns.balanced import BalancedLayer
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Composed, LayerNode, Node, Pattern, ProcessGroup, build
-from pytest_mlpatterns.patterns.replica_choice import Rule
+from pytest_mlpatterns.patterns.replica_choice import BalancedLayer, Rule
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import shown

@@ -133,7 +133,7 @@ _REPLICATED = LayerKind(
         ),
         SizesChart("Requests ahead", "ahead", "requests", "replica", "calls"),
     ),
-    paths=("patterns/replication", "patterns/balanced", "patterns/replica_choice"),
+    paths=("patterns/replication", "patterns/replica_choice"),
 )
 """Replicas behind a gateway that chooses among them; the load generator counts nothing."""
 _BATCH_SIZE = Figure("batch_size", "batch size", Unit.COUNT, mean="size", better="higher", floor=0.5)

@@ -11,9 +11,9 @@ from support.scenarios import run, settle
 from support.synthetic import FEW
 
 from pytest_mlpatterns import Batched, Cached, Queued, Replicated
-from pytest_mlpatterns.patterns.balanced import BalancedLayer
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup
+from pytest_mlpatterns.patterns.replica_choice import BalancedLayer
 from pytest_mlpatterns.patterns.request_clock import MODEL_CPU, charge
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
