@@ -25,6 +25,7 @@ __all__ = [
     "Chart",
     "Column",
     "Tone",
+    "Track",
     "Unit",
     "heading_of",
     "printed",
@@ -78,6 +79,26 @@ class ChangeMark(Struct, frozen=True):
     tone: Tone
 
 
+class Track(Struct, frozen=True):
+    """One of several courses, drawn one below the other.
+
+    Attributes:
+        title: what it is of.
+        unit: of its values.
+        names: of its lines.
+        rows: a place on the common axis and a value for each line.
+        note: more in words.
+        is_level: whether a value lasts until the next one.
+    """
+
+    title: str
+    unit: Unit
+    names: tuple[str, ...]
+    rows: tuple[tuple[float, ...], ...]
+    note: str = ""
+    is_level: bool = False
+
+
 class Chart(Struct, frozen=True):
     """One chart.
 
@@ -88,24 +109,24 @@ class Chart(Struct, frozen=True):
         columns: of its table.
         rows: of its table.
         marks: named values on the horizontal axis.
-        points: further places in each row.
         axis: name of the horizontal axis; empty for that of the first column.
         borders: places at which something else begins, each with the reason.
         changes: what changed, and where.
         spans: named stretches of the horizontal axis, from and to.
+        tracks: its courses; it has no rows then.
     """
 
-    kind: Literal["bars", "ranges", "lines", "steps", "course", "spark", "histogram", "waterfall"]
+    kind: Literal["bars", "ranges", "tracks", "history", "histogram"]
     title: str
     summary: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    columns: tuple[Column, ...] = ()
+    rows: tuple[tuple[Cell, ...], ...] = ()
     marks: Mapping[str, float] = {}
-    points: tuple[tuple[float, ...], ...] = ()
     axis: str = ""
     borders: tuple[tuple[int, str], ...] = ()
     changes: tuple[ChangeMark, ...] = ()
     spans: tuple[tuple[float, float, str], ...] = ()
+    tracks: tuple[Track, ...] = ()
 
 
 def heading_of(metric: Metric, label: str = "") -> str:

@@ -6,7 +6,6 @@ The steps of the function beside the load are marks on all that goes over time. 
 from __future__ import annotations
 
 from itertools import accumulate
-from statistics import median
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -15,13 +14,8 @@ from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact
 from pytest_mlpatterns.analysis.metrics.definitions import leading_time, metric_named
 from pytest_mlpatterns.records.layer_description import LevelChart, PartsChart, SizesChart
 from pytest_mlpatterns.records.layer_kinds import layer_kind
-from pytest_mlpatterns.records.telemetry import straggler_shares
-from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column, heading_of, thinned
-from pytest_mlpatterns.reports.html.latency_charts import (
-    histogram_chart,
-    split_charts,
-    stream_charts,
-)
+from pytest_mlpatterns.reports.html.chart import Chart, Column, Track, heading_of, thinned
+from pytest_mlpatterns.reports.html.latency_charts import histogram_charts, split_charts
 from pytest_mlpatterns.reports.text.comparison import comparisons_of
 from pytest_mlpatterns.reports.text.notes import describe_capacity
 from pytest_mlpatterns.units import SECOND_NS, format_count, format_duration, format_percent, format_size
@@ -35,22 +29,14 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.telemetry import LayerStats
 
 
-__all__ = ["charts_of", "growth_chart", "layer_charts"]
+__all__ = ["charts_of", "growth_chart", "layer_charts", "tracks_chart"]
 
 
 def charts_of(result: TestResult) -> tuple[Chart, ...]:
-    """The charts of everything that was measured: the launches, where the time goes, streams, the latency, the rest."""
-    found = [_launches(result), *split_charts(result), *stream_charts(result), histogram_chart(result)]
-    found += [
-        *map(_ladder, result.limits.capacities),
-        growth_chart(result),
-        latency_course(result),
-        _load(result),
-        _memory(result),
-        _replicas(result),
-        *layer_charts(result.measured.layers),
-    ]
-    return tuple(with_steps(chart, result) for chart in found if chart is not None)
+    """The charts of everything that was measured: the launches, where the time goes, the distributions, the rest."""
+    found = [_launches(result), *split_charts(result), *histogram_charts(result)]
+    found += [*map(_ladder, result.limits.capacities), growth_chart(result), tracks_chart(result), _replicas(result)]
+    return tuple(chart for chart in (*found, *layer_charts(result.measured.layers)) if chart is not None)
 
 
 # --- the verdict -----------------------------------------------------------------------------------------------------
@@ -63,11 +49,10 @@ def _launches(result: TestResult) -> Chart | None:
     label, launches = metric_named(name).label, result.measured.launches.get(name, ())
     if len(launches) < 2:
         return None
-    low, high = (of(value for value, _ in launches) for of in (min, max))
     return Chart(
         "ranges",
         f"{heading_of(metric_named(name))} by launch",
-        f"{format_duration(low)} to {format_duration(high)}; each with twice its standard error",
+        "each with twice its standard error",
         (Column("launch", "text"), *(Column(name, "duration") for name in (label, "from", "to"))),
         tuple(
             (f"launch {number}", value, max(value * (1 - 2 * error), 0.0), value * (1 + 2 * error))
@@ -118,18 +103,38 @@ def _under(capacity: Capacity) -> str:
 # --- over time -------------------------------------------------------------------------------------------------------
 
 
-def _load(result: TestResult) -> Chart | None:
-    if len(result.conditions.load_over_time) < 2:
-        return None
-    own, whole = ([row[side] for row in result.conditions.load_over_time] for side in (1, 2))
-    return Chart(
-        "spark",
-        "System load over time",
-        f"deployment {format_percent(min(own))} to {format_percent(max(own))} of the machine's cores, all processes "
-        f"{format_percent(min(whole))} to {format_percent(max(whole))}, last launch",
-        (Column("time", "seconds"), Column("deployment", "ratio"), Column("whole machine", "ratio")),
-        tuple(thinned(result.conditions.load_over_time)),
+def tracks_chart(result: TestResult) -> Chart | None:
+    """What was observed through the last launch, one course below the other, with its steps; None without a course."""
+    conditions, moments = result.conditions, result.causes.latency_over_time
+    steps = [one for one in result.causes.steps if one.launch == result.measured.launch_count]
+    impact = "; ".join(f"{one.name}: {describe_impact(one)}" for one in steps)
+    tokens = () if result.stream is None else result.stream.tokens_over_time
+    latencies = tuple(
+        (one.seconds, one.median_ns, one.worst_ns)
+        for one in moments
+        if one.median_ns is not None and one.worst_ns is not None
     )
+    failed = tuple((one.seconds, float(one.failed)) for one in moments)
+    tracks = [
+        Track("Latency", "duration", ("median", "longest"), latencies, impact),
+        Track("Failed requests", "count", ("failed",), failed if any(number for _, number in failed) else ()),
+        Track("Output tokens", "count", ("per second",), tokens),
+        Track("System load", "ratio", ("deployment", "whole machine"), conditions.load_over_time),
+        Track("Memory", "size", ("resident",), conditions.memory_over_time),
+        *(
+            _level(chart, layer)
+            for layer in result.measured.layers
+            for chart in layer_kind(layer.layer).charts
+            if isinstance(chart, LevelChart)
+        ),
+    ]
+    spans = tuple((one.begin_ns / SECOND_NS, one.end_ns / SECOND_NS, one.name) for one in steps)
+    known = [track for track in tracks if len(track.rows) > 1]
+    if not known:
+        return None
+    last = max(track.rows[-1][0] for track in known)
+    tracks = [replace(track, rows=tuple(thinned(track.rows))) for track in known]
+    return Chart("tracks", "Over time", f"{last:.3g} s of the last launch", spans=spans, tracks=tuple(tracks))
 
 
 def _replicas(result: TestResult) -> Chart | None:
@@ -147,145 +152,84 @@ def _replicas(result: TestResult) -> Chart | None:
     )
 
 
-def _memory(result: TestResult) -> Chart | None:
-    if len(result.conditions.memory_over_time) < 2:
-        return None
-    sizes = [size for _, size in result.conditions.memory_over_time]
-    return Chart(
-        "spark",
-        "Memory over time",
-        f"resident {format_size(min(sizes))} to {format_size(max(sizes))}, last launch",
-        (Column("time", "seconds"), Column("resident memory", "size")),
-        tuple(thinned(result.conditions.memory_over_time)),
-    )
-
-
 def growth_chart(result: TestResult) -> Chart | None:
     """Memory over the requests; None if the test had no long load."""
     growth = result.causes.growth
     if growth is None or len(growth.requests) < 2:
         return None
-    rows: list[tuple[Cell, ...]] = [
-        (float(requests), float(size)) for requests, size in zip(growth.requests, growth.rss_bytes, strict=True)
-    ]
-    columns = [Column("requests", "count"), Column("resident memory", "size")]
-    if growth.slope is not None:
-        columns.append(Column("growth of the second half", "size"))
-        rows = [(*row, level) for row, level in zip(rows, _levels(growth, growth.slope[0]), strict=True)]
-    return Chart("lines", "Memory over requests", _growth_summary(growth), tuple(columns), tuple(rows))
+    rows = tuple((float(at), float(size)) for at, size in zip(growth.requests, growth.rss_bytes, strict=True))
+    track = Track("Memory", "size", ("resident",), rows, _growth_note(growth))
+    return Chart("tracks", "Memory over requests", f"{growth.requests[-1]:,} requests", tracks=(track,))
 
 
-def _growth_summary(growth: GrowthRecord) -> str:
-    first, last = growth.rss_bytes[0], growth.rss_bytes[-1]
-    text = f"resident {format_size(first)} to {format_size(last)}"
+def _growth_note(growth: GrowthRecord) -> str:
     if growth.slope is None:
-        return text
+        return ""
     value, low, high = growth.slope
-    text += f"; {format_size(value)} (±{format_size((high - low) / 2)}) per request in the second half"
-    if low <= 0:
-        return text
-    return f"{text}, {'levelling off' if growth.levels_off else 'not levelling off'}"
-
-
-def _levels(growth: GrowthRecord, slope: float) -> list[float | None]:
-    """The line of the growth at each reading of the second half; None before."""
-    middle = (growth.requests[0] + growth.requests[-1]) / 2
-    second = [place for place, requests in enumerate(growth.requests) if requests >= middle]
-    base = median(growth.rss_bytes[place] - slope * growth.requests[place] for place in second)
-    return [base + slope * requests if requests >= middle else None for requests in growth.requests]
+    text = f"{format_size(value)} (±{format_size((high - low) / 2)}) per request in the second half"
+    return f"{text}, {'levelling off' if growth.levels_off else 'not levelling off'}" if low > 0 else text
 
 
 def layer_charts(layers: Sequence[LayerStats]) -> tuple[Chart, ...]:
     """The counters of each layer, from the outermost inwards, and all the times that they measured."""
     found: list[Chart | None] = []
     for layer in layers:
-        found += [_described(chart, layer) for chart in layer_kind(layer.layer).charts]
+        for chart in layer_kind(layer.layer).charts:
+            if isinstance(chart, PartsChart):
+                found.append(_parts(chart, layer))
+            elif isinstance(chart, SizesChart):
+                found.append(_sizes(chart, layer))
         found.append(_last(layer))
     return tuple(chart for chart in (*found, _times(layers)) if chart is not None)
 
 
-def _described(chart: PartsChart | SizesChart | LevelChart, layer: LayerStats) -> Chart | None:
-    """A chart that the description of a layer asks for; None if the layer has not counted it."""
-    match chart:
-        case PartsChart():
-            return _parts(chart, layer)
-        case SizesChart():
-            return _sizes(chart, layer)
-        case LevelChart():
-            return _level(chart, layer)
+def _shares(title: str, summary: str, counts: Mapping[str, int], *, part: str, what: str) -> Chart:
+    """How often each of some things was counted."""
+    columns = (Column(part, "text"), Column(f"share of {what}", "ratio"), Column(what, "count"))
+    total = sum(counts.values())
+    return Chart("bars", title, summary, columns, tuple((name, n / total, n) for name, n in counts.items()))
 
 
 def _parts(chart: PartsChart, layer: LayerStats) -> Chart | None:
-    """Shares of counters."""
     counts = {name: layer.counters.get(name, 0) for name in chart.parts}
     total = sum(counts.values())
     if not total:
         return None
     share = (total - [*counts.values()][-1]) / total
-    return Chart(
-        "bars",
-        chart.title,
-        f"{format_percent(share)} of {total:,} {chart.what} {chart.summary}",
-        (Column(chart.part, "text"), Column(f"share of {chart.what}", "ratio"), Column(chart.what, "count")),
-        tuple(
-            (chart.parts[name], count / total, count)
-            for name, count in counts.items()
-            if count or name not in chart.optional
-        ),
-    )
+    summary = f"{format_percent(share)} of {total:,} {chart.what} {chart.summary}"
+    kept = {chart.parts[name]: n for name, n in counts.items() if n or name not in chart.optional}
+    return _shares(chart.title, summary, kept, part=chart.part, what=chart.what)
 
 
 def _sizes(chart: SizesChart, layer: LayerStats) -> Chart | None:
-    """How often each whole number was observed."""
     sizes, mean = layer.histograms.get(chart.histogram, {}), layer.mean(chart.histogram)
     if mean is None or not sizes:  # other servers may report only the mean
         return None
     what, when = chart.what, chart.when
-    times = sum(sizes.values())
-    return Chart(
-        "bars",
-        chart.title,
-        f"{format_count(mean)} {what} per {when.removesuffix('s')} on average, {times:,} {when}",
-        (Column(f"{what} in the {chart.group}", "count"), Column(f"share of {when}", "ratio"), Column(when, "count")),
-        tuple((size, sizes[size] / times, sizes[size]) for size in sorted(sizes)),
-    )
-
-
-def _level(chart: LevelChart, layer: LayerStats) -> Chart | None:
-    """A level over time."""
-    series = layer.series.get(chart.level, ())
-    if len(series) < 2:
-        return None
-    began = series[0][0]
-    highest = max(value for _, value in series)
-    observed = layer.counters.get("observed_ns", 0)
-    integral = layer.counters.get(f"{chart.level}_ns", 0)
-    mean = f"{format_count(integral / observed)} on average, " if observed else ""
-    moments = [((time - began) / 1e9, float(value)) for time, value in series]
-    if observed / 1e9 > moments[-1][0]:
-        moments.append((observed / 1e9, moments[-1][1]))  # the last level lasts until the window ends
-    return Chart(
-        "steps",
-        chart.title,
-        f"{mean}at most {highest:,} {chart.what}",
-        (Column("time", "seconds"), Column(chart.what, "count")),
-        tuple(thinned(moments)),
-    )
+    summary = f"{format_count(mean)} {what} per {when.removesuffix('s')} on average, {sum(sizes.values()):,} {when}"
+    counts = {f"{size:,}": sizes[size] for size in sorted(sizes)}
+    return _shares(chart.title, summary, counts, part=f"{what} in the {chart.group}", what=when)
 
 
 def _last(layer: LayerStats) -> Chart | None:
-    """The share of the requests for which each model of an ensemble answered last."""
-    shares = straggler_shares(layer)
-    if len(shares) < 2:
+    """How often each model of an ensemble answered last."""
+    counts = {name.removeprefix("last:"): n for name, n in layer.counters.items() if name.startswith("last:")}
+    if len(counts) < 2:
         return None
-    slowest = max(shares, key=shares.__getitem__)
-    return Chart(
-        "bars",
-        "Which model answered last",
-        f"most often {slowest}",
-        (Column("model", "text"), Column("share of requests", "ratio")),
-        tuple(shares.items()),
-    )
+    slowest = max(counts, key=counts.__getitem__)
+    return _shares("Which model answered last", f"most often {slowest}", counts, part="model", what="requests")
+
+
+def _level(chart: LevelChart, layer: LayerStats) -> Track:
+    """A level over time; the last one lasts until the window ends."""
+    series = layer.series.get(chart.level, ())
+    observed = layer.counters.get("observed_ns", 0)
+    moments = [((time - series[0][0]) / SECOND_NS, float(value)) for time, value in series]
+    if len(moments) > 1 and observed / SECOND_NS > moments[-1][0]:
+        moments.append((observed / SECOND_NS, moments[-1][1]))
+    mean = layer.counters.get(f"{chart.level}_ns", 0) / observed if observed else 0.0
+    note = f"{format_count(mean)} on average" if observed else ""
+    return Track(chart.title, "count", (chart.what,), tuple(moments), note, is_level=True)
 
 
 def _times(layers: Sequence[LayerStats]) -> Chart | None:
@@ -322,32 +266,3 @@ def _quantile(histogram: Mapping[int, int], share: float) -> float:
     wanted = sum(histogram.values()) * share
     reached = accumulate(histogram[value] for value in ordered)
     return float(next((value for value, count in zip(ordered, reached, strict=True) if count >= wanted), ordered[-1]))
-
-
-def with_steps(chart: Chart, result: TestResult) -> Chart:
-    """A chart over time with the steps of the last launch marked on it; any other chart as it is."""
-    steps = [one for one in result.causes.steps if one.launch == result.measured.launch_count]
-    if not steps or chart.columns[0].unit != "seconds":
-        return chart
-    spans = tuple((one.begin_ns / SECOND_NS, one.end_ns / SECOND_NS, one.name) for one in steps)
-    return replace(chart, kind="steps" if chart.kind == "steps" else "lines", spans=spans)
-
-
-def latency_course(result: TestResult) -> Chart | None:
-    """The latency through the window of the last launch; None if it had no steps."""
-    moments = result.causes.latency_over_time
-    if len(moments) < 2:
-        return None
-    steps = [one for one in result.causes.steps if one.launch == result.measured.launch_count]
-    return Chart(
-        "lines",
-        "Latency over time",
-        "; ".join(f"{one.name}: {describe_impact(one)}" for one in steps),
-        (
-            Column("time", "seconds"),
-            Column("median latency", "duration"),
-            Column("longest latency", "duration"),
-            Column("failed requests", "count"),
-        ),
-        tuple((one.seconds, one.median_ns, one.worst_ns, one.failed) for one in moments),
-    )

@@ -19,14 +19,15 @@ from pytest_mlpatterns.reports.html.markup import Markup, tag
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from pytest_mlpatterns.reports.html.chart import Cell
+    from pytest_mlpatterns.reports.html.chart import Cell, Track
+    from pytest_mlpatterns.reports.html.markup import Content
 
 __all__ = ["Scale", "chart_figure", "scale_of", "ticks_of"]
 
 _WIDTH, _HEIGHT = 400.0, 170.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 8.0, 12.0, 34.0
-_ROW = 14.0
-"""Height of a request in a waterfall."""
+_TRACK = 30.0
+"""Height of one of several courses."""
 _LOG_FROM = 12.0
 """A range this many times its lowest value is read better on a logarithmic scale."""
 _MOST_TICKS = 5
@@ -104,17 +105,17 @@ def ticks_of(scale: Scale, unit: Unit) -> list[float]:
 
 def chart_figure(chart: Chart) -> Markup:
     """A chart with its title and its summary."""
-    draw = _DRAWN[chart.kind]
+    is_table = chart.kind in ("bars", "ranges")
     return tag(
         "figure",
         tag(
             "figcaption",
             tag("b", chart.title),
             tag("span", chart.summary) if chart.summary else None,
-            _legend(chart) if draw in (_lines, _histogram, _spark, _bars) else None,
+            _legend(chart) if chart.kind in ("bars", "histogram") else None,
         ),
-        draw(chart),
-        class_=f"{chart.kind} wide" if draw in (_bars, _ranges) and len(chart.columns) > _MOST_NARROW else chart.kind,
+        _DRAWN[chart.kind](chart),
+        class_=f"{chart.kind} wide" if is_table and len(chart.columns) > _MOST_NARROW else chart.kind,
     )
 
 
@@ -125,101 +126,135 @@ def _bars(chart: Chart) -> Markup:
     """A row for each name, with a bar for its values in the unit of the first."""
     unit = chart.columns[1].unit
     drawn = [place for place, column in enumerate(chart.columns) if column.unit == unit]
-    most = max((float(row[place] or 0.0) for row in chart.rows for place in drawn), default=0.0) or 1.0
-    heads = [column.name for column in chart.columns]
+    most = max((_number(row[place]) for row in chart.rows for place in drawn), default=0.0) or 1.0
     rows = []
     for row in chart.rows:
-        cells = [tag("td", printed(column.unit, cell)) for column, cell in zip(chart.columns, row, strict=True)]
-        parts = [_bar(100 * float(row[place] or 0.0) / most, tone=order) for order, place in enumerate(drawn)]
-        rows.append(tag("tr", cells[0], tag("td", _strip(parts, 6 * len(parts)), class_="drawn"), *cells[1:]))
-    return _table(chart, [heads[0], "", *heads[1:]], rows)
+        widths = [_n(100 * _number(row[place]) / most) for place in drawn]
+        strip = [
+            tag("path", class_=tone, d=f"M0 {6 * at + 1}h{width}v4H0z")
+            for at, (tone, width) in enumerate(zip(_TONES, widths, strict=False))
+        ]
+        rows.append((_texts(chart, row), strip))
+    return _table(chart, [column.name for column in chart.columns], rows)
 
 
-def _bar(width: float, *, tone: int) -> Markup:
-    return tag("path", class_=_TONES[min(tone, 2)], d=f"M0 {6 * tone + 1}h{_n(width)}v4H0z")
+def _texts(chart: Chart, row: Sequence[Cell]) -> list[str]:
+    return [printed(column.unit, cell) for column, cell in zip(chart.columns, row, strict=True)]
 
 
 def _ranges(chart: Chart) -> Markup:
     """A row for each name, with its value as a point on its interval: value, from, to, and more cells."""
-    inside = [float(cell) for row in chart.rows for cell in row[1:4] if isinstance(cell, float | int)]
+    inside = [value for row in chart.rows for cell in row[1:4] if (value := _known(cell)) is not None]
     scale = scale_of(inside, 2, 98, tight=True)
     heads = [column.name for column in chart.columns]
+    ends = "interval" if heads[2:4] == ["from", "to"] else f"{heads[2]} to {heads[3]}"
     rows = []
     for row in chart.rows:
-        value, low, high = (scale.at(float(cell)) if isinstance(cell, float | int) else 0.0 for cell in row[1:4])
-        texts = [printed(column.unit, cell) for column, cell in zip(chart.columns, row, strict=True)]
-        mark = tag("path", class_="range", d=f"M{_n(low)} 5H{_n(high)}M{_n(value)} 1v8")
-        cells = [tag("td", text) for text in (texts[1], f"{texts[2]} to {texts[3]}", *texts[4:])]
-        rows.append(tag("tr", tag("td", texts[0]), tag("td", _strip([mark], 10), class_="drawn"), *cells))
-    ends = "interval" if heads[2:4] == ["from", "to"] else f"{heads[2]} to {heads[3]}"
-    return _table(chart, [heads[0], "", heads[1], ends, *heads[4:]], rows)
+        value, low, high = (scale.at(_number(cell)) for cell in row[1:4])
+        texts = _texts(chart, row)
+        strip = [tag("path", class_="range", d=f"M{_n(low)} 5H{_n(high)}M{_n(value)} 1v8")]
+        rows.append(([*texts[:2], f"{texts[2]} to {texts[3]}", *texts[4:]], strip))
+    return _table(chart, [*heads[:2], ends, *heads[4:]], rows)
 
 
-def _strip(parts: Sequence[Markup], height: int) -> Markup:
-    return tag("svg", *parts, viewBox=f"0 0 100 {height}", preserveAspectRatio="none", aria_hidden="true")
-
-
-def _table(chart: Chart, heads: Sequence[str], rows: Sequence[Markup]) -> Markup:
-    head = tag("tr", *(tag("th", text) if text else tag("td") for text in heads))
-    return scrolling(tag("table", tag("thead", head), tag("tbody", *rows)), chart.title)
+def _table(chart: Chart, heads: Sequence[str], rows: Iterable[tuple[Sequence[str], Sequence[Markup]]]) -> Markup:
+    """The texts of each row, with a drawing behind its name."""
+    head = tag("tr", tag("th", heads[0]), tag("td"), *(tag("th", text) for text in heads[1:]))
+    body = []
+    for (name, *cells), parts in rows:
+        box = f"0 0 100 {max(6 * len(parts), 10)}"
+        drawn = tag("svg", *parts, viewBox=box, preserveAspectRatio="none", aria_hidden="true")
+        body.append(tag("tr", tag("td", name), tag("td", drawn, class_="drawn"), *(tag("td", cell) for cell in cells)))
+    return scrolling(tag("table", tag("thead", head), tag("tbody", *body)), chart.title)
 
 
 # --- charts with axes ------------------------------------------------------------------------------------------------
 
 
-def _lines(chart: Chart) -> Markup:
-    """A line for each column that has the unit of the first; the others are in the titles alone."""
-    unit = chart.columns[1].unit
-    series = [place for place, column in enumerate(chart.columns) if place and column.unit == unit]
-    x = _across(chart, _LEFT, _WIDTH - _RIGHT)
-    y = _upwards(value for row in chart.rows for place in series if (value := _known(row[place])) is not None)
-    drawn = [
-        tag("path", class_=_TONES[min(at, 2)], d=_series(chart, place, x=x, y=y)) for at, place in enumerate(series)
+def _tracks(chart: Chart) -> Markup:
+    """Courses one below the other over one axis; the words have the lowest and the highest value of each line."""
+    x = Scale(0.0, max(row[0] for track in chart.tracks for row in track.rows) or 1.0, 0.0, _WIDTH)
+    return Markup("".join(tag("div", _extents(track), _track(track, chart, x)) for track in chart.tracks))
+
+
+def _extents(track: Track) -> Markup:
+    words: list[Content] = [f"{track.title}: "]
+    for at, (name, line) in enumerate(zip(track.names, _lines_of(track), strict=True)):
+        words += [
+            "; " if at else None,
+            tag("i", class_=_TONES[at]) if len(track.names) > 1 else None,
+            f"{name} {printed(track.unit, min(line))} to {printed(track.unit, max(line))}",
+        ]
+    return tag("p", *words, f"; {track.note}" if track.note else None)
+
+
+def _track(track: Track, chart: Chart, x: Scale) -> Markup:
+    high = max(map(max, _lines_of(track)))
+    y = Scale(0.0, high or 1.0, _TRACK - 1, 1)
+    shapes = [
+        tag(
+            "rect",
+            tag("title", name),
+            x=_n(x.at(begin)),
+            y=0,
+            width=_n(max(x.at(end) - x.at(begin), 1.5)),
+            height=_n(_TRACK),
+        )
+        for begin, end, name in chart.spans
     ]
-    x_axis = _Axis(x, chart.columns[0].unit, chart.axis or chart.columns[0].name)
-    return _svg(chart, [*_spans(chart, x), *_axes(x_axis, _Axis(y, unit)), *drawn, *_titles(chart, x)])
+    for tone, line in zip(_TONES, _lines_of(track), strict=False):
+        points = [(x.at(row[0]), y.at(value)) for row, value in zip(track.rows, line, strict=True)]
+        steps = "".join(f"H{_n(right)}V{_n(top)}" for right, top in points[1:])
+        shapes.append(tag("path", class_=tone, d=_path(points[:1]) + steps if track.is_level else _path(points)))
+    box = f"0 0 {_n(_WIDTH)} {_n(_TRACK)}"
+    return tag("svg", *shapes, viewBox=box, preserveAspectRatio="none", role="img", aria_label=track.title)
 
 
-def _series(chart: Chart, place: int, *, x: Scale, y: Scale) -> str:
-    points = [(x.at(_number(row[0])), y.at(_number(row[place]))) for row in chart.rows if row[place] is not None]
-    if chart.kind != "steps":
-        return _path(points)
-    return _path(points[:1]) + "".join(f"H{_n(x)}V{_n(y)}" for x, y in points[1:])
+def _lines_of(track: Track) -> list[tuple[float, ...]]:
+    return [*zip(*track.rows, strict=True)][1:]
 
 
-def _course(chart: Chart) -> Markup:
+def _history(chart: Chart) -> Markup:
     """The runs of a history: value, interval and level of each, the borders of its segments, and what changed."""
     rows, unit = chart.rows, chart.columns[3].unit
-    x = _across(chart, _LEFT, _WIDTH - _RIGHT)
-    y = _upwards(_near(rows), tight=True)
+    x, y = _across(chart), scale_of(_near(rows), _HEIGHT - _BOTTOM, _TOP, tight=True)
     ends = [(row[0], row[4], row[5]) for row in rows if row[4] is not None and row[5] is not None]
     area = [(x.at(_number(run)), y.at(_number(low))) for run, low, _ in ends]
     area += [(x.at(_number(run)), y.at(_number(high))) for run, _, high in reversed(ends)]
-    levels = [row for row in rows if row[6] is not None]
-    first = _number(rows[0][0])
-    marks = [
-        tag("line", tag("title", why), **_upright(x.at(at - 0.5)), class_="border")
-        for at, why in chart.borders
-        if at > first
-    ]
-    for change in chart.changes:
-        if change.at >= first:
-            middle = x.at(max(change.at - 0.5, first))
-            marks.append(tag("line", tag("title", change.label), **_upright(middle), class_=f"change {change.tone}"))
-            marks.append(tag("text", change.label, x=_n(middle), y=_n(_TOP - 3), class_=f"change {change.tone}"))
+    levels = [(x.at(_number(row[0])), y.at(_number(row[6]))) for row in rows if row[6] is not None]
+    values = [(x.at(_number(row[0])), y.at(_number(row[3]))) for row in rows if row[3] is not None]
     drawn = [
         tag("path", class_="band", d=_path(area) + "z") if area else None,
-        *marks,
-        tag("path", class_="present", d=_series(chart, 3, x=x, y=y)),
+        *_news(chart, x),
+        tag("path", class_="present", d=_path(values)),
         *(
             tag("text", "▲" if value > y.high else "▼", x=_n(x.at(_number(row[0]))), y=_n(y.at(value) + 5))
             for row in rows
             if (value := _known(row[3])) is not None and not y.low <= value <= y.high
         ),
-        tag("path", class_="level", d=_stepped([(x.at(_number(row[0])), y.at(_number(row[6]))) for row in levels])),
+        tag("path", class_="level", d=_stepped(levels)),
     ]
-    x_axis = _Axis(x, "count", chart.axis)
-    return _svg(chart, [*_axes(x_axis, _Axis(y, unit)), *drawn, *_titles(chart, x)])
+    return _svg(chart, [*_axes(_Axis(x, "count", chart.axis), _Axis(y, unit)), *drawn, *_titles(chart, x)])
+
+
+def _news(chart: Chart, x: Scale) -> list[Markup]:
+    """Upright lines where a segment begins or something changed."""
+    first = _number(chart.rows[0][0])
+    marks = [_mark(x.at(at - 0.5), why, "border") for at, why in chart.borders if at > first]
+    for change in chart.changes:
+        if change.at >= first:
+            middle, class_ = x.at(max(change.at - 0.5, first)), f"change {change.tone}"
+            marks += [_mark(middle, change.label, class_), _above(middle, change.label, class_)]
+    return marks
+
+
+def _mark(at: float, title: str, class_: str) -> Markup:
+    y2 = _n(_HEIGHT - _BOTTOM)
+    return tag("line", tag("title", title), x1=_n(at), x2=_n(at), y1=_n(_TOP), y2=y2, class_=class_)
+
+
+def _above(at: float, text: str, class_: str) -> Markup:
+    return tag("text", text, x=_n(at), y=_n(_TOP - 3), class_=class_)
 
 
 def _near(rows: Sequence[Sequence[Cell]]) -> list[float]:
@@ -232,20 +267,11 @@ def _near(rows: Sequence[Sequence[Cell]]) -> list[float]:
     return [value for value in known if low - reach <= value <= high + reach]
 
 
-def _spark(chart: Chart) -> Markup:
-    """Lines without axes: the summary has the lowest and the highest value."""
-    series = range(1, len(chart.columns))
-    x = _across(chart, 0, 200)
-    high = max(_number(row[place]) for row in chart.rows for place in series) or 1.0
-    lines = [tag("path", class_=_TONES[at - 1], d=_series(chart, at, x=x, y=Scale(0.0, high, 29, 2))) for at in series]
-    return tag("svg", *lines, viewBox="0 0 200 30", preserveAspectRatio="none", role="img", aria_label=chart.title)
-
-
 def _histogram(chart: Chart) -> Markup:
     """The share of each bin as a bar, that of the other side as an outline, and percentiles as marks."""
     low, high = _number(chart.rows[0][0]), _number(chart.rows[-1][1])
     x = Scale(low, high if high > low else low * 1.01 + 1, _LEFT, _WIDTH - _RIGHT, is_log=low > 0)
-    y = _upwards([0.0, *(_number(cell) for row in chart.rows for cell in row[2:])], is_log=False)
+    y = scale_of([0.0, *(_number(cell) for row in chart.rows for cell in row[2:])], _HEIGHT - _BOTTOM, _TOP)
     bars: list[Markup] = []
     outline = f"M{_n(_LEFT)} {_n(y.start)}"
     for row in chart.rows:
@@ -257,13 +283,10 @@ def _histogram(chart: Chart) -> Markup:
             bars.append(
                 tag("path", tag("title", text), d=f"M{_n(left)} {_n(y.start)}V{_n(top)}H{_n(right)}V{_n(y.start)}")
             )
-    marks = [
-        Markup(
-            tag("line", tag("title", f"{name}: {printed('duration', value)}"), **_upright(x.at(value)), class_="mark")
-            + tag("text", name, x=_n(x.at(value)), y=_n(_TOP - 3), class_="mark")
-        )
-        for name, value in _apart(chart.marks, x)
-    ]
+    marks = []
+    for name, value in _apart(chart.marks, x):
+        marks.append(_mark(x.at(value), f"{name}: {printed('duration', value)}", "mark"))
+        marks.append(_above(x.at(value), name, "mark"))
     other = tag("path", class_="other", d=outline) if "H" in outline else None
     axes = _axes(_Axis(x, "duration", chart.axis), _Axis(y, "ratio"))
     return _svg(chart, [*axes, tag("g", *bars, class_="block"), other, *marks])
@@ -278,36 +301,6 @@ def _apart(marks: Mapping[str, float], x: Scale) -> list[tuple[str, float]]:
     return kept
 
 
-def _waterfall(chart: Chart) -> Markup:
-    """A row for each request: its wait, its answer, its first byte and its chunks."""
-    ends = [_number(row[1]) + _number(row[4]) for row in chart.rows]
-    bottom = _TOP + _ROW * len(chart.rows)
-    x = Scale(0.0, max(ends) or 1.0, 24, _WIDTH - _RIGHT)
-    shapes = []
-    for number, (row, chunks) in enumerate(zip(chart.rows, chart.points, strict=True)):
-        top, due = _TOP + _ROW * number + 3, _number(row[1])
-        first = due + (_number(row[4]) if row[3] is None else _number(row[3]))
-        words = "; ".join(
-            f"{column.name} {printed(column.unit, cell)}"
-            for column, cell in zip(chart.columns, row, strict=True)
-            if cell is not None
-        )
-        shapes.append(
-            tag(
-                "g",
-                tag("title", words),
-                tag("path", class_="wait", d=f"M{_n(x.at(due))} {_n(top)}H{_n(x.at(first))}v8H{_n(x.at(due))}z"),
-                tag("path", class_="ticks", d="".join(f"M{_n(x.at(due + chunk))} {_n(top)}v8" for chunk in chunks)),
-                None
-                if row[2] is None
-                else tag("path", class_="byte", d=f"M{_n(x.at(due + _number(row[2])))} {_n(top - 1)}v10"),
-                tag("text", printed("count", row[0]), x="18", y=_n(top + 8)),
-            )
-        )
-    axis = _Axis(x, "duration", "since the first was due")
-    return _svg(chart, [*_bottom(axis, bottom), tag("g", *shapes, class_="y")], height=bottom + _BOTTOM)
-
-
 class _Axis(Struct, frozen=True):
     """A scale with the unit of its ticks and a name."""
 
@@ -320,72 +313,43 @@ class _Axis(Struct, frozen=True):
         return [(self.scale.at(tick), tick_text(self.unit, tick)) for tick in ticks_of(self.scale, self.unit)]
 
 
-def _across(chart: Chart, start: float, end: float) -> Scale:
+def _across(chart: Chart) -> Scale:
     """From the first row to the last one."""
     low, high = _number(chart.rows[0][0]), _number(chart.rows[-1][0])
-    return Scale(low, high if high > low else low + 1.0, start, end)
-
-
-def _upwards(values: Iterable[float], *, tight: bool = False, is_log: bool = True) -> Scale:
-    scale = scale_of(values, _HEIGHT - _BOTTOM, _TOP, tight=tight)
-    return scale if is_log or not scale.is_log else Scale(0.0, scale.high, scale.start, scale.end)
+    return Scale(low, high if high > low else low + 1.0, _LEFT, _WIDTH - _RIGHT)
 
 
 def _axes(x: _Axis, y: _Axis) -> list[Markup]:
     rules = "".join(f"M{_n(_LEFT)} {_n(at)}H{_n(_WIDTH - _RIGHT)}" for at, _ in y.ticks)
-    names = [tag("text", text, x=_n(_LEFT - 5), y=_n(at + 4)) for at, text in y.ticks]
-    return [tag("path", class_="grid", d=rules), tag("g", *names, class_="y"), *_bottom(x, _HEIGHT - _BOTTOM)]
-
-
-def _bottom(x: _Axis, top: float) -> list[Markup]:
+    upright = [tag("text", text, x=_n(_LEFT - 5), y=_n(at + 4)) for at, text in y.ticks]
     names: list[Markup] = []
-    last = -math.inf
+    last, top = -math.inf, _HEIGHT - _BOTTOM
     for at, text in x.ticks:
         if at - last > 6.5 * len(text):
             edge = min(max(at, x.scale.start), x.scale.end - 3 * len(text) + 6)
             names.append(tag("text", text, x=_n(edge), y=_n(top + 14)))
             last = at
-    middle = (x.scale.start + x.scale.end) / 2
-    return [tag("g", *names, tag("text", x.name, x=_n(middle), y=_n(top + 29)), class_="x")]
-
-
-def _spans(chart: Chart, x: Scale) -> list[Markup]:
-    """Named stretches behind the lines."""
-    found = []
-    for begin, end, name in chart.spans:
-        left, right = (min(max(x.at(place), x.start), x.end) for place in (begin, end))
-        box = {
-            "x": _n(left),
-            "y": _n(_TOP),
-            "width": _n(max(right - left, 1.5)),
-            "height": _n(_HEIGHT - _BOTTOM - _TOP),
-        }
-        found.append(tag("rect", tag("title", name), **box, class_="span"))
-        found.append(tag("text", name, x=_n(left), y=_n(_TOP - 3), class_="span"))
-    return found
+    names.append(tag("text", x.name, x=_n((x.scale.start + x.scale.end) / 2), y=_n(top + 29)))
+    return [tag("path", class_="grid", d=rules), tag("g", *upright, class_="y"), tag("g", *names, class_="x")]
 
 
 def _titles(chart: Chart, x: Scale) -> list[Markup]:
     """The values of some rows, for a pointer over their place; every row with news is one of them."""
     each = max(1, -(-len(chart.rows) // _MOST_TITLES))
-    news = chart.columns[-1].unit == "text"
-    kept = [row for at, row in enumerate(chart.rows) if (at + 1) % each == 0 or (news and row[-1])]
+    kept = [row for at, row in enumerate(chart.rows) if (at + 1) % each == 0 or row[-1]]
     places = [x.at(_number(row[0])) for row in kept]
     borders = [x.start, *((one + other) / 2 for one, other in pairwise(places)), x.end]
     boxes = []
     for (left, right), row in zip(pairwise(borders), kept, strict=True):
-        words = "; ".join(
-            f"{column.name} {printed(column.unit, cell)}"
-            for column, cell in zip(chart.columns, row, strict=True)
-            if cell is not None
-        )
+        texts = zip(chart.columns, _texts(chart, row), row, strict=True)
+        words = "; ".join(f"{column.name} {text}" for column, text, cell in texts if cell is not None)
         shape = f"M{_n(left)} {_n(_TOP)}H{_n(right)}V{_n(_HEIGHT - _BOTTOM)}H{_n(left)}z"
         boxes.append(tag("path", tag("title", words), d=shape))
     return [tag("g", *boxes, class_="hit")]
 
 
-def _svg(chart: Chart, parts: Iterable[Markup | None], height: float = _HEIGHT) -> Markup:
-    return tag("svg", *parts, viewBox=f"0 0 {_n(_WIDTH)} {_n(height)}", role="img", aria_label=chart.title)
+def _svg(chart: Chart, parts: Iterable[Markup | None]) -> Markup:
+    return tag("svg", *parts, viewBox=f"0 0 {_n(_WIDTH)} {_n(_HEIGHT)}", role="img", aria_label=chart.title)
 
 
 def _legend(chart: Chart) -> Markup | None:
@@ -396,10 +360,6 @@ def _legend(chart: Chart) -> Markup | None:
     if len(names) < 2:
         return None
     return tag("ul", *(tag("li", tag("i", class_=_TONES[min(at, 2)]), name) for at, name in enumerate(names)))
-
-
-def _upright(at: float) -> dict[str, str]:
-    return {"x1": _n(at), "x2": _n(at), "y1": _n(_TOP), "y2": _n(_HEIGHT - _BOTTOM)}
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
@@ -428,10 +388,7 @@ def _n(value: float) -> str:
 _DRAWN: Mapping[str, Callable[[Chart], Markup]] = {
     "bars": _bars,
     "ranges": _ranges,
-    "lines": _lines,
-    "steps": _lines,
-    "course": _course,
-    "spark": _spark,
+    "tracks": _tracks,
+    "history": _history,
     "histogram": _histogram,
-    "waterfall": _waterfall,
 }

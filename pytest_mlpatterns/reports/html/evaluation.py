@@ -5,9 +5,9 @@ A test that measured how it scales, or what it does beyond its limit, has its pa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
-
-from msgspec import Struct
 
 from pytest_mlpatterns.analysis.capacity.overload import goodput_share
 from pytest_mlpatterns.analysis.metrics.definitions import (
@@ -23,9 +23,8 @@ from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.layer_kinds import layer_kind
 from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of
 from pytest_mlpatterns.reports.html.drawing import chart_figure
-from pytest_mlpatterns.reports.html.fragments import breakable, labels_of, section, table_of
-from pytest_mlpatterns.reports.html.latency_charts import goodput_charts
-from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.html.fragments import breakable, group_of, labels_of, row_of, section, table_of
+from pytest_mlpatterns.reports.html.markup import Content, Markup, tag
 from pytest_mlpatterns.reports.text.notes import (
     BEHAVIOURS,
     describe_missing_indices,
@@ -37,11 +36,10 @@ from pytest_mlpatterns.units import format_duration, format_percent
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from pytest_mlpatterns.records.overload import Overload
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.scaling import ScaleOutRecord
 
 __all__ = ["overload_chart", "patterns_section"]
 
@@ -52,14 +50,8 @@ _UNDECIDED = "No decision: the run has no weights. Give them with --perf-rank, o
 _LAW = {"contention": "Contention σ", "coherency": "Coherency κ"}
 
 
-class _Cell(Struct, frozen=True):
-    """One index of one pattern: its value, and its interval if it has one."""
-
-    value: str
-    interval: str = ""
-
-
-_Row = tuple[str, list[_Cell | None]]
+_Row = tuple[str, Sequence[Content]]
+"""The name of an index and its cells; None where a pattern does not have it."""
 
 
 def patterns_section(results: Sequence[TestResult], ranking: Sequence[Mapping[str, Any]]) -> Markup | None:
@@ -75,9 +67,7 @@ def patterns_section(results: Sequence[TestResult], ranking: Sequence[Mapping[st
     decided = {ranked["group"]: ranked for ranked in ranking}
     found = [_card(name, members, decided.get(name)) for name, members in groups.items()]
     cards = [card for card in found if card is not None]
-    figures = [chart_figure(chart) for chart in goodput_charts(results)]
-    goodput = tag("div", *figures, class_="charts card") if figures else None
-    return section("patterns", "Patterns", *cards, goodput) if cards or goodput else None
+    return section("patterns", "Patterns", *cards) if cards else None
 
 
 def _card(name: str, members: Sequence[TestResult], ranked: Mapping[str, Any] | None) -> Markup | None:
@@ -175,8 +165,8 @@ def _table(name: str, labels: Sequence[str], members: Sequence[TestResult]) -> M
     for title, rows in parts.items():
         known = [(heading, cells) for heading, cells in rows if any(cells)]
         if known:
-            body.append(tag("tr", tag("th", title, scope="rowgroup", colspan=1 + len(members))))
-            body += [tag("tr", tag("td", heading), *map(_shown, cells)) for heading, cells in known]
+            body.append(group_of(title, 1 + len(members)))
+            body += [row_of(heading, *("–" if cell is None else cell for cell in cells)) for heading, cells in known]
     return table_of(["Index", *labels], body, name=f"Indices of {name}", class_="figures indices") if body else None
 
 
@@ -185,23 +175,16 @@ def _of_wires() -> list[str]:
     return [*with_role(Role.WIRE), *(figure.name for figure in layer_kind("wire").figures if figure.name)]
 
 
-def _shown(cell: _Cell | None) -> Markup:
-    if cell is None:
-        return tag("td", "–")
-    return tag("td", cell.value, tag("div", cell.interval, class_="less") if cell.interval else None)
-
-
-def _cell(found: Sequence[float] | None, show: Callable[[float], str]) -> _Cell | None:
+def _cell(found: Sequence[float] | None, show: Callable[[float], str]) -> Content:
+    """A value with its interval below it."""
     if found is None:
         return None
     value, low, high = map(show, found)
-    return _Cell(value, f"{low} to {high}")
+    return _with_less(value, f"{low} to {high}")
 
 
-def _scale_out_cell(found: ScaleOutRecord | None) -> _Cell | None:
-    if found is None or found.duration is None:
-        return None
-    return _Cell(format_duration(found.duration[0]), scale_out_spread(found))
+def _with_less(value: str, less: str) -> Markup:
+    return Markup(escape(value) + tag("div", less, class_="less"))
 
 
 def _evaluated(group: Group) -> list[str]:
@@ -233,12 +216,16 @@ def _scaling_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
     for name, label in _LAW.items():
         yield label, [_cell(one.law.get(name) if one else None, "{:.3f}".format) for one in scalings]
     outs = [one.scale_out if one else None for one in scalings]
-    yield "Scale-out time", [_scale_out_cell(one) for one in outs]
+    times = [
+        _with_less(format_duration(one.duration[0]), scale_out_spread(one)) if one and one.duration else None
+        for one in outs
+    ]
+    yield "Scale-out time", times
     worst = [one.p99_ns if one else None for one in outs]
-    yield "Highest p99 while scaling out", [None if one is None else _Cell(format_duration(one)) for one in worst]
+    yield "Highest p99 while scaling out", [None if one is None else format_duration(one) for one in worst]
     yield (
         "Failed requests while scaling out",
-        [_Cell(f"{one.failed:,} of {one.requests:,}") if one and one.requests else None for one in outs],
+        [f"{one.failed:,} of {one.requests:,}" if one and one.requests else None for one in outs],
     )
 
 
@@ -253,11 +240,11 @@ def _overload_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
             for one, overload in zip(members, latest, strict=True)
         ]
         yield f"Goodput at {peak:g} × NMRT, of NMRT", cells
-    yield "Time to recover", [None if one is None else _Cell(_recovery(one)) for one in latest]
-    yield "Behaviour", [None if one is None else _Cell(BEHAVIOURS[one.behaviour]) for one in latest]
+    yield "Time to recover", [None if one is None else _recovery(one) for one in latest]
+    yield "Behaviour", [None if one is None else BEHAVIOURS[one.behaviour] for one in latest]
 
 
-def _goodput(result: TestResult, overload: Overload) -> _Cell | None:
+def _goodput(result: TestResult, overload: Overload) -> Content:
     if overload.nmrt_rps <= 0:
         return None
     searched = (one.nmrt for one in result.limits.capacities if one.nmrt.value == overload.nmrt_rps)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.reports.html.fragments import table_of
+from pytest_mlpatterns.reports.html.fragments import row_of, table_of
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.text.where import profiling_cost, signed_duration
 from pytest_mlpatterns.units import format_count, format_duration
@@ -70,13 +70,8 @@ def _drawn(profile: ProfileRecord) -> Markup:
         if share >= _LEAST:
             deepest = max(deepest, depth)
             parts = _bar(profile, profile.frames[node.frame], (before[at], now[at], whole))
-            box: dict[str, str | int] = {
-                "x": f"{100 * left:.2f}%",
-                "y": _ROW * depth,
-                "width": f"{100 * share:.2f}%",
-                "height": _ROW,
-            }
-            bars.append(tag("svg", *parts, **box))
+            wide, top = f"{100 * share:.2f}%", _ROW * depth
+            bars.append(tag("svg", *parts, x=f"{100 * left:.2f}%", y=top, width=wide, height=_ROW))
     return tag("svg", *bars, role="img", aria_label="Flame graph", width="100%", height=_ROW * (deepest + 1))
 
 
@@ -133,25 +128,16 @@ def place_of(frame: Frame) -> str:
 
 def _row(frame: Frame, time: FunctionTime, *, compared: bool) -> Markup:
     place = place_of(frame)
-    named = tag("td", tag("code", frame.function), tag("div", place, class_="less") if place else None)
-    own = tag("td", format_duration(time.self_now_ns))
-    now = tag("td", format_duration(time.now_ns))
+    named = Markup(tag("code", frame.function) + (tag("div", place, class_="less") if place else ""))
+    own, now = format_duration(time.self_now_ns), format_duration(time.now_ns)
     if not compared:
-        return tag("tr", named, now, own)
+        return row_of(named, now, own)
     if time.change is None:
         change, interval = tag("span", "–", class_="muted"), "–"
     else:
         change = tag("span", signed_duration(time.change.value), class_=_tone(time.change))
         interval = f"{signed_duration(time.change.low)} to {signed_duration(time.change.high)}"
-    return tag(
-        "tr",
-        named,
-        tag("td", format_duration(time.before_ns)),
-        now,
-        tag("td", change),
-        tag("td", interval),
-        own,
-    )
+    return row_of(named, format_duration(time.before_ns), now, change, interval, own)
 
 
 def _tone(change: Estimate) -> str | None:

@@ -24,9 +24,11 @@ __all__ = [
     "anchors_for",
     "anchors_of",
     "breakable",
+    "group_of",
     "labels_of",
     "link_to",
     "most_urgent_first",
+    "row_of",
     "scrolling",
     "section",
     "state_mark",
@@ -104,6 +106,16 @@ def link_to(anchor: str, *content: Content) -> Markup:
 def scrolling(table: Markup, name: str) -> Markup:
     """A table that scrolls sideways if it is wider than its place, a stop of the keyboard."""
     return tag("div", table, class_="scroll", role="group", tabindex=0, aria_label=name)
+
+
+def row_of(*cells: Content) -> Markup:
+    """A row of a table."""
+    return tag("tr", *(tag("td", cell) for cell in cells))
+
+
+def group_of(title: str, width: int) -> Markup:
+    """A row that heads those below it."""
+    return tag("tr", tag("th", title, scope="rowgroup", colspan=width))
 
 
 def table_of(heads: Sequence[str], rows: Iterable[Content], *, name: str, class_: str = "figures") -> Markup:

@@ -1,7 +1,6 @@
-"""The HTML page of a history: the last changes, a table of the tests, and a chart for each metric of each test. Pure.
+"""The HTML page of a history: a table of the tests, and for each test its changes and a chart for each metric. Pure.
 
-A chart has the borders of its segments. It is one self-contained page with the style and the scripts of the page of a
-run (:mod:`pytest_mlpatterns.reports.html.frame`), so that a host of static files can serve it.
+It is one self-contained page in the frame of the page of a run, so that a host of static files can serve it.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import math
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.levels import changes_in, levels_of, place_of
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
@@ -34,11 +32,11 @@ from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.changes.series import Series
     from pytest_mlpatterns.records.change import Change
-    from pytest_mlpatterns.reports.html.chart import Cell, Tone, Unit
+    from pytest_mlpatterns.reports.html.chart import Cell, Unit
 
 
 __all__ = ["MOST_RUNS", "course_chart", "history_page"]
@@ -48,10 +46,6 @@ _STATES = {"worse": "failed", "new": "undecided", "better": "passed", "steady": 
 """What became of a test lately, the most urgent first, with the class of its sign and colour."""
 _RECENT = 30
 """Runs of a course in which a change counts as the state of its test; older ones are history."""
-_MOST_TESTS = 10
-"""Most tests that changed at the top, the last ones; each has a part of its own below."""
-_MOST_CHANGES = 4
-"""Most changes of one test at the top."""
 _MOST_OPEN = 3
 """Number of tests that are open at first."""
 
@@ -86,7 +80,7 @@ def history_page(all_series: Sequence[Series], changes: Sequence[Change], source
     return page_of(
         f"Performance history{f', {source}' if source else ''}",
         _header(tests, source),
-        [_changes_section(tests), _overview_section(tests), _tests_section(tests)],
+        [_overview_section(tests), _tests_section(tests)],
         description=f"How {count(len(tests), 'performance test')} went from run to run",
     )
 
@@ -130,10 +124,6 @@ def _state_of(change: Change) -> str:
     return "new" if not change.is_confirmed else "worse" if change.is_worse else "better"
 
 
-def _change_mark(change: Change) -> Markup:
-    return _state_mark(_state_of(change))
-
-
 # --- head and overview ------------------------------------------------------------------------------------------------
 
 
@@ -160,44 +150,6 @@ def _header(tests: Sequence[_Test], source: str) -> Markup:
     )
 
 
-def _changes_section(tests: Sequence[_Test]) -> Markup | None:
-    """The tests that changed, the last one first, each with its last changes."""
-    changed = _changed(tests)
-    if not changed:
-        return None
-    items = [
-        tag(
-            "li",
-            _change_mark(min(_latest(test), key=_urgency)),
-            tag(
-                "div",
-                link_to(test.anchor, breakable(test.name)),
-                *(tag("div", _sentence(change, test)) for change in _latest(test)),
-            ),
-        )
-        for test in changed[:_MOST_TESTS]
-    ]
-    left = len(changed) - _MOST_TESTS
-    more = tag("p", f"and {count(left, 'more test')} below", class_="muted") if left > 0 else None
-    return section("changes", "Last changes", tag("div", tag("ul", *items, class_="reasons"), more, class_="card"))
-
-
-def _changed(tests: Sequence[_Test]) -> list[_Test]:
-    """The tests that changed, the last one first."""
-    return sorted((test for test in tests if test.changes), key=lambda test: _age(test.changes[0]), reverse=True)
-
-
-def _latest(test: _Test) -> tuple[Change, ...]:
-    """The last changes of a test; of a metric whose ratios changed, those of its values are left out."""
-    sure = {change.metric for change in test.changes if change.course is Course.RATIOS}
-    shown = [change for change in test.changes if change.course is Course.RATIOS or change.metric not in sure]
-    return tuple(shown[:_MOST_CHANGES])
-
-
-def _urgency(change: Change) -> int:
-    return list(_STATES).index(_state_of(change))
-
-
 def _sentence(change: Change, test: _Test) -> str:
     """A change in words, with the machine where it was seen if the test ran on several."""
     machines = {series.machine for series in test.all_series if series.machine}
@@ -210,37 +162,33 @@ def _overview_section(tests: Sequence[_Test]) -> Markup | None:
     if len(tests) < 2:
         return None
     heads = ("Test", "Lately", "Runs", "Now", "Last change")
-    table = table_of(heads, map(_overview_row, tests), name="Overview of the tests", class_="figures overview")
+    table = table_of(heads, map(_overview_row, tests), name="Overview of the tests", class_="figures overview lately")
     return section("overview", "Overview", tag("div", table, class_="card"))
 
 
 def _overview_row(test: _Test) -> Markup:
     runs = max(len(series.points) for series in test.all_series)
-    last = test.changes[0] if test.changes else None
+    changed = "–"
+    if test.changes:
+        last = test.changes[0]
+        changed = f"{last.date[:10]}, {metric_label(last.metric)} {_amount(last)}"
     return tag(
         "tr",
         tag("td", link_to(test.anchor, breakable(test.name))),
         tag("td", _state_mark(test.state)),
         tag("td", f"{runs:,}", data_label="Runs"),
         tag("td", _now(test), data_label="Now"),
-        tag("td", "–" if last is None else f"{last.date[:10]}, {metric_label(last.metric)}", data_label="Last change"),
+        tag("td", changed, data_label="Last change"),
     )
 
 
-def _now(test: _Test, *, briefly: bool = False) -> str:
-    """The levels of the primary metrics now, on the machine of the newest run; or of the first metric there is.
-
-    Args:
-        test: with its courses.
-        briefly: whether the intervals are left out.
-    """
+def _now(test: _Test) -> str:
+    """The levels of the primary metrics now, on the machine of the newest run; or of the first metric there is."""
     values = [series for series in test.all_series if series.course is Course.VALUES] or list(test.all_series)
     newest = max(values, key=lambda series: series.points[-1].date).machine
     primary = with_role(Role.PRIMARY)
     shown = [series for series in values if series.machine == newest and series.metric in primary] or values[:1]
     levels = [levels_of(series, test.changes)[-1] for series in shown[:2]]
-    if briefly:
-        levels = [replace(level, half=None) for level in levels]
     return ", ".join(
         f"{metric_label(series.metric)} {level_text(series, level)}"
         for series, level in zip(shown, levels, strict=False)
@@ -253,53 +201,30 @@ def _now(test: _Test, *, briefly: bool = False) -> str:
 def _tests_section(tests: Sequence[_Test]) -> Markup | None:
     if not tests:
         return None
-    at_top = [change for test in _changed(tests)[:_MOST_TESTS] for change in _latest(test)]
-    parts = [
-        _test(test, at_top, is_open=len(tests) <= _MOST_OPEN or (number < _MOST_OPEN and test.state != "steady"))
-        for number, test in enumerate(tests)
-    ]
+    few = len(tests) <= _MOST_OPEN
+    parts = [_test(one, is_open=few or (at < _MOST_OPEN and one.state != "steady")) for at, one in enumerate(tests)]
     return section("tests", "Tests", *parts)
 
 
-def _test(test: _Test, at_top: Collection[Change], *, is_open: bool) -> Markup:
-    """The charts of a test, and its changes that are not at the top of the page."""
+def _test(test: _Test, *, is_open: bool) -> Markup:
+    """The changes of a test, and its charts."""
     several = len({series.machine for series in test.all_series if series.machine}) > 1
-    further = [change for change in test.changes if change not in at_top]
-    reasons = [tag("li", _change_mark(change), tag("div", _sentence(change, test))) for change in further]
-    rows = [
-        tag(
-            "div",
-            *(chart_figure(course_chart(one, test.changes, names_machine=several)) for one in found),
-            class_="charts",
-        )
-        for found in _rows(test.all_series)
-    ]
+    reasons = [tag("li", _state_mark(_state_of(one)), tag("div", _sentence(one, test))) for one in test.changes]
+    metrics = list(dict.fromkeys(series.metric for series in test.all_series))
+    ordered = sorted(test.all_series, key=lambda series: metrics.index(series.metric))  # ratios beside their values
+    figures = [chart_figure(course_chart(one, test.changes, names_machine=several)) for one in ordered]
     return tag(
         "details",
         tag("summary", _state_mark(test.state), tag("h3", breakable(test.name), class_="id")),
-        tag("div", tag("ul", *reasons, class_="reasons") if reasons else None, *rows, id=test.anchor),
+        tag(
+            "div",
+            tag("ul", *reasons, class_="reasons") if reasons else None,
+            tag("div", *figures, class_="charts"),
+            id=test.anchor,
+        ),
         class_="test",
         open=is_open,
     )
-
-
-def _rows(all_series: Sequence[Series]) -> list[list[Series]]:
-    """The courses by row of charts: values and ratios of a metric side by side; without ratios all in one."""
-    if all(series.course is Course.VALUES for series in all_series):
-        return [list(all_series)]
-    by_metric: dict[str, list[Series]] = {}
-    for series in all_series:
-        by_metric.setdefault(series.metric, []).append(series)
-    paired = [_ratios_second(found) for found in by_metric.values() if len(found) > 1]
-    single = [series for found in by_metric.values() if len(found) == 1 for series in found]
-    return [*paired, *([single] if single else [])]
-
-
-def _ratios_second(found: Sequence[Series]) -> list[Series]:
-    """The courses of one metric with its ratios beside the values of the first machine."""
-    ratios = [series for series in found if series.course is Course.RATIOS]
-    values = [series for series in found if series.course is Course.VALUES]
-    return [*values[:1], *ratios, *values[1:]]
 
 
 MOST_RUNS = 400
@@ -329,7 +254,7 @@ def course_chart(series: Series, changes: Sequence[Change], *, names_machine: bo
     name = f"{metric_label(series.metric)} against the first reference" if is_ratio else metric_label(series.metric)
     where = "holds on any machine" if is_ratio else series.machine if names_machine else ""
     return Chart(
-        "course",
+        "history",
         _title(series),
         _summary(series, level_text(series, found[-1]), where=where, begin=begin),
         (
@@ -379,7 +304,7 @@ def _points(series: Series, changes: Sequence[Change]) -> list[tuple[Cell, ...]]
     new: dict[int, list[str]] = {one.start: [one.reason] for one in series.segments[1:] if one.reason}
     for change in changes:
         _, place = place_of(series, change) or (0, 0)
-        new.setdefault(place, []).append(_words(change))
+        new.setdefault(place, []).append(f"{_amount(change)}{'' if change.is_confirmed else ' (new, unconfirmed)'}")
     return [
         (
             number + 1,
@@ -406,21 +331,12 @@ def _shown(series: Series, level: float | None) -> float | None:
     return math.expm1(inside) if series.course is Course.RATIOS else math.exp(inside)
 
 
-def _words(change: Change) -> str:
-    return f"{_amount(change)}{'' if change.is_confirmed else ' (new, unconfirmed)'}"
-
-
 def _amount(change: Change) -> str:
     return format_percent(change.factor[0] - 1, signed=True)
 
 
 def _mark(series: Series, change: Change) -> ChangeMark:
     _, after = place_of(series, change) or (0, 0)
-    label = f"{_amount(change)}{'' if change.is_confirmed else ' ?'}"
-    return ChangeMark(after + 1, label, _tone(change))
-
-
-def _tone(change: Change) -> Tone:
     if not change.is_confirmed:
-        return "open"
-    return "worse" if change.is_worse else "better"
+        return ChangeMark(after + 1, f"{_amount(change)} ?", "open")
+    return ChangeMark(after + 1, _amount(change), "worse" if change.is_worse else "better")

@@ -26,7 +26,9 @@ from pytest_mlpatterns.reports.html.fragments import (
     NO_VERDICT,
     anchors_of,
     breakable,
+    group_of,
     link_to,
+    row_of,
     section,
     state_mark,
     state_of,
@@ -34,7 +36,6 @@ from pytest_mlpatterns.reports.html.fragments import (
     tone_of,
 )
 from pytest_mlpatterns.reports.html.frame import facts_list
-from pytest_mlpatterns.reports.html.latency_charts import is_goodput
 from pytest_mlpatterns.reports.html.markup import Content, Markup, tag
 from pytest_mlpatterns.reports.text.comparison import (
     compared_line,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import NodeFigures
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.setup import FactChange
     from pytest_mlpatterns.records.verdict import Verdict
 
 
@@ -219,7 +219,7 @@ def metric_table(result: TestResult) -> Markup | None:
     named: dict[str, Sequence[str]] = {group: metrics_in(group) for group in Group if group is not Group.OTHERS}
     known = {name for names in named.values() for name in names}
     searched = (
-        *(name for name in result.metrics if is_goodput(name)),
+        *(name for name in result.metrics if name.startswith("goodput(") and is_known_metric(name)),
         *(name for name, objective in objectives_of(result.metrics).items() if objective is not None),
     )
     found = dict.fromkeys((*result.metrics, *compared))
@@ -238,10 +238,11 @@ def metric_table(result: TestResult) -> Markup | None:
         part = [_metric_row(name, result, compared) for name in names if name in found]
         part += _bounds(result, len(heads)) if title == Group.CAPACITY else []
         if part:
-            rows += [tag("tr", tag("th", title, scope="rowgroup", colspan=len(heads))), *part]
+            rows += [group_of(title, len(heads)), *part]
     missing = compared_line(result)
     note = tag("p", missing, class_="muted") if missing else ""
-    return Markup(table_of(heads, rows, name="Metrics", class_="figures metrics") + note)
+    class_ = "figures metrics compared" if len(heads) > 3 else "figures metrics"
+    return Markup(table_of(heads, rows, name="Metrics", class_=class_) + note)
 
 
 def _compared(result: TestResult) -> dict[str, Verdict]:
@@ -256,14 +257,8 @@ def _bounds(result: TestResult, width: int) -> list[Markup]:
         metric = nmrt_metric(capacity.objective)
         if metric.name in result.metrics or not capacity.at_least:
             continue
-        rows.append(
-            tag(
-                "tr",
-                tag("td", heading_of(metric)),
-                tag("td", f"≥{metric.show(capacity.nmrt.value)}"),
-                tag("td", f"a lower bound: {capacity.stopped}", class_="less", colspan=width - 2),
-            )
-        )
+        cell = tag("td", f"a lower bound: {capacity.stopped}", class_="less", colspan=width - 2)
+        rows.append(Markup(row_of(heading_of(metric), f"≥{metric.show(capacity.nmrt.value)}") + cell))
     return rows
 
 
@@ -274,26 +269,22 @@ def _metric_row(name: str, result: TestResult, compared: Mapping[str, Verdict]) 
     is_of_longer_load = name in GROWTHS and found is not None and found[1] == found[2]
     interval = "–" if found is None or is_of_longer_load else f"{metric.show(found[1])} to {metric.show(found[2])}"
     value = "–" if found is None else metric.show(found[0])
-    cells = [
-        tag("td", heading_of(metric)),
-        tag("td", row.present if row is not None and row.present != "–" else value),
-        tag("td", interval),
-    ]
+    cells: list[Content] = [heading_of(metric), row.present if row and row.present != "–" else value, interval]
     then = None if result.reference is None else result.reference.metrics.get(name, (None,))[0]
     before = "–" if then is None else metric.show(then)
     if row is not None and one is not None:
         tone = tone_of(one, result.definition.tolerance)
         cells += [
-            tag("td", row.reference if row.reference != "–" else before),
-            tag("td", tag("span", row.change, class_=tone) if tone else row.change),
-            tag("td", state_mark(_OUTCOMES[one.outcome], "suspected" if one.suspected else None)),
-            tag("td", row.interval or "–"),
-            tag("td", row.tolerance),
+            row.reference if row.reference != "–" else before,
+            tag("span", row.change, class_=tone) if tone else row.change,
+            state_mark(_OUTCOMES[one.outcome], "suspected" if one.suspected else None),
+            row.interval or "–",
+            row.tolerance,
         ]
     elif then is not None:
         changed = format_percent(found[0] / then - 1, signed=True) if then and found is not None else "–"
-        cells += [tag("td", before), tag("td", changed)]
-    return tag("tr", *cells)
+        cells += [before, changed]
+    return row_of(*cells)
 
 
 _NODE_HEADINGS = ("Node", "Replicas", "Cores", "CPU", "Peak memory", "CPU of engine")
@@ -304,19 +295,13 @@ def node_table(nodes: Sequence[NodeFigures]) -> Markup | None:
     if not nodes:
         return None
     rows = [
-        tag(
-            "tr",
-            tag("td", node.node),
-            *(
-                tag("td", text)
-                for text in (
-                    str(node.replicas),
-                    f"{node.cores:g}",
-                    format_percent(node.cpu_share),
-                    format_size(node.peak_rss_bytes),
-                    format_percent(node.serve_cpu_share),
-                )
-            ),
+        row_of(
+            node.node,
+            str(node.replicas),
+            f"{node.cores:g}",
+            format_percent(node.cpu_share),
+            format_size(node.peak_rss_bytes),
+            format_percent(node.serve_cpu_share),
         )
         for node in nodes
     ]
@@ -327,16 +312,6 @@ def environment_table(result: TestResult) -> Markup | None:
     """Every fact that differs, before and now; None if nothing does, or if one side is not known."""
     if not result.judged.facts_changed:
         return None
-    rows = map(_fact_row, result.judged.facts_changed)
+    rows = [row_of(breakable(one.label), *map(breakable, one.values)) for one in result.judged.facts_changed]
     heads = ("Changed in the environment", "Before", "Now")
     return table_of(heads, rows, name="Changes in the environment", class_="figures environment")
-
-
-def _fact_row(change: FactChange) -> Markup:
-    before, now = change.values
-    return tag(
-        "tr",
-        tag("td", breakable(change.label)),
-        tag("td", breakable(before)),
-        tag("td", breakable(now)),
-    )

@@ -41,19 +41,18 @@ def test_charts_have_a_fixed_order() -> None:
         "ranges",
         "histogram",
         "ranges",
-        "spark",
-        "spark",
+        "tracks",
         "bars",
         "bars",
-        "steps",
         "ranges",
     ]
 
 
 def test_every_row_has_a_cell_for_every_column() -> None:
     for chart in charts_of(result(capacities=(capacity(),), layers=LAYERS, reference=BASELINE)):
-        assert chart.rows
-        assert {len(row) for row in chart.rows} == {len(chart.columns)}
+        assert chart.rows or chart.tracks
+        assert {len(row) for row in chart.rows} <= {len(chart.columns)}
+        assert {len(row) for track in chart.tracks for row in track.rows} <= {2, 3}
         assert chart.title
         assert chart.summary
 
@@ -119,15 +118,17 @@ class TestReplicas:
 class TestTime:
     def test_a_long_course_keeps_its_peaks(self) -> None:
         memory = tuple((second / 10, 1000.0 if second == 777 else 1.0) for second in range(3000))
-        chart = charts(result(memory_over_time=memory))["Memory over time"]
-        assert len(chart.rows) <= 80
-        assert max(row[1] for row in chart.rows) == 1000  # type: ignore[type-var]
-        assert chart.rows[-1][0] == 299.9
+        (_, track) = charts(result(memory_over_time=memory))["Over time"].tracks
+        assert len(track.rows) <= 80
+        assert max(row[1] for row in track.rows) == 1000
+        assert track.rows[-1][0] == 299.9
 
     def test_a_short_course_is_drawn_as_it_is(self) -> None:
         of = result()
-        assert charts(of)["System load over time"].rows == of.conditions.load_over_time
+        chart = charts(of)["Over time"]
+        assert chart.tracks[0].rows == of.conditions.load_over_time
+        assert chart.summary.endswith(" s of the last launch")
 
     def test_one_moment_is_no_course(self) -> None:
         of = result(load_over_time=((0.1, 0.5, 0.6),), memory_over_time=((0.1, 5.0),))
-        assert not {"System load over time", "Memory over time"} & charts(of).keys()
+        assert "Over time" not in charts(of)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from html import escape
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 from hypothesis import given
@@ -13,17 +13,20 @@ from support.histories import CHANGES, SERIES, series_from
 from support.reported import everything
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.reports.html.chart import Chart, Column, Unit
+from pytest_mlpatterns.reports.html.chart import Chart, Column, Track, Unit
 from pytest_mlpatterns.reports.html.charts import charts_of
 from pytest_mlpatterns.reports.html.drawing import chart_figure, scale_of, ticks_of
 from pytest_mlpatterns.reports.html.history_page import course_chart
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 VALUES = st.lists(st.floats(0, 1e15), min_size=1, max_size=20)
-SECONDS, SIZE = Column("time", "seconds"), Column("resident memory", "size")
 
 
-def lines(rows: list[tuple[float, float]], kind: str = "lines") -> str:
-    return str(chart_figure(Chart(kind, "Memory", "", (SECONDS, SIZE), tuple(rows))))  # type: ignore[arg-type]
+def course(rows: Sequence[tuple[float, ...]], *names: str, is_level: bool = False) -> str:
+    track = Track("Memory", "size", names or ("resident",), tuple(rows), "steady", is_level)
+    return str(chart_figure(Chart("tracks", "Over time", "", tracks=(track,), spans=((0.5, 0.5, "kill"),))))
 
 
 @PROPERTY
@@ -50,24 +53,29 @@ def test_ticks_are_round_in_their_unit() -> None:
 
 
 @PROPERTY
-@given(st.lists(st.floats(0, 1e12), min_size=1, max_size=40), st.sampled_from(["lines", "steps", "spark"]))
-def test_any_course_is_drawn_with_finite_places(values: list[float], kind: str) -> None:
-    drawn = lines([(float(at), value) for at, value in enumerate(values)], kind)
+@given(st.lists(st.floats(0, 1e12), min_size=2, max_size=40), st.booleans())
+def test_any_course_is_drawn_with_finite_places(values: list[float], is_level: bool) -> None:
+    drawn = course([(float(at), value) for at, value in enumerate(values)], is_level=is_level)
     assert not re.search("nan|inf", drawn.lower())
     assert 'role="img"' in drawn
 
 
 def test_a_level_changes_at_once() -> None:
-    (path,) = re.findall(r'class="present" d="([^"]*)"', lines([(0, 1), (1, 2), (2, 2)], "steps"))
+    (path,) = re.findall(r'class="present" d="([^"]*)"', course([(0, 1), (1, 2), (2, 2)], is_level=True))
     assert re.fullmatch(r"M[\d. ]+H[\d.]+V[\d.]+H[\d.]+V[\d.]+", path)
+
+
+def test_the_words_of_a_course_have_its_extent_and_a_step_its_name() -> None:
+    drawn = course([(0.0, 2.0**20, 0.0), (1.0, 2.0**21, 2.0**22)], "now", "peak")
+    words = re.sub("<[^>]+>", "", drawn[drawn.index("<p>") : drawn.index("</p>")])
+    assert words == "Memory: now 1.00 MiB to 2.00 MiB; peak 0 B to 4.00 MiB; steady"
+    assert re.findall(r"<title>(\w+)</title>", drawn) == ["kill"]
 
 
 def test_every_chart_of_a_result_and_of_a_history_is_drawn() -> None:
     charts = [chart for result in everything() for chart in charts_of(result)]
     charts += [course_chart(series, CHANGES) for series in SERIES]
-    assert {chart.kind for chart in charts} == {
-        *("bars", "ranges", "lines", "steps", "course", "spark", "histogram", "waterfall"),
-    } - {"lines"}
+    assert {chart.kind for chart in charts} == {"bars", "ranges", "tracks", "history", "histogram"}
     for chart in charts:
         drawn = str(chart_figure(chart))
         assert not re.search(r"\b(nan|inf)\b", drawn)
@@ -82,9 +90,9 @@ def test_odd_courses_are_drawn(levels: list[float]) -> None:
 
 
 def test_values_are_titles_and_a_long_course_has_some_of_them() -> None:
-    drawn = lines([(float(at), 2.0**20) for at in range(3)])
-    assert "<title>time 1 s; resident memory 1.00 MiB</title>" in drawn
-    assert lines([(float(at), 1.0) for at in range(80)]).count("<title>") <= 24
+    drawn = str(chart_figure(course_chart(series_from("rtm", [4e6] * 90), ())))
+    assert re.search(r"<title>run 4; commit \w+; date [\d-]+; RTM 4.00 ms; from", drawn)
+    assert drawn.count("<title>") <= 24
 
 
 def test_bars_of_one_unit_share_a_scale() -> None:

@@ -110,10 +110,10 @@ def test_every_column_of_figures_stands_under_its_heading_and_the_outcome_is_in_
     page.evaluate(OPEN)
     apart = page.evaluate("""[...document.querySelectorAll('table.metrics')].flatMap(table => {
       const seen = row => [...row.cells].filter(cell => cell.getClientRects().length);
-      const head = seen(table.tHead.rows[0]);
+      const head = table.tHead.rows[0].cells;
       return [...table.tBodies[0].rows].map(seen).filter(row => row.length > 1).map(row =>
-        Math.max(...row.filter(cell => cell.colSpan === 1).map((cell, at) => Math.abs(
-          cell.getBoundingClientRect().right - (head[at]?.getBoundingClientRect().right ?? 1e9)))));
+        Math.max(...row.filter(cell => cell.colSpan === 1).map(cell => Math.abs(
+          cell.getBoundingClientRect().right - (head[cell.cellIndex]?.getBoundingClientRect().right ?? 1e9)))));
     })""")
     assert len(apart) > 20
     assert max(apart) < 1

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.synthetic import LAYERS, MS, S
+from support.synthetic import LAYERS, MS, S, result
 
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.reports.html.charts import layer_charts
+from pytest_mlpatterns.reports.html.charts import layer_charts, tracks_chart
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.reports.html.chart import Chart
+    from pytest_mlpatterns.reports.html.chart import Chart, Track
 
 
 def of_layer(*layers: LayerStats) -> dict[str, Chart]:
@@ -31,7 +31,7 @@ def test_inputs_that_joined_a_call_are_told_where_there_are_any() -> None:
 
 def test_the_sizes_of_batches() -> None:
     chart = of_layer(LAYERS[1])["Batch sizes"]
-    assert chart.rows == ((2, 0.4, 10), (4, 0.2, 5), (6, 0.4, 10))
+    assert chart.rows == (("2", 0.4, 10), ("4", 0.2, 5), ("6", 0.4, 10))
     assert chart.summary == "4.00 inputs per call on average, 25 calls"
 
 
@@ -39,17 +39,23 @@ def test_of_batches_that_are_known_by_their_mean_nothing_is_drawn() -> None:
     assert of_layer(LayerStats(0, "batched", {"size_sum": 100, "size_count": 25})) == {}
 
 
+def depth_of(layer: LayerStats) -> Track:
+    chart = tracks_chart(result(layers=(layer,)))
+    assert chart is not None
+    return chart.tracks[-1]
+
+
 def test_the_depth_of_a_queue_lasts_until_its_window_ends() -> None:
-    chart = of_layer(LAYERS[2])["Queue depth over time"]
-    assert chart.rows == ((0.0, 0.0), (1.0, 3.0), (3.0, 3.0))
-    assert chart.summary == "2.00 on average, at most 3 waiting"
+    track = depth_of(LAYERS[2])
+    assert (track.title, track.names, track.note) == ("Queue depth over time", ("waiting",), "2.00 on average")
+    assert track.rows == ((0.0, 0.0), (1.0, 3.0), (3.0, 3.0))
+    assert track.is_level
 
 
 def test_a_depth_that_was_not_observed_has_no_average() -> None:
-    layer = LayerStats(0, "queued", {}, {}, {"depth": ((S, 1), (2 * S, 0))})
-    chart = of_layer(layer)["Queue depth over time"]
-    assert chart.summary == "at most 1 waiting"
-    assert chart.rows[-1] == (1.0, 0.0)
+    track = depth_of(LayerStats(0, "queued", {}, {}, {"depth": ((S, 1), (2 * S, 0))}))
+    assert track.note == ""
+    assert track.rows[-1] == (1.0, 0.0)
 
 
 def test_everything_that_is_timed_stands_side_by_side() -> None:
@@ -71,7 +77,7 @@ def test_everything_that_is_timed_stands_side_by_side() -> None:
 def test_the_model_that_keeps_the_others_waiting_is_told() -> None:
     counted = LayerStats(0, "ensemble", {"last:a": 1, "last:b": 3}, {"model:a": {MS: 4}, "model:b": {MS: 4}})
     chart = of_layer(counted)["Which model answered last"]
-    assert chart.rows == (("a", 0.25), ("b", 0.75))
+    assert chart.rows == (("a", 0.25, 1), ("b", 0.75, 3))
     assert chart.summary == "most often b"
 
 

@@ -9,11 +9,11 @@ from support.synthetic import LAYERS, result
 
 from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, around_steps, impacts_of, latency_moments
 from pytest_mlpatterns.judging.result_builder import with_steps
-from pytest_mlpatterns.reports.html.charts import charts_of
+from pytest_mlpatterns.records.step_impact import LatencyMoment
+from pytest_mlpatterns.reports.html.charts import charts_of, tracks_chart
 from pytest_mlpatterns.reports.html.drawing import chart_figure
 from pytest_mlpatterns.reports.text.notes import describe_steps
 
-OVER_TIME = {"Latency over time", "System load over time", "Memory over time", "Queue depth over time"}
 LAUNCHES = [
     stepped_launch(Step(blocked_s=blocked_s, length_s=0.5), Step(begin_s=2.5, length_s=0.0, name="kill"), seed=seed)
     for seed, blocked_s in enumerate((0.5, 0.2))
@@ -22,22 +22,33 @@ IMPACTS = impacts_of(around_steps(LAUNCHES), USUAL_LIMIT)
 STEPPED = with_steps(result(layers=LAYERS), IMPACTS, latency_moments(LAUNCHES[-1]))
 
 
-def test_each_chart_over_time_marks_the_steps_of_the_last_launch() -> None:
-    charts = {chart.title: chart for chart in charts_of(STEPPED)}
-    assert charts.keys() >= OVER_TIME
-    for title, chart in charts.items():
-        expected = ((1.0, 1.5, "reload"), (2.5, 2.5, "kill")) if title in OVER_TIME else ()
-        assert chart.spans == expected, title
-    drawn = str(chart_figure(charts["System load over time"]))
-    assert re.findall(r"<title>(reload|kill)</title>", drawn) == ["reload", "kill"]
+def test_the_courses_mark_the_steps_of_the_last_launch() -> None:
+    chart = tracks_chart(STEPPED)
+    assert chart is not None
+    assert [track.title for track in chart.tracks][-3:] == ["System load", "Memory", "Queue depth over time"]
+    assert chart.spans == ((1.0, 1.5, "reload"), (2.5, 2.5, "kill"))
+    assert set(re.findall(r"<title>(\w+)</title>", str(chart_figure(chart)))) == {"reload", "kill"}
 
 
 def test_the_course_has_the_hurt_requests_of_the_last_launch() -> None:
-    (course,) = (chart for chart in charts_of(STEPPED) if chart.title == "Latency over time")
-    assert course.title == "Latency over time"
-    assert course.summary.startswith("reload: ")
-    assert len(course.rows) == 80
-    assert len({len(row) for row in course.rows} | {len(course.columns)}) == 1
+    chart = tracks_chart(STEPPED)
+    assert chart is not None
+    latency = chart.tracks[0]
+    assert (latency.title, latency.names) == ("Latency", ("median", "longest"))
+    assert latency.note.startswith("reload: ")
+    assert len(latency.rows) > 60
+    assert {len(row) for row in latency.rows} == {3}
+
+
+def test_requests_that_fail_have_a_course_of_their_own() -> None:
+    moments = tuple(
+        LatencyMoment(float(at), None if at == 2 else 1e6, None if at == 2 else 2e6, int(at == 2)) for at in range(4)
+    )
+    chart = tracks_chart(with_steps(result(), IMPACTS, moments))
+    assert chart is not None
+    latency, failed = chart.tracks[:2]
+    assert [row[0] for row in latency.rows] == [0.0, 1.0, 3.0]
+    assert failed.rows == ((0.0, 0.0), (1.0, 0.0), (2.0, 1.0), (3.0, 0.0))
 
 
 def test_without_steps_nothing_is_marked() -> None:

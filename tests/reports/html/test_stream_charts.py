@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import pytest
 from msgspec.structs import replace
 from support.streams import stream_result
 from support.synthetic import MS, counterpart, make_setup, result
 
 from pytest_mlpatterns.records.result_parts import Beside
 from pytest_mlpatterns.reports.html.charts import charts_of
-from pytest_mlpatterns.reports.html.evaluation import patterns_section
-from pytest_mlpatterns.reports.html.latency_charts import goodput_charts, is_goodput, stream_charts
+from pytest_mlpatterns.reports.html.latency_charts import histogram_charts
 from pytest_mlpatterns.reports.html.overview import overview_section
 from pytest_mlpatterns.reports.html.test_page import details_section
 
@@ -29,20 +27,20 @@ def chart(title: str, of: TestResult) -> Chart:
     return found
 
 
-def test_answers_that_come_whole_have_none() -> None:
-    assert stream_charts(result()) == ()
+def test_answers_that_come_whole_have_one_distribution() -> None:
+    assert [one.title for one in histogram_charts(result()) if one] == ["Latency distribution"]
 
 
-def test_a_stream_has_its_times_tokens_and_requests_before_its_latency() -> None:
-    assert [one.title for one in charts_of(stream_result())][:7] == [
+def test_a_stream_has_its_times_before_its_latency_and_its_tokens_over_time() -> None:
+    found = {one.title: one for one in charts_of(stream_result())}
+    assert [*found][:5] == [
         "TTFT by launch",
         "Time to first token distribution",
         "Inter-token latency distribution",
         "Time per output token distribution",
-        "Output tokens per second over time",
-        "Some requests, one below the other",
         "Latency distribution",
     ]
+    assert "Output tokens" in [track.title for track in found["Over time"].tracks]
 
 
 def test_a_distribution_is_beside_the_revision_or_the_percentiles_of_the_baseline() -> None:
@@ -67,28 +65,13 @@ def test_a_distribution_is_beside_the_revision_or_the_percentiles_of_the_baselin
     assert len(chart("Time to first token distribution", stored).columns) == 3
 
 
-def test_a_waterfall_has_a_row_for_each_request_and_says_how_it_ended() -> None:
+def test_without_time_there_is_no_chart_of_it() -> None:
     own = stream_result()
     assert own.stream is not None
-    first, second, third = own.stream.requests[:3]
-    cut = replace(second, outcome=-8, first_byte_ns=None, chunks_ns=())
-    shown = chart(
-        "Some requests, one below the other",
-        replace(own, stream=replace(own.stream, requests=(first, cut, replace(third, outcome=-6)))),
-    )
-    assert [row[-1] for row in shown.rows] == ["answered", "stream cut off", "cancelled"]
-    assert [row[1] for row in shown.rows] == [0.0, 50.0 * MS, 100.0 * MS]
-    assert shown.rows[1][2:4] == (None, None)
-    assert len(shown.points) == 3
-    assert shown.points[1] == ()
-
-
-def test_without_requests_or_time_there_is_no_chart_of_them() -> None:
-    own = stream_result()
-    assert own.stream is not None
-    bare = replace(own.stream, requests=(), tokens_over_time=(), itl=None, tpot=None)
-    assert [one.title for one in stream_charts(replace(own, stream=bare))] == [
+    bare = replace(own, stream=replace(own.stream, itl=None, tpot=None))
+    assert [one.title for one in histogram_charts(bare) if one] == [
         "Time to first token distribution",
+        "Latency distribution",
     ]
 
 
@@ -96,30 +79,6 @@ def loaded(load: str, rate: float) -> TestResult:
     name = f"test_llm.py::test_load[{load}]"
     metrics = {GOODPUT: (rate, 0.9 * rate, 1.1 * rate)}
     return stream_result(name, setup=make_setup("single", load), metrics=metrics)
-
-
-def test_goodput_is_drawn_by_load_where_one_test_was_measured_under_several() -> None:
-    (drawn,) = goodput_charts([loaded("poisson(20/s)", 15), loaded("poisson(5/s, seed=3)", 5), loaded("trace(a)", 3)])
-    assert drawn.title == "Goodput in req/s by load: test_load, single"
-    assert drawn.summary == "goodput (ttft<300ms,tpot<40.0ms): at most 15.0 req/s, at 20.0 req/s"
-    assert drawn.rows == ((5, 5, 4.5, 5.5, 5), (20, 15, 13.5, 16.5, 20))
-    (closed,) = goodput_charts([loaded("closed(2)", 4), loaded("closed(8)", 9)])
-    assert closed.summary.endswith("at 8 requests in flight")
-    assert closed.columns[0].name == "requests in flight"
-    assert len(closed.columns) == 4
-
-
-def test_one_load_or_two_kinds_of_load_are_no_curve() -> None:
-    assert goodput_charts([loaded("poisson(20/s)", 15), loaded("closed(8)", 9), result()]) == ()
-    assert patterns_section([loaded("poisson(20/s)", 15)], ()) is None
-    assert "Goodput in req/s by load" in str(
-        patterns_section([loaded("constant(1/s)", 1), loaded("constant(2/s)", 2)], ())
-    )
-
-
-@pytest.mark.parametrize(("name", "known"), [(GOODPUT, True), ("goodput(never<1s)", False), ("ttft", False)])
-def test_a_goodput_has_its_objective_in_its_name(name: str, known: bool) -> None:
-    assert is_goodput(name) is known
 
 
 def test_the_page_of_a_test_has_a_part_for_streams_and_its_tokens() -> None:
