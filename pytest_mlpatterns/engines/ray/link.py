@@ -59,11 +59,7 @@ class Hello(Struct, frozen=True):
     """
 
     app: str
-    deployment: str
-    role: str
-    position: int
-    replica: str
-    pid: int
+    known: ReplicaStats
     output: tuple[Path, ...] = ()
 
 
@@ -85,11 +81,11 @@ class LinkServer:
 
     def pids(self, app: str) -> list[int]:
         """The processes of an application's replicas that have not ended."""
-        return [one.hello.pid for one in self._of(app) if one.state is not ReplicaState.ENDED]
+        return [one.hello.known.pid for one in self._of(app) if one.state is not ReplicaState.ENDED]
 
-    def output(self, app: str) -> list[tuple[Hello, Path]]:
+    def output(self, app: str) -> list[tuple[ReplicaStats, Path]]:
         """The replicas of an application, ended ones too, and each file to which they print."""
-        return [(one.hello, file) for one in self._of(app) for file in one.hello.output]
+        return [(one.hello.known, file) for one in self._of(app) for file in one.hello.output]
 
     def replicas(self, app: str, *, ask: bool, timeout_s: float = ANSWER_TIMEOUT_S) -> tuple[ReplicaStats, ...]:
         """What is known of each replica of an application, also of those that have ended.
@@ -141,7 +137,7 @@ class LinkServer:
             with _stream(connection) as stream:
                 linked = _Linked(read_message(stream), MessageWriter(stream))
                 with self._changed:
-                    self._linked[linked.hello.replica] = linked
+                    self._linked[linked.hello.known.replica] = linked
                 while True:
                     message = read_message(stream)
                     with self._changed:
@@ -180,19 +176,8 @@ class _Linked:
 
     def known(self, *, is_silent: bool) -> ReplicaStats:
         """What is known of it."""
-        hello = self.hello
         text = SILENT if is_silent and self.state is ReplicaState.READY else self.failure.traceback
-        return ReplicaStats(
-            hello.deployment,
-            hello.role,
-            hello.position,
-            hello.replica,
-            hello.pid,
-            self.state,
-            self.stats,
-            text,
-            self.failure.reason,
-        )
+        return replace(self.hello.known, state=self.state, stats=self.stats, text=text, reason=self.failure.reason)
 
 
 def _is_due(linked: _Linked, number: int) -> bool:

@@ -247,7 +247,7 @@ class ReplicaStats(Struct, frozen=True):
     position: int
     replica: str
     pid: int
-    state: ReplicaState
+    state: ReplicaState = ReplicaState.LOADING
     stats: WorkerStats | None = None
     text: str = ""
     reason: Unusable | None = None

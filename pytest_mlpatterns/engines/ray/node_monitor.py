@@ -114,9 +114,9 @@ class NodeMonitor:
     def log_tail(self, app: str) -> str:
         """The last lines that each replica of an application printed, below its name."""
         parts = []
-        for hello, file in self._links.output(app):
+        for replica, file in self._links.output(app):
             if text := _tail(file):
-                parts.append(f"{hello.role} (process {hello.pid} on node {self._ip}):\n{text}")
+                parts.append(f"{replica.role} (process {replica.pid} on node {self._ip}):\n{text}")
         return "\n".join(parts)
 
     def forget(self, app: str) -> None:

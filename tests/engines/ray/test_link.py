@@ -41,8 +41,8 @@ def connect(server: LinkServer) -> Iterator[Connect]:
 
 
 def hello(replica: str = "a", **changes: Any) -> Hello:
-    values = {"app": "app", "deployment": "d0", "role": "replica", "position": 1, "replica": replica, "pid": 4711}
-    return Hello(**{**values, **changes})
+    known = ReplicaStats("d0", "replica", 1, replica, 4711)
+    return Hello(**{"app": "app", "known": known, **changes})
 
 
 def awaited(server: LinkServer, holds: Callable[[tuple[ReplicaStats, ...]], bool]) -> tuple[ReplicaStats, ...]:

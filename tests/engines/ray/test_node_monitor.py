@@ -12,7 +12,7 @@ import pytest
 from support.nodes import RUN, counted
 
 from pytest_mlpatterns.engines.ray.link import Hello, LinkClient
-from pytest_mlpatterns.engines.ray.messages import ReplicaState
+from pytest_mlpatterns.engines.ray.messages import ReplicaState, ReplicaStats
 from pytest_mlpatterns.engines.ray.node_monitor import NodeMonitor, NodeProcesses, ProcessKind, kind_of, monitor_name
 from pytest_mlpatterns.records.columns import Source, columns_of
 from pytest_mlpatterns.records.launch import NodeUsage
@@ -33,7 +33,7 @@ def monitor() -> Iterator[NodeMonitor]:
 @contextlib.contextmanager
 def linked(monitor: NodeMonitor, *output: Path, pid: int) -> Iterator[None]:
     """A replica that is ready meanwhile."""
-    client = LinkClient(monitor.link(), Hello("app", "d0", "replica", 0, "a", pid, output))
+    client = LinkClient(monitor.link(), Hello("app", ReplicaStats("d0", "replica", 0, "a", pid), output))
     client.ready(lambda: counted(5))
     deadline = time.monotonic() + PATIENCE_S
     while not (found := monitor.read("app", ask=False).replicas) or found[0].state is not ReplicaState.READY:

@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError
 
 from pytest_mlpatterns.engines.ray.link import Hello, LinkClient, own_output
+from pytest_mlpatterns.engines.ray.messages import ReplicaStats
 from pytest_mlpatterns.engines.ray.node_monitor import NodeMonitor, monitor_name
 from pytest_mlpatterns.engines.ray.remote.nodes import CLOCK_AGE_S, NAMESPACE, is_head, measured_offset, on_node
 from pytest_mlpatterns.engines.ray.run import base_of
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.engines.ray.cluster import ClockOffset
     from pytest_mlpatterns.engines.ray.link import LinkAddress
     from pytest_mlpatterns.engines.ray.messages import NodeReading, ReplicaJob
-    from pytest_mlpatterns.serving.processes import Unusable, WorkerStats
 
-__all__ = ["ReplicaLink", "begin_read", "collect", "forget", "log_tail", "offsets", "open_monitors", "read"]
+__all__ = ["begin_read", "collect", "forget", "linked", "log_tail", "offsets", "open_monitors", "read"]
 
 _GONE = (RayActorError, ActorUnschedulableError, GetTimeoutError)
 """What a call to a monitor raises whose node is gone or does not answer."""
@@ -189,24 +189,14 @@ _LINK_POLL_S = 0.1
 """Time between two of its tries."""
 
 
-class ReplicaLink:
-    """Reports what a replica does. It blocks, so an event loop makes it in a thread.
+def linked(job: ReplicaJob, replica: str) -> LinkClient:
+    """The link of a replica, by its identity in Ray Serve. It blocks, so an event loop makes it in a thread.
 
     Raises:
         RuntimeError: the node has no monitor after half a minute.
     """
-
-    def __init__(self, job: ReplicaJob, replica: str) -> None:
-        hello = Hello(job.app, job.deployment, job.role, job.position, replica, os.getpid(), own_output())
-        self._client = LinkClient(_monitor_address(job.run), hello)
-
-    def ready(self, statistics: Callable[[], WorkerStats]) -> None:
-        """Report that the model is built; ``statistics`` is called in a thread whenever they are asked for."""
-        self._client.ready(statistics)
-
-    def failed(self, traceback: str, reason: Unusable | None) -> None:
-        """Report that the model could not be built: a traceback, or a reason that says it all."""
-        self._client.failed(traceback, reason)
+    known = ReplicaStats(job.deployment, job.role, job.position, replica, os.getpid())
+    return LinkClient(_monitor_address(job.run), Hello(job.app, known, own_output()))
 
 
 def _monitor_address(run: str) -> LinkAddress:

@@ -75,9 +75,9 @@ class _Replica:
         """Load the layers and report that; None if that failed."""
         from ray.serve import get_replica_context
 
-        from pytest_mlpatterns.engines.ray.remote.node_monitor import ReplicaLink
+        from pytest_mlpatterns.engines.ray.remote.node_monitor import linked
 
-        link = await asyncio.to_thread(ReplicaLink, self._job, get_replica_context().replica_id.unique_id)
+        link = await asyncio.to_thread(linked, self._job, get_replica_context().replica_id.unique_id)
         try:
             stack = self._stack()
             await stack.start()
