@@ -23,11 +23,11 @@ from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.load_source import LoadEvents
-from pytest_mlpatterns.records.launch import Capacity, SearchEnd, Step
-from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.launch import Capacity, LaunchValue, SearchEnd, Step, Usage
+from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.wording import count
-from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate
+from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,11 +38,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.records.launch import LaunchValue, Usage
     from pytest_mlpatterns.records.objective import Bound, Objective
-    from pytest_mlpatterns.records.samples import Samples
     from pytest_mlpatterns.system.monitor import Monitor
-    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["CapacitySearch", "Climbed"]
 

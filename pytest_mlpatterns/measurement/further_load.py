@@ -25,7 +25,7 @@ import psutil
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.capacity.overload import BACK_RATIO, OfferedLoad
+from pytest_mlpatterns.analysis.capacity.overload import BACK_RATIO, OfferedLoad, OverloadPlan
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut, ScaleOutTimes, answers_in_share
 from pytest_mlpatterns.analysis.causes.growth import track_of
 from pytest_mlpatterns.analysis.health.generator_health import why_limited
@@ -36,7 +36,7 @@ from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.last_answer import describe_first_failure, why_silent
 from pytest_mlpatterns.measurement.load_source import LoadEvents, apart_from
-from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
@@ -46,13 +46,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.analysis.capacity.overload import OverloadPlan
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Balance, Progress
     from pytest_mlpatterns.records.outcomes import FailedAnswer
     from pytest_mlpatterns.records.resource_track import ResourceTrack
-    from pytest_mlpatterns.records.samples import Samples
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.processes import AddedReplica, Scaler

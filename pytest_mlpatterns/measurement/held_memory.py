@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import growth_between
-from pytest_mlpatterns.measurement.variant import VariantRun, named_errors
+from pytest_mlpatterns.measurement.variant import Variant, VariantRun, named_errors
 from pytest_mlpatterns.records.resource_track import HELD_LAYER, HeldMemory
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.measurement.variant import Variant
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.serving.deployment import Deployment
 

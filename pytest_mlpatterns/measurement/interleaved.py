@@ -26,9 +26,9 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import (
 from pytest_mlpatterns.analysis.statistics.looks import FEWEST_PAIRS
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, own_part, stream_ratios
+from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, BlockPlan, own_part, stream_ratios
 from pytest_mlpatterns.measurement.variant import TRIES, StartedDeployments, Variant, VariantRun, named_errors
-from pytest_mlpatterns.records.launch import SearchEnd
+from pytest_mlpatterns.records.launch import Capacity, Launch, SearchEnd
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_rate
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.measurement.paired_blocks import BlockPlan
     from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.serving.deployment import Deployment
 
 __all__ = ["InterleavedRun", "Variant"]

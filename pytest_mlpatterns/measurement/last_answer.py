@@ -13,7 +13,7 @@ import numpy as np
 
 from pytest_mlpatterns.analysis.health.sustained import silence_of
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
-from pytest_mlpatterns.records.outcomes import Failure, FirstFailure, describe_outcome
+from pytest_mlpatterns.records.outcomes import FailedAnswer, Failure, FirstFailure, describe_outcome
 from pytest_mlpatterns.serving.failed_request import error_of
 from pytest_mlpatterns.serving.tracebacks import error_line
 from pytest_mlpatterns.system.process_tree import describe_stopped
@@ -23,7 +23,6 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_mlpatterns.records.outcomes import FailedAnswer
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment

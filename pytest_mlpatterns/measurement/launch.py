@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.causes.growth import track_of
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.loadgen.generator import LoadInterrupted
-from pytest_mlpatterns.loadgen.messages import LoadJob
+from pytest_mlpatterns.loadgen.generator import Generator, LoadInterrupted
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers
 from pytest_mlpatterns.measurement.last_answer import (
     describe_first_failure,
@@ -27,8 +27,8 @@ from pytest_mlpatterns.measurement.last_answer import (
 )
 from pytest_mlpatterns.measurement.load_source import LoadEvents, apart_from
 from pytest_mlpatterns.measurement.smoke import send_one
-from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Launch
-from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Capacity, Launch, LaunchValue
+from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.system.machine import sorting_time_ns
 from pytest_mlpatterns.wire.stream_request import asks_for_streams
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
@@ -38,16 +38,12 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import LoadResult
     from pytest_mlpatterns.measurement.capacity import Climbed
     from pytest_mlpatterns.measurement.during import DuringRun
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth, FurtherLoad
     from pytest_mlpatterns.records.addressing import Balance, Progress
-    from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.resource_track import ResourceTrack
-    from pytest_mlpatterns.records.samples import Samples
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.step_impact import DuringStep
     from pytest_mlpatterns.records.telemetry import PatternStats

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.engines.local.plain_caller import CallRound
+from pytest_mlpatterns.engines.local.plain_caller import CallRecord, CallRound
 from pytest_mlpatterns.engines.local.plain_calls import PlainCalls
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.loadgen.messages import LoadResult, WindowOpened
+from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult, WindowOpened
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
@@ -28,9 +28,7 @@ from pytest_mlpatterns.workload.window_plan import RequestWindow
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_mlpatterns.engines.local.plain_caller import CallRecord
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import Event, LoadJob
     from pytest_mlpatterns.serving.deployment import Deployment
 
 __all__ = ["CallLoop", "LoadEvents", "apart_from", "load_source"]
@@ -115,14 +113,9 @@ def _result(record: CallRecord, job: LoadJob) -> LoadResult:
         generator=GeneratorReport(cpu_ns=0, wall_ns=record.end_ns - record.start_ns, completed=calls, connections=0),
         answers=[],
         stopped_early=False,
-        failed={} if record.failed is None else {_failed_outcome(record): record.failed},
+        failed={} if record.failed is None else {max(memoryview(record.outcome).cast("h")): record.failed},
         planned=job.window if isinstance(job.window, RequestWindow) else None,
     )
-
-
-def _failed_outcome(record: CallRecord) -> int:
-    """The outcome of the failed calls, of which there is one kind."""
-    return max(memoryview(record.outcome).cast("h"))
 
 
 @contextlib.contextmanager

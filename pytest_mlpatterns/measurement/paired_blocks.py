@@ -17,12 +17,12 @@ from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes, join_samples, shift_samples, take_rows
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES, t_quantile
-from pytest_mlpatterns.analysis.statistics.log_ratio import paired_log_ratio
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, paired_log_ratio
 from pytest_mlpatterns.analysis.statistics.looks import FEWEST_PAIRS
 from pytest_mlpatterns.records.columns import Source, columns_of
 from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, NodeUsage, Usage
-from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
+from pytest_mlpatterns.records.samples import Samples, Window
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate, Schedule
 from pytest_mlpatterns.workload.window_plan import SLOW_INTERVAL_NS, whole_rounds
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
-    from pytest_mlpatterns.records.samples import Samples
-    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = [
     "BlockDesign",

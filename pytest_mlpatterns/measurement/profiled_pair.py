@@ -20,13 +20,13 @@ from msgspec import Struct
 
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
 from pytest_mlpatterns.errors import ProfilerError
-from pytest_mlpatterns.measurement.variant import StartedDeployments, VariantRun, named_errors
+from pytest_mlpatterns.measurement.variant import StartedDeployments, Variant, VariantRun, named_errors
 from pytest_mlpatterns.patterns.request_clock import CALLS
-from pytest_mlpatterns.profiling.frame_names import MODEL
-from pytest_mlpatterns.profiling.stack_times import SERVER, awaited_stacks, balanced, sampled_stacks
+from pytest_mlpatterns.profiling.frame_names import MODEL, SourceNames
+from pytest_mlpatterns.profiling.stack_times import SERVER, SampledStacks, awaited_stacks, balanced, sampled_stacks
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun
-from pytest_mlpatterns.records.telemetry import AWAITS, awaited_times
+from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun, StackTime
+from pytest_mlpatterns.records.telemetry import AWAITS, AwaitedTime, PatternStats, awaited_times
 from pytest_mlpatterns.system.thread_owners import thread_owners
 from pytest_mlpatterns.units import format_duration
 
@@ -35,13 +35,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.measurement.paired_blocks import ResponsePace
-    from pytest_mlpatterns.measurement.variant import Variant
-    from pytest_mlpatterns.profiling.frame_names import SourceNames
     from pytest_mlpatterns.profiling.recording import Profiler, Recording
-    from pytest_mlpatterns.profiling.stack_times import SampledStacks
     from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.records.profile import StackTime
-    from pytest_mlpatterns.records.telemetry import AwaitedTime, PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
 
 __all__ = ["ProfiledPair", "ProfiledSide", "ProfilingPlan", "awaits_in", "calls_in"]

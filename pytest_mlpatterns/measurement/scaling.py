@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
 from pytest_mlpatterns.measurement.launch import MAX_SEARCH_NS, LaunchRunner
-from pytest_mlpatterns.measurement.variant import named_errors
-from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.measurement.variant import Variant, named_errors
+from pytest_mlpatterns.records.addressing import Balance, Progress
 from pytest_mlpatterns.system.environment import available_cores
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.measurement.variant import Variant
-    from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.records.price import Price
 
@@ -128,16 +126,12 @@ class ScalingRun:
                 plan = replace(variant.plan, schedule=at_nmrt, duration_ns=_WINDOW_NS, warmup_ns=_WARMUP_NS, check=None)
                 self._launches[number].append(runner.measure(plan))
                 if number == self.numbers[0]:
-                    self._scale_out(runner, capacity)
+                    if runner.deployment.scaler is None:
+                        self._no_scale_out = BY_NO_ENGINE
+                    if self._balance is not None and not self._no_scale_out:
+                        self._scale_outs.append(runner.scale_out(capacity.concurrency, self._balance))
         finally:
             runner.close()
-
-    def _scale_out(self, runner: LaunchRunner, capacity: Capacity) -> None:
-        """Ask the deployment, which is at its knee, for one more replica, if it can get one."""
-        if runner.deployment.scaler is None:
-            self._no_scale_out = BY_NO_ENGINE
-        if self._balance is not None and not self._no_scale_out:
-            self._scale_outs.append(runner.scale_out(capacity.concurrency, self._balance))
 
 
 def _why_no_scale_out(balance: Balance | None) -> str:

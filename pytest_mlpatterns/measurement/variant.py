@@ -48,8 +48,8 @@ from pytest_mlpatterns.measurement.paired_blocks import (
     stream_figures,
 )
 from pytest_mlpatterns.records.launch import Launch, Warmup
-from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.outcomes import FailedAnswer, FirstFailure, describe_failures
+from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.system.cpu_share import put_on_cores
 from pytest_mlpatterns.system.machine import sorting_time_ns
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -62,9 +62,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.records.outcomes import FailedAnswer, FirstFailure
     from pytest_mlpatterns.records.resource_track import ResourceTrack
-    from pytest_mlpatterns.records.samples import Samples
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_mlpatterns.wire.body import Body, WireError
+from pytest_mlpatterns.wire.body import Body, Headers, WireError
 from pytest_mlpatterns.wire.kserve_v1 import JSON_V1, chunks_in
 from pytest_mlpatterns.wire.stream_events import promises_end
 from pytest_mlpatterns.wire.stream_form import AUTO, StreamForm, StreamSetting, form_in
@@ -13,7 +13,6 @@ from pytest_mlpatterns.wire.stream_lines import lines_in
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.wire.body import Headers
     from pytest_mlpatterns.wire.wire import Wire
 
 __all__ = ["Codec", "codec_of", "decode_answer", "encode_request", "pack", "path_of", "unpack"]

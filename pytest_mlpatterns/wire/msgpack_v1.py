@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_mlpatterns.wire.body import Body, WireError, items_of
+from pytest_mlpatterns.wire.body import Body, Headers, WireError, items_of
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.wire.body import Headers
 
 __all__ = ["CONTENT_TYPE", "MSGPACK_V1", "MsgpackV1"]
 

@@ -12,14 +12,13 @@ import numpy as np
 import orjson
 from msgspec import Struct
 
-from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, NotFiniteError, WireError, name_of_number
+from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, NotFiniteError, WireError, name_of_number
 from pytest_mlpatterns.wire.tensors import columns_for, rows_from, rows_of_binary, rows_of_json, specification_of
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_mlpatterns.wire.body import Headers
     from pytest_mlpatterns.wire.tensors import Column, Rows
 
 __all__ = [

@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct
 
-from pytest_mlpatterns.wire.body import Body, WireError
+from pytest_mlpatterns.wire.body import Body, Headers, WireError
 from pytest_mlpatterns.wire.grpc_call import message_class, message_prefix
 from pytest_mlpatterns.wire.open_inference import InferRequest
-from pytest_mlpatterns.wire.tensors import columns_for, rows_from, rows_of_binary, specification_of
+from pytest_mlpatterns.wire.tensors import Column, Rows, columns_for, rows_from, rows_of_binary, specification_of
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.wire.body import Headers
-    from pytest_mlpatterns.wire.tensors import Column, Rows
 
 __all__ = [
     "PROTOBUF",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -23,8 +23,6 @@ from pytest_mlpatterns.wire.kserve_v1 import DONE, StreamError, encode_value, ev
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_mlpatterns.wire.event_stream import Event
 
 __all__ = [

@@ -211,7 +211,9 @@ class LineReader:
             return content not in ("", None, [], {}) and self._keep(content)
         if is_of_ollama:
             contents = _contents_of(value)
-            return bool(contents) and self._keep("".join(contents) if _are_texts(contents) else None)
+            return bool(contents) and self._keep(
+                "".join(contents) if all(isinstance(value, str) for value in contents) else None
+            )
         return self._keep(value)
 
     def _note(self, value: dict[str, Any], *, has_text: bool) -> None:
@@ -312,7 +314,3 @@ def _contents_of(value: dict[str, Any]) -> list[Any]:
     if isinstance(message, dict):
         found += [message.get(field) for field in _CONTENT]
     return [content for content in found if content]
-
-
-def _are_texts(values: list[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)

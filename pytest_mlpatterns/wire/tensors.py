@@ -12,10 +12,10 @@ with one key. ``rows``: the values differ in shape, and each has its own tensors
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -24,9 +24,6 @@ from numpy.typing import NDArray
 
 from pytest_mlpatterns.wire.body import WireError, items_of
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 __all__ = [
     "DTYPES",
@@ -391,7 +388,11 @@ def columns_for(
                 "input a request, or use rest+msgpack or V1"
             ) from None
         parameters["rows"] = len(values)
-        columns = [_renamed(column, row) for row, value in enumerate(values) for column in columns_of([value], "")]
+        columns = [
+            replace(column, name=f"{row}:{column.name}", shape=column.shape[1:])
+            for row, value in enumerate(values)
+            for column in columns_of([value], "")
+        ]
     if wanted is not None:
         return _chosen(wanted, columns), parameters
     if len(columns) == 1 and not isinstance(values, np.ndarray) and isinstance(values[0], dict):
@@ -431,10 +432,6 @@ def _chosen(wanted: Collection[str], columns: list[Column]) -> list[Column]:
     if absent := [name for name in wanted if name not in found]:
         raise WireError(f"outputs {', '.join(absent)} are requested, but the model has {', '.join(found)}")
     return [found[name] for name in wanted]
-
-
-def _renamed(column: Column, row: int) -> Column:
-    return replace(column, name=f"{row}:{column.name}", shape=column.shape[1:])
 
 
 def _by_row(columns: list[tuple[str, Rows]], count: Any) -> list[Any]:

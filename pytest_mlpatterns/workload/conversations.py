@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -17,9 +17,6 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.prompts import MAX_TOKENS, WORDS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 __all__ = ["ConversationRequests", "Conversations", "conversation_requests", "is_conversation"]
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.addressing import Balance, Remote
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.wire.invocations import INVOCATIONS
 from pytest_mlpatterns.wire.stream_form import AUTO, StreamSetting
 from pytest_mlpatterns.wire.wire import REST_JSON, Wire
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.addressing import Remote
 
 __all__ = ["Endpoint", "base_url", "model_of", "path_at"]
 

@@ -21,13 +21,12 @@ from pytest_mlpatterns.wire.openai import NO_MODEL, with_model
 from pytest_mlpatterns.workload.conversations import Conversations, conversation_requests, is_conversation
 from pytest_mlpatterns.workload.input_order import InOrder, Shuffled, Uniform, Zipf
 from pytest_mlpatterns.workload.prompts import Prompts
-from pytest_mlpatterns.workload.request_builder import check_request, describe_headers, is_request
+from pytest_mlpatterns.workload.request_builder import RequestBuilder, check_request, describe_headers, is_request
 from pytest_mlpatterns.workload.text_file import read_json_lines
 
 if TYPE_CHECKING:
     import httpx
 
-    from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
 __all__ = [
     "MAX_INPUTS",
@@ -185,7 +184,8 @@ def read_payload(
     """
     read = _read(given.inputs if isinstance(given, InOrder | Uniform | Zipf) else given)
     inputs, draw = read.inputs, _draw_of(given, len(read.inputs))
-    _require_some(inputs)
+    if not inputs:
+        raise SettingError("perf_payload is empty, expected at least one input; return a list such as [[5.1, 3.5]]")
     requests = [is_request(item) for item in inputs]
     if wire.protocol == "grpc" and (all(requests) or builder is not None):
         raise SettingError(
@@ -253,11 +253,6 @@ def _openai_payload(read: _Read, wire: Wire, path: str, *, draw: _Draw) -> Paylo
     digest = _digest(draw, itertools.chain(shape, (body.joined() for body in bodies)))
     payload = Payload(inputs, bodies, digest, draw, wire, paths=paths)
     return payload if talks is None else replace(payload, conversations=talks.conversations, origins=talks.origins)
-
-
-def _require_some(inputs: tuple[Any, ...]) -> None:
-    if not inputs:
-        raise SettingError("perf_payload is empty, expected at least one input; return a list such as [[5.1, 3.5]]")
 
 
 def _encoded(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from pytest_mlpatterns.units import SECOND_NS
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate, Schedule
 from pytest_mlpatterns.workload.window_plan import WindowPlan
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.workload.payload import Payload
-    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["LoadPlan"]
 

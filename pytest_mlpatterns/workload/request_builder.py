@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -19,8 +19,6 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import did_you_mean, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     import httpx
 
 __all__ = ["RequestBuilder", "answer_in", "check_request", "describe_headers", "is_request", "text_of"]

@@ -88,7 +88,7 @@ def _confirm(
     good = [step for step in ladder if step.rates_rps and step.error_ratio <= MAX_STEP_ERROR_RATIO]
     if not good:
         return Capacity(LaunchValue(0.0, 0.0), 1, tuple(ladder), stopped, at_least=False)
-    knee = _knee(good, _plateau_rate(good))
+    knee = _knee(good, median(_plateau_rates(good)))
     for factor in (1, 2, 2, 1):
         if out_of_time():
             break
@@ -113,10 +113,6 @@ def _confirm(
 def _plateau_rates(steps: list[Step]) -> tuple[float, ...]:
     best = max(step.rate_rps for step in steps)
     return tuple(rate for step in steps if step.rate_rps >= _PLATEAU * best for rate in step.rates_rps)
-
-
-def _plateau_rate(steps: list[Step]) -> float:
-    return median(_plateau_rates(steps))
 
 
 def _knee(steps: list[Step], plateau_rps: float) -> int:

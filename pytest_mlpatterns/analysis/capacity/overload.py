@@ -30,18 +30,16 @@ from pytest_mlpatterns.analysis.capacity.recovery import (
 )
 from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, t_quantile
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.outcomes import REFUSALS, Failure
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
-from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import SECOND_NS, Unit, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.records.launch import LaunchValue
-    from pytest_mlpatterns.records.samples import Samples
 
 __all__ = [
     "BACK_RATIO",

@@ -15,8 +15,8 @@ from msgspec import Struct
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate
-from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.scaling import ScaleOutRecord
 from pytest_mlpatterns.units import Unit, format_duration, format_percent
 from pytest_mlpatterns.wording import count
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.records.launch import Estimate
-    from pytest_mlpatterns.records.samples import Samples
 
 __all__ = ["SCALE_OUT", "ScaleOut", "ScaleOutTimes", "answers_in_share", "scale_out_ns", "scale_out_record"]
 

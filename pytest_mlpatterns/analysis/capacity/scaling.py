@@ -26,14 +26,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.capacity.scalability_law import FittedLaw, fit_law
-from pytest_mlpatterns.analysis.capacity.scale_out import scale_out_ns, scale_out_record
+from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut, scale_out_ns, scale_out_record
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, SCALING_INDICES, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LAUNCH_SD, estimate
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
-from pytest_mlpatterns.records.launch import Estimate, LaunchValue, SearchEnd
+from pytest_mlpatterns.records.launch import Capacity, Estimate, Launch, LaunchValue, SearchEnd
 from pytest_mlpatterns.records.scaling import ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.units import Unit, format_percent
 from pytest_mlpatterns.wording import count, listed
@@ -41,8 +41,6 @@ from pytest_mlpatterns.wording import count, listed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
-    from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.records.price import Price
 
 __all__ = ["EFFICIENCY", "NOT_MEASURED", "Scaling", "ScalingStep", "hsxt", "scaling_indices", "why_unknown"]

@@ -26,10 +26,10 @@ from pytest_mlpatterns.analysis.capacity.recovery import (
     unwell_since_ns,
 )
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples, order_bounds, wilson_interval
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Estimate, Launch
 from pytest_mlpatterns.records.outcomes import REFUSALS, Failure
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.records.step_impact import LatencyMoment, StepImpact
+from pytest_mlpatterns.records.step_impact import DuringStep, LatencyMoment, StepImpact
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent
 from pytest_mlpatterns.wording import count
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.step_impact import DuringStep
 
 __all__ = [
     "USUAL_LIMIT",

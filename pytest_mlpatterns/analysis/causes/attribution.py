@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import Struct, structs
 
 from pytest_mlpatterns.analysis.causes.call_tree import BEFORE, NOW, CallTree, call_tree, matched
-from pytest_mlpatterns.analysis.causes.explanation import Changes, explanation
+from pytest_mlpatterns.analysis.causes.explanation import Changes, Spot, explanation
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, NativeChange, ProfileNode, ProfileRecord
@@ -37,7 +37,6 @@ __all__ = ["calls_notes", "model_calls", "native_change", "profile_record"]
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.causes.explanation import Spot
     from pytest_mlpatterns.records.profile import ChangeKind, Frame, ProfiledBlock, ProfiledRun
 
     SourceLine = Callable[[Frame, int], str]

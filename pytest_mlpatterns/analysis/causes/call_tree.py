@@ -193,7 +193,14 @@ def matched(run: ProfiledRun) -> tuple[ProfiledRun, Mapping[Frame, Frame]]:
         new = _by_key({frame: now[frame] for frame in now.keys() - before.keys()}, key)
         pairs = {gone[one][0]: new[one][0] for one in gone if len(gone[one]) == len(new.get(one, ())) == 1}
         blocks = tuple(
-            replace(block, stacks=tuple(_renamed(stack, pairs) for stack in block.stacks)) for block in run.before
+            replace(
+                block,
+                stacks=tuple(
+                    replace(stack, frames=tuple(pairs.get(frame, frame) for frame in stack.frames))
+                    for stack in block.stacks
+                ),
+            )
+            for block in run.before
         )
         run = replace(run, before=blocks) if pairs else run
         was |= {present: earlier for earlier, present in pairs.items()}
@@ -242,7 +249,3 @@ def _by_key(
     for frame, callers in functions.items():
         found[key(frame, callers)].append(frame)
     return found
-
-
-def _renamed(stack: StackTime, moved: Mapping[Frame, Frame]) -> StackTime:
-    return replace(stack, frames=tuple(moved.get(frame, frame) for frame in stack.frames))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.causes.call_tree import BEFORE, NOW
+from pytest_mlpatterns.analysis.causes.call_tree import BEFORE, NOW, CallTree
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, prior_weight, t_quantile
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD
 from pytest_mlpatterns.records.launch import Estimate
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.analysis.causes.call_tree import CallTree
     from pytest_mlpatterns.records.profile import Frame
 
 __all__ = ["Changes", "Spot", "TimeChange", "explanation", "time_change"]
@@ -321,7 +320,10 @@ def _below(changes: Changes, here: Spot, passed: set[Frame]) -> tuple[dict[Frame
     """What a function calls, and the nodes of its own time; for the whole the roots."""
     if here.frame is not None and not _is_group(changes, here):
         called, own = changes.tree.callees(here.nodes, passed)
-        return _grouped(called), own
+        groups: dict[Frame, list[int]] = {}  # the halves of a layer, such as its encode and decode, are one
+        for frame, nodes in called.items():
+            groups.setdefault(frame.whole, []).extend(nodes)
+        return groups, own
     found: dict[Frame, list[int]] = {}  # of the whole, or of a group of layers
     for node in here.nodes:
         found.setdefault(changes.tree.frames[node], []).append(node)
@@ -331,14 +333,6 @@ def _below(changes: Changes, here: Spot, passed: set[Frame]) -> tuple[dict[Frame
 def _is_group(changes: Changes, spot: Spot) -> bool:
     """Whether a spot stands for the halves of a layer."""
     return spot.frame is not None and spot.frame != changes.tree.frames[spot.nodes[0]]
-
-
-def _grouped(called: Mapping[Frame, list[int]]) -> dict[Frame, list[int]]:
-    """Functions with the halves of a layer, such as ``wire: encode`` and ``wire: decode``, as one."""
-    groups: dict[Frame, list[int]] = {}
-    for frame, nodes in called.items():
-        groups.setdefault(frame.whole, []).extend(nodes)
-    return groups
 
 
 def _parts(changes: Changes, called: Mapping[Frame, list[int]], here: Spot) -> list[tuple[Spot, float]]:

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.metrics.metric import resource_of
+from pytest_mlpatterns.analysis.metrics.metric import Metric, resource_of
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Estimate, Usage
 from pytest_mlpatterns.records.resource_track import (
     Growth,
     GrowthRecord,
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.records.launch import Usage
     from pytest_mlpatterns.records.samples import Window
 
 __all__ = [

@@ -27,12 +27,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, ratio_estimate
+from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, LogRatio, ratio_estimate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
     from pytest_mlpatterns.records.launch import Estimate
 
 __all__ = [
@@ -229,7 +228,8 @@ class Bisection:
             return self._none
         if not self._is_sized:
             return Measure(self._last, self._runs + 1, self._good, self._bad)
-        jump = self._jump()
+        good, bad = (_level(self._levels[one], _SHOWN) for one in (self._good_level, self._bad_level))
+        jump = bad.value - good.value
         position = self._next_position()
         is_gradual = position is not None and abs(jump) < math.log1p(self._rules.smallest) and not self._launches
         if position is None or is_gradual:
@@ -343,11 +343,6 @@ class Bisection:
         left = [one for one in range(self._good + 1, self._bad) if one not in self._out]
         middle = (self._good + self._bad) / 2
         return max(left, key=lambda one: (min(abs(one - other) for other in known), -abs(one - middle)), default=None)
-
-    def _jump(self) -> float:
-        """The log ratio between both ends of what is left."""
-        good, bad = (_level(self._levels[one], _SHOWN) for one in (self._good_level, self._bad_level))
-        return bad.value - good.value
 
     # --- probability --------------------------------------------------------------------------------------------------
 

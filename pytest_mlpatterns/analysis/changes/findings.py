@@ -14,8 +14,8 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.changes.series import known_metric
-from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, steps_of
+from pytest_mlpatterns.analysis.changes.series import Series, known_metric
+from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, Step, steps_of
 from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS, stretches_of
 from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, t_quantile
 from pytest_mlpatterns.records.change import Change, Course
@@ -23,8 +23,6 @@ from pytest_mlpatterns.records.change import Change, Course
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_mlpatterns.analysis.changes.series import Series
-    from pytest_mlpatterns.analysis.changes.steps import Step
 
 __all__ = ["LEAST_CHANGE", "find_changes"]
 

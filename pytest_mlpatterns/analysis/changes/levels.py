@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.changes.series import commit_key
+from pytest_mlpatterns.analysis.changes.series import Series, commit_key
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_mlpatterns.analysis.changes.series import Series
     from pytest_mlpatterns.records.change import Change
 
 __all__ = ["Level", "changes_in", "levels_of", "place_of"]

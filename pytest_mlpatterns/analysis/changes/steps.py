@@ -401,7 +401,7 @@ def _steps_of_increments(
     sds = np.hypot(sds, ANCHOR_SD)
     found = []
     for place, size, sd in zip(places, sizes, sds, strict=True):
-        p_value = _of_many(abs(size) / sd, len(increments), scatter)
+        p_value = min(max(2 * student_tail((abs(size) / sd), scatter.degrees) * len(increments), _LEAST_P), 1.0)
         if p_value <= SIGNIFICANCE:
             found.append(Step(int(place), float(size), float(sd), scatter.degrees, p_value, stop - int(place)))
     return found
@@ -412,11 +412,6 @@ def _middle(values: NDArray[np.float64]) -> float:
     ascending = np.sort(values)
     middle = ascending[(values.size - 1) // 2 : values.size // 2 + 1]
     return float(middle[np.abs(middle).argmin()])
-
-
-def _of_many(z: float, tests: int, scatter: Scatter) -> float:
-    """A two-sided p-value, corrected for a number of tests (Bonferroni)."""
-    return min(max(2 * student_tail(z, scatter.degrees) * tests, _LEAST_P), 1.0)
 
 
 def _apart(found: Sequence[Step]) -> tuple[Step, ...]:
@@ -447,12 +442,7 @@ def _as_one(group: Sequence[Step]) -> Step | None:
     size = sum(step.size for step in group)
     error = math.sqrt(sum(step.error**2 for step in group))
     likely = [step for step in group if step.size * size > 0]
-    if not likely or abs(size) < _of_normal(SIGNIFICANCE) * error:
+    if not likely or abs(size) < (-NormalDist().inv_cdf(SIGNIFICANCE / 2)) * error:
         return None
     largest = max(likely, key=lambda step: abs(step.size))
     return replace(largest, size=size, error=error, after=max(step.after for step in group))
-
-
-def _of_normal(p_value: float) -> float:
-    """The standard errors of a two-sided p-value of a normal value."""
-    return -NormalDist().inv_cdf(p_value / 2)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.changes.series import commit_key
+from pytest_mlpatterns.analysis.changes.series import Point, commit_key
 from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES, prior_weight
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.analysis.changes.series import Point
 
 __all__ = [
     "ANCHOR_SD",

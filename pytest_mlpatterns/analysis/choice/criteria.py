@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
-from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt, objective_of
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Metric, Nmrt, objective_of
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.price import Amount, parse_amount
+from pytest_mlpatterns.records.price import Amount, Price, parse_amount
 from pytest_mlpatterns.units import Unit, parse_ratio
 from pytest_mlpatterns.wording import did_you_mean, shown, split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.objective import Objective
-    from pytest_mlpatterns.records.price import Price
 
 __all__ = ["Requirement", "SelectionCriteria", "parse_criteria"]
 

@@ -43,11 +43,11 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, objectives_of, priced_metric
-from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Metric, Nmrt
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit, why_too_many_failed
 from pytest_mlpatterns.records.codec import plain
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Capacity, Estimate
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import listed
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.analysis.choice.criteria import Requirement, SelectionCriteria
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.result import TestResult
 
 __all__ = [

@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from pytest_mlpatterns.records.launch import NodeFigures, Noise, Taken
+from pytest_mlpatterns.records.launch import Launch, NodeFigures, NodeUsage, Noise, Taken, Usage
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_mlpatterns.records.launch import Launch, NodeUsage, Usage
     from pytest_mlpatterns.records.samples import Window
 
 __all__ = [

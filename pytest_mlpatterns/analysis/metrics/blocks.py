@@ -28,13 +28,12 @@ from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts, Bloc
 from pytest_mlpatterns.analysis.metrics.stream_blocks import PromiseBlocks, StreamBlocks
 from pytest_mlpatterns.analysis.statistics.intervals import block_weights
 from pytest_mlpatterns.records.latency import RequestCounts
-from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.records.objective import Promise
     from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.records.resource_track import ResourceTrack

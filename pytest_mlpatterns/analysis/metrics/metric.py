@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, PRIOR_DEGREES
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue
 from pytest_mlpatterns.units import Unit, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
-    from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective, Promise
     from pytest_mlpatterns.records.price import Price
 

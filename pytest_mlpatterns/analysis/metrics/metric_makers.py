@@ -18,7 +18,7 @@ from pytest_mlpatterns.analysis.metrics.metric import (
 )
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.layer_description import LATENCY_FLOOR_NS
+from pytest_mlpatterns.records.layer_description import LATENCY_FLOOR_NS, Figure
 from pytest_mlpatterns.records.layer_kinds import derived_metrics
 from pytest_mlpatterns.units import Unit
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
     from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
-    from pytest_mlpatterns.records.layer_description import Figure
 
 __all__ = [
     "SHOWN",

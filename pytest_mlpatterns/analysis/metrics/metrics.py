@@ -19,15 +19,15 @@ from pytest_mlpatterns.analysis.health.sustained import backlogs_of, why_not_sus
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.figure import Figure
-from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Goodput, LatencyPercentile, Nmrt, StreamPercentile
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Goodput, LatencyPercentile, Metric, Nmrt, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, PatternMetrics, ScalingIndices
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.metrics.stream_metrics import StreamMetrics
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate, min_samples, wilson_interval
 from pytest_mlpatterns.errors import InvalidResultError
-from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
-from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.latency import STREAM_QUANTITIES, RequestCounts
+from pytest_mlpatterns.records.launch import Capacity, Estimate, Launch, LaunchValue
 from pytest_mlpatterns.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -35,10 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.statistics.distributions import Modes
-    from pytest_mlpatterns.records.latency import RequestCounts
-    from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.outcomes import FirstFailure
     from pytest_mlpatterns.records.price import Price

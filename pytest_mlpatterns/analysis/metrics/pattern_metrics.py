@@ -11,16 +11,14 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS, layer_metric
 from pytest_mlpatterns.analysis.metrics.figure import Figure
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate
 from pytest_mlpatterns.records.latency import SPLIT_LAYER
-from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-from pytest_mlpatterns.records.telemetry import straggler_shares
+from pytest_mlpatterns.records.launch import Estimate, Launch, LaunchValue
+from pytest_mlpatterns.records.telemetry import LayerStats, straggler_shares
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.telemetry import LayerStats
 
 __all__ = ["NO_INDICES", "PatternMetrics", "ScalingIndices"]
 

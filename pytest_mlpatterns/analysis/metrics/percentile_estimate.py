@@ -17,7 +17,7 @@ import numpy as np
 from msgspec import Struct
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.statistics.distributions import find_modes
+from pytest_mlpatterns.analysis.statistics.distributions import Modes, find_modes
 from pytest_mlpatterns.analysis.statistics.intervals import (
     estimate,
     min_samples,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.analysis.statistics.distributions import Modes
 
 __all__ = ["LaunchTimes", "PooledTimes"]
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.figure import Figure
-from pytest_mlpatterns.analysis.metrics.metric import Goodput, StreamPercentile
+from pytest_mlpatterns.analysis.metrics.metric import Goodput, Metric, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import stream_metric
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LAUNCH_SD, estimate, min_samples
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
     from pytest_mlpatterns.analysis.statistics.distributions import Modes
     from pytest_mlpatterns.records.launch import Estimate, Launch, LaunchValue

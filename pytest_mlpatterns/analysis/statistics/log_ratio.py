@@ -20,13 +20,12 @@ from msgspec import Struct
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LogMean, launch_deviation, prior_weight
-from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.telemetry import Histogram
 
 __all__ = [

@@ -24,15 +24,14 @@ from msgspec.structs import replace
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
-from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, LogRatio
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, LogRatio, RatioVerdict
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.analysis.statistics.log_ratio import RatioVerdict
     from pytest_mlpatterns.records.launch import LaunchValue
 
 __all__ = [
@@ -216,7 +215,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.launch import LaunchValue
-    from pytest_mlpatterns.records.verdict import Verdict
 
     Judge = Callable[[Sequence[LaunchValue], Sequence[LaunchValue]], Verdict]
 

@@ -10,7 +10,7 @@ version knows medians only.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,8 +32,6 @@ from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.verdict import Verdict

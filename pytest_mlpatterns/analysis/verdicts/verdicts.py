@@ -16,22 +16,19 @@ from msgspec.structs import replace
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.health.generator_health import Fault, InvalidReason
 from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO
-from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Location, StreamPercentile
+from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Location, Metric, StreamPercentile
 from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, estimate, ratio_of, ratio_of_pairs
-from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Estimate
-from pytest_mlpatterns.records.outcomes import REFUSALS, Failure, describe_failures
+from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Estimate, LaunchValue
+from pytest_mlpatterns.records.outcomes import REFUSALS, Failure, FirstFailure, describe_failures
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent, format_percents
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
     from pytest_mlpatterns.analysis.statistics.distributions import Modes
-    from pytest_mlpatterns.records.launch import LaunchValue
-    from pytest_mlpatterns.records.outcomes import FirstFailure
 
 __all__ = [
     "GUARD_ALPHA",
