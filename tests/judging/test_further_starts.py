@@ -1,11 +1,11 @@
 """A start that is the only open metric is decided by further starts without load; the truth of all of them is known."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from support.declared_run import DeclaredRun
 from support.synthetic import MS, S
 from test_baseline_comparison import Runner, compare, make_entry, make_launch
 from test_interleaved_verdicts import DEFAULT, declared_launch, paired, verdicts
@@ -20,21 +20,13 @@ RUNS = 20
 
 
 @dataclass
-class Starting:
+class Starting(DeclaredRun):
     """An interleaved run of equal launches, whose starts scatter, and are slowed down together by neighbours."""
 
     slower: float
     seed: int
     own: float = 0.1
     shared: float = 0.2
-    names: tuple[str, str] = ("main (1a2b3c4)", "the present")
-    in_flight: int | None = 1
-    spent_s: float = 1.0
-    launches: list[PairedLaunch] = field(default_factory=list)
-    first_launches: list[Launch] = field(default_factory=list)
-    second_launches: list[Launch] = field(default_factory=list)
-    first_starts_ns: list[int] = field(default_factory=list)
-    second_starts_ns: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
@@ -44,15 +36,9 @@ class Starting:
         first, second = self.random.lognormal(0, self.own, 2)
         return moment * first, moment * second * (1 + self.slower)
 
-    def decide(self, judge: Callable[..., Outcome], _budget_ns: int, *, max_launches: int) -> Outcome:
-        outcome = Outcome.INCONCLUSIVE
-        while outcome is Outcome.INCONCLUSIVE and len(self.launches) < max_launches:
-            first, second = self.starts_s()
-            self.launches.append(paired(2 * MS, 2 * MS))
-            self.first_launches.append(declared_launch(start_s=first))
-            self.second_launches.append(declared_launch(start_s=second))
-            outcome = judge(self.launches) if len(self.launches) >= 3 else outcome
-        return outcome
+    def next_launch(self) -> tuple[PairedLaunch, Launch, Launch]:
+        first, second = self.starts_s()
+        return paired(2 * MS, 2 * MS), declared_launch(start_s=first), declared_launch(start_s=second)
 
     def start_again(self, _budget_ns: int, *, most: int) -> bool:
         if len(self.first_starts_ns) >= most:

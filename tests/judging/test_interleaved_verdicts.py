@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.declared_run import DeclaredRun
 from support.synthetic import MS, START_NS, S, launch, samples, usage
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
@@ -68,31 +69,19 @@ def declared_launch(
 
 
 @dataclass
-class Declared:
+class Declared(DeclaredRun):
     """A pairing whose launches are declared: as many as it takes, the last one again and again.
 
     From the fourth paired launch on, ``later`` takes the place of ``present``."""
 
     given: Sequence[PairedLaunch]
-    in_flight: int | None = 1
-    names: tuple[str, str] = ("main (1a2b3c4)", "the present")
-    spent_s: float = 1.0
     present: Launch = field(default_factory=declared_launch)
     later: Launch | None = None
-    launches: list[PairedLaunch] = field(default_factory=list)
-    first_launches: list[Launch] = field(default_factory=list)
-    second_launches: list[Launch] = field(default_factory=list)
-    first_starts_ns: list[int] = field(default_factory=list)
-    second_starts_ns: list[int] = field(default_factory=list)
 
-    def decide(self, judge: Callable[..., Outcome], _budget_ns: int, *, max_launches: int) -> Outcome:
-        while True:
-            self.launches.append(self.given[min(len(self.launches), len(self.given) - 1)])
-            self.first_launches.append(declared_launch())
-            self.second_launches.append(self.later if self.later and len(self.launches) > 3 else self.present)
-            outcome = judge(self.launches) if len(self.launches) >= 3 else Outcome.INCONCLUSIVE
-            if outcome is not Outcome.INCONCLUSIVE or len(self.launches) == max_launches:
-                return outcome
+    def next_launch(self) -> tuple[PairedLaunch, Launch, Launch]:
+        number = len(self.launches)
+        second = self.later if self.later and number >= 3 else self.present
+        return self.given[min(number, len(self.given) - 1)], declared_launch(), second
 
 
 def verdicts(
@@ -168,7 +157,7 @@ def test_more_cpu_time_fails_although_the_clock_hides_it() -> None:
 def test_a_quick_service_may_get_slower_by_the_floor_in_either_metric(
     before_ms: float, after_ms: float, outcome: Outcome, in_flight: int
 ) -> None:
-    pairing = Declared([paired(before_ms * MS, after_ms * MS, in_flight=in_flight)], in_flight)
+    pairing = Declared([paired(before_ms * MS, after_ms * MS, in_flight=in_flight)], in_flight=in_flight)
     found = verdicts(pairing, "rtm", "throughput")
     assert {name: one for name, (one, _) in found.items()} == {"rtm": outcome, "throughput": outcome}
     if after_ms == 0.024:

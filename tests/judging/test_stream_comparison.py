@@ -1,12 +1,14 @@
 """What is compared where answers stream: TTFT, TPOT and tokens per second, with a baseline and with a revision."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.declared_run import DeclaredRun
 from support.streams import stream_launch, streamed
 from support.synthetic import MS, SETUP, START_NS, S, samples, usage
 
@@ -101,41 +103,25 @@ def figures(**streams: float) -> VariantFigures:
     return VariantFigures(5e6, 200.0, None, requests=1000, failed=0, streams=streams)
 
 
-def run_of(ratio: float) -> Any:
+@dataclass
+class OfStreams(DeclaredRun):
     """Paired launches whose second variant has ``ratio`` times the TTFT of the first."""
-    value = float(np.log(ratio))
-    paired = PairedLaunch(
-        LogRatio(0.0, 0.005),
-        LogRatio(0.0, 0.005),
-        None,
-        figures(ttft=50e6),
-        figures(ttft=50e6 * ratio),
-        pairs=4,
-        second_began=False,
-        repeated=0,
-        streams={"ttft": LogRatio(value, 0.005)},
-    )
-    run = SimpleNamespace(
-        launches=[],
-        first_launches=[],
-        second_launches=[],
-        first_starts_ns=[],
-        second_starts_ns=[],
-        names=("main", "the present"),
-        in_flight=1,
-        spent_s=1.0,
-    )
 
-    def decide(judge: Any, _budget_ns: int, *, max_launches: int) -> None:
-        outcome = Outcome.INCONCLUSIVE
-        while outcome is Outcome.INCONCLUSIVE and len(run.launches) < max_launches:
-            run.launches.append(paired)
-            run.first_launches.append(stream_launch())
-            run.second_launches.append(stream_launch())
-            outcome = judge(run.launches) if len(run.launches) >= 3 else outcome
+    ratio: float
 
-    run.decide = decide
-    return run
+    def next_launch(self) -> tuple[PairedLaunch, Launch, Launch]:
+        paired = PairedLaunch(
+            LogRatio(0.0, 0.005),
+            LogRatio(0.0, 0.005),
+            None,
+            figures(ttft=50e6),
+            figures(ttft=50e6 * self.ratio),
+            pairs=4,
+            second_began=False,
+            repeated=0,
+            streams={"ttft": LogRatio(float(np.log(self.ratio)), 0.005)},
+        )
+        return paired, stream_launch(), stream_launch()
 
 
 def test_a_launch_whose_percentile_failed_is_none_of_those_that_are_compared() -> None:
@@ -157,14 +143,14 @@ def test_a_percentile_that_failed_in_every_launch_is_not_judged() -> None:
 @pytest.mark.parametrize(("ratio", "outcome"), [(1.0, Outcome.PASS), (1.12, Outcome.FAIL)])
 def test_a_revision_is_compared_by_pairs_of_blocks(ratio: float, outcome: Outcome) -> None:
     wanted = compared_metrics([METRICS["ttft"], METRICS["tpot"]], Tolerances(0.05), 0.025, requested=False)
-    found, why_not = judge_no_slower(run_of(ratio), wanted, budget_ns=10**12)
+    found, why_not = judge_no_slower(OfStreams(ratio), wanted, budget_ns=10**12)
     assert [(verdict.metric, verdict.outcome) for verdict in found] == [("ttft", outcome)]
-    assert "TTFT 50.0 ms (main) against" in found[0].reason
+    assert "TTFT 50.0 ms (main (1a2b3c4)) against" in found[0].reason
     assert {name: str(why) for name, why in why_not.items()} == {"tpot": "is not known of both sides"}
 
 
 def test_every_paired_metric_has_a_figure_and_a_ratio() -> None:
-    paired = run_of(1.0)
+    paired = OfStreams(1.0)
     paired.decide(lambda _found: Outcome.PASS, 0, max_launches=3)
     launch = paired.launches[0]
     assert {name for name in with_role(Role.PAIRED) if launch.ratio(name) is not None} == {"rtm", "throughput", "ttft"}

@@ -1,7 +1,7 @@
 """Times with two modes, whose median jumps from launch to launch: both modes of comparison judge all of the times."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
+from support.declared_run import DeclaredRun
 from support.synthetic import MS, SETUP, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
@@ -122,29 +123,15 @@ def test_a_slower_tail_alone_fails_by_its_guard() -> None:
 
 
 @dataclass
-class Declared:
+class Declared(DeclaredRun):
     """An interleaved run of eight blocks a side, each with one request more in one of the modes."""
 
     of_present: Callable[[int], NDArray[np.int64]]
-    in_flight: int | None = 1
-    names: tuple[str, str] = ("main (1a2b3c4)", "the present")
-    spent_s: float = 1.0
-    launches: list[PairedLaunch] = field(default_factory=list)
-    first_launches: list[Launch] = field(default_factory=list)
-    second_launches: list[Launch] = field(default_factory=list)
-    first_starts_ns: list[int] = field(default_factory=list)
-    second_starts_ns: list[int] = field(default_factory=list)
 
-    def decide(self, judge: Callable[..., Outcome], _budget_ns: int, *, max_launches: int) -> Outcome:
-        outcome = Outcome.INCONCLUSIVE
-        while outcome is Outcome.INCONCLUSIVE and len(self.launches) < max_launches:
-            seeds = np.random.default_rng(len(self.launches)).integers(0, 1000, 16).tolist()
-            first = [two_modes(seed, 25) for seed in seeds[:8]]
-            self.launches.append(paired(first, [self.of_present(seed) for seed in seeds[8:]]))
-            self.first_launches.append(launched(0))
-            self.second_launches.append(launched(1))
-            outcome = judge(self.launches) if len(self.launches) >= 3 else outcome
-        return outcome
+    def next_launch(self) -> tuple[PairedLaunch, Launch, Launch]:
+        seeds = np.random.default_rng(len(self.launches)).integers(0, 1000, 16).tolist()
+        first = [two_modes(seed, 25) for seed in seeds[:8]]
+        return paired(first, [self.of_present(seed) for seed in seeds[8:]]), launched(0), launched(1)
 
 
 def paired(first: list[NDArray[np.int64]], second: list[NDArray[np.int64]]) -> PairedLaunch:
