@@ -210,6 +210,7 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"concurrency": True}, "concurrency is True", IN_FLIGHT),
         ({"rate_rps": 0}, "rate_rps is 0", PER_SECOND),
         ({"load": ClosedLoop}, "perf(load=...) is <class", "a schedule; write ClosedLoop(16)"),
+        ({"concurrency": 1, "rate_rps": 2}, "perf(concurrency=..., rate_rps=...) gives several loads", "expected one"),
         ({"duration": "99ms"}, "perf(duration=...) is '99ms'", "at least 100ms"),
         ({"warmup": 1}, "perf(warmup=...) is 1", "a time with its unit"),
         ({"warmup": "soon"}, "perf(warmup=...) is 'soon'", '"auto"'),
