@@ -32,6 +32,7 @@ _REMOVED: Mapping[str, str] = {
     "history compact": "begin another file when the history is too large",
     "history export": "history --json prints every point",
     "history import": "begin a history with pytest --perf-history perf-history.jsonl",
+    "history --issue": "history TEST -o FILE writes the text, to paste into an issue; leave it out",
     "history pull": "commit the file of the history with merge=union in .gitattributes, and use git pull",
     "history push": "commit the file of the history with merge=union in .gitattributes, and use git push",
     "of=": "write a test for each class of callers",

@@ -96,8 +96,10 @@ def _failure(error: Exception, options: argparse.Namespace) -> int:
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; wrong ones end the program, with another exit code if that of argparse is a verdict."""
     parser = _parser()
-    if gone := why_removed(" ".join(arguments[:2] if arguments[:1] == ["history"] else arguments[:1])):
-        parser.error(gone)
+    names = [one.partition("=")[0] for at, one in enumerate(arguments) if at < 2 or one.startswith("--")]
+    for name in (f"history {one}" for one in names[1:]) if names[:1] == ["history"] else names[:1]:
+        if gone := why_removed(name):
+            parser.error(gone)
     try:
         return parser.parse_args(arguments)
     except SystemExit as end:

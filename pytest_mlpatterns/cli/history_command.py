@@ -1,4 +1,4 @@
-"""``python -m pytest_mlpatterns history``: what a history shows, as text, page, JSON or issue."""
+"""``python -m pytest_mlpatterns history``: what a history shows, as text, page or JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.changes.series import Series
     from pytest_mlpatterns.cli.project_history import HistoryPlace
     from pytest_mlpatterns.records.change import Change
-    from pytest_mlpatterns.records.history import HistoryLine
 
 __all__ = ["add_history_command"]
 
@@ -49,15 +48,7 @@ def add_history_command(
     )
     command.add_argument("--machine", metavar="TEXT", help="a part of the machine whose values are shown")
     command.add_argument("--html", metavar="FILE", help="write a page with a chart for each test and metric")
-    form = command.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print every point, level and change as JSON")
-    form.add_argument(
-        "--issue",
-        nargs="?",
-        const="new",
-        choices=("new", "all"),
-        help="print the body of an issue in Markdown: about what the newest run made known, or about all changes",
-    )
+    command.add_argument("--json", action="store_true", help="print every point, level and change as JSON")
     command.add_argument("-o", "--output", metavar="FILE", help="file to write instead of standard output")
     command.set_defaults(run=lambda options: _show(options, for_people))
 
@@ -70,15 +61,11 @@ class _Everything(Struct, frozen=True):
 
     Attributes:
         name: the place of the history.
-        lines: its lines.
-        order: commits along first parents; empty if it is not known, or has none of the lines.
         all_series: its courses.
         changes: of all of these.
     """
 
     name: str
-    lines: tuple[HistoryLine, ...]
-    order: tuple[str, ...]
     all_series: tuple[Series, ...]
     changes: tuple[Change, ...]
 
@@ -115,7 +102,7 @@ def _read(place: HistoryPlace) -> _Everything:
         raise SettingError(
             f"the history {name} has no run that can be shown, expected one without changed files; commit them first"
         )
-    return _Everything(name, read.lines, order, all_series, find_changes(all_series))
+    return _Everything(name, all_series, find_changes(all_series))
 
 
 def _warn(warnings: Iterable[str]) -> None:
@@ -185,8 +172,6 @@ def _show(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
         from pytest_mlpatterns.reports.text.history_text import in_order
 
         return _put(options.output, history_json(in_order(found), everything.changes))
-    if options.issue is not None:
-        return _put_issue(options.output, _issue(everything, found, only_new=options.issue == "new"))
     if options.html is not None and options.output is None:
         sys.stdout.write(for_people(f"{options.html} has the history of {_tests(found)}\n"))
         return 0
@@ -195,29 +180,6 @@ def _show(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
         return _put(options.output, text)
     sys.stdout.write(for_people(text))
     return 0
-
-
-def _put_issue(output: str | None, text: str) -> int:
-    """Write the body of an issue; without a change nothing is written, so that a script asks for the file."""
-    if text:
-        return _put(output, text)
-    _note("no change to report; --issue all is about those that earlier runs made known too")
-    return 0
-
-
-def _issue(everything: _Everything, found: Sequence[Series], *, only_new: bool) -> str:
-    """The body of an issue about the changes of these courses; empty if there are none."""
-    from pytest_mlpatterns.analysis.changes.levels import changes_in
-    from pytest_mlpatterns.history.new_changes import new_changes
-    from pytest_mlpatterns.reports.files.history_issue import issue_text
-
-    changes = everything.changes
-    if only_new:
-        newest = max(line.date for line in everything.lines)
-        added = [line for line in everything.lines if line.date == newest]
-        before = [line for line in everything.lines if line.date != newest]
-        changes = tuple(one for one in new_changes(before, added, everything.order) if one.is_confirmed)
-    return issue_text([one for series in found for one in changes_in(series, changes)], everything.all_series)
 
 
 def _text(everything: _Everything, found: Sequence[Series], *, is_asked: bool) -> str:
@@ -264,8 +226,3 @@ def _make_directory(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{directory} cannot be made: {error.strerror or error}; name another directory") from error
-
-
-def _note(sentence: str) -> None:
-    """One line beside the output."""
-    sys.stderr.write(f"{visible(sentence)}\n")

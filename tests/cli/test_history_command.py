@@ -152,22 +152,11 @@ def test_the_json_and_the_page_have_every_course(capsys: pytest.CaptureFixture[s
     assert SUM in (project.top / "text.txt").read_text("utf-8")
 
 
-def test_an_issue_is_about_what_the_newest_run_made_known(
-    project: Repository, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["history", "--issue", "-o", "issue.md"]) == 0
-    found = capsys.readouterr()
-    assert (found.out, "no change to report" in found.err) == ("", True)
-    assert not (project.top / "issue.md").exists()
-
-    assert "1 change for the worse" in shown(capsys, "--issue", "all")
-
-    confirmed = SLOWER_AT + 5
-    file = project.top / FILE
-    file.write_text("".join(file.read_text("utf-8").splitlines(keepends=True)[: 2 * confirmed]), encoding="utf-8")
-    text = shown(capsys, "--issue")
-    assert "bisect 'test_perf.py::test_digits[single]'" in text
-    assert shown(capsys, "test_sum", "--issue") == ""
+@pytest.mark.parametrize("option", [["--issue"], ["test_sum", "--issue=all"]])
+def test_the_body_of_an_issue_left_and_says_what_to_do(capsys: pytest.CaptureFixture[str], option: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["history", *option])
+    assert "history --issue left in 0.3" in capsys.readouterr().err
 
 
 def test_lines_of_other_branches_are_left_out(project: Repository, capsys: pytest.CaptureFixture[str]) -> None:
