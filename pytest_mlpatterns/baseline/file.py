@@ -180,7 +180,8 @@ def _entry(data: dict[str, Any]) -> Entry:
         versions=data["versions"],
         commit=data["commit"],
         date=data["date"],
-        anchor=anchor and _anchor(anchor),
+        anchor=anchor
+        and Anchor(_metrics(anchor["metrics"]), anchor["commit"], anchor["date"], anchor.get("updates", 1)),
         latency=_latency(data.get("latency", ())),
         counts=_counts(data.get("counts", {})),
         disturbed=tuple(data.get("disturbed", ())),
@@ -191,10 +192,6 @@ def _entry(data: dict[str, Any]) -> Entry:
         accepted=tuple(data.get("accepted", ())),
         sorting_ns=tuple(map(float, data.get("sorting_ns", ()))),
     )
-
-
-def _anchor(data: dict[str, Any]) -> Anchor:
-    return Anchor(_metrics(data["metrics"]), data["commit"], data["date"], data.get("updates", 1))
 
 
 def _metrics(data: dict[str, Any]) -> dict[str, tuple[LaunchValue, ...]]:
@@ -229,7 +226,10 @@ def _plain(entry: Entry) -> dict[str, Any]:
     if entry.latency:
         plain["latency"] = [[rounded(percent), rounded(ns)] for percent, ns in entry.latency]
     if entry.counts:
-        plain["counts"] = _plain_counts(entry.counts)
+        plain["counts"] = {
+            f"{number:03}": [one.requests, one.failed, [list(pair) for pair in sorted(one.latencies.items())]]
+            for number, one in enumerate(entry.counts, start=1)
+        }
     plain |= _plain_circumstances(entry)
     if anchor is not None:
         plain["anchor"] = {
@@ -239,13 +239,6 @@ def _plain(entry: Entry) -> dict[str, Any]:
             "updates": anchor.updates,
         }
     return plain
-
-
-def _plain_counts(counts: Sequence[RequestCounts]) -> dict[str, Any]:
-    return {
-        f"{number:03}": [one.requests, one.failed, [list(pair) for pair in sorted(one.latencies.items())]]
-        for number, one in enumerate(counts, start=1)
-    }
 
 
 def _plain_circumstances(entry: Entry) -> dict[str, Any]:

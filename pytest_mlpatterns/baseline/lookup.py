@@ -18,11 +18,10 @@ from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.result_parts import BaselineGap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.records.baseline_entry import Baselines, Entry
-    from pytest_mlpatterns.records.latency import RequestCounts
     from pytest_mlpatterns.records.setup import Environment, EnvironmentFacts, Setup
 
 __all__ = ["BaselineLookup", "BaselineMatch", "scaled"]
@@ -128,7 +127,7 @@ def scaled(entry: Entry, ratio: float) -> Entry:
     metrics = {
         name: tuple(LaunchValue(launch.value * factor, launch.relative_error) for launch in launches)
         for name, launches in entry.metrics.items()
-        for factor in [1.0 if name == paced else _factor_of_speed(name, ratio)]
+        for factor in [1.0 if name == paced or not is_known_metric(name) else metric_named(name).unit.scale(ratio)]
     }
     latency = tuple((percent, ns * ratio) for percent, ns in entry.latency)
     return replace(
@@ -136,17 +135,9 @@ def scaled(entry: Entry, ratio: float) -> Entry:
         metrics=metrics,
         anchor=None,
         latency=latency,
-        counts=_scaled_counts(entry.counts, ratio),
+        counts=tuple(
+            replace(launch, latencies={round(ns * ratio): count for ns, count in launch.latencies.items()})
+            for launch in entry.counts
+        ),
         sorting_ns=tuple(ns * ratio for ns in entry.sorting_ns),
     )
-
-
-def _scaled_counts(counts: Sequence[RequestCounts], ratio: float) -> tuple[RequestCounts, ...]:
-    return tuple(
-        replace(launch, latencies={round(ns * ratio): count for ns, count in launch.latencies.items()})
-        for launch in counts
-    )
-
-
-def _factor_of_speed(name: str, ratio: float) -> float:
-    return metric_named(name).unit.scale(ratio) if is_known_metric(name) else 1.0

@@ -277,20 +277,12 @@ def disturbances(result: TestResult) -> tuple[str, ...]:
         *(one.what for one in result.conditions.noise),
         *result.conditions.unsteady,
         *_failures(result),
-        *filter(None, [_why_too_wide(result)]),
+        *filter(None, [next((why for name in _judged_metrics(result) if (why := _too_wide(name, result))), "")]),
         *(f"undecided: {verdict.reason}" for verdict in result.verdicts if verdict.outcome is Outcome.INCONCLUSIVE),
     )
     if (first := result.measured.first_failure) is None:
         return found
     return tuple(text.replace(str(first), str(first.without_text)) for text in found)
-
-
-def _why_too_wide(result: TestResult) -> str:
-    """The width of an interval that exceeds the tolerance on either side; empty if there is none.
-
-    Judged are RTM, or TTFT and TPOT of streams, by the statistic that a comparison judges.
-    """
-    return next((why for name in _judged_metrics(result) if (why := _too_wide(name, result))), "")
 
 
 def _judged_metrics(result: TestResult) -> list[str]:

@@ -62,7 +62,8 @@ def _run(options: argparse.Namespace, read: Results) -> int:
 
     if options.file is not None:
         require_other("--file", options.file)
-    file = _file_of(read) if options.file is None else Path(options.file)
+    beside_run = Path(read.baseline.get("accepted_file", "")).parent / ACCEPTED_FILE  # "" in older results: here
+    file = beside_run if options.file is None else Path(options.file)
     if options.prune:
         if not file.exists() and options.file is not None:
             raise SettingError(f"{named(file)} does not exist, expected a file of acceptances; name it with --file")
@@ -88,11 +89,6 @@ def _run(options: argparse.Namespace, read: Results) -> int:
         f"{file} accepts {count(len(tables), 'change')} of {result.test}{instead}; commit it with the change\n"
     )
     return 0
-
-
-def _file_of(read: Results) -> Path:
-    """The file of acceptances that the run read, as it is seen from where that was started; here in older results."""
-    return Path(read.baseline.get("accepted_file", "")).parent / ACCEPTED_FILE
 
 
 @contextlib.contextmanager

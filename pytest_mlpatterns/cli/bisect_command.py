@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pytest_mlpatterns.history.bisect import BisectPlan
-    from pytest_mlpatterns.records.bisect import BisectResult
 
 __all__ = ["add_bisect_command"]
 
@@ -115,7 +114,9 @@ def _run(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
         say("interrupted; the same command goes on where it ended")
         return _INTERRUPTED
     if options.json:
-        sys.stdout.write(json.dumps(_plain(result), indent=2) + "\n")
+        sys.stdout.write(
+            json.dumps({"format": "pytest-mlpatterns-bisect-result", "version": 1, **result.to_json()}, indent=2) + "\n"
+        )
     else:
         say("\n".join(result_lines(result)))
     return {SearchEnd.FOUND: 0, SearchEnd.NONE: _NOTHING, SearchEnd.RANGE: _RANGE}[result.end]
@@ -213,7 +214,3 @@ def _state_file(options: argparse.Namespace) -> Path:
         require_other("--state", options.state)
         return Path(options.state)
     return common_directory(Git(Path.cwd())) / _STATE
-
-
-def _plain(result: BisectResult) -> dict[str, object]:
-    return {"format": "pytest-mlpatterns-bisect-result", "version": 1, **result.to_json()}

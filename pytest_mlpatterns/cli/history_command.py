@@ -117,7 +117,7 @@ def _selected(everything: _Everything, options: argparse.Namespace) -> list[Seri
     """
     found = list(everything.all_series)
     if options.test is not None:
-        found = [one for one in found if _matches(one.test, options.test)]
+        found = [one for one in found if options.test in one.test or fnmatch.fnmatchcase(one.test, options.test)]
         if not found:
             tests = list(dict.fromkeys(one.test for one in everything.all_series))
             raise SettingError(
@@ -141,10 +141,6 @@ def _selected(everything: _Everything, options: argparse.Namespace) -> list[Seri
         if not any(one.machine for one in found):
             raise SettingError(f"--machine is {shown(options.machine)}, expected a part of {_some(machines, 'or')}")
     return found
-
-
-def _matches(test: str, wanted: str) -> bool:
-    return wanted in test or fnmatch.fnmatchcase(test, wanted)
 
 
 def _some(names: Sequence[str], joint: str = "and") -> str:

@@ -63,7 +63,8 @@ def add_verdict_command(
 
 def _run(options: argparse.Namespace, results: Results, for_people: Callable[[str], str]) -> int:
     kinds, run = kinds_of(results.results, results.unmeasured), results.run
-    codes = [*(_EXIT_CODES[kind] for kind in kinds.values()), *_codes_of(run)]
+    codes = [_EXIT_CODES[kind] for kind in kinds.values()] + [VERDICT_ERROR] * bool(run.other_failures)
+    codes += [_EXIT_CODES[Kind.UNDECIDED]] * bool(incompleteness(run))  # a test that was not run is undecided
     if not codes:
         raise ResultFileError(
             f"{options.results} has no result of a perf test, expected at least one; select tests that use the fixture "
@@ -72,7 +73,8 @@ def _run(options: argparse.Namespace, results: Results, for_people: Callable[[st
     code = min(filter(None, codes), default=0)
     tests = _tests(results, options.results)
     of_results = headline(kinds.values()) if kinds else ""
-    whole = "; ".join(filter(None, (of_results, incompleteness(run), _others(run))))
+    others = count(len(run.other_failures), "other failure") if run.other_failures else ""
+    whole = "; ".join(filter(None, (of_results, incompleteness(run), others)))
     if options.format == "json":
         counts = Counter(kind.value for kind in kinds.values())
         data = {"exit_code": code, "headline": whole, "counts": counts, "tests": tests, "run": run.to_json()}
@@ -85,16 +87,6 @@ def _run(options: argparse.Namespace, results: Results, for_people: Callable[[st
     except BrokenPipeError:  # the reader ended early, such as head; the exit code still has to be the verdict
         discard_output()
     return code
-
-
-def _codes_of(run: RunEnd) -> list[int]:
-    """The exit codes of what is no result of a perf test; one that was not run counts as undecided."""
-    return [VERDICT_ERROR] * bool(run.other_failures) + [_EXIT_CODES[Kind.UNDECIDED]] * bool(incompleteness(run))
-
-
-def _others(run: RunEnd) -> str:
-    """How much failed beside perf tests; empty if nothing did."""
-    return count(len(run.other_failures), "other failure") if run.other_failures else ""
 
 
 def _lines_of_run(run: RunEnd) -> list[str]:

@@ -275,7 +275,7 @@ class Search:
                     f"{first.short} cannot be compared with its parent {before.short}, although both were measured "
                     f"before: {text}; run the same command again"
                 )
-            cause = _cause(found) if not runs else cause
+            cause = "\n".join(where_texts(found.result, found.result.verdicts)) if not runs else cause
             runs.append(launches)
             check = check_step(runs, bracket, self._plan.rules)
             if check.is_confirmed is not None:
@@ -300,8 +300,3 @@ def _figure_of(metric: str, found: CommitRun) -> str:
         return ratio_deviation(ratios) if ratios else math.inf
 
     return judged_statistic(metric_named(metric), deviation).name
-
-
-def _cause(found: CommitRun) -> str:
-    """Where the time of a change is, as a failure of the test has it; empty if that is not known."""
-    return "\n".join(where_texts(found.result, found.result.verdicts))

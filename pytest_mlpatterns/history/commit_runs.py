@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.reports.files.result_file import Results
     from pytest_mlpatterns.revision.commits import Revision
     from pytest_mlpatterns.revision.worktree import Worktree
-    from pytest_mlpatterns.system.git import RepositoryPosition
 
 __all__ = [
     "CommitJob",
@@ -342,12 +341,8 @@ class CommitRuns:
 
     @functools.cached_property
     def _below(self) -> str:
-        below = self._position.below.as_posix()
+        below = Git(self._project).position().below.as_posix()
         return "" if below == "." else below
-
-    @functools.cached_property
-    def _position(self) -> RepositoryPosition:
-        return Git(self._project).position()
 
 
 class DirectoryAbsentError(DeploymentError):

@@ -19,7 +19,7 @@ from pytest_mlpatterns.records.verdict import ERRORS
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.setup import Environment
@@ -71,7 +71,11 @@ def line_of(result: TestResult, run: RunOfLines, position_of: Callable[[str], Co
     if result.judged.interrupted or result.kind in ERRORS:
         return None
     kept = kept_metrics(result)
-    values = _finite_values({name: result.measured.launches[name] for name in kept})
+    values = {
+        name: tuple(LaunchValue(value, error) for value, error in found)
+        for name, found in ((name, result.measured.launches[name]) for name in kept)
+        if found and all(map(math.isfinite, (number for pair in found for number in pair)))
+    }
     if not values:
         return None
     ratios = _ratios(result, kept)
@@ -118,17 +122,6 @@ def _is_kept(name: str, judged: set[str], bounds: set[object]) -> bool:
     if isinstance(metric.kind, Nmrt | AtNmrt) and objective_of(metric) in bounds:
         return False
     return (name in judged or isinstance(metric.kind, Nmrt)) and metric.unit is not Unit.COST
-
-
-def _finite_values(
-    launches: Mapping[str, Sequence[tuple[float, float]]],
-) -> dict[str, tuple[LaunchValue, ...]]:
-    """The values of each metric; one with an infinite value is left out, as a percentile among failed requests is."""
-    return {
-        name: tuple(LaunchValue(value, error) for value, error in found)
-        for name, found in launches.items()
-        if found and all(map(math.isfinite, (number for pair in found for number in pair)))
-    }
 
 
 def _ratios(result: TestResult, kept: Sequence[str]) -> dict[str, tuple[PairedRatio, ...]]:

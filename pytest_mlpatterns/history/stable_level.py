@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.change import Change
     from pytest_mlpatterns.records.history import HistoryLine
-    from pytest_mlpatterns.records.launch import LaunchValue
 
 __all__ = ["MOST_LAUNCHES", "stable_levels"]
 
@@ -79,7 +78,11 @@ def _level(own: HistoryLine, ordered: Sequence[HistoryLine], changes: Sequence[C
     why_not = _why_not(window, last if first == start else None)
     if why_not:
         return Level(why_not=why_not)
-    return Level(_values(window, own), len(window), window[0].date[:10])
+    values = {
+        name: tuple(launch for line in window for launch in line.values.get(name, ()))[-MOST_LAUNCHES:]
+        for name in own.values
+    }
+    return Level(values, len(window), window[0].date[:10])
 
 
 def _begin_after(change: Change, ordered: Sequence[HistoryLine]) -> int:
@@ -112,11 +115,3 @@ def _why_not(window: Sequence[HistoryLine], last: Change | None) -> str:
         f"{len(failed)} of the last {count(len(window), 'run')} failed, the latest on {failed[-1].date[:10]}, expected "
         "runs that passed; accept the change or repair it first"
     )
-
-
-def _values(window: Sequence[HistoryLine], own: HistoryLine) -> dict[str, tuple[LaunchValue, ...]]:
-    """The latest launches of each metric that the present run has."""
-    return {
-        name: tuple(launch for line in window for launch in line.values.get(name, ()))[-MOST_LAUNCHES:]
-        for name in own.values
-    }

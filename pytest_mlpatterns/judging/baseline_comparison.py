@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -288,7 +287,7 @@ class BaselineComparison:
             judge_change,
             judged,
             tolerance=compared.tolerance,
-            plan=self._plan_of(compared, len(recorded)),
+            plan=looks_beside_entry(len(recorded), launches=self._experiment.settings.launches, alpha=compared.alpha),
             size=SampleSize(len(values), metrics.blocks),
             in_flight=in_flight,
         )
@@ -311,10 +310,6 @@ class BaselineComparison:
             pattern = self._experiment.setup.pattern
             raise AbsentMetricError(f"is not known for {pattern}{why and f': {why}'}")
         return now, before
-
-    def _plan_of(self, compared: ComparedMetric, recorded: int) -> SequentialPlan:
-        """The interim looks beside an entry of this number of launches."""
-        return looks_beside_entry(recorded, launches=self._experiment.settings.launches, alpha=compared.alpha)
 
     def _leave_out(self, compared: ComparedMetric, error: UnknownMetricError | InvalidResultError) -> None:
         """Note a metric that cannot be compared; a guard that this system never has is not worth a note.

@@ -235,7 +235,9 @@ def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbou
         factor = _FactorJudge(run, question, doubted=neighbours and by > 1)
         run.decide(lambda _found: factor.verdict()[0].outcome, budget_ns, max_launches=looks.last)
         verdict, busy = factor.verdict()
-    faster = verdict.judged if lower else _inverse(verdict.judged)
+    faster = (
+        verdict.judged if lower else Estimate(1 / verdict.judged.value, 1 / verdict.judged.high, 1 / verdict.judged.low)
+    )
     verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[verdict.outcome]
     figures = _figures(run, on, _printed(run, on, verdict))
     reason = (
@@ -564,7 +566,3 @@ def _figures(run: InterleavedRun, name: str, values: tuple[float, float]) -> str
 def _measured(run: InterleavedRun, verdict: RatioVerdict) -> str:
     count = verdict.launches
     return f"{wording.count(count, 'paired launch', 'paired launches')} in {run.spent_s:.1f} s"
-
-
-def _inverse(ratio: Estimate) -> Estimate:
-    return Estimate(1 / ratio.value, 1 / ratio.high, 1 / ratio.low)

@@ -91,7 +91,12 @@ class LeakAssertions:
 
         def is_decided(track: ResourceTrack) -> bool:
             found = _verdicts(track, limits, is_whole=False)
-            return _shows(track, limit_bytes) and all(one.outcome is Outcome.PASS for one in found)
+            shown = limit_bytes * int(
+                track.requests[-1] - track.requests[0]
+            )  # a process first fills what it freed before
+            return shown >= resource_of(METRICS["memory_growth"]).least_gain and all(
+                one.outcome is Outcome.PASS for one in found
+            )
 
         followed = self._measurement.follow_growth(longest_ns, is_decided)
         if followed.track is None:
@@ -116,14 +121,6 @@ class LeakAssertions:
                 said = f"{why}; {small}"
                 return verdict.left_open(WhyOpen(OpenBy.CACHE, said))
         return verdict
-
-
-def _shows(track: ResourceTrack, limit_bytes: float) -> bool:
-    """Whether enough requests were answered for a leak at the limit to show.
-
-    A process first fills what it has allocated and freed before, and does not grow meanwhile.
-    """
-    return limit_bytes * int(track.requests[-1] - track.requests[0]) >= resource_of(METRICS["memory_growth"]).least_gain
 
 
 def _with_end(verdict: Verdict, followed: FollowedGrowth) -> Verdict:

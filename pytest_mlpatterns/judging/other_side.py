@@ -22,7 +22,7 @@ from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import name_of
 from pytest_mlpatterns.serving.external.start import deploy_target
 from pytest_mlpatterns.serving.import_string import is_import_string
-from pytest_mlpatterns.serving.model import ServicePlan, is_stepped, pack_inputs, service_plan
+from pytest_mlpatterns.serving.model import is_stepped, pack_inputs, service_plan
 from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
@@ -172,7 +172,9 @@ def _model(experiment: Experiment, model: object, method: str) -> OtherSide:
     mine, name = _apart(_own_name(experiment), name_of(model))
     return OtherSide(
         own=mine,
-        variant=Variant(name, _started(name, _launched(packed, options)), replace(plan, payload=payload)),
+        variant=Variant(
+            name, _started(name, functools.partial(launch, packed, options)), replace(plan, payload=payload)
+        ),
         kind="service",
         answers_alike=plan.payload.builder is None,
     )
@@ -201,10 +203,6 @@ def _service(experiment: Experiment, target: Target, method: str) -> OtherSide:
         kind="service",
         answers_alike=True,
     )
-
-
-def _launched(packed: ServicePlan, options: object) -> Callable[[], Deployment]:
-    return functools.partial(launch, packed, options)  # type: ignore[arg-type]
 
 
 def _own_name(experiment: Experiment) -> str:

@@ -326,14 +326,11 @@ def _worsening(entry: Entry, recorded: Metrics, name: str) -> float | None:
     return change if metric.better == "lower" else -change
 
 
-def _can_be_settled(one: ComparedMetric) -> bool:
-    """Whether an interleaved run gives the metric."""
-    return one.metric.of is not None or one.metric.kind == Nmrt()
-
-
 def _only(choice: Choice, *, settled: bool) -> Choice:
     """The metrics of a choice that the recorded code can settle, or the others."""
-    return lambda streams: [one for one in choice(streams) if _can_be_settled(one) is settled]
+    return lambda streams: [
+        one for one in choice(streams) if (one.metric.of is not None or one.metric.kind == Nmrt()) is settled
+    ]
 
 
 def _settled(choice: Choice, stands: set[str]) -> Choice:

@@ -132,7 +132,9 @@ class UnhurtAssertions:
     def impacts(self) -> tuple[StepImpact, ...]:
         """What every step of every launch did, by the limit of the latest assertion on it."""
         found = around_steps(self._launches)
-        return tuple(impact for one in found for impact in impacts_of([one], self._limit_of(one)))
+        return tuple(
+            impact for one in found for impact in impacts_of([one], self._limits.get(one.step.name, USUAL_LIMIT))
+        )
 
     @property
     def course(self) -> tuple[LatencyMoment, ...]:
@@ -187,9 +189,6 @@ class UnhurtAssertions:
         """The lowest limit of the judged steps, beside which a lag of the generator matters; 0 if none is known."""
         judged = [one for one in around_steps(self._launches) if limits.step in (None, one.step.name)]
         return min(filter(math.isfinite, (limits.hurt.of(one.before_ns) for one in judged)), default=0.0)
-
-    def _limit_of(self, one: AroundStep) -> HurtLimit:
-        return self._limits.get(one.step.name, USUAL_LIMIT)
 
     def _steps(self, name: str | None) -> dict[str, list[AroundStep]]:
         """The steps by their names, of all launches: those of this name, or all of them."""

@@ -126,9 +126,8 @@ class PerfSession:
         self._engines = EngineSessions(self._options, self._ini, root=root, directory=self._directory)
         generators = Generators(self._engines, self._directory)
         self._driver = LoadDriver(generators, self._live.show, self._run.smoke, self._live.note)
-        self._builder = ExperimentBuilder(
-            config, self._directory, self._driver, engines=self._engines, trees=self._tops
-        )
+        trees = self._trees if self._job is None else self._job.trees
+        self._builder = ExperimentBuilder(config, self._directory, self._driver, engines=self._engines, trees=trees)
         self._runtest = RuntestHooks(self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke)
         self.hooks: Mapping[str, object] = self._all_hooks(WorkerInput(self._directory, terminal.ascii_only, worktree))
 
@@ -317,11 +316,6 @@ class PerfSession:
             if self._lock is not None:
                 self._lock.make_exclusive()
         return state
-
-    @property
-    def _tops(self) -> tuple[Path, Path] | None:
-        """Tops of the user's tree and of the one that is imported instead; None if that is the user's."""
-        return self._trees if self._job is None else self._job.trees
 
     def _read(self, item: pytest.Item) -> PerfItem:
         """Read one test; that of an old commit is measured as its job asks for."""
