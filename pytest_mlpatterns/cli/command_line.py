@@ -137,11 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_command(commands, "report", "write the results as a self-contained HTML page", make=_html)
     _add_command(commands, "summary", "write the table in Markdown, for a comment or a wiki", make=_summary)
     ranking = _add_command(commands, "rank", "rank the patterns of each test", make=_ranking)
-    ranking.add_argument(
-        "weights",
-        metavar="WEIGHTS",
-        help="as in --perf-rank: rtm=0.5,nmrt=0.3,p95<50ms",
-    )
+    ranking.add_argument("weights", metavar="WEIGHTS", help="as in --perf-rank: rtm=0.5,nmrt=0.3,p95<50ms")
     ranking.set_defaults(for_people=True)
     return parser
 

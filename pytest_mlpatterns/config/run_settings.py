@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
-from pytest_mlpatterns.config.converters import (
-    read_choice,
-    read_flag,
-)
+from pytest_mlpatterns.config.converters import read_choice, read_flag
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.acceptance import ACCEPTED_FILE
 from pytest_mlpatterns.removed import why_removed

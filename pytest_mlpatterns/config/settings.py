@@ -212,10 +212,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "overload": (read_truth, False),
     "noise": (lambda value, source: read_choice(NoisePolicy, value, source), NoisePolicy.DOUBT),
     "profile": (lambda value, source: read_choice(ProfileMode, value, source), ProfileMode.AUTO),
-    "inconclusive": (
-        lambda value, source: read_choice(InconclusivePolicy, value, source),
-        InconclusivePolicy.WARN,
-    ),
+    "inconclusive": (lambda value, source: read_choice(InconclusivePolicy, value, source), InconclusivePolicy.WARN),
     "gate": (lambda value, source: read_choice(Gate, value, source), Gate.FAIL),
     "price": (read_price, None),
     "payload": (as_given, None),

@@ -24,15 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-__all__ = [
-    "Checkout",
-    "CommitRange",
-    "checkout_of",
-    "commit_names",
-    "first_parents",
-    "position_in",
-    "read_range",
-]
+__all__ = ["Checkout", "CommitRange", "checkout_of", "commit_names", "first_parents", "position_in", "read_range"]
 
 
 _MOST_COMMITS = 100_000

@@ -250,12 +250,7 @@ class CommitRuns:
         return measure
 
     def measure(
-        self,
-        test: str,
-        commits: tuple[Revision, Revision],
-        measured_as: MeasuredAs,
-        *,
-        most_s: float | None = None,
+        self, test: str, commits: tuple[Revision, Revision], measured_as: MeasuredAs, *, most_s: float | None = None
     ) -> CommitRun | NotRun:
         """Measure a commit against another one.
 

@@ -116,9 +116,7 @@ def held_by(
     sides = (
         Variant(revision.name, functools.partial(revision.start, traced=True, timeout_ns=limit_ns), theirs),
         Variant(
-            "the present",
-            functools.partial(experiment.system.start, traced=True, timeout_ns=limit_ns),
-            experiment.plan,
+            "the present", functools.partial(experiment.system.start, traced=True, timeout_ns=limit_ns), experiment.plan
         ),
     )
     held = [held_under_load(side, experiment.generator, of_growth=of_growth) for side in sides]

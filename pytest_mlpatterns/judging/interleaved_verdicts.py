@@ -26,12 +26,7 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import (
     judge_ratio,
     ratio_deviation,
 )
-from pytest_mlpatterns.analysis.statistics.looks import (
-    CONFIRMING_PAIRS,
-    REVISION_ALPHA,
-    looks_of_pairs,
-    looks_that_fit,
-)
+from pytest_mlpatterns.analysis.statistics.looks import CONFIRMING_PAIRS, REVISION_ALPHA, looks_of_pairs, looks_that_fit
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, paired_kinds, side_of
 from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic, median_text
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change

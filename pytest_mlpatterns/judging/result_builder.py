@@ -15,13 +15,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.causes.growth import growth_record
 from pytest_mlpatterns.analysis.causes.latency_split import splits_of
 from pytest_mlpatterns.analysis.health.generator_health import spread_note
-from pytest_mlpatterns.analysis.health.machine import (
-    crowding_note,
-    node_figures,
-    noise_of,
-    sorting_times_ns,
-    taken_in,
-)
+from pytest_mlpatterns.analysis.health.machine import crowding_note, node_figures, noise_of, sorting_times_ns, taken_in
 from pytest_mlpatterns.analysis.metrics.definitions import (
     LOCATIONS,
     METRICS,

@@ -551,7 +551,5 @@ def measure_for_the_baseline(
     if found is not None and reasons_not_to_record(found):
         is_known = not (is_wide() or lacks_a_kind())
         measurement.measure_again(
-            _FEWEST_UPDATE_LAUNCHES,
-            steady=steady,
-            is_enough=lambda: not is_known or not (is_wide() or lacks_a_kind()),
+            _FEWEST_UPDATE_LAUNCHES, steady=steady, is_enough=lambda: not is_known or not (is_wide() or lacks_a_kind())
         )

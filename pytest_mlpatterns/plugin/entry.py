@@ -141,9 +141,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    call: pytest.CallInfo[None],
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """An error of ours ends at the user's line; one of a fixture that does not exist names the nearest of ours."""
     if call.excinfo is not None and call.excinfo.type.__module__ == "pytest_mlpatterns":
         from pytest_mlpatterns.plugin.failures import end_at_the_users_line

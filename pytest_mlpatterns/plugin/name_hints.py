@@ -13,13 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import ModuleType
 
-__all__ = [
-    "FIXTURES",
-    "fixture_hint",
-    "misspelled_fixture",
-    "require_known_keys",
-    "require_known_options",
-]
+__all__ = ["FIXTURES", "fixture_hint", "misspelled_fixture", "require_known_keys", "require_known_options"]
 
 FIXTURES = ("perf", "perf_deploy", "perf_deploy_session", "perf_model", "perf_payload", "perf_target")
 """The fixtures of this plugin."""

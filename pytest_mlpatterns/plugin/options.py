@@ -65,10 +65,7 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
         "metavar": "PATH",
         "help": "the baseline file (default: perf-baseline.json in the root directory)",
     },
-    "budget": {
-        "metavar": "TIME",
-        "help": "time that one test may measure until it is decided (default: 30s)",
-    },
+    "budget": {"metavar": "TIME", "help": "time that one test may measure until it is decided (default: 30s)"},
     "compare": {
         "metavar": "METRICS",
         "help": "compare these metrics with the baseline or revision, separated by commas (default: those that "
@@ -147,10 +144,7 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
         "decide alone (off)",
     },
     "smoke": {"action": "store_true", "help": "send one request per perf test, without verdicts"},
-    "startup-timeout": {
-        "metavar": "TIME",
-        "help": "time that a deployment may take to get ready (default: 60s)",
-    },
+    "startup-timeout": {"metavar": "TIME", "help": "time that a deployment may take to get ready (default: 60s)"},
     "tolerance": {
         "metavar": "RATIO",
         "help": "worsening that is accepted: a share of RTM, throughput, NMRT and CPU, or of each metric by its name, "

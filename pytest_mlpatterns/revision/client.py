@@ -45,13 +45,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.revision.worktree import Worktree
 
-__all__ = [
-    "NothingToCompareError",
-    "RevisionClient",
-    "error_line",
-    "hint_at_files",
-    "without_markers",
-]
+__all__ = ["NothingToCompareError", "RevisionClient", "error_line", "hint_at_files", "without_markers"]
 
 _STOP_TIMEOUT_S = 20.0
 """Time limit for the end of a deployment, in seconds: the grace periods of its processes, and more."""
