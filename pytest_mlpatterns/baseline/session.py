@@ -95,7 +95,10 @@ class BaselineSession:
     def match(self, test: str, setup: Setup, cluster: str = "") -> BaselineMatch:
         """Find the entry that a test is compared with; see :meth:`BaselineLookup.match`."""
         if self._tree is None and self._run.baseline is BaselineMode.UPDATE and not self._run.smoke:
-            self._tree = self._files_now()
+            try:  # before the run writes others
+                self._tree = tree_digest(self._root, (self._run.baseline_file, *self._run.results_files))
+            except (SettingError, DeploymentError):  # outside git
+                self._tree = ""
         return self._lookup.match(test, setup, cluster)
 
     def with_drift(self, result: TestResult) -> TestResult:
@@ -224,13 +227,6 @@ class BaselineSession:
             for level in [found[result.test]]
         ]
         return recorded
-
-    def _files_now(self) -> str:
-        """The digest of the files that are measured, before the run writes others; empty outside git."""
-        try:
-            return tree_digest(self._root, (self._run.baseline_file, *self._run.results_files))
-        except (SettingError, DeploymentError):
-            return ""
 
     def _prune(self, *, complete: bool) -> None:
         if not complete or not self._gone:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.verdicts.tolerances import can_more_than_double, changes_to_accept
-from pytest_mlpatterns.cli.output import require_other
+from pytest_mlpatterns.cli.output import add_command, read_results_file, require_other
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.acceptance import ACCEPTED_FILE, pattern_of, rounded_ceiling
 from pytest_mlpatterns.records.verdict import Outcome
@@ -21,8 +21,9 @@ from pytest_mlpatterns.wording import count, listed, named, shown
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
+    from pytest_mlpatterns.cli.output import Commands
     from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
@@ -35,12 +36,9 @@ _TABLES = re.compile(r"(?m)^(?=[ \t]*\[\[\s*accepted\s*\]\])")
 """Begins of the tables of a file, whose comments may name tables too."""
 
 
-def add_accept_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], read: Callable[[str], Results]
-) -> None:
+def add_accept_command(commands: Commands) -> None:
     """Add the command to a parser."""
-    what = "accept what a failed test measured, with a reason"
-    command = commands.add_parser("accept", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    command = add_command(commands, "accept", "accept what a failed test measured, with a reason")
     command.add_argument("results", metavar="RESULTS", help="file written by pytest --perf-json")
     command.add_argument("test", metavar="TEST", nargs="?", help="pytest's id of the test")
     command.add_argument("--reason", metavar="TEXT", help="why the change is wanted")
@@ -54,7 +52,7 @@ def add_accept_command(
     command.add_argument(
         "--file", metavar="PATH", help=f"file of acceptances (default: {ACCEPTED_FILE} beside the run's baseline file)"
     )
-    command.set_defaults(run=lambda options: _run(options, read(options.results)))
+    command.set_defaults(run=lambda options: _run(options, read_results_file(options.results)))
 
 
 def _run(options: argparse.Namespace, read: Results) -> int:

@@ -11,16 +11,17 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.cli.output import require_other
+from pytest_mlpatterns.cli.output import add_command, for_people, require_other
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import parse_duration, parse_ratio
 from pytest_mlpatterns.wording import count, did_you_mean, named, shown
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import FrameType
 
+    from pytest_mlpatterns.cli.output import Commands
     from pytest_mlpatterns.history.bisect import BisectPlan
 
 __all__ = ["add_bisect_command"]
@@ -35,17 +36,14 @@ _STATE = "mlpatterns-bisect.json"
 """State file in the directory of the repository that all worktrees share."""
 
 
-def add_bisect_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], for_people: Callable[[str], str]
-) -> None:
+def add_bisect_command(commands: Commands) -> None:
     """Add the command to a parser."""
     what = "find the commit that changed a metric of a test, by interleaved measurement"
-    command = commands.add_parser(
-        "bisect",
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}. Exits with 0 if it was found, 1 if both ends do not differ, 2 after "
-        "an error, and 3 if only a range is known. The working tree is not touched; an interrupted search goes on.",
+    more = (
+        " Exits with 0 if it was found, 1 if both ends do not differ, 2 after an error, and 3 if only a range is known."
+        " The working tree is not touched; an interrupted search goes on."
     )
+    command = add_command(commands, "bisect", what, more=more)
     command.add_argument("test", metavar="TEST", help="pytest's id of the test")
     command.add_argument("commits", metavar="GOOD..BAD", help="the commits, along first parents, such as v1.0..main")
     command.add_argument("--metric", metavar="NAME", default="rtm", help="the metric (default: %(default)s)")
@@ -65,7 +63,7 @@ def add_bisect_command(
     command.add_argument(
         "--json", action="store_true", help="print the result as JSON, and the steps to standard error"
     )
-    command.set_defaults(run=lambda options: _run(options, for_people))
+    command.set_defaults(run=_run)
 
 
 @contextlib.contextmanager
@@ -86,7 +84,7 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _run(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
+def _run(options: argparse.Namespace) -> int:
     from pytest_mlpatterns.history.bisect import Search
     from pytest_mlpatterns.history.bisect_state import SearchState
     from pytest_mlpatterns.history.commit_runs import CommitRuns
@@ -96,7 +94,7 @@ def _run(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
     lines = sys.stderr if options.json else sys.stdout
 
     def say(text: str) -> None:
-        lines.write(for_people(f"{text}\n"))
+        lines.write(for_people(f"{text}\n", sys.stdout))
         lines.flush()
 
     plan = _plan(options)

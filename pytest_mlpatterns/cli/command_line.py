@@ -18,9 +18,11 @@ from pytest_mlpatterns.cli.bisect_command import add_bisect_command
 from pytest_mlpatterns.cli.history_command import add_history_command
 from pytest_mlpatterns.cli.new_command import add_new_command
 from pytest_mlpatterns.cli.output import (
+    add_command,
     discard_output,
     for_people,
     open_streams,
+    read_results_file,
     require_other,
     write_document,
     write_file,
@@ -28,13 +30,14 @@ from pytest_mlpatterns.cli.output import (
 from pytest_mlpatterns.cli.verdict_command import VERDICT_ERROR, add_verdict_command
 from pytest_mlpatterns.errors import BaselineFileError, MlpatternsError, ResultFileError
 from pytest_mlpatterns.removed import why_removed
-from pytest_mlpatterns.system.files import MOST_BYTES, read_text
+from pytest_mlpatterns.system.files import MOST_BYTES
 from pytest_mlpatterns.system.owned_files import temporary_directory
 from pytest_mlpatterns.wording import count, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.cli.output import Commands
     from pytest_mlpatterns.records.baseline_entry import Baselines
     from pytest_mlpatterns.reports.files.result_file import Results
 
@@ -114,11 +117,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_new_command(commands)
-    add_accept_command(commands, _read)
+    add_accept_command(commands)
     add_baseline_command(commands)
-    add_bisect_command(commands, lambda text: for_people(text, sys.stdout))
-    add_verdict_command(commands, _read, lambda text: for_people(text, sys.stdout))
-    add_history_command(commands, lambda text: for_people(text, sys.stdout))
+    add_bisect_command(commands)
+    add_verdict_command(commands)
+    add_history_command(commands)
     export = _add_command(commands, "export", "write the results in the format of another tool", make=_exported)
     export.add_argument(
         "--format",
@@ -150,30 +153,14 @@ def _export_format(name: str) -> str:
 
 
 def _add_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    what: str,
-    *,
-    make: Callable[[argparse.Namespace], str],
+    commands: Commands, name: str, what: str, *, make: Callable[[argparse.Namespace], str]
 ) -> argparse.ArgumentParser:
     """Add a command that turns a result file into text."""
-    command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    command = add_command(commands, name, what)
     command.add_argument("results", metavar="RESULTS", help="file written by pytest --perf-json")
     command.add_argument("-o", "--output", metavar="PATH", help="file to write (default: standard output)")
     command.set_defaults(make=make, for_people=False)
     return command
-
-
-def _read(file: str) -> Results:
-    from pytest_mlpatterns.reports.files.result_file import read_results
-
-    try:
-        return read_results(read_text(Path(file)))
-    except ResultFileError as error:
-        raise ResultFileError(f"{file} {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ResultFileError(f"{file} cannot be read: {reason}; name a file that pytest --perf-json wrote") from error
 
 
 def _exported(options: argparse.Namespace) -> str:
@@ -190,7 +177,7 @@ def _exported(options: argparse.Namespace) -> str:
     }
     if options.format not in _OF_PROFILES and (options.test is not None or options.side is not None):
         raise ResultFileError(f"--test and --side are for --format {' and '.join(_OF_PROFILES)}, not {options.format}")
-    results = _read(options.results)
+    results = read_results_file(options.results)
     try:
         return written[options.format](results)
     except ResultFileError as error:
@@ -201,13 +188,13 @@ def _html(options: argparse.Namespace) -> str:
     from pytest_mlpatterns.reports.html.page import HISTORY_PAGE, html_report
 
     is_beside = options.output is not None and Path(options.output).with_name(HISTORY_PAGE).is_file()
-    return html_report(_read(options.results), HISTORY_PAGE if is_beside else "")
+    return html_report(read_results_file(options.results), HISTORY_PAGE if is_beside else "")
 
 
 def _summary(options: argparse.Namespace) -> str:
     from pytest_mlpatterns.reports.files.ci_reports import job_summary
 
-    found = _read(options.results)
+    found = read_results_file(options.results)
     return job_summary(found.results, found.failures, {}, run=found.run)
 
 
@@ -218,7 +205,7 @@ def _ranking(options: argparse.Namespace) -> str:
     from pytest_mlpatterns.analysis.choice.ranking import Unmeasured, rank
     from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 
-    results = _read(options.results)
+    results = read_results_file(options.results)
     criteria = parse_criteria(options.weights, "WEIGHTS")
     for result in results.results:
         criteria.check_currency(result.definition.price)
@@ -234,17 +221,12 @@ def _ranking(options: argparse.Namespace) -> str:
     return "\n".join(ranking_lines(rankings, results.results, shutil.get_terminal_size().columns)) + "\n"
 
 
-def add_baseline_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_baseline_command(commands: Commands) -> None:
     """Add the command to a parser."""
-    what = "work with baseline files"
-    command = commands.add_parser("baseline", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    command = add_command(commands, "baseline", "work with baseline files")
     actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
-    what = "write one baseline file of several"
-    merge = actions.add_parser(
-        "merge",
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}. Of an entry that differs between them, the latest is taken.",
-    )
+    more = " Of an entry that differs between them, the latest is taken."
+    merge = add_command(actions, "merge", "write one baseline file of several", more=more)
     merge.add_argument("files", metavar="FILE", nargs="+", help="baseline file")
     merge.add_argument("--base", metavar="FILE", help="what both held before they went apart, as git's %%O")
     merge.add_argument("-o", "--output", metavar="PATH", help="file to write (default: standard output)")

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.cli.output import require_other, write_document, write_file
+from pytest_mlpatterns.cli.output import add_command, for_people, require_other, write_document, write_file
 from pytest_mlpatterns.cli.project_history import add_history_option, history_place
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import count, did_you_mean, listed, shown, visible
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from pytest_mlpatterns.analysis.changes.series import Series
+    from pytest_mlpatterns.cli.output import Commands
     from pytest_mlpatterns.cli.project_history import HistoryPlace
     from pytest_mlpatterns.records.change import Change
 
@@ -29,9 +30,7 @@ _MOST_NAMED = 5
 """Most tests that an error names."""
 
 
-def add_history_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], for_people: Callable[[str], str]
-) -> None:
+def add_history_command(commands: Commands) -> None:
     """Add the command to a parser.
 
     Args:
@@ -39,7 +38,7 @@ def add_history_command(
         for_people: makes text fit for standard output.
     """
     what = "show how the metrics of each test went from run to run, and what changed"
-    command = commands.add_parser("history", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    command = add_command(commands, "history", what)
     add_history_option(command)
     command.add_argument("test", metavar="TEST", nargs="?", help="an id, a part of one, or a pattern such as '*slow*'")
     command.add_argument("--metric", metavar="NAME", action="append", help="this metric only; may be repeated")
@@ -50,7 +49,7 @@ def add_history_command(
     command.add_argument("--html", metavar="FILE", help="write a page with a chart for each test and metric")
     command.add_argument("--json", action="store_true", help="print every point, level and change as JSON")
     command.add_argument("-o", "--output", metavar="FILE", help="file to write instead of standard output")
-    command.set_defaults(run=lambda options: _show(options, for_people))
+    command.set_defaults(run=_show)
 
 
 # --- what is there ----------------------------------------------------------------------------------------------------
@@ -152,7 +151,7 @@ def _some(names: Sequence[str], joint: str = "and") -> str:
 # --- showing ----------------------------------------------------------------------------------------------------------
 
 
-def _show(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
+def _show(options: argparse.Namespace) -> int:
     place = history_place(options.history)
     require_other("--html", options.html, place.history.path)
     require_other("-o", options.output, place.history.path)
@@ -161,7 +160,11 @@ def _show(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
     if options.html is not None:
         from pytest_mlpatterns.reports.html.history_page import history_page
 
-        _make_directory(Path(options.html).parent)
+        directory = Path(options.html).parent
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"{directory} cannot be made: {error.strerror or error}; name another directory") from error
         write_file(options.html, history_page(found, everything.changes, everything.name))
     if options.json:
         from pytest_mlpatterns.reports.files.history_json import history_json
@@ -169,12 +172,12 @@ def _show(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
 
         return _put(options.output, history_json(in_order(found), everything.changes))
     if options.html is not None and options.output is None:
-        sys.stdout.write(for_people(f"{options.html} has the history of {_tests(found)}\n"))
+        sys.stdout.write(for_people(f"{options.html} has the history of {_tests(found)}\n", sys.stdout))
         return 0
     text = _text(everything, found, is_asked=options.test is not None or bool(options.metric))
     if options.output is not None:
         return _put(options.output, text)
-    sys.stdout.write(for_people(text))
+    sys.stdout.write(for_people(text, sys.stdout))
     return 0
 
 
@@ -215,10 +218,3 @@ def _put(output: str | None, text: str) -> int:
     else:
         write_file(output, text)
     return 0
-
-
-def _make_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"{directory} cannot be made: {error.strerror or error}; name another directory") from error

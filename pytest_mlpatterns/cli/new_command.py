@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from msgspec import structs
 
 from pytest_mlpatterns.cli.first_test import first_test
-from pytest_mlpatterns.cli.output import require_other
+from pytest_mlpatterns.cli.output import add_command, require_other
 from pytest_mlpatterns.cli.subject import (
     MODEL_FILES,
     Candidate,
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from pytest_mlpatterns.cli.output import Commands
+
 __all__ = ["add_new_command"]
 
 _WHAT = (
@@ -55,10 +57,9 @@ _FAILED_RUN = 1
 """Exit code if the file was written and its test failed."""
 
 
-def add_new_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_new_command(commands: Commands) -> None:
     """Add the command to the command line."""
-    what = "write a first perf test, and run it once"
-    command = commands.add_parser("new", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    command = add_command(commands, "new", "write a first perf test, and run it once")
     command.add_argument("what", metavar="WHAT", nargs="?", help=f"{_WHAT} (default: what is found here)")
     command.add_argument(
         "--payload", metavar="FILE", help="inputs: a .json file with a list, or a .jsonl file with one a line"
@@ -91,7 +92,8 @@ def run_new(options: argparse.Namespace) -> int:
         subject = structs.replace(subject, inputs=_inputs_in(options.payload))
     file = Path(options.output) if options.output is not None else _default_file(subject, directory)
     _require_new(file)
-    text = first_test(subject, _relative(file.parent, directory))
+    folder = Path(os.path.relpath(file.parent, directory)).as_posix()
+    text = first_test(subject, "" if folder == "." else folder)
     replace_file(file, lambda: text)
     _say(f"{file} is written.")
     if options.no_run:
@@ -270,11 +272,6 @@ def _require_new(file: Path) -> None:
         raise SettingError(f"{file} is in {file.parent}, which does not exist; name a file in a directory that exists")
     if not file.name.startswith("test_") or file.suffix != ".py":
         raise SettingError(f"{file}, expected a name that pytest collects; write -o {file.with_name('test_perf.py')}")
-
-
-def _relative(folder: Path, directory: Path) -> str:
-    relative = os.path.relpath(folder, directory)
-    return "" if relative == "." else Path(relative).as_posix()
 
 
 def _pytest(arguments: Sequence[str], *, is_shown: bool) -> subprocess.CompletedProcess[str]:

@@ -14,14 +14,46 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system.files import replace_file
+from pytest_mlpatterns.errors import ResultFileError, SettingError
+from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.wording import named, shown, visible
 
 if TYPE_CHECKING:
+    import argparse
     from typing import TextIO
 
-__all__ = ["discard_output", "for_people", "open_streams", "require_other", "write_document", "write_file"]
+    from pytest_mlpatterns.reports.files.result_file import Results
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+__all__ = [
+    "add_command",
+    "discard_output",
+    "for_people",
+    "open_streams",
+    "read_results_file",
+    "require_other",
+    "write_document",
+    "write_file",
+]
+
+
+def add_command(commands: Commands, name: str, what: str, *, more: str = "") -> argparse.ArgumentParser:
+    """Add a command; ``what`` it does is its help, and with ``more`` its description."""
+    return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.{more}")
+
+
+def read_results_file(file: str) -> Results:
+    """The results that a command is about."""
+    from pytest_mlpatterns.reports.files.result_file import read_results
+
+    try:
+        return read_results(read_text(Path(file)))
+    except ResultFileError as error:
+        raise ResultFileError(f"{file} {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ResultFileError(f"{file} cannot be read: {reason}; name a file that pytest --perf-json wrote") from error
 
 
 def open_streams() -> None:

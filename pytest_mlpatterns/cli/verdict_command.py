@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.cli.output import discard_output
+from pytest_mlpatterns.cli.output import add_command, discard_output, for_people, read_results_file
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
 from pytest_mlpatterns.reports.text.summary_table import headline, incompleteness, kind_word, kinds_of
@@ -17,8 +17,9 @@ from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
+    from pytest_mlpatterns.cli.output import Commands
     from pytest_mlpatterns.records.result import RunEnd, TestResult
     from pytest_mlpatterns.records.result_parts import Location
     from pytest_mlpatterns.reports.files.result_file import Results
@@ -43,25 +44,21 @@ _MOST_NAMED = 20
 """Number of tests without a result that people see by name; programs see all."""
 
 
-def add_verdict_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    read: Callable[[str], Results],
-    for_people: Callable[[str], str],
-) -> None:
+def add_verdict_command(commands: Commands) -> None:
     """Add the command to a parser."""
     what = (
         "exit with 0 if all tests passed, 1 after an error, 2 after a regression or a missed limit, "
         "3 if one is open or the run was not completed"
     )
-    command = commands.add_parser("verdict", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    command = add_command(commands, "verdict", what)
     command.add_argument("results", metavar="RESULTS", help="file written by pytest --perf-json")
     command.add_argument(
         "--format", choices=("text", "json"), default="text", help="of what is printed (default: %(default)s)"
     )
-    command.set_defaults(run=lambda options: _run(options, read(options.results), for_people), failed=VERDICT_ERROR)
+    command.set_defaults(run=lambda options: _run(options, read_results_file(options.results)), failed=VERDICT_ERROR)
 
 
-def _run(options: argparse.Namespace, results: Results, for_people: Callable[[str], str]) -> int:
+def _run(options: argparse.Namespace, results: Results) -> int:
     kinds, run = kinds_of(results.results, results.unmeasured), results.run
     codes = [_EXIT_CODES[kind] for kind in kinds.values()] + [VERDICT_ERROR] * bool(run.other_failures)
     codes += [_EXIT_CODES[Kind.UNDECIDED]] * bool(incompleteness(run))  # a test that was not run is undecided
@@ -80,7 +77,7 @@ def _run(options: argparse.Namespace, results: Results, for_people: Callable[[st
         data = {"exit_code": code, "headline": whole, "counts": counts, "tests": tests, "run": run.to_json()}
         text = json.dumps(data, indent=2) + "\n"
     else:
-        text = for_people("\n".join([*_lines(tests), *_lines_of_run(run), whole]) + "\n")
+        text = for_people("\n".join([*_lines(tests), *_lines_of_run(run), whole]) + "\n", sys.stdout)
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

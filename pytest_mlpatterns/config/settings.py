@@ -157,7 +157,8 @@ def read_settings(
     load = read_load(marker)
     if values["during"] is not None:
         require_open_beside(load, caller)
-    settings = {**values, **members, "schedule": load, "generators_on": _place_in(values)}
+    place = values["engine"] if values["generators_on"] is None else values["generators_on"]
+    settings = {**values, **members, "schedule": load, "generators_on": place}
     window = window_of(load, values["duration"], marker, is_beside=values["during"] is not None)
     settings["duration"], settings["stretches"] = window
     for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
@@ -187,12 +188,6 @@ def given_value(
     if ini.get(option) not in (None, ""):
         return ini[option], f"ini key perf_{name}"
     return None, f"perf({name}=...)"
-
-
-def _place_in(values: Mapping[str, Any]) -> str:
-    """Where the load generators run; if that is not given, where the service does."""
-    place: str = values["engine"] if values["generators_on"] is None else values["generators_on"]
-    return place
 
 
 _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {

@@ -36,12 +36,11 @@ from pytest_mlpatterns.wording import listed
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pytest_mlpatterns.analysis.changes.bisection import Decided, StepCheck
+    from pytest_mlpatterns.analysis.changes.bisection import StepCheck
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
     from pytest_mlpatterns.history.bisect_state import SearchState
     from pytest_mlpatterns.history.checkout import CommitRange
-    from pytest_mlpatterns.history.commit_runs import Measures
     from pytest_mlpatterns.records.bisect import CommitName
     from pytest_mlpatterns.revision.commits import Revision
 
@@ -112,7 +111,7 @@ class Search:
     def __init__(
         self,
         plan: BisectPlan,
-        measure: Measures,
+        measure: Callable[..., CommitRun | NotRun],
         state: SearchState,
         *,
         show: Callable[[SearchedCommit], None],
@@ -222,13 +221,11 @@ class Search:
             found = SearchedCommit(name, self._left(), skipped=event.skipped)
         else:
             self._figure = event.figure
-            found = self._shown(name, self._bisection.add_run(event.launches))
+            decided = self._bisection.add_run(event.launches)
+            likeness = "" if decided.likeness is None else decided.likeness.value
+            found = SearchedCommit(name, self._left(), decided.change, decided.launches, likeness)
         self._searched.append(found)
         return found
-
-    def _shown(self, name: CommitName, decided: Decided) -> SearchedCommit:
-        likeness = "" if decided.likeness is None else decided.likeness.value
-        return SearchedCommit(name, self._left(), decided.change, decided.launches, likeness)
 
     def _left(self) -> int:
         """Number of commits that the change may be at."""

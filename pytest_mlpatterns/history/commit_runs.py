@@ -11,12 +11,11 @@ A commit that cannot be measured is no error: the answer has the reason. This mo
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import sys
 from collections import OrderedDict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -54,7 +53,6 @@ __all__ = [
     "CommitRunEnded",
     "CommitRuns",
     "MeasuredAs",
-    "Measures",
     "NotRun",
     "WhyNotRun",
     "limit_s",
@@ -190,15 +188,6 @@ class CommitRun(Struct, frozen=True):
         return tuple(LogRatio(value, error) for value, error in found)
 
 
-class Measures(Protocol):
-    """What measures a commit by one test: what :meth:`CommitRuns.of` gives."""
-
-    def __call__(
-        self, commit: Revision, reference: Revision, measured_as: MeasuredAs, *, most_s: float | None = None
-    ) -> CommitRun | NotRun:
-        """Measure a commit against another one; see :meth:`CommitRuns.measure`."""
-
-
 def limit_s(budget_ns: int) -> float:
     """The time after which a run with this budget is ended, in seconds."""
     return _BESIDE_BUDGET_S + _OVER_BUDGET * budget_ns / 1e9
@@ -239,15 +228,9 @@ class CommitRuns:
             while self._trees:
                 self._trees.popitem()[1][1].close()
 
-    def of(self, test: str) -> Measures:
-        """What measures commits by one test; the trees are shared."""
-
-        def measure(
-            commit: Revision, reference: Revision, measured_as: MeasuredAs, *, most_s: float | None = None
-        ) -> CommitRun | NotRun:
-            return self.measure(test, (commit, reference), measured_as, most_s=most_s)
-
-        return measure
+    def of(self, test: str) -> Callable[..., CommitRun | NotRun]:
+        """What measures a commit against another one by one test; the trees are shared."""
+        return lambda commit, reference, *how, **most: self.measure(test, (commit, reference), *how, **most)
 
     def measure(
         self, test: str, commits: tuple[Revision, Revision], measured_as: MeasuredAs, *, most_s: float | None = None
@@ -319,7 +302,10 @@ class CommitRuns:
     def _tree_of(self, commit: Revision, beside: Revision) -> Worktree:
         """The tree of a commit, laid out unless it still is; older ones are removed."""
         if commit.sha not in self._trees:
-            self._require_directory(commit)
+            git = Git(self._project)
+            below = git.position().below
+            if below.parts and not git.succeeds("cat-file", "-e", f"{commit.sha}:{below.as_posix()}"):
+                raise DirectoryAbsentError(f"{below.as_posix()} does not exist at {commit.short}")
             opened = contextlib.ExitStack()
             tree = opened.enter_context(checkout(self._project, commit, self._extra, say=self._show))
             self._trees[commit.sha] = tree, opened
@@ -328,16 +314,6 @@ class CommitRuns:
             if len(self._trees) > _TREES_KEPT:
                 self._trees.pop(sha)[1].close()
         return self._trees[commit.sha][0]
-
-    def _require_directory(self, commit: Revision) -> None:
-        below = self._below
-        if below and not Git(self._project).succeeds("cat-file", "-e", f"{commit.sha}:{below}"):
-            raise DirectoryAbsentError(f"{below} does not exist at {commit.short}")
-
-    @functools.cached_property
-    def _below(self) -> str:
-        below = Git(self._project).position().below.as_posix()
-        return "" if below == "." else below
 
 
 class DirectoryAbsentError(DeploymentError):

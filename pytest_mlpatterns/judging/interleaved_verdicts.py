@@ -512,14 +512,11 @@ def _change_verdict(question: _Question, verdict: RatioVerdict, *, tolerance: fl
     if not isinstance(metric.kind, Location):
         return Verdict(metric.name, "revision", verdict.outcome, reason, change, tolerance, *printed)
     name = metric.kind.stands_for
-    reason += f"; {_medians(run, metric_named(name))}"
+    own = metric_named(name)
+    medians = " against ".join(map(own.show, _means(name, run.launches)))
+    reason += f"; {median_text(own, medians)}"
     found = Verdict(name, "revision", verdict.outcome, reason, change, tolerance, *printed)
     return replace(found, judged_by=metric.name)
-
-
-def _medians(run: InterleavedRun, metric: Metric) -> str:
-    """The medians of both variants, which the reports show."""
-    return median_text(metric, " against ".join(map(metric.show, _means(metric.name, run.launches))))
 
 
 def _ratios(metric: str, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> list[LogRatio]:

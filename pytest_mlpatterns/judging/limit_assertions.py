@@ -108,9 +108,11 @@ class LimitAssertions:
         if wanted < limit:
             return ""
         needed = math.ceil(requests * wanted / (1 - wanted) * (1 - limit) / limit)
+        so_far_s = sum(launch.window.duration_ns for launch in metrics.launches) / SECOND_NS
+        window_s = math.ceil(needed / last * so_far_s / metrics.requests)
         return (
             f"none of {metrics.requests:,} requests failed, and {needed:,} without a failure decide it; the test has "
-            f'time for {requests:,}: measure longer (duration="{_duration_s(metrics, needed, last)}s")'
+            f'time for {requests:,}: measure longer (duration="{window_s}s")'
         )
 
     def _why_unknown(self, metric: Metric) -> str:
@@ -128,12 +130,6 @@ class LimitAssertions:
             use = "Cached()" if ours else 'metrics=Prometheus("/metrics", cache_hits="...", cache_misses="...")'
             return f"{pattern} has no cache that was asked, so there is no {metric.label}; use {use}"
         return f"{metric.label} is not known for {pattern}; name its process: Url(..., pid=...)"
-
-
-def _duration_s(metrics: Metrics, requests: int, launches: int) -> int:
-    """Seconds of a window with which the launches have these requests together."""
-    seconds = sum(launch.window.duration_ns for launch in metrics.launches) / SECOND_NS
-    return math.ceil(requests / launches * seconds / metrics.requests)
 
 
 def _with_reason(verdict: Verdict, more: str) -> Verdict:

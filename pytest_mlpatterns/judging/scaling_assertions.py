@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.engines.engine import Engine
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.patterns.pattern import Pattern
     from pytest_mlpatterns.records.scaling import ScalingRecord
     from pytest_mlpatterns.records.verdict import Verdict
 
@@ -69,7 +68,13 @@ class ScalingAssertions:
         """
         numbers, each = _numbers(replicas), _cores_each(cpus_per_replica)
         if each is not None:
-            _require_replicas_alone(self._experiment.settings.pattern)
+            pattern = self._experiment.settings.pattern
+            if balance_of(pattern) is None:
+                raise SettingError(
+                    f"measure_scaling(cpus_per_replica=...) of {pattern}, whose gateway process chooses among the "
+                    "replicas and needs cores too; leave cpus_per_replica= out, or choose "
+                    'balance="round-robin"'
+                )
         if each != self._cores_each:
             self._run, self._cores_each = None, each
         return self._measured(numbers)
@@ -193,19 +198,6 @@ def read_replicas(replicas: object) -> int:
     """
     name = f"assert_scaling_efficiency_at_least(replicas={shown(replicas)})"
     return whole_number(replicas, name, least=2, expected="a whole number of replicas from 2, such as 2")
-
-
-def _require_replicas_alone(pattern: Pattern) -> None:
-    """Check that each replica can have cores of its own.
-
-    Raises:
-        SettingError: a gateway process stands before them, which needs some too.
-    """
-    if balance_of(pattern) is None:
-        raise SettingError(
-            f"measure_scaling(cpus_per_replica=...) of {pattern}, whose gateway process chooses among the replicas and "
-            'needs cores too; leave cpus_per_replica= out, or choose balance="round-robin"'
-        )
 
 
 def _cores_each(cpus_per_replica: object) -> int | None:

@@ -149,7 +149,9 @@ class PerfSession:
                 states = [item.stash[PERF_ITEM] for item in items]
                 self._engines.begin_for(state.settings for state in states if state.marker_error is None)
         except SettingError as error:
-            self._end_run(str(error))
+            if self._is_worker:  # the controller shows it
+                report_usage_error(self._config, str(error))
+            raise pytest.UsageError(visible(str(error))) from None
         if self._revision is not None and not self._run.smoke:
             self._revision.announce(item.stash[PERF_ITEM].settings.schedule for item in items)
         self._live.tests = len(items)
@@ -298,12 +300,6 @@ class PerfSession:
             self._output.revision = worktree.revision
             self._output.lines += other.lines
         return other
-
-    def _end_run(self, text: str) -> NoReturn:
-        """End the run with a usage error; under pytest-xdist the controller shows it."""
-        if self._is_worker:
-            report_usage_error(self._config, text)
-        raise pytest.UsageError(visible(text))
 
     def _remove_files(self) -> None:
         self._resources.close()

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.engines.engine import EngineSession
     from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.setup import EnvironmentFacts
-    from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.revision.worktree import Worktree
 
@@ -189,7 +188,12 @@ class RevisionClient:
         )
         if started.shared is not None and self._session is not None:
             return self._session.seen(started.endpoint, started.shared, traits=traits, on_stop=self._stop)
-        foreign = ForeignProcesses(started.pids, self._stop, self._stats, self.facts)
+        foreign = ForeignProcesses(
+            started.pids,
+            self._stop,
+            lambda: self._ask(StatsWanted(), StatsFound, self._answer_ns / 1e9).stats,
+            self.facts,
+        )
         return Deployment(started.endpoint, foreign, traits)
 
     def facts(self) -> EnvironmentFacts:
@@ -209,10 +213,6 @@ class RevisionClient:
         if self._child is not None:
             timeout_s = _STOP_TIMEOUT_S if self._session is None else _CLUSTER_STOP_TIMEOUT_S
             self._ask(StopDeployment(), DeploymentStopped, timeout_s)
-
-    def _stats(self) -> PatternStats:
-        """The statistics of the deployment that runs."""
-        return self._ask(StatsWanted(), StatsFound, self._answer_ns / 1e9).stats
 
     def _ask(self, question: Wanted, of: type[_Answer], timeout_s: float) -> _Answer:
         """The answer to a question; one that came after its time-out, to a question before, is left out."""
