@@ -91,12 +91,7 @@ class FurtherLoad(Struct, frozen=True):
     on_progress: Callable[[Progress], None]
 
     def run(
-        self,
-        job: LoadJob,
-        *,
-        poll_s: float,
-        on_poll: Callable[[], None],
-        on_window: Callable[[], None] = lambda: None,
+        self, job: LoadJob, *, poll_s: float, on_poll: Callable[[], None], on_window: Callable[[], None] = lambda: None
     ) -> LoadResult:
         """Run one job to its end; ``on_poll`` and ``on_window`` as of :class:`LoadEvents`."""
         events, processes = LoadEvents(self.on_progress, on_window, on_poll), self.plan.generators

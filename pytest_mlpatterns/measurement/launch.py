@@ -220,12 +220,7 @@ class LaunchRunner:
             return launch
         return replace(launch, given_window_ns=self._given_ns)
 
-    def search(
-        self,
-        decided: Callable[[LaunchValue], bool],
-        objective: Objective | None,
-        budget_ns: int,
-    ) -> Capacity:
+    def search(self, decided: Callable[[LaunchValue], bool], objective: Objective | None, budget_ns: int) -> Capacity:
         """Search for the capacity of the running deployment.
 
         Args:
@@ -439,12 +434,7 @@ class _LaunchMeasurement:
             open_loop=not schedule.closed,
             rate_rps=self._plan.rate_of(samples, result.window),
             first_failure=describe_first_failure(
-                self._deployment,
-                self._plan.payload,
-                samples,
-                window=result.window,
-                stats=stats,
-                answers=result.failed,
+                self._deployment, self._plan.payload, samples, window=result.window, stats=stats, answers=result.failed
             ),
             silence=silence,
             track=track_of(usage, samples.done_ns, (result.window,)),

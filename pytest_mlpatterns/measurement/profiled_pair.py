@@ -179,13 +179,7 @@ class _Recorded:
     """
 
     def __init__(
-        self,
-        side: ProfiledSide,
-        deployment: Deployment,
-        run: VariantRun,
-        *,
-        profiler: Profiler,
-        plan: ProfilingPlan,
+        self, side: ProfiledSide, deployment: Deployment, run: VariantRun, *, profiler: Profiler, plan: ProfilingPlan
     ) -> None:
         self.run = run
         self.rate_hz = 0

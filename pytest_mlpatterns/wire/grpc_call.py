@@ -17,16 +17,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor_pool import DescriptorPool
     from google.protobuf.message import Message
 
-__all__ = [
-    "HEALTH",
-    "INFER_METHOD",
-    "PREFIX_BYTES",
-    "SERVICE",
-    "message_class",
-    "message_prefix",
-    "model_in",
-    "pool",
-]
+__all__ = ["HEALTH", "INFER_METHOD", "PREFIX_BYTES", "SERVICE", "message_class", "message_prefix", "model_in", "pool"]
 
 _INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/[^/]+)?/infer")
 SERVICE = "inference.GRPCInferenceService"

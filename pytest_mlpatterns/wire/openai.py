@@ -122,13 +122,7 @@ def read_openai_request(path: str, body: bytes | memoryview, model: str) -> Open
     if options is not None and not (stream and isinstance(options, dict)):
         raise OpenAIError("stream_options are for streams, expected an object with stream: true", "stream_options")
     return OpenAIRequest(
-        given,
-        is_chat,
-        stream,
-        bool((options or {}).get("include_usage")),
-        _max_tokens(given),
-        prompt_tokens,
-        model,
+        given, is_chat, stream, bool((options or {}).get("include_usage")), _max_tokens(given), prompt_tokens, model
     )
 
 

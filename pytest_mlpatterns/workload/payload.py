@@ -28,14 +28,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-__all__ = [
-    "MAX_INPUTS",
-    "MAX_PAYLOAD_BYTES",
-    "MAX_PRODUCED",
-    "Payload",
-    "arguments_of",
-    "read_payload",
-]
+__all__ = ["MAX_INPUTS", "MAX_PAYLOAD_BYTES", "MAX_PRODUCED", "Payload", "arguments_of", "read_payload"]
 
 MAX_PAYLOAD_BYTES = 256 * 2**20
 """Largest total size of the encoded requests of one test."""
@@ -236,7 +229,7 @@ def _read(given: object) -> _Read:
         return _Read(_inputs_of(given), lambda number: f"perf_payload item {number}")
     lines = list(read_json_lines(given, MAX_PAYLOAD_BYTES))
     name = f"perf_payload {given} line"
-    return _Read(tuple(line.value for line in lines), lambda number: f"{name} {lines[number].number}")
+    return _Read(tuple(value for _, value in lines), lambda number: f"{name} {lines[number][0]}")
 
 
 def _openai_payload(read: _Read, wire: Wire, path: str, *, draw: _Draw) -> Payload:

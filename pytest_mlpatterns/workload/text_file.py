@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import format_size
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["JsonLine", "read_json_lines", "read_lines"]
+__all__ = ["read_json_lines", "read_lines"]
 
 
 def read_lines(path: Path, most_bytes: int) -> Iterator[str]:
@@ -47,15 +47,8 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-class JsonLine(NamedTuple):
-    """The value of a line, and the number of the line, from 1."""
-
-    number: int
-    value: Any
-
-
-def read_json_lines(path: Path, most_bytes: int) -> Iterator[JsonLine]:
-    """Read the lines of a file that are not empty.
+def read_json_lines(path: Path, most_bytes: int) -> Iterator[tuple[int, Any]]:
+    """Read the lines of a file that are not empty: the number of each, from 1, and its value.
 
     Raises:
         SettingError: it cannot be read, or a line is no JSON.
@@ -63,7 +56,7 @@ def read_json_lines(path: Path, most_bytes: int) -> Iterator[JsonLine]:
     try:
         for number, line in enumerate(read_lines(path, most_bytes), start=1):
             if line.strip():
-                yield JsonLine(number, _json_of(line, path, number))
+                yield number, _json_of(line, path, number)
     except SettingError:
         raise
     except (OSError, ValueError) as error:  # not in UTF-8, or a path with NUL

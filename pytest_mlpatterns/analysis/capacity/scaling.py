@@ -435,8 +435,7 @@ def _hsx(parts: Mapping[str, _Part]) -> _Part:
         known = [_pooled(found, passes=len(known[-1])) for found in known]
     return tuple(
         LaunchValue(
-            math.prod(one.value for one in of_pass) ** (1 / 3),
-            math.hypot(*(one.relative_error for one in of_pass)) / 3,
+            math.prod(one.value for one in of_pass) ** (1 / 3), math.hypot(*(one.relative_error for one in of_pass)) / 3
         )
         for of_pass in zip(*known, strict=True)
     )

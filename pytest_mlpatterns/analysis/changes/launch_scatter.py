@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.history import HistoryLine
-    from pytest_mlpatterns.records.launch import LaunchValue
 
 __all__ = ["FEWEST_DEGREES", "FEWEST_RUNS", "USUAL_SCATTER", "LaunchScatter", "scatter_in"]
 
@@ -78,7 +77,10 @@ def scatter_in(lines: Sequence[HistoryLine]) -> LaunchScatter:
     """
     latest = lines[-_LATEST_RUNS:]
     launches = {
-        name: _Runs([[math.log(one.value) for one in run] for run in runs], _mean_square(runs))
+        name: _Runs(
+            [[math.log(one.value) for one in run] for run in runs],
+            fmean(one.relative_error**2 for run in runs for one in run),
+        )
         for name, runs in _by_metric([line.values for line in latest]).items()
         if all(one.value > 0 for run in runs for one in run)
     }
@@ -141,10 +143,6 @@ class _Runs(Struct, frozen=True):
 def _drawn(variance: float, degrees: int, usual: float) -> float:
     """A deviation from a variance of some degrees of freedom and the usual deviation."""
     return math.sqrt((_USUAL_DEGREES * usual**2 + degrees * max(variance, 0.0)) / (_USUAL_DEGREES + degrees))
-
-
-def _mean_square(runs: Sequence[Sequence[LaunchValue]]) -> float:
-    return fmean(one.relative_error**2 for run in runs for one in run)
 
 
 def _by_metric(runs: Iterable[Mapping[str, Sequence[_Launch]]]) -> dict[str, list[Sequence[_Launch]]]:

@@ -43,7 +43,8 @@ def changes_in(series: Series, changes: Iterable[Change]) -> tuple[Change, ...]:
     """Those changes that are of this course, in the order of their places."""
     own = (series.test, series.metric, series.machine, series.course)
     found = [one for one in changes if (one.test, one.metric, one.machine, one.course) == own]
-    return tuple(sorted((one for one in found if place_of(series, one) is not None), key=lambda one: _key(series, one)))
+    placed = [(place, one) for one in found if (place := place_of(series, one)) is not None]
+    return tuple(one for _, one in sorted(placed, key=lambda pair: pair[0]))
 
 
 def place_of(series: Series, change: Change) -> tuple[int, int] | None:
@@ -90,7 +91,3 @@ def _half(levels: Sequence[float], errors: Sequence[float]) -> float | None:
             return math.sqrt(math.pi / 2 / len(levels)) * t_quantile(CONFIDENCE, len(levels) - 1) * deviation
     known = [error for error in errors if error > 0]
     return 2 * fmean(known) / math.sqrt(len(known)) if known else None
-
-
-def _key(series: Series, change: Change) -> tuple[int, int]:
-    return place_of(series, change) or (0, 0)

@@ -177,15 +177,8 @@ def _least_value(name: str, lines: Sequence[HistoryLine]) -> float:
     return metric.floor or min(metric.tolerance, _LEAST_SHARE)
 
 
-class _Measured(Struct, frozen=True):
-    """A logarithm and its standard error."""
-
-    level: float
-    error: float
-
-
-def _value(launches: Sequence[LaunchValue], metric: Metric | None, least: float) -> _Measured | None:
-    """The mean over launches on the logarithm; None if there are none, or one of them is not finite."""
+def _value(launches: Sequence[LaunchValue], metric: Metric | None, least: float) -> tuple[float, float] | None:
+    """The mean over launches on the logarithm, and its standard error; None without one, or if one is not finite."""
     if not launches or not all(math.isfinite(launch.value) for launch in launches):
         return None
     logs = [math.log(max(launch.value, least)) for launch in launches]
@@ -193,7 +186,7 @@ def _value(launches: Sequence[LaunchValue], metric: Metric | None, least: float)
     return _weighed(logs, [launch.relative_error for launch in launches], max(sd, _LEAST_SD))
 
 
-def _weighed(logs: Sequence[float], errors: Sequence[float], sd: float) -> _Measured:
+def _weighed(logs: Sequence[float], errors: Sequence[float], sd: float) -> tuple[float, float]:
     """The mean, weighted by errors, and its standard error, as ``ratio_estimate`` has them.
 
     Args:
@@ -207,7 +200,7 @@ def _weighed(logs: Sequence[float], errors: Sequence[float], sd: float) -> _Meas
     scatter = sum(weight * (log - mean) ** 2 for weight, log in zip(weights, logs, strict=True))
     degrees = len(logs) - 1
     prior = prior_weight(PRIOR_DEGREES, 1.0, scatter=scatter, degrees=degrees)
-    return _Measured(mean, math.sqrt((prior + scatter) / (prior + degrees) / total))
+    return (mean, math.sqrt((prior + scatter) / (prior + degrees) / total))
 
 
 # --- ratios ---------------------------------------------------------------------------------------------------------
@@ -224,7 +217,7 @@ def _series_of_ratios(lines: Sequence[HistoryLine]) -> Iterable[Series]:
         for line in found:
             ratios = line.ratios[metric]
             measured = _weighed([one.log_ratio for one in ratios], [one.error for one in ratios], RATIO_SD)
-            if math.isfinite(measured.level) and line.reference is not None:
+            if math.isfinite(measured[0]) and line.reference is not None:
                 course.add_ratio(line, line.reference, measured)
         if course.points:
             yield Series(test, metric, "", Course.RATIOS, tuple(course.points), course.segments)
@@ -252,12 +245,12 @@ class _Builder:
         stops = [*self._starts[1:], len(self.points)]
         return tuple(map(Segment, self._starts, stops, self._reasons))
 
-    def add_value(self, line: HistoryLine, measured: _Measured) -> None:
+    def add_value(self, line: HistoryLine, measured: tuple[float, float]) -> None:
         """Add a run of a course of values."""
         self._begin(self._change_of_conditions(line))
-        self.points.append(Point(line.at, line.date, measured.level, measured.error))
+        self.points.append(Point(line.at, line.date, *measured))
 
-    def add_ratio(self, line: HistoryLine, reference: CommitPosition, measured: _Measured) -> None:
+    def add_ratio(self, line: HistoryLine, reference: CommitPosition, measured: tuple[float, float]) -> None:
         """Add a run of a course of ratios; an unknown level of its reference begins a segment."""
         reason = self._change_of_conditions(line)
         key = commit_key(reference)
@@ -266,7 +259,8 @@ class _Builder:
             self._levels, self._origins = {}, {key: 0.0}
         self._begin(reason)
         origin = self._origins.setdefault(key, self._origin(key) or 0.0)
-        point = Point(line.at, line.date, origin + measured.level, measured.error, reference, origin)
+        level, error = measured
+        point = Point(line.at, line.date, origin + level, error, reference, origin)
         self.points.append(point)
         self._levels.setdefault(commit_key(line.at), []).append(point)
 

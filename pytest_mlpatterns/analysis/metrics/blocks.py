@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -39,14 +39,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.telemetry import PatternStats
 
-__all__ = [
-    "BLOCK_NS",
-    "MOST_BLOCKS",
-    "LaunchBlocks",
-    "cost_at_nmrt",
-    "cost_of_a_million",
-    "growth_rate",
-]
+__all__ = ["BLOCK_NS", "MOST_BLOCKS", "LaunchBlocks", "cost_at_nmrt", "cost_of_a_million", "growth_rate"]
 
 
 BLOCK_NS = 250_000_000
@@ -206,12 +199,7 @@ class LaunchBlocks:
         """What the requests kept of a promise."""
         times = None if self.streams is None else self.streams.times
         return PromiseBlocks(
-            promise,
-            self._launch.samples,
-            times,
-            window=self._launch.window,
-            edges=self._edges,
-            weights=self._weights,
+            promise, self._launch.samples, times, window=self._launch.window, edges=self._edges, weights=self._weights
         )
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
@@ -302,18 +290,6 @@ class LaunchBlocks:
         block = np.minimum(np.searchsorted(self._edges, due_ns, side="right") - 1, self.count - 1)
         inputs = self._launch.samples.request[self._successes]
         return BlockedValues(self.latencies_ns, block, self._weights, inputs=inputs)
-
-    def _per_request(self, values: NDArray[np.uint8] | NDArray[np.bool_]) -> LaunchValue | None:
-        """The mean of a column over the requests that were due in the window; None without one."""
-        of_due = values[self._launch.samples.due_in(self._launch.window)]
-        return self._quotient(self._per_block(of_due), self._per_block(np.ones(of_due.size)))
-
-    def _per_block(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """The sum in each block of a column of the requests that were due in the window."""
-        samples = self._launch.samples
-        due_ns = samples.due_ns[samples.due_in(self._launch.window)]
-        block = np.minimum(np.searchsorted(self._edges, due_ns, side="right") - 1, self.count - 1)
-        return np.bincount(block, values, minlength=self.count).astype(np.float64)
 
     def _quotient(self, over: NDArray[np.float64], under: NDArray[np.float64]) -> LaunchValue | None:
         return quotient(over, under, self._weights)

@@ -156,23 +156,9 @@ _SPEEDS = (
 
 _EVALUATED = frozenset({Role.EVALUATED})
 _INDICES = (
+    Metric("asl", "ASL", LaunchBlocks.asl, Unit.RATIO, floor=0.01, roles=SHOWN | {Role.AT_NMRT}, group=Group.RESOURCES),
     Metric(
-        "asl",
-        "ASL",
-        LaunchBlocks.asl,
-        Unit.RATIO,
-        floor=0.01,
-        roles=SHOWN | {Role.AT_NMRT},
-        group=Group.RESOURCES,
-    ),
-    Metric(
-        "asl_at_nmrt",
-        "ASL at NMRT",
-        None,
-        Unit.RATIO,
-        floor=0.01,
-        kind=AtNmrt(_asl_at_nmrt),
-        group=Group.RESOURCES,
+        "asl_at_nmrt", "ASL at NMRT", None, Unit.RATIO, floor=0.01, kind=AtNmrt(_asl_at_nmrt), group=Group.RESOURCES
     ),
     Metric(
         "pc",
@@ -260,12 +246,7 @@ _RESOURCES = (
         group=Group.RESOURCES,
     ),
     Metric(
-        "cost_at_nmrt",
-        "cost per million at NMRT",
-        None,
-        Unit.COST,
-        kind=AtNmrt(cost_at_nmrt),
-        group=Group.RESOURCES,
+        "cost_at_nmrt", "cost per million at NMRT", None, Unit.COST, kind=AtNmrt(cost_at_nmrt), group=Group.RESOURCES
     ),
     Metric(
         "cold_start",

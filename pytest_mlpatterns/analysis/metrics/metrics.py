@@ -104,8 +104,7 @@ class Metrics(PatternMetrics, StreamMetrics):
         return wilson_interval(sum(self.failures.values()), self.requests, confidence)
 
     asl_ratio = Figure(
-        "asl",
-        "Average system load: mean share of the cores that it may use, that the deployment's processes used.",
+        "asl", "Average system load: mean share of the cores that it may use, that the deployment's processes used."
     )
     asl_at_nmrt_ratio = Figure(
         "asl_at_nmrt",
@@ -115,8 +114,7 @@ class Metrics(PatternMetrics, StreamMetrics):
         """,
     )
     performance_coefficient = Figure(
-        "pc",
-        "PC, ``1 / (RTM in seconds × ASL)`` at the test's load: short responses from little of the machine.",
+        "pc", "PC, ``1 / (RTM in seconds × ASL)`` at the test's load: short responses from little of the machine."
     )
     cpu_ns_per_request = Figure("cpu_per_request", "CPU time of the deployment's process tree per successful answer.")
     peak_rss_bytes = Figure("peak_memory", "Highest resident memory of the process tree in the window.")
@@ -125,12 +123,10 @@ class Metrics(PatternMetrics, StreamMetrics):
         "Growth of the process tree's resident memory per request, at least 0; short windows show little of it.",
     )
     descriptor_growth_per_1000_requests = Figure(
-        "descriptor_growth",
-        "Growth of the process tree's open file descriptors per 1,000 requests, at least 0.",
+        "descriptor_growth", "Growth of the process tree's open file descriptors per 1,000 requests, at least 0."
     )
     thread_growth_per_1000_requests = Figure(
-        "thread_growth",
-        "Growth of the process tree's threads per 1,000 requests, at least 0.",
+        "thread_growth", "Growth of the process tree's threads per 1,000 requests, at least 0."
     )
     cost_per_million_requests = Figure(
         "cost",

@@ -60,8 +60,7 @@ class PatternMetrics(ABC):
         }
 
     cache_hit_ratio = Figure(
-        "cache_hit_ratio",
-        "Share of inputs that were answered without a model call of their own; None without a cache.",
+        "cache_hit_ratio", "Share of inputs that were answered without a model call of their own; None without a cache."
     )
     cache_hit_ns = Figure("cache_hit", "Median time in the cache's layer of a request answered from it.")
     cache_miss_ns = Figure("cache_miss", "Median time in the cache's layer of a request that needed a model call.")
@@ -70,8 +69,7 @@ class PatternMetrics(ABC):
     queue_depth = Figure("queue_depth", "Mean over time of the requests that waited in the queue; None without one.")
     queue_wait_ns = Figure("queue_wait", "Median time that a request waited in the queue.")
     hop_ns = Figure(
-        "hop",
-        "Median hop time to an upstream process: transport, without its work and the wait for its model.",
+        "hop", "Median hop time to an upstream process: transport, without its work and the wait for its model."
     )
     decode_ns = Figure("decode", "Mean time to decode a request, decompression included.")
     encode_ns = Figure("encode", "Mean time to encode a response, compression included.")

@@ -68,18 +68,6 @@ class LaunchTimes(Struct, frozen=True):
         return self.ascending.size + self.infinite
 
 
-class _Spread(Struct, frozen=True):
-    """By how much shares of the requests vary more than those of independent ones, with its degrees of freedom."""
-
-    dispersion: float
-    degrees: float
-
-    def factor(self, confidence: float) -> float:
-        """By how much fewer independent requests weigh as much, at a confidence."""
-        normal = NormalDist().inv_cdf(0.5 + confidence / 2)
-        return self.dispersion * (t_quantile(confidence, self.degrees) / normal) ** 2
-
-
 class PooledTimes:
     """The times of all launches of a test.
 
@@ -133,7 +121,7 @@ class PooledTimes:
         if self.count < min_samples(percentile):
             return self._of_few(confidence)
         middle = self._at(math.ceil(self.count * percentile / 100) - 1)
-        dispersion = self._spread(percentile, middle).factor(confidence)
+        dispersion = self._dispersion(percentile, middle, confidence)
         low, high = map(self._at, order_bounds(self.count, percentile, confidence, dispersion=dispersion))
         if not all(math.isfinite(launch.value) for launch in launches):
             return Estimate(middle, low, math.inf)
@@ -192,8 +180,11 @@ class PooledTimes:
             for one in self._launches
         ]
 
-    def _spread(self, percentile: float, middle: float) -> _Spread:
-        """How much the share of the requests below the percentile varies between launches, brought to one speed."""
+    def _dispersion(self, percentile: float, middle: float, confidence: float) -> float:
+        """By how much fewer independent requests weigh as much, at a confidence, as these.
+
+        The share of the requests below the percentile varies between launches, brought to one speed.
+        """
         quantile, launches = percentile / 100, len(self._launches)
         sizes = np.array([launch.count for launch in self._launches], dtype=np.float64)
         below = [
@@ -208,7 +199,8 @@ class PooledTimes:
             expected, prior_degrees = of_independent + _MODE_SHARE_SD**2, _MODE_DEGREES
         prior = prior_weight(prior_degrees, expected, scatter=scatter, degrees=launches - 1)
         degrees = prior + launches - 1
-        return _Spread(max((prior * expected + scatter) / degrees / of_independent, 1.0), degrees)
+        dispersion = max((prior * expected + scatter) / degrees / of_independent, 1.0)
+        return dispersion * (t_quantile(confidence, degrees) / NormalDist().inv_cdf(0.5 + confidence / 2)) ** 2
 
     def _at(self, rank: int) -> float:
         """The value with an index among all, ascending."""

@@ -77,12 +77,7 @@ class StreamMetrics(ABC):
         return self.stream_percentile("tpot", percentile)
 
     def stream_percentile(
-        self,
-        quantity: str,
-        percentile: float,
-        confidence: float = CONFIDENCE,
-        *,
-        scatter: Sequence[LaunchValue] = (),
+        self, quantity: str, percentile: float, confidence: float = CONFIDENCE, *, scatter: Sequence[LaunchValue] = ()
     ) -> Estimate | None:
         """A percentile of ``ttft``, ``itl`` or ``tpot``.
 

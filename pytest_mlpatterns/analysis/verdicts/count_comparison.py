@@ -201,13 +201,11 @@ def judge_tail(
     label = percentile_metric(percentile).label
     _require_percentile(then, now, percentile)
     before, after = then.value(percentile / 100), now.value(percentile / 100)
-    signs = _signs(then, now, percentile, tolerance=tolerance, alpha=alpha)
+    outcome, most = _signs(then, now, percentile, tolerance=tolerance, alpha=alpha)
     change = _change_of_percentile(then, now, percentile / 100, alpha=alpha)
-    reason = (
-        f"{label} {format_duration(before)} → {_finite_or(after, 'never')}: "
-        f"{_described(signs.most)}; tolerance {format_percent(tolerance)}"
-    )
-    return CountVerdict(signs.outcome, change, reason, before, after)
+    shown = "never" if math.isinf(after) else format_duration(after)
+    reason = f"{label} {format_duration(before)} → {shown}: {_described(most)}; tolerance {format_percent(tolerance)}"
+    return CountVerdict(outcome, change, reason, before, after)
 
 
 def tail_ceiling(
@@ -231,7 +229,7 @@ def tail_ceiling(
     then, now = _Pool(reference), _Pool(present)
 
     def passes(allowed: float) -> bool:
-        return _signs(then, now, percentile, tolerance=allowed, alpha=alpha).outcome is Outcome.PASS
+        return _signs(then, now, percentile, tolerance=allowed, alpha=alpha)[0] is Outcome.PASS
 
     if passes(tolerance):
         return None
@@ -242,27 +240,15 @@ def tail_ceiling(
     return next(filter(passes, (rounded_ceiling(least) / 100, *ceilings)), NO_CEILING)
 
 
-class _Signs(Struct, frozen=True):
-    """What the thresholds of a percentile show.
-
-    Attributes:
-        outcome: of the comparison.
-        most: the threshold that shows most.
-    """
-
-    outcome: Outcome
-    most: _Threshold
-
-
-def _signs(then: _Pool, now: _Pool, percentile: float, *, tolerance: float, alpha: float) -> _Signs:
-    """Judge a percentile by its thresholds, see :func:`judge_tail`."""
+def _signs(then: _Pool, now: _Pool, percentile: float, *, tolerance: float, alpha: float) -> tuple[Outcome, _Threshold]:
+    """Judge a percentile by its thresholds, see :func:`judge_tail`; with the one that shows most."""
     before, after = then.value(percentile / 100), now.value(percentile / 100)
     thresholds = _thresholds(then, now, percentile, tolerance=tolerance)
     surely = [one for one in thresholds if one.surely_worse(alpha / len(thresholds))]
     changed = after > thresholds[0].present_ns and _chance(then.beyond(before), now.beyond(before)) < _TAIL_SIGN
     suspected = [one for one in thresholds if _chance(one.reference, one.present) < _TAIL_SIGN]
     outcome = Outcome.FAIL if surely else Outcome.INCONCLUSIVE if changed or suspected else Outcome.PASS
-    return _Signs(outcome, (surely or suspected or thresholds)[0])
+    return outcome, (surely or suspected or thresholds)[0]
 
 
 def judge_failures(
@@ -397,7 +383,3 @@ def _require_percentile(then: _Pool, now: _Pool, percentile: float) -> None:
 
 def _share_of(side: _Events) -> str:
     return f"{format_percent(side.share)} ({side.events.sum():,.0f} of {side.requests.sum():,.0f})"
-
-
-def _finite_or(latency_ns: float, word: str) -> str:
-    return word if math.isinf(latency_ns) else format_duration(latency_ns)

@@ -154,12 +154,7 @@ def describe_estimate(metric: Metric, value: Estimate) -> str:
 
 
 def judge_limit(
-    metric: Metric,
-    measured: Estimate,
-    limit: float,
-    *,
-    size: SampleSize | None = None,
-    modes: Modes | None = None,
+    metric: Metric, measured: Estimate, limit: float, *, size: SampleSize | None = None, modes: Modes | None = None
 ) -> Verdict:
     """Compare with a limit that the test asserts.
 
@@ -189,9 +184,9 @@ def judge_limit(
             reason += f"; {why_open}"
         elif metric.launch_sd > 0 and min(measured.low, limit) > 0:
             half = math.log(measured.high / measured.low) / 2
-            helps = _what_helps(half, abs(math.log(measured.value / limit)), size.launches)
-            reason += f"; {helps.words}"
-            why_open = None if helps.suffices else WhyOpen(OpenBy.LAUNCHES, helps.words)
+            words, suffices = _what_helps(half, abs(math.log(measured.value / limit)), size.launches)
+            reason += f"; {words}"
+            why_open = None if suffices else WhyOpen(OpenBy.LAUNCHES, words)
         return Verdict(metric.name, "limit", outcome, reason, why_open=why_open)
     wanted = f"{'below' if below else 'at least'} {metric.show(limit)}"
     return Verdict(metric.name, "limit", outcome, f"{describe_estimate(metric, measured)} {verb} {wanted}")
@@ -311,7 +306,7 @@ def _what_decides(metric: Metric, change: Estimate, tolerance: float, *, launche
     half = abs(math.log((1 + worse * change.high) / (1 + worse * change.low))) / 2
     apart = abs(math.log((1 + worse * change.value) / max(1 + worse * tolerance, _ROUNDING)))
     present, other = launches
-    return _what_helps(half, apart, present, fixed_launches=other).words
+    return _what_helps(half, apart, present, fixed_launches=other)[0]
 
 
 def _levels(plan: SequentialPlan | None, launches: int) -> tuple[float, float]:
@@ -390,15 +385,10 @@ def _range(metric: Metric, low: float, high: float, *, dash: str = "–", otherw
     return f"{number if is_one else metric.show(low)}{dash if is_one else otherwise}{metric.show(high)}"
 
 
-class _Helps(Struct, frozen=True):
-    """What more launches would do, in words, and whether some number of them suffices."""
-
-    words: str
-    suffices: bool
-
-
-def _what_helps(half: float, apart: float, launches: int, *, fixed_launches: int | None = None) -> _Helps:
+def _what_helps(half: float, apart: float, launches: int, *, fixed_launches: int | None = None) -> tuple[str, bool]:
     """How many more launches would decide, ``2 more launches would narrow it to ±1.5 %``, or why none would.
+
+    The second value says whether some number of them decides.
 
     Args:
         half: half the width of the present interval, on the logarithm.
@@ -414,10 +404,10 @@ def _what_helps(half: float, apart: float, launches: int, *, fixed_launches: int
         narrowed = half * math.sqrt(left(launches + more) / left(launches))
         if narrowed < apart:
             count = wording.count(more, "more launch", "more launches")
-            return _Helps(f"{count} would narrow it to ±{format_percent(narrowed)}", suffices=True)
+            return f"{count} would narrow it to ±{format_percent(narrowed)}", True
     why = "" if fixed_launches is None else f" against a baseline of {fixed_launches}"
     words = f"even {_MOST_MORE} more launches would narrow it only to ±{format_percent(narrowed)}{why}"
-    return _Helps(words, suffices=False)
+    return words, False
 
 
 _CLOSEST = 0.02
