@@ -18,7 +18,7 @@ OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(RUNS) $(COMPARISONS) $
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
 
-.PHONY: demo test runs patterns examples capacity comparisons commits faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz protos clean
+.PHONY: demo test runs patterns examples capacity comparisons commits faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz schemas protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -101,6 +101,9 @@ SEED = $(shell date +%s)
 
 fuzz: compiled  ## a million random and mutated inputs, with CASES=20000 fewer, with SEED=13 the same ones again
 	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q -n auto --dist worksteal tests/fuzz
+
+schemas: $(STAMP)  ## write the JSON Schemas of the files from the types that read them
+	cd tests && $(CURDIR)/$(BIN)/python -m support.file_schemas
 
 protos: $(STAMP)  ## compile the .proto files into the descriptor set that the package ships
 	cd pytest_mlpatterns/wire && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. --descriptor_set_out=descriptors.binpb *.proto

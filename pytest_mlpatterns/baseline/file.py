@@ -22,35 +22,36 @@ verdicts.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry
-from pytest_mlpatterns.records.codec import plain
-from pytest_mlpatterns.records.json_text import Schema, laid_out, parsed, rounded, shown
+from pytest_mlpatterns.records.codec import Amount, Count, as_written, checked, plain
+from pytest_mlpatterns.records.faults import fault
+from pytest_mlpatterns.records.json_text import laid_out, parsed, rounded, shown
 from pytest_mlpatterns.records.latency import PARTS, LatencySplit, RequestCounts, SplitMetric, SplitPart
-from pytest_mlpatterns.records.launch import LaunchValue, Taken
+from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.system.files import LOCK_TIMEOUT_S, ForeignLockError, read_text, replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
 
-    from pytest_mlpatterns.records.latency import LatencySplits, Percentiles
+    from pytest_mlpatterns.records.latency import LatencySplits
 
 __all__ = [
     "FORMAT",
-    "SCHEMA_FILE",
     "VERSION",
+    "BaselineFile",
     "Choice",
     "baselines_text",
     "merged",
-    "plain_splits",
     "read_baselines",
-    "read_splits",
     "write_baselines",
 ]
 
@@ -58,8 +59,6 @@ FORMAT = "pytest-mlpatterns-baseline"
 """Names the format in the file."""
 VERSION = 1
 """Version of the format; a file of a later one is refused."""
-SCHEMA_FILE = Path(__file__).with_name("baseline.schema.json")
-"""The JSON Schema of the format, which ships with the package."""
 _LEAST_VALUE = 1e-9
 """Smaller values are written as zero."""
 _MOST_ERROR = 10
@@ -67,6 +66,52 @@ _MOST_ERROR = 10
 _ALWAYS = ("pattern", "load", "wire", "payload")
 """Members of a set-up that are written although empty."""
 _ADVICE = "restore it from version control, or delete it and record anew with pytest --perf-baseline update"
+
+
+_Metrics = Mapping[
+    str, Annotated[tuple[tuple[Amount, Annotated[float, Meta(ge=0, le=_MOST_ERROR)]], ...], Meta(min_length=1)]
+]
+"""By name, the value of each launch and its relative standard error."""
+
+
+class _SplitInFile(Struct, frozen=True):
+    """The parts that a latency is the sum of, in nanoseconds.
+
+    Attributes:
+        parts: by part, or by stage or model and part, as ``features/model_cpu``: mean, median, standard error.
+        calls: of each model per request.
+    """
+
+    mean: float
+    median: float
+    requests: Count
+    parts: Mapping[str, tuple[float, float, float]]
+    calls: Mapping[str, float] = {}
+
+
+_EntryInFile = as_written(
+    Entry,
+    may_have_more=True,
+    setup=as_written(Setup, pattern=str, load=str, order=(Literal["shuffled"], "")),
+    metrics=_Metrics,
+    anchor=(as_written(Anchor, may_have_more=True, metrics=_Metrics, updates=(Count, 1)) | None, None),
+    latency=(tuple[tuple[Annotated[float, Meta(ge=0, le=100)], Amount], ...], ()),
+    counts=(Mapping[str, tuple[Count, Count, tuple[tuple[Count, Count], ...]]], {}),
+    split=(Mapping[str, _SplitInFile], {}),
+    sorting_ns=(tuple[Annotated[float, Meta(ge=1e-3)], ...], ()),
+)
+
+
+class BaselineFile(Struct, frozen=True):
+    """Earlier results, one entry per test and machine, in ns, requests per second, bytes and shares of 1.
+
+    Attributes:
+        tests: by test id and by machine.
+    """
+
+    format: Literal["pytest-mlpatterns-baseline"]
+    version: Literal[1]
+    tests: Mapping[str, Mapping[str, _EntryInFile]]  # type: ignore[valid-type]
 
 
 def read_baselines(path: Path, *, name: str = "", option: str = "--perf-baseline-file") -> Baselines:
@@ -105,15 +150,10 @@ def read_baselines(path: Path, *, name: str = "", option: str = "--perf-baseline
             f"{name} has format version {shown(version)}, this pytest-mlpatterns reads up to {VERSION}; "
             "upgrade the package"
         )
-    if fault := _schema().fault(data):
-        raise BaselineFileError(f"{name} is damaged: {fault}; {_ADVICE}")
-    found: Baselines = {}
-    for test, machines in data["tests"].items():
-        try:
-            found[test] = {machine: _entry(entry) for machine, entry in machines.items()}
-        except ValueError as error:
-            raise BaselineFileError(f"{name} is damaged: the entry of {shown(test)} {error}; {_ADVICE}") from None
-    return found
+    try:
+        return _baselines(checked(data, BaselineFile, text))
+    except ValueError as error:
+        raise BaselineFileError(f"{name} is damaged: {error}; {_ADVICE}") from None
 
 
 def write_baselines(
@@ -127,8 +167,8 @@ def write_baselines(
         BaselineFileError: the file on disk cannot be read, or not be written; it stays as it was.
     """
 
-    if fault := _schema().fault(_plain_file(updates)):
-        raise BaselineFileError(f"{path} is unchanged: the new {fault}; report this with the result file of the run")
+    if why := fault(_plain_file(updates), BaselineFile):
+        raise BaselineFileError(f"{path} is unchanged: the new {why}; report this with the result file of the run")
 
     def merged_text() -> str:
         merged = {test: machines for test, machines in read_baselines(path).items() if test not in remove}
@@ -167,51 +207,51 @@ def _plain_file(baselines: Baselines) -> dict[str, Any]:
     }
 
 
-def _schema() -> Schema:
-    return Schema(parsed(SCHEMA_FILE.read_text(encoding="utf-8")))
+def _baselines(file: BaselineFile) -> Baselines:
+    found: Baselines = {}
+    for test, machines in file.tests.items():
+        try:
+            found[test] = {machine: _entry(entry) for machine, entry in machines.items()}
+        except ValueError as error:
+            raise ValueError(f"the entry of {shown(test)} {error}") from None
+    return found
 
 
-def _entry(data: dict[str, Any]) -> Entry:
-    """An entry that the schema allows."""
-    anchor = data.get("anchor")
-    return Entry(
-        setup=Setup.from_json(data["setup"]),
-        metrics=_metrics(data["metrics"]),
-        versions=data["versions"],
-        commit=data["commit"],
-        date=data["date"],
-        anchor=anchor
-        and Anchor(_metrics(anchor["metrics"]), anchor["commit"], anchor["date"], anchor.get("updates", 1)),
-        latency=_latency(data.get("latency", ())),
-        counts=_counts(data.get("counts", {})),
-        disturbed=tuple(data.get("disturbed", ())),
-        facts=data.get("facts", {}),
-        split=read_splits(data.get("split", {})),
-        tree=data.get("tree", ""),
-        taken=Taken(**{name: float(share) for name, share in data.get("taken", {}).items()}),
-        accepted=tuple(data.get("accepted", ())),
-        sorting_ns=tuple(map(float, data.get("sorting_ns", ()))),
-    )
-
-
-def _metrics(data: dict[str, Any]) -> dict[str, tuple[LaunchValue, ...]]:
-    return {
-        name: tuple(LaunchValue(float(value), float(error)) for value, error in launches)
-        for name, launches in data.items()
-    }
-
-
-def _latency(data: Sequence[list[float]]) -> Percentiles:
-    latency = tuple((float(percent), float(ns)) for percent, ns in data)
-    if any(list(column) != sorted(column) for column in zip(*latency, strict=True)):
+def _entry(data: Any) -> Entry:
+    anchor = data.anchor
+    if any(list(column) != sorted(column) for column in zip(*data.latency, strict=True)):
         raise ValueError("has latency percentiles that do not ascend")
-    return latency
-
-
-def _counts(data: dict[str, Any]) -> tuple[RequestCounts, ...]:
-    return tuple(
-        RequestCounts(requests, failed, dict(latencies)) for _, (requests, failed, latencies) in sorted(data.items())
+    return Entry(
+        setup=Setup.from_json(asdict(data.setup)),
+        metrics=_metrics(data.metrics),
+        versions=data.versions,
+        commit=data.commit,
+        date=data.date,
+        anchor=None if anchor is None else _anchor(anchor),
+        latency=data.latency,
+        counts=tuple(
+            RequestCounts(requests, failed, dict(latencies))
+            for _, (requests, failed, latencies) in sorted(data.counts.items())
+        ),
+        disturbed=data.disturbed,
+        facts=data.facts,
+        split=_splits(data.split),
+        tree=data.tree,
+        taken=data.taken,
+        accepted=data.accepted,
+        sorting_ns=data.sorting_ns,
     )
+
+
+def _anchor(data: Any) -> Anchor:
+    return Anchor(_metrics(data.metrics), data.commit, data.date, data.updates)
+
+
+def _metrics(data: _Metrics) -> dict[str, tuple[LaunchValue, ...]]:
+    for name, launches in data.items():
+        if tiny := [value for value, _ in launches if 0 < value < _LEAST_VALUE]:
+            raise ValueError(f"has {tiny[0]} as {shown(name)}, expected 0 or at least {_LEAST_VALUE}")
+    return {name: tuple(LaunchValue(*pair) for pair in launches) for name, launches in data.items()}
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
@@ -246,7 +286,7 @@ def _plain_circumstances(entry: Entry) -> dict[str, Any]:
     taken = {name: share and rounded(share, 2) for name, share in plain(entry.taken).items()}
     found = {
         "facts": dict(entry.facts),
-        "split": plain_splits(entry.split),
+        "split": _plain_splits(entry.split),
         "tree": entry.tree,
         "taken": taken if any(taken.values()) else {},
         "accepted": list(entry.accepted),
@@ -269,15 +309,15 @@ def _pairs(metrics: Mapping[str, tuple[LaunchValue, ...]]) -> dict[str, list[lis
     }
 
 
-def plain_splits(splits: LatencySplits) -> dict[str, Any]:
+def _plain_splits(splits: LatencySplits) -> dict[str, Any]:
     """Plain values of the splits of one entry."""
     return {metric: _plain_split(split) for metric, split in splits.items()}
 
 
-def read_splits(data: Mapping[str, Any]) -> LatencySplits:
-    """The inverse of :func:`plain_splits`, of data that the schema allows; a latency that is unknown is left out."""
+def _splits(data: Mapping[str, _SplitInFile]) -> LatencySplits:
+    """The latencies that are known."""
     known = (cast("SplitMetric", metric) for metric in data if metric in get_args(SplitMetric))
-    return {metric: _read_split(metric, data[metric]) for metric in known}
+    return {metric: _split(metric, data[metric]) for metric in known}
 
 
 def _plain_split(split: LatencySplit) -> dict[str, Any]:
@@ -299,17 +339,15 @@ def _plain_split(split: LatencySplit) -> dict[str, Any]:
     return plain
 
 
-def _read_split(metric: SplitMetric, data: Mapping[str, Any]) -> LatencySplit:
+def _split(metric: SplitMetric, data: _SplitInFile) -> LatencySplit:
     order = {name: place for place, name in enumerate(PARTS)}
     parts = []
-    for key, (mean, median, error) in data["parts"].items():
+    for key, figures in data.parts.items():
         of, _, name = key.rpartition("/")
         if name in PARTS:
-            parts.append(SplitPart(name, of, float(mean), float(median), float(error)))
+            parts.append(SplitPart(name, of, *figures))
     parts.sort(key=lambda part: order[part.name])
-    return LatencySplit(
-        metric, float(data["mean"]), float(data["median"]), data["requests"], tuple(parts), dict(data.get("calls", {}))
-    )
+    return LatencySplit(metric, data.mean, data.median, data.requests, tuple(parts), data.calls)
 
 
 class Choice(Struct, frozen=True):

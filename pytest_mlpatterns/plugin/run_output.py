@@ -45,13 +45,13 @@ from pytest_mlpatterns.wording import count, first_line
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.choice.ranking import Ranking
     from pytest_mlpatterns.baseline.session import BaselineSession
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.history.session import HistorySession
     from pytest_mlpatterns.plugin.terminal import Terminal
     from pytest_mlpatterns.records.baseline_entry import Level
     from pytest_mlpatterns.records.change import NewChange
+    from pytest_mlpatterns.records.ranking import Ranking
     from pytest_mlpatterns.records.setup import Environment
     from pytest_mlpatterns.revision.commits import Revision
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from pytest_mlpatterns.records.codec import plain
+from pytest_mlpatterns.records.codec import Amount, Share, plain
 from pytest_mlpatterns.records.history import CommitPosition
 from pytest_mlpatterns.records.result_parts import Location
 
@@ -44,13 +44,13 @@ class Change(Struct, frozen=True):
     metric: str
     machine: str
     course: Course
-    factor: tuple[float, float, float]
+    factor: tuple[Amount, Amount, Amount]
     is_worse: bool
     old: CommitPosition
     new: CommitPosition
     date: str
     is_confirmed: bool
-    p_value: float
+    p_value: Share
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
+from msgspec import Struct
 
-__all__ = ["Record", "plain"]
+from pytest_mlpatterns.records.json_text import may_be_unusual
+
+__all__ = ["Amount", "Count", "Record", "Share", "as_written", "checked", "plain"]
+
+_T = TypeVar("_T")
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Amount = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 def plain(value: object) -> Any:
@@ -28,7 +36,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no plain value")
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(Struct, frozen=True):
     """A value that travels as the plain values of its fields, by their names."""
 
     def to_json(self) -> dict[str, Any]:
@@ -49,3 +57,52 @@ class Record(msgspec.Struct, frozen=True):
             return msgspec.convert(data, cls, str_keys=True, from_attributes=True)
         except msgspec.ValidationError as error:
             raise ValueError(f"{cls.__name__}: {error}") from None
+
+
+def checked(value: object, kind: type[_T], text: str) -> _T:
+    """What a file holds, as one of a type.
+
+    Args:
+        value: plain values.
+        kind: the type.
+        text: the JSON of the values.
+
+    Raises:
+        ValueError: they are of another type; the message has the whole place and what was expected there.
+    """
+    found = None
+    try:
+        found = msgspec.convert(value, kind, str_keys=True)
+        if not may_be_unusual(text):
+            return found
+    except msgspec.ValidationError as error:
+        refused = str(error)
+    from pytest_mlpatterns.records.faults import fault
+
+    if (why := fault(value, kind)) or found is None:
+        raise ValueError(why or refused)
+    return found
+
+
+def as_written(record: type, /, *parts: type, may_have_more: bool = False, **members: Any) -> Any:
+    """The type of a record in files, with some members of other types.
+
+    Args:
+        record: its type.
+        parts: of it whose members stand beside its own.
+        may_have_more: whether unknown members are read over, and not refused.
+        members: type by name; None for one that no file has. Each of them is in every file, unless it is a tuple of the
+            type and the default.
+    """
+    found: dict[str, Any] = {}
+    for one in (record, *parts):
+        for field in msgspec.structs.fields(one):
+            has_factory = field.default_factory is not msgspec.NODEFAULT
+            default = msgspec.field(default_factory=field.default_factory) if has_factory else field.default
+            found[field.name] = (field.type,) if field.required else (field.type, default)
+    found |= {name: of if isinstance(of, tuple) else (of,) for name, of in members.items()}
+    fields = [(name, *of) for name, of in found.items() if of != (None,)]
+    documents = {"__doc__": "\n".join(one.__doc__ or "" for one in (record, *parts))}
+    return msgspec.defstruct(
+        record.__name__, fields, kw_only=True, forbid_unknown_fields=not may_have_more, namespace=documents
+    )

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
+from pytest_mlpatterns.records.codec import Count
 from pytest_mlpatterns.records.json_text import parsed, rounded, shown
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
@@ -73,7 +74,7 @@ class CommitPosition(Struct, frozen=True):
     """
 
     commit: str = ""
-    position: int = 0
+    position: Count = 0
 
 
 class PairedRatio(Struct, frozen=True):

@@ -33,7 +33,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from pytest_mlpatterns.records.codec import Record
+from pytest_mlpatterns.records.codec import Count, Record
 from pytest_mlpatterns.records.telemetry import Histogram
 
 __all__ = [
@@ -67,7 +67,7 @@ class LatencyHistogram(Struct, frozen=True):
     """
 
     edges_ns: tuple[float, ...]
-    counts: tuple[int, ...]
+    counts: tuple[Count, ...]
 
 
 class Latency(Record, frozen=True):
@@ -109,8 +109,8 @@ class RequestCounts(Struct, frozen=True):
         latencies: count of each latency of the others, in nanoseconds, rounded to seven leading bits (0.8 %).
     """
 
-    requests: int
-    failed: int
+    requests: Count
+    failed: Count
     latencies: Histogram
 
 
@@ -214,12 +214,12 @@ class StreamedRequest(Struct, frozen=True):
         outcome: HTTP status, or a negative code of :class:`pytest_mlpatterns.records.outcomes.Failure`.
     """
 
-    due_ns: int
-    first_byte_ns: int | None
-    chunks_ns: tuple[int, ...]
-    end_ns: int
-    chunks: int
-    output_tokens: int
+    due_ns: Count
+    first_byte_ns: Count | None
+    chunks_ns: tuple[Count, ...]
+    end_ns: Count
+    chunks: Count
+    output_tokens: Count
     outcome: int
 
 

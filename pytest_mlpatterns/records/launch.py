@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec import Struct
 
+from pytest_mlpatterns.records.codec import Amount, Count, Share
 from pytest_mlpatterns.records.columns import Source, columns_of, counter, level
 from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.records.outcomes import FirstFailure
@@ -134,8 +135,8 @@ def _columns_since(usage: NodeUsage | Usage, moment: int) -> dict[str, Any]:
 class Warmup(Struct, frozen=True):
     """The warm-up of a launch: its length, and whether it reached a steady state (None if its length was fixed)."""
 
-    duration_ns: int
-    requests: int
+    duration_ns: Count
+    requests: Count
     steady: bool | None
 
 
@@ -152,11 +153,11 @@ class GeneratorPart(Struct, frozen=True):
     """
 
     node: str
-    completed: int
+    completed: Count
     core_share: float
-    ceiling_rps: float | None = None
+    ceiling_rps: Amount | None = None
     opened_late_ns: int = 0
-    clock_error_ns: int = 0
+    clock_error_ns: Count = 0
 
 
 class GeneratorReport(Struct, frozen=True):
@@ -290,9 +291,9 @@ class Taken(Struct, frozen=True):
         throttled_ratio: share of the window in which a limit of the control group stopped a process.
     """
 
-    others_cores: float = 0.0
-    steal_ratio: float = 0.0
-    throttled_ratio: float = 0.0
+    others_cores: Amount = 0.0
+    steal_ratio: Share = 0.0
+    throttled_ratio: Share = 0.0
 
 
 class LaunchValue(Struct, frozen=True):
@@ -309,13 +310,13 @@ class Step(Struct, frozen=True):
     None if its processes are not known.
     """
 
-    concurrency: int
+    concurrency: Count
     rates_rps: tuple[float, ...]
     median_ns: float | None
     error_ratio: float
     limited: str | None
     asl_ratio: float | None = None
-    peak_rss_bytes: int | None = None
+    peak_rss_bytes: Count | None = None
 
     @property
     def rate_rps(self) -> float:
@@ -356,13 +357,13 @@ class Capacity(Struct, frozen=True):
     """
 
     nmrt: LaunchValue
-    concurrency: int
+    concurrency: Count
     ladder: tuple[Step, ...]
     stopped: str
     at_least: bool
     objective: Objective | None = None
     asl: LaunchValue | None = None
-    peak_rss_bytes: int | None = None
+    peak_rss_bytes: Count | None = None
     cores: float | None = None
     limited: bool = False
     end: SearchEnd = SearchEnd.FOUND
@@ -411,7 +412,7 @@ class NodeFigures(Struct, frozen=True):
 
     node: str
     cores: float
-    replicas: int
+    replicas: Count
     cpu_share: float
-    peak_rss_bytes: int
+    peak_rss_bytes: Count
     serve_cpu_share: float

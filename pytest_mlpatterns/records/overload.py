@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from pytest_mlpatterns.records.codec import Count
+
 __all__ = ["Behaviour", "Overload", "OverloadStep"]
 
 
@@ -45,7 +47,7 @@ class OverloadStep(Struct, frozen=True):
 
     load_ratio: float
     offered_rps: float
-    requests: int
+    requests: Count
     goodput_rps: float
     goodput_error_rps: float
     in_time_ratio: float

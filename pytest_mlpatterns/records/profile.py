@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.records.codec import Record
+from pytest_mlpatterns.records.codec import Amount, Count, Record
 from pytest_mlpatterns.records.launch import Estimate
 
 __all__ = [
@@ -56,7 +56,7 @@ class Frame(Struct, frozen=True, array_like=True):
 
     function: str
     file: str = ""
-    line: int = 0
+    line: Count = 0
     owner: Owner = "project"
 
     def __eq__(self, other: object) -> bool:
@@ -154,8 +154,8 @@ class NativeChange(Struct, frozen=True):
         libraries: that started them; empty if unknown.
     """
 
-    busy_before: int
-    busy_now: int
+    busy_before: Count
+    busy_now: Count
     before_ns: float
     now_ns: float
     libraries: tuple[str, ...] = ()
@@ -172,9 +172,9 @@ class ProfileNode(Struct, frozen=True, array_like=True):
     """
 
     parent: int
-    frame: int
-    before_ns: float
-    now_ns: float
+    frame: Count
+    before_ns: Amount
+    now_ns: Amount
 
 
 class FunctionTime(Struct, frozen=True):
@@ -189,7 +189,7 @@ class FunctionTime(Struct, frozen=True):
         change: of the time per request, in nanoseconds, with its 95 % interval; None without a reference.
     """
 
-    frame: int
+    frame: Count
     before_ns: float
     now_ns: float
     self_before_ns: float
@@ -214,13 +214,13 @@ class FunctionChange(Struct, frozen=True):
         was: the earlier name of what moved, or the function in whose place a new one is called; empty otherwise.
     """
 
-    chain: tuple[int, ...]
+    chain: tuple[Count, ...]
     before_ns: float
     now_ns: float
     change: Estimate
     of_ns: float
     kind: ChangeKind
-    line: int = 0
+    line: Count = 0
     source: str = ""
     inside: str = ""
     was: str = ""
@@ -250,9 +250,9 @@ class ProfileRecord(Record, frozen=True):
     note: str = ""
     profiler: str = ""
     rate_hz: float = 0.0
-    blocks: int = 0
-    samples: int = 0
-    lost: int = 0
+    blocks: Count = 0
+    samples: Count = 0
+    lost: Count = 0
     compared: bool = False
     notes: tuple[str, ...] = ()
     slowdown: tuple[float, float, float] | None = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.records.codec import Record
+from pytest_mlpatterns.records.codec import Count, Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,8 +74,8 @@ class GrowthRecord(Record, frozen=True):
         levels_off: whether that growth need not go on.
     """
 
-    requests: tuple[int, ...]
-    rss_bytes: tuple[int, ...]
+    requests: tuple[Count, ...]
+    rss_bytes: tuple[Count, ...]
     slope: tuple[float, float, float] | None
     levels_off: bool
 
@@ -115,7 +115,7 @@ class MemorySite(Struct, frozen=True):
 
     function: str
     file: str
-    line: int
+    line: Count
     source: str
     before: float
     now: float

@@ -34,7 +34,7 @@ from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import ERRORS, Gate, Kind, Outcome, Verdict, judged_kind
 from pytest_mlpatterns.wording import listed
 
-__all__ = ["FailedTest", "RunEnd", "State", "TestResult", "group_of", "id_from", "name_of"]
+__all__ = ["PARTS", "FailedTest", "RunEnd", "State", "TestResult", "group_of", "id_from", "name_of"]
 
 
 class State(StrEnum):
@@ -46,7 +46,7 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-_PARTS = {
+PARTS = {
     "definition": Definition,
     "judged": Judged,
     "measured": Measured,
@@ -159,7 +159,7 @@ class TestResult(Struct, frozen=True):
             "outcome": self.outcome.value,
             "kind": self.kind.value,
         }
-        for name in _PARTS:
+        for name in PARTS:
             plain |= getattr(self, name).to_json()
         return {name: plain[name] for name in _ORDER}
 

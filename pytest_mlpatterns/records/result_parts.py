@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from pytest_mlpatterns.records.baseline_entry import commit_in
-from pytest_mlpatterns.records.codec import Record
+from pytest_mlpatterns.records.codec import Amount, Count, Record
 from pytest_mlpatterns.records.latency import (
     Latency,
     LatencySplits,
@@ -111,7 +111,7 @@ class Reference(Record, frozen=True):
     latency_percentiles: Percentiles = ()
     present: Beside = Beside()
     log_ratios: Mapping[str, tuple[tuple[float, float], ...]] = {}
-    launches: int = 0
+    launches: Count = 0
     stream_percentiles: Mapping[str, Percentiles] = {}
     split: LatencySplits = msgspec.field(default_factory=dict)
     entry: str = ""
@@ -137,7 +137,7 @@ class Location(Struct, frozen=True):
     """Where a test is defined: the file relative to pytest's root directory, with slashes, and its line from 1."""
 
     file: str
-    line: int
+    line: Count
 
 
 class Terms(Struct, frozen=True):
@@ -151,9 +151,9 @@ class Terms(Struct, frozen=True):
         budget_in_marker: whether the test's marker sets the budget, so that no option changes it.
     """
 
-    budget_ns: int
-    launches: int
-    tolerances: Mapping[str, float]
+    budget_ns: Count
+    launches: Count
+    tolerances: Mapping[str, Amount]
     budget_in_marker: bool = False
 
 
@@ -249,11 +249,11 @@ class Measured(Record, frozen=True):
     """
 
     launches: Mapping[str, tuple[tuple[float, float], ...]]
-    launch_count: int
-    blocks: int
+    launch_count: Count
+    blocks: Count
     seconds_spent: float
-    requests: int
-    failed_requests: Mapping[str, int]
+    requests: Count
+    failed_requests: Mapping[str, Count]
     first_failure: FirstFailure | None = None
     counts: tuple[RequestCounts, ...] = ()
     replica_share: tuple[tuple[float, float, float], ...] = ()
@@ -294,7 +294,7 @@ class Conditions(Record, frozen=True):
     noise: tuple[Noise, ...] = ()
     unsteady: tuple[str, ...] = ()
     taken: Taken = Taken()
-    sorting_ns: tuple[float, ...] = ()
+    sorting_ns: tuple[Amount, ...] = ()
     generator: Mapping[str, int | float | bool | None] = {}
     facts: EnvironmentFacts = msgspec.field(default_factory=dict)
     cluster: str = ""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from pytest_mlpatterns.records.codec import Record
+from pytest_mlpatterns.records.codec import Count, Record
 
 __all__ = ["Interval", "ScaleOutRecord", "ScalingRecord", "ScalingStepRecord"]
 
@@ -26,7 +26,7 @@ class ScalingStepRecord(Struct, frozen=True):
         bound: why NMRT is only a lower bound; empty if it is known.
     """
 
-    replicas: int
+    replicas: Count
     concurrency: float
     figures: Mapping[str, Interval]
     machine_ratio: float | None
@@ -52,8 +52,8 @@ class ScaleOutRecord(Struct, frozen=True):
     ready_ns: float | None
     p99_before_ns: float | None
     p99_ns: float | None
-    requests: int
-    failed: int
+    requests: Count
+    failed: Count
     unknown: str
 
 
@@ -74,4 +74,4 @@ class ScalingRecord(Record, frozen=True):
     peak_replicas: float | None
     ended_by: str
     scale_out: ScaleOutRecord | None = None
-    cpus_per_replica: int | None = None
+    cpus_per_replica: Count | None = None

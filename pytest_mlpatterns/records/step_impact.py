@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from pytest_mlpatterns.records.codec import Record
+from pytest_mlpatterns.records.codec import Amount, Count, Record
 
 __all__ = ["DuringStep", "LatencyMoment", "StepImpact"]
 
@@ -49,14 +49,14 @@ class StepImpact(Record, frozen=True):
     """
 
     name: str
-    launch: int
+    launch: Count
     begin_ns: int
     end_ns: int
-    requests: int
-    hurt: int
-    failed: int
-    limit_ns: float | None
-    before_requests: int
+    requests: Count
+    hurt: Count
+    failed: Count
+    limit_ns: Amount | None
+    before_requests: Count
     before_ns: float | None
     around_ns: float | None
     worst_ns: float | None
@@ -77,4 +77,4 @@ class LatencyMoment(Record, frozen=True):
     seconds: float
     median_ns: float | None
     worst_ns: float | None
-    failed: int
+    failed: Count

@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from pytest_mlpatterns.records.codec import Record
+from pytest_mlpatterns.records.codec import Count, Record
 
 __all__ = [
     "AWAITS",
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-Histogram = dict[int, int]
+Histogram = dict[int, Count]
 """Count of each value; times are rounded to their seven leading bits (0.8 %)."""
 
 

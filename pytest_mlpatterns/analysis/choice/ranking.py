@@ -35,7 +35,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
@@ -46,8 +46,8 @@ from pytest_mlpatterns.analysis.metrics.definitions import metric_named, objecti
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Metric, Nmrt
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit, why_too_many_failed
-from pytest_mlpatterns.records.codec import plain
 from pytest_mlpatterns.records.launch import Capacity, Estimate
+from pytest_mlpatterns.records.ranking import RankedPattern, Ranking
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import listed
@@ -65,35 +65,11 @@ __all__ = [
     "Alternative",
     "Cost",
     "RankedAlternative",
-    "RankedPattern",
-    "Ranking",
     "Unmeasured",
     "cost_of",
     "order",
     "rank",
 ]
-
-
-class RankedPattern(Struct, frozen=True):
-    """One pattern of a ranking.
-
-    Attributes:
-        test: the test's id.
-        pattern: its name, with the wire if the results differ in that.
-        rank: place by score, from 1; None if it is excluded.
-        score: value, low and high; 1 is the best in every metric. None if it is excluded.
-        parts: by metric, the share of the best (1: the best) and the weight.
-        excluded: why it cannot be chosen; None if it can.
-        doubts: requirements whose interval contains the limit, and values of which only a lower bound is known.
-    """
-
-    test: str
-    pattern: str
-    rank: int | None
-    score: tuple[float, float, float] | None
-    parts: Mapping[str, tuple[float, float]]
-    excluded: str | None = None
-    doubts: tuple[str, ...] = ()
 
 
 class Unmeasured(Struct, frozen=True):
@@ -102,25 +78,6 @@ class Unmeasured(Struct, frozen=True):
     test: str
     group: str
     pattern: str
-
-
-class Ranking(Struct, frozen=True):
-    """The patterns of one test in order, the best first, the excluded last.
-
-    ``sentence`` is the order in words. ``notes`` name what was left out of the weights.
-    """
-
-    group: str
-    weights: Mapping[str, float]
-    requirements: tuple[str, ...]
-    sentence: str
-    rows: tuple[RankedPattern, ...]
-    notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as dictionaries, lists, text and numbers."""
-        found: dict[str, Any] = plain(self)
-        return found
 
 
 def rank(

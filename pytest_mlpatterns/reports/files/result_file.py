@@ -10,40 +10,133 @@ several, if the run asked for it. ``history`` is what the run added to the histo
 empty without a history. ``unmeasured`` are the tests that failed before anything was measured. ``run`` has whether the
 run was complete, the perf tests that were not run, and what failed beside perf tests.
 
-``results.schema.json`` beside this module describes every member. Version 1 had no latency distributions, no
-references and no ranking. It is not read.
+``results.schema.json`` beside this module, which is made of
+:class:`ResultFile`, describes every member. Version 1 had no latency distributions, no references and no ranking. It is
+not read.
 """
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+from msgspec.structs import fields
 
 from pytest_mlpatterns.errors import ResultFileError
-from pytest_mlpatterns.records.codec import plain
-from pytest_mlpatterns.records.json_text import Schema, laid_out, parsed, shown
-from pytest_mlpatterns.records.result import FailedTest, RunEnd, State, TestResult
-from pytest_mlpatterns.records.setup import Environment
-from pytest_mlpatterns.records.verdict import Gate
+from pytest_mlpatterns.records.change import Change
+from pytest_mlpatterns.records.codec import Count, as_written, checked, plain
+from pytest_mlpatterns.records.faults import MOST
+from pytest_mlpatterns.records.json_text import laid_out, parsed, shown
+from pytest_mlpatterns.records.launch import Capacity
+from pytest_mlpatterns.records.ranking import Ranking
+from pytest_mlpatterns.records.result import PARTS, FailedTest, RunEnd, State, TestResult
+from pytest_mlpatterns.records.result_parts import Beside, Reference
+from pytest_mlpatterns.records.setup import Environment, Setup
+from pytest_mlpatterns.records.verdict import Gate, Kind, OpenBy, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-__all__ = ["FORMAT", "MOST", "SCHEMA_FILE", "VERSION", "Results", "read_results", "results_json"]
+__all__ = ["FORMAT", "MOST", "VERSION", "ResultFile", "Results", "read_results", "results_json"]
 
 FORMAT = "pytest-mlpatterns-results"
 VERSION = 2
 """Version of the format; a file of another one is refused."""
-SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
-"""The JSON Schema of the format, which ships with the package."""
-MOST = 1e18
-"""Largest number in the file, which stands for one without bound."""
 _BY_NAME = ("metrics", "present_metrics", "law")
 """Members that hold figures by name."""
 _ADVICE = "measure again with --perf-json"
+
+
+_VerdictInFile = as_written(
+    Verdict, why_open=(str, ""), by_machine=(bool, False), open_by=(OpenBy | None, None), test=(str, "")
+)
+_Verdicts = tuple[_VerdictInFile, ...]  # type: ignore[valid-type]
+_Rankings = tuple[Ranking, ...]
+_NO_PARTS: dict[str, Any] = dict.fromkeys(PARTS)
+_PRESENT: dict[str, Any] = {f"present_{field.name}": (field.type, field.default) for field in fields(Beside)}
+_ResultInFile = as_written(
+    TestResult,
+    *PARTS.values(),
+    **_NO_PARTS,
+    outcome=State,
+    kind=(Kind | None, None),
+    setup=as_written(Setup, pattern=str, load=str, order=(Literal["", "shuffled"], "")),
+    verdicts=_Verdicts,
+    reference=as_written(Reference, present=None, **_PRESENT) | None,
+    price=str | None,
+    first_failure=str,
+    failed_requests=Mapping[int, Count],
+    not_compared=Mapping[str, str],
+    noise=tuple[str, ...],
+    capacities=tuple[as_written(Capacity, objective=str | None), ...],  # type: ignore[misc]
+    cancelled_requests=(Count, 0),
+)
+_EnvironmentInFile = as_written(Environment, machine=str, cores=Annotated[float, Meta(ge=1e-3, le=1e6)])
+_ChangeInFile = as_written(
+    Change, sentence=str, command=str, fails_the_run=bool, form=(Literal["step", "drift"], "step")
+)
+
+
+class _BaselineUse(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the run did with the baseline file.
+
+    Attributes:
+        accepted_file: the file of acceptances beside it, relative to where pytest was started.
+        not_recorded: by test, why an update did not record it.
+        recorded_although_disturbed: by recorded test, what was wrong when it was measured.
+    """
+
+    mode: Literal["check", "update", "require", "prune", "off"] = "check"
+    accepted_file: str = ""
+    recorded: tuple[str, ...] = ()
+    recorded_although_worse: _Verdicts = ()
+    not_recorded: Mapping[str, str] = {}
+    recorded_although_disturbed: Mapping[str, tuple[str, ...]] = {}
+    without_test: tuple[str, ...] = ()
+    pruned: tuple[str, ...] = ()
+
+
+class _History(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the run did with the history.
+
+    Attributes:
+        place: path of the file, or git:NAME.
+        added: lines that the run added.
+        position: number of commits to the present one along first parents; 0 if unknown.
+        clean: whether the files were those of the commit.
+        changes: of the tests of this run that its lines made known.
+    """
+
+    place: str = ""
+    added: Count = 0
+    position: Count = 0
+    clean: bool = True
+    changes: tuple[_ChangeInFile, ...] = ()  # type: ignore[valid-type]
+
+
+class ResultFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """Every result of a run. Times are nanoseconds, rates requests per second, sizes bytes, shares 0 to 1.
+
+    Attributes:
+        date: when the run ended, ISO 8601.
+        commit: what was checked out, with a plus sign where files differed from it; null outside of git.
+        results: in the order in which the tests ran.
+        unmeasured: tests that failed before anything was measured.
+    """
+
+    format: Literal["pytest-mlpatterns-results"]
+    version: Literal[2]
+    date: str
+    commit: str | None
+    environment: _EnvironmentInFile  # type: ignore[valid-type]
+    baseline: _BaselineUse
+    ranking: _Rankings
+    results: tuple[_ResultInFile, ...]  # type: ignore[valid-type]
+    history: _History = _History()
+    unmeasured: tuple[FailedTest, ...] = ()
+    run: RunEnd = RunEnd()
 
 
 class Results(Struct, frozen=True):
@@ -165,9 +258,8 @@ def read_results(text: str) -> Results:
     if (version := data.get("version")) != VERSION:
         remedy = "upgrade the package" if isinstance(version, int) and version > VERSION else "measure again"
         raise ResultFileError(f"has format version {shown(version)}, this pytest-mlpatterns reads {VERSION}; {remedy}")
-    if fault := Schema(parsed(SCHEMA_FILE.read_text(encoding="utf-8"))).fault(data):
-        raise ResultFileError(f"is damaged: {fault}; {_ADVICE}")
     try:
+        file = checked(data, ResultFile, text)
         results = [_result(index, item) for index, item in enumerate(data["results"])]
     except ValueError as error:
         raise ResultFileError(f"is damaged: {error}; {_ADVICE}") from error
@@ -179,9 +271,9 @@ def read_results(text: str) -> Results:
         baseline=data["baseline"],
         ranking=tuple(data["ranking"]),
         commit=data["commit"],
-        unmeasured=tuple(map(FailedTest.from_json, data.get("unmeasured", ()))),
+        unmeasured=file.unmeasured,
         history=data.get("history", {}),
-        run=RunEnd.from_json(data["run"]) if "run" in data else RunEnd(),
+        run=file.run,
     )
 
 

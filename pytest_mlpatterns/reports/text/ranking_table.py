@@ -10,7 +10,7 @@ from pytest_mlpatterns.reports.text.terminal_text import Span, TextColumn, natur
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.choice.ranking import RankedPattern, Ranking
+    from pytest_mlpatterns.records.ranking import RankedPattern, Ranking
     from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["SCORE_MEANING", "ranking_lines"]

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from jsonschema import Draft202012Validator, validators
 from support.damage import ENTRY, damaged
+from support.file_schemas import SCHEMAS, schema_text
 from support.reported import RANKING
 from support.synthetic import ENVIRONMENT, LAYERS, capacity, counterpart, result, verdict
 
 from pytest_mlpatterns.baseline import file as baseline_file
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.errors import ResultFileError
-from pytest_mlpatterns.records.json_text import SUPPORTED, Schema, parsed
+from pytest_mlpatterns.records.codec import checked
+from pytest_mlpatterns.records.faults import fault
+from pytest_mlpatterns.records.json_text import parsed
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.files import result_file
-from pytest_mlpatterns.reports.files.result_file import read_results, results_json
+from pytest_mlpatterns.reports.files.result_file import ResultFile, read_results, results_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 BASELINE: dict[str, Any] = {
@@ -47,7 +49,7 @@ RESULTS: dict[str, Any] = json.loads(
         ranking=RANKING,
     )
 )
-FILES = {"baseline": (baseline_file.SCHEMA_FILE, BASELINE), "results": (result_file.SCHEMA_FILE, RESULTS)}
+FILES: dict[type, dict[str, Any]] = {baseline_file.BaselineFile: BASELINE, ResultFile: RESULTS}
 STRICT = validators.extend(
     Draft202012Validator,
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
@@ -57,49 +59,37 @@ STRICT = validators.extend(
 """As our rule is: 1.0 is no integer."""
 
 
-def schema_of(name: str) -> dict[str, Any]:
-    schema: dict[str, Any] = parsed(FILES[name][0].read_text(encoding="utf-8"))
-    return schema
+@pytest.mark.parametrize(("path", "kind"), SCHEMAS.items(), ids=[path.name for path in SCHEMAS])
+def test_the_schemas_that_ship_are_those_of_the_types(path: Path, kind: type) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text == schema_text(kind), "make schemas writes it"
+    schema = json.loads(text)
+    Draft202012Validator.check_schema(schema)
+    STRICT(schema).validate(FILES[kind])
 
 
-def keywords_in(schema: dict[str, Any]) -> Iterator[str]:
-    """The keywords of a schema and of those in it."""
-    yield from schema
-    for name, value in schema.items():
-        if name == "propertyNames":
-            continue  # of which only the pattern is used
-        inner = (
-            list(value.values()) if name in ("properties", "$defs") else value if isinstance(value, list) else [value]
-        )
-        for one in inner:
-            if isinstance(one, dict):
-                yield from keywords_in(one)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_the_schemas_use_what_is_checked(name: str) -> None:
-    Draft202012Validator.check_schema(schema_of(name))
-    assert set(keywords_in(schema_of(name))) <= SUPPORTED
-    assert Schema(schema_of(name)).fault(FILES[name][1]) == ""
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_it_refuses_what_jsonschema_refuses(name: str) -> None:
-    schema, chance, refused = schema_of(name), random.Random(13), 0
-    ours, theirs = Schema(schema), STRICT(schema)
+@pytest.mark.parametrize("kind", FILES)
+def test_what_is_converted_what_is_named_and_what_jsonschema_refuses_are_the_same(kind: type) -> None:
+    chance, refused = random.Random(13), 0
+    theirs = STRICT(json.loads(schema_text(kind)))
     for _ in range(60):
-        text = json.dumps(damaged(FILES[name][1], chance, chance.choice((1, 2))))
+        text = json.dumps(damaged(FILES[kind], chance, chance.choice((1, 2))))
         if "\\ud800" in text or "NaN" in text or "Infinity" in text:
             continue
-        fault = ours.fault(value := parsed(text))
-        assert (fault == "") is theirs.is_valid(value), f"{fault!r} of {text}"
-        assert "\n" not in fault
-        refused += fault != ""
+        found = fault(value := parsed(text), kind)
+        assert (found == "") is theirs.is_valid(value), f"{found!r} of {text}"
+        assert "\n" not in found
+        refused += found != ""
+        if found:
+            with pytest.raises(ValueError, match="^" + re.escape(found) + "$"):
+                checked(value, kind, text)
+        else:
+            assert isinstance(checked(value, kind, text), kind)
     assert refused > 15
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "fault"),
+    ("path", "value", "words"),
     [
         (("metrics", "rtm", 0, 1), -1, ".metrics.rtm[0][1] is -1, expected at least 0"),
         (("anchor", "metrics", "rtm", 0, 0), 1e308, ".anchor.metrics.rtm[0][0] is 1e+308, expected at most 1e+18"),
@@ -122,14 +112,16 @@ def test_it_refuses_what_jsonschema_refuses(name: str) -> None:
     ],
 )
 def test_a_fault_is_named_with_its_place_what_was_found_and_what_was_expected(
-    path: tuple[str | int, ...], value: object, fault: str
+    path: tuple[str | int, ...], value: object, words: str
 ) -> None:
     data = json.loads(json.dumps(BASELINE))
     inner = data["tests"]["test_a.py::test"]["box"]
     for name in path[:-1]:
         inner = inner[name]
     inner[path[-1]] = value
-    assert Schema(schema_of("baseline")).fault(data) == f'tests["test_a.py::test"].box{fault}'
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        checked(data, baseline_file.BaselineFile, json.dumps(data))
+    assert str(caught.value) == f'tests["test_a.py::test"].box{words}'
 
 
 @pytest.mark.parametrize(

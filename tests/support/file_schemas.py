@@ -1,0 +1,82 @@
+"""The JSON Schemas that ship with the package, made of the types that read the files and of the docstrings of these.
+
+``make schemas`` writes them; a test compares.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pytest_mlpatterns.baseline.file import BaselineFile
+from pytest_mlpatterns.records.faults import MOST
+from pytest_mlpatterns.reports.files.result_file import ResultFile
+
+__all__ = ["SCHEMAS", "schema_text"]
+
+_PACKAGE = Path(__file__).parents[2] / "pytest_mlpatterns"
+SCHEMAS: dict[Path, type] = {
+    _PACKAGE / "baseline/baseline.schema.json": BaselineFile,
+    _PACKAGE / "reports/files/results.schema.json": ResultFile,
+}
+_WIDTH = 110
+_MEMBER = re.compile(r"^( +)(\w+): (.+(?:\n\1 +.+)*)", re.MULTILINE)
+"""A member in the docstring of a class, with the lines that go on."""
+_PRIVATE = re.compile(r'"(#/\$defs/)?_(\w+?)(?:InFile)?"')
+
+
+def schema_text(kind: type) -> str:
+    """The schema of a type, as its file has it."""
+    found = msgspec.json.schema(kind)
+    for described in found["$defs"].values():
+        _describe(described)
+    _bound(found)
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+    return _PRIVATE.sub(r'"\1\2"', _text(schema)) + "\n"
+
+
+def _text(value: Any, indent: str = "") -> str:
+    """JSON with an object on one line where it fits."""
+    line = json.dumps(value)
+    if not isinstance(value, dict) or len(indent + line) <= _WIDTH:
+        return line
+    lines = ",".join(f"\n{indent} {json.dumps(name)}: {_text(of, indent + ' ')}" for name, of in value.items())
+    return f"{{{lines}\n{indent}}}"
+
+
+def _describe(schema: dict[str, Any]) -> None:
+    """Give each member its words in the docstring of the class, and the class the first sentence."""
+    text = schema.pop("description", "")
+    members = {name: _plain(words) for _, name, words in _MEMBER.findall(text)}
+    schema["description"] = _plain(text.partition("\n\n")[0])
+    if "prefixItems" in schema:
+        schema["description"] += "".join(f" {name}: {words}" for name, words in members.items())
+    for name, member in schema.get("properties", {}).items():
+        if name in members:
+            member["description"] = members[name]
+
+
+def _plain(words: str) -> str:
+    """Words of a docstring for readers of JSON."""
+    return re.sub(r"\bNone\b", "null", " ".join(words.split()).replace("``", ""))
+
+
+def _bound(schema: Any) -> None:
+    """Say that every number has a bound, as the reader wants it."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("integer", "number"):
+            schema.update({"minimum": -MOST, "maximum": MOST, **schema})
+        for inner in schema.values():
+            _bound(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            _bound(inner)
+
+
+if __name__ == "__main__":
+    for path, kind in SCHEMAS.items():
+        path.write_text(schema_text(kind), encoding="utf-8")
