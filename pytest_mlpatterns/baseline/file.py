@@ -249,8 +249,11 @@ def _anchor(data: Any) -> Anchor:
 
 def _metrics(data: _Metrics) -> dict[str, tuple[LaunchValue, ...]]:
     for name, launches in data.items():
-        if tiny := [value for value, _ in launches if 0 < value < _LEAST_VALUE]:
-            raise ValueError(f"has {tiny[0]} as {shown(name)}, expected 0 or at least {_LEAST_VALUE}")
+        for index, (value, _) in enumerate(launches):
+            if 0 < value < _LEAST_VALUE:
+                raise ValueError(
+                    f"has {value} as metrics[{shown(name)}][{index}][0], expected 0 or at least {_LEAST_VALUE}"
+                )
     return {name: tuple(LaunchValue(*pair) for pair in launches) for name, launches in data.items()}
 
 
