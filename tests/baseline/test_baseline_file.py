@@ -435,7 +435,7 @@ DAMAGED = {
 WORDS = {
     "value has thousands of digits": "Exceeds the limit (4300 digits)",
     "value is a thousand years": ".metrics.rtm[0][0] is 1e+20, expected at most 1e+18",
-    "value is hardly above zero": ".metrics.rtm[0][0] is 1e-300, expected at least 1e-09",
+    "value is hardly above zero": 'has 1e-300 as metrics["rtm"][0][0], expected 0 or at least 1e-09',
     "value is not a number": "NaN is no number of JSON",
     "error is below zero": ".metrics.rtm[0][1] is -0.1, expected at least 0",
     "error is above ten": ".metrics.rtm[0][1] is 11, expected at most 10",
