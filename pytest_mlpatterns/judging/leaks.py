@@ -167,8 +167,10 @@ def confirm_growths(
         follow: loads the deployment of the present for a long time, until a track is decided.
     """
     metrics = {one.metric.name: one.metric for one in compared}
-    limits = {
-        verdict.metric: _limit(metrics[verdict.metric], verdict)
+    limits = {  # the growth up to which the present is not worse than the reference
+        verdict.metric: max(
+            metrics[verdict.metric].floor, (verdict.reference_value or 0.0) * (1 + (verdict.tolerance or 0.0))
+        )
         for verdict in verdicts
         if verdict.outcome is Outcome.FAIL
     }
@@ -191,12 +193,6 @@ def confirm_growths(
 def _growth_in(track: ResourceTrack, metric: Metric) -> Growth | None:
     """The growth that a metric is about; None if the track has too few readings of its resource."""
     return growth_of(track.requests, getattr(track, resource_of(metric).resource))
-
-
-def _limit(metric: Metric, suspicion: Verdict) -> float:
-    """The growth up to which the present is not worse than the reference."""
-    before, tolerance = suspicion.reference_value or 0.0, suspicion.tolerance or 0.0
-    return max(metric.floor, before * (1 + tolerance))
 
 
 def _confirmed(metric: Metric, suspicion: Verdict, limit: float, *, track: ResourceTrack | None) -> Verdict:

@@ -20,7 +20,7 @@ from pytest_mlpatterns.plugin.terminal import Terminal
 from pytest_mlpatterns.reports.text.terminal_text import wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     import pytest
 
@@ -51,14 +51,21 @@ _NARROWEST = 40
 
 def help_lines(width: int) -> list[str]:
     """The lines that ``--perf-help`` prints."""
+    ours = {name: found for name in patterns.__all__ if (found := getattr(patterns, name)) is not Pattern}
+    methods = {
+        name: method
+        for name, method in inspect.getmembers(Perf, inspect.isfunction)
+        if name.startswith(("assert_", "measure_")) or name == "predict"
+    }
+    fixtures = {name: inspect.unwrap(getattr(entry, name)) for name in _FIXTURES}
     sections = (
-        ("Fixtures: define perf_model and perf_payload, or perf_target; ask for perf", _fixtures()),
+        ("Fixtures: define perf_model and perf_payload, or perf_target; ask for perf", _summaries(fixtures)),
         ("Arguments of the marker: @pytest.mark.perf(concurrency=4, ...)", ARGUMENT_HELP.items()),
-        ("Serving patterns: pattern=Cached() | Batched()", _patterns()),
-        ("Assertions and measurements: perf.assert_rtm_below('50ms')", _methods()),
+        ("Serving patterns: pattern=Cached() | Batched()", _summaries(ours)),
+        ("Assertions and measurements: perf.assert_rtm_below('50ms')", _summaries(methods)),
         (
             "Metrics: names in compare=, tolerance= and --perf-rank; lower is better if nothing else is written",
-            _metrics(),
+            [(name, _meaning(metric)) for name, metric in METRICS.items()],
         ),
     )
     lines = [f"pytest-mlpatterns {pytest_mlpatterns.__version__}"]
@@ -80,37 +87,14 @@ def _table(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
     return [line for name, text in rows for line in wrapped(text, room, f"  {name:<{indent - 2}}", others=" " * indent)]
 
 
-def _fixtures() -> Iterable[tuple[str, str]]:
-    for name in _FIXTURES:
-        yield name, _summary(inspect.unwrap(getattr(entry, name)))
-
-
-def _patterns() -> Iterable[tuple[str, str]]:
-    for name in patterns.__all__:
-        found = getattr(patterns, name)
-        if found is not Pattern:
-            yield name, _summary(found)
-
-
-def _methods() -> Iterable[tuple[str, str]]:
-    for name, method in inspect.getmembers(Perf, inspect.isfunction):
-        if name.startswith(("assert_", "measure_")) or name == "predict":
-            yield name, _summary(method)
-
-
-def _metrics() -> Iterable[tuple[str, str]]:
-    for name, metric in METRICS.items():
-        yield name, _meaning(metric)
-
-
 def _meaning(metric: Metric) -> str:
     words = " ".join(_WORDS.get(word, word) for word in metric.label.split(" "))
     better = "; higher is better" if metric.better == "higher" else ""
     return f"{words}{better}{'; compared by default' if metric.roles & {Role.PRIMARY, Role.GUARD} else ''}"
 
 
-def _summary(found: object) -> str:
-    """The first paragraph of a docstring, up to its first full stop."""
-    text = " ".join((inspect.getdoc(found) or "").partition("\n\n")[0].split()).replace("``", "")
-    first = text.partition(". ")[0]
-    return shorten(first.rstrip("."), 160, placeholder=" …")
+def _summaries(found: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Each name with the first paragraph of its docstring, up to its first full stop."""
+    paragraphs = {name: (inspect.getdoc(one) or "").partition("\n\n")[0] for name, one in found.items()}
+    texts = {name: " ".join(text.split()).replace("``", "") for name, text in paragraphs.items()}
+    return [(name, shorten(text.partition(". ")[0].rstrip("."), 160, placeholder=" …")) for name, text in texts.items()]
