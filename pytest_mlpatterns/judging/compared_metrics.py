@@ -176,7 +176,10 @@ def compared_metrics(
         requested: whether the test requested them itself.
         accepted: worsenings that are accepted for the test; the ceiling of one takes the place of a lower tolerance.
     """
-    roles = [(metric, _is_guard(metric, requested=requested)) for metric in metrics]
+    always = Role.ALWAYS_GUARD
+    roles = [
+        (one, always in one.roles or one.is_tail or (not requested and Role.GUARD in one.roles)) for one in metrics
+    ]
     primary = alpha / max(sum(not is_guard for _, is_guard in roles), 1)
     compared = [
         ComparedMetric(
@@ -221,12 +224,6 @@ def _with_ceiling(compared: ComparedMetric, accepted: Sequence[Acceptance]) -> C
     if acceptance is None or ceiling <= compared.tolerance:
         return compared
     return replace(compared, tolerance=ceiling, accepted=acceptance, usual=compared.tolerance)
-
-
-def _is_guard(metric: Metric, *, requested: bool) -> bool:
-    if Role.ALWAYS_GUARD in metric.roles or metric.is_tail:
-        return True
-    return not requested and Role.GUARD in metric.roles
 
 
 class Comparison(Protocol):

@@ -150,7 +150,9 @@ class RuntestHooks:
         if report.when == "call" and state.perf is not None:
             result = state.perf.result(passed=not failures.errors)
             if result is not None:
-                result = _located(_unjudged(result, failures.unjudged), item)
+                group = group_of(item.nodeid, parameter_names(item))
+                definition = replace(result.definition, group=group, location=location_of(item))
+                result = replace(_unjudged(result, failures.unjudged), definition=definition)
                 report.perf_result = result.to_json()  # type: ignore[attr-defined]
                 self._attach(item, report, properties_of(result), state=state)
             self._add_sections(report, state.perf, result, failures=failures)
@@ -211,12 +213,6 @@ def _perf_of(item: pytest.Item) -> Perf | None:
     """The measurement of a test; the body may have asked for it by name."""
     state = item.stash.get(PERF_ITEM, None)
     return None if state is None else state.perf
-
-
-def _located(result: TestResult, item: pytest.Item) -> TestResult:
-    """The result with what only pytest knows: the group of rivals, and the place of the definition."""
-    group = group_of(item.nodeid, parameter_names(item))
-    return replace(result, definition=replace(result.definition, group=group, location=location_of(item)))
 
 
 def _unjudged(result: TestResult, why: Unjudged | None) -> TestResult:

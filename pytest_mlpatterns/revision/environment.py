@@ -93,7 +93,10 @@ def revision_environment(worktree: Worktree, cache: Path, say: Callable[[str], N
             fcntl.flock(lock, fcntl.LOCK_EX)
             os.utime(lock)
             if (found := _built_in(folder)) is None:
-                _remove_incomplete(folder)
+                try:
+                    remove_tree(folder)
+                except OSError as error:
+                    raise _not_usable(error) from error
                 found = installer.build(folder)
                 (folder / _READY).write_text(json.dumps(found.to_plain()), encoding="utf-8")
             fcntl.flock(lock, fcntl.LOCK_SH)
@@ -254,13 +257,6 @@ def _built_in(folder: Path) -> RevisionEnvironment | None:
     except (OSError, ValueError, KeyError):
         return None
     return found if found.python.exists() else None
-
-
-def _remove_incomplete(folder: Path) -> None:
-    try:
-        remove_tree(folder)
-    except OSError as error:
-        raise _not_usable(error) from error
 
 
 def _site_folders() -> list[str]:
