@@ -16,8 +16,7 @@ from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.patterns import Replicated, Single
-from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop

@@ -22,8 +22,7 @@ from bench import Claim, Table, on_client_core, our_generator, run_child
 from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.patterns import Single
-from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop

@@ -21,10 +21,9 @@ from pytest_mlpatterns.analysis.capacity.overload import OverloadPlan, overload_
 from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.patterns import Queued, Single
-from pytest_mlpatterns.records.overload import Behaviour
+from pytest_mlpatterns.records.capacity import Behaviour
 from pytest_mlpatterns.reports.text.notes import describe_overload, overload_picture
-from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad
     from pytest_mlpatterns.patterns import Pattern
-    from pytest_mlpatterns.records.overload import Overload
+    from pytest_mlpatterns.records.capacity import Overload
 
 CLAIM = "goodput within 5 % of queueing theory; a bounded queue keeps 0.9 of its NMRT at twice the load"
 SERVICE_S, LIMIT_S = 0.01, 0.1

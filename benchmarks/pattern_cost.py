@@ -25,8 +25,7 @@ from pytest_mlpatterns import Batched, Microservice, Replicated, Single
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.wire.body import JSON_HEADERS
 from pytest_mlpatterns.wire.kserve_v1 import encode_instances
 from pytest_mlpatterns.workload.payload import read_payload

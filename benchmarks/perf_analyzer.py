@@ -22,8 +22,7 @@ from pytest_mlpatterns import Single, Wire
 from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.launch import job_for
-from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop

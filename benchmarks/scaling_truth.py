@@ -31,8 +31,7 @@ from pytest_mlpatterns.measurement.scaling import ScalingRun
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.patterns.replication import with_replicas
-from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop

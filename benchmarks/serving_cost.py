@@ -19,8 +19,7 @@ from bench import Claim, Load, Table, drive, interleave, on_server_core, our_gen
 
 from pytest_mlpatterns import Single
 from pytest_mlpatterns.engines.local.launcher import launch
-from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from stream_clients import CLIENTS, prompts
 
 from pytest_mlpatterns import Single, Wire
 from pytest_mlpatterns.engines.local.launcher import launch
-from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:

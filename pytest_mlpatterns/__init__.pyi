@@ -65,17 +65,13 @@ from pytest_mlpatterns.patterns import (
     Replicated as Replicated,
     Single as Single,
 )
-from pytest_mlpatterns.patterns.layer import (
-    Handler as Handler,
-    RequestError as RequestError,
-    Resources as Resources,
-)
+from pytest_mlpatterns.patterns.layer import Handler as Handler, RequestError as RequestError, Resources as Resources
 from pytest_mlpatterns.patterns.tally import Tally as Tally
 from pytest_mlpatterns.judging.measuring import measure as measure
 from pytest_mlpatterns.judging.perf import Perf as Perf
 from pytest_mlpatterns.measurement.during import During as During, ServiceProcess as ServiceProcess
 from pytest_mlpatterns.records.launch import Estimate as Estimate
-from pytest_mlpatterns.records.overload import Overload as Overload
+from pytest_mlpatterns.records.capacity import Overload as Overload
 from pytest_mlpatterns.records.verdict import Outcome as Outcome
 from pytest_mlpatterns.serving.deployment import Deployment as Deployment
 from pytest_mlpatterns.serving.targets import App as App, Command as Command, Url as Url

@@ -15,20 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = [
-    "HIDDEN",
-    "address_without_credentials",
-    "is_credential",
-    "names_credential",
-    "public_command",
-    "public_description",
-    "public_words",
-    "unquoted",
-    "without_users",
-]
-
-HIDDEN = "***"
-"""Printed instead of a value that may be a credential."""
+HIDDEN = "***"  # Printed instead of a value that may be a credential
 _WORD = (
     r"(?:(?<![a-z])(?:(?:my|db|sql|mysql|pg|mongo|redis|user|login|root|admin|smtp|mail|ssh|proxy)?pass|jwt|pat|sig)"
     r"|(?<!don)(?<!hoc)(?<!hot)(?<!joc)(?<!mon)(?<!tur)(?<!whis)key"

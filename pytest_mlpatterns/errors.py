@@ -191,11 +191,7 @@ class UnusedMarkerWarning(PerfWarning):
 
 
 def check_system() -> None:
-    """Check that this system has what deployments and load generators are made of, such as process groups.
-
-    Raises:
-        SettingError: it is Windows.
-    """
+    """Check that this system has what deployments and load generators are made of, such as process groups."""
     if sys.platform == "win32":
         raise SettingError(
             "perf tests need Linux or macOS, and this is Windows; run them in WSL or a container, or leave them out: "
@@ -213,8 +209,6 @@ def missing_extra(what: str, package: str, extra: str) -> str:
 
     Args:
         what: what needs it, in the user's words, such as ``"Cached(store='redis://localhost')"``.
-        package: its name.
-        extra: the extra of this package that installs it.
     """
     return (
         f"{what} needs the package {package}, which is not installed; "

@@ -13,10 +13,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import MAX_CONCURRENCY, MAX_RATE_RPS, MIN_RATE_RPS
 from pytest_mlpatterns.wording import shown
 
-__all__ = ["MAX_SEED", "check_truth", "concurrency", "plain_number", "rate_rps", "set_whole", "whole_number"]
-
-MAX_SEED = 2**64 - 1
-"""Largest seed of random numbers."""
+MAX_SEED = 2**64 - 1  # Largest seed of random numbers
 _LONGEST_NUMBER = 21
 """Digits of a number in quotes that is read: the largest seed has 20, and Python reads no text of 5,000."""
 
@@ -37,14 +34,7 @@ def whole_number(
     """Check a whole number.
 
     Args:
-        value: what the user gave.
         found: the field and its value, as the message begins, such as ``"Replicated(replicas=0)"``.
-        least: the smallest number allowed.
-        most: the largest number allowed.
-        expected: how the message describes an allowed value; by default the range.
-
-    Raises:
-        SettingError: not a whole number, or outside the range.
     """
     number = plain_number(value)
     if not isinstance(number, int) or not least <= number <= most:
@@ -55,33 +45,21 @@ def whole_number(
 def set_whole(
     owner: object, name: str, *, least: float = -math.inf, most: float = math.inf, expected: str = ""
 ) -> None:
-    """Check a field of a frozen dataclass as :func:`whole_number` does, and replace it with the plain value.
-
-    Raises:
-        SettingError: not a whole number, or outside the range; names the class and the field.
-    """
+    """Check a field of a frozen dataclass as :func:`whole_number` does, and replace it with the plain value."""
     value = getattr(owner, name)
     found = f"{type(owner).__name__}({name}={shown(value)})"
     object.__setattr__(owner, name, whole_number(value, found, least=least, most=most, expected=expected))
 
 
 def check_truth(owner: object, *names: str) -> None:
-    """Check fields of a frozen dataclass that are True or False.
-
-    Raises:
-        SettingError: one is something else; names the class and the field.
-    """
+    """Check fields of a frozen dataclass that are True or False."""
     for name in names:
         if not isinstance(value := getattr(owner, name), bool):
             raise SettingError(f"{type(owner).__name__}({name}={shown(value)}), expected True or False")
 
 
 def concurrency(value: object, name: str) -> int:
-    """Check a number of requests in flight.
-
-    Raises:
-        SettingError: not a whole number from 1 to ``MAX_CONCURRENCY``.
-    """
+    """Check a number of requests in flight."""
     expected = f"a whole number of requests in flight from 1 to {MAX_CONCURRENCY:,}"
     if not _without_quotes(value, 1, MAX_CONCURRENCY):
         number = plain_number(value)
@@ -90,11 +68,7 @@ def concurrency(value: object, name: str) -> int:
 
 
 def rate_rps(value: object, name: str) -> float:
-    """Check a request rate, in requests per second.
-
-    Raises:
-        SettingError: not a number from ``MIN_RATE_RPS`` to ``MAX_RATE_RPS``.
-    """
+    """Check a request rate, in requests per second."""
     number = plain_number(value)
     if number is None or not MIN_RATE_RPS <= number <= MAX_RATE_RPS:
         raise SettingError(

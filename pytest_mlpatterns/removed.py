@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["why_removed"]
-
-_LAST = "5b1580bb"
-"""The last commit that has what left in 0.3."""
+_LAST = "5b1580bb"  # The last commit that has what left in 0.3
 _OWN_PATTERN = "a pattern of your own takes a file, see docs/how-to/own-pattern.md"
 _RETRIES = "each request is sent once, and error_rate counts those that failed; leave it out"
 _REMOVED: Mapping[str, str] = {
@@ -48,9 +45,6 @@ def why_removed(name: str) -> str:
 
     Args:
         name: as users write it, of an argument with its equals sign, ``of=``; upper and lower case are the same.
-
-    Returns:
-        ``"Shadowed left in 0.3 (commit 5b1580bb is the last that has it); write a test for each model"``.
     """
     known = {known.lower(): known for known in _REMOVED}.get(name.lower())
     return f"{known} left in 0.3 (commit {_LAST} is the last that has it); {_REMOVED[known]}" if known else ""

@@ -61,13 +61,9 @@ def parse_duration(value: object, *, name: str = "duration") -> int:
 
     Args:
         value: text of a number and one of ns, us, µs, ms, s, min, h; or a ``timedelta``. Not negative.
-        name: what the value is, for the message.
 
     Returns:
         Whole nanoseconds.
-
-    Raises:
-        UnitError: a bare number, an unknown unit, a negative time, or one above ``MAX_DURATION_NS``.
     """
     if isinstance(value, timedelta):
         nanoseconds = (value.days * 86_400 + value.seconds) * 10**9 + value.microseconds * 1000
@@ -81,26 +77,12 @@ def parse_duration(value: object, *, name: str = "duration") -> int:
 
 
 def parse_size(value: object, *, name: str = "size") -> int:
-    """Read a size such as ``"512MiB"`` (1024-based) or ``"10 MB"`` (1000-based).
-
-    Returns:
-        Whole bytes.
-
-    Raises:
-        UnitError: a bare number, an unknown unit, or a negative size.
-    """
+    """Read a size such as ``"512MiB"`` (1024-based) or ``"10 MB"`` (1000-based). Returns whole bytes."""
     return round(_quantity(value, _BYTES_PER, name, expected="a size with its unit", example="512MiB"))
 
 
 def parse_ratio(value: object, *, name: str = "ratio") -> float:
-    """Read a share such as ``0.1`` or ``"10%"``.
-
-    Returns:
-        The share, at least 0.
-
-    Raises:
-        UnitError: not a number or a percentage, negative or not finite.
-    """
+    """Read a share such as ``0.1`` or ``"10%"``. Returns the share, at least 0."""
     text = value.strip() if isinstance(value, str) else ""
     number = _finite(text[:-1]) / 100 if text.endswith("%") else _finite(value)
     if math.isnan(number):
@@ -109,11 +91,7 @@ def parse_ratio(value: object, *, name: str = "ratio") -> float:
 
 
 def parse_share(value: object, *, name: str = "share") -> float:
-    """Read a ratio up to 1; a value such as ``10`` probably means 10 % and is refused.
-
-    Raises:
-        UnitError: not a ratio, or above 1.
-    """
+    """Read a ratio up to 1; a value such as ``10`` probably means 10 % and is refused."""
     share = parse_ratio(value, name=name)
     if share > 1:
         percent = share if share <= 100 and "%" not in str(value) else 10
@@ -124,11 +102,7 @@ def parse_share(value: object, *, name: str = "share") -> float:
 
 
 def parse_number(value: object, *, name: str, example: str = "100") -> float:
-    """Read a finite number that is not negative.
-
-    Raises:
-        UnitError: anything else.
-    """
+    """Read a finite number that is not negative."""
     number = _finite(value)
     if math.isnan(number):
         raise UnitError(f"{name} is {shown(value)}, expected a number that is not negative; write {example}")
@@ -287,13 +261,9 @@ def _quantity(value: object, scales: Mapping[str, float], name: str, *, expected
     )
 
 
-MAX_CONCURRENCY = 10_000
-"""Largest number of requests in flight; the system may allow fewer connections."""
-MAX_RATE_RPS = 1_000_000
-"""Largest arrival rate."""
-MIN_RATE_RPS = 1e-6
-"""Smallest arrival rate above 0: one request in eleven days."""
+MAX_CONCURRENCY = 10_000  # Largest number of requests in flight; the system may allow fewer connections
+MAX_RATE_RPS = 1_000_000  # Largest arrival rate
+MIN_RATE_RPS = 1e-6  # Smallest arrival rate above 0: one request in eleven days
 MAX_DURATION_NS = 1_000_000 * _NS_PER["h"]
 """Longest time of a setting, a million hours: its arithmetic stays within what floats and clocks hold."""
-SECOND_NS = 1_000_000_000
-"""Nanoseconds per second."""
+SECOND_NS = 1_000_000_000  # Nanoseconds per second

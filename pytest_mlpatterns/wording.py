@@ -12,26 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = [
-    "HIDDEN",
-    "MARK",
-    "count",
-    "did_you_mean",
-    "first_line",
-    "listed",
-    "marked",
-    "named",
-    "shown",
-    "spelled",
-    "split_outside_brackets",
-    "visible",
-]
+MARK = "| "  # Beginning of each line that a service printed
 
-MARK = "| "
-"""Beginning of each line that a service printed."""
-
-_LONGEST = 300
-"""Longest text of a value in a message."""
+_LONGEST = 300  # Longest text of a value in a message
 _DIRECTIONS = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 """Marks of the direction of writing."""
 HIDDEN = frozenset(
@@ -62,11 +45,6 @@ def first_line(text: object) -> str:
 def count(number: int, one: str, many: str | None = None) -> str:
     """A number with its noun: ``count(1, "launch", "launches")`` is ``1 launch``, ``count(2_000, "request")`` is
     ``2,000 requests``.
-
-    Args:
-        number: how many.
-        one: the singular.
-        many: the plural; the singular with an s by default.
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
@@ -95,10 +73,7 @@ def did_you_mean(given: str, known: Iterable[str], form: str = "{}", *, likeness
     """The question whether the most similar known name was meant, followed by a space; empty if none is similar.
 
     Args:
-        given: the name that is not known.
-        known: the names that are.
         form: how a name is written, such as ``"{}="`` for an argument.
-        likeness: least likeness from 0 to 1, as :func:`difflib.get_close_matches` takes it.
     """
     import difflib
 

@@ -20,7 +20,7 @@ from environments import python_of
 from pytest_mlpatterns import Command
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.serving.external.start import deploy_target
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

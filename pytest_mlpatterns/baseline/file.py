@@ -22,7 +22,7 @@ verdicts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 from msgspec import Meta, Struct
@@ -33,38 +33,20 @@ from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry
 from pytest_mlpatterns.records.codec import Amount, Count, as_written, checked, plain
 from pytest_mlpatterns.records.faults import fault
 from pytest_mlpatterns.records.json_text import laid_out, parsed, rounded, shown
-from pytest_mlpatterns.records.latency import PARTS, LatencySplit, RequestCounts, SplitMetric, SplitPart
+from pytest_mlpatterns.records.latency import PARTS, LatencySplit, LatencySplits, RequestCounts, SplitMetric, SplitPart
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.system.files import LOCK_TIMEOUT_S, ForeignLockError, read_text, replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.records.latency import LatencySplits
 
-__all__ = [
-    "FORMAT",
-    "VERSION",
-    "BaselineFile",
-    "Choice",
-    "baselines_text",
-    "merged",
-    "read_baselines",
-    "write_baselines",
-]
-
-FORMAT = "pytest-mlpatterns-baseline"
-"""Names the format in the file."""
-VERSION = 1
-"""Version of the format; a file of a later one is refused."""
-_LEAST_VALUE = 1e-9
-"""Smaller values are written as zero."""
-_MOST_ERROR = 10
-"""Relative error of a value that decides nothing; a larger one means no less."""
-_ALWAYS = ("pattern", "load", "wire", "payload")
-"""Members of a set-up that are written although empty."""
+FORMAT = "pytest-mlpatterns-baseline"  # Names the format in the file
+VERSION = 1  # Version of the format; a file of a later one is refused
+_LEAST_VALUE = 1e-9  # Smaller values are written as zero
+_MOST_ERROR = 10  # Relative error of a value that decides nothing; a larger one means no less
+_ALWAYS = ("pattern", "load", "wire", "payload")  # Members of a set-up that are written although empty
 _ADVICE = "restore it from version control, or delete it and record anew with pytest --perf-baseline update"
 
 
@@ -75,18 +57,14 @@ _Metrics = Mapping[
 
 
 class _SplitInFile(Struct, frozen=True):
-    """The parts that a latency is the sum of, in nanoseconds.
-
-    Attributes:
-        parts: by part, or by stage or model and part, as ``features/model_cpu``: mean, median, standard error.
-        calls: of each model per request.
-    """
+    """The parts that a latency is the sum of, in nanoseconds."""
 
     mean: float
     median: float
     requests: Count
+    # by part, or by stage or model and part, as ``features/model_cpu``: mean, median, standard error
     parts: Mapping[str, tuple[float, float, float]]
-    calls: Mapping[str, float] = {}
+    calls: Mapping[str, float] = {}  # of each model per request
 
 
 _EntryInFile = as_written(
@@ -103,11 +81,7 @@ _EntryInFile = as_written(
 
 
 class BaselineFile(Struct, frozen=True):
-    """Earlier results, one entry per test and machine, in ns, requests per second, bytes and shares of 1.
-
-    Attributes:
-        tests: by test id and by machine.
-    """
+    """Earlier results, one entry per test and machine, in ns, requests per second, bytes and shares of 1."""
 
     format: Literal["pytest-mlpatterns-baseline"]
     version: Literal[1]
@@ -118,12 +92,8 @@ def read_baselines(path: Path, *, name: str = "", option: str = "--perf-baseline
     """Read a baseline file; an absent one is empty.
 
     Args:
-        path: the file.
         name: of the file in messages; empty for its path.
         option: that names another file, for messages; empty if none does.
-
-    Raises:
-        BaselineFileError: damaged, foreign or newer; the message is one line with the file and what to do.
     """
     name = name or str(path)
     try:
@@ -162,9 +132,6 @@ def write_baselines(
     """Replace the entries of these tests and machines, keep all others; the file is replaced as a whole or not at all.
 
     It is locked from reading to writing, so that two runs that update it at once both keep their entries.
-
-    Raises:
-        BaselineFileError: the file on disk cannot be read, or not be written; it stays as it was.
     """
 
     if why := fault(_plain_file(updates), BaselineFile):
@@ -354,15 +321,11 @@ def _split(metric: SplitMetric, data: _SplitInFile) -> LatencySplit:
 
 
 class Choice(Struct, frozen=True):
-    """An entry that several files have, and differently.
-
-    Attributes:
-        file: number of the file that it was taken from, the first is 0.
-    """
+    """An entry that several files have, and differently."""
 
     test: str
     machine: str
-    file: int
+    file: int  # number of the file that it was taken from, the first is 0
     date: str
 
 

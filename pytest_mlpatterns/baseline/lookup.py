@@ -12,45 +12,32 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
-from pytest_mlpatterns.config.run_settings import BaselineMode
-from pytest_mlpatterns.records.baseline_entry import EntryKey
+from pytest_mlpatterns.config.run_settings import BaselineMode, RunSettings
+from pytest_mlpatterns.records.baseline_entry import Baselines, Entry, EntryKey
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.result_parts import BaselineGap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_mlpatterns.config.run_settings import RunSettings
-    from pytest_mlpatterns.records.baseline_entry import Baselines, Entry
     from pytest_mlpatterns.records.setup import Environment, EnvironmentFacts, Setup
-
-__all__ = ["BaselineLookup", "BaselineMatch", "scaled"]
 
 
 class BaselineMatch(Struct, frozen=True):
-    """Outcome of looking for the entry that a test is compared with.
+    """Outcome of looking for the entry that a test is compared with."""
 
-    Attributes:
-        setup: what the test measures; an entry of another set-up is not given.
-        mode: what the run does with the baseline; a run that prunes compares as ``check`` does.
-        entry: the comparable entry; None if there is none, or if nothing is compared.
-        gap: why there is no comparable entry; None if there is one, or if nothing is compared.
-        details: what differs, for a reader; empty if nothing does.
-        facts: the environment of the entry, also of one that is not comparable (of several the latest); may be empty.
-        recorded: the entry whose code a comparison can be settled with, also one of another machine or of other server
-            software; None without one.
-        accepted: the acceptances that held when that entry was recorded.
-    """
-
-    setup: Setup
-    mode: BaselineMode
-    entry: Entry | None = None
-    gap: BaselineGap | None = None
-    details: str = ""
+    setup: Setup  # what the test measures; an entry of another set-up is not given
+    mode: BaselineMode  # what the run does with the baseline; a run that prunes compares as ``check`` does
+    entry: Entry | None = None  # the comparable entry; None if there is none, or if nothing is compared
+    gap: BaselineGap | None = None  # why there is no comparable entry; None if there is one, or if nothing is compared
+    details: str = ""  # what differs, for a reader; empty if nothing does
+    # the environment of the entry, also of one that is not comparable (of several the latest); may be empty
     facts: EnvironmentFacts = {}
     name: str = ""
+    # the entry whose code a comparison can be settled with, also one of another machine or of other server
+    # software; None without one
     recorded: EntryKey | None = None
-    accepted: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()  # the acceptances that held when that entry was recorded
 
     @property
     def missing(self) -> str:
@@ -113,8 +100,7 @@ class BaselineLookup:
         return f"{self._run.baseline_file.name}, {entry.recorded_at}"
 
 
-_PACED = "throughput"
-"""The rate that a schedule sets."""
+_PACED = "throughput"  # The rate that a schedule sets
 
 
 def scaled(entry: Entry, ratio: float) -> Entry:

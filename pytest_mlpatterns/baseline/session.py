@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
-from pytest_mlpatterns.baseline.lookup import BaselineLookup
+from pytest_mlpatterns.baseline.lookup import BaselineLookup, BaselineMatch
 from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_at_level, update_of
-from pytest_mlpatterns.config.run_settings import BaselineMode
+from pytest_mlpatterns.config.run_settings import BaselineMode, RunSettings
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.records.baseline_entry import Level
+from pytest_mlpatterns.records.baseline_entry import Baselines, Entry, Level, Update
 from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
 from pytest_mlpatterns.system.git import commit, tree_digest
 from pytest_mlpatterns.wording import count
@@ -25,29 +25,19 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.baseline.lookup import BaselineMatch
-    from pytest_mlpatterns.config.run_settings import RunSettings
-    from pytest_mlpatterns.records.baseline_entry import Baselines, Entry, Update
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.setup import Environment, Setup
-
-__all__ = ["BaselineSession", "Collected"]
 
 _NO_LINE = Level(why_not="this run added no line to the history")
 """What a history gives for a test whose line was not added."""
 
 
 class Collected(Struct, frozen=True):
-    """What a run collected, before options such as ``-k`` deselected tests.
+    """What a run collected, before options such as ``-k`` deselected tests."""
 
-    Attributes:
-        files: files that were collected completely and without errors.
-        variable: ids of tests, without their brackets, whose brackets depend on the command line.
-    """
-
-    files: Collection[str] = ()
+    files: Collection[str] = ()  # files that were collected completely and without errors
     tests: Collection[str] = ()
-    variable: Collection[str] = ()
+    variable: Collection[str] = ()  # ids of tests, without their brackets, whose brackets depend on the command line
 
 
 class BaselineSession:
@@ -55,12 +45,6 @@ class BaselineSession:
 
     Args:
         root: directory that test ids are relative to.
-
-    Attributes:
-        lines: what was done with the file, in sentences for the terminal.
-
-    Raises:
-        BaselineFileError: the file is damaged, foreign or newer.
     """
 
     def __init__(self, run: RunSettings, environment: Environment, *, root: Path) -> None:
@@ -135,12 +119,7 @@ class BaselineSession:
         """Update or prune the file as the run's mode asks, and report it in :attr:`lines`.
 
         Args:
-            results: of the tests that ran.
-            complete: whether the run was completed; an incomplete one changes nothing.
             levels: by test, the level that an update records, or why it does not; None to record that of the run.
-
-        Raises:
-            BaselineFileError: the file can no longer be read, or not be written; it stays as it was.
         """
         mode = self._run.baseline
         if mode is BaselineMode.UPDATE and not self._run.smoke:

@@ -18,9 +18,9 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, objectives_of, with_locations, with_role
 from pytest_mlpatterns.analysis.metrics.distribution_summary import stored_percentiles, without_body
-from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
+from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, CONFIRMING_LAUNCHES, looks_beside_entry
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, launch_deviation
-from pytest_mlpatterns.analysis.statistics.looks import BASELINE_ALPHA, CONFIRMING_LAUNCHES, looks_beside_entry
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import (
     Side,
     judge_by_kind,
@@ -35,64 +35,36 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import (
     with_medians,
 )
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
-from pytest_mlpatterns.records.baseline_entry import Anchor, Entry, Update
+from pytest_mlpatterns.records.baseline_entry import Anchor, Entry, Level, Update
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.records.result import State
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.result import State, TestResult
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import Unit, format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.verdicts.launch_kinds import TwoKinds
-    from pytest_mlpatterns.records.baseline_entry import Level
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = [
-    "UPDATE_LAUNCHES",
-    "RunFacts",
-    "anchor_of",
-    "announcement",
-    "disturbances",
-    "drift_notes",
-    "is_narrow",
-    "may_be_of_two_kinds",
-    "reasons_not_to_record",
-    "seen_from",
-    "update_at_level",
-    "update_of",
-]
-
-
-_DRIFT_UPDATES = 2
-"""Least updates since the anchor from which a slow drift is reported."""
+_DRIFT_UPDATES = 2  # Least updates since the anchor from which a slow drift is reported
 _NARROW_SHARE = 1 / 3
 """Half the width of an entry that decides by itself, of the tolerance: beside launches of the same scatter, twice that
 width is left of a change, and a third of the tolerance is room for it."""
-_MAX_FAILED_SHARE = 0.001
-"""Largest share of failed requests that is no disturbance."""
+_MAX_FAILED_SHARE = 0.001  # Largest share of failed requests that is no disturbance
 UPDATE_LAUNCHES = 8
 """Launches that a baseline is recorded from, since it is compared with many times: eight that differ by 1.7 % make it
 known to ±1.7 %."""
-_SEEN = 0.95
-"""Share of runs in which a change fails that an entry sees."""
+_SEEN = 0.95  # Share of runs in which a change fails that an entry sees
 
 
 class RunFacts(Struct, frozen=True):
-    """What all entries of one run have in common.
-
-    Attributes:
-        commit: short hash of the present commit; None outside git.
-        tree: digest of the files that were measured; empty outside git.
-    """
+    """What all entries of one run have in common."""
 
     versions: Mapping[str, str]
-    commit: str | None
+    commit: str | None  # short hash of the present commit; None outside git
     date: str
-    tree: str = ""
+    tree: str = ""  # digest of the files that were measured; empty outside git
 
 
 def update_at_level(result: TestResult, before: Entry | None, facts: RunFacts, *, level: Level) -> Update:
@@ -102,10 +74,7 @@ def update_at_level(result: TestResult, before: Entry | None, facts: RunFacts, *
     present run is not noted, since the others outweigh it.
 
     Args:
-        result: of the present run, whose values are among those of the level.
         before: the entry that it replaces; None if there is none.
-        facts: what all entries of the run have in common.
-        level: of the test; it has values.
     """
     launches = {
         name: tuple((one.value, one.relative_error) for one in values) for name, values in level.metrics.items()
@@ -115,11 +84,7 @@ def update_at_level(result: TestResult, before: Entry | None, facts: RunFacts, *
 
 
 def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Update:
-    """The new entry of one test.
-
-    Args:
-        before: the entry that it replaces; None if there is none.
-    """
+    """The new entry of one test. ``before``: the entry that it replaces; None if there is none."""
     entry = _entry_of(result, facts)
     seen = seen_from(result)
     if before is None:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.verdicts.tolerances import can_more_than_double, changes_to_accept
 from pytest_mlpatterns.cli.output import add_command, read_results_file, require_other
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.acceptance import ACCEPTED_FILE, pattern_of, rounded_ceiling
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import ACCEPTED_FILE, Acceptance, Outcome, Verdict, pattern_of, rounded_ceiling
 from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.units import format_percent, parse_ratio, parse_share
 from pytest_mlpatterns.wording import count, listed, named, shown
@@ -24,12 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_mlpatterns.cli.output import Commands
-    from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.reports.files.result_file import Results
-
-__all__ = ["add_accept_command"]
 
 _TABLE = "[[accepted]]"
 _TABLES = re.compile(r"(?m)^(?=[ \t]*\[\[\s*accepted\s*\]\])")
@@ -175,11 +170,7 @@ def _wanted(result: TestResult, metrics: Sequence[str] | None) -> list[Verdict]:
 
 
 def _acceptable(verdicts: list[Verdict], result: TestResult) -> list[Verdict]:
-    """The verdicts, all of which an acceptance lets pass.
-
-    Raises:
-        SettingError: of one of them it does not.
-    """
+    """The verdicts, all of which an acceptance lets pass."""
     if (found := next((one for one in verdicts if one.needed_ceiling is None), None)) is not None:
         raise SettingError(
             f"{found.metric} of {result.test} became worse without bound, as among failed requests, expected a "
@@ -246,11 +237,7 @@ def _subject_of(one: Acceptance) -> tuple[str, str, str]:
 
 
 def _split(file: Path, text: str, number: int) -> tuple[str, list[str]]:
-    """What stands above the tables of a file, and its tables.
-
-    Raises:
-        SettingError: it has another number of tables than begin with a line of their own.
-    """
+    """What stands above the tables of a file, and its tables."""
     head, *tables = _TABLES.split(text)
     if len(tables) != number:
         raise SettingError(

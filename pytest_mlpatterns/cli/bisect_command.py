@@ -24,16 +24,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.cli.output import Commands
     from pytest_mlpatterns.history.bisect import BisectPlan
 
-__all__ = ["add_bisect_command"]
-
-_NOTHING = 1
-"""Exit code if both ends do not differ."""
-_RANGE = 3
-"""Exit code if only a range is known."""
-_INTERRUPTED = 130
-"""Exit code after Ctrl-C, as of a shell."""
-_STATE = "mlpatterns-bisect.json"
-"""State file in the directory of the repository that all worktrees share."""
+_NOTHING = 1  # Exit code if both ends do not differ
+_RANGE = 3  # Exit code if only a range is known
+_INTERRUPTED = 130  # Exit code after Ctrl-C, as of a shell
+_STATE = "mlpatterns-bisect.json"  # State file in the directory of the repository that all worktrees share
 
 
 def add_bisect_command(commands: Commands) -> None:
@@ -85,8 +79,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from pytest_mlpatterns.history.bisect import Search
-    from pytest_mlpatterns.history.bisect_state import SearchState
+    from pytest_mlpatterns.history.bisect import Search, SearchState
     from pytest_mlpatterns.history.commit_runs import CommitRuns
     from pytest_mlpatterns.records.bisect import SearchEnd
     from pytest_mlpatterns.reports.text.bisect_text import announcement, result_lines, searched_line
@@ -150,15 +143,7 @@ def _plan(options: argparse.Namespace) -> BisectPlan:
 
 
 def _positive_time(text: str, name: str) -> int:
-    """A time above 0, in nanoseconds.
-
-    Args:
-        text: as the user wrote it.
-        name: of the option, for messages.
-
-    Raises:
-        SettingError: it is none.
-    """
+    """A time above 0, in nanoseconds."""
     time_ns = parse_duration(text, name=name)
     if time_ns <= 0:
         raise SettingError(f"{name} is {shown(text)}, expected more than 0; write 30s")
@@ -166,11 +151,7 @@ def _positive_time(text: str, name: str) -> int:
 
 
 def _search_times(options: argparse.Namespace) -> tuple[int, int]:
-    """The time of one measurement, ``--budget``, and of all together, ``--at-most``, in nanoseconds.
-
-    Raises:
-        SettingError: one is no time, or there is none for a single measurement.
-    """
+    """The time of one measurement, ``--budget``, and of all together, ``--at-most``, in nanoseconds."""
     budget_ns = _positive_time(options.budget, "--budget")
     at_most_ns = _positive_time(options.at_most, "--at-most")
     if at_most_ns <= budget_ns:
@@ -187,11 +168,7 @@ def _require_here(test: str, project: Path) -> None:
     A file that is in neither place may be that of an old commit.
 
     Args:
-        test: its id.
         project: the working directory, to which ids are relative.
-
-    Raises:
-        SettingError: it lies there.
     """
     from pytest_mlpatterns.system.git import Git
 

@@ -41,14 +41,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.baseline_entry import Baselines
     from pytest_mlpatterns.reports.files.result_file import Results
 
-__all__ = ["add_baseline_command", "main"]
-
-_FAILED = 2
-"""Exit code of a command that failed, as of a usage error."""
-_NO_READER = 141
-"""Exit code if the reader of the output went before the command was done, as of a shell."""
-_OF_PROFILES = ("speedscope", "collapsed")
-"""Formats of profiles."""
+_FAILED = 2  # Exit code of a command that failed, as of a usage error
+_NO_READER = 141  # Exit code if the reader of the output went before the command was done, as of a shell
+_OF_PROFILES = ("speedscope", "collapsed")  # Formats of profiles
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -255,7 +250,6 @@ def _read_part(file: str, *, is_base: bool = False) -> Baselines:
     """The entries of a baseline file, which may be a pipe.
 
     Args:
-        file: as the user wrote it.
         is_base: it may be empty, as git's common ancestor is where both branches added the file.
     """
     from pytest_mlpatterns.baseline.file import read_baselines

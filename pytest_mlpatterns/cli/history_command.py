@@ -1,42 +1,154 @@
-"""``python -m pytest_mlpatterns history``: what a history shows, as text, page or JSON."""
+"""``python -m pytest_mlpatterns history``: what a history shows, as text, page or JSON.
+
+The history that a command is about: what its option names, else what the project's pytest configuration does.
+
+The configuration is read without pytest, from the file that pytest would take: the first one that configures it, in the
+directory or in those above it. Paths in it are relative to the file's directory. Only plain values are read: what
+command lines, plugins and conftest files change is not known.
+"""
 
 from __future__ import annotations
 
+import configparser
 import fnmatch
 import shutil
 import sys
+import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from pytest_mlpatterns.cli.output import add_command, for_people, require_other, write_document, write_file
-from pytest_mlpatterns.cli.project_history import add_history_option, history_place
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.wording import count, did_you_mean, listed, shown, visible
+from pytest_mlpatterns.system.files import read_text
+from pytest_mlpatterns.wording import count, did_you_mean, first_line, listed, named, shown, visible
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.changes.series import Series
     from pytest_mlpatterns.cli.output import Commands
-    from pytest_mlpatterns.cli.project_history import HistoryPlace
-    from pytest_mlpatterns.records.change import Change
+    from pytest_mlpatterns.history.file import History
+    from pytest_mlpatterns.records.history import Change
 
-__all__ = ["add_history_command"]
+_FILE = "perf-history.jsonl"  # The history, if neither ``--from`` nor the project names one
+_KEY = "perf_history"
+_TOML = {"pytest.toml": ("pytest",), ".pytest.toml": ("pytest",), "pyproject.toml": ("tool", "pytest")}
+"""Files in TOML with the table that configures pytest."""
+_INI = {"pytest.ini": "pytest", ".pytest.ini": "pytest", "tox.ini": "pytest", "setup.cfg": "tool:pytest"}
+"""Files with sections, with the one that configures pytest."""
+_ORDER = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
+"""Order in which pytest looks for them in one directory."""
+_ALWAYS = frozenset({"pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini"})
+"""Files that pytest takes even if they are empty."""
+_LEGACY = "ini_options"  # Table of ``pyproject.toml`` that older versions of pytest read
 
-_MOST_NAMED = 5
-"""Most tests that an error names."""
+
+class ProjectFile(Struct, frozen=True):
+    """A project's pytest configuration."""
+
+    root: Path  # its directory, to which paths in it are relative
+    values: Mapping[str, Any]  # its keys
+
+    def text(self, key: str) -> str:
+        """The text of a key; empty if it is not there, or no text."""
+        value = self.values.get(key)
+        return value.strip() if isinstance(value, str) else ""
+
+
+def find_project(directory: Path) -> ProjectFile:
+    """The configuration of a directory or of the nearest one above it; else an empty one of the directory itself."""
+    here = directory.resolve()
+    for place in (here, *here.parents):
+        for name in _ORDER:
+            file = place / name
+            if file.is_file() and (values := _values_of(file)) is not None:
+                return ProjectFile(place, values)
+    return ProjectFile(here, {})
+
+
+class HistoryPlace(Struct, frozen=True):
+    """A history, and the project that it is of."""
+
+    history: History  # where its lines are
+    root: Path  # a directory of the project's repository
+
+    def require_file(self) -> None:
+        """Check that the file of the history is there."""
+        if not self.history.path.exists():
+            name = named(self.history.name)
+            raise SettingError(
+                f"the history {name} does not exist, expected one with lines of runs; add them with pytest "
+                f"--perf-history {name}, or name another history: --from PATH"
+            )
+
+
+def add_history_option(command: argparse.ArgumentParser) -> None:
+    """Add the option that names the history to a command."""
+    command.add_argument(
+        "--from",
+        dest="history",
+        metavar="PATH",
+        help=f"the file of the history (default: {_KEY} of the project, or {_FILE})",
+    )
+
+
+def history_place(named_by_option: str | None) -> HistoryPlace:
+    """The history that a command in the working directory is about.
+
+    Args:
+        named_by_option: what the option names; None if it was not given.
+    """
+    from pytest_mlpatterns.config.run_settings import refuse_notes
+    from pytest_mlpatterns.history.file import History
+
+    here = Path.cwd()
+    if named_by_option is not None:
+        text, directory, source = named_by_option, here, "--from"
+        if not text.strip():
+            raise SettingError(f"--from is {text!r}, expected the path of a file")
+    else:
+        project = find_project(here)
+        text, directory, source = project.text(_KEY) or _FILE, project.root, f"ini key {_KEY}"
+    refuse_notes(text, source)
+    return HistoryPlace(History(directory / text, text, option="--from"), directory)
+
+
+def _values_of(file: Path) -> Mapping[str, Any] | None:
+    """The keys of a file; None if pytest would pass it by."""
+    try:
+        text = read_text(file)
+        found = _of_toml(text, _TOML[file.name]) if file.name in _TOML else _of_ini(text, _INI[file.name])
+    except (OSError, ValueError, configparser.Error) as error:
+        raise SettingError(
+            f"{named(file)} cannot be read: {first_line(error)}; mend it, or name the history: --from PATH"
+        ) from error
+    return {} if found is None and file.name in _ALWAYS else found
+
+
+def _of_toml(text: str, table: tuple[str, ...]) -> Mapping[str, Any] | None:
+    found: Any = tomllib.loads(text)
+    for name in table:
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    legacy = found.get(_LEGACY)
+    return legacy if isinstance(legacy, dict) else found
+
+
+def _of_ini(text: str, section: str) -> Mapping[str, Any] | None:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(text)
+    return dict(parser[section]) if parser.has_section(section) else None
+
+
+_MOST_NAMED = 5  # Most tests that an error names
 
 
 def add_history_command(commands: Commands) -> None:
-    """Add the command to a parser.
-
-    Args:
-        commands: where to add them.
-        for_people: makes text fit for standard output.
-    """
+    """Add the command to a parser. ``for_people``: makes text fit for standard output."""
     what = "show how the metrics of each test went from run to run, and what changed"
     command = add_command(commands, "history", what)
     add_history_option(command)
@@ -56,25 +168,15 @@ def add_history_command(commands: Commands) -> None:
 
 
 class _Everything(Struct, frozen=True):
-    """What a history holds.
+    """What a history holds."""
 
-    Attributes:
-        name: the place of the history.
-        all_series: its courses.
-        changes: of all of these.
-    """
-
-    name: str
-    all_series: tuple[Series, ...]
-    changes: tuple[Change, ...]
+    name: str  # the place of the history
+    all_series: tuple[Series, ...]  # its courses
+    changes: tuple[Change, ...]  # of all of these
 
 
 def _read(place: HistoryPlace) -> _Everything:
-    """Read a history and find its changes.
-
-    Raises:
-        SettingError: it has no line that can be shown.
-    """
+    """Read a history and find its changes."""
     from pytest_mlpatterns.analysis.changes.findings import find_changes
     from pytest_mlpatterns.analysis.changes.series import commit_key, series_of
     from pytest_mlpatterns.history.checkout import first_parents
@@ -109,11 +211,7 @@ def _warn(warnings: Iterable[str]) -> None:
 
 
 def _selected(everything: _Everything, options: argparse.Namespace) -> list[Series]:
-    """The courses that the options name.
-
-    Raises:
-        SettingError: there are none; the message names what there is.
-    """
+    """The courses that the options name."""
     found = list(everything.all_series)
     if options.test is not None:
         found = [one for one in found if options.test in one.test or fnmatch.fnmatchcase(one.test, options.test)]
@@ -183,7 +281,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _text(everything: _Everything, found: Sequence[Series], *, is_asked: bool) -> str:
     """The history for a terminal: of all tests the primary metrics and those that changed, else everything."""
-    from pytest_mlpatterns.analysis.changes.levels import changes_in
+    from pytest_mlpatterns.analysis.changes.findings import changes_in
     from pytest_mlpatterns.analysis.metrics.definitions import with_role
     from pytest_mlpatterns.analysis.metrics.metric import Role
     from pytest_mlpatterns.reports.text.history_text import history_lines
@@ -199,7 +297,7 @@ def _text(everything: _Everything, found: Sequence[Series], *, is_asked: bool) -
 
 
 def _head(everything: _Everything, found: Sequence[Series]) -> str:
-    from pytest_mlpatterns.analysis.changes.levels import changes_in
+    from pytest_mlpatterns.analysis.changes.findings import changes_in
 
     changes = [one for series in found for one in changes_in(series, everything.changes)]
     new = sum(not one.is_confirmed for one in changes)

@@ -12,7 +12,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from pytest_mlpatterns.errors import ResultFileError, SettingError
 from pytest_mlpatterns.system.files import read_text, replace_file
@@ -20,22 +20,10 @@ from pytest_mlpatterns.wording import named, shown, visible
 
 if TYPE_CHECKING:
     import argparse
-    from typing import TextIO
 
     from pytest_mlpatterns.reports.files.result_file import Results
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-__all__ = [
-    "add_command",
-    "discard_output",
-    "for_people",
-    "open_streams",
-    "read_results_file",
-    "require_other",
-    "write_document",
-    "write_file",
-]
 
 
 def add_command(commands: Commands, name: str, what: str, *, more: str = "") -> argparse.ArgumentParser:
@@ -98,11 +86,7 @@ def write_document(text: str) -> None:
 
 
 def write_file(file: str, text: str) -> None:
-    """Replace a file as a whole or not at all.
-
-    Raises:
-        OSError: it cannot be written; the message names it.
-    """
+    """Replace a file as a whole or not at all."""
     try:
         replace_file(Path(file), lambda: text)
     except OSError as error:
@@ -113,12 +97,8 @@ def require_other(option: str, file: str | None, read: str | Path | None = None)
     """Check the name of a file to write, before anything is done.
 
     Args:
-        option: that names it.
         file: as the user wrote it; None if not given.
         read: the file that the command reads, which must not be the same; None for what is no file.
-
-    Raises:
-        SettingError: the name is empty, or the file is the one that is read.
     """
     if file is None:
         return

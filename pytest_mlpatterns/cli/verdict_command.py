@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result_parts import Location
     from pytest_mlpatterns.reports.files.result_file import Results
 
-__all__ = ["VERDICT_ERROR", "add_verdict_command"]
-
 VERDICT_ERROR = 1
 """Exit code if a test is broken, or if there is no verdict: the file cannot be read, or the arguments are wrong."""
 _EXIT_CODES: Mapping[Kind, int] = {
@@ -40,8 +38,7 @@ _EXIT_CODES: Mapping[Kind, int] = {
 }
 """Exit code for each kind. Of several the lowest above zero counts: an error hides no regression from its reader, but a
 script that allows regressions must not allow an error with them."""
-_MOST_NAMED = 20
-"""Number of tests without a result that people see by name; programs see all."""
+_MOST_NAMED = 20  # Number of tests without a result that people see by name; programs see all
 
 
 def add_verdict_command(commands: Commands) -> None:

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics, is_comparable
 from pytest_mlpatterns.analysis.verdicts.tolerances import can_more_than_double
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.acceptance import Acceptance
+from pytest_mlpatterns.records.verdict import Acceptance
 from pytest_mlpatterns.units import parse_ratio, parse_share
 from pytest_mlpatterns.wording import did_you_mean, named, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-__all__ = ["read_accept", "read_acceptances", "require_no_day"]
 
 _EXAMPLE = 'accept="rtm +60 %: larger model, #123"'
 _TEXT = re.compile(r"\s*(?P<metric>\S+?)\s*\+\s*(?P<ceiling>[\d.]+\s*%)\s*:\s*(?P<reason>.*?)\s*", re.DOTALL)
@@ -29,11 +27,7 @@ _ALLOWED = (*_NEEDED, "issue", "since", "until")
 
 
 def read_accept(value: object, source: str) -> tuple[Acceptance, ...]:
-    """Convert the acceptances of a marker: a text, or a list of them.
-
-    Raises:
-        SettingError: one of them cannot be read, or a metric occurs twice.
-    """
+    """Convert the acceptances of a marker: a text, or a list of them."""
     texts = () if value is None else (value,) if isinstance(value, str) else value
     if not isinstance(texts, list | tuple):
         raise SettingError(f"{source} is {shown(value)}, expected text or a list of texts; write {_EXAMPLE}")
@@ -45,11 +39,7 @@ def read_accept(value: object, source: str) -> tuple[Acceptance, ...]:
 
 
 def read_acceptances(file: Path, text: str) -> tuple[Acceptance, ...]:
-    """The acceptances of a file.
-
-    Raises:
-        SettingError: it is no TOML, or an entry of it has a mistake; the message names it.
-    """
+    """The acceptances of a file."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -62,15 +52,7 @@ def read_acceptances(file: Path, text: str) -> tuple[Acceptance, ...]:
 
 
 def require_no_day(reason: str, source: str, expected: str) -> None:
-    """Refuse a reason that names a last day, which would end nothing.
-
-    Args:
-        source: what has the reason, for the message.
-        expected: where the day belongs, and what to write.
-
-    Raises:
-        SettingError: it names one.
-    """
+    """Refuse a reason that names a last day, which would end nothing."""
     if (found := _DAY.search(reason)) is not None:
         raise SettingError(f"{source} has {shown(found[0])} inside its reason, expected {expected}")
 

@@ -15,8 +15,6 @@ from pytest_mlpatterns.wording import did_you_mean, named, shown
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ARGUMENT_HELP", "LOAD_ARGUMENTS", "has_lists", "merge_markers"]
-
 ARGUMENT_HELP: Mapping[str, str] = {
     "pattern": "the serving pattern, or a list that makes one test of each (default: Single())",
     "concurrency": "requests in flight at any time, a closed loop (default: 1)",
@@ -60,9 +58,6 @@ def merge_markers(
     """Merge the arguments of a test's markers, the closest first; for each argument the closest marker wins.
 
     ``concurrency``, ``rate_rps`` and ``load`` count as one argument: the closest marker with any of them sets the load.
-
-    Raises:
-        SettingError: a positional or unknown argument.
     """
     merged: dict[str, Any] = {}
     for args, given in markers:

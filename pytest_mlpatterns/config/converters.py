@@ -22,36 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from enum import StrEnum
 
-__all__ = [
-    "as_given",
-    "function_like",
-    "read_choice",
-    "read_compared",
-    "read_cpus",
-    "read_duration",
-    "read_flag",
-    "read_positive",
-    "read_price",
-    "read_tolerances",
-    "read_truth",
-    "read_warmup",
-    "whole_number",
-]
-
 _MIN_DURATION_NS = 100_000_000
 """Shortest measured window, in nanoseconds: shorter ones hold few requests of any service."""
-_LEAST_CPUS = 0.01
-"""Least share of a core that a control group can give: a millisecond in a period of 100."""
-_MOST_CPUS = 1e6
-"""Most cores that a setting may name; the machine decides later."""
+_LEAST_CPUS = 0.01  # Least share of a core that a control group can give: a millisecond in a period of 100
+_MOST_CPUS = 1e6  # Most cores that a setting may name; the machine decides later
 
 
 def read_choice(kind: type[StrEnum], value: object, source: str) -> Any:
-    """Convert to a member of an enumeration.
-
-    Raises:
-        SettingError: not one of its values; the message lists them.
-    """
+    """Convert to a member of an enumeration."""
     try:
         return kind(value if isinstance(value, str) else "")
     except ValueError:
@@ -101,11 +79,7 @@ def read_warmup(value: object, source: str) -> int | None:
 
 
 def read_cpus(value: object, source: str) -> float | None:
-    """Convert a number of cores, and ``"all"`` to None.
-
-    Raises:
-        SettingError: not a number of at least 0.01.
-    """
+    """Convert a number of cores, and ``"all"`` to None."""
     if isinstance(value, str) and value == "all":
         return None
     number = math.nan
@@ -129,12 +103,7 @@ def whole_number(most: int, what: str) -> Callable[[object, str], int]:
 
 
 def function_like(example: str, *takes: str) -> Callable[[object, str], object]:
-    """A converter of functions; None stays None.
-
-    Args:
-        example: that the message shows.
-        takes: what the function is called with, each argument by its name in the message.
-    """
+    """A converter of functions; None stays None."""
 
     def read(value: object, source: str) -> object:
         if value is None:
@@ -160,9 +129,6 @@ def read_tolerances(value: object, source: str) -> Tolerances:
     """Convert a share, or shares by metric: ``0.05``, ``"5%"``, ``{"rtm": 0.05}``, ``"rtm=5%, p99=0.3"``.
 
     A share is at most 1. A percentage may be larger for a metric that can worsen by more: ``"rtm=300%"``.
-
-    Raises:
-        SettingError: an unknown metric, a metric twice, or a value that is no share.
     """
     if value is None or isinstance(value, Tolerances):
         return value if isinstance(value, Tolerances) else Tolerances(None, source)
@@ -184,11 +150,7 @@ def _tolerance_of(metric: object, value: object, source: str) -> float:
 
 
 def read_compared(value: object, source: str) -> tuple[str, ...] | None:
-    """Convert the names of metrics, as a tuple or as text with commas; None stays None.
-
-    Raises:
-        SettingError: an unknown metric, or none.
-    """
+    """Convert the names of metrics, as a tuple or as text with commas; None stays None."""
     if value is None:
         return None
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value

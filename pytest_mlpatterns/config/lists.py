@@ -16,8 +16,6 @@ from pytest_mlpatterns.wording import shown, split_outside_brackets
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["patterns_of", "read_pattern", "read_wire", "wires_of"]
-
 _Member = TypeVar("_Member", Pattern, Wire)
 
 
@@ -27,9 +25,6 @@ def patterns_of(
     """The patterns to test: a list in the marker, or ``--perf-patterns`` if the marker has no pattern.
 
     None if the marker has a single pattern, or if no pattern is given.
-
-    Raises:
-        SettingError: an empty list, an invalid pattern, or a pattern twice.
     """
     given, source = marker.get("pattern"), "perf(pattern=...)"
     text = options["patterns"] if options.get("patterns") is not None else ini.get("patterns") or None
@@ -44,11 +39,7 @@ def patterns_of(
 
 
 def wires_of(marker: Mapping[str, Any]) -> tuple[Wire, ...] | None:
-    """The wires to test: a list in the marker; None if it has a single wire or none.
-
-    Raises:
-        SettingError: an empty list, an invalid wire, or a wire twice.
-    """
+    """The wires to test: a list in the marker; None if it has a single wire or none."""
     given, source = marker.get("wire"), "perf(wire=...)"
     if not isinstance(given, list | tuple):
         return None
@@ -65,11 +56,7 @@ def _each_once(members: tuple[_Member, ...], source: str, kind: str) -> tuple[_M
 
 
 def read_pattern(value: object, source: str) -> Pattern:
-    """Convert a pattern, or the name of one.
-
-    Raises:
-        SettingError: not a pattern, or an unknown name.
-    """
+    """Convert a pattern, or the name of one."""
     if isinstance(value, str):
         return parse_pattern(value, source)
     if isinstance(value, type) and issubclass(value, Pattern):

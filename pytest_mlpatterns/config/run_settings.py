@@ -10,29 +10,25 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
+from pytest_mlpatterns.analysis.choice.criteria import SelectionCriteria, parse_criteria
 from pytest_mlpatterns.config.converters import read_choice, read_flag
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.acceptance import ACCEPTED_FILE
+from pytest_mlpatterns.records.verdict import ACCEPTED_FILE
 from pytest_mlpatterns.removed import why_removed
 from pytest_mlpatterns.wording import named, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_mlpatterns.analysis.choice.criteria import SelectionCriteria
 
 __all__ = ["BaselineMode", "BaselineSource", "HistoryFail", "RunSettings", "SettleMode", "read_run_settings"]
 
-_TRUTHS = ("true", "false")
-"""Truth values of an ini file, which would be odd names of files."""
+_TRUTHS = ("true", "false")  # Truth values of an ini file, which would be odd names of files
 _Choice = TypeVar("_Choice", bound=StrEnum)
-_HEAD_BYTES = 4096
-"""Beginning of a file by which it is seen whether a run may replace it."""
+_HEAD_BYTES = 4096  # Beginning of a file by which it is seen whether a run may replace it
 _RESULTS = b'"pytest-mlpatterns-results"'
 """Stands at the beginning of each result file; :mod:`pytest_mlpatterns.reports.files.result_file` defines it."""
-_PAGE = (b"<!doctype html", b"<html")
-"""Beginnings of pages."""
+_PAGE = (b"<!doctype html", b"<html")  # Beginnings of pages
 _KINDS = {"json": "result file", "html": "page"}
 """What a run replaces, by the name of its option; a baseline and a history are read before they are written."""
 _EXAMPLES = {"html": "report.html", "json": "results.json", "history": "perf-history.jsonl"}
@@ -122,9 +118,6 @@ def read_run_settings(
         ini: ini values by option name, None or empty if not given.
         invoked_in: directory that paths from the command line are relative to.
         root: directory that paths from the ini file are relative to, and default directory of the baseline file.
-
-    Raises:
-        SettingError: an invalid value, or a file in a directory that does not exist.
     """
 
     given = _Given(options, ini, invoked_in, root)
@@ -240,15 +233,7 @@ class _Given(Struct, frozen=True):
 
 
 def refuse_notes(history: str, source: str) -> None:
-    """Refuse the place ``git:NAME`` of a history, which was once kept in git notes.
-
-    Args:
-        history: the place as the user wrote it.
-        source: what names it, for the message.
-
-    Raises:
-        SettingError: the place is of notes.
-    """
+    """Refuse the place ``git:NAME`` of a history, which was once kept in git notes."""
     if history.startswith("git:"):
         raise SettingError(
             f"{source} is {shown(history)}: {why_removed('git notes')}; for a file of this name, write ./{history}"
@@ -273,13 +258,7 @@ def _writable(file: Path, given: str, *, is_option: bool) -> Path:
 
 
 def _require_replaceable(name: str, file: Path, given: str) -> None:
-    """Check that a run may write to a file: a forgotten value makes the next word, such as a test file, the value.
-
-    Args:
-        name: of the option.
-        file: it need not exist.
-        given: names it in the message.
-    """
+    """Check that a run may write to a file: a forgotten value makes the next word, such as a test file, the value."""
     if file.suffix == ".py" or ".py::" in file.name:
         raise SettingError(
             f"{given} is a Python file or a test, expected a file to write; name one, such as --perf-{name}="
@@ -328,13 +307,7 @@ def _mode(given: str, against: str | None) -> BaselineMode:
 
 
 def _source(source: BaselineSource, mode: BaselineMode, history: Path | None) -> BaselineSource:
-    """What an update of the baseline records.
-
-    Args:
-        source: from the command line or the ini file.
-        mode: the baseline mode; only an update records.
-        history: its file; None without one.
-    """
+    """What an update of the baseline records. ``history``: its file; None without one."""
     if source is BaselineSource.HISTORY and mode is BaselineMode.UPDATE and not history:
         raise SettingError(
             "--perf-baseline-from history without a history, expected one to take the values from; name it: "

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-    from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.price import Price
+    from pytest_mlpatterns.records.verdict import Acceptance
 
 
 __all__ = [
@@ -55,8 +55,7 @@ __all__ = [
 ]
 
 
-DEFAULT_BUDGET = "30s"
-"""Measuring time of a test until its verdict is decided."""
+DEFAULT_BUDGET = "30s"  # Measuring time of a test until its verdict is decided
 _Member = TypeVar("_Member", Pattern, Wire)
 
 
@@ -144,9 +143,6 @@ def read_settings(
     Args:
         options: command-line values by option name, None if not given.
         ini: ini values by option name, None or empty if not given.
-
-    Raises:
-        SettingError: an invalid value; the message names its source.
     """
     patterns_of(marker, options, ini), wires_of(marker)  # raise errors of the lists
     values: dict[str, Any] = {}
@@ -174,12 +170,7 @@ def given_value(
     ini: Mapping[str, object],
     caller: str = "perf",
 ) -> tuple[Any, str]:
-    """The value of one setting, None if nothing gives it, and what gives it, for messages.
-
-    Args:
-        name: of the setting, as the marker has it.
-        marker: see :func:`read_settings`, as for the rest.
-    """
+    """The value of one setting, None if nothing gives it, and what gives it, for messages."""
     option = name.replace("_", "-")
     if marker.get(name) is not None:
         return marker[name], f"{caller}({name}=...)"
@@ -230,18 +221,13 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
 
 CLOSED_WINDOW_NS = 700_000_000
 """Measured window of one launch: many short launches show more than few long ones, since launches differ."""
-OPEN_WINDOW_NS = 2_000_000_000
-"""The same for an open loop, whose backlog takes time to show."""
+OPEN_WINDOW_NS = 2_000_000_000  # The same for an open loop, whose backlog takes time to show
 DURING_WINDOW_NS = 4_000_000_000
 """The same beside a function: time before its steps, for what they do, and until the service is well again."""
 
 
 def read_load(marker: Mapping[str, Any]) -> Schedule:
-    """The load of a marker; without one, a closed loop with one request in flight.
-
-    Raises:
-        SettingError: several loads, or something that is none.
-    """
+    """The load of a marker; without one, a closed loop with one request in flight."""
     given = [name for name in LOAD_ARGUMENTS if marker.get(name) is not None]
     if len(given) > 1:
         raise SettingError(f"perf({'=..., '.join(given)}=...) gives several loads, expected one; leave the others out")
@@ -259,11 +245,7 @@ def read_load(marker: Mapping[str, Any]) -> Schedule:
 
 
 def require_open_beside(load: Schedule, caller: str) -> None:
-    """Refuse a function beside a closed loop: its callers send nothing while the service stands still.
-
-    Raises:
-        SettingError: it names the reason, and what to write.
-    """
+    """Refuse a function beside a closed loop: its callers send nothing while the service stands still."""
     if load.closed:
         raise SettingError(
             f"{caller}(during=...) under {load}, expected an open loop: callers who wait for a service that stands "
@@ -279,10 +261,6 @@ def window_of(
 
     Args:
         given_ns: what marker, command line or ini file give; None if nothing does.
-        is_beside: whether a function runs beside the load, whose length is known from the beginning.
-
-    Raises:
-        SettingError: the marker sets a length or a warm-up of a load that has its own.
     """
     if load.length_ns is None:
         if given_ns is not None:

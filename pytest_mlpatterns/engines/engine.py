@@ -9,47 +9,35 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.serving.start_options import start_with_cpus, start_with_replica_cores
+from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus, start_with_replica_cores
 from pytest_mlpatterns.wording import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from importlib.metadata import EntryPoint
     from pathlib import Path
 
     from pytest_mlpatterns.loadgen.generator_process import GeneratorPool
     from pytest_mlpatterns.records.launch import Noise
     from pytest_mlpatterns.serving.deployment import Deployment, Traits
     from pytest_mlpatterns.serving.model import ServicePlan
-    from pytest_mlpatterns.serving.start_options import StartOptions
     from pytest_mlpatterns.workload.endpoint import Endpoint
 
-__all__ = ["Cluster", "Engine", "EngineSession", "SessionOptions", "engine_named", "engine_names", "launch"]
-
-_GROUP = "pytest_mlpatterns.engines"
-"""Group of entry points in which distributions register engines."""
+_GROUP = "pytest_mlpatterns.engines"  # Group of entry points in which distributions register engines
 
 
 class SessionOptions(Struct, frozen=True):
-    """What an engine reads its own settings from.
+    """What an engine reads its own settings from."""
 
-    Attributes:
-        options: command-line values by option name, None if not given.
-        ini: ini values by option name, None or empty if not given.
-        root: directory to which paths are relative.
-        directory: takes logs and other files, which the session removes.
-    """
-
-    options: Mapping[str, object]
-    ini: Mapping[str, object]
-    root: Path
-    directory: Path
+    options: Mapping[str, object]  # command-line values by option name, None if not given
+    ini: Mapping[str, object]  # ini values by option name, None or empty if not given
+    root: Path  # directory to which paths are relative
+    directory: Path  # takes logs and other files, which the session removes
 
 
 @runtime_checkable

@@ -2,13 +2,23 @@
 
 The decisions are those of :mod:`pytest_mlpatterns.analysis.changes.bisection`. Each measurement is kept at once, so
 that an interrupted search goes on. This module must not know how a commit is measured, nor how a result is shown.
+
+What a search has measured so far, in a file by which an interrupted one goes on.
+
+Format, version 1 (2026): ``{"format": "pytest-mlpatterns-bisect", "version": 1, "search": {...}, "events": [...]}``.
+``search`` is what makes two searches the same. An event is a measurement, ``{"commit": SHA, "figure": NAME, "launches":
+[[log ratio, standard error], ...]}``, or a commit that does not run, ``{"commit": SHA, "skipped": TEXT}``. A file of
+another search, of another version or with damaged events counts as none. One of another format is left alone.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -23,50 +33,155 @@ from pytest_mlpatterns.analysis.changes.bisection import (
     most_steps,
 )
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, with_role
-from pytest_mlpatterns.analysis.metrics.metric import Role
-from pytest_mlpatterns.analysis.statistics.log_ratio import ratio_deviation
+from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, ratio_deviation
 from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.history.bisect_state import SearchEvent
 from pytest_mlpatterns.history.commit_runs import CommitRun, MeasuredAs, NotRun, WhyNotRun, limit_s
-from pytest_mlpatterns.records.bisect import BisectResult, SearchedCommit, SearchEnd, SearchExtent, WhyRange
+from pytest_mlpatterns.records.bisect import BisectResult, CommitName, SearchedCommit, SearchEnd, SearchExtent, WhyRange
+from pytest_mlpatterns.records.json_text import parsed
 from pytest_mlpatterns.reports.text.where import where_texts
-from pytest_mlpatterns.wording import listed
+from pytest_mlpatterns.system.files import read_text, replace_file
+from pytest_mlpatterns.system.owned_files import remove_file
+from pytest_mlpatterns.wording import listed, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from pytest_mlpatterns.analysis.changes.bisection import StepCheck
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
-    from pytest_mlpatterns.history.bisect_state import SearchState
     from pytest_mlpatterns.history.checkout import CommitRange
-    from pytest_mlpatterns.records.bisect import CommitName
     from pytest_mlpatterns.revision.commits import Revision
 
-__all__ = ["BisectPlan", "Search", "searchable_metrics"]
+_FORMAT = "pytest-mlpatterns-bisect"
+_VERSION = 1  # Version of the state file's form; a file of another one is refused
+_MOST_EVENTS = 10_000  # Most events that are read; a search has some tens
+_OTHER = "name another file with --state"
+
+
+class SearchEvent(Struct, frozen=True):
+    """A measurement of a commit, or why it cannot be measured."""
+
+    commit: str  # its hash
+    figure: str = ""  # name of the metric whose ratios these are; empty if it was not measured
+    launches: tuple[LogRatio, ...] = ()  # log ratios to the good commit; none if it was not measured
+    skipped: str = ""  # why it cannot be measured; empty if it was
+
+
+class SearchState:
+    """The events of one search in a file.
+
+    Attributes:
+        events: in the order in which they were added.
+    """
+
+    def __init__(self, file: Path, search: Mapping[str, str | float]) -> None:
+        self._file = file
+        self._search = dict(search)
+        data = _own_data(file)
+        found = _events(data, self._search)
+        self.events: list[SearchEvent] = found or []
+        self.was_other: bool = found is None and bool(data)
+
+    def add(self, event: SearchEvent) -> None:
+        """Add an event, and write the file."""
+        self.events.append(event)
+        data = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "search": self._search,
+            "events": [_plain(one) for one in self.events],
+        }
+        try:
+            replace_file(self._file, lambda: json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise SettingError(f"{named(self._file)} cannot be written: {error.strerror or error}; {_OTHER}") from error
+
+    def forget(self) -> None:
+        """Begin anew: no events; the file is replaced with the next one."""
+        self.events.clear()
+
+    def remove(self) -> None:
+        """Remove the file of a search that has ended, if it is one of this search."""
+        if self.events:
+            with contextlib.suppress(OSError):
+                remove_file(self._file)
+
+
+def _plain(event: SearchEvent) -> dict[str, Any]:
+    if event.skipped:
+        return {"commit": event.commit, "skipped": event.skipped}
+    launches = [[one.value, one.error] for one in event.launches]
+    return {"commit": event.commit, "figure": event.figure, "launches": launches}
+
+
+def _own_data(file: Path) -> dict[str, Any]:
+    """What a file of this format holds; nothing if it is absent or empty."""
+    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+        why = "cannot be written" if file.parent.is_dir() else "does not exist"
+        raise SettingError(f"{named(file)} is in {named(file.parent)}, which {why}; {_OTHER}")
+    if file.is_dir():
+        raise SettingError(f"{named(file)} is a directory, expected a file; {_OTHER}")
+    try:
+        text = read_text(file)
+        data = parsed(text) if text.strip() else {}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SettingError(f"{named(file)} cannot be read: {error.strerror or error}; {_OTHER}") from error
+    except ValueError:  # no JSON, or no text
+        data = None
+    if not isinstance(data, dict) or (data and data.get("format") != _FORMAT):
+        raise SettingError(
+            f"{named(file)} is not what a search wrote, and would be lost; {_OTHER}, or move this one away"
+        )
+    return data
+
+
+def _events(data: Mapping[str, Any], search: Mapping[str, object]) -> list[SearchEvent] | None:
+    """The events of a search; None if there are none, or if they are damaged or of another search."""
+    events = data.get("events")
+    if data.get("version") != _VERSION or data.get("search") != search:
+        return None
+    if not isinstance(events, list) or len(events) > _MOST_EVENTS:
+        return None
+    found = [_event(one) for one in events]
+    return None if None in found else [one for one in found if one is not None]
+
+
+def _event(data: object) -> SearchEvent | None:
+    """One event; None if it is damaged."""
+    if not isinstance(data, dict) or not isinstance(commit := data.get("commit"), str):
+        return None
+    if isinstance(skipped := data.get("skipped"), str) and skipped:
+        return SearchEvent(commit, skipped=skipped)
+    figure, launches = data.get("figure"), data.get("launches")
+    if not isinstance(figure, str) or not isinstance(launches, list) or not launches:
+        return None
+    pairs = [_pair(one) for one in launches]
+    known = tuple(one for one in pairs if one is not None)
+    return SearchEvent(commit, figure, known) if len(known) == len(pairs) else None
+
+
+def _pair(data: object) -> LogRatio | None:
+    if not isinstance(data, list) or len(data) != 2:
+        return None
+    value, error = data
+    if not all(isinstance(one, int | float) and math.isfinite(one) for one in (value, error)) or error < 0:
+        return None
+    return LogRatio(float(value), float(error))
 
 
 class BisectPlan(Struct, frozen=True):
-    """What is searched for, and how long.
+    """What is searched for, and how long."""
 
-    Attributes:
-        test: id of the test.
-        metric: name of one of :func:`searchable_metrics`.
-        commits: the range.
-        names: how people name the commits, by hash.
-        budget_ns: time of one measurement.
-        at_most_ns: time of the whole search.
-        rules: what it is to find, and how surely.
-    """
-
-    test: str
-    metric: str
-    commits: CommitRange
-    names: Mapping[str, CommitName]
-    budget_ns: int
-    at_most_ns: int
-    rules: SearchRules
+    test: str  # id of the test
+    metric: str  # name of one of :func:`searchable_metrics`
+    commits: CommitRange  # the range
+    names: Mapping[str, CommitName]  # how people name the commits, by hash
+    budget_ns: int  # time of one measurement
+    at_most_ns: int  # time of the whole search
+    rules: SearchRules  # what it is to find, and how surely
 
     @property
     def between(self) -> int:
@@ -101,10 +216,6 @@ class Search:
     """One search.
 
     Args:
-        plan: what is searched for.
-        measure: measures a commit.
-        state: what was measured before; it takes what is measured now.
-        show: takes each commit that was measured or tried.
         clock: seconds of a clock that never goes back.
     """
 
@@ -128,12 +239,7 @@ class Search:
         self._bisection = Bisection(plan.between, plan.rules)
 
     def run(self) -> BisectResult:
-        """Search until the commit is found, or the time is over; a search that has ended leaves no state.
-
-        Raises:
-            DeploymentError: an end of the range cannot be measured.
-            SettingError: the test does not have the metric, or its id names several tests.
-        """
+        """Search until the commit is found, or the time is over; a search that has ended leaves no state."""
         self._replay()
         while isinstance(step := self._bisection.step, Measure):
             if not self._take(step):

@@ -24,23 +24,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-__all__ = ["Checkout", "CommitRange", "checkout_of", "commit_names", "first_parents", "position_in", "read_range"]
-
-
 _MOST_COMMITS = 100_000
 """Commits along first parents that are read at most, the latest ones; that takes git about a second."""
 
 
 class Checkout(Struct, frozen=True):
-    """What was checked out when a run began.
+    """What was checked out when a run began."""
 
-    Attributes:
-        at: the commit; without a hash outside of git, and before the first commit.
-        changed: files that differ from the commit, relative to the top of the repository.
-    """
-
-    at: CommitPosition
-    changed: tuple[str, ...] = ()
+    at: CommitPosition  # the commit; without a hash outside of git, and before the first commit
+    changed: tuple[str, ...] = ()  # files that differ from the commit, relative to the top of the repository
 
     @property
     def clean(self) -> bool:
@@ -49,15 +41,7 @@ class Checkout(Struct, frozen=True):
 
 
 def checkout_of(root: Path, leave_out: Collection[Path] = ()) -> Checkout:
-    """What is checked out now.
-
-    Args:
-        root: a directory of the repository; the whole repository counts.
-        leave_out: files that are no part of the code, such as the history and result files.
-
-    Raises:
-        DeploymentError: git fails, as in a damaged repository.
-    """
+    """What is checked out now."""
     git = _repository(root)
     if git is None:
         return Checkout(CommitPosition())
@@ -65,12 +49,7 @@ def checkout_of(root: Path, leave_out: Collection[Path] = ()) -> Checkout:
 
 
 def position_in(root: Path, commit: str) -> CommitPosition:
-    """The full hash of a commit and its position along first parents, 0 in a shallow clone.
-
-    Args:
-        root: a directory of the repository.
-        commit: any name of it; it is returned as it is if this clone does not have it.
-    """
+    """The full hash of a commit and its position along first parents, 0 in a shallow clone."""
     git = _repository(root)
     sha = None if git is None else commit_hash(git, commit)
     if git is None or sha is None:
@@ -103,17 +82,11 @@ def _repository(root: Path) -> Git | None:
 
 
 class CommitRange(Struct, frozen=True):
-    """The commits of a range along first parents.
+    """The commits of a range along first parents."""
 
-    Attributes:
-        good: the commit before the range.
-        bad: the last one of the range.
-        shas: hashes, from ``good`` to ``bad``, both included.
-    """
-
-    good: Revision
-    bad: Revision
-    shas: tuple[str, ...]
+    good: Revision  # the commit before the range
+    bad: Revision  # the last one of the range
+    shas: tuple[str, ...]  # hashes, from ``good`` to ``bad``, both included
 
     def revision(self, position: int) -> Revision:
         """The commit of a position; the ends have the names that the user gave them."""
@@ -124,12 +97,7 @@ class CommitRange(Struct, frozen=True):
 
 
 def read_range(project: Path, commits: str) -> CommitRange:
-    """The commits that ``GOOD..BAD`` names; BAD may be left out for HEAD.
-
-    Raises:
-        SettingError: it is no such range, a name is unknown, or GOOD is not on the line of first parents of BAD.
-        DeploymentError: git is missing or fails.
-    """
+    """The commits that ``GOOD..BAD`` names; BAD may be left out for HEAD."""
     first, dots, last = commits.partition("..")
     if not dots or not first or last.startswith("."):
         raise SettingError(f"{shown(commits)} is no range of commits, expected GOOD..BAD; write v1.0..main")

@@ -22,17 +22,17 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-from pytest_mlpatterns.config.settings import InconclusivePolicy, ProfileMode
+from pytest_mlpatterns.config.settings import InconclusivePolicy, ProfileMode, Settings
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ResultFileError, SettingError
 from pytest_mlpatterns.records.verdict import Gate
-from pytest_mlpatterns.reports.files.result_file import read_results
+from pytest_mlpatterns.reports.files.result_file import Results, read_results
 from pytest_mlpatterns.revision.client import error_line, without_markers
-from pytest_mlpatterns.revision.installed_copy import require_no_copy
-from pytest_mlpatterns.revision.worktree import checkout, remove_stale, unheard
+from pytest_mlpatterns.revision.environment import require_no_copy
+from pytest_mlpatterns.revision.worktree import Worktree, checkout, remove_stale, unheard
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.system.git import Git
-from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
+from pytest_mlpatterns.system.owned_files import ScratchDirectory
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count, listed
 
@@ -41,26 +41,13 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.reports.files.result_file import Results
     from pytest_mlpatterns.revision.commits import Revision
-    from pytest_mlpatterns.revision.worktree import Worktree
 
-__all__ = [
-    "CommitJob",
-    "CommitRun",
-    "CommitRunEnded",
-    "CommitRuns",
-    "MeasuredAs",
-    "NotRun",
-    "WhyNotRun",
-    "limit_s",
-]
+__all__ = ["CommitJob", "CommitRun", "CommitRunEnded", "CommitRuns", "MeasuredAs", "NotRun", "WhyNotRun", "limit_s"]
 
 _SERVER = "pytest_mlpatterns.plugin.commit_run"
-_SHOWN = 4
-"""Most tests that a message names."""
+_SHOWN = 4  # Most tests that a message names
 _TREES_KEPT = 3
 """Trees that are laid out at a time: the good end of a search, the commit that is measured, and the one before it."""
 _BESIDE_BUDGET_S = 120.0
@@ -83,58 +70,36 @@ class WhyNotRun(StrEnum):
 
 
 class NotRun(Struct, frozen=True):
-    """A commit that cannot be measured.
+    """A commit that cannot be measured."""
 
-    Attributes:
-        why: the reason.
-        text: the error there in one line.
-        log: last lines that the process printed; empty if they explain nothing.
-    """
-
-    why: WhyNotRun
-    text: str
-    log: str = ""
+    why: WhyNotRun  # the reason
+    text: str  # the error there in one line
+    log: str = ""  # last lines that the process printed; empty if they explain nothing
 
     def __str__(self) -> str:
         return f"{self.why.value}: {self.text}"
 
 
 class MeasuredAs(Struct, frozen=True):
-    """How a test of an old commit is measured, in place of what its marker asks for.
+    """How a test of an old commit is measured, in place of what its marker asks for."""
 
-    Attributes:
-        budget_ns: time for measuring.
-        metric: the only one that is compared.
-        tolerance: change of it, as a share, up to which a measurement goes on until that is shown.
-        is_profiled: whether both sides are profiled after it.
-    """
-
-    budget_ns: int
-    metric: str
-    tolerance: float
-    is_profiled: bool = False
+    budget_ns: int  # time for measuring
+    metric: str  # the only one that is compared
+    tolerance: float  # change of it, as a share, up to which a measurement goes on until that is shown
+    is_profiled: bool = False  # whether both sides are profiled after it
 
 
 class CommitJob(Struct, frozen=True):
-    """What a pytest process measures.
+    """What a pytest process measures."""
 
-    Attributes:
-        test: its id.
-        measured: the tree of the commit.
-        reference: the tree of the commit that it is compared with.
-        measured_as: how.
-        file: the result file that it writes.
-        import_path: ``sys.path`` of the command, with absolute paths, which may lead into the user's tree.
-        python_path: ``PYTHONPATH`` of the command; empty without one.
-    """
-
-    test: str
-    measured: Worktree
-    reference: Worktree
-    measured_as: MeasuredAs
-    file: Path
+    test: str  # its id
+    measured: Worktree  # the tree of the commit
+    reference: Worktree  # the tree of the commit that it is compared with
+    measured_as: MeasuredAs  # how
+    file: Path  # the result file that it writes
+    # ``sys.path`` of the command, with absolute paths, which may lead into the user's tree
     import_path: tuple[str, ...]
-    python_path: str
+    python_path: str  # ``PYTHONPATH`` of the command; empty without one
 
     @property
     def trees(self) -> tuple[Path, Path]:
@@ -157,29 +122,18 @@ class CommitJob(Struct, frozen=True):
 
 
 class CommitRunEnded(Struct, frozen=True):
-    """What a pytest process sends at its end.
+    """What a pytest process sends at its end."""
 
-    Attributes:
-        why: why it measured nothing; None if it wrote its result file.
-        text: the error at length.
-        tests: those that the id names, if they are several; then nothing was measured.
-    """
-
-    why: WhyNotRun | None = None
-    text: str = ""
-    tests: tuple[str, ...] = ()
+    why: WhyNotRun | None = None  # why it measured nothing; None if it wrote its result file
+    text: str = ""  # the error at length
+    tests: tuple[str, ...] = ()  # those that the id names, if they are several; then nothing was measured
 
 
 class CommitRun(Struct, frozen=True):
-    """A commit that was measured.
+    """A commit that was measured."""
 
-    Attributes:
-        results: the content of the result file.
-        result: the one result in it, whose reference has the ratios.
-    """
-
-    results: Results
-    result: TestResult
+    results: Results  # the content of the result file
+    result: TestResult  # the one result in it, whose reference has the ratios
 
     def ratios(self, metric: str) -> tuple[LogRatio, ...]:
         """The log ratios of the paired launches, measured commit over reference; empty if the metric has none."""
@@ -194,16 +148,7 @@ def limit_s(budget_ns: int) -> float:
 
 
 class CommitRuns:
-    """Measures commits of one repository; a context, at whose end nothing is left of the trees and processes.
-
-    Args:
-        project: the directory in which pytest would be started.
-        extra: glob patterns of files that the tests need and git does not track.
-        show: takes a line about trees that are left or removed.
-
-    Raises:
-        SettingError: from entering: the directory is in no repository, or the project is imported from a copy.
-    """
+    """Measures commits of one repository; a context, at whose end nothing is left of the trees and processes."""
 
     def __init__(self, project: Path, *, extra: Sequence[str] = (), show: Callable[[str], None] = unheard) -> None:
         self._project = project
@@ -238,17 +183,8 @@ class CommitRuns:
         """Measure a commit against another one.
 
         Args:
-            test: its id.
             commits: the one that is measured, and the one below the line of its ratios.
-            measured_as: how.
             most_s: time after which the run is ended, in seconds; None for that of :func:`limit_s`.
-
-        Returns:
-            What was measured; or why nothing was.
-
-        Raises:
-            SettingError: the id names several tests, or a file that the tests need is missing.
-            DeploymentError: the trees cannot be laid out.
         """
         assert self._scratch is not None
         commit, reference = commits

@@ -26,44 +26,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["MOST_BYTES", "History", "union_attribute"]
-
-MOST_BYTES = 256 << 20
-"""Largest history that is read; 50,000 lines have a tenth of it."""
-_MOST_LINE_BYTES = 64 << 10
-"""Longest line; a usual one has a hundredth of it."""
-_SHOWN_FAULTS = 5
-"""Damaged lines that a warning names; it counts the others."""
-_BEGIN = re.compile(rb'\s*\{\s*"at"\s*:\s*\[')
-"""Beginning of a line: its members are sorted."""
-_BEGINNING = b'{"at":['
-"""The same as this package writes it."""
-_HEAD_BYTES = 64 << 10
-"""Beginning of a file by which an append sees whether it is a history."""
-_UNQUOTED = frozenset('!"#*?[\\] \t')
-"""Characters that mean something in a pattern of ``.gitattributes``."""
+MOST_BYTES = 256 << 20  # Largest history that is read; 50,000 lines have a tenth of it
+_MOST_LINE_BYTES = 64 << 10  # Longest line; a usual one has a hundredth of it
+_SHOWN_FAULTS = 5  # Damaged lines that a warning names; it counts the others
+_BEGIN = re.compile(rb'\s*\{\s*"at"\s*:\s*\[')  # Beginning of a line: its members are sorted
+_BEGINNING = b'{"at":['  # The same as this package writes it
+_HEAD_BYTES = 64 << 10  # Beginning of a file by which an append sees whether it is a history
+_UNQUOTED = frozenset('!"#*?[\\] \t')  # Characters that mean something in a pattern of ``.gitattributes``
 
 
 class History(Struct, frozen=True):
-    """What runs measured, line by line, in a file that other runs may read and append to at the same time.
+    """What runs measured, line by line, in a file that other runs may read and append to at the same time."""
 
-    Attributes:
-        path: the file; it may be absent, which is a history without lines.
-        name: the path as the user wrote it.
-        option: that names another history, for messages.
-    """
-
-    path: Path
-    name: str
-    option: str = "--perf-history"
+    path: Path  # the file; it may be absent, which is a history without lines
+    name: str  # the path as the user wrote it
+    option: str = "--perf-history"  # that names another history, for messages
 
     def read(self) -> HistoryRead:
         """Every line, in the order of the file; exact duplicates count once.
 
         Damaged lines are left out, and a warning names them.
-
-        Raises:
-            HistoryError: the file holds something else, is too large, or cannot be read.
         """
         try:
             content = read_shared(self.path, MOST_BYTES)
@@ -75,14 +57,7 @@ class History(Struct, frozen=True):
         return _read_lines(content, self.name)
 
     def append(self, lines: Sequence[HistoryLine]) -> tuple[str, ...]:
-        """Add lines at the end; all of them or none.
-
-        Returns:
-            Sentences for the user: the line for ``.gitattributes`` when a file is made that git may track.
-
-        Raises:
-            HistoryError: the file holds something else, cannot be written, or another process kept it locked.
-        """
+        """Add lines at the end; all of them or none."""
         if not lines:
             return ()
         content = _content_of(lines, self.name)
@@ -207,11 +182,7 @@ def _numbered(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _line_of(text: bytes) -> HistoryLine:
-    """The line of these bytes.
-
-    Raises:
-        ValueError: they are no line of a history; the message continues a sentence about the line.
-    """
+    """The line of these bytes."""
     if len(text) > _MOST_LINE_BYTES:
         raise ValueError(f"has {len(text) >> 10} KiB, expected at most {_MOST_LINE_BYTES >> 10}")
     try:
@@ -221,14 +192,7 @@ def _line_of(text: bytes) -> HistoryLine:
 
 
 def _content_of(lines: Sequence[HistoryLine], name: str) -> bytes:
-    """Bytes of lines.
-
-    Args:
-        name: the history as messages name it.
-
-    Raises:
-        HistoryError: a line is longer than those that are read.
-    """
+    """Bytes of lines."""
     texts = []
     for line in lines:
         text = line.to_text().encode()

@@ -20,18 +20,14 @@ from pytest_mlpatterns.records.verdict import Kind
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.records.change import Change, Course
-    from pytest_mlpatterns.records.history import HistoryLine
-
-__all__ = ["each_passed", "latest_points", "new_changes"]
+    from pytest_mlpatterns.records.history import Change, Course, HistoryLine
 
 _LATEST_RUNS = 200
 """Runs of a course in which a run looks for new changes, the latest ones; an older change is not news."""
 _LATEST_LINES = 300
 """Lines of a test on a machine that are read at all, the latest ones: those of the runs that count, and of the commits
 that their ratios refer to. The courses of 10,000 lines with ten metrics take two seconds."""
-_PASSED = frozenset((Kind.PASSED, Kind.UNDECIDED))
-"""Kinds of tests that were compared, and that no verdict failed."""
+_PASSED = frozenset((Kind.PASSED, Kind.UNDECIDED))  # Kinds of tests that were compared, and that no verdict failed
 
 
 def new_changes(
@@ -40,11 +36,6 @@ def new_changes(
     """The changes of the tests of a run that its lines made known: on its machine, and those of ratios.
 
     All courses of the history are looked at together, since the more of them there are, the surer one has to be.
-
-    Args:
-        before: the lines of the history without this run.
-        added: those of this run.
-        order: see :func:`pytest_mlpatterns.analysis.changes.series.series_of`.
     """
     before = _latest_lines(before)
     machines = {line.test: line.machine for line in added}
@@ -71,23 +62,13 @@ def _latest_lines(lines: Sequence[HistoryLine]) -> list[HistoryLine]:
 
 
 def each_passed(change: Change, lines: Sequence[HistoryLine]) -> bool:
-    """Whether each run of a test since a change began was compared, and none failed.
-
-    Args:
-        change: in the history.
-        lines: of the history.
-    """
+    """Whether each run of a test since a change began was compared, and none failed."""
     ours = [line for line in lines if line.test == change.test and change.machine in ("", line.machine)]
     return {line.kind for line in ours if line.date >= change.date} <= _PASSED
 
 
 def latest_points(series: Series, most: int) -> Series:
-    """The last points of a course, with the segments that they are of.
-
-    Args:
-        series: the whole course.
-        most: number of points, at least one.
-    """
+    """The last points of a course, with the segments that they are of. ``most``: number of points, at least one."""
     cut = len(series.points) - most
     if cut <= 0:
         return series
@@ -134,13 +115,7 @@ class _Places(Struct, frozen=True):
 
 
 def _is_known(change: Change, at: tuple[int, int], known: Sequence[tuple[Change, tuple[int, int]]]) -> bool:
-    """Whether a change was found before, and was as sure then.
-
-    Args:
-        change: one that is found now.
-        at: the runs between which it lies.
-        known: the changes that were found before, with the same.
-    """
+    """Whether a change was found before, and was as sure then."""
     return any(
         _Course.of(one) == _Course.of(change)
         and one.is_worse is change.is_worse

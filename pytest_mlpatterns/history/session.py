@@ -1,57 +1,153 @@
 """What one run does with the history: appends a line for each test, and reports the changes that they made known.
 
 One object lives as long as the session, in the process that has all results. This module must not know pytest.
+
+The line that one test of one run adds to a history: which metrics it keeps, of which code, and compared with which.
+
+A line is made of a result that supports a verdict. Smoke runs, interrupted tests, and those that failed by an error or
+were not measured validly give none. This module must not know where a history is kept, nor what its lines show.
 """
 
 from __future__ import annotations
 
 import datetime
 import functools
+import math
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric
+from msgspec import Struct
+
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt, Role, objective_of
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-from pytest_mlpatterns.config.run_settings import HistoryFail
+from pytest_mlpatterns.config.run_settings import HistoryFail, RunSettings
 from pytest_mlpatterns.history.checkout import checkout_of, first_parents, position_in
 from pytest_mlpatterns.history.file import History
-from pytest_mlpatterns.history.lines import RunOfLines, lines_of
-from pytest_mlpatterns.records.change import NewChange
-from pytest_mlpatterns.records.history import HistoryRead
-from pytest_mlpatterns.records.result import id_from
-from pytest_mlpatterns.reports.text.change_sentence import bisect_command, change_sentence
+from pytest_mlpatterns.records.history import (
+    Change,
+    CommitPosition,
+    HistoryLine,
+    HistoryRead,
+    NewChange,
+    PairedRatio,
+    digest_of,
+)
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.result import TestResult, id_from
+from pytest_mlpatterns.records.verdict import ERRORS
+from pytest_mlpatterns.reports.text.history_text import bisect_command, change_sentence
+from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.records.baseline_entry import Level
-    from pytest_mlpatterns.records.change import Change
-    from pytest_mlpatterns.records.history import HistoryLine
-    from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.setup import Environment
 
-__all__ = ["HistorySession"]
 
-_MOST_NAMED = 3
-"""Files that differ from the commit, which a line of the terminal names at most."""
+class RunOfLines(Struct, frozen=True):
+    """What all lines of one run have in common."""
+
+    environment: Environment  # the machine and its software
+    at: CommitPosition  # the commit that was checked out
+    clean: bool  # whether the files were those of the commit
+    date: str  # end of the run, ISO 8601 in UTC with seconds
+
+
+def lines_of(
+    results: Sequence[TestResult], run: RunOfLines, position_of: Callable[[str], CommitPosition]
+) -> tuple[HistoryLine, ...]:
+    """The lines of a run, one for each test that :func:`line_of` gives one; of a test with two results the last counts.
+
+    Args:
+        results: in the order in which the tests ran.
+    """
+    found = {line.test: line for result in results if (line := line_of(result, run, position_of)) is not None}
+    return tuple(found.values())
+
+
+def line_of(result: TestResult, run: RunOfLines, position_of: Callable[[str], CommitPosition]) -> HistoryLine | None:
+    """The line of one result; None if the result supports no verdict, or has no value that a line keeps.
+
+    A test that was measured interleaved with a revision adds the ratios of its launches to that revision: the one of
+    ``--perf-against``, or the commit of a baseline entry that settled what the file left open.
+    """
+    if result.judged.interrupted or result.kind in ERRORS:
+        return None
+    kept = kept_metrics(result)
+    values = {
+        name: tuple(LaunchValue(value, error) for value, error in found)
+        for name, found in ((name, result.measured.launches[name]) for name in kept)
+        if found and all(map(math.isfinite, (number for pair in found for number in pair)))
+    }
+    if not values:
+        return None
+    ratios = _ratios(result, kept)
+    commit = "" if result.reference is None else result.reference.revision_commit
+    return HistoryLine(
+        test=result.test,
+        machine=run.environment.machine_of(result.conditions.cluster),
+        date=run.date,
+        at=run.at,
+        clean=run.clean,
+        setup=digest_of(result.setup.to_json()),
+        facts=digest_of(result.conditions.facts),
+        kind=result.kind,
+        values=values,
+        ratios=ratios,
+        reference=position_of(commit) if ratios else None,
+    )
+
+
+def kept_metrics(result: TestResult) -> tuple[str, ...]:
+    """The metrics of a result that its line keeps, by name: those that a comparison or the test judges, and NMRT.
+
+    What the test asks to compare is kept although nothing was compared, as in a run that records a baseline. A cost is
+    left out, which follows from other metrics and from a setting. So is an NMRT that is a lower bound only.
+    """
+    judged = {name for role in (Role.PRIMARY, Role.GUARD) for name in with_role(role)}
+    terms = result.definition.terms
+    asked = {verdict.metric for verdict in result.verdicts} | {*(() if terms is None else terms.tolerances)}
+    bounds: set[object] = {search.objective for search in result.limits.capacities if search.at_least}
+    return tuple(name for name in result.measured.launches if _is_kept(name, judged | asked, bounds))
+
+
+def _is_kept(name: str, judged: set[str], bounds: set[object]) -> bool:
+    """Whether a line keeps a metric.
+
+    Args:
+        bounds: latency objectives whose search gave a lower bound only; None is the search without one.
+    """
+    if not is_known_metric(name):
+        return False
+    metric = metric_named(name)
+    if isinstance(metric.kind, Nmrt | AtNmrt) and objective_of(metric) in bounds:
+        return False
+    return (name in judged or isinstance(metric.kind, Nmrt)) and metric.unit is not Unit.COST
+
+
+def _ratios(result: TestResult, kept: Sequence[str]) -> dict[str, tuple[PairedRatio, ...]]:
+    """The ratios to the revision that was measured interleaved; none if nothing was, or its commit is not known."""
+    reference = result.reference
+    if reference is None or not reference.revision_commit:
+        return {}
+    return {
+        name: tuple(PairedRatio(log_ratio, error) for log_ratio, error in found)
+        for name, found in reference.log_ratios.items()
+        if name in kept and found and all(map(math.isfinite, (number for pair in found for number in pair)))
+    }
+
+
+_MOST_NAMED = 3  # Files that differ from the commit, which a line of the terminal names at most
 
 
 class HistorySession:
     """The history during one run.
 
     Args:
-        run: names the file of the history.
-        environment: the machine and its software.
         root: directory that test ids are relative to.
-
-    Attributes:
-        lines: what was done with the history, in sentences for the terminal.
-        changes: what this run made known.
-
-    Raises:
-        HistoryError: the history cannot be read, which is better known before anything is measured.
     """
 
     def __init__(self, run: RunSettings, environment: Environment, *, root: Path) -> None:
@@ -78,15 +174,7 @@ class HistorySession:
         return any(one.fails for one in self.changes)
 
     def close(self, results: Sequence[TestResult], *, complete: bool) -> None:
-        """Append a line for each test, and look for new changes.
-
-        Args:
-            results: of the tests that ran.
-            complete: whether the run was completed; an incomplete one adds nothing.
-
-        Raises:
-            HistoryError: the history cannot be written; it is as it was.
-        """
+        """Append a line for each test, and look for new changes."""
         if self._run.smoke or not results:
             return
         if not complete:

@@ -2,27 +2,83 @@
 
 It stands in for one run where a baseline is recorded. A history whose last runs are too few, or failed, gives none.
 Pure. This module must not know how a baseline is stored.
+
+By how much the launches of each test of a run differ, as the history knows it for this machine and set-up.
+
+One object lives as long as the session, also in the workers of a distributed run, where tests are measured. This module
+must not know how verdicts use the scatter.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.findings import find_changes
+from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER, LaunchScatter, scatter_in
 from pytest_mlpatterns.analysis.changes.series import commit_key, counted_lines, series_of
 from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS
+from pytest_mlpatterns.errors import HistoryError
+from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.records.baseline_entry import Level
-from pytest_mlpatterns.records.verdict import Kind
-from pytest_mlpatterns.reports.text.change_sentence import change_sentence
+from pytest_mlpatterns.records.history import HistoryLine, digest_of
+from pytest_mlpatterns.records.verdict import ERRORS, Kind
+from pytest_mlpatterns.reports.text.history_text import change_sentence
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.records.change import Change
-    from pytest_mlpatterns.records.history import HistoryLine
+    from pytest_mlpatterns.config.run_settings import RunSettings
+    from pytest_mlpatterns.records.history import Change
+    from pytest_mlpatterns.records.setup import Environment, Setup
 
-__all__ = ["MOST_LAUNCHES", "stable_levels"]
+
+class OwnScatter:
+    """The scatter of every test of a session.
+
+    Args:
+        known: the lines of the history, if this process has read them; None to read them when the first test asks.
+    """
+
+    def __init__(
+        self, run: RunSettings, environment: Environment, *, known: Sequence[HistoryLine] | None = None
+    ) -> None:
+        self._run = run
+        self._environment = environment
+        self._known = known
+
+    def of(self, test: str, setup: Setup, cluster: str = "") -> LaunchScatter:
+        """The scatter of one test: of its runs on this machine with the present set-up.
+
+        Args:
+            cluster: node types and counts of the cluster that takes part; empty without one.
+        """
+        if self._run.history is None or self._run.smoke:
+            return USUAL_SCATTER
+        machine, digest = self._environment.machine_of(cluster), digest_of(setup.to_json())
+        ours = [
+            line
+            for line in self._lines.get(test, ())
+            if line.machine == machine and line.setup == digest and line.kind not in ERRORS
+        ]
+        return scatter_in(sorted(ours, key=lambda line: line.date))
+
+    @functools.cached_property
+    def _lines(self) -> dict[str, Sequence[HistoryLine]]:
+        """The lines of the history by test; none if it cannot be read, which the session reports."""
+        found: dict[str, list[HistoryLine]] = {}
+        for line in self._read() if self._known is None else self._known:
+            found.setdefault(line.test, []).append(line)
+        return {**found}
+
+    def _read(self) -> Sequence[HistoryLine]:
+        assert self._run.history is not None
+        try:
+            return History(self._run.history, str(self._run.history)).read().lines
+        except HistoryError:
+            return ()
+
 
 MOST_LAUNCHES = 64
 """Launches of a level, of the latest runs: more make an entry no narrower that is compared with eight at most."""
@@ -33,13 +89,7 @@ _FAILED = (Kind.REGRESSION, Kind.LIMIT)
 def stable_levels(
     before: Sequence[HistoryLine], added: Sequence[HistoryLine], order: Sequence[str] = ()
 ) -> dict[str, Level]:
-    """The level of each test of a run, or why there is none.
-
-    Args:
-        before: the lines of the history without this run.
-        added: those of this run.
-        order: see :func:`pytest_mlpatterns.analysis.changes.series.series_of`.
-    """
+    """The level of each test of a run, or why there is none."""
     tests = {line.test for line in added}
     lines = [line for line in (*before, *added) if line.test in tests]
     changes = find_changes(series_of(lines, order))
@@ -58,7 +108,6 @@ def _level(own: HistoryLine, ordered: Sequence[HistoryLine], changes: Sequence[C
     """The level of one test.
 
     Args:
-        own: the line of this run.
         ordered: the lines of the test on this machine that count, in the order of the commits.
         changes: in them, and in the ratios of the test.
     """
@@ -99,7 +148,6 @@ def _why_not(window: Sequence[HistoryLine], last: Change | None) -> str:
     """Why the runs of a window make no level; empty if they do.
 
     Args:
-        window: the last runs of the same set-up and environment.
         last: the change that they follow; None if none is known.
     """
     runs = len(window)

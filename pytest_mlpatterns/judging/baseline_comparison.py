@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
 from pytest_mlpatterns.analysis.health.machine import SLOWER, ratio_of_sorting, sorting_times_ns
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, are_of_streams, metric_named, standing_metrics
-from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, LatencyPercentile, Nmrt, objective_of, times_of
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, LatencyPercentile, Metric, Nmrt, objective_of, times_of
+from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, looks_beside_entry
 from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, min_samples
-from pytest_mlpatterns.analysis.statistics.looks import BASELINE_ALPHA, looks_beside_entry
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
 from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic, with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
@@ -49,13 +49,12 @@ from pytest_mlpatterns.judging.guards import (
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.machine_doubts import MachineDoubts
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
-from pytest_mlpatterns.records.setup import differing_facts
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, differing_facts
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
@@ -63,11 +62,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
-    from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
-    from pytest_mlpatterns.records.verdict import LeftOut
-
-__all__ = ["BaselineComparison", "describe_left_out", "with_rates"]
-
 
 _SCREEN_LAUNCHES = 3
 """Launches after which a comparison that the revision can settle is no longer worth its time: a fourth narrows the
@@ -75,12 +69,7 @@ interval by an eighth, and the revision decides in the time of two."""
 
 
 class BaselineComparison:
-    """Compares one test with its stored baseline entry.
-
-    Args:
-        experiment: what is measured, and its baseline.
-        measurement: what was measured so far; grows as verdicts need it.
-    """
+    """Compares one test with its stored baseline entry."""
 
     alpha: float = BASELINE_ALPHA
     kind: Literal["baseline", "revision"] = "baseline"
@@ -298,11 +287,7 @@ class BaselineComparison:
     def _both_known(
         self, metric: Metric, now: Sequence[LaunchValue], before: Sequence[LaunchValue]
     ) -> tuple[Sequence[LaunchValue], Sequence[LaunchValue]]:
-        """The values of both sides.
-
-        Raises:
-            UnknownMetricError: one of them has none.
-        """
+        """The values of both sides."""
         why = "" if now else why_unknown(metric.name, self._measurement.metrics.indices.missing)
         if not before and not why:
             raise UnknownMetricError("is not recorded yet; record it: --perf-baseline update")
@@ -312,11 +297,7 @@ class BaselineComparison:
         return now, before
 
     def _leave_out(self, compared: ComparedMetric, error: UnknownMetricError | InvalidResultError) -> None:
-        """Note a metric that cannot be compared; a guard that this system never has is not worth a note.
-
-        Raises:
-            PerfFailure, TooFewSamplesError: the test requested it.
-        """
+        """Note a metric that cannot be compared; a guard that this system never has is not worth a note."""
         why = left_out_by(error)
         if isinstance(error, UnknownMetricError):
             if compared.requested:
@@ -343,8 +324,7 @@ def describe_left_out(left_out: Mapping[str, LeftOut]) -> str:
     return ", ".join(f"{name} ({why})" for name, why in left_out.items())
 
 
-_SHARE = 0.5
-"""Share of its tolerance up to which the estimate of a rate shows no change."""
+_SHARE = 0.5  # Share of its tolerance up to which the estimate of a rate shows no change
 
 
 def with_rates(screened: Mapping[str, Verdict]) -> dict[str, Verdict]:
@@ -353,9 +333,6 @@ def with_rates(screened: Mapping[str, Verdict]) -> dict[str, Verdict]:
     A rate scatters with every stall of the machine, so one disturbed launch of an entry leaves it open while the median
     of the times is known. If these are surely within their tolerance and the estimate of the rate within half of its
     own, the service is no slower. A tail that grew is seen by the guards.
-
-    Args:
-        screened: by metric.
     """
     return {name: _by_its_times(verdict, screened) for name, verdict in screened.items()}
 

@@ -17,9 +17,8 @@ from pytest_mlpatterns.measurement.held_memory import held_under_load
 from pytest_mlpatterns.measurement.profiled_pair import ProfiledPair, ProfiledSide
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.profiling.frame_names import SourceNames
-from pytest_mlpatterns.profiling.py_spy import find_py_spy
-from pytest_mlpatterns.profiling.recording import RawFrame
-from pytest_mlpatterns.records.profile import ProfileRecord
+from pytest_mlpatterns.profiling.py_spy import RawFrame, find_py_spy
+from pytest_mlpatterns.records.profile import Frame, ProfileRecord
 from pytest_mlpatterns.records.resource_track import HeldRecord
 
 if TYPE_CHECKING:
@@ -27,12 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.records.profile import Frame
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.revision.worktree import Worktree
-    from pytest_mlpatterns.serving.start_options import StartOptions
-
-__all__ = ["held_by", "profile_of", "trace_limit_ns"]
+    from pytest_mlpatterns.serving.model import StartOptions
 
 _LONGEST_WARMUP_NS = 1_000_000_000
 """Longest warm-up of a profiled pair, in nanoseconds; both services are warm from the comparison."""
@@ -45,11 +41,7 @@ _LONGEST_NS = 300_000_000_000
 
 
 def profile_of(experiment: Experiment, revision: RevisionClient | None, *, is_known: bool) -> ProfileRecord:
-    """Where both sides spend their time by function, or the present alone if there is no other revision.
-
-    Raises:
-        MlpatternsError: a side did not start, or cannot be profiled.
-    """
+    """Where both sides spend their time by function, or the present alone if there is no other revision."""
     if why := _why_not_readable(experiment):
         return ProfileRecord(note=f"no profile: {why}")
     options = experiment.system.options
@@ -90,7 +82,6 @@ def trace_limit_ns(startup_timeout_ns: int, starts_ns: Sequence[int]) -> int:
 
     Args:
         startup_timeout_ns: of the test, which is kept at least.
-        starts_ns: how long its model took to start without tracing, on both sides and in these minutes.
     """
     return max(startup_timeout_ns, min(_TIMES_THE_START * max(starts_ns, default=0), _LONGEST_NS))
 
@@ -98,15 +89,7 @@ def trace_limit_ns(startup_timeout_ns: int, starts_ns: Sequence[int]) -> int:
 def held_by(
     experiment: Experiment, revision: RevisionClient, starts_ns: Sequence[int], *, of_growth: bool
 ) -> HeldRecord:
-    """Which lines hold more memory than at the other revision.
-
-    Args:
-        starts_ns: as for :func:`trace_limit_ns`.
-        of_growth: whether the memory that grew under load is meant, and not all of it.
-
-    Raises:
-        MlpatternsError: a side did not start, or cannot be traced.
-    """
+    """Which lines hold more memory than at the other revision."""
     if why := _why_not_readable(experiment):
         return HeldRecord(f"memory by line is not known: {why}")
     tree, root = revision.worktree, experiment.system.options.root

@@ -13,7 +13,7 @@ from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.records.profile import ProfileRecord
 from pytest_mlpatterns.records.resource_track import HeldRecord
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import first_line
 
@@ -22,22 +22,13 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
 
-__all__ = ["Causes", "names_functions"]
-
-
-_NOT_OF_REQUESTS = ("cold_start", "recovery", "unhurt")
-"""Times that no function of a request explains."""
+_NOT_OF_REQUESTS = ("cold_start", "recovery", "unhurt")  # Times that no function of a request explains
 
 
 class Causes:
     """Explains the failures of one test.
-
-    Args:
-        experiment: what is measured.
-        measurement: counts the time that this takes.
 
     Attributes:
         profile: where the time went by function, or why that is not known; None if nothing asked for it.
@@ -57,12 +48,7 @@ class Causes:
             self._profile_once(None)
 
     def profile_comparison(self, revision: RevisionClient, verdicts: Sequence[Verdict]) -> None:
-        """Profile both revisions, if the verdicts ask for it and that was not done before.
-
-        Args:
-            revision: the other revision, whose process still runs; no deployment of the test does.
-            verdicts: of the comparison.
-        """
+        """Profile both revisions, if the verdicts ask for it and that was not done before."""
         mode, is_known = self._experiment.settings.profile, names_functions(verdicts)
         if mode is ProfileMode.ON or (mode is ProfileMode.AUTO and is_known):
             self._profile_once(revision, is_known=is_known)
@@ -73,8 +59,6 @@ class Causes:
         """Find the lines that hold more memory, or leak it, if that failed the test and was not done before.
 
         Args:
-            revision: as for :meth:`profile_comparison`.
-            verdicts: of the comparison.
             starts_ns: of models on both sides, in nanoseconds.
         """
         held = with_role(Role.HELD)

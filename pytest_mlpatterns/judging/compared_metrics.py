@@ -13,7 +13,7 @@ reports name what it would take. This module must not know how launches are meas
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import geometric_mean
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -39,79 +39,41 @@ from pytest_mlpatterns.analysis.metrics.metric import (
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.analysis.statistics.log_ratio import USUAL_PRIOR, RatioPrior
-from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR, accepted_ceiling
+from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR, Tolerances, accepted_ceiling
 from pytest_mlpatterns.analysis.verdicts.verdicts import GUARD_ALPHA
 from pytest_mlpatterns.errors import InvalidResultError, SettingError, TooFewSamplesError
-from pytest_mlpatterns.judging.sequential import SPARE_REQUESTS
+from pytest_mlpatterns.judging.sequential import SPARE_REQUESTS, SequentialMeasurement
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from pytest_mlpatterns.analysis.changes.launch_scatter import LaunchScatter
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
-
-__all__ = [
-    "Choice",
-    "ComparedMetric",
-    "Comparison",
-    "announce_tails",
-    "choose",
-    "compared_by_default",
-    "compared_metrics",
-    "describe_too_few",
-    "failed_by_whole_answers",
-    "is_asked_for",
-    "left_out_if_measured",
-    "marked_accepted",
-    "noted",
-    "present_values",
-    "read_metrics",
-    "tails_left_out",
-    "why_left_out",
-    "with_own_scatter",
-]
-
+    from pytest_mlpatterns.records.verdict import Acceptance
 
 Choice = Callable[[bool], "Sequence[ComparedMetric]"]
 """Which metrics to compare, given whether the answers stream, which is known after a launch."""
 
 
 class ComparedMetric(Struct, frozen=True):
-    """One metric of a comparison.
+    """One metric of a comparison."""
 
-    Attributes:
-        metric: which one.
-        tolerance: largest acceptable worsening.
-        alpha: probability of failing a change exactly at the tolerance, over all interim looks.
-        is_guard: whether it is a guard; otherwise it is primary.
-        requested: whether the test requested it itself; then a comparison that is not possible is an error.
-        is_set: whether a user set the tolerance of this very metric.
-        accepted: what allows more than the usual tolerance; None if nothing does.
-        usual: the tolerance without the acceptance, if there is one.
-        ratio_prior: what the interval of an interleaved comparison starts from.
-    """
-
-    metric: Metric
-    tolerance: float
-    alpha: float
-    is_guard: bool
-    requested: bool
-    is_set: bool = False
-    accepted: Acceptance | None = None
-    usual: float = 0.0
-    ratio_prior: RatioPrior = USUAL_PRIOR
+    metric: Metric  # which one
+    tolerance: float  # largest acceptable worsening
+    alpha: float  # probability of failing a change exactly at the tolerance, over all interim looks
+    is_guard: bool  # whether it is a guard; otherwise it is primary
+    requested: bool  # whether the test requested it itself; then a comparison that is not possible is an error
+    is_set: bool = False  # whether a user set the tolerance of this very metric
+    accepted: Acceptance | None = None  # what allows more than the usual tolerance; None if nothing does
+    usual: float = 0.0  # the tolerance without the acceptance, if there is one
+    ratio_prior: RatioPrior = USUAL_PRIOR  # what the interval of an interleaved comparison starts from
 
     @property
     def stored_tolerance(self) -> float:
@@ -129,11 +91,7 @@ def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
     """The metrics of a comparison, by name.
 
     Args:
-        names: a tuple of names.
         argument: where they come from, for messages; ``...`` in it is replaced.
-
-    Raises:
-        SettingError: it is no tuple, or a name in it is unknown.
     """
     known = comparable_metrics()
     for name in names if isinstance(names, list | tuple | set | frozenset) else [names]:
@@ -148,10 +106,6 @@ def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, .
     """The metrics that every comparison of a test judges: those of ``compare=``, or the default ones.
 
     The throughput of an open loop is that of its schedule, so by default it is compared in closed loops only.
-
-    Args:
-        settings: of the test.
-        streams: whether its answers come in pieces.
     """
     if settings.compare is not None:
         return tuple(map(metric_named, settings.compare))
@@ -170,11 +124,7 @@ def compared_metrics(
     """Divide the probability of a false alarm among the primary metrics that are judged together.
 
     Args:
-        metrics: which ones.
-        tolerances: of each metric.
         alpha: probability of a false alarm of all primary ones together.
-        requested: whether the test requested them itself.
-        accepted: worsenings that are accepted for the test; the ceiling of one takes the place of a lower tolerance.
     """
     always = Role.ALWAYS_GUARD
     roles = [
@@ -199,7 +149,6 @@ def marked_accepted(verdict: Verdict, compared: ComparedMetric | None) -> Verdic
     """The verdict with the acceptance that decided it, or that it went beyond.
 
     Args:
-        verdict: of a comparison.
         compared: how the metric was compared; None if that is not known.
     """
     if compared is None or compared.accepted is None or verdict.change is None:
@@ -282,13 +231,7 @@ class Comparison(Protocol):
 
 
 def choose(choice: Choice, *, before: bool, now: bool) -> Sequence[ComparedMetric]:
-    """The metrics to compare: those of streams if both sides stream, and TTFT too if the present no longer does.
-
-    Args:
-        choice: the metrics, given whether answers stream.
-        before: whether the answers of the reference stream.
-        now: whether those of the present do.
-    """
+    """The metrics to compare: those of streams if both sides stream, and TTFT too if the present no longer does."""
     whole = choice(before and now)
     if not before or now:
         return whole
@@ -327,9 +270,7 @@ def left_out_if_measured(
     """The reason why metrics are not compared, by the label of each that the test measured itself.
 
     Args:
-        compared: metrics that are not compared.
         measured: everything that was measured so far; None before the first launch.
-        why: the reason.
     """
     return {} if measured is None else {one.metric.label: why for one in compared if measured.launch_values(one.metric)}
 
@@ -338,12 +279,7 @@ def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValu
     """A metric in the launches of the present; of a service that no longer streams, TTFT is that of whole answers.
 
     Args:
-        present: what was measured.
-        metric: which one.
         before: the metric in the launches of the reference; empty if it is not known.
-
-    Raises:
-        InvalidResultError: it is a percentile that falls among the failed requests of each launch.
     """
     found = present.comparable_values(metric)
     if not found and present.launch_values(metric):
@@ -388,8 +324,7 @@ def _of_whole_answers(metric: Metric) -> Metric | None:
     return None
 
 
-_NAMED = 4
-"""Metrics that the sentence names as judged: as many as are read at a glance."""
+_NAMED = 4  # Metrics that the sentence names as judged: as many as are read at a glance
 
 
 def describe_too_few(error: TooFewSamplesError, duration_ns: int) -> LeftOut:
@@ -401,12 +336,7 @@ def describe_too_few(error: TooFewSamplesError, duration_ns: int) -> LeftOut:
 
 
 def tails_left_out(compared: Sequence[Metric], present: Metrics) -> dict[str, LeftOut]:
-    """Why percentiles are not judged, by their labels: one sentence for all that need more requests than there were.
-
-    Args:
-        compared: metrics that are compared.
-        present: what was measured.
-    """
+    """Why percentiles are not judged, by their labels: one sentence for all that need more requests than there were."""
     tails = _beyond(compared, present.requests)
     if not tails or not present.requests:
         return {}
@@ -420,9 +350,7 @@ def announce_tails(experiment: Experiment, measurement: SequentialMeasurement, c
     """Report the percentiles that even all launches of the budget cannot judge, as the launches so far show.
 
     Args:
-        experiment: whose driver takes the sentence.
         measurement: at least one launch.
-        compared: metrics that are compared.
     """
     present = measurement.metrics
     launches = len(present.launches)

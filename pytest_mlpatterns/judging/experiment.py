@@ -13,20 +13,20 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER, LaunchScatter
-from pytest_mlpatterns.engines.engine import launch
+from pytest_mlpatterns.engines.engine import Cluster, launch
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.variant import Variant
-from pytest_mlpatterns.patterns import Single
+from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import describe_env, name_of
-from pytest_mlpatterns.records.acceptance import NOTHING_ACCEPTED, Accepted, held_by
 from pytest_mlpatterns.records.setup import Setup, SystemDescription
+from pytest_mlpatterns.records.verdict import NOTHING_ACCEPTED, Accepted, held_by
 from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, service_plan
-from pytest_mlpatterns.serving.targets import App, Command, Url
+from pytest_mlpatterns.serving.targets import App, Command, Target, Url
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import shown
-from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.payload import Payload, read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
@@ -36,60 +36,27 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.engines.engine import Cluster
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.start_options import StartOptions
-    from pytest_mlpatterns.serving.targets import Target
+    from pytest_mlpatterns.serving.model import StartOptions
     from pytest_mlpatterns.system.cpu_share import ReplicaCores
-    from pytest_mlpatterns.workload.payload import Payload
-
-__all__ = [
-    "Experiment",
-    "LoadDriver",
-    "ModelUnderTest",
-    "Settlement",
-    "SystemUnderTest",
-    "checked_target",
-    "load_plan",
-    "read_inputs",
-    "request_builder",
-    "require_no_pattern",
-    "require_own_processes",
-    "setup_of",
-    "system_under_test",
-]
 
 
 class ModelUnderTest(Struct, frozen=True):
-    """A model of the test's own, which this package can serve under any pattern.
+    """A model of the test's own, which this package can serve under any pattern."""
 
-    Attributes:
-        model: a callable, a class or an import string; None if the pattern brings its own.
-        by_value: modules that no other process can import by name.
-        test: the test's id, for messages.
-        fixture: the fixture that the test uses, for messages.
-        why_none: why there is no model, if its fixture returned none; empty if there is no such fixture.
-        misspelled: end of the message if there is no such fixture; empty if no name resembles it.
-    """
-
-    model: object
-    by_value: Sequence[ModuleType]
-    test: str
-    fixture: str
-    why_none: str = ""
-    misspelled: str = ""
+    model: object  # a callable, a class or an import string; None if the pattern brings its own
+    by_value: Sequence[ModuleType]  # modules that no other process can import by name
+    test: str  # the test's id, for messages
+    fixture: str  # the fixture that the test uses, for messages
+    why_none: str = ""  # why there is no model, if its fixture returned none; empty if there is no such fixture
+    misspelled: str = ""  # end of the message if there is no such fixture; empty if no name resembles it
 
     def plan(self, pattern: Pattern) -> ServicePlan:
-        """Pack the model for a pattern.
-
-        Raises:
-            SettingError: there is no model, or it cannot be sent to another process.
-        """
+        """Pack the model for a pattern."""
         try:
             return service_plan(pattern, self.model, self.by_value)
         except NoModelError as error:
@@ -100,19 +67,13 @@ class ModelUnderTest(Struct, frozen=True):
 
 
 class SystemUnderTest(Struct, frozen=True):
-    """What is deployed, and how it is started.
+    """What is deployed, and how it is started."""
 
-    Attributes:
-        service: a packed model, or a service that exists already.
-        options: time limit, first request, directories.
-        model: the model that ``service`` was packed from; None for a service that exists already.
-        by_value: modules that no other process can import by name.
-    """
-
-    service: ServicePlan | Target
-    options: StartOptions
+    service: ServicePlan | Target  # a packed model, or a service that exists already
+    options: StartOptions  # time limit, first request, directories
+    # the model that ``service`` was packed from; None for a service that exists already
     model: ModelUnderTest | None = None
-    by_value: Sequence[ModuleType] = ()
+    by_value: Sequence[ModuleType] = ()  # modules that no other process can import by name
 
     @property
     def is_attached(self) -> bool:
@@ -123,12 +84,7 @@ class SystemUnderTest(Struct, frozen=True):
         """Start a deployment and wait until it is ready.
 
         Args:
-            profiled: its processes permit a profiler of the same user to read them.
-            traced: its processes follow their allocations, which makes them slower.
             timeout_ns: start-up time limit; None for that of the test.
-
-        Raises:
-            DeploymentError: it did not start.
         """
         limit_ns = self.options.timeout_ns if timeout_ns is None else timeout_ns
         options = replace(self.options, profiled=profiled, traced=traced, timeout_ns=limit_ns)
@@ -142,11 +98,7 @@ class SystemUnderTest(Struct, frozen=True):
         """Pack the same model for another pattern; the result starts it.
 
         Args:
-            pattern: how it is served.
             replica_cores: cores of its own for each replica, instead of the test's ``cpus=``.
-
-        Raises:
-            SettingError: the service exists already, or the model cannot be served so.
         """
         if self.model is None:
             raise SettingError(f"{self.service} under {pattern}, expected a model that this package serves")
@@ -155,18 +107,12 @@ class SystemUnderTest(Struct, frozen=True):
 
 
 class LoadDriver(Struct, frozen=True):
-    """What sends the load of every test of a session.
+    """What sends the load of every test of a session."""
 
-    Attributes:
-        generators: the load generators by the place where they run.
-        on_progress: takes the progress of the load several times a second.
-        smoke: each test sends one request instead of a load.
-        on_note: takes a sentence that a reader should know before the measurement ends.
-    """
-
-    generators: Mapping[str, Generator]
-    on_progress: Callable[[Progress], None]
-    smoke: bool = False
+    generators: Mapping[str, Generator]  # the load generators by the place where they run
+    on_progress: Callable[[Progress], None]  # takes the progress of the load several times a second
+    smoke: bool = False  # each test sends one request instead of a load
+    # takes a sentence that a reader should know before the measurement ends
     on_note: Callable[[str], None] = lambda _note: None
 
     def on(self, place: str) -> Generator:
@@ -180,60 +126,38 @@ class LoadDriver(Struct, frozen=True):
 
 
 class Settlement(Struct, frozen=True):
-    """What decides a test that its stored baseline does not: the code that the baseline was recorded from.
+    """What decides a test that its stored baseline does not: the code that the baseline was recorded from."""
 
-    Attributes:
-        revision: the same test at that code; None if the working tree is that code.
-        name: of that code in messages, such as ``the baseline's commit (1a2b3c4)``.
-        note: half a sentence on how the commit differs from what was measured; empty if it does not.
-    """
-
-    revision: RevisionClient | None
-    name: str
-    note: str = ""
+    revision: RevisionClient | None  # the same test at that code; None if the working tree is that code
+    name: str  # of that code in messages, such as ``the baseline's commit (1a2b3c4)``
+    note: str = ""  # half a sentence on how the commit differs from what was measured; empty if it does not
 
 
 class Experiment(Struct, frozen=True, kw_only=True):
-    """Everything that one perf test measures and compares.
+    """Everything that one perf test measures and compares."""
 
-    Attributes:
-        test: the test's id.
-        settings: what the test was asked to do.
-        setup: the facts that make two results comparable.
-        system: what is deployed.
-        plan: what is sent to it.
-        driver: what sends it.
-        command: command line that runs this test alone, with the same baseline.
-        baseline: the stored entry to compare with, or why there is none.
-        revision: the same test at another git revision, which then replaces the baseline; None without one.
-        settle: finds the code that the baseline was recorded from, for a test that the file does not decide; raises
-            :class:`pytest_mlpatterns.revision.commits.UnknownRevisionError`. None if the file alone decides.
-        comparison_required: a test that is not compared with the revision fails, also if it is new.
-        searches: searches for NMRT that a ranking needs, by objective; None is the search without one.
-        ranked: names of the metrics that a ranking weighs or limits.
-        cluster: the machines that take part beside this one; None if none do.
-        accepted: worsenings that the team has agreed to, by the files and markers of this tree; :attr:`agreed` is less.
-        results_file: that the run will write, as a command names it; empty if it writes none.
-        scatter: by how much the launches of this test differ, where its history knows it.
-    """
-
-    test: str
-    settings: Settings
-    setup: Setup
-    system: SystemUnderTest
-    plan: LoadPlan
-    driver: LoadDriver
-    command: str
-    baseline: BaselineMatch
+    test: str  # the test's id
+    settings: Settings  # what the test was asked to do
+    setup: Setup  # the facts that make two results comparable
+    system: SystemUnderTest  # what is deployed
+    plan: LoadPlan  # what is sent to it
+    driver: LoadDriver  # what sends it
+    command: str  # command line that runs this test alone, with the same baseline
+    baseline: BaselineMatch  # the stored entry to compare with, or why there is none
+    # the same test at another git revision, which then replaces the baseline; None without one
     revision: RevisionClient | None = None
+    # finds the code that the baseline was recorded from, for a test that the file does not decide; raises
+    # :class:`pytest_mlpatterns.revision.commits.UnknownRevisionError`. None if the file alone decides
     settle: Callable[[], Settlement] | None = None
-    comparison_required: bool = False
+    comparison_required: bool = False  # a test that is not compared with the revision fails, also if it is new
+    # searches for NMRT that a ranking needs, by objective; None is the search without one
     searches: tuple[Objective | None, ...] = ()
-    ranked: tuple[str, ...] = ()
-    cluster: Cluster | None = None
+    ranked: tuple[str, ...] = ()  # names of the metrics that a ranking weighs or limits
+    cluster: Cluster | None = None  # the machines that take part beside this one; None if none do
+    # worsenings that the team has agreed to, by the files and markers of this tree; :attr:`agreed` is less
     accepted: Accepted = NOTHING_ACCEPTED
-    results_file: str = ""
-    scatter: LaunchScatter = USUAL_SCATTER
+    results_file: str = ""  # that the run will write, as a command names it; empty if it writes none
+    scatter: LaunchScatter = USUAL_SCATTER  # by how much the launches of this test differ, where its history knows it
 
     @property
     def smoke(self) -> bool:
@@ -278,11 +202,7 @@ class Experiment(Struct, frozen=True, kw_only=True):
         """The same model under another pattern, with the same load.
 
         Args:
-            pattern: how it is served.
             replica_cores: cores of its own for each replica, instead of the test's ``cpus=``.
-
-        Raises:
-            SettingError: the service exists already, or the model cannot be served so.
         """
         return Variant(str(pattern), self.system.start_under(pattern, replica_cores), self.plan)
 
@@ -324,9 +244,6 @@ def read_inputs(
         given: as ``perf_payload`` or the marker has it.
         target: the service; None for a model that this package serves.
         builder: what makes the requests from inputs; None if the wire does.
-
-    Raises:
-        SettingError: inputs that cannot be sent; see :func:`pytest_mlpatterns.workload.payload.read_payload`.
     """
     return read_payload(given, settings.wire, "" if target is None else target.path, builder=builder)
 
@@ -353,26 +270,14 @@ def load_plan(settings: Settings, payload: Payload) -> LoadPlan:
 def system_under_test(
     model: ModelUnderTest, pattern: Pattern, target: Target | None, *, options: StartOptions
 ) -> SystemUnderTest:
-    """What is deployed: the target, or the model under the pattern.
-
-    Raises:
-        SettingError: there is no model, or it cannot be sent to another process.
-    """
+    """What is deployed: the target, or the model under the pattern."""
     if target is not None:
         return SystemUnderTest(target, options, by_value=model.by_value)
     return SystemUnderTest(model.plan(pattern), options, model, model.by_value)
 
 
 def checked_target(value: object, argument: str) -> Target | None:
-    """The service that exists already; None without one.
-
-    Args:
-        value: as the user gave it.
-        argument: its name in messages.
-
-    Raises:
-        SettingError: it is of another kind.
-    """
+    """The service that exists already; None without one."""
     if value is not None and not isinstance(value, Url | App | Command):
         raise SettingError(
             f"{argument} is {shown(value)}, expected App('package.module:app'), Command('serve --port {{port}}') or "
@@ -391,11 +296,7 @@ def require_own_processes(settings: Settings, target: Target | None, caller: str
 
 
 def request_builder(settings: Settings, target: Target | None, caller: str) -> RequestBuilder | None:
-    """What makes the requests for a target from inputs; None if the wire does.
-
-    Raises:
-        SettingError: there is no target.
-    """
+    """What makes the requests for a target from inputs; None if the wire does."""
     if settings.request is None:
         return None
     if target is None:
@@ -406,14 +307,7 @@ def request_builder(settings: Settings, target: Target | None, caller: str) -> R
 
 
 def require_no_pattern(settings: Settings, target: Target | None, caller: str, *, argument: str) -> None:
-    """Refuse a pattern for a service that exists already.
-
-    Args:
-        settings: with the pattern.
-        target: the service; None without one.
-        caller: name of the marker or function in messages.
-        argument: name of the target in messages.
-    """
+    """Refuse a pattern for a service that exists already. ``target``: the service; None without one."""
     if target is not None and settings.pattern != Single():
         raise SettingError(
             f"{caller}(pattern={settings.pattern}) beside {argument} {target}, expected one of them: a pattern "

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS
-from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile
+from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric
 from pytest_mlpatterns.analysis.verdicts.count_comparison import (
     STORED_TAIL_ALPHA,
     TAIL_ALPHA,
@@ -32,33 +32,13 @@ from pytest_mlpatterns.wording import count
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.latency import RequestCounts
     from pytest_mlpatterns.records.launch import LaunchValue
 
-__all__ = [
-    "MOST_STARTS",
-    "START",
-    "AbsentMetricError",
-    "EntrySample",
-    "MeasuredSample",
-    "Sample",
-    "UnknownMetricError",
-    "is_left_to_starts",
-    "judge_guarded",
-    "launches_for_tail",
-    "left_out_by",
-    "not_judged",
-    "with_starts_named",
-    "without_start",
-]
-
-
-_FURTHER_LAUNCHES = 2
-"""Launches that a comparison is worth only because a percentile has too few requests."""
+_FURTHER_LAUNCHES = 2  # Launches that a comparison is worth only because a percentile has too few requests
 
 
 class UnknownMetricError(Exception):
@@ -114,13 +94,7 @@ def left_out_by(error: Exception) -> LeftOut:
 
 
 def not_judged(metric: Metric, why: LeftOut, reference: str) -> PerfFailure:
-    """The failure of a test that requested a metric which cannot be compared.
-
-    Args:
-        metric: which one.
-        why: the reason.
-        reference: what it should be compared with, as messages name it.
-    """
+    """The failure of a test that requested a metric which cannot be compared."""
     return PerfFailure(f"assert_no_regression cannot judge {metric.label} against {reference}: {why.of('it')}")
 
 
@@ -131,8 +105,6 @@ def launches_for_tail(needed: int, found: int, launches: int) -> int:
 
     Args:
         needed: requests that the percentile needs.
-        found: requests of all launches so far.
-        launches: their number.
     """
     wanted = math.ceil(needed * launches / max(found, 1))
     return wanted if launches < wanted <= launches + _FURTHER_LAUNCHES else launches
@@ -151,18 +123,6 @@ def judge_guarded(
     Each look has the level of its rule (``GUARD_ALPHA``, ``COUNT_ALPHA``, ``TAIL_ALPHA``, ``STORED_TAIL_ALPHA``) for a
     change exactly at the tolerance. An unchanged metric is far from it; ``benchmarks/verdict_simulation.py`` counts the
     false alarms of all.
-
-    Args:
-        compared: which one, with its tolerance.
-        reference: launches that it is compared with.
-        present: launches of the present.
-        against: kind of the reference.
-        in_flight: see :meth:`pytest_mlpatterns.analysis.metrics.metric.Metric.allowed`.
-
-    Raises:
-        UnknownMetricError: a sample has no value of it.
-        TooFewSamplesError: a sample has too few requests for the percentile.
-        InvalidResultError: the reference has no such percentile, since too many of its requests failed.
     """
     metric, tolerance = compared.metric, compared.tolerance
     if not isinstance(metric.kind, LatencyPercentile) and not metric.counts_failures:
@@ -208,8 +168,7 @@ def _values_of_both(
     return present.values(metric), reference.values(metric)
 
 
-START = "cold_start"
-"""Metric that each start of a deployment gives, loaded or not."""
+START = "cold_start"  # Metric that each start of a deployment gives, loaded or not
 MOST_STARTS = 20
 """Further starts of a test. Of starts that take 74 % longer (tolerance 50 %) and scatter by 10 %, 9 of 10 fail after 6;
 where 20 do not decide, the change is at the tolerance."""

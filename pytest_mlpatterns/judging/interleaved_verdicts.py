@@ -16,9 +16,15 @@ from msgspec.structs import replace
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.health.machine import why_busy
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named, with_role
-from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Location, Role
+from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Location, Metric, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.alpha_spending import (
+    CONFIRMING_PAIRS,
+    REVISION_ALPHA,
+    SequentialPlan,
+    looks_of_pairs,
+    looks_that_fit,
+)
 from pytest_mlpatterns.analysis.statistics.log_ratio import (
     USUAL_PRIOR,
     PairedLaunch,
@@ -26,13 +32,12 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import (
     judge_ratio,
     ratio_deviation,
 )
-from pytest_mlpatterns.analysis.statistics.looks import CONFIRMING_PAIRS, REVISION_ALPHA, looks_of_pairs, looks_that_fit
-from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, paired_kinds, side_of
-from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic, median_text
+from pytest_mlpatterns.analysis.verdicts.launch_kinds import TwoKinds, judge_by_kind, paired_kinds, side_of
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances, judged_statistic, median_text
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import InvalidResultError, SettingError, TooFewSamplesError
-from pytest_mlpatterns.judging.compared_metrics import noted, present_values
+from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, noted, present_values
 from pytest_mlpatterns.judging.guards import (
     MOST_STARTS,
     AbsentMetricError,
@@ -44,7 +49,7 @@ from pytest_mlpatterns.judging.guards import (
     with_starts_named,
     without_start,
 )
-from pytest_mlpatterns.measurement.answer_comparison import AnswerComparison, Side
+from pytest_mlpatterns.measurement.answer_check import AnswerComparison, Side
 from pytest_mlpatterns.measurement.variant import StartedDeployments
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
@@ -53,52 +58,26 @@ from pytest_mlpatterns.units import format_percent, parse_number, parse_ratio
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity, RatioVerdict
-    from pytest_mlpatterns.analysis.verdicts.launch_kinds import TwoKinds
-    from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.other_side import OtherSide
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.measurement.launch import LaunchRunner
 
-__all__ = [
-    "Factor",
-    "SideComparison",
-    "judge_factor",
-    "judge_growths",
-    "judge_nmrt_no_lower",
-    "judge_no_slower",
-    "metrics_of",
-]
-
-
-_LEAST = 1e-9
-"""Smallest limit on a ratio of rates, since 0 has no logarithm."""
+_LEAST = 1e-9  # Smallest limit on a ratio of rates, since 0 has no logarithm
 
 
 class Factor(Struct, frozen=True):
-    """How many times as fast one side has to be as the other.
+    """How many times as fast one side has to be as the other."""
 
-    Attributes:
-        on: one of the metrics with the role ``FACTOR``; a lower RTM is faster.
-        least: smallest acceptable factor.
-        margin: how many times as slow it may be, if that was asked; None if it has to be faster.
-    """
-
-    on: str
-    least: float
-    margin: float | None = None
+    on: str  # one of the metrics with the role ``FACTOR``; a lower RTM is faster
+    least: float  # smallest acceptable factor
+    margin: float | None = None  # how many times as slow it may be, if that was asked; None if it has to be faster
 
     @classmethod
     def faster(cls, on: object, by: object, *, method: str) -> Factor:
-        """One side is ``by`` times as fast as the other; ``method`` names the assertion in messages.
-
-        Raises:
-            SettingError: another metric, or no number above 0.
-        """
+        """One side is ``by`` times as fast as the other; ``method`` names the assertion in messages."""
         times = parse_number(by, name=f"{method}(by=...)", example="2.0")
         if not times:
             given = wording.shown(by)
@@ -107,11 +86,7 @@ class Factor(Struct, frozen=True):
 
     @classmethod
     def not_slower(cls, on: object, by: object, tolerances: Tolerances, *, method: str) -> Factor:
-        """One side is slower than the other by at most the margin ``by``; None is the tolerance of the metric.
-
-        Raises:
-            SettingError: another metric, or neither a share as text nor a factor of at least 1.
-        """
+        """One side is slower than the other by at most the margin ``by``; None is the tolerance of the metric."""
         name = _read_on(on, method)
         margin = tolerances.of(name) + 1 if by is None else _read_margin(by, f"{method}(by=...)")
         return cls(name, 1 / margin, margin)
@@ -137,11 +112,6 @@ class Factor(Struct, frozen=True):
 class SideComparison:
     """Measures one test's service beside another one.
 
-    Args:
-        experiment: what is measured.
-        measurement: what was measured so far.
-        runner: starts the test's own deployments; it is closed before an interleaved run.
-
     Attributes:
         difference: the first answers of both sides that differed in the last comparison; empty if they did not.
     """
@@ -155,12 +125,7 @@ class SideComparison:
     def decide(self, other: OtherSide, factor: Factor) -> Verdict | None:
         """Measure both sides until the factor is decided; None in a smoke run, which asks both once.
 
-        Args:
-            other: what the test is compared with.
-            factor: what is asked of both.
-
         Raises:
-            DeploymentError, InvalidResultError: one side did not start, died, or gave no answers; named.
             Exception: any that the check raises, for answers of either side.
         """
         plan = self._experiment.plan
@@ -211,11 +176,9 @@ def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbou
     Args:
         run: an interleaved run of the test's side and the other, in that order.
         asked: the factor.
-        budget_ns: time that the run may take.
         neighbours: whether busy neighbours leave a missed factor open.
 
     Raises:
-        DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.InterleavedRun.decide`
         does.
     """
     on, by = asked.on, asked.least
@@ -245,23 +208,14 @@ def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbou
 
 
 class _Question(Struct, frozen=True):
-    """One metric of a run, and the limit of the ratio second/first.
+    """One metric of a run, and the limit of the ratio second/first."""
 
-    Attributes:
-        metric: its name.
-        limit: of the ratio.
-        better: whether a lower or a higher ratio is better.
-        plan: the interim looks.
-        equivalence: whether a PASS has to be shown; False for a guard.
-        prior: what the interval starts from.
-    """
-
-    metric: str
-    limit: float
-    better: Literal["lower", "higher"]
-    plan: SequentialPlan
-    equivalence: bool = True
-    prior: RatioPrior = USUAL_PRIOR
+    metric: str  # its name
+    limit: float  # of the ratio
+    better: Literal["lower", "higher"]  # whether a lower or a higher ratio is better
+    plan: SequentialPlan  # the interim looks
+    equivalence: bool = True  # whether a PASS has to be shown; False for a guard
+    prior: RatioPrior = USUAL_PRIOR  # what the interval starts from
 
     def ratios(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> list[LogRatio]:
         """The ratios of the launches in which both variants have the metric."""
@@ -281,16 +235,11 @@ class _FactorJudge(Struct, frozen=True):
 
     Neighbours do not make the slower variant the faster one, but waiting for a core takes both equally long, and so the
     factor shrinks. A missed factor therefore rests on quiet launches alone.
-
-    Attributes:
-        run: measures both variants.
-        question: what is asked of its launches.
-        doubted: whether busy neighbours leave a missed factor open.
     """
 
-    run: InterleavedRun
-    question: _Question
-    doubted: bool
+    run: InterleavedRun  # measures both variants
+    question: _Question  # what is asked of its launches
+    doubted: bool  # whether busy neighbours leave a missed factor open
 
     def verdict(self) -> tuple[RatioVerdict, str | None]:
         """The verdict on all launches so far; and what disturbed them, if that leaves it open."""
@@ -317,13 +266,11 @@ def judge_no_slower(
     Args:
         run: an interleaved run of the reference and the present, in that order.
         compared: any metrics except NMRT, at least one.
-        budget_ns: time that the run may take.
 
     Returns:
         A verdict for each metric that both variants have; and why the others have none, by the metric's name.
 
     Raises:
-        DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.InterleavedRun.decide`
         does.
     """
     tolerance = min((one.tolerance for one in compared if not one.is_guard), default=USUAL_TOLERANCE)
@@ -341,9 +288,6 @@ def judge_growths(
     """Judge the growth of memory, descriptors and threads over the launches of a run; measures if there are none yet.
 
     A failing verdict is a suspicion only; see :mod:`pytest_mlpatterns.judging.leaks`.
-
-    Returns:
-        As :func:`judge_no_slower`.
     """
     if not run.launches:
         run.measure_first(budget_ns)
@@ -357,11 +301,6 @@ def judge_nmrt_no_lower(run: InterleavedRun, compared: ComparedMetric, *, budget
 
     Args:
         run: an interleaved run of the reference and the present, in that order.
-        compared: NMRT without an objective.
-        budget_ns: time that the run may take.
-
-    Raises:
-        DeploymentError, InvalidResultError: as for :func:`judge_faster`.
     """
     plan = SequentialPlan(first=2, last=8, alpha=compared.alpha, pass_alpha=REVISION_ALPHA)
     question = _Question("nmrt", max(1 - compared.tolerance, _LEAST), "higher", plan)
@@ -374,13 +313,7 @@ class _RevisionJudge:
     """Judges all metrics of a comparison with a revision after every paired launch.
 
     Args:
-        run: measures both variants.
-        compared: the metrics.
-        looks: the interim looks.
         budget_ns: time that leaves out those looks for which it is too short; None if it leaves out none.
-
-    Attributes:
-        waits_for_starts: whether only the start is open after the last look, which no launch under load has to decide.
     """
 
     def __init__(

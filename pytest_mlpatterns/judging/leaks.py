@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import describe_growth, growth_of, is_leak, judge_leak
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, with_role
-from pytest_mlpatterns.analysis.metrics.metric import Role, resource_of
+from pytest_mlpatterns.analysis.metrics.metric import Metric, Role, resource_of
 from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.patterns import Cached
 from pytest_mlpatterns.records.launch import Estimate
@@ -24,7 +24,6 @@ from pytest_mlpatterns.wording import count, shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -33,23 +32,12 @@ if TYPE_CHECKING:
 
     Follow = Callable[[int, Callable[[ResourceTrack], bool]], FollowedGrowth]
 
-__all__ = ["COUNTED_LIMIT", "LeakAssertions", "check_leak_limits", "confirm_growths"]
-
-
-COUNTED_LIMIT = 1.0
-"""Descriptors and threads per 1,000 requests that are a leak."""
-_LONGEST_NS = 10_000_000_000
-"""Longest load that confirms a suspicion."""
+COUNTED_LIMIT = 1.0  # Descriptors and threads per 1,000 requests that are a leak
+_LONGEST_NS = 10_000_000_000  # Longest load that confirms a suspicion
 
 
 def check_leak_limits(limit_bytes: int, longest_ns: int, *, limit: object, duration: object) -> None:
-    """Refuse a limit that no run can show, and a load that is too short for any.
-
-    Args:
-        limit_bytes: growth of memory per request.
-        longest_ns: length of the longest load.
-        limit, duration: both as the test gave them.
-    """
+    """Refuse a limit that no run can show, and a load that is too short for any."""
     if limit_bytes == 0:
         why = "expected more than 0, which no run can show"
         raise SettingError(f'assert_no_leak({shown(limit)}), {why}; write "100 B"')
@@ -58,12 +46,7 @@ def check_leak_limits(limit_bytes: int, longest_ns: int, *, limit: object, durat
 
 
 class LeakAssertions:
-    """Follows what a test's deployment holds, and judges it.
-
-    Args:
-        experiment: what is measured.
-        measurement: the test's own launches, which come first.
-    """
+    """Follows what a test's deployment holds, and judges it."""
 
     def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
         self._experiment = experiment
@@ -72,16 +55,9 @@ class LeakAssertions:
     def decide(self, limit_bytes: float, longest_ns: int) -> tuple[Verdict, ...]:
         """Load the deployment until it is decided whether it leaks.
 
-        Args:
-            limit_bytes: of the growth of memory per request.
-            longest_ns: the longest load.
-
         Returns:
             A verdict on memory, and on descriptors and threads if the system counts them; none in a smoke run. With
             too few requests it is one open verdict.
-
-        Raises:
-            InvalidResultError: the measurement supports no verdict, or the processes are not known.
         """
         self._measurement.measure_at_least(1)
         if self._experiment.smoke:
@@ -163,8 +139,6 @@ def confirm_growths(
 
     Args:
         verdicts: of the short windows; a failing one is a suspicion, an open one is none.
-        compared: the metrics that were judged.
-        follow: loads the deployment of the present for a long time, until a track is decided.
     """
     metrics = {one.metric.name: one.metric for one in compared}
     limits = {  # the growth up to which the present is not worse than the reference

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import nmrt_metric
-from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, StreamPercentile, objective_of
+from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric, StreamPercentile, objective_of
 from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_samples, wilson_interval
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
-from pytest_mlpatterns.records.launch import Estimate, SearchEnd
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue, SearchEnd
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.price import Price, parse_amount
@@ -28,14 +28,9 @@ from pytest_mlpatterns.units import SECOND_NS, format_percent, format_rate
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.records.launch import LaunchValue
-
-__all__ = ["LimitAssertions", "NmrtAssertions", "check_percentile", "cost_limit", "limit_plan"]
-
 
 _LIMIT_ALPHA = 0.02
 """Probability, over all interim looks, of failing a value exactly at the limit, if launches vary as the prior expects.
@@ -155,17 +150,11 @@ _FEWEST_SEARCHES, _SEARCH_NS = 4, 10_000_000_000
 happens wastes its part of the error probability."""
 _AGAIN_S = 4.0
 """Least time of a further search under an objective, which does not climb again: three windows of a second."""
-_STEP_S = 5
-"""A budget that is advised is a multiple of it."""
+_STEP_S = 5  # A budget that is advised is a multiple of it
 
 
 class NmrtAssertions:
-    """Searches for NMRT in one test, and judges it.
-
-    Args:
-        experiment: what is measured.
-        measurement: what was measured so far; grows as verdicts need it.
-    """
+    """Searches for NMRT in one test, and judges it."""
 
     def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
         self._experiment = experiment
@@ -204,10 +193,6 @@ class NmrtAssertions:
 
         Returns:
             The verdict; None in a smoke run.
-
-        Raises:
-            GeneratorLimitError: the load generator ended the search, before the limit was decided.
-            InvalidResultError: it ended early for another reason.
         """
         objective = None if slo is None else parse_objective(slo)
         metric = nmrt_metric(objective)
@@ -271,15 +256,7 @@ class NmrtAssertions:
 
 
 def check_percentile(percentile: object, name: str) -> None:
-    """Refuse what is no percentile of a latency.
-
-    Args:
-        percentile: what was given.
-        name: of the assertion, for the message.
-
-    Raises:
-        SettingError: not a number, or below 1, or not below 100.
-    """
+    """Refuse what is no percentile of a latency."""
     if not isinstance(percentile, int | float) or isinstance(percentile, bool):
         given = shown(percentile)
         number = re.search(r"[1-9]\d?(\.\d+)?", percentile) if isinstance(percentile, str) else None
@@ -292,11 +269,7 @@ def check_percentile(percentile: object, name: str) -> None:
 
 
 def cost_limit(limit: object, price: Price | None) -> float:
-    """The limit of a cost, such as ``"0.40 USD"``, in the currency of the price.
-
-    Raises:
-        SettingError: it cannot be read, there is no price, or the price has another currency.
-    """
+    """The limit of a cost, such as ``"0.40 USD"``, in the currency of the price."""
     name = "assert_cost_below"
     amount = parse_amount(limit, name=f"{name}(...)")
     if price is None:

@@ -29,50 +29,34 @@ from pytest_mlpatterns.analysis.metrics.definitions import STANDING, leading_tim
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.baseline.lookup import scaled
-from pytest_mlpatterns.judging.compared_metrics import failed_by_whole_answers
+from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, failed_by_whole_answers
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import Launch
 
     Judge = Callable[[Sequence[ComparedMetric], Entry, Metrics], Sequence[Verdict]]
 
-__all__ = ["MachineDoubts", "MachineSign", "Today"]
-
 Today: TypeAlias = "Callable[[str], float | None]"
 """By the name of a metric, how much worse it is than its entry in later launches; None if that is not known."""
-_QUIET_LAUNCHES = 2
-"""Launches on a quiet machine that a failure may rest on while the others were disturbed."""
+_QUIET_LAUNCHES = 2  # Launches on a quiet machine that a failure may rest on while the others were disturbed
 _ADVICE = "run it again in a quieter moment, or compare interleaved (--perf-against)"
 
 
 class MachineDoubts(Struct, frozen=True):
-    """Doubts about the failures of one look at a test.
+    """Doubts about the failures of one look at a test."""
 
-    Attributes:
-        entry: the baseline entry.
-        metrics: of the launches that were measured.
-        judge: compares metrics with an entry, over given launches.
-        standing: names of the metrics that no machine changes.
-    """
-
-    entry: Entry
-    metrics: Metrics
-    judge: Judge
-    standing: frozenset[str] = STANDING
+    entry: Entry  # the baseline entry
+    metrics: Metrics  # of the launches that were measured
+    judge: Judge  # compares metrics with an entry, over given launches
+    standing: frozenset[str] = STANDING  # names of the metrics that no machine changes
 
     def leave_open(self, verdicts: Sequence[Verdict], compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
-        """The verdicts, with every failure left open that the machine during the launches may explain.
-
-        Args:
-            verdicts: of this look.
-            compared: the metrics that they judge.
-        """
+        """The verdicts, with every failure left open that the machine during the launches may explain."""
         launches = self.metrics.launches
         if not _failed(verdicts) or (busy := why_busy(launches)) is None:
             return verdicts
@@ -90,13 +74,7 @@ class MachineDoubts(Struct, frozen=True):
     def explained_by(
         self, slowdown: float, verdicts: Sequence[Verdict], compared: Sequence[ComparedMetric]
     ) -> Sequence[Verdict]:
-        """The verdicts, with every failure left open that a slower machine explains.
-
-        Args:
-            slowdown: how many times as long the same work takes now.
-            verdicts: of this look.
-            compared: the metrics that they judge, with the tolerance beside a machine that is slower.
-        """
+        """The verdicts, with every failure left open that a slower machine explains."""
         why = (
             f"this machine takes up to {slowdown:.2f} times as long for the same work as when the baseline was "
             "recorded, which explains it"
@@ -151,28 +129,16 @@ _SLICES_NS = 8_000_000
 
 @dataclass(frozen=True)
 class MachineSign:
-    """What the machine explains of one comparison.
+    """What the machine explains of one comparison."""
 
-    Attributes:
-        entry: the baseline entry.
-        launches: of the present, whose verdicts are explained.
-        beside: those that the recorded code was measured in, of both sides; they show the machine of these minutes.
-        standing: names of the metrics that no machine changes.
-    """
-
-    entry: Entry
-    launches: Sequence[Launch]
+    entry: Entry  # the baseline entry
+    launches: Sequence[Launch]  # of the present, whose verdicts are explained
+    # those that the recorded code was measured in, of both sides; they show the machine of these minutes
     beside: Sequence[Launch] = ()
-    standing: frozenset[str] = STANDING
+    standing: frozenset[str] = STANDING  # names of the metrics that no machine changes
 
     def explains(self, verdict: Verdict, seen: Sequence[Verdict], today: Today | None = None) -> str:
-        """The sign that explains a worse metric, in words; empty if none does.
-
-        Args:
-            verdict: that the metric is worse than the entry.
-            seen: all verdicts of that look; the latency shows how much longer requests take.
-            today: by how much metrics are worse in the minutes after that look, if only that is to be explained.
-        """
+        """The sign that explains a worse metric, in words; empty if none does."""
         if verdict.metric in self.standing or verdict.change is None:
             return ""
         judged = [verdict] if not metric_named(verdict.metric).is_tail else []

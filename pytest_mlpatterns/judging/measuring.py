@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.config.arguments import merge_markers
-from pytest_mlpatterns.config.settings import read_settings
+from pytest_mlpatterns.config.settings import Settings, read_settings
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import whole_number
 from pytest_mlpatterns.judging.experiment import (
@@ -28,25 +28,20 @@ from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.serving.start_options import StartOptions
-from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
+from pytest_mlpatterns.serving.model import StartOptions
+from pytest_mlpatterns.system.owned_files import ScratchDirectory
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import SystemUnderTest
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["measure"]
-
 _CALLER = "measure"
-_MOST_LAUNCHES = 100
-"""Most launches that may be asked for."""
-_JUDGING = ("compare", "tolerance", "inconclusive", "noise")
-"""Arguments of the marker that only verdicts use."""
+_MOST_LAUNCHES = 100  # Most launches that may be asked for
+_JUDGING = ("compare", "tolerance", "inconclusive", "noise")  # Arguments of the marker that only verdicts use
 
 
 def measure(

@@ -15,15 +15,15 @@ from pytest_mlpatterns.config.lists import read_pattern
 from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.engines.local.plain_calls import deploy_calls
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.judging.experiment import require_own_processes
+from pytest_mlpatterns.judging.experiment import Experiment, require_own_processes
 from pytest_mlpatterns.judging.revision_comparison import NOT_IN_BLOCKS
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import name_of
 from pytest_mlpatterns.serving.external.start import deploy_target
-from pytest_mlpatterns.serving.import_string import is_import_string
 from pytest_mlpatterns.serving.model import is_stepped, pack_inputs, service_plan
-from pytest_mlpatterns.serving.targets import App, Command, Url
+from pytest_mlpatterns.serving.model_version import is_import_string
+from pytest_mlpatterns.serving.targets import App, Command, Target, Url
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -31,49 +31,31 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.workload.plan import LoadPlan
-
-__all__ = ["OtherSide", "asked_side", "other_side", "plain_side"]
 
 _KINDS = (
     "another pattern, a model (a callable, a class or an import string), or a service: App(...), Command(...) or "
     "Url(...)"
 )
-_MOST_THREADS = 256
-"""Most callers of plain calls: each is a thread, and all share one interpreter."""
+_MOST_THREADS = 256  # Most callers of plain calls: each is a thread, and all share one interpreter
 
 
 class OtherSide(Struct, frozen=True):
-    """The other side of a comparison.
+    """The other side of a comparison."""
 
-    Attributes:
-        own: how the test's side is named beside it.
-        variant: how it is started, and what is sent to it.
-        kind: of the other side, for results.
-        answers_alike: whether both sides answer in the same form, so that one check fits both and answers compare.
-    """
-
-    own: str
-    variant: Variant
-    kind: Literal["pattern", "service"]
-    answers_alike: bool
+    own: str  # how the test's side is named beside it
+    variant: Variant  # how it is started, and what is sent to it
+    kind: Literal["pattern", "service"]  # of the other side, for results
+    answers_alike: bool  # whether both sides answer in the same form, so that one check fits both and answers compare
 
 
 def asked_side(experiment: Experiment, method: str, *, on: str, other: object, reference: object) -> OtherSide:
     """The other side that an assertion asks for: a pattern, a model or a service, or plain calls of a library.
 
     Args:
-        experiment: the test's own side.
-        method: name of the assertion, for messages.
-        on: what is compared.
         other: a pattern or its name, a model, or a target; None for plain calls.
         reference: what is called plainly; None for another side.
-
-    Raises:
-        SettingError: both or neither are given, or the test cannot be compared with it.
     """
     if (other is None) == (reference is None):
         found = "neither" if other is None else "both"
@@ -86,16 +68,7 @@ def asked_side(experiment: Experiment, method: str, *, on: str, other: object, r
 
 
 def other_side(experiment: Experiment, given: object, method: str) -> OtherSide:
-    """The other side that a test names.
-
-    Args:
-        experiment: the test's own side.
-        given: a pattern or its name, a model, or a target.
-        method: name of the assertion, for messages.
-
-    Raises:
-        SettingError: it is none of these, it is the test's own side, or it cannot have the same load.
-    """
+    """The other side that a test names."""
     if isinstance(given, App | Command | Url):
         return _service(experiment, given, method)
     if isinstance(given, list | tuple | set):
@@ -109,16 +82,7 @@ def other_side(experiment: Experiment, given: object, method: str) -> OtherSide:
 
 
 def plain_side(experiment: Experiment, reference: object, method: str) -> OtherSide:
-    """Plain calls of a library as the other side.
-
-    Args:
-        experiment: the test's own side.
-        reference: a callable that takes a list of inputs, a class of such, or an import string.
-        method: name of the assertion, for messages.
-
-    Raises:
-        SettingError: it is no callable, or the test's load is none that calls can have.
-    """
+    """Plain calls of a library as the other side."""
     what = f"{method}(reference=...)"
     if isinstance(reference, App | Command | Url | Pattern):
         raise SettingError(f"{what} is {shown(reference)}, expected a callable; write {method}({shown(reference)})")

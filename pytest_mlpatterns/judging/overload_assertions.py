@@ -22,7 +22,7 @@ from pytest_mlpatterns.analysis.capacity.overload import (
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.limit_assertions import limit_plan
-from pytest_mlpatterns.records.launch import SearchEnd
+from pytest_mlpatterns.records.launch import Capacity, Estimate, SearchEnd
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.notes import describe_behaviour, describe_step
@@ -33,14 +33,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.records.launch import Capacity, Estimate
-    from pytest_mlpatterns.records.overload import Overload, OverloadStep
-
-__all__ = ["OverloadAssertions", "require_goodput"]
+    from pytest_mlpatterns.records.capacity import Overload, OverloadStep
 
 _DEFAULT_PEAK, _HIGHEST_PEAK = 2.0, 10.0
-_WATCH_MARGIN = 1.25
-"""How much longer than a limit the recovery is watched."""
+_WATCH_MARGIN = 1.25  # How much longer than a limit the recovery is watched
 
 
 def require_goodput(share: object, rps: object, *, slo: str | None, at: float | None) -> str:
@@ -49,11 +45,7 @@ def require_goodput(share: object, rps: object, *, slo: str | None, at: float | 
     Args:
         share: of the NMRT; None for a rate.
         rps: requests per second at the load of the test; None for a share.
-        slo: what each request keeps.
         at: the load as a multiple of the NMRT; None for that of the test.
-
-    Raises:
-        SettingError: something of it is missing, or too much is given.
     """
     if (share is None) is not (at is None) or (share is None) is (rps is None):
         raise SettingError(

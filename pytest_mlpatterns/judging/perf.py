@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT
-from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY
+from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY, Scaling
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, goodput_metric, priced_metric
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric, stream_metric
-from pytest_mlpatterns.analysis.metrics.metrics import missing_attribute
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics, missing_attribute
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import (
@@ -48,7 +48,7 @@ from pytest_mlpatterns.judging.verdict_log import (
     refuse_settings,
 )
 from pytest_mlpatterns.records.objective import parse_promise
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
 from pytest_mlpatterns.wording import shown
 
@@ -57,19 +57,14 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from pytest_mlpatterns.analysis.capacity.scaling import Scaling
     from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.patterns import Pattern
-    from pytest_mlpatterns.records.overload import Overload
+    from pytest_mlpatterns.records.capacity import Overload
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.serving.targets import Target
-
-__all__ = ["Perf"]
 
 
 class Perf:
@@ -114,11 +109,7 @@ class Perf:
 
     @at_the_call
     def __call__(self, *args: object, **given: object) -> NoReturn:
-        """Refuse arguments of the marker in the test's body, which is too late for them.
-
-        Raises:
-            SettingError: always.
-        """
+        """Refuse arguments of the marker in the test's body, which is too late for them."""
         refuse_settings(args, given)
 
     def __getattr__(self, name: str) -> NoReturn:

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import growth_record
 from pytest_mlpatterns.analysis.causes.latency_split import splits_of
-from pytest_mlpatterns.analysis.health.generator_health import spread_note
 from pytest_mlpatterns.analysis.health.machine import crowding_note, node_figures, noise_of, sorting_times_ns, taken_in
+from pytest_mlpatterns.analysis.health.sustained import spread_note
 from pytest_mlpatterns.analysis.metrics.definitions import (
     LOCATIONS,
     METRICS,
@@ -36,7 +36,7 @@ from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.errors import InvalidResultError
-from pytest_mlpatterns.judging.compared_metrics import compared_by_default
+from pytest_mlpatterns.judging.compared_metrics import Comparison, compared_by_default
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import TestResult
@@ -52,7 +52,7 @@ from pytest_mlpatterns.records.result_parts import (
     Reference,
     Terms,
 )
-from pytest_mlpatterns.records.verdict import Kind, Unjudged
+from pytest_mlpatterns.records.verdict import Kind, Unjudged, Verdict
 from pytest_mlpatterns.reports.text.comparison import figure_of
 from pytest_mlpatterns.reports.text.notes import (
     describe_capacity,
@@ -72,34 +72,14 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.statistics.log_ratio import VariantFigures
     from pytest_mlpatterns.judging.causes import Causes
-    from pytest_mlpatterns.judging.compared_metrics import Comparison
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
+    from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, ScalingRecord, StepImpact
     from pytest_mlpatterns.records.latency import Percentiles
     from pytest_mlpatterns.records.launch import Estimate, Launch, Noise
-    from pytest_mlpatterns.records.overload import Overload
-    from pytest_mlpatterns.records.scaling import ScalingRecord
-    from pytest_mlpatterns.records.step_impact import LatencyMoment, StepImpact
-    from pytest_mlpatterns.records.verdict import Verdict
-
-__all__ = [
-    "build_result",
-    "estimate_or_none",
-    "estimated",
-    "estimates_of",
-    "launch_values_of",
-    "reference_from_baseline",
-    "reference_from_interleaved",
-    "searched_for",
-    "unsteady_notes",
-    "with_asked",
-    "with_compared_figures",
-    "with_further",
-    "with_steps",
-]
 
 
 def build_result(
@@ -110,15 +90,7 @@ def build_result(
     verdicts: Sequence[Verdict],
     passed: bool,
 ) -> TestResult | None:
-    """The result record of one test, for reports and the baseline; None if nothing was measured.
-
-    Args:
-        experiment: what was measured.
-        measurement: the launches and capacity searches.
-        comparison: what they were compared with.
-        verdicts: every verdict so far.
-        passed: whether the test passed.
-    """
+    """The result record of one test, for reports and the baseline; None if nothing was measured."""
     if (metrics := measurement.so_far) is None:
         return None
     figures, by_launch = estimated(metrics, [*experiment.ranked, *(verdict.metric for verdict in verdicts)])
@@ -191,12 +163,7 @@ def _judged(experiment: Experiment, comparison: Comparison, *, has_verdicts: boo
 def estimated(
     metrics: Metrics, judged: Sequence[str] = ()
 ) -> tuple[dict[str, tuple[float, float, float]], dict[str, tuple[tuple[float, float], ...]]]:
-    """Every metric that the launches give, and its ``(value, relative_error)`` of each launch, both by its name.
-
-    Args:
-        metrics: of the launches.
-        judged: names of metrics with objectives that belong to them.
-    """
+    """Every metric that the launches give, and its ``(value, relative_error)`` of each launch, both by its name."""
     estimates = estimates_of(metrics, judged)
     return (
         _plain({metric.name: found for metric, found in estimates}),
@@ -420,12 +387,7 @@ def _lengthened_window(metrics: Metrics, experiment: Experiment) -> list[str]:
 
 
 def unsteady_notes(metrics: Metrics, *, changes: bool) -> tuple[str, ...]:
-    """What shows that the load was not steady: trends through a window, and the warm-ups before them without an end.
-
-    Args:
-        metrics: of a test.
-        changes: whether its load changes, so that its latency may change too.
-    """
+    """What shows that the load was not steady: trends through a window, and the warm-ups before them without an end."""
     if changes:
         return ()
     notes = [trend for blocks in metrics.by_launch if (trend := blocks.trend())]

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS
 from pytest_mlpatterns.analysis.metrics.metric import Nmrt
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.analysis.statistics.looks import FEWEST_PAIRS, REVISION_ALPHA
+from pytest_mlpatterns.analysis.statistics.alpha_spending import FEWEST_PAIRS, REVISION_ALPHA
 from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
 from pytest_mlpatterns.judging.compared_metrics import (
@@ -30,9 +30,9 @@ from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
-from pytest_mlpatterns.records.setup import differing_facts
-from pytest_mlpatterns.records.verdict import LeftOut
-from pytest_mlpatterns.revision.client import NothingToCompareError
+from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, Setup, differing_facts
+from pytest_mlpatterns.records.verdict import LeftOut, Verdict
+from pytest_mlpatterns.revision.client import NothingToCompareError, RevisionClient
 from pytest_mlpatterns.revision.messages import Reason
 from pytest_mlpatterns.system.environment_facts import environment_facts
 from pytest_mlpatterns.units import format_duration
@@ -47,30 +47,19 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.result_parts import Reference
-    from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, Setup
-    from pytest_mlpatterns.records.verdict import Verdict
-    from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.workload.schedule import Schedule
-
-__all__ = ["NOT_IN_BLOCKS", "RevisionComparison", "check_length", "least_ns"]
 
 NOT_IN_BLOCKS = "its steps need a whole window, and two sides are measured in short blocks that alternate"
 """Why a test with a function beside its load is compared with a stored baseline only."""
 _SEARCHED = LeftOut("is searched for on both sides only if compare= names it")
 """Why NMRT and what comes with it are not compared although the test measured them."""
-_BLOCKS = 4
-"""Blocks A B B A of a launch."""
+_BLOCKS = 4  # Blocks A B B A of a launch
 
 
 class RevisionComparison:
     """Compares one test with itself at another revision.
 
     Args:
-        experiment: what is measured.
-        revision: the same test at the other revision.
-        measurement: takes the launches of the present revision, so that nothing is measured twice.
-        runner: runs the test's deployment, which is closed before both revisions are started.
-        causes: explains a failing verdict.
         name: of the revision in messages; empty for its own.
     """
 
@@ -147,9 +136,6 @@ class RevisionComparison:
         """Compare the metrics of a choice with the other revision.
 
         See :meth:`pytest_mlpatterns.judging.compared_metrics.Comparison.judge`.
-
-        Raises:
-            PerfFailure: nothing could be compared, and the test exists at the revision or a comparison is required.
         """
         settings, plan = self._experiment.settings, self._experiment.plan
         may_lag = not plan.schedule.closed and not settings.overload  # blocks are too short for a backlog
@@ -174,13 +160,7 @@ class RevisionComparison:
             raise PerfFailure("\n\n".join(filter(None, (self.missing, self._details))))
 
     def compare(self, choice: Choice) -> Sequence[Verdict]:
-        """Measure both revisions and judge; nothing is an error here that only makes a comparison impossible.
-
-        Raises:
-            DeploymentError, InvalidResultError: as for
-                :func:`pytest_mlpatterns.judging.interleaved_verdicts.judge_no_slower`.
-            PerfFailure: a metric that the test requested cannot be compared.
-        """
+        """Measure both revisions and judge; nothing is an error here that only makes a comparison impossible."""
         if self._experiment.system.is_attached:
             self._why_not = (
                 f"not compared with {self._name}: {self._experiment.setup.pattern} runs already and is the "
@@ -304,16 +284,7 @@ class RevisionComparison:
 
 
 def check_length(schedule: Schedule, budget_ns: int, revision: str) -> None:
-    """Refuse a load with a length of its own that a comparison cannot repeat within the budget.
-
-    Args:
-        schedule: the load.
-        budget_ns: time of the test for measuring.
-        revision: name of the revision, for the message.
-
-    Raises:
-        SettingError: the repetitions take longer than the budget.
-    """
+    """Refuse a load with a length of its own that a comparison cannot repeat within the budget."""
     times, needed_ns = FEWEST_PAIRS * _BLOCKS, least_ns(schedule)
     if schedule.length_ns is None or needed_ns <= budget_ns:
         return

@@ -11,32 +11,25 @@ from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT, scale_out_n
 from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY, Scaling
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
-from pytest_mlpatterns.engines.engine import engine_named
+from pytest_mlpatterns.engines.engine import Engine, engine_named
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.fields import whole_number
 from pytest_mlpatterns.measurement.scaling import BY_NO_ENGINE, ScalingRun
 from pytest_mlpatterns.patterns.replication import balance_of, with_replicas
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
 from pytest_mlpatterns.wording import count, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.engines.engine import Engine
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.records.scaling import ScalingRecord
-    from pytest_mlpatterns.records.verdict import Verdict
+    from pytest_mlpatterns.records.capacity import ScalingRecord
 
-__all__ = ["ScalingAssertions", "read_replicas"]
-
-_PASSES = 2
-"""Passes before the first verdict: an interval needs two."""
-_MOST_PASSES = 4
-"""Most passes of an open verdict."""
-_ALPHA = 0.02
-"""Probability, over all interim looks, of failing a figure exactly at the limit."""
+_PASSES = 2  # Passes before the first verdict: an interval needs two
+_MOST_PASSES = 4  # Most passes of an open verdict
+_ALPHA = 0.02  # Probability, over all interim looks, of failing a figure exactly at the limit
 
 
 class ScalingAssertions:
@@ -191,21 +184,13 @@ class ScalingAssertions:
 
 
 def read_replicas(replicas: object) -> int:
-    """The number of replicas whose efficiency is asked for.
-
-    Raises:
-        SettingError: not a whole number from 2.
-    """
+    """The number of replicas whose efficiency is asked for."""
     name = f"assert_scaling_efficiency_at_least(replicas={shown(replicas)})"
     return whole_number(replicas, name, least=2, expected="a whole number of replicas from 2, such as 2")
 
 
 def _cores_each(cpus_per_replica: object) -> int | None:
-    """The number of cores of each replica.
-
-    Raises:
-        SettingError: not a whole number from 1.
-    """
+    """The number of cores of each replica."""
     if cpus_per_replica is None:
         return None
     name = f"measure_scaling(cpus_per_replica={shown(cpus_per_replica)})"
@@ -213,11 +198,7 @@ def _cores_each(cpus_per_replica: object) -> int | None:
 
 
 def _numbers(replicas: object) -> tuple[int, ...]:
-    """The numbers of replicas, ascending.
-
-    Raises:
-        SettingError: not several different whole numbers, 1 among them.
-    """
+    """The numbers of replicas, ascending."""
     name = f"measure_scaling(replicas={shown(replicas)})"
     if not isinstance(replicas, tuple | list | range | set | frozenset):
         raise SettingError(f"{name}, expected numbers of replicas; write replicas=(1, 2, 4)")

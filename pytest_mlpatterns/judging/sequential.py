@@ -17,18 +17,18 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.health.generator_health import Fault
 from pytest_mlpatterns.analysis.health.machine import why_busy
+from pytest_mlpatterns.analysis.health.sustained import Fault
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES
-from pytest_mlpatterns.analysis.statistics.looks import CONFIRMING_LAUNCHES
+from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, ScalingIndices
+from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, why_invalid
 from pytest_mlpatterns.baseline.updates import UPDATE_LAUNCHES, is_narrow, may_be_of_two_kinds, reasons_not_to_record
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, TooFewSamplesError
-from pytest_mlpatterns.measurement.launch import Interrupted
-from pytest_mlpatterns.records.launch import SearchEnd
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.measurement.launch import Interrupted, LaunchRunner
+from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue, SearchEnd
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
@@ -36,21 +36,13 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth
-    from pytest_mlpatterns.measurement.launch import LaunchRunner
-    from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["SPARE_REQUESTS", "SequentialMeasurement", "measure_for_the_baseline", "share_of", "with_needed_budget"]
-
-
-_FEWEST_IN_TIME = 3
-"""Launches that a limit on time does not reduce further."""
+_FEWEST_IN_TIME = 3  # Launches that a limit on time does not reduce further
 _MOST_IN_VAIN = 3
 """Launches beyond the budget in which the load generator was the limit, until a failure stays unconfirmed."""
 
@@ -59,17 +51,11 @@ class SequentialMeasurement:
     """Measures as many launches as the verdicts of one test need.
 
     Args:
-        runner: starts and measures deployments.
-        budget_ns: time that all measuring may take. The first launch, and one that confirms a failing verdict, are
-            measured even beyond it.
-        max_launches: most launches that are started.
-        overload: whether the service is not expected to sustain the load.
         price: of cores and memory; None if there is no cost.
 
     Attributes:
         spent_s: seconds spent on launches and searches so far.
         interleaved_s: seconds spent on interleaved runs and long loads of the same test.
-        interrupted: Ctrl-C ended the last launch early.
         dropped: launches that do not count because the load generator was the limit.
         growth: what the last long load found; None without one.
     """
@@ -127,25 +113,11 @@ class SequentialMeasurement:
         self._excused = True
 
     def allow_lag_beside(self, judged_ns: float) -> None:
-        """From now on a launch is measured again only if the generator's lag matters beside a latency that is judged.
-
-        Args:
-            judged_ns: the latency, if that is more than the median.
-        """
+        """From now on a launch is repeated only if the generator's lag matters beside a latency that is judged."""
         self._judged_ns = judged_ns
 
     def require_valid(self, *, errors_count: bool = True, judged_ns: float = 0.0) -> None:
-        """Refuse a measurement that supports no verdict.
-
-        Args:
-            errors_count: whether too many failed requests make it invalid.
-            judged_ns: latency that is judged, if that is more than the median; a lag of the generator matters beside
-                it.
-
-        Raises:
-            GeneratorLimitError: the load generator or the machine was the limit, in spite of repeated launches.
-            InvalidResultError: the service is the reason: it failed, or it does not sustain the load.
-        """
+        """Refuse a measurement that supports no verdict."""
         errors_count = errors_count and not self._excused
         why = why_invalid(self.metrics, errors_count=errors_count, may_refuse=self._overload, judged_ns=judged_ns)
         if why is not None:
@@ -156,12 +128,7 @@ class SequentialMeasurement:
             raise InvalidResultError(f"{lags}; if the test is meant to overload it, write perf(overload=True)")
 
     def measure_at_least(self, launches: int, within_ns: int | None = None) -> None:
-        """Measure until there are this many launches or the budget is spent, but at least one launch.
-
-        Args:
-            launches: how many.
-            within_ns: a time within the budget; three launches are measured even beyond it.
-        """
+        """Measure until there are this many launches or the budget is spent, but at least one launch."""
 
         def is_allowed() -> bool:
             per_launch = self.spent_s / max(self._tries, 1)
@@ -172,13 +139,7 @@ class SequentialMeasurement:
             self.launch_again()
 
     def measure_while(self, wants_more: Callable[[], bool], launches: int, budgets: int) -> None:
-        """Measure one launch after the other while more are wanted.
-
-        Args:
-            wants_more: asked after each launch.
-            launches: most launches in all, and no more than the test allows.
-            budgets: how many times the budget all of them may take.
-        """
+        """Measure one launch after the other while more are wanted."""
         budget_ns, self._budget_ns = self._budget_ns, budgets * self._budget_ns
         try:
             while len(self._launches) < launches and self.may_launch_again() and wants_more():
@@ -187,13 +148,7 @@ class SequentialMeasurement:
             self._budget_ns = budget_ns
 
     def measure_again(self, least: int, *, steady: bool = True, is_enough: Callable[[], bool] = lambda: True) -> None:
-        """Measure once more as many launches as were disturbed, at least one, and drop the disturbed ones.
-
-        Args:
-            least: launches that remain in any case; if fewer were undisturbed, all are kept.
-            steady: whether the load is one that does not change, so that a trend through a window is a disturbance.
-            is_enough: whether the launches of now tell enough; if those that remain do not, all are kept.
-        """
+        """Measure once more as many launches as were disturbed, at least one, and drop the disturbed ones."""
         disturbed = sum(_is_disturbed(launch, steady=steady) for launch in self._launches)
         for _ in range(max(disturbed, 1)):
             if self.may_launch_again():
@@ -216,10 +171,7 @@ class SequentialMeasurement:
         """Adopt the launches of an interleaved run if there are none yet, so that nothing is measured twice.
 
         Args:
-            launches: of the present.
-            starts_ns: its further starts without load.
             spent_s: seconds that the run took.
-            interrupted: whether Ctrl-C ended it.
         """
         self.interleaved_s += spent_s
         self.interrupted |= interrupted
@@ -251,14 +203,9 @@ class SequentialMeasurement:
         """Judge, and measure more until a verdict fails or none is open, as far as the budget allows.
 
         Args:
-            judge: judges what is measured so far.
             more: measures more; None for another launch.
             at_most: launches after which open verdicts are returned, since something else decides them; None to go on.
             more_s: least time that ``more`` needs after a launch; None for what it took so far.
-
-        Raises:
-            GeneratorLimitError: a failure is not confirmed, since the load generator was the limit again and again.
-            TooFewSamplesError: there are too few samples, and no further launch is allowed.
         """
         while True:
             try:
@@ -295,8 +242,6 @@ class SequentialMeasurement:
 
         Args:
             objective: latency objective to keep; None for throughput alone.
-            decided: ends the search early; by default it goes on to its end.
-            shares: whether a search under an objective leaves time for further ones.
         """
         if not self._capacities:  # at least half of the budget, also if earlier assertions left less
             self._budget_ns = max(self._budget_ns, round(self.spent_s * 1e9) + self._budget_ns // 2)
@@ -374,12 +319,7 @@ class SequentialMeasurement:
             return self._runner.offer_overload(plan, nmrt_rps)
 
     def follow_growth(self, longest_ns: int, is_decided: Callable[[ResourceTrack], bool]) -> FollowedGrowth:
-        """Load the running deployment, beside the budget, until the growth of what it holds is decided.
-
-        Args:
-            longest_ns: the longest load.
-            is_decided: judges what was found so far.
-        """
+        """Load the running deployment, beside the budget, until the growth of what it holds is decided."""
         with self.beside_budget():
             self.growth = self._runner.follow_growth(longest_ns, is_decided)
         return self.growth
@@ -409,11 +349,7 @@ class SequentialMeasurement:
         return self._tries + len(self._starts_ns)
 
     def _may_confirm(self) -> bool:
-        """Whether another launch confirms a failure, even beyond the budget.
-
-        Raises:
-            GeneratorLimitError: the load generator was the limit in each that was tried.
-        """
+        """Whether another launch confirms a failure, even beyond the budget."""
         if self._tries - self.dropped >= self._max_confirming:
             return False
         if len(self._in_vain) >= _MOST_IN_VAIN:
@@ -466,16 +402,13 @@ def _is_disturbed(launch: Launch, *, steady: bool) -> bool:
     return why_busy([launch]) is not None or (steady and LaunchBlocks(launch).trend() is not None)
 
 
-SPARE_REQUESTS = 1.1
-"""Factor on the window that is recommended, since the number of requests varies."""
+SPARE_REQUESTS = 1.1  # Factor on the window that is recommended, since the number of requests varies
 
 
 def with_needed_budget(error: TooFewSamplesError, launches: Sequence[Launch], spent_s: float) -> TooFewSamplesError:
     """The error with the time of a request and the budget that it takes, if a request is longer than the window.
 
     Args:
-        error: of all launches.
-        launches: so far.
         spent_s: seconds that all of them took.
     """
     if not launches or launches[-1].given_window_ns is None or not error.found:
@@ -486,25 +419,15 @@ def with_needed_budget(error: TooFewSamplesError, launches: Sequence[Launch], sp
     return TooFewSamplesError(text, needed=error.needed, found=error.found)
 
 
-_SEARCHES = 3
-"""Searches that share the time that is left, each of a launch of its own."""
-_CLIMB_NS = 3_000_000_000
-"""Time of the climb to the capacity, which only the first search needs."""
-_SHORTEST_NS = 4_000_000_000
-"""Three windows of a second: a search with less is not made shorter for a further one."""
+_SEARCHES = 3  # Searches that share the time that is left, each of a launch of its own
+_CLIMB_NS = 3_000_000_000  # Time of the climb to the capacity, which only the first search needs
+_SHORTEST_NS = 4_000_000_000  # Three windows of a second: a search with less is not made shorter for a further one
 _SPARED = 0.95
 """Part of its share that a search plans with, so that what takes longer does not cost the last one its time."""
 
 
 def share_of(left_ns: int, per_launch_ns: int, most: int, *, climbs: bool) -> int:
-    """The time of the next search, which leaves time for further launches and searches.
-
-    Args:
-        left_ns: time that is left of the budget.
-        per_launch_ns: time of a launch, without a search.
-        most: searches that there may still be, this one included.
-        climbs: whether the search climbs to the capacity first.
-    """
+    """The time of the next search, which leaves time for further launches and searches."""
     climb_ns = _CLIMB_NS if climbs else 0
     for planned in range(min(_SEARCHES if climbs else _SEARCHES - 1, most), 1, -1):
         share_ns = (left_ns - climb_ns - (planned - 1) * per_launch_ns) / planned
@@ -515,10 +438,8 @@ def share_of(left_ns: int, per_launch_ns: int, most: int, *, climbs: bool) -> in
 
 _LAUNCHES_OF_TWO_KINDS = 12
 """The same where launches settle in one of two ways: chance leaves each of them three of twelve in nearly all runs."""
-_FEWEST_UPDATE_LAUNCHES = 3
-"""Launches of a measurement that is repeated before it is recorded."""
-_UPDATE_NS = 12_000_000_000
-"""Time for these launches; beyond it there are fewer, if they make the entry narrow enough."""
+_FEWEST_UPDATE_LAUNCHES = 3  # Launches of a measurement that is repeated before it is recorded
+_UPDATE_NS = 12_000_000_000  # Time for these launches; beyond it there are fewer, if they make the entry narrow enough
 _UPDATE_BUDGETS = 2
 """Budgets of the test that an update may take for an entry that is still wide: the default of 30 s twice is time for
 eight launches of a service that answers four times a second; a comparison measures four of them."""
@@ -527,13 +448,7 @@ eight launches of a service that answers four times a second; a comparison measu
 def measure_for_the_baseline(
     measurement: SequentialMeasurement, result: Callable[[], TestResult | None], *, steady: bool
 ) -> None:
-    """Measure what an update records; what should not be recorded is measured once more.
-
-    Args:
-        measurement: of one test; grows.
-        result: the result of the test so far.
-        steady: whether its load does not change.
-    """
+    """Measure what an update records; what should not be recorded is measured once more."""
 
     def is_wide() -> bool:
         found = result()

@@ -24,11 +24,11 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     with_role,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Nmrt, Role
-from pytest_mlpatterns.analysis.statistics.looks import REVISION_ALPHA
+from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
-from pytest_mlpatterns.judging.compared_metrics import left_out_if_measured
+from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric, Comparison, left_out_if_measured
 from pytest_mlpatterns.judging.interleaved_verdicts import metrics_of
 from pytest_mlpatterns.judging.machine_doubts import MachineSign, Today
 from pytest_mlpatterns.records.verdict import LeftOut, OpenBy, Outcome, Verdict, WhyOpen
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.causes import Causes
-    from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric, Comparison
     from pytest_mlpatterns.judging.experiment import Experiment, Settlement
     from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -51,13 +50,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
 
-__all__ = ["SettledComparison", "SettledVerdicts", "comparison_of", "is_decided"]
-
-
 _FEWEST_LAUNCHES = 3
 """Launches of the recorded code from which their median counts: one that was disturbed is not the median of three."""
-_MOST_FACTS = 3
-"""Changed facts that a verdict names."""
+_MOST_FACTS = 3  # Changed facts that a verdict names
 _ELSEWHERE = LeftOut("needs an entry of this machine: --perf-baseline update")
 """Why what the recorded code cannot settle is not compared."""
 _MAY_BE_FASTER = "this machine may be faster than when the baseline was recorded, which can hide a slower service"
@@ -67,14 +62,7 @@ _MAY_BE_FASTER = "this machine may be faster than when the baseline was recorded
 def comparison_of(
     experiment: Experiment, measurement: SequentialMeasurement, *, runner: LaunchRunner, causes: Causes
 ) -> Comparison:
-    """What compares a test: with a revision, with the baseline, or with the baseline and the code that it is of.
-
-    Args:
-        experiment: what is measured, and what it is compared with.
-        measurement: what was measured so far.
-        runner: runs the test's deployment.
-        causes: explains a failing verdict.
-    """
+    """What compares a test: with a revision, with the baseline, or with the baseline and the code that it is of."""
     if experiment.revision is not None:
         from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 
@@ -85,14 +73,7 @@ def comparison_of(
 
 
 class SettledComparison:
-    """Compares one test with its stored baseline, and with the recorded code where the file does not decide.
-
-    Args:
-        experiment: what is measured, and its baseline; knows how to find the recorded code.
-        measurement: what was measured so far; grows as verdicts need it.
-        runner: runs the test's deployment, which is closed before both revisions are started.
-        causes: explains a failing verdict.
-    """
+    """Compares one test with its stored baseline, and with the recorded code where the file does not decide."""
 
     alpha: float = BaselineComparison.alpha
     kind: Literal["baseline", "revision"] = "baseline"
@@ -189,11 +170,7 @@ class SettledComparison:
         return self._screen.judge(choice) if settled is None else settled
 
     def _settle(self, choice: Choice, seen: Mapping[str, Verdict]) -> Sequence[Verdict] | None:
-        """The verdicts of the recorded code; None if it cannot be measured, and notes why.
-
-        Raises:
-            DeploymentError, InvalidResultError: the present fails.
-        """
+        """The verdicts of the recorded code; None if it cannot be measured, and notes why."""
         if self._why_not:
             return None
         stands = {name for name, one in seen.items() if name in self._standing and is_decided(one, self._standing)}
@@ -210,14 +187,7 @@ class SettledComparison:
         return self._merged(seen, verdicts)
 
     def _by_the_recorded_code(self, choice: Choice) -> Sequence[Verdict]:
-        """The verdicts by the recorded code; none if the present is that code.
-
-        Raises:
-            UnknownRevisionError: it is not known, or cannot be measured.
-            SettingError: the load is longer than the budget allows.
-            InvalidResultError: a side gives no measurement, such as a load that the generator could not send.
-            DeploymentError: the present fails.
-        """
+        """The verdicts by the recorded code; none if the present is that code."""
         settlement = self._found()
         if settlement.revision is None:
             if settlement.note and self._experiment.baseline.entry is not None:
@@ -365,35 +335,21 @@ def is_decided(screened: Verdict, standing: frozenset[str] = STANDING) -> bool:
 
 
 class SettledVerdicts(Struct, frozen=True):
-    """What one look at the file shows, and what is known beside it.
+    """What one look at the file shows, and what is known beside it."""
 
-    Attributes:
-        name: of the recorded code in messages.
-        is_present: whether the present code is the recorded code, which was then not measured again.
-        seen: the verdicts by the file, by metric.
-        sign: what the machine explains; None if nothing is to be explained by it.
-        is_faster: whether the machine is faster than when the baseline was recorded.
-        facts: what of the environment a person changed since then, in words; empty if nothing.
-        today: how much worse than its entry the recorded code is now, by metric, each None if that is not known;
-            None if none is.
-        standing: names of the metrics that no machine changes.
-    """
-
-    name: str
-    is_present: bool
-    seen: Mapping[str, Verdict]
-    sign: MachineSign | None = None
-    is_faster: bool = False
-    facts: str = ""
+    name: str  # of the recorded code in messages
+    is_present: bool  # whether the present code is the recorded code, which was then not measured again
+    seen: Mapping[str, Verdict]  # the verdicts by the file, by metric
+    sign: MachineSign | None = None  # what the machine explains; None if nothing is to be explained by it
+    is_faster: bool = False  # whether the machine is faster than when the baseline was recorded
+    facts: str = ""  # what of the environment a person changed since then, in words; empty if nothing
+    # how much worse than its entry the recorded code is now, by metric, each None if that is not known; None if
+    # none is
     today: Today | None = None
-    standing: frozenset[str] = STANDING
+    standing: frozenset[str] = STANDING  # names of the metrics that no machine changes
 
     def merged(self, settled: Sequence[Verdict]) -> list[Verdict]:
-        """The verdict on each metric.
-
-        Args:
-            settled: by the recorded code, on the metrics that the file does not decide.
-        """
+        """The verdict on each metric."""
         judged = {verdict.metric: verdict for verdict in settled}
         return [
             self._of_both(self.seen[name], judged[name])

@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.capacity.step_impact import AroundStep
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.records.capacity import LatencyMoment, StepImpact
     from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.step_impact import LatencyMoment, StepImpact
-
-__all__ = ["UnhurtAssertions", "UnhurtLimits", "read_unhurt_limits"]
 
 _METHOD = "assert_unhurt"
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
@@ -48,30 +46,19 @@ _BUSY_FACTOR = 3
 
 
 class UnhurtLimits(Struct, frozen=True):
-    """What an assertion asks of a step.
+    """What an assertion asks of a step."""
 
-    Attributes:
-        step: its name; None for each step.
-        hurt: when requests are hurt.
-        errors: requests that may fail in each launch, from 1 on; or below 1 their share; None for any.
-        within_ns: time until it must be well again, in place of the limit of the percentile; None if it may not be
-            hurt at all.
-    """
-
-    step: str | None
-    hurt: HurtLimit
-    errors: float | None
+    step: str | None  # its name; None for each step
+    hurt: HurtLimit  # when requests are hurt
+    errors: float | None  # requests that may fail in each launch, from 1 on; or below 1 their share; None for any
+    # time until it must be well again, in place of the limit of the percentile; None if it may not be hurt at all
     within_ns: int | None
 
 
 def read_unhurt_limits(
     step: object, percentiles: Mapping[str, object], *, errors: object, within: object
 ) -> UnhurtLimits:
-    """The arguments of the assertion.
-
-    Raises:
-        SettingError: one of them cannot be read.
-    """
+    """The arguments of the assertion."""
     if step is not None and not isinstance(step, str):
         raise SettingError(f'{_METHOD}(step={shown(step)}), expected the name of a step; write step="reload"')
     if len(percentiles) > 1:

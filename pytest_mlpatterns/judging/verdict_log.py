@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.metrics.metrics import missing_figure
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics, missing_figure
 from pytest_mlpatterns.config.settings import InconclusivePolicy
 from pytest_mlpatterns.errors import (
     InconclusiveFailure,
@@ -38,36 +38,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.errors import GeneratorLimitError
     from pytest_mlpatterns.records.result import TestResult
-
-__all__ = [
-    "VerdictLog",
-    "at_the_call",
-    "diagnosis_of",
-    "frame_of_the_test",
-    "no_verdict",
-    "refuse_missing_figures",
-    "refuse_settings",
-]
 
 
 class VerdictLog:
     """Collects verdicts, and raises failures.
 
     Args:
-        test: the test's id.
-        policy: what happens to an open verdict.
-        result: builds the result of the test, once something was measured.
         results_file: that the run will write; empty if it writes none.
-        gate: whether a failure is raised.
 
     Attributes:
-        all: every verdict so far.
         advised: failures that were not raised, because the gate only warns; the body of the test goes on after each.
-        asked: tolerance of each metric that an assertion compares, by name, also if there is nothing to compare with.
-        warn: takes the warning of an open verdict.
     """
 
     def __init__(
@@ -90,15 +72,7 @@ class VerdictLog:
         self._gate = gate
 
     def add(self, verdicts: Sequence[Verdict], failure: type[PerfFailure]) -> None:
-        """Add verdicts to the result.
-
-        Args:
-            verdicts: of one assertion or comparison.
-            failure: kind of the failure if one of them fails.
-
-        Raises:
-            PerfFailure: one of them fails; or one is open, and open ones fail the test.
-        """
+        """Add verdicts to the result."""
         self.all.extend(verdicts)
         if failed := [verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL]:
             self.fail(self._failure(failure, failed))
@@ -205,14 +179,7 @@ def frame_of_the_test() -> tuple[FrameType, int]:
 
 
 def refuse_missing_figures(perf: object) -> None:
-    """Refuse a figure that does not exist before the load is sent, if the line that asks for it reads ``perf.metrics``.
-
-    Args:
-        perf: the measurement of the test, as a variable of the test holds it.
-
-    Raises:
-        SettingError: the message has the figure that was meant.
-    """
+    """Refuse a figure that does not exist before the load, if the line that asks for it reads ``perf.metrics``."""
     frame, _ = frame_of_the_test()
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).partition("#")[0]
     for variable, name in _FIGURE.findall(line):
@@ -222,11 +189,7 @@ def refuse_missing_figures(perf: object) -> None:
 
 
 def refuse_settings(args: Sequence[object], given: Mapping[str, object]) -> NoReturn:
-    """Refuse arguments of the marker in the test's body, which is too late for them.
-
-    Raises:
-        SettingError: always.
-    """
+    """Refuse arguments of the marker in the test's body, which is too late for them."""
     load = [("concurrency", one) for one in args[:1] if plain_number(one) is not None]
     named = ", ".join(f"{name}={shown(value)}" for name, value in [*load, *given.items()])
     marker = f"pytest.mark.perf({named or '...'})"

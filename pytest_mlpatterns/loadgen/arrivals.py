@@ -11,21 +11,19 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ClosedSchedule, OpenSchedule, Schedule, Stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.loadgen.messages import Share
     from pytest_mlpatterns.loadgen.recorder import SampleRecorder
-    from pytest_mlpatterns.workload.schedule import ClosedSchedule, OpenSchedule, Schedule
 
 
 __all__ = ["NEVER_NS", "Arrivals", "ConversationArrivals", "arrivals_of"]
 
 
-NEVER_NS = 2**62
-"""A due time that no clock of a run reaches: 146 years."""
+NEVER_NS = 2**62  # A due time that no clock of a run reaches: 146 years
 
 
 class Arrivals(Protocol):
@@ -60,11 +58,7 @@ class Arrivals(Protocol):
 def arrivals_of(
     schedule: Schedule, send: Callable[[int | None], None], share: Share, *, stagger_ns: int = 0
 ) -> Arrivals:
-    """The arrivals of one generator's share of a schedule.
-
-    Args:
-        send: takes the due time, None for now.
-    """
+    """The arrivals of one generator's share of a schedule. ``send``: takes the due time, None for now."""
     if isinstance(schedule, ClosedLoop) or (isinstance(schedule, Stages) and schedule.closed):
         return ClosedLoopArrivals(schedule, send, share, stagger_ns=stagger_ns)
     return OpenLoopArrivals(schedule, send, share)
@@ -187,7 +181,6 @@ class ConversationArrivals:
 
     Args:
         send: sends the request of this index, due at a time, or None for now.
-        recording: has the row of a request when :meth:`answered` is called for it.
     """
 
     def __init__(self, think_ns: bytes, send: Callable[[int, int | None], None], recording: SampleRecorder) -> None:

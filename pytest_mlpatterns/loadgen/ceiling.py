@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, Transport
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.wire import GRPC, REST_JSON
@@ -27,28 +27,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import LoadResult
 
-__all__ = ["measure_ceiling", "measure_library_overhead"]
-
-_CONCURRENCY = 32
-"""Requests in flight; with more the rate of a generator grows no more."""
+_CONCURRENCY = 32  # Requests in flight; with more the rate of a generator grows no more
 _WARMUP_NS = 50_000_000
 """Warm-up of a measurement of the ceiling, in nanoseconds; the code paths of Python are warm then."""
 _DURATION_NS = 150_000_000
 """First window of a measurement, in nanoseconds: thousands of requests on a machine that is not held up."""
 _LEAST_COMPLETED = 100
 """Requests that a measurement needs: beside other work a window may pass in which the server never runs."""
-_WINDOWS = 6
-"""Windows that a measurement may take, each twice as long as the last: 9.5 s together."""
+_WINDOWS = 6  # Windows that a measurement may take, each twice as long as the last: 9.5 s together
 _REQUESTS = {
     Transport.HTTP1: b"POST / HTTP/1.1\r\nhost: null\r\ncontent-length: 17\r\n\r\n" + b'{"instances":[0]}',
     Transport.GRPC: message_prefix(64) + bytes(64),
 }
 """The smallest request of each transport."""
 _WIRES = {Transport.HTTP1: REST_JSON, Transport.GRPC: GRPC}
-_START_TIMEOUT_S = 20.0
-"""Time limit for the start of the null server, in seconds, on a busy machine too."""
+_START_TIMEOUT_S = 20.0  # Time limit for the start of the null server, in seconds, on a busy machine too
 
 
 def measure_ceiling(generator: Generator, directory: Path, transport: Transport = Transport.HTTP1) -> None:

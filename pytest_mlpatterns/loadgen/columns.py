@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.messages import LoadResult
 
-__all__ = ["merged_columns", "merged_texts", "samples_of", "shifted_columns", "with_counted_tokens"]
-
 _DTYPES: dict[str, Any] = {
     "due_ns": np.int64,
     "sent_ns": np.int64,
@@ -38,8 +36,7 @@ _STREAM_DTYPES: dict[str, Any] = {
     "chunk_ns": np.int64,
 }
 """Types of the columns that a recording of streams has besides."""
-_MOST_TOKENS = 2**31 - 1
-"""Largest number of tokens that a column of 32 bits holds."""
+_MOST_TOKENS = 2**31 - 1  # Largest number of tokens that a column of 32 bits holds
 
 
 def samples_of(result: LoadResult, tokens: Callable[[str], int] | None = None) -> Samples:
@@ -83,10 +80,8 @@ def with_counted_tokens(samples: Samples, columns: Mapping[str, Any], tokens: Ca
 
     Args:
         columns: of the same load, with ``text`` and ``text_bytes`` if it kept texts.
-        tokens: counts the tokens of a text; called once for each different text.
 
     Raises:
-        SettingError: a count is no whole number.
         Exception: any that ``tokens`` raises.
     """
     if samples.stream is None or "text_bytes" not in columns:

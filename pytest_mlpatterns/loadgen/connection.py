@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
-from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
+from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES, ResponseSample, SampleRecorder
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
@@ -25,16 +25,11 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 
-__all__ = ["Bytes", "ClientProtocol", "Connection", "Owner", "StreamConnection", "StreamReading"]
-
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-_PIECE = 1 << 16
-"""Bytes of one read; above malloc's threshold for maps of their own, every read would cost page faults."""
-_AT_ONCE = 512
-"""Pieces of one call of ``sendmsg``, as many as every system takes."""
+_PIECE = 1 << 16  # Bytes of one read; above malloc's threshold for maps of their own, every read would cost page faults
+_AT_ONCE = 512  # Pieces of one call of ``sendmsg``, as many as every system takes
 _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 """Answers of a ``connect`` that does not block and has not failed."""
 _PIECE_OF_STREAM = 1 << 14
@@ -376,15 +371,12 @@ class ClientProtocol(Protocol):
 
 
 class StreamReading(Struct, frozen=True):
-    """What the connections of a load share.
+    """What the connections of a load share."""
 
-    Attributes:
-        arrived: connections with something to parse; the loop calls their :meth:`StreamConnection.parse`.
-        protocol: creates the client protocol for an address, which reads streams into an answer.
-    """
-
+    # connections with something to parse; the loop calls their :meth:`StreamConnection.parse`
     arrived: deque[StreamConnection]
     answer: Callable[[], StreamedAnswer]
+    # creates the client protocol for an address, which reads streams into an answer
     protocol: Callable[[tuple[str, int], StreamedAnswer], ClientProtocol]
 
 

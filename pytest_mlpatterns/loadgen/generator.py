@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import ChildError
-from pytest_mlpatterns.loadgen.generator_process import LocalPool
+from pytest_mlpatterns.loadgen.generator_process import GeneratorPool, GeneratorProcess, LocalPool
 from pytest_mlpatterns.loadgen.messages import (
     AddAddress,
     Event,
@@ -37,23 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.loadgen.generator_process import GeneratorPool, GeneratorProcess
     from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 
-__all__ = ["Generator", "GeneratorWatch", "LoadInterrupted", "merged", "parts_of"]
-
-_SLICE_S = 0.02
-"""Wait for one of several processes, in seconds, before the next one has its turn."""
-_WATCH_S = 0.25
-"""Longest wait for a message until the processes are looked at, in seconds."""
-_SURELY_REACHED_RPS = 1000
-"""Rate that every machine reaches; a tenth of a slow machine's ceiling."""
-_QUIET_S = 0.75
-"""Three intervals of progress; then the state of the process is read."""
-_SILENT_S = 20.0
-"""Longest time without a message, including the start of the process and the reading of a large job."""
-_LATE_S = 30.0
-"""Time that a job may take beyond its warm-up, its window and its time-out."""
+_SLICE_S = 0.02  # Wait for one of several processes, in seconds, before the next one has its turn
+_WATCH_S = 0.25  # Longest wait for a message until the processes are looked at, in seconds
+_SURELY_REACHED_RPS = 1000  # Rate that every machine reaches; a tenth of a slow machine's ceiling
+_QUIET_S = 0.75  # Three intervals of progress; then the state of the process is read
+_SILENT_S = 20.0  # Longest time without a message, including the start of the process and the reading of a large job
+_LATE_S = 30.0  # Time that a job may take beyond its warm-up, its window and its time-out
 _ENDED = "this load is invalid; the process was ended, and the next load gets another"
 """What follows from the end of a generator process, for messages."""
 
@@ -98,12 +89,7 @@ class Generator:
         return tuple(process.pid for process in self._processes if process.pid is not None)
 
     def ceiling_of(self, job: LoadJob, rate_rps: float = math.inf) -> float | None:
-        """Ceiling of one process for jobs of this transport, on average over the nodes; None if it is unknown.
-
-        Args:
-            job: a job; one that a client library drives has no ceiling.
-            rate_rps: rate of a process; below a rate that every machine reaches the ceiling is not measured.
-        """
+        """Ceiling of one process for jobs of this transport, on average over the nodes; None if it is unknown."""
         if job.endpoint.remote:
             return None
         if job.transport in self.ceilings_rps or rate_rps <= _SURELY_REACHED_RPS:
@@ -129,11 +115,6 @@ class Generator:
         Args:
             poll_s: longest interval between two calls of ``on_poll``, in seconds.
             on_poll: receives each event, and None if none arrived for ``poll_s``. An exception in it ends the load.
-
-        Raises:
-            ChildError: a generator process died, is stopped, or does not report; it is ended and replaced.
-            LoadInterrupted: Ctrl-C; it carries what was recorded until then.
-            SettingError: the load cannot be sent from there: it needs more connections than the system allows.
         """
         self.pool.prepare(job, processes)
         self.start(processes)
@@ -329,11 +310,7 @@ class GeneratorWatch:
         self._began = time.perf_counter()
 
     def heard(self, number: int) -> None:
-        """Note a message of a process.
-
-        Raises:
-            ChildError: the job takes longer than it can.
-        """
+        """Note a message of a process."""
         self._quiet_s[number] = 0.0
         if time.perf_counter() - self._began > self._longest_s:
             raise ChildError(
@@ -342,11 +319,7 @@ class GeneratorWatch:
             )
 
     def waited(self, numbers: Sequence[int], seconds: float) -> None:
-        """Add to the silence of these processes.
-
-        Raises:
-            ChildError: one of them is stopped, or was silent for too long.
-        """
+        """Add to the silence of these processes."""
         for number in numbers:
             self._quiet_s[number] += seconds
             quiet_s, process = self._quiet_s[number], self.processes[number]

@@ -20,12 +20,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.connection import Bytes
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 
-__all__ = ["ACCEPTED", "Http1", "Http1Pieces", "Http1Stream"]
-
-_HEAD_BYTES = 1 << 16
-"""Bytes in which the head of an answer is looked for; servers limit a head to about as much."""
-ACCEPTED = 202
-"""Status of a request whose result is polled."""
+_HEAD_BYTES = 1 << 16  # Bytes in which the head of an answer is looked for; servers limit a head to about as much
+ACCEPTED = 202  # Status of a request whose result is polled
 _END_OF_HEAD = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*(?:\r\n|$)", re.IGNORECASE)
 _INTERIM = re.compile(rb"HTTP/\d\.\d 1")
@@ -41,7 +37,6 @@ class Http1:
 
     Args:
         follow: a status of 202 does not end a request; the result is polled at the address in ``Location``.
-        keep: keep the bodies of responses up to :data:`pytest_mlpatterns.loadgen.recorder.KEPT_BYTES`.
     """
 
     __slots__ = (

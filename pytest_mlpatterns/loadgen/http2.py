@@ -40,14 +40,9 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.connection import Bytes
 
-__all__ = ["DEFAULT_TABLE_BYTES", "OPENING", "HeaderError", "HeaderReader", "Headers", "Http2", "RequestBlocks"]
-
-_LARGEST_CONTROL = 1 << 16
-"""Largest frame without data, and largest block of headers, that is read."""
-_LAST_STREAM = 2**31 - 3
-"""Stream after which a connection is used up: ids end at 2**31 - 1 (RFC 9113, 5.1.1)."""
-_TOP_UP = 1 << 30
-"""Received bytes from which the connection's window is opened again: half of the window."""
+_LARGEST_CONTROL = 1 << 16  # Largest frame without data, and largest block of headers, that is read
+_LAST_STREAM = 2**31 - 3  # Stream after which a connection is used up: ids end at 2**31 - 1 (RFC 9113, 5.1.1)
+_TOP_UP = 1 << 30  # Received bytes from which the connection's window is opened again: half of the window
 _OURS = (
     *((Setting.TABLE_SIZE, 0), (Setting.ENABLE_PUSH, 0)),
     *((Setting.INITIAL_WINDOW, MAX_WINDOW), (Setting.MAX_FRAME, LARGEST_FRAME)),
@@ -62,8 +57,7 @@ OPENING = b"".join(
     )
 )
 """Bytes that open our side of a connection."""
-DEFAULT_TABLE_BYTES = 4096
-"""Default size of a peer's header table."""
+DEFAULT_TABLE_BYTES = 4096  # Default size of a peer's header table
 _KNOWN_BLOCKS = 1024
 """Blocks of headers that are remembered; a peer with a date in its headers has a new one each second."""
 
@@ -73,7 +67,6 @@ class Http2:
 
     Args:
         reader: decodes the peer's headers; connections may share it.
-        keep: keep the bodies of responses up to :data:`pytest_mlpatterns.loadgen.recorder.KEPT_BYTES`.
     """
 
     __slots__ = (
@@ -365,11 +358,7 @@ class RequestBlocks(Struct, frozen=True):
 
     @classmethod
     def of(cls, address: tuple[str, int], path: str) -> RequestBlocks:
-        """Encode the headers of calls of one method.
-
-        Args:
-            path: ``/package.Service/Method``.
-        """
+        """Encode the headers of calls of one method. ``path``: ``/package.Service/Method``."""
         host, port = address
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         headers = (
@@ -406,11 +395,7 @@ class HeaderReader:
         self._known: dict[bytes, Headers] = {}
 
     def read(self, block: bytes) -> Headers:
-        """Decode a block.
-
-        Raises:
-            HeaderError: the block is malformed, or a status in it is no number.
-        """
+        """Decode a block."""
         if (known := self._known.get(block)) is not None:
             return known
         try:

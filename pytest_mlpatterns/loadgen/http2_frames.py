@@ -13,41 +13,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.connection import Bytes
 
-__all__ = [
-    "ACK",
-    "DEFAULT_WINDOW",
-    "END_HEADERS",
-    "END_STREAM",
-    "HEADER",
-    "LARGEST_FRAME",
-    "MAX_WINDOW",
-    "PADDED",
-    "PREFACE",
-    "PRIORITY",
-    "SETTING",
-    "BrokenProtocolError",
-    "Frame",
-    "Outgoing",
-    "Setting",
-    "frame",
-    "unpadded",
-]
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client sends first (RFC 9113, 3.4)."""
-HEADER = struct.Struct(">IBI")
-"""Frame header: length and type in one word, flags, stream."""
-SETTING = struct.Struct(">HI")
-"""Number and value of one setting."""
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # What a client sends first (RFC 9113, 3.4)
+HEADER = struct.Struct(">IBI")  # Frame header: length and type in one word, flags, stream
+SETTING = struct.Struct(">HI")  # Number and value of one setting
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-MAX_WINDOW = 2**31 - 1
-"""Largest window of flow control (RFC 9113, 6.9.1)."""
-DEFAULT_WINDOW = 65_535
-"""Window of a connection and of its streams before any setting (RFC 9113, 6.9.2)."""
+MAX_WINDOW = 2**31 - 1  # Largest window of flow control (RFC 9113, 6.9.1)
+DEFAULT_WINDOW = 65_535  # Window of a connection and of its streams before any setting (RFC 9113, 6.9.2)
 _DEFAULT_FRAME = 16_384
 """Largest frame before any setting, and the smallest limit that a peer may set (RFC 9113, 6.5.2)."""
-LARGEST_FRAME = 2**24 - 1
-"""Largest limit that a peer may set (RFC 9113, 6.5.2)."""
+LARGEST_FRAME = 2**24 - 1  # Largest limit that a peer may set (RFC 9113, 6.5.2)
 
 
 class Frame:
@@ -72,11 +46,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:  #
 
 
 def unpadded(flags: int, payload: bytes) -> bytes:
-    """A frame's payload without its padding.
-
-    Raises:
-        BrokenProtocolError: the padding is longer than the payload.
-    """
+    """A frame's payload without its padding."""
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
@@ -126,11 +96,7 @@ class Outgoing:
         return frames
 
     def set(self, name: int, value: int) -> None:
-        """Apply a setting of the peer.
-
-        Raises:
-            BrokenProtocolError: the value is out of range.
-        """
+        """Apply a setting of the peer."""
         if name == Setting.INITIAL_WINDOW:
             self._stream_window += value - self._window_of_streams
             self._window_of_streams = value
@@ -142,11 +108,7 @@ class Outgoing:
             self._max_frame = value
 
     def widen(self, stream: int, payload: bytes) -> None:
-        """Apply a WINDOW_UPDATE, for this stream or (0) for the connection.
-
-        Raises:
-            BrokenProtocolError: an increment of zero, or a window beyond its maximum.
-        """
+        """Apply a WINDOW_UPDATE, for this stream or (0) for the connection."""
         more = int.from_bytes(payload, "big") & MAX_WINDOW
         if len(payload) != 4 or not more:
             raise BrokenProtocolError("WINDOW_UPDATE without an increment")

@@ -11,20 +11,15 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.loadgen.steady_state import WARMUP_CAP_NS
 from pytest_mlpatterns.units import SECOND_NS, format_size
-from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages, Trace, most_callers
+from pytest_mlpatterns.workload.schedule import ClosedLoop, Schedule, Stages, Trace, most_callers
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob
-    from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["MERGED_ROW_BYTES", "ROW_BYTES", "check_connections", "check_samples", "known_rows", "require_fit"]
-
-ROW_BYTES = 35
-"""One request in the recording."""
+ROW_BYTES = 35  # One request in the recording
 MERGED_ROW_BYTES = 112
 """One request while recordings are merged: the parts, their times on one clock, the order, one column, the result."""
-_FREE_SHARE = 0.5
-"""Share of the free memory that samples may take; the rest is for merging them and for the service."""
+_FREE_SHARE = 0.5  # Share of the free memory that samples may take; the rest is for merging them and for the service
 
 
 def check_connections(job: LoadJob, processes: int, allowed: int | None) -> None:
@@ -32,9 +27,6 @@ def check_connections(job: LoadJob, processes: int, allowed: int | None) -> None
 
     Args:
         allowed: connections that the system allows each of them; None if it knows no limit.
-
-    Raises:
-        SettingError: the system allows fewer; it names how many requests in flight are allowed.
     """
     needed = most_callers(job.schedule)
     if allowed is None or job.endpoint.remote or not needed:
@@ -51,11 +43,7 @@ def check_connections(job: LoadJob, processes: int, allowed: int | None) -> None
 
 
 def check_samples(job: LoadJob, free_bytes: int) -> None:
-    """Check that the samples of an open loop take at most half of the free memory while they are merged.
-
-    Args:
-        job: the load; how many requests a closed loop sends is not known before.
-    """
+    """Check that the samples of an open loop take at most half of the free memory while they are merged."""
     if (rows := known_rows(job)) is not None:
         require_fit(rows, free_bytes)
 

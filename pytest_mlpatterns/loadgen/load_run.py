@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Arrivals, ConversationArrivals, arrivals_of
-from pytest_mlpatterns.loadgen.messages import LoadResult, Warm, WindowOpened
+from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult, Warm, WindowOpened
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES, ResponseSample, SampleRecorder, StreamColumns
 from pytest_mlpatterns.loadgen.steady_state import (
     MIN_WINDOW_REQUESTS,
@@ -27,23 +27,16 @@ from pytest_mlpatterns.loadgen.steady_state import (
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.workload.schedule import ClosedLoop
+from pytest_mlpatterns.workload.schedule import ClosedLoop, Schedule
 from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from pytest_mlpatterns.loadgen.messages import Event, LoadJob
-    from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["TICK_NS", "LoadRun"]
-
-TICK_NS = 50_000_000
-"""Interval at which a loop calls :meth:`LoadRun.tick`."""
-_SETTLE_NS = 15_000_000
-"""Least delay of the first tick, in nanoseconds."""
-_PROGRESS_TICKS = 5
-"""Ticks of 50 ms from one report of the progress to the next: four a second, as an eye follows."""
+TICK_NS = 50_000_000  # Interval at which a loop calls :meth:`LoadRun.tick`
+_SETTLE_NS = 15_000_000  # Least delay of the first tick, in nanoseconds
+_PROGRESS_TICKS = 5  # Ticks of 50 ms from one report of the progress to the next: four a second, as an eye follows
 
 
 class LoadRun:
@@ -53,10 +46,8 @@ class LoadRun:
         send: sends the prepared request of this index; a due time of None means now.
 
     Attributes:
-        next_request: returns the index of the next request.
         answers: the kept responses; None if the job keeps none.
         waited_ns: wait for a connection of each request that had none, since the window opened.
-        draining: the window is closed and the loop only awaits responses.
     """
 
     def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], emit: Callable[[Event], None]) -> None:

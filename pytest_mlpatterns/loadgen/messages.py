@@ -20,20 +20,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.schedule import Schedule
     from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
-__all__ = [
-    "AddAddress",
-    "Event",
-    "Instruction",
-    "LoadJob",
-    "LoadResult",
-    "OpenWindow",
-    "RemoveAddress",
-    "Share",
-    "Transport",
-    "Warm",
-    "WindowOpened",
-]
-
 
 class Transport(Enum):
     """Protocol of the generator's own connections."""
@@ -137,10 +123,8 @@ class WindowOpened(Struct, frozen=True):
     start_ns: int
 
 
-Event = WindowOpened | Progress | Warm
-"""What a generator reports during a job."""
-Instruction = OpenWindow | AddAddress | RemoveAddress | str
-"""What a generator receives during a job; a text ends it."""
+Event = WindowOpened | Progress | Warm  # What a generator reports during a job
+Instruction = OpenWindow | AddAddress | RemoveAddress | str  # What a generator receives during a job; a text ends it
 
 
 class LoadResult(Struct, frozen=True):

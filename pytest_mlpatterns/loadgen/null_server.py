@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GrpcPeer", "Http1Peer", "Peer"]
 
-_BACKLOG = 128
-"""Connections that wait to be accepted: more than a measurement of the ceiling opens."""
-_BURST_WAIT_S = 0.02
-"""Longest wait for further requests, in seconds, before those that came are answered."""
-_PIECE = 65_536
-"""Bytes of one read."""
+_BACKLOG = 128  # Connections that wait to be accepted: more than a measurement of the ceiling opens
+_BURST_WAIT_S = 0.02  # Longest wait for further requests, in seconds, before those that came are answered
+_PIECE = 65_536  # Bytes of one read
 
 
 class Peer(Protocol):

@@ -12,24 +12,19 @@ import queue
 import sys
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_mlpatterns.loadgen.messages import AddAddress, OpenWindow, RemoveAddress
+from pytest_mlpatterns.loadgen.messages import AddAddress, Instruction, LoadJob, OpenWindow, RemoveAddress
+from pytest_mlpatterns.system.cgroups import raise_file_limit
 from pytest_mlpatterns.system.child import Channel
-from pytest_mlpatterns.system.process_limits import raise_file_limit
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
-    from pytest_mlpatterns.loadgen.messages import Instruction, LoadJob
     from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
     from pytest_mlpatterns.loadgen.slices import SlicedLoops
 
     Loop: TypeAlias = LoadLoop | PyreqwestLoop | SlicedLoops
 
-__all__ = ["STOP", "main", "raise_priority"]
-
-_NICENESS = (-20, -10, -5)
-"""Priorities to try, the highest first; a user without privileges may set none of them."""
-STOP = "stop"
-"""Message that ends the present job early."""
+_NICENESS = (-20, -10, -5)  # Priorities to try, the highest first; a user without privileges may set none of them
+STOP = "stop"  # Message that ends the present job early
 
 
 def main() -> None:

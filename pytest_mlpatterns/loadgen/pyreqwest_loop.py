@@ -16,17 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.loadgen.arrivals import NEVER_NS
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
-from pytest_mlpatterns.loadgen.streamed_answer import answers_to
+from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer, answers_to
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
-    from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
     from pytest_mlpatterns.records.addressing import Remote
-
-__all__ = ["PyreqwestLoop", "parse_message"]
 
 _REFUSED = (Failure.TIMEOUT, Failure.CONNECT, Failure.CLOSED, Failure.MALFORMED)
 """Failures after which a caller of a closed loop rests, so that a dead server is not asked all the time."""

@@ -21,10 +21,7 @@ if TYPE_CHECKING:
     AddRow = Callable[[int, int, int, int, int, int, int], None]
     """Appends the values of one row, in the order of :attr:`SampleRecorder.COLUMNS`."""
 
-__all__ = ["KEPT_BYTES", "ResponseSample", "SampleRecorder", "StreamColumns"]
-
-KEPT_BYTES = 64 * 2**20
-"""Most bytes of responses that are kept for ``check=``, over all generator processes."""
+KEPT_BYTES = 64 * 2**20  # Most bytes of responses that are kept for ``check=``, over all generator processes
 
 
 class SampleRecorder:

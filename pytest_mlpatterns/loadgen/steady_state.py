@@ -16,20 +16,14 @@ from pytest_mlpatterns.workload.window_plan import SLOW_INTERVAL_NS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MIN_WINDOW_REQUESTS", "WARMUP_CAP_NS", "WINDOW_NS", "WarmupAnswers", "WarmupWindow", "is_steady"]
-
-WINDOW_NS = 100_000_000
-"""Shortest window of the warm-up."""
-MIN_WINDOW_REQUESTS = 8
-"""Smallest number of completed requests in a window."""
+WINDOW_NS = 100_000_000  # Shortest window of the warm-up
+MIN_WINDOW_REQUESTS = 8  # Smallest number of completed requests in a window
 WARMUP_CAP_NS = 3_000_000_000
 """Longest warm-up of a service that answers by then; the result records whether the load was steady."""
-_WINDOWS = 3
-"""Windows that have to agree, as in Triton's perf_analyzer."""
+_WINDOWS = 3  # Windows that have to agree, as in Triton's perf_analyzer
 _ENOUGH_ANSWERS = 8
 """Answers after which a slow service is warm, steady or not: as many as one window has of a fast one."""
-_SPREAD = 0.10
-"""Largest spread of the windows, as a share of the middle value, as in Triton's perf_analyzer."""
+_SPREAD = 0.10  # Largest spread of the windows, as a share of the middle value, as in Triton's perf_analyzer
 
 
 class WarmupWindow(Struct, frozen=True):
@@ -57,10 +51,6 @@ class WarmupAnswers:
 
     A cycle is one answer of each caller, at least two answers. A slow service is warm after two cycles that took the
     same time to a tenth, after eight answers and two cycles, or if another cycle would last beyond the longest warm-up.
-
-    Args:
-        callers: requests in flight; 1 of an open loop.
-        closed: whether the answers make the next requests due. Else their pace is that of the load, and shows nothing.
     """
 
     def __init__(self, callers: int, start_ns: int, *, closed: bool = True) -> None:

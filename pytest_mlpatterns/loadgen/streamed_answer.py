@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire.stream_events import promises_end
-from pytest_mlpatterns.wire.stream_form import AUTO, Reader, StreamForm, StreamSetting, form_of, new_reader, usual_form
 from pytest_mlpatterns.wire.stream_request import (
+    AUTO,
     OPENING_BYTES,
     Asked,
+    Reader,
     StreamFault,
+    StreamForm,
+    StreamSetting,
     asked_in_load,
     described_fault,
     fault_of,
+    form_of,
+    new_reader,
+    usual_form,
 )
 from pytest_mlpatterns.wire.wire import REST_JSON, Wire
 
@@ -27,13 +33,10 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.messages import LoadJob
 
-__all__ = ["StreamedAnswer", "answers_to"]
-
 _OUTCOMES = {fault: Failure[fault.name].value for fault in StreamFault}
 """Outcome of a request by the fault of its stream."""
 _FAULTS = {outcome: fault for fault, outcome in _OUTCOMES.items()}
-_ANY = Asked(stream=True, tokens=True)
-"""What a request asks for if its body does not show it."""
+_ANY = Asked(stream=True, tokens=True)  # What a request asks for if its body does not show it
 
 
 def answers_to(job: LoadJob) -> Callable[[], StreamedAnswer]:
@@ -51,7 +54,6 @@ class StreamedAnswer:
 
     Args:
         wire: of the requests. Every stream of the wire ``openai`` ends with ``[DONE]``.
-        asked: what the prepared request of an index asks for.
 
     Attributes:
         now_ns: arrival of the bytes that are read at present.
@@ -139,9 +141,6 @@ class StreamedAnswer:
 
         A stream is whole if it ended with ``[DONE]``, or if HTTP marked its end and the wire promises no ``[DONE]``. A
         success that is no stream counts only if none was requested.
-
-        Args:
-            delimited: whether HTTP marked the end of the answer; not if it lasts until the connection is closed.
         """
         if not 200 <= status < 300:
             return status

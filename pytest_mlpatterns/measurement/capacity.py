@@ -17,8 +17,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.capacity.capacity_search import climb
 from pytest_mlpatterns.analysis.capacity.objective_search import MAX_WINDOWS, PIECES, Probe, Tally, highest_rate
 from pytest_mlpatterns.analysis.capacity.reference_queue import SEEDS, ReferenceQueue, typical_seed
-from pytest_mlpatterns.analysis.health.generator_health import why_limited
-from pytest_mlpatterns.analysis.health.sustained import backlog_of, why_not_sustained
+from pytest_mlpatterns.analysis.health.sustained import backlog_of, why_limited, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
 from pytest_mlpatterns.loadgen.columns import samples_of
@@ -39,32 +38,21 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.objective import Bound, Objective
-    from pytest_mlpatterns.system.monitor import Monitor
+    from pytest_mlpatterns.system.process_tree import Monitor
 
 __all__ = ["CapacitySearch", "Climbed"]
 
-_STEP_NS = 500_000_000
-"""Shortest step of a search, in nanoseconds."""
-_MAX_STEP_NS = 3_000_000_000
-"""Longest step of a search, in nanoseconds; a search has about ten."""
-_STEP_COMPLETIONS = 40
-"""Fewest requests that a step should have room for."""
-_STEP_WAVES = 20
-"""Requests of each caller that a step should have room for."""
-_WINDOWS = 10
-"""Most windows into which a step is divided for its interval."""
-_WINDOW_COMPLETIONS = 8
-"""Fewest requests of such a window."""
-_WINDOW_WAVES = 4
-"""Answers can arrive in waves as large as the concurrency; a window covers several waves."""
-_WARMUP_NS = 100_000_000
-"""Shortest warm-up of a step, in nanoseconds; the service is warm from the step before."""
-_MAX_WARMUP_NS = 1_000_000_000
-"""Longest warm-up of a step, in nanoseconds."""
-_NEAR_CAPACITY = 0.9
-"""Share of a climb that was cut short, from which a higher rate may keep the objective too."""
-_POLL_S = 0.1
-"""Interval of the samples of the monitor during a step, in seconds."""
+_STEP_NS = 500_000_000  # Shortest step of a search, in nanoseconds
+_MAX_STEP_NS = 3_000_000_000  # Longest step of a search, in nanoseconds; a search has about ten
+_STEP_COMPLETIONS = 40  # Fewest requests that a step should have room for
+_STEP_WAVES = 20  # Requests of each caller that a step should have room for
+_WINDOWS = 10  # Most windows into which a step is divided for its interval
+_WINDOW_COMPLETIONS = 8  # Fewest requests of such a window
+_WINDOW_WAVES = 4  # Answers can arrive in waves as large as the concurrency; a window covers several waves
+_WARMUP_NS = 100_000_000  # Shortest warm-up of a step, in nanoseconds; the service is warm from the step before
+_MAX_WARMUP_NS = 1_000_000_000  # Longest warm-up of a step, in nanoseconds
+_NEAR_CAPACITY = 0.9  # Share of a climb that was cut short, from which a higher rate may keep the objective too
+_POLL_S = 0.1  # Interval of the samples of the monitor during a step, in seconds
 
 
 class LastStep(Struct, frozen=True):
@@ -78,40 +66,29 @@ class LastStep(Struct, frozen=True):
 
 
 class Climbed(Struct, frozen=True):
-    """What a search under an objective leaves to the next one of the same service, which need not climb again.
-
-    Attributes:
-        levels: of the fitted curves, one for each bound of the objective.
-    """
+    """What a search under an objective leaves to the next one of the same service, which need not climb again."""
 
     capacity: Capacity
-    levels: tuple[float, ...]
+    levels: tuple[float, ...]  # of the fitted curves, one for each bound of the objective
 
 
 @dataclass(slots=True)
 class CapacitySearch:
     """One search over one deployment.
 
-    Args:
-        template: a job for this deployment; each step replaces its schedule and times.
-        deadline_ns: end of the search, on the clock of ``time.perf_counter_ns``.
-        ceiling_rps: rate that one generator process reaches on this machine; None if it is not known.
-        tokens: counts the tokens of texts that the job keeps; None if it keeps none.
-
     Attributes:
         last: the last load of the search; None before the first.
         climbed: what a search under an objective leaves to the next one; None if it was ended by the load generator.
-        number: of this search in the test, from 0, so that its windows have arrivals of their own.
     """
 
-    template: LoadJob
+    template: LoadJob  # a job for this deployment; each step replaces its schedule and times
     generator: Generator
     monitor: Monitor
-    deadline_ns: int
+    deadline_ns: int  # end of the search, on the clock of ``time.perf_counter_ns``
     on_progress: Callable[[Progress], None]
-    ceiling_rps: float | None
+    ceiling_rps: float | None  # rate that one generator process reaches on this machine; None if it is not known
     generators: int = 1
-    tokens: Callable[[str], int] | None = None
+    tokens: Callable[[str], int] | None = None  # counts the tokens of texts that the job keeps; None if it keeps none
     last: LastStep | None = None
     climbed: Climbed | None = None
     number: int = 0

@@ -26,7 +26,7 @@ from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, Settin
 from pytest_mlpatterns.fields import whole_number
 from pytest_mlpatterns.patterns.pattern import name_of
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.records.step_impact import DuringStep
+from pytest_mlpatterns.records.capacity import DuringStep
 from pytest_mlpatterns.units import SECOND_NS, format_duration, parse_duration
 from pytest_mlpatterns.wording import listed, shown
 
@@ -43,26 +43,16 @@ if TYPE_CHECKING:
     Function = Callable[["During"], object]
 
 
-__all__ = ["During", "DuringRun", "ServiceProcess", "call_beside", "run_alone"]
-
-
-_LONGEST_NAME = 80
-"""Most characters of the name of a step: charts and summaries have it."""
-_MOST_REPLICAS = 64
-"""Most replicas that a test may ask for, as of ``Replicated``."""
+_LONGEST_NAME = 80  # Most characters of the name of a step: charts and summaries have it
+_MOST_REPLICAS = 64  # Most replicas that a test may ask for, as of ``Replicated``
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceProcess:
-    """A process of the deployment.
+    """A process of the deployment."""
 
-    Attributes:
-        role: what it does, such as ``replica`` or ``gateway``; ``server`` for a service of the user's own.
-        pid: its process id.
-    """
-
-    role: str
-    pid: int
+    role: str  #: what it does, such as ``replica`` or ``gateway``; ``server`` for a service of the user's own
+    pid: int  #: its process id
     _excuse: Callable[[int], None] = field(repr=False, compare=False)
 
     @property
@@ -232,12 +222,9 @@ class During:
 
 _GRACE_S = 5.0
 """Time that the function may take beyond the end of the load, in seconds: for the answer to a request, no step."""
-_ABANDONED_S = 1.0
-"""The same after an interrupt."""
-_ALONE_S = 60.0
-"""Time that the function may take without a load, in seconds: a replica may start meanwhile."""
-_POLL_S = 0.01
-"""Interval at which a condition is asked for, in seconds; steps take longer."""
+_ABANDONED_S = 1.0  # The same after an interrupt
+_ALONE_S = 60.0  # Time that the function may take without a load, in seconds: a replica may start meanwhile
+_POLL_S = 0.01  # Interval at which a condition is asked for, in seconds; steps take longer
 
 
 def call_beside(function: Function, during: During) -> None:
@@ -249,14 +236,8 @@ class DuringRun:
     """One run of the function, beside the load of one launch.
 
     Args:
-        function: of the user's.
-        deployment: what is loaded.
         generator: sends the load; None if there is none, and then the function waits for no time.
         clock: nanoseconds, as the samples have them.
-
-    Attributes:
-        length_ns: length of the window.
-        has_meddled: whether the function ended a process or a replica.
     """
 
     def __init__(
@@ -308,13 +289,8 @@ class DuringRun:
 
         Args:
             window: steps that it does not hold are left out, and others end with it; None to keep all.
-            grace_s: time that the function may still take.
-
-        Returns:
-            Its steps, by their begin.
 
         Raises:
-            InvalidResultError: it still runs.
             BaseException: what the function raised.
         """
         self._await_end(grace_s)
@@ -359,11 +335,7 @@ class DuringRun:
                 self._open_steps.discard(place)
 
     def wait_until_ns(self, at_ns: int, words: str) -> None:
-        """Wait until a time since the window opened; ``words`` names the wait in messages.
-
-        Raises:
-            InvalidResultError: the load ended before.
-        """
+        """Wait until a time since the window opened; ``words`` names the wait in messages."""
         if self._generator is None:
             return
         while (left_ns := min(at_ns, self.length_ns) - self.elapsed_ns) > 0:
@@ -376,12 +348,8 @@ class DuringRun:
         """Wait until a function returns something true, and return that.
 
         Args:
-            condition: the function.
             limit_ns: the longest wait; None for the rest of the load.
             words: begins the message if it does not, such as ``during.wait_until(is_ready) has not become true``.
-
-        Raises:
-            InvalidResultError: the load or the longest wait ended before.
         """
         began_ns = self._clock()
         while not (found := condition()):
@@ -428,11 +396,7 @@ class DuringRun:
             self._addresses.remove(address)
 
     def _scaler(self, replicas: int) -> Scaler:
-        """What adds and removes replicas.
-
-        Raises:
-            SettingError: the deployment cannot, or the load is not balanced over its replicas.
-        """
+        """What adds and removes replicas."""
         scaler = self._deployment.scaler
         if scaler is None or self._deployment.endpoint.balance is Balance.SHARED_SOCKET:
             raise SettingError(
@@ -483,13 +447,7 @@ class DuringRun:
 def run_alone(function: Function, deployment: Deployment, length_ns: int) -> None:
     """Run the function beside no load, as a smoke run does; it waits for no time.
 
-    Args:
-        function: of the user's.
-        deployment: that runs.
-        length_ns: of the window that there would be.
-
     Raises:
-        InvalidResultError: it does not end.
         BaseException: what the function raised.
     """
     run = DuringRun(function, deployment, None)

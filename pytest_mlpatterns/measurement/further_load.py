@@ -28,8 +28,8 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.capacity.overload import BACK_RATIO, OfferedLoad, OverloadPlan
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut, ScaleOutTimes, answers_in_share
 from pytest_mlpatterns.analysis.causes.growth import track_of
-from pytest_mlpatterns.analysis.health.generator_health import why_limited
 from pytest_mlpatterns.analysis.health.machine import disturbance_of, why_busy_in
+from pytest_mlpatterns.analysis.health.sustained import why_limited
 from pytest_mlpatterns.analysis.metrics.samples import take_rows
 from pytest_mlpatterns.analysis.verdicts.verdicts import why_too_many_failed
 from pytest_mlpatterns.errors import InvalidResultError
@@ -37,7 +37,7 @@ from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.last_answer import describe_first_failure, why_silent
 from pytest_mlpatterns.measurement.load_source import LoadEvents, apart_from
 from pytest_mlpatterns.records.samples import Samples, Window
-from pytest_mlpatterns.system.monitor import ResourceMonitor
+from pytest_mlpatterns.system.process_tree import ResourceMonitor
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 
@@ -57,36 +57,23 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.plan import LoadPlan
 
 
-__all__ = ["FollowedGrowth", "FurtherLoad", "GrowthWindow", "ScaleOutRun", "offer_overload"]
-
-
-_OVERLOAD_POLL_S = 0.1
-"""Interval of the samples of the monitor during an overload, in seconds."""
+_OVERLOAD_POLL_S = 0.1  # Interval of the samples of the monitor during an overload, in seconds
 _OVERLOAD_WARMUP_NS = 50_000_000
 """Warm-up of one overload, in nanoseconds: it opens the connections, and the service is warm."""
 _READY_POLL_S = 0.005
 """Interval at which the new replica is asked whether it is ready; a hundredth of the time that a process starts in."""
-_WARMUP_NS = 100_000_000
-"""Warm-up of the load that asks for a replica, in nanoseconds; the service is warm."""
-_BEFORE_NS = 500_000_000
-"""Load before the replica is asked for, with which the rest is compared."""
-_LONGEST_NS = 15_000_000_000
-"""Longest load after the replica is ready."""
-_COUNT_NS = 100_000_000
-"""Interval at which the new replica is asked how many requests it has received."""
+_WARMUP_NS = 100_000_000  # Warm-up of the load that asks for a replica, in nanoseconds; the service is warm
+_BEFORE_NS = 500_000_000  # Load before the replica is asked for, with which the rest is compared
+_LONGEST_NS = 15_000_000_000  # Longest load after the replica is ready
+_COUNT_NS = 100_000_000  # Interval at which the new replica is asked how many requests it has received
 
 
 class FurtherLoad(Struct, frozen=True):
-    """Loads a deployment that runs, after or beside its launches.
-
-    Attributes:
-        plan: what is sent, without a check of answers.
-        template: a job for it, whose schedule and times each load replaces.
-    """
+    """Loads a deployment that runs, after or beside its launches."""
 
     deployment: Deployment
-    plan: LoadPlan
-    template: LoadJob
+    plan: LoadPlan  # what is sent, without a check of answers
+    template: LoadJob  # a job for it, whose schedule and times each load replaces
     generator: Generator
     on_progress: Callable[[Progress], None]
 
@@ -153,11 +140,7 @@ class ScaleOutRun:
     _is_over: bool = False
 
     def run(self, concurrency: int) -> ScaleOut:
-        """Load the deployment, ask for one more replica, and load on until that has answered its share.
-
-        Raises:
-            DeploymentError: the replica did not start, or a process died under the load.
-        """
+        """Load the deployment, ask for one more replica, and load on until that has answered its share."""
         scaler, template = self.load.deployment.scaler, self.load.template
         assert scaler is not None
         self._concurrency = concurrency
@@ -209,22 +192,15 @@ class ScaleOutRun:
         return self._replica.requests() >= answers // (replicas + 1) + self._concurrency
 
 
-_SAMPLE_S = 0.05
-"""Interval of the samples of the monitor, in seconds."""
-_ENDS = (0.2, 0.4, 1.0)
-"""Where the pieces end, as shares of the longest load."""
-_MOST_MEMORY = 0.25
-"""Share of the machine's free memory that a growing deployment may take."""
+_SAMPLE_S = 0.05  # Interval of the samples of the monitor, in seconds
+_ENDS = (0.2, 0.4, 1.0)  # Where the pieces end, as shares of the longest load
+_MOST_MEMORY = 0.25  # Share of the machine's free memory that a growing deployment may take
 
 
 class FollowedGrowth(Struct, frozen=True):
-    """What a long load found.
+    """What a long load found."""
 
-    Attributes:
-        track: the readings; None if the processes are not known.
-    """
-
-    track: ResourceTrack | None
+    track: ResourceTrack | None  # the readings; None if the processes are not known
     stats: PatternStats
     total: PatternStats
     is_whole: bool
@@ -245,12 +221,7 @@ class GrowthWindow:
         self._failures: Counter[int] = Counter()
 
     def run(self, longest_ns: int, is_decided: Callable[[ResourceTrack], bool]) -> FollowedGrowth:
-        """Load until the growth is decided, but at most for some time.
-
-        Raises:
-            DeploymentError: one of its processes died.
-            InvalidResultError: it no longer answers, or over 5 % of the requests failed.
-        """
+        """Load until the growth is decided, but at most for some time."""
         before = self._deployment.stats()
         for end in _ENDS:
             while (left_ns := round(end * longest_ns) - sum(one.duration_ns for one in self._windows)) > 0:

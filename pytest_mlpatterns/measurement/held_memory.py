@@ -18,25 +18,15 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.serving.deployment import Deployment
 
-__all__ = ["HeldReading", "held_under_load"]
-
 _WARMUP_NS, _LOAD_NS, _GROWTH_NS = 300_000_000, 400_000_000, 900_000_000
-_MOST_READINGS = 1
-"""Readings under load: each stops the process for most of a second."""
+_MOST_READINGS = 1  # Readings under load: each stops the process for most of a second
 
 
 def held_under_load(variant: Variant, generator: Generator, *, of_growth: bool) -> HeldMemory | None:
     """What a variant holds under load, or for a growth what it holds in addition after further requests.
 
-    Args:
-        variant: starts it, with processes that follow their allocations.
-
     Returns:
         None if its processes do not report what they hold.
-
-    Raises:
-        DeploymentError: it did not start, or died.
-        InvalidResultError: nothing succeeded.
     """
     plan = replace(variant.plan, warmup_ns=0)
     with named_errors(variant):
@@ -57,11 +47,7 @@ def held_under_load(variant: Variant, generator: Generator, *, of_growth: bool) 
 
 
 class HeldReading:
-    """Reads what a deployment holds, also while it is loaded.
-
-    Args:
-        deployment: its processes follow their allocations.
-    """
+    """Reads what a deployment holds, also while it is loaded."""
 
     def __init__(self, deployment: Deployment, most: int) -> None:
         self.requests: int = 0

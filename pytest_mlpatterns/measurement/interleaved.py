@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
+from pytest_mlpatterns.analysis.statistics.alpha_spending import FEWEST_PAIRS
 from pytest_mlpatterns.analysis.statistics.log_ratio import (
     LogRatio,
     PairedCapacity,
@@ -23,7 +24,6 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import (
     paired_log_ratio,
     wants_more_pairs,
 )
-from pytest_mlpatterns.analysis.statistics.looks import FEWEST_PAIRS
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, BlockPlan, own_part, stream_ratios
@@ -55,9 +55,7 @@ class InterleavedRun:
         look: called once with both deployments, in the order of the variants, when they run for the first time.
 
     Attributes:
-        first_launches: launches of the first variant alone, each merged from its blocks.
         second_launches: launches of the second variant.
-        first_starts_ns: times from start to first answer of the first variant, where both were started without load.
         second_starts_ns: those of the second variant, start by start.
     """
 
@@ -108,15 +106,6 @@ class InterleavedRun:
         """Measure until a verdict is decided, the budget is spent, or the last launch is measured.
 
         Launches that exist already are judged first.
-
-        Args:
-            budget_ns: time that this run may take; the launches before the first verdict are measured even
-                beyond it.
-
-        Raises:
-            DeploymentError: a variant did not start, or died; the message names it.
-            InvalidResultError: too many requests failed, or the load generator was the limit; the message names the
-                variant.
         """
         design = self._design.within(budget_ns, min_launches)
         return self._decide(
@@ -128,25 +117,11 @@ class InterleavedRun:
         )
 
     def measure_first(self, budget_ns: int) -> None:
-        """Measure the first paired launch of :meth:`decide`, for what has to be known before a verdict.
-
-        Raises:
-            DeploymentError, InvalidResultError: as for :meth:`decide`.
-        """
+        """Measure the first paired launch of :meth:`decide`, for what has to be known before a verdict."""
         self._timed(lambda: self._measure(self._design.within(budget_ns, FEWEST_PAIRS)))
 
     def start_again(self, budget_ns: int, *, most: int) -> bool:
-        """Start both variants once more, side by side as for a launch, and close them without a load.
-
-        Args:
-            budget_ns: time that this run may take; a start needs about as long as the last ones.
-
-        Returns:
-            Whether that was done.
-
-        Raises:
-            DeploymentError: a variant did not start; the message names it.
-        """
+        """Start both variants once more, side by side as for a launch, and close them without a load."""
         done = len(self.first_starts_ns)
         known = (*self.first_starts_ns[-1:], *self.second_starts_ns[-1:])
         launches = (*self.first_launches[-1:], *self.second_launches[-1:])
@@ -298,13 +273,6 @@ def _load_in_slices(
 
     Args:
         runs: both, in the order of their slices.
-        lengths_ns: length of a slice of each.
-        position: index of the first input of both.
-        core: core on which their first processes start.
-        slices: of each.
-
-    Raises:
-        GeneratorLimitError, InvalidResultError, DeploymentError: as for :meth:`VariantRun.load`.
     """
     first, second = runs
     lengths = list(lengths_ns)

@@ -14,8 +14,7 @@ import numpy as np
 from pytest_mlpatterns.analysis.health.sustained import silence_of
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
 from pytest_mlpatterns.records.outcomes import FailedAnswer, Failure, FirstFailure, describe_outcome
-from pytest_mlpatterns.serving.failed_request import error_of
-from pytest_mlpatterns.serving.tracebacks import error_line
+from pytest_mlpatterns.serving.failed_request import error_line, error_of
 from pytest_mlpatterns.system.process_tree import describe_stopped
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
@@ -29,16 +28,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["describe_first_failure", "require_answer", "require_every_answer", "why_silent"]
-
-_SHORTEST_WAIT_S = 2.0
-"""Shortest wait for an answer that shows that a service lives, in seconds."""
-_RETRY_S = 1.0
-"""Time in which a service that refuses connections may come back, as after the restart of a worker."""
-_PAUSE_S = 0.1
-"""Time between two attempts to connect, in seconds."""
-_LONGEST_WAIT_S = 2.0
-"""Time limit for the request that shows why others failed, in seconds: it is for a message only."""
+_SHORTEST_WAIT_S = 2.0  # Shortest wait for an answer that shows that a service lives, in seconds
+_RETRY_S = 1.0  # Time in which a service that refuses connections may come back, as after the restart of a worker
+_PAUSE_S = 0.1  # Time between two attempts to connect, in seconds
+_LONGEST_WAIT_S = 2.0  # Time limit for the request that shows why others failed, in seconds: it is for a message only
 
 
 def why_silent(
@@ -49,9 +42,6 @@ def why_silent(
     Args:
         owed_s: seconds in which the service may still be busy with what a load beyond its capacity left to it, so that
             only a request without an answer shows that it is dead; None for a load that is meant to be sustained.
-
-    Raises:
-        DeploymentError: one of its processes has ended, or is stopped.
     """
     schedule = plan.schedule
     think_ns = schedule.think_time_ns if isinstance(schedule, ClosedLoop | Stages) and schedule.closed else None
@@ -78,21 +68,13 @@ def require_answer(
     Args:
         when: begins the message, such as ``in the search for the capacity``.
         owed_s: as in :func:`why_silent`; at least a time-out, which each step of a search leaves.
-
-    Raises:
-        DeploymentError: one of its processes has ended, or is stopped.
-        InvalidResultError: it no longer answers.
     """
     if why := why_silent(deployment, plan, samples, window=window, owed_s=max(owed_s, plan.timeout_ns / 1e9)):
         raise InvalidResultError(f"{when} {why}")
 
 
 def require_every_answer(deployment: Deployment, plan: LoadPlan, *, when: str) -> None:
-    """Send one more request to each address of a service.
-
-    Raises:
-        InvalidResultError: one of them gives no answer.
-    """
+    """Send one more request to each address of a service."""
     for target in range(len(deployment.addresses)):
         if waited := _waited(deployment, plan, target):
             raise InvalidResultError(
@@ -140,7 +122,6 @@ def describe_first_failure(
     without one, the request is sent once more.
 
     Args:
-        deployment: what failed it; it still runs.
         window: only requests that were due in it count; None: all.
         answers: by outcome, the first answer that did not count and has a reason.
 

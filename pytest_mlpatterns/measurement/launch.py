@@ -18,7 +18,7 @@ from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator, LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
-from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers
+from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers, send_one
 from pytest_mlpatterns.measurement.last_answer import (
     describe_first_failure,
     require_answer,
@@ -26,7 +26,6 @@ from pytest_mlpatterns.measurement.last_answer import (
     why_silent,
 )
 from pytest_mlpatterns.measurement.load_source import LoadEvents, apart_from
-from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Capacity, Launch, LaunchValue
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.system.machine import sorting_time_ns
@@ -42,10 +41,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.during import DuringRun
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth, FurtherLoad
     from pytest_mlpatterns.records.addressing import Balance, Progress
+    from pytest_mlpatterns.records.capacity import DuringStep
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.setup import EnvironmentFacts
-    from pytest_mlpatterns.records.step_impact import DuringStep
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
@@ -56,18 +55,13 @@ __all__ = ["Interrupted", "LaunchRunner", "job_for"]
 _ENOUGH_REQUESTS = 20
 """Requests that a window should have. One that stretches and could not be planned, since several generators share the
 load or its answers were quicker before, is measured again for them."""
-_LONGEST_WINDOW_NS = 3_000_000_000
-"""Longest window to which a window of few requests is stretched, in nanoseconds."""
-_INDEX_BYTES = 4
-"""Size of an index in the order of a job."""
-_POLL_S = 0.05
-"""Interval of the samples of the monitor during a launch, in seconds."""
+_LONGEST_WINDOW_NS = 3_000_000_000  # Longest window to which a window of few requests is stretched, in nanoseconds
+_INDEX_BYTES = 4  # Size of an index in the order of a job
+_POLL_S = 0.05  # Interval of the samples of the monitor during a launch, in seconds
 _STILL_ANSWERS_NS = 200_000_000
 """Time before the end of a load in which an answer shows that a service which lost some of its processes lives."""
-MAX_SEARCH_NS = 15_000_000_000
-"""Longest capacity search, if the test's budget allows it."""
-MAX_OBJECTIVE_SEARCH_NS = 30_000_000_000
-"""Longest capacity search under a latency objective."""
+MAX_SEARCH_NS = 15_000_000_000  # Longest capacity search, if the test's budget allows it
+MAX_OBJECTIVE_SEARCH_NS = 30_000_000_000  # Longest capacity search under a latency objective
 
 
 class Interrupted(KeyboardInterrupt):
@@ -79,13 +73,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class LaunchRunner:
-    """Starts deployments of one test and measures them, one launch at a time.
-
-    Args:
-        generator: the load generator; not used in a smoke run.
-        smoke: send one request instead of a load.
-        settle: waits until no other process of this package is busy; called before every start.
-    """
+    """Starts deployments of one test and measures them, one launch at a time."""
 
     def __init__(
         self,
@@ -116,11 +104,7 @@ class LaunchRunner:
 
     @property
     def deployment(self) -> Deployment:
-        """The running deployment; the first access starts it.
-
-        Raises:
-            DeploymentError: it did not start.
-        """
+        """The running deployment; the first access starts it."""
         if self._deployment is None:
             self._settle()
             started_ns = time.perf_counter_ns()
@@ -136,8 +120,6 @@ class LaunchRunner:
             plan: what is sent from now on; None for what was sent before.
 
         Raises:
-            DeploymentError: it did not start, or one of its processes died.
-            InvalidResultError: a check is given and an answer could not be read.
             Interrupted: Ctrl-C; carries the launch so far.
             KeyboardInterrupt: Ctrl-C, and the window had not begun, or the deployment has ended too.
             BaseException: any that the check raises, or the function beside the load.
@@ -174,9 +156,6 @@ class LaunchRunner:
 
         Returns:
             Its time from start to first answer in nanoseconds; None if that is not known.
-
-        Raises:
-            DeploymentError: it did not start.
         """
         self.close()
         return self.deployment.cold_start_ns
@@ -224,12 +203,7 @@ class LaunchRunner:
         """Search for the capacity of the running deployment.
 
         Args:
-            decided: ends the search early, see :func:`pytest_mlpatterns.analysis.capacity.capacity_search.climb`.
             objective: a latency objective to keep, None for throughput alone.
-
-        Raises:
-            DeploymentError: it did not start, or one of its processes died.
-            InvalidResultError: it no longer answers after the search.
         """
         from pytest_mlpatterns.measurement.capacity import CapacitySearch
 
@@ -260,12 +234,7 @@ class LaunchRunner:
         return capacity
 
     def offer_overload(self, plan: OverloadPlan, nmrt_rps: float) -> tuple[OfferedLoad, ...]:
-        """Offer loads beyond the NMRT to the running deployment.
-
-        Raises:
-            DeploymentError: it did not start, or one of its processes died under the load.
-            InvalidResultError: it no longer answers after the load.
-        """
+        """Offer loads beyond the NMRT to the running deployment."""
         from pytest_mlpatterns.measurement.further_load import offer_overload
 
         deployment = self._untouched()
@@ -278,12 +247,7 @@ class LaunchRunner:
         return loads
 
     def scale_out(self, concurrency: int, balance: Balance) -> ScaleOut:
-        """Add one more replica to the running deployment while it is loaded; its engine must be able to.
-
-        Raises:
-            DeploymentError: the replica did not start, or a process died under the load.
-            InvalidResultError: an address no longer answers after the load.
-        """
+        """Add one more replica to the running deployment while it is loaded; its engine must be able to."""
         from pytest_mlpatterns.measurement.further_load import ScaleOutRun
 
         found = ScaleOutRun(self._further_load(), balance).run(concurrency)

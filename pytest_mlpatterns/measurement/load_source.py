@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.serving.deployment import Deployment
 
-__all__ = ["CallLoop", "LoadEvents", "apart_from", "load_source"]
-
 _SLACK_NS = 5_000_000_000
 """Time beyond the window and the time-out of a call after which the process counts as stuck; a busy machine may delay
 the last message by a second."""
@@ -64,11 +62,7 @@ class CallLoop:
     def run(
         self, job: LoadJob, *, poll_s: float, on_poll: Callable[[Event | None], None], processes: int = 1
     ) -> LoadResult:
-        """Run one job of a closed loop to its end; arguments as of :meth:`Generator.run`.
-
-        Raises:
-            DeploymentError: the process has ended, or a call takes longer than the job's time-out.
-        """
+        """Run one job of a closed loop to its end; arguments as of :meth:`Generator.run`."""
         assert isinstance(job.schedule, ClosedLoop)
         window = job.window if isinstance(job.window, RequestWindow) else None
         asked = CallRound(

@@ -15,12 +15,11 @@ from msgspec import Struct, structs
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes, join_samples, shift_samples, take_rows
+from pytest_mlpatterns.analysis.statistics.alpha_spending import FEWEST_PAIRS
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, paired_log_ratio
-from pytest_mlpatterns.analysis.statistics.looks import FEWEST_PAIRS
-from pytest_mlpatterns.records.columns import Source, columns_of
-from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, NodeUsage, Usage
+from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, NodeUsage, Source, Usage, columns_of
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate, Schedule
 from pytest_mlpatterns.workload.window_plan import SLOW_INTERVAL_NS, whole_rounds
@@ -31,47 +30,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-__all__ = [
-    "BlockDesign",
-    "BlockPlan",
-    "BlockRecording",
-    "ResponsePace",
-    "answer_rate",
-    "block_latencies",
-    "joined_slices",
-    "merge_reports",
-    "merge_samples",
-    "merge_usage",
-    "merge_windows",
-    "own_part",
-    "response_pace",
-    "stream_figures",
-    "stream_ratios",
-]
-
-_QUICK_START_S = 0.8
-"""Measured time to start two variants of a light model side by side, and to warm up both."""
+_QUICK_START_S = 0.8  # Measured time to start two variants of a light model side by side, and to warm up both
 _LAUNCHES = range(FEWEST_PAIRS, 13)
 """Numbers of launches of slow variants among which the plan chooses; further ones hardly change Student's t."""
-_FEWEST_REQUESTS = 4
-"""Requests of a block from which another launch is worth more than longer blocks."""
-_FEWEST_CYCLES = 2
-"""Answers to each caller, from which it is so: the first ones alone show how callers begin."""
+_FEWEST_REQUESTS = 4  # Requests of a block from which another launch is worth more than longer blocks
+_FEWEST_CYCLES = 2  # Answers to each caller, from which it is so: the first ones alone show how callers begin
 _ENOUGH_INPUTS = 10
 """Requests of a block, up to which a round of the inputs in two blocks is worth more than another launch."""
-_CONFIDENCE = 0.99
-"""Confidence of the interval whose width the plan compares; about that of a verdict."""
-_LEAST_SHARE = 0.25
-"""Smallest share of a launch that its blocks get."""
+_CONFIDENCE = 0.99  # Confidence of the interval whose width the plan compares; about that of a verdict
+_LEAST_SHARE = 0.25  # Smallest share of a launch that its blocks get
 _SHORTEST_SLICE_NS = 5_000_000
 """Shortest slice of a side: the processes that alternate displace each other from the caches of a core, which is over
 after a small part of it."""
-_CYCLES_OF_A_SLICE = 1
-"""Answers to a single caller that a slice has time for."""
+_CYCLES_OF_A_SLICE = 1  # Answers to a single caller that a slice has time for
 _CYCLES_OF_A_SHARED_SLICE = 16
 """Answers to each of several callers: at the begin of a slice all send at once, and at its end not all are busy."""
-_FEWEST_SLICES = 3
-"""Slices of a block from which they see more of the same moments than blocks one after the other."""
+_FEWEST_SLICES = 3  # Slices of a block from which they see more of the same moments than blocks one after the other
 _STAGGER = 0.25
 """Time between the first requests of two callers, of the time between two answers. Requests sent at once race for the
 service: it computes both prompts together or one after the other, and its times stay those of the winner for some
@@ -79,16 +53,11 @@ rounds. A quarter is longer than that race, and shorter than what the first requ
 
 
 class ResponsePace(Struct, frozen=True):
-    """How fast a variant answers.
-
-    Attributes:
-        cycle_ns: time between two requests of one caller; in an open loop between two requests.
-        length_ns: length of every block, if the schedule has a length of its own; else None.
-    """
+    """How fast a variant answers."""
 
     interval_ns: float
-    cycle_ns: float
-    length_ns: int | None = None
+    cycle_ns: float  # time between two requests of one caller; in an open loop between two requests
+    length_ns: int | None = None  # length of every block, if the schedule has a length of its own; else None
 
     @property
     def callers(self) -> int:
@@ -97,20 +66,15 @@ class ResponsePace(Struct, frozen=True):
 
 
 class BlockPlan(Struct, frozen=True):
-    """The plan of a launch.
-
-    Attributes:
-        requests: of each block, on either side, and the length is about that of the slower one; None if blocks last
-            their length.
-        stagger_ns: time between the first requests of two callers of a block, on either side.
-        slices: slices of each side, where both blocks of a pair are measured at once; 1 if one follows the other.
-    """
+    """The plan of a launch."""
 
     lengths_ns: tuple[int, ...]
     rounds: int
+    # of each block, on either side, and the length is about that of the slower one; None if blocks last their
+    # length
     requests: int | None = None
-    stagger_ns: int = 0
-    slices: int = 1
+    stagger_ns: int = 0  # time between the first requests of two callers of a block, on either side
+    slices: int = 1  # slices of each side, where both blocks of a pair are measured at once; 1 if one follows the other
 
     @property
     def slice_ns(self) -> tuple[int, ...]:
@@ -131,23 +95,18 @@ class BlockDesign(Struct, frozen=True):
     Let c be the time to start and warm up both variants, b the time of a pair of blocks, s the standard deviation of a
     pair, and t the standard deviation between launches. For a given total time the interval is narrowest with
     s/t sqrt(c/b) pairs per launch: four at c = 0.8 s, as measured, and in proportion to sqrt(c).
-
-    Args:
-        answers: answers that a block should have; blocks get longer for it, as far as there is time.
-        most_rounds: rounds of variants that start slowly, at most.
-        warmup_ns: shortest warm-up of each variant; a longer one in its plan replaces it.
-        launch_ns: time for a launch. At least a quarter of it belongs to the blocks, however slowly the variants start.
-            To keep it, blocks are shortened down to two requests of a caller, then rounds are left out down to one.
-        budget_ns: time for all launches of slow variants, which are as many as make the interval narrowest. None if
-            ``launch_ns`` holds for them too.
     """
 
     block_ns: int = 100_000_000
-    answers: int = 20
+    answers: int = 20  # answers that a block should have; blocks get longer for it, as far as there is time
     rounds: int = 2
-    most_rounds: int = 8
-    warmup_ns: int = 100_000_000
+    most_rounds: int = 8  # rounds of variants that start slowly, at most
+    warmup_ns: int = 100_000_000  # shortest warm-up of each variant; a longer one in its plan replaces it
+    # time for a launch. At least a quarter of it belongs to the blocks, however slowly the variants start. To
+    # keep it, blocks are shortened down to two requests of a caller, then rounds are left out down to one
     launch_ns: int = 20_000_000_000
+    # time for all launches of slow variants, which are as many as make the interval narrowest. None if
+    # ``launch_ns`` holds for them too
     budget_ns: int | None = None
 
     @property
@@ -161,11 +120,7 @@ class BlockDesign(Struct, frozen=True):
         return structs.replace(self, launch_ns=launch_ns, budget_ns=budget_ns if launches > 1 else None)
 
     def blocks(self, paces: Sequence[ResponsePace], start_s: float, inputs: int = 1) -> BlockPlan:
-        """Plan the blocks of one launch.
-
-        Args:
-            start_s: seconds that starting and warming up both variants took.
-        """
+        """Plan the blocks of one launch. ``start_s``: seconds that starting and warming up both variants took."""
         if all(one.length_ns is None and one.interval_ns >= SLOW_INTERVAL_NS for one in paces):
             return self._blocks_of_requests(paces, start_s, inputs)
         rounds = max(self.rounds, min(round(self.rounds * math.sqrt(start_s / _QUICK_START_S)), self.most_rounds))
@@ -196,12 +151,7 @@ class BlockDesign(Struct, frozen=True):
         return BlockPlan((longest_ns,) * len(paces), 1, requests, stagger_ns)
 
     def _room_ns(self, start_s: float, request_ns: float, fewest: int) -> float:
-        """Time for the blocks of a launch, in as many launches as know most.
-
-        Args:
-            request_ns: time for one request of each block.
-            fewest: requests of a block for which there should be time.
-        """
+        """Time for the blocks of a launch, in as many launches as know most."""
         start_ns = start_s * 1e9
         if self.budget_ns is not None:
             rooms = {number: min(self.budget_ns / number, self.launch_ns) - start_ns for number in _LAUNCHES}
@@ -272,9 +222,6 @@ def stream_figures(samples: Samples, window: Window, good: NDArray[np.bool_], *,
     """Median and location of TTFT and TPOT, and the output tokens per second, of a block; empty if answers came whole.
 
     A figure that is not known is 0. Tokens count as answers do; in an open loop, when they arrived.
-
-    Args:
-        good: mask of the successful requests that were due in the window.
     """
     if samples.stream is None or not samples.came_in_pieces:
         return {}
@@ -318,15 +265,11 @@ def stream_ratios(
 
 
 class BlockRecording(Struct, frozen=True):
-    """One block.
+    """One block."""
 
-    Attributes:
-        samples: every request of the load, including those outside the window.
-        usage: resources used from the start of the window to the end of the load; None if the processes are not known.
-    """
-
-    samples: Samples
+    samples: Samples  # every request of the load, including those outside the window
     window: Window
+    # resources used from the start of the window to the end of the load; None if the processes are not known
     usage: Usage | None
     report: GeneratorReport
 
@@ -341,10 +284,6 @@ def joined_slices(samples: Samples, slices: Sequence[Window]) -> tuple[Samples, 
 
     A slice lasts until each caller has its last answer, on average over the callers. So the rate of one caller is that
     of its answers, however few of them a slice has.
-
-    Args:
-        samples: of the side, every request due in one of the slices, or a moment after it.
-        slices: the times in which it was sent.
     """
     parts, at_ns = [], slices[0].start_ns
     slice_of = np.searchsorted([one.start_ns for one in slices], samples.due_ns, side="right") - 1
@@ -360,10 +299,6 @@ def own_part(block: BlockRecording, beside: BlockRecording) -> Usage | None:
     """What one side, and the machine in its slices, used while two blocks alternated; None if a side does not know it.
 
     What other processes used is divided by the time of the slices, since no one knows in which slice they used it.
-
-    Args:
-        block: of the side; its usage is that of the time of both.
-        beside: of the other side.
     """
     usage, window = block.usage, block.window
     if usage is None or beside.usage is None:

@@ -27,7 +27,7 @@ from pytest_mlpatterns.profiling.stack_times import SERVER, SampledStacks, await
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun, StackTime
 from pytest_mlpatterns.records.telemetry import AWAITS, AwaitedTime, PatternStats, awaited_times
-from pytest_mlpatterns.system.thread_owners import thread_owners
+from pytest_mlpatterns.system.thread_times import thread_owners
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
@@ -35,51 +35,34 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.measurement.paired_blocks import ResponsePace
-    from pytest_mlpatterns.profiling.recording import Profiler, Recording
+    from pytest_mlpatterns.profiling.py_spy import Profiler, Recording
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.serving.deployment import Deployment
 
-__all__ = ["ProfiledPair", "ProfiledSide", "ProfilingPlan", "awaits_in", "calls_in"]
-
-_TRIES = 3
-"""Attempts to record one block; the load repeats a block in which the load generator was the limit."""
+_TRIES = 3  # Attempts to record one block; the load repeats a block in which the load generator was the limit
 _LAYER = "split"
 
 
 class ProfilingPlan(Struct, frozen=True):
-    """How long and how often a pair is recorded.
+    """How long and how often a pair is recorded."""
 
-    Args:
-        most_s: time from the start of the deployments to the end of the last round; the fewest rounds are kept.
-        answers: answers that a block should have; blocks get longer for it, as far as there is time.
-        rate_hz: looks a second at the only process of a side.
-        shared_hz: looks a second at all processes of a side together, if it has several.
-        least_hz: looks a second at each of them, at least.
-    """
-
+    # time from the start of the deployments to the end of the last round; the fewest rounds are kept
     most_s: float = 6.5
     rounds: int = 4
     fewest: int = 3
     block_ns: int = 200_000_000
-    answers: int = 20
+    answers: int = 20  # answers that a block should have; blocks get longer for it, as far as there is time
     warmup_ns: int = 100_000_000
-    rate_hz: int = 500
-    shared_hz: int = 1_000
-    least_hz: int = 100
+    rate_hz: int = 500  # looks a second at the only process of a side
+    shared_hz: int = 1_000  # looks a second at all processes of a side together, if it has several
+    least_hz: int = 100  # looks a second at each of them, at least
 
     def rate_of(self, processes: int) -> int:
         """Looks a second at each of this many processes."""
         return self.rate_hz if processes == 1 else max(self.shared_hz // max(processes, 1), self.least_hz)
 
     def lengths_ns(self, paces: Sequence[ResponsePace], left_s: float) -> list[int]:
-        """The length of the blocks of each side.
-
-        Args:
-            left_s: seconds that are left for all blocks.
-
-        Raises:
-            ProfilerError: the load of a block takes too long.
-        """
+        """The length of the blocks of each side. ``left_s``: seconds that are left for all blocks."""
         blocks = 2 * self.fewest + 2  # of each side, with the two without the profiler
         room_ns = max(left_s, self.most_s / 4) * 1e9 / (blocks * len(paces))
         lengths = []
@@ -125,13 +108,7 @@ class ProfiledPair:
         self._plan = plan or ProfilingPlan()
 
     def run(self) -> ProfiledRun:
-        """Start the sides, record them, and close them.
-
-        Raises:
-            ProfilerError: no process of a side can be read, or there is too little time.
-            DeploymentError: a side did not start, or died; the message names it.
-            InvalidResultError: too many requests failed, or the load generator was the limit.
-        """
+        """Start the sides, record them, and close them."""
         started = time.perf_counter()
         with StartedDeployments([side.variant for side in self._sides]) as running:
             sides = [

@@ -16,7 +16,7 @@ from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
 from pytest_mlpatterns.measurement.launch import MAX_SEARCH_NS, LaunchRunner
 from pytest_mlpatterns.measurement.variant import Variant, named_errors
 from pytest_mlpatterns.records.addressing import Balance, Progress
-from pytest_mlpatterns.system.environment import available_cores
+from pytest_mlpatterns.system.environment_facts import available_cores
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
@@ -27,12 +27,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.records.price import Price
 
-__all__ = ["BY_NO_ENGINE", "ScalingRun"]
-
-_WINDOW_NS = 1_000_000_000
-"""Window at the capacity of each number of replicas, in nanoseconds."""
-_WARMUP_NS = 100_000_000
-"""Warm-up of this window, in nanoseconds; the search has warmed the service."""
+_WINDOW_NS = 1_000_000_000  # Window at the capacity of each number of replicas, in nanoseconds
+_WARMUP_NS = 100_000_000  # Warm-up of this window, in nanoseconds; the search has warmed the service
 _BY_THE_KERNEL = (
     'with balance="shared-socket" the kernel gives a new replica only new connections, and callers keep theirs; choose '
     '"round-robin" or "least-outstanding"'
@@ -98,12 +94,7 @@ class ScalingRun:
         )
 
     def measure_pass(self) -> None:
-        """Measure every number of replicas once more.
-
-        Raises:
-            DeploymentError: a deployment did not start, or died; the message names it.
-            InvalidResultError: a service fell silent; the message names it.
-        """
+        """Measure every number of replicas once more."""
         started = time.perf_counter()
         try:
             for number in self.numbers if self.passes % 2 == 0 else reversed(self.numbers):

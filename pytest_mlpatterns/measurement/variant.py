@@ -21,8 +21,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import track_of
-from pytest_mlpatterns.analysis.health.generator_health import Fault, InvalidReason, why_limited
 from pytest_mlpatterns.analysis.health.machine import is_disturbed
+from pytest_mlpatterns.analysis.health.sustained import Fault, InvalidReason, why_limited
 from pytest_mlpatterns.analysis.metrics.blocked_values import counted
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.log_ratio import VariantFigures
@@ -67,45 +67,28 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["TRIES", "SeenBlock", "StartedDeployments", "Variant", "VariantRun", "named_errors"]
-
-_POLL_S = 0.1
-"""Interval of the samples of the monitor during a block, in seconds."""
-TRIES = 5
-"""Attempts to measure one block."""
-_WARM_ANSWERS = 2
-"""Answers to each caller in the warm-up of a slow variant; the first one alone may be a cold one."""
-_SORTED_ROUNDS = 5
-"""Rounds of the fixed work before each block: 4 ms beside its 100 ms and more."""
-_LONGEST_FACTOR = 3
-"""How many times as long as planned a block of a number of requests may take."""
+_POLL_S = 0.1  # Interval of the samples of the monitor during a block, in seconds
+TRIES = 5  # Attempts to measure one block
+_WARM_ANSWERS = 2  # Answers to each caller in the warm-up of a slow variant; the first one alone may be a cold one
+_SORTED_ROUNDS = 5  # Rounds of the fixed work before each block: 4 ms beside its 100 ms and more
+_LONGEST_FACTOR = 3  # How many times as long as planned a block of a number of requests may take
 
 
 class Variant(Struct, frozen=True):
-    """One arm of an interleaved run.
-
-    Attributes:
-        plan: what is sent to it. A check of answers in it is ignored.
-    """
+    """One arm of an interleaved run."""
 
     name: str
     start: Callable[[], Deployment]
-    plan: LoadPlan
+    plan: LoadPlan  # what is sent to it. A check of answers in it is ignored
 
 
 class SeenBlock(Struct, frozen=True):
-    """One block, before it counts.
-
-    Attributes:
-        failed: by outcome, the first answer that did not count and has a reason.
-        used_ns: CPU time of the processes since the block before.
-        why: why it has no information about the variant; None if it has.
-    """
+    """One block, before it counts."""
 
     recording: BlockRecording
-    failed: Mapping[int, FailedAnswer]
-    used_ns: int
-    why: InvalidReason | None
+    failed: Mapping[int, FailedAnswer]  # by outcome, the first answer that did not count and has a reason
+    used_ns: int  # CPU time of the processes since the block before
+    why: InvalidReason | None  # why it has no information about the variant; None if it has
 
     @property
     def length_factor(self) -> int:
@@ -116,15 +99,10 @@ class SeenBlock(Struct, frozen=True):
 class VariantRun:
     """One variant while it runs.
 
-    Args:
-        generator: the load generator; a deployment that serves nothing does without it.
-
     Attributes:
-        position: index of the input that the next block begins with.
         throughput_rps: successful answers per second of each block.
         cpu_ns_per_request: CPU time per successful answer of each block; 0 if it is not known.
         streams: what only streams have, by metric, of each block; 0 if it is not known.
-        disturbed: for each block, whether other processes disturbed it.
     """
 
     def __init__(
@@ -185,11 +163,7 @@ class VariantRun:
         """Load the variant, and estimate its pace from the second half of the answers.
 
         Args:
-            shortest_ns: length of the warm-up; a longer one in the plan replaces it.
             longest_ns: time after which no caller waits for a second answer.
-
-        Raises:
-            InvalidResultError: nothing succeeded.
         """
         schedule = self._job.schedule
         has_length = schedule.length_ns is not None  # such a schedule fills a block, not a warm-up
@@ -218,14 +192,7 @@ class VariantRun:
         measured again at twice the length.
 
         Args:
-            position: index of the first input.
-            core: core on which the first process starts.
             requests: after which the block ends, about its length; None if it lasts its length.
-
-        Raises:
-            GeneratorLimitError: the load generator was the limit in all attempts.
-            InvalidResultError: no request was due in all attempts, or nothing succeeded, or it no longer answers.
-            DeploymentError: one of its processes died.
         """
         for _ in range(TRIES):
             self.begin_block(core)
@@ -238,11 +205,7 @@ class VariantRun:
         raise self.never_valid(block)
 
     def begin_block(self, core: int) -> None:
-        """See how fast the machine is and what the processes used until now, and spread them over the cores.
-
-        Args:
-            core: core on which the first process starts.
-        """
+        """See how fast the machine is and what the processes used until now, and spread them over the cores."""
         self._sorting_ns.append(sorting_time_ns(_SORTED_ROUNDS))
         self.read_usage()
         put_on_cores([*self._monitor.pids, *self._generator.pids], core)
@@ -260,11 +223,7 @@ class VariantRun:
         self._monitor.sample()
 
     def send(self, job: LoadJob, *, on_window: Callable[[], None] | None = None) -> LoadResult:
-        """Send a load to its end.
-
-        Args:
-            on_window: called besides when the window opens.
-        """
+        """Send a load to its end."""
         processes = self._variant.plan.generators
 
         def opened() -> None:
@@ -277,12 +236,7 @@ class VariantRun:
             return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=processes)
 
     def seen(self, result: LoadResult) -> SeenBlock:
-        """What a block shows, once its load is over; one that shows nothing counts as repeated.
-
-        Raises:
-            InvalidResultError: nothing succeeded, or it no longer answers.
-            DeploymentError: one of its processes died.
-        """
+        """What a block shows, once its load is over; one that shows nothing counts as repeated."""
         self.read_usage()
         usage = self._monitor.usage()  # before the block, when its window opened, and after it
         samples, window = samples_of(result, self._variant.plan.tokens), result.window
@@ -318,12 +272,7 @@ class VariantRun:
         self.disturbed.append(is_disturbed(block.recording.usage, block.recording.report.cpu_ns))
 
     def end(self) -> None:
-        """After the last block: check that all processes run and that few requests failed.
-
-        Raises:
-            DeploymentError: one of its processes died.
-            InvalidResultError: over 5 % of the requests failed.
-        """
+        """After the last block: check that all processes run and that few requests failed."""
         with named_errors(self._variant):
             stats = self._deployment.stats()
         if self._failed is not None:

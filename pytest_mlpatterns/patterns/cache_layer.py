@@ -41,23 +41,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.layer import Answer, Handler
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = [
-    "CacheLayer",
-    "CacheRequest",
-    "Pending",
-    "PendingByKey",
-    "Resolved",
-    "Store",
-    "StoreUnavailable",
-    "key_of",
-    "memory_of",
-]
-
-
-_STREAM = "stream"
-"""Second value of a stored stream, whose first value is the list of its chunks."""
-_BACK_OFF_NS = 500_000_000
-"""Back-off after a store failure, so that not every request waits for a time-out."""
+_STREAM = "stream"  # Second value of a stored stream, whose first value is the list of its chunks
+_BACK_OFF_NS = 500_000_000  # Back-off after a store failure, so that not every request waits for a time-out
 
 
 class StoreUnavailable(Exception):
@@ -91,14 +76,6 @@ class CacheLayer:
 
     Args:
         store: has the entries; None: the memory of this process.
-        wire: how outputs are written in a store.
-
-    Attributes:
-        returns_copies: whether requests get copies. False is safe if the outputs are only encoded, as by a server.
-
-    Raises:
-        RequestError: when called: JSON cannot express an input, or an output that goes to a store; an output cannot be
-            copied; or the handler did not return one output for each input.
     """
 
     def __init__(
@@ -492,5 +469,4 @@ class Resolved:
 
 
 Pending = asyncio.Future[Resolved | BaseException]
-PendingByKey = dict[bytes, Pending]
-"""Outputs that are being computed, or the exception of their call, by key."""
+PendingByKey = dict[bytes, Pending]  # Outputs that are being computed, or the exception of their call, by key

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.patterns.stream import Recording, StreamSource, check_one_input, replayed
+from pytest_mlpatterns.patterns.stream import Recording, Stream, StreamSource, check_one_input, replayed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
-
-    from pytest_mlpatterns.patterns.stream import Stream
-
-__all__ = ["CacheStreams", "Chunks", "is_streamed"]
 
 
 class Chunks(tuple[Any, ...]):
@@ -22,11 +18,7 @@ class Chunks(tuple[Any, ...]):
 
 
 class CacheStreams:
-    """The streams that a cache reads from its handler; requests for the same input share one.
-
-    Args:
-        own: copies a chunk.
-    """
+    """The streams that a cache reads from its handler; requests for the same input share one."""
 
     def __init__(self, own: Callable[[Any], Any]) -> None:
         self._own = own
@@ -42,9 +34,6 @@ class CacheStreams:
         self, keys: Iterable[bytes], outputs: Any, keep: Callable[[bytes, Chunks], Awaitable[None]]
     ) -> dict[bytes, Recording]:
         """Record what a handler returned, if it is a stream.
-
-        Args:
-            keep: awaited with the chunks if the stream ends well.
 
         Returns:
             The recording by the key of its input; empty if the outputs are whole.
@@ -68,11 +57,7 @@ class CacheStreams:
             del self._running[key]
 
     def answer(self, output: Recording | Chunks, count: int, *, copies: bool) -> Stream:
-        """A stream for one request.
-
-        Args:
-            copies: whether its chunks are copied.
-        """
+        """A stream for one request."""
         check_one_input(output, count, "the model")
         own = self._own if copies else None
         return replayed(output, own) if isinstance(output, Chunks) else output.reader(own)

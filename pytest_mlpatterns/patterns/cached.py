@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["Cached"]
-
 
 @dataclass(frozen=True, slots=True)
 class Cached(Pattern):

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import check_truth
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
-from pytest_mlpatterns.patterns.layer import matched, needs_loop
-from pytest_mlpatterns.patterns.model_list import checked_models, distinct_names, model_nodes
+from pytest_mlpatterns.patterns.layer import Answer, Handler, Resources, matched, needs_loop
 from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, Pattern
+from pytest_mlpatterns.patterns.pipeline import checked_models, distinct_names, model_nodes
 from pytest_mlpatterns.patterns.stream import refuse_stream
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.patterns.layer import Answer, Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
 
 __all__ = ["Cascade", "CascadeLayer"]

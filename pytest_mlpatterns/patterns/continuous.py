@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
-from pytest_mlpatterns.patterns.layer import ends_task, error_of_one_caller, matched, needs_loop
+from pytest_mlpatterns.patterns.layer import Handler, Resources, ends_task, error_of_one_caller, matched, needs_loop
 from pytest_mlpatterns.patterns.model_thread import ModelThread
 from pytest_mlpatterns.patterns.pattern import Node, Pattern
 from pytest_mlpatterns.patterns.request_clock import (
@@ -28,10 +28,7 @@ from pytest_mlpatterns.patterns.stream import Stream, check_one_input
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
-
-__all__ = ["Continuous", "ContinuousLayer"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
-from pytest_mlpatterns.patterns.layer import matched
-from pytest_mlpatterns.patterns.model_list import checked_models, distinct_names, model_nodes
+from pytest_mlpatterns.patterns.layer import Handler, Resources, matched
 from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode, Node, Pattern
+from pytest_mlpatterns.patterns.pipeline import checked_models, distinct_names, model_nodes
 from pytest_mlpatterns.patterns.request_clock import RequestClock, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import refuse_stream
 from pytest_mlpatterns.wording import shown
@@ -20,10 +20,7 @@ from pytest_mlpatterns.wording import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
-
-__all__ = ["Ensemble", "EnsembleLayer"]
 
 
 @dataclass(frozen=True, slots=True)

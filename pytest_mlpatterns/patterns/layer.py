@@ -21,25 +21,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.tally import Tally
     from pytest_mlpatterns.wire import Wire
 
-__all__ = [
-    "Answer",
-    "DecodedInputs",
-    "Handler",
-    "LostError",
-    "ProcessHandler",
-    "RequestError",
-    "Resources",
-    "copy_of",
-    "counted",
-    "ends_task",
-    "error_of_one_caller",
-    "matched",
-    "needs_loop",
-    "parallelism",
-    "retries",
-]
-
-
 Answer = Sequence[Any] | Awaitable[Sequence[Any]]
 Handler = Callable[[list[Any]], Answer]
 """A model, or a layer around one: takes a list of inputs, returns one output for each, or an awaitable of them."""

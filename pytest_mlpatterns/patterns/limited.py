@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
-from pytest_mlpatterns.patterns.layer import RequestError, parallelism
+from pytest_mlpatterns.patterns.layer import Handler, RequestError, Resources, parallelism
 from pytest_mlpatterns.patterns.model_thread import OffLoop
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge
@@ -22,13 +22,9 @@ from pytest_mlpatterns.wording import count
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["LimitLayer", "Limited"]
-
-_MOST = 100_000
-"""Most requests in flight or waiting; one machine has no more sockets for them."""
+_MOST = 100_000  # Most requests in flight or waiting; one machine has no more sockets for them
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,12 @@ from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.patterns.layer import needs_loop
+from pytest_mlpatterns.patterns.layer import Handler, needs_loop
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge, current_clock, set_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.patterns.layer import Handler
 
 __all__ = ["ROOT", "ModelThread", "OffLoop"]
 
@@ -128,11 +127,7 @@ class ThreadCall:
 
 
 class OffLoop:
-    """Calls a handler so that the event loop goes on: one that is a plain function runs in a thread of its own.
-
-    Args:
-        handler: takes a list of inputs; returns as many outputs, or an awaitable of them.
-    """
+    """Calls a handler so that the event loop goes on: one that is a plain function runs in a thread of its own."""
 
     def __init__(self, handler: Handler, name: str) -> None:
         self._handler = handler
@@ -170,5 +165,4 @@ def _run_all(calls: SimpleQueue[Callable[[], None] | None], work: _Work) -> None
         work.free_ns = perf_counter_ns()
 
 
-ROOT = _run_all.__name__
-"""Name of the function at the root of the thread, by which a profile knows it."""
+ROOT = _run_all.__name__  # Name of the function at the root of the thread, by which a profile knows it

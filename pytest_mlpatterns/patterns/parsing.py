@@ -18,8 +18,6 @@ from pytest_mlpatterns.wording import did_you_mean, named, shown, split_outside_
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["parse_pattern"]
-
 _EXPORTED: list[type[Pattern]] = [
     kind
     for kind in map(vars(patterns).get, patterns.__all__)
@@ -35,10 +33,6 @@ def parse_pattern(text: str, source: str) -> Pattern:
 
     Args:
         text: ``"cached|batched(max_batch_size=8)"``.
-        source: where it was given, for the message.
-
-    Raises:
-        SettingError: an unknown name or argument, or a value that the pattern refuses.
     """
     parts = tuple(_parse_one(part, source) for part in split_outside_brackets(text, "|"))
     if len(parts) == 1:

@@ -8,7 +8,7 @@ starts nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,33 +21,13 @@ from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from dataclasses import Field
 
     from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
     from pytest_mlpatterns.records.layer_description import LayerKind
 
-__all__ = [
-    "MAX_PROCESSES",
-    "MODEL",
-    "Composed",
-    "LayerNode",
-    "ModelNode",
-    "Node",
-    "Pattern",
-    "ProcessGroup",
-    "build",
-    "describe_env",
-    "layers_in",
-    "name_of",
-    "with_env",
-]
-
-
-MAX_PROCESSES = 64
-"""Maximum number of service processes of one pattern."""
-MODEL = "model"
-"""Placeholder for ``perf_model`` among the stages of a pipeline or the models of an ensemble."""
+MAX_PROCESSES = 64  # Maximum number of service processes of one pattern
+MODEL = "model"  # Placeholder for ``perf_model`` among the stages of a pipeline or the models of an ensemble
 _EXPECTED = "expected patterns on both sides; write Cached() | Batched()"
 
 
@@ -79,32 +59,21 @@ class LayerNode:
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """Processes that each contain the node inside.
+    """Processes that each contain the node inside."""
 
-    Args:
-        inside: what each process does with a request.
-        role: names a process in messages and logs.
-        position: position of the pattern in the composition.
-        replicas: number of processes.
-        balance: how requests are balanced over them.
-        takes_load: the group needs no process before it if it is the outermost node; the generator then balances the
-            load over its processes.
-        wire: how requests reach them; None: as requests reach the deployment.
-        broker: address of the broker from whose stream they take requests; None: requests reach them over sockets.
-        restart: a process that dies is replaced.
-        env: environment variables of the processes, and of those behind them.
-    """
-
-    inside: Node
-    role: str
-    position: int
-    replicas: int = 1
-    balance: Balance = Balance.ROUND_ROBIN
+    inside: Node  # what each process does with a request
+    role: str  # names a process in messages and logs
+    position: int  # position of the pattern in the composition
+    replicas: int = 1  # number of processes
+    balance: Balance = Balance.ROUND_ROBIN  # how requests are balanced over them
+    # the group needs no process before it if it is the outermost node; the generator then balances the load over
+    # its processes
     takes_load: bool = False
-    wire: Wire | None = None
+    wire: Wire | None = None  # how requests reach them; None: as requests reach the deployment
+    # address of the broker from whose stream they take requests; None: requests reach them over sockets
     broker: str | None = None
-    restart: bool = False
-    env: Mapping[str, str] = NO_VARIABLES
+    restart: bool = False  # a process that dies is replaced
+    env: Mapping[str, str] = NO_VARIABLES  # environment variables of the processes, and of those behind them
 
     @property
     def in_flight(self) -> int:
@@ -126,8 +95,7 @@ class Pattern:
 
     __slots__ = ()
 
-    needs_code: ClassVar[bool] = False
-    """Whether it has arguments that cannot be written as text, such as functions."""
+    needs_code: ClassVar[bool] = False  # Whether it has arguments that cannot be written as text, such as functions
     layer_kind: ClassVar[LayerKind | None] = None
     """Metrics, note and charts of what the layer counts; without it the counts stand in reports as they are named."""
 
@@ -252,11 +220,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Composed(Pattern):
-    """Several patterns in the order in which a request meets them; made by ``|``.
-
-    Raises:
-        SettingError: an impossible composition, or more than 64 processes.
-    """
+    """Several patterns in the order in which a request meets them; made by ``|``."""
 
     patterns: tuple[Pattern, ...]
 
@@ -284,12 +248,7 @@ class Composed(Pattern):
 
 
 def build(position: int, parts: Sequence[Pattern]) -> Node:
-    """Build the tree of these patterns around the model.
-
-    Args:
-        position: position of the first one in the composition.
-        parts: the patterns, the outermost first; may be empty.
-    """
+    """Build the tree of these patterns around the model. ``parts``: the patterns, the outermost first; may be empty."""
     return parts[0].build(position, parts[1:]) if parts else ModelNode(MODEL, MODEL)
 
 
@@ -365,9 +324,6 @@ def with_env(group: ProcessGroup, outer: Mapping[str, str] = NO_VARIABLES) -> Pr
 
     They are those of the patterns outside, then of the pattern that starts the processes, then of the patterns that run
     in them; of two values the inner one holds.
-
-    Args:
-        outer: variables of the process that starts the group's.
     """
     env = {**outer, **group.env, **_in_process(group.inside)}
     return replace(group, inside=_inside(group.inside, env), env=Variables(tuple(sorted(env.items()))))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pytest_mlpatterns.fields import check_truth, set_whole
 from pytest_mlpatterns.patterns.arguments import MEMORY, NO_VARIABLES, check_store, set_variables
-from pytest_mlpatterns.patterns.layer import LostError, RequestError
+from pytest_mlpatterns.patterns.layer import Handler, LostError, ProcessHandler, RequestError, Resources
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, LayerNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
@@ -20,10 +20,7 @@ from pytest_mlpatterns.records.addressing import Balance, Balancer
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.patterns.layer import Handler, ProcessHandler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
-
-__all__ = ["MAX_ATTEMPTS", "QueueLayer", "Queued", "refusal_of_full"]
 
 _NOT_POLLED = (
     "the model streams its answers, and Queued(wait=False) keeps whole ones for clients that poll; write Queued(), "
@@ -91,9 +88,6 @@ class Queued(Pattern):
 
 class QueueLayer:
     """The queue in memory: accepts requests up to its capacity, and sends each worker as many as it can take.
-
-    Args:
-        in_flight: maximum number of requests in flight at one worker.
 
     Raises:
         RequestError: when called: the queue is full, or the request's own error.

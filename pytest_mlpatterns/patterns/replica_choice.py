@@ -22,7 +22,7 @@ import inspect
 import random
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from hashlib import blake2b
@@ -31,13 +31,10 @@ from math import ceil, exp, inf
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_mlpatterns.patterns.layer import LostError
+from pytest_mlpatterns.patterns.layer import LostError, ProcessHandler
 from pytest_mlpatterns.patterns.stream import when_over
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
-
-    from pytest_mlpatterns.patterns.layer import ProcessHandler
     from pytest_mlpatterns.patterns.replication import Replicated
     from pytest_mlpatterns.patterns.tally import Tally
 
@@ -53,16 +50,12 @@ __all__ = [
     "TwoChoices",
 ]
 
-_DECAY_NS = 10_000_000_000
-"""Time in which an old latency falls to a share of 1/e, in nanoseconds; Finagle's."""
-_POINTS = 100
-"""Points of a replica on the ring; their shares of it then scatter by 10 %."""
+_DECAY_NS = 10_000_000_000  # Time in which an old latency falls to a share of 1/e, in nanoseconds; Finagle's
+_POINTS = 100  # Points of a replica on the ring; their shares of it then scatter by 10 %
 _MOST_LOAD = 1.25
 """Most requests in flight at a replica, as a multiple of the mean over all; gateways for language models use it too."""
-_REMEMBERED = 10_000
-"""Beginnings that are remembered of each replica; the cache of an engine holds fewer."""
-_PROMPTS = ("prompt", "messages", "text")
-"""Fields of an input that hold a prompt, the first one that it has."""
+_REMEMBERED = 10_000  # Beginnings that are remembered of each replica; the cache of an engine holds fewer
+_PROMPTS = ("prompt", "messages", "text")  # Fields of an input that hold a prompt, the first one that it has
 _AFTER_LOSS_NS = 1_000_000_000
 """Time for which a replica that lost a request is asked last, in nanoseconds. One that has died fails at once, so it
 would seem the idlest and the fastest until its death is known."""
@@ -99,11 +92,7 @@ class RoundRobin:
 
 
 class LeastOutstanding:
-    """The replica with the fewest requests in flight; of several such the next in turn.
-
-    Args:
-        in_flight: number of requests in flight at each replica, which the caller counts.
-    """
+    """The replica with the fewest requests in flight; of several such the next in turn."""
 
     def __init__(self, in_flight: Sequence[int]) -> None:
         self._in_flight = in_flight
@@ -167,9 +156,6 @@ class LeastLatency:
     """The replica with the least product of its latency and its requests in flight, the new one among them.
 
     A replica that has not answered yet gets one request, and more only if none has answered.
-
-    Args:
-        latencies: of the replicas; the caller notes answers.
     """
 
     def __init__(self, in_flight: Sequence[int], latencies: PeakLatencies, clock_ns: Callable[[], int]) -> None:

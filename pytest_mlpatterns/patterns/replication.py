@@ -20,12 +20,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.layer import Handler, ProcessHandler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["Microservice", "Replicated", "Single", "balance_of", "with_replicas"]
-
 _BALANCES = tuple(dict.fromkeys(map(str, (*Balance, *Rule))))
 """The balances of ``Replicated``: those that the load generator knows, then those of a gateway alone."""
-_MOST_CHARS = 1_000_000
-"""Longest beginning of a prompt; taste."""
+_MOST_CHARS = 1_000_000  # Longest beginning of a prompt; taste
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +31,11 @@ class Single(Pattern):
 
     With ``env`` it may begin a composition, ``Single(env={...}) | Cached() | Batched()``: one process for all of it.
 
-    Args:
-        env: environment variables of the process, such as ``{"OMP_NUM_THREADS": "1"}``.
-
     Raises:
         SettingError: not a mapping of names to text.
     """
 
-    env: Mapping[str, str] = NO_VARIABLES
+    env: Mapping[str, str] = NO_VARIABLES  #: environment variables of the process, such as ``{"OMP_NUM_THREADS": "1"}``
 
     def __post_init__(self) -> None:
         set_variables(self)
@@ -166,9 +160,6 @@ def with_replicas(pattern: Pattern, replicas: int) -> Pattern:
         pattern: any; if its first part is ``Replicated``, that part's number is replaced, and its other arguments are
             kept.
         replicas: at least 1.
-
-    Raises:
-        SettingError: too many processes, or an impossible composition.
     """
     first, *rest = pattern.parts
     inside: list[Pattern] = rest if isinstance(first, Replicated | Single) else list(pattern.parts)

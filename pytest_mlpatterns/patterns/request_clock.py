@@ -17,51 +17,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "BATCH_WAIT",
-    "CALLS",
-    "HOP",
-    "MODEL_BLOCK",
-    "MODEL_CPU",
-    "MODEL_GC",
-    "MODEL_WAIT",
-    "QUEUE_WAIT",
-    "RUN_QUEUE",
-    "SHARED_WAIT",
-    "WIRE",
-    "WOKEN",
-    "RequestClock",
-    "charge",
-    "counts_calls",
-    "current_clock",
-    "key_of_part",
-    "set_clock",
-]
-
-WIRE = "wire"
-"""Decoding and encoding of bodies, with compression, in all processes of the deployment."""
-HOP = "hop"
-"""Transport between processes of the deployment, and to a store of ``Cached``."""
+WIRE = "wire"  # Decoding and encoding of bodies, with compression, in all processes of the deployment
+HOP = "hop"  # Transport between processes of the deployment, and to a store of ``Cached``
 WOKEN = "woken"
 """Between processes only: until the process ran that a request had reached; the one before takes it for a hop."""
-MODEL_CPU = "model_cpu"
-"""CPU time of the thread in which the model runs, without garbage collection."""
-MODEL_GC = "model_gc"
-"""Garbage collection while the model runs."""
+MODEL_CPU = "model_cpu"  # CPU time of the thread in which the model runs, without garbage collection
+MODEL_GC = "model_gc"  # Garbage collection while the model runs
 RUN_QUEUE = "run_queue"
 """The thread of the model was ready to run, and the system ran others; if the system does not show it, a wait."""
 MODEL_WAIT = "model_wait"
 """The rest of a call: locks, sleeps, input and output, helper threads; of a coroutine also while it is suspended."""
-MODEL_BLOCK = "model_block"
-"""As :data:`MODEL_WAIT`, while the model is a coroutine that keeps the event loop."""
+MODEL_BLOCK = "model_block"  # As :data:`MODEL_WAIT`, while the model is a coroutine that keeps the event loop
 QUEUE_WAIT = "queue_wait"
 """In a queue, or while a process behind this one, or the thread of a plain model, works for other requests."""
-BATCH_WAIT = "batch_wait"
-"""Until a batch is sent."""
-SHARED_WAIT = "shared_wait"
-"""For a call of another request, which gives this one its output or goes first."""
-CALLS = "calls"
-"""Number of calls of the model, which is no time; of several requests in one call the first has it."""
+BATCH_WAIT = "batch_wait"  # Until a batch is sent
+SHARED_WAIT = "shared_wait"  # For a call of another request, which gives this one its output or goes first
+CALLS = "calls"  # Number of calls of the model, which is no time; of several requests in one call the first has it
 
 _CLOCK: ContextVar[RequestClock | None] = ContextVar("mlpatterns_request_clock", default=None)
 
@@ -85,11 +56,7 @@ class RequestClock:
         parts[key] = parts.get(key, 0) + duration_ns
 
     def take(self, parts: Mapping[str, int], of: str = "") -> None:
-        """Charge what another clock measured for this request.
-
-        Args:
-            of: the stage or model that they are of, unless they name one themselves.
-        """
+        """Charge what another clock measured for this request."""
         for key, duration_ns in parts.items():
             self.add(key_of_part(key, of) if of and "/" not in key else key, duration_ns)
 

@@ -16,30 +16,11 @@ from pytest_mlpatterns.patterns.request_clock import SHARED_WAIT, charge
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
-__all__ = [
-    "NOT_STREAMED",
-    "Recording",
-    "Stream",
-    "StreamSource",
-    "check_one_input",
-    "refuse_stream",
-    "replayed",
-    "streams",
-    "when_over",
-]
-
-
-NOT_STREAMED = 501
-"""Status of a request whose answer would be a stream, where none can be sent."""
+NOT_STREAMED = 501  # Status of a request whose answer would be a stream, where none can be sent
 
 
 class Stream:
-    """The answer to one request, in chunks; it is read once, by one reader, which closes it.
-
-    Args:
-        chunks: the chunks.
-        on_end: called once, when the stream has ended, failed or been closed.
-    """
+    """The answer to one request, in chunks; it is read once, by one reader, which closes it."""
 
     def __init__(self, chunks: AsyncIterator[Any], on_end: Callable[[], None] | None = None) -> None:
         self._chunks = chunks
@@ -51,12 +32,7 @@ class Stream:
         return self
 
     async def __anext__(self) -> Any:
-        """The next chunk.
-
-        Raises:
-            StopAsyncIteration: the stream has ended.
-            Exception: the exception of the model or of the layer that streams.
-        """
+        """The next chunk."""
         try:
             return await self._chunks.__anext__()
         except BaseException:
@@ -113,10 +89,6 @@ class StreamSource:
     def read(self, outputs: Any, count: int, name: str, *, on_end: Callable[[], None] | None = None) -> Stream | None:
         """The stream that a handler returned; None if it returned whole outputs.
 
-        Args:
-            name: of the handler in messages, such as "the model".
-            on_end: called once, when the stream has ended.
-
         Raises:
             RequestError: status 400: a stream for several inputs.
         """
@@ -154,11 +126,7 @@ def streams(outputs: Any) -> bool:
 
 
 def check_one_input(outputs: Any, count: int, name: str) -> None:
-    """Check that a stream answers one input.
-
-    Raises:
-        RequestError: status 400: there are several; a stream of another process is closed.
-    """
+    """Check that a stream answers one input."""
     if count != 1:
         _discard(outputs)
         raise RequestError(
@@ -169,11 +137,7 @@ def check_one_input(outputs: Any, count: int, name: str) -> None:
 
 
 def refuse_stream(outputs: Any, text: str) -> None:
-    """Check that a handler did not return a stream.
-
-    Raises:
-        RequestError: status 501: it did.
-    """
+    """Check that a handler did not return a stream."""
     if streams(outputs):
         _discard(outputs)
         raise RequestError(NOT_STREAMED, text)
@@ -190,11 +154,6 @@ class Recording:
     """Reads a stream as fast as the fastest of its readers, and keeps its chunks.
 
     The stream is closed early if all readers have gone.
-
-    Args:
-        keep: awaited with all chunks when the stream has ended well, before its readers reach the end.
-        forget: called when no further request may read it: its readers have gone, or it is over. May be called twice.
-        own: makes the copy of a chunk that is kept.
     """
 
     def __init__(
@@ -267,12 +226,7 @@ class Recording:
         self._waiting.clear()
 
     async def chunk(self, number: int) -> Any:
-        """The chunk of this number, as soon as it is there.
-
-        Raises:
-            StopAsyncIteration: the stream has fewer.
-            Exception: the stream failed before.
-        """
+        """The chunk of this number, as soon as it is there. Raises Exception: the stream failed before."""
         while number >= len(self._chunks):
             if self._error is not None:
                 raise self._error

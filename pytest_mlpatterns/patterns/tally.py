@@ -31,13 +31,8 @@ from pytest_mlpatterns.records.telemetry import LayerStats
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SplitTally", "Tally", "rounded"]
-
-
-_SERIES_STEP_NS = 10_000_000
-"""Least time between two points of a series, in nanoseconds."""
-_MAX_SERIES = 100_000
-"""Most points of a series: 17 minutes with this step."""
+_SERIES_STEP_NS = 10_000_000  # Least time between two points of a series, in nanoseconds
+_MAX_SERIES = 100_000  # Most points of a series: 17 minutes with this step
 
 
 class Tally:
@@ -129,11 +124,8 @@ class SplitTally:
         """Count a stream that ended well.
 
         Args:
-            first: times of its clock when the first chunk was sent.
             first_ns: its time in the server until then, in nanoseconds.
-            parts: times of its clock at the end.
             total_ns: its time in the server, in nanoseconds.
-            chunks: number of chunks; a stream without any counts as a whole only.
         """
         self._whole.add(parts, total_ns)
         if chunks > 0:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.config.acceptances import read_acceptances
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.acceptance import Accepted, held_by
+from pytest_mlpatterns.records.verdict import Acceptance, Accepted, held_by
 from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.wording import named
 
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.revision.worktree import Worktree
-
-__all__ = ["Acceptances"]
 
 
 class Acceptances:
@@ -34,12 +31,7 @@ class Acceptances:
     :attr:`pytest_mlpatterns.judging.experiment.Experiment.agreed`.
 
     Args:
-        root: pytest's root directory.
-        run: names the file of acceptances.
         worktree: of the revision that is compared with; None without one.
-
-    Raises:
-        SettingError: the file has a mistake.
     """
 
     def __init__(self, root: Path, run: RunSettings, worktree: Worktree | None) -> None:
@@ -49,11 +41,7 @@ class Acceptances:
         self._of_the_revision = self._there(root, file)
 
     def of(self, item: pytest.Item, settings: Settings, match: BaselineMatch) -> Accepted:
-        """What is accepted of one test, as far as that is known before the revision answers.
-
-        Args:
-            settings: its own; its marker may accept something.
-        """
+        """What is accepted of one test, as far as that is known before the revision answers."""
         known = Accepted((*settings.accept, *(one for one in self._of_the_file if one.is_of(item.nodeid))))
         today = datetime.datetime.now().astimezone().date()
         over = {one.identity for one in known.in_force if one.until is not None and today > one.until}

@@ -19,27 +19,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.perf import Perf
 
-__all__ = [
-    "MEASURED_COMMIT",
-    "PERF_ITEM",
-    "Collection",
-    "MarkerReading",
-    "PerfItem",
-    "may_ask_later",
-    "measures",
-    "parameter_names",
-    "uses_our_fixtures",
-]
-
-_MEASURES = "perf"
-"""The fixture that measures; the others deploy."""
-_FIXTURES = (_MEASURES, "perf_deploy", "perf_deploy_session")
-"""Fixtures by whose use a test is a perf test."""
+_MEASURES = "perf"  # The fixture that measures; the others deploy
+_FIXTURES = (_MEASURES, "perf_deploy", "perf_deploy_session")  # Fixtures by whose use a test is a perf test
 _DEFINED_IN = "pytest_mlpatterns.plugin.entry"
 MEASURED_COMMIT: pytest.StashKey[CommitJob] = pytest.StashKey()
 """Set if this pytest measures an old commit, in a tree that is not the user's."""
-PERF_ITEM: pytest.StashKey[PerfItem] = pytest.StashKey()
-"""Set for every collected test that uses our fixtures."""
+PERF_ITEM: pytest.StashKey[PerfItem] = pytest.StashKey()  # Set for every collected test that uses our fixtures
 
 
 def uses_our_fixtures(item: pytest.Item) -> bool:
@@ -74,24 +59,16 @@ def _leads_to_ours(name: str, definitions: Sequence[Any]) -> bool:
 
 @dataclass(slots=True)
 class MarkerReading:
-    """The perf markers of a test as one, or why they cannot be read.
+    """The perf markers of a test as one, or why they cannot be read."""
 
-    Attributes:
-        arguments: of all markers, the closest first; empty if they cannot be merged.
-        error: why they cannot be merged, or why a list in them makes no tests; None if they can.
-    """
-
+    # of all markers, the closest first; empty if they cannot be merged
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    # why they cannot be merged, or why a list in them makes no tests; None if they can
     error: SettingError | None = None
 
 
 class Collection:
-    """What was collected before options such as ``-k`` deselect tests.
-
-    Attributes:
-        files: ids of the files that were collected as a whole, and whether that went without errors.
-        failed: ids of what could not be collected, such as a file that raises an error.
-    """
+    """What was collected before options such as ``-k`` deselect tests."""
 
     def __init__(self) -> None:
         self.files: dict[str, bool] = {}
@@ -133,24 +110,15 @@ def _merged(marks: list[pytest.Mark]) -> MarkerReading:
 
 @dataclass(slots=True)
 class PerfItem:
-    """One perf test.
+    """One perf test."""
 
-    Attributes:
-        settings: what the test was asked to do; defaults if its marker cannot be read.
-        marker_error: why its marker cannot be read; it fails the test's body.
-        perf: its measurement; None before its fixture is set up.
-        experiment: what it measures, in a pytest that serves another revision.
-        setup_error: why the fixture could not be set up; it fails the test's body.
-        advised: number of failures that the gate let pass and that are reported already.
-    """
-
-    settings: Settings
-    marker_error: MlpatternsError | None = None
-    perf: Perf | None = None
-    experiment: Experiment | None = None
-    setup_error: MlpatternsError | None = None
+    settings: Settings  # what the test was asked to do; defaults if its marker cannot be read
+    marker_error: MlpatternsError | None = None  # why its marker cannot be read; it fails the test's body
+    perf: Perf | None = None  # its measurement; None before its fixture is set up
+    experiment: Experiment | None = None  # what it measures, in a pytest that serves another revision
+    setup_error: MlpatternsError | None = None  # why the fixture could not be set up; it fails the test's body
     properties: list[tuple[str, object]] = field(default_factory=list)
-    advised: int = 0
+    advised: int = 0  # number of failures that the gate let pass and that are reported already
     subtest_errors: list[BaseException | None] = field(default_factory=list)
 
     def restart(self, item: pytest.Item) -> None:

@@ -43,7 +43,6 @@ class Watcher:
 
     Attributes:
         why: of the last failure that was noted; None if there is none.
-        failures: the text of each failure.
     """
 
     def __init__(self, job: CommitJob) -> None:
@@ -54,11 +53,7 @@ class Watcher:
         self._several: tuple[str, ...] = ()
 
     def ended(self, code: int) -> CommitRunEnded:
-        """What came of the run.
-
-        Args:
-            code: exit code of pytest.
-        """
+        """What came of the run."""
         if self._several:
             return CommitRunEnded(tests=self._several)
         if self.why in (WhyNotRun.IMPORT, WhyNotRun.COLLECTION):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.engines.engine import SessionOptions, engine_named
+from pytest_mlpatterns.engines.engine import Cluster, EngineSession, SessionOptions, engine_named
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling
 from pytest_mlpatterns.loadgen.generator import Generator
@@ -14,18 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.engines.engine import Cluster, EngineSession
-
-__all__ = ["EngineSessions", "Generators"]
 
 
 class EngineSessions:
     """The engines of one session, by name.
 
     Args:
-        options: command-line values by option name.
-        ini: ini values by option name.
-        root: the root directory.
         directory: takes the logs of the engines.
     """
 
@@ -41,34 +35,18 @@ class EngineSessions:
         return [f"note: {note}" for session in self._shared for note in session.notes]
 
     def of(self, name: str) -> EngineSession | None:
-        """What the tests share of this engine; None if that is nothing.
-
-        Raises:
-            SettingError: there is no such engine, or its settings cannot be read.
-        """
+        """What the tests share of this engine; None if that is nothing."""
         if name not in self._made:
             self._made[name] = engine_named(name).session(self._options)
         return self._made[name]
 
     def begin_for(self, settings: Iterable[Settings]) -> None:
-        """Begin to connect what one of these tests needs, while other tests are prepared.
-
-        Raises:
-            SettingError: the settings of an engine cannot be read.
-        """
+        """Begin to connect what one of these tests needs, while other tests are prepared."""
         for session in self._needed(settings):
             session.begin()
 
     def await_ready(self, settings: Settings) -> None:
-        """Wait until a connection that has begun is there, so that it does not begin beside a measurement.
-
-        Args:
-            settings: of the test that is about to run; what it needs is begun now.
-
-        Raises:
-            SettingError: the test needs a cluster that cannot be reached or does not fit.
-            DeploymentError: the test needs a cluster that did not start.
-        """
+        """Wait until a connection that has begun is there, so that it does not begin beside a measurement."""
         needed = self._needed([settings])
         for session in self._shared:
             is_needed = session in needed
@@ -84,7 +62,6 @@ class EngineSessions:
         """What is shared of the engine that serves a test; None if that is nothing, or its service is the user's own.
 
         Args:
-            settings: of the test.
             target: the service of the user's own; None without one.
         """
         return self.of(settings.engine) if target is None else None
@@ -93,11 +70,7 @@ class EngineSessions:
         """The machines that take part in a test beside this one; None if none do.
 
         Args:
-            settings: of the test.
             target: the service of the user's own; None without one.
-
-        Raises:
-            MlpatternsError: they cannot be reached.
         """
         session = self.of(settings.generators_on) or self.serving(settings, target)
         return None if session is None else session.cluster()
@@ -120,7 +93,6 @@ class Generators(dict[str, Generator]):
     """The load generators of a session by the place where they run; each is made when a test first asks for it.
 
     Args:
-        engines: know the places.
         directory: takes the logs of the generators.
     """
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
-from pytest_mlpatterns.config.settings import given_value, read_settings
+from pytest_mlpatterns.config.settings import Settings, given_value, read_settings
 from pytest_mlpatterns.engines.engine import engine_named
 from pytest_mlpatterns.errors import MissingExtraError, SettingError
 from pytest_mlpatterns.judging.experiment import (
@@ -28,26 +28,22 @@ from pytest_mlpatterns.judging.experiment import (
     setup_of,
     system_under_test,
 )
-from pytest_mlpatterns.plugin.collection import PerfItem
-from pytest_mlpatterns.plugin.name_hints import misspelled_fixture
+from pytest_mlpatterns.plugin.collection import Collection, MarkerReading, PerfItem
+from pytest_mlpatterns.plugin.help_text import misspelled_fixture
 from pytest_mlpatterns.plugin.options import ENGINE_OPTIONS, given_options
 from pytest_mlpatterns.records.result import id_from
+from pytest_mlpatterns.serving.model import StartOptions
 from pytest_mlpatterns.serving.model_version import model_version
-from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import LoadDriver
-    from pytest_mlpatterns.plugin.collection import Collection, MarkerReading
     from pytest_mlpatterns.plugin.engine_sessions import EngineSessions
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
-
-__all__ = ["ExperimentBuilder", "FixtureValues", "ItemReader"]
 
 _OF_COMMAND = (
     "patterns",
@@ -83,8 +79,6 @@ class ExperimentBuilder:
 
     Args:
         engines: what the tests share of each engine.
-        trees: tops of the present tree and of the one that is imported instead, if this pytest serves another revision
-            or measures an old commit.
     """
 
     def __init__(
@@ -103,14 +97,7 @@ class ExperimentBuilder:
         self._trees = trees
 
     def experiment(self, item: pytest.Item, settings: Settings, fixtures: FixtureValues) -> Experiment:
-        """What one test measures, not compared with anything yet.
-
-        Args:
-            settings: its own; a model or payload in them replaces the fixture's.
-
-        Raises:
-            SettingError: no inputs, no model, or a target of another kind, or beside a pattern.
-        """
+        """What one test measures, not compared with anything yet."""
         fixtures = fixtures.under(settings)
         if fixtures.payload is None:
             missing = (
@@ -144,12 +131,7 @@ class ExperimentBuilder:
         """Start a deployment without load.
 
         Args:
-            settings: of the deployment; a model or payload in them replaces the fixture's.
             fixtures: what the test's fixtures gave; its target may come from ``perf_deploy(target=...)``.
-
-        Raises:
-            DeploymentError: it did not start.
-            SettingError: there is no model, or a target of another kind.
         """
         fixtures = fixtures.under(settings)
         target = checked_target(fixtures.target, "perf_deploy(target=...)")
@@ -229,11 +211,7 @@ class ItemReader:
         self._collection = collection
 
     def defaults(self) -> Settings:
-        """The settings of a test without a marker.
-
-        Raises:
-            SettingError: an option that cannot be read.
-        """
+        """The settings of a test without a marker."""
         return read_settings({}, self._options, self._ini)
 
     def read(self, item: pytest.Item) -> PerfItem:
@@ -246,15 +224,7 @@ class ItemReader:
             return PerfItem(self.defaults(), error)
 
     def read_deployment(self, arguments: Mapping[str, object], of_test: Settings) -> Settings:
-        """The settings of a deployment without load.
-
-        Args:
-            arguments: of ``perf_deploy``, by name.
-            of_test: settings of the test, or of the run, that count where an argument is not given.
-
-        Raises:
-            SettingError: an argument that cannot be read.
-        """
+        """The settings of a deployment without load. ``arguments``: of ``perf_deploy``, by name."""
         for name in ("pattern", "wire"):
             if isinstance(value := arguments[name], list | tuple):
                 raise SettingError(
@@ -302,21 +272,11 @@ class ItemReader:
         return f"{item.parent.nodeid if item.parent else ''}::{getattr(item, 'originalname', item.name)}"
 
 
-_PLACES = ("engine", "generators_on")
-"""Settings that name an engine."""
+_PLACES = ("engine", "generators_on")  # Settings that name an engine
 
 
 def _placed(settings: Settings, sources: Mapping[str, str]) -> Settings:
-    """The settings with a place for the load generators that exists: where the engine serves, if it sends load.
-
-    Args:
-        settings: as they were read.
-        sources: what gave each of the places, for messages.
-
-    Raises:
-        MissingExtraError: packages of an engine are not installed.
-        SettingError: there is no such engine, or the place that was asked for sends no load.
-    """
+    """The settings with a place for the load generators that exists: where the engine serves, if it sends load."""
     names = (settings.engine, settings.generators_on)
     serving, sending = (engine_named(name, place, sources[place]) for name, place in zip(names, _PLACES, strict=True))
     serving.require_installed(f'engine="{settings.engine}"')

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import MlpatternsError, PerfFailure
-from pytest_mlpatterns.plugin.collection import parameter_names
-from pytest_mlpatterns.records.result import FailedTest, group_of
+from pytest_mlpatterns.plugin.collection import PerfItem, parameter_names
+from pytest_mlpatterns.records.result import FailedTest, TestResult, group_of
 from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Gate, Kind, Unjudged, failure_kind
 from pytest_mlpatterns.wording import first_line, visible
@@ -25,49 +25,27 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_mlpatterns.plugin.collection import PerfItem
-    from pytest_mlpatterns.records.result import TestResult
 
-__all__ = [
-    "Failures",
-    "death_of",
-    "end_at_the_users_line",
-    "fail_as_expected",
-    "location_of",
-    "raise_at_definition",
-    "spell_report_text",
-]
-
-_STRICT = "[XPASS(strict)] "
-"""Begins pytest's text of a test that was expected to fail and did not."""
+_STRICT = "[XPASS(strict)] "  # Begins pytest's text of a test that was expected to fail and did not
 _SHOWN_BY_VERDICTS = (Kind.REGRESSION, Kind.LIMIT, Kind.UNDECIDED)
 """Kinds of failure that a verdict in the result shows."""
-_MOST_DECORATOR_LINES = 50
-"""Lines below the first decorator in which ``def`` is looked for."""
+_MOST_DECORATOR_LINES = 50  # Lines below the first decorator in which ``def`` is looked for
 _BELOW_THE_USER = ("pytest_mlpatterns", "contextlib")
 """Packages whose frames at the end of a traceback show nothing of a user's mistake."""
 _PYTEST = ("_pytest", "pluggy")
 
 
 class Failures(Struct, frozen=True):
-    """The failures of one phase of a test.
+    """The failures of one phase of a test."""
 
-    Attributes:
-        errors: the exceptions that failed it; None for a failure without one, such as a strict xfail that passed.
-    """
-
+    # the exceptions that failed it; None for a failure without one, such as a strict xfail that passed
     errors: Sequence[BaseException | None]
     advised: Sequence[PerfFailure]
     reason: str
 
     @classmethod
     def of(cls, state: PerfItem, report: pytest.TestReport, error: BaseException | None) -> Failures:
-        """Read them from a phase.
-
-        Args:
-            state: what is known of the test; the failures that its gate let pass are new to one phase only.
-            error: its exception; None without one.
-        """
+        """Read them from a phase. ``error``: its exception; None without one."""
         advised: Sequence[PerfFailure] = ()
         if state.perf is not None and report.when != "setup":
             advised = state.perf.advised[state.advised :]

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pytest
 
-__all__ = ["pytest_mlpatterns_result"]
-
 
 def pytest_mlpatterns_result(config: pytest.Config, result: dict[str, Any]) -> None:
     """A perf test was measured.

@@ -26,10 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from types import FrameType
 
-__all__ = ["InterruptHooks", "Terminals", "ends_with_summary", "follows_an_interrupt", "written_first"]
-
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that end a run as Ctrl-C does."""
+_ENDING = (signal.SIGTERM, signal.SIGHUP)  # Signals that end a run as Ctrl-C does
 _DESCRIPTORS = "/dev/fd"
 
 
@@ -37,9 +34,6 @@ class InterruptHooks:
     """SIGTERM and SIGHUP interrupt this process from now on, until pytest is done.
 
     A handler of anyone else stays, and so does a signal that is ignored, as ``nohup`` ignores SIGHUP.
-
-    Args:
-        writes_results: whether this process does; another one ends as it would without this plugin.
     """
 
     def __init__(self, *, writes_results: bool) -> None:

@@ -21,18 +21,6 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = [
-    "ENGINE_OPTIONS",
-    "OPTIONS",
-    "add_ini_keys",
-    "add_options",
-    "given_ini",
-    "given_options",
-    "ini_text",
-    "refuse_misspelled",
-    "values_of_conftests",
-]
-
 _GROUP = "performance tests (pytest-mlpatterns)"
 _OWN: Mapping[str, Mapping[str, Any]] = {
     "against": {
@@ -163,20 +151,16 @@ def _of_engines() -> dict[str, Mapping[str, Any]]:
     return {name: each for found in groups.select(group=_GROUP_OF_ENGINES) for name, each in found.load().items()}
 
 
-_GROUP_OF_ENGINES = "pytest_mlpatterns.engine_options"
-"""Group of entry points that name the options of an engine."""
-ENGINE_OPTIONS = _of_engines()
-"""Options of engines, which are not imported for them."""
+_GROUP_OF_ENGINES = "pytest_mlpatterns.engine_options"  # Group of entry points that name the options of an engine
+ENGINE_OPTIONS = _of_engines()  # Options of engines, which are not imported for them
 OPTIONS: Mapping[str, Mapping[str, Any]] = dict(sorted({**_OWN, **ENGINE_OPTIONS}.items()))
 """Arguments of argparse for option ``--perf-NAME`` and ini key ``perf_NAME`` (with underscores). Every default is None,
 so that the ini file counts if the command line gives no value. No option takes an optional value: it would swallow a
 path."""
-_JSON = "JSON"
-"""Metavariable of options whose value is a JSON object."""
+_JSON = "JSON"  # Metavariable of options whose value is a JSON object
 _TABLES = {"rank", "tolerance", *(name for name in OPTIONS if OPTIONS[name].get("metavar") == _JSON)}
 """Options that may be tables in TOML."""
-_QUOTED = ("against-files",)
-"""Options that are lists of names, which may contain white space."""
+_QUOTED = ("against-files",)  # Options that are lists of names, which may contain white space
 _HELP = {
     "action": "store_true",
     "help": "show the fixtures, marker arguments, patterns, assertions and metrics with one line each, and exit",
@@ -212,7 +196,7 @@ def refuse_misspelled(parser: pytest.Parser, early_config: pytest.Config, args: 
     _, unknown = parser.parse_known_and_unknown_args(list(args), namespace=copy.copy(early_config.option))
     keys = [key for key in _ini_of(early_config) if key.startswith("perf_") and not _is_ini_key(early_config, key)]
     if keys or any(argument.startswith("--perf-") for argument in unknown):
-        from pytest_mlpatterns.plugin.name_hints import require_known_keys, require_known_options
+        from pytest_mlpatterns.plugin.help_text import require_known_keys, require_known_options
 
         require_known_options(unknown, [*OPTIONS, "help"])
         require_known_keys(sorted(keys), [name.replace("-", "_") for name in OPTIONS])

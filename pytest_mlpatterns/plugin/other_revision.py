@@ -14,12 +14,11 @@ from pytest_mlpatterns.judging.revision_comparison import least_ns
 from pytest_mlpatterns.plugin.collection import MEASURED_COMMIT
 from pytest_mlpatterns.plugin.options import given_options, values_of_conftests
 from pytest_mlpatterns.revision.client import RevisionClient
-from pytest_mlpatterns.revision.commits import resolve_revision
+from pytest_mlpatterns.revision.commits import Revision, resolve_revision
 from pytest_mlpatterns.revision.dependencies import change_note
-from pytest_mlpatterns.revision.environment import revision_environment
-from pytest_mlpatterns.revision.installed_copy import require_no_copy
+from pytest_mlpatterns.revision.environment import require_no_copy, revision_environment
 from pytest_mlpatterns.revision.messages import InheritedOptions
-from pytest_mlpatterns.revision.worktree import checkout, remove_stale
+from pytest_mlpatterns.revision.worktree import Worktree, checkout, remove_stale
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count, visible
 
@@ -33,11 +32,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.engines.engine import EngineSession
-    from pytest_mlpatterns.revision.commits import Revision
-    from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.workload.schedule import Schedule
-
-__all__ = ["OtherRevision", "files_of", "lay_out", "with_its_packages"]
 
 _CACHE = "mlpatterns-environments"
 _OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus", "engine")
@@ -45,15 +40,7 @@ _OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus", "engine")
 
 
 def lay_out(config: pytest.Config, run: RunSettings, against: str, *, resources: contextlib.ExitStack) -> Worktree:
-    """Write the files of the revision to compare with into a directory, and build its environment if that is asked for.
-
-    Args:
-        against: the revision, as the option names it.
-
-    Raises:
-        SettingError: there is no such revision, or a file that it needs is missing.
-        DeploymentError: the files cannot be written, or the environment cannot be built.
-    """
+    """Write the files of the other revision into a directory, and build its environment if that is asked for."""
     worktree = files_of(resolve_revision(config.rootpath, against), config, run, resources=resources)
     return with_its_packages(worktree, config, run, resources=resources)
 
@@ -61,11 +48,7 @@ def lay_out(config: pytest.Config, run: RunSettings, against: str, *, resources:
 def with_its_packages(
     worktree: Worktree, config: pytest.Config, run: RunSettings, *, resources: contextlib.ExitStack
 ) -> Worktree:
-    """The revision with an environment of the packages that it asks for, if ``--perf-against-env`` is given.
-
-    Raises:
-        DeploymentError: the environment cannot be built.
-    """
+    """The revision with an environment of the packages that it asks for, if ``--perf-against-env`` is given."""
     if not run.against_env or run.smoke:
         return worktree
     cache = getattr(config, "cache", None)  # absent with -p no:cacheprovider
@@ -77,15 +60,7 @@ def with_its_packages(
 def files_of(
     revision: Revision, config: pytest.Config, run: RunSettings, *, resources: contextlib.ExitStack
 ) -> Worktree:
-    """Write the files of a commit into a directory, after those that killed runs left are removed.
-
-    Args:
-        run: names the files that git does not track and the tests need.
-
-    Raises:
-        SettingError: a file that the tests need is missing.
-        DeploymentError: the files cannot be written.
-    """
+    """Write the files of a commit into a directory, after those that killed runs left are removed."""
     root, say = config.rootpath, functools.partial(_say, config)
     remove_stale(root, say)
     return resources.enter_context(checkout(root, revision, run.against_files, say=say))
@@ -120,11 +95,7 @@ class OtherRevision:
         return [f"note: {note}" for note in self.notes]
 
     def require_own_code(self) -> None:
-        """Refuse a project that is imported from a copy, which is the same code on both sides.
-
-        Raises:
-            SettingError: the message names the copy.
-        """
+        """Refuse a project that is imported from a copy, which is the same code on both sides."""
         if MEASURED_COMMIT not in self._config.stash:  # what measures an old commit has looked at the user's tree
             require_no_copy(self._config.rootpath, self.worktree.present_root)
 
@@ -141,9 +112,6 @@ class OtherRevision:
 
         Args:
             session: of the engine that serves the test; None if it has none.
-
-        Raises:
-            SettingError: the engine cannot serve both revisions.
         """
         inherited = self._inherited_options
         if session is not None:

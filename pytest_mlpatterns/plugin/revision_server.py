@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.serving.deployment import Deployment
 
-__all__ = ["ABSENT", "arguments_for", "main"]
-
 ABSENT = (pytest.ExitCode.OK, pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED)
 """Exit codes of a pytest that started but does not have the test; an unknown test id is a usage error."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 
-from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource
+from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource, RunSettings
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
 from pytest_mlpatterns.plugin.collection import PERF_ITEM
 from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
@@ -26,8 +26,8 @@ from pytest_mlpatterns.reports.files.ci_reports import (
     new_change_annotation,
 )
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
-from pytest_mlpatterns.reports.text.change_sentence import new_change_lines
 from pytest_mlpatterns.reports.text.comparison import is_accepted
+from pytest_mlpatterns.reports.text.history_text import new_change_lines
 from pytest_mlpatterns.reports.text.summary_table import (
     headline,
     headline_style,
@@ -46,21 +46,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.baseline.session import BaselineSession
-    from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.history.session import HistorySession
     from pytest_mlpatterns.plugin.terminal import Terminal
     from pytest_mlpatterns.records.baseline_entry import Level
-    from pytest_mlpatterns.records.change import NewChange
+    from pytest_mlpatterns.records.history import NewChange
     from pytest_mlpatterns.records.ranking import Ranking
     from pytest_mlpatterns.records.setup import Environment
     from pytest_mlpatterns.revision.commits import Revision
 
-__all__ = ["ReportHooks", "RunOutput"]
-
-_RERUN = "rerun"
-"""The outcome that pytest-rerunfailures gives to an attempt that it repeats."""
-_WOULD_FAIL = "would fail"
-"""How pytest counts a test whose verdicts failed while its gate only warns; it has passed."""
+_RERUN = "rerun"  # The outcome that pytest-rerunfailures gives to an attempt that it repeats
+_WOULD_FAIL = "would fail"  # How pytest counts a test whose verdicts failed while its gate only warns; it has passed
 
 
 class RunOutput:
@@ -73,7 +68,6 @@ class RunOutput:
     Attributes:
         revision: what the tests are compared with; None if it is the baseline.
         selected: ids of the perf tests that this process was to run; None if other processes run them.
-        uncollected: ids of what could not be collected.
     """
 
     def __init__(
@@ -106,11 +100,7 @@ class RunOutput:
         self._run_end = RunEnd()
 
     def take_result(self, data: Mapping[str, Any]) -> TestResult:
-        """Add the plain values of :meth:`TestResult.to_json`.
-
-        Returns:
-            The result with the baseline's note on drift.
-        """
+        """Add the plain values of :meth:`TestResult.to_json`."""
         result = self._baseline.with_drift(TestResult.from_json(data))
         self.add(result)
         return result
@@ -146,9 +136,6 @@ class RunOutput:
 
     def close(self, exitstatus: int, *, complete: bool) -> int:
         """Write the files.
-
-        Args:
-            complete: whether the run was not interrupted.
 
         Returns:
             The exit status of the run: another one if a file was not written, if a change in the history fails the
@@ -349,11 +336,7 @@ class RunOutput:
 
 
 class ReportHooks:
-    """The hooks of a session that read its reports.
-
-    Args:
-        is_worker: this process is a worker of a distributed run; its controller reads the same reports.
-    """
+    """The hooks of a session that read its reports."""
 
     def __init__(self, config: pytest.Config, output: RunOutput, *, is_worker: bool) -> None:
         self._config = config

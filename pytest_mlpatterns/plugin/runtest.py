@@ -18,7 +18,7 @@ from pytest_mlpatterns.plugin.failures import (
     spell_report_text,
 )
 from pytest_mlpatterns.plugin.interrupts import follows_an_interrupt
-from pytest_mlpatterns.records.result import group_of
+from pytest_mlpatterns.records.result import TestResult, group_of
 from pytest_mlpatterns.records.verdict import Kind, Unjudged
 from pytest_mlpatterns.reports.files.ci_reports import kind_properties, properties_of
 from pytest_mlpatterns.reports.text.failure import measurement_text
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.plugin.run_output import RunOutput
     from pytest_mlpatterns.plugin.terminal import LiveLine, Terminal
     from pytest_mlpatterns.plugin.xdist import MachineLock
-    from pytest_mlpatterns.records.result import TestResult
-
-__all__ = ["RuntestHooks"]
 
 _PASSED = "perf measurement, stdout of call"
 """Section of a test that passed: with ``-rP``, and in PyCharm, whose reporter shows sections of such a name."""
@@ -44,7 +41,6 @@ class RuntestHooks:
 
     Args:
         lock: of the machine, in a worker of a distributed run; None if no other process runs tests.
-        smoke: each test sends one request instead of a load.
 
     Attributes:
         watched: the test whose body runs, and which is compared after it; None between bodies.
@@ -111,11 +107,7 @@ class RuntestHooks:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Attach the result to the report, which takes it to the process that writes the files.
-
-        Raises:
-            KeyboardInterrupt: an interrupt is behind the failure; it ends the run.
-        """
+        """Attach the result to the report, which takes it to the process that writes the files."""
         failure = None if call.excinfo is None else call.excinfo.value
         if follows_an_interrupt(failure):
             self._keep_partial(item)

@@ -20,13 +20,13 @@ from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.engines.engine import engine_names
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
-from pytest_mlpatterns.judging.experiment import LoadDriver
+from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_library_overhead
 from pytest_mlpatterns.plugin.acceptances import Acceptances
-from pytest_mlpatterns.plugin.collection import MEASURED_COMMIT, PERF_ITEM, PerfItem, parameter_names
+from pytest_mlpatterns.plugin.collection import MEASURED_COMMIT, PERF_ITEM, Collection, PerfItem, parameter_names
 from pytest_mlpatterns.plugin.engine_sessions import EngineSessions, Generators
-from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder, ItemReader
+from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder, FixtureValues, ItemReader
 from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
 from pytest_mlpatterns.plugin.options import given_ini, given_options
 from pytest_mlpatterns.plugin.run_output import ReportHooks, RunOutput
@@ -43,8 +43,8 @@ from pytest_mlpatterns.plugin.xdist import (
 )
 from pytest_mlpatterns.records.result import group_of
 from pytest_mlpatterns.system.child import end_with_parent
-from pytest_mlpatterns.system.environment import environment
-from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
+from pytest_mlpatterns.system.environment_facts import environment
+from pytest_mlpatterns.system.owned_files import ScratchDirectory
 from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
@@ -53,18 +53,13 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.choice.criteria import SelectionCriteria
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.history.own_scatter import OwnScatter
     from pytest_mlpatterns.history.session import HistorySession
-    from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.history.stable_level import OwnScatter
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.plugin.collection import Collection
-    from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
     from pytest_mlpatterns.plugin.other_revision import OtherRevision
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.serving.deployment import Deployment
-
-__all__ = ["REFERENCE_TREES", "SERVE_REVISION", "PerfSession", "ServedPerf"]
 
 REFERENCE_TREES: pytest.StashKey[tuple[Path, Path]] = pytest.StashKey()
 """Set if this pytest only serves tests of another revision: the tops of the present tree and of that one."""
@@ -197,10 +192,6 @@ class PerfSession:
             fixtures: what the test's fixtures gave; the target may be an argument of ``perf_deploy``.
             arguments: ``pattern``, ``wire``, ``model``, ``payload``, ``request`` and ``cpus`` of ``perf_deploy``.
                 The test's marker gives the model, the payload and the cores if they do not.
-
-        Raises:
-            DeploymentError: it did not start.
-            SettingError: there is no model, both a pattern and a target, or another wire than this version serves.
         """
         settings = self._item_reader.read_deployment(arguments, self._settings_around(node))
         if arguments["pattern"] is not None and fixtures.target is not None:
@@ -269,7 +260,7 @@ class PerfSession:
     @functools.cached_property
     def _scatter(self) -> OwnScatter:
         """By how much the launches of each test differ, as the history knows it; workers read it themselves."""
-        from pytest_mlpatterns.history.own_scatter import OwnScatter
+        from pytest_mlpatterns.history.stable_level import OwnScatter
 
         known = None if self._history is None else self._history.known
         return OwnScatter(self._run, self._machine, known=known)
@@ -416,11 +407,7 @@ def _new_scratch_directory() -> ScratchDirectory:
 
 
 class ServedPerf:
-    """Lets fixtures and tests that use ``perf`` run until they ask it for something.
-
-    Args:
-        serve: starts and stops deployments for the other side until that is done, and then ends the test.
-    """
+    """Lets fixtures and tests that use ``perf`` run until they ask it for something."""
 
     def __init__(self, serve: Callable[[], NoReturn]) -> None:
         self.__serve = serve

@@ -8,10 +8,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.config.run_settings import BaselineMode, SettleMode
+from pytest_mlpatterns.config.run_settings import BaselineMode, RunSettings, SettleMode
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.judging.experiment import Settlement
-from pytest_mlpatterns.revision.commits import RecordedRevisions, UnknownRevisionError
+from pytest_mlpatterns.revision.commits import RecordedRevisions, Revision, UnknownRevisionError
 from pytest_mlpatterns.system.git import Git
 
 if TYPE_CHECKING:
@@ -22,13 +22,9 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
-    from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.engines.engine import EngineSession
     from pytest_mlpatterns.plugin.other_revision import OtherRevision
-    from pytest_mlpatterns.revision.commits import Revision
-
-__all__ = ["Settlements"]
 
 _SETTLED_MODES = (BaselineMode.CHECK, BaselineMode.REQUIRE, BaselineMode.PRUNE)
 """Modes of the baseline in which a test is compared with it, so that its commit can settle the comparison."""
@@ -36,11 +32,7 @@ _SELF = "the present code"
 
 
 class Settlements:
-    """What settles the tests of one session.
-
-    Args:
-        run: names the baseline file and what may be done to settle.
-    """
+    """What settles the tests of one session."""
 
     def __init__(
         self, config: pytest.Config, run: RunSettings, *, directory: Path, resources: contextlib.ExitStack
@@ -92,7 +84,7 @@ class Settlements:
     def _laid_out(self, revision: Revision) -> OtherRevision:
         """The files of a commit, which all tests that were recorded at it share."""
         from pytest_mlpatterns.plugin.other_revision import OtherRevision, files_of, with_its_packages
-        from pytest_mlpatterns.revision.installed_copy import require_no_copy
+        from pytest_mlpatterns.revision.environment import require_no_copy
 
         root = self._config.rootpath
         if not self._run.against_env:  # which never runs a copy

@@ -30,16 +30,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.baseline.session import BaselineSession
     from pytest_mlpatterns.revision.worktree import Worktree
 
-__all__ = [
-    "ControllerHooks",
-    "MachineLock",
-    "WorkerInput",
-    "report_baseline",
-    "report_layer_kinds",
-    "report_usage_error",
-    "running_test",
-]
-
 _LOCK = "mlpatterns_lock"
 _ASCII_ONLY = "mlpatterns_ascii_only"
 _WORKTREE = "mlpatterns_worktree"
@@ -49,15 +39,10 @@ _LAYER_KINDS = "mlpatterns_layer_kinds"
 
 
 class WorkerInput(Struct, frozen=True):
-    """What the controller sends to each worker.
+    """What the controller sends to each worker."""
 
-    Attributes:
-        lock_directory: directory of the machine lock; None if the controller has not loaded this plugin.
-        ascii_only: whether the controller's terminal shows ASCII only.
-    """
-
-    lock_directory: Path | None
-    ascii_only: bool | None
+    lock_directory: Path | None  # directory of the machine lock; None if the controller has not loaded this plugin
+    ascii_only: bool | None  # whether the controller's terminal shows ASCII only
     worktree: Worktree | None
 
     @classmethod

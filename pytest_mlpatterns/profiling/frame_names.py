@@ -16,21 +16,17 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS
-from pytest_mlpatterns.records.profile import Frame
+from pytest_mlpatterns.records.profile import Frame, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-    from pytest_mlpatterns.profiling.recording import RawFrame
-    from pytest_mlpatterns.records.profile import Owner
-
-__all__ = ["MODEL", "SERVER_LAYER", "SourceNames", "is_of_model", "is_ours", "layer_of", "place_of", "role_frame"]
+    from pytest_mlpatterns.profiling.py_spy import RawFrame
 
 _PACKAGES = re.compile(r".*/(?:site|dist)-packages/")
 _STANDARD = re.compile(r".*/(?:lib|lib64)/python3[.\d]*t?/|.*/Python\.framework/Versions/[^/]+/lib/python3[.\d]*/")
-_MOST_BYTES = 400_000
-"""Longer files, most of them generated, are not parsed: their functions keep their short names."""
+_MOST_BYTES = 400_000  # Longer files, most of them generated, are not parsed: their functions keep their short names
 
 
 class _Definition(Struct, frozen=True):
@@ -144,8 +140,7 @@ def _definitions(node: ast.AST, prefix: str) -> Iterator[_Definition]:
             yield from _definitions(child, prefix)
 
 
-MODEL = "model"
-"""Name of the boundary of a model, below which its own code runs."""
+MODEL = "model"  # Name of the boundary of a model, below which its own code runs
 SERVER_LAYER = Frame.of_layer("HTTP server")
 _PLACE_OF_MODEL = "serving/timed_model.py"
 _OUR_PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep

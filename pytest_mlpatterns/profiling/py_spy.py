@@ -4,6 +4,10 @@ It is started for each recording, ends by SIGINT, and then writes what it saw. C
 
 A line of its file is a stack and its count: ``thread (17): MainThread;main (/srv/app.py:3);work (/srv/a.py:9) 42``.
 Frames of native code have no file. From version 0.4.3 on names are qualified, ``Digits.predict``.
+
+What a sampling profiler does for a measurement: it starts for a process, and returns the stacks that it saw.
+
+A new profiler is a module that fulfils :class:`Profiler`. This module must not know how stacks are named or compared.
 """
 
 from __future__ import annotations
@@ -22,49 +26,109 @@ import time
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import MissingExtraError, ProfilerError
-from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
+from pytest_mlpatterns.system.cgroups import why_not_traceable
 from pytest_mlpatterns.system.orphans import MARK, end_with_creator
 from pytest_mlpatterns.system.owned_files import remove_file
-from pytest_mlpatterns.system.process_limits import why_not_traceable
 from pytest_mlpatterns.system.thread_times import ThreadTimes, thread_times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["PySpy", "find_py_spy", "read_collapsed"]
+__all__ = ["Profiler", "PySpy", "RawFrame", "RawStack", "RawStacks", "Recording", "find_py_spy", "read_collapsed"]
 
-_START_S = 10.0
-"""Time limit for the start: it takes 0.1 s, and longer on a busy machine."""
-_STOP_S = 5.0
-"""Time limit for py-spy to write what it saw, in seconds; it takes 0.1 s."""
+
+class RawFrame(Struct, frozen=True):
+    """One level of a stack as the profiler prints it."""
+
+    name: str  # ``co_name`` of the code, such as ``predict`` or ``<listcomp>``
+    file: str  # full path, or a name such as ``<string>``; empty for native code
+    line: int  # line that runs, from 1; 0 if unknown
+    # ``co_qualname`` of the code, such as ``Digits.predict``; empty if the profiler does not read it
+    qualified: str = ""
+
+
+class RawStack(Struct, frozen=True):
+    """A stack of one thread."""
+
+    thread: int  # id of the thread, as the system knows it; 0 if unknown
+    name: str
+    frames: tuple[RawFrame, ...]
+
+
+class RawStacks(Struct, frozen=True):
+    """What a profiler saw of one process."""
+
+    pid: int
+    duration_ns: int
+    counts: Mapping[RawStack, int]  # how often it saw each stack, idle threads included
+    lost: int = 0
+    # times of each thread meanwhile, by its id; empty if the system does not show them
+    threads: Mapping[int, ThreadTimes] = {}
+
+
+class Recording(Protocol):
+    """A profiler that looks at one process."""
+
+    def await_start(self) -> None:
+        """Wait until it looks.
+
+        Raises:
+            ProfilerError: it cannot read the process, or does not start.
+        """
+
+    def request_stop(self) -> None:
+        """Ask it to end, without waiting."""
+
+    def stop(self) -> RawStacks:
+        """What it saw, after it has ended.
+
+        Raises:
+            ProfilerError: it ended before, or gave nothing that can be read.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """End it at once. Safe to call at any time, and twice."""
+
+
+class Profiler(Protocol):
+    """Reads processes of the same user from outside, without changing them."""
+
+    name: str
+
+    def start(self, pid: int, rate_hz: int) -> Recording:
+        """Begin to look at a process, without waiting until it does.
+
+        Raises:
+            ProfilerError: it cannot be started.
+        """
+        ...
+
+
+_START_S = 10.0  # Time limit for the start: it takes 0.1 s, and longer on a busy machine
+_STOP_S = 5.0  # Time limit for py-spy to write what it saw, in seconds; it takes 0.1 s
 _OPTIONS = ("--format", "raw", "--nonblocking", "--idle", "--threads", "--full-filenames", "--hideprogress")
 """Without ``--idle``, a thread that sleeps or waits for a lock would not be seen."""
-_LOOKS = "Sampling process"
-"""What it prints when it has read the process for the first time."""
+_LOOKS = "Sampling process"  # What it prints when it has read the process for the first time
 _ERRORS = re.compile(r"Errors: (\d+)")
 _FORBIDDEN = re.compile(r"permission denied|operation not permitted", re.IGNORECASE)
 _PERMIT = "a container permits it with docker run --cap-add SYS_PTRACE, or capabilities.add of Kubernetes"
-_MOST_WORDS = 3
-"""Last lines of its output that are its reason."""
+_MOST_WORDS = 3  # Last lines of its output that are its reason
 _QUIET = {"RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}
 """Without these it prints its own stack after the reason, if the variables are set for another program."""
-_LONGEST_NAME = 80
-"""Letters of its name and version in reports; it is a word and a number."""
+_LONGEST_NAME = 80  # Letters of its name and version in reports; it is a word and a number
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _THREAD_OF_STACK = re.compile(r"thread \((0[xX][0-9a-fA-F]+|\d+)\)(?:: (.*))?", re.DOTALL)
 _FRAME = re.compile(r"(.*?) \((.*?)(?::(\d+))?\)", re.DOTALL)
 
 
 def find_py_spy(what: str, directory: Path) -> PySpy:
-    """The installed py-spy.
-
-    Raises:
-        MissingExtraError: it is not installed.
-        ProfilerError: this system lets it read no process.
-    """
+    """The installed py-spy."""
     beside = Path(sys.executable).with_name("py-spy")
     found = str(beside) if beside.is_file() else shutil.which("py-spy")
     if found is None:
@@ -77,7 +141,7 @@ def find_py_spy(what: str, directory: Path) -> PySpy:
 
 
 class PySpy:
-    """The program; fulfils :class:`pytest_mlpatterns.profiling.recording.Profiler`."""
+    """The program; fulfils :class:`pytest_mlpatterns.profiling.py_spy.Profiler`."""
 
     def __init__(
         self,
@@ -103,11 +167,7 @@ class PySpy:
 
 
 class PySpyRecording:
-    """One run of py-spy; fulfils :class:`pytest_mlpatterns.profiling.recording.Recording`.
-
-    Args:
-        words: command line, without the file.
-    """
+    """One run of py-spy; fulfils :class:`pytest_mlpatterns.profiling.py_spy.Recording`."""
 
     def __init__(self, words: Sequence[str], pid: int, file: Path, *, start_s: float, stop_s: float) -> None:
         self._pid = pid
@@ -240,14 +300,7 @@ def _version_of(executable: str, directory: Path, limit_s: float) -> str:
 
 
 def read_collapsed(text: str) -> Mapping[RawStack, int]:
-    """How often each stack was seen.
-
-    Args:
-        text: the lines; one that is not complete, as a writer that was killed leaves it, is refused.
-
-    Raises:
-        ValueError: a line is no collapsed stack.
-    """
+    """How often each stack was seen. Raises ValueError: a line is no collapsed stack."""
     counts: Counter[RawStack] = Counter()
     for line in text.splitlines():
         if line:

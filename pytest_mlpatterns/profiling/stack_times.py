@@ -1,8 +1,8 @@
 """From what a profiler saw of the processes of a deployment to the time of each stack. Pure.
 
 Of N looks at a process in a time T, one stands for T/N. Looks at threads that serve count so, awake or not; the looks
-at another thread share its CPU time (:mod:`pytest_mlpatterns.profiling.threads`). The time for which a thread was ready
-and did not run is taken out: it is the machine's. Processes of one role are added.
+at another thread share its CPU time. The time for which a thread was ready and did not run is taken out: it is the
+machine's. Processes of one role are added.
 
 A profiler that waits for a core itself looks late, and then often in a row: in some blocks it sees too little of the
 work, in others too much. Let s be the sampled time of a block and c its CPU time. If a service computes, s/c is
@@ -13,75 +13,239 @@ If a service mostly waits, its CPU time shows nothing, and nothing is changed.
 A profiler that does not pause the process reads a stack from the innermost function outwards. If a function returns
 meanwhile, the reading ends there, and the callers are missing. The more often a thread calls and returns, the more
 stacks lack them; without those, code that does little else would seem faster, and all other code slower.
+
+Which threads serve requests, where in a stack the serving begins, and when a thread is idle.
+
+A thread that serves counts awake or not: a lock, a sleep or a file is named by the function that waits for it. But a
+thread waits for the next request, too, and that is no part of any. So the loops around the serving are cut off, and a
+stack that ends in the wait of such a loop is idle. Another thread, such as one that refreshes a table, sleeps between
+its turns; its waits belong to no request, so it counts by its CPU time alone.
+
+On a busy machine a thread waits for a core, too. Most of that is seen in the server around the serving, which reads a
+request when it gets a core, and loses it when its write wakes the client: :func:`is_of_server` knows these places.
+Pure.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.profiling.frame_names import MODEL, SERVER_LAYER, is_ours, layer_of, role_frame
-from pytest_mlpatterns.profiling.recording import RawFrame
-from pytest_mlpatterns.profiling.threads import is_idle, is_of_server, is_own, is_torn, serves, without_loops
+from pytest_mlpatterns.patterns import model_thread
+from pytest_mlpatterns.patterns.batched import WAKES
+from pytest_mlpatterns.profiling.frame_names import (
+    MODEL,
+    SERVER_LAYER,
+    is_of_model,
+    is_ours,
+    layer_of,
+    place_of,
+    role_frame,
+)
+from pytest_mlpatterns.profiling.py_spy import RawFrame, RawStack, RawStacks
 from pytest_mlpatterns.records.profile import Frame, StackTime
-from pytest_mlpatterns.system.monitor import BUSY_SHARE
+from pytest_mlpatterns.system import child
+from pytest_mlpatterns.system.process_tree import BUSY_SHARE
 from pytest_mlpatterns.system.thread_times import ThreadTimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pytest_mlpatterns.profiling.frame_names import SourceNames
-    from pytest_mlpatterns.profiling.recording import RawStack, RawStacks
     from pytest_mlpatterns.records.telemetry import AwaitedTime
 
-__all__ = ["SERVER", "NativeThreads", "SampledStacks", "awaited_stacks", "balanced", "sampled_stacks", "whole_stacks"]
+_LOOPS = (
+    "asyncio/base_events.py",
+    "asyncio/events.py",
+    "asyncio/runners.py",
+    "concurrent/futures/thread.py",
+    "multiprocessing/process.py",
+    "multiprocessing/popen_fork.py",
+    "multiprocessing/popen_spawn_posix.py",
+    "multiprocessing/spawn.py",
+    "anyio/_backends/_asyncio.py",
+    "selectors.py",
+    "queue.py",
+    "threading.py",
+    "runpy.py",
+    "click/core.py",
+    "uvicorn/__main__.py",
+    "uvicorn/_compat.py",
+    "uvicorn/_subprocess.py",
+    "uvicorn/config.py",
+    "uvicorn/main.py",
+    "uvicorn/server.py",
+    "uvicorn/workers.py",
+    "granian/_loops.py",
+    "granian/cli.py",
+    "granian/server/",
+    "hypercorn/__main__.py",
+    "hypercorn/asyncio/run.py",
+    "hypercorn/run.py",
+    "gunicorn/app/",
+    "gunicorn/arbiter.py",
+    "socketserver.py",
+    "grpc/_server.py",
+)
+"""Files whose functions run the loops around the serving: at the root of a stack they show nothing."""
+_OUR_LOOPS = (
+    "serving/external/asgi_server.py",
+    "engines/local/worker.py",
+    "serving/redis/queue_worker.py",
+    place_of(model_thread),
+    place_of(child),
+)
+"""Those of this package; tests compare the places in ``serving``, which is no layer below, with the modules."""
+_SERVERS = (
+    *_LOOPS,
+    "http/server.py",
+    "wsgiref/",
+    "werkzeug/serving.py",
+    "waitress/",
+    "cheroot/",
+    "gunicorn/",
+    "hypercorn/",
+    "tornado/",
+    "sanic/",
+    "aiohttp/",
+)
+"""Files that wait for the next request."""
+_POOLS = (
+    "concurrent/futures/thread.py",
+    "anyio/_backends/_asyncio.py",
+    "socketserver.py",
+    "grpc/_server.py",
+    "waitress/task.py",
+    "cheroot/workers/threadpool.py",
+    "gunicorn/workers/gthread.py",
+    "starlette/concurrency.py",
+)
+"""Files at the root of threads that serve requests, beside the main thread."""
+_DEPTH_OF_POOL = 6  # Frames from the root within which a thread shows what it is for
+_WAITS = ("select", "poll", "accept", "wait", "get", "readinto", "recv", "readline", "peek", "serve_forever", "run")
+"""Functions in which a server waits."""
 
-SERVER = "server"
-"""Role of a process that has no other."""
+
+_PROTOCOLS = "/uvicorn/protocols/"
+_ENTRY = "run_asgi"  # The function by which uvicorn calls an application
+_OF_SERVERS = ("asyncio/", "uvicorn/", "starlette/routing.py", "h11/", *_SERVERS)
+_OUR_SERVERS = ("serving/http/", "serving/grpc/", "engines/local/", place_of(model_thread))
+
+
+def serves(stack: RawStack, pid: int) -> bool:
+    """Whether the thread of a stack serves requests."""
+    if stack.thread == pid or stack.name == "MainThread":
+        return True
+    return any(_is_in(frame.file, _POOLS) or _calls_models(frame) for frame in stack.frames[:_DEPTH_OF_POOL])
+
+
+def is_own(stack: RawStack) -> bool:
+    """Whether a thread belongs to this package and serves no request: the one that listens to the parent."""
+    return stack.name == "lifeline"
+
+
+def without_loops(frames: tuple[RawFrame, ...]) -> tuple[RawFrame, ...]:
+    """The frames from the first function on that is not one of the loops around the serving."""
+    for number, frame in enumerate(frames):
+        if not _is_loop(frame):
+            return frames[number:]
+    return ()
+
+
+def is_idle(frames: tuple[RawFrame, ...]) -> bool:
+    """Whether a thread waits for the next request."""
+    if not frames:
+        return True
+    leaf = frames[-1]
+    if leaf.name not in _WAITS:
+        return False
+    for frame in reversed(frames):
+        if _is_in(frame.file, _SERVERS) and not _is_wait_of_any(frame):
+            return True
+        if not _is_standard(frame.file):
+            return False
+    return False
+
+
+def is_of_server(frames: tuple[RawFrame, ...]) -> bool:
+    """Whether a stack ends in the server that reads requests and writes answers, ours or another, not in a model."""
+    leaf = frames[-1]
+    if _PROTOCOLS in leaf.file or (leaf.name == WAKES and is_ours(leaf.file)):
+        return True
+    if any(is_of_model(frame) for frame in frames):
+        return False
+    return _is_in(leaf.file, _OUR_SERVERS if is_ours(leaf.file) else _OF_SERVERS)
+
+
+def is_torn(frames: tuple[RawFrame, ...]) -> bool:
+    """Whether a stack has a call that cannot be: it was read while the thread went from one function to another.
+
+    uvicorn calls an application by one function; its others call only what belongs to a server.
+    """
+    for caller, callee in pairwise(frames):
+        if _PROTOCOLS in caller.file and caller.name != _ENTRY and not is_ours(callee.file):
+            named = callee.file.startswith("<") or not callee.file
+            if not (named or _is_standard(callee.file) or _is_in(callee.file, _OF_SERVERS)):
+                return True
+    return False
+
+
+def _calls_models(frame: RawFrame) -> bool:
+    return frame.name == model_thread.ROOT and is_ours(frame.file)
+
+
+def _is_loop(frame: RawFrame) -> bool:
+    if frame.file.startswith("<") or frame.name == "<module>" or _calls_models(frame):
+        return True
+    return _is_in(frame.file, _OUR_LOOPS if is_ours(frame.file) else _LOOPS)
+
+
+def _is_in(file: str, endings: tuple[str, ...]) -> bool:
+    """Whether a path ends in one of these files, or is in one of these folders."""
+    return any(f"/{one}" in file if one.endswith("/") else file.endswith(f"/{one}") for one in endings)
+
+
+def _is_wait_of_any(frame: RawFrame) -> bool:
+    """Whether it is a file whose waits any program uses, so that the waiting program stays unknown."""
+    return frame.file.endswith(("/selectors.py", "/queue.py", "/threading.py"))
+
+
+def _is_standard(file: str) -> bool:
+    return "/lib/python3" in file and "-packages/" not in file
+
+
+SERVER = "server"  # Role of a process that has no other
 _UNKNOWN = ThreadTimes()
 _Key = tuple[tuple[Frame, ...], tuple[int, ...]]
 _COMPUTES = (0.3, 1.5)
 """Least and largest s/c of a service that computes: the server's native code is in c only, short waits in s only."""
-_COMPUTES_ALONE = (0.6, 1.25)
-"""The same of one whose waits are so short that both sides can share a median."""
-_BUSY = 0.2
-"""Wait for cores per CPU time from which a machine is busy."""
-_FEWEST = 3
-"""Fewest blocks whose median ratio is known well enough to scale by it."""
+_COMPUTES_ALONE = (0.6, 1.25)  # The same of one whose waits are so short that both sides can share a median
+_BUSY = 0.2  # Wait for cores per CPU time from which a machine is busy
+_FEWEST = 3  # Fewest blocks whose median ratio is known well enough to scale by it
 
 
 class NativeThreads(Struct, frozen=True):
-    """Threads in which the profiler never saw Python code: those that a library started for itself.
-
-    Attributes:
-        busy: process and thread of each that works, compared with the busiest thread of its process.
-    """
+    """Threads in which the profiler never saw Python code: those that a library started for itself."""
 
     cpu_ns: int
+    # process and thread of each that works, compared with the busiest thread of its process
     busy: tuple[tuple[int, int], ...]
 
 
 class SampledStacks(Struct, frozen=True):
-    """The stacks of a deployment in one block.
+    """The stacks of a deployment in one block."""
 
-    Attributes:
-        stacks: each once; idle ones are left out.
-        lost: samples that failed or gave no whole stack.
-        cpu_ns: CPU time of all threads of the processes; 0 if the system does not show it.
-        ready_ns: how long they were ready and did not run; 0 if the system does not show it.
-        native: the threads without Python code; None if they are not known.
-    """
-
-    stacks: tuple[StackTime, ...]
+    stacks: tuple[StackTime, ...]  # each once; idle ones are left out
     samples: int
-    lost: int
-    cpu_ns: int = 0
-    ready_ns: int = 0
-    native: NativeThreads | None = None
+    lost: int  # samples that failed or gave no whole stack
+    cpu_ns: int = 0  # CPU time of all threads of the processes; 0 if the system does not show it
+    ready_ns: int = 0  # how long they were ready and did not run; 0 if the system does not show it
+    native: NativeThreads | None = None  # the threads without Python code; None if they are not known
 
 
 def sampled_stacks(recorded: Sequence[RawStacks], roles: Mapping[int, str], names: SourceNames) -> SampledStacks:
@@ -212,11 +376,7 @@ def _layer_above(frames: Sequence[Frame]) -> Frame | None:
 
 
 def balanced(sides: Sequence[Sequence[SampledStacks]]) -> list[list[SampledStacks]]:
-    """The blocks of each side, with the time of their stacks scaled.
-
-    Args:
-        sides: a side with fewer than three blocks, or with one without CPU time, is returned as it is.
-    """
+    """The blocks of each side, with the time of their stacks scaled."""
     ratios = [_ratios(blocks) for blocks in sides]
     usual = [median(found) if found else 0.0 for found in ratios]
     is_busy = any(block.ready_ns > _BUSY * block.cpu_ns for blocks in sides for block in blocks)

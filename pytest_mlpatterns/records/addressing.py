@@ -7,8 +7,6 @@ from math import inf
 
 from msgspec import Struct
 
-__all__ = ["Answer", "Balance", "Balancer", "Progress", "Remote"]
-
 
 class Balance(StrEnum):
     """How requests are balanced over the replicas of a service.
@@ -30,7 +28,6 @@ class Balancer:
 
     Attributes:
         in_flight: number of requests in flight at each replica, in their order; the caller counts them.
-        removed: places of replicas that get no further requests; never all of them.
     """
 
     __slots__ = ("_last", "_least_outstanding", "in_flight", "removed")
@@ -55,16 +52,11 @@ class Balancer:
 
 
 class Remote(Struct, frozen=True):
-    """A server that is driven through a client library.
+    """A server that is driven through a client library."""
 
-    Attributes:
-        origin: ``scheme://host:port``.
-        http2: whether HTTP/2 is used instead of HTTP/1.1.
-        ca_pem: certificate of an authority to trust besides those of the system; None for those alone.
-    """
-
-    origin: str
-    http2: bool
+    origin: str  # ``scheme://host:port``
+    http2: bool  # whether HTTP/2 is used instead of HTTP/1.1
+    # certificate of an authority to trust besides those of the system; None for those alone
     ca_pem: bytes | None = None
 
 

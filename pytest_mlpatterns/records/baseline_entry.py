@@ -12,8 +12,6 @@ from pytest_mlpatterns.records.launch import LaunchValue, Taken
 from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup, SystemKind
 from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["Anchor", "Baselines", "Entry", "EntryKey", "Level", "Update", "commit_in"]
-
 _OURS = "pytest-mlpatterns"
 
 
@@ -35,43 +33,29 @@ class Anchor(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """The stored result of one test on one machine.
+    """The stored result of one test on one machine."""
 
-    Attributes:
-        setup: what was measured.
-        metrics: value and error per launch, by the metric's name.
-        versions: of the installed packages.
-        commit: short hash; None outside git.
-        date: ISO date.
-        anchor: earlier entry that slow drift is measured from; None if this entry is its own anchor.
-        latency: latency distribution, for charts only; may be empty.
-        counts: requests, failures and latencies of each launch, those below the median as one; empty in entries of
-            older versions, whose tail and failures are then not compared.
-        disturbed: what was wrong when it was recorded, a phrase each; empty if nothing was.
-        facts: the environment of the service; empty in entries of older versions.
-        split: where the time of requests went, to name what changed; empty in entries of older versions.
-        tree: digest of the files that were measured (:mod:`pytest_mlpatterns.system.git`); empty in entries of
-            older versions and outside git.
-        taken: what of the machine the deployment could not have while it was recorded.
-        accepted: the acceptances that held when it was recorded, whose change it has.
-        sorting_ns: CPU times of a fixed work in the launches, by which later launches judge whether the
-            machine is faster or slower; empty in entries of older versions.
-    """
-
-    setup: Setup
-    metrics: Mapping[str, tuple[LaunchValue, ...]]
-    versions: Mapping[str, str]
-    commit: str | None
-    date: str
-    anchor: Anchor | None = None
-    latency: Percentiles = ()
-    disturbed: tuple[str, ...] = ()
+    setup: Setup  # what was measured
+    metrics: Mapping[str, tuple[LaunchValue, ...]]  # value and error per launch, by the metric's name
+    versions: Mapping[str, str]  # of the installed packages
+    commit: str | None  # short hash; None outside git
+    date: str  # ISO date
+    anchor: Anchor | None = None  # earlier entry that slow drift is measured from; None if this entry is its own anchor
+    latency: Percentiles = ()  # latency distribution, for charts only; may be empty
+    disturbed: tuple[str, ...] = ()  # what was wrong when it was recorded, a phrase each; empty if nothing was
+    # requests, failures and latencies of each launch, those below the median as one; empty in entries of older
+    # versions, whose tail and failures are then not compared
     counts: tuple[RequestCounts, ...] = ()
-    facts: EnvironmentFacts = {}
+    facts: EnvironmentFacts = {}  # the environment of the service; empty in entries of older versions
+    # where the time of requests went, to name what changed; empty in entries of older versions
     split: LatencySplits = {}
+    # digest of the files that were measured (:mod:`pytest_mlpatterns.system.git`); empty in entries of older
+    # versions and outside git
     tree: str = ""
-    taken: Taken = Taken()
-    accepted: tuple[str, ...] = ()
+    taken: Taken = Taken()  # what of the machine the deployment could not have while it was recorded
+    accepted: tuple[str, ...] = ()  # the acceptances that held when it was recorded, whose change it has
+    # CPU times of a fixed work in the launches, by which later launches judge whether the machine is faster or
+    # slower; empty in entries of older versions
     sorting_ns: tuple[float, ...] = ()
 
     @property
@@ -92,35 +76,22 @@ class Entry(Struct, frozen=True):
         return f"the baseline of {self.recorded_at} was recorded although {'; '.join(self.disturbed)}"
 
     def differences(self, setup: Setup, versions: Mapping[str, str]) -> tuple[str, ...]:
-        """Why this entry is not comparable with a test: what differs, as ``load: closed(8) → closed(16)``.
-
-        Args:
-            setup: what the test measures.
-            versions: of the installed packages; only those of the server count.
-        """
+        """Why this entry is not comparable with a test: what differs, as ``load: closed(8) → closed(16)``."""
         then, now = _server_versions(self.setup, self.versions), _server_versions(setup, versions)
         servers = [f"{name}: {then[name]} → {now[name]}" for name in then if name in now and then[name] != now[name]]
         return (*setup.differences(self.setup), *servers)
 
 
-Baselines = dict[str, dict[str, Entry]]
-"""Test id → machine → entry."""
+Baselines = dict[str, dict[str, Entry]]  # Test id → machine → entry
 
 
 class EntryKey(Struct, frozen=True):
-    """Which entry of the baseline file it is, and what the entry knows of the code that it was recorded from.
+    """Which entry of the baseline file it is, and what the entry knows of the code that it was recorded from."""
 
-    Attributes:
-        test: the test's id.
-        machine: identity of the machine.
-        commit: the commit that was checked out then, with ``+`` if files were changed; None outside git.
-        tree: digest of the files that were measured; empty if unknown.
-    """
-
-    test: str
-    machine: str
-    commit: str | None
-    tree: str = ""
+    test: str  # the test's id
+    machine: str  # identity of the machine
+    commit: str | None  # the commit that was checked out then, with ``+`` if files were changed; None outside git
+    tree: str = ""  # digest of the files that were measured; empty if unknown
 
     @property
     def unchanged_commit(self) -> str:
@@ -129,40 +100,27 @@ class EntryKey(Struct, frozen=True):
 
 
 class Update(Struct, frozen=True):
-    """A new entry, the entry that it replaces, and how both compare.
+    """A new entry, the entry that it replaces, and how both compare."""
 
-    Attributes:
-        test: the test's id.
-        before: the entry that is replaced; None if there is none.
-        after: the new entry.
-        differences: why both are not comparable; empty if they are.
-        worse: verdicts on the metrics that are worse than before by more than the test's tolerance.
-        seen_from: smallest change for the worse that a comparison with the new entry sees, as a share; None if that is
-            not known.
-    """
-
-    test: str
-    before: Entry | None
-    after: Entry
-    differences: tuple[str, ...] = ()
+    test: str  # the test's id
+    before: Entry | None  # the entry that is replaced; None if there is none
+    after: Entry  # the new entry
+    differences: tuple[str, ...] = ()  # why both are not comparable; empty if they are
+    # verdicts on the metrics that are worse than before by more than the test's tolerance
     worse: tuple[Verdict, ...] = ()
+    # smallest change for the worse that a comparison with the new entry sees, as a share; None if that is not
+    # known
     seen_from: float | None = None
 
 
 class Level(Struct, frozen=True):
-    """The level of a test as the last runs of a history have it, which an entry may hold instead of one run's.
+    """The level of a test as the last runs of a history have it, which an entry may hold instead of one run's."""
 
-    Attributes:
-        metrics: value and error per launch of these runs, by the metric's name.
-        runs: their number.
-        since: ISO date of the first of them; empty if there are none.
-        why_not: why there is no level, as a clause; empty if there is one.
-    """
-
+    # value and error per launch of these runs, by the metric's name
     metrics: Mapping[str, tuple[LaunchValue, ...]] = {}
-    runs: int = 0
-    since: str = ""
-    why_not: str = ""
+    runs: int = 0  # their number
+    since: str = ""  # ISO date of the first of them; empty if there are none
+    why_not: str = ""  # why there is no level, as a clause; empty if there is one
 
 
 def _server_versions(setup: Setup, versions: Mapping[str, str]) -> dict[str, str]:

@@ -10,132 +10,79 @@ from msgspec import Struct
 from pytest_mlpatterns.records.codec import plain
 from pytest_mlpatterns.records.launch import Estimate
 
-__all__ = ["BisectResult", "CommitName", "SearchEnd", "SearchExtent", "SearchedCommit", "WhyRange"]
-
 
 class SearchEnd(StrEnum):
     """How a search ended."""
 
-    FOUND = "found"
-    """At one commit, which was confirmed beside its parent."""
-    NONE = "none"
-    """Both ends do not differ, or it was not shown that they do."""
-    RANGE = "range"
-    """At a range, which has the commit or several of them."""
+    FOUND = "found"  # At one commit, which was confirmed beside its parent
+    NONE = "none"  # Both ends do not differ, or it was not shown that they do
+    RANGE = "range"  # At a range, which has the commit or several of them
 
 
 class WhyRange(StrEnum):
     """Why a search ended at a range."""
 
-    NOT_RUN = "not run"
-    """The commits between cannot be measured, or could not be decided."""
-    GRADUAL = "gradual"
-    """What is left of the change is below what is searched for: many commits have a part in it."""
-    UNCONFIRMED = "unconfirmed"
-    """The commit that was found does not change the metric beside its parent."""
-    TIME = "time"
-    """The time of the search was over."""
+    NOT_RUN = "not run"  # The commits between cannot be measured, or could not be decided
+    GRADUAL = "gradual"  # What is left of the change is below what is searched for: many commits have a part in it
+    UNCONFIRMED = "unconfirmed"  # The commit that was found does not change the metric beside its parent
+    TIME = "time"  # The time of the search was over
 
 
 class CommitName(Struct, frozen=True):
-    """A commit as people name it.
+    """A commit as people name it."""
 
-    Attributes:
-        sha: its whole hash.
-        short: its abbreviated hash.
-        subject: the first line of its message.
-        author: name of its author.
-        date: of the commit, ISO 8601.
-    """
-
-    sha: str
-    short: str
-    subject: str = ""
-    author: str = ""
-    date: str = ""
+    sha: str  # its whole hash
+    short: str  # its abbreviated hash
+    subject: str = ""  # the first line of its message
+    author: str = ""  # name of its author
+    date: str = ""  # of the commit, ISO 8601
 
 
 class SearchExtent(Struct, frozen=True):
-    """The size of a search, and how long it may take.
+    """The size of a search, and how long it may take."""
 
-    Attributes:
-        test: id of the test.
-        metric: name of the metric.
-        good: the first end.
-        bad: the last one.
-        between: number of the commits that may have changed the metric.
-        steps: most commits between both ends that are measured, if each of them runs.
-        budget_ns: time of one measurement.
-        most_ns: time of the whole search.
-    """
-
-    test: str
-    metric: str
-    good: CommitName
-    bad: CommitName
-    between: int
-    steps: int
-    budget_ns: int
-    most_ns: int
+    test: str  # id of the test
+    metric: str  # name of the metric
+    good: CommitName  # the first end
+    bad: CommitName  # the last one
+    between: int  # number of the commits that may have changed the metric
+    steps: int  # most commits between both ends that are measured, if each of them runs
+    budget_ns: int  # time of one measurement
+    most_ns: int  # time of the whole search
 
 
 class SearchedCommit(Struct, frozen=True):
-    """A commit that was measured, or could not be.
+    """A commit that was measured, or could not be."""
 
-    Attributes:
-        commit: which one.
-        left: number of commits that the change may be at, after it.
-        change: the commit over the good one, with its 95 % interval; None if it was not measured.
-        launches: paired launches that this rests on.
-        likeness: what it is like, ``good``, ``bad``, ``near good``, ``near bad`` or ``undecided``; empty while it is
-            not decided.
-        skipped: why it cannot be measured; empty if it was.
-    """
-
-    commit: CommitName
-    left: int
-    change: Estimate | None = None
-    launches: int = 0
+    commit: CommitName  # which one
+    left: int  # number of commits that the change may be at, after it
+    change: Estimate | None = None  # the commit over the good one, with its 95 % interval; None if it was not measured
+    launches: int = 0  # paired launches that this rests on
+    # what it is like, ``good``, ``bad``, ``near good``, ``near bad`` or ``undecided``; empty while it is not
+    # decided
     likeness: str = ""
-    skipped: str = ""
+    skipped: str = ""  # why it cannot be measured; empty if it was
 
 
 class BisectResult(Struct, frozen=True):
-    """The end of a search.
+    """The end of a search."""
 
-    Attributes:
-        test: id of the test.
-        metric: name of the metric that was searched for.
-        figure: name of the metric whose ratios were compared, such as ``latency_mean`` for RTM.
-        good: the first end.
-        bad: the last one.
-        end: how the search ended.
-        why: why that is a range; None for another end.
-        whole: bad over good, with its 95 % interval; None if that was not measured.
-        before: the last commit that is surely before the change, as far as it is known.
-        first: the first commit that surely has it, as far as it is known.
-        step: ``first`` over ``before``, measured beside each other, with its 95 % interval; None if that was not done.
-        is_part: whether the whole change is larger than that.
-        is_open: whether a change that is searched for is not excluded, if there is no end that differs.
-        searched: the commits that were measured or tried, in that order.
-        cause: text of what explains the step, as a failure has it; empty without one.
-    """
-
-    test: str
-    metric: str
-    figure: str
-    good: CommitName
-    bad: CommitName
-    end: SearchEnd
-    why: WhyRange | None = None
-    whole: Estimate | None = None
-    before: CommitName | None = None
-    first: CommitName | None = None
+    test: str  # id of the test
+    metric: str  # name of the metric that was searched for
+    figure: str  # name of the metric whose ratios were compared, such as ``latency_mean`` for RTM
+    good: CommitName  # the first end
+    bad: CommitName  # the last one
+    end: SearchEnd  # how the search ended
+    why: WhyRange | None = None  # why that is a range; None for another end
+    whole: Estimate | None = None  # bad over good, with its 95 % interval; None if that was not measured
+    before: CommitName | None = None  # the last commit that is surely before the change, as far as it is known
+    first: CommitName | None = None  # the first commit that surely has it, as far as it is known
+    # ``first`` over ``before``, measured beside each other, with its 95 % interval; None if that was not done
     step: Estimate | None = None
-    is_part: bool = False
-    is_open: bool = False
-    searched: tuple[SearchedCommit, ...] = ()
-    cause: str = ""
+    is_part: bool = False  # whether the whole change is larger than that
+    is_open: bool = False  # whether a change that is searched for is not excluded, if there is no end that differs
+    searched: tuple[SearchedCommit, ...] = ()  # the commits that were measured or tried, in that order
+    cause: str = ""  # text of what explains the step, as a failure has it; empty without one
 
     def to_json(self) -> dict[str, Any]:
         """The same as dictionaries, lists, text and numbers; ratios are shares of change, 0.05 for 5 % more."""

@@ -15,8 +15,6 @@ from msgspec import Struct
 
 from pytest_mlpatterns.records.json_text import may_be_unusual
 
-__all__ = ["Amount", "Count", "Record", "Share", "as_written", "checked", "plain"]
-
 _T = TypeVar("_T")
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
@@ -49,9 +47,6 @@ class Record(Struct, frozen=True):
         """The inverse of :meth:`to_json`, also after a trip through JSON or between processes.
 
         Absent members have their defaults, and members of other records are ignored.
-
-        Raises:
-            ValueError: a member has another type, or lacks; the message has its place.
         """
         try:
             return msgspec.convert(data, cls, str_keys=True, from_attributes=True)
@@ -60,16 +55,7 @@ class Record(Struct, frozen=True):
 
 
 def checked(value: object, kind: type[_T], text: str) -> _T:
-    """What a file holds, as one of a type.
-
-    Args:
-        value: plain values.
-        kind: the type.
-        text: the JSON of the values.
-
-    Raises:
-        ValueError: they are of another type; the message has the whole place and what was expected there.
-    """
+    """What a file holds, as one of a type."""
     found = None
     try:
         found = msgspec.convert(value, kind, str_keys=True)
@@ -88,9 +74,6 @@ def as_written(record: type, /, *parts: type, may_have_more: bool = False, **mem
     """The type of a record in files, with some members of other types.
 
     Args:
-        record: its type.
-        parts: of it whose members stand beside its own.
-        may_have_more: whether unknown members are read over, and not refused.
         members: type by name; None for one that no file has. Each of them is in every file, unless it is a tuple of the
             type and the default.
     """

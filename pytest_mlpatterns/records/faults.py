@@ -15,10 +15,7 @@ from pytest_mlpatterns.records.json_text import shown, shown_path
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MOST", "fault"]
-
-MOST = 1e18
-"""Largest number in a file, which stands for one without bound."""
+MOST = 1e18  # Largest number in a file, which stands for one without bound
 _OBJECT = ((dict,), "an object")
 _LIST = ((list,), "a list")
 _FORMS: Mapping[type, tuple[tuple[type, ...], str]] = {

@@ -11,6 +11,8 @@ metric follow each other, with two numbers each. A value has four significant di
 0.0001, in four digits, and so are their errors, in two. Absent are ``clean`` if it is true, ``kind`` if the test
 passed, and ``facts``, ``ratios`` and ``ref`` if they are empty. Members that this version does not know are ignored,
 and a line of a later version is refused: its number changes only if a member changes its meaning.
+
+A change that a history shows: which metric of which test, by how much, between which commits, and how sure it is.
 """
 
 from __future__ import annotations
@@ -19,46 +21,73 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from enum import StrEnum
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from pytest_mlpatterns.records.codec import Count
+from pytest_mlpatterns.records.codec import Amount, Count, Share, plain
 from pytest_mlpatterns.records.json_text import parsed, rounded, shown
 from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Kind
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
 
-__all__ = [
-    "LINE_VERSION",
-    "CommitPosition",
-    "HistoryLine",
-    "HistoryRead",
-    "PairedRatio",
-    "digest_of",
-]
+class Course(StrEnum):
+    """What a series of a history consists of."""
 
-LINE_VERSION = 1
-"""Version of the format of a line; a line of a later one is refused."""
-_DIGITS = 10
-"""Length of a digest in hexadecimal digits; two set-ups of one test never share it by chance."""
-_PER_UNIT = 10_000
-"""Steps of the unit of errors and ratios in the file, a hundredth of a percent."""
+    VALUES = "values"  # Absolute values of one machine
+    RATIOS = "ratios"  # Ratios to revisions that were measured interleaved; they hold on any machine
+
+
+class Change(Struct, frozen=True):
+    """A change of one metric of one test, from one commit to the next."""
+
+    test: str  # the test's id
+    metric: str  # its name
+    machine: str  # where the values come from; empty for a course of ratios, which holds on any
+    course: Course  # what changed, values or ratios
+    factor: tuple[Amount, Amount, Amount]  # ``(value, low, high)``: after over before with its 99 % interval
+    is_worse: bool  # whether that is a change for the worse; False if it is not known which values are better
+    old: CommitPosition  # the last commit before the change
+    new: CommitPosition  # the first commit after it
+    date: str  # of the first run after the change, ISO 8601
+    is_confirmed: bool  # whether there are enough runs after it; else it is new, and may yet be withdrawn
+    p_value: Share  # that an unchanged series shows as much, corrected for the choice of the place
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {**plain(self), "factor": list(self.factor)}
+
+
+class NewChange(Struct, frozen=True):
+    """A change that a run made known."""
+
+    change: Change  # what changed
+    sentence: str  # the same in words, without the name of the test
+    command: str  # the command that finds its commit; empty for a change for the better, or if no commits are known
+    fails: bool  # whether it fails the run
+    location: Location | None  # where the test is defined
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the result file."""
+        plain = self.change.to_json()
+        return {**plain, "sentence": self.sentence, "command": self.command, "fails_the_run": self.fails}
+
+
+LINE_VERSION = 1  # Version of the format of a line; a line of a later one is refused
+_DIGITS = 10  # Length of a digest in hexadecimal digits; two set-ups of one test never share it by chance
+_PER_UNIT = 10_000  # Steps of the unit of errors and ratios in the file, a hundredth of a percent
 _STEADY = 20
 """Error below which a value keeps a fifth digit, in hundredths of a percent: four digits can be off by a quarter of
 it."""
-_MOST_ERROR = 100_000
-"""Error of a value that decides nothing, in hundredths of a percent; a larger one means no less."""
-_MOST = 1e30
-"""Size from which a number in the file is not taken for a measured one."""
+_MOST_ERROR = 100_000  # Error of a value that decides nothing, in hundredths of a percent; a larger one means no less
+_MOST = 1e30  # Size from which a number in the file is not taken for a measured one
 _COMMIT = re.compile(r"(?:[0-9a-f]{4,64})?")
 _DATE = re.compile(r"\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-6]\d(?:Z|\+00:00)", re.ASCII)
-_ZEROS = re.compile(r"(?<=[1-9])0{3,}$")
-"""Zeros at the end of a whole number, which JSON also has as an exponent."""
+_ZEROS = re.compile(r"(?<=[1-9])0{3,}$")  # Zeros at the end of a whole number, which JSON also has as an exponent
 _METRICS = frozenset(("values", "ratios"))
 _NUMBERS = frozenset((int, float))
 _KINDS = {kind.value: kind for kind in Kind}
@@ -66,57 +95,34 @@ _Launch = TypeVar("_Launch")
 
 
 class CommitPosition(Struct, frozen=True):
-    """A commit, and where it stands.
+    """A commit, and where it stands."""
 
-    Attributes:
-        commit: its hash, 12 digits or more; empty outside git.
-        position: number of commits from the first one to this one, along first parents; 0 if unknown.
-    """
-
-    commit: str = ""
-    position: Count = 0
+    commit: str = ""  # its hash, 12 digits or more; empty outside git
+    position: Count = 0  # number of commits from the first one to this one, along first parents; 0 if unknown
 
 
 class PairedRatio(Struct, frozen=True):
-    """One metric of one launch over that of the launch of a revision beside it.
+    """One metric of one launch over that of the launch of a revision beside it."""
 
-    Attributes:
-        log_ratio: natural logarithm of present over reference.
-        error: its standard error.
-    """
-
-    log_ratio: float
-    error: float
+    log_ratio: float  # natural logarithm of present over reference
+    error: float  # its standard error
 
 
 class HistoryLine(Struct, frozen=True):
-    """What one run measured of one test on one machine.
+    """What one run measured of one test on one machine."""
 
-    Attributes:
-        test: the test's id.
-        machine: identity of the machine or cluster.
-        date: end of the run, ISO 8601 in UTC with seconds.
-        at: the commit that was checked out.
-        clean: whether the files were those of the commit.
-        setup: digest of the set-up; values of different ones are not comparable.
-        facts: digest of the environment of the service; empty if it is not known.
-        kind: what came of the test.
-        values: of each launch, by the metric's name.
-        ratios: of each paired launch, by the metric's name; empty if nothing was measured interleaved.
-        reference: the revision that the ratios refer to; None without ratios.
-    """
-
-    test: str
-    machine: str
-    date: str
-    at: CommitPosition
-    clean: bool
-    setup: str
-    facts: str
-    kind: Kind
-    values: Mapping[str, tuple[LaunchValue, ...]]
+    test: str  # the test's id
+    machine: str  # identity of the machine or cluster
+    date: str  # end of the run, ISO 8601 in UTC with seconds
+    at: CommitPosition  # the commit that was checked out
+    clean: bool  # whether the files were those of the commit
+    setup: str  # digest of the set-up; values of different ones are not comparable
+    facts: str  # digest of the environment of the service; empty if it is not known
+    kind: Kind  # what came of the test
+    values: Mapping[str, tuple[LaunchValue, ...]]  # of each launch, by the metric's name
+    # of each paired launch, by the metric's name; empty if nothing was measured interleaved
     ratios: Mapping[str, tuple[PairedRatio, ...]] = {}
-    reference: CommitPosition | None = None
+    reference: CommitPosition | None = None  # the revision that the ratios refer to; None without ratios
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded as the file has them; a launch whose value or error is no finite number is left out."""
@@ -142,11 +148,7 @@ class HistoryLine(Struct, frozen=True):
 
     @classmethod
     def from_json(cls, plain: object) -> HistoryLine:
-        """The line of plain values.
-
-        Raises:
-            ValueError: they are no line, or one of a later version; the message continues a sentence about the line.
-        """
+        """The line of plain values."""
         if not isinstance(plain, dict):
             raise ValueError(f"is {shown(plain)}, expected an object")
         version = _whole(plain, "v", least=1)
@@ -187,11 +189,7 @@ class HistoryLine(Struct, frozen=True):
 
     @classmethod
     def from_text(cls, text: str) -> HistoryLine:
-        """The inverse of :meth:`to_text`.
-
-        Raises:
-            ValueError: it is no line; the message continues a sentence about it.
-        """
+        """The inverse of :meth:`to_text`."""
         try:
             plain = parsed(text)
         except ValueError as error:
@@ -200,17 +198,11 @@ class HistoryLine(Struct, frozen=True):
 
 
 class HistoryRead(Struct, frozen=True):
-    """What a history holds.
+    """What a history holds."""
 
-    Attributes:
-        lines: in the order in which they were appended, without exact duplicates.
-        warnings: what was left out and why, one sentence each; empty if nothing was.
-        skipped: number of lines that were left out.
-    """
-
-    lines: tuple[HistoryLine, ...]
-    warnings: tuple[str, ...] = ()
-    skipped: int = 0
+    lines: tuple[HistoryLine, ...]  # in the order in which they were appended, without exact duplicates
+    warnings: tuple[str, ...] = ()  # what was left out and why, one sentence each; empty if nothing was
+    skipped: int = 0  # number of lines that were left out
 
 
 def digest_of(values: Mapping[str, object]) -> str:

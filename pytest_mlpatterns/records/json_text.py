@@ -11,25 +11,16 @@ from pytest_mlpatterns.wording import HIDDEN
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["laid_out", "may_be_unusual", "parsed", "rounded", "shown", "shown_path"]
-
-
 _UNUSUAL = (re.compile(r"\d(?:\d{18}|[eE]\+?\d+[\s,\]}])"), re.compile(r"\\u[dD][89a-fA-F]"))
-_MOST_SHOWN = 60
-"""Letters of a value in a message."""
+_MOST_SHOWN = 60  # Letters of a value in a message
 
 
 def parsed(text: str, *, allows_constants: bool = False) -> Any:
     """The value of a JSON text.
 
     Args:
-        text: JSON.
         allows_constants: whether the numbers ``NaN`` and ``Infinity``, which some programs write though JSON has none,
             are read as None; else they are refused.
-
-    Raises:
-        ValueError: it is not JSON, is nested too deeply, or has a number that no computer holds; the message is one
-            sentence.
     """
     try:
         return json.loads(text, parse_constant=_left_out if allows_constants else _refuse_constant)
@@ -85,10 +76,7 @@ def laid_out(value: object, *, sort_keys: bool = False, counts_inline: bool = Fa
     Each member of an object has a line of its own, and so has each object of a list. Other lists stay on one line.
 
     Args:
-        value: plain values.
         sort_keys: order the members of objects by name.
-        counts_inline: keep an object of whole numbers only on one line.
-        indent: spaces before the last line.
     """
 
     def nested(one: object) -> str:

@@ -36,25 +36,6 @@ from msgspec import Struct
 from pytest_mlpatterns.records.codec import Count, Record
 from pytest_mlpatterns.records.telemetry import Histogram
 
-__all__ = [
-    "PARTS",
-    "SERVICE_PARTS",
-    "SPLIT_LAYER",
-    "STREAM_QUANTITIES",
-    "Latency",
-    "LatencyHistogram",
-    "LatencySplit",
-    "LatencySplits",
-    "Percentiles",
-    "RequestCounts",
-    "SplitMetric",
-    "SplitPart",
-    "StreamRecord",
-    "StreamedRequest",
-    "interpolated",
-]
-
-
 Percentiles = tuple[tuple[float, float], ...]
 """``(percent, nanoseconds)``, both ascending; empty if no request succeeded."""
 
@@ -71,19 +52,13 @@ class LatencyHistogram(Struct, frozen=True):
 
 
 class Latency(Record, frozen=True):
-    """Latency distribution of the successful requests, pooled over all launches; or of their TTFT, ITL or TPOT.
+    """Latency distribution of the successful requests, pooled over all launches; or of their TTFT, ITL or TPOT."""
 
-    Attributes:
-        percentiles: from 0 to 100, as far into the tail as the number of requests allows; observed values, not bounds.
-        histogram: the same requests, counted by latency.
-        mean_ns: arithmetic mean, for programs that read the result file; reports show the median.
-        sd_ns: standard deviation, for these programs too.
-    """
-
+    # from 0 to 100, as far into the tail as the number of requests allows; observed values, not bounds
     percentiles: Percentiles
-    histogram: LatencyHistogram
-    mean_ns: float
-    sd_ns: float
+    histogram: LatencyHistogram  # the same requests, counted by latency
+    mean_ns: float  # arithmetic mean, for programs that read the result file; reports show the median
+    sd_ns: float  # standard deviation, for these programs too
 
 
 def interpolated(percentiles: Percentiles, percent: float) -> float:
@@ -91,7 +66,6 @@ def interpolated(percentiles: Percentiles, percent: float) -> float:
 
     Args:
         percentiles: at least one; outside their range the nearest one is returned.
-        percent: from 0 to 100.
     """
     above = bisect_left(percentiles, (percent,))
     if above in (0, len(percentiles)):
@@ -101,22 +75,15 @@ def interpolated(percentiles: Percentiles, percent: float) -> float:
 
 
 class RequestCounts(Struct, frozen=True):
-    """Requests of one launch.
+    """Requests of one launch."""
 
-    Attributes:
-        requests: number of requests that were due in the window.
-        failed: those without a 2xx answer.
-        latencies: count of each latency of the others, in nanoseconds, rounded to seven leading bits (0.8 %).
-    """
-
-    requests: Count
-    failed: Count
-    latencies: Histogram
+    requests: Count  # number of requests that were due in the window
+    failed: Count  # those without a 2xx answer
+    latencies: Histogram  # count of each latency of the others, in nanoseconds, rounded to seven leading bits (0.8 %)
 
 
 SplitMetric = Literal["rtm", "ttft", "tpot"]
-SPLIT_LAYER = "split"
-"""Name of the layer of the telemetry that a split is made of."""
+SPLIT_LAYER = "split"  # Name of the layer of the telemetry that a split is made of
 PARTS: Mapping[str, str] = {
     "send_wait": "waiting to be sent",
     "connection": "connection",
@@ -147,21 +114,13 @@ SERVICE_PARTS = frozenset(
 
 
 class SplitPart(Struct, frozen=True):
-    """One part of a latency.
+    """One part of a latency."""
 
-    Attributes:
-        name: in :data:`PARTS`.
-        of: stage or model; empty if there is only one, or if the part is of none.
-        mean_ns: over the requests.
-        median_ns: of the requests whose latency is near the median.
-        error_ns: standard error of both over launches.
-    """
-
-    name: str
-    of: str
-    mean_ns: float
-    median_ns: float
-    error_ns: float
+    name: str  # in :data:`PARTS`
+    of: str  # stage or model; empty if there is only one, or if the part is of none
+    mean_ns: float  # over the requests
+    median_ns: float  # of the requests whose latency is near the median
+    error_ns: float  # standard error of both over launches
 
     @property
     def label(self) -> str:
@@ -170,22 +129,14 @@ class SplitPart(Struct, frozen=True):
 
 
 class LatencySplit(Record, frozen=True):
-    """A latency as the sum of its parts, over all launches of a test.
+    """A latency as the sum of its parts, over all launches of a test."""
 
-    Attributes:
-        metric: the latency.
-        mean_ns: sum of the means of the parts.
-        median_ns: sum of the medians of the parts.
-        requests: successful requests behind it.
-        parts: in the order of :data:`PARTS`; parts of no time are left out.
-        calls: calls of each model per request, by stage or model: 1/16 in batches of 16, 0.08 behind a cache.
-    """
-
-    metric: SplitMetric
-    mean_ns: float
-    median_ns: float
-    requests: int
-    parts: tuple[SplitPart, ...]
+    metric: SplitMetric  # the latency
+    mean_ns: float  # sum of the means of the parts
+    median_ns: float  # sum of the medians of the parts
+    requests: int  # successful requests behind it
+    parts: tuple[SplitPart, ...]  # in the order of :data:`PARTS`; parts of no time are left out
+    # calls of each model per request, by stage or model: 1/16 in batches of 16, 0.08 behind a cache
     calls: Mapping[str, float] = {}
 
     def part(self, name: str, of: str = "") -> SplitPart | None:
@@ -202,48 +153,33 @@ STREAM_QUANTITIES = ("ttft", "itl", "tpot")
 
 
 class StreamedRequest(Struct, frozen=True):
-    """The times of one request, all but the first since it was due.
+    """The times of one request, all but the first since it was due."""
 
-    Attributes:
-        due_ns: when it was due, since the window began.
-        first_byte_ns: first byte of the answer, that of its head; None if none came.
-        chunks_ns: arrivals of its chunks, ascending: the first one, the last one, and some of those between.
-        end_ns: end of the answer, or when it failed.
-        chunks: number of its chunks.
-        output_tokens: tokens of the answer, by the server's usage, else its chunks.
-        outcome: HTTP status, or a negative code of :class:`pytest_mlpatterns.records.outcomes.Failure`.
-    """
-
-    due_ns: Count
-    first_byte_ns: Count | None
+    due_ns: Count  # when it was due, since the window began
+    first_byte_ns: Count | None  # first byte of the answer, that of its head; None if none came
+    # arrivals of its chunks, ascending: the first one, the last one, and some of those between
     chunks_ns: tuple[Count, ...]
-    end_ns: Count
-    chunks: Count
-    output_tokens: Count
-    outcome: int
+    end_ns: Count  # end of the answer, or when it failed
+    chunks: Count  # number of its chunks
+    output_tokens: Count  # tokens of the answer, by the server's usage, else its chunks
+    outcome: int  # HTTP status, or a negative code of :class:`pytest_mlpatterns.records.outcomes.Failure`
 
 
 class StreamRecord(Record, frozen=True):
-    """The streams of one test.
+    """The streams of one test."""
 
-    Attributes:
-        ttft: time to first token of the successful requests, pooled over all launches; None if none had a token.
-        itl: gaps between neighbouring chunks of one answer; None if no answer had two.
-        tpot: time per output token of each request; None as for ``itl``.
-        tokens_over_time: ``(seconds, output tokens per second)`` of each block of the last launch; a moment is the end
-            of its block. Tokens of failed answers are not counted.
-        requests: some neighbouring requests of the last launch, in the order in which they were due.
-        input_tokens: mean number of a request, ``(value, low, high)``; None if the server does not report it.
-        output_tokens: the same of an answer.
-    """
-
+    # time to first token of the successful requests, pooled over all launches; None if none had a token
     ttft: Latency | None
-    itl: Latency | None
-    tpot: Latency | None
+    itl: Latency | None  # gaps between neighbouring chunks of one answer; None if no answer had two
+    tpot: Latency | None  # time per output token of each request; None as for ``itl``
+    # ``(seconds, output tokens per second)`` of each block of the last launch; a moment is the end of its block.
+    # Tokens of failed answers are not counted
     tokens_over_time: tuple[tuple[float, float], ...]
+    # some neighbouring requests of the last launch, in the order in which they were due
     requests: tuple[StreamedRequest, ...]
+    # mean number of a request, ``(value, low, high)``; None if the server does not report it
     input_tokens: tuple[float, float, float] | None
-    output_tokens: tuple[float, float, float] | None
+    output_tokens: tuple[float, float, float] | None  # the same of an answer
 
     def of(self, quantity: str) -> Latency | None:
         """The distribution of ``ttft``, ``itl`` or ``tpot``."""

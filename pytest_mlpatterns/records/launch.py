@@ -1,50 +1,76 @@
 """The record of one launch: samples, resource usage, warm-up, and the generator's report.
 
 numpy appears in annotations only, so that importing this module costs nothing.
+
+Each column of a record of resources is declared once, with its field. The monitors read the columns that a record has,
+and the blocks of a paired launch merge them. So a new column is a field, and an attribute of the same name where it is
+counted.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum, StrEnum
 from statistics import median
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec import Struct
 
 from pytest_mlpatterns.records.codec import Amount, Count, Share
-from pytest_mlpatterns.records.columns import Source, columns_of, counter, level
 from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.records.outcomes import FirstFailure
 from pytest_mlpatterns.records.setup import EnvironmentFacts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
+    from _typeshed import DataclassInstance
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.records.capacity import DuringStep
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.samples import Samples, Window
-    from pytest_mlpatterns.records.step_impact import DuringStep
     from pytest_mlpatterns.records.telemetry import PatternStats
 
+_KEY = "column"  # Key of the metadata of a field that is a column
 
-__all__ = [
-    "REQUESTS_OF_WINDOW",
-    "Capacity",
-    "Estimate",
-    "GeneratorPart",
-    "GeneratorReport",
-    "Launch",
-    "LaunchValue",
-    "NodeFigures",
-    "NodeUsage",
-    "Noise",
-    "SearchEnd",
-    "Step",
-    "Taken",
-    "Usage",
-    "Warmup",
-]
+
+class Source(Enum):
+    """What a column is read from."""
+
+    TREE = "the processes of the deployment"
+    MACHINE = "the machine, whoever uses it"
+    OTHER = "something else, by the code that makes the record"
+
+
+class Column(Struct, frozen=True):
+    """One column."""
+
+    name: str  # of the field, and of the attribute of the source
+    source: Source
+    # whether it is cumulative, so that its growth counts; else it goes up and down, and its highest value counts
+    is_counter: bool
+
+
+def counter(source: Source) -> dict[str, Any]:
+    """The metadata of a field that is a cumulative column."""
+    return {_KEY: (source, True)}
+
+
+def level(source: Source) -> dict[str, Any]:
+    """The metadata of a field that is a column which goes up and down."""
+    return {_KEY: (source, False)}
+
+
+def columns_of(record: DataclassInstance | type[DataclassInstance]) -> tuple[Column, ...]:
+    """The columns of a record or of its class, in the order of its fields."""
+    return tuple(Column(one.name, *one.metadata[_KEY]) for one in fields(record) if _KEY in one.metadata)
+
+
+def read_columns(record: type[DataclassInstance], sources: Mapping[Source, object]) -> dict[str, int | None]:
+    """The present values of the columns of some sources, by name; None for one that the system does not show."""
+    return {one.name: getattr(sources[one.source], one.name) for one in columns_of(record) if one.source in sources}
 
 
 REQUESTS_OF_WINDOW = 2.2
@@ -53,22 +79,14 @@ REQUESTS_OF_WINDOW = 2.2
 
 @dataclass(frozen=True, slots=True)
 class NodeUsage:
-    """Resource usage of a deployment on one node of a cluster; arrays of shape ``(moments,)``, as those of ``Usage``.
+    """Resource usage of a deployment on one node of a cluster; arrays of shape ``(moments,)``, as in ``Usage``."""
 
-    Attributes:
-        node: name of the node, its address.
-        cores: number of cores that its processes may use.
-        replicas: number of replicas on it at the end.
-        cpu_ns: cumulative CPU time of the replicas on it.
-        rss_bytes: their resident memory.
-        serve_cpu_ns: cumulative CPU time of the cluster's own processes on it: proxies, schedulers, agents.
-    """
-
-    node: str
-    cores: float
-    replicas: int
-    cpu_ns: NDArray[np.int64] = field(metadata=counter(Source.TREE))
-    rss_bytes: NDArray[np.int64] = field(metadata=level(Source.TREE))
+    node: str  # name of the node, its address
+    cores: float  # number of cores that its processes may use
+    replicas: int  # number of replicas on it at the end
+    cpu_ns: NDArray[np.int64] = field(metadata=counter(Source.TREE))  # cumulative CPU time of the replicas on it
+    rss_bytes: NDArray[np.int64] = field(metadata=level(Source.TREE))  # their resident memory
+    # cumulative CPU time of the cluster's own processes on it: proxies, schedulers, agents
     serve_cpu_ns: NDArray[np.int64] = field(metadata=counter(Source.OTHER))
 
     def since(self, moment: int) -> NodeUsage:
@@ -80,44 +98,36 @@ class NodeUsage:
 class Usage:
     """Resource usage of a deployment, sampled over time; arrays of shape ``(moments,)``.
 
-    Each array is a column (:mod:`pytest_mlpatterns.records.columns`).
-
-    Attributes:
-        time_ns: moments on the clock of ``time.perf_counter_ns``.
-        cpu_ns: cumulative CPU time of the whole process tree.
-        rss_bytes: resident memory of the tree; a page that several processes share counts once for each.
-        machine_busy_ns: cumulative busy time of all cores, of all processes.
-        others_ns: the rest: everything except the deployment and this process, load generator included.
-        steal_ns: cumulative time that the host gave to other machines; 0 if the system does not report it.
-        throttled_ns: cumulative time in which a limit of the control group stopped processes; 0 if not reported.
-        frequency_hz: mean frequency of the cores; 0 if not reported.
-        cores: number of cores that the deployment may use.
-        machine_cores: number of cores of the machine, to which its busy time belongs.
-        busy_threads: number of threads that each process used under load, of those that did the work; empty if unknown.
-        limited: whether the deployment was given these cores (``cpus=``), and not all that there are.
-        nodes: the nodes of a cluster that have replicas; empty on one machine. The columns above are then sums over
-            their machines, each counted once.
-        without_generator: whether ``others_ns`` leaves the load generator out, too.
-        descriptors: open file descriptors of the tree, counted ten times a second; None if the system does not show
-            them.
-        threads: threads of the tree, as the descriptors.
+    Each array is a column (:mod:`pytest_mlpatterns.records.launch`).
     """
 
+    # moments on the clock of ``time.perf_counter_ns``
     time_ns: NDArray[np.int64] = field(metadata=counter(Source.OTHER))
-    cpu_ns: NDArray[np.int64] = field(metadata=counter(Source.TREE))
+    cpu_ns: NDArray[np.int64] = field(metadata=counter(Source.TREE))  # cumulative CPU time of the whole process tree
+    # resident memory of the tree; a page that several processes share counts once for each
     rss_bytes: NDArray[np.int64] = field(metadata=level(Source.TREE))
+    # cumulative busy time of all cores, of all processes
     machine_busy_ns: NDArray[np.int64] = field(metadata=counter(Source.MACHINE))
+    # the rest: everything except the deployment and this process, load generator included
     others_ns: NDArray[np.int64] = field(metadata=counter(Source.OTHER))
+    # cumulative time that the host gave to other machines; 0 if the system does not report it
     steal_ns: NDArray[np.int64] = field(metadata=counter(Source.MACHINE))
+    # cumulative time in which a limit of the control group stopped processes; 0 if not reported
     throttled_ns: NDArray[np.int64] = field(metadata=counter(Source.MACHINE))
+    # mean frequency of the cores; 0 if not reported
     frequency_hz: NDArray[np.int64] = field(metadata=level(Source.MACHINE))
-    cores: float
-    machine_cores: int
+    cores: float  # number of cores that the deployment may use
+    machine_cores: int  # number of cores of the machine, to which its busy time belongs
+    # number of threads that each process used under load, of those that did the work; empty if unknown
     busy_threads: tuple[int, ...] = ()
-    limited: bool = False
+    limited: bool = False  # whether the deployment was given these cores (``cpus=``), and not all that there are
+    # the nodes of a cluster that have replicas; empty on one machine. The columns above are then sums over their
+    # machines, each counted once
     nodes: tuple[NodeUsage, ...] = ()
-    without_generator: bool = False
+    without_generator: bool = False  # whether ``others_ns`` leaves the load generator out, too
+    # open file descriptors of the tree, counted ten times a second; None if the system does not show them
     descriptors: NDArray[np.int64] | None = field(default=None, metadata=level(Source.TREE))
+    # threads of the tree, as the descriptors
     threads: NDArray[np.int64] | None = field(default=None, metadata=level(Source.TREE))
 
     def since(self, moment: int) -> Usage:
@@ -141,65 +151,41 @@ class Warmup(Struct, frozen=True):
 
 
 class GeneratorPart(Struct, frozen=True):
-    """Figures of one of the load generators on the nodes of a cluster, over the measured window.
+    """Figures of one of the load generators on the nodes of a cluster, over the measured window."""
 
-    Attributes:
-        node: address of its node.
-        completed: requests that it completed.
-        core_share: share of a core that it used.
-        ceiling_rps: rate on its node against a server that does nothing; None if unknown.
-        opened_late_ns: how much later than agreed it opened the window.
-        clock_error_ns: largest error of its times on the clock of this process; 0 on a node of the same machine.
-    """
-
-    node: str
-    completed: Count
-    core_share: float
-    ceiling_rps: Amount | None = None
-    opened_late_ns: int = 0
+    node: str  # address of its node
+    completed: Count  # requests that it completed
+    core_share: float  # share of a core that it used
+    ceiling_rps: Amount | None = None  # rate on its node against a server that does nothing; None if unknown
+    opened_late_ns: int = 0  # how much later than agreed it opened the window
+    # largest error of its times on the clock of this process; 0 on a node of the same machine
     clock_error_ns: Count = 0
 
 
 class GeneratorReport(Struct, frozen=True):
-    """Figures of the load generator over the measured window.
+    """Figures of the load generator over the measured window."""
 
-    Attributes:
-        cpu_ns: CPU time, summed over the processes.
-        wall_ns: length of the window.
-        completed: requests completed, summed over the processes; each attempt of one that was tried again counts.
-        connections: connections opened.
-        connection_limit_reached: whether requests had to wait for a connection.
-        connect_ns: median time to open a connection, since the start of the load; None if none was opened.
-        connection_wait_ns: time for which requests of the window waited for a connection, summed over them.
-        connection_waits: number of requests that waited for one.
-        loop_lag_ns: largest delay of the event loop.
-        ceiling_rps: rate of one process against a server that does nothing, on average; None if unknown.
-        library_overhead_ns: time that a client library adds to the median request; None without a library.
-        processes: number of generator processes that shared the load.
-        answers_cut: whether fewer answers were kept for the check than it asks for, because of their size.
-        texts_cut: whether the texts of some answers were not kept for counting their tokens, because of their size.
-        opened_late_ns: how much later than agreed the last of several processes opened the window.
-        parts: the figures of each process on a node of a cluster; empty on this machine.
-        ticks_cpu_ns: the part of the CPU time that the generator's own ticks took, 20 a second.
-    """
-
-    cpu_ns: int
-    wall_ns: int
-    completed: int
-    connections: int
-    connection_limit_reached: bool = False
+    cpu_ns: int  # CPU time, summed over the processes
+    wall_ns: int  # length of the window
+    completed: int  # requests completed, summed over the processes; each attempt of one that was tried again counts
+    connections: int  # connections opened
+    connection_limit_reached: bool = False  # whether requests had to wait for a connection
+    # median time to open a connection, since the start of the load; None if none was opened
     connect_ns: int | None = None
-    connection_wait_ns: int = 0
-    connection_waits: int = 0
-    loop_lag_ns: int = 0
+    connection_wait_ns: int = 0  # time for which requests of the window waited for a connection, summed over them
+    connection_waits: int = 0  # number of requests that waited for one
+    loop_lag_ns: int = 0  # largest delay of the event loop
+    # rate of one process against a server that does nothing, on average; None if unknown
     ceiling_rps: float | None = None
+    # time that a client library adds to the median request; None without a library
     library_overhead_ns: float | None = None
-    processes: int = 1
-    answers_cut: bool = False
+    processes: int = 1  # number of generator processes that shared the load
+    answers_cut: bool = False  # whether fewer answers were kept for the check than it asks for, because of their size
+    # whether the texts of some answers were not kept for counting their tokens, because of their size
     texts_cut: bool = False
-    opened_late_ns: int = 0
-    parts: tuple[GeneratorPart, ...] = ()
-    ticks_cpu_ns: int = 0
+    opened_late_ns: int = 0  # how much later than agreed the last of several processes opened the window
+    parts: tuple[GeneratorPart, ...] = ()  # the figures of each process on a node of a cluster; empty on this machine
+    ticks_cpu_ns: int = 0  # the part of the CPU time that the generator's own ticks took, 20 a second
 
     @property
     def core_ns(self) -> int:
@@ -217,20 +203,14 @@ class GeneratorReport(Struct, frozen=True):
         return self.cpu_ns / self.core_ns
 
 
-_ADVISED = ": "
-"""What stands between a disturbance and the advice against it; no disturbance has it inside."""
+_ADVISED = ": "  # What stands between a disturbance and the advice against it; no disturbance has it inside
 
 
 class Noise(Struct, frozen=True):
-    """What disturbed the machine while a test was measured.
+    """What disturbed the machine while a test was measured."""
 
-    Attributes:
-        what: the disturbance.
-        advice: what to do about it; empty if there is none.
-    """
-
-    what: str
-    advice: str = ""
+    what: str  # the disturbance
+    advice: str = ""  # what to do about it; empty if there is none
 
     def __str__(self) -> str:
         return f"{self.what}{_ADVISED}{self.advice}" if self.advice else self.what
@@ -283,17 +263,11 @@ class Launch(Struct, frozen=True):
 
 
 class Taken(Struct, frozen=True):
-    """What a deployment could not have of the machine while it was measured, on average.
+    """What a deployment could not have of the machine while it was measured, on average."""
 
-    Attributes:
-        others_cores: cores that processes other than the deployment, the load generator and pytest used.
-        steal_ratio: share of the machine's time that its host gave to other machines.
-        throttled_ratio: share of the window in which a limit of the control group stopped a process.
-    """
-
-    others_cores: Amount = 0.0
-    steal_ratio: Share = 0.0
-    throttled_ratio: Share = 0.0
+    others_cores: Amount = 0.0  # cores that processes other than the deployment, the load generator and pytest used
+    steal_ratio: Share = 0.0  # share of the machine's time that its host gave to other machines
+    throttled_ratio: Share = 0.0  # share of the window in which a limit of the control group stopped a process
 
 
 class LaunchValue(Struct, frozen=True):
@@ -327,46 +301,28 @@ class Step(Struct, frozen=True):
 class SearchEnd(StrEnum):
     """What ended a capacity search; the value is the text in files."""
 
-    FOUND = "found"
-    """What was searched for."""
-    DECIDED = "decided"
-    """The caller's question was decided."""
-    GENERATOR = "generator"
-    """The load generator was the limit, or it sent too late: nothing is known of the service."""
-    TIME = "time"
-    """The time was up."""
-    TOP = "top"
-    """The ladder has no higher concurrency."""
+    FOUND = "found"  # What was searched for
+    DECIDED = "decided"  # The caller's question was decided
+    GENERATOR = "generator"  # The load generator was the limit, or it sent too late: nothing is known of the service
+    TIME = "time"  # The time was up
+    TOP = "top"  # The ladder has no higher concurrency
 
 
 class Capacity(Struct, frozen=True):
-    """The outcome of a capacity search.
+    """The outcome of a capacity search."""
 
-    Attributes:
-        nmrt: most requests per second that the deployment sustains.
-        concurrency: smallest number of requests in flight that reaches it.
-        ladder: the steps of the search.
-        stopped: why the search ended, in words.
-        at_least: whether the deployment had not degraded when the search ended, so that ``nmrt`` is a lower bound.
-        objective: the latency objective of the search; None for throughput alone.
-        asl: average system load at ``concurrency``, over its steps; None if it is not known.
-        peak_rss_bytes: highest resident memory in these steps; None if it is not known.
-        cores: number of cores that the deployment may use, to which ``asl`` relates; None if it is not known.
-        limited: whether it was given these cores (``cpus=``), and not all that there are.
-        end: what ended the search.
-    """
-
-    nmrt: LaunchValue
-    concurrency: Count
-    ladder: tuple[Step, ...]
-    stopped: str
-    at_least: bool
-    objective: Objective | None = None
-    asl: LaunchValue | None = None
-    peak_rss_bytes: Count | None = None
+    nmrt: LaunchValue  # most requests per second that the deployment sustains
+    concurrency: Count  # smallest number of requests in flight that reaches it
+    ladder: tuple[Step, ...]  # the steps of the search
+    stopped: str  # why the search ended, in words
+    at_least: bool  # whether the deployment had not degraded when the search ended, so that ``nmrt`` is a lower bound
+    objective: Objective | None = None  # the latency objective of the search; None for throughput alone
+    asl: LaunchValue | None = None  # average system load at ``concurrency``, over its steps; None if it is not known
+    peak_rss_bytes: Count | None = None  # highest resident memory in these steps; None if it is not known
+    # number of cores that the deployment may use, to which ``asl`` relates; None if it is not known
     cores: float | None = None
-    limited: bool = False
-    end: SearchEnd = SearchEnd.FOUND
+    limited: bool = False  # whether it was given these cores (``cpus=``), and not all that there are
+    end: SearchEnd = SearchEnd.FOUND  # what ended the search
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,20 +355,11 @@ class Estimate:
 
 
 class NodeFigures(Struct, frozen=True):
-    """One node of a cluster over the measured windows.
+    """One node of a cluster over the measured windows."""
 
-    Attributes:
-        node: name of the node, its address.
-        cores: number of cores that its processes may use.
-        replicas: number of replicas on it in the last launch.
-        cpu_share: share of its cores that the replicas used.
-        peak_rss_bytes: highest resident memory of the replicas.
-        serve_cpu_share: share of its cores that the cluster's own processes used: proxies, schedulers, agents.
-    """
-
-    node: str
-    cores: float
-    replicas: Count
-    cpu_share: float
-    peak_rss_bytes: Count
-    serve_cpu_share: float
+    node: str  # name of the node, its address
+    cores: float  # number of cores that its processes may use
+    replicas: Count  # number of replicas on it in the last launch
+    cpu_share: float  # share of its cores that the replicas used
+    peak_rss_bytes: Count  # highest resident memory of the replicas
+    serve_cpu_share: float  # share of its cores that the cluster's own processes used: proxies, schedulers, agents

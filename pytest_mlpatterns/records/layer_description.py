@@ -14,24 +14,9 @@ from msgspec import Struct
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.units import Unit
 
-__all__ = [
-    "CPU_FLOOR_NS",
-    "LATENCY_FLOOR_NS",
-    "DerivedMetric",
-    "Exported",
-    "Figure",
-    "LayerKind",
-    "LevelChart",
-    "PartsChart",
-    "SizesChart",
-    "share_figure",
-    "time_figure",
-]
-
 LATENCY_FLOOR_NS = 5_000
 """Change of a latency that no machine resolves reliably; a noisy one resolves less, which its intervals show."""
-CPU_FLOOR_NS = 2_000
-"""The same for CPU time per request, which does not hold the time to wake a process."""
+CPU_FLOOR_NS = 2_000  # The same for CPU time per request, which does not hold the time to wake a process
 
 
 class DerivedMetric(Struct, frozen=True):
@@ -128,77 +113,44 @@ def share_figure(
 
 
 class PartsChart(Struct, frozen=True):
-    """The shares of counters in their sum.
+    """The shares of counters in their sum."""
 
-    Args:
-        title: of the chart.
-        part: what a counter is, such as ``"answer"``.
-        what: what is counted, such as ``"inputs"``.
-        parts: label of each counter; the last one is the rest, which the summary leaves out.
-        summary: end of the summary, after the share and ``of 400 inputs``.
-        optional: counters that are left out if they are zero.
-    """
-
-    title: str
-    part: str
-    what: str
-    parts: Mapping[str, str]
-    summary: str
-    optional: tuple[str, ...] = ()
+    title: str  #: of the chart
+    part: str  #: what a counter is, such as ``"answer"``
+    what: str  #: what is counted, such as ``"inputs"``
+    parts: Mapping[str, str]  #: label of each counter; the last one is the rest, which the summary leaves out
+    summary: str  #: end of the summary, after the share and ``of 400 inputs``
+    optional: tuple[str, ...] = ()  #: counters that are left out if they are zero
 
 
 class SizesChart(Struct, frozen=True):
-    """How often each value of a histogram of whole numbers was observed.
+    """How often each value of a histogram of whole numbers was observed."""
 
-    Args:
-        title: of the chart.
-        histogram: its name.
-        what: what a value counts, such as ``"inputs"``.
-        group: what has the value, such as ``"batch"``.
-        when: what was observed, in the plural, such as ``"calls"``.
-    """
-
-    title: str
-    histogram: str
-    what: str
-    group: str
-    when: str
+    title: str  #: of the chart
+    histogram: str  #: its name
+    what: str  #: what a value counts, such as ``"inputs"``
+    group: str  #: what has the value, such as ``"batch"``
+    when: str  #: what was observed, in the plural, such as ``"calls"``
 
 
 class LevelChart(Struct, frozen=True):
-    """A level over time.
+    """A level over time."""
 
-    Args:
-        title: of the chart.
-        level: name of the level.
-        what: what the level counts, such as ``"waiting"``.
-    """
-
-    title: str
-    level: str
-    what: str
+    title: str  #: of the chart
+    level: str  #: name of the level
+    what: str  #: what the level counts, such as ``"waiting"``
 
 
 class Exported(Struct, frozen=True):
-    """A Prometheus metric of another server, by the fields of :class:`pytest_mlpatterns.serving.prometheus.Prometheus`.
+    """A metric of another server, by the fields of :class:`pytest_mlpatterns.serving.prometheus.Prometheus`."""
 
-    Args:
-        field: its name there.
-        into: histogram or counter of the layer.
-        is_counter: whether it is a counter as it is; else it becomes a histogram.
-        whole: whether the values are whole numbers; else they are times.
-        total: counter of the sum, for servers without the histogram; empty: ``field`` itself.
-        times: counter of the observations that belongs to it; empty: only a histogram is read.
-        counts: counters of the layer for the sum and for the number of observations.
-    """
-
-    field: str
-    into: str
-    is_counter: bool = False
-    whole: bool = False
-    total: str = ""
-    times: str = ""
-    counts: tuple[str, ...] = ()
+    field: str  # its name there
+    into: str  # histogram or counter of the layer
+    is_counter: bool = False  # whether it is a counter as it is; else it becomes a histogram
+    whole: bool = False  # whether the values are whole numbers; else they are times
+    total: str = ""  # counter of the sum, for servers without the histogram; empty: ``field`` itself
+    times: str = ""  # counter of the observations that belongs to it; empty: only a histogram is read
+    counts: tuple[str, ...] = ()  # counters of the layer for the sum and for the number of observations
 
 
 class LayerKind(Struct, frozen=True):

@@ -14,16 +14,6 @@ from pytest_mlpatterns.records.package_layers import PACKAGE_LAYERS
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.wording import shown
 
-__all__ = [
-    "LAYER_KINDS",
-    "derived_metrics",
-    "describe_layer_kind",
-    "layer_kind",
-    "own_figures",
-    "own_layer_kinds",
-    "package_figures",
-]
-
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 LAYER_KINDS: dict[str, LayerKind] = dict(PACKAGE_LAYERS)
 """Every description by the name of its layer. A class of a pattern adds its own when it is defined."""
@@ -36,12 +26,7 @@ def layer_kind(name: str) -> LayerKind:
 
 
 def describe_layer_kind(name: str, kind: LayerKind) -> None:
-    """Add the description of a layer of a pattern outside this package; a later one of the same name replaces it.
-
-    Raises:
-        SettingError: a layer of this package has the name, it is no description, or a metric does not begin with the
-            name of its layer.
-    """
+    """Add the description of a layer of a pattern outside this package; a later one of the same name replaces it."""
     if name in PACKAGE_LAYERS:
         raise SettingError(f"a pattern named {shown(name)} has a layer_kind, but the package has one; rename the class")
     if not isinstance(kind, LayerKind):

@@ -11,10 +11,7 @@ from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
 from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wording import did_you_mean, shown
 
-__all__ = ["QUANTITIES", "Bound", "Objective", "Promise", "parse_objective", "parse_promise"]
-
-QUANTITIES = ("latency", *STREAM_QUANTITIES)
-"""Times that can be promised: of the whole answer, and of streams."""
+QUANTITIES = ("latency", *STREAM_QUANTITIES)  # Times that can be promised: of the whole answer, and of streams
 _BOUND = re.compile(r"\s*(?:(rtm)|p(\d+(?:\.\d+)?)|([a-z]+)(?:\s*:\s*p(\d+(?:\.\d+)?))?)\s*<\s*(\S.*)")
 
 
@@ -50,12 +47,9 @@ class Objective(Struct, frozen=True):
     """Percentiles below times, all at once; NMRT can be searched under it.
 
     Prints as it is written, so that :func:`parse_objective` reads an equal one.
-
-    Args:
-        bounds: at least one, each with a percentile.
     """
 
-    bounds: tuple[Bound, ...]
+    bounds: tuple[Bound, ...]  # at least one, each with a percentile
 
     @classmethod
     def of(cls, percentile: float, limit_ns: int) -> Objective:
@@ -77,13 +71,9 @@ class Objective(Struct, frozen=True):
 
 
 class Promise(Struct, frozen=True):
-    """What each single request is to keep, such as ``ttft<300ms,tpot<40ms``.
+    """What each single request is to keep, such as ``ttft<300ms,tpot<40ms``."""
 
-    Args:
-        bounds: at least one, none with a percentile.
-    """
-
-    bounds: tuple[Bound, ...]
+    bounds: tuple[Bound, ...]  # at least one, none with a percentile
 
     @property
     def is_of_streams(self) -> bool:
@@ -95,11 +85,7 @@ class Promise(Struct, frozen=True):
 
 
 def parse_objective(text: object) -> Objective:
-    """Read ``"p95<50ms"``, ``"rtm<20ms"`` or, for streams, ``"ttft:p95<300ms, tpot:p95<40ms"``.
-
-    Raises:
-        SettingError: another form, a percentile out of range, or a time that cannot be read.
-    """
+    """Read ``"p95<50ms"``, ``"rtm<20ms"`` or, for streams, ``"ttft:p95<300ms, tpot:p95<40ms"``."""
     example = 'write "p95<50ms" or "rtm<20ms", or for streams "ttft:p95<300ms"'
     bounds = _bounds(text, f"a percentile of at least 1 and less than 100, and a time; {example}")
     for bound in bounds:
@@ -111,11 +97,7 @@ def parse_objective(text: object) -> Objective:
 
 
 def parse_promise(text: object) -> Promise:
-    """Read ``"ttft<300ms, tpot<40ms"`` or ``"latency<200ms"``.
-
-    Raises:
-        SettingError: another form, a percentile, or a time that cannot be read.
-    """
+    """Read ``"ttft<300ms, tpot<40ms"`` or ``"latency<200ms"``."""
     bounds = _bounds(text, 'what each request keeps; write "ttft<300ms, tpot<40ms" or "latency<200ms"')
     for bound in bounds:
         if bound.percentile is not None:

@@ -9,19 +9,6 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-__all__ = [
-    "GRPC_OUTCOMES",
-    "REFUSALS",
-    "FailedAnswer",
-    "Failure",
-    "FirstFailure",
-    "describe_failures",
-    "describe_outcome",
-    "error_class",
-    "grpc_outcome",
-]
-
-
 _CLASS = re.compile(
     r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Failure|Group|Interrupt|Iteration|Timeout|Warning)(?=:|$)",
     re.ASCII,
@@ -62,15 +49,10 @@ class Failure(IntEnum):
 
 
 class FailedAnswer(NamedTuple):
-    """An answer that does not count, as the load generator read it.
+    """An answer that does not count, as the load generator read it."""
 
-    Attributes:
-        request: index of the prepared request.
-        words: what it is, or its error, in one line.
-    """
-
-    request: int
-    words: str
+    request: int  # index of the prepared request
+    words: str  # what it is, or its error, in one line
 
 
 _FAILURES = {
@@ -88,8 +70,7 @@ _FAILURES = {
     -12: "no end after [DONE]",
 }
 _ANSWERS = (Failure.ERROR_EVENT, Failure.NO_STREAM, Failure.EMPTY_STREAM, Failure.COMPRESSED, Failure.NOT_ENDED)
-GRPC_OUTCOMES = 1000
-"""Offset of the statuses of gRPC in the column of outcomes."""
+GRPC_OUTCOMES = 1000  # Offset of the statuses of gRPC in the column of outcomes
 REFUSALS = (429, 503, GRPC_OUTCOMES + 8, GRPC_OUTCOMES + 14)
 """Outcomes of requests that a busy service refuses: RESOURCE_EXHAUSTED and UNAVAILABLE in gRPC."""
 _GRPC_STATUSES = (
@@ -133,20 +114,14 @@ def error_class(text: str) -> str:
     return found[0] if found else ""
 
 
-_FAILED_WITH = " -> "
-"""What stands between an input and the error of its request."""
+_FAILED_WITH = " -> "  # What stands between an input and the error of its request
 
 
 class FirstFailure(Struct, frozen=True):
-    """The first input whose request failed.
+    """The first input whose request failed."""
 
-    Attributes:
-        input: its name, ``perf_payload item 1``.
-        error: of the model or the answer, or the outcome of the request; empty if it may not be shown.
-    """
-
-    input: str
-    error: str = ""
+    input: str  # its name, ``perf_payload item 1``
+    error: str = ""  # of the model or the answer, or the outcome of the request; empty if it may not be shown
 
     def __str__(self) -> str:
         return f"{self.input}{_FAILED_WITH}{self.error}" if self.error else self.input

@@ -47,9 +47,6 @@ from pytest_mlpatterns.records.layer_description import (
 )
 from pytest_mlpatterns.units import Unit
 
-__all__ = ["PACKAGE_LAYERS"]
-
-
 _LIMITED = LayerKind(
     figures=(
         share_figure(
@@ -156,11 +153,7 @@ _CACHED = LayerKind(
             for way in ("hit", "miss")
         ),
     ),
-    words={
-        "coalesced": "shared a running call",
-        "evictions": "evicted",
-        "store_errors": "answered without the store",
-    },
+    words={"coalesced": "shared a running call", "evictions": "evicted", "store_errors": "answered without the store"},
     charts=(
         PartsChart(
             "Cache hits and misses",

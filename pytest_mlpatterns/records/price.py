@@ -10,12 +10,9 @@ from msgspec import Struct
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import shown
 
-__all__ = ["Amount", "Price", "parse_amount", "parse_price"]
-
 _AMOUNT = r"\s*(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?P<currency>[A-Za-z]{2,8})"
 _PART = re.compile(rf"{_AMOUNT}\s+per\s+(?P<unit>core|GiB)-hour\s*")
-_MOST = 1e9
-"""Largest amount, in a currency of the user's."""
+_MOST = 1e9  # Largest amount, in a currency of the user's
 _EXAMPLE = '"0.0425 USD per core-hour, 0.0057 USD per GiB-hour"'
 
 
@@ -44,16 +41,7 @@ class Price(Struct, frozen=True):
 
 
 def parse_price(text: object, *, name: str = "price") -> Price:
-    """Read ``"0.0425 USD per core-hour, 0.0057 USD per GiB-hour"``; a resource that is not named costs nothing.
-
-    Args:
-        text: one part for each resource, separated by a comma, in the same currency.
-        name: what the value is, for the message.
-
-    Raises:
-        SettingError: another form, a resource twice, two currencies, nothing that costs more than 0, or an amount above
-            1,000,000,000.
-    """
+    """Read ``"0.0425 USD per core-hour, 0.0057 USD per GiB-hour"``; a resource that is not named costs nothing."""
     given = text.split(",") if isinstance(text, str) else [""]
     amounts: dict[str, float] = {}
     currency = ""
@@ -79,11 +67,7 @@ def parse_price(text: object, *, name: str = "price") -> Price:
 
 
 def parse_amount(text: object, *, name: str) -> Amount:
-    """Read an amount of money such as ``"0.40 USD"``.
-
-    Raises:
-        SettingError: another form, or more than 1,000,000,000.
-    """
+    """Read an amount of money such as ``"0.40 USD"``."""
     match = re.fullmatch(rf"{_AMOUNT}\s*", text) if isinstance(text, str) else None
     if match is None:
         raise SettingError(

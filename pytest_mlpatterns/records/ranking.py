@@ -8,28 +8,18 @@ from msgspec import Struct
 
 from pytest_mlpatterns.records.codec import Count, Record
 
-__all__ = ["RankedPattern", "Ranking"]
-
 
 class RankedPattern(Struct, frozen=True):
-    """One pattern of a ranking.
+    """One pattern of a ranking."""
 
-    Attributes:
-        test: the test's id.
-        pattern: its name, with the wire if the results differ in that.
-        rank: place by score, from 1; None if it is excluded.
-        score: value, low and high; 1 is the best in every metric. None if it is excluded.
-        parts: by metric, the share of the best (1: the best) and the weight.
-        excluded: why it cannot be chosen; None if it can.
-        doubts: requirements whose interval contains the limit, and values of which only a lower bound is known.
-    """
-
-    test: str
-    pattern: str
-    rank: Count | None
+    test: str  # the test's id
+    pattern: str  # its name, with the wire if the results differ in that
+    rank: Count | None  # place by score, from 1; None if it is excluded
+    # value, low and high; 1 is the best in every metric. None if it is excluded
     score: tuple[float, float, float] | None
-    parts: Mapping[str, tuple[float, float]]
-    excluded: str | None = None
+    parts: Mapping[str, tuple[float, float]]  # by metric, the share of the best (1: the best) and the weight
+    excluded: str | None = None  # why it cannot be chosen; None if it can
+    # requirements whose interval contains the limit, and values of which only a lower bound is known
     doubts: tuple[str, ...] = ()
 
 

@@ -34,8 +34,6 @@ from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import ERRORS, Gate, Kind, Outcome, Verdict, judged_kind
 from pytest_mlpatterns.wording import listed
 
-__all__ = ["PARTS", "FailedTest", "RunEnd", "State", "TestResult", "group_of", "id_from", "name_of"]
-
 
 class State(StrEnum):
     """State of a perf test at its end."""
@@ -62,55 +60,29 @@ _ORDER = (
     *("group", "location", "command", "baseline_gap", "unsteady", "counts", "not_compared", "first_failure"),
     *("overloads", "price", "scaling", "missing_indices", "stream", "cluster", "nodes"),
     *("generator_parts", "growth", "facts", "facts_changed", "profile", "held", "split", "taken", "accepted"),
-    *(
-        "sorting_ns",
-        "unjudged",
-        "gate",
-        "overload",
-        "terms",
-        "steps",
-        "latency_over_time",
-        "outcome",
-        "kind",
-    ),
+    *("sorting_ns", "unjudged", "gate", "overload", "terms", "steps", "latency_over_time", "outcome", "kind"),
 )
 """The members of a result in JSON, in the order in which they have always been written."""
-_LEFT = frozenset(("cancelled_requests",))
-"""Members of earlier versions that are read over."""
+_LEFT = frozenset(("cancelled_requests",))  # Members of earlier versions that are read over
 
 
 class TestResult(Struct, frozen=True):
-    """One perf test as reports and the baseline see it: plain values only, so that it travels as JSON.
-
-    Attributes:
-        test: its id.
-        setup: what was measured.
-        metrics: ``(value, low, high)`` by the metric's name.
-        verdicts: in the order in which they were made.
-        reference: what it was compared with; None if nothing was.
-        stream: what came in pieces; None if the answers did not stream.
-        definition: where the test is defined, and what it asks for.
-        judged: what came of it beside its verdicts.
-        measured: its launches, and their requests.
-        conditions: the machines, the load generator and the environment meanwhile.
-        limits: how much load the deployment sustains.
-        causes: what explains the figures.
-    """
+    """One perf test as reports and the baseline see it: plain values only, so that it travels as JSON."""
 
     __test__ = False
 
-    test: str
-    setup: Setup
-    metrics: Mapping[str, tuple[float, float, float]]
-    verdicts: tuple[Verdict, ...]
-    reference: Reference | None
-    stream: StreamRecord | None
-    definition: Definition
-    judged: Judged
-    measured: Measured
-    conditions: Conditions
-    limits: Limits
-    causes: CauseRecord
+    test: str  # its id
+    setup: Setup  # what was measured
+    metrics: Mapping[str, tuple[float, float, float]]  # ``(value, low, high)`` by the metric's name
+    verdicts: tuple[Verdict, ...]  # in the order in which they were made
+    reference: Reference | None  # what it was compared with; None if nothing was
+    stream: StreamRecord | None  # what came in pieces; None if the answers did not stream
+    definition: Definition  # where the test is defined, and what it asks for
+    judged: Judged  # what came of it beside its verdicts
+    measured: Measured  # its launches, and their requests
+    conditions: Conditions  # the machines, the load generator and the environment meanwhile
+    limits: Limits  # how much load the deployment sustains
+    causes: CauseRecord  # what explains the figures
 
     @property
     def kind(self) -> Kind:
@@ -199,7 +171,6 @@ def id_from(directory: Path, test: str, root: Path) -> str:
 
     Args:
         directory: where the command runs, absolute.
-        test: its id.
         root: pytest's root directory, absolute.
     """
     file, colons, name = test.partition("::")
@@ -220,38 +191,24 @@ def group_of(test: str, parts: Sequence[str]) -> str:
 
 
 class FailedTest(Record, frozen=True):
-    """A perf test that failed, or would have without ``--perf-gate warn``, with or without a measurement.
+    """A perf test that failed, or would have without ``--perf-gate warn``, with or without a measurement."""
 
-    Attributes:
-        test: its id.
-        reason: why, in a few lines.
-        location: where it is defined.
-        kind: of the failure.
-        gate: ``warn`` if the test passed although its verdict failed.
-        group: its id without its pattern.
-        pattern: under which it ran, as text.
-        text: the whole message of a verdict that did not fail the test, which pytest does not show then.
-    """
-
-    test: str
-    reason: str
-    location: Location | None
-    kind: Kind = Kind.TEST_ERROR
-    gate: Gate = Gate.FAIL
-    group: str = ""
-    pattern: str = ""
-    text: str = ""
+    test: str  # its id
+    reason: str  # why, in a few lines
+    location: Location | None  # where it is defined
+    kind: Kind = Kind.TEST_ERROR  # of the failure
+    gate: Gate = Gate.FAIL  # ``warn`` if the test passed although its verdict failed
+    group: str = ""  # its id without its pattern
+    pattern: str = ""  # under which it ran, as text
+    text: str = ""  # the whole message of a verdict that did not fail the test, which pytest does not show then
 
 
 class RunEnd(Record, frozen=True):
-    """How a run ended.
+    """How a run ended."""
 
-    Attributes:
-        complete: whether it ran to its end; an interrupt, an exit or an internal error of pytest ends it before.
-        not_run: ids of the perf tests that were selected and did not come to an end; None if they are not known.
-        other_failures: ids of what failed beside the perf tests: ordinary tests, and files that were not collected.
-    """
-
+    # whether it ran to its end; an interrupt, an exit or an internal error of pytest ends it before
     complete: bool = True
+    # ids of the perf tests that were selected and did not come to an end; None if they are not known
     not_run: tuple[str, ...] | None = ()
+    # ids of what failed beside the perf tests: ordinary tests, and files that were not collected
     other_failures: tuple[str, ...] = ()

@@ -13,46 +13,18 @@ import msgspec
 from msgspec import Struct
 
 from pytest_mlpatterns.records.baseline_entry import commit_in
+from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, ScalingRecord, StepImpact
 from pytest_mlpatterns.records.codec import Amount, Count, Record
-from pytest_mlpatterns.records.latency import (
-    Latency,
-    LatencySplits,
-    Percentiles,
-    RequestCounts,
-)
-from pytest_mlpatterns.records.launch import (
-    Capacity,
-    GeneratorPart,
-    NodeFigures,
-    Noise,
-    Taken,
-    Warmup,
-)
+from pytest_mlpatterns.records.latency import Latency, LatencySplits, Percentiles, RequestCounts
+from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, NodeFigures, Noise, Taken, Warmup
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.outcomes import FirstFailure
-from pytest_mlpatterns.records.overload import Overload
 from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.records.profile import ProfileRecord
 from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord
-from pytest_mlpatterns.records.scaling import ScalingRecord
 from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
-from pytest_mlpatterns.records.step_impact import LatencyMoment, StepImpact
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Gate, LeftOut, Unjudged
-
-__all__ = [
-    "BaselineGap",
-    "Beside",
-    "CauseRecord",
-    "Conditions",
-    "Definition",
-    "Judged",
-    "Limits",
-    "Location",
-    "Measured",
-    "Reference",
-    "Terms",
-]
 
 
 class BaselineGap(StrEnum):
@@ -63,19 +35,13 @@ class BaselineGap(StrEnum):
 
 
 class Beside(Struct, frozen=True):
-    """The present as it was measured interleaved with a revision.
+    """The present as it was measured interleaved with a revision."""
 
-    Attributes:
-        metrics: ``(value, low, high)`` by the metric's name.
-        latency_percentiles: latency distribution; empty if unknown.
-        stream_percentiles: distributions of ``ttft``, ``itl`` and ``tpot``; empty if unknown.
-        split: where the time of the requests went; empty if unknown.
-    """
-
-    metrics: Mapping[str, tuple[float, float, float]] = {}
-    latency_percentiles: Percentiles = ()
+    metrics: Mapping[str, tuple[float, float, float]] = {}  # ``(value, low, high)`` by the metric's name
+    latency_percentiles: Percentiles = ()  # latency distribution; empty if unknown
+    # distributions of ``ttft``, ``itl`` and ``tpot``; empty if unknown
     stream_percentiles: Mapping[str, Percentiles] = {}
-    split: LatencySplits = msgspec.field(default_factory=dict)
+    split: LatencySplits = msgspec.field(default_factory=dict)  # where the time of the requests went; empty if unknown
 
 
 _ORDER = (
@@ -87,35 +53,25 @@ _ORDER = (
 
 
 class Reference(Record, frozen=True):
-    """What a test is compared with: a baseline entry, or the same test at another git revision.
+    """What a test is compared with: a baseline entry, or the same test at another git revision."""
 
-    Attributes:
-        kind: baseline entry or revision.
-        name: as reports show it, such as ``main (05428cb)``.
-        metrics: ``(value, low, high)`` by the metric's name.
-        latency_percentiles: latency distribution of the reference; empty if unknown.
-        present: the present in the interleaved run; empty for a baseline, with which the result's own figures are
-            compared.
-        log_ratios: ``(log(present/reference), standard error)`` of each paired launch, by the metric's name.
-        launches: launches that a baseline entry was recorded from; 0 if unknown, or for a revision.
-        stream_percentiles: distributions of ``ttft``, ``itl`` and ``tpot`` of the reference; empty if unknown.
-        split: where the time of the reference's requests went; empty if unknown.
-        entry: name of the baseline entry whose recorded code the revision is; empty for other references.
-        recorded_commit: commit whose files gave the baseline entry; empty if they were changed, or for a revision.
-        revision_commit: full hash of the commit that was measured interleaved; empty for a baseline, or if unknown.
-    """
-
-    kind: Literal["baseline", "revision"]
-    name: str
-    metrics: Mapping[str, tuple[float, float, float]]
-    latency_percentiles: Percentiles = ()
+    kind: Literal["baseline", "revision"]  # baseline entry or revision
+    name: str  # as reports show it, such as ``main (05428cb)``
+    metrics: Mapping[str, tuple[float, float, float]]  # ``(value, low, high)`` by the metric's name
+    latency_percentiles: Percentiles = ()  # latency distribution of the reference; empty if unknown
+    # the present in the interleaved run; empty for a baseline, with which the result's own figures are compared
     present: Beside = Beside()
+    # ``(log(present/reference), standard error)`` of each paired launch, by the metric's name
     log_ratios: Mapping[str, tuple[tuple[float, float], ...]] = {}
-    launches: Count = 0
+    launches: Count = 0  # launches that a baseline entry was recorded from; 0 if unknown, or for a revision
+    # distributions of ``ttft``, ``itl`` and ``tpot`` of the reference; empty if unknown
     stream_percentiles: Mapping[str, Percentiles] = {}
+    # where the time of the reference's requests went; empty if unknown
     split: LatencySplits = msgspec.field(default_factory=dict)
-    entry: str = ""
+    entry: str = ""  # name of the baseline entry whose recorded code the revision is; empty for other references
+    # commit whose files gave the baseline entry; empty if they were changed, or for a revision
     recorded_commit: str = ""
+    # full hash of the commit that was measured interleaved; empty for a baseline, or if unknown
     revision_commit: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -141,44 +97,27 @@ class Location(Struct, frozen=True):
 
 
 class Terms(Struct, frozen=True):
-    """What a comparison of the test may take, and how much worse each metric may be.
+    """What a comparison of the test may take, and how much worse each metric may be."""
 
-    Attributes:
-        budget_ns: time that it may measure.
-        launches: most launches beside a stored baseline.
-        tolerances: largest acceptable worsening by the name of each metric that a comparison judges; of an error rate
-            the difference.
-        budget_in_marker: whether the test's marker sets the budget, so that no option changes it.
-    """
-
-    budget_ns: Count
-    launches: Count
+    budget_ns: Count  # time that it may measure
+    launches: Count  # most launches beside a stored baseline
+    # largest acceptable worsening by the name of each metric that a comparison judges; of an error rate the
+    # difference
     tolerances: Mapping[str, Amount]
-    budget_in_marker: bool = False
+    budget_in_marker: bool = False  # whether the test's marker sets the budget, so that no option changes it
 
 
 class Definition(Record, frozen=True):
-    """Where a test is defined, and what it asks for.
+    """Where a test is defined, and what it asks for."""
 
-    Attributes:
-        group: the test's id without its pattern, which the patterns of one test share.
-        location: where it is defined.
-        command: command line that runs the test alone.
-        tolerance: largest worsening against the baseline that the test accepts.
-        gate: whether a failing verdict fails the test.
-        overload: whether the load is meant to exceed the capacity, so that refused requests are no failures.
-        price: of cores and memory; None without one.
-        terms: of a comparison; None in files of older versions.
-    """
-
-    group: str = ""
-    location: Location | None = None
-    command: str = ""
-    tolerance: float = 0.10
-    gate: Gate = Gate.FAIL
-    overload: bool = False
-    price: Price | None = None
-    terms: Terms | None = None
+    group: str = ""  # the test's id without its pattern, which the patterns of one test share
+    location: Location | None = None  # where it is defined
+    command: str = ""  # command line that runs the test alone
+    tolerance: float = 0.10  # largest worsening against the baseline that the test accepts
+    gate: Gate = Gate.FAIL  # whether a failing verdict fails the test
+    overload: bool = False  # whether the load is meant to exceed the capacity, so that refused requests are no failures
+    price: Price | None = None  # of cores and memory; None without one
+    terms: Terms | None = None  # of a comparison; None in files of older versions
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
@@ -193,30 +132,23 @@ class Definition(Record, frozen=True):
 
 
 class Judged(Record, frozen=True):
-    """What came of a test beside its verdicts.
+    """What came of a test beside its verdicts."""
 
-    Attributes:
-        passed: whether it passed; a test that ``--perf-gate warn`` lets pass did not.
-        interrupted: whether it was ended early.
-        unjudged: the kind of a test that its verdicts do not show, and the reason; None if they do.
-        accepted: for each worsening that is accepted for the test, why that no longer holds; empty while it does.
-        notes: what a reader has to know of the measurement, a sentence each.
-        baseline_note: what a reader of the comparison has to know; empty if there is nothing.
-        baseline_gap: why there was no baseline to compare with; None if there was one, or if none was requested.
-        not_compared: why a metric was not compared with the reference, by its label: ``is not recorded yet``.
-            Percentiles that need more requests share a sentence, ``at 4.0 answers a second p99 latency needs 115 s``.
-        facts_changed: what of the environment differs from that of the reference, or of an entry that was not
-            comparable; None if one of them is not known.
-    """
-
-    passed: bool
-    interrupted: bool = False
+    passed: bool  # whether it passed; a test that ``--perf-gate warn`` lets pass did not
+    interrupted: bool = False  # whether it was ended early
+    # the kind of a test that its verdicts do not show, and the reason; None if they do
     unjudged: Unjudged | None = None
+    # for each worsening that is accepted for the test, why that no longer holds; empty while it does
     accepted: Mapping[str, str] = {}
-    notes: tuple[str, ...] = ()
-    baseline_note: str = ""
+    notes: tuple[str, ...] = ()  # what a reader has to know of the measurement, a sentence each
+    baseline_note: str = ""  # what a reader of the comparison has to know; empty if there is nothing
+    # why there was no baseline to compare with; None if there was one, or if none was requested
     baseline_gap: BaselineGap | None = None
+    # why a metric was not compared with the reference, by its label: ``is not recorded yet``. Percentiles that
+    # need more requests share a sentence, ``at 4.0 answers a second p99 latency needs 115 s``
     not_compared: Mapping[str, LeftOut] = {}
+    # what of the environment differs from that of the reference, or of an entry that was not comparable; None if
+    # one of them is not known
     facts_changed: tuple[FactChange, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -231,34 +163,23 @@ class Judged(Record, frozen=True):
 
 
 class Measured(Record, frozen=True):
-    """The launches of a test, and their requests.
+    """The launches of a test, and their requests."""
 
-    Attributes:
-        launches: one ``(value, relative_error)`` per launch, by the metric's name.
-        launch_count: number of launches.
-        blocks: number of blocks in them.
-        seconds_spent: time that the measurement took.
-        requests: number of requests.
-        failed_requests: number of requests by outcome code, of those without a 2xx response.
-        first_failure: the first input whose request failed, and its error; None if none failed.
-        counts: requests, failures and latencies of each launch.
-        replica_share: for each of several replicas the share of the requests that it answered: mean over the launches,
-            smallest and largest.
-        latency: distribution of all latencies; None if no request has one.
-        layers: counts of the pattern's layers in the last launch's window.
-    """
-
+    # one ``(value, relative_error)`` per launch, by the metric's name
     launches: Mapping[str, tuple[tuple[float, float], ...]]
-    launch_count: Count
-    blocks: Count
-    seconds_spent: float
-    requests: Count
-    failed_requests: Mapping[str, Count]
+    launch_count: Count  # number of launches
+    blocks: Count  # number of blocks in them
+    seconds_spent: float  # time that the measurement took
+    requests: Count  # number of requests
+    failed_requests: Mapping[str, Count]  # number of requests by outcome code, of those without a 2xx response
+    # the first input whose request failed, and its error; None if none failed
     first_failure: FirstFailure | None = None
-    counts: tuple[RequestCounts, ...] = ()
+    counts: tuple[RequestCounts, ...] = ()  # requests, failures and latencies of each launch
+    # for each of several replicas the share of the requests that it answered: mean over the launches, smallest
+    # and largest
     replica_share: tuple[tuple[float, float, float], ...] = ()
-    latency: Latency | None = None
-    layers: tuple[LayerStats, ...] = ()
+    latency: Latency | None = None  # distribution of all latencies; None if no request has one
+    layers: tuple[LayerStats, ...] = ()  # counts of the pattern's layers in the last launch's window
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
@@ -271,34 +192,22 @@ class Measured(Record, frozen=True):
 
 
 class Conditions(Record, frozen=True):
-    """The machines, the load generator and the environment of the service while a test was measured.
+    """The machines, the load generator and the environment of the service while a test was measured."""
 
-    Attributes:
-        load_over_time: ``(seconds, deployment's share, machine's share)`` of the last launch's window.
-        memory_over_time: ``(seconds, bytes)`` of the last launch's window.
-        warmups: one per launch.
-        noise: what disturbed the machine in the windows.
-        unsteady: those of the notes that say that the load was not steady.
-        taken: what of the machine the deployment could not have.
-        sorting_ns: CPU times of a fixed work in the launches; empty if it is not known.
-        generator: figures of the load generator, by name.
-        facts: the environment of the service; empty if it is not known.
-        cluster: node types and counts of the cluster that took part; empty without one.
-        nodes: what the deployment used of each node of it; empty without one.
-        generator_parts: load generators on the nodes of a cluster, in the last launch; empty if they ran here.
-    """
-
+    # ``(seconds, deployment's share, machine's share)`` of the last launch's window
     load_over_time: tuple[tuple[float, float, float], ...] = ()
-    memory_over_time: tuple[tuple[float, float], ...] = ()
-    warmups: tuple[Warmup, ...] = ()
-    noise: tuple[Noise, ...] = ()
-    unsteady: tuple[str, ...] = ()
-    taken: Taken = Taken()
-    sorting_ns: tuple[Amount, ...] = ()
-    generator: Mapping[str, int | float | bool | None] = {}
+    memory_over_time: tuple[tuple[float, float], ...] = ()  # ``(seconds, bytes)`` of the last launch's window
+    warmups: tuple[Warmup, ...] = ()  # one per launch
+    noise: tuple[Noise, ...] = ()  # what disturbed the machine in the windows
+    unsteady: tuple[str, ...] = ()  # those of the notes that say that the load was not steady
+    taken: Taken = Taken()  # what of the machine the deployment could not have
+    sorting_ns: tuple[Amount, ...] = ()  # CPU times of a fixed work in the launches; empty if it is not known
+    generator: Mapping[str, int | float | bool | None] = {}  # figures of the load generator, by name
+    # the environment of the service; empty if it is not known
     facts: EnvironmentFacts = msgspec.field(default_factory=dict)
-    cluster: str = ""
-    nodes: tuple[NodeFigures, ...] = ()
+    cluster: str = ""  # node types and counts of the cluster that took part; empty without one
+    nodes: tuple[NodeFigures, ...] = ()  # what the deployment used of each node of it; empty without one
+    # load generators on the nodes of a cluster, in the last launch; empty if they ran here
     generator_parts: tuple[GeneratorPart, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -312,19 +221,13 @@ class Conditions(Record, frozen=True):
 
 
 class Limits(Record, frozen=True):
-    """How much load a deployment sustains.
+    """How much load a deployment sustains."""
 
-    Attributes:
-        capacities: one for each search.
-        overloads: goodput beyond the NMRT, one for each measurement of it.
-        scaling: NMRT at several numbers of replicas; None if the test did not measure it.
-        missing_indices: why an index of scalability is not known although the test measured how its pattern scales, by
-            the name of the metric.
-    """
-
-    capacities: tuple[Capacity, ...] = ()
-    overloads: tuple[Overload, ...] = ()
-    scaling: ScalingRecord | None = None
+    capacities: tuple[Capacity, ...] = ()  # one for each search
+    overloads: tuple[Overload, ...] = ()  # goodput beyond the NMRT, one for each measurement of it
+    scaling: ScalingRecord | None = None  # NMRT at several numbers of replicas; None if the test did not measure it
+    # why an index of scalability is not known although the test measured how its pattern scales, by the name of
+    # the metric
     missing_indices: Mapping[str, str] = {}
 
     def to_json(self) -> dict[str, Any]:
@@ -341,22 +244,17 @@ class Limits(Record, frozen=True):
 
 
 class CauseRecord(Record, frozen=True):
-    """What explains the figures of a test.
+    """What explains the figures of a test."""
 
-    Attributes:
-        split: where the time of the requests went, over all launches.
-        profile: where the time went by function, or why that is not known; None if nothing asked for it.
-        held: which lines hold more memory, or why that is not known; None if nothing asked for it.
-        growth: memory over the long load of a test for leaks; None without one.
-        steps: what the steps of the function beside the load did, launch by launch; empty without one.
-        latency_over_time: the latency through the window of the last launch, if it had steps.
-    """
-
-    split: LatencySplits = msgspec.field(default_factory=dict)
+    split: LatencySplits = msgspec.field(default_factory=dict)  # where the time of the requests went, over all launches
+    # where the time went by function, or why that is not known; None if nothing asked for it
     profile: ProfileRecord | None = None
+    # which lines hold more memory, or why that is not known; None if nothing asked for it
     held: HeldRecord | None = None
-    growth: GrowthRecord | None = None
+    growth: GrowthRecord | None = None  # memory over the long load of a test for leaks; None without one
+    # what the steps of the function beside the load did, launch by launch; empty without one
     steps: tuple[StepImpact, ...] = ()
+    # the latency through the window of the last launch, if it had steps
     latency_over_time: tuple[LatencyMoment, ...] = ()
 
 

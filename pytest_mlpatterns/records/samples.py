@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-__all__ = ["Samples", "StreamSamples", "Window"]
-
-
 class Window(Struct, frozen=True):
     """The measured stretch of time, on the clock of ``time.perf_counter_ns``."""
 
@@ -38,20 +35,14 @@ class StreamSamples(Struct, frozen=True):
 
     Times are on the clock of ``time.perf_counter_ns``. A chunk is a piece of an answer with content, such as a token;
     pieces without content, such as the role of a chat, are none.
-
-    Attributes:
-        first_byte_ns: arrival of the first byte of the answer, that of its head, int64; 0 if none came.
-        chunk_count: number of chunks, uint32; 0 if the answer was no stream.
-        output_tokens: tokens of the answer by the server's usage, else by the user's count, int32; -1 without both.
-        input_tokens: tokens of the request by the server's usage, int32; -1 if it reported none.
-        chunk_ns: arrival of every chunk, request after request, int64, shape ``(chunks,)``.
     """
 
-    first_byte_ns: NDArray[np.int64]
-    chunk_count: NDArray[np.uint32]
+    first_byte_ns: NDArray[np.int64]  # arrival of the first byte of the answer, that of its head, int64; 0 if none came
+    chunk_count: NDArray[np.uint32]  # number of chunks, uint32; 0 if the answer was no stream
+    # tokens of the answer by the server's usage, else by the user's count, int32; -1 without both
     output_tokens: NDArray[np.int32]
-    input_tokens: NDArray[np.int32]
-    chunk_ns: NDArray[np.int64]
+    input_tokens: NDArray[np.int32]  # tokens of the request by the server's usage, int32; -1 if it reported none
+    chunk_ns: NDArray[np.int64]  # arrival of every chunk, request after request, int64, shape ``(chunks,)``
 
 
 class Samples(Struct, frozen=True):

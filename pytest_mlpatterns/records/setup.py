@@ -22,27 +22,9 @@ from msgspec import Struct
 from pytest_mlpatterns.credentials import address_without_credentials, public_description
 from pytest_mlpatterns.records.codec import Record
 
-__all__ = [
-    "CLUSTER",
-    "PACKAGE",
-    "Environment",
-    "EnvironmentFacts",
-    "FactChange",
-    "LoadDescription",
-    "LoadKind",
-    "Setup",
-    "SystemDescription",
-    "SystemKind",
-    "differing_facts",
-    "merged_facts",
-]
-
-
-CLUSTER = "Ray cluster"
-"""What baseline files and reports call a cluster; fixed by the files that exist."""
+CLUSTER = "Ray cluster"  # What baseline files and reports call a cluster; fixed by the files that exist
 _TIMING = ("duration", "warmup", "timeout", "generators")
-_DURING = ", during "
-"""What stands between a load and the name of the function beside it."""
+_DURING = ", during "  # What stands between a load and the name of the function beside it
 _MAY_BE_UNKNOWN = ("headers", *_TIMING)
 
 
@@ -56,15 +38,10 @@ class SystemKind(StrEnum):
 
 
 class SystemDescription(Struct, frozen=True):
-    """The service under load, as records name it: a pattern that serves a model, or a service of the user's own.
+    """The service under load, as records name it: a pattern that serves a model, or a service of the user's own."""
 
-    Attributes:
-        text: as it is written, ``cached(max_entries=100)`` or ``http://localhost:8000``.
-        kind: where the service comes from.
-    """
-
-    text: str
-    kind: SystemKind = SystemKind.PATTERN
+    text: str  # as it is written, ``cached(max_entries=100)`` or ``http://localhost:8000``
+    kind: SystemKind = SystemKind.PATTERN  # where the service comes from
 
     def __str__(self) -> str:
         return self.text
@@ -84,20 +61,14 @@ class LoadKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadDescription:
-    """A load, as records name it.
+    """A load, as records name it."""
 
-    Attributes:
-        text: as it is written, ``closed(8)``.
-        kind: which schedule it follows.
-        in_flight: requests that a closed loop keeps in flight at any time; None for other loads.
-        paced: the load itself sets how many requests are sent per second, independent of what the service could answer.
-        rate_rps: of an open loop whose mean rate does not change; None for other loads.
-    """
-
-    text: str
-    kind: LoadKind = LoadKind.OTHER
-    in_flight: int | None = None
+    text: str  # as it is written, ``closed(8)``
+    kind: LoadKind = LoadKind.OTHER  # which schedule it follows
+    in_flight: int | None = None  # requests that a closed loop keeps in flight at any time; None for other loads
+    # the load itself sets how many requests are sent per second, independent of what the service could answer
     paced: bool = True
+    # of an open loop whose mean rate does not change; None for other loads
     rate_rps: float | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
@@ -114,50 +85,30 @@ class LoadDescription:
 
 
 class Setup(Struct, frozen=True):
-    """What was measured and how; two results are comparable when these are equal.
+    """What was measured and how; two results are comparable when these are equal."""
 
-    Attributes:
-        pattern: the service under load.
-        load: what is sent when.
-        wire: name of the wire format.
-        payload: digest of the inputs.
-        model: the model's ``perf_version``; empty if it has none.
-        headers: headers of the requests, without credentials. This and the following are empty if unknown, and then
-            equal to everything: entries of older versions do not hold them.
-        duration: length of the measured window.
-        warmup: length of the warm-up, or ``auto``.
-        timeout: of one request.
-        generators: number of processes that send the load.
-        cpus: number of cores that the deployment gets; empty for all.
-        env: environment variables that the pattern sets, without credentials; empty without any.
-        engine: what serves the pattern, unless it is the local engine; empty for that, and for a service of the
-            user's own.
-        order: ``shuffled`` if the inputs are sent in a fixed random order; empty for another one. The digest has the
-            laws of random draws.
-    """
-
-    pattern: SystemDescription
-    load: LoadDescription
-    wire: str
-    payload: str
-    model: str = ""
+    pattern: SystemDescription  # the service under load
+    load: LoadDescription  # what is sent when
+    wire: str  # name of the wire format
+    payload: str  # digest of the inputs
+    model: str = ""  # the model's ``perf_version``; empty if it has none
+    # headers of the requests, without credentials. This and the following are empty if unknown, and then equal to
+    # everything: entries of older versions do not hold them
     headers: str = ""
-    duration: str = ""
-    warmup: str = ""
-    timeout: str = ""
-    generators: str = ""
-    cpus: str = ""
-    env: str = ""
+    duration: str = ""  # length of the measured window
+    warmup: str = ""  # length of the warm-up, or ``auto``
+    timeout: str = ""  # of one request
+    generators: str = ""  # number of processes that send the load
+    cpus: str = ""  # number of cores that the deployment gets; empty for all
+    env: str = ""  # environment variables that the pattern sets, without credentials; empty without any
+    # what serves the pattern, unless it is the local engine; empty for that, and for a service of the user's own
     engine: str = ""
+    # ``shuffled`` if the inputs are sent in a fixed random order; empty for another one. The digest has the laws
+    # of random draws
     order: str = ""
 
     def differences(self, other: Setup, *, timing: bool = True) -> tuple[str, ...]:
-        """Name what differs, as ``load: closed(8) → closed(16)``, from ``other`` to this.
-
-        Args:
-            other: the earlier set-up, or the other side's.
-            timing: whether duration, warm-up, time-out and generators count; they do not if one load drives both sides.
-        """
+        """Name what differs, as ``load: closed(8) → closed(16)``, from ``other`` to this."""
         present, before = self.to_json(), other.to_json()
         if self.env != other.env and _without_env(present["pattern"]) == _without_env(before["pattern"]):
             before["pattern"] = present["pattern"]  # the variables differ, which is named once
@@ -203,23 +154,14 @@ class Setup(Struct, frozen=True):
 
 
 class Environment(Struct, frozen=True):
-    """The machine and software that gave a result: stable facts only, so that the same machine stays the same.
+    """The machine and software that gave a result: stable facts only, so that the same machine stays the same."""
 
-    Attributes:
-        processor: its model.
-        cores: number of cores, or the CPU quota of the container.
-        architecture: of the processor.
-        python: major and minor version.
-        versions: of installed packages.
-        gpu: names of the GPUs; empty without one.
-    """
-
-    processor: str
-    cores: float
-    architecture: str
-    python: str
-    versions: Mapping[str, str] = {}
-    gpu: str = ""
+    processor: str  # its model
+    cores: float  # number of cores, or the CPU quota of the container
+    architecture: str  # of the processor
+    python: str  # major and minor version
+    versions: Mapping[str, str] = {}  # of installed packages
+    gpu: str = ""  # names of the GPUs; empty without one
 
     @property
     def machine(self) -> str:
@@ -276,10 +218,8 @@ def _schedule(text: str) -> LoadDescription:
     return LoadDescription(text, kind, rate_rps=float(rate[1]) if rate else None)
 
 
-EnvironmentFacts = Mapping[str, str]
-"""What is known of an environment, by its name."""
-PACKAGE = "package "
-"""Begins the name of a fact that is the version of a package."""
+EnvironmentFacts = Mapping[str, str]  # What is known of an environment, by its name
+PACKAGE = "package "  # Begins the name of a fact that is the version of a package
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*_[A-Z0-9_]+|PYTHON[A-Z]+")
 _ORDER = (
     _VARIABLE,
@@ -293,17 +233,12 @@ _ORDER = (
 
 
 class FactChange(Record, frozen=True):
-    """A fact that differs between two environments.
+    """A fact that differs between two environments."""
 
-    Attributes:
-        name: of the fact.
-        before: its value in the earlier environment; None if the variable was not set, or the package not loaded.
-        now: its value now; None as before.
-    """
-
-    name: str
+    name: str  # of the fact
+    # its value in the earlier environment; None if the variable was not set, or the package not loaded
     before: str | None
-    now: str | None
+    now: str | None  # its value now; None as before
 
     @property
     def label(self) -> str:
@@ -331,11 +266,6 @@ def differing_facts(
     """What differs between two environments, what most probably explains a change of speed first.
 
     A variable that one side lacks differs; of anything else but packages, a side that lacks it does not know it.
-
-    Args:
-        before: the earlier environment.
-        now: the present one.
-        same_program: whether both processes load the same packages, so that one that a side lacks differs.
 
     Returns:
         The changes; None if one of the environments is not known.

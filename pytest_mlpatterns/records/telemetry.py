@@ -19,23 +19,7 @@ from msgspec import Struct
 
 from pytest_mlpatterns.records.codec import Count, Record
 
-__all__ = [
-    "AWAITS",
-    "AWAIT_TIMES",
-    "AwaitedTime",
-    "Awaiting",
-    "Histogram",
-    "LayerStats",
-    "PatternStats",
-    "awaited_times",
-    "chain_name",
-    "merged_layers",
-    "straggler_shares",
-]
-
-
-Histogram = dict[int, Count]
-"""Count of each value; times are rounded to their seven leading bits (0.8 %)."""
+Histogram = dict[int, Count]  # Count of each value; times are rounded to their seven leading bits (0.8 %)
 
 
 class LayerStats(Record, frozen=True):
@@ -167,8 +151,7 @@ def _added(parts: Iterable[Mapping[Any, int]]) -> dict[Any, int]:
     return dict(total)
 
 
-AWAITS = "awaits"
-"""Name of the layer."""
+AWAITS = "awaits"  # Name of the layer
 AWAIT_TIMES = "times:"
 _FRAMES, _FIELDS = "\x1e", "\x1f"
 

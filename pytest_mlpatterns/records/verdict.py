@@ -1,13 +1,18 @@
 """A verdict as a value: the metric, the reference, the outcome and the reason.
 
 A test that fails for another reason than a verdict has no verdict that shows it; :class:`Unjudged` does.
+
+An acceptance is a worsening that a team has agreed to, with its reason and its end.
 """
 
 from __future__ import annotations
 
+import datetime
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Any, Literal, Self
 
 from msgspec import Struct
@@ -25,20 +30,85 @@ from pytest_mlpatterns.errors import (
 from pytest_mlpatterns.records.codec import Record
 from pytest_mlpatterns.records.launch import Estimate
 
-__all__ = [
-    "ERRORS",
-    "NO_CEILING",
-    "Gate",
-    "Kind",
-    "LeftOut",
-    "OpenBy",
-    "Outcome",
-    "Unjudged",
-    "Verdict",
-    "WhyOpen",
-    "failure_kind",
-    "judged_kind",
-]
+ACCEPTED_FILE = "perf-accepted.toml"  # The file of a team's acceptances, beside the baseline file
+_ITSELF = re.compile(r"\\([*?])|(\[)")  # What in a pattern stands for itself, although it does not for :mod:`fnmatch`
+_COARSE = 0.05  # Ceilings are whole multiples of this share, since what is measured again differs by some per cent
+_FINE = 0.01  # The same of changes below a tenth, and of shares such as the error rate
+
+
+class Acceptance(Struct, frozen=True):
+    """One metric of some tests may be worse than its reference, up to a ceiling."""
+
+    metric: str  # its name
+    ceiling: float  # largest accepted worsening, such as 0.6; of a share the difference
+    reason: str  # why, in the team's words
+    # pattern of pytest's ids, in which ``*`` and ``?`` stand for others, and after a backslash for themselves;
+    # brackets are those of an id
+    test: str = "*"
+    issue: str = ""  # where it was discussed; empty if nowhere
+    since: str = ""  # commit from which on it holds; empty if unknown
+    until: datetime.date | None = None  # last day on which it holds; None without an end
+
+    def __str__(self) -> str:
+        """As the marker writes it: ``rtm +60 %: larger model, #123, until 2026-12-31``."""
+        issue = f", {self.issue}" if self.issue else ""
+        until = "" if self.until is None else f", until {self.until.isoformat()}"
+        return f"{self.metric} +{round(100 * self.ceiling, 6):g} %: {self.reason}{issue}{until}"
+
+    @property
+    def identity(self) -> str:
+        """Its text and its first commit. A later acceptance may have the same text, but not the same first commit."""
+        return f"{self}, since {self.since}" if self.since else str(self)
+
+    def is_of(self, test: str) -> bool:
+        """Whether it holds for a test: the pattern is or matches its id, or is its id without those brackets."""
+        return self.test in (test, test.partition("[")[0]) or _matches(self.test, test)
+
+
+def pattern_of(test: str) -> str:
+    """The pattern that matches this id of a test and no other."""
+    return re.sub(r"[*?]", r"\\\g<0>", test)
+
+
+def _matches(pattern: str, test: str) -> bool:
+    """Whether a pattern matches an id as a whole."""
+    return fnmatchcase(test, _ITSELF.sub(lambda found: f"[{found[1] or found[2]}]", pattern))
+
+
+def rounded_ceiling(share: float) -> float:
+    """A ceiling in per cent, not below a change that was measured: what is measured again differs a little."""
+    step = _COARSE if share > 2 * _COARSE else _FINE
+    return round(100 * step * math.ceil(share / step - 1e-9), 6)
+
+
+class Accepted(Struct, frozen=True):
+    """The acceptances of one test."""
+
+    in_force: tuple[Acceptance, ...] = ()  # those that hold in this run
+    ended: tuple[tuple[Acceptance, str], ...] = ()  # those that no longer do, and why
+
+    def without(self, ended: Collection[str], why: str) -> Accepted:
+        """The same, but those in force that are among these no longer hold."""
+        over = tuple((one, why) for one in self.in_force if one.identity in ended)
+        return Accepted(tuple(one for one in self.in_force if one.identity not in ended), (*self.ended, *over))
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Why each no longer holds, by its identity; empty while it holds."""
+        return {one.identity: "" for one in self.in_force} | {one.identity: why for one, why in self.ended}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to do about those that ended, a sentence each."""
+        return tuple(f"accepted is {one}; {why}, so remove it" for one, why in self.ended)
+
+
+def held_by(revision: str) -> str:
+    """Why an acceptance ends that this revision has too: its change is on both sides."""
+    return f"{revision} has it already"
+
+
+NOTHING_ACCEPTED = Accepted()  # Of a test of which nothing is accepted
 
 
 class Outcome(StrEnum):
@@ -75,41 +145,29 @@ class WhyOpen(Struct, frozen=True):
         return self.words
 
 
-NO_CEILING = 1e18
-"""Ceiling of what no acceptance covers: a number, since JSON has no infinity."""
+NO_CEILING = 1e18  # Ceiling of what no acceptance covers: a number, since JSON has no infinity
 
 
 class Verdict(Record, frozen=True):
-    """One verdict on one metric.
+    """One verdict on one metric."""
 
-    Attributes:
-        metric: its name.
-        against: kind of the reference.
-        outcome: of the comparison.
-        reason: the verdict with its figures, as a sentence.
-        change: relative change (of a share: the difference); worse is positive; None for a limit.
-        tolerance: largest acceptable change; None for a limit.
-        reference_value: the reference's figure, in the metric's unit; None if unknown, or for a limit.
-        present_value: the present's figure that it is compared with.
-        accepted: the acceptance to which a change beyond the usual tolerance owes its pass; empty for all others.
-        judged_by: name of the metric that was judged in its place and that the figures are of, such as
-            ``latency_mean`` for RTM; empty if it was judged itself.
-        why_open: why it is open although more measuring would not decide it; None for all others.
-        ceiling: of an acceptance with which these figures pass, :data:`NO_CEILING` if there is none; None if that is
-            the upper end of ``change``.
-    """
-
-    metric: str
-    against: Literal["limit", "baseline", "pattern", "service", "revision"]
-    outcome: Outcome
-    reason: str
-    change: Estimate | None = None
-    tolerance: float | None = None
+    metric: str  # its name
+    against: Literal["limit", "baseline", "pattern", "service", "revision"]  # kind of the reference
+    outcome: Outcome  # of the comparison
+    reason: str  # the verdict with its figures, as a sentence
+    change: Estimate | None = None  # relative change (of a share: the difference); worse is positive; None for a limit
+    tolerance: float | None = None  # largest acceptable change; None for a limit
+    # the reference's figure, in the metric's unit; None if unknown, or for a limit
     reference_value: float | None = None
-    present_value: float | None = None
+    present_value: float | None = None  # the present's figure that it is compared with
+    # the acceptance to which a change beyond the usual tolerance owes its pass; empty for all others
     accepted: str = ""
+    # name of the metric that was judged in its place and that the figures are of, such as ``latency_mean`` for
+    # RTM; empty if it was judged itself
     judged_by: str = ""
-    why_open: WhyOpen | None = None
+    why_open: WhyOpen | None = None  # why it is open although more measuring would not decide it; None for all others
+    # of an acceptance with which these figures pass, :data:`NO_CEILING` if there is none; None if that is the
+    # upper end of ``change``
     ceiling: float | None = None
 
     @property
@@ -134,7 +192,6 @@ class Verdict(Record, frozen=True):
         """The verdict, left open for a reason that more measuring does not remove; the reason is said in its words.
 
         Args:
-            why: the reason.
             said: longer words for it; empty for its own.
         """
         reason = f"{self.reason}; {said or why}"
@@ -197,15 +254,11 @@ class Unjudged(Struct, frozen=True):
 
 
 class LeftOut(Struct, frozen=True):
-    """Why a metric was not compared.
+    """Why a metric was not compared."""
 
-    Attributes:
-        words: the reason.
-        is_sentence: whether the words name the metric themselves, as they do if several metrics share them; else they
-            are a predicate, such as ``is not recorded yet``.
-    """
-
-    words: str
+    words: str  # the reason
+    # whether the words name the metric themselves, as they do if several metrics share them; else they are a
+    # predicate, such as ``is not recorded yet``
     is_sentence: bool = False
 
     def __str__(self) -> str:
@@ -231,13 +284,7 @@ def failure_kind(error: BaseException | None) -> Kind:
 
 
 def judged_kind(verdicts: Sequence[Verdict], *, passed: bool, interrupted: bool) -> Kind:
-    """The kind of a test by its verdicts alone.
-
-    Args:
-        verdicts: of the test.
-        passed: whether the test passed; one that expects a failing verdict passes with it.
-        interrupted: whether the run was, so that the test is decided by what it had by then.
-    """
+    """The kind of a test by its verdicts alone."""
     failed = [] if passed else [one.against for one in verdicts if one.outcome is Outcome.FAIL]
     if failed:
         return Kind.REGRESSION if {"baseline", "revision"} & {*failed} else Kind.LIMIT

@@ -39,30 +39,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_mlpatterns.engines.engine import EngineSession
-    from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.setup import EnvironmentFacts
+    from pytest_mlpatterns.records.verdict import Acceptance
     from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.revision.worktree import Worktree
 
-__all__ = ["NothingToCompareError", "RevisionClient", "error_line", "hint_at_files", "without_markers"]
-
 _STOP_TIMEOUT_S = 20.0
 """Time limit for the end of a deployment, in seconds: the grace periods of its processes, and more."""
-_CLUSTER_STOP_TIMEOUT_S = 70.0
-"""The same on a cluster; longer than that process waits for the cluster."""
-_FACTS_TIMEOUT_S = 10.0
-"""Time limit for the facts of a deployment, in seconds."""
+_CLUSTER_STOP_TIMEOUT_S = 70.0  # The same on a cluster; longer than that process waits for the cluster
+_FACTS_TIMEOUT_S = 10.0  # Time limit for the facts of a deployment, in seconds
 _Answer = TypeVar("_Answer")
 _IF_FILES_ARE_MISSING = "if it lacks files that git does not track there, name them in --perf-against-files"
 _ERROR = re.compile(r"(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Failure|Failed|Skipped|Exit|Warning)\b(?:: .*)?")
 _BEFORE = re.compile(r"(?:E\s+)?(?:\| )?")
 """What stands before the text of a line: pytest's mark of an error, and ours of what a service printed."""
-_MARKERS = re.compile(rf"{_BEFORE.pattern}[\s~^]*\^[\s~^]*")
-"""A row under a line of a traceback that points into it."""
+_MARKERS = re.compile(rf"{_BEFORE.pattern}[\s~^]*\^[\s~^]*")  # A row under a line of a traceback that points into it
 _QUOTED = re.compile(r"""(?<!\w)(['"])([^'"\n]{1,300})\1""")
 _MODULE = re.compile(r"[A-Za-z_][\w.]*")
-_SHOWN = 3
-"""Most missing files that a hint names."""
+_SHOWN = 3  # Most missing files that a hint names
 
 
 class NothingToCompareError(DeploymentError):
@@ -82,7 +76,6 @@ class RevisionClient:
     """One test at another revision, in its own process.
 
     Args:
-        startup_timeout_ns: time limit for the collection of the test, and for the start of a deployment.
         session: of the engine that serves the test, where the revision is served too; None if the engine has none.
     """
 
@@ -127,11 +120,7 @@ class RevisionClient:
         return self._accept
 
     def start_process(self) -> None:
-        """Start the process, which collects the test in the background; a second call does nothing.
-
-        Raises:
-            DeploymentError: the process ended.
-        """
+        """Start the process, which collects the test in the background; a second call does nothing."""
         if self._child is None:
             self._setup = None
             log = self._directory / f"reference-{id(self):x}.log"
@@ -156,7 +145,6 @@ class RevisionClient:
 
         Raises:
             NothingToCompareError: the test does not exist there, or cannot be collected or set up there.
-            DeploymentError: the process ended, or did not answer in time.
         """
         self.start_process()
         self.await_setup()
@@ -173,7 +161,6 @@ class RevisionClient:
 
         Raises:
             NothingToCompareError: as in :meth:`setup`, or the model fails there.
-            DeploymentError: the process loaded code of the working tree, or ended.
         """
         if self.setup().setup.engine and self._session is not None:
             self._session.watch()

@@ -22,36 +22,21 @@ from pytest_mlpatterns.system.git import Git, commit_digest, tree_digest
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.baseline_entry import EntryKey
 
-__all__ = [
-    "RecordedRevision",
-    "RecordedRevisions",
-    "Revision",
-    "UnknownRevisionError",
-    "commit_hash",
-    "resolve_revision",
-]
-
 _MERGE_BASE = "merge-base:"
 _SHALLOW = (
     "this clone is shallow, so it may only be missing here: `git fetch --unshallow`, and `git fetch origin NAME` for "
     "another branch; with actions/checkout, `fetch-depth: 0`"
 )
 _NAME = "the baseline's commit"
-_DEEPEN = (100, 1_000)
-"""Commits by which a shallow clone is deepened, in turn, before all of its history is fetched."""
-_MOST_STEPS = 1_000
-"""Changes of the baseline file that the search goes back at most; each takes some 20 ms."""
+_DEEPEN = (100, 1_000)  # Commits by which a shallow clone is deepened, in turn, before all of its history is fetched
+_MOST_STEPS = 1_000  # Changes of the baseline file that the search goes back at most; each takes some 20 ms
 
 
 class Revision(Struct, frozen=True):
-    """A commit.
-
-    Attributes:
-        name: the user's name for it; with the name of the remote if only a remote has such a branch.
-    """
+    """A commit."""
 
     sha: str
-    name: str
+    name: str  # the user's name for it; with the name of the remote if only a remote has such a branch
     subject: str
     short: str
 
@@ -62,10 +47,6 @@ def resolve_revision(project: Path, ref: str) -> Revision:
     Args:
         ref: a branch, tag or commit, or ``merge-base:BRANCH`` for the last commit that HEAD and that branch share. The
             name of the remote may be left out if one remote only has the branch.
-
-    Raises:
-        SettingError: there is no repository, no commit yet, or no such revision.
-        DeploymentError: git is missing or fails.
     """
     git = Git(project)
     top = git.position().top
@@ -111,26 +92,16 @@ class UnknownRevisionError(DeploymentError):
 
 
 class RecordedRevision(Struct, frozen=True):
-    """The code that an entry was recorded from.
+    """The code that an entry was recorded from."""
 
-    Attributes:
-        revision: its commit; None if the working tree is that very code and no commit holds it yet.
-        is_present: whether the working tree has the same files, so that there is nothing to compare.
-        note: half a sentence on how the commit differs from what was measured; empty if it does not, or is unknown.
-    """
-
-    revision: Revision | None
-    is_present: bool
+    revision: Revision | None  # its commit; None if the working tree is that very code and no commit holds it yet
+    is_present: bool  # whether the working tree has the same files, so that there is nothing to compare
+    # half a sentence on how the commit differs from what was measured; empty if it does not, or is unknown
     note: str = ""
 
 
 class RecordedRevisions:
-    """Finds the commits of the entries of one baseline file.
-
-    Args:
-        leave_out: files that do not belong to the code, such as result files; the baseline file never does.
-        fetch: whether a shallow clone may be deepened from its remote.
-    """
+    """Finds the commits of the entries of one baseline file."""
 
     def __init__(self, root: Path, file: Path, leave_out: tuple[Path, ...] = (), *, fetch: bool = False) -> None:
         self._root = root
@@ -140,12 +111,7 @@ class RecordedRevisions:
         self._depth = 0
 
     def find(self, key: EntryKey) -> RecordedRevision:
-        """The code that an entry was recorded from.
-
-        Raises:
-            UnknownRevisionError: it is not known here: no git, a shallow clone, or an entry that is not committed and
-                was recorded in a tree with changes.
-        """
+        """The code that an entry was recorded from."""
         try:
             return self._find(key)
         except UnknownRevisionError:

@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.revision.worktree import Worktree
 
-__all__ = [
-    "change_note",
-    "changed_files",
-    "dependency_key",
-    "installs_project",
-    "locked_versions",
-    "named_dependencies",
-    "with_included",
-]
-
 _FILES = (
     "requirements*.txt",
     "requirements/*.txt",
@@ -49,10 +39,8 @@ _LOCKS = {"poetry.lock": "package", "pdm.lock": "package", "pylock.toml": "packa
 _TABLES = ("project", "dependency-groups", "build-system")
 _OF_PROJECT = ("dependencies", "optional-dependencies", "requires-python")
 _OF_SETUP = (("options", "install_requires"), ("options", "python_requires"))
-_MOST_BYTES = 1 << 20
-"""Largest file that is included; lists of packages with all hashes have some 100 KiB."""
-_MOST_FILES = 100
-"""Number of files from which no more are included; projects have a file for each of some ten purposes."""
+_MOST_BYTES = 1 << 20  # Largest file that is included; lists of packages with all hashes have some 100 KiB
+_MOST_FILES = 100  # Number of files from which no more are included; projects have a file for each of some ten purposes
 _INCLUDE = re.compile(r"\s*(?:-[rc]|--requirement\b|--constraint\b)[\s=]*")
 """The beginning of a line that includes another file, as pip reads it: ``-r base.txt  # why``."""
 _NO_LISTS = (".lock", ".toml", ".cfg", ".py", ".yml", ".yaml")

@@ -18,47 +18,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup
     from pytest_mlpatterns.records.telemetry import PatternStats
+    from pytest_mlpatterns.records.verdict import Acceptance
     from pytest_mlpatterns.system.cpu_share import CpuShare
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload
 
-__all__ = [
-    "DeploymentFailed",
-    "DeploymentStarted",
-    "DeploymentStopped",
-    "FactsFound",
-    "FactsWanted",
-    "InheritedOptions",
-    "Reason",
-    "ReferenceJob",
-    "RevisionFailed",
-    "RevisionSetup",
-    "StartDeployment",
-    "StatsFound",
-    "StatsWanted",
-    "StopDeployment",
-    "Wanted",
-]
-
 
 class InheritedOptions(Struct, frozen=True):
-    """Options of the user's pytest run that the run at the other revision uses too.
-
-    Args:
-        values: values of the options that conftest files add, by destination.
-        import_path: ``sys.path`` with absolute paths, because ``python -m pytest`` adds to it.
-        project_paths: folders of the revision's project, if the process has an environment of its own; its own
-            ``sys.path`` then follows ``import_path``. None if it has not.
-        python_path: ``PYTHONPATH`` in place of the one of the process that starts it; None to leave that.
-    """
+    """Options of the user's pytest run that the run at the other revision uses too."""
 
     options: tuple[str, ...]
-    values: Mapping[str, object]
-    import_path: tuple[str, ...]
+    values: Mapping[str, object]  # values of the options that conftest files add, by destination
+    import_path: tuple[str, ...]  # ``sys.path`` with absolute paths, because ``python -m pytest`` adds to it
+    # folders of the revision's project, if the process has an environment of its own; its own ``sys.path`` then
+    # follows ``import_path``. None if it has not
     project_paths: tuple[str, ...] | None = None
+    # ``PYTHONPATH`` in place of the one of the process that starts it; None to leave that
     python_path: str | None = None
 
 
@@ -73,29 +50,19 @@ class ReferenceJob(Struct, frozen=True):
 
 
 class RevisionSetup(Struct, frozen=True):
-    """What the test measures at the revision.
+    """What the test measures at the revision."""
 
-    Args:
-        setup: pattern, load and other facts, to compare with those of the working tree.
-        payload: what is sent; without inputs if their encoded bodies are enough.
-        accept: what the marker of the test accepts there.
-    """
-
-    setup: Setup
-    payload: Payload
-    accept: tuple[Acceptance, ...] = ()
+    setup: Setup  # pattern, load and other facts, to compare with those of the working tree
+    payload: Payload  # what is sent; without inputs if their encoded bodies are enough
+    accept: tuple[Acceptance, ...] = ()  # what the marker of the test accepts there
 
 
 class StartDeployment(Struct, frozen=True):
-    """Start the deployment.
-
-    Args:
-        timeout_ns: start-up time limit; None for that of the test.
-    """
+    """Start the deployment."""
 
     profiled: bool = False
     traced: bool = False
-    timeout_ns: int | None = None
+    timeout_ns: int | None = None  # start-up time limit; None for that of the test
 
 
 class StopDeployment(Struct, frozen=True):
@@ -103,21 +70,14 @@ class StopDeployment(Struct, frozen=True):
 
 
 class DeploymentStarted(Struct, frozen=True):
-    """A deployment runs and is ready.
-
-    Args:
-        pids: its processes, without their children.
-        cold_start_ns: time from its start to the first answer; None if it is not known.
-        cpu_share: the processor that it was given; None if it may use all of the machine.
-        shared: by which the client sees it without the server; None if it cannot.
-    """
+    """A deployment runs and is ready."""
 
     endpoint: Endpoint
-    pids: tuple[int, ...]
-    cold_start_ns: int | None
-    cpu_share: CpuShare | None = None
+    pids: tuple[int, ...]  # its processes, without their children
+    cold_start_ns: int | None  # time from its start to the first answer; None if it is not known
+    cpu_share: CpuShare | None = None  # the processor that it was given; None if it may use all of the machine
     streams: bool = False
-    shared: object = None
+    shared: object = None  # by which the client sees it without the server; None if it cannot
     roles: Mapping[int, str] = {}
 
 
@@ -151,8 +111,7 @@ class DeploymentFailed(Struct, frozen=True):
     text: str
 
 
-Wanted = StartDeployment | StopDeployment | StatsWanted | FactsWanted
-"""What the client sends after the job."""
+Wanted = StartDeployment | StopDeployment | StatsWanted | FactsWanted  # What the client sends after the job
 
 
 class Reason(Enum):

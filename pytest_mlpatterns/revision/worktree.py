@@ -40,17 +40,6 @@ from pytest_mlpatterns.system.owned_files import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = [
-    "Place",
-    "Worktree",
-    "checkout",
-    "common_directory",
-    "missing_extensions",
-    "place_worktree",
-    "remove_stale",
-    "unheard",
-]
-
 _PREFIX = "mlpatterns-against-"
 _OWNER = "owner"
 """Lock file, locked while the process that made a worktree runs. The kernel releases the lock when that process and the
@@ -60,16 +49,11 @@ _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*
 
 
 class Place(Struct, frozen=True):
-    """A private directory for one worktree.
-
-    Attributes:
-        root: top directory of the worktree, in it; git makes it.
-        owner: descriptor of the lock, for git processes to keep open.
-    """
+    """A private directory for one worktree."""
 
     base: Path
-    root: Path
-    owner: int
+    root: Path  # top directory of the worktree, in it; git makes it
+    owner: int  # descriptor of the lock, for git processes to keep open
 
 
 def unheard(_: str) -> None:
@@ -102,9 +86,6 @@ def remove_stale(project: Path, say: Callable[[str], None] = unheard) -> list[Pa
 
     A worktree is only removed from a directory of this user that has the lock of an ended run. If another user's
     directory or a link has taken the place of the directory, that is left as it is, and git forgets the worktree.
-
-    Returns:
-        Top directories of the removed worktrees.
     """
     git = Git(project)
     top = git.position().top
@@ -192,20 +173,14 @@ def _is_of(noted: Path, root: Path) -> bool:
 
 
 class Worktree(Struct, frozen=True):
-    """The files of a revision.
-
-    Attributes:
-        directory: directory in the worktree that corresponds to the project's directory.
-        present_root: top directory of the user's working tree; corresponds to ``root``.
-        notes: sentences about files that are missing in the worktree.
-        environment: one with the packages that the revision asks for; None to run it with those of this run.
-    """
+    """The files of a revision."""
 
     revision: Revision
     root: Path
-    directory: Path
-    present_root: Path
-    notes: tuple[str, ...]
+    directory: Path  # directory in the worktree that corresponds to the project's directory
+    present_root: Path  # top directory of the user's working tree; corresponds to ``root``
+    notes: tuple[str, ...]  # sentences about files that are missing in the worktree
+    # one with the packages that the revision asks for; None to run it with those of this run
     environment: RevisionEnvironment | None = None
 
     def to_plain(self) -> dict[str, object]:
@@ -234,10 +209,6 @@ def checkout(
     Args:
         extra: glob patterns relative to ``project`` of untracked files or directories that the tests need. Files that
             the revision has are not replaced.
-
-    Raises:
-        SettingError: a pattern matches nothing, or a file outside the repository.
-        DeploymentError: git fails, or the revision does not have the project's directory.
     """
     position = Git(project).position()
     top, below = position.top, position.below

@@ -17,36 +17,19 @@ import httpcore
 import httpx
 
 from pytest_mlpatterns.units import format_duration, format_size
-from pytest_mlpatterns.wire.stream_form import names_stream
+from pytest_mlpatterns.wire.stream_request import names_stream
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable, Iterator
 
-__all__ = [
-    "MAX_ANSWER_BYTES",
-    "PIECES",
-    "BoundedTransport",
-    "EndlessAnswerError",
-    "Pieces",
-    "describe_error",
-    "get_page",
-]
-
-MAX_ANSWER_BYTES = 256 * 2**20
-"""Most bytes of a functional answer, decompressed."""
-_MAX_PAGE_BYTES = 16 * 2**20
-"""Largest page that is read of a service, such as its description: taste."""
-PIECES = "pieces"
-"""Name of the response extension that has the :class:`Pieces` of the body."""
-_MAX_BYTES = "max_bytes"
-"""Name of the request extension that sets another bound."""
-_MAX_HEAD = "100 KiB"
-"""Bound that httpcore puts on a head."""
-_PIECE_BYTES = 1 << 16
-"""Bytes of a request that are sent under one time limit."""
-_TAIL_BYTES = 64
-"""End of an answer that is looked at for its last event, with what may follow it."""
+MAX_ANSWER_BYTES = 256 * 2**20  # Most bytes of a functional answer, decompressed
+_MAX_PAGE_BYTES = 16 * 2**20  # Largest page that is read of a service, such as its description: taste
+PIECES = "pieces"  # Name of the response extension that has the :class:`Pieces` of the body
+_MAX_BYTES = "max_bytes"  # Name of the request extension that sets another bound
+_MAX_HEAD = "100 KiB"  # Bound that httpcore puts on a head
+_PIECE_BYTES = 1 << 16  # Bytes of a request that are sent under one time limit
+_TAIL_BYTES = 64  # End of an answer that is looked at for its last event, with what may follow it
 _STALLED = 0.5
 """Share of the time of an answer that passed without a byte, from which it has stalled rather than gone on for ever."""
 _HTTPCORE_ERRORS = (
@@ -60,15 +43,10 @@ _HTTPCORE_ERRORS = (
 
 @dataclass(slots=True)
 class Pieces:
-    """How the body of an answer came.
+    """How the body of an answer came."""
 
-    Attributes:
-        count: pieces, which are about the chunks of HTTP in chunked transfer.
-        first_s: when the first of them came, on the monotonic clock.
-    """
-
-    count: int = 0
-    first_s: float = 0.0
+    count: int = 0  # pieces, which are about the chunks of HTTP in chunked transfer
+    first_s: float = 0.0  # when the first of them came, on the monotonic clock
     last_s: float = 0.0
 
     def note(self) -> None:
@@ -79,11 +57,7 @@ class Pieces:
 
 
 class EndlessAnswerError(httpx.ReadTimeout):
-    """An answer has begun, and has not ended within its time limit or within the bound on its size.
-
-    Attributes:
-        is_over_bound: whether it is too long, which another attempt would not change.
-    """
+    """An answer has begun, and has not ended within its time limit or within the bound on its size."""
 
     def __init__(self, message: str, *, request: httpx.Request, is_over_bound: bool) -> None:
         super().__init__(message, request=request)

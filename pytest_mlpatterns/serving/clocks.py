@@ -26,16 +26,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.tally import Tally
     from pytest_mlpatterns.system.thread_times import RunQueueClock
 
-__all__ = ["AwaitClock", "GcClock", "LoopWatch", "parts_in", "written_parts"]
-
-_MOST_FRAMES = 100
-"""Most coroutines of a chain; a deeper one is cut."""
-_REQUESTS_WATCHED = 16
-"""Requests that are watched after a long one, and the interval at which one is watched anyway."""
-_LONG_NS = 150_000
-"""Time of a request beside its parts, in nanoseconds, from which the next requests are watched."""
-_LATE_NS = 50_000
-"""Wait of the loop for a core, in nanoseconds, from which the next requests are watched."""
+_MOST_FRAMES = 100  # Most coroutines of a chain; a deeper one is cut
+_REQUESTS_WATCHED = 16  # Requests that are watched after a long one, and the interval at which one is watched anyway
+_LONG_NS = 150_000  # Time of a request beside its parts, in nanoseconds, from which the next requests are watched
+_LATE_NS = 50_000  # Wait of the loop for a core, in nanoseconds, from which the next requests are watched
 _ON_LOOP = frozenset({WIRE, HOP})
 _WAITS = frozenset({QUEUE_WAIT, BATCH_WAIT, SHARED_WAIT})
 """Parts in which the thread works on other requests, and may wait for a processor for them."""
@@ -103,11 +97,7 @@ def _callback(owner: weakref.ref[GcClock]) -> Callable[[str, Mapping[str, int]],
 
 
 class LoopWatch:
-    """Watches the requests of a server after one that took it long outside of models; others cost 0.3 µs.
-
-    Args:
-        run_queue: knows how long a thread has waited, and what models have charged of it.
-    """
+    """Watches the requests of a server after one that took it long outside of models; others cost 0.3 µs."""
 
     def __init__(self, run_queue: RunQueueClock) -> None:
         self._run_queue = run_queue

@@ -16,13 +16,13 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.credentials import address_without_credentials
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.system.monitor import ResourceMonitor
+from pytest_mlpatterns.system.process_tree import Monitor, ResourceMonitor
 from pytest_mlpatterns.wire import WireError, decode_answer, encode_request, path_of
 from pytest_mlpatterns.wire.openai import model_path, with_model
-from pytest_mlpatterns.wire.stream_form import described_answer, form_in
+from pytest_mlpatterns.wire.stream_request import described_answer, form_in
 from pytest_mlpatterns.wording import marked
-from pytest_mlpatterns.workload.payload import arguments_of
-from pytest_mlpatterns.workload.request_builder import answer_in, text_of
+from pytest_mlpatterns.workload.payload import Payload, arguments_of
+from pytest_mlpatterns.workload.request_builder import RequestBuilder, answer_in, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,44 +34,30 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.external.scraper import Scraper
     from pytest_mlpatterns.serving.processes import Processes, Scaler
     from pytest_mlpatterns.system.cpu_share import CpuShare
-    from pytest_mlpatterns.system.monitor import Monitor
     from pytest_mlpatterns.workload.endpoint import Endpoint
-    from pytest_mlpatterns.workload.payload import Payload
-    from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
-__all__ = ["Deployment", "Traits", "first_model", "transport_to"]
-
-_CLIENT_TIMEOUT_S = 30.0
-"""Time limit of a functional request, in seconds."""
-_EXIT_S = 0.5
-"""Wait for the exit of a process whose connection has just closed."""
-_POLL_MARGIN_S = 1.5
-"""Added to the time-out of a poll, because the server holds it for up to a second."""
-_LIST_TIMEOUT_S = 5.0
-"""Time limit for the list of models, in seconds."""
+_CLIENT_TIMEOUT_S = 30.0  # Time limit of a functional request, in seconds
+_EXIT_S = 0.5  # Wait for the exit of a process whose connection has just closed
+_POLL_MARGIN_S = 1.5  # Added to the time-out of a poll, because the server holds it for up to a second
+_LIST_TIMEOUT_S = 5.0  # Time limit for the list of models, in seconds
 
 
 class Traits(Struct, frozen=True):
-    """What is known of a deployment when it is made.
+    """What is known of a deployment when it is made."""
 
-    Attributes:
-        cpu_share: the processor that it was given, and releases at its end; None if it may use all of the machine.
-        scaler: adds replicas while it runs; None if its engine cannot.
-        cores: number of cores that it may use; None for those of this machine.
-        make_monitor: makes a monitor of what it uses; None for one of its processes on this machine.
-        roles: what each process of the deployment does, by its id, such as ``gateway``; as far as that is known.
-        cold_start_ns: time from its start to the first answer; None if none came yet, or it is not known.
-        shared: by which another process of the run sees it too, whose type its engine knows; None if only the process
-            that started it can.
-    """
-
+    # the processor that it was given, and releases at its end; None if it may use all of the machine
     cpu_share: CpuShare | None = None
-    scaler: Scaler | None = None
-    cores: float | None = None
+    scaler: Scaler | None = None  # adds replicas while it runs; None if its engine cannot
+    cores: float | None = None  # number of cores that it may use; None for those of this machine
+    # makes a monitor of what it uses; None for one of its processes on this machine
     make_monitor: Callable[[], Monitor] | None = None
+    # what each process of the deployment does, by its id, such as ``gateway``; as far as that is known
     roles: Mapping[int, str] = {}
+    # time from its start to the first answer; None if none came yet, or it is not known
     cold_start_ns: int | None = None
     streams: bool = False
+    # by which another process of the run sees it too, whose type its engine knows; None if only the process that
+    # started it can
     shared: object = None
 
 

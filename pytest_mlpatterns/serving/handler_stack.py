@@ -10,28 +10,23 @@ from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED
-from pytest_mlpatterns.patterns.pattern import ModelNode
+from pytest_mlpatterns.patterns.pattern import ModelNode, Pattern
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.records.telemetry import AWAITS
+from pytest_mlpatterns.records.telemetry import AWAITS, LayerStats
 from pytest_mlpatterns.serving.clocks import AwaitClock
 from pytest_mlpatterns.serving.model import UnusableModelError
 from pytest_mlpatterns.serving.model import is_stepped as steps
 from pytest_mlpatterns.serving.processes import PackedLayer, QueueNode
 from pytest_mlpatterns.serving.timed_model import ModelMeter, TimedModel, TimedSteps
-from pytest_mlpatterns.wire import REST_JSON
+from pytest_mlpatterns.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.patterns.layer import Handler, Resources
-    from pytest_mlpatterns.patterns.pattern import Pattern
     from pytest_mlpatterns.patterns.queued import Queued
-    from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.serving.redis.cache import RedisCache
     from pytest_mlpatterns.system.thread_times import RunQueueClock
-    from pytest_mlpatterns.wire import Wire
-
-__all__ = ["HandlerStack", "StackHooks"]
 
 
 class StackHooks(Protocol):
@@ -55,8 +50,6 @@ class HandlerStack:
     """Loads the models of a process and makes the layers around them.
 
     Args:
-        identity: unique for the deployment; keys in stores and brokers begin with it.
-        own_server: address of the server that the deployment started for itself.
         hooks: of the engine; None: a layer is the one that its pattern makes, and no process group is behind.
     """
 

@@ -22,18 +22,11 @@ from pytest_mlpatterns.records.telemetry import LayerStats
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HeldMemoryTally", "trace_memory"]
-
-_Line = tuple[str, int]
-"""A file and a line of it."""
-_DEPTH = 8
-"""Callers that are kept for each allocation."""
-_MOST_SITES = 50
-"""Lines with the most memory that a process reports."""
-_FRESH_S = 0.2
-"""Age up to which what was found is still good: to find it takes most of a second."""
-_SIZE, _FRAMES = 1, 2
-"""Places in a trace of tracemalloc."""
+_Line = tuple[str, int]  # A file and a line of it
+_DEPTH = 8  # Callers that are kept for each allocation
+_MOST_SITES = 50  # Lines with the most memory that a process reports
+_FRESH_S = 0.2  # Age up to which what was found is still good: to find it takes most of a second
+_SIZE, _FRAMES = 1, 2  # Places in a trace of tracemalloc
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 

@@ -2,6 +2,8 @@
 
 A model is a callable, a class that each process instantiates, or an import string. Code of a test file is pickled by
 value, because other processes cannot import that file. All other code is imported by name.
+
+How a deployment is started: what the user asked for, and the processor that it gets.
 """
 
 from __future__ import annotations
@@ -15,39 +17,82 @@ from collections import ChainMap
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from types import CodeType
+from pathlib import Path
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, ProcessGroup, name_of, with_env
-from pytest_mlpatterns.serving.import_string import (
+from pytest_mlpatterns.serving.model_version import (
     is_import_string,
     is_of_import_string,
     meant_import_string,
     meant_name,
 )
 from pytest_mlpatterns.serving.processes import Unusable
+from pytest_mlpatterns.system.cpu_share import CpuShare, ReplicaCores, give_cpus, give_replica_cores
+from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import ModuleType
 
     from pytest_mlpatterns.patterns.layer import Handler
     from pytest_mlpatterns.patterns.pattern import Pattern
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.workload.payload import Payload
+    from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
-__all__ = [
-    "ModelSource",
-    "NoModelError",
-    "ServicePlan",
-    "UnusableModelError",
-    "is_stepped",
-    "pack",
-    "pack_inputs",
-    "service_plan",
-]
+
+class StartOptions(Struct, frozen=True):
+    """How a deployment is started."""
+
+    timeout_ns: int  # start-up time limit in nanoseconds
+    # its first input is sent before the deployment counts as ready; None: the health check is enough
+    payload: Payload | None
+    directory: Path  # for sockets and logs
+    # top of the tree in which the user works, and of the tree from which code is imported instead; None: there is
+    # one tree
+    trees: tuple[Path, Path] | None = None
+    wire: Wire = REST_JSON
+    root: Path = Path()  # working directories of the user's own servers are relative to it
+    builder: RequestBuilder | None = None  # makes the requests for the user's own servers instead of the wire
+    engine: str = "local"  # name of the engine that starts patterns
+    cpus: float | None = None  # number of cores that the deployment gets; None for all
+    replica_cores: ReplicaCores | None = None  # cores of its own for each replica, instead of ``cpus``; None for none
+    # what the engine shares in this session, whose type it alone knows; None for an engine that shares nothing
+    session: Any = None
+    profiled: bool = False  # its processes permit a profiler of the same user to read them
+    # its processes follow their allocations, which makes them slower. Each answer of theirs may then take as long
+    # as the start
+    traced: bool = False
+
+
+def start_with_cpus(cpus: float | None, start: Callable[[], Deployment]) -> Deployment:
+    """Start a deployment; its end releases what it was given."""
+    return start() if cpus is None else _start_with(give_cpus(cpus), start)
+
+
+def start_with_replica_cores(wanted: ReplicaCores, replicas: int, start: Callable[[], Deployment]) -> Deployment:
+    """Start a deployment each of whose replicas runs on cores of its own.
+
+    Args:
+        wanted: cores of each, and the largest number of replicas.
+        start: starts it; an engine enters :func:`pytest_mlpatterns.system.cpu_share.share_of_replica` for each replica.
+    """
+    return _start_with(give_replica_cores(wanted, replicas), start)
+
+
+def _start_with(share: CpuShare, start: Callable[[], Deployment]) -> Deployment:
+    try:
+        with share.current():
+            return start()
+    except BaseException:
+        share.release()
+        raise
+
 
 _REGISTRY = threading.RLock()
 """Held while modules are registered for pickling by value: two variants start side by side, and the registry is one."""
@@ -58,11 +103,7 @@ class NoModelError(SettingError):
 
 
 class UnusableModelError(TypeError):
-    """What the user names as a model is none.
-
-    Attributes:
-        why: the reason, which is the message.
-    """
+    """What the user names as a model is none."""
 
     def __init__(self, words: str, *, name: str = "", is_absent: bool = False) -> None:
         super().__init__(words)
@@ -80,7 +121,6 @@ class ModelSource(Struct, frozen=True):
         """Import or unpickle the model, and instantiate it if it is a class.
 
         Raises:
-            UnusableModelError: the import string names nothing, or the model is not callable.
             Exception: any error of the user's code.
         """
         if self.import_string is not None:
@@ -135,10 +175,6 @@ def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "per
     Args:
         model: a callable that takes a list of inputs and returns the same number of outputs, a class of such callables,
             or ``"package.module:attribute"``.
-        by_value: modules whose functions and classes are pickled by value (test files, conftest files).
-
-    Raises:
-        SettingError: not a model, or it contains an object that cannot be pickled.
     """
     if isinstance(model, str):
         if not is_import_string(model):
@@ -160,11 +196,7 @@ def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "per
 
 
 def pack_inputs(inputs: Sequence[object], by_value: Sequence[ModuleType] = ()) -> bytes:
-    """Prepare inputs for another process that calls a model with them.
-
-    Raises:
-        SettingError: one of them contains an object that cannot be pickled.
-    """
+    """Prepare inputs for another process that calls a model with them."""
     return _pickled(list(inputs), by_value, "perf_payload", fix="give plain values")
 
 
@@ -182,10 +214,6 @@ def service_plan(
 
     Args:
         model: as :func:`pack` takes it; None if the pattern brings its own.
-
-    Raises:
-        NoModelError: the pattern needs a model, and there is none.
-        SettingError: something is not a model, or cannot be sent.
     """
 
     def packed(node: Node) -> Node:

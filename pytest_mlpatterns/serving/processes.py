@@ -7,29 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
-from pytest_mlpatterns.records.telemetry import PatternStats
+from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.records.setup import EnvironmentFacts
-    from pytest_mlpatterns.records.telemetry import LayerStats
-
-__all__ = [
-    "AddedReplica",
-    "FactsQuestion",
-    "ForeignProcesses",
-    "LoadFailed",
-    "PackedLayer",
-    "Processes",
-    "QueueNode",
-    "Ready",
-    "Scaler",
-    "StatsQuestion",
-    "Unusable",
-    "WorkerFacts",
-    "WorkerStats",
-]
 
 
 class Processes(Protocol):
@@ -140,16 +123,11 @@ class Ready(Struct, frozen=True):
 
 
 class Unusable(Struct, frozen=True):
-    """Why what a user names as a model is none; a traceback would add nothing.
-
-    Attributes:
-        name: of the model, if the words begin with it; else empty.
-        is_absent: whether no directory on ``sys.path`` has the module or a similar one.
-    """
+    """Why what a user names as a model is none; a traceback would add nothing."""
 
     words: str
-    name: str = ""
-    is_absent: bool = False
+    name: str = ""  # of the model, if the words begin with it; else empty
+    is_absent: bool = False  # whether no directory on ``sys.path`` has the module or a similar one
 
     def __str__(self) -> str:
         return self.words
@@ -193,8 +171,7 @@ class WorkerFacts(Struct, frozen=True):
 class AddedReplica(Protocol):
     """A replica that was asked for. It ends with its deployment."""
 
-    asked_ns: int
-    """When it was asked for, on the clock of ``time.perf_counter_ns``."""
+    asked_ns: int  # When it was asked for, on the clock of ``time.perf_counter_ns``
 
     def address(self) -> tuple[str, int] | None:
         """``(host, port)`` once the replica is ready, that is loaded and accepting connections; None until then.
@@ -217,8 +194,7 @@ class AddedReplica(Protocol):
 class Scaler(Protocol):
     """Adds replicas to a running deployment."""
 
-    timeout_ns: int
-    """Start-up time limit of a replica."""
+    timeout_ns: int  # Start-up time limit of a replica
 
     def add(self) -> AddedReplica:
         """Start one more replica of the whole service, without waiting for it.

@@ -18,21 +18,17 @@ from msgspec import Struct
 from pytest_mlpatterns.credentials import address_without_credentials, public_command
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS
-from pytest_mlpatterns.records.telemetry import LayerStats, merged_layers
+from pytest_mlpatterns.records.telemetry import Histogram, LayerStats, merged_layers
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.records.layer_description import LayerKind
-    from pytest_mlpatterns.records.telemetry import Histogram
-
-__all__ = ["Prometheus", "Reading", "merge_readings", "read_prometheus"]
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _UNITS_NS = {"seconds": 1e9, "second": 1e9, "s": 1e9, "ms": 1e6, "milliseconds": 1e6, "us": 1e3, "ns": 1.0}
-_TOO_LARGE = 2.0**63
-"""Numbers from here on are no counter of 64 bits."""
+_TOO_LARGE = 2.0**63  # Numbers from here on are no counter of 64 bits
 _KNOWN = {name: names for kind in LAYER_KINDS.values() for name, names in kind.prometheus.items()}
 """Names of each metric in mosec, BentoML, MLServer, Triton, Ray Serve, llama.cpp and vLLM; the first that exists is
 used. In mosec and BentoML the queue depth includes requests in process; in MLServer it is a histogram of the depth at
@@ -140,9 +136,6 @@ class _Metrics(Struct, frozen=True):
 
 def read_prometheus(text: str, names: Prometheus) -> Reading:
     """Read the text of a metrics endpoint. Needs the package ``prometheus_client``.
-
-    Args:
-        text: Prometheus text format, version 0.0.4.
 
     Raises:
         ValueError: the text is malformed, or one of these metrics is too large for a number of 64 bits.

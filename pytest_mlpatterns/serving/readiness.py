@@ -13,10 +13,8 @@ from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.serving.model import StartOptions
     from pytest_mlpatterns.serving.processes import LoadFailed, Unusable
-    from pytest_mlpatterns.serving.start_options import StartOptions
-
-__all__ = ["await_ready", "ended_while_loading", "failed_to_load", "left_s", "too_slow_to_answer", "too_slow_to_load"]
 
 _ROLES_OF_MODEL = frozenset({"service", "replica", "worker"})
 """Roles of processes that run ``perf_model``; the others are stages and members, which messages name instead."""
@@ -64,12 +62,7 @@ def _where_modules_are(reason: Unusable, options: StartOptions) -> str:
 
 
 def await_ready(deployment: Deployment, model: str, started_ns: int, *, options: StartOptions) -> None:
-    """Wait until each server of a deployment answers its health check and one inference, if an input is known.
-
-    Raises:
-        ModelLoadError: the first inference failed; with its traceback.
-        DeploymentError: a process ended, or was not ready in time.
-    """
+    """Wait until each server of a deployment answers its health check and one inference, if an input is known."""
     import httpx
 
     for number in range(len(deployment.addresses)):

@@ -18,14 +18,12 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import check_truth, set_whole
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.setup import SystemDescription, SystemKind
-from pytest_mlpatterns.serving.import_string import is_import_string, meant_import_string
+from pytest_mlpatterns.serving.model_version import is_import_string, meant_import_string
 from pytest_mlpatterns.serving.prometheus import Prometheus
 from pytest_mlpatterns.units import parse_duration
-from pytest_mlpatterns.wire.stream_form import read_stream
 from pytest_mlpatterns.wire.stream_lines import JsonLines  # noqa: TC001 - the documentation resolves the annotations
+from pytest_mlpatterns.wire.stream_request import read_stream
 from pytest_mlpatterns.wording import shown
-
-__all__ = ["App", "Command", "Target", "Url", "prometheus_of"]
 
 _PORTS = re.compile(r"\{((?:[a-z]\w*_)?port)\}")
 _SHELL_OPERATORS = {"&&", "||", "|", ";", "&", ">", ">>", "<"}
@@ -263,8 +261,7 @@ class Command:
         return tuple(dict.fromkeys(name for text in texts for name in _PORTS.findall(text)))
 
 
-Target = Url | App | Command
-"""Type of the value that ``perf_target`` returns."""
+Target = Url | App | Command  # Type of the value that ``perf_target`` returns
 
 
 def prometheus_of(target: Target) -> Prometheus | None:

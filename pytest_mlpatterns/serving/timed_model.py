@@ -25,29 +25,23 @@ from pytest_mlpatterns.patterns.request_clock import (
     key_of_part,
 )
 from pytest_mlpatterns.patterns.stream import streams
-from pytest_mlpatterns.serving.clocks import GcClock
+from pytest_mlpatterns.serving.clocks import AwaitClock, GcClock
 from pytest_mlpatterns.system.thread_times import RunQueueClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from pytest_mlpatterns.patterns.request_clock import RequestClock
-    from pytest_mlpatterns.serving.clocks import AwaitClock
-
-__all__ = ["ModelMeter", "TimedModel", "TimedSteps"]
 
 _CALLS_WATCHED = 16
 """Calls that are watched after one with a long wait; each look at the counter of the kernel takes time."""
-_LONG_WAIT_NS = 50_000
-"""Wait in a call, in nanoseconds, from which the next calls are watched."""
+_LONG_WAIT_NS = 50_000  # Wait in a call, in nanoseconds, from which the next calls are watched
 
 
 class ModelMeter:
     """The clocks that the models of one process share.
 
     Attributes:
-        run_queue: of threads that are ready and do not run.
-        loop_thread: the thread in which coroutines of models run; 0 before the first.
         awaits: where coroutines wait; None unless the process is profiled.
     """
 

@@ -39,12 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel", "Child", "end_with_parent"]
 
-_WATCH_S = 0.25
-"""Interval at which a process looks whether its parent is gone, in seconds: a look takes microseconds."""
-_PATIENCE_S = 30.0
-"""Longest time in which a child takes no byte of a message; a busy one reads in a thread of its own."""
-_GRACE_S = 1.5
-"""Grace period of a child after its input closed; then its whole process group is killed."""
+_WATCH_S = 0.25  # Interval at which a process looks whether its parent is gone, in seconds: a look takes microseconds
+_PATIENCE_S = 30.0  # Longest time in which a child takes no byte of a message; a busy one reads in a thread of its own
+_GRACE_S = 1.5  # Grace period of a child after its input closed; then its whole process group is killed
 
 
 class _Farewell(Struct, frozen=True):
@@ -58,14 +55,7 @@ class Child:
 
     Args:
         module: dotted name of the module whose ``main()`` the child runs.
-        pass_fds: open file descriptors that the child inherits under the same numbers (POSIX).
-        on_end: called once, in a thread of its own, after the child has closed its channel.
         python: the interpreter of another environment, which has this package; None for this process's own.
-        env: environment variables of the child, beside those of this process.
-
-    Raises:
-        ChildError: from :meth:`send` and :meth:`receive`, if the child has ended; from :meth:`send` also if it reads no
-            message.
     """
 
     def __init__(
@@ -137,11 +127,7 @@ class Child:
             raise ChildError(self._describe_end()) from error
 
     def receive(self, timeout_s: float) -> Any:
-        """The next value from the child.
-
-        Raises:
-            TimeoutError: no value arrived in time; the child keeps running.
-        """
+        """The next value from the child."""
         try:
             message = self._messages.get(timeout=timeout_s)
         except queue.Empty:
@@ -166,15 +152,7 @@ class Child:
             self._process.stdin.close()
 
     def stop(self, *, sessions: Collection[int] = (), grace_s: float = orphans.GRACE_S) -> orphans.Stopped:
-        """End the child and all processes that descend from it, and wait until they are gone. Safe to call twice.
-
-        Args:
-            sessions: further sessions whose processes end, as far as the child could not end them itself.
-            grace_s: what the processes below the child may take after SIGTERM.
-
-        Returns:
-            The processes below the child that did not end after SIGTERM.
-        """
+        """End the child and all processes that descend from it, and wait until they are gone. Safe to call twice."""
         if self._stopped:  # by now the system may have given the group's id to another process
             return orphans.Stopped()
         self._stopped = True
@@ -317,9 +295,6 @@ def end_with_parent(end: Callable[[], object] = interrupt) -> None:
 
     For a process that is no :class:`Child` but starts some: a pytest-xdist worker otherwise notices the end of its
     controller only after its current test, or after seconds.
-
-    Args:
-        end: ends it; called in a thread of its own.
     """
     parent = os.getppid()
 

@@ -27,8 +27,8 @@ import psutil
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system.cgroups import cpu_groups
-from pytest_mlpatterns.system.environment import available_cores
+from pytest_mlpatterns.system.cgroups import CpuGroup, cpu_groups
+from pytest_mlpatterns.system.environment_facts import available_cores
 from pytest_mlpatterns.system.owned_files import remove_empty
 from pytest_mlpatterns.wording import count
 
@@ -36,44 +36,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from pytest_mlpatterns.system.cgroups import CpuGroup
 
-__all__ = [
-    "CpuShare",
-    "ReplicaCores",
-    "current_share",
-    "give_cpus",
-    "give_replica_cores",
-    "other_cores",
-    "put_on_cores",
-    "share_of_replica",
-]
-
-_PERIOD_US = 100_000
-"""Period of a quota, as container runtimes set it."""
-_NAME = "pytest-mlpatterns-"
-"""Beginning of the names of our control groups; the process id of the run follows."""
+_PERIOD_US = 100_000  # Period of a quota, as container runtimes set it
+_NAME = "pytest-mlpatterns-"  # Beginning of the names of our control groups; the process id of the run follows
 _numbers = itertools.count()
 _current: ContextVar[CpuShare | None] = ContextVar("cpu_share", default=None)
 
 
 class ReplicaCores(Struct, frozen=True):
-    """Cores of its own for each replica.
+    """Cores of its own for each replica."""
 
-    Attributes:
-        each: number of cores of a replica.
-        most: the largest number of replicas of a measurement, which leaves the load generator the same cores for all.
-    """
-
-    each: int
-    most: int
+    each: int  # number of cores of a replica
+    most: int  # the largest number of replicas of a measurement, which leaves the load generator the same cores for all
 
     def check(self) -> None:
-        """Check that the machine has these cores, and one more for the load generator.
-
-        Raises:
-            SettingError: it has fewer.
-        """
+        """Check that the machine has these cores, and one more for the load generator."""
         needed, available = self.each * self.most, available_cores()
         if needed + 1 > available:
             fitting = int((available - 1) // self.each)
@@ -87,18 +64,13 @@ class ReplicaCores(Struct, frozen=True):
 
 
 class CpuShare(Struct, frozen=True):
-    """What a deployment is given.
-
-    Attributes:
-        cores: the cores on which it runs; empty if it may run on all, up to the quota.
-        group: the control group with its quota; None without one.
-        replicas: the cores of each replica, in the order of their start, also of those that are not started; empty if
-            they share ``cores``.
-    """
+    """What a deployment is given."""
 
     cpus: float
-    cores: frozenset[int] = frozenset()
-    group: Path | None = None
+    cores: frozenset[int] = frozenset()  # the cores on which it runs; empty if it may run on all, up to the quota
+    group: Path | None = None  # the control group with its quota; None without one
+    # the cores of each replica, in the order of their start, also of those that are not started; empty if they
+    # share ``cores``
     replicas: tuple[frozenset[int], ...] = ()
 
     @property
@@ -150,9 +122,6 @@ def give_cpus(cpus: float) -> CpuShare:
 
     Args:
         cpus: a number of cores; a whole number is given by CPU affinity, a fraction by a quota.
-
-    Raises:
-        SettingError: there are fewer cores, or this system gives no such share; the message names what was found.
     """
     available = available_cores()
     if cpus > available:
@@ -171,11 +140,7 @@ def give_cpus(cpus: float) -> CpuShare:
 
 
 def give_replica_cores(wanted: ReplicaCores, replicas: int) -> CpuShare:
-    """Set cores aside for each replica of one deployment, by CPU affinity.
-
-    Raises:
-        SettingError: there are fewer cores, or this system has no CPU affinity.
-    """
+    """Set cores aside for each replica of one deployment, by CPU affinity."""
     given = give_cpus(wanted.each * max(wanted.most, replicas))
     last = sorted(given.cores, reverse=True)
     slices = tuple(frozenset(last[at : at + wanted.each]) for at in range(0, len(last), wanted.each))

@@ -26,18 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LOCK_TIMEOUT_S", "ForeignLockError", "append_text", "locked", "read_text", "replace_file"]
 
-MOST_BYTES = 256 << 20
-"""Largest file that is read; a baseline of 40,000 entries has a tenth of it."""
-LOCK_TIMEOUT_S = 60.0
-"""Longest wait for the lock of a file, in seconds; another run holds it for milliseconds."""
+MOST_BYTES = 256 << 20  # Largest file that is read; a baseline of 40,000 entries has a tenth of it
+LOCK_TIMEOUT_S = 60.0  # Longest wait for the lock of a file, in seconds; another run holds it for milliseconds
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_POLL_S = 0.02
-"""Interval of attempts to take a lock, in seconds; ``flock`` with a time limit needs a signal."""
+_POLL_S = 0.02  # Interval of attempts to take a lock, in seconds; ``flock`` with a time limit needs a signal
 _FOREIGN_LOCK_S = 1.0
 """Time for another user's run to open its new lock to this one, which takes it two calls of the system, even on a
 machine under load."""
-_MOST_NAME_BYTES = 200
-"""Bytes of a file's name in the name of its temporary file, which must stay below 255."""
+_MOST_NAME_BYTES = 200  # Bytes of a file's name in the name of its temporary file, which must stay below 255
 
 
 class ForeignLockError(PermissionError):
@@ -45,12 +41,7 @@ class ForeignLockError(PermissionError):
 
 
 def read_text(path: Path) -> str:
-    """Read a regular file in UTF-8.
-
-    Raises:
-        OSError: it cannot be read, is larger than ``MOST_BYTES``, or is a pipe, a device or a directory.
-        UnicodeDecodeError: it is not in UTF-8.
-    """
+    """Read a regular file in UTF-8. Raises UnicodeDecodeError: it is not in UTF-8."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer blocks no open
     with os.fdopen(descriptor, "rb", closefd=True) as file:
         status = os.fstat(descriptor)
@@ -68,9 +59,6 @@ def replace_file(path: Path, make: Callable[[], str | bytes], *, timeout_s: floa
     A symbolic link stays, and the file that it names is replaced. An old file keeps its permissions and its owner, as
     far as the system allows it; a new one gets those of the umask. A pipe or device is written to. Temporary files that
     a killed process left beside the file are removed.
-
-    Args:
-        make: gives the new content; called while the lock is held, so that it may read the old one.
 
     Raises:
         TimeoutError: another process held the lock all that time.
@@ -108,11 +96,7 @@ def locked(path: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Append to a file, which is made if it is absent.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Append to a file, which is made if it is absent. Raises OSError: it cannot be written."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
     _write(os.open(path, flags, 0o666), text.encode("utf-8", "replace"))
 

@@ -21,8 +21,6 @@ from pytest_mlpatterns.errors import DeploymentError, SettingError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-__all__ = ["Git", "RepositoryPosition", "changed_files", "commit", "commit_digest", "tree_digest"]
-
 _ENVIRONMENT_KEPT = re.compile(r"GIT_(CONFIG_|SSH|SSL_|EXEC_PATH$|CEILING_DIRECTORIES$|DISCOVERY_ACROSS_FILESYSTEM$)")
 """Variables of git's that are passed on: those that do not select another repository or index."""
 _SETTINGS = {
@@ -77,31 +75,19 @@ class RepositoryPosition(Struct, frozen=True):
 
 
 class Git(Struct, frozen=True):
-    """Runs git on the repository of a directory, never on one that the environment selects.
-
-    Args:
-        index: file to use as the index.
-    """
+    """Runs git on the repository of a directory, never on one that the environment selects."""
 
     directory: Path
     options: tuple[str, ...] = ()
-    index: Path | None = None
+    index: Path | None = None  # file to use as the index
     inherits: tuple[int, ...] = ()
 
     def succeeds(self, *arguments: str) -> bool:
-        """Whether the git command exits with 0.
-
-        Raises:
-            DeploymentError: git is not installed.
-        """
+        """Whether the git command exits with 0."""
         return self._process(arguments).returncode == 0
 
     def run(self, *arguments: str, stdin: bytes = b"") -> str:
-        """Output of a git command; bytes that are no text are decoded as in file names.
-
-        Raises:
-            DeploymentError: the command failed; the message is git's.
-        """
+        """Output of a git command; bytes that are no text are decoded as in file names."""
         process = self._process(arguments, stdin)
         if process.returncode:
             message = process.stderr.decode(errors="replace").strip()
@@ -114,12 +100,7 @@ class Git(Struct, frozen=True):
         return self.run("rev-parse", "--is-shallow-repository").strip() == "true"
 
     def position(self) -> RepositoryPosition:
-        """Position of the directory in its repository.
-
-        Raises:
-            SettingError: the directory is in no repository.
-            DeploymentError: git refused, for example because another user owns the repository.
-        """
+        """Position of the directory in its repository."""
         try:
             top, below, *_ = self.run("rev-parse", "--show-toplevel", "--show-prefix").split("\n")
         except DeploymentError as error:
@@ -148,15 +129,7 @@ class Git(Struct, frozen=True):
 
 
 def tree_digest(directory: Path, leave_out: Collection[Path] = ()) -> str:
-    """The digest of the files as they are now.
-
-    Args:
-        leave_out: files that do not count, such as the baseline file and result files.
-
-    Raises:
-        SettingError: the directory is in no repository.
-        DeploymentError: git is missing or fails.
-    """
+    """The digest of the files as they are now."""
     git = Git(Git(directory).position().top)
     files = dict(_listed(git.run("ls-files", "--stage", "-z"), fields=3))
     changed = {

@@ -26,17 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-__all__ = [
-    "Stray",
-    "install",
-    "is_environment",
-    "map_path",
-    "mapped_sys_path",
-    "modules_from",
-    "remap_editable_finders",
-    "wrong_tree",
-]
-
 _OURS = __name__.partition(".")[0]
 
 
@@ -53,9 +42,6 @@ def install(present_top: Path, reference_top: Path) -> list[str]:
     Maps ``sys.path`` and the finders of editable installs, unloads modules that came from the present tree, and sets
     ``PYTHONPATH`` so that Python processes of the user's code do the same. A second call changes nothing; an
     interpreter serves one reference tree.
-
-    Returns:
-        Names of the unloaded modules; start-up files of the environment may have imported some.
     """
     strays = [stray.name for stray in modules_from(present_top, reference_top)]
     for name in strays:
@@ -78,11 +64,7 @@ def install(present_top: Path, reference_top: Path) -> list[str]:
 
 
 def map_path(entry: str, present_top: Path, reference_top: Path) -> str:
-    """Map a path under the present tree to the reference tree; any other path is returned unchanged.
-
-    Args:
-        reference_top: top of the reference tree, which may lie inside the present one.
-    """
+    """Map a path under the present tree to the reference tree; any other path is returned unchanged."""
     return _Trees(present_top, reference_top).mapped(entry)
 
 
@@ -92,11 +74,7 @@ def mapped_sys_path(sys_path: Sequence[str], present_top: Path, reference_top: P
 
 
 def remap_editable_finders(present_top: Path, reference_top: Path) -> list[str]:
-    """Redirect the finders of setuptools' editable installs in this process to the reference tree.
-
-    Returns:
-        Folders of the reference tree that contain the redirected packages.
-    """
+    """Redirect the finders of setuptools' editable installs in this process to the reference tree."""
     trees = _Trees(present_top, reference_top)
     folders: dict[str, None] = {}
     for finder in sys.meta_path:
@@ -118,7 +96,6 @@ def modules_from(
     """Modules that were loaded from the present tree, in the order of their import.
 
     Args:
-        reference_top: top of the reference tree, which may lie inside the present one.
         modules: modules by name; None means ``sys.modules``.
     """
     trees = _Trees(present_top, reference_top)

@@ -20,16 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["LIMIT_BYTES", "LOOK_S", "LogFile"]
-
-LIMIT_BYTES = 10 * 2**20
-"""Disk space of one log. A process can exceed it between two looks."""
-LOOK_S = 0.25
-"""Interval between two looks at the size of a log."""
-_TAIL_BYTES = 16_384
-"""Most that is read of the end of a log: 30 lines of a traceback, several times."""
-_LINE_LETTERS = 1_000
-"""Length from which on a line is shortened in messages."""
+LIMIT_BYTES = 10 * 2**20  # Disk space of one log. A process can exceed it between two looks.
+LOOK_S = 0.25  # Interval between two looks at the size of a log
+_TAIL_BYTES = 16_384  # Most that is read of the end of a log: 30 lines of a traceback, several times
+_LINE_LETTERS = 1_000  # Length from which on a line is shortened in messages
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE of linux/falloc.h
 
 
@@ -75,12 +69,7 @@ class LogFile(Struct, frozen=True):
             return ""
 
     def tail(self, lines: int = 30, edit: Callable[[str], str] = str) -> str:
-        """The last lines, each with a mark, of those in the last 16 KiB; a first line reports that the log was cut.
-
-        Args:
-            lines: most of them.
-            edit: leaves out what nobody needs to see, before they are counted.
-        """
+        """The last lines, each with a mark, of those in the last 16 KiB; a first line reports that the log was cut."""
         text = marked("\n".join(map(_shortened, edit(self.printed_since(0)).splitlines()[-lines:])))
         if (size := self.size) > LIMIT_BYTES:
             limit = format_size(LIMIT_BYTES)

@@ -25,16 +25,13 @@ __all__ = ["Reading", "machine_identity", "read_machine", "sorting_time_ns", "th
 
 _COUNTED = ("user", "nice", "system", "irq", "softirq", "steal", "idle", "iowait")
 """Fields of psutil's CPU times whose sum is all time; those of guests are part of ``user`` already."""
-_FREQUENCIES_READ = 8
-"""Largest number of cores whose frequency is read; each costs a read of a file."""
+_FREQUENCIES_READ = 8  # Largest number of cores whose frequency is read; each costs a read of a file
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 _PROCESSORS = Path("/sys/devices/system/cpu")
 _THROTTLED = re.compile(r"^throttled_(?:usec (?P<us>\d+)|time (?P<ns>\d+))$", re.MULTILINE)
-_TEXTS = 6_000
-"""Texts that a round sorts, in 0.7 ms: long beside the clock's step, and short beside a time slice."""
-_ROUNDS = 15
-"""Rounds of sorting for one value, which take 10 ms together."""
+_TEXTS = 6_000  # Texts that a round sorts, in 0.7 ms: long beside the clock's step, and short beside a time slice
+_ROUNDS = 15  # Rounds of sorting for one value, which take 10 ms together
 _FASTER_PART = 5
 """A fifth of the rounds is faster than the one that counts. The slower ones are those that neighbours disturbed: beside
 eight busy processes on two cores, this one varied by 1.5 % between processes, the median of a simpler work by 10 %."""
@@ -42,18 +39,12 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Reading(Struct, frozen=True):
-    """One reading of the machine's counters, by the names of the columns of ``Usage``.
-
-    Attributes:
-        steal_ns: time that the host gave to other machines although this one had work to do.
-        throttled_ns: time in which the CPU limit of this control group stopped its processes.
-        frequency_hz: mean of the cores' current frequencies.
-    """
+    """One reading of the machine's counters, by the names of the columns of ``Usage``."""
 
     machine_busy_ns: int
-    steal_ns: int
-    throttled_ns: int
-    frequency_hz: int
+    steal_ns: int  # time that the host gave to other machines although this one had work to do
+    throttled_ns: int  # time in which the CPU limit of this control group stopped its processes
+    frequency_hz: int  # mean of the cores' current frequencies
 
 
 def read_machine() -> Reading:
@@ -114,11 +105,7 @@ def _frequency_hz() -> int:
 
 
 def sorting_time_ns(rounds: int = _ROUNDS) -> float:
-    """CPU time of a round, by the lower fifth of some; 0 if the system has no such clock.
-
-    Args:
-        rounds: of sorting, of 0.7 ms each.
-    """
+    """CPU time of a round, by the lower fifth of some; 0 if the system has no such clock."""
     texts = _texts()
     times = []
     for _ in range(rounds):

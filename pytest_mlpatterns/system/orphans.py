@@ -22,52 +22,21 @@ if TYPE_CHECKING:
 
     import psutil
 
-__all__ = [
-    "GRACE_S",
-    "MARK",
-    "Stopped",
-    "adopt_orphans",
-    "alive",
-    "below",
-    "describe_exit",
-    "describe_killed",
-    "end_remaining",
-    "end_with_creator",
-    "has_children",
-    "is_ending",
-    "of_runs_in",
-    "of_sessions",
-    "related",
-    "terminate",
-    "with_ids",
-]
-
 MARK = "PYTEST_MLPATTERNS_CHILD"
 """Environment variable that names the log of the child process that a process descends from."""
-GRACE_S = 1.0
-"""Grace period of orphans after SIGTERM, before they are killed."""
-_KILL_S = 3.0
-"""Time limit for the kill."""
-_SET_DEATH_SIGNAL = 1
-"""``PR_SET_PDEATHSIG`` of linux/prctl.h."""
-_SET_SUBREAPER = 36
-"""``PR_SET_CHILD_SUBREAPER`` of linux/prctl.h."""
-_FLAGS = 6
-"""Field of ``/proc/<pid>/stat`` with the flags of the kernel, counted after the name (proc(5))."""
-_EXITING = 0x4
-"""``PF_EXITING`` of linux/sched.h."""
+GRACE_S = 1.0  # Grace period of orphans after SIGTERM, before they are killed
+_KILL_S = 3.0  # Time limit for the kill
+_SET_DEATH_SIGNAL = 1  # ``PR_SET_PDEATHSIG`` of linux/prctl.h
+_SET_SUBREAPER = 36  # ``PR_SET_CHILD_SUBREAPER`` of linux/prctl.h
+_FLAGS = 6  # Field of ``/proc/<pid>/stat`` with the flags of the kernel, counted after the name (proc(5))
+_EXITING = 0x4  # ``PF_EXITING`` of linux/sched.h
 
 
 class Stopped(Struct, frozen=True):
-    """Processes have ended.
+    """Processes have ended."""
 
-    Args:
-        killed: names of the processes that ignored SIGTERM and were killed.
-        survivors: names and ids of the processes that could not be killed.
-    """
-
-    killed: tuple[str, ...] = ()
-    survivors: tuple[str, ...] = ()
+    killed: tuple[str, ...] = ()  # names of the processes that ignored SIGTERM and were killed
+    survivors: tuple[str, ...] = ()  # names and ids of the processes that could not be killed
 
 
 def adopt_orphans() -> None:

@@ -9,12 +9,8 @@ from typing import IO, Any
 
 from msgspec import Struct
 
-__all__ = ["MessageWriter", "read_message"]
-
-_PARTS = struct.Struct("<I")
-"""Number of the parts of a message, as it is sent before them."""
-_LENGTH = struct.Struct("<Q")
-"""Length of one part in bytes, as it is sent before the parts."""
+_PARTS = struct.Struct("<I")  # Number of the parts of a message, as it is sent before them
+_LENGTH = struct.Struct("<Q")  # Length of one part in bytes, as it is sent before the parts
 
 
 class MessageWriter:

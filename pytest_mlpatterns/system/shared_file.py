@@ -24,16 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SharedFile", "read_shared", "shared_file"]
-
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Flags for each opening: a link is refused, and a pipe without a writer blocks no process."""
 _READ_TIMEOUT_S = 5.0
 """Longest wait of a reader for the lock, in seconds; then it reads without, and may see half of a new line."""
-_POLL_S = 0.005
-"""Interval of attempts to take a lock, in seconds; ``flock`` with a time limit needs a signal."""
-_MOST_LINKS = 40
-"""Links that lead to each other, as many as Linux follows."""
+_POLL_S = 0.005  # Interval of attempts to take a lock, in seconds; ``flock`` with a time limit needs a signal
+_MOST_LINKS = 40  # Links that lead to each other, as many as Linux follows
 
 
 class SharedFile(Struct, frozen=True):
@@ -71,13 +67,9 @@ class SharedFile(Struct, frozen=True):
 def shared_file(path: Path, *, make: bool = False, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[SharedFile]:
     """Open a file for reading and appending, and lock it for this process alone.
 
-    Args:
-        make: whether an absent file is made, with the permissions of the umask.
-
     Raises:
         FileNotFoundError: it is absent, and is not to be made; or its directory is.
         NotOwnedError: it is a link that belongs to another user.
-        TimeoutError: another process held the lock all that time.
         OSError: it cannot be opened for writing, or is no regular file.
     """
     target = _behind_links(path)
@@ -101,7 +93,6 @@ def read_shared(path: Path, most_bytes: int) -> bytes:
     Raises:
         FileNotFoundError: it is absent.
         NotOwnedError: it is a link that belongs to another user.
-        OSError: it cannot be read, is no regular file, or is larger than ``most_bytes``.
     """
     descriptor = _opened(_behind_links(path), os.O_RDONLY)
     try:

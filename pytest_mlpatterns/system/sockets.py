@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import socket
 
-__all__ = ["BACKLOG", "held_port", "inherited_socket", "listening_socket"]
-
-BACKLOG = 2048
-"""Connections that wait to be accepted: more than a load generator opens at once with its default limits."""
+BACKLOG = 2048  # Connections that wait to be accepted: more than a load generator opens at once with its default limits
 
 
 def listening_socket() -> socket.socket:
@@ -28,9 +25,6 @@ def held_port(host: str = "127.0.0.1", wanted: int = 0) -> socket.socket:
     It does not listen, so the system gives it no connection. Its port was free when it was bound: SO_REUSEPORT, which
     lets a server of the same user bind the port too, is set only afterwards. So no other socket of this function gets
     the port until this one is closed.
-
-    Args:
-        wanted: number of the port if it is free; another free one otherwise.
     """
     holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:

@@ -7,25 +7,10 @@ from dataclasses import fields, is_dataclass
 from math import isfinite, isnan
 from typing import Any, NamedTuple
 
-__all__ = [
-    "JSON_HEADERS",
-    "Body",
-    "Headers",
-    "NotFiniteError",
-    "WireError",
-    "check_finite",
-    "headers_of",
-    "items_of",
-    "name_of_number",
-]
+JSON_HEADERS = (("content-type", "application/json"),)  # Headers of a body in JSON
+_LONGEST_RANGE = 2**22  # Most numbers of a ``range`` that is written as a list, so that a slip does not fill the memory
 
-JSON_HEADERS = (("content-type", "application/json"),)
-"""Headers of a body in JSON."""
-_LONGEST_RANGE = 2**22
-"""Most numbers of a ``range`` that is written as a list, so that a slip does not fill the memory."""
-
-Headers = Mapping[str, str]
-"""Headers of a message, by name in lower case."""
+Headers = Mapping[str, str]  # Headers of a message, by name in lower case
 
 
 class WireError(ValueError):
@@ -49,11 +34,7 @@ class Body(NamedTuple):  # one for each response, in half the time of a frozen d
 
 
 def items_of(values: set[Any] | frozenset[Any] | range) -> list[Any]:
-    """The items of a set or range, for formats that know lists alone.
-
-    Raises:
-        WireError: a range that is longer than a request may be.
-    """
+    """The items of a set or range, for formats that know lists alone."""
     if isinstance(values, range) and values[_LONGEST_RANGE:]:
         raise WireError(f"{values} has more than {_LONGEST_RANGE:,} numbers")
     return list(values)
@@ -69,7 +50,6 @@ class NotFiniteError(WireError):
     """A value has NaN or infinity, and JSON cannot carry them.
 
     Args:
-        item: its index in the message.
         found: what was found, and where in the item, such as ``NaN at [0][3]``.
     """
 
@@ -79,11 +59,7 @@ class NotFiniteError(WireError):
 
 
 def check_finite(what: str, items: Iterable[Any]) -> None:
-    """Check values in a message that has a null.
-
-    Raises:
-        NotFiniteError: one of them has NaN or infinity.
-    """
+    """Check values in a message that has a null."""
     for number, item in enumerate(items):
         if (found := _found_in(item, "")) is not None:
             raise NotFiniteError(what, number, found)

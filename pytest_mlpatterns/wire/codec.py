@@ -7,20 +7,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pytest_mlpatterns.wire.body import Body, Headers, WireError
 from pytest_mlpatterns.wire.kserve_v1 import JSON_V1, chunks_in
 from pytest_mlpatterns.wire.stream_events import promises_end
-from pytest_mlpatterns.wire.stream_form import AUTO, StreamForm, StreamSetting, form_in
 from pytest_mlpatterns.wire.stream_lines import lines_in
+from pytest_mlpatterns.wire.stream_request import AUTO, StreamForm, StreamSetting, form_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.wire.wire import Wire
 
-__all__ = ["Codec", "codec_of", "decode_answer", "encode_request", "pack", "path_of", "unpack"]
-
-_MAX_ANSWER_BYTES = 2**31
-"""Largest decompressed answer: the largest message of protobuf, too."""
-_LENGTH_BYTES = 4
-"""Bytes of the length of the body in a packed message."""
+_MAX_ANSWER_BYTES = 2**31  # Largest decompressed answer: the largest message of protobuf, too
+_LENGTH_BYTES = 4  # Bytes of the length of the body in a packed message
 
 
 class Codec(Protocol):
@@ -149,11 +145,7 @@ def pack(body: Body) -> bytes:
 
 
 def unpack(packed: bytes) -> tuple[memoryview, dict[str, str]]:
-    """Decode the body and headers that :func:`pack` encoded.
-
-    Raises:
-        WireError: there are too few bytes.
-    """
+    """Decode the body and headers that :func:`pack` encoded."""
     if len(packed) < _LENGTH_BYTES:
         raise WireError(f"{len(packed)} bytes, expected at least {_LENGTH_BYTES}")
     length = int.from_bytes(packed[:_LENGTH_BYTES], "little")

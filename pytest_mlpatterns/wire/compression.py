@@ -17,18 +17,12 @@ from pytest_mlpatterns.wording import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["CODINGS", "MIN_BYTES", "TooLargeError", "accepted_coding", "compressed", "decompressed"]
-
-CODINGS = ("zstd", "br", "gzip")
-"""Known codings, in order of preference."""
-MIN_BYTES = 256
-"""Shortest response that is compressed."""
+CODINGS = ("zstd", "br", "gzip")  # Known codings, in order of preference
+MIN_BYTES = 256  # Shortest response that is compressed
 _LEVELS = {"gzip": 6, "zstd": 3, "br": 4}
 """Levels of compression: the defaults of gzip and zstd, and for br one of a similar speed."""
-_GZIP = 16 + zlib.MAX_WBITS
-"""Asks zlib for the header of gzip."""
-_ZSTD_PART = 1 << 10
-"""Bytes that are decompressed at a time; they become at most 32 MiB."""
+_GZIP = 16 + zlib.MAX_WBITS  # Asks zlib for the header of gzip
+_ZSTD_PART = 1 << 10  # Bytes that are decompressed at a time; they become at most 32 MiB
 
 
 class TooLargeError(WireError):
@@ -42,12 +36,7 @@ def compressed(body: Body, coding: str) -> Body:
 
 
 def decompressed(data: bytes | memoryview, coding: str, max_bytes: int) -> bytes:
-    """Decompress a body.
-
-    Raises:
-        TooLargeError: the decompressed body is longer.
-        WireError: the coding is unknown, or the data is malformed.
-    """
+    """Decompress a body."""
     decompress = _DECOMPRESS.get(coding)
     if decompress is None:
         raise WireError(f"Content-Encoding {shown(coding)}, expected one of {', '.join(CODINGS)}")

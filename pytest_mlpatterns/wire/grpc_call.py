@@ -17,13 +17,10 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor_pool import DescriptorPool
     from google.protobuf.message import Message
 
-__all__ = ["HEALTH", "INFER_METHOD", "PREFIX_BYTES", "SERVICE", "message_class", "message_prefix", "model_in", "pool"]
-
 _INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/[^/]+)?/infer")
 SERVICE = "inference.GRPCInferenceService"
 INFER_METHOD = f"/{SERVICE}/ModelInfer"
-PREFIX_BYTES = 5
-"""Length of the prefix of a message: the compression flag and the length of the message."""
+PREFIX_BYTES = 5  # Length of the prefix of a message: the compression flag and the length of the message
 HEALTH = "grpc.health.v1.Health"
 
 

@@ -21,14 +21,9 @@ from pytest_mlpatterns.wording import shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CSV", "INVOCATIONS", "INVOCATIONS_CSV", "INVOCATIONS_JSON", "PING", "InvocationsCodec"]
-
-INVOCATIONS = "/invocations"
-"""Path of the requests."""
-PING = "/ping"
-"""Path that answers 200 when the service is ready."""
-CSV = "text/csv"
-"""Content type of rows."""
+INVOCATIONS = "/invocations"  # Path of the requests
+PING = "/ping"  # Path that answers 200 when the service is ready
+CSV = "text/csv"  # Content type of rows
 _SPLIT, _RECORDS = "dataframe_split", "dataframe_records"
 _FORMS = ("instances", "inputs", _SPLIT, _RECORDS)
 _EXPECTED = f"expected one of {', '.join(_FORMS)} with at least one row"
@@ -38,11 +33,7 @@ _LINES = ("application/jsonlines", "application/x-ndjson")
 
 
 class InvocationsCodec:
-    """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`.
-
-    Args:
-        is_csv: whether requests are rows of CSV instead of JSON.
-    """
+    """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`."""
 
     def __init__(self, *, is_csv: bool = False) -> None:
         self._is_csv = is_csv

@@ -11,36 +11,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, check_finite, items_of
-from pytest_mlpatterns.wire.event_stream import Event, EventStreamError, EventStreamParser
-from pytest_mlpatterns.wire.stream_events import EVENT_STREAM
+from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, Event, EventStreamError, EventStreamParser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = [
-    "DONE",
-    "JSON_V1",
-    "ChunkReader",
-    "JsonV1",
-    "StreamError",
-    "chunks_in",
-    "decode_error",
-    "decode_instances",
-    "decode_predictions",
-    "dump",
-    "encode_chunk",
-    "encode_error",
-    "encode_error_event",
-    "encode_instances",
-    "encode_predictions",
-    "encode_times_event",
-    "encode_value",
-    "events_in",
-    "is_event_stream",
-]
-
-DONE = b"data: [DONE]\n\n"
-"""The event that ends a stream."""
+DONE = b"data: [DONE]\n\n"  # The event that ends a stream
 _END = b"[DONE]"
 _CUT_OFF = "the stream is cut off: it has no event [DONE]"
 
@@ -124,11 +100,7 @@ def decode_error(body: bytes) -> str:
 
 
 def decode_instances(body: bytes | memoryview) -> list[Any]:
-    """Decode the inputs of a predict request; at least one.
-
-    Raises:
-        WireError: the body is not JSON, or has another form.
-    """
+    """Decode the inputs of a predict request; at least one."""
     instances = _load(body, "instances")
     if not isinstance(instances, list) or not instances:
         raise WireError('the body is not {"instances": [...]} with at least one instance')
@@ -136,11 +108,7 @@ def decode_instances(body: bytes | memoryview) -> list[Any]:
 
 
 def decode_predictions(body: bytes | memoryview) -> list[Any]:
-    """Decode the outputs of a response.
-
-    Raises:
-        WireError: the body is not JSON, or has another form.
-    """
+    """Decode the outputs of a response."""
     predictions = _load(body, "predictions")
     if not isinstance(predictions, list):
         raise WireError('the body is not {"predictions": [...]}')
@@ -156,11 +124,7 @@ def _load(body: bytes | memoryview, key: str) -> object:
 
 
 def dump(message: Any) -> bytes:
-    """Encode a message as JSON; arrays, sets and ranges become lists, NaN and infinity null.
-
-    Raises:
-        WireError: JSON cannot encode it.
-    """
+    """Encode a message as JSON; arrays, sets and ranges become lists, NaN and infinity null."""
     try:
         return orjson.dumps(message, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:
@@ -186,11 +150,7 @@ def is_event_stream(headers: Mapping[str, str]) -> bool:
 
 
 def encode_chunk(chunk: Any) -> bytes:
-    """The event of a chunk.
-
-    Raises:
-        WireError: JSON cannot encode it.
-    """
+    """The event of a chunk. Raises WireError: JSON cannot encode it."""
     return b"data: %s\n\n" % encode_value(chunk)
 
 
@@ -217,11 +177,7 @@ class ChunkReader:
         self._parser = EventStreamParser()
 
     def feed(self, data: bytes) -> list[Any]:
-        """The chunks that are complete with these bytes; a :class:`StreamError` in place of an error event.
-
-        Raises:
-            WireError: an event is no JSON, or too long.
-        """
+        """The chunks that are complete with these bytes; a :class:`StreamError` in place of an error event."""
         chunks: list[Any] = []
         try:
             for event in self._parser.feed(data):
@@ -241,12 +197,7 @@ class ChunkReader:
 
 
 def chunks_in(body: bytes) -> list[Any]:
-    """The chunks of a whole stream.
-
-    Raises:
-        StreamError: it ends with an error.
-        WireError: it has another form, or is cut off.
-    """
+    """The chunks of a whole stream. Raises StreamError: it ends with an error."""
     reader = ChunkReader()
     chunks = reader.feed(body)
     for chunk in chunks:
@@ -258,11 +209,7 @@ def chunks_in(body: bytes) -> list[Any]:
 
 
 def events_in(body: bytes) -> list[Event]:
-    """The events of a whole stream before ``[DONE]``.
-
-    Raises:
-        WireError: it is cut off, or an event is too long.
-    """
+    """The events of a whole stream before ``[DONE]``."""
     try:
         events = EventStreamParser().feed(body)
     except EventStreamError as error:

@@ -19,14 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-__all__ = ["CONTENT_TYPE", "MSGPACK_V1", "MsgpackV1"]
-
 CONTENT_TYPE = "application/msgpack"
 _HEADERS = (("content-type", CONTENT_TYPE),)
-_KINDS = "biufcSUmM"
-"""Kinds of numpy types that an array may have: those without objects, so nothing is unpickled."""
-_MAX_ITEMS = 2**22
-"""Most items of one list or map, so that a short message cannot claim much memory."""
+_KINDS = "biufcSUmM"  # Kinds of numpy types that an array may have: those without objects, so nothing is unpickled
+_MAX_ITEMS = 2**22  # Most items of one list or map, so that a short message cannot claim much memory
 
 
 class MsgpackV1:

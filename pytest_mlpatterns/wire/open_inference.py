@@ -21,34 +21,17 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.wire.tensors import Column, Rows
 
-__all__ = [
-    "BINARY_V2",
-    "HEAD_LENGTH",
-    "JSON_V2",
-    "CodecV2",
-    "InferRequest",
-    "encode_answer",
-    "outputs_in",
-    "read_request",
-]
-
 HEAD_LENGTH = "inference-header-content-length"
-_ALIGNMENT = 8
-"""Bytes of the largest number; data that begins at a multiple of it need not be copied."""
-_NAMES = {"inputs": "input-0", "outputs": "output-0"}
-"""Name of a single tensor."""
+_ALIGNMENT = 8  # Bytes of the largest number; data that begins at a multiple of it need not be copied
+_NAMES = {"inputs": "input-0", "outputs": "output-0"}  # Name of a single tensor
 
 
 class _Layout(Struct, frozen=True):
-    """Form of the tensors of a message.
-
-    Args:
-        rows_allowed: values of different shapes may use an encoding that only this package knows.
-        wanted: names of the requested tensors, and whether each is binary; None: all, in the default form.
-    """
+    """Form of the tensors of a message."""
 
     binary: bool
-    rows_allowed: bool
+    rows_allowed: bool  # values of different shapes may use an encoding that only this package knows
+    # names of the requested tensors, and whether each is binary; None: all, in the default form
     wanted: Mapping[str, bool] | None = None
 
 
@@ -86,26 +69,19 @@ BINARY_V2 = CodecV2(binary=True)
 
 
 class InferRequest(Struct, frozen=True):
-    """A decoded inference request.
-
-    Args:
-        outputs: names of the requested outputs, and whether each is binary; None: all outputs, in the default format.
-        specification: name, datatype and shape of each input tensor, with -1 as the first dimension.
-    """
+    """A decoded inference request."""
 
     inputs: list[Any]
     identity: str | None
+    # names of the requested outputs, and whether each is binary; None: all outputs, in the default format
     outputs: dict[str, bool] | None
     binary: bool
+    # name, datatype and shape of each input tensor, with -1 as the first dimension
     specification: tuple[dict[str, Any], ...]
 
 
 def read_request(body: bytes | memoryview, headers: Headers) -> InferRequest:
-    """Decode an inference request, JSON or binary.
-
-    Raises:
-        WireError: the request is malformed, or asks for a feature that is not supported.
-    """
+    """Decode an inference request, JSON or binary."""
     message, data = _message(body, headers)
     identity = message.get("id")
     if identity is not None and not isinstance(identity, str):
@@ -149,11 +125,7 @@ def outputs_in(answer: Body) -> tuple[dict[str, Any], ...]:
 
 
 def _encoded(kind: str, values: Any, fields: dict[str, Any], *, layout: _Layout) -> Body:
-    """Encode a message.
-
-    Args:
-        kind: ``inputs`` or ``outputs``.
-    """
+    """Encode a message. ``kind``: ``inputs`` or ``outputs``."""
     columns, added = columns_for(kind, _NAMES[kind], values, rows_allowed=layout.rows_allowed, wanted=layout.wanted)
     parameters = {**fields.get("parameters", {}), **added}
     tensors, parts = [], []

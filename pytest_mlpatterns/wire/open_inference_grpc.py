@@ -21,23 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-__all__ = [
-    "PROTOBUF",
-    "CodecProtobuf",
-    "InferCall",
-    "call_message",
-    "encode_answer",
-    "model_field",
-    "outputs_in",
-    "read_call",
-    "split_raw",
-]
-
 _REQUEST, _RESPONSE = "inference.ModelInferRequest", "inference.ModelInferResponse"
 _RAW_INPUTS, _RAW_OUTPUTS = 7, 6
 _INPUT, _OUTPUT = "input-0", "output-0"
-_LENGTHS = {1: 8, 5: 4}
-"""Bytes of fields of fixed size by their wire type (the encoding of protobuf)."""
+_LENGTHS = {1: 8, 5: 4}  # Bytes of fields of fixed size by their wire type (the encoding of protobuf)
 _VARINT, _DELIMITED = 0, 2
 _TYPED = {
     "BOOL": "bool_contents",
@@ -99,11 +86,7 @@ class InferCall(Struct, frozen=True):
 
 
 def read_call(data: bytes | memoryview) -> InferCall:
-    """Decode a ModelInferRequest. Numbers in raw contents become views of ``data``.
-
-    Raises:
-        WireError: the request is malformed, or asks for a feature that is not supported.
-    """
+    """Decode a ModelInferRequest. Numbers in raw contents become views of ``data``."""
     message, raw = _parsed(data, _REQUEST, _RAW_INPUTS)
     inputs = _rows_in("inputs", message, message.inputs, raw=raw)
     if not inputs:
@@ -156,14 +139,7 @@ def model_field(model: str) -> bytes:
 
 
 def split_raw(data: bytes | memoryview, field: int) -> tuple[bytes | memoryview, list[memoryview]]:
-    """Split a repeated ``bytes`` field off a protobuf message.
-
-    Returns:
-        The message without the field, and views of the field's elements.
-
-    Raises:
-        WireError: the message is malformed.
-    """
+    """Split a repeated ``bytes`` field off a protobuf message."""
     view, found, rest = memoryview(data), list[memoryview](), list[memoryview]()
     at = since = 0
     while at < len(view):

@@ -23,38 +23,17 @@ from pytest_mlpatterns.wire.kserve_v1 import DONE, StreamError, encode_value, ev
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.wire.event_stream import Event
-
-__all__ = [
-    "CHAT",
-    "COMPLETIONS",
-    "MODELS",
-    "NO_MODEL",
-    "OpenAICodec",
-    "OpenAIError",
-    "OpenAIRequest",
-    "OpenAIWriter",
-    "as_request",
-    "encode_models",
-    "encode_openai_error",
-    "model_path",
-    "openai_path",
-    "read_openai_request",
-    "with_model",
-]
+    from pytest_mlpatterns.wire.stream_events import Event
 
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
-_SERVER_ERROR = 500
-"""First status that is the server's fault."""
-NO_MODEL = b'{"model":"",'
-"""Begin of a request that names no model; :func:`with_model` fills in that of the server."""
+_SERVER_ERROR = 500  # First status that is the server's fault
+NO_MODEL = b'{"model":"",'  # Begin of a request that names no model; :func:`with_model` fills in that of the server
 _CHAT_END, _END = "/chat/completions", "/completions"
 _EXPECTED = 'expected text, or a dictionary with a prompt or messages; write {"prompt": "...", "output_tokens": 64}'
 _MESSAGE = '{"role": "user", "content": "..."}'
-_MOST_TOKENS = 1_000_000
-"""Most tokens of an answer; more is a slip in the input."""
+_MOST_TOKENS = 1_000_000  # Most tokens of an answer; more is a slip in the input
 
 
 class OpenAIError(WireError):
@@ -73,35 +52,20 @@ class OpenAIError(WireError):
 
 
 class OpenAIRequest(Struct, frozen=True):
-    """A request.
+    """A request."""
 
-    Args:
-        given: the request as the model gets it; ``max_tokens`` is there if the client sent ``max_completion_tokens``.
-        is_chat: whether it has messages instead of a prompt.
-        max_tokens: most chunks of the answer; None: the model decides.
-        prompt_tokens: words of the prompt, or the number of its tokens if it is a list of them.
-    """
-
+    # the request as the model gets it; ``max_tokens`` is there if the client sent ``max_completion_tokens``
     given: dict[str, Any]
-    is_chat: bool
+    is_chat: bool  # whether it has messages instead of a prompt
     is_stream: bool
     has_usage: bool
-    max_tokens: int | None
-    prompt_tokens: int
+    max_tokens: int | None  # most chunks of the answer; None: the model decides
+    prompt_tokens: int  # words of the prompt, or the number of its tokens if it is a list of them
     model: str
 
 
 def read_openai_request(path: str, body: bytes | memoryview, model: str) -> OpenAIRequest:
-    """Decode a request.
-
-    Args:
-        path: ``CHAT`` or ``COMPLETIONS``.
-        body: as received, without compression.
-        model: name of the model.
-
-    Raises:
-        OpenAIError: the request is not one, or asks for what this server does not do.
-    """
+    """Decode a request. ``path``: ``CHAT`` or ``COMPLETIONS``."""
     try:
         given = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -186,11 +150,7 @@ class OpenAIWriter:
         return self._count == self._request.max_tokens
 
     def add(self, chunk: Any) -> None:
-        """Add a chunk to an answer that is not streamed.
-
-        Raises:
-            WireError: it is not text.
-        """
+        """Add a chunk to an answer that is not streamed. Raises WireError: it is not text."""
         self._texts.append(_text(chunk))
         self._count += 1
 
@@ -261,11 +221,7 @@ def _event(message: dict[str, Any]) -> bytes:
 
 
 class OpenAICodec:
-    """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`.
-
-    Args:
-        path: path of the request, which decides whether a text is a prompt or a message.
-    """
+    """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`."""
 
     def __init__(self, path: str = COMPLETIONS) -> None:
         self._is_chat = path.partition("?")[0].endswith(_CHAT_END)
@@ -318,9 +274,6 @@ def as_request(value: object) -> dict[str, Any]:
 
     Args:
         value: a dictionary with ``prompt`` or ``messages``.
-
-    Raises:
-        WireError: it is another value, or one of these fields has another form.
     """
     if not isinstance(value, dict) or not ("prompt" in value or "messages" in value):
         raise WireError(f"it is {shown(value)}, {_EXPECTED}")

@@ -7,34 +7,112 @@ On REST JSON every event is a chunk, except empty ones, ``[DONE]`` and ``event: 
 form of OpenAI is read as such, since its servers are often driven with complete requests. Other services have fields of
 the same names: ``choices`` are those of OpenAI only if one of them has a field of theirs, and an event with ``usage``
 is no chunk only if no output is beside it.
+
+Server-sent events without I/O: bytes in, events out, by the rules of the WHATWG (HTML, section 9.2.6).
+
+Bytes may be split anywhere, also in the middle of a character or between CR and LF. Data stays bytes: only its reader
+knows whether it is text or JSON. It must not know what an event means.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
-
-from pytest_mlpatterns.wire.event_stream import Event, EventStreamError, EventStreamParser
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.wire.wire import Wire
 
-__all__ = [
-    "EVENT_STREAM",
-    "StreamReader",
-    "TextReader",
-    "broken_end",
-    "json_of",
-    "promises_end",
-    "text_of",
-    "tokens_in",
-]
+LONGEST_EVENT_BYTES = 16 * 2**20
+"""Longest event; a stream with a longer one is refused, so that it cannot fill the memory."""
+_BOM = b"\xef\xbb\xbf"
 
-EVENT_STREAM = "text/event-stream"
-"""Media type of a stream of events."""
+
+class EventStreamError(ValueError):
+    """A stream that cannot be read."""
+
+
+class Event(NamedTuple):
+    """One event."""
+
+    data: bytes  # its ``data`` fields, joined by line feeds
+    name: bytes = b""  # its ``event`` field; empty for a plain message
+
+
+class EventStreamParser:
+    """Parses one stream. An event counts when its blank line has come; what follows the last one is no event."""
+
+    __slots__ = ("_after_cr", "_at_start", "_data", "_name", "_partial", "_size")
+
+    def __init__(self) -> None:
+        self._partial: list[bytes] = []  # of the present line
+        self._data: list[bytes] = []
+        self._name = b""
+        self._size = 0  # of the present event
+        self._at_start = True
+        self._after_cr = False
+
+    @property
+    def between_events(self) -> bool:
+        """Whether nothing is held back, so that the next byte begins an event."""
+        return not (self._size or self._after_cr or self._at_start)
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take a piece of the stream. Returns the events that it completes.
+
+        Raises:
+            EventStreamError: an event is longer than :data:`LONGEST_EVENT_BYTES`.
+        """
+        if self._after_cr and data:
+            self._after_cr = False
+            if data[:1] == b"\n":  # the second half of a CRLF
+                data = data[1:]
+        self._size += len(data)
+        if b"\n" not in data and b"\r" not in data:
+            if data:
+                self._partial.append(data)
+            return self._bounded([])
+        if self._partial:
+            data = b"".join(self._partial) + data
+            self._partial.clear()
+        self._after_cr = data.endswith(b"\r")
+        lines = data.splitlines()  # of bytes: at CR, LF and CRLF, and at nothing else
+        if not data.endswith((b"\n", b"\r")):
+            self._partial.append(lines.pop())
+        if self._at_start:
+            self._at_start = False
+            lines[0] = lines[0].removeprefix(_BOM)
+        return self._bounded(self._events_of(lines))
+
+    def _events_of(self, lines: list[bytes]) -> list[Event]:
+        events = []
+        for line in lines:
+            if not line:
+                if self._data:
+                    events.append(Event(b"\n".join(self._data), self._name))
+                    self._data.clear()
+                self._name = b""
+                self._size = len(self._partial[0]) if self._partial else 0
+                continue
+            field, _, value = line.partition(b":")
+            if field == b"data":
+                self._data.append(value.removeprefix(b" "))
+            elif field == b"event":
+                self._name = value.removeprefix(b" ")
+        return events
+
+    def _bounded(self, events: list[Event]) -> list[Event]:
+        if self._size > LONGEST_EVENT_BYTES:
+            raise EventStreamError(
+                f"an event has {self._size:,} bytes or more, expected at most {LONGEST_EVENT_BYTES:,}; "
+                "send the answer in shorter events"
+            )
+        return events
+
+
+EVENT_STREAM = "text/event-stream"  # Media type of a stream of events
 _DONE = b"[DONE]"
 _EMPTY = (b"", b'""', b"null")
 _CONTENT = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
@@ -55,8 +133,7 @@ _BROKEN = ("error", "abort", "timeout", "cancelled", "insufficient_system_resour
 _STRING = re.compile(rb'(?:"(?:text|content)": ?|^data: ?)"((?:[^"\\]|\\.)*)"')
 _TEXT = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))++').fullmatch
 """The inside of a JSON string that is not empty."""
-_MOST_TOKENS = 2**31 - 1
-"""Largest number of tokens that a column of 32 bits holds."""
+_MOST_TOKENS = 2**31 - 1  # Largest number of tokens that a column of 32 bits holds
 _FIELDS_OF_TEXT = ("content", "reasoning_content", "reasoning", "refusal")
 
 
@@ -67,9 +144,6 @@ def promises_end(wire: Wire) -> bool:
 
 class StreamReader:
     """Reads the stream of one answer.
-
-    Args:
-        is_openai: whether every event is in the form of OpenAI; else any JSON value is a chunk.
 
     Attributes:
         input_tokens: tokens of the request by the server's usage; -1 while it has reported none.

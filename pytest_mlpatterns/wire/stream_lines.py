@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire.body import WireError
-from pytest_mlpatterns.wire.event_stream import LONGEST_EVENT_BYTES
-from pytest_mlpatterns.wire.stream_events import json_of, tokens_in
+from pytest_mlpatterns.wire.stream_events import LONGEST_EVENT_BYTES, json_of, tokens_in
 from pytest_mlpatterns.wording import count, listed, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-__all__ = ["JsonLines", "LineReader", "PieceReader", "lines_in"]
 
 _KEY = re.compile(r"[^.\s]+(\.[^.\s]+)*")
 _EMPTY = (b'""', b"null")
@@ -36,10 +33,8 @@ _BESIDE_ERROR = frozenset(
 )
 """Fields of an error line. Beside any other field ``error`` is taken for a part of the output, such as an error bar."""
 
-_MOST_NAMED = 6
-"""Most keys of lines that a message names; there may be thousands."""
-_LONGEST_NAME = 40
-"""Most letters of a key in a message."""
+_MOST_NAMED = 6  # Most keys of lines that a message names; there may be thousands
+_LONGEST_NAME = 40  # Most letters of a key in a message
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -278,11 +273,7 @@ class PieceReader:
 
 
 def lines_in(body: bytes) -> Sequence[Any]:
-    """The values of a whole stream of JSON lines.
-
-    Raises:
-        WireError: it ends with an error, in the middle of a line, or a line is no JSON.
-    """
+    """The values of a whole stream of JSON lines."""
     reader = LineReader()
     reader.feed(body)
     reader.end()

@@ -2,6 +2,13 @@
 
 Status and end of the HTTP response are judged elsewhere: an answer here is one of status 2xx whose last byte came. What
 describes an answer stands in reports: texts of errors and pages, and nothing that may be an output of a model.
+
+Which answers are streams, and of which form: server-sent events, JSON lines, or chunks of anything.
+
+What the user declares decides, and else the head of an answer: media types of events and of lines announce a stream.
+Everything else is whole, since many services send whole answers in chunked transfer. Some send plain text as
+``text/event-stream``, as BentoML does. An answer with a content-length is whole before its first byte is sent, so it is
+no stream of lines or chunks.
 """
 
 from __future__ import annotations
@@ -12,47 +19,134 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from pytest_mlpatterns.wire.stream_events import broken_end, promises_end
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.units import format_duration, format_size
+from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, StreamReader, TextReader, broken_end, promises_end
+from pytest_mlpatterns.wire.stream_lines import JsonLines, LineReader, PieceReader
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.wire.stream_form import Reader
     from pytest_mlpatterns.wire.wire import Wire
 
-__all__ = [
-    "OPENING_BYTES",
-    "Asked",
-    "StreamFault",
-    "asked_by",
-    "asked_in_load",
-    "asks_for_streams",
-    "described_fault",
-    "error_text",
-    "fault_of",
-]
+_LINE_TYPES = frozenset(
+    (
+        *("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonl"),
+        *("application/jsonlines", "application/x-jsonlines", "application/json-lines", "application/stream+json"),
+    )
+)
+"""Media types of JSON lines."""
+AUTO, WHOLE, _CHUNKS = "auto", "whole", "chunks"
+Reader = StreamReader | LineReader | PieceReader  # What reads a stream; all of them have the same attributes
+StreamSetting = str | JsonLines
+"""How answers are read: :data:`AUTO`, ``"chunks"``, ``"whole"``, or the meaning of their lines."""
+
+
+class StreamForm(Enum):
+    """The form of a stream."""
+
+    EVENTS = "server-sent events"
+    LINES = "JSON lines"
+    CHUNKS = "chunks"
+
+
+def read_stream(value: object, found: str) -> StreamSetting:
+    """Convert ``stream=`` of a target. ``value``: as the user gives it; None lets the media type decide."""
+    if value is None or isinstance(value, JsonLines):
+        return AUTO if value is None else value
+    known: dict[object, StreamSetting] = {"lines": JsonLines(), _CHUNKS: _CHUNKS, WHOLE: WHOLE}
+    if not isinstance(value, str) or value not in known:
+        raise SettingError(
+            f'{found}(stream={shown(value)}), expected "lines" for JSON lines, "chunks" for chunks of anything, '
+            '"whole" for answers that are no streams, or JsonLines(tokens="..."); leave it out for server-sent events'
+        )
+    return known[value]
+
+
+def form_of(media_type: str, *, is_sized: bool, wire: Wire, stream: StreamSetting) -> StreamForm | None:
+    """The form of an answer of status 2xx by its head; None if it is no stream.
+
+    Args:
+        wire: of its request. The wire ``openai`` has events only; lines of ``invocations`` are its own whole answers.
+    """
+    if stream == WHOLE:
+        return None
+    media_type = media_type.partition(";")[0].strip().lower()
+    if stream != AUTO and not promises_end(wire):
+        return None if is_sized else usual_form(stream)
+    if media_type == EVENT_STREAM:
+        return StreamForm.EVENTS
+    has_lines = not (is_sized or promises_end(wire) or wire.protocol == "invocations")
+    return StreamForm.LINES if has_lines and media_type in _LINE_TYPES else None
+
+
+def names_stream(media_type: str) -> bool:
+    """Whether a ``content-type`` announces a stream."""
+    kind = media_type.partition(";")[0].strip().lower()
+    return kind == EVENT_STREAM or kind in _LINE_TYPES
+
+
+def form_in(headers: Mapping[str, str], wire: Wire, stream: StreamSetting = AUTO) -> StreamForm | None:
+    """The form of an answer with these headers, whose names are in lower case; see :func:`form_of`."""
+    media_type = headers.get("content-type", "")
+    return form_of(media_type, is_sized="content-length" in headers, wire=wire, stream=stream)
+
+
+def usual_form(stream: StreamSetting) -> StreamForm:
+    """The form of the streams that the target's setting names; events if it names none."""
+    if isinstance(stream, JsonLines):
+        return StreamForm.LINES
+    return StreamForm.CHUNKS if stream == _CHUNKS else StreamForm.EVENTS
+
+
+def new_reader(form: StreamForm, stream: StreamSetting, *, is_openai: bool, keep_text: bool = False) -> Reader:
+    """What reads one stream of a form."""
+    match form:
+        case StreamForm.LINES:
+            return LineReader(stream if isinstance(stream, JsonLines) else None, keep_text=keep_text)
+        case StreamForm.CHUNKS:
+            return PieceReader(keep_text=keep_text)
+    return (TextReader if keep_text else StreamReader)(is_openai=is_openai)
+
+
+def described_answer(
+    headers: Mapping[str, str], size: int, *, pieces: int, spread_ns: int, stream: StreamSetting = AUTO
+) -> str:
+    """What a whole answer looked like, and how it could be read as a stream, for a test of streams.
+
+    Args:
+        size: of its body in bytes.
+        pieces: in which its body came; 0 if that is not known.
+    """
+    if stream == WHOLE:
+        return 'the target has stream="whole"; leave it out'
+
+    media_type = headers.get("content-type", "").partition(";")[0].strip()[:100] or "an answer without content-type"
+    if "content-length" in headers:
+        return f"the first one was {media_type} with a content-length ({format_size(size)}), so it was sent whole"
+    spread = f" over {format_duration(spread_ns)}" if pieces > 1 else ""
+    seen = f"the first one was {media_type} in {pieces} chunk{'' if pieces == 1 else 's'}{spread}"
+    if pieces < 2:
+        return seen
+    return f'{seen}, and may be a stream: give the target stream="chunks", or stream="lines" if each line is JSON'
+
 
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 """Fields that limit the tokens of an answer, of OpenAI and of its servers."""
-OPENING_BYTES = 4096
-"""Begin of a body that is kept to describe it: enough for an error object with a trace."""
+OPENING_BYTES = 4096  # Begin of a body that is kept to describe it: enough for an error object with a trace
 _LINE_LETTERS = 200
 """Longest line of an answer in a message: enough for the text of an error, and one line of a terminal or two."""
 _NO_EVENTS = '; its bytes are no events: if the service sends plain text, give the target stream="chunks"'
 """End of the message of an empty stream whose bytes the reader of events left out."""
-_KEYS = ("error", "message", "detail")
-"""Names under which servers put the text of an error, the outer ones first."""
+_KEYS = ("error", "message", "detail")  # Names under which servers put the text of an error, the outer ones first
 
 
 class Asked(NamedTuple):
-    """What a request asks for.
-
-    Attributes:
-        tokens: whether its answer is to have tokens; not with ``max_tokens: 0``, which only reads the prompt.
-    """
+    """What a request asks for."""
 
     stream: bool
-    tokens: bool
+    tokens: bool  # whether its answer is to have tokens; not with ``max_tokens: 0``, which only reads the prompt
 
 
 def asked_by(body: bytes, *, by_default: bool) -> Asked:
@@ -129,7 +223,6 @@ def fault_of(
     the request asked for no tokens.
 
     Args:
-        delimited: whether HTTP marked its end; not if it lasts until the connection is closed.
         coding: its ``content-encoding``, if it was not decompressed.
     """
     if coding.strip().lower() not in ("", "identity"):

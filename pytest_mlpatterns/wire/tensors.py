@@ -25,20 +25,6 @@ from numpy.typing import NDArray
 from pytest_mlpatterns.wire.body import WireError, items_of
 from pytest_mlpatterns.wording import shown
 
-__all__ = [
-    "DTYPES",
-    "Column",
-    "RaggedError",
-    "Rows",
-    "columns_for",
-    "columns_of",
-    "rows_from",
-    "rows_of",
-    "rows_of_binary",
-    "rows_of_json",
-    "specification_of",
-]
-
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
     "UINT8": np.dtype("u1"),
@@ -55,10 +41,8 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 }
 """Numeric datatypes of the protocol, in their binary form; the only other datatype is ``BYTES``."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_MAX_DIMENSIONS = 32
-"""Most dimensions of an array before numpy 2."""
-_MAX_STRINGS_BYTES = 2**28
-"""Largest array of text or bytes; numpy pads each element to the length of the longest."""
+_MAX_DIMENSIONS = 32  # Most dimensions of an array before numpy 2
+_MAX_STRINGS_BYTES = 2**28  # Largest array of text or bytes; numpy pads each element to the length of the longest
 
 
 class RaggedError(WireError):
@@ -66,26 +50,16 @@ class RaggedError(WireError):
 
 
 class Column(Struct, frozen=True):
-    """One tensor: rows of one shape and type.
-
-    Args:
-        shape: shape of the tensor.
-        arrays: arrays of one or more rows, in order; lists of elements for ``BYTES``.
-        is_text: ``BYTES`` are text.
-    """
+    """One tensor: rows of one shape and type."""
 
     name: str
     datatype: str
-    shape: tuple[int, ...]
-    arrays: tuple[Any, ...]
-    is_text: bool = False
+    shape: tuple[int, ...]  # shape of the tensor
+    arrays: tuple[Any, ...]  # arrays of one or more rows, in order; lists of elements for ``BYTES``
+    is_text: bool = False  # ``BYTES`` are text
 
     def raw(self) -> list[bytes | memoryview]:
-        """The binary form in parts; numbers are not copied.
-
-        Raises:
-            WireError: text with an unpaired surrogate.
-        """
+        """The binary form in parts; numbers are not copied."""
         if self.datatype != "BYTES":
             return [memoryview(array.reshape(-1).view(np.uint8)) for array in self.arrays]
         parts: list[bytes | memoryview] = []
@@ -98,11 +72,7 @@ class Column(Struct, frozen=True):
         return parts
 
     def plain(self) -> Any:
-        """The elements in row-major order, for JSON.
-
-        Raises:
-            WireError: bytes that are not UTF-8.
-        """
+        """The elements in row-major order, for JSON."""
         if self.datatype != "BYTES":
             return np.concatenate([array.reshape(-1) for array in self.arrays]) if self.arrays else []
         try:
@@ -120,10 +90,6 @@ def columns_of(values: Any, name: str) -> list[Column]:
     Args:
         values: an array whose first dimension counts the values; or a sequence of arrays, numbers, text, bytes, nested
             lists of these, or dictionaries of these.
-
-    Raises:
-        RaggedError: the values differ in shape or type.
-        WireError: a value that no tensor can hold.
     """
     if isinstance(values, np.ndarray) and values.ndim and values.dtype.kind not in "SUO":
         return [_numbers(name, values.shape, [values])]
@@ -205,14 +171,7 @@ Rows = Sequence[Any] | NDArray[Any]
 
 
 def rows_of(columns: Sequence[tuple[str, Rows]], *, named: bool) -> list[Any]:
-    """Combine columns to rows.
-
-    Returns:
-        The rows of a single column, or dictionaries by column name.
-
-    Raises:
-        WireError: the columns differ in length.
-    """
+    """Combine columns to rows."""
     if len(columns) == 1 and not named:
         return list(columns[0][1])
     counts = {len(rows) for _, rows in columns}
@@ -229,9 +188,6 @@ def rows_of_binary(data: memoryview, datatype: str, shape: tuple[int, ...], *, i
         data: its bytes.
         shape: at least one dimension.
         is_text: BYTES are UTF-8 text.
-
-    Raises:
-        WireError: the datatype is unknown, or the data does not match the shape.
     """
     if datatype != "BYTES":
         return _numbers_of_rows(data, datatype, shape)
@@ -257,11 +213,7 @@ def rows_of_binary(data: memoryview, datatype: str, shape: tuple[int, ...], *, i
 
 
 def rows_of_json(data: Any, datatype: str, shape: tuple[int, ...], *, is_text: bool) -> Rows:
-    """The rows of a tensor whose elements are a list, flat or nested; otherwise as :func:`rows_of_binary`.
-
-    Raises:
-        WireError: an unknown datatype, or data that is not of it, or not of this shape.
-    """
+    """The rows of a tensor whose elements are a list, flat or nested; otherwise as :func:`rows_of_binary`."""
     if not isinstance(data, list):
         raise WireError("no data, expected a list in row-major order, flat or nested")
     if datatype == "BYTES":
@@ -373,9 +325,6 @@ def columns_for(
         kind: ``inputs`` or ``outputs``.
         rows_allowed: values of different shapes may use the ``rows`` parameter.
         wanted: requested names, None for all; a single tensor takes any requested name.
-
-    Raises:
-        WireError: no tensor can hold the values, or a requested one does not exist.
     """
     values = values if isinstance(values, np.ndarray) else list(values)
     parameters: dict[str, Any] = {}
@@ -406,9 +355,6 @@ def rows_from(kind: str, columns: list[tuple[str, Rows]], parameters: Mapping[st
     Args:
         kind: ``inputs`` or ``outputs``.
         columns: name and rows of each tensor; one row each if the message has the ``rows`` parameter.
-
-    Raises:
-        WireError: the tensors are inconsistent.
     """
     if not columns:
         raise WireError(f'"{kind}" is empty, expected at least one tensor')

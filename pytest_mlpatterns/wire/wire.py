@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pytest_mlpatterns.errors import SettingError, missing_extra
 from pytest_mlpatterns.wording import did_you_mean, shown
 
-__all__ = ["GRPC", "REST_JSON", "Wire"]
-
 _CODECS = {
     "rest": ("json", "binary", "msgpack"),
     "grpc": ("protobuf",),
@@ -114,7 +112,5 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-REST_JSON = Wire()
-"""The default wire."""
-GRPC = Wire("grpc", "protobuf")
-"""Open Inference over gRPC."""
+REST_JSON = Wire()  # The default wire
+GRPC = Wire("grpc", "protobuf")  # Open Inference over gRPC

@@ -18,27 +18,19 @@ from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.prompts import MAX_TOKENS, WORDS
 
-__all__ = ["ConversationRequests", "Conversations", "conversation_requests", "is_conversation"]
-
-_USUAL_TOKENS = 64
-"""Tokens of a placeholder if the input asks for no length."""
+_USUAL_TOKENS = 64  # Tokens of a placeholder if the input asks for no length
 _ROLES = ("user", "assistant", "system", "developer", "tool")
-_ENDS = -1
-"""Think time after the last message of a conversation, as a job has it."""
+_ENDS = -1  # Think time after the last message of a conversation, as a job has it
 _OWN = ("turns", "think_time")
 _EXPECTED = '"text" or {"role": "user", "content": "text", "think_time": "2s", "output_tokens": 64}'
 
 
 class Conversations(Struct, frozen=True):
-    """Which requests of a payload follow each other; requests of a conversation are neighbours.
+    """Which requests of a payload follow each other; requests of a conversation are neighbours."""
 
-    Attributes:
-        starts: the index of the first request of each conversation, native unsigned 32-bit integers.
-        think_ns: for each request the time from its answer to the next request, or -1 if it is the last of its
-            conversation; native signed 64-bit integers.
-    """
-
-    starts: bytes
+    starts: bytes  # the index of the first request of each conversation, native unsigned 32-bit integers
+    # for each request the time from its answer to the next request, or -1 if it is the last of its conversation;
+    # native signed 64-bit integers
     think_ns: bytes
 
     def order(self, drawn: bytes, *, all_requests: bool) -> bytes:
@@ -59,15 +51,10 @@ class Conversations(Struct, frozen=True):
 
 
 class ConversationRequests(Struct, frozen=True):
-    """One request for each turn of a conversation, and for each other input.
+    """One request for each turn of a conversation, and for each other input."""
 
-    Attributes:
-        requests: a dictionary for each turn; other inputs as they are.
-        origins: for each request the index of its input.
-    """
-
-    requests: tuple[Any, ...]
-    origins: tuple[int, ...]
+    requests: tuple[Any, ...]  # a dictionary for each turn; other inputs as they are
+    origins: tuple[int, ...]  # for each request the index of its input
     conversations: Conversations
 
 
@@ -81,10 +68,6 @@ def conversation_requests(inputs: Sequence[Any], name: Callable[[int], str]) -> 
 
     Args:
         inputs: some of them have ``turns``.
-        name: names an input by its index, for messages.
-
-    Raises:
-        SettingError: a conversation of another form.
     """
     requests: list[Any] = []
     origins: list[int] = []

@@ -8,34 +8,27 @@ from msgspec.structs import force_setattr
 from pytest_mlpatterns.records.addressing import Balance, Remote
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.wire.invocations import INVOCATIONS
-from pytest_mlpatterns.wire.stream_form import AUTO, StreamSetting
+from pytest_mlpatterns.wire.stream_request import AUTO, StreamSetting
 from pytest_mlpatterns.wire.wire import REST_JSON, Wire
-
-__all__ = ["Endpoint", "base_url", "model_of", "path_at"]
 
 
 class Endpoint(Struct, frozen=True):
-    """Where a deployment takes inference requests, and how a client sends them.
+    """Where a deployment takes inference requests, and how a client sends them."""
 
-    Args:
-        addresses: ``(host, port)`` of each server; at least one.
-        model_name: name of the model in the path; for a service that the user runs, the last part of the path, or over
-            the wire ``openai`` the first model that it lists, empty until that is known.
-        host: name in the ``host`` header; the first address's host if empty.
-        polled: the server answers 202, and the client polls the address in ``Location`` until the result is there.
-        remote: a target that needs a client library (https or HTTP/2). The load then goes to its origin, and
-            ``addresses``, ``balance`` and ``polled`` are ignored.
-        prefix: what stands before every path of the server, such as ``/application``; ``path`` does not contain it.
-    """
-
-    addresses: tuple[tuple[str, int], ...]
+    addresses: tuple[tuple[str, int], ...]  # ``(host, port)`` of each server; at least one
     path: str = "/"
+    # name of the model in the path; for a service that the user runs, the last part of the path, or over the wire
+    # ``openai`` the first model that it lists, empty until that is known
     model_name: str = ""
-    host: str = ""
+    host: str = ""  # name in the ``host`` header; the first address's host if empty
     balance: Balance = Balance.ROUND_ROBIN
     wire: Wire = REST_JSON
+    # the server answers 202, and the client polls the address in ``Location`` until the result is there
     polled: bool = False
+    # a target that needs a client library (https or HTTP/2). The load then goes to its origin, and ``addresses``,
+    # ``balance`` and ``polled`` are ignored
     remote: Remote | None = None
+    # what stands before every path of the server, such as ``/application``; ``path`` does not contain it
     prefix: str = ""
     stream: StreamSetting = AUTO
 

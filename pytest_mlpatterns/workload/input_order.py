@@ -20,13 +20,9 @@ from pytest_mlpatterns.wording import shown
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DRAWS", "InOrder", "Shuffled", "Uniform", "Zipf", "zipf_probabilities"]
+_SHUFFLE_SEED = 0  # Seed of the order of lists; another one would make every baseline not comparable
 
-_SHUFFLE_SEED = 0
-"""Seed of the order of lists; another one would make every baseline not comparable."""
-
-DRAWS = 1 << 18
-"""Number of draws; a longer load repeats them."""
+DRAWS = 1 << 18  # Number of draws; a longer load repeats them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,12 +31,9 @@ class InOrder:
 
     Requests that build on each other need it. Every launch begins with the first input and measures as many as it has
     time for: of a list that is sorted by cost, a slower service is measured with earlier, cheaper inputs.
-
-    Args:
-        inputs: inputs as in ``perf_payload``.
     """
 
-    inputs: Any
+    inputs: Any  #: inputs as in ``perf_payload``
 
 
 class Shuffled(Struct, frozen=True):
@@ -59,15 +52,10 @@ class Shuffled(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Uniform:
-    """Inputs drawn independently, each with the same probability.
+    """Inputs drawn independently, each with the same probability."""
 
-    Args:
-        inputs: inputs as in ``perf_payload``.
-        seed: seed of the draws; the same seed gives the same order.
-    """
-
-    inputs: Any
-    seed: int = 0
+    inputs: Any  #: inputs as in ``perf_payload``
+    seed: int = 0  #: seed of the draws; the same seed gives the same order
 
     def __post_init__(self) -> None:
         set_whole(self, "seed", least=0, most=MAX_SEED)
@@ -86,18 +74,13 @@ class Zipf:
 
     Real traffic repeats itself in this way, and a cache depends on it.
 
-    Args:
-        inputs: inputs as in ``perf_payload``, the most popular first.
-        exponent: steepness; 0 is uniform, web traffic is near 1.
-        seed: seed of the draws; the same seed gives the same order.
-
     Raises:
         SettingError: an exponent that is negative or not a number.
     """
 
-    inputs: Any
-    exponent: float = 1.0
-    seed: int = 0
+    inputs: Any  #: inputs as in ``perf_payload``, the most popular first
+    exponent: float = 1.0  #: steepness; 0 is uniform, web traffic is near 1
+    seed: int = 0  #: seed of the draws; the same seed gives the same order
 
     def __post_init__(self) -> None:
         set_whole(self, "seed", least=0, most=MAX_SEED)

@@ -28,12 +28,8 @@ if TYPE_CHECKING:
     import httpx
 
 
-__all__ = ["MAX_INPUTS", "MAX_PAYLOAD_BYTES", "MAX_PRODUCED", "Payload", "arguments_of", "read_payload"]
-
-MAX_PAYLOAD_BYTES = 256 * 2**20
-"""Largest total size of the encoded requests of one test."""
-MAX_PRODUCED = 10_000
-"""Largest number of inputs taken from a function that yields them, because it may never end."""
+MAX_PAYLOAD_BYTES = 256 * 2**20  # Largest total size of the encoded requests of one test
+MAX_PRODUCED = 10_000  # Largest number of inputs taken from a function that yields them, because it may never end
 MAX_INPUTS = 4_000_000
 """Largest number of inputs in a collection, such as a ``range``, which may be longer than fits into memory."""
 _FRAMING = ("host", "content-length", "transfer-encoding")
@@ -42,33 +38,23 @@ _Draw = Shuffled | Uniform | Zipf | None
 
 
 class Payload(Struct, frozen=True):
-    """Inputs, and the encoded request of each.
-
-    Attributes:
-        bodies: the encoded body of each input; empty if ``requests`` is used.
-        digest: hash of the requests, and of the law by which they are drawn, which identifies the payload in the
-            baseline.
-        draw: the random order; None sends the inputs as they are listed.
-        requests: complete requests, from the user or from ``builder``.
-        builder: the function that made ``requests`` from the inputs.
-        paths: the path of each body, if the inputs decide it; empty if all go to the path of the target.
-        conversations: which requests follow each other; None if the inputs have no ``turns``. Then ``inputs`` has one
-            for each turn.
-        origins: for each request of conversations the index of the input as the user gave it.
-        headers: the headers of ``requests``, which identify them in the baseline; see :func:`describe_headers`.
-    """
+    """Inputs, and the encoded request of each."""
 
     inputs: tuple[Any, ...]
-    bodies: tuple[Body, ...]
+    bodies: tuple[Body, ...]  # the encoded body of each input; empty if ``requests`` is used
+    # hash of the requests, and of the law by which they are drawn, which identifies the payload in the baseline
     digest: str
-    draw: _Draw = None
+    draw: _Draw = None  # the random order; None sends the inputs as they are listed
     wire: Wire = REST_JSON
-    requests: tuple[httpx.Request, ...] = ()
-    builder: RequestBuilder | None = None
-    headers: str = ""
+    requests: tuple[httpx.Request, ...] = ()  # complete requests, from the user or from ``builder``
+    builder: RequestBuilder | None = None  # the function that made ``requests`` from the inputs
+    headers: str = ""  # the headers of ``requests``, which identify them in the baseline; see :func:`describe_headers`
+    # the path of each body, if the inputs decide it; empty if all go to the path of the target
     paths: tuple[str, ...] = ()
+    # which requests follow each other; None if the inputs have no ``turns``. Then ``inputs`` has one for each
+    # turn
     conversations: Conversations | None = None
-    origins: tuple[int, ...] = ()
+    origins: tuple[int, ...] = ()  # for each request of conversations the index of the input as the user gave it
 
     def bare(self) -> Payload:
         """The payload without the parts that the generator processes do not need, or cannot unpickle."""
@@ -80,9 +66,6 @@ class Payload(Struct, frozen=True):
         Args:
             path: of the other service; empty for a server of this package.
             builder: makes the request for each input; None: the wire does.
-
-        Raises:
-            SettingError: an input that the wire cannot encode, or the builder fails.
         """
         if self.requests and self.builder is None:
             return self
@@ -169,11 +152,6 @@ def read_payload(
             ``httpx.Request``; a function that yields them (the first 10,000 are used); the path of a file with one
             JSON value per line; or one of these in :class:`InOrder`, :class:`Uniform` or :class:`Zipf`.
         path: path of the target; empty for a server of this package.
-        builder: makes the request for each input instead of the wire.
-
-    Raises:
-        SettingError: no inputs, not a collection, an input that the wire cannot encode, inputs and requests mixed, or
-            more than 256 MiB.
     """
     read = _read(given.inputs if isinstance(given, InOrder | Uniform | Zipf) else given)
     inputs, draw = read.inputs, _draw_of(given, len(read.inputs))

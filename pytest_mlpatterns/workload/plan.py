@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.workload.payload import Payload
 
-__all__ = ["LoadPlan"]
-
 
 class LoadPlan(Struct, frozen=True):
     """The load of one launch.

@@ -18,10 +18,8 @@ from pytest_mlpatterns.wording import shown
 
 __all__ = ["MAX_TOKENS", "WORDS", "Prompts"]
 
-MAX_TOKENS = 1_000_000
-"""Longest prompt or answer."""
-_MOST_PROMPTS = 100_000
-"""Most prompts of a payload; each is encoded before the load."""
+MAX_TOKENS = 1_000_000  # Longest prompt or answer
+_MOST_PROMPTS = 100_000  # Most prompts of a payload; each is encoded before the load
 _TEXT = (
     "time year people way day man thing woman life child world school state family student group country problem "
     "hand part place case week company system program question work number night point home water room mother "
@@ -32,8 +30,7 @@ _TEXT = (
     "young few public bad same able be have do say get make go know take see come think look want give use find "
     "tell ask seem feel try leave call "
 )
-WORDS = tuple(_TEXT.split())
-"""Common English words, one token each with most tokenizers."""
+WORDS = tuple(_TEXT.split())  # Common English words, one token each with most tokenizers
 
 Lengths = int | tuple[float, float] | Sequence[int]
 """Tokens: a number, ``(mean, standard deviation)``, or a list that is used in turn."""

@@ -21,8 +21,6 @@ from pytest_mlpatterns.wording import did_you_mean, shown
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["RequestBuilder", "answer_in", "check_request", "describe_headers", "is_request", "text_of"]
-
 _METHOD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _ARGUMENTS = ("method", "path", "params", "headers", "cookies", "content", "data", "files", "json")
 _NOT_COMPARED = (
@@ -42,23 +40,16 @@ _NONE = "none"
 
 
 class RequestBuilder(Struct, frozen=True):
-    """Make the request for an input.
+    """Make the request for an input."""
 
-    Args:
-        build: the user's function. It takes an input and returns an ``httpx.Request`` with a relative address, or the
-            arguments of one as a mapping such as ``{"json": {"text": text}}``; the default ``method`` is POST, the
-            default ``path`` that of the target.
-    """
-
+    # the user's function. It takes an input and returns an ``httpx.Request`` with a relative address, or the
+    # arguments of one as a mapping such as ``{"json": {"text": text}}``; the default ``method`` is POST, the
+    # default ``path`` that of the target
     build: Callable[[Any], object]
     path: str
 
     def __call__(self, value: Any) -> httpx.Request:
-        """Make the request for an input.
-
-        Raises:
-            SettingError: the function fails, or returns neither.
-        """
+        """Make the request for an input."""
         import httpx
 
         try:
@@ -89,11 +80,7 @@ class RequestBuilder(Struct, frozen=True):
 
 
 def check_request(request: httpx.Request, found: str) -> None:
-    """Check that a request can be sent as it is.
-
-    Raises:
-        SettingError: its content cannot be read, its method is none, or a header has a line break.
-    """
+    """Check that a request can be sent as it is."""
     try:
         request.read()
     except Exception as error:  # of the user's own content, or of httpx
@@ -110,11 +97,7 @@ def is_request(item: object) -> bool:
 
 
 def answer_in(response: httpx.Response) -> Any:
-    """The content of a response: JSON as Python values, text as text, anything else as bytes.
-
-    Raises:
-        ValueError: its content type is JSON, but its body is not, or is nested too deeply.
-    """
+    """The content of a response: JSON as Python values, text as text, anything else as bytes."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
         try:

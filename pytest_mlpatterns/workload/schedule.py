@@ -40,8 +40,7 @@ __all__ = [
 ]
 
 
-MAX_TRACE_BYTES = 256 * 2**20
-"""Largest file of timestamps."""
+MAX_TRACE_BYTES = 256 * 2**20  # Largest file of timestamps
 _LEAST_BURSTINESS, _MOST_BURSTINESS = 0.01, 100
 
 
@@ -308,16 +307,12 @@ class OpenSchedule(Protocol):
 class ClosedLoop:
     """A fixed number of callers; each sends its next request when it has the response to its last one.
 
-    Args:
-        concurrency: callers, 1..10,000.
-        think_time: pause of each caller after a response, such as ``"50ms"``.
-
     Raises:
         SettingError: not a whole number in that range, or an invalid time.
     """
 
-    concurrency: int
-    think_time: str = "0s"
+    concurrency: int  #: callers, 1..10,000
+    think_time: str = "0s"  #: pause of each caller after a response, such as ``"50ms"``
     closed: ClassVar[bool] = True
     length_ns: ClassVar[int | None] = None
 
@@ -352,14 +347,11 @@ class ClosedLoop:
 class ConstantRate:
     """An open loop with even intervals: request n is due at n / rate.
 
-    Args:
-        rate_rps: requests per second, from 0.000001 to 1,000,000.
-
     Raises:
         SettingError: not a number in that range.
     """
 
-    rate_rps: float
+    rate_rps: float  #: requests per second, from 0.000001 to 1,000,000
     closed: ClassVar[bool] = False
     length_ns: ClassVar[int | None] = None
 
@@ -393,16 +385,12 @@ class PoissonRate:
     Generators that share it are callers of their own, each with its part of the rate and a seed of its own: independent
     Poisson streams merge to one (J. F. C. Kingman, Poisson Processes, 1993, section 2.2).
 
-    Args:
-        rate_rps: mean requests per second, from 0.000001 to 1,000,000.
-        seed: seed of the random intervals; the same seed gives the same arrivals.
-
     Raises:
         SettingError: not a number in that range, or a seed that is not a whole number.
     """
 
-    rate_rps: float
-    seed: int = 0
+    rate_rps: float  #: mean requests per second, from 0.000001 to 1,000,000
+    seed: int = 0  #: seed of the random intervals; the same seed gives the same arrivals
     closed: ClassVar[bool] = False
     length_ns: ClassVar[int | None] = None
 

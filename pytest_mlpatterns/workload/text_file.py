@@ -17,14 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["read_json_lines", "read_lines"]
-
 
 def read_lines(path: Path, most_bytes: int) -> Iterator[str]:
     """Read the lines of a regular file in UTF-8, with or without a byte order mark.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is too large.
         UnicodeDecodeError: it is not in UTF-8.
     """
     with open(path, encoding="utf-8-sig", opener=_open_at_once) as file:
@@ -48,11 +45,7 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def read_json_lines(path: Path, most_bytes: int) -> Iterator[tuple[int, Any]]:
-    """Read the lines of a file that are not empty: the number of each, from 1, and its value.
-
-    Raises:
-        SettingError: it cannot be read, or a line is no JSON.
-    """
+    """Read the lines of a file that are not empty: the number of each, from 1, and its value."""
     try:
         for number, line in enumerate(read_lines(path, most_bytes), start=1):
             if line.strip():

@@ -11,20 +11,15 @@ import math
 
 from msgspec import Struct
 
-__all__ = ["SLOW_INTERVAL_NS", "RequestWindow", "WindowPlan", "whole_rounds"]
-
 SLOW_INTERVAL_NS = 35_000_000
 """Time between two answers from which a service is slow: fewer than twenty fit into the default window of 0.7 s."""
 _ENOUGH = 20
 """Requests of a window. The mean of twenty that scatter by a tenth is known to 2.2 %, about what launches differ by."""
 _LAUNCHES = 4
 """Launches that should fit into the budget. From three the scatter between them is known to a factor of two only."""
-_LEAST_SHARE = 0.25
-"""Smallest share of a launch that its window gets; with less, fewer launches know more."""
-_CLOSING_NS = 300_000_000
-"""Measured time from the last answer of a launch to the start of the next one."""
-_LEAST_CYCLES = 2
-"""Requests of each caller that a launch should have time for, else fewer launches are planned."""
+_LEAST_SHARE = 0.25  # Smallest share of a launch that its window gets; with less, fewer launches know more
+_CLOSING_NS = 300_000_000  # Measured time from the last answer of a launch to the start of the next one
+_LEAST_CYCLES = 2  # Requests of each caller that a launch should have time for, else fewer launches are planned
 _FEWEST = 8
 """Requests to which a window that the user chose is shortened at most: fewer than seven show no median at 99 %."""
 _LONGEST_FACTOR = 3
@@ -40,21 +35,16 @@ class RequestWindow(Struct, frozen=True):
 
 
 class WindowPlan(Struct, frozen=True):
-    """What is known of a launch before its load begins.
-
-    Attributes:
-        callers: requests in flight; 1 of an open loop.
-        window_ns: length of the window of a service that is not slow.
-        is_given: whether the user chose that length. Such a window gets shorter if the launches do not fit into the
-            budget. If it is shorter than a request, it is planned as if it was not given.
-    """
+    """What is known of a launch before its load begins."""
 
     budget_ns: int
     launches: int
     start_ns: int
     round: int
-    callers: int
-    window_ns: int
+    callers: int  # requests in flight; 1 of an open loop
+    window_ns: int  # length of the window of a service that is not slow
+    # whether the user chose that length. Such a window gets shorter if the launches do not fit into the budget.
+    # If it is shorter than a request, it is planned as if it was not given
     is_given: bool = False
 
     @property

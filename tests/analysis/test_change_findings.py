@@ -8,7 +8,7 @@ from support.made_series import commit, date, noise, of_neighbours, of_release, 
 from pytest_mlpatterns.analysis.changes.findings import LEAST_CHANGE, find_changes
 from pytest_mlpatterns.analysis.changes.series import Segment
 from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE
-from pytest_mlpatterns.records.change import Change, Course
+from pytest_mlpatterns.records.history import Change, Course
 
 
 def only(found: tuple[Change, ...]) -> Change:

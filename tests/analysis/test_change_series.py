@@ -7,8 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.series import Series, known_metric, series_of
-from pytest_mlpatterns.records.change import Course
-from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
+from pytest_mlpatterns.records.history import CommitPosition, Course, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
 

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from support.histories import change_of, position, series_from
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.analysis.changes.levels import changes_in, levels_of, place_of
-from pytest_mlpatterns.records.change import Course
+from pytest_mlpatterns.analysis.changes.findings import changes_in, levels_of, place_of
+from pytest_mlpatterns.records.history import Course
 
 FLAT = series_from("rtm", [1.0] * 10)
 STEP = series_from("rtm", [1.0] * 6 + [2.0] * 4)

@@ -6,7 +6,7 @@ import pytest
 from support.synthetic import even_launch, usage
 
 from pytest_mlpatterns.analysis.health.machine import crowding_note
-from pytest_mlpatterns.system.monitor import busy_threads
+from pytest_mlpatterns.system.process_tree import busy_threads
 
 S = 1_000_000_000
 

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 from support.synthetic import MS, S
 
-from pytest_mlpatterns.analysis.health.generator_health import spread_note, why_limited
+from pytest_mlpatterns.analysis.health.sustained import spread_note, why_limited
 from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport
 
 PARTS = tuple(GeneratorPart(f"10.0.0.{number}", 1000, 0.5, 5000.0) for number in (2, 3, 4))

@@ -18,9 +18,9 @@ from pytest_mlpatterns.analysis.changes.launch_scatter import (
 )
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric import Metric
+from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA, looks_beside_entry, looks_of_pairs
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, USUAL_PRIOR, LogRatio, RatioPrior, judge_ratio
-from pytest_mlpatterns.analysis.statistics.looks import REVISION_ALPHA, looks_beside_entry, looks_of_pairs
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue

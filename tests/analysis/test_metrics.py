@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from support.streams import stream_launch
 from support.synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, noisy_launch, samples, usage
 
-from pytest_mlpatterns.analysis.health.generator_health import why_limited
+from pytest_mlpatterns.analysis.health.sustained import why_limited
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, SCALING_INDICES, metric_named
 from pytest_mlpatterns.analysis.metrics.figure import Figure
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile

@@ -26,8 +26,8 @@ from pytest_mlpatterns.analysis.capacity.overload import (
 )
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, t_quantile
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
+from pytest_mlpatterns.records.capacity import Behaviour, Overload
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-from pytest_mlpatterns.records.overload import Behaviour, Overload
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome
 

@@ -14,8 +14,8 @@ from support.synthetic import MS, PROPERTY, S, capacity, samples
 
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut, ScaleOutTimes, answers_in_share, scale_out_ns
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
+from pytest_mlpatterns.records.capacity import ScalingRecord
 from pytest_mlpatterns.records.samples import Samples
-from pytest_mlpatterns.records.scaling import ScalingRecord
 from pytest_mlpatterns.reports.text.notes import describe_scaling
 
 ASKED = 1 * S

@@ -11,9 +11,9 @@ from support.synthetic import capacity, even_launch, usage
 from pytest_mlpatterns import InvalidResultError
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.records.capacity import ScalingRecord
 from pytest_mlpatterns.records.launch import Capacity, Launch
 from pytest_mlpatterns.records.price import Price
-from pytest_mlpatterns.records.scaling import ScalingRecord
 from pytest_mlpatterns.reports.text.notes import describe_scaling
 
 

@@ -22,9 +22,9 @@ from pytest_mlpatterns.analysis.capacity.step_impact import (
     latency_moments,
 )
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.records.capacity import DuringStep, LatencyMoment, StepImpact
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.records.step_impact import DuringStep, LatencyMoment, StepImpact
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 PLAN = SequentialPlan(first=1, last=8, alpha=0.02)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, launch_values, samples
 
-from pytest_mlpatterns.analysis.health.generator_health import Fault, InvalidReason
-from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO
+from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO, Fault, InvalidReason
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric, stream_metric

@@ -10,7 +10,7 @@ from support.streams import stream_result
 from support.synthetic import MS, S, changed, result, verdict
 
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named
-from pytest_mlpatterns.analysis.statistics.looks import BASELINE_ALPHA, looks_beside_entry
+from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, looks_beside_entry
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
 from pytest_mlpatterns.baseline.updates import disturbances, is_narrow, reasons_not_to_record, seen_from
 from pytest_mlpatterns.records.launch import LaunchValue, Noise

@@ -8,9 +8,8 @@ from support.synthetic import ENVIRONMENT, result, verdict
 
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.config.acceptances import read_acceptances
-from pytest_mlpatterns.records.acceptance import Acceptance
 from pytest_mlpatterns.records.result import TestResult
-from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome, Verdict
+from pytest_mlpatterns.records.verdict import NO_CEILING, Acceptance, Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import results_json
 
 TEST = "test_a.py::test_digits[single]"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mlpatterns.cli.first_test import first_test
+from pytest_mlpatterns.cli.new_command import first_test
 from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind
 
 ROW = SampleInputs(InputKind.ARRAY, 64)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mlpatterns.cli.project_history import find_project
+from pytest_mlpatterns.cli.history_command import find_project
 from pytest_mlpatterns.errors import SettingError
 
 FILES = {

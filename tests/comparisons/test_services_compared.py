@@ -168,7 +168,7 @@ def test_a_check_fails_for_the_other_side_and_says_so(run: Run) -> None:
     failure = run.failure("TestServices.test_check")
     assert "AssertionError" in failure
     assert "these are answers of App('service:wrong')" in failure
-    assert "answer_comparison.py" not in failure
+    assert "answer_check.py" not in failure
 
 
 def test_another_side_that_does_not_start_is_named_as_that(run: Run) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, comparable_metrics
 from pytest_mlpatterns.config.acceptances import read_accept, read_acceptances
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.acceptance import Acceptance, rounded_ceiling
+from pytest_mlpatterns.records.verdict import Acceptance, rounded_ceiling
 
 SOURCE = "perf(accept=...)"
 FILE = Path("perf-accepted.toml")

@@ -23,7 +23,7 @@ PROMISES = [
 REFERENCE = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
 UNPICKLE = frozenset({"pickle", "cloudpickle", "joblib", "dill", "marshal", "shelve"})
 UNPICKLING = {
-    "cli/subject_probe.py": "the model file that the user names",
+    "cli/subject.py": "the model file that the user names",
     "plugin/xdist.py": "the descriptions of own patterns, from a worker of the run",
     "serving/handler_stack.py": "a pattern, from the parent process",
     "engines/local/worker.py": "the inputs of a plain call, from the parent process",
@@ -41,10 +41,8 @@ CONNECTING = {
     "loadgen/connection.py": "the deployment",
     "loadgen/null_server.py": "listens, for the ceiling of the generator",
     "loadgen/pyreqwest_loop.py": "the deployment",
-    "measurement/answer_check.py": "the deployment",
-    "measurement/answer_comparison.py": "both deployments of a comparison",
+    "measurement/answer_check.py": "the deployment, or both of a comparison",
     "measurement/last_answer.py": "the deployment",
-    "measurement/smoke.py": "the deployment",
     "serving/bounded_client.py": "the transport of the clients below",
     "serving/deployment.py": "the deployment",
     "serving/external/scraper.py": "the endpoint with figures of the deployment",

@@ -14,8 +14,7 @@ from pytest_mlpatterns.engines.engine import Engine, engine_named, engine_names,
 from pytest_mlpatterns.engines.local.launcher import LocalEngine
 from pytest_mlpatterns.engines.ray import engine as ray_engine
 from pytest_mlpatterns.serving.deployment import Deployment
-from pytest_mlpatterns.serving.model import ServicePlan, service_plan
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import ServicePlan, StartOptions, service_plan
 
 PLAN = service_plan(Single(), len)
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns import Pattern
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.measurement.during import During
+    from pytest_mlpatterns.records.capacity import StepImpact
     from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.step_impact import StepImpact
 
 pytestmark = pytest.mark.processes
 

@@ -14,8 +14,7 @@ from support.old_commits import run_with_ratios
 
 from pytest_mlpatterns.analysis.changes.bisection import SearchRules
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.history.bisect import BisectPlan, Search, searchable_metrics
-from pytest_mlpatterns.history.bisect_state import SearchState
+from pytest_mlpatterns.history.bisect import BisectPlan, Search, SearchState, searchable_metrics
 from pytest_mlpatterns.history.checkout import CommitRange
 from pytest_mlpatterns.history.commit_runs import CommitRun, MeasuredAs, NotRun, WhyNotRun
 from pytest_mlpatterns.records.bisect import CommitName, SearchedCommit, SearchEnd, WhyRange

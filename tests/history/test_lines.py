@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from support.synthetic import ENVIRONMENT, S, capacity, counterpart, make_setup, result, verdict
 
-from pytest_mlpatterns.history.lines import RunOfLines, kept_metrics, line_of, lines_of
+from pytest_mlpatterns.history.session import RunOfLines, kept_metrics, line_of, lines_of
 from pytest_mlpatterns.records.history import CommitPosition, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.result_parts import Terms

@@ -11,8 +11,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series, series_of
 from pytest_mlpatterns.history.new_changes import each_passed, latest_points, new_changes
-from pytest_mlpatterns.records.change import Course
-from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
+from pytest_mlpatterns.records.history import CommitPosition, Course, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
 

@@ -13,7 +13,7 @@ from support.synthetic import ENVIRONMENT, SETUP, make_setup
 from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.history.file import History
-from pytest_mlpatterns.history.own_scatter import OwnScatter
+from pytest_mlpatterns.history.stable_level import OwnScatter
 from pytest_mlpatterns.records.history import digest_of
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind

@@ -10,9 +10,8 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts.count_comparison import STORED_TAIL_ALPHA, TAIL_ALPHA, judge_tail
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, marked_accepted
 from pytest_mlpatterns.judging.guards import judge_guarded, launches_for_tail
-from pytest_mlpatterns.records.acceptance import Acceptance
 from pytest_mlpatterns.records.latency import RequestCounts
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Acceptance, Outcome
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from pytest_mlpatterns.judging.experiment import (
 )
 from pytest_mlpatterns.judging.other_side import asked_side, other_side, plain_side
 from pytest_mlpatterns.serving.deployment import Deployment
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions
 from pytest_mlpatterns.serving.targets import Target
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.schedule import ClosedLoop

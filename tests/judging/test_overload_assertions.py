@@ -11,9 +11,9 @@ from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, SettingEr
 from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.records.capacity import Behaviour
 from pytest_mlpatterns.records.launch import Capacity, Launch, SearchEnd
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.records.overload import Behaviour
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 

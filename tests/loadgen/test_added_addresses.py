@@ -3,7 +3,7 @@
 import selectors
 import threading
 
-from pytest_mlpatterns.loadgen.connection_pool import PassedAddresses
+from pytest_mlpatterns.loadgen.event_loop import PassedAddresses
 
 
 def test_an_address_wakes_the_loop_and_is_taken_in_its_thread() -> None:

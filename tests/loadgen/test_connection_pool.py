@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 from support.services.jobs import a_job
 
-from pytest_mlpatterns.loadgen import connection_pool as pool_module
+from pytest_mlpatterns.loadgen import event_loop as pool_module
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.recorder import SampleRecorder
 from pytest_mlpatterns.records.addressing import Balance

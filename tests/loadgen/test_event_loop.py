@@ -25,7 +25,7 @@ from support.services.scripted import (
 )
 
 from pytest_mlpatterns.loadgen import connection as connection_module
-from pytest_mlpatterns.loadgen import connection_pool as pool_module
+from pytest_mlpatterns.loadgen import event_loop as pool_module
 from pytest_mlpatterns.loadgen import http1 as http1_module
 from pytest_mlpatterns.loadgen import load_run as load_run_module
 from pytest_mlpatterns.loadgen import steady_state

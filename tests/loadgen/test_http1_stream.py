@@ -9,7 +9,7 @@ from pytest_mlpatterns.loadgen.recorder import StreamColumns
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire import REST_JSON, Wire
-from pytest_mlpatterns.wire.stream_form import read_stream
+from pytest_mlpatterns.wire.stream_request import read_stream
 
 OPENAI = Wire.parse("openai")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\n"

@@ -22,8 +22,8 @@ from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.wire.stream_form import AUTO, StreamSetting
 from pytest_mlpatterns.wire.stream_lines import JsonLines
+from pytest_mlpatterns.wire.stream_request import AUTO, StreamSetting
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 NDJSON, TEXT = b"content-type: application/x-ndjson\r\n", b"content-type: text/plain\r\n"

@@ -34,7 +34,7 @@ from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.serving.external.attach import attach
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule, Trace

@@ -11,7 +11,7 @@ from support.services.jobs import MS, a_job, streams_of, wanting
 from support.services.scripted import Close, Reset, ScriptedServer, Send, Silence, Step, answer, refused_port
 from support.streaming_server import StreamingServer, streaming_server
 
-from pytest_mlpatterns.loadgen import connection_pool as pool_module
+from pytest_mlpatterns.loadgen import event_loop as pool_module
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.generator import Generator

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pytest_mlpatterns import DeploymentError, InvalidResultError
-from pytest_mlpatterns.measurement.answer_comparison import AnswerComparison, Side, are_alike
+from pytest_mlpatterns.measurement.answer_check import AnswerComparison, Side, are_alike
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint

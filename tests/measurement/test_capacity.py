@@ -18,7 +18,7 @@ from pytest_mlpatterns.measurement.capacity import CapacitySearch
 from pytest_mlpatterns.records.launch import Capacity, GeneratorReport, Warmup
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.system.monitor import ResourceMonitor
+from pytest_mlpatterns.system.process_tree import ResourceMonitor
 from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate
 
 

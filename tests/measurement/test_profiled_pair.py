@@ -27,7 +27,7 @@ from pytest_mlpatterns.measurement.paired_blocks import ResponsePace
 from pytest_mlpatterns.measurement.profiled_pair import ProfiledPair, ProfiledSide, ProfilingPlan, awaits_in, calls_in
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.profiling.frame_names import SourceNames
-from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
+from pytest_mlpatterns.profiling.py_spy import RawFrame, RawStack, RawStacks
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.profile import ProfiledBlock
 from pytest_mlpatterns.records.telemetry import AWAIT_TIMES, Awaiting, LayerStats, PatternStats, chain_name

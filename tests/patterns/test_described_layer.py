@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
+from msgspec.structs import replace
+from support.synthetic import result
 
 from pytest_mlpatterns import Figure, LayerKind, LevelChart, PartsChart, Pattern, SettingError, SizesChart, Unit
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
 from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS, derived_metrics
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
-from pytest_mlpatterns.reports.html.charts import layer_charts
+from pytest_mlpatterns.reports.html.charts import layer_charts, tracks_chart
 from pytest_mlpatterns.reports.text.notes import describe_layer
 
 KIND = LayerKind(
@@ -73,7 +75,13 @@ def test_its_charts_are_drawn() -> None:
     assert charts["Requests at the gate"].rows == (("held", 0.75, 30), ("passed", 0.25, 10))
     assert charts["Requests at the gate"].summary == "75.0 % of 40 requests held"
     assert charts["Groups"].summary == "2.00 requests per opening on average, 5 openings"
-    assert charts["Requests before the gate"].summary == "2.00 on average, at most 4 waiting"
+
+
+def test_its_level_is_a_line_over_time() -> None:
+    measured = replace(result().measured, layers=(LAYER,))
+    course = tracks_chart(replace(result(), measured=measured))
+    assert course is not None
+    assert [track.title for track in course.tracks if track.title == "Requests before the gate"]
 
 
 def test_a_layer_without_a_description_is_noted_under_its_own_names() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.project import Project, Run
 
-from pytest_mlpatterns.analysis.health import generator_health
+from pytest_mlpatterns.analysis.health import sustained
 
 pytestmark = pytest.mark.processes
 
@@ -264,7 +264,7 @@ def test_what_supports_no_verdict_fails_and_says_why(uncountable: Run, test: str
 def test_a_generator_that_is_the_limit_leaves_the_test_undecided(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generator_health, "_LIMITED_SHARE", 0.0)  # whatever it uses is too much
+    monkeypatch.setattr(sustained, "_LIMITED_SHARE", 0.0)  # whatever it uses is too much
     run = Project().with_tests('def test_it(perf): perf.assert_rtm_below("60s")').run(tmp_path)
     assert run.outcomes == {"passed": 1, "warnings": 1}
     assert "InconclusiveWarning: undecided: RTM, see below" in run.section("warnings summary")

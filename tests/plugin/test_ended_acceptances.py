@@ -11,7 +11,7 @@ from support.project import OPTIONS
 from support.repository import Repository
 
 from pytest_mlpatterns.plugin.acceptances import Acceptances
-from pytest_mlpatterns.records.acceptance import Accepted
+from pytest_mlpatterns.records.verdict import Accepted
 from pytest_mlpatterns.revision.client import RevisionClient
 from pytest_mlpatterns.revision.commits import resolve_revision
 from pytest_mlpatterns.revision.messages import InheritedOptions

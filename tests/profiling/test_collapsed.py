@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_mlpatterns.profiling.py_spy import read_collapsed
-from pytest_mlpatterns.profiling.recording import RawFrame, RawStack
+from pytest_mlpatterns.profiling.py_spy import RawFrame, RawStack, read_collapsed
 
 
 def test_a_line_is_a_thread_its_frames_and_how_often_it_was_seen() -> None:

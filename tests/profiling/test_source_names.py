@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pytest_mlpatterns.profiling.frame_names import SourceNames
-from pytest_mlpatterns.profiling.recording import RawFrame
+from pytest_mlpatterns.profiling.py_spy import RawFrame
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.profile import Frame

@@ -12,7 +12,7 @@ import pytest
 import pytest_mlpatterns
 from pytest_mlpatterns.patterns import model_thread
 from pytest_mlpatterns.profiling.frame_names import SourceNames, is_ours
-from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
+from pytest_mlpatterns.profiling.py_spy import RawFrame, RawStack, RawStacks
 from pytest_mlpatterns.profiling.stack_times import NativeThreads, SampledStacks, awaited_stacks, sampled_stacks
 from pytest_mlpatterns.records.telemetry import AwaitedTime, Awaiting
 from pytest_mlpatterns.system.thread_times import ThreadTimes

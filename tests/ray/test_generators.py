@@ -25,7 +25,7 @@ from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator, LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import LoadResult, Transport, WindowOpened
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
-from pytest_mlpatterns.system.monitor import ResourceMonitor
+from pytest_mlpatterns.system.process_tree import ResourceMonitor
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate, Stages
 
 if TYPE_CHECKING:

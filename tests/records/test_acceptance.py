@@ -10,8 +10,7 @@ from support.synthetic import verdict
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts.tolerances import accepted_ceiling, changes_to_accept
-from pytest_mlpatterns.records.acceptance import Acceptance, Accepted, pattern_of, rounded_ceiling
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Acceptance, Accepted, Outcome, pattern_of, rounded_ceiling
 
 LARGER = Acceptance("rtm", 0.6, "larger model", "tests/*::test_digits", issue="#123", until=datetime.date(2026, 12, 31))
 

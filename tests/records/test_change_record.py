@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pytest_mlpatterns.records.change import Change, Course
-from pytest_mlpatterns.records.history import CommitPosition
+from pytest_mlpatterns.records.history import Change, CommitPosition, Course
 
 
 def test_a_change_is_plain_values_in_json() -> None:

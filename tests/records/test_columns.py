@@ -14,10 +14,9 @@ from support.synthetic import START_NS, samples
 
 from pytest_mlpatterns.engines.ray.cluster_monitor import usage_of
 from pytest_mlpatterns.measurement.paired_blocks import BlockRecording, merge_usage
-from pytest_mlpatterns.records.columns import columns_of
-from pytest_mlpatterns.records.launch import GeneratorReport, NodeUsage, Usage
+from pytest_mlpatterns.records.launch import GeneratorReport, NodeUsage, Usage, columns_of
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.system.monitor import ResourceMonitor
+from pytest_mlpatterns.system.process_tree import ResourceMonitor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

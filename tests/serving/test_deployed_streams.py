@@ -31,7 +31,7 @@ from pytest_mlpatterns import (
 from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.wire.event_stream import EventStreamParser
+from pytest_mlpatterns.wire.stream_events import EventStreamParser
 from pytest_mlpatterns.workload.payload import read_payload
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes, pytest.mark.usefixtures("no_process_is_left")]

@@ -6,8 +6,8 @@ from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver
-from pytest_mlpatterns.records.acceptance import Accepted
 from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.verdict import Accepted
 from support.synthetic import SETUP
 
 __all__ = ["declared_experiment"]

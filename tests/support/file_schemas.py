@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +51,43 @@ def _text(value: Any, indent: str = "") -> str:
 
 
 def _describe(schema: dict[str, Any]) -> None:
-    """Give each member its words in the docstring of the class, and the class the first sentence."""
+    """Give each member the words of its field, and the class the first sentence of its docstring."""
     text = schema.pop("description", "")
-    members = {name: _plain(words) for _, name, words in _MEMBER.findall(text)}
+    members = _field_words().get(text, {}) | {name: _plain(words) for _, name, words in _MEMBER.findall(text)}
     schema["description"] = _plain(text.partition("\n\n")[0])
     if "prefixItems" in schema:
         schema["description"] += "".join(f" {name}: {words}" for name, words in members.items())
     for name, member in schema.get("properties", {}).items():
         if name in members:
             member["description"] = members[name]
+
+
+@cache
+def _field_words() -> dict[str, dict[str, str]]:
+    """Docstring of a class → its fields → the comment beside each, or above it."""
+    found: dict[str, dict[str, str]] = {}
+    files = ("baseline/file.py", "reports/files/result_file.py")
+    for path in [*sorted(_PACKAGE.glob("records/*.py")), *(_PACKAGE / name for name in files)]:
+        text = path.read_text(encoding="utf-8")
+        lines = text.splitlines()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef) and (described := ast.get_docstring(node)):
+                fields = {
+                    field.target.id: _comment(lines, field.lineno)
+                    for field in node.body
+                    if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+                }
+                found.setdefault(described, {}).update({name: words for name, words in fields.items() if words})
+    return found
+
+
+def _comment(lines: list[str], number: int) -> str:
+    """The comment beside a line, or in the lines above it; empty if there is none."""
+    beside = lines[number - 1].partition("  # ")[2].partition("type: ignore")[0]
+    above: list[str] = []
+    while not beside and lines[number - 2 - len(above)].strip().startswith("# "):
+        above.insert(0, lines[number - 2 - len(above)].strip().removeprefix("# "))
+    return _plain(beside or " ".join(above))
 
 
 def _plain(words: str) -> str:

@@ -6,8 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series
-from pytest_mlpatterns.records.change import Change, Course
-from pytest_mlpatterns.records.history import CommitPosition
+from pytest_mlpatterns.records.history import Change, CommitPosition, Course
 from support.reported import HOSTILE
 from support.synthetic import MS
 

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series
-from pytest_mlpatterns.records.change import Course
-from pytest_mlpatterns.records.history import CommitPosition
+from pytest_mlpatterns.records.history import CommitPosition, Course
 
 Levels = NDArray[np.float64]
 

@@ -3,8 +3,7 @@
 from typing import Any
 
 from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication, ReplicaState, ReplicaStats
-from pytest_mlpatterns.records.columns import Source, columns_of
-from pytest_mlpatterns.records.launch import Usage
+from pytest_mlpatterns.records.launch import Source, Usage, columns_of
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serving.processes import WorkerStats
 

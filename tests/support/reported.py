@@ -4,13 +4,19 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from pytest_mlpatterns.records.capacity import (
+    Behaviour,
+    Overload,
+    OverloadStep,
+    ScaleOutRecord,
+    ScalingRecord,
+    ScalingStepRecord,
+)
 from pytest_mlpatterns.records.launch import Estimate, Noise
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap
-from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json

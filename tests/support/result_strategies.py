@@ -2,6 +2,16 @@
 
 from hypothesis import strategies as st
 
+from pytest_mlpatterns.records.capacity import (
+    Behaviour,
+    LatencyMoment,
+    Overload,
+    OverloadStep,
+    ScaleOutRecord,
+    ScalingRecord,
+    ScalingStepRecord,
+    StepImpact,
+)
 from pytest_mlpatterns.records.latency import (
     PARTS,
     Latency,
@@ -26,7 +36,6 @@ from pytest_mlpatterns.records.launch import (
 )
 from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
 from pytest_mlpatterns.records.outcomes import FirstFailure
-from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.profile import (
     Frame,
@@ -38,9 +47,7 @@ from pytest_mlpatterns.records.profile import (
 )
 from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord, MemorySite
 from pytest_mlpatterns.records.result_parts import BaselineGap, Beside, Location, Reference, Terms
-from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.setup import FactChange
-from pytest_mlpatterns.records.step_impact import LatencyMoment, StepImpact
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Gate, Kind, LeftOut, OpenBy, Outcome, Unjudged, Verdict, WhyOpen
 from support.synthetic import changed, make_setup, result

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from msgspec.structs import replace
 
+from pytest_mlpatterns.records.capacity import DuringStep
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.records.step_impact import DuringStep
 from support.synthetic import MS, START_NS, S, launch, samples
 
 SECONDS = 4.0

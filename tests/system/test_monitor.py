@@ -14,9 +14,9 @@ import pytest
 from support.services.processes import survivors
 
 from pytest_mlpatterns.records.launch import Usage
-from pytest_mlpatterns.system.environment import available_cores, environment
+from pytest_mlpatterns.system.environment_facts import available_cores, environment
 from pytest_mlpatterns.system.git import commit
-from pytest_mlpatterns.system.monitor import ResourceMonitor
+from pytest_mlpatterns.system.process_tree import ResourceMonitor
 
 pytestmark = pytest.mark.processes
 
@@ -197,7 +197,7 @@ class TestUsage:
         assert 0.8 * used < usage.cpu_ns[1] - usage.cpu_ns[0] < 1.5 * used
 
     def test_a_process_that_is_started_later_is_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.system.monitor._TREE_REFRESH_NS", 0)
+        monkeypatch.setattr("pytest_mlpatterns.system.process_tree._TREE_REFRESH_NS", 0)
         observer = ResourceMonitor(lambda: [os.getpid()])
         observer.sample()
         before = time.process_time_ns()
@@ -270,7 +270,7 @@ class TestUsage:
 
     def test_a_root_that_takes_the_place_of_another_is_followed_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """As a replaced worker does; what the one before it used still counts."""
-        monkeypatch.setattr("pytest_mlpatterns.system.monitor._TREE_REFRESH_NS", 0)
+        monkeypatch.setattr("pytest_mlpatterns.system.process_tree._TREE_REFRESH_NS", 0)
         first, second = Burner(), Burner()
         roots = [first.pid]
         try:
@@ -291,7 +291,7 @@ class TestUsage:
 
 @pytest.fixture
 def counted_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_mlpatterns.system.monitor._COUNT_NS", 0)
+    monkeypatch.setattr("pytest_mlpatterns.system.process_tree._COUNT_NS", 0)
 
 
 @pytest.mark.usefixtures("counted_always")

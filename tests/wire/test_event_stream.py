@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.wire import event_stream
-from pytest_mlpatterns.wire.event_stream import Event, EventStreamError, EventStreamParser
+from pytest_mlpatterns.wire import stream_events
+from pytest_mlpatterns.wire.stream_events import Event, EventStreamError, EventStreamParser
 
 STREAMS = {
     "one event": (b"data: a\n\n", [Event(b"a")]),
@@ -69,7 +69,7 @@ def test_an_event_is_there_with_its_blank_line() -> None:
 
 
 def test_an_event_without_an_end_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "LONGEST_EVENT_BYTES", 1000)
+    monkeypatch.setattr(stream_events, "LONGEST_EVENT_BYTES", 1000)
     parser = EventStreamParser()
     for _ in range(100):
         assert parser.feed(b"data: %s\n\n" % (b"x" * 900)) == [Event(b"x" * 900)]

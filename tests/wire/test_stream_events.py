@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.wire import event_stream
+from pytest_mlpatterns.wire import stream_events
 from pytest_mlpatterns.wire.stream_events import StreamReader
 
 CHUNK = {"id": "c", "object": "x", "created": 1, "model": "m", "usage": None}
@@ -189,7 +189,7 @@ def test_a_broken_character_does_not_break_the_chunk() -> None:
 
 
 def test_an_endless_event_is_malformed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "LONGEST_EVENT_BYTES", 100)
+    monkeypatch.setattr(stream_events, "LONGEST_EVENT_BYTES", 100)
     reader = StreamReader(is_openai=False)
     assert reader.feed(b"data: " + b"x" * 200) == 0
     assert reader.malformed

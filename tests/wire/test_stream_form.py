@@ -4,7 +4,8 @@ import pytest
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire import REST_JSON, Wire
-from pytest_mlpatterns.wire.stream_form import (
+from pytest_mlpatterns.wire.stream_lines import JsonLines
+from pytest_mlpatterns.wire.stream_request import (
     AUTO,
     StreamForm,
     StreamSetting,
@@ -13,7 +14,6 @@ from pytest_mlpatterns.wire.stream_form import (
     form_of,
     read_stream,
 )
-from pytest_mlpatterns.wire.stream_lines import JsonLines
 
 LINES, CHUNKS, EVENTS = StreamForm.LINES, StreamForm.CHUNKS, StreamForm.EVENTS
 STATED = JsonLines(tokens="n")

@@ -12,8 +12,7 @@ from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire import WireError
-from pytest_mlpatterns.wire.event_stream import LONGEST_EVENT_BYTES
-from pytest_mlpatterns.wire.stream_events import text_of
+from pytest_mlpatterns.wire.stream_events import LONGEST_EVENT_BYTES, text_of
 from pytest_mlpatterns.wire.stream_lines import JsonLines, LineReader, PieceReader, lines_in
 from pytest_mlpatterns.wire.stream_request import Asked, StreamFault, described_fault, fault_of
 

@@ -16,19 +16,13 @@ from pytest_mlpatterns.records.launch import Capacity, LaunchValue, SearchEnd, S
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MAX_STEP_ERROR_RATIO", "climb"]
-
-MAX_STEP_ERROR_RATIO = 0.01
-"""Largest share of failed requests that a step may have and still count as sustained."""
+MAX_STEP_ERROR_RATIO = 0.01  # Largest share of failed requests that a step may have and still count as sustained
 _MAX_CONCURRENCY = 4096
 """Most requests in flight of a search; a service that still gains there is limited by its clients."""
-_GAIN = 1.10
-"""Factor by which a doubling of the concurrency must raise the rate to count as a gain: taste, above noise."""
-_FLAT_DOUBLINGS = 2
-"""Doublings without a gain after which the climb ends; one alone may be noise."""
+_GAIN = 1.10  # Factor by which a doubling of the concurrency must raise the rate to count as a gain: taste, above noise
+_FLAT_DOUBLINGS = 2  # Doublings without a gain after which the climb ends; one alone may be noise
 _FLAT = "two doublings of the concurrency gained less than 10 %"
-_PLATEAU = 0.95
-"""Share of the best rate from which a step belongs to the plateau."""
+_PLATEAU = 0.95  # Share of the best rate from which a step belongs to the plateau
 
 
 def climb(
@@ -44,16 +38,6 @@ def climb(
     It ends at two doublings in a row with under 10 % gain, at over 1 % of failed requests, if the generator is the
     limit, if time is up, or if ``decided`` is true. The plateau is made of the steps within 5 % of the best one; NMRT
     is the median over all its windows. The knee is the smallest concurrency with 95 % of NMRT.
-
-    Args:
-        measure: throughput at a concurrency, in short windows.
-        out_of_time: whether the search has to end.
-        decided: whether the throughput of a step already decides the caller's question.
-        max_concurrency: last concurrency of the ladder.
-        confirms: whether knee and twice the knee are measured again.
-
-    Returns:
-        The capacity; ``at_least`` is set if the search ended before the deployment degraded.
     """
     ladder: list[Step] = []
     concurrency, best, flat = 1, 0.0, 0

@@ -47,64 +47,34 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.objective import Bound, Objective
     from pytest_mlpatterns.records.samples import Window
 
-__all__ = [
-    "MAX_WINDOWS",
-    "PIECES",
-    "Found",
-    "Probe",
-    "ProbePlan",
-    "Tally",
-    "highest_rate",
-    "rate_by_service_times",
-    "service_times_ns",
-    "warmup_s",
-]
-
-
-PIECES = 4
-"""Pieces of a window whose scatter gives the standard error: few, so that bursts of late requests stay whole."""
-MAX_WINDOWS = 14
-"""Most windows of a search."""
-_MIN_WINDOWS = 3
-"""Windows that are measured even without time."""
-_ENOUGH_WINDOWS, _ENOUGH_ERROR = 6, 0.008
-"""Windows and standard error with which the search ends before its time is up."""
-_WINDOW_S, _MIN_WINDOW_S = 1.5, 0.5
-"""Usual length of a window, and the shortest one if time is short."""
-_OVERHEAD_S = 0.15
-"""Start and drain of a window."""
+PIECES = 4  # Pieces of a window whose scatter gives the standard error: few, so that bursts of late requests stay whole
+MAX_WINDOWS = 14  # Most windows of a search
+_MIN_WINDOWS = 3  # Windows that are measured even without time
+_ENOUGH_WINDOWS, _ENOUGH_ERROR = 6, 0.008  # Windows and standard error with which the search ends before its time is up
+_WINDOW_S, _MIN_WINDOW_S = 1.5, 0.5  # Usual length of a window, and the shortest one if time is short
+_OVERHEAD_S = 0.15  # Start and drain of a window
 _LARGEST_STEPS = (2.0, 2.0, 1.4)
 """Largest factor between the rates of two windows: after the first, after the second, later."""
-_LOWEST, _HIGHEST = 0.05, 0.97
-"""Rates that are measured, in shares of the capacity."""
-_NEAR = 1.5
-"""Standard deviation of the weights of the windows, on the logarithm of the share of late requests."""
+_LOWEST, _HIGHEST = 0.05, 0.97  # Rates that are measured, in shares of the capacity
+_NEAR = 1.5  # Standard deviation of the weights of the windows, on the logarithm of the share of late requests
 _BEYOND = 0.85
 """Windows of an objective of latency or TTFT, which wait in a queue, are at the rate whose share of late requests is
 this power of the allowed one: seconds hold too few late ones. The curve of another quantity may be steeper."""
 _FIRST_SCALE = 0.75
 """First guess of the level, as a share of the limit on the wait: 1 for constant service times, 0.5 for exponential."""
-_FIRST_LOAD = 0.5
-"""Load of the first window of an objective whose times need not be times of a queue, such as TPOT."""
-_OF_THEORY = 2.0
-"""Requests that the long run of the queue counts beside those of a window, which may have hardly any."""
-_PRIOR_EVENTS = 0.3
-"""What the first guess of the level counts: as many late requests."""
-_MIN_EVENTS = 0.5
-"""Least standard deviation of the number of late requests, in requests."""
+_FIRST_LOAD = 0.5  # Load of the first window of an objective whose times need not be times of a queue, such as TPOT
+_OF_THEORY = 2.0  # Requests that the long run of the queue counts beside those of a window, which may have hardly any
+_PRIOR_EVENTS = 0.3  # What the first guess of the level counts: as many late requests
+_MIN_EVENTS = 0.5  # Least standard deviation of the number of late requests, in requests
 _SERVED_TOGETHER = 1.5
 """Service times from which on a limit on the latency is about the wait for one of several servers."""
-_TABLE_ERROR = 0.005
-"""Relative standard error of the long run of the reference queue."""
+_TABLE_ERROR = 0.005  # Relative standard error of the long run of the reference queue
 _ROUNDS, _BISECTIONS = 4, 40
-_STEP = 0.1
-"""Half of the step, on the logarithm of the level, over which the slope of the curve is taken."""
-_LAG_CHANGES = 0.03
-"""Largest part of the answer that the lag of the generator may make."""
+_STEP = 0.1  # Half of the step, on the logarithm of the level, over which the slope of the curve is taken
+_LAG_CHANGES = 0.03  # Largest part of the answer that the lag of the generator may make
 _PAUSE = 12.0
 """Mean service times that a request takes if the service paused: of a thousand exponential ones 0.6 % are as long."""
-_SURE = 0.25
-"""Relative standard error up to which a further search begins where this one ended."""
+_SURE = 0.25  # Relative standard error up to which a further search begins where this one ended
 _AGREE = 2.5
 """Standard errors by which two accounts of one rate may differ, that of the windows doubled: a handful of late requests
 shows half of its own scatter."""
@@ -132,37 +102,23 @@ class Tally:
 
 
 class Probe(Struct, frozen=True):
-    """One window of an open-loop rate.
+    """One window of an open-loop rate."""
 
-    Attributes:
-        tallies: one for each bound of the objective.
-        due_ns: arrivals of the load up to the end of the window, ascending, shape ``(requests,)``.
-        window: the measured part, on the same clock.
-        limited: why the load generator was the limit; None if it was not.
-        answered_rps: the rate of the answers if the rate is not sustained, so that no higher one is either; else None.
-        done_ns: when each of these requests was answered; None if one of them failed.
-    """
-
-    tallies: tuple[Tally, ...]
-    due_ns: NDArray[np.float64]
-    window: Window
-    limited: str | None = None
+    tallies: tuple[Tally, ...]  # one for each bound of the objective
+    due_ns: NDArray[np.float64]  # arrivals of the load up to the end of the window, ascending, shape ``(requests,)``
+    window: Window  # the measured part, on the same clock
+    limited: str | None = None  # why the load generator was the limit; None if it was not
+    # the rate of the answers if the rate is not sustained, so that no higher one is either; else None
     answered_rps: float | None = None
-    done_ns: NDArray[np.float64] | None = None
+    done_ns: NDArray[np.float64] | None = None  # when each of these requests was answered; None if one of them failed
 
 
 class Found(Struct, frozen=True):
-    """What a search found.
+    """What a search found."""
 
-    Attributes:
-        rate: at most the capacity, and 0 if no rate keeps the objective, with its relative standard error.
-        limited: why the load generator, not the deployment, was the limit; None if it was not.
-        levels: of each bound, where a further search of the same service begins.
-    """
-
-    rate: LaunchValue
-    limited: str | None
-    levels: tuple[float, ...]
+    rate: LaunchValue  # at most the capacity, and 0 if no rate keeps the objective, with its relative standard error
+    limited: str | None  # why the load generator, not the deployment, was the limit; None if it was not
+    levels: tuple[float, ...]  # of each bound, where a further search of the same service begins
 
 
 def warmup_s(limit_s: float, utilisation: float) -> float:
@@ -185,9 +141,6 @@ def highest_rate(
     """The highest arrival rate that keeps the objective.
 
     Args:
-        probe: measures one window of open-loop load.
-        objective: the latency objective.
-        reference: a queue with the capacity of the service, which cannot be exceeded, and as many servers.
         left_s: seconds that are left for the search.
         levels: what an earlier search of the same service found; empty for none.
     """
@@ -234,7 +187,6 @@ def _agreed(windows: LaunchValue, times: LaunchValue | None) -> LaunchValue:
     """One rate of two accounts of the same windows: the one that is known better, unless they contradict each other.
 
     Args:
-        windows: by the late requests.
         times: by the service times; None if these decide nothing.
     """
     doubled = 2 * windows.relative_error
@@ -260,9 +212,6 @@ class _Fit:
         bound: the percentile and its limit.
         reference: the queue; its servers count only if the limit leaves time for a wait.
         level: of an earlier search; nan for none, which begins at the limit itself.
-
-    Attributes:
-        level: the fitted level of the queue's latency, in its service times.
     """
 
     def __init__(self, bound: Bound, reference: ReferenceQueue, level: float) -> None:
@@ -408,8 +357,7 @@ class _Window(Struct, frozen=True):
 
 _LONG_RUN = 50_000
 """Requests of a long run: beside the exact M/M/1 the rate is 1 % off from a load of 0.7 on, and 4 % at a quarter."""
-_SERVICE_BISECTIONS = 9
-"""Halvings of the range of loads, which leave a five-hundredth of it."""
+_SERVICE_BISECTIONS = 9  # Halvings of the range of loads, which leave a five-hundredth of it
 _LOWEST_LOAD, _HIGHEST_LOAD = 0.02, 0.98
 """Loads that are tried, in shares of the capacity; beyond the highest a long run is too short."""
 _MODEL_ERROR = 0.02
@@ -425,8 +373,6 @@ def service_times_ns(due_ns: NDArray[np.float64], done_ns: NDArray[np.float64], 
 
     Args:
         due_ns: arrivals, ascending.
-        done_ns: when each was answered.
-        servers: requests that are served at a time.
     """
     if servers == 1:
         order = np.argsort(done_ns, kind="stable")
@@ -452,9 +398,6 @@ def rate_by_service_times(
         d ln λ = -dm/m - (1 - load) / load · (dq/q - dm/m)
 
     Args:
-        takes_ns: time of each of some requests in service.
-        servers: requests that are served at a time.
-        limit_ns: of the latency.
         allowed: share of the requests that may be above it.
 
     Returns:

@@ -8,6 +8,10 @@ A service that queues without a bound works all the time on requests that are al
 falls towards zero while its throughput stays: congestion collapse (Nagle, RFC 896, 1984; for services: Welsh & Culler,
 Adaptive overload control for busy Internet servers, USITS 2003). One that refuses what it cannot serve keeps its
 goodput.
+
+When a service is well again: the rule, the interval of the time that it takes, and the verdict on a limit.
+
+After a load beyond the capacity, and after a step of a function beside the load. Pure.
 """
 
 from __future__ import annotations
@@ -20,19 +24,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.capacity.recovery import (
-    PIECE_REQUESTS,
-    RECOVERED,
-    Recovery,
-    recovery_estimate,
-    recovery_ns,
-    recovery_outcome,
-)
 from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, t_quantile
+from pytest_mlpatterns.records.capacity import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.outcomes import REFUSALS, Failure
-from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import SECOND_NS, Unit, format_duration
@@ -40,41 +36,135 @@ from pytest_mlpatterns.units import SECOND_NS, Unit, format_duration
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
 
-__all__ = [
-    "BACK_RATIO",
-    "OfferedLoad",
-    "OverloadPlan",
-    "default_limit_ns",
-    "goodput_metric",
-    "goodput_share",
-    "is_lost_anyway",
-    "judge_recovery",
-    "overload_of",
-    "plan_overload",
-    "recovery_time",
-    "stays_failing",
-]
+PIECE_REQUESTS = 20  # Requests of a moving share: one of them is 5 %
+RECOVERED = 0.95  # Share of the answers in time before that a recovered service has again
+_LIKELY = 2.33
+"""Standard deviations beyond which one measurement in a hundred lies, as the verdicts on other limits allow."""
+_BY_CHANCE = 1e-4
+"""Chance, with the share of late requests from before, of a number of them in a piece; a window has 1,000 pieces."""
 
-BACK_RATIO = 0.8
-"""Load after the peak, and the one before it that the recovery is compared with."""
-_RATIOS = (0.5, 0.8, 1.0, 1.25, 1.5, 2.0)
-"""Loads that are offered one after the other, in multiples of NMRT."""
+
+class Recovery(Struct, frozen=True):
+    """One observed recovery."""
+
+    recovery_ns: float | None  # time that it took; None if it did not happen while it was watched
+    watched_ns: float  # how long it was watched
+    offered_rps: float  # requests that were due per second meanwhile
+    leverage: float  # by how many percent the time changes if the capacity changes by one
+
+
+def recovery_ns(samples: Samples, after: Window, limit_ns: float, *, before_ratio: float) -> float | None:
+    """Time from the begin of a window after which requests are answered in time as before; None if that never was.
+
+    It is when the first request in time was due from which on the next 20 requests, and all that follow, have 95 % of
+    the share in time before. So a single late request later on does not matter.
+
+    Args:
+        before_ratio: share in time before.
+    """
+    due_ns, in_time = _in_order(samples, after, limit_ns)
+    size = due_ns.size - PIECE_REQUESTS + 1
+    if size < 1 or not before_ratio:
+        return None
+    wanted = RECOVERED * before_ratio
+    sums = np.concatenate([[0], np.cumsum(in_time)])
+    next_ones = _next_in_time(in_time) / PIECE_REQUESTS
+    rest = (sums[-1] - sums[:size]) / (due_ns.size - np.arange(size))
+    recovered = np.flatnonzero(in_time[:size] & (next_ones >= wanted) & (rest >= wanted))
+    if not recovered.size:
+        return None
+    return float(due_ns[recovered[0]] - after.start_ns) if recovered[0] else 0.0
+
+
+def unwell_since_ns(samples: Samples, within: Window, limit_ns: float, *, before_ratio: float) -> int | None:
+    """When the first late request was due from which on surely more of the next 20 are late than before.
+
+    Args:
+        samples: requests; those up to 19 after the window count too.
+        before_ratio: share in time before.
+
+    Returns:
+        Its time on the clock of the samples; None if there is none.
+    """
+    due_ns, in_time = _in_order(samples, within, limit_ns)
+    if due_ns.size < PIECE_REQUESTS:
+        return None
+    late = PIECE_REQUESTS - _next_in_time(in_time)
+    found = np.flatnonzero(~in_time[: late.size] & (late >= _fewest_late(1 - before_ratio)))
+    return int(due_ns[found[0]]) if found.size else None
+
+
+def recovery_estimate(found: Sequence[Recovery]) -> Estimate:
+    """The time to recover in the worst measurement, with an interval for another one.
+
+    A measurement resolves the time in which 20 requests come. A capacity that differs by one percent (launches:
+    :data:`LAUNCH_SD`) changes the time by the leverage. The lower end is the second worst of several measurements.
+
+    Args:
+        found: at least one.
+
+    Returns:
+        Nanoseconds; infinite if the service did not recover while it was watched, for which the lower end is then the
+        time of watching.
+    """
+    several = math.sqrt(len(found))
+    lows, values, highs = [], [], []
+    for one in found:
+        resolution_ns = PIECE_REQUESTS / one.offered_rps * SECOND_NS if one.offered_rps else one.watched_ns
+        factor = math.exp(_LIKELY * one.leverage * LAUNCH_SD / several)
+        values.append(math.inf if one.recovery_ns is None else one.recovery_ns)
+        lows.append(one.watched_ns if one.recovery_ns is None else max(one.recovery_ns / factor - resolution_ns, 0.0))
+        highs.append(values[-1] * factor + resolution_ns)
+    return Estimate(max(values), sorted(lows)[-2:][0], max(highs))
+
+
+def recovery_outcome(found: Estimate, limit_ns: float) -> Outcome:
+    """Whether a time to recover keeps a limit, by its interval."""
+    if found.high < limit_ns:
+        return Outcome.PASS
+    return Outcome.FAIL if found.low >= limit_ns else Outcome.INCONCLUSIVE
+
+
+def _in_order(samples: Samples, window: Window, limit_ns: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """When the requests of a window were due, ascending, and which of them were answered in time."""
+    inside = samples.due_in(window)
+    order = np.argsort(samples.due_ns[inside], kind="stable")
+    in_time = samples.succeeded[inside] & (samples.latency_ns[inside] <= limit_ns)
+    return samples.due_ns[inside][order], in_time[order]
+
+
+def _next_in_time(in_time: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many of 20 requests from each on are in time; of those that 19 others follow."""
+    sums = np.concatenate([[0], np.cumsum(in_time)])
+    counts: NDArray[np.int64] = sums[PIECE_REQUESTS:] - sums[:-PIECE_REQUESTS]
+    return counts
+
+
+def _fewest_late(ratio: float) -> int:
+    """The fewest of 20 requests that are hardly ever late together, if each is with this chance."""
+    for late in range(2, PIECE_REQUESTS):
+        chances = (
+            math.comb(PIECE_REQUESTS, number) * ratio**number * (1 - ratio) ** (PIECE_REQUESTS - number)
+            for number in range(late, PIECE_REQUESTS + 1)
+        )
+        if sum(chances) < _BY_CHANCE:
+            return late
+    return PIECE_REQUESTS
+
+
+BACK_RATIO = 0.8  # Load after the peak, and the one before it that the recovery is compared with
+_RATIOS = (0.5, 0.8, 1.0, 1.25, 1.5, 2.0)  # Loads that are offered one after the other, in multiples of NMRT
 _STEP_S, _SHORTEST_STEP_S = 2.0, 0.6
-_WATCHED_STEPS = 3.0
-"""Length of the load after the peak, in steps, if no limit asks for more."""
-_OVERHEAD_S = 0.15
-"""Start and end of one load."""
-_FILLING = 1 / 3
-"""Part of a step in which the queues fill."""
-_PIECES = 8
-"""Most pieces into which a load is cut for its interval."""
-_DEFAULT_LIMIT = 10
-"""Without an objective an answer is in time within as many times the median at the lowest load."""
+_WATCHED_STEPS = 3.0  # Length of the load after the peak, in steps, if no limit asks for more
+_OVERHEAD_S = 0.15  # Start and end of one load
+_FILLING = 1 / 3  # Part of a step in which the queues fill
+_PIECES = 8  # Most pieces into which a load is cut for its interval
+_DEFAULT_LIMIT = 10  # Without an objective an answer is in time within as many times the median at the lowest load
 _KEPT, _COLLAPSED = 0.85, 0.5
 """Shares of the best goodput, from which on the peak keeps it, and below which it collapsed."""
-_SHEDDING = 0.05
-"""Share of refused requests from which on the service sheds."""
+_SHEDDING = 0.05  # Share of refused requests from which on the service sheds
 _BUSY_FACTOR = 3
 """How many times less goodput neighbours may explain: with two of them on each core a service has a third of it."""
 
@@ -94,23 +184,14 @@ class OverloadPlan(Struct, frozen=True):
 
 
 class OfferedLoad(Struct, frozen=True):
-    """The samples of one load: arrivals at a multiple of the NMRT in the window, then perhaps at another until the end.
+    """The samples of one load: arrivals at a multiple of the NMRT in the window, then perhaps at another one."""
 
-    Attributes:
-        load_ratio: multiple of the NMRT.
-        samples: every request.
-        window: when it was offered.
-        watched_ns: length of the load after the window, at 0.8 times the NMRT; 0 without.
-        limited: why the load generator was the limit; None if it was not.
-        busy: what took time that the deployment needed; None if nothing did.
-    """
-
-    load_ratio: float
-    samples: Samples
-    window: Window
-    watched_ns: int
-    limited: str | None
-    busy: str | None = None
+    load_ratio: float  # multiple of the NMRT
+    samples: Samples  # every request
+    window: Window  # when it was offered
+    watched_ns: int  # length of the load after the window, at 0.8 times the NMRT; 0 without
+    limited: str | None  # why the load generator was the limit; None if it was not
+    busy: str | None = None  # what took time that the deployment needed; None if nothing did
 
 
 def plan_overload(up_to: float, left_s: float, *, watch_s: float = 0.0) -> OverloadPlan:
@@ -119,8 +200,6 @@ def plan_overload(up_to: float, left_s: float, *, watch_s: float = 0.0) -> Overl
     A step above the NMRT also takes the time in which an unbounded queue works off what it left.
 
     Args:
-        up_to: highest load, as a multiple of the NMRT.
-        left_s: time that is left.
         watch_s: time after the peak that a limit asks for; 0 for three steps.
     """
     ratios = (*(ratio for ratio in _RATIOS if ratio < up_to), up_to)
@@ -139,9 +218,6 @@ def overload_of(loads: Sequence[OfferedLoad], nmrt_rps: float, limit_ns: float, 
 
     Args:
         loads: by ascending load; the last has a watched part. One of them is at 0.8 times the NMRT.
-        nmrt_rps: the NMRT.
-        limit_ns: an answer within this time is in time.
-        cut: why the loads were shorter than usual.
     """
     steps = tuple(_step(load, _settled(load.window), limit_ns) for load in loads)
     peak = loads[-1]
@@ -178,12 +254,6 @@ def goodput_share(overloads: Sequence[Overload], nmrt: LaunchValue, at: float, *
 
     Its standard error is that of the pieces of the step, of the NMRT and, with several measurements, of what launches
     differ by. Goodput can be zero, so that errors add up on the plain scale, not on the logarithm.
-
-    Args:
-        overloads: measurements, each of which has this load.
-        nmrt: the NMRT, with its error.
-        at: the load, as a multiple of the NMRT.
-        confidence: of each end of the interval, two-sided.
     """
     shares = [overload.goodput_ratio(at) for overload in overloads]
     steps = [step for one in overloads for step in one.steps if abs(step.load_ratio - at) < 1e-9]
@@ -202,10 +272,7 @@ def is_lost_anyway(overloads: Sequence[Overload], measured: Estimate, *, at: flo
     They make answers late, so requests time out and queues reject. They close no connection, and cost but a part.
 
     Args:
-        overloads: measurements, each of which has this load.
         measured: the goodput as a share of the NMRT.
-        at: the load, as a multiple of the NMRT.
-        share: the limit.
     """
     steps = [step for one in overloads for step in one.steps if abs(step.load_ratio - at) < 1e-9]
     at_most = fmean(at * (1 - step.failed_ratio) for step in steps)
@@ -244,7 +311,6 @@ def judge_recovery(overloads: Sequence[Overload], limit_ns: float) -> Verdict:
 
     Args:
         overloads: at least one.
-        limit_ns: time from the end of the peak.
     """
     worst = max(overloads, key=lambda one: math.inf if one.recovery_ns is None else one.recovery_ns)
     found, limit = recovery_time(overloads), format_duration(limit_ns)

@@ -33,17 +33,10 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.samples import Window
 
-__all__ = ["HIGHEST_LOAD", "LOWEST_LOAD", "SEEDS", "LongRun", "ReferenceQueue", "typical_seed"]
-
-
-LOWEST_LOAD, HIGHEST_LOAD = 0.02, 0.98
-"""Loads whose long run is known, in shares of the capacity."""
-_LOADS = 49
-"""Loads at which the queue is simulated, evenly between the lowest and the highest."""
-_LONG_RUN = 120_000
-"""Requests of a long run: their 99th percentile is known to 2 % at 0.9 of the capacity."""
-_LEAST_RISE = 1e-6
-"""Rise of a percentile from one load to the next, so that loads without any wait have an order too."""
+LOWEST_LOAD, HIGHEST_LOAD = 0.02, 0.98  # Loads whose long run is known, in shares of the capacity
+_LOADS = 49  # Loads at which the queue is simulated, evenly between the lowest and the highest
+_LONG_RUN = 120_000  # Requests of a long run: their 99th percentile is known to 2 % at 0.9 of the capacity
+_LEAST_RISE = 1e-6  # Rise of a percentile from one load to the next, so that loads without any wait have an order too
 
 
 class ReferenceQueue(Struct, frozen=True):
@@ -63,10 +56,6 @@ class ReferenceQueue(Struct, frozen=True):
         With c servers and the load ρ, ``ρ^(sqrt(2(c + 1)) - 1)`` of the requests wait (Sakasegawa, Annals of the
         Institute of Statistical Mathematics 29, 1977), and a wait longer than w service times has the probability
         ``exp(-2c (1 - ρ) w)`` (Kingman).
-
-        Args:
-            level: in service times.
-            rate_rps: of the arrivals.
         """
         if level < 1:
             return 1.0
@@ -93,22 +82,13 @@ class ReferenceQueue(Struct, frozen=True):
 
 
 class LongRun(Struct, frozen=True):
-    """A percentile of the latency of a reference queue over its load, in the long run of random arrivals.
+    """A percentile of the latency of a reference queue over its load, in the long run of random arrivals."""
 
-    Args:
-        servers: of the queue.
-        allowed: share of requests above the percentile.
-    """
-
-    servers: int
-    allowed: float
+    servers: int  # of the queue
+    allowed: float  # share of requests above the percentile
 
     def load_at(self, level: float) -> float:
-        """The load, as a share of the capacity, at which the percentile is a level.
-
-        Args:
-            level: in service times.
-        """
+        """The load, as a share of the capacity, at which the percentile is a level."""
         loads, levels = _percentiles(self.servers, self.allowed)
         return 1 - 1 / float(np.interp(level, levels, 1 / (1 - loads)))  # in which the levels are nearly straight
 
@@ -133,12 +113,9 @@ def _percentiles(servers: int, allowed: float) -> tuple[NDArray[np.float64], NDA
     return loads, rising
 
 
-SEEDS = 64
-"""Seeds that are tried; each window of a search takes those after the ones of the window before."""
-_MOST_ARRIVALS = 150_000
-"""Arrivals of all simulations of a load together, which bounds their time."""
-_LEVELS = (2.0, 1.0, 0.5)
-"""Tails that are compared, in shares of the one that matters."""
+SEEDS = 64  # Seeds that are tried; each window of a search takes those after the ones of the window before
+_MOST_ARRIVALS = 150_000  # Arrivals of all simulations of a load together, which bounds their time
+_LEVELS = (2.0, 1.0, 0.5)  # Tails that are compared, in shares of the one that matters
 
 
 def typical_seed(
@@ -154,11 +131,7 @@ def typical_seed(
 
     Args:
         arrivals_of: arrivals of a seed, in nanoseconds from the start, ascending and without end.
-        rate_rps: their mean rate.
-        reference: the queue in which they are compared.
-        window: the measured window, from the start of the arrivals.
         tail: share of requests whose wait matters, such as 0.05 for p95.
-        first_seed: the first seed that is tried.
     """
     mean = rate_rps * window.end_ns / 1e9
     count = int(mean + 5 * math.sqrt(mean) + 10)

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["FARTHEST", "FittedLaw", "ScalabilityLaw", "fit_law"]
-
 FARTHEST = 4
 """Predictions reach to this many times the largest measured number of replicas, if three numbers were measured."""
 _PRIOR_DEGREES = 0.25
@@ -40,24 +38,16 @@ _PRIOR_DEGREES = 0.25
 _FEWEST_DEGREES = 2.0
 """Degrees of freedom of an interval if each capacity was measured once, so that its scatter is the prior's."""
 _DOUBLINGS, _HALVINGS = 30, 30
-_ROUNDING = 1e-12
-"""Share of the squares below which another coefficient explains nothing but the rounding of numbers."""
-_FIRST_STEP = 0.01
-"""First step of the search for an end of an interval, as a share of the scale of the coefficient."""
+_ROUNDING = 1e-12  # Share of the squares below which another coefficient explains nothing but the rounding of numbers
+_FIRST_STEP = 0.01  # First step of the search for an end of an interval, as a share of the scale of the coefficient
 
 
 class ScalabilityLaw(Struct, frozen=True):
-    """One curve of the law.
+    """One curve of the law."""
 
-    Attributes:
-        rate_rps: capacity of one replica, in requests per second.
-        contention: sigma, 0 or more.
-        coherency: kappa, 0 or more.
-    """
-
-    rate_rps: float
-    contention: float
-    coherency: float
+    rate_rps: float  # capacity of one replica, in requests per second
+    contention: float  # sigma, 0 or more
+    coherency: float  # kappa, 0 or more
 
     def capacity_rps(self, replicas: float) -> float:
         """Capacity of this number of replicas, in requests per second."""
@@ -73,21 +63,13 @@ class ScalabilityLaw(Struct, frozen=True):
 
 
 class FittedLaw(Struct, frozen=True):
-    """The law that fits measured capacities best, and every law that fits them nearly as well.
+    """The law that fits measured capacities best, and every law that fits them nearly as well."""
 
-    Attributes:
-        best: the curve with the smallest weighted squares.
-        numbers: measured numbers of replicas, ascending, shape ``(n,)``.
-        times: their n / X(n), in seconds.
-        weights: one over the standard error of each time.
-        slack: largest excess of the weighted squares over the smallest, with which a law still fits.
-    """
-
-    best: ScalabilityLaw
-    numbers: NDArray[np.float64]
-    times: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    slack: float
+    best: ScalabilityLaw  # the curve with the smallest weighted squares
+    numbers: NDArray[np.float64]  # measured numbers of replicas, ascending, shape ``(n,)``
+    times: NDArray[np.float64]  # their n / X(n), in seconds
+    weights: NDArray[np.float64]  # one over the standard error of each time
+    slack: float  # largest excess of the weighted squares over the smallest, with which a law still fits
 
     @property
     def largest(self) -> int:
@@ -125,12 +107,7 @@ class FittedLaw(Struct, frozen=True):
         return self._interval(self.best.coherency, squares, scale=0.1)
 
     def capacity_rps(self, replicas: int) -> Estimate:
-        """Capacity of this number of replicas, in requests per second.
-
-        Raises:
-            TooFewSamplesError: more than four times as many replicas as were measured, or more than were measured if
-                these are two numbers.
-        """
+        """Capacity of this number of replicas, in requests per second."""
         if replicas > self.farthest:
             raise TooFewSamplesError(self._too_far(f"{replicas} replicas"))
         others, pairs = replicas - 1, replicas * (replicas - 1)
@@ -145,11 +122,7 @@ class FittedLaw(Struct, frozen=True):
         return Estimate(best, replicas / found.high, replicas / found.low)
 
     def replicas_for(self, rps: float) -> Estimate:
-        """The fewest replicas that serve a rate; whole numbers.
-
-        Raises:
-            TooFewSamplesError: the rate is out of reach of the law, or of what was measured.
-        """
+        """The fewest replicas that serve a rate; whole numbers."""
         numbers = range(1, self.farthest + 1)
         predicted = [self.capacity_rps(number) for number in numbers]
         value, low, high = (
@@ -229,9 +202,6 @@ def fit_law(capacities: Mapping[int, Sequence[float]]) -> FittedLaw:
 
     Args:
         capacities: requests per second by number of replicas, one for each measurement.
-
-    Raises:
-        TooFewSamplesError: fewer than two numbers of replicas.
     """
     numbers = np.array(sorted(capacities), dtype=np.float64)
     if numbers.size < 2:
@@ -257,13 +227,7 @@ def fit_law(capacities: Mapping[int, Sequence[float]]) -> FittedLaw:
 def _non_negative(
     matrix: NDArray[np.float64], target: NDArray[np.float64], *, fewest: int
 ) -> tuple[NDArray[np.float64], float]:
-    """The coefficients, none negative, with the smallest squares; and these squares.
-
-    Args:
-        matrix: one column for each coefficient.
-        target: what the product should be.
-        fewest: number of columns that are always kept, the first ones.
-    """
+    """The coefficients, none negative, with the smallest squares; and these squares."""
     products, aims = matrix.T @ matrix, matrix.T @ target
     total = float(target @ target)
     best, least = np.zeros(aims.size), math.inf if fewest else total

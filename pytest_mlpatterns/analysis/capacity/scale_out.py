@@ -15,9 +15,9 @@ from msgspec import Struct
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate
+from pytest_mlpatterns.records.capacity import ScaleOutRecord
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.samples import Samples, Window
-from pytest_mlpatterns.records.scaling import ScaleOutRecord
 from pytest_mlpatterns.units import Unit, format_duration, format_percent
 from pytest_mlpatterns.wording import count
 
@@ -27,32 +27,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-__all__ = ["SCALE_OUT", "ScaleOut", "ScaleOutTimes", "answers_in_share", "scale_out_ns", "scale_out_record"]
-
 SCALE_OUT = Metric("scale_out", "scale-out time", None, Unit.DURATION, launch_sd=METRICS["cold_start"].launch_sd)
 """Time from asking for one more replica until it carries its share; it varies as the start of a deployment does."""
-_CARRIED = 0.9
-"""Part of its share from which on a replica carries it."""
-_ANSWERS = 20
-"""Answers of the new replica, if it carries its share, among those over which the share is taken."""
-_FEWEST_ANSWERS = 5
-"""Answers of each replica without which its share is unknown."""
-_WAVES = 4
-"""Answers can arrive in waves as large as the number of callers; the share is taken over several waves."""
-_IN_SLICE = 100
-"""Requests among which one is beyond the p99."""
+_CARRIED = 0.9  # Part of its share from which on a replica carries it
+_ANSWERS = 20  # Answers of the new replica, if it carries its share, among those over which the share is taken
+_FEWEST_ANSWERS = 5  # Answers of each replica without which its share is unknown
+_WAVES = 4  # Answers can arrive in waves as large as the number of callers; the share is taken over several waves
+_IN_SLICE = 100  # Requests among which one is beyond the p99
 
 
 class ScaleOutTimes(Struct, frozen=True):
-    """What happened during a load, on the clock of ``time.perf_counter_ns``.
+    """What happened during a load, on the clock of ``time.perf_counter_ns``."""
 
-    Attributes:
-        asked_ns: when one more replica was asked for.
-        ready_ns: when it was ready and its address was added to the load.
-    """
-
-    asked_ns: int
-    ready_ns: int
+    asked_ns: int  # when one more replica was asked for
+    ready_ns: int  # when it was ready and its address was added to the load
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +116,6 @@ def _carried_ns(
 
     Args:
         done_ns: arrival times of all answers, ascending.
-        is_new: which of them are from the new replica.
-        replicas: number of replicas before.
-        concurrency: requests in flight.
     """
     own = np.flatnonzero(is_new)
     if own.size == 0:
@@ -164,7 +149,6 @@ def scale_out_record(scale_outs: Sequence[ScaleOut], unknown: str) -> ScaleOutRe
     """All passes as plain values for reports.
 
     Args:
-        scale_outs: one for each pass.
         unknown: why the scale-out time is not known; empty if it is.
 
     Returns:

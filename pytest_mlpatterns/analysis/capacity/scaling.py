@@ -33,8 +33,8 @@ from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LAUNCH_SD, estimate
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
+from pytest_mlpatterns.records.capacity import ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.launch import Capacity, Estimate, Launch, LaunchValue, SearchEnd
-from pytest_mlpatterns.records.scaling import ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.units import Unit, format_percent
 from pytest_mlpatterns.wording import count, listed
 
@@ -43,13 +43,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.price import Price
 
-__all__ = ["EFFICIENCY", "NOT_MEASURED", "Scaling", "ScalingStep", "hsxt", "scaling_indices", "why_unknown"]
-
-
-_BUSY_RATIO = 0.9
-"""Share of the machine's cores from which on they, not the pattern, may end the scaling."""
-_FULL_EFFICIENCY = 0.95
-"""Efficiency from which on nothing has ended the scaling."""
+_BUSY_RATIO = 0.9  # Share of the machine's cores from which on they, not the pattern, may end the scaling
+_FULL_EFFICIENCY = 0.95  # Efficiency from which on nothing has ended the scaling
 EFFICIENCY = Metric(
     "scaling_efficiency", "scaling efficiency", None, Unit.RATIO, better="higher", launch_sd=math.sqrt(2) * LAUNCH_SD
 )
@@ -58,17 +53,11 @@ EFFICIENCY = Metric(
 
 @dataclass(frozen=True, slots=True)
 class ScalingStep:
-    """One number of replicas: a capacity search in each pass, and one window under load at its NMRT.
+    """One number of replicas: a capacity search in each pass, and one window under load at its NMRT."""
 
-    Attributes:
-        replicas: how many.
-        capacities: one for each pass.
-        metrics: of the windows at NMRT; None if no search found a rate.
-    """
-
-    replicas: int
-    capacities: tuple[Capacity, ...]
-    metrics: Metrics | None
+    replicas: int  #: how many
+    capacities: tuple[Capacity, ...]  #: one for each pass
+    metrics: Metrics | None  #: of the windows at NMRT; None if no search found a rate
 
     @classmethod
     def of(
@@ -345,10 +334,8 @@ def _plain(found: Estimate) -> tuple[float, float, float]:
 
 NOT_MEASURED = "the test does not measure how its pattern scales; call perf.measure_scaling(replicas=(1, 2)) in it"
 """Why an index of scalability is not known of a test without a measurement of scaling."""
-_HALF_NS = 10e9
-"""Scale-out time at which HSXt is one half."""
-_Part = tuple[LaunchValue, ...] | str
-"""The value of an index in each pass, or why it is not known."""
+_HALF_NS = 10e9  # Scale-out time at which HSXt is one half
+_Part = tuple[LaunchValue, ...] | str  # The value of an index in each pass, or why it is not known
 
 
 def scaling_indices(
@@ -359,7 +346,6 @@ def scaling_indices(
     Args:
         steps: by number of replicas, ascending.
         scale_outs_ns: scale-out time of each pass in nanoseconds; empty if it is not known.
-        why_no_scale_out: why it is not known.
     """
     time = hsxt(scale_outs_ns) if scale_outs_ns else f"the scale-out time is not known: {why_no_scale_out}"
     parts: dict[str, _Part] = {"hsxt": time, **_of_doubling(steps)}
@@ -375,7 +361,6 @@ def why_unknown(name: str, missing: Mapping[str, str]) -> str:
     """Why a metric of a test is not known, if it is an index of scalability; empty for other metrics.
 
     Args:
-        name: of the metric, which is not known.
         missing: :attr:`ScalingIndices.missing`; empty without a measurement of scaling.
     """
     return missing.get(name, NOT_MEASURED if name in SCALING_INDICES else "")

@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.capacity.recovery import (
+from pytest_mlpatterns.analysis.capacity.overload import (
     Recovery,
     recovery_estimate,
     recovery_ns,
@@ -26,10 +26,10 @@ from pytest_mlpatterns.analysis.capacity.recovery import (
     unwell_since_ns,
 )
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples, order_bounds, wilson_interval
+from pytest_mlpatterns.records.capacity import DuringStep, LatencyMoment, StepImpact
 from pytest_mlpatterns.records.launch import Estimate, Launch
 from pytest_mlpatterns.records.outcomes import REFUSALS, Failure
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.records.step_impact import DuringStep, LatencyMoment, StepImpact
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent
 from pytest_mlpatterns.wording import count
@@ -40,44 +40,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-__all__ = [
-    "USUAL_LIMIT",
-    "AroundStep",
-    "HurtLimit",
-    "around_steps",
-    "describe_impact",
-    "hurt_mask",
-    "impacts_of",
-    "is_failed_anyway",
-    "judge_errors",
-    "judge_hurt",
-    "judge_step_recovery",
-    "latency_moments",
-    "worst_of",
-]
-
 _AFTER_NS = SECOND_NS
 """Time after a step that still belongs to it: what a step leaves behind shows within it, and it has enough requests."""
-_FEWEST_BEFORE = 20
-"""Fewest requests before a step that it is compared with."""
-_MOMENTS = 80
-"""Pieces into which a window is cut for its course of latency."""
+_FEWEST_BEFORE = 20  # Fewest requests before a step that it is compared with
+_MOMENTS = 80  # Pieces into which a window is cut for its course of latency
 _LEVERAGE = 1.0
 """By how many percent the time to recover changes with the capacity: most of it is the time of the step itself."""
 
 
 class HurtLimit(Struct, frozen=True):
-    """When requests are hurt.
+    """When requests are hurt."""
 
-    Attributes:
-        percentile: that keeps the limit.
-        ratio: limit as a multiple of the percentile before the step; None for an absolute one.
-        limit_ns: absolute limit; None for a multiple.
-    """
-
-    percentile: float
-    ratio: float | None
-    limit_ns: float | None = None
+    percentile: float  # that keeps the limit
+    ratio: float | None  # limit as a multiple of the percentile before the step; None for an absolute one
+    limit_ns: float | None = None  # absolute limit; None for a multiple
 
     @property
     def text(self) -> str:
@@ -112,27 +88,18 @@ class HurtLimit(Struct, frozen=True):
         return self.ratio * float(ordered[low]), self.ratio * float(ordered[high]) if is_bounded else math.inf
 
 
-USUAL_LIMIT = HurtLimit(99, 2.0)
-"""The limit of a step that no assertion judges."""
+USUAL_LIMIT = HurtLimit(99, 2.0)  # The limit of a step that no assertion judges
 
 
 @dataclass(frozen=True)
 class AroundStep:
-    """The requests around one step of one launch.
+    """The requests around one step of one launch."""
 
-    Attributes:
-        step: which one.
-        launch: number of the launch, from 1.
-        of: the launch.
-        reference: time before the step with which it is compared.
-        watched_end_ns: begin of the next step, or end of the window.
-    """
-
-    step: DuringStep
-    launch: int
-    of: Launch
-    reference: Window
-    watched_end_ns: int
+    step: DuringStep  # which one
+    launch: int  # number of the launch, from 1
+    of: Launch  # the launch
+    reference: Window  # time before the step with which it is compared
+    watched_end_ns: int  # begin of the next step, or end of the window
     _recoveries: dict[HurtLimit, float | None] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -285,7 +252,6 @@ def judge_hurt(found: Sequence[AroundStep], limit: HurtLimit, *, confidence: flo
     Args:
         found: the steps of one name, at least one.
         limit: of the percentile.
-        confidence: of each interval, two-sided.
     """
     before_ns = np.concatenate([one.before_ns for one in found])
     around_ns = [one.around_ns(limit) for one in found]
@@ -340,8 +306,6 @@ def judge_step_recovery(found: Sequence[AroundStep], limit: HurtLimit, within_ns
 
     Args:
         found: the steps of one name, at least one.
-        limit: by which requests are hurt.
-        within_ns: the time.
     """
     estimate = recovery_estimate([one.watched(limit) for one in found])
     outcome = recovery_outcome(estimate, within_ns)
@@ -358,11 +322,7 @@ def judge_step_recovery(found: Sequence[AroundStep], limit: HurtLimit, within_ns
 
 
 def is_failed_anyway(found: Sequence[AroundStep], limit: HurtLimit, most: float) -> bool:
-    """Whether more requests around a step failed than may, in ways that busy neighbours cannot cause.
-
-    Args:
-        most: as of :func:`judge_errors`.
-    """
+    """Whether more requests around a step failed than may, in ways that busy neighbours cannot cause."""
     late = (*REFUSALS, Failure.TIMEOUT)
     lost = [one.failed(limit) & ~np.isin(one.of.samples.outcome, late) for one in found]
     if most == 0 or most >= 1:

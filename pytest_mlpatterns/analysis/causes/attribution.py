@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun
 
-__all__ = ["calls_notes", "model_calls", "native_change", "profile_record"]
-
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -42,21 +39,15 @@ if TYPE_CHECKING:
     SourceLine = Callable[[Frame, int], str]
 
 
-_MOST_FUNCTIONS = 30
-"""Most functions of the table."""
-_MOST_NODES = 2_000
-"""Most nodes of a flame graph, which a browser draws at once."""
-_LEAST_SHARE = 0.002
-"""Share of the time below which a stack is counted to its caller, and a function is not listed."""
+_MOST_FUNCTIONS = 30  # Most functions of the table
+_MOST_NODES = 2_000  # Most nodes of a flame graph, which a browser draws at once
+_LEAST_SHARE = 0.002  # Share of the time below which a stack is counted to its caller, and a function is not listed
 _HALF, _MOST = 0.5, 0.7
 _LEAST_OF_ALL = 0.05
 """Share of the time, waits of coroutines included, from which blocking it can explain why requests take longer."""
-_ELSEWHERE = 0.1
-"""Share of a function's time from which its other callers show whether it got slower."""
-_LESS = 0.3
-"""Growth elsewhere as a share of the growth here, below which the function is slower here only."""
-_OF_LAYERS = frozenset({"library", "python", "native"})
-"""Owners of code that works for the layer that calls it."""
+_ELSEWHERE = 0.1  # Share of a function's time from which its other callers show whether it got slower
+_LESS = 0.3  # Growth elsewhere as a share of the growth here, below which the function is slower here only
+_OF_LAYERS = frozenset({"library", "python", "native"})  # Owners of code that works for the layer that calls it
 _NO_FUNCTION = frozenset({"process", "model", "await"})
 
 
@@ -66,10 +57,8 @@ def profile_record(
     """What profiled blocks show.
 
     Args:
-        run: of both sides, or of the present alone.
         source_now: the text of a line of a function at present, without indentation; empty if it is not known.
         source_before: the same at the reference; None: lines are compared by their number.
-        is_known: whether a verdict shows that requests take longer, so that only the function is in question.
     """
     run, was = matched(run)
     tree = call_tree(run)
@@ -350,8 +339,7 @@ def _nodes(tree: CallTree) -> list[_Node]:
     return nodes
 
 
-_CALLS_CHANGED = 0.1
-"""Relative change of the calls of a model from which they explain a change."""
+_CALLS_CHANGED = 0.1  # Relative change of the calls of a model from which they explain a change
 
 
 def model_calls(run: ProfiledRun) -> dict[str, NDArray[np.float64]]:
@@ -395,18 +383,12 @@ by 1.5 % as functions do, or by more if their threads wait actively."""
 _PAIR_SD = 0.1
 """Standard deviation of the ratio of a pair that is assumed: five times that of functions, since threads that wait
 actively take what is left of the machine."""
-_NONE = 0.01
-"""Share of the CPU time that counts as none, so that a ratio to it exists."""
-_FEWEST = 3
-"""Pairs of blocks."""
+_NONE = 0.01  # Share of the CPU time that counts as none, so that a ratio to it exists
+_FEWEST = 3  # Pairs of blocks
 
 
 def native_change(run: ProfiledRun) -> NativeChange | None:
-    """The growth of the CPU time of threads without Python code; None if it has not grown, or is not known.
-
-    Args:
-        run: of both sides.
-    """
+    """The growth of the CPU time of threads without Python code; None if it has not grown, or is not known."""
     before, now = (_per_request(blocks) for blocks in (run.before, run.now))
     if before is None or now is None or len(before) < _FEWEST or len(before) != len(now):
         return None

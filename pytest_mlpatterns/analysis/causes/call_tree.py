@@ -21,38 +21,23 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.profile import Frame, ProfiledBlock, ProfiledRun, StackTime
 
-__all__ = ["BEFORE", "NOW", "CallTree", "call_tree", "matched"]
-
-BEFORE, NOW = 0, 1
-"""Index of a side in arrays of both."""
-_NO_PARENT = -1
-"""Stands for the parent of a root."""
+BEFORE, NOW = 0, 1  # Index of a side in arrays of both
+_NO_PARENT = -1  # Stands for the parent of a root
 
 
 class CallTree(Struct, frozen=True):
-    """Nodes by index, callers before their callees.
+    """Nodes by index, callers before their callees."""
 
-    Attributes:
-        frames: function of each node.
-        parents: index of the caller; -1 for a root.
-        own_ns: time of each node per request without callees, shape ``(sides, blocks, nodes)``.
-        total_ns: the same with callees.
-        own_variance: variance of ``own_ns`` from the counting of samples, same shape.
-        total_variance: variance of ``total_ns``.
-        lines: time per request (mean over blocks) by executed line, for each side and node, callees included.
-        roots: indices.
-        children: indices, for each node.
-    """
-
-    frames: tuple[Frame, ...]
-    parents: tuple[int, ...]
-    own_ns: NDArray[np.float64]
-    total_ns: NDArray[np.float64]
-    own_variance: NDArray[np.float64]
-    total_variance: NDArray[np.float64]
+    frames: tuple[Frame, ...]  # function of each node
+    parents: tuple[int, ...]  # index of the caller; -1 for a root
+    own_ns: NDArray[np.float64]  # time of each node per request without callees, shape ``(sides, blocks, nodes)``
+    total_ns: NDArray[np.float64]  # the same with callees
+    own_variance: NDArray[np.float64]  # variance of ``own_ns`` from the counting of samples, same shape
+    total_variance: NDArray[np.float64]  # variance of ``total_ns``
+    # time per request (mean over blocks) by executed line, for each side and node, callees included
     lines: tuple[Mapping[tuple[int, int], float], Mapping[tuple[int, int], float]]
-    roots: tuple[int, ...]
-    children: tuple[tuple[int, ...], ...]
+    roots: tuple[int, ...]  # indices
+    children: tuple[tuple[int, ...], ...]  # indices, for each node
 
     def topmost(self, within: Iterable[int] | None = None) -> dict[Frame, list[int]]:
         """For each function its nodes that are not below another one of the same function.
@@ -76,7 +61,6 @@ class CallTree(Struct, frozen=True):
         """What these nodes call, by function, and the nodes whose own time is theirs.
 
         Args:
-            nodes: of one function.
             chain: functions that led here, that of ``nodes`` last; calls back into them are passed through, so that
                 recursion neither hides what it calls nor counts twice.
         """
@@ -180,9 +164,6 @@ def matched(run: ProfiledRun) -> tuple[ProfiledRun, Mapping[Frame, Frame]]:
     A function that one side alone has is taken for one that the other side alone has, first if both have the same
     qualified name, then if both have the same file and the same callers; each time only if there is one such on each
     side.
-
-    Returns:
-        The run, and what each such function was before.
     """
     if not run.before:
         return run, {}

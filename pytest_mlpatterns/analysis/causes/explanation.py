@@ -28,31 +28,18 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.profile import Frame
 
-__all__ = ["Changes", "Spot", "TimeChange", "explanation", "time_change"]
-
-
-_PRIOR_DEGREES = 12.0
-"""Degrees of freedom that the expected variance is worth; fewer if the blocks contradict it."""
-_BLOCK_SD = 0.02
-"""Standard deviation of the ratio of neighbouring blocks, beyond the counting of samples; the prior."""
-_LEAST_VARIANCE = 1.0
-"""Least variance of a difference, in ns²; it keeps a part without samples from being certain."""
+_PRIOR_DEGREES = 12.0  # Degrees of freedom that the expected variance is worth; fewer if the blocks contradict it
+_BLOCK_SD = 0.02  # Standard deviation of the ratio of neighbouring blocks, beyond the counting of samples; the prior
+_LEAST_VARIANCE = 1.0  # Least variance of a difference, in ns²; it keeps a part without samples from being certain
 
 
 class TimeChange(Struct, frozen=True):
-    """Times per request in nanoseconds, means over blocks, and their difference.
+    """Times per request in nanoseconds, means over blocks, and their difference."""
 
-    Attributes:
-        before_ns: at the reference.
-        now_ns: at present.
-        error_ns: standard error of the difference.
-        degrees: degrees of freedom of that error.
-    """
-
-    before_ns: float
-    now_ns: float
-    error_ns: float
-    degrees: float
+    before_ns: float  # at the reference
+    now_ns: float  # at present
+    error_ns: float  # standard error of the difference
+    degrees: float  # degrees of freedom of that error
 
     @property
     def value_ns(self) -> float:
@@ -96,7 +83,6 @@ def time_change(
 
     Args:
         before_ns: time per request in each block of the reference, shape ``(pairs,)``.
-        now_ns: the same of the present.
         variance: of the difference of each pair, from the counting of samples alone, shape ``(pairs,)``.
         lost_ratio: by how much the shares of lost samples of the two sides differ.
     """
@@ -112,45 +98,29 @@ def time_change(
     return TimeChange(before, now, math.sqrt(within + (RATIO_SD**2 + lost_ratio**2) * level**2), degrees)
 
 
-_WHOLE_CONFIDENCE = 0.995
-"""Confidence that the whole has changed, fixed by ``benchmarks/attribution_simulation.py``."""
+_WHOLE_CONFIDENCE = 0.995  # Confidence that the whole has changed, fixed by ``benchmarks/attribution_simulation.py``
 _PART_CONFIDENCE, _SURE_PART_CONFIDENCE = 0.99, 0.95
 """Confidence required of a part, Bonferroni-corrected; the lower one once the whole has certainly changed."""
-_CERTAIN = 0.999
-"""Confidence from which the whole has certainly changed."""
-_LEAST_NS = 5_000.0
-"""Least change that is named, in nanoseconds per request."""
-_LEAST_SHARE_OF_TIME = 0.02
-"""Least change that is named, as a share of the time of a request."""
-_CANDIDATE = 0.01
-"""Share of the time, on one of the sides, from which a function can explain a change."""
-_MOST_OF_IT = 0.7
-"""Share of a change from which a part explains it."""
-_HALF_OF_IT = 0.5
-"""Share of a change from which a part explains it if the rest shows no change."""
-_BRANCH = 0.1
-"""Share of a change from which a part is named beside others."""
-_REST_CONFIDENCE = 0.9
-"""Confidence that the rest has changed, above which one part does not explain the whole."""
-_MOST_BRANCHES = 3
-"""Most parts that are named beside each other: a message stays short."""
+_CERTAIN = 0.999  # Confidence from which the whole has certainly changed
+_LEAST_NS = 5_000.0  # Least change that is named, in nanoseconds per request
+_LEAST_SHARE_OF_TIME = 0.02  # Least change that is named, as a share of the time of a request
+_CANDIDATE = 0.01  # Share of the time, on one of the sides, from which a function can explain a change
+_MOST_OF_IT = 0.7  # Share of a change from which a part explains it
+_HALF_OF_IT = 0.5  # Share of a change from which a part explains it if the rest shows no change
+_BRANCH = 0.1  # Share of a change from which a part is named beside others
+_REST_CONFIDENCE = 0.9  # Confidence that the rest has changed, above which one part does not explain the whole
+_MOST_BRANCHES = 3  # Most parts that are named beside each other: a message stays short
 _NO_CALL_BEFORE = TimeChange(0.0, 0.0, 0.0, 1.0)
 """Of a call, if the reference called the model not once: the number of calls explains all of its time."""
 
 
 class Spot(Struct, frozen=True):
-    """A function as it is called by a chain of others.
+    """A function as it is called by a chain of others."""
 
-    Attributes:
-        frame: the function; None for the whole.
-        nodes: where it is in the tree.
-        change: of its time, callees included.
-        calls: change per call of the model, scaled to its calls before; None outside models, or if calls are unknown.
-    """
-
-    frame: Frame | None
-    nodes: tuple[int, ...]
-    change: TimeChange
+    frame: Frame | None  # the function; None for the whole
+    nodes: tuple[int, ...]  # where it is in the tree
+    change: TimeChange  # of its time, callees included
+    # change per call of the model, scaled to its calls before; None outside models, or if calls are unknown
     calls: TimeChange | None = None
 
     def is_only_called_more(self, confidence: float) -> bool:
@@ -164,13 +134,8 @@ class Changes:
     """Changes of the time of functions in a tree.
 
     Args:
-        tree: both sides.
         calls: for each model, by its frame's function, its calls per request in each block, ``(sides, blocks)``.
         lost_ratio: by how much the shares of lost samples of the two sides differ.
-
-    Attributes:
-        whole: all functions together.
-        part_confidence: that one part of several has to show, before it is divided by their number.
     """
 
     def __init__(self, tree: CallTree, calls: Mapping[str, NDArray[np.float64]], lost_ratio: float = 0.0) -> None:
@@ -221,10 +186,6 @@ def explanation(changes: Changes, *, is_known: bool) -> list[list[Spot]]:
     """The chains of functions, from a root on, whose last one explains the change or a part of it; at most three.
 
     Empty if neither the whole nor a function changed beyond noise, or if the cause is how often a model is called.
-
-    Args:
-        changes: of both sides.
-        is_known: whether a verdict shows that requests take longer, so that only the function is in question.
     """
     whole = changes.whole
     if is_known and whole.change.is_sure(_CERTAIN):
@@ -259,9 +220,7 @@ def _walk(changes: Changes, chain: list[Spot], confidences: tuple[float, ...] = 
     """Go down from the end of a chain as long as a callee has most of the change, then up to what is beyond noise.
 
     Args:
-        changes: of both sides.
         chain: spots from the whole or a root on; the last one is where the walk begins.
-        confidences: that the last spots of the chain have to show, one for each that the walk added.
     """
     while True:
         here = chain[-1]

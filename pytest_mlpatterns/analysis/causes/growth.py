@@ -42,31 +42,13 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.samples import Window
 
-__all__ = [
-    "describe_growth",
-    "growth_between",
-    "growth_of",
-    "growth_record",
-    "held_record",
-    "is_leak",
-    "judge_leak",
-    "requests_to_decide",
-    "track_of",
-]
-
-
-_PARTS = (16, 8)
-"""Parts of the requests; the smaller number if there are few readings, or if they missed many parts."""
-_FEWEST = 16
-"""Readings below which nothing is decided."""
-_LEAST_VARIANCE = 0.25
-"""Least variance of a mean, as a share of the variance of independent steps."""
-_SPARE = 1.2
-"""Factor on the number of requests that is recommended, since it is only estimated."""
+_PARTS = (16, 8)  # Parts of the requests; the smaller number if there are few readings, or if they missed many parts
+_FEWEST = 16  # Readings below which nothing is decided
+_LEAST_VARIANCE = 0.25  # Least variance of a mean, as a share of the variance of independent steps
+_SPARE = 1.2  # Factor on the number of requests that is recommended, since it is only estimated
 _SLOWER = 0.6
 """Growth in the last quarter, as a share of that in the second, below which it levels off: a logarithm gives 0.42."""
-_PAUSE = 0.4
-"""Growth in a quarter of the second half, as a share of an even one, below which the growth has paused."""
+_PAUSE = 0.4  # Growth in a quarter of the second half, as a share of an even one, below which the growth has paused
 
 
 def growth_of(requests: NDArray[np.int64], amounts: NDArray[np.int64] | None) -> Growth | None:
@@ -101,8 +83,6 @@ def requests_to_decide(growth: Growth, limit: float, least: float) -> int | None
     The interval narrows as the requests become more, since the pieces in which memory is taken remain as large.
 
     Args:
-        growth: what was found.
-        limit: of the growth per request.
         least: growth over the second half from which it is a leak.
     """
     apart = abs(growth.slope.value - limit)
@@ -175,17 +155,14 @@ def _envelope(requests: NDArray[np.int64], amounts: NDArray[np.int64], parts: in
     return _Envelope(found / parts, requests[lowest].astype(np.float64), amounts[lowest].astype(np.float64))
 
 
-_MOST_RECORDED = 120
-"""Readings that reports have room for."""
+_MOST_RECORDED = 120  # Readings that reports have room for
 
 
 def track_of(usage: Usage | None, done_ns: NDArray[np.int64], windows: Sequence[Window]) -> ResourceTrack | None:
     """The readings in some windows; None if the processes are not known or no reading is in a window.
 
     Args:
-        usage: readings over time.
         done_ns: when each request was answered, ascending, shape ``(requests,)``.
-        windows: on the same clock.
     """
     if usage is None:
         return None
@@ -217,19 +194,12 @@ def growth_record(track: ResourceTrack | None) -> GrowthRecord | None:
     )
 
 
-_NOTHING = 0.05
-"""Bytes or pieces that print as 0."""
+_NOTHING = 0.05  # Bytes or pieces that print as 0
 _NAMES = {"rss_bytes": "resident memory grows", "descriptors": "open descriptors grow", "threads": "threads grow"}
 
 
 def is_leak(metric: Metric, growth: Growth, limit: float) -> bool:
-    """Whether a resource surely leaks more than a limit.
-
-    Args:
-        metric: of the growth of a resource.
-        growth: what was found.
-        limit: in the metric's unit.
-    """
+    """Whether a resource surely leaks more than a limit. ``limit``: in the metric's unit."""
     kind = resource_of(metric)
     return growth.exceeds(limit / kind.per, kind.least_gain)
 
@@ -241,8 +211,6 @@ def judge_leak(metric: Metric, growth: Growth, limit: float, *, is_whole: bool) 
     the load had its whole length, and the growth is surely above the limit, large enough, and does not level off.
 
     Args:
-        metric: of the growth of a resource.
-        growth: what was found.
         limit: in the metric's unit.
         is_whole: whether the load had its whole length, or must not go on; else a growth is not judged as a leak yet.
     """
@@ -263,8 +231,6 @@ def describe_growth(metric: Metric, growth: Growth, *, recent: bool = False) -> 
     """A growth in words: ``resident memory grows by 1.02 KiB (±0.10 KiB) per request over 5,000 requests, …``.
 
     Args:
-        metric: of the growth of a resource.
-        growth: what was found.
         recent: whether the growth in the last quarter is given, and not that in the second half.
     """
     found, kind = growth.recent if recent else growth.slope, resource_of(metric)
@@ -305,12 +271,9 @@ if TYPE_CHECKING:
     SourceLine = Callable[[Frame, int], str]
 
 
-_LEAST_SHARE = 0.1
-"""Share of the growth from which a line is listed."""
-_LEAST_BYTES = 256 * 1024
-"""What a function has to hold more to be named, unless it is a growth."""
-_MOST_SITES = 5
-"""Most lines that are listed."""
+_LEAST_SHARE = 0.1  # Share of the growth from which a line is listed
+_LEAST_BYTES = 256 * 1024  # What a function has to hold more to be named, unless it is a growth
+_MOST_SITES = 5  # Most lines that are listed
 
 
 def growth_between(first: HeldMemory, last: HeldMemory, requests: int) -> HeldMemory:
@@ -327,9 +290,6 @@ def held_record(before: HeldMemory, now: HeldMemory, *, names: tuple[Name, Name]
 
     Args:
         before: of the reference; both sides since the start, or both the growth over some requests.
-        now: of the present.
-        names: name the function around a line of a file, of the reference and of the present.
-        source_now: the text of a line of a function at present.
     """
     per_request = now.requests > 0
     functions: dict[Frame, list[float]] = defaultdict(lambda: [0.0, 0.0])

@@ -38,43 +38,28 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Launch
     from pytest_mlpatterns.records.telemetry import LayerStats
 
-__all__ = ["CallsChange", "PartChange", "SplitChange", "split_change", "splits_of"]
-
-
-_Key = tuple[str, str]
-"""Name of a part, and the stage or model that it is of."""
-_MIDDLE = (40, 60)
-"""Percentiles between which a request is near the median."""
-_EXPLAINED = 0.05
-"""Share of the whole by which the parts may be longer than it."""
+_Key = tuple[str, str]  # Name of a part, and the stage or model that it is of
+_MIDDLE = (40, 60)  # Percentiles between which a request is near the median
+_EXPLAINED = 0.05  # Share of the whole by which the parts may be longer than it
 _TWO_SPEEDS = 0.2
 """Share of the median latency by which the remainder of the median may be longer than that of the mean."""
-_SHORTEST_NS = 1.0
-"""A shorter part is none: clocks are not that fine, and sums of numbers are not either."""
-_PRIOR_SD = 0.05
-"""Relative standard deviation of a part between launches that is assumed, with :data:`_PRIOR_DEGREES`."""
-_PRIOR_DEGREES = 2
-"""Degrees of freedom of the assumed deviation: it weighs as three launches do."""
+_SHORTEST_NS = 1.0  # A shorter part is none: clocks are not that fine, and sums of numbers are not either
+_PRIOR_SD = 0.05  # Relative standard deviation of a part between launches that is assumed, with :data:`_PRIOR_DEGREES`
+_PRIOR_DEGREES = 2  # Degrees of freedom of the assumed deviation: it weighs as three launches do
 _RESIDENCE = ("total_ns", "")
 _OF_STREAMS = ("ttft:", "tpot:")
 
 
 class _Whole(Struct, frozen=True):
-    """A latency of one launch, as the load generator measured it.
+    """A latency of one launch, as the load generator measured it."""
 
-    Attributes:
-        latency_ns: of each successful request, shape ``(requests,)``.
-        lag_ns: how late each was sent, in the same shape; 0 in a closed loop, and for times that begin after that.
-        connection_ns: wait for a connection, a mean over the requests.
-        connection_median_ns: the same of a request near the median.
-        share: this latency over the time that the process measures for it, on average: 1 over the tokens of an answer
-            for the time per token.
-    """
-
-    latency_ns: NDArray[np.float64]
+    latency_ns: NDArray[np.float64]  # of each successful request, shape ``(requests,)``
+    # how late each was sent, in the same shape; 0 in a closed loop, and for times that begin after that
     lag_ns: NDArray[np.float64]
-    connection_ns: float = 0.0
-    connection_median_ns: float = 0.0
+    connection_ns: float = 0.0  # wait for a connection, a mean over the requests
+    connection_median_ns: float = 0.0  # the same of a request near the median
+    # this latency over the time that the process measures for it, on average: 1 over the tokens of an answer for
+    # the time per token
     share: float = 1.0
 
     @property
@@ -100,11 +85,7 @@ class _Whole(Struct, frozen=True):
 
 
 def splits_of(launches: Sequence[Launch]) -> LatencySplits:
-    """The splits of launches: of RTM, and if the answers streamed of TTFT and TPOT; each averaged over the launches.
-
-    Args:
-        launches: of one deployment, or of several of one kind.
-    """
+    """The splits of launches: of RTM, and if the answers streamed of TTFT and TPOT; each averaged over the launches."""
     streams = all(launch.samples.came_in_pieces for launch in launches)
     found: dict[SplitMetric, LatencySplit] = {}
     for metric in get_args(SplitMetric) if streams else ("rtm",):
@@ -273,13 +254,7 @@ def _calls(layer: LayerStats) -> dict[str, float]:
 
 
 def _reported(launch: Launch, service: tuple[float, float], requests: int) -> dict[_Key, tuple[float, float]]:
-    """Mean and median of the waits and calls that a server reports, as far as they fit into its service time.
-
-    Args:
-        launch: with the telemetry of the server.
-        service: mean and median of the time in the service.
-        requests: successful ones.
-    """
+    """Mean and median of the waits and calls that a server reports, as far as they fit into its service time."""
     found: dict[_Key, tuple[float, float]] = {}
     left = service
     for layer in () if launch.stats is None else launch.stats.layers:
@@ -302,28 +277,20 @@ def _observed(layer: LayerStats, histogram: str) -> int:
     return layer.counters.get(f"{histogram}_count", 0) or sum(layer.histograms.get(histogram, {}).values())
 
 
-_NAMED = 0.05
-"""Share of the whole change from which a part is named."""
-_CERTAIN = 2.0
-"""Standard errors from which a change of a part is no noise."""
-_CALLS = 0.10
-"""Relative change of the number of calls from which it is a cause."""
-_FEWEST_CALLS = 0.005
-"""Change of the number of calls per request below which it is none."""
+_NAMED = 0.05  # Share of the whole change from which a part is named
+_CERTAIN = 2.0  # Standard errors from which a change of a part is no noise
+_CALLS = 0.10  # Relative change of the number of calls from which it is a cause
+_FEWEST_CALLS = 0.005  # Change of the number of calls per request below which it is none
 _FOLLOWS = 0.2
 """Share of the whole change that the parts of the service, or a function, explain if the waits follow from them."""
 _GROWN = 0.05
 """Growth of the service in an open loop from which its queue follows from it: near its limit a little is enough."""
-_MOST_BEHIND = 50
-"""Multiple of the service's growth that a queue behind it may grow by."""
-_SHORTEST_CHANGE_NS = 1.0
-"""Least change of a part, in nanoseconds: the step of the clock."""
+_MOST_BEHIND = 50  # Multiple of the service's growth that a queue behind it may grow by
+_SHORTEST_CHANGE_NS = 1.0  # Least change of a part, in nanoseconds: the step of the clock
 _STRETCHED = ("server", "hop")
 """Parts around the code of users, in which a process may also wait for a processor that others use."""
-_MOST_STRETCHED = 10.0
-"""Multiple of the code's growth that these may grow by."""
-_CODE, _AROUND, _RUN_QUEUE, _WAIT = range(4)
-"""Kinds of a part; each may follow from those before it."""
+_MOST_STRETCHED = 10.0  # Multiple of the code's growth that these may grow by
+_CODE, _AROUND, _RUN_QUEUE, _WAIT = range(4)  # Kinds of a part; each may follow from those before it
 _NO_PART = SplitPart("server", "", 0.0, 0.0, 0.0)
 
 
@@ -336,23 +303,14 @@ class CallsChange(Struct, frozen=True):
 
 
 class PartChange(Struct, frozen=True):
-    """One part of a latency, before and now.
+    """One part of a latency, before and now."""
 
-    Attributes:
-        name: of the part.
-        of: stage or model.
-        before_ns: at the reference.
-        now_ns: at present.
-        error_ns: standard error of the change.
-        label: in reports.
-    """
-
-    name: str
-    of: str
-    before_ns: float
-    now_ns: float
-    error_ns: float
-    label: str
+    name: str  # of the part
+    of: str  # stage or model
+    before_ns: float  # at the reference
+    now_ns: float  # at present
+    error_ns: float  # standard error of the change
+    label: str  # in reports
 
     @property
     def change_ns(self) -> float:
@@ -378,21 +336,14 @@ class PartChange(Struct, frozen=True):
 
 
 class SplitChange(Struct, frozen=True):
-    """How a latency and its parts changed.
+    """How a latency and its parts changed."""
 
-    Attributes:
-        total_ns: change of the whole.
-        calls: models that are called more often (less often, if the whole got shorter), the cause of what follows.
-        parts: the parts that changed, in the order of causes.
-        rest_ns: change of everything else.
-        largest: the part that changed most, named or not; None if there is none.
-    """
-
-    total_ns: float
+    total_ns: float  # change of the whole
+    # models that are called more often (less often, if the whole got shorter), the cause of what follows
     calls: tuple[CallsChange, ...]
-    parts: tuple[PartChange, ...]
-    rest_ns: float
-    largest: PartChange | None
+    parts: tuple[PartChange, ...]  # the parts that changed, in the order of causes
+    rest_ns: float  # change of everything else
+    largest: PartChange | None  # the part that changed most, named or not; None if there is none
 
     def follows_from(self, cause_ns: float, callers: float | None) -> bool:
         """Whether the parts that changed are waits alone, and these follow from a cause that is known otherwise.
@@ -419,12 +370,8 @@ def split_change(
     """Compare two splits of one latency.
 
     Args:
-        before: of the reference.
-        now: of the present.
-        of: whether the means or the medians are compared.
         callers_per_process: how many requests of a closed loop share a process, so that each waits for the others;
             None for an open loop.
-        only: names of parts, if the others do not count.
     """
     changes = [change for change in _changes(before, now, of) if not only or change.name in only]
     total_ns = sum(change.change_ns for change in changes)

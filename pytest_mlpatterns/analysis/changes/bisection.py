@@ -34,106 +34,60 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import Estimate
 
-__all__ = [
-    "Bisection",
-    "Bracket",
-    "Decided",
-    "Likeness",
-    "Measure",
-    "NoChange",
-    "SearchRules",
-    "StepCheck",
-    "check_step",
-    "most_steps",
-]
-
 _SIZED = 2.0
 """Multiple of its half interval that a change has before commits are compared with its end: one that is known less
 surely makes each of these comparisons longer."""
 _KNOWN_FROM = 4
 """Launches of both ends from which their scatter counts for all further commits: on a machine that is busier than
 usual, the first launches of a commit would otherwise seem surer than they are."""
-_PART = 0.99
-"""Confidence of the intervals by which a step differs from the whole change."""
-_SHOWN = 0.95
-"""Confidence of the intervals that are shown."""
+_PART = 0.99  # Confidence of the intervals by which a step differs from the whole change
+_SHOWN = 0.95  # Confidence of the intervals that are shown
 
 
 class Likeness(StrEnum):
     """What a commit is like, by its measurements."""
 
-    GOOD = "good"
-    """It has the level of the good end of what was left."""
-    BAD = "bad"
-    """It has the level of the bad end of what was left."""
-    NEAR_GOOD = "near good"
-    """It lies between both levels, nearer to that of the good end: there are several steps."""
-    NEAR_BAD = "near bad"
-    """It lies between both levels, nearer to that of the bad end."""
-    UNDECIDED = "undecided"
-    """Its measurements do not decide it."""
+    GOOD = "good"  # It has the level of the good end of what was left
+    BAD = "bad"  # It has the level of the bad end of what was left
+    NEAR_GOOD = "near good"  # It lies between both levels, nearer to that of the good end: there are several steps
+    NEAR_BAD = "near bad"  # It lies between both levels, nearer to that of the bad end
+    UNDECIDED = "undecided"  # Its measurements do not decide it
 
 
 class SearchRules(Struct, frozen=True):
-    """What a search is to find, and how surely.
+    """What a search is to find, and how surely."""
 
-    Attributes:
-        error: probability that the search ends at a wrong place.
-        smallest: smallest change that is searched for, as a share.
-        most_runs: measurements of one commit, after which it stays undecided.
-    """
-
-    error: float = 0.05
-    smallest: float = 0.01
-    most_runs: int = 12
+    error: float = 0.05  # probability that the search ends at a wrong place
+    smallest: float = 0.01  # smallest change that is searched for, as a share
+    most_runs: int = 12  # measurements of one commit, after which it stays undecided
 
 
 class Measure(Struct, frozen=True):
-    """The commit to measure next.
+    """The commit to measure next."""
 
-    Attributes:
-        position: its number.
-        run: which measurement of it that is, from 1.
-        good: number of the nearest commit before the change, as far as it is known.
-        bad: number of the nearest commit after it.
-    """
-
-    position: int
-    run: int
-    good: int
-    bad: int
+    position: int  # its number
+    run: int  # which measurement of it that is, from 1
+    good: int  # number of the nearest commit before the change, as far as it is known
+    bad: int  # number of the nearest commit after it
 
 
 class NoChange(Struct, frozen=True):
-    """The search ends at once, because both ends do not differ.
+    """The search ends at once, because both ends do not differ."""
 
-    Attributes:
-        change: bad over good, with its 95 % interval.
-        is_open: whether a change that is searched for is not excluded either.
-    """
-
-    change: Estimate
-    is_open: bool
+    change: Estimate  # bad over good, with its 95 % interval
+    is_open: bool  # whether a change that is searched for is not excluded either
 
 
 class Bracket(Struct, frozen=True):
-    """What is left at the end.
+    """What is left at the end."""
 
-    Attributes:
-        good: number of the last commit before the change.
-        bad: number of the first one after it, that could be decided.
-        whole: the bad end over the good one, with its 95 % interval.
-        launches: of the bad end, over the good one.
-        jump: the estimated ratio between both commits.
-        is_gradual: whether commits between them are left that could be measured, because what is left of the change
-            is too small to be searched for.
-    """
-
-    good: int
-    bad: int
-    whole: Estimate
-    launches: tuple[LogRatio, ...]
-    jump: float
+    good: int  # number of the last commit before the change
+    bad: int  # number of the first one after it, that could be decided
+    whole: Estimate  # the bad end over the good one, with its 95 % interval
+    launches: tuple[LogRatio, ...]  # of the bad end, over the good one
+    jump: float  # the estimated ratio between both commits
+    # whether commits between them are left that could be measured, because what is left of the change is too
+    # small to be searched for
     is_gradual: bool = False
 
     @property
@@ -143,19 +97,12 @@ class Bracket(Struct, frozen=True):
 
 
 class Decided(Struct, frozen=True):
-    """What the measurements of a commit show.
+    """What the measurements of a commit show."""
 
-    Attributes:
-        position: its number.
-        likeness: what it is like; None while that is not decided.
-        change: the commit over the good one, with its 95 % interval.
-        launches: paired launches that this rests on.
-    """
-
-    position: int
-    likeness: Likeness | None
-    change: Estimate
-    launches: int
+    position: int  # its number
+    likeness: Likeness | None  # what it is like; None while that is not decided
+    change: Estimate  # the commit over the good one, with its 95 % interval
+    launches: int  # paired launches that this rests on
 
 
 def most_steps(last: int) -> int:
@@ -177,8 +124,6 @@ def _level(launches: Sequence[LogRatio], confidence: float, scatter: float = RAT
     """The level of a commit; that of the good end, which has no launches, is 0.
 
     Args:
-        launches: of the commit.
-        confidence: of the interval.
         scatter: standard deviation from launch to launch that is expected.
     """
     if not launches:
@@ -197,9 +142,6 @@ class Bisection:
 
     Args:
         last: number of the bad end, at least 1.
-
-    Raises:
-        ValueError: there is no commit between.
     """
 
     def __init__(self, last: int, rules: SearchRules | None = None) -> None:
@@ -247,9 +189,6 @@ class Bisection:
 
         Args:
             launches: at least one, of the commit over the good one.
-
-        Raises:
-            ValueError: the search has ended, or there is no launch.
         """
         position = self._asked()
         if not launches:
@@ -265,11 +204,7 @@ class Bisection:
         return found
 
     def skip(self) -> None:
-        """Record that the commit to measure next cannot be measured; another one is chosen.
-
-        Raises:
-            ValueError: the search has ended, or the commit is one of its ends.
-        """
+        """Record that the commit to measure next cannot be measured; another one is chosen."""
         position = self._asked()
         if position == self._last:
             raise ValueError("the bad end cannot be measured, expected a commit that can")
@@ -363,19 +298,13 @@ class Bisection:
 
 
 class StepCheck(Struct, frozen=True):
-    """The commit that was found, measured beside its parent.
+    """The commit that was found, measured beside its parent."""
 
-    Attributes:
-        change: the commit over its parent, with its 95 % interval.
-        is_confirmed: whether it changes the metric in the direction of the whole change; None while that is open.
-        is_part: whether the whole change is larger, so that other commits have a part in it.
-        launches: paired launches that this rests on.
-    """
-
-    change: Estimate
+    change: Estimate  # the commit over its parent, with its 95 % interval
+    # whether it changes the metric in the direction of the whole change; None while that is open
     is_confirmed: bool | None
-    is_part: bool
-    launches: int
+    is_part: bool  # whether the whole change is larger, so that other commits have a part in it
+    launches: int  # paired launches that this rests on
 
 
 def check_step(runs: Sequence[Sequence[LogRatio]], bracket: Bracket, rules: SearchRules) -> StepCheck:
@@ -383,8 +312,6 @@ def check_step(runs: Sequence[Sequence[LogRatio]], bracket: Bracket, rules: Sear
 
     Args:
         runs: measurements of the commit over its parent, at least one; each of at least one launch.
-        bracket: where the search ended.
-        rules: of the search.
     """
     launches = [launch for run in runs for launch in run]
     scatter = max(RATIO_SD, _deviation(bracket.launches))

@@ -6,30 +6,95 @@ false ones among all that are reported: the more tests and metrics a history has
 less the more changes there are.
 
 Pure. This module must not know how changes are shown or what follows from them.
+
+The level of each stretch of a course, between borders of segments and changes; the last one is now. Pure.
 """
 
 from __future__ import annotations
 
 import math
-from statistics import median
+from itertools import pairwise
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.changes.series import Series, known_metric
+from msgspec import Struct
+
+from pytest_mlpatterns.analysis.changes.series import Series, commit_key, known_metric
 from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, Step, steps_of
 from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS, stretches_of
-from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, t_quantile
-from pytest_mlpatterns.records.change import Change, Course
+from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, CONFIDENCE, t_quantile
+from pytest_mlpatterns.records.history import Change, Course
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_FEW = 3  # Most runs whose scatter is not known, so that the errors of their launches count
 
-__all__ = ["LEAST_CHANGE", "find_changes"]
 
-LEAST_CHANGE = 0.005
-"""Smallest change that is reported, on the logarithm: half a percent, however sure it is."""
-_WIDEST = 20.0
-"""Half of the widest interval of a log ratio: a factor of 5e8 stands for no knowledge."""
+class Level(Struct, frozen=True):
+    """Neighbouring runs between which nothing changed."""
+
+    start: int  # index of its first point
+    stop: int  # index after its last point
+    level: float  # natural logarithm of its level, the median of its points
+    half: float | None  # half the width of the 95 % interval of the level, on the logarithm; None if it is not known
+
+
+def changes_in(series: Series, changes: Iterable[Change]) -> tuple[Change, ...]:
+    """Those changes that are of this course, in the order of their places."""
+    own = (series.test, series.metric, series.machine, series.course)
+    found = [one for one in changes if (one.test, one.metric, one.machine, one.course) == own]
+    placed = [(place, one) for one in found if (place := place_of(series, one)) is not None]
+    return tuple(one for _, one in sorted(placed, key=lambda pair: pair[0]))
+
+
+def place_of(series: Series, change: Change) -> tuple[int, int] | None:
+    """Indices of the points that a change lies between: the last one before it, -1 if none is, and the first one after.
+
+    None if the course does not have its commit.
+    """
+    keys, new = [commit_key(point.at) for point in series.points], commit_key(change.new)
+    return (keys.index(new) - 1, keys.index(new)) if new in keys else None
+
+
+def levels_of(series: Series, changes: Iterable[Change]) -> tuple[Level, ...]:
+    """The stretches of a course, which together are all of its points.
+
+    Args:
+        changes: of any course; those of this one count.
+    """
+    if not series.points:
+        return ()
+    borders = {segment.start for segment in series.segments} | {0, len(series.points)}
+    for change in changes_in(series, changes):
+        _, after = place_of(series, change) or (0, 0)
+        borders.add(after)
+    return tuple(_level(series, start, stop) for start, stop in pairwise(sorted(borders)))
+
+
+def _level(series: Series, start: int, stop: int) -> Level:
+    points = series.points[start:stop]
+    levels = [point.level for point in points]
+    return Level(start, stop, median(levels), _half(levels, [point.error for point in points]))
+
+
+def _half(levels: Sequence[float], errors: Sequence[float]) -> float | None:
+    """Half the width of the interval of a level: from the scatter of the runs, or of few runs from their launches.
+
+    The median of n normal values scatters ``sqrt(pi / 2) s / sqrt(n)``; s is 1.4826 times the median absolute
+    deviation, so that a stray run does not count.
+    """
+    if len(levels) > _FEW:
+        middle = median(levels)
+        deviation = 1.4826 * median(abs(level - middle) for level in levels)
+        if deviation > 0:
+            return math.sqrt(math.pi / 2 / len(levels)) * t_quantile(CONFIDENCE, len(levels) - 1) * deviation
+    known = [error for error in errors if error > 0]
+    return 2 * fmean(known) / math.sqrt(len(known)) if known else None
+
+
+LEAST_CHANGE = 0.005  # Smallest change that is reported, on the logarithm: half a percent, however sure it is
+_WIDEST = 20.0  # Half of the widest interval of a log ratio: a factor of 5e8 stands for no knowledge
 
 
 def find_changes(series: Sequence[Series]) -> tuple[Change, ...]:
@@ -37,9 +102,6 @@ def find_changes(series: Sequence[Series]) -> tuple[Change, ...]:
 
     A step is confirmed with five runs on each side. A new one, with two to four runs after it, is reported if it is
     significant. A change below the metric's floor is not reported, nor one below half a percent.
-
-    Args:
-        series: of all tests and metrics that are looked at together.
     """
     searched = [_found_in(one) for one in series]
     tests = sum(max(len(found), 1) for found in searched)
@@ -49,12 +111,7 @@ def find_changes(series: Sequence[Series]) -> tuple[Change, ...]:
 
 
 def _largest_p_value(p_values: Iterable[float], tests: int) -> float:
-    """The p-value up to which changes are reported; below zero if none is.
-
-    Args:
-        p_values: of the candidates.
-        tests: number of all, with the courses that have no candidate.
-    """
+    """The p-value up to which changes are reported; below zero if none is."""
     largest = -1.0
     for rank, p_value in enumerate(sorted(p_values), 1):
         if p_value <= SIGNIFICANCE * rank / tests:
@@ -102,9 +159,7 @@ def _is_large(series: Series, size: float, before: int) -> bool:
     """Whether a change matters: half a percent, and the floor of the metric if the course has values.
 
     Args:
-        series: the course.
         size: the change, on the logarithm.
-        before: index of the last point before it.
     """
     if abs(size) < LEAST_CHANGE:
         return False

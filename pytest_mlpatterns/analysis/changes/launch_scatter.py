@@ -36,22 +36,16 @@ knows it better, but a machine is not as busy each day. If launches differ by 4 
 _USUAL_DEGREES = 4
 """Degrees of freedom that the usual deviation keeps beside those of the history, so that few runs that happen to be
 alike promise no accuracy that is not there."""
-_LATEST_RUNS = 100
-"""Runs that count, the latest ones: a machine's neighbours change with the months."""
-_MAD_TO_SD = 1.4826
-"""Standard deviation of normal scatter, in its median absolute deviations."""
+_LATEST_RUNS = 100  # Runs that count, the latest ones: a machine's neighbours change with the months
+_MAD_TO_SD = 1.4826  # Standard deviation of normal scatter, in its median absolute deviations
 _Launch = TypeVar("_Launch")
 
 
 class LaunchScatter(Struct, frozen=True):
-    """The deviations that a test's intervals start from, where its history knows them.
+    """The deviations that a test's intervals start from, where its history knows them."""
 
-    Attributes:
-        launches: relative standard deviation between launches, by the metric's name.
-        ratios: standard deviation between the log ratios of paired launches, beyond that within a launch, by the same.
-    """
-
-    launches: Mapping[str, float] = {}
+    launches: Mapping[str, float] = {}  # relative standard deviation between launches, by the metric's name
+    # standard deviation between the log ratios of paired launches, beyond that within a launch, by the same
     ratios: Mapping[str, float] = {}
 
     def of_launches(self, metric: Metric) -> Metric:
@@ -65,8 +59,7 @@ class LaunchScatter(Struct, frozen=True):
         return USUAL_PRIOR if own is None else RatioPrior(own, OWN_DEGREES)
 
 
-USUAL_SCATTER = LaunchScatter()
-"""The scatter of a test without a history: that of many services."""
+USUAL_SCATTER = LaunchScatter()  # The scatter of a test without a history: that of many services
 
 
 def scatter_in(lines: Sequence[HistoryLine]) -> LaunchScatter:
@@ -101,15 +94,10 @@ def scatter_in(lines: Sequence[HistoryLine]) -> LaunchScatter:
 
 
 class _Runs(Struct, frozen=True):
-    """The launches of some runs, on the logarithm.
+    """The launches of some runs, on the logarithm."""
 
-    Attributes:
-        logs: of each run, at least one each.
-        within_launch: mean square of the errors within a launch, which an interval adds itself.
-    """
-
-    logs: Sequence[Sequence[float]]
-    within_launch: float
+    logs: Sequence[Sequence[float]]  # of each run, at least one each
+    within_launch: float  # mean square of the errors within a launch, which an interval adds itself
 
     @property
     def degrees(self) -> int:

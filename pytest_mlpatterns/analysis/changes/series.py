@@ -20,7 +20,7 @@ from msgspec import Struct
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, PRIOR_DEGREES, prior_weight
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD
-from pytest_mlpatterns.records.change import Course
+from pytest_mlpatterns.records.history import Course
 from pytest_mlpatterns.records.verdict import ERRORS
 
 if TYPE_CHECKING:
@@ -30,70 +30,45 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.history import CommitPosition, HistoryLine
     from pytest_mlpatterns.records.launch import LaunchValue
 
-__all__ = ["Point", "Segment", "Series", "commit_key", "counted_lines", "known_metric", "series_of"]
-
-_KEY_DIGITS = 12
-"""Digits of a hash by which a commit is recognised; a history keeps twelve or more."""
-_LEAST_SD = 1e-4
-"""Least standard deviation between launches, relative: files hold values to five digits."""
+_KEY_DIGITS = 12  # Digits of a hash by which a commit is recognised; a history keeps twelve or more
+_LEAST_SD = 1e-4  # Least standard deviation between launches, relative: files hold values to five digits
 _LEAST_SHARE = 0.01
 """Least value of a course with zeros, for a metric without a floor and with a tolerance that is larger."""
 
 
 class Point(Struct, frozen=True):
-    """One run in a course.
+    """One run in a course."""
 
-    Attributes:
-        at: the commit.
-        date: of the run, ISO 8601.
-        level: natural logarithm of the value, or of the ratio to the first reference of the course. A metric that may
-            be zero has a least value in its place (:func:`series_of`).
-        error: standard error of what the run measured, value or ratio to ``reference``, from its launches.
-        reference: the commit that a ratio refers to; None for a value.
-        origin: level of that commit, so that ``level - origin`` is the logarithm of the ratio that was measured.
-    """
-
-    at: CommitPosition
-    date: str
+    at: CommitPosition  # the commit
+    date: str  # of the run, ISO 8601
+    # natural logarithm of the value, or of the ratio to the first reference of the course. A metric that may be
+    # zero has a least value in its place (:func:`series_of`)
     level: float
-    error: float
-    reference: CommitPosition | None = None
+    error: float  # standard error of what the run measured, value or ratio to ``reference``, from its launches
+    reference: CommitPosition | None = None  # the commit that a ratio refers to; None for a value
+    # level of that commit, so that ``level - origin`` is the logarithm of the ratio that was measured
     origin: float = 0.0
 
 
 class Segment(Struct, frozen=True):
-    """Neighbouring runs that are comparable.
+    """Neighbouring runs that are comparable."""
 
-    Attributes:
-        start: index of its first point.
-        stop: index after its last point.
-        reason: why it begins: ``set-up``, ``environment``, or ``reference`` if the level of the new reference was never
-            measured; empty for the first one.
-    """
-
-    start: int
-    stop: int
+    start: int  # index of its first point
+    stop: int  # index after its last point
+    # why it begins: ``set-up``, ``environment``, or ``reference`` if the level of the new reference was never
+    # measured; empty for the first one
     reason: str = ""
 
 
 class Series(Struct, frozen=True):
-    """The course of one metric of one test, in the order of the commits.
+    """The course of one metric of one test, in the order of the commits."""
 
-    Attributes:
-        test: the test's id.
-        metric: its name.
-        machine: where the values come from; empty for ratios, which hold on any.
-        course: what the points are, values or ratios.
-        points: one for each run.
-        segments: stretches of points that are comparable; together they are all points.
-    """
-
-    test: str
-    metric: str
-    machine: str
-    course: Course
-    points: tuple[Point, ...]
-    segments: tuple[Segment, ...]
+    test: str  # the test's id
+    metric: str  # its name
+    machine: str  # where the values come from; empty for ratios, which hold on any
+    course: Course  # what the points are, values or ratios
+    points: tuple[Point, ...]  # one for each run
+    segments: tuple[Segment, ...]  # stretches of points that are comparable; together they are all points
 
 
 def series_of(lines: Sequence[HistoryLine], order: Sequence[str] = ()) -> tuple[Series, ...]:
@@ -192,7 +167,6 @@ def _weighed(logs: Sequence[float], errors: Sequence[float], sd: float) -> tuple
     Args:
         logs: one for each launch, at least one.
         errors: their standard errors.
-        sd: prior deviation between launches, above zero.
     """
     weights = [1 / (sd * sd + error * error) for error in errors]
     total = sum(weights)
@@ -224,11 +198,7 @@ def _series_of_ratios(lines: Sequence[HistoryLine]) -> Iterable[Series]:
 
 
 class _Builder:
-    """Points of one course and where its segments begin.
-
-    Attributes:
-        points: so far.
-    """
+    """Points of one course and where its segments begin."""
 
     def __init__(self) -> None:
         self.points: list[Point] = []

@@ -52,43 +52,28 @@ if TYPE_CHECKING:
 
 __all__ = ["SIGNIFICANCE", "Step", "corrected", "layers_of_windows", "steps_of"]
 
-SIGNIFICANCE = 0.001
-"""Largest corrected p-value of a change: one of a thousand unchanged courses may show one."""
-FEWEST_NEW = 2
-"""Runs after a change that is new and not confirmed: a single one may be a spike."""
+SIGNIFICANCE = 0.001  # Largest corrected p-value of a change: one of a thousand unchanged courses may show one
+FEWEST_NEW = 2  # Runs after a change that is new and not confirmed: a single one may be a spike
 _CANDIDATE = 3.0
 """Least standard errors of a candidate. The largest of n normal values is near sqrt(2 log n); the test needs more."""
-_SHRINKS = math.sqrt(0.5)
-"""Ratio of the lengths of two layers of windows."""
+_SHRINKS = math.sqrt(0.5)  # Ratio of the lengths of two layers of windows
 _OVERLAP = 4.0
 """Places that count as one, since windows overlap. With it 1.3 to 4.1 % of simulated unchanged courses of 12 to 300
 runs have a p-value below 5 %."""
-_ROUNDS = 3
-"""Most times that the places of all changes are sought anew."""
-_LEAST_P = 1e-300
-"""Least p-value: a smaller one is no better known."""
-_TO_MEDIAN = math.sqrt(math.pi / 2)
-"""Standard error of a median, in those of a mean."""
+_ROUNDS = 3  # Most times that the places of all changes are sought anew
+_LEAST_P = 1e-300  # Least p-value: a smaller one is no better known
+_TO_MEDIAN = math.sqrt(math.pi / 2)  # Standard error of a median, in those of a mean
 
 
 class Step(Struct, frozen=True):
-    """A change of the level between two runs.
+    """A change of the level between two runs."""
 
-    Attributes:
-        at: index of the first point after it.
-        size: the change, on the logarithm.
-        error: its standard error.
-        degrees: degrees of freedom of that.
-        p_value: corrected for the choice of the place.
-        after: number of points after it, up to the next change or the end.
-    """
-
-    at: int
-    size: float
-    error: float
-    degrees: float
-    p_value: float
-    after: int
+    at: int  # index of the first point after it
+    size: float  # the change, on the logarithm
+    error: float  # its standard error
+    degrees: float  # degrees of freedom of that
+    p_value: float  # corrected for the choice of the place
+    after: int  # number of points after it, up to the next change or the end
 
     @property
     def is_confirmed(self) -> bool:
@@ -97,12 +82,7 @@ class Step(Struct, frozen=True):
 
 
 def steps_of(stretches: Sequence[Stretch], stop: int) -> tuple[Step, ...]:
-    """The steps of one segment, in the order of the course.
-
-    Args:
-        stretches: of the segment.
-        stop: index after its last point.
-    """
+    """The steps of one segment, in the order of the course."""
     found: list[Step] = []
     levels = [one for one in stretches if not one.is_increment]
     for stretch in levels:
@@ -126,8 +106,6 @@ def corrected(z: float, degrees: float, *, runs: int, side: int) -> float:
     Args:
         z: absolute difference of two means, over its standard error.
         degrees: degrees of freedom of the standard error.
-        runs: number of runs among which the place was chosen.
-        side: runs on the shorter side.
     """
     window = min(2 * side, runs)
     layer = 1 + math.log2(runs / window)
@@ -159,13 +137,7 @@ class _Runs:
     """Tamed runs of one stretch, and the test of a change between two of them.
 
     Args:
-        stretch: its measurements.
         anchor: the level that held before the first run; None if it is not known.
-
-    Attributes:
-        size: number of runs, with the anchor.
-        shift: 1 if the first one is the anchor, else 0.
-        scatter: of a run; if runs resemble their neighbours, that of independent ones whose means are known as badly.
     """
 
     def __init__(self, stretch: Stretch, anchor: float | None) -> None:
@@ -190,11 +162,7 @@ class _Runs:
         self._p_values: dict[tuple[int, int, int], float] = {}
 
     def correlate(self, places: Sequence[int]) -> bool:
-        """Take the correlation of neighbours into the scatter, as it is around the levels between changes.
-
-        Returns:
-            Whether there is one.
-        """
+        """Take the correlation of neighbours into the scatter, as it is around the levels between changes."""
         ends = [0, *places, self.size]
         levels = [
             (self._sums[stop] - self._sums[start]) / (self._weights[stop] - self._weights[start])
@@ -231,7 +199,6 @@ class _Runs:
 
         Args:
             starts: of the windows, shape ``(windows,)``.
-            length: of each.
 
         Returns:
             Two arrays of that shape; 0 standard errors in a window without an allowed place.
@@ -278,7 +245,6 @@ def _steps_of_stretch(stretch: Stretch, known: Sequence[Step]) -> list[Step]:
     """The steps of a stretch of several runs.
 
     Args:
-        stretch: the runs.
         known: steps that earlier stretches show; those between the reference and the first run move the anchor.
     """
     first = int(stretch.index[0])
@@ -381,10 +347,7 @@ def _steps_of_increments(
     Several runs of one increment count as their median; of two the one nearer to zero.
 
     Args:
-        increments: anchored stretches of few runs each.
         known: steps that other stretches show; what they explain is taken off.
-        stop: index after the last point of the segment.
-        others: scatter of the other stretches, which counts too: few increments do not show their own.
     """
     places = np.array([int(one.index[0]) for one in increments])
     runs = np.array([one.index.size for one in increments])

@@ -27,62 +27,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-__all__ = [
-    "ANCHOR_SD",
-    "FEWEST_RUNS",
-    "Scatter",
-    "Stretch",
-    "deviations",
-    "pooled",
-    "scatter_of_differences",
-    "scatter_of_increments",
-    "scatter_of_runs",
-    "stretches_of",
-    "tamed",
-    "with_correlation",
-]
-
-FEWEST_RUNS = 5
-"""Runs on each side of a confirmed change. A group of fewer runs that stand out is a disturbance."""
+FEWEST_RUNS = 5  # Runs on each side of a confirmed change. A group of fewer runs that stand out is a disturbance.
 ANCHOR_SD = 0.003
 """Standard deviation of the ratio 1 of unchanged code, relative: how far two checkouts of it may differ for long."""
 _WINDOW = FEWEST_RUNS + 2
 """Runs in a row of which five must be like a run, so that up to two among them may be disturbed."""
-_TAMED_AT = 3.0
-"""Standard deviations from the runs beside it from which a run stands out."""
-_CLIPPED_AT = 2.5
-"""Robust standard deviations at which a difference is clipped before the scatter is taken from all."""
-_CLIPPED_VARIANCE = 0.978
-"""Variance of a standard normal value that is clipped so."""
-_MAD = 1.4826
-"""Standard deviation of normal values, in median absolute deviations."""
-_LEAST_SD = 1e-3
-"""Least scatter between runs, relative: 0.1 %, below which neither values nor clocks are reproducible."""
-_NOISY = 3.0
-"""Multiple of the lower quartile of all errors from which a run counts as noisy and gets less weight."""
+_TAMED_AT = 3.0  # Standard deviations from the runs beside it from which a run stands out
+_CLIPPED_AT = 2.5  # Robust standard deviations at which a difference is clipped before the scatter is taken from all
+_CLIPPED_VARIANCE = 0.978  # Variance of a standard normal value that is clipped so
+_MAD = 1.4826  # Standard deviation of normal values, in median absolute deviations
+_LEAST_SD = 1e-3  # Least scatter between runs, relative: 0.1 %, below which neither values nor clocks are reproducible
+_NOISY = 3.0  # Multiple of the lower quartile of all errors from which a run counts as noisy and gets less weight
 _USE_OF_DIFFERENCES = 2 / 3
 """Degrees of freedom of a variance from differences of neighbours, as a share of their number (von Neumann 1941)."""
 _CHANCE_OF_CORRELATION = 1.0
 """Standard errors by which a correlation of neighbours must exceed zero: 1 / sqrt(n) is that of n independent runs."""
-_MOST_ALIKE = 0.9
-"""Largest correlation of neighbours that is taken off: beyond it all levels look alike."""
+_MOST_ALIKE = 0.9  # Largest correlation of neighbours that is taken off: beyond it all levels look alike
 
 
 class Stretch(Struct, frozen=True):
-    """Independent measurements around one level; arrays of shape ``(runs,)``.
+    """Independent measurements around one level; arrays of shape ``(runs,)``."""
 
-    Attributes:
-        index: of each run in the points of the course, ascending.
-        values: logarithms; of ratios those that were measured.
-        errors: their standard errors, from the launches.
-        begins: whether a run is the first one of its commit, so that a change may lie before it.
-        anchor: index of the last run of the reference's commit; None if its level is not known in this segment.
-    """
-
-    index: NDArray[np.int64]
-    values: NDArray[np.float64]
-    errors: NDArray[np.float64]
-    begins: NDArray[np.bool_]
+    index: NDArray[np.int64]  # of each run in the points of the course, ascending
+    values: NDArray[np.float64]  # logarithms; of ratios those that were measured
+    errors: NDArray[np.float64]  # their standard errors, from the launches
+    begins: NDArray[np.bool_]  # whether a run is the first one of its commit, so that a change may lie before it
+    # index of the last run of the reference's commit; None if its level is not known in this segment
     anchor: int | None = None
 
     @property
@@ -99,13 +69,7 @@ class Scatter(Struct, frozen=True):
 
 
 def stretches_of(points: Sequence[Point], start: int, stop: int) -> tuple[Stretch, ...]:
-    """The stretches of the points of one segment, by their first run.
-
-    Args:
-        points: of the course.
-        start: index of the segment's first point.
-        stop: index after its last one.
-    """
+    """The stretches of the points of one segment, by their first run."""
     members: dict[str, list[int]] = {}
     last_of: dict[str, int] = {}
     for index in range(start, stop):
@@ -148,7 +112,6 @@ def with_correlation(scatter: Scatter, left: NDArray[np.float64]) -> Scatter:
     ones. A correlation that may be chance counts as none.
 
     Args:
-        scatter: from the differences of neighbours.
         left: what the levels leave over, shape ``(runs,)``.
     """
     total = float(left @ left)

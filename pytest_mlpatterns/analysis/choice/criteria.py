@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.objective import Objective
 
-__all__ = ["Requirement", "SelectionCriteria", "parse_criteria"]
-
 _EXAMPLE = "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms"
 _PART = re.compile(r"(?P<name>[^\s=<>()]+(?:\s*\((?P<objective>[^()]*)\))?)\s*(?P<sign><=|>=|=|<|>)(?P<value>[^=<>]*)")
 
@@ -66,9 +64,6 @@ class SelectionCriteria:
 
         Args:
             price: of cores and memory; None if there is no cost, so that no pattern meets the limit.
-
-        Raises:
-            SettingError: a requirement has another currency.
         """
         for requirement in self.requirements:
             if price is not None and requirement.currency not in ("", price.currency):
@@ -84,14 +79,6 @@ def parse_criteria(text: str, source: str) -> SelectionCriteria:
     A weight is a number above 0 or a percentage; only its share of the sum counts. A requirement has the unit of its
     metric: ``rtm<20ms``, ``error_rate<1%``, ``peak_memory<512MiB``, ``nmrt>=400``, ``cost<0.40 USD``. NMRT
     under a latency objective is ``nmrt(p95<50ms)``.
-
-    Args:
-        text: parts separated by commas.
-        source: name of the option, for messages.
-
-    Raises:
-        SettingError: a part that is neither, an unknown metric, a value that cannot be read, a requirement in the
-            wrong direction, a metric named twice, or no weight at all.
     """
     weights: dict[str, float] = {}
     requirements: list[Requirement] = []

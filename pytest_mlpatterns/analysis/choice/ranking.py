@@ -60,17 +60,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.choice.criteria import Requirement, SelectionCriteria
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = [
-    "DRIFT_SD",
-    "Alternative",
-    "Cost",
-    "RankedAlternative",
-    "Unmeasured",
-    "cost_of",
-    "order",
-    "rank",
-]
-
 
 class Unmeasured(Struct, frozen=True):
     """A test that failed before it gave a result: its id, its group's, and its pattern."""
@@ -87,8 +76,6 @@ def rank(
 
     Args:
         results: of a whole run; of one test that ran more than once, the last counts.
-        criteria: weights and requirements.
-        unmeasured: tests that gave no result.
 
     Returns:
         One ranking for each test with at least two patterns, in the order in which the tests ran.
@@ -292,13 +279,7 @@ def _cost(result: TestResult, name: str) -> Cost | None:
 def _sentence(
     rows: Sequence[RankedPattern], level: Sequence[str], open_requirements: Mapping[str, Sequence[str]]
 ) -> str:
-    """``cached first, if it keeps rtm<20ms; then batched and replicated; single excluded``.
-
-    Args:
-        rows: of the ranking.
-        level: the first, and those that may be better than it.
-        open_requirements: by pattern.
-    """
+    """``cached first, if it keeps rtm<20ms; then batched and replicated; single excluded``."""
     chosen = [row.pattern for row in rows if row.rank is not None]
     excluded = [row.pattern for row in rows if row.excluded is not None]
     if not chosen:
@@ -318,8 +299,7 @@ def _sentence(
 
 DRIFT_SD = 0.025
 """Relative standard deviation by which one deployment drifts within minutes: ±5 % was seen on a shared machine."""
-_DRAWS = 4000
-"""Draws of a simulation; the share of wins is then known to half a percent."""
+_DRAWS = 4000  # Draws of a simulation; the share of wins is then known to half a percent
 _AHEAD = 0.5 + CONFIDENCE / 2
 _SMALLEST = {
     Unit.DURATION: 1_000.0,
@@ -367,30 +347,16 @@ class Alternative(Struct, frozen=True):
 
 
 class RankedAlternative(Struct, frozen=True):
-    """An alternative in its place.
+    """An alternative in its place."""
 
-    Attributes:
-        name: name of the alternative.
-        may_lead: whether it is the first, or may be better than the first.
-        score: value, low and high; 1 is the best in every metric.
-        shares: by metric, of the best; 1 is the best.
-    """
-
-    name: str
-    may_lead: bool
-    score: tuple[float, float, float]
-    shares: Mapping[str, float]
+    name: str  # name of the alternative
+    may_lead: bool  # whether it is the first, or may be better than the first
+    score: tuple[float, float, float]  # value, low and high; 1 is the best in every metric
+    shares: Mapping[str, float]  # by metric, of the best; 1 is the best
 
 
 def cost_of(metric: Metric, values: tuple[float, float, float], launches: int, *, at_least: bool = False) -> Cost:
-    """A metric as a cost.
-
-    Args:
-        metric: its definition.
-        values: value, low and high, in the metric's unit.
-        launches: number of launches behind the interval.
-        at_least: whether the value is only a bound, and the true one may be better.
-    """
+    """A metric as a cost. ``values``: value, low and high, in the metric's unit."""
     smallest = max(metric.floor, _SMALLEST[metric.unit])
     value, low, high = (math.log(max(number, smallest)) for number in values)
     if metric.better == "higher":
@@ -407,12 +373,7 @@ def cost_of(metric: Metric, values: tuple[float, float, float], launches: int, *
 
 
 def order(alternatives: Sequence[Alternative], weights: Mapping[str, float]) -> tuple[RankedAlternative, ...]:
-    """The alternatives in order, the best first.
-
-    Args:
-        alternatives: each with a cost for every weight.
-        weights: by metric, at least one; they sum to 1.
-    """
+    """The alternatives in order, the best first. ``weights``: by metric, at least one; they sum to 1."""
     if not alternatives:
         return ()
     best = {name: min(one.costs[name].value for one in alternatives) for name in weights}

@@ -48,55 +48,32 @@ __all__ = [
 ]
 
 
-OTHERS_CORES = 0.2
-"""Other processes are reported from this many cores on average; an idle desktop uses 0.05."""
-_OTHERS_RATIO = 0.05
-"""Share of all cores from which other processes are reported on large machines."""
-_BLOCK_CORES = 0.3
-"""The same for a block of 0.2 s, in which the system's clock of 10 ms resolves a tenth of a core."""
-_BUSY_CORES = 0.3
-"""Cores of other processes from which neighbours may take time: as in a block."""
+OTHERS_CORES = 0.2  # Other processes are reported from this many cores on average; an idle desktop uses 0.05
+_OTHERS_RATIO = 0.05  # Share of all cores from which other processes are reported on large machines
+_BLOCK_CORES = 0.3  # The same for a block of 0.2 s, in which the system's clock of 10 ms resolves a tenth of a core
+_BUSY_CORES = 0.3  # Cores of other processes from which neighbours may take time: as in a block
 _BUSY_MACHINE_RATIO = 0.6
 """Share of all cores in use from which neighbours take time that the deployment or the load generator needed."""
-_STEAL_RATIO = 0.02
-"""Share of the time that a host takes from which it is reported: above the rounding of its clock."""
-_THROTTLED_RATIO = 0.01
-"""Share of the time in a limit of the control group from which it is reported."""
-_FREQUENCY_RATIO = 1.2
-"""Ratio of the highest and lowest frequency from which they are reported."""
+_STEAL_RATIO = 0.02  # Share of the time that a host takes from which it is reported: above the rounding of its clock
+_THROTTLED_RATIO = 0.01  # Share of the time in a limit of the control group from which it is reported
+_FREQUENCY_RATIO = 1.2  # Ratio of the highest and lowest frequency from which they are reported
 _INTERLEAVE = "compare interleaved (--perf-against), where noise slows both sides alike"
 
 
 class Disturbance(Struct, frozen=True):
-    """The disturbances of one window.
+    """The disturbances of one window."""
 
-    Attributes:
-        duration_ns: of the window.
-        cores: of the machine.
-        others_cores: cores that processes other than the deployment, the load generator and pytest used on average.
-        steal_ratio: share of the machine's time that its host gave to other machines.
-        throttled_ratio: share of the window in which a limit of the control group stopped a process.
-        frequencies_hz: lowest and highest frequency of the processor; 0 if unknown.
-        machine_ratio: share of all cores that any process used.
-    """
-
-    duration_ns: int
-    cores: int
-    others_cores: float
-    steal_ratio: float
-    throttled_ratio: float
-    frequencies_hz: tuple[int, int]
-    machine_ratio: float = 0.0
+    duration_ns: int  # of the window
+    cores: int  # of the machine
+    others_cores: float  # cores that processes other than the deployment, the load generator and pytest used on average
+    steal_ratio: float  # share of the machine's time that its host gave to other machines
+    throttled_ratio: float  # share of the window in which a limit of the control group stopped a process
+    frequencies_hz: tuple[int, int]  # lowest and highest frequency of the processor; 0 if unknown
+    machine_ratio: float = 0.0  # share of all cores that any process used
 
 
 def disturbance_of(usage: Usage, window: Window, generator_ns: int) -> Disturbance:
-    """The disturbances of a window.
-
-    Args:
-        usage: sampled in it, and around it.
-        window: the measured stretch of time.
-        generator_ns: CPU time that the load generator used in it.
-    """
+    """The disturbances of a window."""
     edges = np.array([window.start_ns, window.end_ns], dtype=np.float64)
 
     def gained(column: Iterable[int]) -> float:
@@ -123,7 +100,6 @@ def is_disturbed(usage: Usage | None, generator_ns: int) -> bool:
 
     Args:
         usage: sampled when the block began and when it ended; None if the processes are unknown, and the answer is no.
-        generator_ns: CPU time that the load generator used in it.
     """
     if usage is None:
         return False
@@ -170,12 +146,7 @@ def taken_in(launches: Iterable[Launch]) -> Taken:
 
 
 def noise_of(launches: Iterable[Launch], *, interleaved: bool = False) -> tuple[Noise, ...]:
-    """What disturbed these launches, with advice; empty if nothing exceeded its threshold.
-
-    Args:
-        launches: of one test.
-        interleaved: whether they were compared interleaved already, which is then not advised.
-    """
+    """What disturbed these launches, with advice; empty if nothing exceeded its threshold."""
     seen = _disturbances(launches)
     return tuple(_noise(seen, "" if interleaved else f", or {_INTERLEAVE}")) if seen else ()
 
@@ -229,10 +200,8 @@ a machine that stays the same is below in one of fifty runs; such a run takes th
 _MAY_HIDE = 0.9
 """The same ratio less its standard error, below which a change of 20 % may be hidden, on a host that changes its speed
 all the time (``benchmarks/settled_simulation.py``)."""
-_MARGIN = 1.1
-"""Factor on what the fixed work explains, since a service and it do not slow down by exactly the same."""
-_MIDDLE_HALF = 1.349
-"""Width of the middle half of a normal distribution, in standard deviations."""
+_MARGIN = 1.1  # Factor on what the fixed work explains, since a service and it do not slow down by exactly the same
+_MIDDLE_HALF = 1.349  # Width of the middle half of a normal distribution, in standard deviations
 _LEAST_LEFT = 0.05
 """Share of the machine that is left at least, since counters of 10 ms may report that others used all of it."""
 
@@ -242,11 +211,6 @@ def taken_factor(now: Taken, then: Taken, cores: int) -> float:
 
     ``n/(n-x) · 1/(1-s) · 1/(1-t)`` of now, divided by that of before: with x of n cores used by others, a share s of
     the time stolen and a share t throttled.
-
-    Args:
-        now: what was taken in the present launches.
-        then: the same when the reference was recorded.
-        cores: n, of the machine.
     """
 
     def left(taken: Taken) -> float:
@@ -267,10 +231,6 @@ def ratio_of_sorting(now: Sequence[float], then: Sequence[float]) -> float | Non
     """How many times as long the fixed work takes as before, by its lower quartiles; None if one side is not known.
 
     Other guests of a host make one moment in five take up to a half longer; nothing makes one shorter.
-
-    Args:
-        now: its times.
-        then: those of before.
     """
     return _lower_quartile(now) / _lower_quartile(then) if now and then else None
 
@@ -281,10 +241,6 @@ def ratio_of_means(now: Sequence[float], then: Sequence[float]) -> float | None:
     It suits a comparison that the recorded code settles: it explains more, and hides no change of the code. On a host
     whose cores change between two speeds, 1 and 1.6, ratios of the medians of eight launches scatter by 16 %, of the
     means by 10 %.
-
-    Args:
-        now: its times.
-        then: those of before.
     """
     return fmean(now) / fmean(then) if now and then else None
 
@@ -293,10 +249,6 @@ def least_ratio_of_means(now: Sequence[float], then: Sequence[float]) -> float |
     """The ratio of the means, less its standard error, which one disturbed moment in five hardly changes.
 
     On a host that changes its speed all the time, two moments do not show that it became faster.
-
-    Args:
-        now: its times.
-        then: those of before, whose middle half shows the scatter.
     """
     ratio = ratio_of_means(now, then)
     if ratio is None:
@@ -306,12 +258,7 @@ def least_ratio_of_means(now: Sequence[float], then: Sequence[float]) -> float |
 
 
 def may_be_faster(now: Sequence[float], then: Sequence[float]) -> bool:
-    """Whether the machine is faster than before, or may be by as much as hides a slower service; False if not known.
-
-    Args:
-        now: times of the fixed work.
-        then: those of before.
-    """
+    """Whether the machine is faster than before, or may be by as much as hides a slower service; False if not known."""
     ratio, least = ratio_of_sorting(now, then), least_ratio_of_means(now, then)
     return ratio is not None and least is not None and (ratio < _FASTER or least < _MAY_HIDE)
 
@@ -321,8 +268,6 @@ def slower_explains(times: float, now: Sequence[float], then: Sequence[float]) -
 
     Args:
         times: how many times as long they take at least.
-        now: times of the fixed work.
-        then: those of before.
     """
     ratio = ratio_of_means(now, then)
     return ratio is not None and ratio >= SLOWER and times <= ratio * _MARGIN

@@ -19,12 +19,18 @@ window.
 
 An open loop shows its end by its failed requests: over 5 % of them make it invalid anyway. There, and wherever a single
 request got no answer, one more request shows whether the service is dead or lost a request.
+
+Whether the load generator, not the deployment, was the limit; the only module that decides it.
+
+It also names whose fault an invalid measurement is: a generator or machine at its limit shows nothing of the service,
+so that it is no verdict; a service that answers nothing is a failure.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,62 +39,147 @@ from msgspec import Struct
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.statistics.intervals import t_quantile
 from pytest_mlpatterns.records.outcomes import Failure, describe_failures
-from pytest_mlpatterns.units import SECOND_NS, format_duration, format_rate
+from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.launch import GeneratorReport, Launch
     from pytest_mlpatterns.records.samples import Samples, Window
 
-__all__ = ["MAX_ERROR_RATIO", "Backlog", "Silence", "backlog_of", "backlogs_of", "silence_of", "why_not_sustained"]
+_LIMITED_SHARE = 0.70  # Share of a core, and of the generator's ceiling, above which it counts as the limit
+_LIMITED_LAG_NS = 1_000_000
+"""Lag of the median request from which the generator is the limit, in nanoseconds: a timer is late by less."""
+_SPREAD_NS = 5_000_000  # From here on a note reports how far apart the generators on the nodes of a cluster began
+_CLOCK_ERROR_NS = 2_500_000  # Error of a clock from which a note reports it, in nanoseconds: half of the spread above
 
 
-_CONFIDENCE = 0.999
-"""Two-sided; a backlog that shrinks is no overload, so 0.05 % are left for a false alarm."""
-_SMALLEST_SHARE = 0.03
-"""Smallest backlog, as a share of the expected arrivals."""
-_SMALLEST_REQUESTS = 5
-"""Smallest backlog, in requests."""
-_PIECE_NS = 250_000_000
-"""Length of a piece of a window, in nanoseconds: as a block."""
-_PIECE_REQUESTS = 8
-"""Fewest requests of a piece."""
+class Fault(Enum):
+    """What made a measurement invalid."""
+
+    GENERATOR = "generator"  # The load generator, or the machine that it shares with others
+    SERVICE = "service"  # The service, or a load under which it answers too little
+
+
+class InvalidReason(Struct, frozen=True):
+    """Why a measurement supports no verdict, and whose fault that is."""
+
+    text: str
+    fault: Fault
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class GeneratorMetrics(Struct, frozen=True):
+    """Figures of the load generator, which decide whether a measurement is valid."""
+
+    cpu_ns_per_request: float  # CPU time of the generator per completed request
+    send_lag: NDArray[np.int64]  # how late each request was sent, int64, shape ``(requests,)``
+    limited: str | None  # why the generator, not the deployment, was the limit; None if it was not
+
+    def send_lag_ns(self, percentile: float) -> float:
+        """A percentile of how late requests were sent; 0 in a closed loop."""
+        return float(np.percentile(self.send_lag, percentile)) if self.send_lag.size else 0.0
+
+
+def why_limited(
+    report: GeneratorReport, *, send_lag_ns: NDArray[np.int64] | None = None, latency_ns: float = 0.0
+) -> str | None:
+    """Why the load generator may have been the limit; None if it was not.
+
+    It is the limit if it used over 70 % of a core, if it reached over 70 % of its rate against a server that does
+    nothing, or if, in an open loop, it sent 1 % of its requests late by over 1 ms and over a tenth of the latency. Of
+    generators on several nodes each may use 70 % of a core, and all together 70 % of the sum of their ceilings.
+
+    Args:
+        send_lag_ns: how late each request of an open loop was sent; None for a closed loop.
+    """
+    if why := _why_busy(report) or _why_near_ceiling(report):
+        return why
+    if send_lag_ns is not None and send_lag_ns.size:
+        lag = float(np.percentile(send_lag_ns, 99, method="lower"))  # one late request of a few does not count
+        allowed = max(_LIMITED_LAG_NS, 0.1 * latency_ns)
+        if lag > allowed:
+            return (
+                f"the load generator was behind its schedule: 1 % of the requests were sent over "
+                f"{format_duration(lag)} late, allowed are {format_duration(allowed)}"
+            )
+    return None
+
+
+def spread_note(report: GeneratorReport) -> str | None:
+    """How far apart the generators on the nodes of a cluster began, and how well their clocks are known.
+
+    None if they began within 5 ms of each other, by clocks that are known to 2.5 ms.
+    """
+    if not report.parts:
+        return None
+    late = [part.opened_late_ns for part in report.parts]
+    spread_ns, error_ns = max(late) - min(late), max(part.clock_error_ns for part in report.parts)
+    if spread_ns <= _SPREAD_NS and error_ns <= _CLOCK_ERROR_NS:
+        return None
+    return (
+        f"the load generators began within {format_duration(spread_ns)} of each other "
+        f"(their clocks are known to ±{format_duration(error_ns)})"
+    )
+
+
+def _why_busy(report: GeneratorReport) -> str | None:
+    """Why the generator's processor may have been the limit."""
+    busiest = max(report.parts, key=lambda part: part.core_share, default=None)
+    share = report.core_share if busiest is None else busiest.core_share
+    if share <= _LIMITED_SHARE:
+        return None
+    if busiest is None:
+        return f"the load generator used {format_percent(share)} of a core and may itself be the limit"
+    return (
+        f"the load generator on node {busiest.node} used {format_percent(share)} of a core and may itself be the limit"
+    )
+
+
+def _why_near_ceiling(report: GeneratorReport) -> str | None:
+    """Why the generator's speed may have been the limit."""
+    if report.ceiling_rps is None or report.rate_rps <= _LIMITED_SHARE * report.ceiling_rps:
+        return None
+    if not report.parts:
+        return (
+            f"the load generator did {format_rate(report.rate_rps)}, over "
+            f"{format_percent(_LIMITED_SHARE)} of the {format_rate(report.ceiling_rps)} that it reaches "
+            "on this machine against a server that does nothing"
+        )
+    return (
+        f"the load generators did {format_rate(report.rate_rps * report.processes)} together, over "
+        f"{format_percent(_LIMITED_SHARE)} of the {format_rate(report.ceiling_rps * report.processes)} that they reach "
+        "on their nodes against servers that do nothing"
+    )
+
+
+_CONFIDENCE = 0.999  # Two-sided; a backlog that shrinks is no overload, so 0.05 % are left for a false alarm
+_SMALLEST_SHARE = 0.03  # Smallest backlog, as a share of the expected arrivals
+_SMALLEST_REQUESTS = 5  # Smallest backlog, in requests
+_PIECE_NS = 250_000_000  # Length of a piece of a window, in nanoseconds: as a block
+_PIECE_REQUESTS = 8  # Fewest requests of a piece
 _MIN_PIECES, _MAX_SHORT_PIECES = 8, 48
-_FIRST_REQUESTS = 5
-"""Requests at the start of the load that did not have to wait for others."""
-_FILLING = 3
-"""Times of an unhindered answer after which a service without a queue is as full as it will be."""
-_WAITED = 2.0
-"""Latency, in times of an unhindered answer, from which on a request surely waited for others."""
+_FIRST_REQUESTS = 5  # Requests at the start of the load that did not have to wait for others
+_FILLING = 3  # Times of an unhindered answer after which a service without a queue is as full as it will be
+_WAITED = 2.0  # Latency, in times of an unhindered answer, from which on a request surely waited for others
 
 
 class Backlog(Struct, frozen=True):
-    """How arrivals and answers compare over one window.
+    """How arrivals and answers compare over one window."""
 
-    Attributes:
-        rate_rps: rate of the load.
-        duration_ns: length of what was compared: the window, without the time in which the service still filled.
-        arrivals: requests sent in that time.
-        answers: requests that ended in that time.
-        waiting: requests without an answer at its end.
-        growth_variance: variance of ``arrivals - answers`` by the scatter of the pieces.
-        answers_variance: variance of ``answers`` by that scatter.
-        saturated: whether every request had to wait for others.
-        degrees: degrees of freedom of the variances.
-    """
-
-    rate_rps: float
-    duration_ns: int
-    arrivals: int
-    answers: int
-    waiting: int
-    growth_variance: float
-    answers_variance: float
-    saturated: bool
-    degrees: int
+    rate_rps: float  # rate of the load
+    duration_ns: int  # length of what was compared: the window, without the time in which the service still filled
+    arrivals: int  # requests sent in that time
+    answers: int  # requests that ended in that time
+    waiting: int  # requests without an answer at its end
+    growth_variance: float  # variance of ``arrivals - answers`` by the scatter of the pieces
+    answers_variance: float  # variance of ``answers`` by that scatter
+    saturated: bool  # whether every request had to wait for others
+    degrees: int  # degrees of freedom of the variances
 
     @property
     def answered_rps(self) -> float:
@@ -107,8 +198,6 @@ def backlog_of(samples: Samples, window: Window, rate_rps: float) -> Backlog | N
     A request arrives when the generator has sent it, so that a late generator is no backlog of the service.
 
     Args:
-        samples: every request of the load, warm-up included.
-        window: the measured window.
         rate_rps: mean rate of the load, which must not change.
     """
     order = np.argsort(samples.due_ns, kind="stable")
@@ -189,43 +278,28 @@ def _variance_of_sum(pieces: NDArray[np.int64]) -> float:
     return float(pieces.size * pieces.var(ddof=1))
 
 
-MAX_ERROR_RATIO = 0.05
-"""Largest share of failed requests with which the latency of the others is judged."""
+MAX_ERROR_RATIO = 0.05  # Largest share of failed requests with which the latency of the others is judged
 
 
-_LATE = frozenset((Failure.TIMEOUT, Failure.NOT_ENDED))
-"""Failures of a request whose response did not end in its time."""
+_LATE = frozenset((Failure.TIMEOUT, Failure.NOT_ENDED))  # Failures of a request whose response did not end in its time
 _UNANSWERED = (*_LATE, Failure.CONNECT, Failure.CLOSED)
 _RETRY_NS = 100_000_000
 """A caller whose connection failed pauses for less than this, so its last request may have ended before the window."""
-_LONG_NS = 1_000_000_000
-"""Shorter than this, a silence may be a pause of the service."""
+_LONG_NS = 1_000_000_000  # Shorter than this, a silence may be a pause of the service
 
 
 class Silence(Struct, frozen=True):
-    """Requests without an answer at the end of a load.
+    """Requests without an answer at the end of a load."""
 
-    Attributes:
-        since_ns: time of the last answer after the start of the window; None if none came in it.
-        lasted_ns: time from that, or from the start of the window, to the end of the load.
-        requests: requests that were due in the window.
-        failed: how many of them failed.
-        outcomes: how the last requests without an answer ended.
-        waiting: requests that waited when the window ended, and got no answer.
-        everyone: whether no caller of a closed loop got an answer to its last request.
-        request: index of the prepared request that was answered last; of the first one if none was.
-        target: index of the address that gave no answer.
-    """
-
-    since_ns: int | None
-    lasted_ns: int
-    requests: int
-    failed: int
-    outcomes: dict[int, int]
-    waiting: int
-    everyone: bool
-    request: int
-    target: int
+    since_ns: int | None  # time of the last answer after the start of the window; None if none came in it
+    lasted_ns: int  # time from that, or from the start of the window, to the end of the load
+    requests: int  # requests that were due in the window
+    failed: int  # how many of them failed
+    outcomes: dict[int, int]  # how the last requests without an answer ended
+    waiting: int  # requests that waited when the window ended, and got no answer
+    everyone: bool  # whether no caller of a closed loop got an answer to its last request
+    request: int  # index of the prepared request that was answered last; of the first one if none was
+    target: int  # index of the address that gave no answer
 
     @property
     def is_certain(self) -> bool:
@@ -265,8 +339,6 @@ def silence_of(samples: Samples, window: Window, *, think_ns: int | None) -> Sil
     """The requests without an answer at the end of a load; None if every last request was answered.
 
     Args:
-        samples: every request of the load, warm-up included.
-        window: the measured window.
         think_ns: pause of each caller of a closed loop; None for an open loop.
     """
     unanswered = np.isin(samples.outcome, _UNANSWERED)

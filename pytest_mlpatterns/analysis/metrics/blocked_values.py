@@ -24,11 +24,7 @@ from pytest_mlpatterns.records.launch import LaunchValue
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["AnswerCounts", "BlockedValues", "counted", "mean_size", "quotient"]
-
-
-_GRID = 4096
-"""Most bins of ascending values in a resample; neighbours then share one."""
+_GRID = 4096  # Most bins of ascending values in a resample; neighbours then share one
 _LEAST_ROUNDS = 2
 """Fewest requests of each input for which an error leaves out how the inputs differ; one request has no scatter."""
 
@@ -38,7 +34,6 @@ class BlockedValues:
 
     Args:
         ascending: the values, shape ``(values,)``.
-        block: the block of each value.
         weights: how often each block counts in each resample, shape ``(resamples, blocks)``.
         inputs: index of the input of each value; None if they differ in nothing.
     """
@@ -153,8 +148,7 @@ def quotient(over: NDArray[np.float64], under: NDArray[np.float64], weights: NDA
     return LaunchValue(float(over.sum()) / total, relative_error((weights @ over)[positive] / resampled[positive]))
 
 
-_SIGNIFICANT_BITS = 7
-"""Bits of a latency that are kept: its error is below 1 %."""
+_SIGNIFICANT_BITS = 7  # Bits of a latency that are kept: its error is below 1 %
 
 
 def counted(latencies_ns: NDArray[np.int64]) -> dict[int, int]:
@@ -179,7 +173,6 @@ class AnswerCounts:
     Args:
         due_ns: when each request was due, in the order of completion.
         done_ns: when its answer came, ascending.
-        closed: whether it was a closed loop.
         weights: what each answer counts for, such as its tokens; None for 1.
     """
 
@@ -206,9 +199,6 @@ class AnswerCounts:
 
         n completions then take exactly n intervals. An edge is not moved if the last completion before it is a block
         away: the time of a stall counts.
-
-        Args:
-            edges_ns: block edges, evenly spaced, one more than blocks.
         """
         if not self._done_ns.size:
             return edges_ns

@@ -39,20 +39,13 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.telemetry import PatternStats
 
-__all__ = ["BLOCK_NS", "MOST_BLOCKS", "LaunchBlocks", "cost_at_nmrt", "cost_of_a_million", "growth_rate"]
-
-
-BLOCK_NS = 250_000_000
-"""Nominal length of a block."""
+BLOCK_NS = 250_000_000  # Nominal length of a block
 MOST_BLOCKS = 2_400
 """Most blocks of a window, ten minutes of nominal length; a longer window has longer blocks. More would not narrow a
 standard error that 200 resamples find, and memory grows with them, for a trend with their square."""
-_MIN_BLOCKS = 8
-"""Fewest blocks, without which a standard error has no use."""
-_TREND = 0.10
-"""Relative change over a window from which it is a trend."""
-_TREND_Z = 2.576
-"""Quantile of the normal distribution for a trend, two-sided 1 %."""
+_MIN_BLOCKS = 8  # Fewest blocks, without which a standard error has no use
+_TREND = 0.10  # Relative change over a window from which it is a trend
+_TREND_Z = 2.576  # Quantile of the normal distribution for a trend, two-sided 1 %
 
 
 class LaunchBlocks:
@@ -62,15 +55,11 @@ class LaunchBlocks:
     came after the window. Completions belong to the block in which they came.
 
     Args:
-        launch: what was recorded.
         price: of cores and memory; None if there is no cost.
 
     Attributes:
-        count: number of blocks.
-        requests: requests due in the window.
         latencies_ns: sorted latencies of the successful ones, int64, shape ``(successes,)``.
         send_lag_ns: how late each request was sent, int64, shape ``(requests,)``.
-        failures: how many requests ended with each status or failure code that is not 2xx.
     """
 
     def __init__(self, launch: Launch, price: Price | None = None) -> None:
@@ -295,12 +284,10 @@ class LaunchBlocks:
         return quotient(over, under, self._weights)
 
 
-_FEWEST_REQUESTS = 100
-"""Requests below which a growth per request is not given."""
+_FEWEST_REQUESTS = 100  # Requests below which a growth per request is not given
 
 
-_MOST_POINTS = 60
-"""Readings between which slopes are taken; more would not change their median."""
+_MOST_POINTS = 60  # Readings between which slopes are taken; more would not change their median
 
 
 def growth_rate(track: ResourceTrack | None, resource: str) -> float | None:
@@ -309,7 +296,6 @@ def growth_rate(track: ResourceTrack | None, resource: str) -> float | None:
     It is Theil and Sen's slope, the median of the slopes between all pairs of readings, which no few peaks change.
 
     Args:
-        track: of one launch.
         resource: name of its attribute, such as ``rss_bytes``.
     """
     amounts = None if track is None else getattr(track, resource)
@@ -323,12 +309,9 @@ def growth_rate(track: ResourceTrack | None, resource: str) -> float | None:
     return max(float(np.median(slopes)), 0.0)
 
 
-_REQUESTS = 1e6
-"""Requests that a cost is given for."""
-_NS_PER_HOUR = 3.6e12
-"""Nanoseconds of an hour, in which clouds charge."""
-_BYTES_PER_GIB = 2.0**30
-"""Bytes of a GiB, in which clouds charge."""
+_REQUESTS = 1e6  # Requests that a cost is given for
+_NS_PER_HOUR = 3.6e12  # Nanoseconds of an hour, in which clouds charge
+_BYTES_PER_GIB = 2.0**30  # Bytes of a GiB, in which clouds charge
 
 
 def cost_of_a_million(
@@ -337,10 +320,8 @@ def cost_of_a_million(
     """One million times what each block of a launch cost; over its answers, it is the cost of a million of them.
 
     Args:
-        price: per core-hour and per GiB-hour.
         core_ns: core time of each block that is paid, shape ``(blocks,)``.
         held_ns: length of each block, for which the memory was held, shape ``(blocks,)``.
-        memory_bytes: how much memory was held.
     """
     core_hours = core_ns / _NS_PER_HOUR
     gib_hours = held_ns / _NS_PER_HOUR * (memory_bytes / _BYTES_PER_GIB)

@@ -51,33 +51,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.price import Price
 
-__all__ = [
-    "GROWTHS",
-    "LOCATIONS",
-    "METRICS",
-    "SCALING_INDICES",
-    "STANDING",
-    "are_of_streams",
-    "comparable_metrics",
-    "goodput_metric",
-    "is_comparable",
-    "is_known_metric",
-    "layer_metrics",
-    "leading_time",
-    "location_of",
-    "metric_named",
-    "metrics_in",
-    "nmrt_metric",
-    "objectives_of",
-    "own_metrics",
-    "priced_metric",
-    "standing_metrics",
-    "streams_first",
-    "with_locations",
-    "with_role",
-]
-
-
 _NMRT = "nmrt"
 _PERCENTILE = re.compile(r"\d{1,2}(?:\.\d+)?")
 
@@ -303,7 +276,6 @@ def with_role(role: Role, *, streams: bool | None = None) -> dict[str, Metric]:
     """The metrics that have a role by name, in the order of their definitions.
 
     Args:
-        role: which one.
         streams: True for those of streams only, False for the others only, None for all.
     """
     return {
@@ -348,8 +320,7 @@ def is_comparable(name: object) -> bool:
     return isinstance(name, str) and name in comparable_metrics()
 
 
-STANDING = frozenset(with_role(Role.STANDING))
-"""Names of the metrics that no machine changes."""
+STANDING = frozenset(with_role(Role.STANDING))  # Names of the metrics that no machine changes
 
 
 def standing_metrics(*, overloads: bool) -> frozenset[str]:
@@ -385,12 +356,7 @@ def priced_metric(name: str, price: Price | None) -> Metric:
 
 
 def metric_named(name: str) -> Metric:
-    """The metric of this name, the inverse of :attr:`Metric.name`.
-
-    Raises:
-        KeyError: there is no such metric.
-        SettingError: it is NMRT under an objective that cannot be read.
-    """
+    """The metric of this name, the inverse of :attr:`Metric.name`. Raises KeyError: there is no such metric."""
     known = METRICS.get(name) or _LOCATIONS_BY_NAME.get(name)
     if known is not None:
         return known

@@ -29,23 +29,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.latency import Percentiles, RequestCounts
     from pytest_mlpatterns.records.launch import Estimate, Launch
 
-__all__ = [
-    "STORED_PERCENTS",
-    "latency_of",
-    "percentiles_of_counts",
-    "stored_percentiles",
-    "stream_percentiles",
-    "stream_record",
-    "without_body",
-]
-
-
-STORED_PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 100)
-"""Percentiles that a baseline entry stores."""
+STORED_PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 100)  # Percentiles that a baseline entry stores
 _PERCENTS = (0, 1, 2, *range(5, 95, 5), 92.5, *range(95, 100), 97.5, 98.5, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99, 100)
 """Percentiles that a result stores: a chart draws its curve through them, so they are denser in the tails."""
-_BINS = 64
-"""Bins of a histogram, on a logarithmic scale."""
+_BINS = 64  # Bins of a histogram, on a logarithmic scale
 
 
 def latency_of(latencies_ns: NDArray[np.int64]) -> Latency | None:
@@ -105,10 +92,8 @@ def _reached(percents: Sequence[float], requests: int) -> list[float]:
     return [percent for percent in percents if percent == 100 or (100 - percent) / 100 * requests >= 1 - 1e-9]
 
 
-_MOST_REQUESTS = 24
-"""Most requests that a record shows one by one."""
-_MOST_CHUNKS = 32
-"""Most chunks of each of them."""
+_MOST_REQUESTS = 24  # Most requests that a record shows one by one
+_MOST_CHUNKS = 32  # Most chunks of each of them
 
 
 def stream_record(metrics: Metrics) -> StreamRecord | None:

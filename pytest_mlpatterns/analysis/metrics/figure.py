@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.launch import Estimate
 
-__all__ = ["Figure"]
-
 
 class _Estimates(Protocol):
     def estimate(self, metric: Metric) -> Estimate | None: ...

@@ -21,66 +21,31 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.objective import Objective, Promise
     from pytest_mlpatterns.records.price import Price
 
-__all__ = [
-    "USUAL_TOLERANCE",
-    "AtNmrt",
-    "CallersRate",
-    "Goodput",
-    "Group",
-    "LatencyPercentile",
-    "Location",
-    "Metric",
-    "MetricKind",
-    "Nmrt",
-    "ResourceGrowth",
-    "Role",
-    "ScalingIndex",
-    "StreamPercentile",
-    "objective_of",
-    "resource_of",
-    "times_of",
-]
-
 
 class Role(Enum):
     """What a metric is for."""
 
     PRIMARY = auto()
     """Every comparison judges it; reports show it first, and an update of the baseline reports its slow drift."""
-    GUARD = auto()
-    """Every comparison judges it, and it fails only if it is surely worse."""
+    GUARD = auto()  # Every comparison judges it, and it fails only if it is surely worse
     ALWAYS_GUARD = auto()
     """It is no speed: a guard even if a test requests it, and a tolerance for all metrics leaves it its own."""
     STANDING = auto()
     """Neither busy neighbours nor a slower machine change it, so that a stored baseline alone judges it."""
-    LEADING = auto()
-    """The time that stands for a request, of whole answers or of streams."""
-    PAIRED = auto()
-    """An interleaved launch measures it as a ratio of neighbouring blocks."""
-    FACTOR = auto()
-    """One service can be several times as fast as another by it."""
-    RECORDED = auto()
-    """An update of the baseline compares it too; a change of it begins no new anchor."""
-    OF_ANSWERS = auto()
-    """It is of successful answers, and unknown if every request failed."""
-    INDEPENDENT_OF_LATENCY = auto()
-    """It may get worse while the time of a request does not."""
-    HELD = auto()
-    """Memory that lines of the model hold explains it."""
-    AT_NMRT = auto()
-    """A measurement of scaling measures it at the NMRT of each number of replicas."""
-    COLUMN = auto()
-    """Tables of several tests have a column of it."""
-    SIDE_BY_SIDE = auto()
-    """A chart compares it under the patterns of one test."""
-    WIRE = auto()
-    """It differs by the wire, so that a chart compares it if one test ran over several."""
-    PICTURED = auto()
-    """Reports draw how it is distributed, where answers stream."""
-    FACT = auto()
-    """The text of a failure has it."""
-    EVALUATED = auto()
-    """The table of a test that measured scaling or overload has it."""
+    LEADING = auto()  # The time that stands for a request, of whole answers or of streams
+    PAIRED = auto()  # An interleaved launch measures it as a ratio of neighbouring blocks
+    FACTOR = auto()  # One service can be several times as fast as another by it
+    RECORDED = auto()  # An update of the baseline compares it too; a change of it begins no new anchor
+    OF_ANSWERS = auto()  # It is of successful answers, and unknown if every request failed
+    INDEPENDENT_OF_LATENCY = auto()  # It may get worse while the time of a request does not
+    HELD = auto()  # Memory that lines of the model hold explains it
+    AT_NMRT = auto()  # A measurement of scaling measures it at the NMRT of each number of replicas
+    COLUMN = auto()  # Tables of several tests have a column of it
+    SIDE_BY_SIDE = auto()  # A chart compares it under the patterns of one test
+    WIRE = auto()  # It differs by the wire, so that a chart compares it if one test ran over several
+    PICTURED = auto()  # Reports draw how it is distributed, where answers stream
+    FACT = auto()  # The text of a failure has it
+    EVALUATED = auto()  # The table of a test that measured scaling or overload has it
 
 
 class Group(StrEnum):
@@ -129,41 +94,27 @@ class Goodput(Struct, frozen=True):
 
 
 class ResourceGrowth(Struct, frozen=True):
-    """The growth of a resource.
+    """The growth of a resource."""
 
-    Attributes:
-        resource: its name in :class:`ResourceTrack`.
-        per: number of requests to which the growth relates.
-        least_gain: growth over half of a track from which it may be a leak.
-    """
-
-    resource: str
-    per: int
-    least_gain: float
+    resource: str  # its name in :class:`ResourceTrack`
+    per: int  # number of requests to which the growth relates
+    least_gain: float  # growth over half of a track from which it may be a leak
 
 
 class Location(Struct, frozen=True):
-    """The location of all times of a request, which knows more of them than their median.
+    """The location of all times of a request, which knows more of them than their median."""
 
-    Attributes:
-        stands_for: the metric of the median, in whose place comparisons judge it.
-    """
-
-    stands_for: str
+    stands_for: str  # the metric of the median, in whose place comparisons judge it
 
 
 class CallersRate(Struct, frozen=True):
     """A rate of a closed loop, which follows from times, since each caller sends again when it has its answer.
 
     The schedule of an open loop sets such a rate.
-
-    Attributes:
-        times: the metrics of these times.
-        cycle_floor: the floor of the rate, as nanoseconds from one request of a caller to its next.
     """
 
-    times: tuple[str, ...]
-    cycle_floor: float = 0.0
+    times: tuple[str, ...]  # the metrics of these times
+    cycle_floor: float = 0.0  # the floor of the rate, as nanoseconds from one request of a caller to its next
 
 
 class ScalingIndex(Struct, frozen=True):
@@ -187,43 +138,27 @@ MetricKind = (
 
 
 class Metric(Struct, frozen=True):
-    """Name, source, unit and direction of a metric.
+    """Name, source, unit and direction of a metric."""
 
-    Attributes:
-        name: as files and options write it, ``rtm`` or ``nmrt(p95<50.0ms)``.
-        label: as reports write it.
-        of: value in one launch; None for metrics of searches and of measurements of scaling.
-        unit: what a value counts; gives how it prints, how a limit is read and how a slower machine scales it.
-        better: which values are better.
-        launch_sd: relative standard deviation expected between launches; 0 if launches do not vary by themselves.
-        sd_degrees: degrees of freedom that this is worth beside the launches of a comparison.
-        sampled: whether it is a mean over the requests that a launch happens to hold, which may vary.
-        floor: smallest change that a comparison takes seriously, in the metric's unit.
-        currency: of a cost; empty if it is not known, and for other metrics.
-        of_streams: whether only answers that come in pieces have it.
-        kind: what more is known of some metrics; None for others.
-        roles: what it is for.
-        group: part of a table that has it.
-        tolerance: largest worsening that a comparison accepts by default, as a share; of an error rate the difference.
-        short_label: in tables and beside a change; empty: as :attr:`short` has it.
-    """
-
-    name: str
-    label: str
+    name: str  # as files and options write it, ``rtm`` or ``nmrt(p95<50.0ms)``
+    label: str  # as reports write it
+    # value in one launch; None for metrics of searches and of measurements of scaling
     of: Callable[[LaunchBlocks], LaunchValue | None] | None
-    unit: Unit
-    better: Literal["lower", "higher"] = "lower"
+    unit: Unit  # what a value counts; gives how it prints, how a limit is read and how a slower machine scales it
+    better: Literal["lower", "higher"] = "lower"  # which values are better
+    # relative standard deviation expected between launches; 0 if launches do not vary by themselves
     launch_sd: float = LAUNCH_SD
-    floor: float = 0.0
-    currency: str = ""
-    of_streams: bool = False
-    sampled: bool = False
-    kind: MetricKind | None = None
-    roles: frozenset[Role] = frozenset()
-    group: Group = Group.OTHERS
+    floor: float = 0.0  # smallest change that a comparison takes seriously, in the metric's unit
+    currency: str = ""  # of a cost; empty if it is not known, and for other metrics
+    of_streams: bool = False  # whether only answers that come in pieces have it
+    sampled: bool = False  # whether it is a mean over the requests that a launch happens to hold, which may vary
+    kind: MetricKind | None = None  # what more is known of some metrics; None for others
+    roles: frozenset[Role] = frozenset()  # what it is for
+    group: Group = Group.OTHERS  # part of a table that has it
+    # largest worsening that a comparison accepts by default, as a share; of an error rate the difference
     tolerance: float = USUAL_TOLERANCE
-    short_label: str = ""
-    sd_degrees: float = PRIOR_DEGREES
+    short_label: str = ""  # in tables and beside a change; empty: as :attr:`short` has it
+    sd_degrees: float = PRIOR_DEGREES  # degrees of freedom that this is worth beside the launches of a comparison
 
     @property
     def counts_failures(self) -> bool:

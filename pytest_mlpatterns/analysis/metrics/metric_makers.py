@@ -28,19 +28,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
     from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
 
-__all__ = [
-    "SHOWN",
-    "growth_metric",
-    "layer_metric",
-    "percentile_metric",
-    "scaling_metric",
-    "size_metric",
-    "stream_location",
-    "stream_metric",
-    "token_rate",
-]
-
-
 SHOWN = frozenset({Role.COLUMN, Role.SIDE_BY_SIDE, Role.FACT, Role.EVALUATED})
 """Roles of a metric that every report shows."""
 _TIME = frozenset({Role.PRIMARY, Role.PAIRED})

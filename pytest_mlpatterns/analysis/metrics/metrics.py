@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.health.generator_health import GeneratorMetrics, why_limited
-from pytest_mlpatterns.analysis.health.sustained import backlogs_of, why_not_sustained
+from pytest_mlpatterns.analysis.health.sustained import GeneratorMetrics, backlogs_of, why_limited, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.figure import Figure
@@ -362,8 +361,6 @@ def missing_attribute(owner: object, name: str, instead: str) -> AttributeError:
     """The error of an attribute that an object does not have.
 
     Args:
-        owner: the object.
-        name: the attribute.
         instead: what to write for a percentile, with ``{}`` for its number.
     """
     text = f"{type(owner).__name__!r} object has no attribute {name!r}"
@@ -372,13 +369,7 @@ def missing_attribute(owner: object, name: str, instead: str) -> AttributeError:
 
 
 def advice_on_missing(kind: type, name: str, instead: str) -> str:
-    """What to write instead of an attribute that the objects of a class do not have; empty if none is similar.
-
-    Args:
-        kind: the class.
-        name: as of :func:`missing_attribute`.
-        instead: as there.
-    """
+    """What to write instead of an attribute that the objects of a class do not have; empty if none is similar."""
     if found := _PERCENTILE.search(name):
         return f"use {instead.format(found['percent'])}"
     known = [one for one in dir(kind) if not one.startswith("_")]

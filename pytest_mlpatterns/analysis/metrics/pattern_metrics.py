@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
 
-__all__ = ["NO_INDICES", "PatternMetrics", "ScalingIndices"]
-
 
 class PatternMetrics(ABC):
     """What the telemetry of a pattern gives; a base of :class:`pytest_mlpatterns.analysis.metrics.metrics.Metrics`.
@@ -163,5 +161,4 @@ class ScalingIndices:
         return metric.bounded(estimate(values, metric.launch_sd))
 
 
-NO_INDICES = ScalingIndices({}, {})
-"""Those of a test that does not measure how its pattern scales."""
+NO_INDICES = ScalingIndices({}, {})  # Those of a test that does not measure how its pattern scales

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
 
-__all__ = ["LaunchTimes", "PooledTimes"]
-
 _LEVELS = np.linspace(0.05, 0.95, 19)
 """Quantiles by which the speeds of launches are compared: their median is moved by no tail and by no mode alone."""
 _SHARE_DEGREES = 20
@@ -48,10 +46,8 @@ _MODE_SHARE_SD, _MODE_DEGREES = 0.12, 4
 """Standard deviation of the share of a mode between launches that is expected if there are two, and its degrees of
 freedom. With 0.1 and 2, up to 6 % of simulated limits between modes whose shares differ by 10 % are judged wrongly on a
 side, with these up to 2 %."""
-_MEDIAN = 50
-"""Percent of the median."""
-_FEWEST_FOR_A_MEDIAN = 2
-"""Fewest samples of a median, whose ends are then the samples."""
+_MEDIAN = 50  # Percent of the median
+_FEWEST_FOR_A_MEDIAN = 2  # Fewest samples of a median, whose ends are then the samples
 _FEW_SD = 0.3
 """Least relative deviation of a few requests: that of a service whose answers differ by a factor of two at most."""
 
@@ -69,11 +65,7 @@ class LaunchTimes(Struct, frozen=True):
 
 
 class PooledTimes:
-    """The times of all launches of a test.
-
-    Args:
-        launches: those of each launch.
-    """
+    """The times of all launches of a test."""
 
     def __init__(self, launches: Sequence[LaunchTimes]) -> None:
         self._launches = [launch for launch in launches if launch.count]
@@ -106,15 +98,10 @@ class PooledTimes:
         median of two to six values, which no order statistic bounds, has a wide interval around their geometric mean.
 
         Args:
-            metric: which one, for its label and the prior deviation between launches.
             percentile: at least 1 and less than 100.
             launches: the percentile in each launch.
-            confidence: of the interval.
-            scatter: launches of a baseline, which show how much launches differ.
 
         Raises:
-            TooFewSamplesError: too few values to bound it at 99 % confidence.
-            InvalidResultError: no value is finite.
             ValueError: another percentile.
         """
         self._require(metric, percentile)

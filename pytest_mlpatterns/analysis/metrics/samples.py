@@ -21,20 +21,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["StreamTimes", "join_samples", "shift_samples", "take_rows"]
-
-
 _COLUMNS = tuple(name for name in Samples.__struct_fields__ if name != "stream")
 _STREAM_COLUMNS = tuple(name for name in StreamSamples.__struct_fields__ if name != "chunk_ns")
 
 
 def take_rows(samples: Samples, rows: NDArray[np.int64]) -> Samples:
-    """The requests with these indices, in this order.
-
-    Args:
-        samples: the requests.
-        rows: indices, shape ``(taken,)``.
-    """
+    """The requests with these indices, in this order. ``rows``: indices, shape ``(taken,)``."""
     columns: dict[str, Any] = {name: getattr(samples, name)[rows] for name in _COLUMNS}
     if samples.stream is not None:
         columns["stream"] = _take_streams(samples.stream, rows)
@@ -90,12 +82,7 @@ def shift_samples(samples: Samples, by_ns: int) -> Samples:
 
 
 class StreamTimes:
-    """Times of every request of a load, in nanoseconds; arrays of shape ``(requests,)`` unless noted otherwise.
-
-    Args:
-        samples: all requests of the load.
-        streams: their streams.
-    """
+    """Times of every request of a load, in nanoseconds; arrays of shape ``(requests,)`` unless noted otherwise."""
 
     def __init__(self, samples: Samples, streams: StreamSamples) -> None:
         self._samples = samples

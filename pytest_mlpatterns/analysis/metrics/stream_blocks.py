@@ -24,22 +24,13 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.objective import Promise
     from pytest_mlpatterns.records.samples import Samples, StreamSamples, Window
 
-__all__ = ["PromiseBlocks", "StreamBlocks", "in_time"]
-
 
 class StreamBlocks:
     """Streams of one launch.
 
     Args:
-        samples: of the launch.
-        streams: its streams.
-        window: the measured window.
         edges: block edges in nanoseconds, one more than blocks.
         weights: how often each block counts in each resample, shape ``(resamples, blocks)``.
-        closed: whether it was a closed loop.
-
-    Attributes:
-        times: the times of every request of the load.
     """
 
     def __init__(
@@ -237,16 +228,9 @@ class PromiseBlocks:
     A failed or timed-out request breaks every promise.
 
     Args:
-        promise: what each request is to keep.
-        samples: of the launch.
         times: of its streams; None if its answers came whole.
-        window: the measured window.
         edges: block edges in nanoseconds, one more than blocks.
         weights: how often each block counts in each resample, shape ``(resamples, blocks)``.
-
-    Attributes:
-        unknown: number of successful requests that have nothing to judge, such as the TPOT of a single token; they are
-            neither kept nor broken.
     """
 
     def __init__(

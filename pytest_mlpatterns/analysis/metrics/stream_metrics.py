@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.statistics.distributions import Modes
     from pytest_mlpatterns.records.launch import Estimate, Launch, LaunchValue
 
-__all__ = ["StreamMetrics", "form_of_answers"]
-
 
 def form_of_answers(launches: Sequence[Launch | LaunchBlocks]) -> str:
     """What answers that do not stream looked like, as a part of a message; empty if it is not known."""

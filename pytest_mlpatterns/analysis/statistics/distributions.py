@@ -20,23 +20,9 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "TRIM",
-    "Modes",
-    "binomial_tail",
-    "find_modes",
-    "incomplete_beta",
-    "location",
-    "student_tail",
-    "trimmed_shares",
-    "with_uncertain_scale",
-]
-
-
 _TINY = 1e-300
 """Least number of a continued fraction and of a probability: no division by zero follows (modified Lentz method)."""
-_MOST_STEPS = 10_000
-"""Most steps of a continued fraction; 100 suffice in practice."""
+_MOST_STEPS = 10_000  # Most steps of a continued fraction; 100 suffice in practice
 
 
 def incomplete_beta(a: float, b: float, x: float) -> float:
@@ -44,11 +30,6 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
 
     The continued fraction converges fast below x = (a + 1) / (a + b + 2), and I_x(a, b) = 1 - I_(1-x)(b, a) elsewhere
     (Abramowitz & Stegun, Handbook of Mathematical Functions, 26.5.2 and 26.5.8; evaluated by Lentz's method).
-
-    Args:
-        a: above zero.
-        b: above zero.
-        x: 0 to 1.
     """
     if x <= 0 or x >= 1:
         return float(x >= 1)
@@ -95,35 +76,26 @@ def _away_from_zero(value: float) -> float:
     return value if abs(value) > _TINY else _TINY
 
 
-_MOST = 2048
-"""Values that are looked at; of more, evenly spaced ones: they show any valley."""
+_MOST = 2048  # Values that are looked at; of more, evenly spaced ones: they show any valley
 _STRAY = 0.025
 """Share at each end that is pulled in before the values are split, so that stragglers make no group of their own."""
 _LEAST_SHARE, _LEAST = 0.1, 5
 """Smallest share and number of values of a group: a rarer one is a tail, which is judged by its percentiles."""
 _APART = math.log(1.2)
 """Smallest distance of two modes, on the logarithm: launches of one deployment differ by up to 8 %."""
-_VALLEY = 0.25
-"""Largest number of values between the modes, as a share of those at the lower one of them."""
+_VALLEY = 0.25  # Largest number of values between the modes, as a share of those at the lower one of them
 _CHANCE = 0.002
 """Probability with which a single mode may look like two: 0.0 to 0.5 % of simulated samples of one mode do, those of
 queues and of heavy tails too (``benchmarks/limit_simulation.py``)."""
 
 
 class Modes(Struct, frozen=True):
-    """Two modes.
+    """Two modes."""
 
-    Attributes:
-        low: median of the lower group.
-        high: median of the upper group.
-        valley: the value halfway between them, on the logarithm.
-        low_share: share of the values in the lower group.
-    """
-
-    low: float
-    high: float
-    valley: float
-    low_share: float
+    low: float  # median of the lower group
+    high: float  # median of the upper group
+    valley: float  # the value halfway between them, on the logarithm
+    low_share: float  # share of the values in the lower group
 
 
 def find_modes(ascending: NDArray[np.int64] | NDArray[np.float64]) -> Modes | None:
@@ -173,8 +145,7 @@ def _split(logs: NDArray[np.float64], least: int) -> int:
 TRIM = 0.10
 """Share of the values that is left out, the slowest: a straggler among ten has no weight. Nothing makes a request as
 much faster, and the fastest values show as much of modes as the others."""
-_LEAST_NS = 1.0
-"""Shortest time, so that each has a logarithm; imported times of whole milliseconds may be zero."""
+_LEAST_NS = 1.0  # Shortest time, so that each has a logarithm; imported times of whole milliseconds may be zero
 
 
 def location(values: NDArray[np.int64] | NDArray[np.float64]) -> float:

@@ -24,57 +24,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = [
-    "CHANGE_CONFIDENCE",
-    "CONFIDENCE",
-    "LAUNCH_SD",
-    "PRIOR_DEGREES",
-    "LogMean",
-    "block_weights",
-    "estimate",
-    "launch_deviation",
-    "log_ratio_of",
-    "median_error",
-    "min_samples",
-    "order_bounds",
-    "prior_weight",
-    "ratio_of",
-    "ratio_of_pairs",
-    "relative_error",
-    "t_quantile",
-    "wilson_interval",
-]
-
-CONFIDENCE = 0.95
-"""Confidence of the intervals that are shown and compared with limits."""
+CONFIDENCE = 0.95  # Confidence of the intervals that are shown and compared with limits
 CHANGE_CONFIDENCE = 0.99
 """Confidence of the intervals of a change against a baseline: a false alarm costs more than a second look."""
 LAUNCH_SD = 0.017
 """Relative standard deviation between launches of one deployment, as measured on a shared machine; the prior."""
 PRIOR_DEGREES = 2
 """Degrees of freedom of the prior, added to those of the measured launches; fewer if they contradict it."""
-_WIDEST = 20.0
-"""Half of the widest interval of a log ratio: a factor of 5e8 stands for no knowledge."""
-_RESAMPLES = 200
-"""Resamples of a bootstrap, which find a standard error to 5 %."""
-_RUN = 3
-"""Blocks of a run that are drawn together, as neighbours resemble each other (circular block bootstrap)."""
+_WIDEST = 20.0  # Half of the widest interval of a log ratio: a factor of 5e8 stands for no knowledge
+_RESAMPLES = 200  # Resamples of a bootstrap, which find a standard error to 5 %
+_RUN = 3  # Blocks of a run that are drawn together, as neighbours resemble each other (circular block bootstrap)
 
 
 class LogMean(Struct, frozen=True):
-    """A mean of logarithms, its standard error, and the degrees of freedom that the error rests on.
+    """A mean of logarithms, its standard error, and the degrees of freedom that the error rests on."""
 
-    Attributes:
-        mean: natural logarithm of a value or of a ratio.
-        error: standard error of the mean.
-        degrees: of freedom.
-        launches: that it is the mean of.
-    """
-
-    mean: float
-    error: float
-    degrees: float
-    launches: int
+    mean: float  # natural logarithm of a value or of a ratio
+    error: float  # standard error of the mean
+    degrees: float  # of freedom
+    launches: int  # that it is the mean of
 
     def half(self, confidence: float) -> float:
         """Half the width of the interval, on the logarithm; bounded, so that its ends are finite."""
@@ -91,9 +59,6 @@ def min_samples(percentile: float, confidence: float = 0.99) -> int:
 
     The chance that all n samples lie below the q-quantile is q**n, so n = ceil(ln(1 - confidence) / ln(q)): 459 for
     p99, 90 for p95, 44 for p90 at 99 %.
-
-    Raises:
-        ValueError: the percentile is below 1, as a quantile would be, or not below 100.
     """
     if not 1 <= percentile < 100:
         raise ValueError(f"percentile is {shown(percentile)}, expected at least 1 and less than 100; write 99 for p99")
@@ -177,10 +142,8 @@ def estimate(
         launches: at least one.
         launch_sd: prior relative deviation between launches; 0 for values that do not vary by themselves (sizes),
             whose interval is then the range over the launches.
-        confidence: of the two-sided interval.
         scatter: other launches of the same kind, such as those of a baseline entry. Their mean may differ; their
             scatter around it counts like that of the launches themselves.
-        prior_degrees: k0, above zero.
     """
     values = [launch.value for launch in launches]
     if launch_sd == 0 or min(values) <= 0:
@@ -267,7 +230,6 @@ def prior_weight(prior_degrees: float, prior: float, *, scatter: float, degrees:
     Args:
         prior_degrees: its degrees of freedom if nothing contradicts it.
         prior: the variance.
-        scatter: observed sum of squares.
         degrees: its degrees of freedom.
     """
     expected = (prior_degrees * prior + scatter) / (prior_degrees + degrees)

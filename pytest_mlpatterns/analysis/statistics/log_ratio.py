@@ -28,50 +28,24 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.telemetry import Histogram
 
-__all__ = [
-    "RATIO_PRIOR_DEGREES",
-    "RATIO_SD",
-    "USUAL_PRIOR",
-    "LogRatio",
-    "PairedCapacity",
-    "PairedLaunch",
-    "RatioPrior",
-    "RatioVerdict",
-    "VariantFigures",
-    "judge_ratio",
-    "paired_log_ratio",
-    "ratio_deviation",
-    "ratio_estimate",
-    "wants_more_pairs",
-    "weighed_ratio",
-]
-
 RATIO_SD = 0.015
 """Standard deviation between paired launches of two equal variants, beyond that within a launch; the prior."""
-RATIO_PRIOR_DEGREES = 3.0
-"""Degrees of freedom of the prior; fewer if the launches contradict it."""
+RATIO_PRIOR_DEGREES = 3.0  # Degrees of freedom of the prior; fewer if the launches contradict it
 _NOISY_FACTOR = 3.0
 """Multiple of the lower quartile of all errors from which a launch counts as noisy and gets less weight."""
-_ROUNDING = 1e-12
-"""Difference of log ratios that is rounding of floats."""
+_ROUNDING = 1e-12  # Difference of log ratios that is rounding of floats
 _DEFAULT_PLAN = SequentialPlan()
 _FEWEST_QUIET, _ENOUGH_QUIET = 3, 4
 
 
 class RatioPrior(Struct, frozen=True):
-    """What an interval of paired launches starts from.
+    """What an interval of paired launches starts from."""
 
-    Attributes:
-        sd: standard deviation between launches beyond that within a launch, above zero.
-        degrees: degrees of freedom that it is worth, above zero.
-    """
-
-    sd: float = RATIO_SD
-    degrees: float = RATIO_PRIOR_DEGREES
+    sd: float = RATIO_SD  # standard deviation between launches beyond that within a launch, above zero
+    degrees: float = RATIO_PRIOR_DEGREES  # degrees of freedom that it is worth, above zero
 
 
-USUAL_PRIOR = RatioPrior()
-"""That of many services."""
+USUAL_PRIOR = RatioPrior()  # That of many services
 
 
 class LogRatio(Struct, frozen=True):
@@ -112,33 +86,19 @@ class VariantFigures(Struct, frozen=True):
 
 
 class PairedLaunch(Struct, frozen=True):
-    """One start of both variants, measured in pairs of neighbouring blocks.
+    """One start of both variants, measured in pairs of neighbouring blocks."""
 
-    Attributes:
-        rtm: ratio of the medians.
-        throughput: ratio of the rates.
-        cpu_per_request: ratio of CPU times; None if the processes of a variant are unknown.
-        first: figures of the first variant.
-        second: figures of the second variant.
-        pairs: number of pairs of blocks.
-        second_began: whether the second variant was started and loaded first.
-        repeated: blocks that were measured again because the load generator was the limit.
-        disturbed: pairs in which other processes used the machine.
-        streams: ratios of what only streams have, by metric.
-        latency_mean: ratio of the locations; None if it is not known.
-    """
-
-    rtm: LogRatio
-    throughput: LogRatio
-    cpu_per_request: LogRatio | None
-    first: VariantFigures
-    second: VariantFigures
-    pairs: int
-    second_began: bool
-    repeated: int
-    disturbed: int = 0
-    streams: Mapping[str, LogRatio] = {}
-    latency_mean: LogRatio | None = None
+    rtm: LogRatio  # ratio of the medians
+    throughput: LogRatio  # ratio of the rates
+    cpu_per_request: LogRatio | None  # ratio of CPU times; None if the processes of a variant are unknown
+    first: VariantFigures  # figures of the first variant
+    second: VariantFigures  # figures of the second variant
+    pairs: int  # number of pairs of blocks
+    second_began: bool  # whether the second variant was started and loaded first
+    repeated: int  # blocks that were measured again because the load generator was the limit
+    disturbed: int = 0  # pairs in which other processes used the machine
+    streams: Mapping[str, LogRatio] = {}  # ratios of what only streams have, by metric
+    latency_mean: LogRatio | None = None  # ratio of the locations; None if it is not known
 
     def ratio(self, metric: str) -> LogRatio | None:
         """The ratio of a metric; None if it is not measured by paired launches, or a variant does not have it."""
@@ -163,21 +123,13 @@ class PairedCapacity(Struct, frozen=True):
 
 
 class RatioVerdict(Struct, frozen=True):
-    """The verdict on a ratio at the interim look that decided, or at the last one.
+    """The verdict on a ratio at the interim look that decided, or at the last one."""
 
-    Attributes:
-        outcome: of the comparison with the limit.
-        ratio: second/first with its 95 % interval.
-        judged: the same with the interval of the deciding look.
-        launches: paired launches that the verdict rests on.
-        reason: the verdict with its figures, as a sentence.
-    """
-
-    outcome: Outcome
-    ratio: Estimate
-    judged: Estimate
-    launches: int
-    reason: str
+    outcome: Outcome  # of the comparison with the limit
+    ratio: Estimate  # second/first with its 95 % interval
+    judged: Estimate  # the same with the interval of the deciding look
+    launches: int  # paired launches that the verdict rests on
+    reason: str  # the verdict with its figures, as a sentence
 
 
 def paired_log_ratio(
@@ -191,7 +143,6 @@ def paired_log_ratio(
 
     Args:
         first: one value above zero per pair, at least one.
-        second: the same for the neighbouring block.
         disturbed: for each pair, whether other processes used the machine; None if unknown.
     """
     values = [math.log(b / a) for a, b in zip(first, second, strict=True)]
@@ -239,9 +190,6 @@ def ratio_estimate(
 
     Args:
         launches: at least one.
-        prior_sd: s0, above zero.
-        prior_degrees: k0, above zero.
-        confidence: of the two-sided interval.
     """
     return weighed_ratio(launches, prior_sd, prior_degrees).interval(confidence)
 
@@ -266,9 +214,6 @@ def judge_ratio(
     Args:
         launches: all paired launches so far, at least one, in the order in which they were measured.
         limit: above zero; 1.05 for at most 5 % more, 3.0 for at least three times as much.
-        better: which side of the limit is the good one.
-        plan: the interim looks and their levels, fixed before the first launch.
-        prior: what the interval starts from.
         equivalence: whether a PASS needs the whole interval on the good side; False for a guard.
     """
     wanted = math.log(limit)

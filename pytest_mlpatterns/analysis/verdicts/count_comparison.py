@@ -21,9 +21,8 @@ from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.distributions import binomial_tail, with_uncertain_scale
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
-from pytest_mlpatterns.records.acceptance import rounded_ceiling
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome
+from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome, rounded_ceiling
 from pytest_mlpatterns.units import format_duration, format_percent
 
 if TYPE_CHECKING:
@@ -33,52 +32,30 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.latency import RequestCounts
 
-__all__ = [
-    "COUNT_ALPHA",
-    "STORED_TAIL_ALPHA",
-    "TAIL_ALPHA",
-    "CountVerdict",
-    "judge_failures",
-    "judge_tail",
-    "tail_ceiling",
-]
-
-COUNT_ALPHA = 0.002
-"""Probability, at each interim look, of failing a share of failed requests exactly at the tolerance."""
+COUNT_ALPHA = 0.002  # Probability, at each interim look, of failing a share of failed requests exactly at the tolerance
 TAIL_ALPHA = 0.001
 """The same for a percentile, whose thresholds share it; less, since pauses of the machine make requests late."""
 STORED_TAIL_ALPHA = 0.0005
 """The same for a percentile of a stored baseline, whose launches met other pauses than the present ones."""
-_PRIOR_DEGREES = 10
-"""Degrees of freedom of the prior that events are independent (overdispersion 1)."""
-_DEEPER = 5
-"""Factor between the shares of slow requests of two thresholds: 1 % and 0.2 % for p99."""
-_FAR = 99
-"""Percentile from which latencies further out are thresholds too, the highest one of the reference included."""
-_SIGN = 0.1
-"""Largest probability, without any change, of new failures that are suspected to be one."""
-_TAIL_SIGN = 0.05
-"""The same for slow requests; a quiet service has some too."""
+_PRIOR_DEGREES = 10  # Degrees of freedom of the prior that events are independent (overdispersion 1)
+_DEEPER = 5  # Factor between the shares of slow requests of two thresholds: 1 % and 0.2 % for p99
+_FAR = 99  # Percentile from which latencies further out are thresholds too, the highest one of the reference included
+_SIGN = 0.1  # Largest probability, without any change, of new failures that are suspected to be one
+_TAIL_SIGN = 0.05  # The same for slow requests; a quiet service has some too
 
 
 class CountVerdict(Struct, frozen=True):
-    """The verdict on slow or failed requests.
+    """The verdict on slow or failed requests."""
 
-    Attributes:
-        outcome: FAIL if surely worse beyond the tolerance; INCONCLUSIVE if the estimate is beyond the tolerance, but
-            not surely (a suspicion); PASS if there is no sign of it.
-        change: relative for a percentile, the difference of the shares for failures; worse is positive. None if the
-            percentile of the present falls among failed requests and is infinite.
-        reason: the verdict with its figures, as a sentence.
-        reference_value: percentile in nanoseconds, or share of failed requests.
-        present_value: the same of the present; infinite if the percentile falls among failed requests.
-    """
-
+    # FAIL if surely worse beyond the tolerance; INCONCLUSIVE if the estimate is beyond the tolerance, but not
+    # surely (a suspicion); PASS if there is no sign of it
     outcome: Outcome
+    # relative for a percentile, the difference of the shares for failures; worse is positive. None if the
+    # percentile of the present falls among failed requests and is infinite
     change: Estimate | None
-    reason: str
-    reference_value: float
-    present_value: float
+    reason: str  # the verdict with its figures, as a sentence
+    reference_value: float  # percentile in nanoseconds, or share of failed requests
+    present_value: float  # the same of the present; infinite if the percentile falls among failed requests
 
 
 class _Events(Struct, frozen=True):
@@ -108,19 +85,12 @@ class _Events(Struct, frozen=True):
 
 
 class _Threshold(Struct, frozen=True):
-    """Events that are compared: of the reference beyond one latency, of the present beyond another.
+    """Events that are compared: of the reference beyond one latency, of the present beyond another."""
 
-    Attributes:
-        reference_ns: latency in the reference.
-        present_ns: the same with the tolerance.
-        reference: its events.
-        present: its events.
-    """
-
-    reference_ns: float
-    present_ns: float
-    reference: _Events
-    present: _Events
+    reference_ns: float  # latency in the reference
+    present_ns: float  # the same with the tolerance
+    reference: _Events  # its events
+    present: _Events  # its events
 
     def surely_worse(self, alpha: float) -> bool:
         """Whether events are more frequent than before."""
@@ -187,15 +157,8 @@ def judge_tail(
     of a single launch late.
 
     Args:
-        reference: one per launch, as stored in the baseline or measured beside the present.
-        present: one per launch.
-        percentile: 99 for p99.
         tolerance: largest acceptable relative worsening, 0.2 for 20 %.
         alpha: largest probability of failing a change exactly at the tolerance, at this look.
-
-    Raises:
-        TooFewSamplesError: a sample has too few requests for the percentile.
-        InvalidResultError: the percentile of the reference falls among failed requests.
     """
     then, now = _Pool(reference), _Pool(present)
     label = percentile_metric(percentile).label
@@ -219,9 +182,6 @@ def tail_ceiling(
     """The ceiling of an acceptance with which slower requests pass.
 
     It is the upper end of the percentile's change, or if a threshold further out needs more, the worsening there.
-
-    Args:
-        reference: as the other arguments, see :func:`judge_tail`.
 
     Returns:
         None if they pass with the tolerance; ``NO_CEILING`` if too many requests fail.
@@ -261,13 +221,8 @@ def judge_failures(
     """Whether more requests fail than the tolerance allows.
 
     Args:
-        reference: one per launch, as stored in the baseline or measured beside the present.
-        present: one per launch.
         tolerance: largest acceptable increase of the share of failed requests, 0.001 for 0.1 % of all requests.
         alpha: largest probability of failing a change exactly at the tolerance, at this look.
-
-    Raises:
-        InvalidResultError: a sample has no request.
     """
     then, now = _failures(reference), _failures(present)
     difference = now.share - then.share

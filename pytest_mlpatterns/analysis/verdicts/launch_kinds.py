@@ -34,39 +34,18 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.launch import LaunchValue
 
-__all__ = [
-    "LayerFigure",
-    "PairedAnswer",
-    "PairedKinds",
-    "Side",
-    "TwoKinds",
-    "assignments",
-    "is_expected",
-    "judge_by_kind",
-    "paired_kinds",
-    "side_of",
-    "two_kinds",
-    "wants_more_launches",
-]
-
-
-_FEWEST_LAUNCHES = 4
-"""Fewest launches whose two kinds are distinguished from scatter."""
-_FEWEST_OF_A_KIND = 2
-"""Launches that make a kind; a single one that differs may have been disturbed."""
+_FEWEST_LAUNCHES = 4  # Fewest launches whose two kinds are distinguished from scatter
+_FEWEST_OF_A_KIND = 2  # Launches that make a kind; a single one that differs may have been disturbed
 _LEAST_APART = 0.10
 """Smallest distance of two kinds, on the logarithm: closer ones are within the scatter of ordinary launches."""
 _APART, _APART_PER_LAUNCH, _LEAST_DEVIATIONS = 11.4, 0.5, 6.4
 """Distance of two kinds in standard deviations within them: 9.4 for four launches, 6.4 from ten on. Less than 1 % of
 samples of one kind that scatter by 1.7 to 8 % show it (by simulation, normal and with heavy tails)."""
-_FIGURE_APART = 1.25
-"""Least ratio of a layer's figure in two kinds for which it names them."""
+_FIGURE_APART = 1.25  # Least ratio of a layer's figure in two kinds for which it names them
 _ENOUGH_OF_A_KIND = 3
 """Launches of each kind that a baseline should hold: fewer do not show how much launches of one kind differ."""
-_WHOLE = 3
-"""Count from which its decimals are left out."""
-_NAMING = ("batch_size", "cache_hit_ratio")
-"""Figures of a layer that name a kind, the first one that goes with it."""
+_WHOLE = 3  # Count from which its decimals are left out
+_NAMING = ("batch_size", "cache_hit_ratio")  # Figures of a layer that name a kind, the first one that goes with it
 
 
 class Side(Struct, frozen=True):
@@ -85,19 +64,12 @@ class LayerFigure(Struct, frozen=True):
 
 
 class TwoKinds(Struct, frozen=True):
-    """Launches in two groups by a metric.
+    """Launches in two groups by a metric."""
 
-    Attributes:
-        is_high: for each launch, whether it is of the kind with the higher values.
-        low: geometric mean of the lower kind.
-        high: of the higher kind.
-        figure: what goes with them; None if nothing is known to.
-    """
-
-    is_high: tuple[bool, ...]
-    low: float
-    high: float
-    figure: LayerFigure | None = None
+    is_high: tuple[bool, ...]  # for each launch, whether it is of the kind with the higher values
+    low: float  # geometric mean of the lower kind
+    high: float  # of the higher kind
+    figure: LayerFigure | None = None  # what goes with them; None if nothing is known to
 
     @property
     def distance(self) -> float:
@@ -127,12 +99,7 @@ class TwoKinds(Struct, frozen=True):
 
 
 def side_of(values: Sequence[LaunchValue], read: Callable[[Metric], Sequence[LaunchValue]]) -> Side:
-    """A side of a comparison.
-
-    Args:
-        values: a metric in each launch.
-        read: gives any other metric of the same launches; empty if it is not known.
-    """
+    """A side of a comparison. ``read``: gives any other metric of the same launches; empty if it is not known."""
     return Side(values, {name: read(METRICS[name]) for name in _NAMING})
 
 
@@ -178,12 +145,7 @@ def wants_more_launches(values: Sequence[LaunchValue]) -> bool:
 
 
 def _division(values: Sequence[LaunchValue], fewest: int) -> tuple[bool, ...] | None:
-    """Which launches are of the higher kind; None if all may be of one.
-
-    Args:
-        values: a metric in each launch.
-        fewest: launches of each kind.
-    """
+    """Which launches are of the higher kind; None if all may be of one."""
     size = len(values)
     if size < _FEWEST_LAUNCHES or min(value.value for value in values) <= 0:
         return None
@@ -221,21 +183,12 @@ if TYPE_CHECKING:
 
 _RARE = 0.05
 """Chance below which it is no accident that no launch was of a kind: one run in twenty stays undecided for it."""
-_IMPLAUSIBLE = 0.01
-"""Ratio of two chances below which the smaller one is left out: a wrong kind makes a wrong verdict."""
-_USUAL_LAUNCHES = 8
-"""Launches that a test may take by default, in which a kind should show itself."""
+_IMPLAUSIBLE = 0.01  # Ratio of two chances below which the smaller one is left out: a wrong kind makes a wrong verdict
+_USUAL_LAUNCHES = 8  # Launches that a test may take by default, in which a kind should show itself
 
 
 def judge_by_kind(metric: Metric, judge: Judge, *, present: Side, reference: Side) -> Verdict:
-    """Compare launches with those of a reference: within its kinds if these are two, else all with all.
-
-    Args:
-        metric: what is compared.
-        judge: compares launches of the present with some of the reference.
-        present: the launches.
-        reference: what they are compared with.
-    """
+    """Compare launches with those of a reference: within its kinds if these are two, else all with all."""
     kinds = two_kinds(reference) if metric.launch_sd > 0 else None
     if kinds is not None and all(0 < one.value < math.inf for one in present.values):
         found = _KindComparison(metric, kinds, reference.values, judge).verdict(present)
@@ -257,7 +210,6 @@ def assignments(kinds: TwoKinds, present: Side) -> list[tuple[bool, ...]]:
     which the factor differs least between launches. Launches of one kind may then be of either.
 
     Args:
-        kinds: of the reference.
         present: at least one value, all above zero.
     """
     figure = kinds.figure
@@ -293,19 +245,12 @@ def _plausible(kinds: TwoKinds, launches: int) -> list[tuple[bool, ...]]:
 
 
 class _KindComparison(Struct, frozen=True):
-    """A comparison within the kinds of a reference.
+    """A comparison within the kinds of a reference."""
 
-    Attributes:
-        metric: what is compared.
-        kinds: of the reference.
-        reference: its launches.
-        judge: compares launches of the present with some of the reference.
-    """
-
-    metric: Metric
-    kinds: TwoKinds
-    reference: Sequence[LaunchValue]
-    judge: Judge
+    metric: Metric  # what is compared
+    kinds: TwoKinds  # of the reference
+    reference: Sequence[LaunchValue]  # its launches
+    judge: Judge  # compares launches of the present with some of the reference
 
     def verdict(self, present: Side) -> Verdict | None:
         """The verdict; None if the launches are of neither kind. Open if it depends on which kind they are of."""
@@ -357,17 +302,11 @@ class _KindComparison(Struct, frozen=True):
 
 
 class PairedAnswer(Struct, frozen=True):
-    """Paired launches, if these are the kinds of their sides.
+    """Paired launches, if these are the kinds of their sides."""
 
-    Attributes:
-        ratios: without the part that is due to the kinds.
-        first: for each launch of the first side, whether it is of the higher kind.
-        second: the same of the second side.
-    """
-
-    ratios: Sequence[LogRatio]
-    first: Sequence[bool]
-    second: Sequence[bool]
+    ratios: Sequence[LogRatio]  # without the part that is due to the kinds
+    first: Sequence[bool]  # for each launch of the first side, whether it is of the higher kind
+    second: Sequence[bool]  # the same of the second side
 
     def lost(self, *, high: bool) -> bool:
         """Whether no launch of the second side is of a kind that is common on the first."""
@@ -375,15 +314,10 @@ class PairedAnswer(Struct, frozen=True):
 
 
 class PairedKinds(Struct, frozen=True):
-    """The kinds of paired launches.
+    """The kinds of paired launches."""
 
-    Attributes:
-        kinds: of the side in which they were seen, the first one if in both.
-        answers: two if the launches of one side may be of either kind.
-    """
-
-    kinds: TwoKinds
-    answers: tuple[PairedAnswer, ...]
+    kinds: TwoKinds  # of the side in which they were seen, the first one if in both
+    answers: tuple[PairedAnswer, ...]  # two if the launches of one side may be of either kind
 
     def verdict(
         self, judge: Callable[[Sequence[LogRatio]], RatioVerdict], *, better: Literal["lower", "higher"]
@@ -394,7 +328,6 @@ class PairedKinds(Struct, frozen=True):
 
         Args:
             judge: judges ratios.
-            better: which kind is the better one.
         """
         found = [judge(answer.ratios) for answer in self.answers]
         nearest = min(found, key=lambda one: abs(math.log(one.judged.value)))
@@ -412,8 +345,6 @@ def paired_kinds(ratios: Sequence[LogRatio], first: Side, second: Side) -> Paire
     of each pair of different kinds.
 
     Args:
-        ratios: of each paired launch.
-        first: its first side.
         second: its second side.
     """
     ours, theirs = two_kinds(first), two_kinds(second)

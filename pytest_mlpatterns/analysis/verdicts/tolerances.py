@@ -32,25 +32,10 @@ from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.launch import LaunchValue
-    from pytest_mlpatterns.records.verdict import Verdict
+    from pytest_mlpatterns.records.verdict import Acceptance, Verdict
 
-__all__ = [
-    "STORED_TAIL_FACTOR",
-    "Tolerances",
-    "accepted_ceiling",
-    "can_more_than_double",
-    "changes_to_accept",
-    "judged_statistic",
-    "knows_the_median_better",
-    "median_text",
-    "with_medians",
-]
-
-
-_TAIL_FACTOR = 2.0
-"""Factor of the tolerance of a tail, which varies twice as much."""
+_TAIL_FACTOR = 2.0  # Factor of the tolerance of a tail, which varies twice as much
 STORED_TAIL_FACTOR = 2.5
 """Factor on the tolerance of the tail against a stored baseline, unless a user set it.
 
@@ -66,17 +51,11 @@ class Tolerances:
     A number sets RTM, throughput, NMRT and CPU per request, the same of streams (TTFT, ITL, TPOT, output tokens), twice
     as much for percentiles beyond the median, and what else a test compares, but no guard such as memory, sizes or
     failures. A mapping sets the metrics that it names, and no other.
-
-    Args:
-        given: a number, numbers by the name of the metric, or None for the defaults.
-        source: where the numbers come from, for messages.
-
-    Raises:
-        SettingError: an unknown name, or a number that is negative.
     """
 
+    # a number, numbers by the name of the metric, or None for the defaults
     given: float | Mapping[str, float] | None = None
-    source: str = field(default="tolerance", compare=False)
+    source: str = field(default="tolerance", compare=False)  # where the numbers come from, for messages
 
     def __post_init__(self) -> None:
         named = self.given if isinstance(self.given, Mapping) else {"": self.given or 0.0}
@@ -192,7 +171,6 @@ def judged_statistic(metric: Metric, deviation: Callable[[Metric], float]) -> Me
     """The metric that a comparison of this one judges: the location of the same times, or the metric itself.
 
     Args:
-        metric: which one is compared.
         deviation: by how much a launch of either side deviates in a metric; infinite if it is not known of both. See
             :func:`knows_the_median_better`.
     """
@@ -207,11 +185,6 @@ def knows_the_median_better(median_deviation: float, location_deviation: float) 
 
     A comparison judges the location, but the median if this holds: neighbours on a busy machine stretch the upper half
     of the times, which moves a mean and leaves the median. The same answer counts for both sides.
-
-    Args:
-        median_deviation: of the launches' medians, of both sides, as
-            :func:`pytest_mlpatterns.analysis.statistics.intervals.launch_deviation` gives it.
-        location_deviation: the same of their locations.
     """
     return median_deviation < _CLEARLY * location_deviation
 
@@ -224,14 +197,7 @@ def median_text(metric: Metric, figures: str) -> str:
 def with_medians(
     verdict: Verdict, metric: Metric, *, before: Sequence[LaunchValue], now: Sequence[LaunchValue]
 ) -> Verdict:
-    """A verdict on a location, with the medians of both sides at the end of its reason; any other as it is.
-
-    Args:
-        verdict: on the metric.
-        metric: of the medians.
-        before: the median in each launch of the reference.
-        now: the same of the present.
-    """
+    """A verdict on a location, with the medians of both sides at the end of its reason; any other as it is."""
     if not verdict.judged_by or not before or not now:
         return verdict
     values = [estimate(side, metric.launch_sd).value for side in (before, now)]

@@ -14,8 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.health.generator_health import Fault, InvalidReason
-from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO
+from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO, Fault, InvalidReason
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Location, Metric, StreamPercentile
 from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, estimate, ratio_of, ratio_of_pairs
 from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Estimate, LaunchValue
@@ -30,31 +29,15 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
     from pytest_mlpatterns.analysis.statistics.distributions import Modes
 
-__all__ = [
-    "GUARD_ALPHA",
-    "SampleSize",
-    "describe_estimate",
-    "judge_change",
-    "judge_guard",
-    "judge_limit",
-    "seconds_to_decide",
-    "why_invalid",
-    "why_too_many_failed",
-]
-
-
-_ROUNDING = 1e-12
-"""110 against 100 is 10 % more, not 10.000000000000009 %."""
-_SMALLEST = 1e-9
-"""Smallest divisor, in place of a value of zero."""
+_ROUNDING = 1e-12  # 110 against 100 is 10 % more, not 10.000000000000009 %
+_SMALLEST = 1e-9  # Smallest divisor, in place of a value of zero
 GUARD_ALPHA = 0.005
 """Probability, at each interim look and for each guard, of failing a change exactly at the tolerance.
 
 Unchanged metrics are far from their tolerances: ``benchmarks/verdict_simulation.py`` counts the false alarms of all."""
 _SIGN = 0.90
 """Confidence of the interval above zero with which a mean of sampled requests is suspected: 5 % are beyond each end."""
-_MOST_MORE = 20
-"""Most further launches that are advised."""
+_MOST_MORE = 20  # Most further launches that are advised
 _LAUNCHES_OF_BUDGET = 4
 """Windows that an advised budget has time for: starts and warm-ups take about one, and three launches decide most."""
 
@@ -75,7 +58,6 @@ def why_invalid(
     """Why a measurement supports no verdict; None if it does.
 
     Args:
-        metrics: what was measured.
         errors_count: whether too many failed requests are such a reason; they are not for a verdict on the error rate.
         may_refuse: whether the service may refuse requests, since the load is meant to exceed its capacity.
         judged_ns: latency that is judged, if that is more than the median; a lag of the generator matters beside it.
@@ -129,10 +111,7 @@ def why_too_many_failed(
     """How many requests failed and of what, if over 5 % did; None otherwise.
 
     Args:
-        failures: how many requests ended with each status or failure code that is not 2xx.
-        requests: how many there were, those that succeeded included.
         first: the first failed input and its error; None if it is not known.
-        may_refuse: whether refused requests do not count, neither as failed nor as requests.
     """
     if may_refuse:
         requests -= sum(number for outcome, number in failures.items() if outcome in REFUSALS)
@@ -162,10 +141,7 @@ def judge_limit(
     is), FAIL if the whole interval is beyond it.
 
     Args:
-        metric: what is compared.
-        measured: its value, with the interval of this interim look.
         limit: in the metric's unit.
-        size: what the interval rests on, for the reason of an undecided verdict.
         modes: of the times that the metric is a percentile of; None if they have one.
     """
     below = metric.better == "lower"
@@ -209,13 +185,9 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     within the larger of the two.
 
     Args:
-        metric: what is compared.
         present: one value per launch, at least one.
-        baseline: one per launch, as recorded.
         tolerance: largest acceptable worsening, 0.10 for 10 %.
         plan: confidence of each end of the interval at each interim look; None for a single look at 99 %.
-        size: what the present values rest on, for the reason of an undecided verdict.
-        in_flight: see :meth:`pytest_mlpatterns.analysis.metrics.metric.Metric.allowed`.
     """
     varies = _varies(metric, present, baseline)
     now, then = (_middle(metric, side, varies=varies) for side in (present, baseline))
@@ -257,14 +229,9 @@ def judge_guard(  # noqa: PLR0913 - both samples, and how they are judged
     sign of it.
 
     Args:
-        metric: what is compared.
         present: one value per launch, at least one.
-        baseline: one per launch, as recorded.
         tolerance: largest acceptable worsening, 0.15 for 15 %.
         alpha: largest probability of failing a change exactly at the tolerance, at this look.
-        in_flight: see :meth:`pytest_mlpatterns.analysis.metrics.metric.Metric.allowed`.
-        paired: whether value by value both were measured in the same moments, so that what disturbed both is no
-            difference between them.
     """
     varies = _varies(metric, present, baseline)
     now, then = (_middle(metric, side, varies=varies) for side in (present, baseline))
@@ -393,7 +360,6 @@ def _what_helps(half: float, apart: float, launches: int, *, fixed_launches: int
     Args:
         half: half the width of the present interval, on the logarithm.
         apart: distance of the value from the limit, on the logarithm.
-        launches: size of the sample.
         fixed_launches: size of a fixed second sample; None without one.
     """
 
@@ -410,10 +376,8 @@ def _what_helps(half: float, apart: float, launches: int, *, fixed_launches: int
     return words, False
 
 
-_CLOSEST = 0.02
-"""Smallest distance from the tolerance for which a time is given; closer changes are decided by chance."""
-_SPARE = 1.2
-"""Factor on the time that is advised, since launches differ."""
+_CLOSEST = 0.02  # Smallest distance from the tolerance for which a time is given; closer changes are decided by chance
+_SPARE = 1.2  # Factor on the time that is advised, since launches differ
 
 
 def seconds_to_decide(
@@ -426,9 +390,6 @@ def seconds_to_decide(
 
     Args:
         change: relative; worse is positive.
-        tolerance: that the interval includes.
-        spent_s: measuring time of the launches so far.
-        launches: of the present, so far.
         recorded: launches of the baseline; 0 if both sides are measured together.
 
     Returns:

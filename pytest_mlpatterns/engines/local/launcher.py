@@ -20,7 +20,7 @@ from pytest_mlpatterns.engines.local.messages import Call, Consume, Listen, List
 from pytest_mlpatterns.engines.local.processes import LocalProcesses, SupervisedWorker, await_loaded, load_of
 from pytest_mlpatterns.errors import ChildError, SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED
-from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup, layers_in
+from pytest_mlpatterns.patterns.pattern import LayerNode, Node, ProcessGroup, layers_in
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.http.app import MAX_BODY_BYTES
@@ -38,20 +38,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.engines.local.messages import WorkerNode
-    from pytest_mlpatterns.patterns.pattern import Node
-    from pytest_mlpatterns.serving.model import ServicePlan
+    from pytest_mlpatterns.serving.model import ServicePlan, StartOptions
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
-    from pytest_mlpatterns.serving.start_options import StartOptions
 
 __all__ = ["ENGINE", "LocalEngine", "LocalScaler", "launch"]
 
-_ANSWER_TIMEOUT_S = 5.0
-"""Time limit for an answer of a worker."""
+_ANSWER_TIMEOUT_S = 5.0  # Time limit for an answer of a worker
 _WORKER = "pytest_mlpatterns.engines.local.worker"
-_READING_S = 0.1
-"""Interval of the readings of a replica that is to end, in seconds: two ticks of the load generator."""
-_MOST_READINGS = 20
-"""Most of these readings: a replica that still receives requests ends then."""
+_READING_S = 0.1  # Interval of the readings of a replica that is to end, in seconds: two ticks of the load generator
+_MOST_READINGS = 20  # Most of these readings: a replica that still receives requests ends then
 
 
 class LocalEngine(Engine):
@@ -73,8 +68,7 @@ class LocalEngine(Engine):
         return launch(plan, options)
 
 
-ENGINE = LocalEngine()
-"""What the entry point names."""
+ENGINE = LocalEngine()  # What the entry point names
 
 
 def _is_polled(plan: ServicePlan) -> bool:
@@ -122,11 +116,7 @@ def _roles(workers: Sequence[SupervisedWorker]) -> dict[int, str]:
 
 
 class Launcher:
-    """Starts the processes of a service plan, the innermost first; all of them load at the same time.
-
-    Attributes:
-        replicas: the processes of each replica of the whole service, the outermost last, by its address.
-    """
+    """Starts the processes of a service plan, the innermost first; all of them load at the same time."""
 
     def __init__(self, plan: ServicePlan, options: StartOptions) -> None:
         self.workers: list[SupervisedWorker] = []

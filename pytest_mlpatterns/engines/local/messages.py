@@ -16,23 +16,16 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 
-__all__ = ["Call", "Consume", "Listen", "ListenGrpc", "UpstreamNode", "WorkerJob", "WorkerNode"]
-
 
 class UpstreamNode(Struct, frozen=True):
-    """A running process group, as the process before it reaches it.
+    """A running process group, as the process before it reaches it."""
 
-    Args:
-        addresses: ``(host, port)`` of its processes.
-        balance: least outstanding: call the process with the fewest requests in flight; otherwise each in turn.
-        in_flight: number of requests that a queue should have in flight at each process.
-    """
-
-    addresses: tuple[tuple[str, int], ...]
+    addresses: tuple[tuple[str, int], ...]  # ``(host, port)`` of its processes
     path: str
     position: int
+    # least outstanding: call the process with the fewest requests in flight; otherwise each in turn
     balance: Balance = Balance.ROUND_ROBIN
-    in_flight: int = 1
+    in_flight: int = 1  # number of requests that a queue should have in flight at each process
     wire: Wire = REST_JSON
 
 
@@ -41,14 +34,10 @@ WorkerNode = PackedLayer | UpstreamNode | QueueNode | ModelNode
 
 
 class Listen(Struct, frozen=True):
-    """Serve HTTP on an inherited listening socket.
-
-    Args:
-        internal: for other processes of the deployment only.
-    """
+    """Serve HTTP on an inherited listening socket."""
 
     socket_fd: int
-    internal: bool
+    internal: bool  # for other processes of the deployment only
 
 
 class ListenGrpc(Struct, frozen=True):
@@ -71,26 +60,20 @@ class Call(Struct, frozen=True):
 
 
 class WorkerJob(Struct, frozen=True):
-    """What a worker does with a request, and where requests come from.
-
-    Args:
-        identity: unique for the deployment; keys in stores and brokers begin with it.
-        trees: top of the tree in which the user works, and of the tree from which code is imported instead; None: there
-            is one tree.
-        own_server: address of the server that the deployment started for itself; None: it needs none.
-        is_polled: requests are answered 202, and results are kept until clients fetch them.
-    """
+    """What a worker does with a request, and where requests come from."""
 
     node: WorkerNode
     name: str
-    identity: str
+    identity: str  # unique for the deployment; keys in stores and brokers begin with it
     source: Listen | ListenGrpc | Consume | Call
     import_path: tuple[str, ...]
+    # top of the tree in which the user works, and of the tree from which code is imported instead; None: there is
+    # one tree
     trees: tuple[Path, Path] | None
     max_body_bytes: int
     wire: Wire
     position: int
-    own_server: str | None = None
-    is_polled: bool = False
+    own_server: str | None = None  # address of the server that the deployment started for itself; None: it needs none
+    is_polled: bool = False  # requests are answered 202, and results are kept until clients fetch them
     profiled: bool = False
     traced: bool = False

@@ -18,15 +18,13 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from pytest_mlpatterns.patterns.layer import matched
-from pytest_mlpatterns.serving.tracebacks import MAX_TRACEBACKS, error_line, user_traceback
+from pytest_mlpatterns.serving.failed_request import MAX_TRACEBACKS, error_line, user_traceback
 from pytest_mlpatterns.wire import REST_JSON, codec_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_mlpatterns.records.outcomes import FailedAnswer
-
-__all__ = ["CallRecord", "CallRound", "Called", "OneCall", "PlainCaller"]
 
 _GOOD, _FAILED = 200, 500
 """Outcomes of a call, as an HTTP server would answer it: so samples of both sides have the same meaning."""
@@ -40,51 +38,33 @@ class OneCall(Struct, frozen=True):
 
 
 class Called(Struct, frozen=True):
-    """What one call returned.
+    """What one call returned."""
 
-    Attributes:
-        output: the output in the JSON that a server would have sent; None if it cannot be written so.
-        traceback: of the error; empty if it succeeded.
-    """
-
-    output: bytes | None
-    traceback: str = ""
+    output: bytes | None  # the output in the JSON that a server would have sent; None if it cannot be written so
+    traceback: str = ""  # of the error; empty if it succeeded
 
 
 class CallRound(Struct, frozen=True):
-    """Asks for a loop of calls.
-
-    Attributes:
-        order: the indices of the inputs in the order of the calls, begun again at its end (unsigned 32-bit, native).
-        length_ns: after which no call begins, if it lasts its length.
-        requests: calls after which it ends, once ``least_ns`` are over; None if it lasts its length.
-    """
+    """Asks for a loop of calls."""
 
     callers: int
+    # the indices of the inputs in the order of the calls, begun again at its end (unsigned 32-bit, native)
     order: bytes
-    length_ns: int
-    requests: int | None = None
+    length_ns: int  # after which no call begins, if it lasts its length
+    requests: int | None = None  # calls after which it ends, once ``least_ns`` are over; None if it lasts its length
     least_ns: int = 0
 
 
 class CallRecord(Struct, frozen=True):
-    """The calls of a loop, in the order in which they returned; columns as raw bytes.
+    """The calls of a loop, in the order in which they returned; columns as raw bytes."""
 
-    Attributes:
-        began_ns: when each began (signed 64-bit).
-        done_ns: when it returned (signed 64-bit).
-        outcome: 200, or 500 if it raised an error (signed 16-bit).
-        request: index of its input (unsigned 32-bit).
-        failed: the input of the first failed call and its error; None if none failed.
-    """
-
-    began_ns: bytes
-    done_ns: bytes
-    outcome: bytes
-    request: bytes
+    began_ns: bytes  # when each began (signed 64-bit)
+    done_ns: bytes  # when it returned (signed 64-bit)
+    outcome: bytes  # 200, or 500 if it raised an error (signed 16-bit)
+    request: bytes  # index of its input (unsigned 32-bit)
     start_ns: int
     end_ns: int
-    failed: FailedAnswer | None = None
+    failed: FailedAnswer | None = None  # the input of the first failed call and its error; None if none failed
 
 
 class PlainCaller:
@@ -186,11 +166,7 @@ class PlainCaller:
 
 
 class _Draw:
-    """The calls of one round: which is next, and when none is.
-
-    Attributes:
-        end_ns: when the round ends; earlier than planned if it ends by its calls.
-    """
+    """The calls of one round: which is next, and when none is."""
 
     def __init__(self, order: array[int], start_ns: int, asked: CallRound) -> None:
         self.order = order

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.engines.local.plain_caller import Called, CallRecord, CallRound, OneCall
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
+from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus
 from pytest_mlpatterns.serving.readiness import left_s, too_slow_to_answer
-from pytest_mlpatterns.serving.start_options import start_with_cpus
 from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.wire import REST_JSON, codec_of
 from pytest_mlpatterns.workload.endpoint import Endpoint
@@ -23,15 +23,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.engines.local.launcher import Launcher
     from pytest_mlpatterns.engines.local.processes import SupervisedWorker
     from pytest_mlpatterns.serving.model import ServicePlan
-    from pytest_mlpatterns.serving.start_options import StartOptions
     from pytest_mlpatterns.workload.payload import Payload
 
-__all__ = ["PlainCalls", "deploy_calls"]
-
-_POLL_S = 0.1
-"""Interval at which the monitor samples while a loop runs, in seconds."""
-_ONE_CALL_S = 30.0
-"""Time limit of one call outside the loop, as for a functional request to a server."""
+_POLL_S = 0.1  # Interval at which the monitor samples while a loop runs, in seconds
+_ONE_CALL_S = 30.0  # Time limit of one call outside the loop, as for a functional request to a server
 
 
 class PlainCalls(Deployment):
@@ -49,9 +44,7 @@ class PlainCalls(Deployment):
         """The output for the input of this index, in the form that a server would have answered.
 
         Raises:
-            DeploymentError: the call failed; with its traceback.
             TimeoutError: it did not return in time.
-            ValueError: the output cannot be written as an answer.
         """
         called: Called = self._ask(OneCall(number), wait_s)
         if called.traceback:
@@ -68,7 +61,6 @@ class PlainCalls(Deployment):
             on_poll: called several times a second meanwhile.
 
         Raises:
-            DeploymentError: the process has ended.
             TimeoutError: the calls did not return in time.
         """
         record: CallRecord = self._ask(asked, wait_s, on_poll)
@@ -94,16 +86,7 @@ class PlainCalls(Deployment):
 
 
 def deploy_calls(plan: ServicePlan, inputs: bytes, options: StartOptions) -> PlainCalls:
-    """Start the process, and wait until the model has been called once.
-
-    Args:
-        inputs: a list of inputs, pickled; one for each call.
-
-    Raises:
-        ModelLoadError: the model could not be built, or its first call failed; with its traceback.
-        DeploymentError: it was not ready in time.
-        SettingError: this machine cannot give the cores that the options name.
-    """
+    """Start the process, and wait until the model has been called once."""
     deployment = start_with_cpus(options.cpus, lambda: _deployed(plan, inputs, options))
     assert isinstance(deployment, PlainCalls)
     return deployment

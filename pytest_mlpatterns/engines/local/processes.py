@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError, LeftoverWarning
-from pytest_mlpatterns.records.setup import merged_facts
+from pytest_mlpatterns.records.setup import EnvironmentFacts, merged_facts
 from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
 from pytest_mlpatterns.serving.processes import (
     FactsQuestion,
@@ -29,28 +29,20 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.records.setup import EnvironmentFacts
+    from pytest_mlpatterns.serving.model import StartOptions
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
-    from pytest_mlpatterns.serving.start_options import StartOptions
     from pytest_mlpatterns.system.child import Child
 
-__all__ = ["MAX_REPLACEMENTS", "LocalProcesses", "SupervisedWorker", "await_loaded", "load_of"]
-
-MAX_REPLACEMENTS = 3
-"""Restart limit. A process that keeps dying is assumed to be killed by its requests."""
+MAX_REPLACEMENTS = 3  # Restart limit. A process that keeps dying is assumed to be killed by its requests.
 _REPLACEMENT_TIMEOUT_S = 60.0
 """Longest wait for the replacement of a process that died, in seconds: its model loads again."""
 _NOTHING = WorkerStats(0, 0, ())
 
 
 class LocalProcesses(Struct, frozen=True):
-    """Workers and auxiliary servers of one deployment.
+    """Workers and auxiliary servers of one deployment."""
 
-    Args:
-        workers: all that were ever started.
-    """
-
-    workers: Sequence[SupervisedWorker]
+    workers: Sequence[SupervisedWorker]  # all that were ever started
     servers: Sequence[EmbeddedServer] = ()
     model: str = ""
 
@@ -102,9 +94,6 @@ class LocalProcesses(Struct, frozen=True):
         """End all processes and wait until they are gone; workers end at the same time, servers after them.
 
         A warning names the processes that a model started and that had to be killed.
-
-        Raises:
-            DeploymentError: a process survived SIGKILL.
         """
         for worker in self.workers:
             worker.close_channel()
@@ -135,7 +124,6 @@ def load_of(worker: SupervisedWorker, model: str, wait_s: float, *, options: Sta
 
     Raises:
         TimeoutError: it has not after ``wait_s`` seconds.
-        ModelLoadError: the model could not be built; with its traceback.
     """
     try:
         message: Any = worker.child.receive(wait_s)
@@ -153,7 +141,6 @@ class SupervisedWorker:
     """A worker process, and its replacements.
 
     Args:
-        start: starts the process; its argument is called when the process has ended.
         listener: a listening socket that stays open while a process is replaced, so that new connections wait; None:
             the process has its own.
     """
@@ -239,9 +226,6 @@ class SupervisedWorker:
         """End the process and all that it and those that it replaced started, and wait until they are gone.
 
         Safe to call twice.
-
-        Returns:
-            The processes that it started and that did not end after SIGTERM.
         """
         self._guarded = False
         with self._changed:  # wait for a replacement that is starting

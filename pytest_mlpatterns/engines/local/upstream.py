@@ -16,28 +16,23 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
-from pytest_mlpatterns.patterns.layer import LostError, RequestError
+from pytest_mlpatterns.patterns.layer import Handler, LostError, RequestError, Resources
 from pytest_mlpatterns.patterns.request_clock import HOP, QUEUE_WAIT, RUN_QUEUE, WIRE, WOKEN, current_clock
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.records.addressing import Balance, Balancer
 from pytest_mlpatterns.serving.clocks import parts_in
-from pytest_mlpatterns.wire import WireError, decode_answer, encode_request
+from pytest_mlpatterns.wire import Body, WireError, decode_answer, encode_request
 from pytest_mlpatterns.wire.kserve_v1 import ChunkReader, StreamError, decode_error, is_event_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.engines.local.messages import UpstreamNode
-    from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.pattern import Pattern
     from pytest_mlpatterns.patterns.request_clock import RequestClock
     from pytest_mlpatterns.patterns.tally import Tally
-    from pytest_mlpatterns.wire import Body
 
-__all__ = ["LocalHooks", "Upstream"]
-
-_MOST_UNREAD = 64
-"""Most pieces of a stream that wait for a reader slower than the service; then it is read no further."""
+_MOST_UNREAD = 64  # Most pieces of a stream that wait for a reader slower than the service; then it is read no further
 _CLOSED = "the service behind closed the connection under a request; its process may have died"
 _NOT_CHUNKS = "the service behind streamed something else than chunks: {}"
 
@@ -57,11 +52,7 @@ class LocalHooks:
 class Upstream:
     """Calls a service behind this process; the handler of a process group.
 
-    Attributes:
-        in_flight: number of requests that a queue should have in flight at each replica.
-
     Raises:
-        RequestError: when called: the service responded with an error.
         LostError: when called: the service closed the connection during the request, or cannot be reached.
     """
 

@@ -16,7 +16,7 @@ from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, DeploymentPl
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED, MEMORY
 from pytest_mlpatterns.patterns.batched import ADAPTIVE, Batched
-from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup, layers_in
+from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode, Node, ProcessGroup, layers_in
 from pytest_mlpatterns.patterns.queued import Queued
 from pytest_mlpatterns.patterns.replication import Replicated
 from pytest_mlpatterns.records.addressing import Balance
@@ -28,23 +28,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
-    from pytest_mlpatterns.patterns.pattern import ModelNode, Node
-    from pytest_mlpatterns.serving.model import ServicePlan
-    from pytest_mlpatterns.serving.start_options import StartOptions
+    from pytest_mlpatterns.serving.model import ServicePlan, StartOptions
     from pytest_mlpatterns.system.cpu_share import ReplicaCores
     from pytest_mlpatterns.wire import Wire
-
-__all__ = ["Application", "application_plan", "check_expressible", "shortage"]
 
 _ON_RAY = 'on engine="ray"'
 
 
 class Application(Struct, frozen=True):
-    """What all replicas of an application share.
-
-    Args:
-        cores: cores of its own for each replica of the whole service; None: one logical CPU for each process.
-    """
+    """What all replicas of an application share."""
 
     app: str
     run: str
@@ -53,15 +45,12 @@ class Application(Struct, frozen=True):
     import_path: tuple[str, ...] = ()
     trees: tuple[Path, Path] | None = None
     own_server: str | None = None
+    # cores of its own for each replica of the whole service; None: one logical CPU for each process
     cores: ReplicaCores | None = None
 
 
 def check_expressible(plan: ServicePlan, options: StartOptions, facts: ClusterFacts) -> None:
-    """Check that Ray Serve can express a service.
-
-    Raises:
-        SettingError: it cannot; with the reason and what to write instead.
-    """
+    """Check that Ray Serve can express a service."""
     if options.wire.protocol == "grpc":
         raise SettingError(
             f'perf(wire="grpc") {_ON_RAY}: Ray Serve routes gRPC by metadata that clients of this wire do not send; '
@@ -97,12 +86,7 @@ def application_plan(plan: ServicePlan, application: Application) -> Application
 
 
 def shortage(plan: ApplicationPlan, nodes: Sequence[float], free: float) -> str:
-    """Why a cluster has too few CPUs for an application, and what to do; empty if it has enough.
-
-    Args:
-        nodes: logical CPUs of each node.
-        free: logical CPUs of all nodes that nothing has reserved.
-    """
+    """Why a cluster has too few CPUs for an application, and what to do; empty if it has enough."""
     largest = max(plan.deployments, key=lambda one: one.cpus)
     if plan.cpus <= free and largest.cpus <= max(nodes, default=0):
         return ""

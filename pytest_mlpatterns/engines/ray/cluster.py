@@ -14,16 +14,9 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["SAME_CLOCK", "ClockOffset", "ClusterFacts", "NodeFacts", "RoundTrip", "describe", "offset_of"]
-
 
 class NodeFacts(Struct, frozen=True):
-    """One node of a cluster.
-
-    Attributes:
-        machine: id of the machine since it was booted; several nodes may lie on one machine.
-        machine_cores: cores of the whole machine; 0: those of the node.
-    """
+    """One node of a cluster."""
 
     node_id: str
     ip: str
@@ -31,28 +24,24 @@ class NodeFacts(Struct, frozen=True):
     cores: float
     architecture: str
     memory_bytes: int
-    machine: str
+    machine: str  # id of the machine since it was booted; several nodes may lie on one machine
     gpu: str = ""
     is_head: bool = False
-    machine_cores: int = 0
+    machine_cores: int = 0  # cores of the whole machine; 0: those of the node
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """A cluster.
-
-    Attributes:
-        run: name of the run, with which all names of its applications and actors begin.
-        http: host and port of the proxies of Ray Serve; an empty host stands for the address of each node.
-        token: lets other processes of this run attach to it; empty if the cluster asks for none.
-    """
+    """A cluster."""
 
     address: str
     is_own: bool
-    run: str
+    run: str  # name of the run, with which all names of its applications and actors begin
     nodes: tuple[NodeFacts, ...]
     cpus: float
+    # host and port of the proxies of Ray Serve; an empty host stands for the address of each node
     http: tuple[str, int]
+    # lets other processes of this run attach to it; empty if the cluster asks for none
     token: str = field(default="", repr=False)
 
     @property
@@ -76,14 +65,10 @@ def describe(nodes: Iterable[NodeFacts]) -> str:
 
 
 class RoundTrip(Struct, frozen=True):
-    """One call to the other machine.
-
-    Attributes:
-        remote_ns: what the other machine's clock showed.
-    """
+    """One call to the other machine."""
 
     sent_ns: int
-    remote_ns: int
+    remote_ns: int  # what the other machine's clock showed
     received_ns: int
 
     @property
@@ -93,13 +78,9 @@ class RoundTrip(Struct, frozen=True):
 
 
 class ClockOffset(Struct, frozen=True):
-    """How far the clock of another machine is ahead of this one.
+    """How far the clock of another machine is ahead of this one."""
 
-    Attributes:
-        offset_ns: other clock minus this clock.
-    """
-
-    offset_ns: int
+    offset_ns: int  # other clock minus this clock
     error_ns: int
 
     def here(self, remote_ns: int) -> int:

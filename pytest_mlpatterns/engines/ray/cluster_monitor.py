@@ -8,29 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct
 
-from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK
+from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK, ClockOffset
 from pytest_mlpatterns.errors import ChildError
-from pytest_mlpatterns.records.columns import Source, columns_of
-from pytest_mlpatterns.records.launch import NodeUsage, Usage
-from pytest_mlpatterns.system.monitor import busy_threads
+from pytest_mlpatterns.records.launch import Column, NodeUsage, Source, Usage, columns_of
+from pytest_mlpatterns.system.process_tree import busy_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.engines.ray.cluster import ClockOffset
     from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication
     from pytest_mlpatterns.engines.ray.session import RaySession
-    from pytest_mlpatterns.records.columns import Column
 
-__all__ = ["MONITORS", "ClusterMonitor", "usage_of"]
-
-
-MONITORS = "pytest_mlpatterns.engines.ray.remote.node_monitor"
-"""Module whose functions ask the nodes, in the driver."""
-_POLL_NS = 250_000_000
-"""Shortest time between two polls: each is a message to every node."""
+MONITORS = "pytest_mlpatterns.engines.ray.remote.node_monitor"  # Module whose functions ask the nodes, in the driver
+_POLL_NS = 250_000_000  # Shortest time between two polls: each is a message to every node
 _BEGIN_TIMEOUT_S = 5.0
 """Time limit for asking the nodes, which wait for no answer; Ray may be busy with starting workers meanwhile."""
 
@@ -95,7 +87,6 @@ def usage_of(
 
     Args:
         marks_ns: moments on this process's clock, ascending.
-        offsets: of the clock of each node; one that is absent has this machine's clock.
 
     Returns:
         None if no node ever had a replica.

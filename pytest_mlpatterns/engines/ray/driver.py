@@ -13,28 +13,19 @@ import time
 import traceback
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from pytest_mlpatterns.engines.ray.messages import Call, DriverFailed, Leave, Raised, Returned
+from pytest_mlpatterns.engines.ray.messages import Call, DriverFailed, DriverReady, Leave, Raised, RayJob, Returned
 from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
 from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.child import Channel
-from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.engines.ray.messages import DriverReady, RayJob
-
-__all__ = ["main", "serve_calls"]
+from pytest_mlpatterns.system.owned_files import ScratchDirectory
 
 _CLUSTER = "pytest_mlpatterns.engines.ray.remote.cluster"
-_END_S = 20.0
-"""Time limit for removing applications, and ending a cluster, after the parent is gone."""
-_REMOVE_S = 10.0
-"""Time in which processes of Ray that are about to end may write files among those that are removed."""
-_AGAIN_S = 0.1
-"""Time between two attempts."""
-_PREFIX = "mlp-"
-"""Beginning of the names of the directories, which is short as Ray's sockets need it."""
+_END_S = 20.0  # Time limit for removing applications, and ending a cluster, after the parent is gone
+_REMOVE_S = 10.0  # Time in which processes of Ray that are about to end may write files among those that are removed
+_AGAIN_S = 0.1  # Time between two attempts
+_PREFIX = "mlp-"  # Beginning of the names of the directories, which is short as Ray's sockets need it
 
 
 def main() -> None:

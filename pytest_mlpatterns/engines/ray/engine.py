@@ -1,40 +1,140 @@
 """The Ray engine as the layers above see it: what it can serve, and what the tests of a session share.
 
 Loads without Ray, and without what only a test on Ray needs.
+
+The Ray engine: starts a service plan as an application of Ray Serve, and waits until it is ready.
+
+Ray Serve places and starts the processes, and carries requests to them. This process reaches the cluster through the
+Ray driver, a child process, and never imports Ray.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
+import sys
+import time
 from importlib.util import find_spec
 from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.engines.engine import Engine
+from pytest_mlpatterns.engines.engine import Engine, SessionOptions
+from pytest_mlpatterns.engines.ray.application_plan import Application, application_plan
+from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, RayApplication
+from pytest_mlpatterns.engines.ray.processes import RayProcesses
 from pytest_mlpatterns.engines.ray.run import brings_code
 from pytest_mlpatterns.engines.ray.session import ClusterUse, RaySession
 from pytest_mlpatterns.engines.ray.settings import RUN_VARIABLE, read_ray_job
 from pytest_mlpatterns.errors import ChildError, DeploymentError, MissingExtraError, SettingError, missing_extra
+from pytest_mlpatterns.patterns.arguments import EMBEDDED
+from pytest_mlpatterns.patterns.pattern import layers_in
+from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.serving.deployment import Deployment, Traits
+from pytest_mlpatterns.serving.readiness import await_ready, left_s, too_slow_to_load
+from pytest_mlpatterns.wire import codec_of
+from pytest_mlpatterns.workload.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.engines.engine import SessionOptions
     from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
     from pytest_mlpatterns.engines.ray.generator_pool import RayPool
-    from pytest_mlpatterns.serving.deployment import Deployment, Traits
-    from pytest_mlpatterns.serving.model import ServicePlan
-    from pytest_mlpatterns.serving.start_options import StartOptions
-    from pytest_mlpatterns.workload.endpoint import Endpoint
+    from pytest_mlpatterns.serving.model import ServicePlan, StartOptions
+    from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 
-__all__ = ["ENGINE", "RayEngine", "SharedRay", "access_options", "access_variables"]
+_REMOTE = "pytest_mlpatterns.engines.ray.remote.applications"
 
-_PACKAGES = ("ray", "fastapi")
-"""Packages of Ray and of Ray Serve."""
+
+def launch(plan: ServicePlan, options: StartOptions, session: RaySession) -> Deployment:
+    """Start a service and wait until it is ready."""
+    facts = session.cluster
+    started_ns = time.perf_counter_ns()
+    servers = _own_servers(plan, options)
+    application = Application(
+        app=f"{facts.run}-{secrets.randbelow(10**9)}",
+        run=facts.run,
+        name=plan.name,
+        wire=options.wire,
+        import_path=tuple(sys.path),
+        trees=options.trees,
+        own_server=servers[0].url if servers else None,
+        cores=options.replica_cores,
+    )
+    planned = application_plan(plan, application)
+    processes = RayProcesses(session, _running(planned, facts), servers=servers)
+    try:
+        return _start(plan, options, planned, processes=processes, session=session, started_ns=started_ns)
+    except BaseException:
+        processes.stop()
+        raise
+
+
+def _start(
+    plan: ServicePlan,
+    options: StartOptions,
+    planned: ApplicationPlan,
+    *,
+    processes: RayProcesses,
+    session: RaySession,
+    started_ns: int,
+) -> Deployment:
+    facts = session.cluster
+    try:
+        session.call(f"{_REMOTE}:deploy", planned, timeout_s=left_s(started_ns, options))
+        processes.await_loaded(started_ns + options.timeout_ns, plan.name, options)
+        wait_s = left_s(started_ns, options)
+        addresses = session.call(f"{_REMOTE}:addresses", planned, facts.http, wait_s, timeout_s=wait_s)
+    except TimeoutError:
+        log = session.log_tail()
+        raise too_slow_to_load("service", plan.name, log, options=options) from None
+    except ChildError as error:
+        said = f"{plan.name} on the Ray cluster at {facts.address}: {error}"
+        raise DeploymentError(said, subject=plan.name, of_model=True) from error
+    endpoint = Endpoint(
+        addresses=addresses,
+        path=codec_of(options.wire).path(plan.name),
+        model_name=plan.name,
+        balance=Balance.ROUND_ROBIN,
+        wire=options.wire,
+        prefix=f"/{planned.app}",
+    )
+    traits = Traits(make_monitor=processes.make_monitor, cores=facts.cores, shared=processes.application)
+    deployment = Deployment(endpoint, processes, traits)
+    try:
+        await_ready(deployment, plan.name, started_ns, options=options)
+    except BaseException:
+        deployment.close()
+        raise
+    return deployment
+
+
+def _own_servers(plan: ServicePlan, options: StartOptions) -> tuple[EmbeddedServer, ...]:
+    """Start the store of a service that names none; all nodes lie on this machine then."""
+    if not any(EMBEDDED in layer.pattern.servers for layer in layers_in(plan.root)):
+        return ()
+    from pytest_mlpatterns.serving.redis.embedded_server import start_embedded
+
+    return (start_embedded(options.directory, options.timeout_ns),)
+
+
+def _running(planned: ApplicationPlan, facts: ClusterFacts) -> RayApplication:
+    deployments = planned.deployments
+    return RayApplication(
+        app=planned.app,
+        run=planned.run,
+        deployments=tuple(one.name for one in deployments),
+        restarts=tuple(one.name for one in deployments if one.job.restarts),
+        cores=facts.cores,
+        nodes=tuple(node.node_id for node in facts.nodes),
+        replicas=sum(one.replicas for one in deployments),
+    )
+
+
+_PACKAGES = ("ray", "fastapi")  # Packages of Ray and of Ray Serve
 _MONITORS = "pytest_mlpatterns.engines.ray.remote.node_monitor"
 """Module that asks the monitors of the nodes, in the driver."""
 
@@ -67,7 +167,7 @@ class RayEngine(Engine):
 
     def launch(self, plan: ServicePlan, options: StartOptions) -> Deployment:
         """Start a service and wait until it is ready."""
-        from pytest_mlpatterns.engines.ray.launcher import launch
+        from pytest_mlpatterns.engines.ray.engine import launch
 
         return launch(plan, options, options.session.ray)
 
@@ -78,16 +178,11 @@ def _is_installed(package: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-ENGINE = RayEngine()
-"""What the entry point names."""
+ENGINE = RayEngine()  # What the entry point names
 
 
 class SharedRay:
-    """The cluster that the tests of one session share; fulfils :class:`pytest_mlpatterns.engines.engine.EngineSession`.
-
-    Attributes:
-        ray: the Ray driver.
-    """
+    """The cluster that the tests of a session share; an :class:`pytest_mlpatterns.engines.engine.EngineSession`."""
 
     def __init__(self, ray: RaySession) -> None:
         self.ray = ray
@@ -167,9 +262,6 @@ def access_options(
     """Options of the process: the cluster of this run, and the runtime environment of the replicas there.
 
     Paths in it are relative; each process reads them from the root of its own tree.
-
-    Raises:
-        SettingError: replicas may lie on other machines, which have not the code of the revision.
     """
     several = len({node.machine for node in cluster.nodes}) > 1
     if several and interpreter is not None:

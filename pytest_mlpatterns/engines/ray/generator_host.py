@@ -21,20 +21,17 @@ from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.generator_process import LocalProcess
-from pytest_mlpatterns.loadgen.messages import LoadResult
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, Transport
+from pytest_mlpatterns.system.cgroups import allowed_connections
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.machine import machine_identity
-from pytest_mlpatterns.system.process_limits import allowed_connections
-from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
+from pytest_mlpatterns.system.owned_files import ScratchDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pytest_mlpatterns.engines.ray.cluster import NodeFacts
-    from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
-
-__all__ = ["GeneratorHost", "place", "with_raw_columns"]
 
 
 class GeneratorHost:
@@ -64,11 +61,7 @@ class GeneratorHost:
         return time.perf_counter_ns()
 
     def load(self, key: int, job: LoadJob, messages: tuple[bytes, ...]) -> None:
-        """Give a process a job; it is started if it does not run.
-
-        Args:
-            job: without its messages.
-        """
+        """Give a process a job; it is started if it does not run."""
         if (process := self._processes.get(key)) is not None and process.has_ended:
             self.stop(key)
             process = None
@@ -180,7 +173,6 @@ def place(placed: Sequence[str], nodes: Sequence[NodeFacts], generators: int) ->
     nodes with the fewest generators: those with most cores first, and the head last, which has Ray's own work.
 
     Args:
-        placed: node ids of the generators that were placed before; those of nodes that are gone are placed anew.
         nodes: the nodes of the cluster that are alive; at least one.
     """
     order = [node.node_id for node in sorted(nodes, key=lambda node: (node.is_head, -node.cores, node.ip))]

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 import psutil
 from msgspec.structs import replace
 
-from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK
-from pytest_mlpatterns.engines.ray.messages import Ended, Started
+from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK, ClockOffset
+from pytest_mlpatterns.engines.ray.messages import Ended, Heard, HostFacts, Started
 from pytest_mlpatterns.errors import ChildError, MlpatternsError, SettingError
 from pytest_mlpatterns.loadgen.load_limits import check_connections, check_samples, require_fit
-from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, OpenWindow, WindowOpened
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, OpenWindow, Transport, WindowOpened
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.system.machine import machine_identity
@@ -27,41 +27,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.engines.ray.cluster import ClockOffset
-    from pytest_mlpatterns.engines.ray.messages import Heard, HostFacts
     from pytest_mlpatterns.engines.ray.session import RaySession
-    from pytest_mlpatterns.loadgen.messages import Transport
     from pytest_mlpatterns.workload.endpoint import Endpoint
 
-__all__ = ["RayPool", "RayProcess"]
-
 _HOSTS = "pytest_mlpatterns.engines.ray.remote.generator_hosts"
-_OPENING_NS = 100_000_000
-"""Least time from the order to open the window until it opens everywhere, in nanoseconds."""
-_ROUND_TRIPS = 20
-"""Round trips to the farthest generator that this time has room for."""
-_EACH_NS = 5_000_000
-"""In which the time of the opening is sent to one generator."""
-_ANSWER_S = 60.0
-"""Time limit for an answer of a host, in seconds, on a busy cluster too."""
-_START_S = 150.0
-"""Time limit for the start of all hosts, in seconds; Ray starts a process for each."""
-_CEILINGS_S = 240.0
-"""Time limit for the measurement of all ceilings, in seconds; those of one node follow each other."""
-_LOOK_S = 0.5
-"""Interval at which a host is asked whether a process is stopped, in seconds."""
-_END_S = 15.0
-"""Time limit for the end of a process, in seconds."""
+_OPENING_NS = 100_000_000  # Least time from the order to open the window until it opens everywhere, in nanoseconds
+_ROUND_TRIPS = 20  # Round trips to the farthest generator that this time has room for
+_EACH_NS = 5_000_000  # In which the time of the opening is sent to one generator
+_ANSWER_S = 60.0  # Time limit for an answer of a host, in seconds, on a busy cluster too
+_START_S = 150.0  # Time limit for the start of all hosts, in seconds; Ray starts a process for each
+_CEILINGS_S = 240.0  # Time limit for the measurement of all ceilings, in seconds; those of one node follow each other
+_LOOK_S = 0.5  # Interval at which a host is asked whether a process is stopped, in seconds
+_END_S = 15.0  # Time limit for the end of a process, in seconds
 _INVALID = "this load is invalid, and the next one gets another generator"
 """What follows from the end of a generator on a node, for messages."""
 
 
 class RayPool:
-    """Processes on the nodes.
-
-    Args:
-        session: gives the session that calls functions in the Ray driver, when a load first needs it.
-    """
+    """Processes on the nodes."""
 
     stop_timeout_s: float = 10.0
 
@@ -81,13 +64,7 @@ class RayPool:
             threading.Thread(target=self._open, args=(processes,), name="hosts", daemon=True).start()
 
     def prepare(self, job: LoadJob, processes: int) -> None:
-        """Start the hosts that are missing, compare clocks, and check that the load can be sent from there.
-
-        Raises:
-            SettingError: a node cannot reach the service, the system allows too few connections, or the samples take
-                too much memory.
-            ChildError: a node starts no host.
-        """
+        """Start the hosts that are missing, compare clocks, and check that the load can be sent from there."""
         self.facts = self.ask("open_hosts", processes, timeout_s=_START_S)
         limits = [facts.allowed_connections for facts in self.facts if facts.allowed_connections is not None]
         check_connections(job, processes, min(limits, default=None))
@@ -124,11 +101,7 @@ class RayPool:
     # --- for its processes --------------------------------------------------------------------------------------------
 
     def ask(self, function: str, *arguments: object, timeout_s: float = _ANSWER_S) -> Any:
-        """Call a function of the driver's module.
-
-        Raises:
-            ChildError: the driver is gone or does not answer, or a node.
-        """
+        """Call a function of the driver's module."""
         try:
             return self._session().call(f"{_HOSTS}:{function}", *arguments, timeout_s=timeout_s)
         except TimeoutError:
@@ -152,11 +125,7 @@ class RayPool:
             self.collect(0.0)  # which lets the cluster drop the recording
 
     def count(self, key: int, rows: int) -> None:
-        """Note how many requests a process has recorded.
-
-        Raises:
-            SettingError: those of all processes take too much memory.
-        """
+        """Note how many requests a process has recorded."""
         self._rows[key] = rows
         require_fit(sum(self._rows.values()), self._free_bytes)
 
@@ -194,11 +163,7 @@ def _loopback(address: tuple[str, int]) -> str:
 
 
 class RayProcess:
-    """One process; it starts with its first job.
-
-    Attributes:
-        inbox: messages that have come and were not asked for yet.
-    """
+    """One process; it starts with its first job."""
 
     pid = None
 
@@ -225,11 +190,7 @@ class RayProcess:
         return self._clock.error_ns
 
     def send(self, message: object) -> None:
-        """Send a value; a job goes to the node that the generator has now.
-
-        Raises:
-            ChildError: its node is gone.
-        """
+        """Send a value; a job goes to the node that the generator has now."""
         if isinstance(message, LoadJob):
             facts = self._pool.facts[self._number]
             self.node = facts.node
@@ -243,13 +204,7 @@ class RayProcess:
             self._pool.ask("send", self._key, message)
 
     def receive(self, timeout_s: float) -> Any:
-        """The next value, with its times on the clock of this process.
-
-        Raises:
-            TimeoutError: none came in time.
-            ChildError: the process, or its node, is gone.
-            SettingError: what was recorded takes too much memory.
-        """
+        """The next value, with its times on the clock of this process."""
         end_s = time.perf_counter() + timeout_s
         while True:
             while not self.inbox:

@@ -22,25 +22,21 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.engines.ray.messages import ReplicaState, ReplicaStats
-from pytest_mlpatterns.serving.processes import LoadFailed, Ready, StatsQuestion, WorkerStats
+from pytest_mlpatterns.serving.processes import LoadFailed, Ready, StatsQuestion, Unusable, WorkerStats
 from pytest_mlpatterns.system.pipe_messages import MessageWriter, read_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.serving.processes import Unusable
 
 __all__ = ["Hello", "LinkAddress", "LinkClient", "LinkServer", "own_output"]
 
 _HOST = "127.0.0.1"
-_KEY_BYTES = 32
-"""Length of the random key of a run: 256 bits, as of a key of AES."""
-_KEY_TIMEOUT_S = 30.0
-"""Time limit for the key of a connection; one that sends none is no replica."""
+_KEY_BYTES = 32  # Length of the random key of a run: 256 bits, as of a key of AES
+_KEY_TIMEOUT_S = 30.0  # Time limit for the key of a connection; one that sends none is no replica
 ANSWER_TIMEOUT_S = 5.0
 """Time limit for a replica's answer; a thread of its own gives it, so only a model that holds the GIL is later."""
-SILENT = "does not respond; does the model hold the GIL?"
-"""Text of a replica that is ready and does not answer."""
+SILENT = "does not respond; does the model hold the GIL?"  # Text of a replica that is ready and does not answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +48,11 @@ class LinkAddress:
 
 
 class Hello(Struct, frozen=True):
-    """A replica introduces itself.
-
-    Args:
-        output: files to which the process prints.
-    """
+    """A replica introduces itself."""
 
     app: str
     known: ReplicaStats
-    output: tuple[Path, ...] = ()
+    output: tuple[Path, ...] = ()  # files to which the process prints
 
 
 class LinkServer:
@@ -88,12 +80,7 @@ class LinkServer:
         return [(one.hello.known, file) for one in self._of(app) for file in one.hello.output]
 
     def replicas(self, app: str, *, ask: bool, timeout_s: float = ANSWER_TIMEOUT_S) -> tuple[ReplicaStats, ...]:
-        """What is known of each replica of an application, also of those that have ended.
-
-        Args:
-            ask: ask those that are ready for their statistics; else their last ones are given.
-            timeout_s: time limit for all answers; a replica that did not answer has the text :data:`SILENT`.
-        """
+        """What is known of each replica of an application, also of those that have ended."""
         asked = {}
         if ask:
             for one in self._of(app):

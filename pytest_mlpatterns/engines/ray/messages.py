@@ -24,50 +24,16 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.pattern import ModelNode
     from pytest_mlpatterns.serving.processes import PackedLayer, Unusable, WorkerStats
 
-__all__ = [
-    "ApplicationPlan",
-    "Call",
-    "DeploymentPlan",
-    "DriverFailed",
-    "DriverReady",
-    "Ended",
-    "HandleAnswer",
-    "HandleNode",
-    "Heard",
-    "HostFacts",
-    "Leave",
-    "NodeReading",
-    "Raised",
-    "RayApplication",
-    "RayJob",
-    "ReplicaJob",
-    "ReplicaState",
-    "ReplicaStats",
-    "Returned",
-    "Started",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class RayJob:
-    """What a driver connects to.
+    """What a driver connects to."""
 
-    Attributes:
-        address: ``host:port`` of a cluster, or ``auto`` for the one on this machine; None starts one.
-        source: where the address was given, such as ``RAY_ADDRESS``, for messages.
-        runtime_env: Ray's runtime environment of the processes on the nodes.
-        root: directory to which paths in the runtime environment are relative.
-        run: name of the run that this driver belongs to, if another driver began it.
-        temporary: where the driver makes a directory for a Ray of this run's own, and then that directory, which no
-            other user may enter; its path has to be short.
-        environment: environment variables of the driver, beside those of this process.
-    """
-
-    address: str | None = None
-    source: str = ""
+    address: str | None = None  # ``host:port`` of a cluster, or ``auto`` for the one on this machine; None starts one
+    source: str = ""  # where the address was given, such as ``RAY_ADDRESS``, for messages
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
-    root: Path = Path()
-    run: str = ""
+    root: Path = Path()  # directory to which paths in the runtime environment are relative
+    run: str = ""  # name of the run that this driver belongs to, if another driver began it
     temporary: Path = Path("/tmp")  # noqa: S108 - Ray's sockets need a short path
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -118,64 +84,46 @@ class Leave(Struct, frozen=True):
 
 
 class HandleNode(Struct, frozen=True):
-    """A process group behind a process, as a deployment of Ray Serve that is reached by a handle.
-
-    Args:
-        in_flight: number of requests that a queue should have in flight at each process.
-    """
+    """A process group behind a process, as a deployment of Ray Serve that is reached by a handle."""
 
     deployment: str
     position: int
     replicas: int = 1
-    in_flight: int = 1
+    in_flight: int = 1  # number of requests that a queue should have in flight at each process
 
 
 class ReplicaJob(Struct, frozen=True):
-    """What one replica of a deployment does with a request.
+    """What one replica of a deployment does with a request."""
 
-    Args:
-        node: what it does; a :class:`HandleNode` in it stands for a deployment behind.
-        identity: unique for the service; keys in stores begin with it.
-        run: name of the run, which is in the names of its node monitors.
-        trees: top of the tree in which the user works, and of the tree from which code is imported instead; None: there
-            is one tree.
-        own_server: address of the store that the deployment started for itself; None: it needs none.
-        restarts: a replica that dies is replaced, and the service goes on: it works for a queue.
-    """
-
+    # what it does; a :class:`HandleNode` in it stands for a deployment behind
     node: PackedLayer | HandleNode | ModelNode
     name: str
-    identity: str
+    identity: str  # unique for the service; keys in stores begin with it
     role: str
     position: int
     app: str
     deployment: str
-    run: str
+    run: str  # name of the run, which is in the names of its node monitors
     wire: Wire = REST_JSON
     import_path: tuple[str, ...] = ()
+    # top of the tree in which the user works, and of the tree from which code is imported instead; None: there is
+    # one tree
     trees: tuple[Path, Path] | None = None
-    own_server: str | None = None
-    restarts: bool = False
+    own_server: str | None = None  # address of the store that the deployment started for itself; None: it needs none
+    restarts: bool = False  # a replica that dies is replaced, and the service goes on: it works for a queue
 
 
 class DeploymentPlan(Struct, frozen=True):
-    """One deployment of an application.
-
-    Args:
-        max_ongoing: number of requests that Ray Serve sends to a replica at a time.
-        max_queued: number of requests that may wait for a replica in each process that calls them; -1: no bound.
-        cpus: number of logical CPUs that Ray reserves for each replica.
-        behind: names of the deployments that its replicas call.
-    """
+    """One deployment of an application."""
 
     job: ReplicaJob
     replicas: int = 1
     balance: Balance = Balance.ROUND_ROBIN
-    max_ongoing: int = 100_000
-    max_queued: int = -1
-    cpus: float = 1.0
+    max_ongoing: int = 100_000  # number of requests that Ray Serve sends to a replica at a time
+    max_queued: int = -1  # number of requests that may wait for a replica in each process that calls them; -1: no bound
+    cpus: float = 1.0  # number of logical CPUs that Ray reserves for each replica
     env: Mapping[str, str] = {}
-    behind: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()  # names of the deployments that its replicas call
 
     @property
     def name(self) -> str:
@@ -201,27 +149,18 @@ class ApplicationPlan(Struct, frozen=True):
 
 
 class HandleAnswer(Struct, frozen=True):
-    """What a replica behind a handle answers; an error travels as a value, so that it stays the request's own.
+    """What a replica behind a handle answers; an error travels as a value, so that it stays the request's own."""
 
-    Args:
-        outputs: one for each input; None if there is an error or the answer is a stream.
-        worked_ns: time that the request took there.
-        free_ns: when its model ended the call before, on the clock of ``perf_counter_ns`` of its machine; 0: unknown.
-        machine: identity of its machine, whose processes share that clock.
-        status: HTTP status of the error; 0: there is none.
-        streams: the model streams its answer, which has to be asked for as a stream.
-        parts: where the time of the request went there.
-    """
-
-    outputs: object = None
-    worked_ns: int = 0
+    outputs: object = None  # one for each input; None if there is an error or the answer is a stream
+    worked_ns: int = 0  # time that the request took there
+    # when its model ended the call before, on the clock of ``perf_counter_ns`` of its machine; 0: unknown
     free_ns: int = 0
-    machine: str = ""
-    status: int = 0
+    machine: str = ""  # identity of its machine, whose processes share that clock
+    status: int = 0  # HTTP status of the error; 0: there is none
     text: str = ""
     retry_after_s: int | None = None
-    streams: bool = False
-    parts: Mapping[str, int] = {}
+    streams: bool = False  # the model streams its answer, which has to be asked for as a stream
+    parts: Mapping[str, int] = {}  # where the time of the request went there
 
 
 class ReplicaState(StrEnum):
@@ -234,13 +173,7 @@ class ReplicaState(StrEnum):
 
 
 class ReplicaStats(Struct, frozen=True):
-    """One replica, as the monitor of its node knows it.
-
-    Args:
-        stats: what it has counted; None before it is ready.
-        text: its traceback if it failed, its end if it ended.
-        reason: why it failed, if that says it all; else None.
-    """
+    """One replica, as the monitor of its node knows it."""
 
     deployment: str
     role: str
@@ -248,68 +181,49 @@ class ReplicaStats(Struct, frozen=True):
     replica: str
     pid: int
     state: ReplicaState = ReplicaState.LOADING
-    stats: WorkerStats | None = None
-    text: str = ""
-    reason: Unusable | None = None
+    stats: WorkerStats | None = None  # what it has counted; None before it is ready
+    text: str = ""  # its traceback if it failed, its end if it ended
+    reason: Unusable | None = None  # why it failed, if that says it all; else None
 
 
 class NodeReading(Struct, frozen=True):
-    """What the monitor of one node has read at one moment.
-
-    Args:
-        machine: identity of the machine; several nodes may lie on one.
-        clock_ns: the moment, on the clock of ``perf_counter_ns`` of the machine.
-        columns: by the names of the columns of ``Usage``, what the service's replicas on the node use, their children
-            included, and the counters of the machine; None for one that is not known.
-        serve_cpu_ns: CPU time of the processes of Ray and Ray Serve on the node.
-        generator_ns: CPU time of the load generators on the node, and of pytest and its driver.
-        threads: ``(pid, thread, CPU time in ns)`` of each thread of the replicas; empty if they were not asked for.
-        replicas: the service's replicas on the node, also those that have ended.
-    """
+    """What the monitor of one node has read at one moment."""
 
     node: str
     ip: str
-    machine: str
-    clock_ns: int
+    machine: str  # identity of the machine; several nodes may lie on one
+    clock_ns: int  # the moment, on the clock of ``perf_counter_ns`` of the machine
+    # by the names of the columns of ``Usage``, what the service's replicas on the node use, their children
+    # included, and the counters of the machine; None for one that is not known
     columns: Mapping[str, int | None]
-    serve_cpu_ns: int
-    generator_ns: int
+    serve_cpu_ns: int  # CPU time of the processes of Ray and Ray Serve on the node
+    generator_ns: int  # CPU time of the load generators on the node, and of pytest and its driver
     cores: float
     machine_cores: int = 1
+    # ``(pid, thread, CPU time in ns)`` of each thread of the replicas; empty if they were not asked for
     threads: tuple[tuple[int, int, int], ...] = ()
-    replicas: tuple[ReplicaStats, ...] = ()
+    replicas: tuple[ReplicaStats, ...] = ()  # the service's replicas on the node, also those that have ended
 
 
 class RayApplication(Struct, frozen=True):
-    """A running application, as any process that knows its cluster finds it.
-
-    Args:
-        restarts: names of those whose replicas are replaced when they die.
-        cores: number of cores of the machines on which it runs.
-        nodes: identities of the nodes with its replicas.
-    """
+    """A running application, as any process that knows its cluster finds it."""
 
     app: str
     run: str
     deployments: tuple[str, ...]
-    restarts: tuple[str, ...] = ()
-    cores: float = 0.0
-    nodes: tuple[str, ...] = ()
+    restarts: tuple[str, ...] = ()  # names of those whose replicas are replaced when they die
+    cores: float = 0.0  # number of cores of the machines on which it runs
+    nodes: tuple[str, ...] = ()  # identities of the nodes with its replicas
     replicas: int = 0
 
 
 class HostFacts(Struct, frozen=True):
-    """The host of one generator: the actor that starts its process on a node.
-
-    Attributes:
-        clock: how far its clock is ahead of the clock of pytest.
-        allowed_connections: connections that a process there may open; None if the system knows no limit.
-    """
+    """The host of one generator: the actor that starts its process on a node."""
 
     node: str
     machine: str
-    clock: ClockOffset
-    allowed_connections: int | None
+    clock: ClockOffset  # how far its clock is ahead of the clock of pytest
+    allowed_connections: int | None  # connections that a process there may open; None if the system knows no limit
 
 
 class Started(Struct, frozen=True):
@@ -325,12 +239,8 @@ class Ended(Struct, frozen=True):
 
 
 class Heard(Struct, frozen=True):
-    """A message of a generator process, as the driver keeps it until pytest has it.
+    """A message of a generator process, as the driver keeps it until pytest has it."""
 
-    Attributes:
-        number: counts the messages that the driver took; pytest asks for those after the last one that it has.
-    """
-
-    number: int
+    number: int  # counts the messages that the driver took; pytest asks for those after the last one that it has
     key: int
     message: object

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING
 import psutil
 from msgspec import structs
 
-from pytest_mlpatterns.engines.ray.link import LinkServer
+from pytest_mlpatterns.engines.ray.link import LinkAddress, LinkServer
 from pytest_mlpatterns.engines.ray.messages import NodeReading
 from pytest_mlpatterns.engines.ray.run import base_of
-from pytest_mlpatterns.records.columns import Source, read_columns
-from pytest_mlpatterns.records.launch import Usage
-from pytest_mlpatterns.system.environment import available_cores, machine_cores
+from pytest_mlpatterns.records.launch import Source, Usage, read_columns
+from pytest_mlpatterns.system.environment_facts import available_cores, machine_cores
 from pytest_mlpatterns.system.machine import machine_identity, read_machine
 from pytest_mlpatterns.system.process_tree import ProcessTree, own_cpu_ns
 from pytest_mlpatterns.wording import marked
@@ -34,14 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.engines.ray.link import LinkAddress
 
-__all__ = ["NodeMonitor", "NodeProcesses", "ProcessKind", "kind_of", "monitor_name"]
-
-_SEARCH_NS = 500_000_000
-"""Time between two searches for new processes, which read every process of the node."""
-_TAIL_BYTES = 4096
-"""Most bytes of a log that a message shows, its last ones: about forty lines."""
+_SEARCH_NS = 500_000_000  # Time between two searches for new processes, which read every process of the node
+_TAIL_BYTES = 4096  # Most bytes of a log that a message shows, its last ones: about forty lines
 _MARKS_OF_RAY = (":job_id:", ":actor_name:", ":task_name:")
 """Beginning of lines that Ray writes into the output of its workers."""
 
@@ -165,10 +159,8 @@ def _tail(file: Path) -> str:
     return marked("\n".join(line for line in lines if not line.startswith(_MARKS_OF_RAY)).strip())
 
 
-_RAY_SEARCH_NS = 2_000_000_000
-"""The same for processes of Ray, which it seldom starts."""
-_OF_RAY = ("raylet", "gcs_server")
-"""Names of programs of Ray."""
+_RAY_SEARCH_NS = 2_000_000_000  # The same for processes of Ray, which it seldom starts
+_OF_RAY = ("raylet", "gcs_server")  # Names of programs of Ray
 _ACTORS_OF_RAY = (
     "ray::IDLE",
     "ray::DashboardAgent",
@@ -216,7 +208,6 @@ class NodeProcesses:
     """Adds up the CPU time of a node's processes by what they do, since it was made.
 
     Args:
-        raylet: process that started the workers of the node.
         session: name of Ray's session on the head, whose own processes are counted then; empty on other nodes.
     """
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["OPTIONS"]
-
 OPTIONS = {
     "ray-address": {
         "metavar": "HOST:PORT",

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK
+from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK, ClockOffset
 from pytest_mlpatterns.engines.ray.cluster_monitor import MONITORS, ClusterMonitor
-from pytest_mlpatterns.engines.ray.messages import ReplicaState
+from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication, ReplicaState, ReplicaStats
 from pytest_mlpatterns.errors import ChildError, DeploymentError
-from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
+from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats, merged_layers
 from pytest_mlpatterns.serving.processes import LoadFailed
 from pytest_mlpatterns.serving.readiness import ended_while_loading, failed_to_load, too_slow_to_load
 from pytest_mlpatterns.wording import count
@@ -21,35 +21,21 @@ from pytest_mlpatterns.wording import count
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from pytest_mlpatterns.engines.ray.cluster import ClockOffset
-    from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication, ReplicaStats
     from pytest_mlpatterns.engines.ray.session import RaySession
     from pytest_mlpatterns.records.setup import EnvironmentFacts
-    from pytest_mlpatterns.records.telemetry import LayerStats
+    from pytest_mlpatterns.serving.model import StartOptions
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
-    from pytest_mlpatterns.serving.start_options import StartOptions
-
-__all__ = ["MAX_REPLACEMENTS", "KnownReplica", "RayProcesses", "ReplicaRecords"]
 
 _APPLICATIONS = "pytest_mlpatterns.engines.ray.remote.applications"
-_READ_TIMEOUT_S = 60.0
-"""Time limit for the answers of all nodes: three times that of one, which is asked twice."""
-_DELETE_TIMEOUT_S = 60.0
-"""Time limit for the end of an application; Ray Serve kills a replica after 20 s by default."""
-_POLL_S = 0.1
-"""Time between two looks, each a message to the driver."""
-_STATUS_S = 1.0
-"""Time between two looks at the state of the application in Ray Serve while it starts."""
+_READ_TIMEOUT_S = 60.0  # Time limit for the answers of all nodes: three times that of one, which is asked twice
+_DELETE_TIMEOUT_S = 60.0  # Time limit for the end of an application; Ray Serve kills a replica after 20 s by default
+_POLL_S = 0.1  # Time between two looks, each a message to the driver
+_STATUS_S = 1.0  # Time between two looks at the state of the application in Ray Serve while it starts
 _FAILED_STATES = ("DEPLOY_FAILED", "UNHEALTHY")
 
 
 class RayProcesses:
-    """Fulfils :class:`pytest_mlpatterns.serving.processes.Processes`.
-
-    Args:
-        on_stop: called once, instead of deleting the application, when the deployment closes.
-        servers: of stores that the deployment started for itself, on this machine; they end after the application.
-    """
+    """Fulfils :class:`pytest_mlpatterns.serving.processes.Processes`."""
 
     def __init__(
         self,
@@ -131,11 +117,7 @@ class RayProcesses:
         return str
 
     def stop(self) -> None:
-        """Delete the application and wait until its replicas are gone; safe to call twice.
-
-        Raises:
-            DeploymentError: it was not gone in time.
-        """
+        """Delete the application and wait until its replicas are gone; safe to call twice."""
         if self._stopped:
             return
         self._stopped = True
@@ -210,17 +192,12 @@ MAX_REPLACEMENTS = 3
 
 @dataclass(slots=True)
 class KnownReplica:
-    """A replica as it was last seen.
+    """A replica as it was last seen."""
 
-    Attributes:
-        stats: what its node reported last; its counts are those of the last reading that had them.
-        lost: its node no longer answers.
-    """
-
-    stats: ReplicaStats
+    stats: ReplicaStats  # what its node reported last; its counts are those of the last reading that had them
     ip: str
     offset: ClockOffset = SAME_CLOCK
-    lost: bool = False
+    lost: bool = False  # its node no longer answers
 
     @property
     def where(self) -> str:
@@ -271,11 +248,7 @@ class _Group:
 
 
 class ReplicaRecords:
-    """Keeps what is known of each replica.
-
-    Args:
-        restarts: names of the deployments whose replicas are replaced when they die, and the service goes on.
-    """
+    """Keeps what is known of each replica."""
 
     def __init__(self, restarts: Collection[str] = ()) -> None:
         self._restarts = restarts

@@ -19,22 +19,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.system.import_redirect import Stray
 
-__all__ = [
-    "age_of",
-    "applications_by_run",
-    "base_of",
-    "belongs_to",
-    "brings_code",
-    "new_run",
-    "not_sent",
-    "part_of",
-    "removed_note",
-    "with_absolute_paths",
-]
-
 _RUN = re.compile(r"(mlpatterns-(\d{9,11})-[0-9a-f]{8})(?:-[0-9a-z-]+)?")
-_FILES = ("pip", "uv", "conda")
-"""Fields that may be the path of a file, or something else."""
+_FILES = ("pip", "uv", "conda")  # Fields that may be the path of a file, or something else
 
 
 def new_run(now_s: float) -> str:
@@ -48,11 +34,7 @@ def part_of(run: str) -> str:
 
 
 def base_of(run: str) -> str:
-    """The run that a driver belongs to, by its own name or by that of one of its applications.
-
-    Raises:
-        ValueError: the name is none of ours.
-    """
+    """The run that a driver belongs to, by its own name or by that of one of its applications."""
     if (found := _RUN.fullmatch(run)) is None:
         raise ValueError(f"{run!r} is no name of a run")
     return found[1]
@@ -97,11 +79,7 @@ def brings_code(runtime_env: Mapping[str, Any]) -> bool:
 
 
 def with_absolute_paths(runtime_env: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """The same with absolute paths.
-
-    Args:
-        root: directory to which its paths are relative.
-    """
+    """The same with absolute paths. ``root``: directory to which its paths are relative."""
     found = dict(runtime_env)
     if isinstance(directory := found.get("working_dir"), str):
         found["working_dir"] = _absolute(directory, root)

@@ -13,8 +13,8 @@ import threading
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.engines.ray.cluster import describe
-from pytest_mlpatterns.engines.ray.messages import Call, DriverFailed, DriverReady, Leave, Raised, Returned
+from pytest_mlpatterns.engines.ray.cluster import ClusterFacts, describe
+from pytest_mlpatterns.engines.ray.messages import Call, DriverFailed, DriverReady, Leave, Raised, RayJob, Returned
 from pytest_mlpatterns.errors import ChildError, DeploymentError, MlpatternsError
 from pytest_mlpatterns.records.launch import Noise
 from pytest_mlpatterns.system.child import Child
@@ -24,18 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
-    from pytest_mlpatterns.engines.ray.messages import RayJob
-
-__all__ = ["ClusterUse", "RaySession", "driver_environment"]
 
 _DRIVER = "pytest_mlpatterns.engines.ray.driver"
 _START_S = 60.0
 """Time for a cluster to start, or for every node to answer; what makes a cluster unusable is known much earlier."""
-_LEAVE_S = 20.0
-"""Wait for a driver that removes its applications."""
-_LISTEN_S = 5.0
-"""Time of one wait for a message of the driver, in seconds; the next wait follows."""
+_LEAVE_S = 20.0  # Wait for a driver that removes its applications
+_LISTEN_S = 5.0  # Time of one wait for a message of the driver, in seconds; the next wait follows
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_LOG_TO_STDERR": "0", "RAY_DEDUP_LOGS": "0"}
 _NO_PRESTART = {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
 """A node otherwise starts a process for each of its logical CPUs."""
@@ -92,12 +86,7 @@ class RaySession:
 
     @property
     def cluster(self) -> ClusterFacts:
-        """The cluster; waits until it is ready.
-
-        Raises:
-            SettingError: it cannot be reached, or does not fit.
-            DeploymentError: it did not start.
-        """
+        """The cluster; waits until it is ready."""
         return self._await_ready().cluster
 
     @property
@@ -107,16 +96,7 @@ class RaySession:
         return self._ready.result().notes if is_ready else ()
 
     def call(self, function: str, *arguments: object, timeout_s: float = 30.0) -> Any:
-        """Call a function in the driver.
-
-        Args:
-            function: ``package.module:function`` of this package.
-
-        Raises:
-            MlpatternsError: what it raised.
-            ChildError: it raised another error, whose traceback is the message, or the driver has ended.
-            TimeoutError: there was no result in time.
-        """
+        """Call a function in the driver. ``function``: ``package.module:function`` of this package."""
         self._await_ready()
         assert self._child is not None
         number = next(self._numbers)
@@ -209,11 +189,7 @@ def driver_environment(job: RayJob) -> Mapping[str, str]:
 
 
 class ClusterUse:
-    """A cluster that takes part in a test, from now on.
-
-    Attributes:
-        description: its node types and counts, by which baselines know it.
-    """
+    """A cluster that takes part in a test, from now on."""
 
     def __init__(self, session: RaySession) -> None:
         self._session = session

@@ -20,20 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-__all__ = [
-    "RUN_VARIABLE",
-    "checked_address",
-    "host_and_port",
-    "read_ray_job",
-    "require_reachable",
-    "way_out",
-    "why_refused",
-]
-
-
 _ADDRESS = "RAY_ADDRESS"
-RUN_VARIABLE = "MLPATTERNS_RAY_RUN"
-"""Names the run that a pytest belongs to, which serves another revision for it."""
+RUN_VARIABLE = "MLPATTERNS_RAY_RUN"  # Names the run that a pytest belongs to, which serves another revision for it
 _FILES = (".json", ".yaml", ".yml")
 
 
@@ -45,9 +33,6 @@ def read_ray_job(
     Args:
         options: command-line values by option name, None if not given.
         ini: ini values by option name, None or empty if not given.
-
-    Raises:
-        SettingError: an address or a runtime environment that cannot be read.
     """
     given, source = _given("ray-address", options, ini)
     if given is None and environ.get(_ADDRESS):
@@ -105,18 +90,13 @@ def _yaml(text: str, source: str) -> object:
         raise ValueError(" ".join(str(error).split())) from None
 
 
-_CONNECT_S = 5.0
-"""Time limit to reach a cluster, in seconds; one in the same network answers in milliseconds."""
+_CONNECT_S = 5.0  # Time limit to reach a cluster, in seconds; one in the same network answers in milliseconds
 _EXPECTED = "expected host:port of a cluster, or auto"
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
 def checked_address(address: str, source: str) -> str | None:
-    """The address of a cluster to attach to; None for ``local``, which asks for a Ray of one's own.
-
-    Raises:
-        SettingError: it is no address, or one of Ray Client.
-    """
+    """The address of a cluster to attach to; None for ``local``, which asks for a Ray of one's own."""
     address = address.strip()
     if address == "local":
         return None
@@ -131,11 +111,7 @@ def checked_address(address: str, source: str) -> str | None:
 
 
 def host_and_port(address: str, source: str) -> tuple[str, int]:
-    """Host and port of an address.
-
-    Raises:
-        SettingError: it has not this form.
-    """
+    """Host and port of an address."""
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 1 << 16 or "/" in host:
@@ -144,11 +120,7 @@ def host_and_port(address: str, source: str) -> tuple[str, int]:
 
 
 def require_reachable(address: str, source: str) -> None:
-    """Check that something listens at an address.
-
-    Raises:
-        SettingError: nothing does.
-    """
+    """Check that something listens at an address."""
     try:
         with socket.create_connection(host_and_port(address, source), _CONNECT_S):
             return

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
-from pytest_mlpatterns.records.result import FailedTest, RunEnd, State
-from pytest_mlpatterns.records.verdict import Gate, Outcome
+from pytest_mlpatterns.records.result import FailedTest, RunEnd, State, TestResult
+from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
 from pytest_mlpatterns.reports.text.comparison import accepted_sentences, is_accepted
 from pytest_mlpatterns.reports.text.notes import changed_facts
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
@@ -36,9 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import PurePath
 
-    from pytest_mlpatterns.records.change import NewChange
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Kind
+    from pytest_mlpatterns.records.history import NewChange
 
 __all__ = [
     "accepted_annotation",
@@ -50,8 +48,7 @@ __all__ = [
 ]
 
 
-_MOST_DETAILS = 20
-"""Most tests with sparklines; GitHub limits a job summary to 1 MiB."""
+_MOST_DETAILS = 20  # Most tests with sparklines; GitHub limits a job summary to 1 MiB
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~$#@])")
 
 
@@ -59,7 +56,6 @@ def annotation(failure: FailedTest, root: PurePath | None = None) -> str:
     """A workflow command that shows a failure at the line of its test: an error, or a warning if the gate only warns.
 
     Args:
-        failure: the test and the reason.
         root: pytest's root directory relative to the top of the repository; None if they are the same.
     """
     return _command("warning" if failure.gate is Gate.WARN else "error", failure, root)
@@ -100,10 +96,6 @@ def job_summary(
 
     Args:
         results: in the order in which the tests ran.
-        failures: the tests that failed, with or without results.
-        rankings: the decision in a sentence, by group of tests.
-        changes: what the run made known in the history.
-        notes: further lines of the run.
         run: how it ended; None if it was complete.
     """
     kinds = kinds_of(results, failures)
@@ -210,11 +202,7 @@ def kind_properties(kind: Kind) -> list[tuple[str, str]]:
 
 
 def properties_of(result: TestResult) -> list[tuple[str, str]]:
-    """Outcome, kind, set-up, and each metric with its interval: ``perf_rtm_ns``, ``perf_rtm_ns_low`` and ``_high``.
-
-    Args:
-        result: a result whose metrics this version knows.
-    """
+    """Outcome, kind, set-up, and each metric with its interval: ``perf_rtm_ns``, ``perf_rtm_ns_low`` and ``_high``."""
     setup = result.setup
     found = [
         ("perf_outcome", result.outcome.value),

@@ -20,7 +20,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metr
 from pytest_mlpatterns.analysis.metrics.metric import Goodput, objective_of
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.verdict import Kind
-from pytest_mlpatterns.reports.files.result_file import MOST
+from pytest_mlpatterns.reports.files.result_file import MOST, Results
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import visible
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.reports.files.result_file import Results
-
-__all__ = ["openmetrics_text", "otlp_json"]
 
 _PREFIX = "mlpatterns"
 _UNITS = {
@@ -48,17 +45,11 @@ _ENDS = ("", "_low", "_high")
 
 
 class _Gauge(Struct, frozen=True):
-    """A gauge.
+    """A gauge."""
 
-    Attributes:
-        name: without prefix and unit.
-        unit: in the result file.
-        help: what it is, in a few words.
-    """
-
-    name: str
-    unit: Unit
-    help: str
+    name: str  # without prefix and unit
+    unit: Unit  # in the result file
+    help: str  # what it is, in a few words
 
     @property
     def full_name(self) -> str:
@@ -68,17 +59,11 @@ class _Gauge(Struct, frozen=True):
 
 
 class _Point(Struct, frozen=True):
-    """A value of a gauge.
+    """A value of a gauge."""
 
-    Attributes:
-        gauge: it is a value of this one.
-        labels: by which the points of a gauge differ.
-        value: in the unit of both formats.
-    """
-
-    gauge: _Gauge
-    labels: dict[str, str]
-    value: float
+    gauge: _Gauge  # it is a value of this one
+    labels: dict[str, str]  # by which the points of a gauge differ
+    value: float  # in the unit of both formats
 
 
 _CHANGE = _Gauge("change", Unit.RATIO, "Change of a metric, worse is positive")
@@ -120,12 +105,7 @@ def otlp_json(results: Results) -> str:
         "resourceMetrics": [
             {
                 "resource": {"attributes": _attributes(resource)},
-                "scopeMetrics": [
-                    {
-                        "scope": {"name": "pytest_mlpatterns"},
-                        "metrics": list(gauges.values()),
-                    }
-                ],
+                "scopeMetrics": [{"scope": {"name": "pytest_mlpatterns"}, "metrics": list(gauges.values())}],
             }
         ]
     }

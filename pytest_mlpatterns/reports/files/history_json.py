@@ -11,34 +11,23 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.changes.levels import changes_in, levels_of
+from pytest_mlpatterns.analysis.changes.findings import Level, changes_in, levels_of
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.records.json_text import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.analysis.changes.levels import Level
     from pytest_mlpatterns.analysis.changes.series import Series
-    from pytest_mlpatterns.records.change import Change
-    from pytest_mlpatterns.records.history import CommitPosition
-
-__all__ = ["FORMAT", "VERSION", "history_json"]
+    from pytest_mlpatterns.records.history import Change, CommitPosition
 
 FORMAT = "pytest-mlpatterns-history"
-VERSION = 1
-"""Version of the format."""
-_DIGITS = 7
-"""Significant digits of a value."""
+VERSION = 1  # Version of the format
+_DIGITS = 7  # Significant digits of a value
 
 
 def history_json(all_series: Sequence[Series], changes: Sequence[Change]) -> str:
-    """The text of a history for programs.
-
-    Args:
-        all_series: those to show, in their order.
-        changes: those of other courses are left out.
-    """
+    """The text of a history for programs. ``all_series``: those to show, in their order."""
     shown = [change for course in all_series for change in changes_in(course, changes)]
     data = {
         "format": FORMAT,

@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.profile import Frame, ProfileRecord
     from pytest_mlpatterns.reports.files.result_file import Results
 
-__all__ = ["Side", "collapsed_stacks", "speedscope_json"]
-
-Side = Literal["before", "now", "both"]
-"""Which side of a comparison; without a reference there is only ``now``."""
+Side = Literal["before", "now", "both"]  # Which side of a comparison; without a reference there is only ``now``
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 
 
@@ -31,12 +28,7 @@ def speedscope_json(results: Results, *, test: str | None = None, side: Side = "
     """The text of a speedscope file with one profile for each test and side, in nanoseconds per request.
 
     Args:
-        results: results of one run.
         test: id of the only test; None for all that have a profile.
-        side: which side.
-
-    Raises:
-        ResultFileError: there is no such profile.
     """
     found = _profiled(results, test, side)
     index: dict[tuple[str, str, int], int] = {}
@@ -69,12 +61,8 @@ def collapsed_stacks(results: Results, *, test: str | None = None, side: Side = 
     """Lines ``worker;predict (model.py:30);normalize (model.py:41) 2700000``, in nanoseconds per request.
 
     Args:
-        results: results of one run.
         test: id of the only test; None for all that have a profile. The stacks of several begin with their test's id.
         side: which side; ``both`` gives the times before and now.
-
-    Raises:
-        ResultFileError: there is no such profile.
     """
     found = _profiled(results, test, side)
     lines = []

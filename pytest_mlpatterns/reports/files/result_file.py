@@ -18,16 +18,16 @@ not read.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 from msgspec.structs import fields
 
 from pytest_mlpatterns.errors import ResultFileError
-from pytest_mlpatterns.records.change import Change
 from pytest_mlpatterns.records.codec import Count, as_written, checked, plain
 from pytest_mlpatterns.records.faults import MOST
+from pytest_mlpatterns.records.history import Change
 from pytest_mlpatterns.records.json_text import laid_out, parsed, shown
 from pytest_mlpatterns.records.launch import Capacity
 from pytest_mlpatterns.records.ranking import Ranking
@@ -36,16 +36,11 @@ from pytest_mlpatterns.records.result_parts import Beside, Reference
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.verdict import Gate, Kind, OpenBy, Verdict
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 __all__ = ["FORMAT", "MOST", "VERSION", "ResultFile", "Results", "read_results", "results_json"]
 
 FORMAT = "pytest-mlpatterns-results"
-VERSION = 2
-"""Version of the format; a file of another one is refused."""
-_BY_NAME = ("metrics", "present_metrics", "law")
-"""Members that hold figures by name."""
+VERSION = 2  # Version of the format; a file of another one is refused
+_BY_NAME = ("metrics", "present_metrics", "law")  # Members that hold figures by name
 _ADVICE = "measure again with --perf-json"
 
 
@@ -80,39 +75,26 @@ _ChangeInFile = as_written(
 
 
 class _BaselineUse(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the run did with the baseline file.
-
-    Attributes:
-        accepted_file: the file of acceptances beside it, relative to where pytest was started.
-        not_recorded: by test, why an update did not record it.
-        recorded_although_disturbed: by recorded test, what was wrong when it was measured.
-    """
+    """What the run did with the baseline file."""
 
     mode: Literal["check", "update", "require", "prune", "off"] = "check"
-    accepted_file: str = ""
+    accepted_file: str = ""  # the file of acceptances beside it, relative to where pytest was started
     recorded: tuple[str, ...] = ()
     recorded_although_worse: _Verdicts = ()
-    not_recorded: Mapping[str, str] = {}
+    not_recorded: Mapping[str, str] = {}  # by test, why an update did not record it
+    # by recorded test, what was wrong when it was measured
     recorded_although_disturbed: Mapping[str, tuple[str, ...]] = {}
     without_test: tuple[str, ...] = ()
     pruned: tuple[str, ...] = ()
 
 
 class _History(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the run did with the history.
+    """What the run did with the history."""
 
-    Attributes:
-        place: path of the file, or git:NAME.
-        added: lines that the run added.
-        position: number of commits to the present one along first parents; 0 if unknown.
-        clean: whether the files were those of the commit.
-        changes: of the tests of this run that its lines made known.
-    """
-
-    place: str = ""
-    added: Count = 0
-    position: Count = 0
-    clean: bool = True
+    place: str = ""  # path of the file, or git:NAME
+    added: Count = 0  # lines that the run added
+    position: Count = 0  # number of commits to the present one along first parents; 0 if unknown
+    clean: bool = True  # whether the files were those of the commit
     changes: tuple[_ChangeInFile, ...] = ()  # type: ignore[valid-type]
 
 
@@ -120,49 +102,36 @@ class ResultFile(Struct, frozen=True, forbid_unknown_fields=True):
     """Every result of a run. Times are nanoseconds, rates requests per second, sizes bytes, shares 0 to 1.
 
     Attributes:
-        date: when the run ended, ISO 8601.
-        commit: what was checked out, with a plus sign where files differed from it; null outside of git.
         results: in the order in which the tests ran.
-        unmeasured: tests that failed before anything was measured.
     """
 
     format: Literal["pytest-mlpatterns-results"]
     version: Literal[2]
-    date: str
-    commit: str | None
+    date: str  # when the run ended, ISO 8601
+    commit: str | None  # what was checked out, with a plus sign where files differed from it; null outside of git
     environment: _EnvironmentInFile  # type: ignore[valid-type]
     baseline: _BaselineUse
     ranking: _Rankings
     results: tuple[_ResultInFile, ...]  # type: ignore[valid-type]
     history: _History = _History()
-    unmeasured: tuple[FailedTest, ...] = ()
+    unmeasured: tuple[FailedTest, ...] = ()  # tests that failed before anything was measured
     run: RunEnd = RunEnd()
 
 
 class Results(Struct, frozen=True):
-    """The content of a result file.
+    """The content of a result file."""
 
-    Attributes:
-        results: in the order in which the tests ran.
-        environment: the machine and the versions.
-        date: ISO 8601.
-        baseline: what the run did with the baseline file, as plain values.
-        history: what the run did with the history, as plain values; empty without one.
-        ranking: the order of the patterns of each test that has several, as plain values.
-        commit: the measured commit, with a plus sign if files differed from it; None outside a git repository.
-        unmeasured: tests that failed before anything was measured.
-        run: how it ended; files of older releases have nothing of it, and are taken for complete.
-    """
-
-    results: tuple[TestResult, ...]
-    environment: Environment
-    date: str
-    baseline: Mapping[str, Any]
+    results: tuple[TestResult, ...]  # in the order in which the tests ran
+    environment: Environment  # the machine and the versions
+    date: str  # ISO 8601
+    baseline: Mapping[str, Any]  # what the run did with the baseline file, as plain values
+    # the order of the patterns of each test that has several, as plain values
     ranking: tuple[Mapping[str, Any], ...] = ()
+    # the measured commit, with a plus sign if files differed from it; None outside a git repository
     commit: str | None = None
-    unmeasured: tuple[FailedTest, ...] = ()
-    history: Mapping[str, Any] = {}
-    run: RunEnd = RunEnd()
+    unmeasured: tuple[FailedTest, ...] = ()  # tests that failed before anything was measured
+    history: Mapping[str, Any] = {}  # what the run did with the history, as plain values; empty without one
+    run: RunEnd = RunEnd()  # how it ended; files of older releases have nothing of it, and are taken for complete
 
     @property
     def failures(self) -> tuple[FailedTest, ...]:
@@ -182,13 +151,7 @@ def results_json(  # noqa: PLR0913 - the members of the file, most of them by na
     commit: str | None = None,
     run: RunEnd | None = None,
 ) -> str:
-    """The file's text.
-
-    Args:
-        tests: the results, and the tests that failed before anything was measured.
-        environment: as the further arguments, see :class:`Results`.
-        run: None for one that was complete.
-    """
+    """The file's text. ``run``: None for one that was complete."""
     data = {
         "format": FORMAT,
         "version": VERSION,
@@ -223,10 +186,6 @@ def _finite(value: Any, *, by_name: bool = False) -> Any:
 
     An infinity is the bound of an interval that has none. NaN is what cannot be known: a row with one is left out of
     its list, and a metric with one out of the metrics, so that the file stays readable; elsewhere it is null.
-
-    Args:
-        value: any plain value.
-        by_name: whether its members are figures by name, of which one may be absent.
     """
     if isinstance(value, dict):
         kept = {name: member for name, member in value.items() if not (by_name and _is_unknown(member))}
@@ -244,11 +203,7 @@ def _is_unknown(value: object) -> bool:
 
 
 def read_results(text: str) -> Results:
-    """Read the text of a result file.
-
-    Raises:
-        ResultFileError: it is damaged, not a result file, or of another version.
-    """
+    """Read the text of a result file."""
     try:
         data = parsed(text)
     except ValueError as error:

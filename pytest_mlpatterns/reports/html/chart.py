@@ -19,21 +19,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
 
-__all__ = [
-    "Cell",
-    "ChangeMark",
-    "Chart",
-    "Column",
-    "Tone",
-    "Track",
-    "Unit",
-    "heading_of",
-    "printed",
-    "thinned",
-    "tick_text",
-    "unit_of",
-]
-
 Unit = Literal["duration", "rate", "ratio", "change", "size", "count", "seconds", "text"]
 Cell = float | str | None
 Tone = Literal["worse", "better", "open"]
@@ -54,8 +39,7 @@ _TICKS: Mapping[Unit, MetricUnit] = {
     "change": MetricUnit.RATIO,
     "size": MetricUnit.SIZE,
 }
-_MOST_MOMENTS = 80
-"""Most points of a time series that a chart draws."""
+_MOST_MOMENTS = 80  # Most points of a time series that a chart draws
 
 
 class Column(Struct, frozen=True):
@@ -66,67 +50,38 @@ class Column(Struct, frozen=True):
 
 
 class ChangeMark(Struct, frozen=True):
-    """A change on the horizontal axis.
+    """A change on the horizontal axis."""
 
-    Attributes:
-        at: place after it; it is drawn between that and the one before.
-        label: how much.
-        tone: what it is.
-    """
-
-    at: int
-    label: str
-    tone: Tone
+    at: int  # place after it; it is drawn between that and the one before
+    label: str  # how much
+    tone: Tone  # what it is
 
 
 class Track(Struct, frozen=True):
-    """One of several courses, drawn one below the other.
+    """One of several courses, drawn one below the other."""
 
-    Attributes:
-        title: what it is of.
-        unit: of its values.
-        names: of its lines.
-        rows: a place on the common axis and a value for each line.
-        note: more in words.
-        is_level: whether a value lasts until the next one.
-    """
-
-    title: str
-    unit: Unit
-    names: tuple[str, ...]
-    rows: tuple[tuple[float, ...], ...]
-    note: str = ""
-    is_level: bool = False
+    title: str  # what it is of
+    unit: Unit  # of its values
+    names: tuple[str, ...]  # of its lines
+    rows: tuple[tuple[float, ...], ...]  # a place on the common axis and a value for each line
+    note: str = ""  # more in words
+    is_level: bool = False  # whether a value lasts until the next one
 
 
 class Chart(Struct, frozen=True):
-    """One chart.
+    """One chart."""
 
-    Attributes:
-        kind: how it is drawn.
-        title: its heading.
-        summary: what it shows, in words.
-        columns: of its table.
-        rows: of its table.
-        marks: named values on the horizontal axis.
-        axis: name of the horizontal axis; empty for that of the first column.
-        borders: places at which something else begins, each with the reason.
-        changes: what changed, and where.
-        spans: named stretches of the horizontal axis, from and to.
-        tracks: its courses; it has no rows then.
-    """
-
-    kind: Literal["bars", "ranges", "tracks", "history", "histogram"]
-    title: str
-    summary: str
-    columns: tuple[Column, ...] = ()
-    rows: tuple[tuple[Cell, ...], ...] = ()
-    marks: Mapping[str, float] = {}
-    axis: str = ""
-    borders: tuple[tuple[int, str], ...] = ()
-    changes: tuple[ChangeMark, ...] = ()
-    spans: tuple[tuple[float, float, str], ...] = ()
-    tracks: tuple[Track, ...] = ()
+    kind: Literal["bars", "ranges", "tracks", "history", "histogram"]  # how it is drawn
+    title: str  # its heading
+    summary: str  # what it shows, in words
+    columns: tuple[Column, ...] = ()  # of its table
+    rows: tuple[tuple[Cell, ...], ...] = ()  # of its table
+    marks: Mapping[str, float] = {}  # named values on the horizontal axis
+    axis: str = ""  # name of the horizontal axis; empty for that of the first column
+    borders: tuple[tuple[int, str], ...] = ()  # places at which something else begins, each with the reason
+    changes: tuple[ChangeMark, ...] = ()  # what changed, and where
+    spans: tuple[tuple[float, float, str], ...] = ()  # named stretches of the horizontal axis, from and to
+    tracks: tuple[Track, ...] = ()  # its courses; it has no rows then
 
 
 def heading_of(metric: Metric, label: str = "") -> str:

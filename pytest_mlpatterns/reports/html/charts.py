@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.telemetry import LayerStats
 
 
-__all__ = ["charts_of", "growth_chart", "layer_charts", "tracks_chart"]
-
-
 def charts_of(result: TestResult) -> tuple[Chart, ...]:
     """The charts of everything that was measured: the launches, where the time goes, the distributions, the rest."""
     found = [_launches(result), *split_charts(result), *histogram_charts(result)]

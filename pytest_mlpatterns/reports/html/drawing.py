@@ -12,52 +12,32 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.reports.html.chart import Chart, Unit, printed, tick_text
-from pytest_mlpatterns.reports.html.fragments import scrolling
-from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.html.chart import Cell, Chart, Track, Unit, printed, tick_text
+from pytest_mlpatterns.reports.html.fragments import Content, Markup, scrolling, tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from pytest_mlpatterns.reports.html.chart import Cell, Track
-    from pytest_mlpatterns.reports.html.markup import Content
-
-__all__ = ["Scale", "chart_figure", "scale_of", "ticks_of"]
 
 _WIDTH, _HEIGHT = 400.0, 170.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 8.0, 12.0, 34.0
-_TRACK = 30.0
-"""Height of one of several courses."""
-_LOG_FROM = 12.0
-"""A range this many times its lowest value is read better on a logarithmic scale."""
-_MOST_TICKS = 5
-"""Most ticks of an axis."""
-_MOST_TITLES = 24
-"""Most places of a chart that have their values as a title."""
-_MOST_NARROW = 5
-"""Most columns of a table beside other charts."""
-_MOST_FAR = 20
-"""Of this number of runs one may be far off at each end of a course."""
-_TONES = ("present", "other", "accent")
-"""Classes of the series of a chart, in their order."""
+_TRACK = 30.0  # Height of one of several courses
+_LOG_FROM = 12.0  # A range this many times its lowest value is read better on a logarithmic scale
+_MOST_TICKS = 5  # Most ticks of an axis
+_MOST_TITLES = 24  # Most places of a chart that have their values as a title
+_MOST_NARROW = 5  # Most columns of a table beside other charts
+_MOST_FAR = 20  # Of this number of runs one may be far off at each end of a course
+_TONES = ("present", "other", "accent")  # Classes of the series of a chart, in their order
 
 
 class Scale(Struct, frozen=True):
-    """Values on a stretch of pixels.
+    """Values on a stretch of pixels."""
 
-    Attributes:
-        low: value at its start.
-        high: value at its end.
-        start: first pixel.
-        end: last pixel.
-        is_log: whether equal factors are equally long.
-    """
-
-    low: float
-    high: float
-    start: float
-    end: float
-    is_log: bool = False
+    low: float  # value at its start
+    high: float  # value at its end
+    start: float  # first pixel
+    end: float  # last pixel
+    is_log: bool = False  # whether equal factors are equally long
 
     def at(self, value: float) -> float:
         """The pixel of a value; of one beyond an end, that end."""
@@ -68,14 +48,7 @@ class Scale(Struct, frozen=True):
 
 
 def scale_of(values: Iterable[float], start: float, end: float, *, tight: bool = False) -> Scale:
-    """A scale that holds these values: from zero, or logarithmic if they differ much.
-
-    Args:
-        values: to hold.
-        start: first pixel.
-        end: last pixel.
-        tight: whether it begins at the lowest value and not at zero.
-    """
+    """A scale that holds these values: from zero, or logarithmic if they differ much."""
     known = [value for value in values if math.isfinite(value)] or [0.0]
     low, high = min(known), max(known)
     if low > 0 and high / low > _LOG_FROM and not tight:

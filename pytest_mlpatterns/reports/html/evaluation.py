@@ -5,7 +5,7 @@ A test that measured how it scales, or what it does beyond its limit, has its pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,17 @@ from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.layer_kinds import layer_kind
 from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of
 from pytest_mlpatterns.reports.html.drawing import chart_figure
-from pytest_mlpatterns.reports.html.fragments import breakable, group_of, labels_of, row_of, section, table_of
-from pytest_mlpatterns.reports.html.markup import Content, Markup, tag
+from pytest_mlpatterns.reports.html.fragments import (
+    Content,
+    Markup,
+    breakable,
+    group_of,
+    labels_of,
+    row_of,
+    section,
+    table_of,
+    tag,
+)
 from pytest_mlpatterns.reports.text.notes import (
     BEHAVIOURS,
     describe_missing_indices,
@@ -36,29 +45,22 @@ from pytest_mlpatterns.units import format_duration, format_percent
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from pytest_mlpatterns.records.overload import Overload
+    from pytest_mlpatterns.records.capacity import Overload
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["overload_chart", "patterns_section"]
-
-_CONFIDENCE = 0.95
-"""Confidence of the interval of a goodput, as of all intervals on the page."""
+_CONFIDENCE = 0.95  # Confidence of the interval of a goodput, as of all intervals on the page
 _UNDECIDED = "No decision: the run has no weights. Give them with --perf-rank, or later with the command rank."
 """Below patterns that were evaluated and not ranked."""
 _LAW = {"contention": "Contention σ", "coherency": "Coherency κ"}
 
 
-_Row = tuple[str, Sequence[Content]]
-"""The name of an index and its cells; None where a pattern does not have it."""
+_Row = tuple[str, Sequence[Content]]  # The name of an index and its cells; None where a pattern does not have it
 
 
 def patterns_section(results: Sequence[TestResult], ranking: Sequence[Mapping[str, Any]]) -> Markup | None:
     """For each test with several patterns, or with a scaling or an overload: the decision and the indices.
 
     Args:
-        results: all results; those of one test under several patterns stand side by side.
         ranking: as the result file has it; empty without one.
     """
     groups: dict[str, list[TestResult]] = {}
@@ -279,12 +281,7 @@ def _at_nmrt_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
 
 
 def overload_chart(name: str, overload: Overload) -> Chart | None:
-    """Goodput by offered load, both as shares of the NMRT; None if fewer than two loads were offered.
-
-    Args:
-        name: of the pattern.
-        overload: its measurement.
-    """
+    """Goodput by offered load, both as shares of the NMRT; None if fewer than two loads were offered."""
     if len(overload.steps) < 2 or overload.nmrt_rps <= 0:
         return None
     return Chart(

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.reports.html.fragments import row_of, table_of
-from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.html.fragments import Markup, row_of, table_of, tag
 from pytest_mlpatterns.reports.text.where import profiling_cost, signed_duration
 from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import count
@@ -17,16 +16,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Estimate
     from pytest_mlpatterns.records.profile import Frame, FunctionTime, ProfileRecord
 
-__all__ = ["flame_graph", "function_table", "place_of", "sampled_line"]
-
-_ROW = 20
-"""Height of a function, in pixels."""
-_LEAST = 0.004
-"""Share of the whole from which on a function is drawn; the table has the narrower ones."""
-_NAMED = 0.03
-"""Share of the whole from which on a function has room for its name."""
-_NOTABLE = 0.1
-"""Change of a function from which on it has a colour."""
+_ROW = 20  # Height of a function, in pixels
+_LEAST = 0.004  # Share of the whole from which on a function is drawn; the table has the narrower ones
+_NAMED = 0.03  # Share of the whole from which on a function has room for its name
+_NOTABLE = 0.1  # Change of a function from which on it has a colour
 _COMPARED = ("Function", "Before", "Present", "Change", "95 % interval", "Itself")
 _ALONE = ("Function", "Present", "Itself")
 

@@ -12,25 +12,14 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.html.fragments import Content, Markup, tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pytest_mlpatterns.reports.html.markup import Content
-
-__all__ = ["facts_list", "page_of", "when"]
-
 
 def page_of(title: str, header: Markup, parts: Iterable[Content], *, description: str) -> str:
-    """The text of a page.
-
-    Args:
-        title: of the window.
-        header: what the page is about.
-        parts: its sections; None leaves one out.
-        description: one line about the page.
-    """
+    """The text of a page. ``parts``: its sections; None leaves one out."""
     style = _style()
     head = tag(
         "head",

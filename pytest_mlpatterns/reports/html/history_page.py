@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.changes.levels import changes_in, levels_of, place_of
+from pytest_mlpatterns.analysis.changes.findings import changes_in, levels_of, place_of
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
-from pytest_mlpatterns.records.change import Course
-from pytest_mlpatterns.reports.html.chart import ChangeMark, Chart, Column, heading_of, unit_of
+from pytest_mlpatterns.records.history import Change, Course
+from pytest_mlpatterns.reports.html.chart import Cell, ChangeMark, Chart, Column, Unit, heading_of, unit_of
 from pytest_mlpatterns.reports.html.drawing import chart_figure
 from pytest_mlpatterns.reports.html.fragments import (
+    Markup,
     anchors_for,
     breakable,
     link_to,
     section,
     state_mark,
     table_of,
+    tag,
 )
 from pytest_mlpatterns.reports.html.frame import facts_list, page_of
-from pytest_mlpatterns.reports.html.markup import Markup, tag
-from pytest_mlpatterns.reports.text.change_sentence import change_sentence
-from pytest_mlpatterns.reports.text.history_text import in_order, level_text, metric_label
+from pytest_mlpatterns.reports.text.history_text import change_sentence, in_order, level_text, metric_label
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count
 
@@ -35,37 +35,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.changes.series import Series
-    from pytest_mlpatterns.records.change import Change
-    from pytest_mlpatterns.reports.html.chart import Cell, Unit
-
-
-__all__ = ["MOST_RUNS", "course_chart", "history_page"]
 
 
 _STATES = {"worse": "failed", "new": "undecided", "better": "passed", "steady": "measured"}
 """What became of a test lately, the most urgent first, with the class of its sign and colour."""
-_RECENT = 30
-"""Runs of a course in which a change counts as the state of its test; older ones are history."""
-_MOST_OPEN = 3
-"""Number of tests that are open at first."""
+_RECENT = 30  # Runs of a course in which a change counts as the state of its test; older ones are history
+_MOST_OPEN = 3  # Number of tests that are open at first
 
 
 class _Test(Struct, frozen=True):
-    """One test with its courses and changes.
+    """One test with its courses and changes."""
 
-    Attributes:
-        name: its id.
-        anchor: its place in the page.
-        all_series: its courses, in the order of reports.
-        changes: of these, the last one first.
-        state: one of :data:`_STATES`.
-    """
-
-    name: str
-    anchor: str
-    all_series: tuple[Series, ...]
-    changes: tuple[Change, ...]
-    state: str
+    name: str  # its id
+    anchor: str  # its place in the page
+    all_series: tuple[Series, ...]  # its courses, in the order of reports
+    changes: tuple[Change, ...]  # of these, the last one first
+    state: str  # one of :data:`_STATES`
 
 
 def history_page(all_series: Sequence[Series], changes: Sequence[Change], source: str = "") -> str:
@@ -73,7 +58,6 @@ def history_page(all_series: Sequence[Series], changes: Sequence[Change], source
 
     Args:
         all_series: the courses to show, each with at least one point.
-        changes: of these courses and others.
         source: the place of the history, as the user named it; empty to leave it out.
     """
     tests = _tests(in_order(all_series), changes)
@@ -227,12 +211,9 @@ def _test(test: _Test, *, is_open: bool) -> Markup:
     )
 
 
-MOST_RUNS = 400
-"""Most runs that a chart draws, the last ones; a point for each would not be seen with more."""
-_COMMIT_DIGITS = 10
-"""Digits of a commit in the data of a chart."""
-_FAR = 70.0
-"""Largest logarithm that is drawn, of 2.5e30; a history keeps no larger value."""
+MOST_RUNS = 400  # Most runs that a chart draws, the last ones; a point for each would not be seen with more
+_COMMIT_DIGITS = 10  # Digits of a commit in the data of a chart
+_FAR = 70.0  # Largest logarithm that is drawn, of 2.5e30; a history keeps no larger value
 
 
 def course_chart(series: Series, changes: Sequence[Change], *, names_machine: bool = True) -> Chart:
@@ -243,8 +224,6 @@ def course_chart(series: Series, changes: Sequence[Change], *, names_machine: bo
 
     Args:
         series: with at least one point.
-        changes: of any course; those of this one are marked.
-        names_machine: whether the machine of a course of values is named.
     """
     own = changes_in(series, changes)
     found = levels_of(series, own)

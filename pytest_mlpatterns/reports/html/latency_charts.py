@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.records.latency import SERVICE_PARTS, STREAM_QUANTITIES
+from pytest_mlpatterns.records.latency import SERVICE_PARTS, STREAM_QUANTITIES, LatencySplit, Percentiles, SplitMetric
 from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column
 from pytest_mlpatterns.reports.text.comparison import LATENCY, distributions_of
 from pytest_mlpatterns.units import format_duration
@@ -15,17 +15,11 @@ from pytest_mlpatterns.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.records.latency import LatencySplit, Percentiles, SplitMetric
     from pytest_mlpatterns.records.result import TestResult
 
 
-__all__ = ["histogram_chart", "histogram_charts", "other_name", "split_charts"]
-
-
-_MARKED = (50, 95, 99)
-"""Percentiles that a distribution marks."""
-_MOST_BINS = 18
-"""Most bins of a chart; narrower ones cannot be seen."""
+_MARKED = (50, 95, 99)  # Percentiles that a distribution marks
+_MOST_BINS = 18  # Most bins of a chart; narrower ones cannot be seen
 _NAMES = {
     LATENCY: ("Latency", "requests", "latency"),
     "ttft": ("Time to first token", "requests", "time to first token"),
@@ -53,7 +47,6 @@ def histogram_chart(result: TestResult, quantity: str = LATENCY) -> Chart | None
     """The share of the requests in each bin of a time; for the reference estimated from its percentiles.
 
     Args:
-        result: of one test.
         quantity: ``latency``, or a time of streams: ``ttft``, ``itl``, ``tpot``.
     """
     found = distributions_of(result, quantity)
@@ -131,11 +124,7 @@ def _split_chart(result: TestResult, now: LatencySplit, before: LatencySplit | N
     if before is not None:
         columns.append(Column(other_name(result), "duration"))
     return Chart(
-        "bars",
-        _SPLIT_TITLES[now.metric],
-        _split_summary(now, before),
-        (*columns, Column("kind", "text")),
-        tuple(rows),
+        "bars", _SPLIT_TITLES[now.metric], _split_summary(now, before), (*columns, Column("kind", "text")), tuple(rows)
     )
 
 

@@ -17,13 +17,15 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
 )
 from pytest_mlpatterns.analysis.metrics.metric import Group
 from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.html.chart import heading_of
 from pytest_mlpatterns.reports.html.charts import charts_of
 from pytest_mlpatterns.reports.html.drawing import chart_figure
 from pytest_mlpatterns.reports.html.flame_graph import flame_graph
 from pytest_mlpatterns.reports.html.fragments import (
     NO_VERDICT,
+    Content,
+    Markup,
     anchors_of,
     breakable,
     group_of,
@@ -33,16 +35,11 @@ from pytest_mlpatterns.reports.html.fragments import (
     state_mark,
     state_of,
     table_of,
+    tag,
     tone_of,
 )
 from pytest_mlpatterns.reports.html.frame import facts_list
-from pytest_mlpatterns.reports.html.markup import Content, Markup, tag
-from pytest_mlpatterns.reports.text.comparison import (
-    compared_line,
-    comparison_row,
-    comparisons_of,
-    figure_of,
-)
+from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of, figure_of
 from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
 from pytest_mlpatterns.reports.text.notes import tokens_text
 from pytest_mlpatterns.reports.text.suspicions import Command, run_again
@@ -55,14 +52,12 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import NodeFigures
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Verdict
 
 
 __all__ = ["details_section", "metric_table", "node_table"]
 
 
-_MOST_OPEN = 3
-"""Number of tests that are open at first."""
+_MOST_OPEN = 3  # Number of tests that are open at first
 _ALONE = ", measured alone"
 """After a figure of the test's own load, where the figures beside it are of a comparison with another code."""
 _URGENT = (Outcome.FAIL, Outcome.INCONCLUSIVE)

@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.baseline_entry import Entry, Update
 
-__all__ = ["gone_lines", "update_lines"]
-
-_MOST_GONE = 10
-"""Most entries without a test that are listed; of further ones their number is."""
+_MOST_GONE = 10  # Most entries without a test that are listed; of further ones their number is
 _DISTURBED = "recorded although disturbed; record them again while the machine does nothing else:"
 
 
@@ -39,11 +36,7 @@ def update_lines(updates: Sequence[Update]) -> list[str]:
 
 
 def gone_lines(entries: Mapping[str, int]) -> list[str]:
-    """The entries without a test, and how to remove them.
-
-    Args:
-        entries: number of entries by test id; at least one.
-    """
+    """The entries without a test, and how to remove them. ``entries``: number of entries by test id; at least one."""
     count = sum(entries.values())
     what = "1 entry of the baseline belongs" if count == 1 else f"{count} entries of the baseline belong"
     shown = [f"  {test}" for test in entries][:_MOST_GONE]

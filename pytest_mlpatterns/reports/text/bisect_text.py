@@ -6,20 +6,15 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named
-from pytest_mlpatterns.records.bisect import SearchEnd, WhyRange
+from pytest_mlpatterns.records.bisect import BisectResult, CommitName, SearchedCommit, SearchEnd, SearchExtent, WhyRange
 from pytest_mlpatterns.units import format_duration, format_percent
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.records.bisect import BisectResult, CommitName, SearchedCommit, SearchExtent
     from pytest_mlpatterns.records.launch import Estimate
 
-__all__ = ["announcement", "change_text", "result_lines", "searched_line"]
-
-_SUBJECT = 60
-"""Columns of the subject of a commit in a line."""
-_MOST_NAMED = 8
-"""Most commits of a range that are named with the reason why they were not measured."""
+_SUBJECT = 60  # Columns of the subject of a commit in a line
+_MOST_NAMED = 8  # Most commits of a range that are named with the reason why they were not measured
 _LIKE = {
     "good": "like the good end",
     "bad": "like the bad end",

@@ -20,7 +20,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     with_role,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Role
-from pytest_mlpatterns.records.verdict import Kind, Outcome
+from pytest_mlpatterns.records.verdict import Kind, Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
@@ -28,58 +28,24 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.latency import Latency, Percentiles
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Verdict
-
-__all__ = [
-    "LATENCY",
-    "ComparisonRow",
-    "Distributions",
-    "accepted_sentences",
-    "compared_line",
-    "compared_sentences",
-    "comparison_row",
-    "comparison_rows",
-    "comparisons_of",
-    "distributions_of",
-    "figure_of",
-    "is_accepted",
-    "labelled_change",
-    "most_severe_first",
-    "named_change",
-    "shown_change",
-    "worst_comparison",
-]
-
 
 _NOTABLE = 0.5
 """Share of its tolerance from which on the worst metric is shown instead of RTM, or of TTFT where answers stream."""
-_RANKS = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL)
-"""Outcomes, the worst one last."""
+_RANKS = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL)  # Outcomes, the worst one last
 _OUTCOMES = {Outcome.PASS: "pass", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "undecided"}
-_NEVER = "never"
-"""A percentile that falls among failed requests, which are answered never."""
+_NEVER = "never"  # A percentile that falls among failed requests, which are answered never
 
 
 class ComparisonRow(Struct, frozen=True):
-    """One compared metric as text.
+    """One compared metric as text."""
 
-    Attributes:
-        label: of the metric.
-        reference: the figure of the baseline or the revision; a dash if unknown.
-        present: the figure that is compared with it.
-        change: of the value with its sign.
-        interval: ``+9.0 % to +15 %``; empty if there is none.
-        tolerance: a dash if unknown.
-        outcome: ``pass``, ``accepted``, ``FAIL``, ``suspected`` or ``undecided``.
-    """
-
-    label: str
-    reference: str
-    present: str
-    change: str
-    interval: str
-    tolerance: str
-    outcome: str
+    label: str  # of the metric
+    reference: str  # the figure of the baseline or the revision; a dash if unknown
+    present: str  # the figure that is compared with it
+    change: str  # of the value with its sign
+    interval: str  # ``+9.0 % to +15 %``; empty if there is none
+    tolerance: str  # a dash if unknown
+    outcome: str  # ``pass``, ``accepted``, ``FAIL``, ``suspected`` or ``undecided``
 
 
 def comparisons_of(result: TestResult) -> list[Verdict]:
@@ -112,12 +78,7 @@ def comparison_rows(result: TestResult) -> list[ComparisonRow]:
 
 
 def compared_sentences(result: TestResult, *, leave_out: Collection[str] = ()) -> list[str]:
-    """Each row in a line: ``peak memory 31.7 MiB → 162 MiB: +410 % (tolerance 15.0 %, FAIL)``.
-
-    Args:
-        result: of one test.
-        leave_out: names of metrics that are shown elsewhere.
-    """
+    """Each row in a line: ``peak memory 31.7 MiB → 162 MiB: +410 % (tolerance 15.0 %, FAIL)``."""
     rows = [comparison_row(verdict) for verdict in comparisons_of(result) if verdict.metric not in leave_out]
     return [
         f"{row.label} {row.reference} → {row.present}: {row.change} (tolerance {row.tolerance}, {row.outcome})"
@@ -240,22 +201,15 @@ def _shown(verdict: Verdict, value: float | None) -> str:
     return metric_named(verdict.metric).show(value) if is_known_metric(verdict.metric) else f"{value:.4g}"
 
 
-LATENCY = "latency"
-"""The time of the whole answer."""
+LATENCY = "latency"  # The time of the whole answer
 
 
 class Distributions(Struct, frozen=True):
-    """One time of the requests of a test.
+    """One time of the requests of a test."""
 
-    Attributes:
-        own: of the test; None if no request has it.
-        other: percentiles of the reference; empty if its distribution is unknown.
-        beside: percentiles of the present, measured together with the reference; empty if it was not.
-    """
-
-    own: Latency | None
-    other: Percentiles
-    beside: Percentiles
+    own: Latency | None  # of the test; None if no request has it
+    other: Percentiles  # percentiles of the reference; empty if its distribution is unknown
+    beside: Percentiles  # percentiles of the present, measured together with the reference; empty if it was not
 
     @property
     def present(self) -> Percentiles:
@@ -265,12 +219,7 @@ class Distributions(Struct, frozen=True):
 
 
 def distributions_of(result: TestResult, quantity: str = LATENCY) -> Distributions:
-    """The distribution of a time.
-
-    Args:
-        result: of one test.
-        quantity: ``latency``, ``ttft``, ``itl`` or ``tpot``.
-    """
+    """The distribution of a time. ``quantity``: ``latency``, ``ttft``, ``itl`` or ``tpot``."""
     reference = result.reference
     if quantity == LATENCY:
         if reference is None:

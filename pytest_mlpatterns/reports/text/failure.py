@@ -15,10 +15,9 @@ from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, priced_metric, streams_first, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.verdicts.tolerances import changes_to_accept
-from pytest_mlpatterns.records.acceptance import rounded_ceiling
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict, rounded_ceiling
 from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of
 from pytest_mlpatterns.reports.text.notes import changed_facts, overload_picture, tokens_text
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture, load_varies
@@ -32,26 +31,16 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.result_parts import Location
     from pytest_mlpatterns.records.setup import Setup
-    from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["failure_text", "measured_counts", "measurement_text", "next_step"]
-
-_TERMINAL = 80
-"""Columns that a line has with the prefix of pytest."""
-_PREFIX = 8
-"""Columns of pytest's prefix in the body of a test; at its definition there are 4."""
+_TERMINAL = 80  # Columns that a line has with the prefix of pytest
+_PREFIX = 8  # Columns of pytest's prefix in the body of a test; at its definition there are 4
 _MOST_ROWS = 18
 """Rows of a terminal that a failure fills: with pytest's own lines around it, it stays on one screen of 24."""
-_NAME_OF_FAILURE = 19
-"""Columns of the name of the exception, which stands before the first line."""
-_WIDTH = 60
-"""Width after the label: with the label and the prefix, a line has 80 columns."""
-_LABEL = 10
-"""Width of the labels of the facts."""
-_MOST_WHERE = 6
-"""Lines on where the time of a failure is: its parts in two, a function and its line in two each."""
-_MOST_CHANGED = 2
-"""Changes of the environment that are named."""
+_NAME_OF_FAILURE = 19  # Columns of the name of the exception, which stands before the first line
+_WIDTH = 60  # Width after the label: with the label and the prefix, a line has 80 columns
+_LABEL = 10  # Width of the labels of the facts
+_MOST_WHERE = 6  # Lines on where the time of a failure is: its parts in two, a function and its line in two each
+_MOST_CHANGED = 2  # Changes of the environment that are named
 _USUAL = {"pattern": "single", "engine": "", "load": "closed(1)", "wire": "rest+json"}
 """The set-up of a test that chooses none."""
 _WORDS = {Outcome.FAIL: "beyond tolerance", Outcome.INCONCLUSIVE: "undecided", Outcome.PASS: "within tolerance"}
@@ -60,23 +49,16 @@ _MOST_OTHERS = 3
 
 
 class _Part(Struct, frozen=True):
-    """Some lines of a failure.
+    """Some lines of a failure."""
 
-    Attributes:
-        lines: below each other, with their label.
-        order: in which parts are left out if there is no room, the highest first; 0 for one that always stays.
-    """
-
-    lines: Sequence[str]
-    order: int = 0
+    lines: Sequence[str]  # below each other, with their label
+    order: int = 0  # in which parts are left out if there is no room, the highest first; 0 for one that always stays
 
 
 def failure_text(verdicts: Sequence[Verdict], result: TestResult, results_file: str = "") -> str:
     """The text of a failure: the first verdict with its figures, where the time is, the facts, and the next step.
 
     Args:
-        verdicts: that failed the test.
-        result: of the test.
         results_file: that the run will write; empty if it writes none.
     """
     first, *others = verdicts

@@ -10,49 +10,27 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact, worst_of
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, objectives_of
+from pytest_mlpatterns.records.capacity import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS, layer_kind
 from pytest_mlpatterns.records.outcomes import describe_outcome
-from pytest_mlpatterns.records.overload import Behaviour
-from pytest_mlpatterns.records.result import State
-from pytest_mlpatterns.records.telemetry import straggler_shares
+from pytest_mlpatterns.records.result import State, TestResult
+from pytest_mlpatterns.records.telemetry import LayerStats, straggler_shares
 from pytest_mlpatterns.units import SECOND_NS, format_count, format_duration, format_percent, format_rate, format_size
 from pytest_mlpatterns.wording import count, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from pytest_mlpatterns.records.capacity import (
+        Interval,
+        ScaleOutRecord,
+        ScalingRecord,
+        ScalingStepRecord,
+        StepImpact,
+    )
     from pytest_mlpatterns.records.latency import StreamRecord
     from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, NodeFigures
     from pytest_mlpatterns.records.layer_description import Figure
-    from pytest_mlpatterns.records.overload import Overload, OverloadStep
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.scaling import Interval, ScaleOutRecord, ScalingRecord, ScalingStepRecord
-    from pytest_mlpatterns.records.step_impact import StepImpact
-    from pytest_mlpatterns.records.telemetry import LayerStats
-
-
-__all__ = [
-    "BEHAVIOURS",
-    "changed_facts",
-    "changed_note",
-    "describe_behaviour",
-    "describe_capacity",
-    "describe_cycle",
-    "describe_indices",
-    "describe_layer",
-    "describe_missing_indices",
-    "describe_overload",
-    "describe_recovery",
-    "describe_scaling",
-    "describe_step",
-    "describe_steps",
-    "found_nmrt",
-    "generators_text",
-    "nodes_text",
-    "overload_picture",
-    "scale_out_spread",
-    "tokens_text",
-]
 
 
 def tokens_text(stream: StreamRecord) -> str:
@@ -82,13 +60,7 @@ def found_nmrt(result: TestResult) -> tuple[float, bool] | None:
 
 
 def describe_cycle(layers: Sequence[LayerStats], requests: int, inputs: int) -> str:
-    """Why a cache had every input, if it did: the load sent the same inputs again; empty otherwise.
-
-    Args:
-        layers: the layers over the measured window.
-        requests: number of requests in the window.
-        inputs: number of different inputs of the payload.
-    """
+    """Why a cache had every input, if it did: the load sent the same inputs again; empty otherwise."""
     for layer in layers:
         counts = layer.counters
         asked_again = counts.get("misses", 0) + counts.get("coalesced", 0)
@@ -147,8 +119,7 @@ def _times(layer: LayerStats, **names: str) -> list[str]:
     return [f"{word} {format_duration(value)}" for word, value in known if value is not None]
 
 
-_MOST_FACTS = 6
-"""Number of changes that are named."""
+_MOST_FACTS = 6  # Number of changes that are named
 
 
 def changed_facts(result: TestResult, most: int = _MOST_FACTS) -> list[str]:
@@ -156,10 +127,6 @@ def changed_facts(result: TestResult, most: int = _MOST_FACTS) -> list[str]:
 
     Against a baseline it also reports that nothing changed, since that rules out one half of the causes; the two sides
     of a revision share their environment anyway.
-
-    Args:
-        result: of one test.
-        most: number of changes that are named.
     """
     changes = result.judged.facts_changed
     if changes is None or (not changes and (result.reference is None or result.reference.kind == "revision")):
@@ -334,10 +301,8 @@ BEHAVIOURS = {
 """What the goodput of a service does beyond its NMRT, in a word or two."""
 
 _OVERLOAD_BARS = " ▁▂▃▄▅▆▇█"
-_COLUMN = 7
-"""Width of a column of figures."""
-_OVERLOAD_LABEL = 10
-"""Width of the labels in the table of loads."""
+_COLUMN = 7  # Width of a column of figures
+_OVERLOAD_LABEL = 10  # Width of the labels in the table of loads
 
 
 def describe_step(step: OverloadStep, overload: Overload) -> str:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.ranking import RankedPattern, Ranking
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["SCORE_MEANING", "ranking_lines"]
-
 _NOTHING = (
     "nothing to rank: no test was measured under several patterns; "
     "give its marker a list, pattern=[Single(), Cached()], or the run --perf-patterns"
@@ -28,13 +26,7 @@ _INDENT = "  "
 
 
 def ranking_lines(rankings: Sequence[Ranking], results: Sequence[TestResult], width: int) -> list[str]:
-    """For each test the decision in a sentence, the table, and the notes.
-
-    Args:
-        rankings: as :func:`pytest_mlpatterns.analysis.choice.ranking.rank` makes them.
-        results: the results that were ranked.
-        width: width of the terminal in columns.
-    """
+    """For each test the decision in a sentence, the table, and the notes."""
     if not rankings:
         return wrapped(_NOTHING, width)
     measured = {result.test: result.metrics for result in results}

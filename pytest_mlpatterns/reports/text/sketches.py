@@ -12,29 +12,21 @@ from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.records.latency import interpolated
+from pytest_mlpatterns.records.latency import Percentiles, interpolated
 from pytest_mlpatterns.reports.text.comparison import LATENCY, distributions_of
 from pytest_mlpatterns.units import format_duration, format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.records.latency import Percentiles
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["latency_picture", "load_picture", "load_varies"]
-
-_COLUMNS = 36
-"""Width of a sketch."""
+_COLUMNS = 36  # Width of a sketch
 _BARS = " ▁▂▃▄▅▆▇█"
-_LABEL = 10
-"""Width of the labels of the rows."""
-_FEWEST_POINTS = 3
-"""Fewest points of a distribution that has a shape."""
-_MARGIN = 0.02
-"""Room at both ends of the axis, on the logarithm of the latency."""
-_FLAT = 0.25
-"""Range of a load up to which its picture is flat: two of the eight heights of a bar."""
+_LABEL = 10  # Width of the labels of the rows
+_FEWEST_POINTS = 3  # Fewest points of a distribution that has a shape
+_MARGIN = 0.02  # Room at both ends of the axis, on the logarithm of the latency
+_FLAT = 0.25  # Range of a load up to which its picture is flat: two of the eight heights of a bar
 _SHORTEST_NS = 1_000.0
 """Shorter times are drawn as this one: tokens that arrive together are apart by nothing, which has no logarithm."""
 
@@ -43,7 +35,6 @@ def latency_picture(result: TestResult, quantity: str = LATENCY) -> list[str]:
     """A distribution, below that of the reference; empty if too few percentiles are known.
 
     Args:
-        result: of one test.
         quantity: ``latency``, or a time of streams: ``ttft``, ``itl``, ``tpot``.
     """
     rows = _rows(result, quantity)

@@ -12,11 +12,11 @@ from msgspec.structs import replace
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, priced_metric, streams_first, with_role
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric, Nmrt, Role
-from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
-from pytest_mlpatterns.records.result import State
+from pytest_mlpatterns.records.latency import STREAM_QUANTITIES, Latency
+from pytest_mlpatterns.records.result import FailedTest, RunEnd, State, TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.setup import SystemKind
-from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
+from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Verdict
 from pytest_mlpatterns.reports.text.comparison import (
     accepted_sentences,
     compared_line,
@@ -46,40 +46,17 @@ from pytest_mlpatterns.units import Unit, format_count, format_duration, format_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from pytest_mlpatterns.records.latency import Latency
-    from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
-    from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = [
-    "VerdictMark",
-    "by_kind",
-    "cells_of",
-    "counted",
-    "headline",
-    "headline_style",
-    "incompleteness",
-    "kind_word",
-    "kinds_of",
-    "let_pass",
-    "summary_lines",
-    "verdict_of",
-]
-
-
-_WIDE = 100
-"""Terminal width from which on the table has every column."""
+_WIDE = 100  # Terminal width from which on the table has every column
 _HEADINGS = {"RTM": "RTM (p50)", "ASL": "ASL (CPU share)"}
 """Headings that explain what is not known by that name elsewhere, if there is room for them."""
 _UNITS = {Unit.RATE: "req/s", Unit.TOKEN_RATE: "tok/s", Unit.COST: "cost/million"}
 """Headings of columns whose unit says what they are, so that their cells have none."""
-_LEGEND = {"RTM": "median latency (p50)", "ASL": "CPU share of the machine"}
-"""The same below a table without that room."""
-_LONGEST_SERVICE = 24
-"""Columns of a service in a narrow terminal: the name of its program; a command may have hundreds."""
+_LEGEND = {"RTM": "median latency (p50)", "ASL": "CPU share of the machine"}  # The same below a table without that room
+_LONGEST_SERVICE = 24  # Columns of a service in a narrow terminal: the name of its program; a command may have hundreds
 _INDENT = "  "
 _MIN_TEST, _MIN_PATTERN = 6, 6
-_SHOWN_PERCENTS = (50, 75, 90, 95, 99, 99.9)
-"""Percentiles of a single test that are shown below its row."""
+_SHOWN_PERCENTS = (50, 75, 90, 95, 99, 99.9)  # Percentiles of a single test that are shown below its row
 
 
 class VerdictMark(Struct, frozen=True):
@@ -130,7 +107,6 @@ def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = 
 
     Args:
         results: in the order in which the tests ran, at least one.
-        width: width of the terminal in columns; to fit, tests are cut on the left, and patterns go on below.
         verbose: add percentiles, the statistics of the load generator and the warm-up of every test.
     """
     lines = _table(results, width)
@@ -175,14 +151,7 @@ def _rows(results: Sequence[TestResult], width: int) -> list[Line]:
 def _below_files(
     results: Sequence[TestResult], rows: Sequence[Line], width: int, *, below: Sequence[Sequence[str]]
 ) -> list[Line]:
-    """The rows of the table, the file of each group of tests on a line above them.
-
-    Args:
-        results: of the tests.
-        rows: the heading, and a row for each test.
-        width: of the terminal.
-        below: lines that go on below each row.
-    """
+    """The rows of the table, the file of each group of tests on a line above them."""
     lines, file = [rows[0]], ""
     for result, row, further in zip(results, rows[1:], below, strict=True):
         if file != (file := result.test.partition("::")[0]):
@@ -417,12 +386,7 @@ def kind_word(kind: Kind) -> str:
 
 
 def kinds_of(results: Iterable[TestResult], failures: Iterable[FailedTest]) -> dict[str, Kind]:
-    """The kind of each test, by its id.
-
-    Args:
-        results: of the tests that were measured.
-        failures: of the tests that failed; those without a result count too.
-    """
+    """The kind of each test, by its id."""
     return {one.test: one.kind for one in failures} | {one.test: one.kind for one in results}
 
 

@@ -16,7 +16,7 @@ from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.analysis.verdicts.verdicts import seconds_to_decide
 from pytest_mlpatterns.records.setup import SystemKind
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.comparison import (
     comparison_row,
     comparisons_of,
@@ -30,40 +30,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Verdict
-
-__all__ = [
-    "Command",
-    "OpenStep",
-    "beside_recorded",
-    "is_of_the_machine",
-    "open_in_short",
-    "open_step",
-    "run_again",
-    "suspected_sentences",
-    "undecided_lines",
-]
 
 _LONGEST_S = 600.0
 """Longest measuring time that is recommended: one test of a suite for which ten minutes are too long is rewritten."""
-_DEFAULT_S = 120
-"""Budget that is recommended where none can be computed: four times the usual one."""
-_STEP_S = 10
-"""Step to which a computed budget is rounded up."""
+_DEFAULT_S = 120  # Budget that is recommended where none can be computed: four times the usual one
+_STEP_S = 10  # Step to which a computed budget is rounded up
 _MOST_ROWS = 7
 """Rows of the text on an undecided test: with its row in the table and the line that pytest writes, 12 at most."""
-_MOST_REASONS = 2
-"""Verdicts that are shown with their reasons: each fills two rows of 80 columns."""
-_MORE = 4
-"""Factor of the measurement that is recommended where none can be computed: it halves an interval."""
-_MOST_LAUNCHES = 100
-"""Most launches that a marker takes."""
-_BY_LAUNCHES = ("limit", "baseline")
-"""References beside which the test's launches are limited by its marker."""
+_MOST_REASONS = 2  # Verdicts that are shown with their reasons: each fills two rows of 80 columns
+_MORE = 4  # Factor of the measurement that is recommended where none can be computed: it halves an interval
+_MOST_LAUNCHES = 100  # Most launches that a marker takes
+_BY_LAUNCHES = ("limit", "baseline")  # References beside which the test's launches are limited by its marker
 _OF_SIDES = ("limit", "pattern", "service")
 """References without a change in tolerances, so that the reason of a verdict has its figures."""
-_LABEL = 6
-"""Columns of a label, such as ``next``, and the space after it."""
+_LABEL = 6  # Columns of a label, such as ``next``, and the space after it
 
 
 class Command(str):
@@ -78,19 +58,12 @@ def run_again(result: TestResult, *options: str) -> Command:
 
 
 class OpenStep(Struct, frozen=True):
-    """Why a test is undecided, and what to do about it.
+    """Why a test is undecided, and what to do about it."""
 
-    Attributes:
-        why: the reason, in words; empty if the verdict itself has it.
-        advice: what to do, in words; empty if the reason or the command has it.
-        command: what to run; empty if no command decides it.
-        sign: what stands between advice and command.
-    """
-
-    why: str = ""
-    advice: str = ""
-    command: str = ""
-    sign: str = ":"
+    why: str = ""  # the reason, in words; empty if the verdict itself has it
+    advice: str = ""  # what to do, in words; empty if the reason or the command has it
+    command: str = ""  # what to run; empty if no command decides it
+    sign: str = ":"  # what stands between advice and command
 
     @property
     def lead(self) -> str:
@@ -101,15 +74,7 @@ class OpenStep(Struct, frozen=True):
 def undecided_lines(
     result: TestResult, width: int, *, notes: Sequence[str] = (), is_short: bool = True, as_above: bool = False
 ) -> list[Line]:
-    """The text on an undecided test below the table.
-
-    Args:
-        result: of the test.
-        width: of the terminal in columns.
-        notes: on the test, for which there is room at the end.
-        is_short: whether notes are left out that would make the text longer than 7 rows.
-        as_above: whether the text on another test has reported what the machine did and what to do about that.
-    """
+    """The text on an undecided test below the table."""
     as_above = as_above and is_of_the_machine(result)
     step = open_step(result)
     rows = _figures(result, width)
@@ -146,12 +111,7 @@ def open_in_short(verdicts: Sequence[Verdict]) -> str:
 
 
 def open_step(result: TestResult, verdicts: Sequence[Verdict] | None = None) -> OpenStep:
-    """Why a test is undecided, and what would decide it; the command measures for that time, if any suffices.
-
-    Args:
-        result: of the test.
-        verdicts: that are open; by default all of the test.
-    """
+    """Why a test is undecided, and what would decide it; the command measures for that time, if any suffices."""
     found = result.verdicts if verdicts is None else verdicts
     still = most_severe_first([one for one in found if one.outcome is Outcome.INCONCLUSIVE])
     reasons = [one for one in still if one.why_open]
@@ -203,13 +163,7 @@ def beside_recorded(result: TestResult) -> str:
 
 
 def _by_measuring(result: TestResult, compared: Sequence[Verdict], *, is_all: bool) -> OpenStep:
-    """What more measuring would decide, or what to do where it would not.
-
-    Args:
-        result: of the test.
-        compared: open verdicts from whose changes follows how long it takes to decide them.
-        is_all: whether no other one is open.
-    """
+    """What more measuring would decide, or what to do where it would not."""
     suspected = [one for one in compared if one.suspected] or compared
     times = [_time(one, result) for one in suspected]
     known = [time for time in times if time is not None]
@@ -243,10 +197,7 @@ def _longer(
     The budget of a marker counts before that of the option, and launches have no option.
 
     Args:
-        result: of the test.
-        still: the verdicts that it is to decide.
         seconds: of measuring that decide them; None if that is not known.
-        options: further ones of the command.
     """
     terms, measured = result.definition.terms, result.measured
     if terms is None:

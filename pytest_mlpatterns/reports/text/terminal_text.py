@@ -17,24 +17,6 @@ from msgspec.structs import replace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = [
-    "Line",
-    "Span",
-    "Style",
-    "TextColumn",
-    "cut",
-    "folded",
-    "in_ascii",
-    "line",
-    "natural_width",
-    "padded",
-    "table_lines",
-    "text_of",
-    "width_of",
-    "wrapped",
-]
-
-
 _BARS = "▁▂▃▄▅▆▇█"
 _SPELLED = str.maketrans(
     {
@@ -118,32 +100,21 @@ def cut(text: str, width: int, *, left: bool = False) -> str:
     return f"…{shortened}" if left else f"{shortened}…"
 
 
-_NARROWEST = 20
-"""Narrowest column that text is wrapped in."""
-_GAP = 2
-"""Spaces between two columns."""
-_LONGEST_NAME = 16
-"""Longest name of a pattern that is not cut."""
+_NARROWEST = 20  # Narrowest column that text is wrapped in
+_GAP = 2  # Spaces between two columns
+_LONGEST_NAME = 16  # Longest name of a pattern that is not cut
 _PART = re.compile(r"(?=[(|])|(?<=, )")
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ns|µs|ms|s|min|B|[KMGT]iB|req/s|tok/s)(?![\w/]))")
 
 
 class TextColumn(Struct, frozen=True):
-    """One column of a text table.
+    """One column of a text table."""
 
-    Attributes:
-        heading: its first line.
-        cells: the others, one for each row.
-        right: whether the text is aligned right.
-        least: the width down to which it may be cut if the table is too wide; None: it is never cut.
-        cut_left: whether it loses its beginning instead of its end.
-    """
-
-    heading: str
-    cells: Sequence[Span]
-    right: bool = True
-    least: int | None = None
-    cut_left: bool = False
+    heading: str  # its first line
+    cells: Sequence[Span]  # the others, one for each row
+    right: bool = True  # whether the text is aligned right
+    least: int | None = None  # the width down to which it may be cut if the table is too wide; None: it is never cut
+    cut_left: bool = False  # whether it loses its beginning instead of its end
 
     @property
     def width(self) -> int:
@@ -160,7 +131,6 @@ def table_lines(columns: Sequence[TextColumn], width: int | None = None) -> list
     """The heading and the rows of a table, one line each.
 
     Args:
-        columns: those that may be cut come first.
         width: of the terminal, in columns; None: nothing is cut.
     """
     gap, widths = (_GAP, [column.width for column in columns]) if width is None else _fitted(columns, width)
@@ -170,15 +140,7 @@ def table_lines(columns: Sequence[TextColumn], width: int | None = None) -> list
 
 
 def folded(columns: Sequence[TextColumn], width: int) -> tuple[list[TextColumn], list[list[str]]]:
-    """The columns with as much of the second one, which holds patterns, as fits beside the others.
-
-    Args:
-        columns: those that may be cut come first.
-        width: of the terminal, in columns.
-
-    Returns:
-        The columns, and for each row the lines that go on below it, with the rest of its pattern.
-    """
+    """The columns with as much of the second one, which holds patterns, as fits beside the others."""
     first, column, *others = columns
     names = [len(part) for cell in column.cells for part in _parts(cell.text) if not part.startswith("(")]
     taken = [one.width if one.least is None else min(one.width, one.least) for one in (first, *others)]
@@ -219,10 +181,7 @@ def wrapped(text: str, width: int, first: str = "", *, others: str = "") -> list
     """Break a text into lines at spaces, so that test ids and patterns stay whole, and numbers keep their unit.
 
     Args:
-        text: one paragraph.
         width: of the terminal, in columns; at least 20 are used.
-        first: indent of the first line.
-        others: indent of the following lines.
     """
     lines = wrap(
         _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", text),

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.causes.latency_split import split_change
+from pytest_mlpatterns.analysis.causes.latency_split import CallsChange, PartChange, SplitChange, split_change
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, is_known_metric, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.setup import SystemKind
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.terminal_text import Span, TextColumn, table_lines, text_of
 from pytest_mlpatterns.units import Unit, format_duration, format_percent, format_size
 from pytest_mlpatterns.wording import count, listed
@@ -23,12 +23,10 @@ from pytest_mlpatterns.wording import count, listed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from pytest_mlpatterns.analysis.causes.latency_split import CallsChange, PartChange, SplitChange
     from pytest_mlpatterns.records.latency import LatencySplit, LatencySplits, SplitMetric
     from pytest_mlpatterns.records.profile import Frame, FunctionChange, FunctionTime, NativeChange, ProfileRecord
     from pytest_mlpatterns.records.resource_track import MemorySite
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Verdict
 
 
 __all__ = [
@@ -45,28 +43,21 @@ __all__ = [
 ]
 
 
-_MOST = 4
-"""Parts that a line names."""
-_LARGE = 0.05
-"""Share of the whole from which a part is named where nothing is compared."""
-_LEAST_REST = 0.005
-"""Share of the whole below which the rest is not worth a word."""
+_MOST = 4  # Parts that a line names
+_LARGE = 0.05  # Share of the whole from which a part is named where nothing is compared
+_LEAST_REST = 0.005  # Share of the whole below which the rest is not worth a word
 _CPU_PARTS = ("model_cpu", "model_gc", "wire")
 """Parts that are CPU time of the deployment, and nothing else; the rest of it is known as a whole only."""
 _LAYER_PARTS = ("wire", "hop")
 """Parts that are spent in the layers of this package, so that no function of a model explains them."""
-_AGREES = 0.1
-"""Relative difference up to which the change of a verdict and that of the split are the same figure."""
-_COUNTED = ("cache_hit_ratio", "batch_size")
-"""Metrics that explain how often a model is called."""
+_AGREES = 0.1  # Relative difference up to which the change of a verdict and that of the split are the same figure
+_COUNTED = ("cache_hit_ratio", "batch_size")  # Metrics that explain how often a model is called
 
 
 class _Looked:
     """How a failed metric is looked up in the splits.
 
     Args:
-        metric: the latency.
-        of: whether its mean or its median changed.
         label: names the latency; empty if it is the failed metric itself.
     """
 
@@ -77,15 +68,10 @@ class _Looked:
 
 
 class _Split(Struct, frozen=True):
-    """The line on the parts of a request's time.
+    """The line on the parts of a request's time."""
 
-    Attributes:
-        text: the line.
-        change: of the parts; None if nothing is compared.
-    """
-
-    text: str
-    change: SplitChange | None = None
+    text: str  # the line
+    change: SplitChange | None = None  # of the parts; None if nothing is compared
 
     @classmethod
     def of(cls, text: str, change: SplitChange | None = None) -> _Split | None:
@@ -112,12 +98,7 @@ def where_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
 
 
 def where_sentence(result: TestResult, verdicts: Iterable[Verdict] | None = None) -> str:
-    """The same as a sentence: ``where: +12.0 ms: model on CPU +11.7 ms, …``; empty without a line.
-
-    Args:
-        result: of one test.
-        verdicts: those that fail; by default all of the test.
-    """
+    """The same as a sentence: ``where: +12.0 ms: model on CPU +11.7 ms, …``; empty without a line."""
     texts = where_texts(result, result.verdicts if verdicts is None else verdicts)
     return f"where: {texts[0]}" if texts else ""
 
@@ -290,10 +271,8 @@ def _moved(part: PartChange) -> str:
     return f"{part.label} {signed_duration(part.change_ns)}"
 
 
-_IN_PART = 0.25
-"""Share of a function's change that the part of the latency at least has which it is named in."""
-_WIDEST = 0.2
-"""Half the interval of a slow-down from which it shows nothing."""
+_IN_PART = 0.25  # Share of a function's change that the part of the latency at least has which it is named in
+_WIDEST = 0.2  # Half the interval of a slow-down from which it shows nothing
 
 
 def function_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
@@ -303,10 +282,6 @@ def function_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]
 
     Libraries whose own threads use more CPU time have a line too; it stands in place of the functions if none of these
     got slower.
-
-    Args:
-        result: of one test.
-        verdicts: those that the text is about; lines are given if a time or a rate is among them.
     """
     record = _asked_for(result, verdicts)
     if record is None:
@@ -339,8 +314,6 @@ def named_function(result: TestResult, part_ns: float, *, is_layer: bool) -> str
     """The function with the largest change, if that is a slowdown: ``normalize (model.py:41)``; empty if none is named.
 
     Args:
-        result: of one test.
-        part_ns: change of the part that it is in; a function that changed by far more is not in it.
         is_layer: whether it has to be a layer of this package, or has to be none.
     """
     record = result.causes.profile
@@ -441,10 +414,8 @@ def profiling_cost(record: ProfileRecord, when: str) -> str:
     return f"{format_percent(abs(ratio - 1))} {'slower' if ratio >= 1 else 'faster'} {when} (±{format_percent(half)})"
 
 
-_MOST_ROWS = 10
-"""Number of functions that the table names."""
-_TABLE_WIDTH = 100
-"""Width of the table of functions, as in a file without a terminal."""
+_MOST_ROWS = 10  # Number of functions that the table names
+_TABLE_WIDTH = 100  # Width of the table of functions, as in a file without a terminal
 
 
 def function_table_lines(record: ProfileRecord | None) -> list[str]:
@@ -475,18 +446,13 @@ def _change_cell(time: FunctionTime) -> str:
     return f"{signed_duration(time.change.value)} (±{format_duration(half)})"
 
 
-_MOST_SITES = 3
-"""Most lines of code that are named."""
+_MOST_SITES = 3  # Most lines of code that are named
 
 
 def held_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
     """Lines on what holds the memory that a test needs more than a revision, or leaks; empty if nothing asked for them.
 
     For example ``+130 MiB held: Digits.__init__ (model.py:12) 31.0 MiB → 162 MiB``.
-
-    Args:
-        result: of one test.
-        verdicts: those that the text is about.
     """
     record = result.causes.held
     failing = [one for one in verdicts if _asks_for_memory(one)]

@@ -13,21 +13,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.serving.import_string import meant_name
-from pytest_mlpatterns.serving.tracebacks import user_traceback
-from pytest_mlpatterns.system.process_limits import permit_tracer
+from pytest_mlpatterns.serving.failed_request import user_traceback
+from pytest_mlpatterns.serving.model_version import meant_name
+from pytest_mlpatterns.system.cgroups import permit_tracer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["VARIABLE", "description_of", "load", "main"]
-
-VARIABLE = "PYTEST_MLPATTERNS_APP"
-"""Environment variable that describes the application."""
-_NOT_STARTED = 3
-"""Exit code of a failed start-up, the same as that of the uvicorn command."""
-_GRACE_S = 3
-"""Time that uvicorn gives open requests at its end, in seconds."""
+VARIABLE = "PYTEST_MLPATTERNS_APP"  # Environment variable that describes the application
+_NOT_STARTED = 3  # Exit code of a failed start-up, the same as that of the uvicorn command
+_GRACE_S = 3  # Time that uvicorn gives open requests at its end, in seconds
 
 
 def description_of(

@@ -15,9 +15,9 @@ from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.failed_request import stream_failure
 from pytest_mlpatterns.serving.processes import ForeignProcesses
-from pytest_mlpatterns.serving.targets import prometheus_of
+from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
 from pytest_mlpatterns.system.files import read_text
-from pytest_mlpatterns.wire.stream_form import read_stream
+from pytest_mlpatterns.wire.stream_request import read_stream
 from pytest_mlpatterns.wording import listed
 from pytest_mlpatterns.workload.endpoint import Endpoint, model_of, path_at
 from pytest_mlpatterns.workload.request_builder import text_of
@@ -25,32 +25,19 @@ from pytest_mlpatterns.workload.request_builder import text_of
 if TYPE_CHECKING:
     import httpx
 
-    from pytest_mlpatterns.serving.start_options import StartOptions
-    from pytest_mlpatterns.serving.targets import App, Command, Url
+    from pytest_mlpatterns.serving.model import StartOptions
 
-__all__ = ["NO_SUCH_PATH", "advice_on_path", "attach"]
-
-_CONNECT_TIMEOUT_S = 5.0
-"""Time limit of one attempt to connect, in seconds."""
-_LEAST_S = 0.1
-"""Time for the first request if the search for an address has taken all."""
+_CONNECT_TIMEOUT_S = 5.0  # Time limit of one attempt to connect, in seconds
+_LEAST_S = 0.1  # Time for the first request if the search for an address has taken all
 _DESCRIPTION = "/openapi.json"
-_DESCRIPTION_TIMEOUT_S = 2.0
-"""Time limit for the description of a service, in seconds: it is for a message only."""
-_MOST_SHOWN = 5
-"""Most paths of a description that a message names."""
-_METHODS = ("post", "put", "patch")
-"""Methods of requests that carry an input."""
-NO_SUCH_PATH = (404, 405)
-"""Statuses of a path or method that a service does not have."""
+_DESCRIPTION_TIMEOUT_S = 2.0  # Time limit for the description of a service, in seconds: it is for a message only
+_MOST_SHOWN = 5  # Most paths of a description that a message names
+_METHODS = ("post", "put", "patch")  # Methods of requests that carry an input
+NO_SUCH_PATH = (404, 405)  # Statuses of a path or method that a service does not have
 
 
 def attach(target: Url, options: StartOptions) -> Deployment:
-    """Attach to a running service. If there is a payload, the first request must succeed.
-
-    Raises:
-        DeploymentError: the service is not reachable, or answers with an error.
-    """
+    """Attach to a running service. If there is a payload, the first request must succeed."""
     import httpx
 
     from pytest_mlpatterns.serving.bounded_client import EndlessAnswerError, describe_error

@@ -14,7 +14,7 @@ import psutil
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
-from pytest_mlpatterns.serving.tracebacks import folded, last_traceback
+from pytest_mlpatterns.serving.failed_request import folded, last_traceback
 from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.log_file import LogFile
@@ -24,16 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["SOCKET", "Ended", "NotStarted", "Program", "Started", "StopAll", "SupervisePrograms", "SupervisedPrograms"]
-
 SOCKET = "{socket}"
 """Placeholder for the descriptor of an inherited listening socket; ``{port}`` and ``{NAME_port}`` are free ports."""
 _MARGIN_S = 9.0
 """What the supervisor may need beyond the time limit for the end of the programs: for orphans and for the kill."""
-_TRACEBACK_S = 1.0
-"""Time limit for a traceback in the log after a failed request."""
-_LOOK_S = 0.01
-"""Interval of looks at the logs for a traceback, in seconds."""
+_TRACEBACK_S = 1.0  # Time limit for a traceback in the log after a failed request
+_LOOK_S = 0.01  # Interval of looks at the logs for a traceback, in seconds
 
 
 class Program(Struct, frozen=True):
@@ -51,15 +47,11 @@ class Program(Struct, frozen=True):
 
 
 class SupervisePrograms(Struct, frozen=True):
-    """Start programs.
-
-    Args:
-        stop_ns: time limit for the end after SIGTERM.
-    """
+    """Start programs."""
 
     programs: tuple[Program, ...]
     shares_socket: bool
-    stop_ns: int
+    stop_ns: int  # time limit for the end after SIGTERM
 
 
 class Started(Struct, frozen=True):
@@ -77,14 +69,10 @@ class NotStarted(Struct, frozen=True):
 
 
 class Ended(Struct, frozen=True):
-    """A program has ended by itself.
-
-    Args:
-        code: exit code, or the negative number of a signal.
-    """
+    """A program has ended by itself."""
 
     number: int
-    code: int
+    code: int  # exit code, or the negative number of a signal
 
     @property
     def reason(self) -> str:
@@ -97,15 +85,7 @@ class StopAll(Struct, frozen=True):
 
 
 class SupervisedPrograms:
-    """Handle of running programs.
-
-    Args:
-        stop_ns: time limit for the end after SIGTERM.
-        timeout_ns: time limit for the start of the processes; it does not include their initialization.
-
-    Raises:
-        DeploymentError: a program could not be started; none is left running.
-    """
+    """Handle of running programs."""
 
     def __init__(
         self,
@@ -208,9 +188,6 @@ class SupervisedPrograms:
         """End the programs and all processes that they started, also if their supervisor was killed.
 
         Safe to call twice.
-
-        Raises:
-            DeploymentError: a process survived SIGKILL.
         """
         if self._child is None:
             return orphans.Stopped()

@@ -15,33 +15,22 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.credentials import address_without_credentials
 from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.records.telemetry import LayerStats, merged_layers
-from pytest_mlpatterns.serving.prometheus import merge_readings, read_prometheus
+from pytest_mlpatterns.serving.prometheus import Prometheus, Reading, merge_readings, read_prometheus
 from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.serving.prometheus import Prometheus, Reading
 
-__all__ = ["Scraper", "scraper_of"]
-
-_INTERVAL_S = 0.5
-"""Interval at which a gauge is read, in seconds."""
-_TIMEOUT_S = 5.0
-"""Time limit for the metrics of a server, in seconds."""
+_INTERVAL_S = 0.5  # Interval at which a gauge is read, in seconds
+_TIMEOUT_S = 5.0  # Time limit for the metrics of a server, in seconds
 _PLAIN = "text/plain;version=0.0.4"
-_MAX_NAMED = 12
-"""Most metrics that a message names."""
-_MAX_REASON = 200
-"""Letters of the parser's reason in a message."""
+_MAX_NAMED = 12  # Most metrics that a message names
+_MAX_REASON = 200  # Letters of the parser's reason in a message
 
 
 class Scraper:
-    """Reads the metrics of one server, which may have several processes.
-
-    Raises:
-        DeploymentError: ``prometheus_client`` is not installed.
-    """
+    """Reads the metrics of one server, which may have several processes."""
 
     def __init__(self, urls: Sequence[str], names: Prometheus) -> None:
         import httpx
@@ -65,9 +54,6 @@ class Scraper:
 
         Args:
             require_known: at least one known metric must be there; a server may have none before its first request.
-
-        Raises:
-            DeploymentError: the metrics cannot be read, or none is known.
         """
         reading = self._read()
         if require_known and not reading.layers and reading.depth is None:

@@ -23,7 +23,7 @@ import psutil
 
 from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning, missing_extra
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.records.setup import merged_facts
+from pytest_mlpatterns.records.setup import EnvironmentFacts, merged_facts
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.external import asgi_server as asgi
@@ -31,14 +31,14 @@ from pytest_mlpatterns.serving.external.attach import NO_SUCH_PATH, advice_on_pa
 from pytest_mlpatterns.serving.external.programs import SOCKET, Program, SupervisedPrograms
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.failed_request import stream_failure
-from pytest_mlpatterns.serving.start_options import start_with_cpus
-from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
+from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus
+from pytest_mlpatterns.serving.targets import App, Command, Target, Url, prometheus_of
 from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.system.import_redirect import map_path
 from pytest_mlpatterns.system.orphans import describe_killed
 from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wire.invocations import PING
-from pytest_mlpatterns.wire.stream_form import read_stream
+from pytest_mlpatterns.wire.stream_request import read_stream
 from pytest_mlpatterns.workload.endpoint import Endpoint, model_of, path_at
 from pytest_mlpatterns.workload.request_builder import text_of
 
@@ -47,23 +47,13 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from pytest_mlpatterns.records.setup import EnvironmentFacts
-    from pytest_mlpatterns.serving.start_options import StartOptions
-    from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.wire import Wire
 
-__all__ = ["deploy_target", "is_ready", "programs_of", "ready_path"]
-
-_ASK_TIMEOUT_S = 2.0
-"""Time limit of one request to a server that starts, in seconds; a server may lose its first ones."""
-_TELLING_S = 0.25
-"""A wait for an answer that is shorter, as the last one may be, shows nothing of the server."""
-_POLL_S = 0.02
-"""Interval of requests to a server that starts, in seconds."""
-_TRIES = 3
-"""Attempts with another port if a process took the first one."""
-_NOT_YET = (502, 503, 504)
-"""Statuses of a server whose model is not loaded yet."""
+_ASK_TIMEOUT_S = 2.0  # Time limit of one request to a server that starts, in seconds; a server may lose its first ones
+_TELLING_S = 0.25  # A wait for an answer that is shorter, as the last one may be, shows nothing of the server
+_POLL_S = 0.02  # Interval of requests to a server that starts, in seconds
+_TRIES = 3  # Attempts with another port if a process took the first one
+_NOT_YET = (502, 503, 504)  # Statuses of a server whose model is not loaded yet
 _RAISE_LIMIT = 'raise the limit with perf(startup_timeout="5min") or --perf-startup-timeout'
 _ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - recognized here, not bound
 _UVICORN = ("{python}", "-P", "-c", "from pytest_mlpatterns.serving.external.asgi_server import main; main()", SOCKET)
@@ -74,13 +64,7 @@ _GRANIAN = (
 
 
 def deploy_target(target: Target, options: StartOptions) -> Deployment:
-    """Attach to a running service, or start a server and wait until it is ready.
-
-    Raises:
-        DeploymentError: the service is not reachable or answers with an error; or the server does not start, ends, or
-            is not ready in time. No started process is left running.
-        SettingError: this machine cannot give the cores that the options name.
-    """
+    """Attach to a running service, or start a server and wait until it is ready."""
     if target.stream is not None and options.wire.protocol in ("openai", "grpc"):
         raise DeploymentError(
             f"{target} has stream={target.stream!r}, but the wire {options.wire} gives the form of the answers; leave "
@@ -351,11 +335,7 @@ def is_ready(response: httpx.Response, ready: str | None, wire: Wire) -> bool:
 
 
 def programs_of(target: App | Command, options: StartOptions) -> list[Program]:
-    """The programs to start for a target.
-
-    Raises:
-        DeploymentError: a package or the working directory is missing.
-    """
+    """The programs to start for a target."""
     return _app_programs(target, options) if isinstance(target, App) else [_command_program(target, options)]
 
 

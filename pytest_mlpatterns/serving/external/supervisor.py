@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.serving.external.programs import SOCKET, Ended, NotStarted, Started
 from pytest_mlpatterns.system import orphans
+from pytest_mlpatterns.system.cgroups import tracer_permission
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
-from pytest_mlpatterns.system.process_limits import tracer_permission
 from pytest_mlpatterns.system.sockets import listening_socket
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     import psutil
 
     from pytest_mlpatterns.serving.external.programs import Program, StopAll, SupervisePrograms
-
-__all__ = ["main"]
 
 _PLACEHOLDER = re.compile(r"\{((?:[a-z]\w*_)?port)\}")
 

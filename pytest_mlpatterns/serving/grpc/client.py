@@ -16,11 +16,8 @@ import httpx
 from pytest_mlpatterns.serving.bounded_client import MAX_ANSWER_BYTES
 from pytest_mlpatterns.wire.grpc_call import INFER_METHOD, SERVICE, model_in
 
-__all__ = ["GATEWAY_STATUSES", "GrpcTransport"]
-
 _HEALTH_METHODS = {"/v2/health/ready": f"/{SERVICE}/ServerReady", "/v2/health/live": f"/{SERVICE}/ServerLive"}
-_DEFAULT_TIMEOUT_S = 30.0
-"""Time limit of a call without one, in seconds."""
+_DEFAULT_TIMEOUT_S = 30.0  # Time limit of a call without one, in seconds
 _OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),

@@ -30,16 +30,11 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.clocks import LoopWatch
     from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 
-__all__ = ["GrpcServer"]
-
-_GRACE_S = 1.0
-"""Time that open calls have at the end, in seconds."""
-_SERVING = 1
-"""Value of the status in ``grpc.health.v1``."""
+_GRACE_S = 1.0  # Time that open calls have at the end, in seconds
+_SERVING = 1  # Value of the status in ``grpc.health.v1``
 _WINDOW_BYTES = 1 << 24
 """Bytes that a client may send ahead of what is read, so that an input of 16 MiB waits for nothing."""
-_LARGEST_FRAME_BYTES = 2**24 - 1
-"""Largest frame of HTTP/2 (RFC 9113, 6.5.2)."""
+_LARGEST_FRAME_BYTES = 2**24 - 1  # Largest frame of HTTP/2 (RFC 9113, 6.5.2)
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     404: grpc.StatusCode.NOT_FOUND,
@@ -55,11 +50,7 @@ _CODES = {
 
 
 class GrpcServer:
-    """Serves one model over gRPC.
-
-    Args:
-        max_body_bytes: longest request message; a longer one is refused.
-    """
+    """Serves one model over gRPC."""
 
     def __init__(self, caller: ModelCaller, name: str, max_body_bytes: int, *, position: int = 0) -> None:
         self.split: SplitTally | None = None

@@ -17,7 +17,7 @@ pattern should. An ``async`` model is awaited.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import aclosing
 from functools import lru_cache, partial
 from time import perf_counter_ns
@@ -27,7 +27,7 @@ from urllib.parse import parse_qs
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, WIRE, RequestClock, charge, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream, replayed
-from pytest_mlpatterns.serving.clocks import written_parts
+from pytest_mlpatterns.serving.clocks import LoopWatch, written_parts
 from pytest_mlpatterns.serving.http.inference_call import (
     STREAMED,
     WireTally,
@@ -36,7 +36,7 @@ from pytest_mlpatterns.serving.http.inference_call import (
     stored_inference_call,
 )
 from pytest_mlpatterns.serving.http.metadata import INDEX, ModelMetadata, TritonExtensions
-from pytest_mlpatterns.serving.http.model_caller import ModelLock
+from pytest_mlpatterns.serving.http.model_caller import ModelCaller, ModelLock
 from pytest_mlpatterns.serving.http.stream_response import (
     HEADERS,
     ClientWatch,
@@ -64,27 +64,18 @@ from pytest_mlpatterns.wire.openai import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_mlpatterns.patterns.tally import SplitTally
-    from pytest_mlpatterns.serving.clocks import LoopWatch
     from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
-    from pytest_mlpatterns.serving.http.model_caller import ModelCaller
     from pytest_mlpatterns.wire.open_inference import InferRequest
-
-__all__ = ["BODY", "MAX_BODY_BYTES", "OPENAI_PATHS", "ModelApp", "OpenAIApi"]
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-MAX_BODY_BYTES = 64 * 2**20
-"""Limit of a request body for the servers of an engine."""
-BODY = "mlpatterns.body"
-"""Key of a long body in the ASGI scope; the body is complete when ``receive`` returns."""
+MAX_BODY_BYTES = 64 * 2**20  # Limit of a request body for the servers of an engine
+BODY = "mlpatterns.body"  # Key of a long body in the ASGI scope; the body is complete when ``receive`` returns
 _WATCH = "mlpatterns.watch"
-_BEGAN_NS = "mlpatterns.began_ns"
-"""Key of when a request began whose time counts in the split of latencies."""
+_BEGAN_NS = "mlpatterns.began_ns"  # Key of when a request began whose time counts in the split of latencies
 _JOBS_PATH = "/v1/jobs/"
 _CARRIED = "choose the wire rest+json or openai"
 _POLLED = "Queued(wait=False) is for clients that poll, which those of the wire openai do not; write Queued()"
@@ -97,7 +88,6 @@ class ModelApp:
     """Serves one model over HTTP.
 
     Args:
-        max_body_bytes: longest request body; a longer one is refused with 413.
         jobs: answers requests with 202, for results that are fetched later; None: the response contains the result.
         internal: the clients are other processes of the deployment. Responses then have a ``Server-Timing`` header
             (``dur`` is the time that the request took here, ``free`` when the model ended the call before, ``parts``
@@ -369,11 +359,7 @@ class OpenAIApi:
         return request
 
     async def answer(self, request: OpenAIRequest, outputs: Any) -> Body | StreamResponse:
-        """The answer, whole or streamed.
-
-        Raises:
-            RequestError: the model failed before the first chunk, or yielded something else than text.
-        """
+        """The answer, whole or streamed."""
         stream = outputs if isinstance(outputs, Stream) else replayed(list(outputs))
         writer = OpenAIWriter(request)
         if request.is_stream:

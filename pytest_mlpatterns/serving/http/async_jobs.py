@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.patterns.tally import SplitTally
 
-__all__ = ["AsyncJobs", "Queue"]
-
 _RETENTION_NS = 600_000_000_000
 """Time for which a result is kept, in nanoseconds; a client that polls fetches it within seconds."""
 
@@ -66,11 +64,7 @@ class AsyncJobs:
         return job
 
     async def result(self, job: str, wait_s: float = 1.0) -> Sequence[Any] | None:
-        """The outputs of a job, which can be fetched once; None if they are not there after ``wait_s``.
-
-        Raises:
-            RequestError: 404 for an id that is unknown or was fetched already, or the error of the request itself.
-        """
+        """The outputs of a job, which can be fetched once; None if they are not there after ``wait_s``."""
         self._drop_expired()
         outputs = self._jobs.get(job)
         if outputs is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.request_clock import WIRE, charge
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.wire import Body, WireError
+from pytest_mlpatterns.wire import Body, Codec, WireError
 from pytest_mlpatterns.wire.invocations import INVOCATIONS_JSON
 from pytest_mlpatterns.wire.kserve_v1 import JSON_V1
 from pytest_mlpatterns.wording import shown
@@ -23,17 +23,13 @@ from pytest_mlpatterns.wording import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.wire import Codec
     from pytest_mlpatterns.wire.open_inference import InferRequest
-
-__all__ = ["STREAMED", "InferenceCall", "WireTally", "is_plain_json", "read_inference_call", "stored_inference_call"]
 
 _MSGPACK = (b"application/msgpack", b"application/x-msgpack", b"application/vnd.msgpack")
 """Media types of MessagePack, the registered one last."""
 _JSON, _INVOCATION = "json", "invocations"
 _JSON_TAKES = "; JSON takes numbers, text, lists, dicts and arrays: convert it; wire='rest+msgpack' takes bytes too"
-STREAMED = (_JSON, _INVOCATION)
-"""Formats whose response may be a stream."""
+STREAMED = (_JSON, _INVOCATION)  # Formats whose response may be a stream
 
 
 class WireTally:
@@ -89,20 +85,15 @@ def is_plain_json(headers: Mapping[bytes, bytes]) -> bool:
 
 @dataclass(slots=True)
 class InferenceCall:
-    """A decoded request, and how its response is encoded.
-
-    Args:
-        coding: content coding of the response; None: no compression.
-        decode: decodes the inputs again; None: there are none.
-    """
+    """A decoded request, and how its response is encoded."""
 
     kind: str
     inputs: list[Any]
     encode: Callable[[Any], Body]
     tally: WireTally
-    coding: str | None = None
+    coding: str | None = None  # content coding of the response; None: no compression
     request: InferRequest | None = None
-    decode: Callable[[], list[Any]] | None = None
+    decode: Callable[[], list[Any]] | None = None  # decodes the inputs again; None: there are none
 
     def answer(self, outputs: Sequence[Any]) -> Body:
         """The body of the response."""
@@ -152,9 +143,6 @@ def read_inference_call(
 
     Args:
         answer_v2: encodes the response to an Open Inference request; None: the request is V1 or an invocation.
-
-    Raises:
-        RequestError: the body is malformed or too long.
     """
     started_ns = perf_counter_ns()
     tally.received += len(body)

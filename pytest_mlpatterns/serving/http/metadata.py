@@ -18,14 +18,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.http.inference_call import WireTally
     from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 
-__all__ = ["INDEX", "ModelMetadata", "TritonExtensions"]
-
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 """Extensions of the protocol. Of Triton's ``model_repository`` only the list of models is served, so it is left out."""
-INDEX = "/v2/repository/index"
-"""Path of the list of models."""
-_MAX_BATCH_SIZE = 2**31 - 1
-"""A request may carry any number of inputs; only the size of its body is limited."""
+INDEX = "/v2/repository/index"  # Path of the list of models
+_MAX_BATCH_SIZE = 2**31 - 1  # A request may carry any number of inputs; only the size of its body is limited
 
 
 class ModelMetadata:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, ends_task, matched, needs_loop, retries
 from pytest_mlpatterns.patterns.stream import Stream, StreamSource
-from pytest_mlpatterns.serving.tracebacks import MAX_TRACEBACKS, advice_on, user_traceback
+from pytest_mlpatterns.serving.failed_request import MAX_TRACEBACKS, advice_on, user_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +28,6 @@ class CallStatistics:
     """How often the model was called, and for how long, waiting in the layers around it included.
 
     Attributes:
-        succeeded: calls that returned; a stream counts when it has ended.
         last_ms: when the last call ended, in milliseconds since 1970; 0 before.
     """
 
@@ -58,7 +57,6 @@ class ModelCaller:
     """Calls a model, or the layers around it, and turns each failure into an error of the request.
 
     Attributes:
-        tracebacks: the first three distinct tracebacks of the user's code.
         needs_loop: whether the handler must be called on the event loop; False: it blocks the loop.
     """
 
@@ -78,11 +76,7 @@ class ModelCaller:
         return self._reader.free_ns
 
     async def __call__(self, instances: list[Any], decode: Callable[[], Sequence[Any]] | None = None) -> Any:
-        """The outputs, one for each input, or a :class:`Stream`, which the caller closes.
-
-        Raises:
-            RequestError: the model raised an error, or did not return one output for each input.
-        """
+        """The outputs, one for each input, or a :class:`Stream`, which the caller closes."""
         if self.retries and decode is not None:
             instances = DecodedInputs(instances, decode)
         started_ns = perf_counter_ns()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct
 
 from pytest_mlpatterns.patterns.layer import RequestError
-from pytest_mlpatterns.patterns.request_clock import WIRE, charge
-from pytest_mlpatterns.patterns.stream import NOT_STREAMED
+from pytest_mlpatterns.patterns.request_clock import WIRE, RequestClock, charge
+from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
 from pytest_mlpatterns.serving.clocks import written_parts
 from pytest_mlpatterns.wire import WireError
 from pytest_mlpatterns.wire.kserve_v1 import DONE, encode_chunk, encode_error_event, encode_times_event
@@ -21,25 +21,10 @@ from pytest_mlpatterns.wire.stream_events import EVENT_STREAM
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 
-    from pytest_mlpatterns.patterns.request_clock import RequestClock
-    from pytest_mlpatterns.patterns.stream import Stream
     from pytest_mlpatterns.patterns.tally import SplitTally
     from pytest_mlpatterns.serving.http.inference_call import WireTally
 
-__all__ = [
-    "HEADERS",
-    "ClientWatch",
-    "InternalEvents",
-    "RestEvents",
-    "StreamFormat",
-    "StreamResponse",
-    "StreamTimes",
-    "begun",
-    "not_streamed",
-]
-
-HEADERS = ((b"content-type", EVENT_STREAM.encode()), (b"cache-control", b"no-cache"))
-"""Headers of a stream."""
+HEADERS = ((b"content-type", EVENT_STREAM.encode()), (b"cache-control", b"no-cache"))  # Headers of a stream
 
 
 class StreamFormat(Protocol):
@@ -131,14 +116,10 @@ class _Course:
 
 
 class StreamResponse(Struct, frozen=True):
-    """A response whose first events are known.
-
-    Args:
-        rest: the events that follow; it is closed by the caller, which closes the stream.
-    """
+    """A response whose first events are known."""
 
     first: bytes
-    rest: AsyncGenerator[bytes]
+    rest: AsyncGenerator[bytes]  # the events that follow; it is closed by the caller, which closes the stream
     course: _Course
 
     async def send(
@@ -149,11 +130,7 @@ class StreamResponse(Struct, frozen=True):
         *,
         tally: SplitTally | None,
     ) -> None:
-        """Send the body (ASGI), each event at once.
-
-        Args:
-            tally: counts a stream that ends well; None: nothing does.
-        """
+        """Send the body (ASGI), each event at once. ``tally``: counts a stream that ends well; None: nothing does."""
         async with aclosing(self.rest):
             await send({"type": "http.response.body", "body": self.first, "more_body": True})
             async for part in self.rest:

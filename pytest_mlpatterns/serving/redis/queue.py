@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.patterns.arguments import without_password
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
-from pytest_mlpatterns.patterns.queued import refusal_of_full
+from pytest_mlpatterns.patterns.queued import Queued, refusal_of_full
 from pytest_mlpatterns.patterns.request_clock import HOP, WIRE, charge, current_clock
 from pytest_mlpatterns.serving.clocks import parts_in
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
@@ -33,30 +33,19 @@ from pytest_mlpatterns.wire.kserve_v1 import decode_error
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.patterns.queued import Queued
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["GROUP", "LOST", "PAUSE_S", "RedisQueue", "answers_key", "connect", "requests_key"]
+GROUP = "workers"  # Name of the consumer group of the workers
+LOST = b"lost"  # Status of a request whose worker died at each attempt
+PAUSE_S = 0.1  # Pause between two attempts to reach the broker
 
-GROUP = "workers"
-"""Name of the consumer group of the workers."""
-LOST = b"lost"
-"""Status of a request whose worker died at each attempt."""
-PAUSE_S = 0.1
-"""Pause between two attempts to reach the broker."""
-
-_CHECK_INTERVAL_NS = 50_000_000
-"""Interval at which the gateway checks what the broker has, in nanoseconds."""
-_EXPIRY_MS = 600_000
-"""Time after which the keys of a gateway that crashed expire, in milliseconds."""
-_CONNECTIONS = 32
-"""Connections of a gateway to its broker."""
-_CLOSE_S = 1
-"""Time limit for the removal of the keys, in seconds."""
+_CHECK_INTERVAL_NS = 50_000_000  # Interval at which the gateway checks what the broker has, in nanoseconds
+_EXPIRY_MS = 600_000  # Time after which the keys of a gateway that crashed expire, in milliseconds
+_CONNECTIONS = 32  # Connections of a gateway to its broker
+_CLOSE_S = 1  # Time limit for the removal of the keys, in seconds
 _STATUS = re.compile(rb"[1-5][0-9]{2}|lost")
 _WHOLE = re.compile(rb"[0-9]{1,18}")
-_TIMEOUT_S = 5
-"""Time limit of the broker; after it the broker is considered unavailable."""
+_TIMEOUT_S = 5  # Time limit of the broker; after it the broker is considered unavailable
 
 _ACCEPT = """
 local group, capacity, id, body, accepted = unpack(ARGV)
@@ -82,13 +71,7 @@ return found
 class RedisQueue:
     """The queue in front of workers that run :func:`~pytest_mlpatterns.serving.redis.queue_worker.consume`.
 
-    Args:
-        name: first part of each key; unique for each deployment at a broker.
-        tally: counts the events that :mod:`pytest_mlpatterns.records.telemetry` lists for queues, but no waiting times.
-
     Raises:
-        DeploymentError: the package ``redis`` is not installed, or the address is malformed.
-        RequestError: when called: the queue is full, the broker is unavailable, or the request itself failed.
         LostError: when called: the worker died at each attempt.
     """
 
@@ -315,12 +298,6 @@ def connect(url: str, connections: int) -> Any:
     """Create a client of the broker (``redis.asyncio.Redis``) without automatic retries.
 
     The return type is ``Any``, because the annotations of redis cover all protocols and settings at once.
-
-    Args:
-        connections: most connections at a time; a command waits for a free one.
-
-    Raises:
-        DeploymentError: the package ``redis`` is not installed, or the address is malformed.
     """
     broker = without_password(url)
     try:

@@ -27,36 +27,25 @@ from pytest_mlpatterns.wire.kserve_v1 import encode_error
 if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["Run", "Subscription", "consume"]
-
 Run = Callable[[list[Any], Callable[[], list[Any]]], Awaitable[Sequence[Any]]]
 """Runs one request: takes its inputs, and what decodes them again; returns its outputs."""
 
-_BLOCK_MS = 1000
-"""Time of one wait for requests, in milliseconds; it bounds the end of a worker."""
+_BLOCK_MS = 1000  # Time of one wait for requests, in milliseconds; it bounds the end of a worker
 _ACCEPTED = re.compile(rb"[0-9]{1,20}")
 
 
 class Subscription(Struct, frozen=True):
-    """A worker's access to a queue.
-
-    Args:
-        consumer: name of the worker in the consumer group; a replacement reuses it.
-    """
+    """A worker's access to a queue."""
 
     url: str
     name: str
-    consumer: str
+    consumer: str  # name of the worker in the consumer group; a replacement reuses it
     in_flight: int
     wire: Wire = REST_JSON
 
 
 async def consume(subscription: Subscription, run: Run, tally: Tally) -> None:
-    """Take requests until cancelled; while the broker is unavailable, try again every 100 ms.
-
-    Args:
-        tally: counts waiting times, the requests that a dead worker left behind, and foreign entries.
-    """
+    """Take requests until cancelled; while the broker is unavailable, try again every 100 ms."""
     consumer = _Consumer(subscription, run, tally)
     try:
         await consumer.take()

@@ -17,9 +17,8 @@ from support.services.deploy import deployed, make_start_options
 from pytest_mlpatterns import Batched, Deployment, DeploymentError, Microservice, ModelLoadError, Replicated, Wire
 from pytest_mlpatterns.engines.local.launcher import LocalReplica, launch
 from pytest_mlpatterns.serving.grpc.client import GrpcTransport
-from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.serving.processes import AddedReplica
-from pytest_mlpatterns.serving.start_options import StartOptions
 
 HERE = sys.modules[__name__]
 PATIENCE_S = 60

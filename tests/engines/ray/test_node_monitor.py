@@ -14,8 +14,7 @@ from support.nodes import RUN, counted
 from pytest_mlpatterns.engines.ray.link import Hello, LinkClient
 from pytest_mlpatterns.engines.ray.messages import ReplicaState, ReplicaStats
 from pytest_mlpatterns.engines.ray.node_monitor import NodeMonitor, NodeProcesses, ProcessKind, kind_of, monitor_name
-from pytest_mlpatterns.records.columns import Source, columns_of
-from pytest_mlpatterns.records.launch import NodeUsage
+from pytest_mlpatterns.records.launch import NodeUsage, Source, columns_of
 from pytest_mlpatterns.system.machine import machine_identity
 
 PATIENCE_S = 60.0

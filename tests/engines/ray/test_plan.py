@@ -25,9 +25,8 @@ from pytest_mlpatterns.engines.ray.application_plan import Application, applicat
 from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, HandleNode
 from pytest_mlpatterns.patterns.pattern import ModelNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.serving.processes import PackedLayer
-from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
 from pytest_mlpatterns.wire import GRPC, REST_JSON
 

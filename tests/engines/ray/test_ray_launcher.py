@@ -24,9 +24,8 @@ from pytest_mlpatterns.engines.ray.cluster import ClockOffset
 from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, NodeReading, ReplicaState, ReplicaStats
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.patterns.pattern import Pattern
-from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.serving.processes import WorkerStats
-from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.system.sockets import held_port
 
 

@@ -13,8 +13,8 @@ from pytest_mlpatterns.engines.ray.cluster_monitor import ClusterMonitor
 from pytest_mlpatterns.engines.ray.messages import NodeReading, ReplicaState
 from pytest_mlpatterns.engines.ray.processes import RayProcesses
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
+from pytest_mlpatterns.serving.model import StartOptions
 from pytest_mlpatterns.serving.processes import Unusable
-from pytest_mlpatterns.serving.start_options import StartOptions
 
 READY, ENDED, FAILED, LOADING = ReplicaState.READY, ReplicaState.ENDED, ReplicaState.FAILED, ReplicaState.LOADING
 OPTIONS = StartOptions(60_000_000_000, None, Path())

@@ -14,13 +14,12 @@ from msgspec.structs import replace
 from support.golden import LESS, SLOWER, check_golden, everything, searched
 from support.synthetic import CHANGED_FACTS, PROPERTY, counterpart, make_setup, result
 
-from pytest_mlpatterns.records.change import Change, Course, NewChange
-from pytest_mlpatterns.records.history import CommitPosition
+from pytest_mlpatterns.records.history import Change, CommitPosition, Course, NewChange
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Gate, Kind, Unjudged
 from pytest_mlpatterns.reports.files.ci_reports import annotation, escaped, job_summary, new_change_annotation
-from pytest_mlpatterns.reports.text.change_sentence import bisect_command
+from pytest_mlpatterns.reports.text.history_text import bisect_command
 
 NASTY = "t.py::test_it[a|b `c` <script>@me $x$ **d**\n::error::e]"
 WHERE = Location("tests/test_perf.py", 12)

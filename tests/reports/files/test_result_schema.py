@@ -19,8 +19,7 @@ from support.result_strategies import RESULTS
 from support.synthetic import ENVIRONMENT, FEW, LAYERS, capacity, counterpart, result, verdict
 
 from pytest_mlpatterns.errors import ResultFileError
-from pytest_mlpatterns.records.change import Change, Course, NewChange
-from pytest_mlpatterns.records.history import CommitPosition
+from pytest_mlpatterns.records.history import Change, CommitPosition, Course, NewChange
 from pytest_mlpatterns.records.launch import Noise, SearchEnd, Taken
 from pytest_mlpatterns.records.ranking import RankedPattern, Ranking
 from pytest_mlpatterns.records.result import RunEnd, TestResult

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from support.histories import CHANGES, SERIES, change_of, series_from
 from support.reported import HOSTILE
 
-from pytest_mlpatterns.records.change import Course
+from pytest_mlpatterns.records.history import Course
 from pytest_mlpatterns.reports.html.chart import ChangeMark
 from pytest_mlpatterns.reports.html.history_page import MOST_RUNS, course_chart, history_page
 

@@ -28,8 +28,7 @@ from pytest_mlpatterns.records.verdict import Kind, Outcome, Unjudged, Verdict
 from pytest_mlpatterns.reports.files.result_file import Results
 from pytest_mlpatterns.reports.html.evaluation import patterns_section
 from pytest_mlpatterns.reports.html.fragments import anchors_of, state_of
-from pytest_mlpatterns.reports.html.overview import history_section, overview_section
-from pytest_mlpatterns.reports.html.page import html_report
+from pytest_mlpatterns.reports.html.page import history_section, html_report, overview_section
 from pytest_mlpatterns.reports.html.test_page import details_section
 from pytest_mlpatterns.reports.text.failure import failure_text
 

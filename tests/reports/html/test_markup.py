@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.html.fragments import Markup, tag
 from pytest_mlpatterns.wording import visible
 
 

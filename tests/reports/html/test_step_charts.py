@@ -9,7 +9,7 @@ from support.synthetic import LAYERS, result
 
 from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, around_steps, impacts_of, latency_moments
 from pytest_mlpatterns.judging.result_builder import with_steps
-from pytest_mlpatterns.records.step_impact import LatencyMoment
+from pytest_mlpatterns.records.capacity import LatencyMoment
 from pytest_mlpatterns.reports.html.charts import charts_of, tracks_chart
 from pytest_mlpatterns.reports.html.drawing import chart_figure
 from pytest_mlpatterns.reports.text.notes import describe_steps

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from pytest_mlpatterns.records.change import Change, Course, NewChange
-from pytest_mlpatterns.records.history import CommitPosition
-from pytest_mlpatterns.reports.text.change_sentence import bisect_command, change_sentence, new_change_lines
+from pytest_mlpatterns.records.history import Change, CommitPosition, Course, NewChange
+from pytest_mlpatterns.reports.text.history_text import bisect_command, change_sentence, new_change_lines
 from pytest_mlpatterns.reports.text.terminal_text import Style, text_of
 
 OLD, NEW = CommitPosition("a1b2c3d" + 33 * "0", 40), CommitPosition("d4e5f6a" + 33 * "0", 41)

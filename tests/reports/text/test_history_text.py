@@ -9,8 +9,8 @@ from support.golden import check_golden
 from support.histories import CHANGES, SERIES, change_of, series_from
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.analysis.changes.levels import levels_of
-from pytest_mlpatterns.records.change import Course
+from pytest_mlpatterns.analysis.changes.findings import levels_of
+from pytest_mlpatterns.records.history import Course
 from pytest_mlpatterns.reports.text.history_text import history_lines, in_order, level_text, sketch_of
 from pytest_mlpatterns.reports.text.terminal_text import in_ascii, width_of
 

@@ -14,7 +14,7 @@ from pytest_mlpatterns.analysis.capacity.overload import overload_of
 from pytest_mlpatterns.reports.text.notes import describe_overload, describe_step, overload_picture
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.records.overload import Overload
+    from pytest_mlpatterns.records.capacity import Overload
 
 
 def measured(places: int | None, *, limit_ms: int = 100, peak: float = 2.0) -> Overload:

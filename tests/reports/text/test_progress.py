@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.synthetic import MS, PROPERTY, S
 
+from pytest_mlpatterns.plugin.terminal import Standing, live_text, plain_text
 from pytest_mlpatterns.records.addressing import Progress
-from pytest_mlpatterns.reports.text.live_line import Standing, live_text, plain_text
 from pytest_mlpatterns.reports.text.terminal_text import width_of
 
 FIRST = Standing("tests/test_perf.py::test_digits[single]", 1, 1, 2 * S, 0, 3 * S)

@@ -35,8 +35,7 @@ from pytest_mlpatterns import (
     Wire,
 )
 from pytest_mlpatterns.engines.engine import launch
-from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.wire.grpc_call import message_class
 from pytest_mlpatterns.workload.payload import read_payload
 

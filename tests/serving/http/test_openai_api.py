@@ -11,7 +11,7 @@ from support.scenarios import run
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
-from pytest_mlpatterns.wire.event_stream import EventStreamParser
+from pytest_mlpatterns.wire.stream_events import EventStreamParser
 
 COMPLETIONS, CHAT, MODELS = "/v1/completions", "/v1/chat/completions", "/v1/models"
 MESSAGES = [

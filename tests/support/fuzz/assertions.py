@@ -15,7 +15,7 @@ from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.judging.scaling_assertions import read_replicas
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.price import Price
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import PoissonRate

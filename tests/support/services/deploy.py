@@ -8,8 +8,7 @@ from typing import Any
 
 from pytest_mlpatterns import Deployment, Pattern, Single
 from pytest_mlpatterns.engines.local.launcher import launch
-from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.workload.payload import read_payload
 

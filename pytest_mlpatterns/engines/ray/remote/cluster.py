@@ -3,22 +3,28 @@
 A Ray of this run's own listens on the loopback interface only, asks for a token of its own, has no dashboard and keeps
 its files in a directory that no other user may enter. A cluster that runs already must fit this process. Nothing in it
 is changed that is not ours: a lease, an actor that lives as long as its driver, shows what a run without one has left.
+
+The nodes of a cluster: how something is placed on one, how clocks are compared, and the facts of one.
+
+A task that runs there finds out the facts of a node. It needs this package there, which is checked so.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import ray
 from msgspec import Struct
 from ray import serve
 from ray.serve.context import _get_global_client
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
-from pytest_mlpatterns.engines.ray.messages import DriverReady
-from pytest_mlpatterns.engines.ray.remote.nodes import NAMESPACE, is_head, on_node, own_version, probe
+from pytest_mlpatterns.engines.ray.cluster import ClockOffset, ClusterFacts, NodeFacts, RoundTrip, offset_of
+from pytest_mlpatterns.engines.ray.messages import DriverReady, RayJob
 from pytest_mlpatterns.engines.ray.run import (
     age_of,
     applications_by_run,
@@ -30,18 +36,79 @@ from pytest_mlpatterns.engines.ray.run import (
 )
 from pytest_mlpatterns.engines.ray.settings import require_reachable, why_refused
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.system.environment_facts import environment, machine_cores
+from pytest_mlpatterns.system.machine import machine_identity
 from pytest_mlpatterns.system.sockets import held_port
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Mapping
-
-    from pytest_mlpatterns.engines.ray.cluster import NodeFacts
-    from pytest_mlpatterns.engines.ray.messages import RayJob
-    from pytest_mlpatterns.engines.ray.remote.nodes import Probed
-
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["connect"]
+
+NAMESPACE = "mlpatterns"  # Namespace of all our actors in Ray
+_HEAD = "node:__internal_head__"  # Resource that only the head of a cluster has
+CLOCK_AGE_S = 60.0  # Time for which an offset of clocks is trusted: quartz drifts by up to 50 ppm, so 3 ms
+_ROUND_TRIPS = 20  # Calls, the quickest of which decides: one among 20 meets no other work
+
+
+def is_head(node: Mapping[str, Any]) -> bool:
+    """Whether a node, as ``ray.nodes()`` describes it, is the head of its cluster."""
+    return _HEAD in node["Resources"]
+
+
+def on_node(kind: Any, node: str, **options: Any) -> Any:
+    """A class or function that runs on a node and reserves no CPU there; its ``remote()`` starts it."""
+    placed = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(kind).options(num_cpus=0, scheduling_strategy=placed, **options)
+
+
+def measured_offset(ask: Callable[[], tuple[str, int]]) -> ClockOffset:
+    """How far the clock of a node is ahead of the clock of this process.
+
+    Args:
+        ask: asks the node for the identity of its machine, and for the present on its clock, in nanoseconds.
+    """
+    trips, machine = [], ""
+    for _ in range(_ROUND_TRIPS):
+        sent_ns = time.perf_counter_ns()
+        machine, remote_ns = ask()
+        trips.append(RoundTrip(sent_ns, remote_ns, time.perf_counter_ns()))
+    return offset_of(trips, same_machine=machine == machine_identity())
+
+
+class Probed(Struct, frozen=True):
+    """A node, and the version of this package there."""
+
+    facts: NodeFacts
+    package: str
+
+
+def probe(node_id: str, ip: str, *, is_head: bool) -> Probed:
+    """Look at the machine of this process."""
+    import psutil
+
+    found = environment(("ray",))
+    facts = NodeFacts(
+        node_id=node_id,
+        ip=ip,
+        processor=found.processor,
+        cores=found.cores,
+        architecture=found.architecture,
+        memory_bytes=psutil.virtual_memory().total,
+        machine=machine_identity(),
+        gpu=found.gpu or "",
+        is_head=is_head,
+        machine_cores=machine_cores(),
+    )
+    return Probed(facts, own_version())
+
+
+def own_version() -> str:
+    """The version of this package; empty if it is not installed but only importable."""
+    with suppress(PackageNotFoundError):
+        return version("pytest-mlpatterns")
+    return ""
 
 
 _OWN_CPUS = 64
@@ -54,14 +121,10 @@ _FILES = "r"
 
 
 class Connection(Struct, frozen=True):
-    """This process and a cluster.
-
-    Attributes:
-        port: holds the port of Ray Serve if this process started it.
-    """
+    """This process and a cluster."""
 
     ready: DriverReady
-    port: socket.socket | None = None
+    port: socket.socket | None = None  # holds the port of Ray Serve if this process started it
     lease: object = None
 
     def leave(self) -> None:
@@ -139,20 +202,12 @@ def alive_nodes() -> frozenset[str]:
 
 _PROBE_S = 45.0
 """Time limit for the first task on a node, in seconds; the node starts a process for it and imports this package."""
-_SERVE_PORT = 8000
-"""Default port of Ray Serve."""
+_SERVE_PORT = 8000  # Default port of Ray Serve
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - other nodes have to reach the proxies
 
 
 def connect_to(job: RayJob, runtime_env: Mapping[str, Any]) -> str:
-    """Connect this process to the cluster of a job.
-
-    Args:
-        runtime_env: of our processes there, with absolute paths.
-
-    Raises:
-        SettingError: it cannot be reached, runs other versions, or has no node on this machine.
-    """
+    """Connect this process to the cluster of a job. ``runtime_env``: of our processes there, with absolute paths."""
     assert job.address is not None
     if job.address != "auto":
         require_reachable(job.address, job.source)
@@ -214,26 +269,15 @@ def _without_package(ip: str, found: str, mine: str) -> str:
 
 
 class Proxies(Struct, frozen=True):
-    """The HTTP proxies of Ray Serve.
+    """The HTTP proxies of Ray Serve."""
 
-    Attributes:
-        http: host and port; an empty host if they listen on every interface of their node.
-    """
-
-    http: tuple[str, int]
+    http: tuple[str, int]  # host and port; an empty host if they listen on every interface of their node
     port: socket.socket | None = None
     notes: tuple[str, ...] = ()
 
 
 def serve_proxies(job: RayJob, nodes: int) -> Proxies:
-    """The proxies of Ray Serve, which is started if it does not run.
-
-    Args:
-        nodes: how many the cluster has; on a single one Serve is started for this machine only.
-
-    Raises:
-        SettingError: Ray Serve runs without proxies.
-    """
+    """The proxies of Ray Serve, which is started if it does not run."""
     if (client := _get_global_client(raise_if_no_controller_running=False)) is None:
         return _start_serve(nodes)
     options = client.http_config
@@ -272,16 +316,11 @@ def _location_of_proxies(client: Any) -> str:
     return str(getattr(location, "value", location))
 
 
-_START_S = 30.0
-"""Time limit for the start of the actor of a lease, in seconds."""
-_YOUNG_S = 60.0
-"""Age of a run below which a missing lease is looked for again: its driver may be about to take it."""
-_AGAIN_S = 2.0
-"""Time until a missing lease of a young run is looked for again, in seconds."""
-_GONE_S = 5.0
-"""Longest wait for the end of deleted applications, in seconds; what ends later disturbs nothing."""
-_LOOK_S = 0.05
-"""Interval of looks at the applications that end, in seconds."""
+_START_S = 30.0  # Time limit for the start of the actor of a lease, in seconds
+_YOUNG_S = 60.0  # Age of a run below which a missing lease is looked for again: its driver may be about to take it
+_AGAIN_S = 2.0  # Time until a missing lease of a young run is looked for again, in seconds
+_GONE_S = 5.0  # Longest wait for the end of deleted applications, in seconds; what ends later disturbs nothing
+_LOOK_S = 0.05  # Interval of looks at the applications that end, in seconds
 
 
 class _Lease:

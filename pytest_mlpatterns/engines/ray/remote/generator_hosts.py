@@ -11,41 +11,22 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from pytest_mlpatterns.engines.ray.cluster import NodeFacts
+from pytest_mlpatterns.engines.ray.cluster import ClockOffset, NodeFacts
 from pytest_mlpatterns.engines.ray.generator_host import GeneratorHost, place, with_raw_columns
 from pytest_mlpatterns.engines.ray.messages import Ended, Heard, HostFacts
-from pytest_mlpatterns.engines.ray.remote.nodes import CLOCK_AGE_S, is_head, measured_offset, on_node
+from pytest_mlpatterns.engines.ray.remote.cluster import CLOCK_AGE_S, is_head, measured_offset, on_node
 from pytest_mlpatterns.errors import ChildError, MlpatternsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_mlpatterns.engines.ray.cluster import ClockOffset
     from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 
-__all__ = [
-    "ceilings_rps",
-    "close_channel",
-    "collect",
-    "library_overhead_ns",
-    "load",
-    "open_hosts",
-    "send",
-    "stage",
-    "stop",
-    "why_stopped",
-]
-
-_CEILING_S = 90.0
-"""Time limit for one ceiling, in seconds."""
-_LISTEN_S = 5.0
-"""Time of one wait for the messages of a host, in seconds."""
-_START_S = 60.0
-"""Time limit for the start of an actor, and for its first answer."""
-_ANSWER_S = 20.0
-"""Time limit for a short answer of an actor, in seconds."""
-_THREADS = 8
-"""Calls that a host answers at once: one waits for messages, and the others are short."""
+_CEILING_S = 90.0  # Time limit for one ceiling, in seconds
+_LISTEN_S = 5.0  # Time of one wait for the messages of a host, in seconds
+_START_S = 60.0  # Time limit for the start of an actor, and for its first answer
+_ANSWER_S = 20.0  # Time limit for a short answer of an actor, in seconds
+_THREADS = 8  # Calls that a host answers at once: one waits for messages, and the others are short
 
 
 class _Hosts:
@@ -63,11 +44,7 @@ class _Hosts:
         self._opening = threading.Lock()
 
     def open(self, generators: int) -> tuple[HostFacts, ...]:
-        """Start missing hosts of generators, and compare their clocks with this one.
-
-        Raises:
-            ChildError: a node does not start one, or the cluster is gone.
-        """
+        """Start missing hosts of generators, and compare their clocks with this one."""
         with self._opening:
             failed: dict[str, ChildError] = {}
             while missing := self._start_missing(generators, failed):
@@ -228,11 +205,7 @@ def _facts_of(node: Mapping[str, Any]) -> NodeFacts:
 
 @dataclass(eq=False)
 class _Host:
-    """One actor.
-
-    Attributes:
-        loading: answers of the jobs that were given to its processes, by key, until they are awaited.
-    """
+    """One actor."""
 
     node: str
     ip: str
@@ -241,16 +214,12 @@ class _Host:
     allowed_connections: int | None = None
     clock: ClockOffset | None = None
     compared_s: float = 0.0
+    # answers of the jobs that were given to its processes, by key, until they are awaited
     loading: dict[int, Any] = field(default_factory=dict)
     is_lost: bool = False
 
     def get(self, answer: Any, timeout_s: float = _ANSWER_S) -> Any:
-        """The value of an answer of the actor.
-
-        Raises:
-            ChildError: the actor is gone, or does not answer in time.
-            MlpatternsError: what the call raised.
-        """
+        """The value of an answer of the actor."""
         try:
             return ray.get(answer, timeout=timeout_s)
         except RayTaskError as error:
@@ -287,8 +256,7 @@ def _start_host(node: str, ip: str) -> _Host:
     return _Host(node, ip, actor.remote(ends_with_parent=True))
 
 
-_hosts = _Hosts()
-"""The hosts of this driver, which calls these functions by name."""
+_hosts = _Hosts()  # The hosts of this driver, which calls these functions by name
 open_hosts, stage, load, send, collect = _hosts.open, _hosts.stage, _hosts.load, _hosts.send, _hosts.collect
 why_stopped, close_channel, stop = _hosts.why_stopped, _hosts.close_channel, _hosts.stop
 ceilings_rps, library_overhead_ns = _hosts.ceilings_rps, _hosts.library_overhead_ns

@@ -20,17 +20,11 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.engines.ray.messages import HandleAnswer, HandleNode
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["HandleUpstream", "error_of"]
-
 _ENDED = "the replica of {} ended under a request"
 
 
 class HandleUpstream:
-    """Calls a deployment behind this process; the handler of a process group.
-
-    Attributes:
-        in_flight: number of requests that a queue should have in flight at each replica.
-    """
+    """Calls a deployment behind this process; the handler of a process group."""
 
     def __init__(self, node: HandleNode, handle: Any, tally: Tally, *, machine: str, of: str = "") -> None:
         self.parallelism: int = node.replicas

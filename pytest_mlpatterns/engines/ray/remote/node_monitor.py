@@ -12,25 +12,20 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError
 
-from pytest_mlpatterns.engines.ray.link import Hello, LinkClient, own_output
-from pytest_mlpatterns.engines.ray.messages import ReplicaStats
+from pytest_mlpatterns.engines.ray.link import Hello, LinkAddress, LinkClient, own_output
+from pytest_mlpatterns.engines.ray.messages import NodeReading, ReplicaJob, ReplicaStats
 from pytest_mlpatterns.engines.ray.node_monitor import NodeMonitor, monitor_name
-from pytest_mlpatterns.engines.ray.remote.nodes import CLOCK_AGE_S, NAMESPACE, is_head, measured_offset, on_node
+from pytest_mlpatterns.engines.ray.remote.cluster import CLOCK_AGE_S, NAMESPACE, is_head, measured_offset, on_node
 from pytest_mlpatterns.engines.ray.run import base_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pytest_mlpatterns.engines.ray.cluster import ClockOffset
-    from pytest_mlpatterns.engines.ray.link import LinkAddress
-    from pytest_mlpatterns.engines.ray.messages import NodeReading, ReplicaJob
-
-__all__ = ["begin_read", "collect", "forget", "linked", "log_tail", "offsets", "open_monitors", "read"]
 
 _GONE = (RayActorError, ActorUnschedulableError, GetTimeoutError)
 """What a call to a monitor raises whose node is gone or does not answer."""
-_REFRESH_S = 1.0
-"""Shortest time between two looks for new nodes."""
+_REFRESH_S = 1.0  # Shortest time between two looks for new nodes
 _ANSWER_TIMEOUT_S = 20.0
 """Time limit for the answer of a node: longer than its replicas have to answer, and than a busy machine stalls."""
 _RETRY_S = 0.5
@@ -50,11 +45,7 @@ def read(run: str, app: str) -> tuple[NodeReading, ...]:
 
 
 def begin_read(run: str, app: str, *how: int) -> None:
-    """Ask each node what an application uses now, without waiting for the answer, which :func:`collect` returns.
-
-    Args:
-        how: a number that names the reading, and whether to read the CPU time of each thread.
-    """
+    """Ask each node what an application uses now, without waiting for the answer, which :func:`collect` returns."""
     number, threads = how
     _monitors(base_of(run)).begin(app, number, threads=bool(threads))
 
@@ -185,8 +176,7 @@ def _clock_of(actor: Any) -> tuple[str, int]:
 
 _LINK_PATIENCE_S = 30.0
 """Time in which a replica finds the monitor of its node, which starts with the first deployment there."""
-_LINK_POLL_S = 0.1
-"""Time between two of its tries."""
+_LINK_POLL_S = 0.1  # Time between two of its tries
 
 
 def linked(job: ReplicaJob, replica: str) -> LinkClient:

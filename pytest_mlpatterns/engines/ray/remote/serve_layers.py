@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from pytest_mlpatterns.patterns.batched import NO_STREAM, UNAVAILABLE, copies_of, share_times
+from pytest_mlpatterns.patterns.batched import NO_STREAM, UNAVAILABLE, Batched, copies_of, share_times
 from pytest_mlpatterns.patterns.layer import (
     DecodedInputs,
     LostError,
@@ -29,7 +29,7 @@ from pytest_mlpatterns.patterns.layer import (
     parallelism,
 )
 from pytest_mlpatterns.patterns.model_thread import ModelThread
-from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS, refusal_of_full
+from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS, Queued, refusal_of_full
 from pytest_mlpatterns.patterns.request_clock import BATCH_WAIT, RequestClock, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import Stream, refuse_stream
 from pytest_mlpatterns.units import parse_duration
@@ -39,12 +39,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.engines.ray.messages import HandleAnswer
     from pytest_mlpatterns.engines.ray.remote.handle_upstream import HandleUpstream
-    from pytest_mlpatterns.patterns.batched import Batched
     from pytest_mlpatterns.patterns.layer import Handler
-    from pytest_mlpatterns.patterns.queued import Queued
     from pytest_mlpatterns.patterns.tally import Tally
-
-__all__ = ["ServeBatchLayer", "ServeQueueLayer"]
 
 
 @dataclass(slots=True, eq=False)
@@ -183,9 +179,6 @@ def _again(inputs: list[_Input]) -> list[Any]:
 
 class ServeQueueLayer:
     """Sends requests to the workers.
-
-    Attributes:
-        outstanding: number of requests that wait or are in flight.
 
     Raises:
         RequestError: when called: the queue is full, or the request's own error.
