@@ -25,7 +25,7 @@ import numpy as np
 
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import LoadJob
-from pytest_mlpatterns.system.environment_facts import available_cores, environment
+from pytest_mlpatterns.system.environment import available_cores, environment
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 

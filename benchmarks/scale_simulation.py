@@ -31,8 +31,8 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.distribution_summary import percentiles_of_counts
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.loadgen.ceiling import ROW_BYTES, require_fit
 from pytest_mlpatterns.loadgen.columns import merged_columns
-from pytest_mlpatterns.loadgen.load_limits import ROW_BYTES, require_fit
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.system.pipe_messages import MessageWriter, read_message

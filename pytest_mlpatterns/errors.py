@@ -207,8 +207,7 @@ def _failure(name: str, arguments: tuple[str, ...], reasons: tuple[str, ...]) ->
 def missing_extra(what: str, package: str, extra: str) -> str:
     """The message about an optional package that is not installed.
 
-    Args:
-        what: what needs it, in the user's words, such as ``"Cached(store='redis://localhost')"``.
+    ``what``: what needs it, in the user's words, such as ``"Cached(store='redis://localhost')"``.
     """
     return (
         f"{what} needs the package {package}, which is not installed; "

@@ -33,8 +33,7 @@ def whole_number(
 ) -> int:
     """Check a whole number.
 
-    Args:
-        found: the field and its value, as the message begins, such as ``"Replicated(replicas=0)"``.
+    ``found``: the field and its value, as the message begins, such as ``"Replicated(replicas=0)"``.
     """
     number = plain_number(value)
     if not isinstance(number, int) or not least <= number <= most:

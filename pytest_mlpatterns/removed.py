@@ -43,8 +43,7 @@ _REMOVED: Mapping[str, str] = {
 def why_removed(name: str) -> str:
     """Why a name is refused that an earlier version had; empty for any other.
 
-    Args:
-        name: as users write it, of an argument with its equals sign, ``of=``; upper and lower case are the same.
+    ``name``: as users write it, of an argument with its equals sign, ``of=``; upper and lower case are the same.
     """
     known = {known.lower(): known for known in _REMOVED}.get(name.lower())
     return f"{known} left in 0.3 (commit {_LAST} is the last that has it); {_REMOVED[known]}" if known else ""

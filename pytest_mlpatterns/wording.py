@@ -72,8 +72,7 @@ def named(text: object) -> str:
 def did_you_mean(given: str, known: Iterable[str], form: str = "{}", *, likeness: float = 0.6) -> str:
     """The question whether the most similar known name was meant, followed by a space; empty if none is similar.
 
-    Args:
-        form: how a name is written, such as ``"{}="`` for an argument.
+    ``form``: how a name is written, such as ``"{}="`` for an argument.
     """
     import difflib
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
-from pytest_mlpatterns.baseline.lookup import BaselineLookup, BaselineMatch
+from pytest_mlpatterns.baseline.file import BaselineLookup, BaselineMatch, read_baselines, write_baselines
 from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_at_level, update_of
 from pytest_mlpatterns.config.run_settings import BaselineMode, RunSettings
 from pytest_mlpatterns.errors import DeploymentError, SettingError
@@ -41,11 +40,7 @@ class Collected(Struct, frozen=True):
 
 
 class BaselineSession:
-    """The baseline file during one run.
-
-    Args:
-        root: directory that test ids are relative to.
-    """
+    """The baseline file during one run. ``root``: directory that test ids are relative to."""
 
     def __init__(self, run: RunSettings, environment: Environment, *, root: Path) -> None:
         self._run = run
@@ -118,8 +113,7 @@ class BaselineSession:
     ) -> None:
         """Update or prune the file as the run's mode asks, and report it in :attr:`lines`.
 
-        Args:
-            levels: by test, the level that an update records, or why it does not; None to record that of the run.
+        ``levels``: by test, the level that an update records, or why it does not; None to record that of the run.
         """
         mode = self._run.baseline
         if mode is BaselineMode.UPDATE and not self._run.smoke:

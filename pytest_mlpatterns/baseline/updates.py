@@ -73,8 +73,7 @@ def update_at_level(result: TestResult, before: Entry | None, facts: RunFacts, *
     The mean latency and whatever else a history does not keep is left out: it would be of one run. What disturbed the
     present run is not noted, since the others outweigh it.
 
-    Args:
-        before: the entry that it replaces; None if there is none.
+    ``before``: the entry that it replaces; None if there is none.
     """
     launches = {
         name: tuple((one.value, one.relative_error) for one in values) for name, values in level.metrics.items()
@@ -208,8 +207,7 @@ def _values(launches: Sequence[tuple[float, float]]) -> tuple[LaunchValue, ...]:
 def reasons_not_to_record(result: TestResult) -> tuple[str, ...]:
     """Why a measurement should be repeated before it is recorded, a phrase each; empty if it was sound.
 
-    Args:
-        result: of one test; a failed test has at least one reason.
+    ``result``: of one test; a failed test has at least one reason.
     """
     failed = ("the test failed",) if result.outcome is State.FAILED and not result.advisory else ()
     return (*failed, *disturbances(result))

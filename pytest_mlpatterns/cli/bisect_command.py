@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
     from pytest_mlpatterns.history.bisect import Search, SearchState
     from pytest_mlpatterns.history.commit_runs import CommitRuns
     from pytest_mlpatterns.records.bisect import SearchEnd
-    from pytest_mlpatterns.reports.text.bisect_text import announcement, result_lines, searched_line
+    from pytest_mlpatterns.reports.text.history_text import announcement, result_lines, searched_line
 
     lines = sys.stderr if options.json else sys.stdout
 
@@ -167,8 +167,7 @@ def _require_here(test: str, project: Path) -> None:
 
     A file that is in neither place may be that of an old commit.
 
-    Args:
-        project: the working directory, to which ids are relative.
+    ``project``: the working directory, to which ids are relative.
     """
     from pytest_mlpatterns.system.git import Git
 

@@ -249,8 +249,7 @@ def _merge_baselines(options: argparse.Namespace) -> str:
 def _read_part(file: str, *, is_base: bool = False) -> Baselines:
     """The entries of a baseline file, which may be a pipe.
 
-    Args:
-        is_base: it may be empty, as git's common ancestor is where both branches added the file.
+    ``is_base``: it may be empty, as git's common ancestor is where both branches added the file.
     """
     from pytest_mlpatterns.baseline.file import read_baselines
 

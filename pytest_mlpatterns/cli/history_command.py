@@ -98,8 +98,7 @@ def add_history_option(command: argparse.ArgumentParser) -> None:
 def history_place(named_by_option: str | None) -> HistoryPlace:
     """The history that a command in the working directory is about.
 
-    Args:
-        named_by_option: what the option names; None if it was not given.
+    ``named_by_option``: what the option names; None if it was not given.
     """
     from pytest_mlpatterns.config.run_settings import refuse_notes
     from pytest_mlpatterns.history.file import History

@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.cli.output import Commands
 
 
-__all__ = ["add_new_command", "first_test"]
-
 _COUNT = 16  # Number of inputs that are made up
 _WIDTH = 88  # Length of a line in the file that is written: ruff's and black's default
 _GUESS = "Made up, and perhaps of a wrong shape: replace them by inputs as your users send them."
@@ -69,8 +67,7 @@ _BODY = """    perf.assert_rtm_below("1s")  # write the limit of your service; p
 def first_test(subject: Subject, folder: str = "") -> str:
     """The text of a test file.
 
-    Args:
-        folder: of the test file, relative to the directory that file names are relative to.
+    ``folder``: of the test file, relative to the directory that file names are relative to.
     """
     imports, parts = {"pytest"}, []
     if subject.kind in _FILES:

@@ -29,18 +29,6 @@ from pytest_mlpatterns.wording import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = [
-    "MODEL_FILES",
-    "Candidate",
-    "InputKind",
-    "SampleInputs",
-    "Subject",
-    "SubjectKind",
-    "find_candidates",
-    "probe",
-    "requested",
-]
-
 _METHODS = ("predict", "transform", "score_samples")  # Methods by which an estimator predicts, the usual one first
 
 
@@ -139,10 +127,6 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
-
-
 _APPLICATIONS = frozenset({"FastAPI", "Starlette", "Litestar", "Quart", "BlackSheep", "get_asgi_application"})
 """Names that are called to make an ASGI application."""
 _SKIPPED = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist", "docs"})
@@ -199,8 +183,7 @@ class Subject(Record, frozen=True):
 def requested(kind: SubjectKind, name: str, path: str, *, is_local: bool = False) -> Subject:
     """An application or an address with its requests: a GET of the top, or bodies to the path that is named.
 
-    Args:
-        path: the path that takes the requests; empty if none is named.
+    ``path``: the path that takes the requests; empty if none is named.
     """
     inputs = SampleInputs(InputKind.UNKNOWN if path else InputKind.GET, is_guess=True)
     return Subject(kind, name, inputs, path=path or "/", is_local=is_local)
@@ -284,3 +267,7 @@ def _applications_in(file: Path) -> list[str]:
         if called in _APPLICATIONS:
             found[name] = None
     return list(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

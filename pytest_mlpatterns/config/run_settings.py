@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-__all__ = ["BaselineMode", "BaselineSource", "HistoryFail", "RunSettings", "SettleMode", "read_run_settings"]
-
 _TRUTHS = ("true", "false")  # Truth values of an ini file, which would be odd names of files
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _HEAD_BYTES = 4096  # Beginning of a file by which it is seen whether a run may replace it
@@ -173,8 +171,7 @@ class _Given(Struct, frozen=True):
     def require_apart(self, files: Mapping[str, Path | None]) -> None:
         """Check that no two files are one, since the last one written would be all that is left.
 
-        Args:
-            files: by the name of the option; None for one that is not written.
+        ``files``: by the name of the option; None for one that is not written.
         """
         known: dict[str, str] = {}
         for name, file in files.items():
@@ -214,8 +211,7 @@ class _Given(Struct, frozen=True):
     def history_fail(self, history: Path | None) -> HistoryFail:
         """Which changes in the history fail the run.
 
-        Args:
-            history: its file; None without one, which a run without the one of CI has in an ini file.
+        ``history``: its file; None without one, which a run without the one of CI has in an ini file.
         """
         chosen = self.choice("history-fail", HistoryFail.NEVER)
         if chosen is HistoryFail.NEW and not history and self.options.get("history-fail"):
@@ -292,8 +288,7 @@ def _reference(option: object, ini: object) -> str | None:
 def _mode(given: str, against: str | None) -> BaselineMode:
     """The baseline mode; off in a run that compares with a revision, which does not use the baseline file.
 
-    Args:
-        given: the mode from the command line or the ini file, empty if not given.
+    ``given``: the mode from the command line or the ini file, empty if not given.
     """
     mode: BaselineMode = read_choice(BaselineMode, given or BaselineMode.CHECK, "ini key perf_baseline")
     if against is None:

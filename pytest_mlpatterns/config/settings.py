@@ -44,17 +44,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.verdict import Acceptance
 
 
-__all__ = [
-    "DEFAULT_BUDGET",
-    "InconclusivePolicy",
-    "NoisePolicy",
-    "ProfileMode",
-    "Settings",
-    "given_value",
-    "read_settings",
-]
-
-
 DEFAULT_BUDGET = "30s"  # Measuring time of a test until its verdict is decided
 _Member = TypeVar("_Member", Pattern, Wire)
 
@@ -259,8 +248,7 @@ def window_of(
 ) -> tuple[int, bool]:
     """The length of the measured window, and whether it may get longer: nothing gave it, and the load has none.
 
-    Args:
-        given_ns: what marker, command line or ini file give; None if nothing does.
+    ``given_ns``: what marker, command line or ini file give; None if nothing does.
     """
     if load.length_ns is None:
         if given_ns is not None:

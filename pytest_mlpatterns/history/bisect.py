@@ -213,11 +213,7 @@ def searchable_metrics() -> tuple[str, ...]:
 
 
 class Search:
-    """One search.
-
-    Args:
-        clock: seconds of a clock that never goes back.
-    """
+    """One search. ``clock``: seconds of a clock that never goes back."""
 
     def __init__(
         self,

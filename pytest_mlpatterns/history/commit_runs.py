@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.revision.commits import Revision
 
-__all__ = ["CommitJob", "CommitRun", "CommitRunEnded", "CommitRuns", "MeasuredAs", "NotRun", "WhyNotRun", "limit_s"]
-
 _SERVER = "pytest_mlpatterns.plugin.commit_run"
 _SHOWN = 4  # Most tests that a message names
 _TREES_KEPT = 3

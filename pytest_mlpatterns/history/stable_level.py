@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 class OwnScatter:
     """The scatter of every test of a session.
 
-    Args:
-        known: the lines of the history, if this process has read them; None to read them when the first test asks.
+    ``known``: the lines of the history, if this process has read them; None to read them when the first test asks.
     """
 
     def __init__(
@@ -51,8 +50,7 @@ class OwnScatter:
     def of(self, test: str, setup: Setup, cluster: str = "") -> LaunchScatter:
         """The scatter of one test: of its runs on this machine with the present set-up.
 
-        Args:
-            cluster: node types and counts of the cluster that takes part; empty without one.
+        ``cluster``: node types and counts of the cluster that takes part; empty without one.
         """
         if self._run.history is None or self._run.smoke:
             return USUAL_SCATTER
@@ -147,8 +145,7 @@ def _begin_after(change: Change, ordered: Sequence[HistoryLine]) -> int:
 def _why_not(window: Sequence[HistoryLine], last: Change | None) -> str:
     """Why the runs of a window make no level; empty if they do.
 
-    Args:
-        last: the change that they follow; None if none is known.
+    ``last``: the change that they follow; None if none is known.
     """
     runs = len(window)
     if runs < FEWEST_RUNS:

@@ -19,7 +19,7 @@ from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.profiling.py_spy import RawFrame, find_py_spy
 from pytest_mlpatterns.records.profile import Frame, ProfileRecord
-from pytest_mlpatterns.records.resource_track import HeldRecord
+from pytest_mlpatterns.records.samples import HeldRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,8 +80,7 @@ def _why_not_readable(experiment: Experiment) -> str:
 def trace_limit_ns(startup_timeout_ns: int, starts_ns: Sequence[int]) -> int:
     """Time limit for a start that is traced, and for each of its answers.
 
-    Args:
-        startup_timeout_ns: of the test, which is kept at least.
+    ``startup_timeout_ns``: of the test, which is kept at least.
     """
     return max(startup_timeout_ns, min(_TIMES_THE_START * max(starts_ns, default=0), _LONGEST_NS))
 

@@ -12,7 +12,7 @@ from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.records.profile import ProfileRecord
-from pytest_mlpatterns.records.resource_track import HeldRecord
+from pytest_mlpatterns.records.samples import HeldRecord
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import first_line
@@ -58,8 +58,7 @@ class Causes:
     ) -> None:
         """Find the lines that hold more memory, or leak it, if that failed the test and was not done before.
 
-        Args:
-            starts_ns: of models on both sides, in nanoseconds.
+        ``starts_ns``: of models on both sides, in nanoseconds.
         """
         held = with_role(Role.HELD)
         failed = [held[one.metric] for one in verdicts if one.outcome is Outcome.FAIL and one.metric in held]

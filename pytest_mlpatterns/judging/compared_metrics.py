@@ -90,8 +90,7 @@ class ComparedMetric(Struct, frozen=True):
 def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
     """The metrics of a comparison, by name.
 
-    Args:
-        argument: where they come from, for messages; ``...`` in it is replaced.
+    ``argument``: where they come from, for messages; ``...`` in it is replaced.
     """
     known = comparable_metrics()
     for name in names if isinstance(names, list | tuple | set | frozenset) else [names]:
@@ -123,8 +122,7 @@ def compared_metrics(
 ) -> Sequence[ComparedMetric]:
     """Divide the probability of a false alarm among the primary metrics that are judged together.
 
-    Args:
-        alpha: probability of a false alarm of all primary ones together.
+    ``alpha``: probability of a false alarm of all primary ones together.
     """
     always = Role.ALWAYS_GUARD
     roles = [
@@ -148,8 +146,7 @@ def compared_metrics(
 def marked_accepted(verdict: Verdict, compared: ComparedMetric | None) -> Verdict:
     """The verdict with the acceptance that decided it, or that it went beyond.
 
-    Args:
-        compared: how the metric was compared; None if that is not known.
+    ``compared``: how the metric was compared; None if that is not known.
     """
     if compared is None or compared.accepted is None or verdict.change is None:
         return verdict
@@ -269,8 +266,7 @@ def left_out_if_measured(
 ) -> dict[str, LeftOut]:
     """The reason why metrics are not compared, by the label of each that the test measured itself.
 
-    Args:
-        measured: everything that was measured so far; None before the first launch.
+    ``measured``: everything that was measured so far; None before the first launch.
     """
     return {} if measured is None else {one.metric.label: why for one in compared if measured.launch_values(one.metric)}
 
@@ -278,8 +274,7 @@ def left_out_if_measured(
 def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValue]) -> Sequence[LaunchValue]:
     """A metric in the launches of the present; of a service that no longer streams, TTFT is that of whole answers.
 
-    Args:
-        before: the metric in the launches of the reference; empty if it is not known.
+    ``before``: the metric in the launches of the reference; empty if it is not known.
     """
     found = present.comparable_values(metric)
     if not found and present.launch_values(metric):
@@ -349,8 +344,7 @@ def tails_left_out(compared: Sequence[Metric], present: Metrics) -> dict[str, Le
 def announce_tails(experiment: Experiment, measurement: SequentialMeasurement, compared: Sequence[Metric]) -> None:
     """Report the percentiles that even all launches of the budget cannot judge, as the launches so far show.
 
-    Args:
-        measurement: at least one launch.
+    ``measurement``: at least one launch.
     """
     present = measurement.metrics
     launches = len(present.launches)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
-    from pytest_mlpatterns.baseline.lookup import BaselineMatch
+    from pytest_mlpatterns.baseline.file import BaselineMatch
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.records.addressing import Progress
@@ -83,8 +83,7 @@ class SystemUnderTest(Struct, frozen=True):
     def start(self, *, profiled: bool = False, traced: bool = False, timeout_ns: int | None = None) -> Deployment:
         """Start a deployment and wait until it is ready.
 
-        Args:
-            timeout_ns: start-up time limit; None for that of the test.
+        ``timeout_ns``: start-up time limit; None for that of the test.
         """
         limit_ns = self.options.timeout_ns if timeout_ns is None else timeout_ns
         options = replace(self.options, profiled=profiled, traced=traced, timeout_ns=limit_ns)
@@ -97,8 +96,7 @@ class SystemUnderTest(Struct, frozen=True):
     def start_under(self, pattern: Pattern, replica_cores: ReplicaCores | None = None) -> Callable[[], Deployment]:
         """Pack the same model for another pattern; the result starts it.
 
-        Args:
-            replica_cores: cores of its own for each replica, instead of the test's ``cpus=``.
+        ``replica_cores``: cores of its own for each replica, instead of the test's ``cpus=``.
         """
         if self.model is None:
             raise SettingError(f"{self.service} under {pattern}, expected a model that this package serves")
@@ -201,8 +199,7 @@ class Experiment(Struct, frozen=True, kw_only=True):
     def variant_under(self, pattern: Pattern, replica_cores: ReplicaCores | None = None) -> Variant:
         """The same model under another pattern, with the same load.
 
-        Args:
-            replica_cores: cores of its own for each replica, instead of the test's ``cpus=``.
+        ``replica_cores``: cores of its own for each replica, instead of the test's ``cpus=``.
         """
         return Variant(str(pattern), self.system.start_under(pattern, replica_cores), self.plan)
 

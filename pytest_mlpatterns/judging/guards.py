@@ -103,8 +103,7 @@ def launches_for_tail(needed: int, found: int, launches: int) -> int:
 
     A few much slower requests show in the tail alone, so a comparison waits for it if that takes little.
 
-    Args:
-        needed: requests that the percentile needs.
+    ``needed``: requests that the percentile needs.
     """
     wanted = math.ceil(needed * launches / max(found, 1))
     return wanted if launches < wanted <= launches + _FURTHER_LAUNCHES else launches

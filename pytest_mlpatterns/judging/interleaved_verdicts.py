@@ -299,8 +299,7 @@ def judge_growths(
 def judge_nmrt_no_lower(run: InterleavedRun, compared: ComparedMetric, *, budget_ns: int) -> Verdict:
     """Measure until it is decided whether the NMRT of the second variant is lower than the first's.
 
-    Args:
-        run: an interleaved run of the reference and the present, in that order.
+    ``run``: an interleaved run of the reference and the present, in that order.
     """
     plan = SequentialPlan(first=2, last=8, alpha=compared.alpha, pass_alpha=REVISION_ALPHA)
     question = _Question("nmrt", max(1 - compared.tolerance, _LEAST), "higher", plan)
@@ -312,8 +311,7 @@ def judge_nmrt_no_lower(run: InterleavedRun, compared: ComparedMetric, *, budget
 class _RevisionJudge:
     """Judges all metrics of a comparison with a revision after every paired launch.
 
-    Args:
-        budget_ns: time that leaves out those looks for which it is too short; None if it leaves out none.
+    ``budget_ns``: time that leaves out those looks for which it is too short; None if it leaves out none.
     """
 
     def __init__(

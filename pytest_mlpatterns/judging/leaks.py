@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth
-    from pytest_mlpatterns.records.resource_track import Growth, ResourceTrack
+    from pytest_mlpatterns.records.samples import Growth, ResourceTrack
 
     Follow = Callable[[int, Callable[[ResourceTrack], bool]], FollowedGrowth]
 
@@ -137,8 +137,7 @@ def confirm_growths(
 ) -> tuple[Verdict, ...]:
     """The verdicts on growths, each suspicion confirmed, passed, or open if the long load had too few readings.
 
-    Args:
-        verdicts: of the short windows; a failing one is a suspicion, an open one is none.
+    ``verdicts``: of the short windows; a failing one is a suspicion, an open one is none.
     """
     metrics = {one.metric.name: one.metric for one in compared}
     limits = {  # the growth up to which the present is not worse than the reference

@@ -40,12 +40,7 @@ Up to 2.5 % if they vary by up to 8 % and a baseline entry shows it (``benchmark
 
 
 class LimitAssertions:
-    """Judges limits of one test.
-
-    Args:
-        experiment: what is measured.
-        measurement: what was measured so far; grows as verdicts need it.
-    """
+    """Judges limits of one test."""
 
     def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
         self._experiment = experiment
@@ -55,15 +50,10 @@ class LimitAssertions:
         """Measure until it is decided whether a metric keeps a limit.
 
         Args:
-            metric: which one.
             limit: in the metric's unit.
 
         Returns:
             The verdict; None in a smoke run.
-
-        Raises:
-            DeploymentError: the deployment did not start, or died.
-            InvalidResultError: the measurement supports no verdict, or does not know the metric.
         """
         plan = limit_plan(self._experiment.settings.launches)
         entry = self._experiment.baseline.entry
@@ -165,8 +155,7 @@ class NmrtAssertions:
     def search(self, slo: str | None) -> None:
         """Search to the end, after a launch under the test's own load; a smoke run does not search.
 
-        Args:
-            slo: a latency objective such as ``"p95<50ms"``; None for throughput alone.
+        ``slo``: a latency objective such as ``"p95<50ms"``; None for throughput alone.
         """
         objective = None if slo is None else parse_objective(slo)
         self._measurement.measure_at_least(1)

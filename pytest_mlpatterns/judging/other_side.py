@@ -21,8 +21,8 @@ from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import name_of
 from pytest_mlpatterns.serving.external.start import deploy_target
+from pytest_mlpatterns.serving.import_string import is_import_string
 from pytest_mlpatterns.serving.model import is_stepped, pack_inputs, service_plan
-from pytest_mlpatterns.serving.model_version import is_import_string
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.request_builder import RequestBuilder

@@ -33,9 +33,8 @@ from pytest_mlpatterns.judging.compared_metrics import (
 from pytest_mlpatterns.judging.interleaved_verdicts import Factor, SideComparison
 from pytest_mlpatterns.judging.leaks import LeakAssertions, check_leak_limits
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, NmrtAssertions, check_percentile, cost_limit
-from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, require_goodput
+from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, ScalingAssertions, require_goodput
 from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_asked, with_further, with_steps
-from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement, measure_for_the_baseline
 from pytest_mlpatterns.judging.settled_comparison import comparison_of
 from pytest_mlpatterns.judging.unhurt_assertions import UnhurtAssertions, read_unhurt_limits

@@ -57,11 +57,7 @@ _BLOCKS = 4  # Blocks A B B A of a launch
 
 
 class RevisionComparison:
-    """Compares one test with itself at another revision.
-
-    Args:
-        name: of the revision in messages; empty for its own.
-    """
+    """Compares one test with itself at another revision. ``name``: of the revision in messages; empty for its own."""
 
     alpha: float = REVISION_ALPHA
     kind: Literal["baseline", "revision"] = "revision"

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.price import Price
-    from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.samples import ResourceTrack
 
 _FEWEST_IN_TIME = 3  # Launches that a limit on time does not reduce further
 _MOST_IN_VAIN = 3
@@ -50,8 +50,7 @@ _MOST_IN_VAIN = 3
 class SequentialMeasurement:
     """Measures as many launches as the verdicts of one test need.
 
-    Args:
-        price: of cores and memory; None if there is no cost.
+    ``price``: of cores and memory; None if there is no cost.
 
     Attributes:
         spent_s: seconds spent on launches and searches so far.
@@ -170,8 +169,7 @@ class SequentialMeasurement:
     ) -> None:
         """Adopt the launches of an interleaved run if there are none yet, so that nothing is measured twice.
 
-        Args:
-            spent_s: seconds that the run took.
+        ``spent_s``: seconds that the run took.
         """
         self.interleaved_s += spent_s
         self.interrupted |= interrupted
@@ -240,8 +238,7 @@ class SequentialMeasurement:
 
         The first one has half of the budget, also if the assertions before it left less.
 
-        Args:
-            objective: latency objective to keep; None for throughput alone.
+        ``objective``: latency objective to keep; None for throughput alone.
         """
         if not self._capacities:  # at least half of the budget, also if earlier assertions left less
             self._budget_ns = max(self._budget_ns, round(self.spent_s * 1e9) + self._budget_ns // 2)
@@ -273,8 +270,7 @@ class SequentialMeasurement:
     def may_launch_again(self, further_s: float | None = None) -> bool:
         """Whether the budget has time for another launch.
 
-        Args:
-            further_s: time that is needed after it; None if each launch so far shows what one takes with all of it.
+        ``further_s``: time that is needed after it; None if each launch so far shows what one takes with all of it.
         """
         if self._is_silent:
             return False
@@ -408,8 +404,7 @@ SPARE_REQUESTS = 1.1  # Factor on the window that is recommended, since the numb
 def with_needed_budget(error: TooFewSamplesError, launches: Sequence[Launch], spent_s: float) -> TooFewSamplesError:
     """The error with the time of a request and the budget that it takes, if a request is longer than the window.
 
-    Args:
-        spent_s: seconds that all of them took.
+    ``spent_s``: seconds that all of them took.
     """
     if not launches or launches[-1].given_window_ns is None or not error.found:
         return error

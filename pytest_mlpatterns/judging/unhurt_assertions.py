@@ -103,12 +103,7 @@ def _errors(errors: object) -> float:
 
 
 class UnhurtAssertions:
-    """Judges the steps of one test.
-
-    Args:
-        experiment: what is measured.
-        measurement: what was measured so far; grows as verdicts need it.
-    """
+    """Judges the steps of one test."""
 
     def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
         self._experiment = experiment
@@ -133,12 +128,6 @@ class UnhurtAssertions:
         """Measure until it is decided whether the steps keep their limits; no verdict in a smoke run.
 
         Requests that fail or are late make no other verdict of the test invalid then, since this one judges them.
-
-        Raises:
-            DeploymentError: the deployment did not start, or died.
-            GeneratorLimitError: the load generator was the limit.
-            InvalidResultError: the measurement supports no verdict.
-            SettingError: there is no such step.
         """
         if self._experiment.settings.during is None:
             raise SettingError(

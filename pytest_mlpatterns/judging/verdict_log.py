@@ -45,8 +45,7 @@ if TYPE_CHECKING:
 class VerdictLog:
     """Collects verdicts, and raises failures.
 
-    Args:
-        results_file: that the run will write; empty if it writes none.
+    ``results_file``: that the run will write; empty if it writes none.
 
     Attributes:
         advised: failures that were not raised, because the gate only warns; the body of the test goes on after each.

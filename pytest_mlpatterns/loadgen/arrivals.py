@@ -179,8 +179,7 @@ class ConversationArrivals:
     A conversation ends with its last turn, or with one that gets no 2xx answer. Only then does the caller of a closed
     loop think, rest, leave or begin another one.
 
-    Args:
-        send: sends the request of this index, due at a time, or None for now.
+    ``send``: sends the request of this index, due at a time, or None for now.
     """
 
     def __init__(self, think_ns: bytes, send: Callable[[int, int | None], None], recording: SampleRecorder) -> None:

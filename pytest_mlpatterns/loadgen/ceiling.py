@@ -2,6 +2,11 @@
 
 A result near the ceiling describes the generator rather than the deployment. If a client library drives the load, the
 time that it adds to a request is measured here too.
+
+Whether a load fits: its connections into the limit on open files, its samples into free memory.
+
+The samples of an open loop are known from its schedule and checked before it. A closed loop has as many as the service
+answers, which is checked while it runs. Pure; it must not know where the generators run, nor read what is free.
 """
 
 from __future__ import annotations
@@ -12,21 +17,83 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec.structs import replace
 
-from pytest_mlpatterns.errors import ChildError
+from pytest_mlpatterns.errors import ChildError, SettingError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, Transport
+from pytest_mlpatterns.loadgen.steady_state import WARMUP_CAP_NS
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.units import SECOND_NS, format_size
 from pytest_mlpatterns.wire import GRPC, REST_JSON
 from pytest_mlpatterns.wire.grpc_call import message_prefix
 from pytest_mlpatterns.workload.endpoint import Endpoint
-from pytest_mlpatterns.workload.schedule import ClosedLoop
+from pytest_mlpatterns.workload.schedule import ClosedLoop, Schedule, Stages, Trace, most_callers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from pytest_mlpatterns.loadgen.generator import Generator
+
+ROW_BYTES = 35  # One request in the recording
+MERGED_ROW_BYTES = 112
+"""One request while recordings are merged: the parts, their times on one clock, the order, one column, the result."""
+_FREE_SHARE = 0.5  # Share of the free memory that samples may take; the rest is for merging them and for the service
+
+
+def check_connections(job: LoadJob, processes: int, allowed: int | None) -> None:
+    """Check that each generator may open the connections of a closed loop: one for each caller, to each address.
+
+    ``allowed``: connections that the system allows each of them; None if it knows no limit.
+    """
+    needed = most_callers(job.schedule)
+    if allowed is None or job.endpoint.remote or not needed:
+        return
+    addresses = max(len(job.endpoint.addresses), 1)
+    callers = allowed // addresses * processes
+    if needed > callers:
+        each = f" to each of {addresses} addresses" if addresses > 1 else ""
+        raise SettingError(
+            f"{needed:,} requests in flight need as many connections{each}, but the system allows "
+            f"{callers:,} (a process may open {allowed:,} beside its other files); lower the concurrency to {callers}, "
+            "or raise the hard limit on open files (ulimit -Hn)"
+        )
+
+
+def check_samples(job: LoadJob, free_bytes: int) -> None:
+    """Check that the samples of an open loop take at most half of the free memory while they are merged."""
+    if (rows := known_rows(job)) is not None:
+        require_fit(rows, free_bytes)
+
+
+def require_fit(rows: int, free_bytes: int) -> None:
+    """Check that samples take at most half of the free memory while they are merged."""
+    needed = rows * MERGED_ROW_BYTES
+    if needed > _FREE_SHARE * free_bytes:
+        raise SettingError(
+            f"a load of {rows:,} requests gives {format_size(needed)} of samples while they are merged, and "
+            f"{format_size(free_bytes)} are free, of which they may take half; shorten duration="
+        )
+
+
+def known_rows(job: LoadJob) -> int | None:
+    """Most requests that an open loop records, its warm-up included; None for a closed loop."""
+    warmup_ns = WARMUP_CAP_NS if job.warmup_ns is None else job.warmup_ns
+    return _rows_of(job.schedule, job.most_ns + warmup_ns)
+
+
+def _rows_of(schedule: Schedule, length_ns: int) -> int | None:
+    """Most requests of a schedule in a time, in nanoseconds."""
+    if isinstance(schedule, ClosedLoop) or schedule.closed:
+        return None
+    if isinstance(schedule, Trace):
+        return schedule.arrivals_count
+    if isinstance(schedule, Stages):
+        rate_rps = max(schedule.start, *(level for _, level in schedule.stages))
+    else:
+        rate_rps = schedule.rate_rps
+    return round(rate_rps * length_ns / SECOND_NS)
+
 
 _CONCURRENCY = 32  # Requests in flight; with more the rate of a generator grows no more
 _WARMUP_NS = 50_000_000

@@ -42,8 +42,7 @@ _MOST_TOKENS = 2**31 - 1  # Largest number of tokens that a column of 32 bits ho
 def samples_of(result: LoadResult, tokens: Callable[[str], int] | None = None) -> Samples:
     """The samples of a load, warm-up included.
 
-    Args:
-        tokens: counts the tokens of texts that the load kept; None counts none.
+    ``tokens``: counts the tokens of texts that the load kept; None counts none.
     """
     samples = _samples(result.columns)
     return samples if tokens is None else with_counted_tokens(samples, result.columns, tokens)

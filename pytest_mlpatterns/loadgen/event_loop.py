@@ -40,7 +40,7 @@ from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult, Trans
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer, answers_to
 from pytest_mlpatterns.records.addressing import Balancer
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.system.cgroups import allowed_connections
+from pytest_mlpatterns.system.process_limits import allowed_connections
 from pytest_mlpatterns.wire.grpc_call import INFER_METHOD
 from pytest_mlpatterns.wire.stream_request import StreamForm, usual_form
 from pytest_mlpatterns.workload.schedule import ClosedLoop, most_callers

@@ -279,8 +279,7 @@ def parts_of(
 ) -> tuple[GeneratorPart, ...]:
     """The figures of each generator by itself, in the order of their numbers.
 
-    Args:
-        ceilings_rps: what each of them reaches against a server that does nothing; empty if that is not known.
+    ``ceilings_rps``: what each of them reaches against a server that does nothing; empty if that is not known.
     """
     return tuple(
         GeneratorPart(

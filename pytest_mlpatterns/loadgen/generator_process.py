@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_mlpatterns.loadgen.load_limits import check_connections
-from pytest_mlpatterns.system.cgroups import allowed_connections
+from pytest_mlpatterns.loadgen.ceiling import check_connections
 from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.system.process_limits import allowed_connections
 from pytest_mlpatterns.system.process_tree import describe_stopped
 
 if TYPE_CHECKING:

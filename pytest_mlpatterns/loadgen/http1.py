@@ -35,8 +35,7 @@ _CODING = re.compile(rb"\r\ncontent-encoding:[ \t]*([^\r\n]*)", re.IGNORECASE)
 class Http1:
     """A :class:`pytest_mlpatterns.loadgen.connection.ClientProtocol`.
 
-    Args:
-        follow: a status of 202 does not end a request; the result is polled at the address in ``Location``.
+    ``follow``: a status of 202 does not end a request; the result is polled at the address in ``Location``.
     """
 
     __slots__ = (

@@ -65,8 +65,7 @@ _KNOWN_BLOCKS = 1024
 class Http2:
     """A :class:`pytest_mlpatterns.loadgen.connection.ClientProtocol`.
 
-    Args:
-        reader: decodes the peer's headers; connections may share it.
+    ``reader``: decodes the peer's headers; connections may share it.
     """
 
     __slots__ = (

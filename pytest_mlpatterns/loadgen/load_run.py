@@ -42,8 +42,7 @@ _PROGRESS_TICKS = 5  # Ticks of 50 ms from one report of the progress to the nex
 class LoadRun:
     """The phases of one job.
 
-    Args:
-        send: sends the prepared request of this index; a due time of None means now.
+    ``send``: sends the prepared request of this index; a due time of None means now.
 
     Attributes:
         answers: the kept responses; None if the job keeps none.

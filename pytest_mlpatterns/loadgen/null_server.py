@@ -15,8 +15,6 @@ from pytest_mlpatterns.system.child import Channel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["GrpcPeer", "Http1Peer", "Peer"]
-
 _BACKLOG = 128  # Connections that wait to be accepted: more than a measurement of the ceiling opens
 _BURST_WAIT_S = 0.02  # Longest wait for further requests, in seconds, before those that came are answered
 _PIECE = 65_536  # Bytes of one read

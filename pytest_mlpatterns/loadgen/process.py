@@ -13,8 +13,8 @@ import sys
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_mlpatterns.loadgen.messages import AddAddress, Instruction, LoadJob, OpenWindow, RemoveAddress
-from pytest_mlpatterns.system.cgroups import raise_file_limit
 from pytest_mlpatterns.system.child import Channel
+from pytest_mlpatterns.system.process_limits import raise_file_limit
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop

@@ -68,8 +68,7 @@ class SampleRecorder:
     def adder_of(self, answer: StreamedAnswer | None) -> AddRow:
         """The function that appends one row; for a load that is read in pieces, also what has then come of an answer.
 
-        Args:
-            answer: of one request after the other; None for requests that are never sent.
+        ``answer``: of one request after the other; None for requests that are never sent.
         """
         if self.streams is None:
             return self._row
@@ -156,8 +155,7 @@ class ResponseSample:
 class StreamColumns:
     """Columns that grow by one row per finished request, in step with those of the recording.
 
-    Args:
-        text_limit: most bytes of texts that are kept; 0 keeps none.
+    ``text_limit``: most bytes of texts that are kept; 0 keeps none.
 
     Attributes:
         texts_cut: whether a text was not kept because of the limit.

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
 
-__all__ = ["SlicedLoops"]
-
 
 class SlicedRun(LoadRun):
     """A closed loop whose window is cut into slices; the first one opens it, and nothing warms up."""

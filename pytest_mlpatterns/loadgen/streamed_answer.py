@@ -52,8 +52,7 @@ def answers_to(job: LoadJob) -> Callable[[], StreamedAnswer]:
 class StreamedAnswer:
     """One answer at a time; a connection uses it again for the next one.
 
-    Args:
-        wire: of the requests. Every stream of the wire ``openai`` ends with ``[DONE]``.
+    ``wire``: of the requests. Every stream of the wire ``openai`` ends with ``[DONE]``.
 
     Attributes:
         now_ns: arrival of the bytes that are read at present.

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.objective import Bound, Objective
     from pytest_mlpatterns.system.process_tree import Monitor
 
-__all__ = ["CapacitySearch", "Climbed"]
-
 _STEP_NS = 500_000_000  # Shortest step of a search, in nanoseconds
 _MAX_STEP_NS = 3_000_000_000  # Longest step of a search, in nanoseconds; a search has about ten
 _STEP_COMPLETIONS = 40  # Fewest requests that a step should have room for
@@ -98,8 +96,7 @@ class CapacitySearch:
     def run(self, decided: Callable[[LaunchValue], bool], objective: Objective | None) -> Capacity:
         """Climb the ladder of concurrencies; with an objective, then search for the highest rate that keeps it.
 
-        Args:
-            objective: latency objective to keep; None for throughput alone.
+        ``objective``: latency objective to keep; None for throughput alone.
         """
         if objective is not None and self.climbed is not None:
             again = self._under(objective, self.climbed.capacity, self.climbed.levels)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Balance, Progress
     from pytest_mlpatterns.records.outcomes import FailedAnswer
-    from pytest_mlpatterns.records.resource_track import ResourceTrack
+    from pytest_mlpatterns.records.samples import ResourceTrack
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.processes import AddedReplica, Scaler

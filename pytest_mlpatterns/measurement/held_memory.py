@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import growth_between
 from pytest_mlpatterns.measurement.variant import Variant, VariantRun, named_errors
-from pytest_mlpatterns.records.resource_track import HELD_LAYER, HeldMemory
+from pytest_mlpatterns.records.samples import HELD_LAYER, HeldMemory
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator

@@ -271,8 +271,7 @@ def _load_in_slices(
 ) -> None:
     """Measure a block of each variant. A pair in which one of them shows nothing is measured again.
 
-    Args:
-        runs: both, in the order of their slices.
+    ``runs``: both, in the order of their slices.
     """
     first, second = runs
     lengths = list(lengths_ns)

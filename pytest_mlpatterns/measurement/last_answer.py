@@ -14,7 +14,8 @@ import numpy as np
 from pytest_mlpatterns.analysis.health.sustained import silence_of
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
 from pytest_mlpatterns.records.outcomes import FailedAnswer, Failure, FirstFailure, describe_outcome
-from pytest_mlpatterns.serving.failed_request import error_line, error_of
+from pytest_mlpatterns.serving.failed_request import error_of
+from pytest_mlpatterns.serving.tracebacks import error_line
 from pytest_mlpatterns.system.process_tree import describe_stopped
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
@@ -39,9 +40,8 @@ def why_silent(
 ) -> str:
     """Why a service is taken for dead at the end of a load; empty if it still answers.
 
-    Args:
-        owed_s: seconds in which the service may still be busy with what a load beyond its capacity left to it, so that
-            only a request without an answer shows that it is dead; None for a load that is meant to be sustained.
+    ``owed_s``: seconds in which the service may still be busy with what a load beyond its capacity left to it, so that
+    only a request without an answer shows that it is dead; None for a load that is meant to be sustained.
     """
     schedule = plan.schedule
     think_ns = schedule.think_time_ns if isinstance(schedule, ClosedLoop | Stages) and schedule.closed else None

@@ -43,14 +43,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.addressing import Balance, Progress
     from pytest_mlpatterns.records.capacity import DuringStep
     from pytest_mlpatterns.records.objective import Objective
-    from pytest_mlpatterns.records.resource_track import ResourceTrack
+    from pytest_mlpatterns.records.samples import ResourceTrack
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
     from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
-
-__all__ = ["Interrupted", "LaunchRunner", "job_for"]
 
 _ENOUGH_REQUESTS = 20
 """Requests that a window should have. One that stretches and could not be planned, since several generators share the
@@ -202,8 +200,7 @@ class LaunchRunner:
     def search(self, decided: Callable[[LaunchValue], bool], objective: Objective | None, budget_ns: int) -> Capacity:
         """Search for the capacity of the running deployment.
 
-        Args:
-            objective: a latency objective to keep, None for throughput alone.
+        ``objective``: a latency objective to keep, None for throughput alone.
         """
         from pytest_mlpatterns.measurement.capacity import CapacitySearch
 

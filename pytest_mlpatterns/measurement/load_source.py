@@ -116,8 +116,7 @@ def _result(record: CallRecord, job: LoadJob) -> LoadResult:
 def apart_from(deployment: Deployment, generator: Generator | CallLoop, processes: int) -> Iterator[None]:
     """Meanwhile the generator loads a deployment from other cores.
 
-    Args:
-        deployment: what is loaded; without ``cpus=`` nothing changes.
+    ``deployment``: what is loaded; without ``cpus=`` nothing changes.
     """
     if deployment.cpu_share is None:
         yield

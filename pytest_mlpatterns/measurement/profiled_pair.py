@@ -85,11 +85,7 @@ class ProfiledSide(Struct, frozen=True):
 
 
 class ProfiledPair:
-    """Records a pair of variants, or one alone.
-
-    Args:
-        before: the reference; None without one.
-    """
+    """Records a pair of variants, or one alone. ``before``: the reference; None without one."""
 
     def __init__(
         self,

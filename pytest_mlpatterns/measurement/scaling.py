@@ -16,7 +16,7 @@ from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
 from pytest_mlpatterns.measurement.launch import MAX_SEARCH_NS, LaunchRunner
 from pytest_mlpatterns.measurement.variant import Variant, named_errors
 from pytest_mlpatterns.records.addressing import Balance, Progress
-from pytest_mlpatterns.system.environment_facts import available_cores
+from pytest_mlpatterns.system.environment import available_cores
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.records.resource_track import ResourceTrack
+    from pytest_mlpatterns.records.samples import ResourceTrack
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
@@ -162,8 +162,7 @@ class VariantRun:
     def warm_up(self, shortest_ns: int, longest_ns: int = 0) -> ResponsePace:
         """Load the variant, and estimate its pace from the second half of the answers.
 
-        Args:
-            longest_ns: time after which no caller waits for a second answer.
+        ``longest_ns``: time after which no caller waits for a second answer.
         """
         schedule = self._job.schedule
         has_length = schedule.length_ns is not None  # such a schedule fills a block, not a warm-up
@@ -191,8 +190,7 @@ class VariantRun:
         A block in which the load generator was the limit is measured again. A block in which no request was due is
         measured again at twice the length.
 
-        Args:
-            requests: after which the block ends, about its length; None if it lasts its length.
+        ``requests``: after which the block ends, about its length; None if it lasts its length.
         """
         for _ in range(TRIES):
             self.begin_block(core)

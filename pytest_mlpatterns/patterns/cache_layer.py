@@ -74,8 +74,7 @@ class CacheLayer:
     A layer before this one may call it in a thread. If the handler returns an awaitable or a stream there, this layer
     works on the event loop from then on, and calls the handler in a thread of its own.
 
-    Args:
-        store: has the entries; None: the memory of this process.
+    ``store``: has the entries; None: the memory of this process.
     """
 
     def __init__(

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["Cascade", "CascadeLayer"]
-
 
 @dataclass(frozen=True, slots=True)
 class Cascade(Pattern):

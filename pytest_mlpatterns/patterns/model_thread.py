@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-__all__ = ["ROOT", "ModelThread", "OffLoop"]
-
-
 class ModelThread:
     """The thread; it ends with this object.
 
@@ -136,9 +133,8 @@ class OffLoop:
     async def __call__(self, instances: list[Any], *, on_failure: Callable[[], None] | None = None) -> Any:
         """What the handler returns; raises its exception.
 
-        Args:
-            on_failure: called if there are no outputs: the handler failed, or the caller has gone. In the second case a
-                plain function works on in the thread, and it is called after that.
+        ``on_failure``: called if there are no outputs: the handler failed, or the caller has gone. In the second case a
+        plain function works on in the thread, and it is called after that.
         """
         call: ThreadCall | None = None
         try:

@@ -31,8 +31,7 @@ _ONE = re.compile(r"(?P<name>[A-Za-z]+)(?:\s*\((?P<arguments>.*)\))?", re.DOTALL
 def parse_pattern(text: str, source: str) -> Pattern:
     """Read a pattern as ``str()`` prints it; upper and lower case are the same.
 
-    Args:
-        text: ``"cached|batched(max_batch_size=8)"``.
+    ``text``: ``"cached|batched(max_batch_size=8)"``.
     """
     parts = tuple(_parse_one(part, source) for part in split_outside_brackets(text, "|"))
     if len(parts) == 1:

@@ -65,8 +65,7 @@ def model_nodes(
 ) -> tuple[Node, ...]:
     """A node for each model; the rest of the composition is built around ``"model"``.
 
-    Args:
-        group_role: the role of the process that each model gets for itself; None: all run in the same process.
+    ``group_role``: the role of the process that each model gets for itself; None: all run in the same process.
     """
     if rest and not any(map(_is_placeholder, models)):
         raise SettingError(
@@ -147,8 +146,7 @@ class PipelineLayer:
     It returns its outputs directly if no stage returns an awaitable. The last stage may stream; its time is then
     that of the whole stream.
 
-    Args:
-        tally: takes the time of each stage, ``stage:NAME``.
+    ``tally``: takes the time of each stage, ``stage:NAME``.
     """
 
     def __init__(self, pattern: Pipeline, stages: Sequence[Handler], names: Sequence[str], *, tally: Tally) -> None:

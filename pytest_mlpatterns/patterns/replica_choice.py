@@ -38,18 +38,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.replication import Replicated
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = [
-    "BalancedLayer",
-    "ByPrefix",
-    "Choice",
-    "LeastLatency",
-    "LeastOutstanding",
-    "PeakLatencies",
-    "RoundRobin",
-    "Rule",
-    "TwoChoices",
-]
-
 _DECAY_NS = 10_000_000_000  # Time in which an old latency falls to a share of 1/e, in nanoseconds; Finagle's
 _POINTS = 100  # Points of a replica on the ring; their shares of it then scatter by 10 %
 _MOST_LOAD = 1.25
@@ -182,9 +170,8 @@ class LeastLatency:
 class ByPrefix:
     """The replica that has seen the beginning of a prompt, unless it has more than its share of the load.
 
-    Args:
-        count: takes the name of a counter: ``prefix_hits`` if the chosen replica had a request with the same beginning
-            before, else ``prefix_misses``.
+    ``count``: takes the name of a counter: ``prefix_hits`` if the chosen replica had a request with the same beginning
+    before, else ``prefix_misses``.
     """
 
     def __init__(self, in_flight: Sequence[int], chars: int, count: Callable[[str], object]) -> None:

@@ -178,8 +178,7 @@ class Recording:
     def reader(self, own: Callable[[Any], Any] | None = None) -> Stream:
         """A stream of all chunks, from the first one on.
 
-        Args:
-            own: makes the copy of a chunk that the reader gets; None: it gets the one that is kept.
+        ``own``: makes the copy of a chunk that the reader gets; None: it gets the one that is kept.
         """
         return Stream(_Reader(self, own))
 
@@ -288,8 +287,7 @@ class _Reader:
 def replayed(chunks: Sequence[Any], own: Callable[[Any], Any] | None = None) -> Stream:
     """A stream of chunks that are all there.
 
-    Args:
-        own: makes the copy of a chunk that the reader gets; None: it gets the chunk itself.
+    ``own``: makes the copy of a chunk that the reader gets; None: it gets the chunk itself.
     """
 
     async def all_of_them() -> AsyncIterator[Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_mlpatterns.baseline.lookup import BaselineMatch
+    from pytest_mlpatterns.baseline.file import BaselineMatch
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.revision.worktree import Worktree
@@ -30,8 +30,7 @@ class Acceptances:
     What the marker has at the revision is not known here: its process answers that later, see
     :attr:`pytest_mlpatterns.judging.experiment.Experiment.agreed`.
 
-    Args:
-        worktree: of the revision that is compared with; None without one.
+    ``worktree``: of the revision that is compared with; None without one.
     """
 
     def __init__(self, root: Path, run: RunSettings, worktree: Worktree | None) -> None:

@@ -21,8 +21,6 @@ from pytest_mlpatterns.system.import_redirect import install, modules_from, wron
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """The child process."""

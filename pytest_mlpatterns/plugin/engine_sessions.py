@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 class EngineSessions:
-    """The engines of one session, by name.
-
-    Args:
-        directory: takes the logs of the engines.
-    """
+    """The engines of one session, by name. ``directory``: takes the logs of the engines."""
 
     def __init__(
         self, options: Mapping[str, object], ini: Mapping[str, object], *, root: Path, directory: Path
@@ -61,16 +57,14 @@ class EngineSessions:
     def serving(self, settings: Settings, target: object) -> EngineSession | None:
         """What is shared of the engine that serves a test; None if that is nothing, or its service is the user's own.
 
-        Args:
-            target: the service of the user's own; None without one.
+        ``target``: the service of the user's own; None without one.
         """
         return self.of(settings.engine) if target is None else None
 
     def cluster_of(self, settings: Settings, target: object) -> Cluster | None:
         """The machines that take part in a test beside this one; None if none do.
 
-        Args:
-            target: the service of the user's own; None without one.
+        ``target``: the service of the user's own; None without one.
         """
         session = self.of(settings.generators_on) or self.serving(settings, target)
         return None if session is None else session.cluster()
@@ -92,8 +86,7 @@ class EngineSessions:
 class Generators(dict[str, Generator]):
     """The load generators of a session by the place where they run; each is made when a test first asks for it.
 
-    Args:
-        directory: takes the logs of the generators.
+    ``directory``: takes the logs of the generators.
     """
 
     def __init__(self, engines: EngineSessions, directory: Path) -> None:

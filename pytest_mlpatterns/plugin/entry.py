@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.wire import Wire
 
-__all__ = ["perf", "perf_deploy", "perf_deploy_session", "perf_model", "perf_payload", "perf_target"]
-
 _SESSION = "mlpatterns-session"
 _COLLECTION: pytest.StashKey[Collection] = pytest.StashKey()
 _MARKER = (

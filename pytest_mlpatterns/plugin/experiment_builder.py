@@ -11,7 +11,7 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.baseline.lookup import BaselineMatch
+from pytest_mlpatterns.baseline.file import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import Settings, given_value, read_settings
 from pytest_mlpatterns.engines.engine import engine_named
@@ -75,11 +75,7 @@ class FixtureValues(Struct, frozen=True):
 
 
 class ExperimentBuilder:
-    """Builds what the tests of one session measure or deploy.
-
-    Args:
-        engines: what the tests share of each engine.
-    """
+    """Builds what the tests of one session measure or deploy. ``engines``: what the tests share of each engine."""
 
     def __init__(
         self,
@@ -130,8 +126,7 @@ class ExperimentBuilder:
     def deployment(self, node: pytest.Item | pytest.Session, settings: Settings, fixtures: FixtureValues) -> Deployment:
         """Start a deployment without load.
 
-        Args:
-            fixtures: what the test's fixtures gave; its target may come from ``perf_deploy(target=...)``.
+        ``fixtures``: what the test's fixtures gave; its target may come from ``perf_deploy(target=...)``.
         """
         fixtures = fixtures.under(settings)
         target = checked_target(fixtures.target, "perf_deploy(target=...)")

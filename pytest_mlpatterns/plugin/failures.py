@@ -68,8 +68,7 @@ class Failures(Struct, frozen=True):
     def test(self, item: pytest.Item, state: PerfItem, result: TestResult | None) -> FailedTest | None:
         """The failure as a value for the reports; None without one.
 
-        Args:
-            result: what it measured; None if nothing, or if this phase is not its body.
+        ``result``: what it measured; None if nothing, or if this phase is not its body.
         """
         if not self.errors and not self.advised:
             return None
@@ -181,8 +180,7 @@ def _definition_line(code: Any) -> int:
 def spell_report_text(text: Any, spell: Callable[[str], str]) -> None:
     """Spell the lines, arguments and local variables of each entry of a traceback in place.
 
-    Args:
-        text: ``longrepr`` of a report; what is no traceback stays as it is.
+    ``text``: ``longrepr`` of a report; what is no traceback stays as it is.
     """
     for traceback, *_ in getattr(text, "chain", ()):
         for entry in traceback.reprentries:

@@ -13,6 +13,5 @@ def pytest_mlpatterns_result(config: pytest.Config, result: dict[str, Any]) -> N
 
     Called once for each test, in the process that writes the files.
 
-    Args:
-        result: figures and verdicts as in the file of ``--perf-json``; a copy.
+    ``result``: figures and verdicts as in the file of ``--perf-json``; a copy.
     """

@@ -110,8 +110,7 @@ class OtherRevision:
     def client(self, test: str, settings: Settings, session: EngineSession | None = None) -> RevisionClient:
         """A client for one test; it starts no process yet.
 
-        Args:
-            session: of the engine that serves the test; None if it has none.
+        ``session``: of the engine that serves the test; None if it has none.
         """
         inherited = self._inherited_options
         if session is not None:

@@ -39,8 +39,7 @@ _PASSED = "perf measurement, stdout of call"
 class RuntestHooks:
     """The hooks of a session that run its tests.
 
-    Args:
-        lock: of the machine, in a worker of a distributed run; None if no other process runs tests.
+    ``lock``: of the machine, in a worker of a distributed run; None if no other process runs tests.
 
     Attributes:
         watched: the test whose body runs, and which is compared after it; None between bodies.

@@ -43,7 +43,7 @@ from pytest_mlpatterns.plugin.xdist import (
 )
 from pytest_mlpatterns.records.result import group_of
 from pytest_mlpatterns.system.child import end_with_parent
-from pytest_mlpatterns.system.environment_facts import environment
+from pytest_mlpatterns.system.environment import environment
 from pytest_mlpatterns.system.owned_files import ScratchDirectory
 from pytest_mlpatterns.wording import visible
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_mlpatterns.baseline.lookup import BaselineMatch
+    from pytest_mlpatterns.baseline.file import BaselineMatch
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.engines.engine import EngineSession
     from pytest_mlpatterns.plugin.other_revision import OtherRevision
@@ -56,8 +56,7 @@ class Settlements:
     ) -> Callable[[], Settlement] | None:
         """What finds the recorded code of one test; None if the file alone decides.
 
-        Args:
-            session: of the engine that serves the test; None if it has none.
+        ``session``: of the engine that serves the test; None if it has none.
         """
         run = self._run
         if run.settle is SettleMode.OFF or run.against is not None or run.smoke or run.baseline not in _SETTLED_MODES:

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.addressing import Progress
 
-__all__ = ["LiveLine", "Standing", "Terminal", "live_text", "plain_text", "shows_unicode"]
-
 _STARTS_NS = 2_000_000_000  # Typical time to start a deployment and to warm it up
 _BAR = 16  # Width of the bar
 _MOST = 0.97  # Highest progress of a test that is not done yet
@@ -78,8 +76,7 @@ class Standing(Struct, frozen=True):
 def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
     """The live line, at most ``width`` columns wide; if it is too long, the least important parts are left out.
 
-    Args:
-        progress: progress of the load; None while the deployment starts.
+    ``progress``: progress of the load; None while the deployment starts.
     """
     name = name_of(standing.test)
     count = f" {standing.number}/{standing.of}" if standing.of > 1 else ""
@@ -152,8 +149,7 @@ def shows_unicode(encoding: str | None) -> bool:
 class Terminal:
     """The terminal of a run.
 
-    Args:
-        ascii_only: the controller's decision, in a worker; None in the process that has the terminal.
+    ``ascii_only``: the controller's decision, in a worker; None in the process that has the terminal.
     """
 
     def __init__(self, config: pytest.Config, *, ascii_only: bool | None = None) -> None:

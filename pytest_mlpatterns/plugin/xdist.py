@@ -127,8 +127,7 @@ class MachineLock:
     def held(self, *, exclusive: bool) -> Iterator[None]:
         """Hold the lock; waits until it is free.
 
-        Args:
-            exclusive: exclude all other holders; otherwise only exclusive ones.
+        ``exclusive``: exclude all other holders; otherwise only exclusive ones.
         """
         self._enter(exclusive=exclusive)
         try:

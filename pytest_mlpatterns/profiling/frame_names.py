@@ -40,11 +40,7 @@ class _Definition(Struct, frozen=True):
 
 
 class SourceNames:
-    """Names the functions of one side of a comparison.
-
-    Args:
-        top: top directory of that tree, at or above ``root``.
-    """
+    """Names the functions of one side of a comparison. ``top``: top directory of that tree, at or above ``root``."""
 
     def __init__(self, root: Path, top: Path | None = None) -> None:
         self._root = os.path.realpath(root)

@@ -31,15 +31,13 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import MissingExtraError, ProfilerError
-from pytest_mlpatterns.system.cgroups import why_not_traceable
 from pytest_mlpatterns.system.orphans import MARK, end_with_creator
 from pytest_mlpatterns.system.owned_files import remove_file
+from pytest_mlpatterns.system.process_limits import why_not_traceable
 from pytest_mlpatterns.system.thread_times import ThreadTimes, thread_times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-__all__ = ["Profiler", "PySpy", "RawFrame", "RawStack", "RawStacks", "Recording", "find_py_spy", "read_collapsed"]
 
 
 class RawFrame(Struct, frozen=True):

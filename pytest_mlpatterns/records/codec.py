@@ -73,9 +73,8 @@ def checked(value: object, kind: type[_T], text: str) -> _T:
 def as_written(record: type, /, *parts: type, may_have_more: bool = False, **members: Any) -> Any:
     """The type of a record in files, with some members of other types.
 
-    Args:
-        members: type by name; None for one that no file has. Each of them is in every file, unless it is a tuple of the
-            type and the default.
+    ``members``: type by name; None for one that no file has. Each of them is in every file, unless it is a tuple of the
+    type and the default.
     """
     found: dict[str, Any] = {}
     for one in (record, *parts):

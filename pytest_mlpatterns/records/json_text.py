@@ -18,9 +18,8 @@ _MOST_SHOWN = 60  # Letters of a value in a message
 def parsed(text: str, *, allows_constants: bool = False) -> Any:
     """The value of a JSON text.
 
-    Args:
-        allows_constants: whether the numbers ``NaN`` and ``Infinity``, which some programs write though JSON has none,
-            are read as None; else they are refused.
+    ``allows_constants``: whether the numbers ``NaN`` and ``Infinity``, which some programs write though JSON has none,
+    are read as None; else they are refused.
     """
     try:
         return json.loads(text, parse_constant=_left_out if allows_constants else _refuse_constant)
@@ -75,8 +74,7 @@ def laid_out(value: object, *, sort_keys: bool = False, counts_inline: bool = Fa
 
     Each member of an object has a line of its own, and so has each object of a list. Other lists stay on one line.
 
-    Args:
-        sort_keys: order the members of objects by name.
+    ``sort_keys``: order the members of objects by name.
     """
 
     def nested(one: object) -> str:

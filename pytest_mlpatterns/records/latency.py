@@ -64,8 +64,7 @@ class Latency(Record, frozen=True):
 def interpolated(percentiles: Percentiles, percent: float) -> float:
     """The latency at a percentile, interpolated linearly between the two nearest known ones.
 
-    Args:
-        percentiles: at least one; outside their range the nearest one is returned.
+    ``percentiles``: at least one; outside their range the nearest one is returned.
     """
     above = bisect_left(percentiles, (percent,))
     if above in (0, len(percentiles)):

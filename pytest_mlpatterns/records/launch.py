@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.records.capacity import DuringStep
-    from pytest_mlpatterns.records.resource_track import ResourceTrack
-    from pytest_mlpatterns.records.samples import Samples, Window
+    from pytest_mlpatterns.records.samples import ResourceTrack, Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
 
 _KEY = "column"  # Key of the metadata of a field that is a column

@@ -21,7 +21,7 @@ from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.outcomes import FirstFailure
 from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.records.profile import ProfileRecord
-from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord
+from pytest_mlpatterns.records.samples import GrowthRecord, HeldRecord
 from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Gate, LeftOut, Unjudged

@@ -1,6 +1,10 @@
 """The samples of a load, one row per request, and the measured window.
 
 numpy appears in annotations only, so that importing this module costs nothing.
+
+What a deployment held while it answered requests, and how that grew.
+
+numpy appears in annotations only, so that importing this module costs nothing.
 """
 
 from __future__ import annotations
@@ -9,9 +13,95 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from pytest_mlpatterns.records.codec import Count, Record
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records.launch import Estimate
+
+
+class ResourceTrack(Struct, frozen=True):
+    """Readings of one deployment, arrays of shape ``(readings,)``."""
+
+    requests: NDArray[np.int64]  # requests answered until the reading; it never falls
+    rss_bytes: NDArray[np.int64]  # resident memory of the process tree
+    # open file descriptors of the process tree; None if the system does not show them
+    descriptors: NDArray[np.int64] | None = None
+    threads: NDArray[np.int64] | None = None  # threads of the process tree; None as for descriptors
+
+
+class Growth(Struct, frozen=True):
+    """How one resource grew per request, over one track."""
+
+    requests: int  # requests from the first reading to the last one
+    slope: Estimate  # growth per request over the second half of the track
+    recent: Estimate  # the same over the last quarter
+    gained: float  # growth over the second half
+    levels_off: bool  # whether the growth slows down, stops or comes in single steps, so that it need not go on
+
+    def exceeds(self, limit: float, least: float) -> bool:
+        """Whether it is a leak: growth per request surely above a limit, large enough, and not levelling off."""
+        return self.slope.low > limit and self.gained >= least and not self.levels_off
+
+    def stays_below(self, limit: float) -> bool:
+        """Whether it is surely below a limit, in the second half or at least in the last quarter."""
+        return min(self.slope.high, self.recent.high) < limit
+
+
+class GrowthRecord(Record, frozen=True):
+    """The memory of a deployment over one long load, for reports."""
+
+    requests: tuple[Count, ...]  # requests answered until each reading
+    rss_bytes: tuple[Count, ...]  # resident memory at each reading
+    # growth in bytes per request over the second half, ``(value, low, high)``; None if too little was read
+    slope: tuple[float, float, float] | None
+    levels_off: bool  # whether that growth need not go on
+
+
+HELD_LAYER = "held memory"
+"""Name of the layer of the telemetry with which the processes of a deployment report what their lines hold.
+
+Its counters are bytes by ``LINE:FILE``, and ``total`` for all of them.
+"""
+
+
+class HeldMemory(Struct, frozen=True):
+    """What the processes of one side held, by the line that allocated it."""
+
+    # bytes by file and line: the innermost line of the user's code, or of any code if there is none
+    sites: Mapping[tuple[str, int], float]
+    total_bytes: float  # of all lines, also those that are not among the largest
+    requests: int = 0  # answered between the two readings whose difference this is; 0 for a reading since the start
+
+
+class MemorySite(Struct, frozen=True):
+    """A function that holds memory."""
+
+    function: str  # qualified name; ``<module>`` for the code of a module itself
+    file: str  # relative to pytest's root directory, to site-packages or to the standard library
+    line: Count  # the one that holds most at present
+    source: str  # its text; empty if unknown
+    before: float  # bytes at the reference, or bytes per request for a growth
+    now: float  # the same at present
+
+    @property
+    def change(self) -> float:
+        """Now less before."""
+        return self.now - self.before
+
+
+class HeldRecord(Record, frozen=True):
+    """Where the memory of a test went that holds more, or leaks, at present."""
+
+    note: str = ""  # why that is not known; empty if it is
+    per_request: bool = False  # whether the figures are bytes per request instead of bytes
+    before: float = 0.0  # held by all lines at the reference
+    now: float = 0.0  # the same at present
+    sites: tuple[MemorySite, ...] = ()  # functions that hold more, the largest first
 
 
 class Window(Struct, frozen=True):

@@ -172,8 +172,7 @@ class Environment(Struct, frozen=True):
     def machine_of(self, cluster: str) -> str:
         """The identity of what gave a result: this machine, or the cluster that took part.
 
-        Args:
-            cluster: node types and counts, ``3 × AMD EPYC 7B13, 16 cores, x86_64``; empty if no cluster took part.
+        ``cluster``: node types and counts, ``3 × AMD EPYC 7B13, 16 cores, x86_64``; empty if no cluster took part.
         """
         return f"{CLUSTER} of {cluster}; Python {self.python}" if cluster else self.machine
 

@@ -191,8 +191,7 @@ class Verdict(Record, frozen=True):
     def left_open(self, why: WhyOpen, said: str = "") -> Verdict:
         """The verdict, left open for a reason that more measuring does not remove; the reason is said in its words.
 
-        Args:
-            said: longer words for it; empty for its own.
+        ``said``: longer words for it; empty for its own.
         """
         reason = f"{self.reason}; {said or why}"
         return replace(self, outcome=Outcome.INCONCLUSIVE, reason=reason, why_open=why)
@@ -277,8 +276,7 @@ class LeftOut(Struct, frozen=True):
 def failure_kind(error: BaseException | None) -> Kind:
     """The kind of a failure by its exception.
 
-    Args:
-        error: of the test or of one of its fixtures; None if it failed without one, such as a strict xfail that passed.
+    ``error``: of the test or of one of its fixtures; None if it failed without one, such as a strict xfail that passed.
     """
     return next((kind for classes, kind in _KINDS_OF_ERRORS if isinstance(error, classes)), Kind.TEST_ERROR)
 

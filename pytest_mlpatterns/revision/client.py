@@ -75,8 +75,7 @@ class NothingToCompareError(DeploymentError):
 class RevisionClient:
     """One test at another revision, in its own process.
 
-    Args:
-        session: of the engine that serves the test, where the revision is served too; None if the engine has none.
+    ``session``: of the engine that serves the test, where the revision is served too; None if the engine has none.
     """
 
     def __init__(

@@ -44,9 +44,8 @@ class Revision(Struct, frozen=True):
 def resolve_revision(project: Path, ref: str) -> Revision:
     """Find the commit that a reference names.
 
-    Args:
-        ref: a branch, tag or commit, or ``merge-base:BRANCH`` for the last commit that HEAD and that branch share. The
-            name of the remote may be left out if one remote only has the branch.
+    ``ref``: a branch, tag or commit, or ``merge-base:BRANCH`` for the last commit that HEAD and that branch share. The
+    name of the remote may be left out if one remote only has the branch.
     """
     git = Git(project)
     top = git.position().top

@@ -56,8 +56,7 @@ class InstalledCopy(Struct, frozen=True):
 def installed_copies(root: Path, top: Path, found: Iterable[Distribution] | None = None) -> list[InstalledCopy]:
     """The packages of this project that Python imports from a copy.
 
-    Args:
-        found: what is installed; None means what this process can import.
+    ``found``: what is installed; None means what this process can import.
     """
     root, top = root.resolve(), top.resolve()
     names = {directory: name for directory in (root, *root.parents) if (name := _project_name(directory))}

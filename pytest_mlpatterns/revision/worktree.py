@@ -206,9 +206,8 @@ def checkout(
     If the process is killed, :func:`~pytest_mlpatterns.revision.worktree.remove_stale` removes the directory in a
     later run.
 
-    Args:
-        extra: glob patterns relative to ``project`` of untracked files or directories that the tests need. Files that
-            the revision has are not replaced.
+    ``extra``: glob patterns relative to ``project`` of untracked files or directories that the tests need. Files that
+    the revision has are not replaced.
     """
     position = Git(project).position()
     top, below = position.top, position.below

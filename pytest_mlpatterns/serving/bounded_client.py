@@ -82,8 +82,7 @@ def describe_error(error: httpx.HTTPError) -> str:
 class BoundedTransport(httpx.BaseTransport):
     """The transport of an ``httpx.Client`` whose ``read`` time-out holds for the whole answer.
 
-    Args:
-        context: certificates that are accepted over https; None for those of httpx.
+    ``context``: certificates that are accepted over https; None for those of httpx.
     """
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:

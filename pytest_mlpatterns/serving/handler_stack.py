@@ -49,8 +49,7 @@ class StackHooks(Protocol):
 class HandlerStack:
     """Loads the models of a process and makes the layers around them.
 
-    Args:
-        hooks: of the engine; None: a layer is the one that its pattern makes, and no process group is behind.
+    ``hooks``: of the engine; None: a layer is the one that its pattern makes, and no process group is behind.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.records.resource_track import HELD_LAYER
+from pytest_mlpatterns.records.samples import HELD_LAYER
 from pytest_mlpatterns.records.telemetry import LayerStats
 
 if TYPE_CHECKING:

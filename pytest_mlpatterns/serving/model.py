@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, ProcessGroup, name_of, with_env
-from pytest_mlpatterns.serving.model_version import (
+from pytest_mlpatterns.serving.import_string import (
     is_import_string,
     is_of_import_string,
     meant_import_string,
@@ -172,9 +172,8 @@ def _imported(text: str) -> Any:
 def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "perf_model") -> ModelSource:
     """Prepare a model for another process.
 
-    Args:
-        model: a callable that takes a list of inputs and returns the same number of outputs, a class of such callables,
-            or ``"package.module:attribute"``.
+    ``model``: a callable that takes a list of inputs and returns the same number of outputs, a class of such callables,
+    or ``"package.module:attribute"``.
     """
     if isinstance(model, str):
         if not is_import_string(model):
@@ -212,8 +211,7 @@ def service_plan(
 ) -> ServicePlan:
     """Pack a pattern, its model, and the user's callables in the pattern.
 
-    Args:
-        model: as :func:`pack` takes it; None if the pattern brings its own.
+    ``model``: as :func:`pack` takes it; None if the pattern brings its own.
     """
 
     def packed(node: Node) -> Node:

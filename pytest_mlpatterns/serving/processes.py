@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
-from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
+from pytest_mlpatterns.records.telemetry import PatternStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.records.setup import EnvironmentFacts
+    from pytest_mlpatterns.records.telemetry import LayerStats
 
 
 class Processes(Protocol):

@@ -18,7 +18,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import check_truth, set_whole
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.setup import SystemDescription, SystemKind
-from pytest_mlpatterns.serving.model_version import is_import_string, meant_import_string
+from pytest_mlpatterns.serving.import_string import is_import_string, meant_import_string
 from pytest_mlpatterns.serving.prometheus import Prometheus
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire.stream_lines import JsonLines  # noqa: TC001 - the documentation resolves the annotations

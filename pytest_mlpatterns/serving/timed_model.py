@@ -58,8 +58,7 @@ class TimedModel:
 
     Coroutines are timed between their suspensions, and streams chunk by chunk. Other attributes are those of the model.
 
-    Args:
-        of: the stage of a pipeline or model of an ensemble that it is; empty for the model alone.
+    ``of``: the stage of a pipeline or model of an ensemble that it is; empty for the model alone.
     """
 
     def __init__(self, model: Callable[..., Any], meter: ModelMeter, of: str = "") -> None:

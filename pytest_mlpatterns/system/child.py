@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     import psutil
 
-__all__ = ["Channel", "Child", "end_with_parent"]
-
 _WATCH_S = 0.25  # Interval at which a process looks whether its parent is gone, in seconds: a look takes microseconds
 _PATIENCE_S = 30.0  # Longest time in which a child takes no byte of a message; a busy one reads in a thread of its own
 _GRACE_S = 1.5  # Grace period of a child after its input closed; then its whole process group is killed

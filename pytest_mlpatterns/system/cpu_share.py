@@ -28,7 +28,7 @@ from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.cgroups import CpuGroup, cpu_groups
-from pytest_mlpatterns.system.environment_facts import available_cores
+from pytest_mlpatterns.system.environment import available_cores
 from pytest_mlpatterns.system.owned_files import remove_empty
 from pytest_mlpatterns.wording import count
 
@@ -120,8 +120,7 @@ def current_share() -> CpuShare | None:
 def give_cpus(cpus: float) -> CpuShare:
     """Set processor aside for one deployment; :meth:`CpuShare.release` ends that.
 
-    Args:
-        cpus: a number of cores; a whole number is given by CPU affinity, a fraction by a quota.
+    ``cpus``: a number of cores; a whole number is given by CPU affinity, a fraction by a quota.
     """
     available = available_cores()
     if cpus > available:
@@ -247,8 +246,7 @@ def _remove_stale(parent: Path) -> None:
 def put_on_cores(processes: Iterable[int], first: int) -> None:
     """Move the main thread of each process to a core of its own, as far as the cores suffice, and release it again.
 
-    Args:
-        first: index of the first process's core, modulo the number of allowed cores.
+    ``first``: index of the first process's core, modulo the number of allowed cores.
     """
     if not hasattr(os, "sched_setaffinity"):
         return

@@ -24,8 +24,6 @@ from pytest_mlpatterns.system.owned_files import is_same, remove_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["LOCK_TIMEOUT_S", "ForeignLockError", "append_text", "locked", "read_text", "replace_file"]
-
 MOST_BYTES = 256 << 20  # Largest file that is read; a baseline of 40,000 entries has a tenth of it
 LOCK_TIMEOUT_S = 60.0  # Longest wait for the lock of a file, in seconds; another run holds it for milliseconds
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

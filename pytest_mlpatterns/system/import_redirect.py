@@ -95,8 +95,7 @@ def modules_from(
 ) -> list[Stray]:
     """Modules that were loaded from the present tree, in the order of their import.
 
-    Args:
-        modules: modules by name; None means ``sys.modules``.
+    ``modules``: modules by name; None means ``sys.modules``.
     """
     trees = _Trees(present_top, reference_top)
     strays = []

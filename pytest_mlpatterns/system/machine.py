@@ -21,8 +21,6 @@ from time import thread_time_ns
 import psutil
 from msgspec import Struct
 
-__all__ = ["Reading", "machine_identity", "read_machine", "sorting_time_ns", "throttled_ns"]
-
 _COUNTED = ("user", "nice", "system", "irq", "softirq", "steal", "idle", "iowait")
 """Fields of psutil's CPU times whose sum is all time; those of guests are part of ``user`` already."""
 _FREQUENCIES_READ = 8  # Largest number of cores whose frequency is read; each costs a read of a file

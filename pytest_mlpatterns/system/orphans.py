@@ -157,8 +157,7 @@ def describe_killed(killed: Iterable[str]) -> str:
 def describe_exit(code: int) -> str:
     """How a process ended: ``exit code 3``, ``signal SIGKILL``, or ``signal 40`` for a signal without a name.
 
-    Args:
-        code: its exit code, or the negative number of the signal.
+    ``code``: its exit code, or the negative number of the signal.
     """
     if code >= 0:
         return f"exit code {code}"

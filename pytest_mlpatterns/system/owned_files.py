@@ -44,8 +44,7 @@ _NEW_S = 60.0  # Age at which a directory that is still not locked belongs to a 
 class ScratchDirectory:
     """A new temporary directory; directories of runs that have ended are removed.
 
-    Args:
-        base: where it is made; None for the system's place of temporary files.
+    ``base``: where it is made; None for the system's place of temporary files.
     """
 
     def __init__(self, base: Path | None = None, prefix: str = _PREFIX) -> None:
@@ -238,8 +237,7 @@ def remove_file(path: Path) -> None:
 def temporary_directory(prefix: str, above: Path | None = None) -> Iterator[Path]:
     """A new private directory, which is removed at the end.
 
-    Args:
-        above: where it is made; None for the system's place of temporary files.
+    ``above``: where it is made; None for the system's place of temporary files.
     """
     path = Path(tempfile.mkdtemp(prefix=prefix, dir=above))
     try:

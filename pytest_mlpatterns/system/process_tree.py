@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from pytest_mlpatterns.records.launch import Source, Usage, columns_of, read_columns
-from pytest_mlpatterns.system.environment_facts import available_cores, machine_cores
+from pytest_mlpatterns.system.environment import available_cores, machine_cores
 from pytest_mlpatterns.system.machine import read_machine
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class Monitor(Protocol):
     def sample(self, *, poll: bool = False) -> None:
         """Take one sample, without waiting for another machine.
 
-        Args:
-            poll: it is one of many during a load, and may be left out.
+        ``poll``: it is one of many during a load, and may be left out.
         """
 
     def usage(self) -> Usage | None:
@@ -116,8 +115,7 @@ class ResourceMonitor:
 def busy_threads(before: Mapping[int, Mapping[int, int]], after: Mapping[int, Mapping[int, int]]) -> tuple[int, ...]:
     """How many threads of each process did the work between two readings; processes without one are left out.
 
-    Args:
-        before: CPU time of each thread in nanoseconds, by process and thread.
+    ``before``: CPU time of each thread in nanoseconds, by process and thread.
     """
     used = [
         [now - before.get(pid, {}).get(thread, 0) for thread, now in threads.items()] for pid, threads in after.items()

@@ -56,8 +56,7 @@ class MemoryMap(Struct, frozen=True):
 def thread_owners(pid: int, threads: Iterable[int]) -> dict[int, str]:
     """The name of the library that started each thread; those that cannot be read are left out.
 
-    Args:
-        threads: ids of threads that wait most of the time, since the stack of one that runs cannot be read.
+    ``threads``: ids of threads that wait most of the time, since the stack of one that runs cannot be read.
     """
     if sys.platform != "linux":
         return {}
@@ -162,8 +161,7 @@ def thread_times(pid: int) -> dict[int, ThreadTimes]:
 class RunQueueClock:
     """Reads how long the calling thread has waited for a processor: the second number of its ``schedstat``.
 
-    Args:
-        path: the file, which each thread opens once; on other systems than Linux and in some sandboxes there is none.
+    ``path``: the file, which each thread opens once; on other systems than Linux and in some sandboxes there is none.
     """
 
     def __init__(self, path: str = _SCHEDSTAT) -> None:

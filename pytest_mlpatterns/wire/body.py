@@ -49,8 +49,7 @@ def headers_of(head: bytes) -> dict[str, str]:
 class NotFiniteError(WireError):
     """A value has NaN or infinity, and JSON cannot carry them.
 
-    Args:
-        found: what was found, and where in the item, such as ``NaN at [0][3]``.
+    ``found``: what was found, and where in the item, such as ``NaN at [0][3]``.
     """
 
     def __init__(self, what: str, item: int, found: str) -> None:

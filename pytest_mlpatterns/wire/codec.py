@@ -46,9 +46,8 @@ class Codec(Protocol):
 def codec_of(wire: Wire, path: str = "") -> Codec:
     """The codec of a wire.
 
-    Args:
-        path: path of the request, which selects V1 or V2 JSON, and chats of the wire openai; empty for servers of this
-            package.
+    ``path``: path of the request, which selects V1 or V2 JSON, and chats of the wire openai; empty for servers of this
+    package.
     """
     if wire.protocol == "openai":
         from pytest_mlpatterns.wire.openai import OpenAICodec
@@ -76,8 +75,7 @@ def codec_of(wire: Wire, path: str = "") -> Codec:
 def path_of(wire: Wire, value: object, path: str) -> str:
     """The path of the request for an input; an input of the wire openai may decide it.
 
-    Args:
-        path: path of the target; empty for servers of this package.
+    ``path``: path of the target; empty for servers of this package.
     """
     if wire.protocol != "openai":
         return path

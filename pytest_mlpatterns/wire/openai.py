@@ -272,8 +272,7 @@ class OpenAICodec:
 def as_request(value: object) -> dict[str, Any]:
     """A request as the protocol has it: ``output_tokens`` becomes ``max_tokens`` and ``ignore_eos``.
 
-    Args:
-        value: a dictionary with ``prompt`` or ``messages``.
+    ``value``: a dictionary with ``prompt`` or ``messages``.
     """
     if not isinstance(value, dict) or not ("prompt" in value or "messages" in value):
         raise WireError(f"it is {shown(value)}, {_EXPECTED}")

@@ -67,8 +67,7 @@ def read_stream(value: object, found: str) -> StreamSetting:
 def form_of(media_type: str, *, is_sized: bool, wire: Wire, stream: StreamSetting) -> StreamForm | None:
     """The form of an answer of status 2xx by its head; None if it is no stream.
 
-    Args:
-        wire: of its request. The wire ``openai`` has events only; lines of ``invocations`` are its own whole answers.
+    ``wire``: of its request. The wire ``openai`` has events only; lines of ``invocations`` are its own whole answers.
     """
     if stream == WHOLE:
         return None
@@ -152,9 +151,8 @@ class Asked(NamedTuple):
 def asked_by(body: bytes, *, by_default: bool) -> Asked:
     """What the body of a request asks for: a stream by ``"stream": true``, a whole answer by ``"stream": false``.
 
-    Args:
-        by_default: whether a body without either asks for a stream. Over the wire ``openai`` it does not, while other
-            services may stream by their path.
+    ``by_default``: whether a body without either asks for a stream. Over the wire ``openai`` it does not, while other
+    services may stream by their path.
     """
     try:
         value = orjson.loads(body)
@@ -222,8 +220,7 @@ def fault_of(
     A stream without a chunk is whole if a choice of it ended for a reason, such as ``"finish_reason": "stop"``, or if
     the request asked for no tokens.
 
-    Args:
-        coding: its ``content-encoding``, if it was not decompressed.
+    ``coding``: its ``content-encoding``, if it was not decompressed.
     """
     if coding.strip().lower() not in ("", "identity"):
         return StreamFault.COMPRESSED

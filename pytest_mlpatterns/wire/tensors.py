@@ -87,9 +87,8 @@ class Column(Struct, frozen=True):
 def columns_of(values: Any, name: str) -> list[Column]:
     """Convert values to columns: a single one, or one for each key if the values are dictionaries.
 
-    Args:
-        values: an array whose first dimension counts the values; or a sequence of arrays, numbers, text, bytes, nested
-            lists of these, or dictionaries of these.
+    ``values``: an array whose first dimension counts the values; or a sequence of arrays, numbers, text, bytes, nested
+    lists of these, or dictionaries of these.
     """
     if isinstance(values, np.ndarray) and values.ndim and values.dtype.kind not in "SUO":
         return [_numbers(name, values.shape, [values])]

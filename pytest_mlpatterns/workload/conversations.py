@@ -36,8 +36,7 @@ class Conversations(Struct, frozen=True):
     def order(self, drawn: bytes, *, all_requests: bool) -> bytes:
         """Indices of requests in the order in which they are sent, native unsigned 32-bit integers.
 
-        Args:
-            drawn: numbers of conversations in the order in which they begin; empty for one after the other.
+        ``drawn``: numbers of conversations in the order in which they begin; empty for one after the other.
         """
         if all_requests and not drawn:
             return b""
@@ -66,8 +65,7 @@ def is_conversation(item: object) -> bool:
 def conversation_requests(inputs: Sequence[Any], name: Callable[[int], str]) -> ConversationRequests:
     """Expand conversations into one request per turn; other inputs stay one request.
 
-    Args:
-        inputs: some of them have ``turns``.
+    ``inputs``: some of them have ``turns``.
     """
     requests: list[Any] = []
     origins: list[int] = []

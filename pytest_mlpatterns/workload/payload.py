@@ -107,8 +107,7 @@ class Payload(Struct, frozen=True):
     def order(self, *, all_requests: bool = True) -> bytes:
         """The indices of the requests in order, as a ``LoadJob`` takes them; empty if they are sent as listed.
 
-        Args:
-            all_requests: whether all turns of conversations are in the order, else only the first of each.
+        ``all_requests``: whether all turns of conversations are in the order, else only the first of each.
         """
         if self.conversations is None:
             return b"" if self.draw is None else self.draw.order(len(self.bodies or self.requests))

@@ -16,8 +16,6 @@ from pytest_mlpatterns import fields
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import shown
 
-__all__ = ["MAX_TOKENS", "WORDS", "Prompts"]
-
 MAX_TOKENS = 1_000_000  # Longest prompt or answer
 _MOST_PROMPTS = 100_000  # Most prompts of a payload; each is encoded before the load
 _TEXT = (

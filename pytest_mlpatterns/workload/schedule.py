@@ -26,20 +26,6 @@ from pytest_mlpatterns.units import MAX_DURATION_NS, SECOND_NS, format_duration,
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.text_file import read_lines
 
-__all__ = [
-    "ClosedLoop",
-    "ClosedSchedule",
-    "ConstantRate",
-    "GammaRate",
-    "OpenSchedule",
-    "PoissonRate",
-    "Schedule",
-    "Stages",
-    "Trace",
-    "most_callers",
-]
-
-
 MAX_TRACE_BYTES = 256 * 2**20  # Largest file of timestamps
 _LEAST_BURSTINESS, _MOST_BURSTINESS = 0.01, 100
 

@@ -89,8 +89,7 @@ def whole_rounds(wanted: float, most: float, of: int, *, callers: int) -> int:
 
     If that costs little, it is both, so that each caller sends as many.
 
-    Args:
-        callers: requests in flight; each sends one at least, even if there is no time.
+    ``callers``: requests in flight; each sends one at least, even if there is no time.
     """
     both = math.lcm(of, callers)
     units = [both] if both <= wanted else []

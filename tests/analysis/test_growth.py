@@ -13,7 +13,7 @@ from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.analysis.causes.growth import growth_of, requests_to_decide
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.resource_track import Growth
+from pytest_mlpatterns.records.samples import Growth
 
 READINGS = 200
 REQUESTS = np.arange(READINGS, dtype=np.int64) * 25

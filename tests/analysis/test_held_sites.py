@@ -4,7 +4,7 @@ import msgspec
 
 from pytest_mlpatterns.analysis.causes.growth import growth_between, held_record
 from pytest_mlpatterns.records.profile import Frame
-from pytest_mlpatterns.records.resource_track import HeldMemory, HeldRecord, MemorySite
+from pytest_mlpatterns.records.samples import HeldMemory, HeldRecord, MemorySite
 
 KIB, MIB = 1024, 1024**2
 

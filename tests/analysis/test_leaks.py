@@ -5,7 +5,7 @@ import pytest
 from pytest_mlpatterns.analysis.causes.growth import judge_leak
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.resource_track import Growth
+from pytest_mlpatterns.records.samples import Growth
 from pytest_mlpatterns.records.verdict import Outcome
 
 MEMORY, DESCRIPTORS = METRICS["memory_growth"], METRICS["descriptor_growth"]

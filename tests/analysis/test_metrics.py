@@ -20,7 +20,7 @@ from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.launch import Capacity, GeneratorReport, Launch, LaunchValue
 from pytest_mlpatterns.records.layer_kinds import derived_metrics
 from pytest_mlpatterns.records.price import Price
-from pytest_mlpatterns.records.resource_track import ResourceTrack
+from pytest_mlpatterns.records.samples import ResourceTrack
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 
 CONTINUOUS = LayerStats(

@@ -8,8 +8,7 @@ from support.synthetic import MS, START_NS, S, usage
 
 from pytest_mlpatterns.analysis.causes.growth import growth_record, track_of
 from pytest_mlpatterns.analysis.metrics.blocks import growth_rate
-from pytest_mlpatterns.records.resource_track import ResourceTrack
-from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.samples import ResourceTrack, Window
 
 WINDOW = Window(START_NS, START_NS + 3 * S)
 DONE_NS = np.arange(START_NS - S, START_NS + 4 * S, 10 * MS)  # one every 10 ms, from a second before the window

@@ -18,7 +18,7 @@ from support.services.scripted import ScriptedServer, Send, answer
 from support.sleeping import MODEL
 
 from pytest_mlpatterns.history.file import History
-from pytest_mlpatterns.system.cgroups import why_not_traceable
+from pytest_mlpatterns.system.process_limits import why_not_traceable
 
 pytestmark = pytest.mark.processes
 

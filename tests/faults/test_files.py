@@ -19,7 +19,7 @@ from pytest_mlpatterns.baseline.file import FORMAT, VERSION, read_baselines, wri
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.system.environment_facts import environment
+from pytest_mlpatterns.system.environment import environment
 from pytest_mlpatterns.wording import HIDDEN
 
 RARE = pytest.mark.all_faults

@@ -6,7 +6,7 @@ import pytest
 from support.fault_run import run_fault
 from support.project import Project
 
-from pytest_mlpatterns.system.cgroups import allowed_connections
+from pytest_mlpatterns.system.process_limits import allowed_connections
 
 pytestmark = pytest.mark.processes
 

@@ -18,7 +18,7 @@ from pytest_mlpatterns.history.bisect import BisectPlan, Search, SearchState, se
 from pytest_mlpatterns.history.checkout import CommitRange
 from pytest_mlpatterns.history.commit_runs import CommitRun, MeasuredAs, NotRun, WhyNotRun
 from pytest_mlpatterns.records.bisect import CommitName, SearchedCommit, SearchEnd, WhyRange
-from pytest_mlpatterns.reports.text.bisect_text import announcement, result_lines, searched_line
+from pytest_mlpatterns.reports.text.history_text import announcement, result_lines, searched_line
 from pytest_mlpatterns.revision.commits import Revision
 
 if TYPE_CHECKING:

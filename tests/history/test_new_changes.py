@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series, series_of
-from pytest_mlpatterns.history.new_changes import each_passed, latest_points, new_changes
+from pytest_mlpatterns.history.session import each_passed, latest_points, new_changes
 from pytest_mlpatterns.records.history import CommitPosition, Course, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind

@@ -10,7 +10,7 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.measurement.further_load import FollowedGrowth
-from pytest_mlpatterns.records.resource_track import ResourceTrack
+from pytest_mlpatterns.records.samples import ResourceTrack
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 

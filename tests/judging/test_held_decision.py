@@ -13,7 +13,7 @@ from pytest_mlpatterns.judging.cause_search import trace_limit_ns
 from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.variant import Variant
-from pytest_mlpatterns.records.resource_track import HeldMemory, HeldRecord, MemorySite
+from pytest_mlpatterns.records.samples import HeldMemory, HeldRecord, MemorySite
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 MIB = 1024**2

@@ -11,7 +11,7 @@ from pytest_mlpatterns import Cached, Pattern, Single
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging.leaks import LeakAssertions
 from pytest_mlpatterns.measurement.further_load import FollowedGrowth
-from pytest_mlpatterns.records.resource_track import ResourceTrack
+from pytest_mlpatterns.records.samples import ResourceTrack
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.records.verdict import Outcome
 

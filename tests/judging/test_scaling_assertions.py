@@ -11,8 +11,8 @@ from support.synthetic import S, capacity, even_launch, usage
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, Pattern, Replicated, SettingError, Single
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
-from pytest_mlpatterns.judging import scaling_assertions
-from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
+from pytest_mlpatterns.judging import overload_assertions as scaling_assertions
+from pytest_mlpatterns.judging.overload_assertions import ScalingAssertions
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.system import cpu_share
 from pytest_mlpatterns.system.cpu_share import ReplicaCores

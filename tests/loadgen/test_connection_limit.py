@@ -3,7 +3,7 @@
 import pytest
 
 from pytest_mlpatterns import ClosedLoop, ConstantRate, SettingError, Stages
-from pytest_mlpatterns.loadgen.load_limits import check_connections
+from pytest_mlpatterns.loadgen.ceiling import check_connections
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.workload.endpoint import Endpoint

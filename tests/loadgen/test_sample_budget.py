@@ -7,7 +7,7 @@ from support.services.jobs import a_job
 from support.synthetic import S
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.loadgen.load_limits import MERGED_ROW_BYTES, check_samples, known_rows, require_fit
+from pytest_mlpatterns.loadgen.ceiling import MERGED_ROW_BYTES, check_samples, known_rows, require_fit
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Schedule, Stages, Trace
 

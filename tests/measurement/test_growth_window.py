@@ -18,7 +18,7 @@ from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.records.resource_track import ResourceTrack
+from pytest_mlpatterns.records.samples import ResourceTrack
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.payload import read_payload

@@ -18,7 +18,7 @@ from pytest_mlpatterns.measurement import held_memory
 from pytest_mlpatterns.measurement.held_memory import HeldReading, held_under_load
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.addressing import Progress
-from pytest_mlpatterns.records.resource_track import HELD_LAYER, HeldMemory
+from pytest_mlpatterns.records.samples import HELD_LAYER, HeldMemory
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload

@@ -10,7 +10,7 @@ from support.half_core import REFUSAL, VARIANT
 from support.project import Project
 
 from pytest_mlpatterns.system.cpu_share import give_cpus
-from pytest_mlpatterns.system.environment_facts import available_cores
+from pytest_mlpatterns.system.environment import available_cores
 
 pytestmark = [
     pytest.mark.processes,
@@ -123,7 +123,7 @@ def test_the_load_relates_to_the_half_core_that_a_control_group_gives(tmp_path: 
 IN_GROUP = """
 import os
 input()
-from pytest_mlpatterns.system.environment_facts import environment
+from pytest_mlpatterns.system.environment import environment
 from pytest_mlpatterns.system.process_tree import ResourceMonitor
 monitor = ResourceMonitor(lambda: [os.getpid()])
 monitor.sample()

@@ -8,7 +8,7 @@ from support.fake_ray import FakeRay, cluster_facts
 
 from pytest_mlpatterns.config.settings import Settings, read_settings
 from pytest_mlpatterns.engines.ray import engine
-from pytest_mlpatterns.engines.ray.generator_pool import RayPool
+from pytest_mlpatterns.engines.ray.generator_host import RayPool
 from pytest_mlpatterns.engines.ray.messages import RayJob
 from pytest_mlpatterns.engines.ray.session import driver_environment
 from pytest_mlpatterns.errors import DeploymentError

@@ -20,7 +20,7 @@ from support.services.py_spy import patient_py_spy
 from pytest_mlpatterns.errors import MissingExtraError, ProfilerError
 from pytest_mlpatterns.profiling import py_spy
 from pytest_mlpatterns.profiling.py_spy import PySpy, PySpyRecording, find_py_spy
-from pytest_mlpatterns.system.cgroups import tracer_permission
+from pytest_mlpatterns.system.process_limits import tracer_permission
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from support.services.jobs import MESSAGES, MS, a_job, message
 from support.services.processes import survivors
 from support.services.scripted import Hold, ScriptedServer, Send, answer
 
-from pytest_mlpatterns.engines.ray.generator_pool import RayPool
+from pytest_mlpatterns.engines.ray.generator_host import RayPool
 from pytest_mlpatterns.engines.ray.messages import RayJob
 from pytest_mlpatterns.engines.ray.session import RaySession
 from pytest_mlpatterns.errors import ChildError
@@ -97,7 +97,7 @@ def test_three_generators_send_exactly_the_schedule_from_one_agreed_time(
 ) -> None:
     """A generator that hears late of the agreed time would have sent requests of its warm-up that are due after it."""
     monkeypatch.setattr(
-        "pytest_mlpatterns.engines.ray.generator_pool._OPENING_NS", 6_000 * MS
+        "pytest_mlpatterns.engines.ray.generator_host._OPENING_NS", 6_000 * MS
     )  # all hear of it in time
     window_ns = schedule.length_ns or 400 * MS
     result = run(generator, a_job([server.address], schedule, duration_ns=window_ns, warmup_ns=50 * MS))

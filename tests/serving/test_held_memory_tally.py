@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mlpatterns.records.resource_track import HELD_LAYER
+from pytest_mlpatterns.records.samples import HELD_LAYER
 from pytest_mlpatterns.serving import held_memory
 from pytest_mlpatterns.serving.held_memory import HeldMemoryTally, trace_memory
 

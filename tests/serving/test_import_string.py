@@ -3,8 +3,8 @@
 import pytest
 
 from pytest_mlpatterns import SettingError
+from pytest_mlpatterns.serving.import_string import is_import_string, meant_import_string
 from pytest_mlpatterns.serving.model import pack
-from pytest_mlpatterns.serving.model_version import is_import_string, meant_import_string
 
 
 @pytest.mark.parametrize(

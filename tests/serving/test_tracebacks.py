@@ -8,8 +8,8 @@ import pytest
 
 import pytest_mlpatterns
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.serving.failed_request import error_line, folded, last_traceback, user_traceback
 from pytest_mlpatterns.serving.model import ModelSource
+from pytest_mlpatterns.serving.tracebacks import error_line, folded, last_traceback, user_traceback
 
 LOG = """INFO: started
 Traceback (most recent call last):

@@ -45,8 +45,8 @@ from pytest_mlpatterns.records.profile import (
     ProfileNode,
     ProfileRecord,
 )
-from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord, MemorySite
 from pytest_mlpatterns.records.result_parts import BaselineGap, Beside, Location, Reference, Terms
+from pytest_mlpatterns.records.samples import GrowthRecord, HeldRecord, MemorySite
 from pytest_mlpatterns.records.setup import FactChange
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Gate, Kind, LeftOut, OpenBy, Outcome, Unjudged, Verdict, WhyOpen

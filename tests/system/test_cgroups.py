@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mlpatterns.system import environment_facts
+from pytest_mlpatterns.system import environment
 from pytest_mlpatterns.system.cgroups import cpu_groups, memory_limit_bytes, quota_cores
 
 VERSION_2 = "30 29 0:26 {root} {top} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -74,10 +74,10 @@ def test_a_system_without_control_groups(tmp_path: Path) -> None:
     ("quota", "cores"), [(None, 4), (64.0, 4), (2.0, 2), (1.5, 1.5), (1 / 3, 0.333)], ids=lambda value: str(value)[:5]
 )
 def test_the_quota_is_the_number_of_cores(monkeypatch: pytest.MonkeyPatch, quota: float | None, cores: float) -> None:
-    monkeypatch.setattr(environment_facts.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr(environment_facts, "quota_cores", lambda: quota)
-    assert environment_facts.available_cores() == cores
-    assert f", {cores} cores, " in environment_facts.environment().machine
+    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(environment, "quota_cores", lambda: quota)
+    assert environment.available_cores() == cores
+    assert f", {cores} cores, " in environment.environment().machine
 
 
 def test_the_smallest_memory_limit_holds(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pytest_mlpatterns.system.cpu_share import (
     other_cores,
     share_of_replica,
 )
-from pytest_mlpatterns.system.environment_facts import available_cores
+from pytest_mlpatterns.system.environment import available_cores
 
 has_affinity = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system does not say on which cores a process may run"

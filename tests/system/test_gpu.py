@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pytest_mlpatterns.records.setup import Environment
-from pytest_mlpatterns.system.environment_facts import gpu_name
+from pytest_mlpatterns.system.environment import gpu_name
 
 
 def test_a_machine_without_a_gpu_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system import cgroups, cpu_share, environment_facts, machine
-from pytest_mlpatterns.system.environment_facts import gpu_name
+from pytest_mlpatterns.system import cgroups, cpu_share, environment, environment_facts, machine
+from pytest_mlpatterns.system.environment import gpu_name
 from pytest_mlpatterns.system.process_tree import ResourceMonitor, own_cpu_ns
 
 Times = namedtuple("Times", ["user", "nice", "system", "idle"])
@@ -25,7 +25,7 @@ def _macos(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("sched_getaffinity", "sched_setaffinity"):
         monkeypatch.delattr(os, name, raising=False)
     monkeypatch.setattr(cpu_share, "cpu_groups", lambda: cgroups.cpu_groups(NONE))
-    monkeypatch.setattr(environment_facts, "quota_cores", lambda *_: cgroups.quota_cores(NONE))
+    monkeypatch.setattr(environment, "quota_cores", lambda: cgroups.quota_cores(NONE))
     for name in ("_OWN_CGROUP", "_CGROUPS", "_PROCESSORS"):
         monkeypatch.setattr(machine, name, NONE)
     monkeypatch.setattr(psutil, "cpu_times", lambda: Times(100.0, 5.0, 20.0, 1000.0))
@@ -54,7 +54,7 @@ def test_the_machine_is_busy_without_the_counters_of_linux() -> None:
 
 
 def test_all_cores_can_be_used() -> None:
-    assert environment_facts.available_cores() == os.cpu_count()
+    assert environment.available_cores() == os.cpu_count()
 
 
 def test_the_processor_has_the_name_that_python_knows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_the_processor_has_the_name_that_python_knows(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("builtins.open", without_proc)
     monkeypatch.setattr(platform, "processor", lambda: "arm")
-    assert environment_facts.environment().processor == "arm"
+    assert environment.environment().processor == "arm"
 
 
 def test_a_machine_is_known_by_its_name_and_the_time_of_its_boot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 from support.services.processes import survivors
 
 from pytest_mlpatterns.records.launch import Usage
-from pytest_mlpatterns.system.environment_facts import available_cores, environment
+from pytest_mlpatterns.system.environment import available_cores, environment
 from pytest_mlpatterns.system.git import commit
 from pytest_mlpatterns.system.process_tree import ResourceMonitor
 

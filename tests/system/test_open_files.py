@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from pytest_mlpatterns.system.cgroups import allowed_connections, raise_file_limit
+from pytest_mlpatterns.system.process_limits import allowed_connections, raise_file_limit
 
 
 class Limits:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mlpatterns.system.cgroups import tracer_permission
+from pytest_mlpatterns.system.process_limits import tracer_permission
 from pytest_mlpatterns.system.thread_times import MemoryMap, owner_of_stack, thread_owners
 
 PACKAGES = "/env/lib/python3.12/site-packages"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mlpatterns.system import cgroups
-from pytest_mlpatterns.system.cgroups import permit_tracer, tracer_permission, why_not_traceable
+from pytest_mlpatterns.system import process_limits
+from pytest_mlpatterns.system.process_limits import permit_tracer, tracer_permission, why_not_traceable
 from pytest_mlpatterns.system.thread_times import ThreadTimes, thread_times
 
 
@@ -43,7 +43,7 @@ def test_yama_forbids_it_from_2_on(tmp_path: Path, scope: str, words: str, monke
 def test_macos_lets_only_root_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert "only root" in why_not_traceable()
-    monkeypatch.setattr(cgroups.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(process_limits.os, "geteuid", lambda: 0)
     assert why_not_traceable() == ""
 
 

@@ -186,8 +186,7 @@ def _pauses(probe: Probe, servers: int, *, limit_ns: float) -> bool:
 def _agreed(windows: LaunchValue, times: LaunchValue | None) -> LaunchValue:
     """One rate of two accounts of the same windows: the one that is known better, unless they contradict each other.
 
-    Args:
-        times: by the service times; None if these decide nothing.
+    ``times``: by the service times; None if these decide nothing.
     """
     doubled = 2 * windows.relative_error
     if times is None or windows.value <= 0 or doubled <= times.relative_error:
@@ -371,8 +370,7 @@ def service_times_ns(due_ns: NDArray[np.float64], done_ns: NDArray[np.float64], 
     server need not take them as they came: which of several waiting connections an event loop reads first is open. It
     begins with a request when the one that it answered before is done.
 
-    Args:
-        due_ns: arrivals, ascending.
+    ``due_ns``: arrivals, ascending.
     """
     if servers == 1:
         order = np.argsort(done_ns, kind="stable")

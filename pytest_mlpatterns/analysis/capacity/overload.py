@@ -61,8 +61,7 @@ def recovery_ns(samples: Samples, after: Window, limit_ns: float, *, before_rati
     It is when the first request in time was due from which on the next 20 requests, and all that follow, have 95 % of
     the share in time before. So a single late request later on does not matter.
 
-    Args:
-        before_ratio: share in time before.
+    ``before_ratio``: share in time before.
     """
     due_ns, in_time = _in_order(samples, after, limit_ns)
     size = due_ns.size - PIECE_REQUESTS + 1
@@ -199,8 +198,7 @@ def plan_overload(up_to: float, left_s: float, *, watch_s: float = 0.0) -> Overl
 
     A step above the NMRT also takes the time in which an unbounded queue works off what it left.
 
-    Args:
-        watch_s: time after the peak that a limit asks for; 0 for three steps.
+    ``watch_s``: time after the peak that a limit asks for; 0 for three steps.
     """
     ratios = (*(ratio for ratio in _RATIOS if ratio < up_to), up_to)
     step_s = _step_s(ratios, left_s, watch_s)
@@ -216,8 +214,7 @@ def plan_overload(up_to: float, left_s: float, *, watch_s: float = 0.0) -> Overl
 def overload_of(loads: Sequence[OfferedLoad], nmrt_rps: float, limit_ns: float, *, cut: str = "") -> Overload:
     """What loads show of the service.
 
-    Args:
-        loads: by ascending load; the last has a watched part. One of them is at 0.8 times the NMRT.
+    ``loads``: by ascending load; the last has a watched part. One of them is at 0.8 times the NMRT.
     """
     steps = tuple(_step(load, _settled(load.window), limit_ns) for load in loads)
     peak = loads[-1]
@@ -271,8 +268,7 @@ def is_lost_anyway(overloads: Sequence[Overload], measured: Estimate, *, at: flo
 
     They make answers late, so requests time out and queues reject. They close no connection, and cost but a part.
 
-    Args:
-        measured: the goodput as a share of the NMRT.
+    ``measured``: the goodput as a share of the NMRT.
     """
     steps = [step for one in overloads for step in one.steps if abs(step.load_ratio - at) < 1e-9]
     at_most = fmean(at * (1 - step.failed_ratio) for step in steps)
@@ -309,8 +305,7 @@ def _recovery(overload: Overload) -> Recovery:
 def judge_recovery(overloads: Sequence[Overload], limit_ns: float) -> Verdict:
     """Whether the service recovers within a time, by the interval of the worst measurement.
 
-    Args:
-        overloads: at least one.
+    ``overloads``: at least one.
     """
     worst = max(overloads, key=lambda one: math.inf if one.recovery_ns is None else one.recovery_ns)
     found, limit = recovery_time(overloads), format_duration(limit_ns)

@@ -69,8 +69,7 @@ class ReferenceQueue(Struct, frozen=True):
         With w the work done by the n-th request of a server, that is done at w(n) + max over m <= n of
         (due(m) - w(m - 1)).
 
-        Args:
-            due_ns: arrivals, ascending along the last axis, shape ``(..., requests)``.
+        ``due_ns``: arrivals, ascending along the last axis, shape ``(..., requests)``.
         """
         latency = np.empty_like(due_ns)
         for server in range(min(self.servers, due_ns.shape[-1])):

@@ -200,8 +200,7 @@ def fit_law(capacities: Mapping[int, Sequence[float]]) -> FittedLaw:
     All numbers of replicas share one relative standard deviation between measurements. Its prior is that of launches
     (:mod:`pytest_mlpatterns.analysis.statistics.intervals`), which counts less the more the measurements contradict it.
 
-    Args:
-        capacities: requests per second by number of replicas, one for each measurement.
+    ``capacities``: requests per second by number of replicas, one for each measurement.
     """
     numbers = np.array(sorted(capacities), dtype=np.float64)
     if numbers.size < 2:

@@ -114,8 +114,7 @@ def _carried_ns(
 
     From that answer on the replica gives at least 90 % of its share of the next answers.
 
-    Args:
-        done_ns: arrival times of all answers, ascending.
+    ``done_ns``: arrival times of all answers, ascending.
     """
     own = np.flatnonzero(is_new)
     if own.size == 0:

@@ -360,8 +360,7 @@ def scaling_indices(
 def why_unknown(name: str, missing: Mapping[str, str]) -> str:
     """Why a metric of a test is not known, if it is an index of scalability; empty for other metrics.
 
-    Args:
-        missing: :attr:`ScalingIndices.missing`; empty without a measurement of scaling.
+    ``missing``: :attr:`ScalingIndices.missing`; empty without a measurement of scaling.
     """
     return missing.get(name, NOT_MEASURED if name in SCALING_INDICES else "")
 

@@ -304,8 +304,7 @@ def judge_errors(found: Sequence[AroundStep], limit: HurtLimit, most: float, *, 
 def judge_step_recovery(found: Sequence[AroundStep], limit: HurtLimit, within_ns: float) -> Verdict:
     """Whether the requests are answered as before a step within a time of its begin, by the interval of the worst one.
 
-    Args:
-        found: the steps of one name, at least one.
+    ``found``: the steps of one name, at least one.
     """
     estimate = recovery_estimate([one.watched(limit) for one in found])
     outcome = recovery_outcome(estimate, within_ns)

@@ -42,8 +42,7 @@ class CallTree(Struct, frozen=True):
     def topmost(self, within: Iterable[int] | None = None) -> dict[Frame, list[int]]:
         """For each function its nodes that are not below another one of the same function.
 
-        Args:
-            within: look only below these nodes, themselves left out; None: everywhere.
+        ``within``: look only below these nodes, themselves left out; None: everywhere.
         """
         found: dict[Frame, list[int]] = defaultdict(list)
         starts = self.roots if within is None else [below for node in within for below in self.children[node]]
@@ -60,9 +59,8 @@ class CallTree(Struct, frozen=True):
     def callees(self, nodes: Iterable[int], chain: Collection[Frame]) -> tuple[dict[Frame, list[int]], list[int]]:
         """What these nodes call, by function, and the nodes whose own time is theirs.
 
-        Args:
-            chain: functions that led here, that of ``nodes`` last; calls back into them are passed through, so that
-                recursion neither hides what it calls nor counts twice.
+        ``chain``: functions that led here, that of ``nodes`` last; calls back into them are passed through, so that
+        recursion neither hides what it calls nor counts twice.
         """
         called: dict[Frame, list[int]] = defaultdict(list)
         own, pending = [], list(nodes)

@@ -25,14 +25,7 @@ from msgspec import Struct
 from pytest_mlpatterns.analysis.metrics.metric import Metric, resource_of
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
 from pytest_mlpatterns.records.launch import Estimate, Usage
-from pytest_mlpatterns.records.resource_track import (
-    Growth,
-    GrowthRecord,
-    HeldMemory,
-    HeldRecord,
-    MemorySite,
-    ResourceTrack,
-)
+from pytest_mlpatterns.records.samples import Growth, GrowthRecord, HeldMemory, HeldRecord, MemorySite, ResourceTrack
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -82,8 +75,7 @@ def requests_to_decide(growth: Growth, limit: float, least: float) -> int | None
 
     The interval narrows as the requests become more, since the pieces in which memory is taken remain as large.
 
-    Args:
-        least: growth over the second half from which it is a leak.
+    ``least``: growth over the second half from which it is a leak.
     """
     apart = abs(growth.slope.value - limit)
     if apart <= 0:
@@ -161,8 +153,7 @@ _MOST_RECORDED = 120  # Readings that reports have room for
 def track_of(usage: Usage | None, done_ns: NDArray[np.int64], windows: Sequence[Window]) -> ResourceTrack | None:
     """The readings in some windows; None if the processes are not known or no reading is in a window.
 
-    Args:
-        done_ns: when each request was answered, ascending, shape ``(requests,)``.
+    ``done_ns``: when each request was answered, ascending, shape ``(requests,)``.
     """
     if usage is None:
         return None
@@ -230,8 +221,7 @@ def judge_leak(metric: Metric, growth: Growth, limit: float, *, is_whole: bool) 
 def describe_growth(metric: Metric, growth: Growth, *, recent: bool = False) -> str:
     """A growth in words: ``resident memory grows by 1.02 KiB (±0.10 KiB) per request over 5,000 requests, …``.
 
-    Args:
-        recent: whether the growth in the last quarter is given, and not that in the second half.
+    ``recent``: whether the growth in the last quarter is given, and not that in the second half.
     """
     found, kind = growth.recent if recent else growth.slope, resource_of(metric)
     each = "request" if kind.per == 1 else f"{kind.per:,} requests"
@@ -288,8 +278,7 @@ def held_record(before: HeldMemory, now: HeldMemory, *, names: tuple[Name, Name]
     Named is a function with at least 10 % of what all lines hold in addition, and, unless it is about a growth, at
     least 256 KiB.
 
-    Args:
-        before: of the reference; both sides since the start, or both the growth over some requests.
+    ``before``: of the reference; both sides since the start, or both the growth over some requests.
     """
     per_request = now.requests > 0
     functions: dict[Frame, list[float]] = defaultdict(lambda: [0.0, 0.0])

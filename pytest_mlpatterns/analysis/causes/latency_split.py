@@ -369,9 +369,8 @@ def split_change(
 ) -> SplitChange:
     """Compare two splits of one latency.
 
-    Args:
-        callers_per_process: how many requests of a closed loop share a process, so that each waits for the others;
-            None for an open loop.
+    ``callers_per_process``: how many requests of a closed loop share a process, so that each waits for the others; None
+    for an open loop.
     """
     changes = [change for change in _changes(before, now, of) if not only or change.name in only]
     total_ns = sum(change.change_ns for change in changes)

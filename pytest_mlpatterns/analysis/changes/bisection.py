@@ -123,8 +123,7 @@ class _Level(Struct, frozen=True):
 def _level(launches: Sequence[LogRatio], confidence: float, scatter: float = RATIO_SD) -> _Level:
     """The level of a commit; that of the good end, which has no launches, is 0.
 
-    Args:
-        scatter: standard deviation from launch to launch that is expected.
+    ``scatter``: standard deviation from launch to launch that is expected.
     """
     if not launches:
         return _Level(0.0, 0.0)
@@ -140,8 +139,7 @@ def _deviation(launches: Sequence[LogRatio]) -> float:
 class Bisection:
     """One search; what is recorded in the same order leads to the same steps.
 
-    Args:
-        last: number of the bad end, at least 1.
+    ``last``: number of the bad end, at least 1.
     """
 
     def __init__(self, last: int, rules: SearchRules | None = None) -> None:
@@ -187,8 +185,7 @@ class Bisection:
     def add_run(self, launches: Sequence[LogRatio]) -> Decided:
         """Record a measurement of the commit to measure next, and return what is known of that commit now.
 
-        Args:
-            launches: at least one, of the commit over the good one.
+        ``launches``: at least one, of the commit over the good one.
         """
         position = self._asked()
         if not launches:
@@ -310,8 +307,7 @@ class StepCheck(Struct, frozen=True):
 def check_step(runs: Sequence[Sequence[LogRatio]], bracket: Bracket, rules: SearchRules) -> StepCheck:
     """Whether the commit that a search found changes the metric, measured beside its parent.
 
-    Args:
-        runs: measurements of the commit over its parent, at least one; each of at least one launch.
+    ``runs``: measurements of the commit over its parent, at least one; each of at least one launch.
     """
     launches = [launch for run in runs for launch in run]
     scatter = max(RATIO_SD, _deviation(bracket.launches))

@@ -60,8 +60,7 @@ def place_of(series: Series, change: Change) -> tuple[int, int] | None:
 def levels_of(series: Series, changes: Iterable[Change]) -> tuple[Level, ...]:
     """The stretches of a course, which together are all of its points.
 
-    Args:
-        changes: of any course; those of this one count.
+    ``changes``: of any course; those of this one count.
     """
     if not series.points:
         return ()
@@ -158,8 +157,7 @@ def _is_worse(name: str, size: float) -> bool:
 def _is_large(series: Series, size: float, before: int) -> bool:
     """Whether a change matters: half a percent, and the floor of the metric if the course has values.
 
-    Args:
-        size: the change, on the logarithm.
+    ``size``: the change, on the logarithm.
     """
     if abs(size) < LEAST_CHANGE:
         return False

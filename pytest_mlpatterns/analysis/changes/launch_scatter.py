@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.history import HistoryLine
 
-__all__ = ["FEWEST_DEGREES", "FEWEST_RUNS", "USUAL_SCATTER", "LaunchScatter", "scatter_in"]
-
 FEWEST_RUNS = 5
 """Runs from which the scatter of a test is its own: fewer do not show by how much one day differs from another."""
 FEWEST_DEGREES = 10
@@ -65,8 +63,7 @@ USUAL_SCATTER = LaunchScatter()  # The scatter of a test without a history: that
 def scatter_in(lines: Sequence[HistoryLine]) -> LaunchScatter:
     """The deviations of one test, of the metrics of which there are enough launches.
 
-    Args:
-        lines: of one test, one machine and one set-up, in the order of their dates.
+    ``lines``: of one test, one machine and one set-up, in the order of their dates.
     """
     latest = lines[-_LATEST_RUNS:]
     launches = {

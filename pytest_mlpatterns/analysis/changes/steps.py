@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SIGNIFICANCE", "Step", "corrected", "layers_of_windows", "steps_of"]
-
 SIGNIFICANCE = 0.001  # Largest corrected p-value of a change: one of a thousand unchanged courses may show one
 FEWEST_NEW = 2  # Runs after a change that is new and not confirmed: a single one may be a spike
 _CANDIDATE = 3.0
@@ -136,8 +134,7 @@ def layers_of_windows(runs: int) -> tuple[tuple[NDArray[np.int64], int], ...]:
 class _Runs:
     """Tamed runs of one stretch, and the test of a change between two of them.
 
-    Args:
-        anchor: the level that held before the first run; None if it is not known.
+    ``anchor``: the level that held before the first run; None if it is not known.
     """
 
     def __init__(self, stretch: Stretch, anchor: float | None) -> None:
@@ -244,8 +241,7 @@ class _Runs:
 def _steps_of_stretch(stretch: Stretch, known: Sequence[Step]) -> list[Step]:
     """The steps of a stretch of several runs.
 
-    Args:
-        known: steps that earlier stretches show; those between the reference and the first run move the anchor.
+    ``known``: steps that earlier stretches show; those between the reference and the first run move the anchor.
     """
     first = int(stretch.index[0])
     anchor = None
@@ -346,8 +342,7 @@ def _steps_of_increments(
 
     Several runs of one increment count as their median; of two the one nearer to zero.
 
-    Args:
-        known: steps that other stretches show; what they explain is taken off.
+    ``known``: steps that other stretches show; what they explain is taken off.
     """
     places = np.array([int(one.index[0]) for one in increments])
     runs = np.array([one.index.size for one in increments])

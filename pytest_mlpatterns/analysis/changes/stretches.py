@@ -111,8 +111,7 @@ def with_correlation(scatter: Scatter, left: NDArray[np.float64]) -> Scatter:
     of neighbours show 1 - r of the variance, and the mean of many runs has (1 + r) / (1 - r) times that of independent
     ones. A correlation that may be chance counts as none.
 
-    Args:
-        left: what the levels leave over, shape ``(runs,)``.
+    ``left``: what the levels leave over, shape ``(runs,)``.
     """
     total = float(left @ left)
     if left.size < 2 * FEWEST_RUNS or total <= 0:

@@ -62,8 +62,7 @@ class SelectionCriteria:
     def check_currency(self, price: Price | None) -> None:
         """Refuse a limit of a cost in another currency than that of the price.
 
-        Args:
-            price: of cores and memory; None if there is no cost, so that no pattern meets the limit.
+        ``price``: of cores and memory; None if there is no cost, so that no pattern meets the limit.
         """
         for requirement in self.requirements:
             if price is not None and requirement.currency not in ("", price.currency):

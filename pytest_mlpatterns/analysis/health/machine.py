@@ -26,28 +26,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.samples import Window
 
-__all__ = [
-    "CPU_FACTOR",
-    "SLOWER",
-    "Disturbance",
-    "crowding_note",
-    "disturbance_of",
-    "is_disturbed",
-    "least_ratio_of_means",
-    "may_be_faster",
-    "node_figures",
-    "noise_of",
-    "ratio_of_means",
-    "ratio_of_sorting",
-    "slower_explains",
-    "sorting_times_ns",
-    "taken_factor",
-    "taken_in",
-    "why_busy",
-    "why_busy_in",
-]
-
-
 OTHERS_CORES = 0.2  # Other processes are reported from this many cores on average; an idle desktop uses 0.05
 _OTHERS_RATIO = 0.05  # Share of all cores from which other processes are reported on large machines
 _BLOCK_CORES = 0.3  # The same for a block of 0.2 s, in which the system's clock of 10 ms resolves a tenth of a core
@@ -98,8 +76,7 @@ def disturbance_of(usage: Usage, window: Window, generator_ns: int) -> Disturban
 def is_disturbed(usage: Usage | None, generator_ns: int) -> bool:
     """Whether other processes used enough of the machine in a short block to have changed its latency.
 
-    Args:
-        usage: sampled when the block began and when it ended; None if the processes are unknown, and the answer is no.
+    ``usage``: sampled when the block began and when it ended; None if the processes are unknown, and the answer is no.
     """
     if usage is None:
         return False
@@ -266,8 +243,7 @@ def may_be_faster(now: Sequence[float], then: Sequence[float]) -> bool:
 def slower_explains(times: float, now: Sequence[float], then: Sequence[float]) -> bool:
     """Whether a slower machine explains that requests take longer than before; False if its speed is not known.
 
-    Args:
-        times: how many times as long they take at least.
+    ``times``: how many times as long they take at least.
     """
     ratio = ratio_of_means(now, then)
     return ratio is not None and ratio >= SLOWER and times <= ratio * _MARGIN
@@ -285,8 +261,7 @@ _FULL_RATIO = 0.8
 def crowding_note(launches: Sequence[Launch]) -> str | None:
     """Advice if replicas × threads exceed the cores and all cores are busy; None otherwise.
 
-    Args:
-        launches: of one test; the last one that is known counts.
+    ``launches``: of one test; the last one that is known counts.
     """
     known = [launch for launch in launches if launch.usage is not None and launch.usage.busy_threads]
     if not known:

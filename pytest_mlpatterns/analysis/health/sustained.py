@@ -94,8 +94,7 @@ def why_limited(
     nothing, or if, in an open loop, it sent 1 % of its requests late by over 1 ms and over a tenth of the latency. Of
     generators on several nodes each may use 70 % of a core, and all together 70 % of the sum of their ceilings.
 
-    Args:
-        send_lag_ns: how late each request of an open loop was sent; None for a closed loop.
+    ``send_lag_ns``: how late each request of an open loop was sent; None for a closed loop.
     """
     if why := _why_busy(report) or _why_near_ceiling(report):
         return why
@@ -197,8 +196,7 @@ def backlog_of(samples: Samples, window: Window, rate_rps: float) -> Backlog | N
 
     A request arrives when the generator has sent it, so that a late generator is no backlog of the service.
 
-    Args:
-        rate_rps: mean rate of the load, which must not change.
+    ``rate_rps``: mean rate of the load, which must not change.
     """
     order = np.argsort(samples.due_ns, kind="stable")
     latency_ns = (samples.done_ns - samples.sent_ns)[order]
@@ -338,8 +336,7 @@ class Silence(Struct, frozen=True):
 def silence_of(samples: Samples, window: Window, *, think_ns: int | None) -> Silence | None:
     """The requests without an answer at the end of a load; None if every last request was answered.
 
-    Args:
-        think_ns: pause of each caller of a closed loop; None for an open loop.
+    ``think_ns``: pause of each caller of a closed loop; None for an open loop.
     """
     unanswered = np.isin(samples.outcome, _UNANSWERED)
     was_answered = ~unanswered

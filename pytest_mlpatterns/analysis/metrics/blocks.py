@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.objective import Promise
     from pytest_mlpatterns.records.price import Price
-    from pytest_mlpatterns.records.resource_track import ResourceTrack
+    from pytest_mlpatterns.records.samples import ResourceTrack
     from pytest_mlpatterns.records.telemetry import PatternStats
 
 BLOCK_NS = 250_000_000  # Nominal length of a block
@@ -54,8 +54,7 @@ class LaunchBlocks:
     Latencies belong to the block in which their request was due, so that a stall counts in full even if its responses
     came after the window. Completions belong to the block in which they came.
 
-    Args:
-        price: of cores and memory; None if there is no cost.
+    ``price``: of cores and memory; None if there is no cost.
 
     Attributes:
         latencies_ns: sorted latencies of the successful ones, int64, shape ``(successes,)``.
@@ -295,8 +294,7 @@ def growth_rate(track: ResourceTrack | None, resource: str) -> float | None:
 
     It is Theil and Sen's slope, the median of the slopes between all pairs of readings, which no few peaks change.
 
-    Args:
-        resource: name of its attribute, such as ``rss_bytes``.
+    ``resource``: name of its attribute, such as ``rss_bytes``.
     """
     amounts = None if track is None else getattr(track, resource)
     if track is None or amounts is None or track.requests[-1] - track.requests[0] < _FEWEST_REQUESTS:

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.outcomes import FirstFailure
     from pytest_mlpatterns.records.price import Price
 
-__all__ = ["Metrics", "advice_on_missing", "missing_attribute"]
-
 
 def missing_figure(name: str) -> str:
     """The message about a figure that :class:`Metrics` has not; empty for one that it has."""
@@ -360,8 +358,7 @@ _PERCENTILE = re.compile(r"(?:^|_)p(?P<percent>\d{1,2})(?:_|$)")
 def missing_attribute(owner: object, name: str, instead: str) -> AttributeError:
     """The error of an attribute that an object does not have.
 
-    Args:
-        instead: what to write for a percentile, with ``{}`` for its number.
+    ``instead``: what to write for a percentile, with ``{}`` for its number.
     """
     text = f"{type(owner).__name__!r} object has no attribute {name!r}"
     advice = advice_on_missing(type(owner), name, instead)

@@ -81,8 +81,7 @@ class StreamBlocks:
     def left_out(self, quantity: str) -> int:
         """Number of successful requests due in the window that have no such time, for their answer has too few tokens.
 
-        Args:
-            quantity: ``ttft``, ``itl`` or ``tpot``.
+        ``quantity``: ``ttft``, ``itl`` or ``tpot``.
         """
         return int(np.isinf(self.times.of(quantity)[self._succeeded]).sum())
 
@@ -111,8 +110,7 @@ class StreamBlocks:
     def location(self, quantity: str) -> LaunchValue | None:
         """The location of the TTFT or TPOT of the successful streams; None if there is none.
 
-        Args:
-            quantity: ``ttft`` or ``tpot``.
+        ``quantity``: ``ttft`` or ``tpot``.
         """
         return (self._first if quantity == "ttft" else self._per_token).location()
 

@@ -46,8 +46,7 @@ _PAIR_NS = 1_500_000_000
 def looks_beside_entry(recorded: int, *, launches: int, alpha: float) -> SequentialPlan:
     """The interim looks beside a stored baseline: after each launch.
 
-    Args:
-        alpha: probability of failing a change exactly at the tolerance, of this metric.
+    ``alpha``: probability of failing a change exactly at the tolerance, of this metric.
     """
     return SequentialPlan(
         first=1, last=launches, alpha=alpha, pass_alpha=BASELINE_ALPHA, fixed_launches=max(recorded, 1)
@@ -57,8 +56,7 @@ def looks_beside_entry(recorded: int, *, launches: int, alpha: float) -> Sequent
 def looks_of_pairs(tolerance: float, alpha: float, budget_ns: int) -> SequentialPlan:
     """The interim looks at paired launches, planned before the first one.
 
-    Args:
-        alpha: probability of failing a change exactly at the limit.
+    ``alpha``: probability of failing a change exactly at the limit.
     """
     return SequentialPlan.for_tolerance(tolerance, alpha, most=budget_ns // _PAIR_NS)
 
@@ -127,8 +125,7 @@ class SequentialPlan(Struct, frozen=True):
     def confidence(self, launches: int) -> float:
         """Confidence of the two-sided interval whose better end decides a FAIL.
 
-        Args:
-            launches: size of the sample; fewer than ``first`` count as ``first``, more than ``last`` as ``last``.
+        ``launches``: size of the sample; fewer than ``first`` count as ``first``, more than ``last`` as ``last``.
         """
         return self._confidence(launches, self.alpha)
 

@@ -106,8 +106,7 @@ def find_modes(ascending: NDArray[np.int64] | NDArray[np.float64]) -> Modes | No
     them. So the values in three windows of one width are counted, around both medians and halfway between them: the
     middle one has too few for one mode by the binomial test.
 
-    Args:
-        ascending: the values, shape ``(values,)``.
+    ``ascending``: the values, shape ``(values,)``.
     """
     if ascending.size > _MOST:
         ascending = ascending[((np.arange(_MOST) + 0.5) * (ascending.size / _MOST)).astype(np.int64)]
@@ -155,8 +154,7 @@ def location(values: NDArray[np.int64] | NDArray[np.float64]) -> float:
     i / n that lies below 1 - :data:`TRIM` (a trimmed mean: Tukey & McLaughlin, Sankhya A 25, 1963). A value at the
     edge counts in part, so that 14 values are trimmed like 24. If all times double, so does the location.
 
-    Args:
-        values: at least one, in nanoseconds, in any order, shape ``(values,)``.
+    ``values``: at least one, in nanoseconds, in any order, shape ``(values,)``.
     """
     logs = np.log(np.maximum(np.sort(values), _LEAST_NS))
     weights = trimmed_shares(np.arange(1, logs.size + 1) / logs.size)

@@ -211,8 +211,7 @@ def launch_deviation(*samples: Sequence[LaunchValue]) -> float:
     counts as badly known if it jumps between launches, and also if it would. Of two statistics of the same launches the
     one of the smaller deviation gives the narrower interval.
 
-    Args:
-        samples: launches of each side. Infinite if a side has none, or a value is not above zero, or not finite.
+    ``samples``: launches of each side. Infinite if a side has none, or a value is not above zero, or not finite.
     """
     everything = [launch for sample in samples for launch in sample]
     if not all(samples) or not all(0 < launch.value < math.inf for launch in everything):

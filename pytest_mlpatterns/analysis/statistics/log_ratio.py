@@ -188,8 +188,7 @@ def ratio_estimate(
     & Knapp, Statistics in Medicine 20, 2001, with a prior). An error is itself known from a few pairs only: up to three
     times the lower quartile of all errors it is taken to be like the others, their root mean square.
 
-    Args:
-        launches: at least one.
+    ``launches``: at least one.
     """
     return weighed_ratio(launches, prior_sd, prior_degrees).interval(confidence)
 

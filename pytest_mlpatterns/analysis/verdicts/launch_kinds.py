@@ -209,8 +209,7 @@ def assignments(kinds: TwoKinds, present: Side) -> list[tuple[bool, ...]]:
     both kinds may have changed by one factor. Of all divisions into lower and higher launches that one is taken for
     which the factor differs least between launches. Launches of one kind may then be of either.
 
-    Args:
-        present: at least one value, all above zero.
+    ``present``: at least one value, all above zero.
     """
     figure = kinds.figure
     if figure is not None and len(found := present.figures.get(figure.name, ())) == len(present.values):
@@ -326,8 +325,7 @@ class PairedKinds(Struct, frozen=True):
 
         It is open if it depends on which kind launches are of, or if the second side passes but lost the better kind.
 
-        Args:
-            judge: judges ratios.
+        ``judge``: judges ratios.
         """
         found = [judge(answer.ratios) for answer in self.answers]
         nearest = min(found, key=lambda one: abs(math.log(one.judged.value)))
@@ -344,8 +342,7 @@ def paired_kinds(ratios: Sequence[LogRatio], first: Side, second: Side) -> Paire
     and g, how far the kinds are apart, is fitted by least squares and subtracted. Its standard error is added to that
     of each pair of different kinds.
 
-    Args:
-        second: its second side.
+    ``second``: its second side.
     """
     ours, theirs = two_kinds(first), two_kinds(second)
     if (known := ours or theirs) is None:

@@ -153,8 +153,7 @@ def accepted_ceiling(acceptance: Acceptance, metric: Metric) -> float | None:
 def changes_to_accept(verdicts: Sequence[Verdict]) -> list[tuple[str, float]]:
     """Metrics to accept and the ceiling that each needs, without those that follow from another one.
 
-    Args:
-        verdicts: of comparisons, at most one of a metric.
+    ``verdicts``: of comparisons, at most one of a metric.
     """
     changes = [(one.metric, needed) for one in verdicts if (needed := one.needed_ceiling) is not None]
     names = {name for name, _ in changes}
@@ -170,9 +169,8 @@ comparison should not name one today and the other tomorrow. On a busy machine i
 def judged_statistic(metric: Metric, deviation: Callable[[Metric], float]) -> Metric:
     """The metric that a comparison of this one judges: the location of the same times, or the metric itself.
 
-    Args:
-        deviation: by how much a launch of either side deviates in a metric; infinite if it is not known of both. See
-            :func:`knows_the_median_better`.
+    ``deviation``: by how much a launch of either side deviates in a metric; infinite if it is not known of both. See
+    :func:`knows_the_median_better`.
     """
     location = location_of(metric)
     if location is None or math.isinf(whole := deviation(location)):

@@ -110,8 +110,7 @@ def why_too_many_failed(
 ) -> str | None:
     """How many requests failed and of what, if over 5 % did; None otherwise.
 
-    Args:
-        first: the first failed input and its error; None if it is not known.
+    ``first``: the first failed input and its error; None if it is not known.
     """
     if may_refuse:
         requests -= sum(number for outcome, number in failures.items() if outcome in REFUSALS)

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.model import ServicePlan, StartOptions
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 
-__all__ = ["ENGINE", "LocalEngine", "LocalScaler", "launch"]
-
 _ANSWER_TIMEOUT_S = 5.0  # Time limit for an answer of a worker
 _WORKER = "pytest_mlpatterns.engines.local.worker"
 _READING_S = 0.1  # Interval of the readings of a replica that is to end, in seconds: two ticks of the load generator

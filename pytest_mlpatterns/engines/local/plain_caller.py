@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from pytest_mlpatterns.patterns.layer import matched
-from pytest_mlpatterns.serving.failed_request import MAX_TRACEBACKS, error_line, user_traceback
+from pytest_mlpatterns.serving.tracebacks import MAX_TRACEBACKS, error_line, user_traceback
 from pytest_mlpatterns.wire import REST_JSON, codec_of
 
 if TYPE_CHECKING:

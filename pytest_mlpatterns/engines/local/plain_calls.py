@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.engines.local.plain_caller import Called, CallRecord, CallRound, OneCall
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
-from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus
+from pytest_mlpatterns.serving.model import start_with_cpus
 from pytest_mlpatterns.serving.readiness import left_s, too_slow_to_answer
 from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.wire import REST_JSON, codec_of
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.engines.local.launcher import Launcher
     from pytest_mlpatterns.engines.local.processes import SupervisedWorker
-    from pytest_mlpatterns.serving.model import ServicePlan
+    from pytest_mlpatterns.serving.model import ServicePlan, StartOptions
     from pytest_mlpatterns.workload.payload import Payload
 
 _POLL_S = 0.1  # Interval at which the monitor samples while a loop runs, in seconds

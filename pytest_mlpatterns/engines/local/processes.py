@@ -140,9 +140,8 @@ _Answer = TypeVar("_Answer", WorkerStats, WorkerFacts)
 class SupervisedWorker:
     """A worker process, and its replacements.
 
-    Args:
-        listener: a listening socket that stays open while a process is replaced, so that new connections wait; None:
-            the process has its own.
+    ``listener``: a listening socket that stays open while a process is replaced, so that new connections wait; None:
+    the process has its own.
     """
 
     def __init__(

@@ -21,7 +21,6 @@ from pytest_mlpatterns.patterns.pattern import ModelNode
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import SplitTally, Tally
 from pytest_mlpatterns.serving.clocks import LoopWatch
-from pytest_mlpatterns.serving.failed_request import user_traceback
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
@@ -34,10 +33,11 @@ from pytest_mlpatterns.serving.processes import (
     WorkerFacts,
     WorkerStats,
 )
-from pytest_mlpatterns.system.cgroups import permit_tracer, raise_file_limit
+from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
 from pytest_mlpatterns.system.orphans import adopt_orphans
+from pytest_mlpatterns.system.process_limits import permit_tracer, raise_file_limit
 from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 
 if TYPE_CHECKING:

@@ -100,9 +100,8 @@ def offset_of(trips: Sequence[RoundTrip], *, same_machine: bool = False) -> Cloc
 
     Source: D. L. Mills, Internet Time Synchronization: the Network Time Protocol, 1991 (the clock filter).
 
-    Args:
-        same_machine: both ends report that they run on one machine. Its processes share a clock, which the calls must
-            bear out: a container can have a clock of its own.
+    ``same_machine``: both ends report that they run on one machine. Its processes share a clock, which the calls must
+    bear out: a container can have a clock of its own.
     """
     best = min(trips, key=lambda trip: trip.duration_ns)
     middle_ns = (best.sent_ns + best.received_ns) // 2

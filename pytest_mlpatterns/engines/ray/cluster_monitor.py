@@ -48,9 +48,8 @@ class ClusterMonitor:
     def sample(self, *, poll: bool = False) -> None:
         """Take one sample, without waiting for the nodes.
 
-        Args:
-            poll: it is one of many during a load; it is left out if the last sample is younger than a quarter of a
-                second.
+        ``poll``: it is one of many during a load; it is left out if the last sample is younger than a quarter of a
+        second.
         """
         now_ns = time.perf_counter_ns()
         if poll and self._marks_ns and now_ns - self._marks_ns[-1] < _POLL_NS:

@@ -36,9 +36,8 @@ def main() -> None:
 def serve_calls(cluster: str) -> None:
     """Connect, and serve the parent's calls until it closes the channel.
 
-    Args:
-        cluster: module whose ``connect(job)`` returns a connection with ``ready`` and ``leave()``. If the job names no
-            cluster, ``job.temporary`` is a new directory for the one that it starts.
+    ``cluster``: module whose ``connect(job)`` returns a connection with ``ready`` and ``leave()``. If the job names no
+    cluster, ``job.temporary`` is a new directory for the one that it starts.
     """
     channel = Channel()
     job: RayJob = channel.receive()

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
-    from pytest_mlpatterns.engines.ray.generator_pool import RayPool
+    from pytest_mlpatterns.engines.ray.generator_host import RayPool
     from pytest_mlpatterns.serving.model import ServicePlan, StartOptions
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 
@@ -211,7 +211,7 @@ class SharedRay:
 
     def generators(self) -> RayPool:
         """Load generators on the nodes."""
-        from pytest_mlpatterns.engines.ray.generator_pool import RayPool
+        from pytest_mlpatterns.engines.ray.generator_host import RayPool
 
         return RayPool(lambda: self.ray)
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-__all__ = ["Hello", "LinkAddress", "LinkClient", "LinkServer", "own_output"]
-
 _HOST = "127.0.0.1"
 _KEY_BYTES = 32  # Length of the random key of a run: 256 bits, as of a key of AES
 _KEY_TIMEOUT_S = 30.0  # Time limit for the key of a connection; one that sends none is no replica

@@ -24,7 +24,7 @@ from pytest_mlpatterns.engines.ray.link import LinkAddress, LinkServer
 from pytest_mlpatterns.engines.ray.messages import NodeReading
 from pytest_mlpatterns.engines.ray.run import base_of
 from pytest_mlpatterns.records.launch import Source, Usage, read_columns
-from pytest_mlpatterns.system.environment_facts import available_cores, machine_cores
+from pytest_mlpatterns.system.environment import available_cores, machine_cores
 from pytest_mlpatterns.system.machine import machine_identity, read_machine
 from pytest_mlpatterns.system.process_tree import ProcessTree, own_cpu_ns
 from pytest_mlpatterns.wording import marked
@@ -77,9 +77,8 @@ class NodeMonitor:
     def read(self, app: str, *, ask: bool = True, threads: bool = False) -> NodeReading:
         """What an application uses on this node now.
 
-        Args:
-            ask: ask its replicas for their statistics, which takes as long as the slowest answers; else the reading
-                has none.
+        ``ask``: ask its replicas for their statistics, which takes as long as the slowest answers; else the reading has
+        none.
         """
         replicas = self._links.replicas(app, ask=ask)
         if not ask:
@@ -207,8 +206,7 @@ class _Process:
 class NodeProcesses:
     """Adds up the CPU time of a node's processes by what they do, since it was made.
 
-    Args:
-        session: name of Ray's session on the head, whose own processes are counted then; empty on other nodes.
+    ``session``: name of Ray's session on the head, whose own processes are counted then; empty on other nodes.
     """
 
     def __init__(self, raylet: int, session: str = "") -> None:

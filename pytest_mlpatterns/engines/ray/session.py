@@ -46,8 +46,7 @@ _NODES = "pytest_mlpatterns.engines.ray.remote.cluster:alive_nodes"
 class RaySession:
     """One cluster in one session; starts on first use, and takes calls from several threads.
 
-    Args:
-        driver: module of the driver, whose ``main()`` runs.
+    ``driver``: module of the driver, whose ``main()`` runs.
     """
 
     def __init__(self, job: RayJob, log: Path, driver: str = _DRIVER) -> None:

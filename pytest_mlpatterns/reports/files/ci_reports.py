@@ -38,16 +38,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.history import NewChange
 
-__all__ = [
-    "accepted_annotation",
-    "annotation",
-    "job_summary",
-    "kind_properties",
-    "new_change_annotation",
-    "properties_of",
-]
-
-
 _MOST_DETAILS = 20  # Most tests with sparklines; GitHub limits a job summary to 1 MiB
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~$#@])")
 
@@ -55,8 +45,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~$#@])")
 def annotation(failure: FailedTest, root: PurePath | None = None) -> str:
     """A workflow command that shows a failure at the line of its test: an error, or a warning if the gate only warns.
 
-    Args:
-        root: pytest's root directory relative to the top of the repository; None if they are the same.
+    ``root``: pytest's root directory relative to the top of the repository; None if they are the same.
     """
     return _command("warning" if failure.gate is Gate.WARN else "error", failure, root)
 

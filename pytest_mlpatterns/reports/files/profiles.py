@@ -27,8 +27,7 @@ _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 def speedscope_json(results: Results, *, test: str | None = None, side: Side = "both") -> str:
     """The text of a speedscope file with one profile for each test and side, in nanoseconds per request.
 
-    Args:
-        test: id of the only test; None for all that have a profile.
+    ``test``: id of the only test; None for all that have a profile.
     """
     found = _profiled(results, test, side)
     index: dict[tuple[str, str, int], int] = {}

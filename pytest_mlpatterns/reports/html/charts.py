@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.records.launch import Capacity
-    from pytest_mlpatterns.records.resource_track import GrowthRecord
     from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.samples import GrowthRecord
     from pytest_mlpatterns.records.telemetry import LayerStats
 
 

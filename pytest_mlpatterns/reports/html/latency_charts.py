@@ -46,8 +46,7 @@ def histogram_charts(result: TestResult) -> list[Chart | None]:
 def histogram_chart(result: TestResult, quantity: str = LATENCY) -> Chart | None:
     """The share of the requests in each bin of a time; for the reference estimated from its percentiles.
 
-    Args:
-        quantity: ``latency``, or a time of streams: ``ttft``, ``itl``, ``tpot``.
+    ``quantity``: ``latency``, or a time of streams: ``ttft``, ``itl``, ``tpot``.
     """
     found = distributions_of(result, quantity)
     if found.own is None:

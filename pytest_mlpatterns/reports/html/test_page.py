@@ -20,8 +20,7 @@ from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.html.chart import heading_of
 from pytest_mlpatterns.reports.html.charts import charts_of
-from pytest_mlpatterns.reports.html.drawing import chart_figure
-from pytest_mlpatterns.reports.html.flame_graph import flame_graph
+from pytest_mlpatterns.reports.html.drawing import chart_figure, flame_graph
 from pytest_mlpatterns.reports.html.fragments import (
     NO_VERDICT,
     Content,
@@ -52,9 +51,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import NodeFigures
     from pytest_mlpatterns.records.result import TestResult
-
-
-__all__ = ["details_section", "metric_table", "node_table"]
 
 
 _MOST_OPEN = 3  # Number of tests that are open at first

@@ -22,8 +22,7 @@ _DISTURBED = "recorded although disturbed; record them again while the machine d
 def update_lines(updates: Sequence[Update]) -> list[str]:
     """What ``--perf-baseline update`` wrote: old → new for every test, then a list of those that got worse.
 
-    Args:
-        updates: at least one.
+    ``updates``: at least one.
     """
     lines = [f"{update.test}: {_written(update)}{_seen(update)}" for update in updates]
     disturbed = [f"  {update.test}: {text}" for update in updates for text in update.after.disturbed]

@@ -72,11 +72,6 @@ def figure_of(result: TestResult, name: str) -> tuple[float, float, float] | Non
     return judged, found[1] * judged / found[0], found[2] * judged / found[0]
 
 
-def comparison_rows(result: TestResult) -> list[ComparisonRow]:
-    """A row for each compared metric, in the order in which they were judged."""
-    return [comparison_row(verdict) for verdict in comparisons_of(result)]
-
-
 def compared_sentences(result: TestResult, *, leave_out: Collection[str] = ()) -> list[str]:
     """Each row in a line: ``peak memory 31.7 MiB → 162 MiB: +410 % (tolerance 15.0 %, FAIL)``."""
     rows = [comparison_row(verdict) for verdict in comparisons_of(result) if verdict.metric not in leave_out]

@@ -58,8 +58,7 @@ class _Part(Struct, frozen=True):
 def failure_text(verdicts: Sequence[Verdict], result: TestResult, results_file: str = "") -> str:
     """The text of a failure: the first verdict with its figures, where the time is, the facts, and the next step.
 
-    Args:
-        results_file: that the run will write; empty if it writes none.
+    ``results_file``: that the run will write; empty if it writes none.
     """
     first, *others = verdicts
     parts = [

@@ -34,8 +34,7 @@ _SHORTEST_NS = 1_000.0
 def latency_picture(result: TestResult, quantity: str = LATENCY) -> list[str]:
     """A distribution, below that of the reference; empty if too few percentiles are known.
 
-    Args:
-        quantity: ``latency``, or a time of streams: ``ttft``, ``itl``, ``tpot``.
+    ``quantity``: ``latency``, or a time of streams: ``ttft``, ``itl``, ``tpot``.
     """
     rows = _rows(result, quantity)
     if not rows or any(len(shape) < _FEWEST_POINTS for shape in rows.values()):

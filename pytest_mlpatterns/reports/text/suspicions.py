@@ -196,8 +196,7 @@ def _longer(
 
     The budget of a marker counts before that of the option, and launches have no option.
 
-    Args:
-        seconds: of measuring that decide them; None if that is not known.
+    ``seconds``: of measuring that decide them; None if that is not known.
     """
     terms, measured = result.definition.terms, result.measured
     if terms is None:

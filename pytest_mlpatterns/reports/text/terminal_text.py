@@ -130,8 +130,7 @@ def natural_width(columns: Sequence[TextColumn]) -> int:
 def table_lines(columns: Sequence[TextColumn], width: int | None = None) -> list[Line]:
     """The heading and the rows of a table, one line each.
 
-    Args:
-        width: of the terminal, in columns; None: nothing is cut.
+    ``width``: of the terminal, in columns; None: nothing is cut.
     """
     gap, widths = (_GAP, [column.width for column in columns]) if width is None else _fitted(columns, width)
     headings = [Span(column.heading, Style.STRONG) for column in columns]
@@ -180,8 +179,7 @@ def _joined(text: str, width: int) -> list[str]:
 def wrapped(text: str, width: int, first: str = "", *, others: str = "") -> list[str]:
     """Break a text into lines at spaces, so that test ids and patterns stay whole, and numbers keep their unit.
 
-    Args:
-        width: of the terminal, in columns; at least 20 are used.
+    ``width``: of the terminal, in columns; at least 20 are used.
     """
     lines = wrap(
         _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", text),

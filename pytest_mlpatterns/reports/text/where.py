@@ -25,22 +25,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.latency import LatencySplit, LatencySplits, SplitMetric
     from pytest_mlpatterns.records.profile import Frame, FunctionChange, FunctionTime, NativeChange, ProfileRecord
-    from pytest_mlpatterns.records.resource_track import MemorySite
     from pytest_mlpatterns.records.result import TestResult
-
-
-__all__ = [
-    "cause_ns",
-    "function_table_lines",
-    "function_texts",
-    "functions_explain",
-    "missing_profile",
-    "profile_texts",
-    "profiling_cost",
-    "signed_duration",
-    "where_sentence",
-    "where_texts",
-]
+    from pytest_mlpatterns.records.samples import MemorySite
 
 
 _MOST = 4  # Parts that a line names
@@ -57,8 +43,7 @@ _COUNTED = ("cache_hit_ratio", "batch_size")  # Metrics that explain how often a
 class _Looked:
     """How a failed metric is looked up in the splits.
 
-    Args:
-        label: names the latency; empty if it is the failed metric itself.
+    ``label``: names the latency; empty if it is the failed metric itself.
     """
 
     def __init__(self, metric: SplitMetric, of: Literal["mean", "median"], label: str = "") -> None:
@@ -313,8 +298,7 @@ def functions_explain(metric: str) -> bool:
 def named_function(result: TestResult, part_ns: float, *, is_layer: bool) -> str:
     """The function with the largest change, if that is a slowdown: ``normalize (model.py:41)``; empty if none is named.
 
-    Args:
-        is_layer: whether it has to be a layer of this package, or has to be none.
+    ``is_layer``: whether it has to be a layer of this package, or has to be none.
     """
     record = result.causes.profile
     if record is None or not record.changes or not 0 < record.changes[0].change.value * _IN_PART <= part_ns:

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.serving.failed_request import user_traceback
-from pytest_mlpatterns.serving.model_version import meant_name
-from pytest_mlpatterns.system.cgroups import permit_tracer
+from pytest_mlpatterns.serving.import_string import meant_name
+from pytest_mlpatterns.serving.tracebacks import user_traceback
+from pytest_mlpatterns.system.process_limits import permit_tracer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ import psutil
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
-from pytest_mlpatterns.serving.failed_request import folded, last_traceback
+from pytest_mlpatterns.serving.tracebacks import folded, last_traceback
 from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.log_file import LogFile

@@ -52,8 +52,7 @@ class Scraper:
     def start(self, *, require_known: bool = True) -> None:
         """Read the metrics once, and begin to watch the queue depth if the server has one.
 
-        Args:
-            require_known: at least one known metric must be there; a server may have none before its first request.
+        ``require_known``: at least one known metric must be there; a server may have none before its first request.
         """
         reading = self._read()
         if require_known and not reading.layers and reading.depth is None:

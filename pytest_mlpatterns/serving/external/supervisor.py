@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.serving.external.programs import SOCKET, Ended, NotStarted, Started
 from pytest_mlpatterns.system import orphans
-from pytest_mlpatterns.system.cgroups import tracer_permission
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
+from pytest_mlpatterns.system.process_limits import tracer_permission
 from pytest_mlpatterns.system.sockets import listening_socket
 
 if TYPE_CHECKING:

@@ -141,8 +141,7 @@ def read_inference_call(
 ) -> InferenceCall:
     """Decode a request.
 
-    Args:
-        answer_v2: encodes the response to an Open Inference request; None: the request is V1 or an invocation.
+    ``answer_v2``: encodes the response to an Open Inference request; None: the request is V1 or an invocation.
     """
     started_ns = perf_counter_ns()
     tally.received += len(body)

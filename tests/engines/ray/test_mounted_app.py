@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mlpatterns.engines.ray.remote.applications import MountedApp
+from pytest_mlpatterns.engines.ray.remote.replica import MountedApp
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 

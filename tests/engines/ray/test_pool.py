@@ -15,7 +15,7 @@ from support.scripted_hosts import ScriptedHosts, host_facts
 from support.services.jobs import MESSAGES, MS, a_job
 from support.synthetic import S
 
-from pytest_mlpatterns.engines.ray.generator_pool import RayPool, RayProcess
+from pytest_mlpatterns.engines.ray.generator_host import RayPool, RayProcess
 from pytest_mlpatterns.engines.ray.messages import Ended, Started
 from pytest_mlpatterns.errors import ChildError, SettingError
 from pytest_mlpatterns.loadgen.ceiling import measure_library_overhead

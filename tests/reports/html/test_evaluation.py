@@ -12,7 +12,7 @@ from support.synthetic import changed, result
 
 from pytest_mlpatterns.records.capacity import Behaviour
 from pytest_mlpatterns.reports.html.drawing import chart_figure
-from pytest_mlpatterns.reports.html.evaluation import overload_chart, patterns_section
+from pytest_mlpatterns.reports.html.page import overload_chart, patterns_section
 from pytest_mlpatterns.reports.text.notes import describe_overload
 
 

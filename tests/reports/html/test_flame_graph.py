@@ -10,7 +10,7 @@ from support.profiles import nothing_stands_out, present_alone, slower_normalize
 from support.reported import HOSTILE
 
 from pytest_mlpatterns.records.profile import Frame, ProfileRecord
-from pytest_mlpatterns.reports.html.flame_graph import flame_graph, function_table, sampled_line
+from pytest_mlpatterns.reports.html.drawing import flame_graph, function_table, sampled_line
 
 
 def rows_of(profile: ProfileRecord) -> list[list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.synthetic import result
 
-from pytest_mlpatterns.records.resource_track import GrowthRecord
+from pytest_mlpatterns.records.samples import GrowthRecord
 from pytest_mlpatterns.reports.html.charts import charts_of, growth_chart
 
 MIB = 2**20

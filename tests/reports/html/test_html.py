@@ -26,9 +26,8 @@ from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.records.verdict import Kind, Outcome, Unjudged, Verdict
 from pytest_mlpatterns.reports.files.result_file import Results
-from pytest_mlpatterns.reports.html.evaluation import patterns_section
 from pytest_mlpatterns.reports.html.fragments import anchors_of, state_of
-from pytest_mlpatterns.reports.html.page import history_section, html_report, overview_section
+from pytest_mlpatterns.reports.html.page import history_section, html_report, overview_section, patterns_section
 from pytest_mlpatterns.reports.html.test_page import details_section
 from pytest_mlpatterns.reports.text.failure import failure_text
 

@@ -13,9 +13,11 @@ from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.reports.text.comparison import (
+    ComparisonRow,
     compared_line,
     compared_sentences,
-    comparison_rows,
+    comparison_row,
+    comparisons_of,
     named_change,
     worst_comparison,
 )
@@ -33,6 +35,10 @@ def compared(
     interval = Estimate(change, change - 0.05, change + 0.05)
     reason = f"{metric} changed"
     return Verdict(metric, "baseline", outcome, reason, interval, tolerance, before, before * (1 + sign * change))
+
+
+def comparison_rows(found: TestResult) -> list[ComparisonRow]:
+    return [comparison_row(verdict) for verdict in comparisons_of(found)]
 
 
 RTM = compared("rtm", 0.0066, before=4 * MS)

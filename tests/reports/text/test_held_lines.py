@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from support.synthetic import result
 
-from pytest_mlpatterns.records.resource_track import HeldRecord, MemorySite
+from pytest_mlpatterns.records.samples import HeldRecord, MemorySite
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.where import where_texts
 

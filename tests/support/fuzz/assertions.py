@@ -11,8 +11,8 @@ from pytest_mlpatterns import App
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.experiment import SystemUnderTest
+from pytest_mlpatterns.judging.overload_assertions import read_replicas
 from pytest_mlpatterns.judging.perf import Perf
-from pytest_mlpatterns.judging.scaling_assertions import read_replicas
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.serving.model import StartOptions

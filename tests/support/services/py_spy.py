@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_mlpatterns.profiling.py_spy import PySpy, find_py_spy
-from pytest_mlpatterns.system.cgroups import tracer_permission, why_not_traceable
+from pytest_mlpatterns.system.process_limits import tracer_permission, why_not_traceable
 
 __all__ = ["patient_py_spy"]
 

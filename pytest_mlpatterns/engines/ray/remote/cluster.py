@@ -36,15 +36,13 @@ from pytest_mlpatterns.engines.ray.run import (
 )
 from pytest_mlpatterns.engines.ray.settings import require_reachable, why_refused
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system.environment_facts import environment, machine_cores
+from pytest_mlpatterns.system.environment import environment, machine_cores
 from pytest_mlpatterns.system.machine import machine_identity
 from pytest_mlpatterns.system.sockets import held_port
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable, Mapping
-
-__all__ = ["connect"]
 
 NAMESPACE = "mlpatterns"  # Namespace of all our actors in Ray
 _HEAD = "node:__internal_head__"  # Resource that only the head of a cluster has
@@ -66,8 +64,7 @@ def on_node(kind: Any, node: str, **options: Any) -> Any:
 def measured_offset(ask: Callable[[], tuple[str, int]]) -> ClockOffset:
     """How far the clock of a node is ahead of the clock of this process.
 
-    Args:
-        ask: asks the node for the identity of its machine, and for the present on its clock, in nanoseconds.
+    ``ask``: asks the node for the identity of its machine, and for the present on its clock, in nanoseconds.
     """
     trips, machine = [], ""
     for _ in range(_ROUND_TRIPS):
