@@ -33,7 +33,7 @@ GUARDED = {
     ("system/files.py", "_locked", "os.unlink"): "the name is still that of the open lock",
     ("system/files.py", "_share_with_writers", "os.fchown"): "the open lock; the system refuses one of another user",
     ("system/files.py", "_share_with_writers", "os.fchmod"): "the open lock; the system refuses one of another user",
-    ("system/owned_files.py", "__init__", ".rename"): "OwnedDirectory.rename",
+    ("system/scratch_directory.py", "__init__", ".rename"): "OwnedDirectory.rename",
     ("revision/worktree.py", "_copy", "shutil.copy2"): "its directory, without links, is below the private worktree",
 }
 """What guards each call, by module, function and call."""

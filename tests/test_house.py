@@ -170,7 +170,7 @@ SET_FROM_OUTSIDE = {
     ("config/run_settings.py", "words.commenters"),
     ("config/run_settings.py", "words.whitespace"),
     ("config/run_settings.py", "words.whitespace_split"),
-    ("measurement/user_frames.py", "error.__traceback__"),
+    ("measurement/answer_check.py", "error.__traceback__"),
 }
 """What is set all the same: objects of the standard library, and a confidence that depends on a first look."""
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from pytest_mlpatterns.baseline.file import BaselineLookup, BaselineMatch, read_baselines, write_baselines
+from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
+from pytest_mlpatterns.baseline.lookup import BaselineLookup, BaselineMatch
 from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_at_level, update_of
 from pytest_mlpatterns.config.run_settings import BaselineMode, RunSettings
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.records.baseline_entry import Baselines, Entry, Level, Update
-from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
+from pytest_mlpatterns.reports.text.comparison import gone_lines, update_lines
 from pytest_mlpatterns.system.git import commit, tree_digest
 from pytest_mlpatterns.wording import count
 

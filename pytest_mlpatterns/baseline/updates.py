@@ -287,8 +287,7 @@ def seen_from(result: TestResult) -> float | None:
     the quantiles t and u of Student's t that belong to the scatter of the entry. In simulation, of launches that differ
     by 0 to 8 %, 91 to 100 % of runs fail.
 
-    Returns:
-        That of the time that is known worst, of those that a comparison judges first; None if no launch has one.
+    Returns that of the time that is known worst, of those that a comparison judges first; None if no launch has one.
     """
     found = [_seen_from(name, result) for name in _judged_metrics(result)]
     return max((one for one in found if one is not None), default=None)

@@ -198,7 +198,7 @@ def _ranking(options: argparse.Namespace) -> str:
 
     from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
     from pytest_mlpatterns.analysis.choice.ranking import Unmeasured, rank
-    from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
+    from pytest_mlpatterns.reports.text.summary_table import ranking_lines
 
     results = read_results_file(options.results)
     criteria = parse_criteria(options.weights, "WEIGHTS")

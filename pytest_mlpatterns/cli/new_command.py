@@ -373,7 +373,7 @@ def _probed(candidate: Candidate, path: str) -> Subject:
     kind = "" if candidate.kind is SubjectKind.MODEL else candidate.kind.value
     with temporary_directory("mlpatterns-new-") as directory:
         target = directory / "subject.json"
-        module = "pytest_mlpatterns.cli.subject"
+        module = "pytest_mlpatterns.cli.subject_probe"
         command = [sys.executable, "-P", "-m", module, str(target), kind, candidate.name, path]
         try:
             done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=_PROBE_S, check=False)

@@ -96,9 +96,8 @@ def write_file(file: str, text: str) -> None:
 def require_other(option: str, file: str | None, read: str | Path | None = None) -> None:
     """Check the name of a file to write, before anything is done.
 
-    Args:
-        file: as the user wrote it; None if not given.
-        read: the file that the command reads, which must not be the same; None for what is no file.
+    ``file``: as the user wrote it; None if not given. ``read``: the file that the command reads, which must not be the
+    same; None for what is no file.
     """
     if file is None:
         return

@@ -111,11 +111,9 @@ def read_run_settings(
 ) -> RunSettings:
     """Merge the settings of a whole run.
 
-    Args:
-        options: command-line values by option name, None if not given.
-        ini: ini values by option name, None or empty if not given.
-        invoked_in: directory that paths from the command line are relative to.
-        root: directory that paths from the ini file are relative to, and default directory of the baseline file.
+    ``options``: command-line values by option name, None if not given. ``ini``: ini values by option name, None or
+    empty if not given. ``invoked_in``: directory that paths from the command line are relative to. ``root``: directory
+    that paths from the ini file are relative to, and default directory of the baseline file.
     """
 
     given = _Given(options, ini, invoked_in, root)

@@ -129,9 +129,8 @@ def read_settings(
 ) -> Settings:
     """Merge one test's settings.
 
-    Args:
-        options: command-line values by option name, None if not given.
-        ini: ini values by option name, None or empty if not given.
+    ``options``: command-line values by option name, None if not given. ``ini``: ini values by option name, None or
+    empty if not given.
     """
     patterns_of(marker, options, ini), wires_of(marker)  # raise errors of the lists
     values: dict[str, Any] = {}

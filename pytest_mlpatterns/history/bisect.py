@@ -69,11 +69,7 @@ class SearchEvent(Struct, frozen=True):
 
 
 class SearchState:
-    """The events of one search in a file.
-
-    Attributes:
-        events: in the order in which they were added.
-    """
+    """The events of one search in a file. ``events``: in the order in which they were added."""
 
     def __init__(self, file: Path, search: Mapping[str, str | float]) -> None:
         self._file = file

@@ -62,8 +62,7 @@ def position_in(root: Path, commit: str) -> CommitPosition:
 def first_parents(root: Path) -> tuple[str, ...]:
     """The full hashes from the first commit to the one that is checked out, along first parents.
 
-    Returns:
-        None of them outside of git and in a shallow clone, whose first commits are missing.
+    Returns None of them outside of git and in a shallow clone, whose first commits are missing.
     """
     git = _repository(root)
     if git is None or git.is_shallow:

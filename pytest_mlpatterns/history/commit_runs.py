@@ -32,7 +32,7 @@ from pytest_mlpatterns.revision.worktree import Worktree, checkout, remove_stale
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.system.git import Git
-from pytest_mlpatterns.system.owned_files import ScratchDirectory
+from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count, listed
 
@@ -180,9 +180,8 @@ class CommitRuns:
     ) -> CommitRun | NotRun:
         """Measure a commit against another one.
 
-        Args:
-            commits: the one that is measured, and the one below the line of its ratios.
-            most_s: time after which the run is ended, in seconds; None for that of :func:`limit_s`.
+        ``commits``: the one that is measured, and the one below the line of its ratios. ``most_s``: time after which
+        the run is ended, in seconds; None for that of :func:`limit_s`.
         """
         assert self._scratch is not None
         commit, reference = commits

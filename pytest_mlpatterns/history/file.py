@@ -112,8 +112,7 @@ class History(Struct, frozen=True):
 def union_attribute(path: Path) -> str:
     """The line for ``.gitattributes`` by which git merges a file line by line.
 
-    Returns:
-        The line; empty if the file is in no repository, is ignored there, or has the attribute already.
+    Returns the line; empty if the file is in no repository, is ignored there, or has the attribute already.
     """
     if not any((directory / ".git").exists() for directory in path.absolute().parents):
         return ""

@@ -15,8 +15,14 @@ import functools
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.findings import find_changes
-from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER, LaunchScatter, scatter_in
-from pytest_mlpatterns.analysis.changes.series import commit_key, counted_lines, series_of
+from pytest_mlpatterns.analysis.changes.series import (
+    USUAL_SCATTER,
+    LaunchScatter,
+    commit_key,
+    counted_lines,
+    scatter_in,
+    series_of,
+)
 from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS
 from pytest_mlpatterns.errors import HistoryError
 from pytest_mlpatterns.history.file import History
@@ -105,9 +111,8 @@ def stable_levels(
 def _level(own: HistoryLine, ordered: Sequence[HistoryLine], changes: Sequence[Change]) -> Level:
     """The level of one test.
 
-    Args:
-        ordered: the lines of the test on this machine that count, in the order of the commits.
-        changes: in them, and in the ratios of the test.
+    ``ordered``: the lines of the test on this machine that count, in the order of the commits. ``changes``: in them,
+    and in the ratios of the test.
     """
     if own not in ordered:
         which = "its commit is not among the first parents" if own.clean else "files differ from the commit"

@@ -30,9 +30,8 @@ _NOT_OF_REQUESTS = ("cold_start", "recovery", "unhurt")  # Times that no functio
 class Causes:
     """Explains the failures of one test.
 
-    Attributes:
-        profile: where the time went by function, or why that is not known; None if nothing asked for it.
-        held: which lines hold more memory, or why that is not known; None if nothing asked for it.
+    ``profile``: where the time went by function, or why that is not known; None if nothing asked for it. ``held``:
+    which lines hold more memory, or why that is not known; None if nothing asked for it.
     """
 
     def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:

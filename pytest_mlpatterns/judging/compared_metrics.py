@@ -48,7 +48,7 @@ from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.changes.launch_scatter import LaunchScatter
+    from pytest_mlpatterns.analysis.changes.series import LaunchScatter
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import Experiment

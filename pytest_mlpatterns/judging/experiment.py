@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER, LaunchScatter
+from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER, LaunchScatter
 from pytest_mlpatterns.engines.engine import Cluster, launch
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
-    from pytest_mlpatterns.baseline.file import BaselineMatch
+    from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.records.addressing import Progress
@@ -237,10 +237,8 @@ def read_inputs(
 ) -> Payload:
     """The payload of a test: its inputs as requests of its load.
 
-    Args:
-        given: as ``perf_payload`` or the marker has it.
-        target: the service; None for a model that this package serves.
-        builder: what makes the requests from inputs; None if the wire does.
+    ``given``: as ``perf_payload`` or the marker has it. ``target``: the service; None for a model that this package
+    serves. ``builder``: what makes the requests from inputs; None if the wire does.
     """
     return read_payload(given, settings.wire, "" if target is None else target.path, builder=builder)
 

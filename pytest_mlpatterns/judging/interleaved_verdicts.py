@@ -112,8 +112,7 @@ class Factor(Struct, frozen=True):
 class SideComparison:
     """Measures one test's service beside another one.
 
-    Attributes:
-        difference: the first answers of both sides that differed in the last comparison; empty if they did not.
+    ``difference``: the first answers of both sides that differed in the last comparison; empty if they did not.
     """
 
     def __init__(self, experiment: Experiment, measurement: SequentialMeasurement, runner: LaunchRunner) -> None:
@@ -125,8 +124,7 @@ class SideComparison:
     def decide(self, other: OtherSide, factor: Factor) -> Verdict | None:
         """Measure both sides until the factor is decided; None in a smoke run, which asks both once.
 
-        Raises:
-            Exception: any that the check raises, for answers of either side.
+        Raises Exception: any that the check raises, for answers of either side.
         """
         plan = self._experiment.plan
         answers = AnswerComparison(Side(other.own, plan), Side(other.variant.name, other.variant.plan))
@@ -173,13 +171,8 @@ def _read_margin(by: object, name: str) -> float:
 def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbours: bool) -> Verdict:
     """Measure until it is decided whether the first variant is faster than the second by the asked factor.
 
-    Args:
-        run: an interleaved run of the test's side and the other, in that order.
-        asked: the factor.
-        neighbours: whether busy neighbours leave a missed factor open.
-
-    Raises:
-        does.
+    ``run``: an interleaved run of the test's side and the other, in that order. ``asked``: the factor. ``neighbours``:
+    whether busy neighbours leave a missed factor open. Raises does.
     """
     on, by = asked.on, asked.least
     lower = METRICS[on].better == "lower"
@@ -263,15 +256,9 @@ def judge_no_slower(
     ratios of neighbouring blocks; the others compare the launches of both variants. NMRT is judged from searches of its
     own; see :func:`judge_nmrt_no_lower`.
 
-    Args:
-        run: an interleaved run of the reference and the present, in that order.
-        compared: any metrics except NMRT, at least one.
-
-    Returns:
-        A verdict for each metric that both variants have; and why the others have none, by the metric's name.
-
-    Raises:
-        does.
+    ``run``: an interleaved run of the reference and the present, in that order. ``compared``: any metrics except NMRT,
+    at least one. Returns A verdict for each metric that both variants have; and why the others have none, by the
+    metric's name. Raises does.
     """
     tolerance = min((one.tolerance for one in compared if not one.is_guard), default=USUAL_TOLERANCE)
     looks = looks_of_pairs(tolerance, REVISION_ALPHA, budget_ns)

@@ -55,9 +55,8 @@ class LeakAssertions:
     def decide(self, limit_bytes: float, longest_ns: int) -> tuple[Verdict, ...]:
         """Load the deployment until it is decided whether it leaks.
 
-        Returns:
-            A verdict on memory, and on descriptors and threads if the system counts them; none in a smoke run. With
-            too few requests it is one open verdict.
+        Returns A verdict on memory, and on descriptors and threads if the system counts them; none in a smoke run. With
+        too few requests it is one open verdict.
         """
         self._measurement.measure_at_least(1)
         if self._experiment.smoke:

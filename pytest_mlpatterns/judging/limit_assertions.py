@@ -49,11 +49,7 @@ class LimitAssertions:
     def decide(self, metric: Metric, limit: float) -> Verdict | None:
         """Measure until it is decided whether a metric keeps a limit.
 
-        Args:
-            limit: in the metric's unit.
-
-        Returns:
-            The verdict; None in a smoke run.
+        ``limit``: in the metric's unit. Returns the verdict; None in a smoke run.
         """
         plan = limit_plan(self._experiment.settings.launches)
         entry = self._experiment.baseline.entry
@@ -176,12 +172,8 @@ class NmrtAssertions:
     def decide_at_least(self, limit: float, slo: str | None) -> Verdict | None:
         """Search until it is decided whether the deployment sustains a rate.
 
-        Args:
-            limit: requests per second.
-            slo: a latency objective such as ``"p95<50ms"`` that must hold at that rate.
-
-        Returns:
-            The verdict; None in a smoke run.
+        ``limit``: requests per second. ``slo``: a latency objective such as ``"p95<50ms"`` that must hold at that rate.
+        Returns the verdict; None in a smoke run.
         """
         objective = None if slo is None else parse_objective(slo)
         metric = nmrt_metric(objective)

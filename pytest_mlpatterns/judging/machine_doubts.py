@@ -28,7 +28,7 @@ from pytest_mlpatterns.analysis.health.machine import (
 from pytest_mlpatterns.analysis.metrics.definitions import STANDING, leading_time, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.baseline.file import scaled
+from pytest_mlpatterns.baseline.lookup import scaled
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, failed_by_whole_answers
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import Unit

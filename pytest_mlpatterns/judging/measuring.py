@@ -29,7 +29,7 @@ from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_o
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.serving.model import StartOptions
-from pytest_mlpatterns.system.owned_files import ScratchDirectory
+from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:

@@ -53,9 +53,8 @@ class OtherSide(Struct, frozen=True):
 def asked_side(experiment: Experiment, method: str, *, on: str, other: object, reference: object) -> OtherSide:
     """The other side that an assertion asks for: a pattern, a model or a service, or plain calls of a library.
 
-    Args:
-        other: a pattern or its name, a model, or a target; None for plain calls.
-        reference: what is called plainly; None for another side.
+    ``other``: a pattern or its name, a model, or a target; None for plain calls. ``reference``: what is called plainly;
+    None for another side.
     """
     if (other is None) == (reference is None):
         found = "neither" if other is None else "both"

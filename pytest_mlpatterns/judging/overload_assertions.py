@@ -90,11 +90,7 @@ class ScalingAssertions:
     def decide_efficiency(self, limit: float, replicas: object) -> Verdict | None:
         """Measure until it is decided whether the scaling efficiency reaches a limit.
 
-        Args:
-            limit: a share.
-
-        Returns:
-            The verdict; None in a smoke run.
+        ``limit``: a share. Returns the verdict; None in a smoke run.
         """
         number = read_replicas(replicas)
         scaling = self._measured((1, number))
@@ -112,11 +108,8 @@ class ScalingAssertions:
     def decide_scale_out(self, limit_ns: int) -> Verdict | None:
         """Measure until it is decided whether one more replica carries its share in time.
 
-        Args:
-            limit_ns: the longest acceptable time from asking for it, in nanoseconds.
-
-        Returns:
-            The verdict; None in a smoke run.
+        ``limit_ns``: the longest acceptable time from asking for it, in nanoseconds. Returns the verdict; None in a
+        smoke run.
         """
         if not self._engine.adds_replicas and not self._experiment.smoke:  # which a pass of a minute would find out too
             raise InvalidResultError(f"the scale-out time is not known: {BY_NO_ENGINE}")
@@ -224,10 +217,8 @@ _WATCH_MARGIN = 1.25  # How much longer than a limit the recovery is watched
 def require_goodput(share: object, rps: object, *, slo: str | None, at: float | None) -> str:
     """Check that an assertion on goodput has a rate, or a share and a load. Returns what each request keeps.
 
-    Args:
-        share: of the NMRT; None for a rate.
-        rps: requests per second at the load of the test; None for a share.
-        at: the load as a multiple of the NMRT; None for that of the test.
+    ``share``: of the NMRT; None for a rate. ``rps``: requests per second at the load of the test; None for a share.
+    ``at``: the load as a multiple of the NMRT; None for that of the test.
     """
     if (share is None) is not (at is None) or (share is None) is (rps is None):
         raise SettingError(

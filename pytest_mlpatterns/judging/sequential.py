@@ -52,11 +52,9 @@ class SequentialMeasurement:
 
     ``price``: of cores and memory; None if there is no cost.
 
-    Attributes:
-        spent_s: seconds spent on launches and searches so far.
-        interleaved_s: seconds spent on interleaved runs and long loads of the same test.
-        dropped: launches that do not count because the load generator was the limit.
-        growth: what the last long load found; None without one.
+    ``spent_s``: seconds spent on launches and searches so far. ``interleaved_s``: seconds spent on interleaved runs and
+    long loads of the same test. ``dropped``: launches that do not count because the load generator was the limit.
+    ``growth``: what the last long load found; None without one.
     """
 
     def __init__(
@@ -200,10 +198,9 @@ class SequentialMeasurement:
     ) -> Sequence[Verdict]:
         """Judge, and measure more until a verdict fails or none is open, as far as the budget allows.
 
-        Args:
-            more: measures more; None for another launch.
-            at_most: launches after which open verdicts are returned, since something else decides them; None to go on.
-            more_s: least time that ``more`` needs after a launch; None for what it took so far.
+        ``more``: measures more; None for another launch. ``at_most``: launches after which open verdicts are returned,
+        since something else decides them; None to go on. ``more_s``: least time that ``more`` needs after a launch;
+        None for what it took so far.
         """
         while True:
             try:
@@ -293,8 +290,7 @@ class SequentialMeasurement:
     def start_again(self) -> bool:
         """Start the deployment again without a load, and note how long that took.
 
-        Returns:
-            False if the budget, or the largest number of launches, allows no further start, or none is known.
+        Returns False if the budget, or the largest number of launches, allows no further start, or none is known.
         """
         self.measure_at_least(1)
         starts = [*(one.cold_start_ns for one in self._launches), *self._starts_ns]

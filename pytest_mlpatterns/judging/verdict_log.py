@@ -25,7 +25,7 @@ from pytest_mlpatterns.errors import (
     SettingError,
 )
 from pytest_mlpatterns.fields import plain_number
-from pytest_mlpatterns.measurement.user_frames import cut_to_function
+from pytest_mlpatterns.measurement.answer_check import cut_to_function
 from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Gate, OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.removed import why_removed
@@ -47,8 +47,7 @@ class VerdictLog:
 
     ``results_file``: that the run will write; empty if it writes none.
 
-    Attributes:
-        advised: failures that were not raised, because the gate only warns; the body of the test goes on after each.
+    ``advised``: failures that were not raised, because the gate only warns; the body of the test goes on after each.
     """
 
     def __init__(
@@ -201,9 +200,8 @@ def refuse_settings(args: Sequence[object], given: Mapping[str, object]) -> NoRe
 def diagnosis_of(measured: Metrics | None, log: str) -> str:
     """The diagnosis as text; empty if there is nothing.
 
-    Args:
-        measured: what was measured so far; None if nothing was.
-        log: the end of the log of the deployment's processes.
+    ``measured``: what was measured so far; None if nothing was. ``log``: the end of the log of the deployment's
+    processes.
     """
     launches = () if measured is None else measured.launches
     tracebacks = [text for launch in launches if launch.stats for text in launch.stats.tracebacks]

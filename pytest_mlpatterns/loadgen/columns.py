@@ -77,11 +77,8 @@ def _arrays(columns: Mapping[str, Any], dtypes: Mapping[str, Any]) -> dict[str, 
 def with_counted_tokens(samples: Samples, columns: Mapping[str, Any], tokens: Callable[[str], int]) -> Samples:
     """The samples with the output tokens of the answers whose text was kept.
 
-    Args:
-        columns: of the same load, with ``text`` and ``text_bytes`` if it kept texts.
-
-    Raises:
-        Exception: any that ``tokens`` raises.
+    ``columns``: of the same load, with ``text`` and ``text_bytes`` if it kept texts. Raises Exception: any that
+    ``tokens`` raises.
     """
     if samples.stream is None or "text_bytes" not in columns:
         return samples

@@ -103,9 +103,8 @@ class Connection:
     def send(self, request: int, due_ns: int | None = None, ready_ns: int | None = None) -> None:
         """Send the prepared request of this index.
 
-        Args:
-            due_ns: when it was due; None for now.
-            ready_ns: when the generator was ready to send it, if it had to wait for a connection since; None for now.
+        ``due_ns``: when it was due; None for now. ``ready_ns``: when the generator was ready to send it, if it had to
+        wait for a connection since; None for now.
         """
         now = perf_counter_ns()
         self.request = request

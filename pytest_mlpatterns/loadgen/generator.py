@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.generator_process import GeneratorPool, GeneratorProcess, LocalPool
+from pytest_mlpatterns.loadgen.load_run import WARMUP_CAP_NS
 from pytest_mlpatterns.loadgen.messages import (
     AddAddress,
     Event,
@@ -30,7 +31,6 @@ from pytest_mlpatterns.loadgen.messages import (
     WindowOpened,
 )
 from pytest_mlpatterns.loadgen.process import STOP
-from pytest_mlpatterns.loadgen.steady_state import WARMUP_CAP_NS
 from pytest_mlpatterns.records.launch import GeneratorPart
 
 if TYPE_CHECKING:
@@ -60,13 +60,10 @@ class LoadInterrupted(KeyboardInterrupt):
 class Generator:
     """Handle of the generator processes, which start with the first job if not before.
 
-    Args:
-        measure_ceiling: measures one of ``ceilings_rps``; called when a load first needs it. None: never measure.
-        pool: where the processes come from; None for this machine.
-
-    Attributes:
-        ceilings_rps: requests per second that one process reaches on this machine against a null server, if measured.
-        library_overhead_ns: time that a client library adds to the median of a request; None until measured.
+    ``measure_ceiling``: measures one of ``ceilings_rps``; called when a load first needs it. None: never measure.
+    ``pool``: where the processes come from; None for this machine. ``ceilings_rps``: requests per second that one
+    process reaches on this machine against a null server, if measured. ``library_overhead_ns``: time that a client
+    library adds to the median of a request; None until measured.
     """
 
     def __init__(
@@ -112,9 +109,8 @@ class Generator:
     ) -> LoadResult:
         """Run one job to its end.
 
-        Args:
-            poll_s: longest interval between two calls of ``on_poll``, in seconds.
-            on_poll: receives each event, and None if none arrived for ``poll_s``. An exception in it ends the load.
+        ``poll_s``: longest interval between two calls of ``on_poll``, in seconds. ``on_poll``: receives each event, and
+        None if none arrived for ``poll_s``. An exception in it ends the load.
         """
         self.pool.prepare(job, processes)
         self.start(processes)

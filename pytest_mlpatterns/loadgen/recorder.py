@@ -157,10 +157,8 @@ class StreamColumns:
 
     ``text_limit``: most bytes of texts that are kept; 0 keeps none.
 
-    Attributes:
-        texts_cut: whether a text was not kept because of the limit.
-        failed: by outcome, the first answer that did not count and has a reason; of requests that were due in the
-            window.
+    ``texts_cut``: whether a text was not kept because of the limit. ``failed``: by outcome, the first answer that did
+    not count and has a reason; of requests that were due in the window.
     """
 
     COLUMNS = ("first_byte_ns", "chunk_count", "output_tokens", "input_tokens", "chunk_ns")

@@ -54,9 +54,8 @@ class StreamedAnswer:
 
     ``wire``: of the requests. Every stream of the wire ``openai`` ends with ``[DONE]``.
 
-    Attributes:
-        now_ns: arrival of the bytes that are read at present.
-        first_byte_ns: arrival of the first byte; 0 while none came.
+    ``now_ns``: arrival of the bytes that are read at present. ``first_byte_ns``: arrival of the first byte; 0 while
+    none came.
     """
 
     __slots__ = (

@@ -3,6 +3,8 @@
 ``check=`` sees answers from under load. A smoke run sends one request instead of a load, recorded as a launch of one
 sample. Two deployments that are compared get the same inputs before either is loaded. This module must not know how the
 answers were measured, which deployment is faster, nor what follows from a difference.
+
+It also knows the frames of a function of the user's that a measurement calls, of ``check=`` and ``during=``.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from msgspec import Struct
 from pytest_mlpatterns.engines.local.plain_calls import PlainCalls
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, SettingError
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
+from pytest_mlpatterns.measurement.during import call_beside
 from pytest_mlpatterns.records.addressing import Answer
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.outcomes import Failure, FirstFailure
@@ -229,9 +232,7 @@ CHECKED_ANSWERS = 200  # Most answers of one launch that the check sees
 def check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answer], *, are_cut: bool = False) -> None:
     """Call the user's check with the inputs and outputs of successful answers, index by index.
 
-    Raises:
-        AssertionError: the check returned False.
-        Exception: any that the check raises.
+    Raises AssertionError: the check returned False. Raises Exception: any that the check raises.
     """
     assert plan.check is not None
     if not answers and are_cut:
@@ -280,3 +281,20 @@ def output_in(answer: Answer, deployment: Deployment, payload: Payload) -> Any:
     import httpx
 
     return answer_in(httpx.Response(httpx.codes.OK, headers=headers_of(answer.head), content=answer.body))
+
+
+_CALLS = (check_outputs.__code__, call_beside.__code__)  # Frames that call a function of the user's
+
+
+def cut_to_function(error: BaseException) -> bool:
+    """Cut the frames of this package from the traceback of an error of a user's check, or of one beside the load.
+
+    The frames of the user's function remain; none if a check returned False.
+    """
+    entry = error.__traceback__
+    while entry is not None and entry.tb_frame.f_code not in _CALLS:
+        entry = entry.tb_next
+    if entry is None:
+        return False
+    error.__traceback__ = entry.tb_next
+    return True

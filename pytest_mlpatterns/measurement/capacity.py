@@ -74,9 +74,8 @@ class Climbed(Struct, frozen=True):
 class CapacitySearch:
     """One search over one deployment.
 
-    Attributes:
-        last: the last load of the search; None before the first.
-        climbed: what a search under an objective leaves to the next one; None if it was ended by the load generator.
+    ``last``: the last load of the search; None before the first. ``climbed``: what a search under an objective leaves
+    to the next one; None if it was ended by the load generator.
     """
 
     template: LoadJob  # a job for this deployment; each step replaces its schedule and times

@@ -235,9 +235,8 @@ def call_beside(function: Function, during: During) -> None:
 class DuringRun:
     """One run of the function, beside the load of one launch.
 
-    Args:
-        generator: sends the load; None if there is none, and then the function waits for no time.
-        clock: nanoseconds, as the samples have them.
+    ``generator``: sends the load; None if there is none, and then the function waits for no time. ``clock``:
+    nanoseconds, as the samples have them.
     """
 
     def __init__(
@@ -287,11 +286,8 @@ class DuringRun:
     def finish(self, window: Window | None = None, *, grace_s: float = _GRACE_S) -> tuple[DuringStep, ...]:
         """End the waits of the function after the load, and wait for its end.
 
-        Args:
-            window: steps that it does not hold are left out, and others end with it; None to keep all.
-
-        Raises:
-            BaseException: what the function raised.
+        ``window``: steps that it does not hold are left out, and others end with it; None to keep all. Raises
+        BaseException: what the function raised.
         """
         self._await_end(grace_s)
         if self._thread is not None and self._thread.is_alive():
@@ -347,9 +343,8 @@ class DuringRun:
     def wait_for(self, condition: Callable[[], Any], limit_ns: int | None, words: str) -> Any:
         """Wait until a function returns something true, and return that.
 
-        Args:
-            limit_ns: the longest wait; None for the rest of the load.
-            words: begins the message if it does not, such as ``during.wait_until(is_ready) has not become true``.
+        ``limit_ns``: the longest wait; None for the rest of the load. ``words``: begins the message if it does not,
+        such as ``during.wait_until(is_ready) has not become true``.
         """
         began_ns = self._clock()
         while not (found := condition()):
@@ -447,8 +442,7 @@ class DuringRun:
 def run_alone(function: Function, deployment: Deployment, length_ns: int) -> None:
     """Run the function beside no load, as a smoke run does; it waits for no time.
 
-    Raises:
-        BaseException: what the function raised.
+    Raises BaseException: what the function raised.
     """
     run = DuringRun(function, deployment, None)
     run.open(time.perf_counter_ns(), length_ns)

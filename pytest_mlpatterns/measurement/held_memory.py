@@ -25,8 +25,7 @@ _MOST_READINGS = 1  # Readings under load: each stops the process for most of a 
 def held_under_load(variant: Variant, generator: Generator, *, of_growth: bool) -> HeldMemory | None:
     """What a variant holds under load, or for a growth what it holds in addition after further requests.
 
-    Returns:
-        None if its processes do not report what they hold.
+    Returns None if its processes do not report what they hold.
     """
     plan = replace(variant.plan, warmup_ns=0)
     with named_errors(variant):

@@ -65,9 +65,8 @@ def require_answer(
 ) -> None:
     """Refuse a load beyond the capacity that the service did not survive.
 
-    Args:
-        when: begins the message, such as ``in the search for the capacity``.
-        owed_s: as in :func:`why_silent`; at least a time-out, which each step of a search leaves.
+    ``when``: begins the message, such as ``in the search for the capacity``. ``owed_s``: as in :func:`why_silent`; at
+    least a time-out, which each step of a search leaves.
     """
     if why := why_silent(deployment, plan, samples, window=window, owed_s=max(owed_s, plan.timeout_ns / 1e9)):
         raise InvalidResultError(f"{when} {why}")
@@ -121,12 +120,8 @@ def describe_first_failure(
     A model's error is taken from its traceback. If there is none, or several, it is the error of an answer under load;
     without one, the request is sent once more.
 
-    Args:
-        window: only requests that were due in it count; None: all.
-        answers: by outcome, the first answer that did not count and has a reason.
-
-    Returns:
-        None if no request failed.
+    ``window``: only requests that were due in it count; None: all. ``answers``: by outcome, the first answer that did
+    not count and has a reason. Returns None if no request failed.
     """
     counts = samples.failed if window is None else samples.failed & samples.due_in(window)
     failed = np.flatnonzero(counts)

@@ -114,13 +114,9 @@ class LaunchRunner:
     def measure(self, plan: LoadPlan | None = None) -> Launch:
         """Measure one launch; a deployment that was measured before is replaced by a new one.
 
-        Args:
-            plan: what is sent from now on; None for what was sent before.
-
-        Raises:
-            Interrupted: Ctrl-C; carries the launch so far.
-            KeyboardInterrupt: Ctrl-C, and the window had not begun, or the deployment has ended too.
-            BaseException: any that the check raises, or the function beside the load.
+        ``plan``: what is sent from now on; None for what was sent before. Raises Interrupted: Ctrl-C; carries the
+        launch so far. Raises KeyboardInterrupt: Ctrl-C, and the window had not begun, or the deployment has ended too.
+        Raises BaseException: any that the check raises, or the function beside the load.
         """
         if self._measured:
             self.close()
@@ -152,8 +148,7 @@ class LaunchRunner:
     def start_again(self) -> int | None:
         """Replace the deployment by a new one, which later launches and searches use.
 
-        Returns:
-            Its time from start to first answer in nanoseconds; None if that is not known.
+        Returns its time from start to first answer in nanoseconds; None if that is not known.
         """
         self.close()
         return self.deployment.cold_start_ns
@@ -287,8 +282,7 @@ class LaunchRunner:
 class _LaunchMeasurement:
     """Measures one launch of a deployment that is ready: warms up, loads one window, drains, and observes meanwhile.
 
-    Attributes:
-        planned: its window, if that ended by its requests; None before it is over.
+    ``planned``: its window, if that ended by its requests; None before it is over.
     """
 
     def __init__(self, deployment: Deployment, plan: LoadPlan, generator: Generator) -> None:
@@ -410,10 +404,9 @@ def job_for(
 ) -> LoadJob:
     """The job of the load generator for a plan.
 
-    Args:
-        messages: the requests as bytes, as :meth:`Deployment.messages` makes them.
-        conversations: whether callers keep to the conversations of the payload, and think; else turns are requests as
-            any other, so that the thinking does not limit what the service can do.
+    ``messages``: the requests as bytes, as :meth:`Deployment.messages` makes them. ``conversations``: whether callers
+    keep to the conversations of the payload, and think; else turns are requests as any other, so that the thinking does
+    not limit what the service can do.
     """
     talks = plan.payload.conversations if conversations else None
     return LoadJob(

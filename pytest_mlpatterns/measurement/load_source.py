@@ -39,8 +39,7 @@ the last message by a second."""
 class CallLoop:
     """Stands for the load generator of one deployment without a server.
 
-    Attributes:
-        library_overhead_ns: None, as no client library is between.
+    ``library_overhead_ns``: None, as no client library is between.
     """
 
     library_overhead_ns: None = None

@@ -200,9 +200,8 @@ def answer_rate(samples: Samples, window: Window, *, closed: bool, weights: NDAr
     it. If the very first answer arrived within the window, that time begins with the first request. In an open loop
     answers also arrive after the window, so the rate is taken from the first answer to the last.
 
-    Args:
-        samples: of the block, with the requests before its window and at least one answer.
-        weights: what each request of a closed loop counts for, such as its tokens; None for 1.
+    ``samples``: of the block, with the requests before its window and at least one answer. ``weights``: what each
+    request of a closed loop counts for, such as its tokens; None for 1.
     """
     good = samples.succeeded
     done_ns, first_due_ns = samples.done_ns[good], int(samples.due_ns.min())
@@ -251,10 +250,9 @@ def stream_ratios(
 
     If the second variant does not stream, its first content is the whole answer, so its TTFT is its latency.
 
-    Args:
-        first: figures of the first variant by metric, one of each block; 0 if it is not known.
-        second: those of the second variant.
-        second_whole: of the second variant's whole answers, what their first content would be, as the others.
+    ``first``: figures of the first variant by metric, one of each block; 0 if it is not known. ``second``: those of the
+    second variant. ``second_whole``: of the second variant's whole answers, what their first content would be, as the
+    others.
     """
     present = second or second_whole
     return {

@@ -145,11 +145,7 @@ class ProfiledPair:
 
 
 class _Recorded:
-    """One side while it is recorded.
-
-    Attributes:
-        rate_hz: looks a second at each process, in the last block.
-    """
+    """One side while it is recorded. ``rate_hz``: looks a second at each process, in the last block."""
 
     def __init__(
         self, side: ProfiledSide, deployment: Deployment, run: VariantRun, *, profiler: Profiler, plan: ProfilingPlan

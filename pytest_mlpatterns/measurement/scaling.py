@@ -44,10 +44,9 @@ BY_NO_ENGINE = 'the engine of this test adds no replica to a running service; ch
 class ScalingRun:
     """Measures a service at several numbers of replicas.
 
-    Args:
-        price: of cores and memory; None if there is no cost.
-        cpus_per_replica: number of cores on which each replica runs alone; None if they share the cores.
-        balance: how the load generator balances over a replica that is added; None: a gateway would have to.
+    ``price``: of cores and memory; None if there is no cost. ``cpus_per_replica``: number of cores on which each
+    replica runs alone; None if they share the cores. ``balance``: how the load generator balances over a replica that
+    is added; None: a gateway would have to.
     """
 
     def __init__(

@@ -99,10 +99,9 @@ class SeenBlock(Struct, frozen=True):
 class VariantRun:
     """One variant while it runs.
 
-    Attributes:
-        throughput_rps: successful answers per second of each block.
-        cpu_ns_per_request: CPU time per successful answer of each block; 0 if it is not known.
-        streams: what only streams have, by metric, of each block; 0 if it is not known.
+    ``throughput_rps``: successful answers per second of each block. ``cpu_ns_per_request``: CPU time per successful
+    answer of each block; 0 if it is not known. ``streams``: what only streams have, by metric, of each block; 0 if it
+    is not known.
     """
 
     def __init__(

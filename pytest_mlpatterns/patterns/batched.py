@@ -101,8 +101,7 @@ class AdaptiveWait:
     scheme and its back-off of 10 % are Clipper's for the batch size (Crankshaw et al., "Clipper: A Low-Latency Online
     Prediction Serving System", NSDI 2017, section 4.3), which has a latency objective; a pattern has none.
 
-    Attributes:
-        wait_ns: the current wait, in nanoseconds.
+    ``wait_ns``: the current wait, in nanoseconds.
     """
 
     STEP_NS = 250_000
@@ -115,10 +114,8 @@ class AdaptiveWait:
     def called(self, call_ns: int, last_ns: int | None, next_ns: int | None) -> None:
         """Adjust the wait after the call of a batch that was not full.
 
-        Args:
-            last_ns: time from the arrival of the batch's last request until it was sent; None: none arrived during the
-                wait.
-            next_ns: time from then until the next arrival; None: none arrived until the call ended.
+        ``last_ns``: time from the arrival of the batch's last request until it was sent; None: none arrived during the
+        wait. ``next_ns``: time from then until the next arrival; None: none arrived until the call ended.
         """
         self._shortest_ns = min(call_ns, self._shortest_ns * 1.001) if self._shortest_ns else call_ns
         limit_ns = min(int(self._shortest_ns), self.MOST_NS)

@@ -35,8 +35,7 @@ class CacheStreams:
     ) -> dict[bytes, Recording]:
         """Record what a handler returned, if it is a stream.
 
-        Returns:
-            The recording by the key of its input; empty if the outputs are whole.
+        Returns the recording by the key of its input; empty if the outputs are whole.
         """
         keys = list(keys)
         stream = self._reader.read(outputs, len(keys), "the model")

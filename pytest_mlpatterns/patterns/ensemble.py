@@ -78,9 +78,8 @@ class Ensemble(Pattern):
 class EnsembleLayer:
     """The layer of an ensemble: calls all models at the same time with the same inputs, and combines their outputs.
 
-    Args:
-        combine: takes the list of the models' outputs for one input and returns the output; None: that list.
-        tally: takes the time of each model, ``model:NAME``, and counts which model was the last, ``last:NAME``.
+    ``combine``: takes the list of the models' outputs for one input and returns the output; None: that list. ``tally``:
+    takes the time of each model, ``model:NAME``, and counts which model was the last, ``last:NAME``.
     """
 
     def __init__(

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 class ModelThread:
     """The thread; it ends with this object.
 
-    Attributes:
-        begin: calls a function in the thread, after those begun before; it must raise nothing.
+    ``begin``: calls a function in the thread, after those begun before; it must raise nothing.
     """
 
     def __init__(self, name: str) -> None:
@@ -51,8 +50,7 @@ class ModelThread:
 class _Work:
     """What a thread has done.
 
-    Attributes:
-        free_ns: when its last call ended, on the clock of ``perf_counter_ns``; 0 before the first.
+    ``free_ns``: when its last call ended, on the clock of ``perf_counter_ns``; 0 before the first.
     """
 
     __slots__ = ("free_ns",)

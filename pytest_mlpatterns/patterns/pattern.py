@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, Variables, without_password
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.records.layer_kinds import describe_layer_kind
+from pytest_mlpatterns.records.package_layers import describe_layer_kind
 from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:

@@ -89,9 +89,8 @@ class Queued(Pattern):
 class QueueLayer:
     """The queue in memory: accepts requests up to its capacity, and sends each worker as many as it can take.
 
-    Raises:
-        RequestError: when called: the queue is full, or the request's own error.
-        LostError: when called: the worker died at every attempt.
+    Raises RequestError: when called: the queue is full, or the request's own error. Raises LostError: when called: the
+    worker died at every attempt.
     """
 
     def __init__(self, pattern: Queued, workers: Sequence[Handler], *, in_flight: int, tally: Tally) -> None:

@@ -239,9 +239,8 @@ class BalancedLayer:
 
     A replica that was lost gets no requests for a second, unless all were.
 
-    Raises:
-        RequestError: when called: the replica answered with an error.
-        LostError: when called: the replica ended under the request, or cannot be reached.
+    Raises RequestError: when called: the replica answered with an error. Raises LostError: when called: the replica
+    ended under the request, or cannot be reached.
     """
 
     needs_loop = True

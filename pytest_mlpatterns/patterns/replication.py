@@ -156,10 +156,8 @@ class Microservice(Pattern):
 def with_replicas(pattern: Pattern, replicas: int) -> Pattern:
     """The pattern scaled out: the whole service this many times; one replica is the service without ``Replicated``.
 
-    Args:
-        pattern: any; if its first part is ``Replicated``, that part's number is replaced, and its other arguments are
-            kept.
-        replicas: at least 1.
+    ``pattern``: any; if its first part is ``Replicated``, that part's number is replaced, and its other arguments are
+    kept. ``replicas``: at least 1.
     """
     first, *rest = pattern.parts
     inside: list[Pattern] = rest if isinstance(first, Replicated | Single) else list(pattern.parts)

@@ -38,11 +38,7 @@ _CLOCK: ContextVar[RequestClock | None] = ContextVar("mlpatterns_request_clock",
 
 
 class RequestClock:
-    """The times of one request so far.
-
-    Attributes:
-        parts: nanoseconds by key, and the number of calls under ``calls``.
-    """
+    """The times of one request so far. ``parts``: nanoseconds by key, and the number of calls under ``calls``."""
 
     __slots__ = ("_reported", "parts")
 

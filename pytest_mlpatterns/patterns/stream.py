@@ -42,8 +42,7 @@ class Stream:
     async def aclose(self) -> None:
         """End the stream: what makes its chunks stops, and runs its ``finally`` blocks. Safe to call twice.
 
-        Raises:
-            Exception: the exception of such a block.
+        Raises Exception: the exception of such a block.
         """
         try:
             close: Callable[[], Awaitable[object]] | None = getattr(self._chunks, "aclose", None)
@@ -78,8 +77,7 @@ def when_over(outputs: Any, on_end: Callable[[], None]) -> Any:
 class StreamSource:
     """Reads what one model returns as streams; plain generators run one after the other, as plain functions do.
 
-    Attributes:
-        free_ns: when a plain generator last gave the event loop free, on the clock of ``perf_counter_ns``; 0 before.
+    ``free_ns``: when a plain generator last gave the event loop free, on the clock of ``perf_counter_ns``; 0 before.
     """
 
     def __init__(self) -> None:
@@ -89,8 +87,7 @@ class StreamSource:
     def read(self, outputs: Any, count: int, name: str, *, on_end: Callable[[], None] | None = None) -> Stream | None:
         """The stream that a handler returned; None if it returned whole outputs.
 
-        Raises:
-            RequestError: status 400: a stream for several inputs.
+        Raises RequestError: status 400: a stream for several inputs.
         """
         if not streams(outputs):
             return None
@@ -244,8 +241,7 @@ class Recording:
     async def leave(self) -> None:
         """A reader has gone; the last one ends the stream, and waits for its end.
 
-        Raises:
-            Exception: what makes the stream failed when it was closed.
+        Raises Exception: what makes the stream failed when it was closed.
         """
         self._readers -= 1
         if self._readers:

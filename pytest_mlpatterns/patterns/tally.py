@@ -123,9 +123,8 @@ class SplitTally:
     ) -> None:
         """Count a stream that ended well.
 
-        Args:
-            first_ns: its time in the server until then, in nanoseconds.
-            total_ns: its time in the server, in nanoseconds.
+        ``first_ns``: its time in the server until then, in nanoseconds. ``total_ns``: its time in the server, in
+        nanoseconds.
         """
         self._whole.add(parts, total_ns)
         if chunks > 0:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_mlpatterns.baseline.file import BaselineMatch
+    from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.revision.worktree import Worktree

@@ -39,8 +39,7 @@ def main() -> None:
 class Watcher:
     """The pytest plugin of the child: it gives the job to the session, and notes why nothing is measured.
 
-    Attributes:
-        why: of the last failure that was noted; None if there is none.
+    ``why``: of the last failure that was noted; None if there is none.
     """
 
     def __init__(self, job: CommitJob) -> None:

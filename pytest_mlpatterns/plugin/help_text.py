@@ -41,9 +41,8 @@ _PLURAL = 0.9  # Likeness from which an argument of the marker is rather an opti
 def require_known_options(unknown: Iterable[str], known: Sequence[str]) -> None:
     """Refuse an option that looks like one of ours, or was one.
 
-    Raises:
-        pytest.UsageError: the message names whether the key was removed, is almost one of ours, is an argument of the
-            marker, or resembles none.
+    Raises pytest.UsageError: the message names whether the key was removed, is almost one of ours, is an argument of
+    the marker, or resembles none.
     """
     for argument in unknown:
         option = argument.partition("=")[0]
@@ -57,12 +56,8 @@ def require_known_options(unknown: Iterable[str], known: Sequence[str]) -> None:
 def require_known_keys(unknown: Iterable[str], known: Sequence[str]) -> None:
     """Refuse keys of the ini file that begin like ours and that no loaded plugin has.
 
-    Args:
-        known: our keys, without ``perf_``.
-
-    Raises:
-        pytest.UsageError: one of them was removed, is almost one of ours, or is an argument of the marker; the message
-            names it.
+    ``known``: our keys, without ``perf_``. Raises pytest.UsageError: one of them was removed, is almost one of ours, or
+    is an argument of the marker; the message names it.
     """
     for key in unknown:
         name = key.removeprefix("perf_")

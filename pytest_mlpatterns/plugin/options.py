@@ -171,8 +171,7 @@ _HELP = {
 def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Add the command-line options, after every installed plugin has added its own.
 
-    Raises:
-        pytest.UsageError: another plugin has taken one; the message names both plugins and the fix.
+    Raises pytest.UsageError: another plugin has taken one; the message names both plugins and the fix.
     """
     group = parser.getgroup("mlpatterns", _GROUP)
     for name, attributes in {**OPTIONS, "help": _HELP}.items():
@@ -190,8 +189,7 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
 def refuse_misspelled(parser: pytest.Parser, early_config: pytest.Config, args: Sequence[str]) -> None:
     """Refuse an option or an ini key that looks like one of ours, after conftest files have added theirs.
 
-    Raises:
-        pytest.UsageError: the message has the nearest of ours.
+    Raises pytest.UsageError: the message has the nearest of ours.
     """
     _, unknown = parser.parse_known_and_unknown_args(list(args), namespace=copy.copy(early_config.option))
     keys = [key for key in _ini_of(early_config) if key.startswith("perf_") and not _is_ini_key(early_config, key)]

@@ -61,13 +61,9 @@ _WOULD_FAIL = "would fail"  # How pytest counts a test whose verdicts failed whi
 class RunOutput:
     """Results and failures of a run.
 
-    Args:
-        history: what the run does with the history; None without one.
-        root: directory that test ids are relative to.
-
-    Attributes:
-        revision: what the tests are compared with; None if it is the baseline.
-        selected: ids of the perf tests that this process was to run; None if other processes run them.
+    ``history``: what the run does with the history; None without one. ``root``: directory that test ids are relative
+    to. ``revision``: what the tests are compared with; None if it is the baseline. ``selected``: ids of the perf tests
+    that this process was to run; None if other processes run them.
     """
 
     def __init__(
@@ -137,10 +133,9 @@ class RunOutput:
     def close(self, exitstatus: int, *, complete: bool) -> int:
         """Write the files.
 
-        Returns:
-            The exit status of the run: another one if a file was not written, if a change in the history fails the
-            run, or if an update recorded nothing, or not all that it was to, which must not look like a success.
-            :attr:`lines` name each file, or the error.
+        Returns the exit status of the run: another one if a file was not written, if a change in the history fails the
+        run, or if an update recorded nothing, or not all that it was to, which must not look like a success.
+        :attr:`lines` name each file, or the error.
         """
         if self.revision is not None and (self._results or self._unmeasured):
             self.lines.insert(0, self._compared_with(self.revision))
@@ -178,7 +173,7 @@ class RunOutput:
             self._terminal.write(self._end())
         ranked = self._rankings or not self._run.always_ranks
         if self._run.rank is not None and self._results and ranked and not self._run.smoke:
-            from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
+            from pytest_mlpatterns.reports.text.summary_table import ranking_lines
 
             reporter.section("choosing a pattern", sep="-")
             lines = ranking_lines(self._rankings, self._results, self._terminal.width)

@@ -41,8 +41,7 @@ class RuntestHooks:
 
     ``lock``: of the machine, in a worker of a distributed run; None if no other process runs tests.
 
-    Attributes:
-        watched: the test whose body runs, and which is compared after it; None between bodies.
+    ``watched``: the test whose body runs, and which is compared after it; None between bodies.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class RuntestHooks:
                 try:
                     perf.finish(item.warn)
                 except Exception as failure:
-                    from pytest_mlpatterns.measurement.user_frames import cut_to_function
+                    from pytest_mlpatterns.measurement.answer_check import cut_to_function
 
                     if cut_to_function(failure):
                         raise_at_definition(item, failure, keep=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
+from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.engines.engine import engine_names
@@ -44,7 +44,7 @@ from pytest_mlpatterns.plugin.xdist import (
 from pytest_mlpatterns.records.result import group_of
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.environment import environment
-from pytest_mlpatterns.system.owned_files import ScratchDirectory
+from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
@@ -77,9 +77,8 @@ _COMPLETE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.N
 class PerfSession:
     """Everything that belongs to the session and to no single test.
 
-    Raises:
-        pytest.UsageError: an option that cannot be read, a baseline file that is damaged, foreign or newer, or a
-            directory for temporary files on a file system that changes owners.
+    Raises pytest.UsageError: an option that cannot be read, a baseline file that is damaged, foreign or newer, or a
+    directory for temporary files on a file system that changes owners.
     """
 
     def __init__(self, config: pytest.Config, collection: Collection) -> None:
@@ -131,9 +130,8 @@ class PerfSession:
     def prepare(self, items: Sequence[pytest.Item]) -> None:
         """Read every perf test's settings before anything runs, and look for baseline entries without a test.
 
-        Raises:
-            pytest.UsageError: an engine is not installed, or its settings cannot be read; or the project is imported
-                from a copy and compared with a revision.
+        Raises pytest.UsageError: an engine is not installed, or its settings cannot be read; or the project is imported
+        from a copy and compared with a revision.
         """
         try:
             if items and self._revision is not None and not self._run.against_env:
@@ -188,10 +186,9 @@ class PerfSession:
     ) -> Iterator[Deployment]:
         """The fixtures ``perf_deploy`` and ``perf_deploy_session``: a deployment without load.
 
-        Args:
-            fixtures: what the test's fixtures gave; the target may be an argument of ``perf_deploy``.
-            arguments: ``pattern``, ``wire``, ``model``, ``payload``, ``request`` and ``cpus`` of ``perf_deploy``.
-                The test's marker gives the model, the payload and the cores if they do not.
+        ``fixtures``: what the test's fixtures gave; the target may be an argument of ``perf_deploy``. ``arguments``:
+        ``pattern``, ``wire``, ``model``, ``payload``, ``request`` and ``cpus`` of ``perf_deploy``. The test's marker
+        gives the model, the payload and the cores if they do not.
         """
         settings = self._item_reader.read_deployment(arguments, self._settings_around(node))
         if arguments["pattern"] is not None and fixtures.target is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_mlpatterns.baseline.file import BaselineMatch
+    from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.engines.engine import EngineSession
     from pytest_mlpatterns.plugin.other_revision import OtherRevision

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec import Struct
 
-from pytest_mlpatterns.records.layer_kinds import describe_layer_kind, own_layer_kinds
+from pytest_mlpatterns.records.package_layers import describe_layer_kind, own_layer_kinds
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.wording import visible
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS
+from pytest_mlpatterns.records.package_layers import LAYER_KINDS
 from pytest_mlpatterns.records.profile import Frame, Owner
 
 if TYPE_CHECKING:

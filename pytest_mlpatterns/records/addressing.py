@@ -22,12 +22,9 @@ class Balance(StrEnum):
 class Balancer:
     """Chooses the replica of each request: the next in turn, or of those with the fewest requests in flight the next.
 
-    Args:
-        replicas: number of replicas, at least 1.
-        balance: the rule; every other one than ``LEAST_OUTSTANDING`` takes each replica in turn.
-
-    Attributes:
-        in_flight: number of requests in flight at each replica, in their order; the caller counts them.
+    ``replicas``: number of replicas, at least 1. ``balance``: the rule; every other one than ``LEAST_OUTSTANDING``
+    takes each replica in turn. ``in_flight``: number of requests in flight at each replica, in their order; the caller
+    counts them.
     """
 
     __slots__ = ("_last", "_least_outstanding", "in_flight", "removed")

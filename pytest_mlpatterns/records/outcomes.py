@@ -141,9 +141,8 @@ class FirstFailure(Struct, frozen=True):
 def describe_failures(failures: Mapping[int, int], first: FirstFailure | None = None) -> str:
     """Failed requests by kind, ``500: 12, time-out: 3``, and the first of them.
 
-    Args:
-        failures: number of requests by outcome.
-        first: the first failed input and its error; None if it is not known.
+    ``failures``: number of requests by outcome. ``first``: the first failed input and its error; None if it is not
+    known.
     """
     kinds = ", ".join(f"{describe_outcome(code)}: {count:,}" for code, count in failures.items())
     return f"{kinds}; first: {first}" if first else kinds

@@ -179,8 +179,7 @@ class ProfileRecord(Record, frozen=True):
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_json`, also after a trip through JSON.
 
-        Raises:
-            ValueError: a member names a frame or a node that is not there.
+        Raises ValueError: a member names a frame or a node that is not there.
         """
         record = super().from_json(data)
         record._check_indices()

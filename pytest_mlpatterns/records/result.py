@@ -139,8 +139,7 @@ class TestResult(Struct, frozen=True):
     def from_json(cls, data: Mapping[str, Any]) -> TestResult:
         """The inverse of :meth:`to_json`, also after a trip through JSON or between processes.
 
-        Raises:
-            KeyError, TypeError, ValueError: it has members of another kind, or other members.
+        Raises KeyError, TypeError, ValueError: it has members of another kind, or other members.
         """
         if unknown := data.keys() - set(_ORDER) - _LEFT:
             raise TypeError(f"a result has no member {listed(sorted(unknown), 'or')}")
@@ -169,9 +168,7 @@ def name_of(test: str) -> str:
 def id_from(directory: Path, test: str, root: Path) -> str:
     """A test's id as a command in a directory takes it; pytest's ids are relative to its root.
 
-    Args:
-        directory: where the command runs, absolute.
-        root: pytest's root directory, absolute.
+    ``directory``: where the command runs, absolute. ``root``: pytest's root directory, absolute.
     """
     file, colons, name = test.partition("::")
     return f"{os.path.relpath(root / file, directory)}{colons}{name}"

@@ -143,8 +143,7 @@ class Setup(Struct, frozen=True):
     def from_json(cls, data: Mapping[str, Any]) -> Setup:
         """The inverse of :meth:`to_json`; the members with a default may be absent.
 
-        Raises:
-            TypeError: another field is absent, or there is an unknown one.
+        Raises TypeError: another field is absent, or there is an unknown one.
         """
         texts = {name: str(value) for name, value in data.items()}
         described: dict[str, Any] = {
@@ -266,8 +265,7 @@ def differing_facts(
 
     A variable that one side lacks differs; of anything else but packages, a side that lacks it does not know it.
 
-    Returns:
-        The changes; None if one of the environments is not known.
+    Returns the changes; None if one of the environments is not known.
     """
     if not before or not now:
         return None

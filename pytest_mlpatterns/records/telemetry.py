@@ -1,6 +1,6 @@
 """Telemetry of a deployment: one schema for every pattern and engine.
 
-What each layer counts, and which metrics follow, is in :mod:`pytest_mlpatterns.records.layer_kinds`. A third-party
+What each layer counts, and which metrics follow, is in :mod:`pytest_mlpatterns.records.package_layers`. A third-party
 server that reports a histogram in buckets, or only its mean, has the counters ``NAME_sum`` and ``NAME_count`` as well
 or instead, and its mean is exact. The layer ``split`` has where the time of requests went; its names are those of
 :mod:`pytest_mlpatterns.patterns.tally`. Pure; this module must not know which engine counts.

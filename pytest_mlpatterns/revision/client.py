@@ -62,8 +62,7 @@ _SHOWN = 3  # Most missing files that a hint names
 class NothingToCompareError(DeploymentError):
     """The test does not exist at the revision, or fails there.
 
-    Attributes:
-        details: the error there at length; empty without one.
+    ``details``: the error there at length; empty without one.
     """
 
     def __init__(self, reason: Reason, text: str, details: str = "", *, side: str = "") -> None:
@@ -142,8 +141,7 @@ class RevisionClient:
     def setup(self) -> RevisionSetup:
         """What the test measures at the revision; starts the process if it does not run.
 
-        Raises:
-            NothingToCompareError: the test does not exist there, or cannot be collected or set up there.
+        Raises NothingToCompareError: the test does not exist there, or cannot be collected or set up there.
         """
         self.start_process()
         self.await_setup()
@@ -155,11 +153,8 @@ class RevisionClient:
     def start(self, *, profiled: bool = False, traced: bool = False, timeout_ns: int | None = None) -> Deployment:
         """Start a deployment at the revision. Closing it stops it; the process stays for the next deployment.
 
-        Args:
-            timeout_ns: time limit for the start and for each of its statistics; None for that of the test.
-
-        Raises:
-            NothingToCompareError: as in :meth:`setup`, or the model fails there.
+        ``timeout_ns``: time limit for the start and for each of its statistics; None for that of the test. Raises
+        NothingToCompareError: as in :meth:`setup`, or the model fails there.
         """
         if self.setup().setup.engine and self._session is not None:
             self._session.watch()
@@ -263,8 +258,7 @@ def without_markers(text: str) -> str:
 def hint_at_files(text: str, test: str, worktree: Worktree) -> str:
     """What to do about files that an error names, that the working tree has and the revision does not.
 
-    Returns:
-        A sentence; empty if the error names no such file.
+    Returns A sentence; empty if the error names no such file.
     """
     found = list(dict.fromkeys(_absent(text, test, worktree)))[:_SHOWN]
     if not found:

@@ -107,8 +107,7 @@ def locked_versions(directory: Path) -> tuple[str, list[str]] | None:
 
     A package that is locked to several versions, one for each platform or Python, is left to the installer.
 
-    Returns:
-        None if there is no such file.
+    Returns None if there is no such file.
     """
     for file, table in _LOCKS.items():
         if not (directory / file).is_file():

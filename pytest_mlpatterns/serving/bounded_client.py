@@ -67,8 +67,7 @@ class EndlessAnswerError(httpx.ReadTimeout):
 def get_page(client: httpx.Client, url: str, timeout_s: float) -> httpx.Response:
     """Get a page that is expected to be short, such as a health check or metrics.
 
-    Raises:
-        httpx.HTTPError: there is no answer; an :class:`EndlessAnswerError` if it does not end, or is over 16 MiB.
+    Raises httpx.HTTPError: there is no answer; an :class:`EndlessAnswerError` if it does not end, or is over 16 MiB.
     """
     headers = {"accept-encoding": "identity"}
     return client.get(url, timeout=timeout_s, headers=headers, extensions={_MAX_BYTES: _MAX_PAGE_BYTES})
@@ -97,8 +96,7 @@ class BoundedTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and read the head of its answer.
 
-        Raises:
-            httpx.TransportError: there is no answer within the time limit.
+        Raises httpx.TransportError: there is no answer within the time limit.
         """
         exchange = _Exchange(request)
         sent = httpcore.Request(

@@ -70,8 +70,7 @@ def _suspended(awaitable: Any) -> Iterator[Awaiting]:
 class GcClock:
     """Adds up the times of collections as long as it lives; it costs each less than a microsecond.
 
-    Attributes:
-        total_ns: nanoseconds in collections so far, of whichever thread.
+    ``total_ns``: nanoseconds in collections so far, of whichever thread.
     """
 
     def __init__(self) -> None:

@@ -78,9 +78,8 @@ def start_with_cpus(cpus: float | None, start: Callable[[], Deployment]) -> Depl
 def start_with_replica_cores(wanted: ReplicaCores, replicas: int, start: Callable[[], Deployment]) -> Deployment:
     """Start a deployment each of whose replicas runs on cores of its own.
 
-    Args:
-        wanted: cores of each, and the largest number of replicas.
-        start: starts it; an engine enters :func:`pytest_mlpatterns.system.cpu_share.share_of_replica` for each replica.
+    ``wanted``: cores of each, and the largest number of replicas. ``start``: starts it; an engine enters
+    :func:`pytest_mlpatterns.system.cpu_share.share_of_replica` for each replica.
     """
     return _start_with(give_replica_cores(wanted, replicas), start)
 
@@ -120,8 +119,7 @@ class ModelSource(Struct, frozen=True):
     def load(self) -> Handler:
         """Import or unpickle the model, and instantiate it if it is a class.
 
-        Raises:
-            Exception: any error of the user's code.
+        Raises Exception: any error of the user's code.
         """
         if self.import_string is not None:
             found: Any = _imported(self.import_string)

@@ -105,9 +105,8 @@ class _Scope:
 
     ``package``: that relative imports begin at.
 
-    Attributes:
-        names: what each name was last bound to: a definition, an import, or the value that was assigned.
-        versions: what was assigned to the attribute ``perf_version`` of a name.
+    ``names``: what each name was last bound to: a definition, an import, or the value that was assigned. ``versions``:
+    what was assigned to the attribute ``perf_version`` of a name.
     """
 
     def __init__(self, body: Sequence[ast.stmt], package: str) -> None:

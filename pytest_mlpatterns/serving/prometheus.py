@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from pytest_mlpatterns.credentials import address_without_credentials, public_command
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS
+from pytest_mlpatterns.records.package_layers import LAYER_KINDS
 from pytest_mlpatterns.records.telemetry import Histogram, LayerStats, merged_layers
 from pytest_mlpatterns.wording import shown
 
@@ -137,8 +137,7 @@ class _Metrics(Struct, frozen=True):
 def read_prometheus(text: str, names: Prometheus) -> Reading:
     """Read the text of a metrics endpoint. Needs the package ``prometheus_client``.
 
-    Raises:
-        ValueError: the text is malformed, or one of these metrics is too large for a number of 64 bits.
+    Raises ValueError: the text is malformed, or one of these metrics is too large for a number of 64 bits.
     """
     metrics = _Metrics(_series_of(text), names)
     layers = [_layer(name, kind, metrics) for name, kind in LAYER_KINDS.items()]

@@ -41,8 +41,7 @@ _LONG_WAIT_NS = 50_000  # Wait in a call, in nanoseconds, from which the next ca
 class ModelMeter:
     """The clocks that the models of one process share.
 
-    Attributes:
-        awaits: where coroutines wait; None unless the process is profiled.
+    ``awaits``: where coroutines wait; None unless the process is profiled.
     """
 
     def __init__(self) -> None:

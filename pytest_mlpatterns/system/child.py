@@ -51,9 +51,8 @@ class _Farewell(Struct, frozen=True):
 class Child:
     """The parent's handle of a child process.
 
-    Args:
-        module: dotted name of the module whose ``main()`` the child runs.
-        python: the interpreter of another environment, which has this package; None for this process's own.
+    ``module``: dotted name of the module whose ``main()`` the child runs. ``python``: the interpreter of another
+    environment, which has this package; None for this process's own.
     """
 
     def __init__(

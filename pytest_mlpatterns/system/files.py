@@ -58,10 +58,8 @@ def replace_file(path: Path, make: Callable[[], str | bytes], *, timeout_s: floa
     far as the system allows it; a new one gets those of the umask. A pipe or device is written to. Temporary files that
     a killed process left beside the file are removed.
 
-    Raises:
-        TimeoutError: another process held the lock all that time.
-        ForeignLockError: the lock is a file that another user left.
-        OSError: the file cannot be written; it is as it was.
+    Raises TimeoutError: another process held the lock all that time. Raises ForeignLockError: the lock is a file that
+    another user left. Raises OSError: the file cannot be written; it is as it was.
     """
     target = Path(os.path.realpath(path))
     if _is_special(target):

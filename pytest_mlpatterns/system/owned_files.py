@@ -6,91 +6,24 @@ a mode in this package: a directory is opened without following a link, its owne
 everything below it is reached through its descriptor, so that a name that another user exchanges meanwhile changes
 nothing. What does not fit stays as it is, and the caller gets an error. ``tempfile.TemporaryDirectory`` is no way
 around it: before Python 3.11.8 its removal changes modes through links.
-
-The temporary directory of a run; the next run removes what killed runs left: their directories and their processes.
-
-A process outlives a killed run only if it could not notice the end, for example because it was stopped (SIGSTOP).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import stat
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system import orphans
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
-
-_PREFIX = "pytest-mlpatterns-"
-_LOCK = "in-use"
-"""File that is locked while the run lasts. The kernel releases the lock when its process ends, in any way."""
-_NEW = "new-"  # Beginning of the name of a directory that is not locked yet
-_NEW_S = 60.0  # Age at which a directory that is still not locked belongs to a run that was killed meanwhile
-
-
-class ScratchDirectory:
-    """A new temporary directory; directories of runs that have ended are removed.
-
-    ``base``: where it is made; None for the system's place of temporary files.
-    """
-
-    def __init__(self, base: Path | None = None, prefix: str = _PREFIX) -> None:
-        base = base or Path(tempfile.gettempdir())
-        for left in (*base.glob(f"{prefix}*"), *base.glob(f"{_NEW}{prefix}*")):
-            _remove_if_unused(left)
-        new = Path(tempfile.mkdtemp(prefix=f"{_NEW}{prefix}", dir=base))
-        try:
-            with owned_directory(new) as directory:
-                self._lock = directory.open(_LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR)
-                fcntl.flock(self._lock, fcntl.LOCK_EX)
-                name = new.name.removeprefix(_NEW)
-                self.path: Path = directory.rename(name).path  # locked before another run can find it
-        except NotOwnedError as error:
-            raise SettingError(
-                f"{error.filename} is new, and {(error.strerror or 'It is of another kind').replace('It ', 'it ', 1)}, "
-                f"expected user {os.geteuid()}: the file system of {base} changes owners, as NFS with root_squash and "
-                "CIFS do; set TMPDIR to a directory on a local disk"
-            ) from None
-
-    def remove(self) -> None:
-        """Remove the directory and everything in it. Safe to call twice."""
-        with contextlib.suppress(OSError):
-            remove_tree(self.path)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-
-def _remove_if_unused(path: Path) -> None:
-    """Remove the directory of a run that has ended; a link, and one of another user, is left alone."""
-    with contextlib.suppress(OSError), owned_directory(path) as directory:  # of another version, in use, removed
-        if path.name.startswith(_NEW):
-            if time.time() - os.fstat(directory.descriptor).st_mtime > _NEW_S:
-                directory.remove()
-            return
-        lock = directory.open(_LOCK, os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left = orphans.of_runs_in(str(path))
-            orphans.terminate(left)
-            orphans.end_remaining(lambda: orphans.of_runs_in(str(path)), orphans.GRACE_S if left else 0.0)
-            directory.remove()
-        finally:
-            os.close(lock)
-
 
 _IN_PLACE = os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | _IN_PLACE
@@ -112,8 +45,7 @@ class OwnedDirectory(Struct, frozen=True):
     def open(self, name: str, flags: int) -> int:
         """Open a file of this user in it, with mode 0600 if it is made; returns a descriptor.
 
-        Raises:
-            OSError: it cannot be opened, is a link or no regular file, or belongs to another user.
+        Raises OSError: it cannot be opened, is a link or no regular file, or belongs to another user.
         """
         opened = os.open(name, flags | os.O_NONBLOCK | _IN_PLACE, 0o600, dir_fd=self.descriptor)
         try:
@@ -130,8 +62,7 @@ class OwnedDirectory(Struct, frozen=True):
     def rename(self, name: str) -> OwnedDirectory:
         """Give it another name in the directory that it lies in; it is open as before.
 
-        Raises:
-            OSError: its name leads to another directory meanwhile, or the new one is taken.
+        Raises OSError: its name leads to another directory meanwhile, or the new one is taken.
         """
         with _above(self.path) as above:
             self._require_name(above)
@@ -148,8 +79,7 @@ class OwnedDirectory(Struct, frozen=True):
     def remove(self) -> None:
         """Remove everything in it, and its name.
 
-        Raises:
-            OSError: something in it cannot be removed, or its name leads to another directory meanwhile.
+        Raises OSError: something in it cannot be removed, or its name leads to another directory meanwhile.
         """
         self.empty()
         with _above(self.path) as above:
@@ -184,10 +114,8 @@ class OwnedDirectory(Struct, frozen=True):
 def owned_directory(path: Path) -> Iterator[OwnedDirectory]:
     """Open a directory of this user, without following a link in its place.
 
-    Raises:
-        FileNotFoundError: it is absent.
-        NotOwnedError: it is a link or no directory, or belongs to another user.
-        OSError: it cannot be opened.
+    Raises FileNotFoundError: it is absent. Raises NotOwnedError: it is a link or no directory, or belongs to another
+    user. Raises OSError: it cannot be opened.
     """
     try:
         descriptor = os.open(path, _DIRECTORY)
@@ -204,8 +132,7 @@ def owned_directory(path: Path) -> Iterator[OwnedDirectory]:
 def remove_tree(path: Path) -> None:
     """Remove a directory of this user and everything in it; an absent one is no error.
 
-    Raises:
-        OSError: it is a link or no directory, belongs to another user, or something in it cannot be removed.
+    Raises OSError: it is a link or no directory, belongs to another user, or something in it cannot be removed.
     """
     with contextlib.suppress(FileNotFoundError), owned_directory(path) as directory:
         directory.remove()
@@ -214,8 +141,7 @@ def remove_tree(path: Path) -> None:
 def remove_empty(path: Path) -> None:
     """Remove an empty directory of this user.
 
-    Raises:
-        OSError: it is absent, not empty, a link or no directory, or belongs to another user.
+    Raises OSError: it is absent, not empty, a link or no directory, or belongs to another user.
     """
     with _above(path) as above:
         _require(_status(path.name, above), stat.S_ISDIR, path)
@@ -225,8 +151,7 @@ def remove_empty(path: Path) -> None:
 def remove_file(path: Path) -> None:
     """Remove a file of this user.
 
-    Raises:
-        OSError: it is absent, a link or no regular file, or belongs to another user.
+    Raises OSError: it is absent, a link or no regular file, or belongs to another user.
     """
     with _above(path) as above:
         _require(_status(path.name, above), stat.S_ISREG, path)

@@ -26,13 +26,9 @@ class MessageWriter:
     def write(self, message: object, patience_s: float | None = None) -> None:
         """Write one value. Objects wrapped in ``pickle.PickleBuffer`` are written as raw bytes, without a copy.
 
-        Args:
-            patience_s: longest time without the other end taking a byte; the stream must not block then. None: without
-                limit.
-
-        Raises:
-            TimeoutError: the other end took no byte in this time.
-            OSError: the stream is closed, at either end.
+        ``patience_s``: longest time without the other end taking a byte; the stream must not block then. None: without
+        limit. Raises TimeoutError: the other end took no byte in this time. Raises OSError: the stream is closed, at
+        either end.
         """
         self._finish(patience_s)
         self._unsent = _Unsent(_parts_of(message))

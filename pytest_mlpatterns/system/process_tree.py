@@ -61,9 +61,8 @@ class Monitor(Protocol):
 class ResourceMonitor:
     """Samples the process trees under given roots.
 
-    Args:
-        roots: returns the root process ids; the trees below them are searched again every half second.
-        cpus: number of cores that they were given; None if they may use all of the machine.
+    ``roots``: returns the root process ids; the trees below them are searched again every half second. ``cpus``: number
+    of cores that they were given; None if they may use all of the machine.
     """
 
     def __init__(self, roots: Callable[[], Sequence[int]], cpus: float | None = None) -> None:
@@ -168,8 +167,7 @@ class _Member:
 class ProcessTree:
     """The processes below some roots.
 
-    Attributes:
-        descriptors: open file descriptors of those that ran at the last :meth:`count`; None if not known.
+    ``descriptors``: open file descriptors of those that ran at the last :meth:`count`; None if not known.
     """
 
     def __init__(self, roots: Callable[[], Sequence[int]]) -> None:
@@ -262,9 +260,7 @@ def own_cpu_ns(process: psutil.Process) -> int:
     Linux has a CPU clock for every process; its id is computed from the pid as ``clock_getcpuclockid`` does. On other
     systems psutil's times are used, whose resolution is 10 ms.
 
-    Raises:
-        psutil.Error: it has ended.
-        OSError: it has ended.
+    Raises psutil.Error: it has ended. Raises OSError: it has ended.
     """
     if sys.platform != "linux":
         times = process.cpu_times()

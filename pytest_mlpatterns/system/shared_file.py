@@ -49,8 +49,7 @@ class SharedFile(Struct, frozen=True):
     def append(self, content: bytes) -> None:
         """Add lines at the end, with one write; after a line that was cut off, they begin on a new one.
 
-        Raises:
-            OSError: they could not be written, such as on a full disk; the file is as it was.
+        Raises OSError: they could not be written, such as on a full disk; the file is as it was.
         """
         before = self.size_bytes
         is_cut = before > 0 and os.pread(self.descriptor, 1, before - 1) != b"\n"
@@ -67,10 +66,8 @@ class SharedFile(Struct, frozen=True):
 def shared_file(path: Path, *, make: bool = False, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[SharedFile]:
     """Open a file for reading and appending, and lock it for this process alone.
 
-    Raises:
-        FileNotFoundError: it is absent, and is not to be made; or its directory is.
-        NotOwnedError: it is a link that belongs to another user.
-        OSError: it cannot be opened for writing, or is no regular file.
+    Raises FileNotFoundError: it is absent, and is not to be made; or its directory is. Raises NotOwnedError: it is a
+    link that belongs to another user. Raises OSError: it cannot be opened for writing, or is no regular file.
     """
     target = _behind_links(path)
     until = time.monotonic() + timeout_s
@@ -90,9 +87,7 @@ def shared_file(path: Path, *, make: bool = False, timeout_s: float = LOCK_TIMEO
 def read_shared(path: Path, most_bytes: int) -> bytes:
     """Read such a file; an append that goes on is waited for.
 
-    Raises:
-        FileNotFoundError: it is absent.
-        NotOwnedError: it is a link that belongs to another user.
+    Raises FileNotFoundError: it is absent. Raises NotOwnedError: it is a link that belongs to another user.
     """
     descriptor = _opened(_behind_links(path), os.O_RDONLY)
     try:

@@ -87,11 +87,7 @@ def path_of(wire: Wire, value: object, path: str) -> str:
 def encode_request(wire: Wire, inputs: Sequence[Any], path: str = "") -> Body:
     """Encode and compress a request.
 
-    Args:
-        path: path of the request; empty for servers of this package.
-
-    Raises:
-        WireError: the wire cannot encode an input.
+    ``path``: path of the request; empty for servers of this package. Raises WireError: the wire cannot encode an input.
     """
     body = codec_of(wire, path).encode_inputs(inputs)
     if wire.compression is None:
@@ -109,11 +105,7 @@ def decode_answer(
 
     Of a stream in chunks of HTTP, whose borders the body does not show, it is the whole text, or bytes that are none.
 
-    Args:
-        path: path of the request; empty for servers of this package.
-
-    Raises:
-        WireError: the response is malformed.
+    ``path``: path of the request; empty for servers of this package. Raises WireError: the response is malformed.
     """
     if (coding := headers.get("content-encoding", "identity")) != "identity":
         from pytest_mlpatterns.wire.compression import decompressed

@@ -51,8 +51,7 @@ JSON_V1 = JsonV1()
 def encode_instances(instances: list[Any]) -> bytes:
     """Encode a predict request; NumPy arrays and scalars become numbers.
 
-    Raises:
-        WireError: JSON cannot encode an input, or it has NaN or infinity.
+    Raises WireError: JSON cannot encode an input, or it has NaN or infinity.
     """
     body = dump({"instances": instances})
     if b"null" in body:
@@ -63,8 +62,7 @@ def encode_instances(instances: list[Any]) -> bytes:
 def encode_predictions(outputs: Any) -> bytes:
     """Encode a response; ``outputs`` is an array or an iterable.
 
-    Raises:
-        WireError: JSON cannot encode an output, or it has NaN or infinity.
+    Raises WireError: JSON cannot encode an output, or it has NaN or infinity.
     """
     plain = outputs if isinstance(outputs, list | tuple) or hasattr(outputs, "tolist") else list(outputs)
     body = dump({"predictions": plain})
@@ -76,8 +74,7 @@ def encode_predictions(outputs: Any) -> bytes:
 def encode_value(value: Any) -> bytes:
     """Encode one value, such as a chunk of a stream.
 
-    Raises:
-        WireError: JSON cannot encode it, or it has NaN or infinity.
+    Raises WireError: JSON cannot encode it, or it has NaN or infinity.
     """
     body = dump(value)
     if b"null" in body:
@@ -165,11 +162,7 @@ def encode_times_event(times: bytes) -> bytes:
 
 
 class ChunkReader:
-    """Reads a stream, however its bytes are divided.
-
-    Attributes:
-        times: of the event with times; empty before.
-    """
+    """Reads a stream, however its bytes are divided. ``times``: of the event with times; empty before."""
 
     def __init__(self) -> None:
         self.is_done: bool = False

@@ -106,11 +106,8 @@ def read_request(body: bytes | memoryview, headers: Headers) -> InferRequest:
 def encode_answer(request: InferRequest, outputs: Any, model: str, *, rows_allowed: bool) -> Body:
     """Encode the response to a request.
 
-    Args:
-        rows_allowed: outputs of different shapes may use an encoding that only this package knows.
-
-    Raises:
-        WireError: no tensor can hold the outputs, or a requested output does not exist.
+    ``rows_allowed``: outputs of different shapes may use an encoding that only this package knows. Raises WireError: no
+    tensor can hold the outputs, or a requested output does not exist.
     """
     fields: dict[str, Any] = {"model_name": model, "model_version": "1"}
     if request.identity is not None:

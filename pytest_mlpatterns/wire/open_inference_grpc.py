@@ -105,8 +105,7 @@ def read_call(data: bytes | memoryview) -> InferCall:
 def encode_answer(request: InferRequest, outputs: Any, model: str, *, rows_allowed: bool = False) -> bytes:
     """Encode a ModelInferResponse: raw contents if the request had them, otherwise typed if possible.
 
-    Raises:
-        WireError: no tensor can hold the outputs, or a requested output does not exist.
+    Raises WireError: no tensor can hold the outputs, or a requested output does not exist.
     """
     message: Any = message_class(_RESPONSE)(
         model_name=model, model_version="1" if model else "", id=request.identity or ""

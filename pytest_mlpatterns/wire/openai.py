@@ -39,9 +39,7 @@ _MOST_TOKENS = 1_000_000  # Most tokens of an answer; more is a slip in the inpu
 class OpenAIError(WireError):
     """A request that is refused.
 
-    Attributes:
-        param: the field that is the reason; None: the whole request.
-        code: for programs; None: there is none.
+    ``param``: the field that is the reason; None: the whole request. ``code``: for programs; None: there is none.
     """
 
     def __init__(self, text: str, param: str | None = None, *, status: int = 400, code: str | None = None) -> None:
@@ -164,8 +162,7 @@ class OpenAIWriter:
     def chunk(self, chunk: Any) -> bytes:
         """The event of a chunk; before that of the first chunk of a chat, an event with the role.
 
-        Raises:
-            WireError: it is not text.
+        Raises WireError: it is not text.
         """
         text = _text(chunk)
         self._count += 1
@@ -250,9 +247,7 @@ class OpenAICodec:
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode an answer: the list of its chunks if it is a stream, else its text; a list of this one output.
 
-        Raises:
-            StreamError: the stream ended with an error.
-            WireError: the answer has another form.
+        Raises StreamError: the stream ended with an error. Raises WireError: the answer has another form.
         """
         if not is_event_stream(headers):
             return [_text_in(_loaded(bytes(body)))]

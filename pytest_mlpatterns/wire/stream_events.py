@@ -62,8 +62,7 @@ class EventStreamParser:
     def feed(self, data: bytes) -> list[Event]:
         """Take a piece of the stream. Returns the events that it completes.
 
-        Raises:
-            EventStreamError: an event is longer than :data:`LONGEST_EVENT_BYTES`.
+        Raises EventStreamError: an event is longer than :data:`LONGEST_EVENT_BYTES`.
         """
         if self._after_cr and data:
             self._after_cr = False

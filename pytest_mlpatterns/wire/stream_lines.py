@@ -74,8 +74,7 @@ class JsonLines:
 class LineReader:
     """Reads the JSON lines of one answer; has the attributes of the reader of events, too.
 
-    Attributes:
-        why: why a line cannot be read, or which part is missing, in words; empty if nothing is wrong.
+    ``why``: why a line cannot be read, or which part is missing, in words; empty if nothing is wrong.
     """
 
     expected = "JSON lines without a content-length"

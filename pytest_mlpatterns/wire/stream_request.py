@@ -114,9 +114,7 @@ def described_answer(
 ) -> str:
     """What a whole answer looked like, and how it could be read as a stream, for a test of streams.
 
-    Args:
-        size: of its body in bytes.
-        pieces: in which its body came; 0 if that is not known.
+    ``size``: of its body in bytes. ``pieces``: in which its body came; 0 if that is not known.
     """
     if stream == WHOLE:
         return 'the target has stream="whole"; leave it out'

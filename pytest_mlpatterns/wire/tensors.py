@@ -183,10 +183,7 @@ def rows_of(columns: Sequence[tuple[str, Rows]], *, named: bool) -> list[Any]:
 def rows_of_binary(data: memoryview, datatype: str, shape: tuple[int, ...], *, is_text: bool) -> Rows:
     """Decode the binary form of a tensor.
 
-    Args:
-        data: its bytes.
-        shape: at least one dimension.
-        is_text: BYTES are UTF-8 text.
+    ``data``: its bytes. ``shape``: at least one dimension. ``is_text``: BYTES are UTF-8 text.
     """
     if datatype != "BYTES":
         return _numbers_of_rows(data, datatype, shape)
@@ -320,10 +317,8 @@ def columns_for(
 ) -> tuple[list[Column], dict[str, Any]]:
     """Convert values to tensors, and the additional parameters of the message.
 
-    Args:
-        kind: ``inputs`` or ``outputs``.
-        rows_allowed: values of different shapes may use the ``rows`` parameter.
-        wanted: requested names, None for all; a single tensor takes any requested name.
+    ``kind``: ``inputs`` or ``outputs``. ``rows_allowed``: values of different shapes may use the ``rows`` parameter.
+    ``wanted``: requested names, None for all; a single tensor takes any requested name.
     """
     values = values if isinstance(values, np.ndarray) else list(values)
     parameters: dict[str, Any] = {}
@@ -351,9 +346,8 @@ def columns_for(
 def rows_from(kind: str, columns: list[tuple[str, Rows]], parameters: Mapping[str, Any]) -> list[Any]:
     """Convert tensors to values; the inverse of :func:`columns_for`.
 
-    Args:
-        kind: ``inputs`` or ``outputs``.
-        columns: name and rows of each tensor; one row each if the message has the ``rows`` parameter.
+    ``kind``: ``inputs`` or ``outputs``. ``columns``: name and rows of each tensor; one row each if the message has the
+    ``rows`` parameter.
     """
     if not columns:
         raise WireError(f'"{kind}" is empty, expected at least one tensor')

@@ -63,9 +63,8 @@ class Payload(Struct, frozen=True):
     def at(self, path: str, builder: RequestBuilder | None = None) -> Payload:
         """The same inputs in the same order for another service; requests of the user's own stay as they are.
 
-        Args:
-            path: of the other service; empty for a server of this package.
-            builder: makes the request for each input; None: the wire does.
+        ``path``: of the other service; empty for a server of this package. ``builder``: makes the request for each
+        input; None: the wire does.
         """
         if self.requests and self.builder is None:
             return self
@@ -146,11 +145,10 @@ def read_payload(
 ) -> Payload:
     """Encode the value of ``perf_payload`` or ``payload=``, one request per input.
 
-    Args:
-        given: a non-empty list, array or other collection of inputs (Python values, or numpy arrays and scalars) or of
-            ``httpx.Request``; a function that yields them (the first 10,000 are used); the path of a file with one
-            JSON value per line; or one of these in :class:`InOrder`, :class:`Uniform` or :class:`Zipf`.
-        path: path of the target; empty for a server of this package.
+    ``given``: a non-empty list, array or other collection of inputs (Python values, or numpy arrays and scalars) or of
+    ``httpx.Request``; a function that yields them (the first 10,000 are used); the path of a file with one JSON value
+    per line; or one of these in :class:`InOrder`, :class:`Uniform` or :class:`Zipf`. ``path``: path of the target;
+    empty for a server of this package.
     """
     read = _read(given.inputs if isinstance(given, InOrder | Uniform | Zipf) else given)
     inputs, draw = read.inputs, _draw_of(given, len(read.inputs))

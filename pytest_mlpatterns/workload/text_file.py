@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 def read_lines(path: Path, most_bytes: int) -> Iterator[str]:
     """Read the lines of a regular file in UTF-8, with or without a byte order mark.
 
-    Raises:
-        UnicodeDecodeError: it is not in UTF-8.
+    Raises UnicodeDecodeError: it is not in UTF-8.
     """
     with open(path, encoding="utf-8-sig", opener=_open_at_once) as file:
         status = os.fstat(file.fileno())

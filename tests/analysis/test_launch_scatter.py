@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.changes.launch_scatter import (
+from pytest_mlpatterns.analysis.changes.series import (
     FEWEST_RUNS,
     OWN_DEGREES,
     USUAL_SCATTER,

@@ -11,14 +11,13 @@ from support.synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, la
 
 from pytest_mlpatterns.analysis.health.sustained import why_limited
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, SCALING_INDICES, metric_named
-from pytest_mlpatterns.analysis.metrics.figure import Figure
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
+from pytest_mlpatterns.analysis.metrics.pattern_metrics import Figure, ScalingIndices
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.launch import Capacity, GeneratorReport, Launch, LaunchValue
-from pytest_mlpatterns.records.layer_kinds import derived_metrics
+from pytest_mlpatterns.records.package_layers import derived_metrics
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.samples import ResourceTrack
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats

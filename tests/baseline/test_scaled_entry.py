@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from support.synthetic import PROPERTY, SETUP, make_setup
 
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
-from pytest_mlpatterns.baseline.file import scaled
+from pytest_mlpatterns.baseline.lookup import scaled
 from pytest_mlpatterns.records.baseline_entry import Anchor, Entry
 from pytest_mlpatterns.records.latency import STREAM_QUANTITIES, RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind, main, probe, requested
+from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind, requested
+from pytest_mlpatterns.cli.subject_probe import main, probe
 from pytest_mlpatterns.errors import SettingError
 
 

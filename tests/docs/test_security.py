@@ -23,7 +23,7 @@ PROMISES = [
 REFERENCE = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
 UNPICKLE = frozenset({"pickle", "cloudpickle", "joblib", "dill", "marshal", "shelve"})
 UNPICKLING = {
-    "cli/subject.py": "the model file that the user names",
+    "cli/subject_probe.py": "the model file that the user names",
     "plugin/xdist.py": "the descriptions of own patterns, from a worker of the run",
     "serving/handler_stack.py": "a pattern, from the parent process",
     "engines/local/worker.py": "the inputs of a plain call, from the parent process",

@@ -28,7 +28,7 @@ from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.environment import RevisionEnvironment, revision_environment
 from pytest_mlpatterns.revision.worktree import Worktree, checkout, remove_stale
 from pytest_mlpatterns.system.files import ForeignLockError, replace_file
-from pytest_mlpatterns.system.owned_files import ScratchDirectory
+from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
 pytestmark = pytest.mark.processes
 

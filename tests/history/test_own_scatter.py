@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from support.history_lines import history_line
 from support.synthetic import ENVIRONMENT, SETUP, make_setup
 
-from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
+from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.history.stable_level import OwnScatter

@@ -16,7 +16,7 @@ from pytest_mlpatterns.judging.compared_metrics import read_metrics
 from pytest_mlpatterns.judging.result_builder import estimates_of, launch_values_of
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.text.baseline_changes import update_lines
+from pytest_mlpatterns.reports.text.comparison import update_lines
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.units import Unit

@@ -13,13 +13,13 @@ from support.synthetic import MS, START_NS, S, launch, make_setup, samples, usag
 
 from pytest_mlpatterns import PerfFailure
 from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED
-from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER, LaunchScatter
+from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER, LaunchScatter
 from pytest_mlpatterns.analysis.health.machine import sorting_times_ns
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, ScalingIndices
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-from pytest_mlpatterns.baseline.file import BaselineMatch
+from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import InvalidResultError

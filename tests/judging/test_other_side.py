@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from pytest_mlpatterns import App, Batched, Cached, Command, DeploymentError, ModelLoadError, SettingError, Single, Url
-from pytest_mlpatterns.baseline.file import BaselineMatch
+from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging import other_side as module

@@ -10,7 +10,7 @@ from support.synthetic import S, make_setup
 from test_interleaved_verdicts import declared_launch, paired
 
 from pytest_mlpatterns import ClosedLoop, Stages
-from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
+from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity
 from pytest_mlpatterns.config.settings import read_settings

@@ -11,12 +11,12 @@ from msgspec.structs import replace
 from support.synthetic import MS, START_NS, S, launch, make_setup, samples, usage
 from test_baseline_comparison import BEFORE, make_launch
 
-from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
+from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.analysis.health.machine import sorting_times_ns
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-from pytest_mlpatterns.baseline.file import BaselineMatch
+from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_by_default, compared_metrics

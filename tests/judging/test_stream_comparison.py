@@ -12,13 +12,13 @@ from support.declared_run import DeclaredRun
 from support.streams import stream_launch, streamed
 from support.synthetic import MS, SETUP, START_NS, S, samples, usage
 
-from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
+from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedLaunch, VariantFigures
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-from pytest_mlpatterns.baseline.file import BaselineMatch
+from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison

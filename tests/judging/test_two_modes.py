@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from support.declared_run import DeclaredRun
 from support.synthetic import MS, SETUP, START_NS, S, launch, samples
 
-from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
+from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch, VariantFigures, paired_log_ratio
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-from pytest_mlpatterns.baseline.file import BaselineMatch
+from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison

@@ -14,8 +14,8 @@ import pytest
 from support.synthetic import MS, S
 
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, SettingError
+from pytest_mlpatterns.measurement.answer_check import cut_to_function
 from pytest_mlpatterns.measurement.during import During, DuringRun, run_alone
-from pytest_mlpatterns.measurement.user_frames import cut_to_function
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.samples import Window
 

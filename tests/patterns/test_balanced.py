@@ -17,7 +17,7 @@ from pytest_mlpatterns.patterns.replica_choice import BalancedLayer
 from pytest_mlpatterns.patterns.request_clock import MODEL_CPU, charge
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.records.layer_kinds import derived_metrics
+from pytest_mlpatterns.records.package_layers import derived_metrics
 from pytest_mlpatterns.records.telemetry import PatternStats
 
 MS = 1_000_000

@@ -15,7 +15,7 @@ from pytest_mlpatterns.patterns.cascade import CascadeLayer, Decision
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode, ProcessGroup
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.records.layer_kinds import derived_metrics
+from pytest_mlpatterns.records.package_layers import derived_metrics
 from pytest_mlpatterns.records.telemetry import PatternStats
 
 

@@ -10,7 +10,7 @@ from support.synthetic import result
 
 from pytest_mlpatterns import Figure, LayerKind, LevelChart, PartsChart, Pattern, SettingError, SizesChart, Unit
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
-from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS, derived_metrics
+from pytest_mlpatterns.records.package_layers import LAYER_KINDS, derived_metrics
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.reports.html.charts import layer_charts, tracks_chart
 from pytest_mlpatterns.reports.text.notes import describe_layer

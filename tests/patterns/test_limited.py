@@ -17,7 +17,7 @@ from pytest_mlpatterns.patterns.limited import LimitLayer
 from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.records.layer_kinds import derived_metrics
+from pytest_mlpatterns.records.package_layers import derived_metrics
 from pytest_mlpatterns.records.telemetry import PatternStats
 
 

@@ -31,7 +31,7 @@ from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.profiling import stack_times as threads
 from pytest_mlpatterns.profiling.frame_names import MODEL, is_of_model, layer_of, place_of
 from pytest_mlpatterns.profiling.py_spy import RawFrame
-from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS
+from pytest_mlpatterns.records.package_layers import LAYER_KINDS
 from pytest_mlpatterns.serving import grpc, http, timed_model
 from pytest_mlpatterns.serving.external import asgi_server
 from pytest_mlpatterns.serving.grpc import server as grpc_server

@@ -14,7 +14,7 @@ from conftest import PATIENT_S, wait_until
 from support.on_cluster import FOREIGN
 from support.project import Project
 
-from pytest_mlpatterns.engines.ray.run import base_of
+from pytest_mlpatterns.engines.ray.session import base_of
 
 if TYPE_CHECKING:
     import subprocess

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support.synthetic import FEW, LAYERS, MS, PROPERTY, WIRE, S
 
 from pytest_mlpatterns.records.layer_description import DerivedMetric
-from pytest_mlpatterns.records.layer_kinds import derived_metrics
+from pytest_mlpatterns.records.package_layers import derived_metrics
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats, merged_layers
 
 NAMES = st.sampled_from(["a", "b", "c"])

@@ -54,7 +54,7 @@ from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import FORMAT, VERSION, Results, read_results, results_json
-from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
+from pytest_mlpatterns.reports.text.comparison import gone_lines, update_lines
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
 from pytest_mlpatterns.reports.text.summary_table import summary_lines, verdict_of

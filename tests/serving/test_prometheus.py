@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pytest_mlpatterns import LayerStats, PatternStats, Prometheus, SettingError
-from pytest_mlpatterns.records.layer_kinds import derived_metrics
+from pytest_mlpatterns.records.package_layers import derived_metrics
 from pytest_mlpatterns.serving.prometheus import merge_readings, read_prometheus
 
 MOSEC = """\

@@ -12,8 +12,8 @@ from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, goo
 from pytest_mlpatterns.analysis.metrics.metric import StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import stream_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.records.layer_kinds import package_figures
 from pytest_mlpatterns.records.objective import Promise, parse_promise
+from pytest_mlpatterns.records.package_layers import package_figures
 
 __all__ = ["Counted", "counted_requests"]
 

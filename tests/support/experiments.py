@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-from pytest_mlpatterns.baseline.file import BaselineMatch
+from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system import owned_files
-from pytest_mlpatterns.system.owned_files import ScratchDirectory
+from pytest_mlpatterns.system import scratch_directory
+from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
 KILLED = """
 import os, signal, tempfile, sys
 tempfile.tempdir = sys.argv[1]
-from pytest_mlpatterns.system import owned_files
-from pytest_mlpatterns.system.owned_files import ScratchDirectory
+from pytest_mlpatterns.system import scratch_directory
+from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 print((ScratchDirectory().path / "log").write_text("left"), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -82,9 +82,9 @@ def test_directories_of_other_users_and_links_to_them_stay(tmp_path: Path, monke
     foreign.mkdir()
     (foreign / "in-use").touch()
     (link := tmp_path / "pytest-mlpatterns-link").symlink_to(foreign)
-    owned_files._remove_if_unused(link)
+    scratch_directory._remove_if_unused(link)
     monkeypatch.setattr(os, "geteuid", lambda: foreign.stat().st_uid + 1)
-    owned_files._remove_if_unused(foreign)
+    scratch_directory._remove_if_unused(foreign)
     assert (foreign / "in-use").exists()
     assert (tmp_path / "pytest-mlpatterns-link").is_symlink()
 

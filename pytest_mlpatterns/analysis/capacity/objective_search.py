@@ -140,9 +140,8 @@ def highest_rate(
 ) -> Found:
     """The highest arrival rate that keeps the objective.
 
-    Args:
-        left_s: seconds that are left for the search.
-        levels: what an earlier search of the same service found; empty for none.
+    ``left_s``: seconds that are left for the search. ``levels``: what an earlier search of the same service found;
+    empty for none.
     """
     starts = levels or [math.nan] * len(objective.bounds)
     fits = [_Fit(bound, reference, level) for bound, level in zip(objective.bounds, starts, strict=True)]
@@ -207,10 +206,8 @@ def _enough(answer: LaunchValue, windows: int) -> bool:
 class _Fit:
     """The windows so far, and the rate that they give for one bound.
 
-    Args:
-        bound: the percentile and its limit.
-        reference: the queue; its servers count only if the limit leaves time for a wait.
-        level: of an earlier search; nan for none, which begins at the limit itself.
+    ``bound``: the percentile and its limit. ``reference``: the queue; its servers count only if the limit leaves time
+    for a wait. ``level``: of an earlier search; nan for none, which begins at the limit itself.
     """
 
     def __init__(self, bound: Bound, reference: ReferenceQueue, level: float) -> None:
@@ -395,11 +392,8 @@ def rate_by_service_times(
 
         d ln λ = -dm/m - (1 - load) / load · (dq/q - dm/m)
 
-    Args:
-        allowed: share of the requests that may be above it.
-
-    Returns:
-        None if the times decide nothing: fewer than two, or a limit that too many exceed without any wait.
+    ``allowed``: share of the requests that may be above it. Returns None if the times decide nothing: fewer than two,
+    or a limit that too many exceed without any wait.
     """
     if takes_ns.size < 2 or takes_ns.mean() <= 0 or np.mean(takes_ns > limit_ns) >= allowed:
         return None

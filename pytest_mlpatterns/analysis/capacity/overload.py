@@ -80,12 +80,8 @@ def recovery_ns(samples: Samples, after: Window, limit_ns: float, *, before_rati
 def unwell_since_ns(samples: Samples, within: Window, limit_ns: float, *, before_ratio: float) -> int | None:
     """When the first late request was due from which on surely more of the next 20 are late than before.
 
-    Args:
-        samples: requests; those up to 19 after the window count too.
-        before_ratio: share in time before.
-
-    Returns:
-        Its time on the clock of the samples; None if there is none.
+    ``samples``: requests; those up to 19 after the window count too. ``before_ratio``: share in time before. Returns
+    its time on the clock of the samples; None if there is none.
     """
     due_ns, in_time = _in_order(samples, within, limit_ns)
     if due_ns.size < PIECE_REQUESTS:
@@ -101,12 +97,8 @@ def recovery_estimate(found: Sequence[Recovery]) -> Estimate:
     A measurement resolves the time in which 20 requests come. A capacity that differs by one percent (launches:
     :data:`LAUNCH_SD`) changes the time by the leverage. The lower end is the second worst of several measurements.
 
-    Args:
-        found: at least one.
-
-    Returns:
-        Nanoseconds; infinite if the service did not recover while it was watched, for which the lower end is then the
-        time of watching.
+    ``found``: at least one. Returns nanoseconds; infinite if the service did not recover while it was watched, for
+    which the lower end is then the time of watching.
     """
     several = math.sqrt(len(found))
     lows, values, highs = [], [], []
@@ -286,12 +278,8 @@ def recovery_time(overloads: Sequence[Overload]) -> Estimate:
     A backlog drains at the difference between capacity and load, so a capacity that differs by one percent changes the
     time by ρ / (ρ - 1) + 0.8 / (1 - 0.8) percent after ρ times the NMRT; see :func:`recovery_estimate`.
 
-    Args:
-        overloads: at least one.
-
-    Returns:
-        Nanoseconds from the end of the peak; infinite if the service did not recover while it was watched, for which
-        the lower end is then the time of watching.
+    ``overloads``: at least one. Returns nanoseconds from the end of the peak; infinite if the service did not recover
+    while it was watched, for which the lower end is then the time of watching.
     """
     return recovery_estimate([_recovery(one) for one in overloads])
 

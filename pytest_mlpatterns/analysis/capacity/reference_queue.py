@@ -128,9 +128,8 @@ def typical_seed(
 ) -> int:
     """The seed with the most typical arrivals.
 
-    Args:
-        arrivals_of: arrivals of a seed, in nanoseconds from the start, ascending and without end.
-        tail: share of requests whose wait matters, such as 0.05 for p95.
+    ``arrivals_of``: arrivals of a seed, in nanoseconds from the start, ascending and without end. ``tail``: share of
+    requests whose wait matters, such as 0.05 for p95.
     """
     mean = rate_rps * window.end_ns / 1e9
     count = int(mean + 5 * math.sqrt(mean) + 10)

@@ -343,9 +343,8 @@ def scaling_indices(
 ) -> ScalingIndices:
     """The indices of a measurement of scaling.
 
-    Args:
-        steps: by number of replicas, ascending.
-        scale_outs_ns: scale-out time of each pass in nanoseconds; empty if it is not known.
+    ``steps``: by number of replicas, ascending. ``scale_outs_ns``: scale-out time of each pass in nanoseconds; empty if
+    it is not known.
     """
     time = hsxt(scale_outs_ns) if scale_outs_ns else f"the scale-out time is not known: {why_no_scale_out}"
     parts: dict[str, _Part] = {"hsxt": time, **_of_doubling(steps)}

@@ -249,9 +249,7 @@ def latency_moments(launch: Launch) -> tuple[LatencyMoment, ...]:
 def judge_hurt(found: Sequence[AroundStep], limit: HurtLimit, *, confidence: float) -> Verdict:
     """Whether the percentile of the requests around a step keeps its limit, over all launches.
 
-    Args:
-        found: the steps of one name, at least one.
-        limit: of the percentile.
+    ``found``: the steps of one name, at least one. ``limit``: of the percentile.
     """
     before_ns = np.concatenate([one.before_ns for one in found])
     around_ns = [one.around_ns(limit) for one in found]
@@ -279,11 +277,9 @@ def judge_hurt(found: Sequence[AroundStep], limit: HurtLimit, *, confidence: flo
 def judge_errors(found: Sequence[AroundStep], limit: HurtLimit, most: float, *, confidence: float) -> Verdict:
     """Whether few enough of the requests around a step failed.
 
-    Args:
-        found: the steps of one name, at least one.
-        limit: of their percentile, which decides how long the step lasts.
-        most: number of requests that may fail in each launch, from 1 on; or below 1 their share over all launches.
-        confidence: of the interval of a share, two-sided.
+    ``found``: the steps of one name, at least one. ``limit``: of their percentile, which decides how long the step
+    lasts. ``most``: number of requests that may fail in each launch, from 1 on; or below 1 their share over all
+    launches. ``confidence``: of the interval of a share, two-sided.
     """
     failed = [int(one.failed(limit).sum()) for one in found]
     requests = [int(one.around(limit).sum()) for one in found]

@@ -56,9 +56,8 @@ def profile_record(
 ) -> ProfileRecord:
     """What profiled blocks show.
 
-    Args:
-        source_now: the text of a line of a function at present, without indentation; empty if it is not known.
-        source_before: the same at the reference; None: lines are compared by their number.
+    ``source_now``: the text of a line of a function at present, without indentation; empty if it is not known.
+    ``source_before``: the same at the reference; None: lines are compared by their number.
     """
     run, was = matched(run)
     tree = call_tree(run)

@@ -81,10 +81,9 @@ def time_change(
     of equal code differ by 1.5 %, and samples that only one side lost make its other functions seem slower by their
     share l; s² = 0.015² + l².
 
-    Args:
-        before_ns: time per request in each block of the reference, shape ``(pairs,)``.
-        variance: of the difference of each pair, from the counting of samples alone, shape ``(pairs,)``.
-        lost_ratio: by how much the shares of lost samples of the two sides differ.
+    ``before_ns``: time per request in each block of the reference, shape ``(pairs,)``. ``variance``: of the difference
+    of each pair, from the counting of samples alone, shape ``(pairs,)``. ``lost_ratio``: by how much the shares of lost
+    samples of the two sides differ.
     """
     difference = now_ns - before_ns
     pairs = len(difference)
@@ -133,9 +132,8 @@ class Spot(Struct, frozen=True):
 class Changes:
     """Changes of the time of functions in a tree.
 
-    Args:
-        calls: for each model, by its frame's function, its calls per request in each block, ``(sides, blocks)``.
-        lost_ratio: by how much the shares of lost samples of the two sides differ.
+    ``calls``: for each model, by its frame's function, its calls per request in each block, ``(sides, blocks)``.
+    ``lost_ratio``: by how much the shares of lost samples of the two sides differ.
     """
 
     def __init__(self, tree: CallTree, calls: Mapping[str, NDArray[np.float64]], lost_ratio: float = 0.0) -> None:

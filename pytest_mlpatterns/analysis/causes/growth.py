@@ -47,9 +47,8 @@ _PAUSE = 0.4  # Growth in a quarter of the second half, as a share of an even on
 def growth_of(requests: NDArray[np.int64], amounts: NDArray[np.int64] | None) -> Growth | None:
     """The growth of one resource; None if it is not known or there are too few readings.
 
-    Args:
-        requests: answered until each reading, shape ``(readings,)``; never falling.
-        amounts: of the resource, in the same shape; None if it is not known.
+    ``requests``: answered until each reading, shape ``(readings,)``; never falling. ``amounts``: of the resource, in
+    the same shape; None if it is not known.
     """
     if amounts is None or requests.size < _FEWEST or requests[-1] <= requests[0]:
         return None
@@ -201,9 +200,8 @@ def judge_leak(metric: Metric, growth: Growth, limit: float, *, is_whole: bool) 
     PASS if the growth is surely below the limit in the second half or in the last quarter of the requests. FAIL if
     the load had its whole length, and the growth is surely above the limit, large enough, and does not level off.
 
-    Args:
-        limit: in the metric's unit.
-        is_whole: whether the load had its whole length, or must not go on; else a growth is not judged as a leak yet.
+    ``limit``: in the metric's unit. ``is_whole``: whether the load had its whole length, or must not go on; else a
+    growth is not judged as a leak yet.
     """
     per = resource_of(metric).per
     low_enough = growth.stays_below(limit / per)

@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
 from pytest_mlpatterns.records.latency import PARTS, SERVICE_PARTS, SPLIT_LAYER, LatencySplit, SplitMetric, SplitPart
-from pytest_mlpatterns.records.layer_kinds import layer_kind
+from pytest_mlpatterns.records.package_layers import layer_kind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -348,10 +348,8 @@ class SplitChange(Struct, frozen=True):
     def follows_from(self, cause_ns: float, callers: float | None) -> bool:
         """Whether the parts that changed are waits alone, and these follow from a cause that is known otherwise.
 
-        Args:
-            cause_ns: by how much longer a request takes in the cause; 0 if none is known.
-            callers: that share a process, each of which waits for the others; None in an open loop, whose queue may
-                grow by any multiple.
+        ``cause_ns``: by how much longer a request takes in the cause; 0 if none is known. ``callers``: that share a
+        process, each of which waits for the others; None in an open loop, whose queue may grow by any multiple.
         """
         longer = [part for part in self.parts if part.change_ns * self.total_ns > 0]
         if cause_ns <= 0 or self.calls or any(part.is_work for part in longer):

@@ -101,9 +101,8 @@ def corrected(z: float, degrees: float, *, runs: int, side: int) -> float:
     1987), and never more than there are splits. The lengths of windows share the error, the j-th one below the longest
     with 6 / (π j)² of it. Windows overlap, so that fewer of their tests are independent.
 
-    Args:
-        z: absolute difference of two means, over its standard error.
-        degrees: degrees of freedom of the standard error.
+    ``z``: absolute difference of two means, over its standard error. ``degrees``: degrees of freedom of the standard
+    error.
     """
     window = min(2 * side, runs)
     layer = 1 + math.log2(runs / window)
@@ -194,11 +193,8 @@ class _Runs:
     def best_splits(self, starts: NDArray[np.int64], length: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The best place in each window of one length, and how many standard errors both sides differ by.
 
-        Args:
-            starts: of the windows, shape ``(windows,)``.
-
-        Returns:
-            Two arrays of that shape; 0 standard errors in a window without an allowed place.
+        ``starts``: of the windows, shape ``(windows,)``. Returns two arrays of that shape; 0 standard errors in a
+        window without an allowed place.
         """
         places = starts[:, None] + np.arange(1, length)[None, :]
         begin, end = starts[:, None], starts[:, None] + length

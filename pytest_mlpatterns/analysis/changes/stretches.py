@@ -96,9 +96,7 @@ def stretches_of(points: Sequence[Point], start: int, stop: int) -> tuple[Stretc
 def scatter_of_runs(values: NDArray[np.float64], errors: NDArray[np.float64]) -> Scatter:
     """The scatter of a run around its level, from the differences of neighbours, so that few changes do not matter.
 
-    Args:
-        values: logarithms, shape ``(runs,)``, at least one.
-        errors: their standard errors from the launches.
+    ``values``: logarithms, shape ``(runs,)``, at least one. ``errors``: their standard errors from the launches.
     """
     variance = scatter_of_differences(values) ** 2
     return _with_prior(variance, (values.size - 1) * _USE_OF_DIFFERENCES, errors)
@@ -129,9 +127,8 @@ def scatter_of_differences(values: NDArray[np.float64]) -> float:
 def scatter_of_increments(sizes: NDArray[np.float64], errors: NDArray[np.float64]) -> Scatter:
     """The scatter of independent increments of which few are changes.
 
-    Args:
-        sizes: of the increments, each with the variance of one run; shape ``(increments,)``.
-        errors: standard errors of the runs from their launches, at least one.
+    ``sizes``: of the increments, each with the variance of one run; shape ``(increments,)``. ``errors``: standard
+    errors of the runs from their launches, at least one.
     """
     return _with_prior(_clipped_variance(sizes), sizes.size, errors)
 
@@ -167,9 +164,7 @@ def pooled(scatters: Sequence[Scatter]) -> Scatter:
 def deviations(errors: NDArray[np.float64], sd: float) -> NDArray[np.float64]:
     """The standard deviation of each run: the common one, or more if its launches scattered clearly more than others'.
 
-    Args:
-        errors: standard errors of the runs, shape ``(runs,)``.
-        sd: common standard deviation of a run.
+    ``errors``: standard errors of the runs, shape ``(runs,)``. ``sd``: common standard deviation of a run.
     """
     usual = _NOISY * float(np.quantile(errors, 0.25))
     typical = float(np.median(errors**2))
@@ -184,10 +179,8 @@ def tamed(values: NDArray[np.float64], sds: NDArray[np.float64], *, anchor: floa
     standard deviations; and five as low. So a group of four that stand out, and a single one, are alone, and five in a
     row are not. The last runs of a stretch may be the first ones after a change: two to four of them in a row stay.
 
-    Args:
-        values: shape ``(runs,)``, at least five, or at least one with an anchor.
-        sds: standard deviation of each.
-        anchor: value that is known to have held before the first run; None if nothing is known.
+    ``values``: shape ``(runs,)``, at least five, or at least one with an anchor. ``sds``: standard deviation of each.
+    ``anchor``: value that is known to have held before the first run; None if nothing is known.
     """
     shift = 0 if anchor is None else _WINDOW - 1
     padded = values if anchor is None else np.concatenate([np.full(shift, anchor), values])

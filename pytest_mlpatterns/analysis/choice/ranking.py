@@ -74,11 +74,8 @@ def rank(
 ) -> tuple[Ranking, ...]:
     """Rank the patterns of every test that was measured under several.
 
-    Args:
-        results: of a whole run; of one test that ran more than once, the last counts.
-
-    Returns:
-        One ranking for each test with at least two patterns, in the order in which the tests ran.
+    ``results``: of a whole run; of one test that ran more than once, the last counts. Returns one ranking for each test
+    with at least two patterns, in the order in which the tests ran.
     """
     groups: dict[str, dict[str, TestResult]] = defaultdict(dict)
     absent: dict[str, dict[str, Unmeasured]] = defaultdict(dict)

@@ -32,10 +32,8 @@ _LEAST_ROUNDS = 2
 class BlockedValues:
     """Values above zero, such as latencies.
 
-    Args:
-        ascending: the values, shape ``(values,)``.
-        weights: how often each block counts in each resample, shape ``(resamples, blocks)``.
-        inputs: index of the input of each value; None if they differ in nothing.
+    ``ascending``: the values, shape ``(values,)``. ``weights``: how often each block counts in each resample, shape
+    ``(resamples, blocks)``. ``inputs``: index of the input of each value; None if they differ in nothing.
     """
 
     def __init__(
@@ -68,9 +66,8 @@ class BlockedValues:
     def percentile(self, percentile: float, of: int | None = None) -> LaunchValue | None:
         """A percentile; None without a value.
 
-        Args:
-            percentile: at least 1 and less than 100.
-            of: number of values, if some have no number because they are infinitely large; None: all are here.
+        ``percentile``: at least 1 and less than 100. ``of``: number of values, if some have no number because they are
+        infinitely large; None: all are here.
         """
         size = self.ascending.size
         if not size:
@@ -135,10 +132,8 @@ class BlockedValues:
 def quotient(over: NDArray[np.float64], under: NDArray[np.float64], weights: NDArray[np.float64]) -> LaunchValue | None:
     """The quotient of two sums over blocks; None if the lower one is not above zero.
 
-    Args:
-        over: shape ``(blocks,)``.
-        under: in the same shape.
-        weights: how often each block counts in each resample, shape ``(resamples, blocks)``.
+    ``over``: shape ``(blocks,)``. ``under``: in the same shape. ``weights``: how often each block counts in each
+    resample, shape ``(resamples, blocks)``.
     """
     total = float(under.sum())
     if total <= 0:
@@ -170,10 +165,8 @@ class AnswerCounts:
     A request of an open loop may wait behind others without being worked on, so it counts when its answer came.
     ``benchmarks/counter_simulation.py`` compares the rules.
 
-    Args:
-        due_ns: when each request was due, in the order of completion.
-        done_ns: when its answer came, ascending.
-        weights: what each answer counts for, such as its tokens; None for 1.
+    ``due_ns``: when each request was due, in the order of completion. ``done_ns``: when its answer came, ascending.
+    ``weights``: what each answer counts for, such as its tokens; None for 1.
     """
 
     def __init__(
@@ -236,9 +229,8 @@ def mean_size(inputs: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]])
     with the deviation s of all. The error of a single request is not known. It counts as next to nothing, so that the
     scatter between launches decides.
 
-    Args:
-        inputs: index of the input of each request, shape ``(requests,)``, at least one.
-        sizes: bytes of each, in the same shape.
+    ``inputs``: index of the input of each request, shape ``(requests,)``, at least one. ``sizes``: bytes of each, in
+    the same shape.
     """
     mean, requests = float(sizes.mean()), sizes.size
     if requests == 1:

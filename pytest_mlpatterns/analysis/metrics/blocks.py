@@ -56,9 +56,8 @@ class LaunchBlocks:
 
     ``price``: of cores and memory; None if there is no cost.
 
-    Attributes:
-        latencies_ns: sorted latencies of the successful ones, int64, shape ``(successes,)``.
-        send_lag_ns: how late each request was sent, int64, shape ``(requests,)``.
+    ``latencies_ns``: sorted latencies of the successful ones, int64, shape ``(successes,)``. ``send_lag_ns``: how late
+    each request was sent, int64, shape ``(requests,)``.
     """
 
     def __init__(self, launch: Launch, price: Price | None = None) -> None:
@@ -317,9 +316,8 @@ def cost_of_a_million(
 ) -> NDArray[np.float64]:
     """One million times what each block of a launch cost; over its answers, it is the cost of a million of them.
 
-    Args:
-        core_ns: core time of each block that is paid, shape ``(blocks,)``.
-        held_ns: length of each block, for which the memory was held, shape ``(blocks,)``.
+    ``core_ns``: core time of each block that is paid, shape ``(blocks,)``. ``held_ns``: length of each block, for which
+    the memory was held, shape ``(blocks,)``.
     """
     core_hours = core_ns / _NS_PER_HOUR
     gib_hours = held_ns / _NS_PER_HOUR * (memory_bytes / _BYTES_PER_GIB)

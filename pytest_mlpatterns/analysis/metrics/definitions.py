@@ -41,8 +41,8 @@ from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
 from pytest_mlpatterns.records.layer_description import CPU_FLOOR_NS, LATENCY_FLOOR_NS
-from pytest_mlpatterns.records.layer_kinds import own_figures, package_figures
 from pytest_mlpatterns.records.objective import Objective, Promise, parse_objective, parse_promise
+from pytest_mlpatterns.records.package_layers import own_figures, package_figures
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:

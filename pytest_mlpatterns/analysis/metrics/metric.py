@@ -206,11 +206,9 @@ class Metric(Struct, frozen=True):
     def allowed(self, tolerance: float, before: float, in_flight: int | None = None) -> float:
         """Largest worsening that a comparison accepts, as a share: the tolerance, or the floor if that is more.
 
-        Args:
-            tolerance: 0.10 for 10 %.
-            before: the value that the share is of, above zero, in the metric's unit.
-            in_flight: requests that the load kept in flight at any time; None for other loads, whose rate does not
-                depend on the time of a request.
+        ``tolerance``: 0.10 for 10 %. ``before``: the value that the share is of, above zero, in the metric's unit.
+        ``in_flight``: requests that the load kept in flight at any time; None for other loads, whose rate does not
+        depend on the time of a request.
         """
         if in_flight and isinstance(self.kind, CallersRate) and self.kind.cycle_floor:
             slower = before * self.kind.cycle_floor / 1e9 / in_flight  # share by which the time of a request may grow

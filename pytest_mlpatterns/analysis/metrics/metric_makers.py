@@ -19,7 +19,7 @@ from pytest_mlpatterns.analysis.metrics.metric import (
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.layer_description import LATENCY_FLOOR_NS, Figure
-from pytest_mlpatterns.records.layer_kinds import derived_metrics
+from pytest_mlpatterns.records.package_layers import derived_metrics
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:

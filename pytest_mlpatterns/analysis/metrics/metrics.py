@@ -17,10 +17,9 @@ import numpy as np
 from pytest_mlpatterns.analysis.health.sustained import GeneratorMetrics, backlogs_of, why_limited, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.analysis.metrics.figure import Figure
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Goodput, LatencyPercentile, Metric, Nmrt, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
-from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, PatternMetrics, ScalingIndices
+from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, Figure, PatternMetrics, ScalingIndices
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.metrics.stream_metrics import StreamMetrics
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate, min_samples, wilson_interval

@@ -1,14 +1,18 @@
-"""The metrics that a pattern counts itself: replicas, cache, batches, queue, stages and wire. Pure."""
+"""The metrics that a pattern counts itself: replicas, cache, batches, queue, stages and wire. Pure.
+
+A :class:`Figure` is an attribute of :class:`pytest_mlpatterns.analysis.metrics.metrics.Metrics` that is a metric over
+all launches.
+"""
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, layer_metrics
-from pytest_mlpatterns.analysis.metrics.figure import Figure
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate
 from pytest_mlpatterns.records.latency import SPLIT_LAYER
 from pytest_mlpatterns.records.launch import Estimate, Launch, LaunchValue
@@ -19,6 +23,30 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
+
+
+class _Estimates(Protocol):
+    def estimate(self, metric: Metric) -> Estimate | None: ...
+
+
+class Figure(property):
+    """The estimate of a metric; None if it does not apply.
+
+    Args:
+        name: of the metric.
+        doc: what it is, for readers of the class.
+    """
+
+    def __init__(self, name: str, doc: str) -> None:
+        def read(metrics: _Estimates) -> Estimate | None:
+            return metrics.estimate(METRICS[name])
+
+        super().__init__(read)
+        self.__doc__ = inspect.cleandoc(doc)  # else it is that of this class
+
+    if TYPE_CHECKING:
+
+        def __get__(self, metrics: object, owner: type | None = None, /) -> Estimate | None: ...  # type: ignore[override]
 
 
 class PatternMetrics(ABC):

@@ -97,12 +97,8 @@ class PooledTimes:
         by in speed: medians of launches that jump between two modes do not show that the median is beyond both. The
         median of two to six values, which no order statistic bounds, has a wide interval around their geometric mean.
 
-        Args:
-            percentile: at least 1 and less than 100.
-            launches: the percentile in each launch.
-
-        Raises:
-            ValueError: another percentile.
+        ``percentile``: at least 1 and less than 100. ``launches``: the percentile in each launch. Raises ValueError:
+        another percentile.
         """
         self._require(metric, percentile)
         if self.count < min_samples(percentile):

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 class StreamBlocks:
     """Streams of one launch.
 
-    Args:
-        edges: block edges in nanoseconds, one more than blocks.
-        weights: how often each block counts in each resample, shape ``(resamples, blocks)``.
+    ``edges``: block edges in nanoseconds, one more than blocks. ``weights``: how often each block counts in each
+    resample, shape ``(resamples, blocks)``.
     """
 
     def __init__(
@@ -225,10 +224,8 @@ class PromiseBlocks:
 
     A failed or timed-out request breaks every promise.
 
-    Args:
-        times: of its streams; None if its answers came whole.
-        edges: block edges in nanoseconds, one more than blocks.
-        weights: how often each block counts in each resample, shape ``(resamples, blocks)``.
+    ``times``: of its streams; None if its answers came whole. ``edges``: block edges in nanoseconds, one more than
+    blocks. ``weights``: how often each block counts in each resample, shape ``(resamples, blocks)``.
     """
 
     def __init__(

@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.figure import Figure
 from pytest_mlpatterns.analysis.metrics.metric import Goodput, Metric, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import stream_metric
+from pytest_mlpatterns.analysis.metrics.pattern_metrics import Figure
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LAUNCH_SD, estimate, min_samples
 from pytest_mlpatterns.errors import InvalidResultError, SettingError

@@ -108,11 +108,9 @@ class SequentialPlan(Struct, frozen=True):
         With a standard deviation s of 4.3 % from launch to launch (blocks that vary by 6 %) that takes about
         (4.5 s / log((1 + 2 tolerance) / (1 + tolerance)))² launches, 4.5 being the quantiles of both errors together.
 
-        Args:
-            tolerance: 0.05 for 5 %.
-            most: launches that fit the budget; a look that never happens wastes its share of alpha. The plan has at
-                least eight looks, and fourteen where the budget allows them: of unchanged services whose launches
-                differ by 4 %, eight leave one of eight undecided, and twelve one of forty.
+        ``tolerance``: 0.05 for 5 %. ``most``: launches that fit the budget; a look that never happens wastes its share
+        of alpha. The plan has at least eight looks, and fourteen where the budget allows them: of unchanged services
+        whose launches differ by 4 %, eight leave one of eight undecided, and twelve one of forty.
         """
         apart = math.log((1 + 2 * tolerance) / (1 + tolerance))
         needed = _MOST_LOOKS if apart <= 0 else math.ceil((_PLANNED_QUANTILES * _PLANNED_SD / apart) ** 2)
@@ -152,9 +150,7 @@ def _levels(information: tuple[float, ...], alpha: float) -> tuple[float, ...]:
     density of the sums that never crossed a boundary is carried from look to look by integration over Gauss-Legendre
     nodes (Armitage, McPherson & Rowe, Journal of the Royal Statistical Society A 132, 1969).
 
-    Args:
-        information: at each look, ascending.
-        alpha: probability that all looks spend together.
+    ``information``: at each look, ascending. ``alpha``: probability that all looks spend together.
     """
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     levels: list[float] = []
@@ -182,10 +178,7 @@ def _boundary(sums: NDArray[np.float64], mass: NDArray[np.float64], deviation: f
 
     Newton's method on the logarithm of the probability, which falls ever faster: from above, it never steps too far.
 
-    Args:
-        mass: probability of each.
-        deviation: standard deviation of the step.
-        target: probability.
+    ``mass``: probability of each. ``deviation``: standard deviation of the step. ``target``: probability.
     """
     boundary = float(sums.max()) + _REACH * deviation
     for _ in range(_NEWTON_STEPS):

@@ -164,10 +164,7 @@ def location(values: NDArray[np.int64] | NDArray[np.float64]) -> float:
 def trimmed_shares(cumulated: NDArray[np.float64]) -> NDArray[np.float64]:
     """The weight of each of some ascending values in a location.
 
-    Args:
-        cumulated: share of all values that are at most each of these; the last one is 1. Shape ``(..., values)``.
-
-    Returns:
-        Weights of the same shape.
+    ``cumulated``: share of all values that are at most each of these; the last one is 1. Shape ``(..., values)``.
+    Returns weights of the same shape.
     """
     return np.diff(np.minimum(cumulated, 1 - TRIM), axis=-1, prepend=0.0)

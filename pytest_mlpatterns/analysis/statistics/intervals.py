@@ -138,12 +138,10 @@ def estimate(
     with t at k + J - 1 degrees of freedom. Launches that vary more than expected reduce the weight k of the prior,
     which would make the interval too narrow.
 
-    Args:
-        launches: at least one.
-        launch_sd: prior relative deviation between launches; 0 for values that do not vary by themselves (sizes),
-            whose interval is then the range over the launches.
-        scatter: other launches of the same kind, such as those of a baseline entry. Their mean may differ; their
-            scatter around it counts like that of the launches themselves.
+    ``launches``: at least one. ``launch_sd``: prior relative deviation between launches; 0 for values that do not vary
+    by themselves (sizes), whose interval is then the range over the launches. ``scatter``: other launches of the same
+    kind, such as those of a baseline entry. Their mean may differ; their scatter around it counts like that of the
+    launches themselves.
     """
     values = [launch.value for launch in launches]
     if launch_sd == 0 or min(values) <= 0:
@@ -226,10 +224,8 @@ def prior_weight(prior_degrees: float, prior: float, *, scatter: float, degrees:
 
     The factor is the prior over the variance that prior and observations give together, at most 1.
 
-    Args:
-        prior_degrees: its degrees of freedom if nothing contradicts it.
-        prior: the variance.
-        degrees: its degrees of freedom.
+    ``prior_degrees``: its degrees of freedom if nothing contradicts it. ``prior``: the variance. ``degrees``: its
+    degrees of freedom.
     """
     expected = (prior_degrees * prior + scatter) / (prior_degrees + degrees)
     return prior_degrees * min(1.0, prior / expected)

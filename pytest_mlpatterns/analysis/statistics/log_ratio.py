@@ -141,9 +141,8 @@ def paired_log_ratio(
     single noisy block affects neither. Pairs known to be disturbed are left out if at least three others remain; the
     disturbance is independent of the variants, so this favours neither.
 
-    Args:
-        first: one value above zero per pair, at least one.
-        disturbed: for each pair, whether other processes used the machine; None if unknown.
+    ``first``: one value above zero per pair, at least one. ``disturbed``: for each pair, whether other processes used
+    the machine; None if unknown.
     """
     values = [math.log(b / a) for a, b in zip(first, second, strict=True)]
     if disturbed is not None:
@@ -210,10 +209,9 @@ def judge_ratio(
     A guard (``equivalence=False``) fails by the same rule, at any look. If no look fails it, its estimate over all
     launches decides: PASS on the good side of the limit, INCONCLUSIVE (a suspicion) on the bad side.
 
-    Args:
-        launches: all paired launches so far, at least one, in the order in which they were measured.
-        limit: above zero; 1.05 for at most 5 % more, 3.0 for at least three times as much.
-        equivalence: whether a PASS needs the whole interval on the good side; False for a guard.
+    ``launches``: all paired launches so far, at least one, in the order in which they were measured. ``limit``: above
+    zero; 1.05 for at most 5 % more, 3.0 for at least three times as much. ``equivalence``: whether a PASS needs the
+    whole interval on the good side; False for a guard.
     """
     wanted = math.log(limit)
     for number in range(max(plan.first, plan.since), min(len(launches), plan.last) + 1):

@@ -156,9 +156,8 @@ def judge_tail(
     ``alpha``. A failure must also hold without the worst launch, since one pause of the machine can make many requests
     of a single launch late.
 
-    Args:
-        tolerance: largest acceptable relative worsening, 0.2 for 20 %.
-        alpha: largest probability of failing a change exactly at the tolerance, at this look.
+    ``tolerance``: largest acceptable relative worsening, 0.2 for 20 %. ``alpha``: largest probability of failing a
+    change exactly at the tolerance, at this look.
     """
     then, now = _Pool(reference), _Pool(present)
     label = percentile_metric(percentile).label
@@ -183,8 +182,7 @@ def tail_ceiling(
 
     It is the upper end of the percentile's change, or if a threshold further out needs more, the worsening there.
 
-    Returns:
-        None if they pass with the tolerance; ``NO_CEILING`` if too many requests fail.
+    Returns None if they pass with the tolerance; ``NO_CEILING`` if too many requests fail.
     """
     then, now = _Pool(reference), _Pool(present)
 
@@ -220,9 +218,8 @@ def judge_failures(
 ) -> CountVerdict:
     """Whether more requests fail than the tolerance allows.
 
-    Args:
-        tolerance: largest acceptable increase of the share of failed requests, 0.001 for 0.1 % of all requests.
-        alpha: largest probability of failing a change exactly at the tolerance, at this look.
+    ``tolerance``: largest acceptable increase of the share of failed requests, 0.001 for 0.1 % of all requests.
+    ``alpha``: largest probability of failing a change exactly at the tolerance, at this look.
     """
     then, now = _failures(reference), _failures(present)
     difference = now.share - then.share

@@ -78,8 +78,7 @@ class Tolerances:
         NMRT under an objective has the tolerance of NMRT unless it is named itself, and a percentile that
         has no default that of p99.
 
-        Raises:
-            KeyError: there is no such metric.
+        Raises KeyError: there is no such metric.
         """
         known = metric if isinstance(metric, Metric) else _named(metric)
         if isinstance(self.given, Mapping):

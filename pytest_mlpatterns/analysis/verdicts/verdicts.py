@@ -57,10 +57,9 @@ def why_invalid(
 ) -> InvalidReason | None:
     """Why a measurement supports no verdict; None if it does.
 
-    Args:
-        errors_count: whether too many failed requests are such a reason; they are not for a verdict on the error rate.
-        may_refuse: whether the service may refuse requests, since the load is meant to exceed its capacity.
-        judged_ns: latency that is judged, if that is more than the median; a lag of the generator matters beside it.
+    ``errors_count``: whether too many failed requests are such a reason; they are not for a verdict on the error rate.
+    ``may_refuse``: whether the service may refuse requests, since the load is meant to exceed its capacity.
+    ``judged_ns``: latency that is judged, if that is more than the median; a lag of the generator matters beside it.
     """
     if silence := next(filter(None, (launch.silence for launch in metrics.launches)), ""):
         return InvalidReason(silence, Fault.SERVICE)
@@ -139,9 +138,7 @@ def judge_limit(
     PASS if the whole interval is within the limit (the limit itself included if higher is better, excluded if lower
     is), FAIL if the whole interval is beyond it.
 
-    Args:
-        limit: in the metric's unit.
-        modes: of the times that the metric is a percentile of; None if they have one.
+    ``limit``: in the metric's unit. ``modes``: of the times that the metric is a percentile of; None if they have one.
     """
     below = metric.better == "lower"
     if measured.high < limit if below else measured.low >= limit:
@@ -183,10 +180,8 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     interval of the change is beyond the tolerance and the metric's absolute floor; PASS when the whole interval is
     within the larger of the two.
 
-    Args:
-        present: one value per launch, at least one.
-        tolerance: largest acceptable worsening, 0.10 for 10 %.
-        plan: confidence of each end of the interval at each interim look; None for a single look at 99 %.
+    ``present``: one value per launch, at least one. ``tolerance``: largest acceptable worsening, 0.10 for 10 %.
+    ``plan``: confidence of each end of the interval at each interim look; None for a single look at 99 %.
     """
     varies = _varies(metric, present, baseline)
     now, then = (_middle(metric, side, varies=varies) for side in (present, baseline))
@@ -227,10 +222,8 @@ def judge_guard(  # noqa: PLR0913 - both samples, and how they are judged
     time), and of a mean over sampled requests only if 95 % of unchanged runs would not show it; PASS if there is no
     sign of it.
 
-    Args:
-        present: one value per launch, at least one.
-        tolerance: largest acceptable worsening, 0.15 for 15 %.
-        alpha: largest probability of failing a change exactly at the tolerance, at this look.
+    ``present``: one value per launch, at least one. ``tolerance``: largest acceptable worsening, 0.15 for 15 %.
+    ``alpha``: largest probability of failing a change exactly at the tolerance, at this look.
     """
     varies = _varies(metric, present, baseline)
     now, then = (_middle(metric, side, varies=varies) for side in (present, baseline))
@@ -356,10 +349,8 @@ def _what_helps(half: float, apart: float, launches: int, *, fixed_launches: int
 
     The second value says whether some number of them decides.
 
-    Args:
-        half: half the width of the present interval, on the logarithm.
-        apart: distance of the value from the limit, on the logarithm.
-        fixed_launches: size of a fixed second sample; None without one.
+    ``half``: half the width of the present interval, on the logarithm. ``apart``: distance of the value from the limit,
+    on the logarithm. ``fixed_launches``: size of a fixed second sample; None without one.
     """
 
     def left(count: int) -> float:
@@ -387,13 +378,9 @@ def seconds_to_decide(
     The interval's half-width falls with the root of the launches. Those of a baseline are fixed: with n launches beside
     m recorded ones it is proportional to sqrt(1/n + 1/m).
 
-    Args:
-        change: relative; worse is positive.
-        recorded: launches of the baseline; 0 if both sides are measured together.
-
-    Returns:
-        The time in all, at least ``spent_s``; None if no number of launches suffices, or the change is too close to the
-        tolerance.
+    ``change``: relative; worse is positive. ``recorded``: launches of the baseline; 0 if both sides are measured
+    together. Returns the time in all, at least ``spent_s``; None if no number of launches suffices, or the change is
+    too close to the tolerance.
     """
     half = (_log(change.high) - _log(change.low)) / 2
     apart = abs(_log(change.value) - _log(tolerance))

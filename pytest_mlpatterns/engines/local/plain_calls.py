@@ -43,8 +43,7 @@ class PlainCalls(Deployment):
     def call(self, number: int, wait_s: float = _ONE_CALL_S) -> Any:
         """The output for the input of this index, in the form that a server would have answered.
 
-        Raises:
-            TimeoutError: it did not return in time.
+        Raises TimeoutError: it did not return in time.
         """
         called: Called = self._ask(OneCall(number), wait_s)
         if called.traceback:
@@ -56,12 +55,8 @@ class PlainCalls(Deployment):
     def loop(self, asked: CallRound, wait_s: float, on_poll: Callable[[], None]) -> CallRecord:
         """Call the model in a loop.
 
-        Args:
-            wait_s: time after which it must be over, the calls that run at its end included.
-            on_poll: called several times a second meanwhile.
-
-        Raises:
-            TimeoutError: the calls did not return in time.
+        ``wait_s``: time after which it must be over, the calls that run at its end included. ``on_poll``: called
+        several times a second meanwhile. Raises TimeoutError: the calls did not return in time.
         """
         record: CallRecord = self._ask(asked, wait_s, on_poll)
         return record

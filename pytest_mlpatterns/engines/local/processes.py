@@ -122,8 +122,7 @@ def await_loaded(worker: SupervisedWorker, model: str, started_ns: int, *, optio
 def load_of(worker: SupervisedWorker, model: str, wait_s: float, *, options: StartOptions) -> None:
     """Return when a process has built its model and accepts connections.
 
-    Raises:
-        TimeoutError: it has not after ``wait_s`` seconds.
+    Raises TimeoutError: it has not after ``wait_s`` seconds.
     """
     try:
         message: Any = worker.child.receive(wait_s)

@@ -52,8 +52,7 @@ class LocalHooks:
 class Upstream:
     """Calls a service behind this process; the handler of a process group.
 
-    Raises:
-        LostError: when called: the service closed the connection during the request, or cannot be reached.
+    Raises LostError: when called: the service closed the connection during the request, or cannot be reached.
     """
 
     def __init__(self, node: UpstreamNode, tally: Tally, of: str = "") -> None:

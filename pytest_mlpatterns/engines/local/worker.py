@@ -85,11 +85,10 @@ def main() -> None:
 class _Parent:
     """The parent as the worker knows it: it asks for statistics and facts, and the worker ends with it.
 
-    Attributes:
-        statistics: answers the questions; None until the worker serves.
-        end: ends the worker when the parent closes the channel; None until the worker serves.
-        held: reports the memory of the worker with its statistics; None if it does not follow its allocations.
-        asked: takes what a worker without a server is asked to call; None for all others.
+    ``statistics``: answers the questions; None until the worker serves. ``end``: ends the worker when the parent closes
+    the channel; None until the worker serves. ``held``: reports the memory of the worker with its statistics; None if
+    it does not follow its allocations. ``asked``: takes what a worker without a server is asked to call; None for all
+    others.
     """
 
     def __init__(self, channel: Channel) -> None:

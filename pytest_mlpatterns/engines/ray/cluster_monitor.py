@@ -84,11 +84,7 @@ def usage_of(
     A node is read a little after the mark, and nodes are not read at the same time. Cumulative counters are
     interpolated to the marks, by the clock of each node.
 
-    Args:
-        marks_ns: moments on this process's clock, ascending.
-
-    Returns:
-        None if no node ever had a replica.
+    ``marks_ns``: moments on this process's clock, ascending. Returns None if no node ever had a replica.
     """
     by_node: dict[str, list[NodeReading]] = {}
     for reading in readings:

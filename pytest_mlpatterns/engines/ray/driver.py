@@ -19,7 +19,7 @@ from pytest_mlpatterns.engines.ray.messages import Call, DriverFailed, DriverRea
 from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
 from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.child import Channel
-from pytest_mlpatterns.system.owned_files import ScratchDirectory
+from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
 _CLUSTER = "pytest_mlpatterns.engines.ray.remote.cluster"
 _END_S = 20.0  # Time limit for removing applications, and ending a cluster, after the parent is gone

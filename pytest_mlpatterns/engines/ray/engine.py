@@ -25,8 +25,7 @@ from pytest_mlpatterns.engines.engine import Engine, SessionOptions
 from pytest_mlpatterns.engines.ray.application_plan import Application, application_plan
 from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, RayApplication
 from pytest_mlpatterns.engines.ray.processes import RayProcesses
-from pytest_mlpatterns.engines.ray.run import brings_code
-from pytest_mlpatterns.engines.ray.session import ClusterUse, RaySession
+from pytest_mlpatterns.engines.ray.session import ClusterUse, RaySession, brings_code
 from pytest_mlpatterns.engines.ray.settings import RUN_VARIABLE, read_ray_job
 from pytest_mlpatterns.errors import ChildError, DeploymentError, MissingExtraError, SettingError, missing_extra
 from pytest_mlpatterns.patterns.arguments import EMBEDDED

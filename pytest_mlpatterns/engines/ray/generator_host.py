@@ -39,8 +39,8 @@ from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.machine import machine_identity
-from pytest_mlpatterns.system.owned_files import ScratchDirectory
 from pytest_mlpatterns.system.process_limits import allowed_connections
+from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

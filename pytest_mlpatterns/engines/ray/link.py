@@ -172,11 +172,7 @@ def _is_due(linked: _Linked, number: int) -> bool:
 
 
 class LinkClient:
-    """The replica's end.
-
-    Raises:
-        OSError: nothing listens there.
-    """
+    """The replica's end. Raises OSError: nothing listens there."""
 
     def __init__(self, address: LinkAddress, hello: Hello) -> None:
         self._connection = socket.create_connection((_HOST, address.port), timeout=_KEY_TIMEOUT_S)

@@ -22,7 +22,7 @@ from msgspec import structs
 
 from pytest_mlpatterns.engines.ray.link import LinkAddress, LinkServer
 from pytest_mlpatterns.engines.ray.messages import NodeReading
-from pytest_mlpatterns.engines.ray.run import base_of
+from pytest_mlpatterns.engines.ray.session import base_of
 from pytest_mlpatterns.records.launch import Source, Usage, read_columns
 from pytest_mlpatterns.system.environment import available_cores, machine_cores
 from pytest_mlpatterns.system.machine import machine_identity, read_machine
@@ -48,9 +48,8 @@ def monitor_name(run: str, node: str) -> str:
 class NodeMonitor:
     """Reads one node.
 
-    Args:
-        raylet: process that started the workers of the node; None: the one that started this process.
-        session: name of Ray's session if the node is the head, else empty.
+    ``raylet``: process that started the workers of the node; None: the one that started this process. ``session``: name
+    of Ray's session if the node is the head, else empty.
     """
 
     def __init__(self, node: str, ip: str, *, raylet: int | None = None, session: str = "") -> None:

@@ -30,9 +30,8 @@ def read_ray_job(
 ) -> RayJob:
     """Read what a driver connects to.
 
-    Args:
-        options: command-line values by option name, None if not given.
-        ini: ini values by option name, None or empty if not given.
+    ``options``: command-line values by option name, None if not given. ``ini``: ini values by option name, None or
+    empty if not given.
     """
     given, source = _given("ray-address", options, ini)
     if given is None and environ.get(_ADDRESS):

@@ -17,7 +17,6 @@ from pytest_mlpatterns.records.result import FailedTest, RunEnd, State, TestResu
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
 from pytest_mlpatterns.reports.text.comparison import accepted_sentences, is_accepted
 from pytest_mlpatterns.reports.text.notes import changed_facts
-from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
 from pytest_mlpatterns.reports.text.summary_table import (
     by_kind,
     cells_of,
@@ -29,6 +28,7 @@ from pytest_mlpatterns.reports.text.summary_table import (
     verdict_of,
 )
 from pytest_mlpatterns.reports.text.suspicions import suspected_sentences
+from pytest_mlpatterns.reports.text.terminal_text import latency_picture, load_picture
 from pytest_mlpatterns.reports.text.where import function_table_lines
 from pytest_mlpatterns.wording import visible
 
@@ -83,9 +83,7 @@ def job_summary(
 ) -> str:
     """A job summary: the failures with their reasons, the table of all results, and the rankings.
 
-    Args:
-        results: in the order in which the tests ran.
-        run: how it ended; None if it was complete.
+    ``results``: in the order in which the tests ran. ``run``: how it ended; None if it was complete.
     """
     kinds = kinds_of(results, failures)
     parts = [f"### Performance: {headline(kinds.values())}"]

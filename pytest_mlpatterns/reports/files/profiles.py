@@ -59,9 +59,8 @@ def speedscope_json(results: Results, *, test: str | None = None, side: Side = "
 def collapsed_stacks(results: Results, *, test: str | None = None, side: Side = "now") -> str:
     """Lines ``worker;predict (model.py:30);normalize (model.py:41) 2700000``, in nanoseconds per request.
 
-    Args:
-        test: id of the only test; None for all that have a profile. The stacks of several begin with their test's id.
-        side: which side; ``both`` gives the times before and now.
+    ``test``: id of the only test; None for all that have a profile. The stacks of several begin with their test's id.
+    ``side``: which side; ``both`` gives the times before and now.
     """
     found = _profiled(results, test, side)
     lines = []

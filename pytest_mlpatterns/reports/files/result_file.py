@@ -101,8 +101,7 @@ class _History(Struct, frozen=True, forbid_unknown_fields=True):
 class ResultFile(Struct, frozen=True, forbid_unknown_fields=True):
     """Every result of a run. Times are nanoseconds, rates requests per second, sizes bytes, shares 0 to 1.
 
-    Attributes:
-        results: in the order in which the tests ran.
+    ``results``: in the order in which the tests ran.
     """
 
     format: Literal["pytest-mlpatterns-results"]

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact
 from pytest_mlpatterns.analysis.metrics.definitions import leading_time, metric_named
 from pytest_mlpatterns.records.layer_description import LevelChart, PartsChart, SizesChart
-from pytest_mlpatterns.records.layer_kinds import layer_kind
+from pytest_mlpatterns.records.package_layers import layer_kind
 from pytest_mlpatterns.reports.html.chart import Chart, Column, Track, heading_of, thinned
 from pytest_mlpatterns.reports.html.latency_charts import histogram_charts, split_charts
 from pytest_mlpatterns.reports.text.comparison import comparisons_of

@@ -4,13 +4,22 @@ HTML as values: text that is not markup is escaped when it is put into an elemen
 
 Text from users (test ids, errors, names of models) reaches a page only through :func:`tag`, so it
 cannot inject markup.
+
+The frame of a self-contained HTML page: its head with its policy, and its foot.
+
+The page has no script: its content security policy allows the one style sheet, and no script and no download.
 """
 
 from __future__ import annotations
 
+import base64
+import datetime
+import hashlib
 import re
 from collections import Counter
 from html import escape
+from importlib.metadata import version
+from importlib.resources import files
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -18,9 +27,52 @@ from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.wording import spelled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pytest_mlpatterns.records.result import TestResult
+
+
+def page_of(title: str, header: Markup, parts: Iterable[Content], *, description: str) -> str:
+    """The text of a page. ``parts``: its sections; None leaves one out."""
+    style = _style()
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_policy(style)),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="description", content=description),
+        tag("title", title),
+        tag("style", style),
+    )
+    skip = tag("a", "Skip to the tests", href="#tests", class_="skip")
+    foot = tag("footer", tag("p", f"Written by pytest-mlpatterns {version('pytest-mlpatterns')}."))
+    shown = [part for part in parts if part is not None]
+    body = tag("body", skip if shown else None, header, tag("main", *shown), foot)
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def facts_list(facts: Mapping[str, Content]) -> Markup:
+    """Names with their values; those without a value are left out."""
+    items = [part for name, text in facts.items() if text for part in (tag("dt", name), tag("dd", text))]
+    return tag("dl", *items, class_="facts")
+
+
+def when(date: str) -> str:
+    """A date of ISO 8601 for people; another text as it is."""
+    try:
+        return datetime.datetime.fromisoformat(date).strftime("%-d %B %Y, %H:%M %Z").strip(", ")
+    except ValueError:
+        return date
+
+
+def _policy(style: str) -> str:
+    """This style sheet alone: no script, no picture, no download, no form."""
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def _style() -> Markup:
+    return Markup(files("pytest_mlpatterns.reports.html").joinpath("report.css").read_text(encoding="utf-8"))
 
 
 class Markup(str):
@@ -40,10 +92,9 @@ _SHAPES = frozenset({"line", "path", "rect"})  # Elements of a drawing, which cl
 def tag(element: str, /, *children: Content, **attributes: str | int | bool | None) -> Markup:
     """An element.
 
-    Args:
-        children: its content in order; text that is not :class:`Markup` is escaped.
-        attributes: an underscore stands for a dash, a last one for nothing (``class_``, ``aria_label``). True gives the
-            name alone; None and False leave it out.
+    ``children``: its content in order; text that is not :class:`Markup` is escaped. ``attributes``: an underscore
+    stands for a dash, a last one for nothing (``class_``, ``aria_label``). True gives the name alone; None and False
+    leave it out.
     """
     start = "".join(_attribute(name, value) for name, value in attributes.items())
     if element in _VOID:

@@ -20,13 +20,14 @@ from pytest_mlpatterns.reports.html.fragments import (
     Markup,
     anchors_for,
     breakable,
+    facts_list,
     link_to,
+    page_of,
     section,
     state_mark,
     table_of,
     tag,
 )
-from pytest_mlpatterns.reports.html.frame import facts_list, page_of
 from pytest_mlpatterns.reports.text.history_text import change_sentence, in_order, level_text, metric_label
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count
@@ -56,9 +57,8 @@ class _Test(Struct, frozen=True):
 def history_page(all_series: Sequence[Series], changes: Sequence[Change], source: str = "") -> str:
     """The page's text.
 
-    Args:
-        all_series: the courses to show, each with at least one point.
-        source: the place of the history, as the user named it; empty to leave it out.
+    ``all_series``: the courses to show, each with at least one point. ``source``: the place of the history, as the user
+    named it; empty to leave it out.
     """
     tests = _tests(in_order(all_series), changes)
     return page_of(

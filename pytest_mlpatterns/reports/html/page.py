@@ -1,14 +1,8 @@
 """The HTML report: one self-contained page. Takes results, returns text.
 
-It names the parts of the page and their order. :mod:`pytest_mlpatterns.reports.html.frame` has what stands around them.
-
-The HTML report across tests: the tally, what broke, the changes in the history, and the overview. Pure.
-
-Each part takes finished results and returns markup, or None if it has nothing to show.
-
-The HTML report's comparison of the patterns of a test: the decision, every index side by side, and overloads.
-
-A test that measured how it scales, or what it does beyond its limit, has its part here with one pattern too. Pure.
+It names the parts of the page and their order, and makes those across tests: the tally, what broke, the overview, and
+the patterns. :mod:`pytest_mlpatterns.reports.html.fragments` has what stands around them. Each takes finished results
+and returns markup, or None if it has nothing to show.
 """
 
 from __future__ import annotations
@@ -29,7 +23,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
 )
 from pytest_mlpatterns.analysis.metrics.metric import Group, LatencyPercentile, Role
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.layer_kinds import layer_kind
+from pytest_mlpatterns.records.package_layers import layer_kind
 from pytest_mlpatterns.records.setup import CLUSTER
 from pytest_mlpatterns.records.verdict import Kind
 from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of
@@ -39,10 +33,12 @@ from pytest_mlpatterns.reports.html.fragments import (
     Markup,
     anchors_of,
     breakable,
+    facts_list,
     group_of,
     labels_of,
     link_to,
     most_urgent_first,
+    page_of,
     row_of,
     section,
     state_mark,
@@ -50,8 +46,8 @@ from pytest_mlpatterns.reports.html.fragments import (
     table_of,
     tag,
     tone_of,
+    when,
 )
-from pytest_mlpatterns.reports.html.frame import facts_list, page_of, when
 from pytest_mlpatterns.reports.html.test_page import details_section
 from pytest_mlpatterns.reports.text.comparison import figure_of, named_change, worst_comparison
 from pytest_mlpatterns.reports.text.notes import (
@@ -61,8 +57,7 @@ from pytest_mlpatterns.reports.text.notes import (
     found_nmrt,
     scale_out_spread,
 )
-from pytest_mlpatterns.reports.text.ranking_table import SCORE_MEANING
-from pytest_mlpatterns.reports.text.summary_table import counted, incompleteness, kinds_of
+from pytest_mlpatterns.reports.text.summary_table import SCORE_MEANING, counted, incompleteness, kinds_of
 from pytest_mlpatterns.units import format_duration, format_percent
 from pytest_mlpatterns.wording import count
 
@@ -364,9 +359,8 @@ def broken_section(unmeasured: Sequence[FailedTest]) -> Markup | None:
 def history_section(history: Mapping[str, Any], results: Sequence[TestResult], page: str = "") -> Markup | None:
     """What the run made known of the history; None without a history, or if there is nothing to show.
 
-    Args:
-        results: in the order of the page.
-        page: name of a page of the history in the same directory; empty without one.
+    ``results``: in the order of the page. ``page``: name of a page of the history in the same directory; empty without
+    one.
     """
     changes = history.get("changes", ())
     if not changes and not page:

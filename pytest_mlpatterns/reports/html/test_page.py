@@ -27,6 +27,7 @@ from pytest_mlpatterns.reports.html.fragments import (
     Markup,
     anchors_of,
     breakable,
+    facts_list,
     group_of,
     link_to,
     row_of,
@@ -37,7 +38,6 @@ from pytest_mlpatterns.reports.html.fragments import (
     tag,
     tone_of,
 )
-from pytest_mlpatterns.reports.html.frame import facts_list
 from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of, figure_of
 from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
 from pytest_mlpatterns.reports.text.notes import tokens_text

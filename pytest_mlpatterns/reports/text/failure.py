@@ -20,9 +20,8 @@ from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict, rounded_ceiling
 from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of
 from pytest_mlpatterns.reports.text.notes import changed_facts, overload_picture, tokens_text
-from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture, load_varies
 from pytest_mlpatterns.reports.text.suspicions import Command, beside_recorded, open_step, run_again
-from pytest_mlpatterns.reports.text.terminal_text import width_of, wrapped
+from pytest_mlpatterns.reports.text.terminal_text import latency_picture, load_picture, load_varies, width_of, wrapped
 from pytest_mlpatterns.reports.text.where import functions_explain, where_texts
 
 if TYPE_CHECKING:

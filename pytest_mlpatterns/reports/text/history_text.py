@@ -196,9 +196,8 @@ _GIVEN_DIGITS = 12  # Digits of a commit's hash in a command, which name one com
 def change_sentence(change: Change, *, passed: bool = False, tolerance: float | None = None) -> str:
     """A change in a sentence, without the name of its test.
 
-    Args:
-        passed: whether each run since the commit before it passed, which is then a part of the sentence.
-        tolerance: of the test, as a share; a change below it is why they passed. None if it is not known.
+    ``passed``: whether each run since the commit before it passed, which is then a part of the sentence. ``tolerance``:
+    of the test, as a share; a change below it is why they passed. None if it is not known.
     """
     value, low, high = (factor - 1 for factor in change.factor)
     label = metric_named(change.metric).label if is_known_metric(change.metric) else change.metric
@@ -334,9 +333,7 @@ def level_text(course: Series, stretch: Level) -> str:
 def sketch_of(course: Series, changes: Iterable[Change], columns: int) -> Sketch:
     """A course as a sparkline of a width.
 
-    Args:
-        course: with at least one point.
-        columns: width of the sparkline, at least 12.
+    ``course``: with at least one point. ``columns``: width of the sparkline, at least 12.
     """
     groups, is_cut = _columns_of(course, columns)
     levels = [point.level for point in course.points]

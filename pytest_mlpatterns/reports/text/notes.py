@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact, worst_of
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, objectives_of
 from pytest_mlpatterns.records.capacity import Behaviour, Overload, OverloadStep
-from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS, layer_kind
 from pytest_mlpatterns.records.outcomes import describe_outcome
+from pytest_mlpatterns.records.package_layers import LAYER_KINDS, layer_kind
 from pytest_mlpatterns.records.result import State, TestResult
 from pytest_mlpatterns.records.telemetry import LayerStats, straggler_shares
 from pytest_mlpatterns.units import SECOND_NS, format_count, format_duration, format_percent, format_rate, format_size

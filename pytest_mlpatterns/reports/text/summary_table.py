@@ -1,4 +1,4 @@
-"""The terminal summary: a table with one row per perf test, then the notes of each test. Pure."""
+"""The terminal summary: a table with a row per perf test, the notes of each test, and the ranking of patterns. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, priced_metric, streams_first, with_role
+from pytest_mlpatterns.analysis.metrics.definitions import (
+    METRICS,
+    metric_named,
+    priced_metric,
+    streams_first,
+    with_role,
+)
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric, Nmrt, Role
 from pytest_mlpatterns.records.latency import STREAM_QUANTITIES, Latency
 from pytest_mlpatterns.records.result import FailedTest, RunEnd, State, TestResult
@@ -38,6 +44,7 @@ from pytest_mlpatterns.reports.text.terminal_text import (
     line,
     natural_width,
     table_lines,
+    text_of,
     wrapped,
 )
 from pytest_mlpatterns.reports.text.where import missing_profile
@@ -45,6 +52,79 @@ from pytest_mlpatterns.units import Unit, format_count, format_duration, format_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from pytest_mlpatterns.records.ranking import RankedPattern, Ranking
+
+_NOTHING = (
+    "nothing to rank: no test was measured under several patterns; "
+    "give its marker a list, pattern=[Single(), Cached()], or the run --perf-patterns"
+)
+SCORE_MEANING = (
+    "Score: weighted geometric mean of the shares of the best value of each metric; 1 is the best in all. "
+    "Their intervals are at 95 % confidence."
+)
+"""Explanation of the scores, below a ranking."""
+_RANKING_INDENT = "  "
+
+
+def ranking_lines(rankings: Sequence[Ranking], results: Sequence[TestResult], width: int) -> list[str]:
+    """For each test the decision in a sentence, the table, and the notes."""
+    if not rankings:
+        return wrapped(_NOTHING, width)
+    measured = {result.test: result.metrics for result in results}
+    lines: list[str] = []
+    for ranking in rankings:
+        lines += wrapped(f"{ranking.group}: {ranking.sentence}", width, others=_RANKING_INDENT)
+        lines += _ranking_rows(ranking, measured, width)
+        words = [f"{row.pattern}: {row.excluded}" for row in ranking.rows if row.excluded is not None]
+        words += [f"{row.pattern}: {doubt}" for row in ranking.rows for doubt in row.doubts]
+        words += ranking.notes
+        for text in words:
+            lines += wrapped(text, width, first=_RANKING_INDENT, others=2 * _RANKING_INDENT)
+        lines.append("")
+    return lines + wrapped(SCORE_MEANING, width)
+
+
+def _ranking_rows(ranking: Ranking, measured: Mapping[str, Mapping[str, Sequence[float]]], width: int) -> list[str]:
+    """The patterns that can be chosen, with measured values beside their shares if there is room.
+
+    A long pattern is written above its figures instead of being cut, because its arguments distinguish it from others.
+    """
+    rows = [row for row in ranking.rows if row.rank is not None]
+    if not rows:
+        return []
+    headings = ["rank", "score", "95 %"]
+    headings += [f"{metric_named(name).label} × {weight:.2f}" for name, weight in ranking.weights.items()]
+    full = _ranking_columns(headings, [_cells(row, measured[row.test]) for row in rows])
+    terse = _ranking_columns(headings, [_cells(row, {}) for row in rows])
+    patterns = TextColumn("pattern", [Span(row.pattern) for row in rows], right=False)
+    for columns in ([patterns, *full], [patterns, *terse]):
+        if natural_width(columns) + len(_RANKING_INDENT) <= width:
+            return [_RANKING_INDENT + text_of(row) for row in table_lines(columns)]
+    columns = full if natural_width(full) + 2 * len(_RANKING_INDENT) <= width else terse
+    heading, *figures = [2 * _RANKING_INDENT + text_of(row) for row in table_lines(columns)]
+    pairs = zip(rows, figures, strict=True)
+    return [heading, *(text for row, texts in pairs for text in (_RANKING_INDENT + row.pattern, texts))]
+
+
+def _ranking_columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[TextColumn]:
+    cells = zip(*rows, strict=True)
+    return [TextColumn(heading, list(map(Span, column))) for heading, column in zip(headings, cells, strict=True)]
+
+
+def _cells(row: RankedPattern, values: Mapping[str, Sequence[float]]) -> list[str]:
+    assert row.score is not None
+    score, low, high = row.score
+    shares = [
+        f"{metric_named(name).show(values[name][0])}  {_number(share)}" if name in values else _number(share)
+        for name, (share, _) in row.parts.items()
+    ]
+    return [f"{row.rank}", _number(score), f"{_number(low)}–{_number(high)}", *shares]
+
+
+def _number(score: float) -> str:
+    """Two decimals, or two significant digits below 0.1."""
+    return f"{score:.2f}" if score >= 0.1 else f"{score:#.2g}"
 
 
 _WIDE = 100  # Terminal width from which on the table has every column
@@ -105,9 +185,8 @@ def cells_of(result: TestResult) -> dict[str, str]:
 def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = False) -> list[Line]:
     """The table of all results, and below it the notes of each test.
 
-    Args:
-        results: in the order in which the tests ran, at least one.
-        verbose: add percentiles, the statistics of the load generator and the warm-up of every test.
+    ``results``: in the order in which the tests ran, at least one. ``verbose``: add percentiles, the statistics of the
+    load generator and the warm-up of every test.
     """
     lines = _table(results, width)
     if absent := _without_baseline(results):

@@ -140,9 +140,8 @@ class Scraper:
 def scraper_of(names: Prometheus, origins: Sequence[str], ports: Mapping[str, int] = MappingProxyType({})) -> Scraper:
     """Create the scraper of a server.
 
-    Args:
-        origins: ``http://host:port`` of each process; ignored if ``names`` has an address.
-        ports: values of ``{NAME_port}`` in that address.
+    ``origins``: ``http://host:port`` of each process; ignored if ``names`` has an address. ``ports``: values of
+    ``{NAME_port}`` in that address.
     """
     if names.path.startswith("/"):
         return Scraper([origin + names.path for origin in origins], names)

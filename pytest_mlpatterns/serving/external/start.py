@@ -197,9 +197,8 @@ class _Start:
     ) -> httpx.Response:
         """Send a request repeatedly until it has a final answer.
 
-        Args:
-            ask: sends it; takes a time limit in seconds.
-            patient: give a request all the remaining time, instead of two seconds (four if they are the last).
+        ``ask``: sends it; takes a time limit in seconds. ``patient``: give a request all the remaining time, instead of
+        two seconds (four if they are the last).
         """
         import httpx
 

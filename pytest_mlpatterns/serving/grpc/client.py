@@ -55,8 +55,7 @@ class GrpcTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send the call that corresponds to a request.
 
-        Raises:
-            httpx.TransportError: the service is not reachable, does not answer in time, or ends without a status.
+        Raises httpx.TransportError: the service is not reachable, does not answer in time, or ends without a status.
         """
         path, message = request.url.path, request.read()
         if model := model_in(path):

@@ -42,12 +42,8 @@ class AsyncJobs:
     async def submit(self, instances: list[Any], split: SplitTally | None = None, began_ns: int = 0) -> str:
         """Accept a request and return the id of its job.
 
-        Args:
-            split: counts where the time went until there was a result; None: nothing does.
-            began_ns: when the request began, on the clock of ``perf_counter_ns``.
-
-        Raises:
-            RequestError: the queue refuses the request.
+        ``split``: counts where the time went until there was a result; None: nothing does. ``began_ns``: when the
+        request began, on the clock of ``perf_counter_ns``. Raises RequestError: the queue refuses the request.
         """
         self._drop_expired()
         clock = current_clock()

@@ -30,8 +30,7 @@ class ModelMetadata:
     The names, datatypes and shapes of the tensors are those of the first V2 inference, because a Python callable does
     not declare them.
 
-    Attributes:
-        inputs: name, datatype and shape of each input tensor; empty before the first V2 inference.
+    ``inputs``: name, datatype and shape of each input tensor; empty before the first V2 inference.
     """
 
     def __init__(self, name: str) -> None:

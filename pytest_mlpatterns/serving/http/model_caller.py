@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 class CallStatistics:
     """How often the model was called, and for how long, waiting in the layers around it included.
 
-    Attributes:
-        last_ms: when the last call ended, in milliseconds since 1970; 0 before.
+    ``last_ms``: when the last call ended, in milliseconds since 1970; 0 before.
     """
 
     __slots__ = ("failed", "failed_ns", "last_ms", "succeeded", "succeeded_ns")
@@ -54,8 +53,7 @@ class CallStatistics:
 class ModelCaller:
     """Calls a model, or the layers around it, and turns each failure into an error of the request.
 
-    Attributes:
-        needs_loop: whether the handler must be called on the event loop; False: it blocks the loop.
+    ``needs_loop``: whether the handler must be called on the event loop; False: it blocks the loop.
     """
 
     def __init__(self, handler: Handler) -> None:
@@ -148,8 +146,7 @@ class _ModelChunks:
 class ModelLock:
     """A lock whose release waits for the next iteration of the event loop, when the response has been sent.
 
-    Attributes:
-        free_ns: when the last call of the model ended, on the clock of ``perf_counter_ns``; 0 before the first.
+    ``free_ns``: when the last call of the model ended, on the clock of ``perf_counter_ns``; 0 before the first.
     """
 
     def __init__(self) -> None:

@@ -145,8 +145,7 @@ class StreamResponse(Struct, frozen=True):
 async def begun(stream: Stream, form: StreamFormat, tally: WireTally) -> StreamResponse:
     """The response to a stream, as soon as it has a chunk: an error before that is an error of the request.
 
-    Raises:
-        RequestError: the stream failed before its first chunk.
+    Raises RequestError: the stream failed before its first chunk.
     """
     course = _Course()
     rest = _parts(stream, form, tally, course=course)

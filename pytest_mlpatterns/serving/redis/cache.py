@@ -25,10 +25,9 @@ class RedisCache:
     The time limit of a call is 250 ms, including a new connection. Values expire after an hour by default, because a
     shared server outlives the deployment and must not fill up with unused values.
 
-    Args:
-        url: ``redis://[user:password@]host:port/db``, or the same with ``rediss``, ``valkey`` or ``valkeys``.
-        prefix: first part of each key, so that deployments that share a server do not share values.
-        ttl_ns: time to live of a value, at least 1 ms; None: one hour.
+    ``url``: ``redis://[user:password@]host:port/db``, or the same with ``rediss``, ``valkey`` or ``valkeys``.
+    ``prefix``: first part of each key, so that deployments that share a server do not share values. ``ttl_ns``: time to
+    live of a value, at least 1 ms; None: one hour.
     """
 
     def __init__(self, url: str, prefix: bytes, ttl_ns: int | None) -> None:

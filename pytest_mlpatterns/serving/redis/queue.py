@@ -71,8 +71,7 @@ return found
 class RedisQueue:
     """The queue in front of workers that run :func:`~pytest_mlpatterns.serving.redis.queue_worker.consume`.
 
-    Raises:
-        LostError: when called: the worker died at each attempt.
+    Raises LostError: when called: the worker died at each attempt.
     """
 
     def __init__(self, pattern: Queued, url: str, name: str, *, tally: Tally, wire: Wire = REST_JSON) -> None:

@@ -10,7 +10,7 @@ from support.fake_serve import fake_serve
 from support.scenarios import run
 
 from pytest_mlpatterns import Batched
-from pytest_mlpatterns.engines.ray.remote.serve_layers import ServeBatchLayer
+from pytest_mlpatterns.engines.ray.remote.replica import ServeBatchLayer
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError
 from pytest_mlpatterns.patterns.tally import Tally
 

@@ -11,7 +11,7 @@ from support.fake_serve import FakeHandle, fake_serve
 from pytest_mlpatterns import Queued
 from pytest_mlpatterns.engines.ray.messages import HandleAnswer, HandleNode
 from pytest_mlpatterns.engines.ray.remote.handle_upstream import HandleUpstream
-from pytest_mlpatterns.engines.ray.remote.serve_layers import ServeQueueLayer
+from pytest_mlpatterns.engines.ray.remote.replica import ServeQueueLayer
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS
 from pytest_mlpatterns.patterns.stream import Stream

@@ -11,7 +11,7 @@ from support.fake_ray import node_facts
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.engines.ray.cluster import describe
-from pytest_mlpatterns.engines.ray.run import (
+from pytest_mlpatterns.engines.ray.session import (
     age_of,
     applications_by_run,
     base_of,

@@ -10,7 +10,7 @@ from support.synthetic import make_setup, result
 
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.analysis.choice.ranking import rank
-from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
+from pytest_mlpatterns.reports.text.summary_table import ranking_lines
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult

@@ -13,8 +13,7 @@ from msgspec.structs import replace
 from support.synthetic import FEW, MS, counterpart, latencies, result
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
-from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture, load_varies
-from pytest_mlpatterns.reports.text.terminal_text import width_of
+from pytest_mlpatterns.reports.text.terminal_text import latency_picture, load_picture, load_varies, width_of
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult

@@ -12,13 +12,11 @@ from pytest_mlpatterns.records.baseline_entry import Entry, Update
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.ci_reports import job_summary, properties_of
-from pytest_mlpatterns.reports.text.baseline_changes import update_lines
-from pytest_mlpatterns.reports.text.comparison import named_change, worst_comparison
+from pytest_mlpatterns.reports.text.comparison import named_change, update_lines, worst_comparison
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.notes import tokens_text
-from pytest_mlpatterns.reports.text.sketches import latency_picture
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
-from pytest_mlpatterns.reports.text.terminal_text import text_of, width_of
+from pytest_mlpatterns.reports.text.terminal_text import latency_picture, text_of, width_of
 
 SLOWER = Verdict(
     "ttft",

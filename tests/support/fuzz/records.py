@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.baseline.file import BaselineLookup, read_baselines, write_baselines
+from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
+from pytest_mlpatterns.baseline.lookup import BaselineLookup
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError, HistoryError

@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pytest_mlpatterns.engines.ray.cluster import ClockOffset, ClusterFacts, NodeFacts, RoundTrip, offset_of
 from pytest_mlpatterns.engines.ray.messages import DriverReady, RayJob
-from pytest_mlpatterns.engines.ray.run import (
+from pytest_mlpatterns.engines.ray.session import (
     age_of,
     applications_by_run,
     belongs_to,

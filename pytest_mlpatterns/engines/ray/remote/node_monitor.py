@@ -16,7 +16,7 @@ from pytest_mlpatterns.engines.ray.link import Hello, LinkAddress, LinkClient, o
 from pytest_mlpatterns.engines.ray.messages import NodeReading, ReplicaJob, ReplicaStats
 from pytest_mlpatterns.engines.ray.node_monitor import NodeMonitor, monitor_name
 from pytest_mlpatterns.engines.ray.remote.cluster import CLOCK_AGE_S, NAMESPACE, is_head, measured_offset, on_node
-from pytest_mlpatterns.engines.ray.run import base_of
+from pytest_mlpatterns.engines.ray.session import base_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -182,8 +182,7 @@ _LINK_POLL_S = 0.1  # Time between two of its tries
 def linked(job: ReplicaJob, replica: str) -> LinkClient:
     """The link of a replica, by its identity in Ray Serve. It blocks, so an event loop makes it in a thread.
 
-    Raises:
-        RuntimeError: the node has no monitor after half a minute.
+    Raises RuntimeError: the node has no monitor after half a minute.
     """
     known = ReplicaStats(job.deployment, job.role, job.position, replica, os.getpid())
     return LinkClient(_monitor_address(job.run), Hello(job.app, known, own_output()))

@@ -2,25 +2,53 @@
 
 A replica never fails its constructor for an error of the user's code, since Ray Serve would try it again. It reports
 the error over its link, and refuses requests until the application is deleted.
+
+The layers of ``Batched`` and ``Queued`` on Ray Serve, which gathers the batches and bounds the queue itself.
+
+Ray Serve decides when a batch is sent. This layer calls the handler, repeats a failed call in halves, as the local
+engine does, and counts.
+
+Ray Serve bounds and orders the waiting requests (``max_queued_requests``), and chooses the worker. This layer turns its
+refusals into ours, delivers a request again whose worker died, and counts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import sys
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from pytest_mlpatterns.engines.ray.messages import HandleAnswer
 from pytest_mlpatterns.engines.ray.remote.handle_upstream import HandleUpstream
-from pytest_mlpatterns.engines.ray.remote.serve_layers import ServeBatchLayer, ServeQueueLayer
-from pytest_mlpatterns.engines.ray.run import not_sent
-from pytest_mlpatterns.patterns.batched import Batched
-from pytest_mlpatterns.patterns.layer import RequestError
-from pytest_mlpatterns.patterns.queued import Queued
-from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, RequestClock, charge, set_clock
-from pytest_mlpatterns.patterns.stream import Stream
+from pytest_mlpatterns.engines.ray.session import not_sent
+from pytest_mlpatterns.patterns.batched import NO_STREAM, UNAVAILABLE, Batched, copies_of, share_times
+from pytest_mlpatterns.patterns.layer import (
+    DecodedInputs,
+    LostError,
+    RequestError,
+    ends_task,
+    error_of_one_caller,
+    matched,
+    needs_loop,
+    parallelism,
+)
+from pytest_mlpatterns.patterns.model_thread import ModelThread
+from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS, Queued, refusal_of_full
+from pytest_mlpatterns.patterns.request_clock import (
+    BATCH_WAIT,
+    QUEUE_WAIT,
+    RequestClock,
+    charge,
+    current_clock,
+    set_clock,
+)
+from pytest_mlpatterns.patterns.stream import Stream, refuse_stream
 from pytest_mlpatterns.patterns.tally import SplitTally
 from pytest_mlpatterns.serving.handler_stack import HandlerStack
 from pytest_mlpatterns.serving.http.app import MAX_BODY_BYTES, ModelApp
@@ -30,15 +58,232 @@ from pytest_mlpatterns.serving.processes import WorkerStats
 from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
 from pytest_mlpatterns.system.machine import machine_identity
+from pytest_mlpatterns.units import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 
     from pytest_mlpatterns.engines.ray.messages import HandleNode, ReplicaJob
     from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.pattern import Pattern
     from pytest_mlpatterns.patterns.tally import Tally
     from pytest_mlpatterns.records.telemetry import LayerStats
+
+    _Message = MutableMapping[str, Any]
+    _Receive = Callable[[], Awaitable[_Message]]
+    _Send = Callable[[_Message], Awaitable[None]]
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """A waiting request.
+
+    ``inputs_again`` returns new inputs for a retry; None until they are needed, and if they cannot be copied.
+    ``clock`` takes its times; None outside of a server.
+    """
+
+    inputs: list[Any]
+    arrived_ns: int
+    inputs_again: Callable[[], Sequence[Any]] | None
+    clock: RequestClock | None = None
+
+
+class _Input(Struct, frozen=True):
+    """One input of a request, which Ray Serve gathers with others."""
+
+    request: _Request
+    number: int
+
+
+class _Outcome(Struct, frozen=True):
+    """The output of an input, or its error."""
+
+    output: Any = None
+    error: BaseException | None = None
+
+
+class ServeBatchLayer:
+    """Gathers inputs into calls of the handler inside, and gives each request its own outputs.
+
+    Ray Serve sends a batch when ``max_batch_size`` inputs wait, or when the first has waited ``max_wait``, and gathers
+    the next ones while the handler works. A request of several inputs may be split over two batches. A handler that
+    does not need the event loop runs in a thread of its own, one call at a time.
+    """
+
+    needs_loop = True
+    retries = True
+
+    def __init__(self, pattern: Batched, inside: Handler, tally: Tally) -> None:
+        from ray import serve
+
+        self._inside = inside
+        self._tally = tally
+        self._thread = None if needs_loop(inside) else ModelThread("batched model")
+
+        @serve.batch(  # type: ignore[untyped-decorator]
+            max_batch_size=pattern.max_batch_size,
+            batch_wait_timeout_s=parse_duration(pattern.max_wait, name="max_wait") / 1e9,
+            max_concurrent_batches=1 if self._thread else parallelism(inside),
+        )
+        async def gather(inputs: list[_Input]) -> list[_Outcome]:
+            return await self._call_batch(inputs)
+
+        self._gather = gather
+
+    async def __call__(self, instances: list[Any]) -> list[Any]:
+        """The outputs for these inputs, of which there must be at least one."""
+        again = instances.decode if isinstance(instances, DecodedInputs) else None
+        request = _Request(instances, perf_counter_ns(), again, current_clock())
+        waiting = [self._gather(_Input(request, number)) for number in range(len(instances))]
+        outcomes: list[_Outcome] = [await waiting[0]] if len(waiting) == 1 else await asyncio.gather(*waiting)
+        for outcome in outcomes:
+            if outcome.error is not None:
+                raise error_of_one_caller(outcome.error)
+        return [outcome.output for outcome in outcomes]
+
+    async def _call_batch(self, inputs: list[_Input]) -> list[_Outcome]:
+        now_ns = perf_counter_ns()
+        for one in inputs:
+            request = one.request
+            if not one.number:
+                self._tally.time("wait_ns", now_ns - request.arrived_ns)
+                if request.clock is not None:
+                    request.clock.add(BATCH_WAIT, now_ns - request.arrived_ns)
+            if len(inputs) > 1 and request.inputs_again is None:
+                request.inputs_again = copies_of(request.inputs)
+        outcomes = await self._call_group(inputs, is_retry=False)
+        failed = sum(outcome.error is not None for outcome in outcomes)
+        if 0 < failed < len(inputs):
+            self._tally.count("failed_alone", failed)
+        return outcomes
+
+    async def _call_group(self, inputs: list[_Input], *, is_retry: bool) -> list[_Outcome]:
+        """Call the handler; after a failure again in halves, so that only the inputs that fail on their own fail."""
+        failure: BaseException | None = None
+        clock = RequestClock()
+        set_clock(clock)  # this task began with another request
+        started_ns = perf_counter_ns()
+        try:
+            outputs = await self._outputs(
+                _again(inputs) if is_retry else [one.request.inputs[one.number] for one in inputs]
+            )
+        except BaseException as error:  # any exception: the callers wait for a response
+            if ends_task(error):
+                raise  # the loop ends, and its callers with it
+            failure = error
+        share_times(clock, [one.request.clock for one in inputs if not one.number])
+        size = len(inputs)
+        self._tally.count("calls")
+        self._tally.count("items", size)
+        self._tally.observe("size", size)
+        self._tally.time("call_ns", perf_counter_ns() - started_ns)
+        if failure is None:
+            try:
+                refuse_stream(outputs, NO_STREAM)
+                return [_Outcome(output) for output in matched(outputs, size, "the model")]
+            except Exception as error:  # also of a value that only looks like a list
+                failure = error
+        is_unavailable = isinstance(failure, RequestError) and failure.status in UNAVAILABLE
+        if size == 1 or is_unavailable or not all(one.request.inputs_again for one in inputs):
+            return [_Outcome(error=failure)] * size
+        first, second = inputs[: size // 2], inputs[size // 2 :]
+        return [*await self._call_group(first, is_retry=True), *await self._call_group(second, is_retry=True)]
+
+    async def _outputs(self, inputs: list[Any]) -> Any:
+        if self._thread is None:
+            outputs: Any = self._inside(inputs)
+        else:
+            outputs = await self._thread.call(self._inside, inputs)
+        return await outputs if inspect.isawaitable(outputs) else outputs
+
+
+def _again(inputs: list[_Input]) -> list[Any]:
+    """New inputs for a retry, since the model may have changed the others."""
+    renewed: dict[int, Sequence[Any]] = {}
+    for one in inputs:
+        request = one.request
+        if id(request) not in renewed:
+            assert request.inputs_again is not None, "only inputs that can be made again are retried"
+            renewed[id(request)] = request.inputs_again()
+    return [renewed[id(one.request)][one.number] for one in inputs]
+
+
+class ServeQueueLayer:
+    """Sends requests to the workers.
+
+    Raises RequestError: when called: the queue is full, or the request's own error. Raises LostError: when called: the
+    worker died at every attempt.
+    """
+
+    def __init__(self, pattern: Queued, workers: HandleUpstream, tally: Tally) -> None:
+        self.parallelism: int = workers.parallelism
+        self._pattern = pattern
+        self._workers = workers
+        self._tally = tally
+        self.outstanding: int = 0
+        self._most_in_flight = workers.parallelism * workers.in_flight
+        tally.level("depth", 0)
+
+    @property
+    def depth(self) -> int:
+        """Number of requests that wait, which are those beyond what the workers have in flight."""
+        return max(self.outstanding - self._most_in_flight, 0)
+
+    async def __call__(self, instances: list[Any]) -> Any:
+        """The outputs, when a worker has returned them."""
+        self._change(1)
+        is_stream = False
+        try:
+            answer = await self._deliver(instances)
+            is_stream = isinstance(answer, Stream)
+        finally:
+            if not is_stream:
+                self._change(-1)
+        if isinstance(answer, Stream):
+            return Stream(answer, on_end=lambda: self._change(-1))
+        return answer.outputs
+
+    async def _deliver(self, instances: list[Any]) -> HandleAnswer | Stream:
+        """Send a request, again if its worker dies."""
+        from ray.serve.exceptions import BackPressureError
+
+        started, is_accepted = perf_counter_ns(), False
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                answer = await self._workers.ask(instances)
+            except BackPressureError:
+                self._tally.count("lost" if is_accepted else "rejected")
+                raise refusal_of_full(self._pattern) from None
+            except LostError:
+                self._accept(is_accepted)
+                is_accepted = True
+                if attempt == MAX_ATTEMPTS - 1:
+                    self._tally.count("lost")
+                    raise
+                self._tally.count("redelivered")
+            except BaseException as error:
+                self._accept(is_accepted)
+                if isinstance(error, Exception):  # otherwise its caller has gone
+                    self._tally.count("answered")
+                raise
+            else:
+                self._accept(is_accepted)
+                self._tally.count("answered")
+                if not isinstance(answer, Stream):
+                    waited_ns = max(perf_counter_ns() - started - answer.worked_ns, 0)
+                    self._tally.time("wait_ns", waited_ns)
+                    self._workers.charge(answer, 0, waited_ns)
+                return answer
+        raise AssertionError("the last attempt returns or raises")
+
+    def _accept(self, is_accepted: bool) -> None:
+        """Count a request as accepted, if it is not yet: Ray Serve reports only what it refuses."""
+        if not is_accepted:
+            self._tally.count("accepted")
+
+    def _change(self, by: int) -> None:
+        self.outstanding += by
+        self._tally.level("depth", self.depth)
 
 
 class RayHooks:
@@ -202,14 +447,6 @@ def _not_loaded() -> RequestError:
 
 def _error_answer(error: RequestError) -> HandleAnswer:
     return HandleAnswer(status=error.status, text=str(error), retry_after_s=error.retry_after_s)
-
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
-
-    _Message = MutableMapping[str, Any]
-    _Receive = Callable[[], Awaitable[_Message]]
-    _Send = Callable[[_Message], Awaitable[None]]
 
 
 class MountedApp:
