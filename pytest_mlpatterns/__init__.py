@@ -49,7 +49,9 @@ def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
         from pytest_mlpatterns.removed import why_removed
 
-        raise AttributeError(why_removed(name) or f"module {__name__!r} has no attribute {name!r}")
+        if gone := why_removed(name):
+            raise ImportError(gone)  # of an AttributeError an import shows the name only
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
     if (

@@ -26,7 +26,7 @@ def assert_rtm_below(limit: str) -> str:
 
 @pytest.mark.parametrize(("name", "instead"), LOADS.items())
 def test_a_load_that_left_is_refused_with_what_to_do(name: str, instead: str) -> None:
-    with pytest.raises(AttributeError) as caught:
+    with pytest.raises(ImportError) as caught:
         getattr(pytest_mlpatterns, name)
     assert str(caught.value) == f"{name} left in 0.3 (commit 5b1580bb is the last that has it); {instead}"
 
