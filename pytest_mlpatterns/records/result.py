@@ -44,7 +44,7 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-PARTS = {
+PARTS: Mapping[str, type[Any]] = {
     "definition": Definition,
     "judged": Judged,
     "measured": Measured,

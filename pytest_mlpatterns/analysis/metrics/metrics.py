@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import numpy as np
 
@@ -99,46 +99,52 @@ class Metrics(PatternMetrics, StreamMetrics):
             raise InvalidResultError("no request was due in the measured window, so there is no error rate")
         return wilson_interval(sum(self.failures.values()), self.requests, confidence)
 
-    asl_ratio = Figure(
+    asl_ratio: ClassVar[Figure] = Figure(
         "asl", "Average system load: mean share of the cores that it may use, that the deployment's processes used."
     )
-    asl_at_nmrt_ratio = Figure(
+    asl_at_nmrt_ratio: ClassVar[Figure] = Figure(
         "asl_at_nmrt",
         """Average system load with as many requests in flight as reach NMRT, over the searches for it.
 
         None without a search, and if the searches found only a lower bound.
         """,
     )
-    performance_coefficient = Figure(
+    performance_coefficient: ClassVar[Figure] = Figure(
         "pc", "PC, ``1 / (RTM in seconds × ASL)`` at the test's load: short responses from little of the machine."
     )
-    cpu_ns_per_request = Figure("cpu_per_request", "CPU time of the deployment's process tree per successful answer.")
-    peak_rss_bytes = Figure("peak_memory", "Highest resident memory of the process tree in the window.")
-    memory_growth_bytes_per_request = Figure(
+    cpu_ns_per_request: ClassVar[Figure] = Figure(
+        "cpu_per_request", "CPU time of the deployment's process tree per successful answer."
+    )
+    peak_rss_bytes: ClassVar[Figure] = Figure(
+        "peak_memory", "Highest resident memory of the process tree in the window."
+    )
+    memory_growth_bytes_per_request: ClassVar[Figure] = Figure(
         "memory_growth",
         "Growth of the process tree's resident memory per request, at least 0; short windows show little of it.",
     )
-    descriptor_growth_per_1000_requests = Figure(
+    descriptor_growth_per_1000_requests: ClassVar[Figure] = Figure(
         "descriptor_growth", "Growth of the process tree's open file descriptors per 1,000 requests, at least 0."
     )
-    thread_growth_per_1000_requests = Figure(
+    thread_growth_per_1000_requests: ClassVar[Figure] = Figure(
         "thread_growth", "Growth of the process tree's threads per 1,000 requests, at least 0."
     )
-    cost_per_million_requests = Figure(
+    cost_per_million_requests: ClassVar[Figure] = Figure(
         "cost",
         """Cost of a million successful answers, in ``price.currency``; None without a price.
 
         It pays for the CPU time and the peak memory that the deployment's processes used under the test's load.
         """,
     )
-    cost_per_million_requests_at_nmrt = Figure(
+    cost_per_million_requests_at_nmrt: ClassVar[Figure] = Figure(
         "cost_at_nmrt",
         """Cost of a million successful answers at NMRT, over the searches for it, as ``cost_per_million_requests``.
 
         None without a price or a search, and if the searches found only a lower bound.
         """,
     )
-    cold_start_ns = Figure("cold_start", "From the start of the processes to the first answered inference.")
+    cold_start_ns: ClassVar[Figure] = Figure(
+        "cold_start", "From the start of the processes to the first answered inference."
+    )
 
     @property
     def request_bytes(self) -> Estimate:
@@ -150,7 +156,7 @@ class Metrics(PatternMetrics, StreamMetrics):
         """Mean size of a successful answer on the wire, headers included."""
         return self._known("response_bytes")
 
-    nmrt_rps = Figure(
+    nmrt_rps: ClassVar[Figure] = Figure(
         "nmrt",
         """Number of requests at max throughput: the most per second that is sustained; None if it was not searched for.
 

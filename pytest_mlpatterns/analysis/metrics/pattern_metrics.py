@@ -10,7 +10,7 @@ import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, layer_metrics
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate
@@ -85,20 +85,30 @@ class PatternMetrics(ABC):
             if name.startswith("replica:") and (mean := layer.mean(name)) is not None
         }
 
-    cache_hit_ratio = Figure(
+    cache_hit_ratio: ClassVar[Figure] = Figure(
         "cache_hit_ratio", "Share of inputs that were answered without a model call of their own; None without a cache."
     )
-    cache_hit_ns = Figure("cache_hit", "Median time in the cache's layer of a request answered from it.")
-    cache_miss_ns = Figure("cache_miss", "Median time in the cache's layer of a request that needed a model call.")
-    batch_size = Figure("batch_size", "Mean inputs in one model call, or sequences in one step; None without batching.")
-    batch_wait_ns = Figure("batch_wait", "Median time that a request waited for others of its batch, or to join it.")
-    queue_depth = Figure("queue_depth", "Mean over time of the requests that waited in the queue; None without one.")
-    queue_wait_ns = Figure("queue_wait", "Median time that a request waited in the queue.")
-    hop_ns = Figure(
+    cache_hit_ns: ClassVar[Figure] = Figure(
+        "cache_hit", "Median time in the cache's layer of a request answered from it."
+    )
+    cache_miss_ns: ClassVar[Figure] = Figure(
+        "cache_miss", "Median time in the cache's layer of a request that needed a model call."
+    )
+    batch_size: ClassVar[Figure] = Figure(
+        "batch_size", "Mean inputs in one model call, or sequences in one step; None without batching."
+    )
+    batch_wait_ns: ClassVar[Figure] = Figure(
+        "batch_wait", "Median time that a request waited for others of its batch, or to join it."
+    )
+    queue_depth: ClassVar[Figure] = Figure(
+        "queue_depth", "Mean over time of the requests that waited in the queue; None without one."
+    )
+    queue_wait_ns: ClassVar[Figure] = Figure("queue_wait", "Median time that a request waited in the queue.")
+    hop_ns: ClassVar[Figure] = Figure(
         "hop", "Median hop time to an upstream process: transport, without its work and the wait for its model."
     )
-    decode_ns = Figure("decode", "Mean time to decode a request, decompression included.")
-    encode_ns = Figure("encode", "Mean time to encode a response, compression included.")
+    decode_ns: ClassVar[Figure] = Figure("decode", "Mean time to decode a request, decompression included.")
+    encode_ns: ClassVar[Figure] = Figure("encode", "Mean time to encode a response, compression included.")
 
     def figure(self, name: str) -> Estimate | None:
         """A metric that a pattern describes, your own one in its ``layer_kind``; None if its layer did not count it.

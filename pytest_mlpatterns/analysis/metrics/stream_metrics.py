@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pytest_mlpatterns.analysis.metrics.metric import Goodput, Metric, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import stream_metric
@@ -102,8 +102,8 @@ class StreamMetrics(ABC):
         """The two modes of ``ttft``, ``itl`` or ``tpot``; None if it has one, and without streams."""
         return self._times[quantity].modes if self._streams else None
 
-    output_tokens_rps = Figure("output_tokens", "Output tokens per second, of all requests together.")
-    output_tokens_rps_per_user = Figure(
+    output_tokens_rps: ClassVar[Figure] = Figure("output_tokens", "Output tokens per second, of all requests together.")
+    output_tokens_rps_per_user: ClassVar[Figure] = Figure(
         "output_tokens_per_user",
         "Output tokens per second that one caller sees while its answer streams: one over the median TPOT.",
     )

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 from msgspec.structs import fields
@@ -44,14 +44,14 @@ _BY_NAME = ("metrics", "present_metrics", "law")  # Members that hold figures by
 _ADVICE = "measure again with --perf-json"
 
 
-_VerdictInFile = as_written(
+_VerdictInFile: Any = as_written(
     Verdict, why_open=(str, ""), by_machine=(bool, False), open_by=(OpenBy | None, None), test=(str, "")
 )
-_Verdicts = tuple[_VerdictInFile, ...]  # type: ignore[valid-type]
+_Verdicts = tuple[_VerdictInFile, ...]
 _Rankings = tuple[Ranking, ...]
 _NO_PARTS: dict[str, Any] = dict.fromkeys(PARTS)
 _PRESENT: dict[str, Any] = {f"present_{field.name}": (field.type, field.default) for field in fields(Beside)}
-_ResultInFile = as_written(
+_AsWritten = as_written(
     TestResult,
     *PARTS.values(),
     **_NO_PARTS,
@@ -68,10 +68,18 @@ _ResultInFile = as_written(
     capacities=tuple[as_written(Capacity, objective=str | None), ...],  # type: ignore[misc]
     cancelled_requests=(Count, 0),
 )
-_EnvironmentInFile = as_written(Environment, machine=str, cores=Annotated[float, Meta(ge=1e-3, le=1e6)])
-_ChangeInFile = as_written(
+_MachineAsWritten = as_written(Environment, machine=str, cores=Annotated[float, Meta(ge=1e-3, le=1e6)])
+_ChangeAsWritten = as_written(
     Change, sentence=str, command=str, fails_the_run=bool, form=(Literal["step", "drift"], "step")
 )
+
+
+if TYPE_CHECKING:  # types that are made when this runs
+    _ResultInFile: TypeAlias = Any
+    _EnvironmentInFile: TypeAlias = Any
+    _ChangeInFile: TypeAlias = Any
+else:
+    _ResultInFile, _EnvironmentInFile, _ChangeInFile = _AsWritten, _MachineAsWritten, _ChangeAsWritten
 
 
 class _BaselineUse(Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,7 +103,7 @@ class _History(Struct, frozen=True, forbid_unknown_fields=True):
     added: Count = 0  # lines that the run added
     position: Count = 0  # number of commits to the present one along first parents; 0 if unknown
     clean: bool = True  # whether the files were those of the commit
-    changes: tuple[_ChangeInFile, ...] = ()  # type: ignore[valid-type]
+    changes: tuple[_ChangeInFile, ...] = ()
 
 
 class ResultFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,10 +116,10 @@ class ResultFile(Struct, frozen=True, forbid_unknown_fields=True):
     version: Literal[2]
     date: str  # when the run ended, ISO 8601
     commit: str | None  # what was checked out, with a plus sign where files differed from it; null outside of git
-    environment: _EnvironmentInFile  # type: ignore[valid-type]
+    environment: _EnvironmentInFile
     baseline: _BaselineUse
     ranking: _Rankings
-    results: tuple[_ResultInFile, ...]  # type: ignore[valid-type]
+    results: tuple[_ResultInFile, ...]
     history: _History = _History()
     unmeasured: tuple[FailedTest, ...] = ()  # tests that failed before anything was measured
     run: RunEnd = RunEnd()

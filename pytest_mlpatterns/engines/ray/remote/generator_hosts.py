@@ -18,7 +18,7 @@ from pytest_mlpatterns.engines.ray.remote.cluster import CLOCK_AGE_S, is_head, m
 from pytest_mlpatterns.errors import ChildError, MlpatternsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 
@@ -257,6 +257,13 @@ def _start_host(node: str, ip: str) -> _Host:
 
 
 _hosts = _Hosts()  # The hosts of this driver, which calls these functions by name
-open_hosts, stage, load, send, collect = _hosts.open, _hosts.stage, _hosts.load, _hosts.send, _hosts.collect
-why_stopped, close_channel, stop = _hosts.why_stopped, _hosts.close_channel, _hosts.stop
-ceilings_rps, library_overhead_ns = _hosts.ceilings_rps, _hosts.library_overhead_ns
+open_hosts: Callable[..., Any] = _hosts.open
+stage: Callable[..., Any] = _hosts.stage
+load: Callable[..., Any] = _hosts.load
+send: Callable[..., Any] = _hosts.send
+collect: Callable[..., Any] = _hosts.collect
+why_stopped: Callable[..., Any] = _hosts.why_stopped
+close_channel: Callable[..., Any] = _hosts.close_channel
+stop: Callable[..., Any] = _hosts.stop
+ceilings_rps: Callable[..., Any] = _hosts.ceilings_rps
+library_overhead_ns: Callable[..., Any] = _hosts.library_overhead_ns
