@@ -147,7 +147,7 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, py
         end_at_the_users_line(call.excinfo)
     report = yield
     if call.when == "setup" and call.excinfo is not None and isinstance(call.excinfo.value, pytest.FixtureLookupError):
-        from pytest_mlpatterns.plugin.help_text import fixture_hint
+        from pytest_mlpatterns.plugin.name_hints import fixture_hint
 
         if hint := fixture_hint(call.excinfo.value.argname or ""):
             report.sections.append(("pytest-mlpatterns", hint))

@@ -29,7 +29,7 @@ from pytest_mlpatterns.judging.experiment import (
     system_under_test,
 )
 from pytest_mlpatterns.plugin.collection import Collection, MarkerReading, PerfItem
-from pytest_mlpatterns.plugin.help_text import misspelled_fixture
+from pytest_mlpatterns.plugin.name_hints import misspelled_fixture
 from pytest_mlpatterns.plugin.options import ENGINE_OPTIONS, given_options
 from pytest_mlpatterns.records.result import id_from
 from pytest_mlpatterns.serving.model import StartOptions

@@ -194,7 +194,7 @@ def refuse_misspelled(parser: pytest.Parser, early_config: pytest.Config, args: 
     _, unknown = parser.parse_known_and_unknown_args(list(args), namespace=copy.copy(early_config.option))
     keys = [key for key in _ini_of(early_config) if key.startswith("perf_") and not _is_ini_key(early_config, key)]
     if keys or any(argument.startswith("--perf-") for argument in unknown):
-        from pytest_mlpatterns.plugin.help_text import require_known_keys, require_known_options
+        from pytest_mlpatterns.plugin.name_hints import require_known_keys, require_known_options
 
         require_known_options(unknown, [*OPTIONS, "help"])
         require_known_keys(sorted(keys), [name.replace("-", "_") for name in OPTIONS])

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.plugin.terminal import Terminal
     from pytest_mlpatterns.records.baseline_entry import Level
     from pytest_mlpatterns.records.history import NewChange
-    from pytest_mlpatterns.records.ranking import Ranking
+    from pytest_mlpatterns.records.result import Ranking
     from pytest_mlpatterns.records.setup import Environment
     from pytest_mlpatterns.revision.commits import Revision
 

@@ -4,7 +4,9 @@
 
 Its parts are read and written by the types of their fields (:mod:`pytest_mlpatterns.records.codec`).
 
-A test that fails before anything is measured has no result; this stands for it in the reports.
+A test that fails before anything is measured has no result; :class:`FailedTest` stands for it in the reports.
+
+A ranking is the order of the patterns of one test (``rank``, ``--perf-rank``).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.records.codec import Record
+from pytest_mlpatterns.records.codec import Count, Record
 from pytest_mlpatterns.records.latency import StreamRecord
 from pytest_mlpatterns.records.result_parts import (
     CauseRecord,
@@ -33,6 +35,34 @@ from pytest_mlpatterns.records.result_parts import (
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import ERRORS, Gate, Kind, Outcome, Verdict, judged_kind
 from pytest_mlpatterns.wording import listed
+
+
+class RankedPattern(Struct, frozen=True):
+    """One pattern of a ranking."""
+
+    test: str  # the test's id
+    pattern: str  # its name, with the wire if the results differ in that
+    rank: Count | None  # place by score, from 1; None if it is excluded
+    # value, low and high; 1 is the best in every metric. None if it is excluded
+    score: tuple[float, float, float] | None
+    parts: Mapping[str, tuple[float, float]]  # by metric, the share of the best (1: the best) and the weight
+    excluded: str | None = None  # why it cannot be chosen; None if it can
+    # requirements whose interval contains the limit, and values of which only a lower bound is known
+    doubts: tuple[str, ...] = ()
+
+
+class Ranking(Record, frozen=True):
+    """The patterns of one test in order, the best first, the excluded last.
+
+    ``sentence`` is the order in words. ``notes`` name what was left out of the weights.
+    """
+
+    group: str
+    weights: Mapping[str, float]
+    requirements: tuple[str, ...]
+    sentence: str
+    rows: tuple[RankedPattern, ...]
+    notes: tuple[str, ...] = ()
 
 
 class State(StrEnum):

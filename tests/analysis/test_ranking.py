@@ -17,8 +17,7 @@ from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.analysis.choice.ranking import DRIFT_SD, Unmeasured, rank
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, estimate
 from pytest_mlpatterns.records.launch import Capacity, Noise
-from pytest_mlpatterns.records.ranking import RankedPattern, Ranking
-from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.result import RankedPattern, Ranking, TestResult
 from pytest_mlpatterns.records.verdict import Outcome
 
 MS = 1e6

@@ -17,7 +17,7 @@ from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.engines.engine import engine_named
 from pytest_mlpatterns.judging.experiment import checked_target
 from pytest_mlpatterns.judging.perf import Perf
-from pytest_mlpatterns.plugin.help_text import require_known_keys, require_known_options
+from pytest_mlpatterns.plugin.name_hints import require_known_keys, require_known_options
 from pytest_mlpatterns.plugin.options import OPTIONS
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.serving.http.inference_call import WireTally, stored_inference_call

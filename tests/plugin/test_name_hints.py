@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 from support.project import Project
 
-from pytest_mlpatterns.plugin.help_text import fixture_hint, misspelled_fixture, require_known_options
+from pytest_mlpatterns.plugin.name_hints import fixture_hint, misspelled_fixture, require_known_options
 
 KNOWN = ["baseline", "html"]
 

@@ -47,7 +47,7 @@ from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Metric, Nmrt
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit, why_too_many_failed
 from pytest_mlpatterns.records.launch import Capacity, Estimate
-from pytest_mlpatterns.records.ranking import RankedPattern, Ranking
+from pytest_mlpatterns.records.result import RankedPattern, Ranking
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import listed

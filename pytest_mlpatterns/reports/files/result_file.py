@@ -30,8 +30,7 @@ from pytest_mlpatterns.records.faults import MOST
 from pytest_mlpatterns.records.history import Change
 from pytest_mlpatterns.records.json_text import laid_out, parsed, shown
 from pytest_mlpatterns.records.launch import Capacity
-from pytest_mlpatterns.records.ranking import Ranking
-from pytest_mlpatterns.records.result import PARTS, FailedTest, RunEnd, State, TestResult
+from pytest_mlpatterns.records.result import PARTS, FailedTest, Ranking, RunEnd, State, TestResult
 from pytest_mlpatterns.records.result_parts import Beside, Reference
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.verdict import Gate, Kind, OpenBy, Verdict
@@ -99,7 +98,7 @@ class _BaselineUse(Struct, frozen=True, forbid_unknown_fields=True):
 class _History(Struct, frozen=True, forbid_unknown_fields=True):
     """What the run did with the history."""
 
-    place: str = ""  # path of the file, or git:NAME
+    place: str = ""  # path of the file
     added: Count = 0  # lines that the run added
     position: Count = 0  # number of commits to the present one along first parents; 0 if unknown
     clean: bool = True  # whether the files were those of the commit

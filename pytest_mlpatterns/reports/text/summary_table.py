@@ -53,7 +53,7 @@ from pytest_mlpatterns.units import Unit, format_count, format_duration, format_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from pytest_mlpatterns.records.ranking import RankedPattern, Ranking
+    from pytest_mlpatterns.records.result import RankedPattern, Ranking
 
 _NOTHING = (
     "nothing to rank: no test was measured under several patterns; "

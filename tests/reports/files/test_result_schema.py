@@ -21,8 +21,7 @@ from support.synthetic import ENVIRONMENT, FEW, LAYERS, capacity, counterpart, r
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.history import Change, CommitPosition, Course, NewChange
 from pytest_mlpatterns.records.launch import Noise, SearchEnd, Taken
-from pytest_mlpatterns.records.ranking import RankedPattern, Ranking
-from pytest_mlpatterns.records.result import RunEnd, TestResult
+from pytest_mlpatterns.records.result import RankedPattern, Ranking, RunEnd, TestResult
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
 from pytest_mlpatterns.reports.files.result_file import MOST, ResultFile, read_results, results_json
 
