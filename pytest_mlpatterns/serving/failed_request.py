@@ -77,16 +77,25 @@ def error_in(response: httpx.Response, deployment: Deployment, printed: Callable
 
 
 def _text_of(response: httpx.Response) -> str:
-    text: Any = text_of(response)
+    line = " ".join(error_text(response).split())[:_LONGEST]
+    return line.removeprefix(_MODEL_RAISED) or str(response.status_code)
+
+
+def error_text(response: httpx.Response) -> str:
+    """The text of the error in an answer; of a list of faults, as FastAPI gives it, their places and messages."""
     try:
         given = response.json()
     except (ValueError, RecursionError):
         given = None
-    if isinstance(given, dict):
-        text = next((given[key] for key in _KEYS if given.get(key)), text)
-        text = text.get("message", text) if isinstance(text, dict) else text
-    line = " ".join(str(text).split())[:_LONGEST]
-    return line.removeprefix(_MODEL_RAISED) or str(response.status_code)
+    if not isinstance(given, dict):
+        return text_of(response)
+    text: Any = next((given[key] for key in _KEYS if given.get(key)), text_of(response))
+    if isinstance(text, list) and all(isinstance(fault, dict) and "msg" in fault for fault in text):
+        return "; ".join(
+            ".".join(map(str, where)) + f": {fault['msg']}" if (where := fault.get("loc")) else str(fault["msg"])
+            for fault in text
+        )
+    return str(text.get("message", text) if isinstance(text, dict) else text)
 
 
 def stream_failure(response: httpx.Response, wire: Wire, body: bytes, *, stream: StreamSetting = AUTO) -> str:

@@ -62,11 +62,20 @@ def test_model_with_one_error_is_not_asked_again() -> None:
     assert deployment.asked == []
 
 
+MISSING = {
+    "detail": [
+        {"loc": ["body", "pixels"], "msg": "Field required", "input": [0] * 1000},
+        {"loc": ["body", "user"], "msg": "an int"},
+    ]
+}
+
+
 @pytest.mark.parametrize(
     ("response", "error"),
     [
         (httpx.Response(500, json={"error": "the model raised KeyError: 3"}), "KeyError: 3"),
-        (httpx.Response(422, json={"detail": [{"msg": "a number"}]}), "[{'msg': 'a number'}]"),
+        (httpx.Response(422, json={"detail": [{"msg": "a number"}]}), "a number"),
+        (httpx.Response(422, json=MISSING), "body.pixels: Field required; body.user: an int"),
         (httpx.Response(400, text="no\nsuch thing"), "no such thing"),
         (httpx.Response(500, json=[1]), "[1]"),
         (httpx.Response(500), "500"),

@@ -13,14 +13,13 @@ from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.external.scraper import scraper_of
-from pytest_mlpatterns.serving.failed_request import stream_failure
+from pytest_mlpatterns.serving.failed_request import error_text, stream_failure
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
 from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.wire.stream_request import read_stream
 from pytest_mlpatterns.wording import listed
 from pytest_mlpatterns.workload.endpoint import Endpoint, model_of, path_at
-from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
     import httpx
@@ -34,6 +33,7 @@ _DESCRIPTION_TIMEOUT_S = 2.0  # Time limit for the description of a service, in 
 _MOST_SHOWN = 5  # Most paths of a description that a message names
 _METHODS = ("post", "put", "patch")  # Methods of requests that carry an input
 NO_SUCH_PATH = (404, 405)  # Statuses of a path or method that a service does not have
+_OTHER_FORM = (400, 415, 422)  # Statuses of a body that a service does not expect
 
 
 def attach(target: Url, options: StartOptions) -> Deployment:
@@ -75,8 +75,8 @@ def _check_first_answer(deployment: Deployment, target: Url, options: StartOptio
     request = deployment.request_of(options.payload)
     response = deployment.ask(deployment.client, request, max(deadline - time.monotonic(), _LEAST_S))
     if not response.is_success:
-        advice = advice_on_path(response, target, options, client=deployment.client)
-        said = f"{target} answered {response.status_code}: {text_of(response)[:2000]}{advice}"
+        advice = advice_on_request(response, target, options, client=deployment.client)
+        said = f"{target} answered {response.status_code}: {error_text(response)[:2000]}{advice}"
         raise DeploymentError(said, subject=target)
     if failure := stream_failure(response, options.wire, request["content"], stream=deployment.endpoint.stream):
         raise DeploymentError(f"{target} answered {response.status_code}, and {failure}", subject=target)
@@ -119,10 +119,15 @@ def _resolve(target: Url, deadline: float) -> tuple[str, int]:
     return addresses[0]
 
 
-def advice_on_path(
+def advice_on_request(
     response: httpx.Response, target: App | Command | Url, options: StartOptions, *, client: httpx.Client
 ) -> str:
-    """The end of a message about a response that is not a success; empty unless its path is the reason."""
+    """The end of a message about a response that is not a success; empty unless path or form may be the reason."""
+    if response.status_code in _OTHER_FORM and options.builder is None and options.payload and options.payload.bodies:
+        return (
+            f"; each input of perf_payload was sent in the form of the wire {str(options.wire)!r}; if the service "
+            "expects another one, name it: @pytest.mark.perf(request=lambda item: {'json': item})"
+        )
     if response.status_code not in NO_SUCH_PATH:
         return ""
     known = _paths_of(client)

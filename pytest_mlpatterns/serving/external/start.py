@@ -27,10 +27,10 @@ from pytest_mlpatterns.records.setup import EnvironmentFacts, merged_facts
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.external import asgi_server as asgi
-from pytest_mlpatterns.serving.external.attach import NO_SUCH_PATH, advice_on_path, attach
+from pytest_mlpatterns.serving.external.attach import NO_SUCH_PATH, advice_on_request, attach
 from pytest_mlpatterns.serving.external.programs import SOCKET, Program, SupervisedPrograms
 from pytest_mlpatterns.serving.external.scraper import scraper_of
-from pytest_mlpatterns.serving.failed_request import stream_failure
+from pytest_mlpatterns.serving.failed_request import error_text, stream_failure
 from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url, prometheus_of
 from pytest_mlpatterns.system.cpu_share import current_share
@@ -40,7 +40,6 @@ from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wire.invocations import PING
 from pytest_mlpatterns.wire.stream_request import read_stream
 from pytest_mlpatterns.workload.endpoint import Endpoint, model_of, path_at
-from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -177,13 +176,13 @@ class _Start:
         deployment.note_first_answer(self._programs.started_ns)
         failure = stream_failure(response, self._options.wire, request["content"], stream=deployment.endpoint.stream)
         if failure or not response.is_success:
-            advice = advice_on_path(response, self._target, self._options, client=client)
+            advice = advice_on_request(response, self._target, self._options, client=client)
             if response.is_server_error:
                 with contextlib.suppress(DeploymentError):  # the server prints it after the answer
                     printed()
             raise DeploymentError(
                 f"{self._target} answered {response.status_code} to its first request, {shown}: "
-                f"{failure or text_of(response)[:2000]}{advice}{self._printed()}",
+                f"{failure or error_text(response)[:2000]}{advice}{self._printed()}",
                 subject=self._target,
             )
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from support.services.deploy import make_start_options
 
 from pytest_mlpatterns import App, Command, Url
-from pytest_mlpatterns.serving.external.attach import advice_on_path
+from pytest_mlpatterns.serving.external.attach import advice_on_request
 from pytest_mlpatterns.serving.targets import Target
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
@@ -30,7 +30,7 @@ def advice(
     options = replace(make_start_options(directory, payload), builder=builder)
     transport = httpx.MockTransport(lambda _: httpx.Response(200 if described else 404, json=described))
     with httpx.Client(transport=transport, base_url="http://service") as client:
-        return advice_on_path(httpx.Response(status), target, options, client=client)
+        return advice_on_request(httpx.Response(status), target, options, client=client)
 
 
 def test_request_builder_gets_the_paths_of_the_service(tmp_path: Path) -> None:
@@ -56,5 +56,12 @@ def test_target_names_its_path(tmp_path: Path, target: Target, described: Any, e
     assert advice(tmp_path, target, described=described) == expected
 
 
+def test_an_answer_that_expects_another_form_is_told_how_inputs_are_sent(tmp_path: Path) -> None:
+    found = advice(tmp_path, App("service:app"), status=422)
+    assert found.startswith("; each input of perf_payload was sent in the form of the wire 'rest+json'; if")
+    assert found.endswith("request=lambda item: {'json': item})")
+    assert advice(tmp_path, App("service:app"), status=422, builder=BUILDER) == ""
+
+
 def test_other_errors_need_no_path(tmp_path: Path) -> None:
-    assert advice(tmp_path, App("service:app"), status=422) == ""
+    assert advice(tmp_path, App("service:app"), status=500) == ""
