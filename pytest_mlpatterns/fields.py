@@ -1,17 +1,23 @@
 """Checks for the fields of values that users build.
 
 Each check returns the plain Python value, or raises a :class:`SettingError` that names the field. Numbers of numpy's
-types are accepted.
+types are accepted. A function has to do its work when it is called: nothing here awaits or iterates what it returns.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
+from functools import partial
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import MAX_CONCURRENCY, MAX_RATE_RPS, MIN_RATE_RPS
 from pytest_mlpatterns.wording import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_SEED = 2**64 - 1  # Largest seed of random numbers
 _LONGEST_NUMBER = 21
@@ -55,6 +61,35 @@ def check_truth(owner: object, *names: str) -> None:
     for name in names:
         if not isinstance(value := getattr(owner, name), bool):
             raise SettingError(f"{type(owner).__name__}({name}={shown(value)}), expected True or False")
+
+
+_UNRUN: dict[str, Callable[[Any], bool]] = {
+    "an async function": inspect.iscoroutinefunction,
+    "an asynchronous generator function": inspect.isasyncgenfunction,
+    "a generator function": inspect.isgeneratorfunction,
+}
+"""Functions that a call does not run, by their names in messages."""
+
+
+def unrun_function(function: Callable[..., Any]) -> str:
+    """Why a call of a function runs nothing of it, as the end of a sentence about it; empty if a call runs it."""
+    while isinstance(function, partial):
+        function = function.func
+    both = (function, type(function).__call__)
+    kind = next((kind for kind, is_of_kind in _UNRUN.items() if any(map(is_of_kind, both))), "")
+    if not kind:
+        return ""
+    name = getattr(function, "__name__", type(function).__name__)
+    return f"is {name}, {kind}, and calling it runs nothing; expected one without async and yield"
+
+
+def unrun_answer(answer: object) -> str:
+    """Why a function that returned this has not done its work, as the end of a sentence about it; empty if it has."""
+    if not (inspect.isawaitable(answer) or inspect.isgenerator(answer) or inspect.isasyncgen(answer)):
+        return ""
+    if inspect.iscoroutine(answer):
+        answer.close()  # otherwise Python warns that it was never awaited
+    return f"returned an unfinished {type(answer).__name__}, expected a function that does its work when it is called"
 
 
 def concurrency(value: object, name: str) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,3 +77,65 @@ def test_limits_of_load_are_allowed_themselves() -> None:
     assert fields.concurrency(MAX_CONCURRENCY, "x") == MAX_CONCURRENCY
     assert fields.rate_rps(MAX_RATE_RPS, "x") == MAX_RATE_RPS
     assert fields.rate_rps(np.float64(0.1), "x") == 0.1
+
+
+async def waits() -> None:
+    raise AssertionError
+
+
+def yields() -> Iterator[None]:
+    yield
+
+
+async def streams() -> AsyncIterator[None]:
+    yield
+
+
+class Waits:
+    async def __call__(self) -> None:
+        raise AssertionError
+
+
+class Yields:
+    def method(self) -> Iterator[None]:
+        yield
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (waits, "is waits, an async function, and calling it runs nothing"),
+        (partial(waits), "is waits, an async function"),
+        (Waits(), "is Waits, an async function"),
+        (partial(partial(Waits())), "is Waits, an async function"),
+        (yields, "is yields, a generator function"),
+        (Yields().method, "is method, a generator function"),
+        (streams, "is streams, an asynchronous generator function"),
+    ],
+)
+def test_a_function_of_which_a_call_runs_nothing_is_named(function: Callable[..., Any], words: str) -> None:
+    found = fields.unrun_function(function)
+    assert found.startswith(words)
+    assert found.endswith("; expected one without async and yield")
+
+
+@pytest.mark.parametrize("function", [len, Waits, partial(print, 1), lambda: [waits()], Box])
+def test_a_function_that_a_call_runs_is_taken(function: Callable[..., Any]) -> None:
+    assert fields.unrun_function(function) == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [(waits, "coroutine"), (yields, "generator"), (streams, "async_generator"), (asyncio.new_event_loop, "")],
+)
+def test_an_answer_that_nothing_has_worked_for_is_named(make: Any, kind: str) -> None:
+    answer = make()
+    words = "expected a function that does its work when it is called"
+    assert fields.unrun_answer(answer) == (f"returned an unfinished {kind}, {words}" if kind else "")
+    if not kind:
+        answer.close()
+
+
+@pytest.mark.parametrize("answer", [None, True, [1], "text", iter([1]), np.ones(2)])
+def test_an_answer_of_work_that_is_done_is_taken(answer: object) -> None:
+    assert fields.unrun_answer(answer) == ""

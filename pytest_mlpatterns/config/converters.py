@@ -110,6 +110,8 @@ def function_like(example: str, *takes: str) -> Callable[[object, str], object]:
             return None
         if not callable(value):
             raise SettingError(f"{source} is {shown(value)}, expected a function; write {example}")
+        if why := fields.unrun_function(value):
+            raise SettingError(f"{source} {why}; write {example}")
         try:
             found = signature(value)
         except (TypeError, ValueError):  # of a function written in C, nothing is known

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from pytest_mlpatterns.engines.local.plain_calls import PlainCalls
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, SettingError
+from pytest_mlpatterns.fields import unrun_answer
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.measurement.during import call_beside
 from pytest_mlpatterns.records.addressing import Answer
@@ -255,6 +256,8 @@ def check_outputs(check: Check, inputs: Sequence[Any], outputs: Sequence[Any]) -
     verdict = check(inputs, outputs)
     if verdict is None:
         return
+    if why := unrun_answer(verdict):
+        raise SettingError(f"check= {why}")
     try:
         found = np.asarray(verdict)
     except ValueError:  # lists of different lengths

@@ -23,7 +23,7 @@ import psutil
 from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, SettingError
-from pytest_mlpatterns.fields import whole_number
+from pytest_mlpatterns.fields import unrun_answer, unrun_function, whole_number
 from pytest_mlpatterns.patterns.pattern import name_of
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.capacity import DuringStep
@@ -208,7 +208,13 @@ class During:
         """
         if callable(moment):
             limit_ns = None if timeout is None else parse_duration(timeout, name="during.wait_until(timeout=...)")
-            return self._run.wait_for(moment, limit_ns, f"during.wait_until({name_of(moment)}) has not become true")
+            words = f"during.wait_until({name_of(moment)})"
+            if why := unrun_function(moment):
+                raise SettingError(f"{words} {why}")
+            found = self._run.wait_for(moment, limit_ns, f"{words} has not become true")
+            if why := unrun_answer(found):
+                raise SettingError(f"{words} {why}")
+            return found
         at_ns = parse_duration(moment, name="during.wait_until(...)")
         words = f"during.wait_until({shown(moment)})"
         if at_ns >= self._run.length_ns:
@@ -227,9 +233,9 @@ _ALONE_S = 60.0  # Time that the function may take without a load, in seconds: a
 _POLL_S = 0.01  # Interval at which a condition is asked for, in seconds; steps take longer
 
 
-def call_beside(function: Function, during: During) -> None:
+def call_beside(function: Function, during: During) -> object:
     """Call the user's function; the frame of this call separates its traceback from ours."""
-    function(during)
+    return function(during)
 
 
 class DuringRun:
@@ -403,7 +409,8 @@ class DuringRun:
     def _run(self) -> None:
         during = During(self, self._deployment)
         try:
-            call_beside(self._function, during)
+            if why := unrun_answer(call_beside(self._function, during)):
+                raise SettingError(f"during={name_of(self._function)} {why}")
         except BaseException as error:  # of any kind: the thread that runs the test raises it
             self._error = error
 

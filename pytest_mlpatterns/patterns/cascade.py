@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.fields import check_truth
+from pytest_mlpatterns.fields import check_truth, unrun_answer, unrun_function
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
 from pytest_mlpatterns.patterns.layer import Answer, Handler, Resources, matched, needs_loop
 from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, Pattern
@@ -55,6 +55,8 @@ class Cascade(Pattern):
                 f"Cascade(when={shown(self.when)}), expected a function of an input and the first model's output; "
                 'write when=lambda given, output: output["score"] < 0.9'
             )
+        if why := unrun_function(self.when):
+            raise SettingError(f"Cascade(when=...) {why}")
         check_truth(self, "processes")
 
     @property
@@ -92,7 +94,15 @@ class Decision:
     def __call__(self, pairs: Sequence[tuple[Any, Any]]) -> list[bool]:
         """Whether each input goes on."""
         assert self._when is not None
-        return [bool(self._when(given, output)) for given, output in pairs]
+        return [_goes_on(self._when(given, output)) for given, output in pairs]
+
+
+def _goes_on(answer: object) -> bool:
+    if isinstance(answer, bool):  # as nearly always
+        return answer
+    if why := unrun_answer(answer):
+        raise SettingError(f"Cascade(when=...) {why}")
+    return bool(answer)
 
 
 def _named(_given: Any, _output: Any) -> bool:

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource, RunSettings
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
+from pytest_mlpatterns.fields import unrun_answer
 from pytest_mlpatterns.plugin.collection import PERF_ITEM
 from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
 from pytest_mlpatterns.records.verdict import Gate, Unjudged
@@ -357,7 +358,9 @@ class ReportHooks:
         if data is not None:
             result = self._output.take_result(data)
             if not self._is_worker:
-                self._config.hook.pytest_mlpatterns_result(config=self._config, result=result.to_json())
+                answers = self._config.hook.pytest_mlpatterns_result(config=self._config, result=result.to_json())
+                if why := next(filter(None, map(unrun_answer, answers)), ""):
+                    raise pytest.UsageError(f"a hook pytest_mlpatterns_result {why}")
         if failure is not None:
             self._output.take_failure(FailedTest.from_json(failure), measured=data is not None)
 

@@ -1,6 +1,7 @@
 """Settings: marker over command line over ini over default at every level, and messages that name what is wrong."""
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -720,6 +721,24 @@ def test_a_function_beside_the_load_makes_the_window_longer() -> None:
     assert read_settings({"during": len, "rate_rps": 200, "duration": "1s"}, {}, {}).duration_ns == 1_000_000_000
     with pytest.raises(SettingError, match=r"expected a function of 1 argument, the deployment"):
         read_settings({"during": lambda: None}, {}, {})
+
+
+async def waits(*_given: object) -> None:
+    raise AssertionError
+
+
+def yields(*_given: object) -> Iterator[None]:
+    yield
+
+
+@pytest.mark.parametrize("argument", ["during", "check", "request", "tokens"])
+@pytest.mark.parametrize(("function", "kind"), [(waits, "an async function"), (yields, "a generator function")])
+def test_a_function_that_would_never_run_is_refused(argument: str, function: Any, kind: str) -> None:
+    words = (
+        rf"perf\({argument}=...\) is {function.__name__}, {kind}, and calling it runs nothing; expected one .*; write "
+    )
+    with pytest.raises(SettingError, match=words):
+        read_settings({argument: function, "rate_rps": 200}, {}, {})
 
 
 CLOSED: list[dict[str, object]] = [

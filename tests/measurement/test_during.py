@@ -187,6 +187,19 @@ class TestWaits:
         with pytest.raises(InvalidResultError, match=r"wait_until\(never\) has not become true within 10.0 ms"):
             run.finish()
 
+    def test_a_function_that_does_nothing_when_it_is_asked_is_refused(self) -> None:
+        async def ready() -> bool:
+            raise AssertionError
+
+        def later() -> object:
+            return ready()
+
+        for condition, kind in ((ready, "is ready, an async function"), (later, "returned an unfinished coroutine")):
+            run = run_of(lambda during, condition=condition: during.wait_until(condition))  # type: ignore[misc]
+            ended(run)
+            with pytest.raises(SettingError, match=rf"during.wait_until\(\S+\) {kind}"):
+                run.finish()
+
     def test_all_of_them_end_with_the_load(self) -> None:
         run = run_of(lambda during: during.wait_until(bool))
         with pytest.raises(InvalidResultError, match=r"true before the end of the load, which lasts 5.00 s; lengthen"):
@@ -220,6 +233,20 @@ class TestEnds:
         assert cut_to_function(error)
         assert error.__traceback__ is not None
         assert error.__traceback__.tb_frame.f_code is function.__code__
+
+    def test_work_that_it_returns_instead_of_doing_it_is_an_error(self) -> None:
+        async def restart(during: During) -> None:
+            during.kill()
+
+        def function(during: During) -> object:
+            return restart(during)
+
+        run = run_of(function)
+        ended(run)
+        with pytest.raises(
+            SettingError, match=r"during=function returned an unfinished coroutine, expected a function"
+        ):
+            run.finish()
 
     def test_one_that_does_not_end_is_named_with_its_line(self) -> None:
         hold = threading.Event()

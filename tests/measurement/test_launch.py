@@ -33,7 +33,7 @@ from pytest_mlpatterns import (
 from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult, WindowOpened
-from pytest_mlpatterns.measurement.answer_check import check_answers
+from pytest_mlpatterns.measurement.answer_check import check_answers, check_outputs
 from pytest_mlpatterns.measurement.during import During
 from pytest_mlpatterns.measurement.launch import Interrupted, LaunchRunner
 from pytest_mlpatterns.records.addressing import Progress
@@ -467,6 +467,13 @@ class TestCheck:
             with pytest.raises(error, match=message):
                 runner.measure()
             runner.close()
+
+    def test_a_check_that_has_not_run_fails(self) -> None:
+        def later(_inputs: Sequence[Any], _outputs: Sequence[Any]) -> Iterator[None]:
+            yield
+
+        with pytest.raises(SettingError, match="check= returned an unfinished generator, expected a function that"):
+            check_outputs(later, [1], [1])
 
     def test_what_a_check_raises_is_raised(self, generator: Generator) -> None:
         def check(inputs: Sequence[Any], outputs: Sequence[Any]) -> None:

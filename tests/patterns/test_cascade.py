@@ -133,6 +133,7 @@ def test_it_is_printed_with_names_and_travels_without_its_functions() -> None:
         ((cheap, "model"), "Cascade(when=None), expected a function of an input and the first model's output; write"),
         (("model", "model", odd), 'names "model" 2 times'),
         ((cheap, 3, odd), "holds 3, expected a callable"),
+        ((cheap, "model", cheap_later), "Cascade(when=...) is cheap_later, an async function, and calling it runs"),
         ((cheap, "model", odd, "yes"), "Cascade(processes='yes'), expected True or False"),
     ],
 )
@@ -140,6 +141,13 @@ def test_what_is_no_cascade_is_refused(arguments: tuple[Any, ...], words: str) -
     with pytest.raises(SettingError) as caught:
         Cascade(*arguments)
     assert words in str(caught.value)
+
+
+def test_a_decision_that_is_still_to_be_made_is_no_yes() -> None:
+    decision = Decision(lambda given, _output: cheap_later([given]))
+    with pytest.raises(SettingError, match=r"Cascade\(when=...\) returned an unfinished coroutine"):
+        decision([(1, -1)])
+    assert Decision(lambda given, _output: given)([(0, 0), (1, 1)]) == [False, True]
 
 
 def test_nothing_follows_a_cascade_without_the_model() -> None:

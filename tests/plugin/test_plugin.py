@@ -4,9 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from support.project import Project
+
+from pytest_mlpatterns.plugin.run_output import ReportHooks
 
 ASKS = "def test_it(perf):\n    pass\n"
 EMPTY = Project()
@@ -315,6 +319,19 @@ def test_the_header_says_which_baseline_is_used(tmp_path: Path) -> None:
     updated = project.run(tmp_path, "--perf-baseline", "update", "--perf-budget", "45s").out
     takes = "records up to 8 launches of a test, up to twice its budget of 45s"
     assert f"mlpatterns: baseline old.json (update): {takes}" in " ".join(updated.split())
+
+
+def test_a_hook_that_would_do_its_work_later_is_an_error() -> None:
+    async def told(**_given: object) -> None:
+        raise AssertionError
+
+    hook = SimpleNamespace(pytest_mlpatterns_result=lambda **_given: [told()])
+    output = SimpleNamespace(take_end=Mock(), take_result=lambda _data: SimpleNamespace(to_json=dict))
+    report = pytest.TestReport("t.py::t", ("t.py", 1, "t"), {}, "passed", None, "call", perf_result={})
+    with pytest.raises(
+        pytest.UsageError, match="a hook pytest_mlpatterns_result returned an unfinished coroutine, exp"
+    ):
+        ReportHooks(Mock(hook=hook), output, is_worker=False).pytest_runtest_logreport(report)  # type: ignore[arg-type]
 
 
 def test_the_plugin_can_be_switched_off(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ asked.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import sys
 from array import array
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from pytest_mlpatterns.fields import unrun_answer
 from pytest_mlpatterns.patterns.layer import matched
 from pytest_mlpatterns.serving.tracebacks import MAX_TRACEBACKS, error_line, user_traceback
 from pytest_mlpatterns.wire import REST_JSON, codec_of
@@ -94,11 +94,8 @@ class PlainCaller:
         self.calls += 1
         try:
             outputs = self._model([self._inputs[number]])
-            if inspect.isawaitable(outputs) or inspect.isgenerator(outputs) or inspect.isasyncgen(outputs):
-                kind = type(outputs).__name__
-                if inspect.iscoroutine(outputs):
-                    outputs.close()  # otherwise Python warns that it was never awaited
-                return Called(None, f"{self._name} returned a {kind}, expected a function that returns its outputs")
+            if why := unrun_answer(outputs):
+                return Called(None, f"{self._name} {why}")
             (output,) = matched(outputs, 1, self._name)
         except Exception as error:  # the user's code may raise anything
             return Called(None, user_traceback(error))

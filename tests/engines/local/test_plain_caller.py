@@ -115,8 +115,8 @@ async def waits(batch: list[Any]) -> list[Any]:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (waits, "echo returned a coroutine, expected a function that returns its outputs"),
-        (lambda batch: (item for item in batch), "echo returned a generator, expected a function"),
+        (waits, "echo returned an unfinished coroutine, expected a function that does its work when it is called"),
+        (lambda batch: (item for item in batch), "echo returned an unfinished generator, expected a function"),
         (lambda batch: [*batch, 1], "echo returned 2 outputs for 1 input"),
         (lambda batch: batch[3], "IndexError"),
     ],
