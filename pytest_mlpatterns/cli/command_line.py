@@ -32,7 +32,7 @@ from pytest_mlpatterns.errors import BaselineFileError, MlpatternsError, ResultF
 from pytest_mlpatterns.removed import why_removed
 from pytest_mlpatterns.system.files import MOST_BYTES
 from pytest_mlpatterns.system.owned_files import temporary_directory
-from pytest_mlpatterns.wording import count, visible
+from pytest_mlpatterns.wording import count, did_you_mean, named, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,11 +93,17 @@ def _failure(error: Exception, options: argparse.Namespace) -> int:
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; wrong ones end the program, with another exit code if that of argparse is a verdict."""
-    parser = _parser()
+    parser, commands = _parser()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        raise SystemExit(_FAILED)
     names = [one.partition("=")[0] for at, one in enumerate(arguments) if at < 2 or one.startswith("--")]
     for name in (f"history {one}" for one in names[1:]) if names[:1] == ["history"] else names[:1]:
         if gone := why_removed(name):
             parser.error(gone)
+    if not (name := arguments[0]).startswith("-") and name not in commands.choices:
+        hint = did_you_mean(name, commands.choices)
+        parser.error(f"{named(name)} is no command, {hint}expected one of {', '.join(commands.choices)}")
     try:
         return parser.parse_args(arguments)
     except SystemExit as end:
@@ -106,7 +112,7 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
         raise
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, Commands]:
     parser = argparse.ArgumentParser(
         "python -m pytest_mlpatterns", description="Write a first perf test, or work with a file of --perf-json."
     )
@@ -137,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     ranking = _add_command(commands, "rank", "rank the patterns of each test", make=_ranking)
     ranking.add_argument("weights", metavar="WEIGHTS", help="as in --perf-rank: rtm=0.5,nmrt=0.3,p95<50ms")
     ranking.set_defaults(for_people=True)
-    return parser
+    return parser, commands
 
 
 def _export_format(name: str) -> str:

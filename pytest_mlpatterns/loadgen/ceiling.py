@@ -23,6 +23,7 @@ from pytest_mlpatterns.loadgen.load_run import WARMUP_CAP_NS
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, Transport
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.system.process_limits import OTHER_FILES
 from pytest_mlpatterns.units import SECOND_NS, format_size
 from pytest_mlpatterns.wire import GRPC, REST_JSON
 from pytest_mlpatterns.wire.grpc_call import message_prefix
@@ -53,10 +54,12 @@ def check_connections(job: LoadJob, processes: int, allowed: int | None) -> None
     callers = allowed // addresses * processes
     if needed > callers:
         each = f" to each of {addresses} addresses" if addresses > 1 else ""
+        lower = f"lower the concurrency to {callers}, or " if callers else ""
+        files = -(-needed // processes) * addresses + OTHER_FILES
         raise SettingError(
             f"{needed:,} requests in flight need as many connections{each}, but the system allows "
-            f"{callers:,} (a process may open {allowed:,} beside its other files); lower the concurrency to {callers}, "
-            "or raise the hard limit on open files (ulimit -Hn)"
+            f"{callers:,} (a process may open {allowed:,} beside its other {OTHER_FILES} files); "
+            f"{lower}raise the hard limit on open files (ulimit -Hn) to {files}"
         )
 
 

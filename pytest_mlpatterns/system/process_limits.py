@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _FILE_LIMITS = (1_048_576, 65_536, 10_240)
 """Soft limits to try where the hard limit is refused; the last is macOS's OPEN_MAX."""
-_OTHER_FILES = 200  # Open files of a process beside its connections: libraries, logs, pipes, and what a model opens
+OTHER_FILES = 200  # Open files of a process beside its connections: libraries, logs, pipes, and what a model opens
 _SET_PTRACER = 0x59616D61  # ``PR_SET_PTRACER`` of linux/prctl.h
 _ANY = 2**64 - 1  # ``PR_SET_PTRACER_ANY``, as an unsigned long
 _SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
@@ -48,7 +48,7 @@ def allowed_connections() -> int | None:
     import resource
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return None if hard == resource.RLIM_INFINITY else max(hard - _OTHER_FILES, 0)
+    return None if hard == resource.RLIM_INFINITY else max(hard - OTHER_FILES, 0)
 
 
 def _above(wanted: int, soft: int) -> bool:

@@ -143,7 +143,16 @@ def test_a_command_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([])
     assert caught.value.code == 2
-    assert "COMMAND" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "COMMAND" in told
+    assert "exit with 0 if all tests passed" in told  # the commands with what they do
+
+
+def test_a_misspelled_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["verdct", "results.json"])
+    assert caught.value.code == 2
+    assert ": error: verdct is no command, did you mean verdict? expected one of new, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

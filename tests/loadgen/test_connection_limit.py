@@ -48,7 +48,7 @@ def test_a_load_that_the_system_allows_is_not_refused(
             1,
             "connections to each of 2 addresses, but the system allows 399 (a process may open 799",
         ),
-        (ClosedLoop(2000), 1, 2, "the system allows 1,598 (a process may open 799 beside its other files)"),
+        (ClosedLoop(2000), 1, 2, "the system allows 1,598 (a process may open 799 beside its other 200 files)"),
         (RAMP, 1, 1, "900 requests in flight"),
     ],
 )
@@ -58,6 +58,11 @@ def test_another_is_refused_with_the_number_that_is_allowed(
     with pytest.raises(SettingError) as refused:
         check(schedule, 799, addresses=addresses, processes=processes)
     assert message in str(refused.value)
+
+
+def test_a_limit_below_any_connection_names_the_one_that_is_needed() -> None:
+    with pytest.raises(SettingError, match=r"files\); raise the hard limit on open files \(ulimit -Hn\) to 204$"):
+        check(ClosedLoop(4), 0, addresses=2, processes=2)
 
 
 def test_a_client_library_opens_its_connections_itself() -> None:
