@@ -85,6 +85,8 @@ _STEADY = 20
 it."""
 _MOST_ERROR = 100_000  # Error of a value that decides nothing, in hundredths of a percent; a larger one means no less
 _MOST = 1e30  # Size from which a number in the file is not taken for a measured one
+_MOST_METRICS = 500  # Most metrics of a line; a usual one has a twentieth of it
+_MOST_AT = 2**31  # Highest position of a commit; no repository has as many
 _COMMIT = re.compile(r"(?:[0-9a-f]{4,64})?")
 _DATE = re.compile(r"\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-6]\d(?:Z|\+00:00)", re.ASCII)
 _ZEROS = re.compile(r"(?<=[1-9])0{3,}$")  # Zeros at the end of a whole number, which JSON also has as an exponent
@@ -280,10 +282,12 @@ def _read_ratio(ratio: float, error: float) -> PairedRatio:
 
 
 def _checked(plain: Mapping[str, Any], member: str) -> dict[str, list[float]]:
-    """The numbers of each metric: pairs of finite numbers, the second of each at least 0."""
+    """The numbers of each metric: pairs of finite numbers, the second of each from 0 to the largest that is written."""
     metrics = plain.get(member)
     if metrics.__class__ is not dict:
         raise ValueError(f"has {shown(metrics)} as {member}, expected an object of numbers by metric")
+    if len(metrics) > _MOST_METRICS:
+        raise ValueError(f"has {len(metrics):,} metrics in {member}, expected at most {_MOST_METRICS}")
     if not _are_pairs(metrics.values()):
         name, numbers = next(pair for pair in metrics.items() if not _are_pairs(pair[1:]))
         raise ValueError(f"has {shown(numbers)} as {shown(name)} in {member}, expected value and error of each launch")
@@ -300,12 +304,14 @@ def _are_pairs(lists: Collection[Any]) -> bool:
     numbers: list[Any] = list(chain.from_iterable(lists))
     if not _NUMBERS.issuperset(map(type, numbers)):
         return False
-    return not numbers or (min(numbers) > -_MOST and max(numbers) < _MOST and min(numbers[1::2]) >= 0)
+    return not numbers or (
+        min(numbers) > -_MOST and max(numbers) < _MOST and 0 <= min(numbers[1::2]) <= max(numbers[1::2]) <= _MOST_ERROR
+    )
 
 
 def _commit(plain: Mapping[str, Any], member: str) -> CommitPosition:
     at = plain.get(member)
-    if at.__class__ is list and [*map(type, at)] == [str, int] and at[1] >= 0 and _COMMIT.fullmatch(at[0]):
+    if at.__class__ is list and [*map(type, at)] == [str, int] and 0 <= at[1] <= _MOST_AT and _COMMIT.fullmatch(at[0]):
         return CommitPosition(*at)
     raise ValueError(f"has {shown(at)} as {member}, expected the hash of a commit and its position")
 

@@ -141,6 +141,10 @@ def test_members_of_later_versions_are_ignored_and_their_lines_refused() -> None
         ({"values": {"rtm": [1, -1]}}, 'has a list of 2 as "rtm" in values'),
         ({"values": {"rtm": [1e300, 1]}}, 'has a list of 2 as "rtm" in values'),
         ({"values": {"rtm": [-(10**400), 1]}}, 'has a list of 2 as "rtm" in values'),
+        ({"values": {"rtm": [1, 100_001]}}, 'has a list of 2 as "rtm" in values'),
+        ({"ratios": {"rtm": [1, 9e29]}}, 'has a list of 2 as "rtm" in ratios'),
+        ({"values": {f"rtm{n}": [1, 1] for n in range(501)}}, "has 501 metrics in values, expected at most 500"),
+        ({"at": ["a1b2c3", 10**300]}, "has a list of 2 as at"),
         ({"ratios": None}, "has null as ratios"),
     ],
 )

@@ -8,7 +8,9 @@ from pytest_mlpatterns.records.verdict import Kind
 
 __all__ = ["COMMITS", "LINES", "VALUES"]
 
-COMMITS = st.builds(CommitPosition, st.just("") | st.text("0123456789abcdef", min_size=4, max_size=64), st.integers(0))
+COMMITS = st.builds(
+    CommitPosition, st.just("") | st.text("0123456789abcdef", min_size=4, max_size=64), st.integers(0, 2**31)
+)
 _NAMES = st.text(min_size=1, max_size=20)
 _SIZES = st.floats(1e-12, 1e29)
 VALUES = st.lists(
