@@ -24,6 +24,7 @@ _DAY = re.compile(r"\buntil\b\W*\d{4}-\d{2}-\d{2}", re.IGNORECASE)
 """What reads as the last day of an acceptance, and is none inside a reason."""
 _NEEDED = ("test", "metric", "ceiling", "reason")
 _ALLOWED = (*_NEEDED, "issue", "since", "until")
+_MOST_DOTS = 200  # Most dots of a line: tomllib needs minutes for a key of thousands of parts
 
 
 def read_accept(value: object, source: str) -> tuple[Acceptance, ...]:
@@ -41,9 +42,12 @@ def read_accept(value: object, source: str) -> tuple[Acceptance, ...]:
 def read_acceptances(file: Path, text: str) -> tuple[Acceptance, ...]:
     """The acceptances of a file."""
     try:
+        if number := next((at for at, line in enumerate(text.split("\n"), 1) if line.count(".") > _MOST_DOTS), 0):
+            raise ValueError(f"line {number:,} has more than {_MOST_DOTS} dots")
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingError(f"{named(file)} cannot be read: {error}; expected TOML with [[accepted]] tables") from None
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise SettingError(f"{named(file)} cannot be read: {why}; expected TOML with [[accepted]] tables") from None
     tables = data.pop("accepted", [])
     if data or not isinstance(tables, list):
         extra = next(iter(data), "accepted")

@@ -8,7 +8,6 @@ must not know what is measured, nor verdicts.
 from __future__ import annotations
 
 import functools
-import json
 import os
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
+from pytest_mlpatterns.records.json_text import parsed
 from pytest_mlpatterns.system.git import Git, commit_digest, tree_digest
 
 if TYPE_CHECKING:
@@ -251,6 +251,6 @@ class RecordedRevisions:
 def _entry_of(text: str, key: EntryKey) -> Any:
     """One entry of the text of a baseline file, as plain values; None if it has none, or is damaged."""
     try:
-        return json.loads(text)["tests"][key.test][key.machine]
+        return parsed(text)["tests"][key.test][key.machine]
     except (ValueError, LookupError, TypeError):
         return None

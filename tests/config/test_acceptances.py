@@ -89,6 +89,8 @@ def test_a_file_has_a_table_for_each() -> None:
     ("text", "message"),
     [
         ("[[accepted", "cannot be read"),
+        ("a = " + "[" * 5_000, "cannot be read: it is nested too deeply; expected TOML with [[accepted]] tables"),
+        (TABLE + "a." * 20_000 + "a = 1\n", "cannot be read: line 7 has more than 200 dots; expected TOML"),
         ("[accepted]\n", "has accepted, expected [[accepted]] tables and nothing else"),
         ("[[acepted]]\n", "has acepted, expected [[accepted]] tables"),
         ("accepted = [3]\n", "table 1 is 3, expected a table"),

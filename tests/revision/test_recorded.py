@@ -63,6 +63,12 @@ def test_a_new_record_counts_from_its_own_commit_and_a_revert_from_the_revert(re
     assert sha_of(find(repository)) == repository.git("rev-parse", "HEAD~1")
 
 
+def test_a_damaged_version_of_the_file_has_no_entry(repository: Repository) -> None:
+    repository.commit({FILE: "[" * 100_000})
+    recorded = repository.commit({FILE: baseline(1.0)})
+    assert sha_of(find(repository)) == recorded
+
+
 def test_a_file_that_was_moved_keeps_its_history(repository: Repository) -> None:
     recorded = repository.commit({FILE: baseline(1.0), "model.py": "2\n"})
     (repository.top / "perf").mkdir()
