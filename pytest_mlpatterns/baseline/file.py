@@ -22,6 +22,9 @@ verdicts.
 
 from __future__ import annotations
 
+import posixpath
+import re
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast, get_args
 
@@ -49,6 +52,7 @@ VERSION = 1  # Version of the format; a file of a later one is refused
 _LEAST_VALUE = 1e-9  # Smaller values are written as zero
 _MOST_ERROR = 10  # Relative error of a value that decides nothing; a larger one means no less
 _ALWAYS = ("pattern", "load", "wire", "payload")  # Members of a set-up that are written although empty
+_CONFLICT = re.compile(r"^<{7} ", re.MULTILINE)  # Beginning of the first side of a conflict, as git writes it
 _ADVICE = "restore it from version control, or delete it and record anew with pytest --perf-baseline update"
 
 
@@ -104,15 +108,17 @@ def read_baselines(path: Path, *, name: str = "", option: str = "--perf-baseline
     """
     name = name or str(path)
     try:
-        text = read_text(path)
+        content = read_text(path)
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise BaselineFileError(f"{name} cannot be read: {why}; {_ADVICE}") from error
     try:
-        data = parsed(text)
+        data = parsed(content)
     except ValueError as error:
+        if (conflict := _CONFLICT.search(content)) is not None:
+            raise BaselineFileError(_conflict(name, content.count("\n", 0, conflict.start()) + 1)) from None
         raise BaselineFileError(f"{name} is damaged: {error}; {_ADVICE}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise BaselineFileError(
@@ -128,9 +134,19 @@ def read_baselines(path: Path, *, name: str = "", option: str = "--perf-baseline
             "upgrade the package"
         )
     try:
-        return _baselines(checked(data, BaselineFile, text))
+        return _baselines(checked(data, BaselineFile, content))
     except ValueError as error:
         raise BaselineFileError(f"{name} is damaged: {error}; {_ADVICE}") from None
+
+
+def _conflict(name: str, line: int) -> str:
+    """What to do with a file that git could not merge; ``line``: of the first conflict."""
+    file = shlex.quote(posixpath.basename(name))
+    return (
+        f"{name} has the marks of a git conflict from line {line:,} on, expected JSON; merge both sides: "
+        f"python -m pytest_mlpatterns baseline merge <(git show :2:./{file}) <(git show :3:./{file}) -o {file}; "
+        "with the merge driver of docs/how-to/ci.md git does so by itself"
+    )
 
 
 def write_baselines(

@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import queue
 import stat
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 _FAILED = 2  # Exit code of a command that failed, as of a usage error
 _NO_READER = 141  # Exit code if the reader of the output went before the command was done, as of a shell
+_PIPE_S = 60.0  # Longest wait for the end of what a pipe holds, in seconds
 _OF_PROFILES = ("speedscope", "collapsed")  # Formats of profiles
 
 
@@ -279,8 +282,25 @@ def _read_pipe(file: str) -> Baselines:
     """The entries that a pipe holds."""
     from pytest_mlpatterns.baseline.file import read_baselines
 
-    with Path(file).open("rb") as pipe:
-        content = pipe.read(MOST_BYTES + 1)
+    found: queue.SimpleQueue[bytes | OSError] = queue.SimpleQueue()
+
+    def read() -> None:
+        try:
+            with Path(file).open("rb") as pipe:  # waits for a program that writes
+                found.put(pipe.read(MOST_BYTES + 1))
+        except OSError as error:
+            found.put(error)
+
+    threading.Thread(target=read, name="pipe", daemon=True).start()
+    try:
+        content = found.get(timeout=_PIPE_S)
+    except queue.Empty:
+        raise BaselineFileError(
+            f"{file} is a pipe that no program has written to its end in {_PIPE_S:.0f} s, expected a baseline file; "
+            "see what writes to it"
+        ) from None
+    if isinstance(content, OSError):
+        raise content
     if not content.strip():
         raise BaselineFileError(f"{file} is a pipe that holds nothing, expected a baseline file; see what writes to it")
     with temporary_directory("mlpatterns-merge-") as directory:

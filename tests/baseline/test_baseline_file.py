@@ -372,7 +372,6 @@ GOOD = json.dumps(PLAIN)
 DAMAGED = {
     "empty": b"",
     "truncated": GOOD[: len(GOOD) // 2].encode(),
-    "merge conflict": b"<<<<<<< HEAD\n" + GOOD.encode() + b"\n=======\n",
     "no text": b"\xff\xfe\x00\x01",
     "no tests": json.dumps({"format": FORMAT, "version": VERSION}).encode(),
     "tests is a list": json.dumps({**PLAIN, "tests": []}).encode(),
@@ -442,7 +441,6 @@ WORDS = {
     "time of the fixed work overflows": "Infinity",
     "half a surrogate pair in a commit": "half a surrogate pair, expected Unicode",
     "date is a number": ".date is 5, expected text",
-    "merge conflict": "is damaged: Expecting value",
 }
 """What the line says of some of them."""
 
@@ -461,6 +459,19 @@ def test_a_damaged_file_is_refused_in_one_line_and_stays_as_it_is(path: Path, na
         assert WORDS.get(name, "") in message
         assert path.read_bytes() == content
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_the_marks_of_a_conflict_are_named_with_the_command_that_merges(path: Path) -> None:
+    """JSON on both sides, as git leaves it."""
+    text = json.dumps(PLAIN, indent=1)
+    path.write_text(f"<<<<<<< HEAD\n{text}\n=======\n{text}\n>>>>>>> branch\n", encoding="utf-8")
+    with pytest.raises(BaselineFileError) as caught:
+        read_baselines(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path} has the marks of a git conflict from line 1 on, expected JSON; ")
+    shows = " ".join(f"<(git show :{side}:./{path.name})" for side in (2, 3))
+    assert f"python -m pytest_mlpatterns baseline merge {shows} -o {path.name}" in message
+    assert "the merge driver of docs/how-to/ci.md" in message
 
 
 FOREIGN = ("[]", "null", "5", "{}", '{"format": "pytest-benchmark", "version": 1}', '{"machine_info": {}}')

@@ -11,7 +11,7 @@ from support.history_lines import history_line
 from support.synthetic import ENVIRONMENT, result
 
 from pytest_mlpatterns.baseline.file import baselines_text, read_baselines
-from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.cli import command_line, main
 from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -130,6 +130,16 @@ def test_a_pipe_has_its_entries(parts: Path) -> None:
         assert done.returncode == 2
         assert words in done.stderr
         assert "/dev/fd/" in done.stderr
+
+
+def test_a_pipe_without_a_writer_is_waited_for_with_a_limit(
+    parts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command_line, "_PIPE_S", 0.01)
+    os.mkfifo("pipe")
+    assert main(["baseline", "merge", "a.json", "pipe"]) == 2
+    assert "pipe is a pipe that no program has written to its end in 0 s, " in capsys.readouterr().err
+    os.close(os.open("pipe", os.O_WRONLY))  # ends the thread that waits
 
 
 def test_only_what_both_held_before_may_be_empty(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:
