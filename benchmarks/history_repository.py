@@ -183,7 +183,7 @@ def answer(repository: Repository, done: subprocess.CompletedProcess[str], wante
 def filled(repository: Repository, budget: str) -> None:
     """Measure every commit, and look for the steps in that history."""
     place = str(repository.top.parent / "history.jsonl")
-    options = ("--perf-against", repository.shas[0], "--perf-history", place, "--perf-budget", budget)
+    options = ("--perf-against", repository.shas[0], f"--perf-history={place}", "--perf-budget", budget)
     for sha in repository.shas[1:]:
         run(repository.top, "checkout", "--quiet", sha)
         measure = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--perf-gate", "warn", *options]

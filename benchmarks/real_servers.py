@@ -27,7 +27,7 @@ RUN_S = 300.0
 SLOWDOWN = 10
 COMPARED = ("parity",)
 """Examples that compare two services: slowed down, they miss the limit of that comparison."""
-SLOWED = ("--perf-json", "results.json", "--perf-noise", "trust")
+SLOWED = ("--perf-json=results.json", "--perf-noise", "trust")
 """Options of the slowed run: no neighbour excuses ten times as slow, also where other tests run beside it."""
 
 

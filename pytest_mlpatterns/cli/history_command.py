@@ -81,7 +81,7 @@ class HistoryPlace(Struct, frozen=True):
             name = named(self.history.name)
             raise SettingError(
                 f"the history {name} does not exist, expected one with lines of runs; add them with pytest "
-                f"--perf-history {name}, or name another history: --from PATH"
+                f"--perf-history={name}, or name another history: --from PATH"
             )
 
 
@@ -187,7 +187,7 @@ def _read(place: HistoryPlace) -> _Everything:
     name = place.history.name
     if not read.lines:
         raise SettingError(
-            f"the history {name} has no lines, expected those of runs; add them with pytest --perf-history {name}, "
+            f"the history {name} has no lines, expected those of runs; add them with pytest --perf-history={name}, "
             "or name another history: --from PATH"
         )
     order = first_parents(place.root)

@@ -215,7 +215,7 @@ class _Given(Struct, frozen=True):
         if chosen is HistoryFail.NEW and not history and self.options.get("history-fail"):
             raise SettingError(
                 "--perf-history-fail new without a history, expected one to find changes in; name it: "
-                "--perf-history PATH"
+                "--perf-history=PATH"
             )
         return chosen
 
@@ -304,7 +304,7 @@ def _source(source: BaselineSource, mode: BaselineMode, history: Path | None) ->
     if source is BaselineSource.HISTORY and mode is BaselineMode.UPDATE and not history:
         raise SettingError(
             "--perf-baseline-from history without a history, expected one to take the values from; name it: "
-            "--perf-history PATH"
+            "--perf-history=PATH"
         )
     return source
 

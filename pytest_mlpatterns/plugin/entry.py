@@ -53,6 +53,7 @@ def pytest_load_initial_conftests(
     What conftest files add is known afterwards: then a misspelled option is an error that names the nearest one.
     """
     options.add_options(parser, early_config.pluginmanager)
+    options.refuse_moved_project(parser, early_config)
     known = parser.parse_known_args(args, namespace=copy.copy(early_config.option))
     known.confcutdir = early_config.known_args_namespace.confcutdir
     early_config.known_args_namespace = known

@@ -10,7 +10,9 @@ import argparse
 import ast
 import copy
 import inspect
+import itertools
 import json
+import os
 import shlex
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -198,6 +200,48 @@ def refuse_misspelled(parser: pytest.Parser, early_config: pytest.Config, args: 
 
         require_known_options(unknown, [*OPTIONS, "help"])
         require_known_keys(sorted(keys), [name.replace("-", "_") for name in OPTIONS])
+
+
+def refuse_moved_project(parser: pytest.Parser, early_config: pytest.Config) -> None:
+    """Refuse a value behind a space that pytest has taken for the path of tests, so that the project is another one.
+
+    pytest looks for its root directory and its ini file before it knows our options. Then each word that exists as a
+    file counts as a path of tests; in workers of pytest-xdist they are the same words.
+
+    Raises pytest.UsageError: the root directory, or the ini file, would be another one without that word.
+    """
+    words = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *early_config.invocation_params.args]
+    flags = {f"--perf-{name}" for name, attributes in OPTIONS.items() if "action" not in attributes}
+    if not (given := [pair for pair in itertools.pairwise(words) if pair[0] in flags]):
+        return
+    known = parser.parse_known_args(words, namespace=copy.copy(early_config.option))
+    home = _project(early_config, known, known.file_or_dir)
+    for flag, value in given:
+        moved = _project(early_config, known, [*known.file_or_dir, value])
+        for what, there, here in zip(("root directory", "ini file"), moved, home, strict=True):
+            if there != here:
+                from pytest_mlpatterns.wording import named
+
+                raise pytest.UsageError(
+                    f"{flag} {named(value)}: behind a space pytest takes a path that exists for one of tests, and "
+                    f"{named(there or 'none')} for the {what} instead of {named(here or 'none')}; write "
+                    f"{flag}={named(shlex.quote(value))}"
+                )
+
+
+def _project(early_config: pytest.Config, known: argparse.Namespace, paths: Sequence[str]) -> Sequence[Path | None]:
+    """The root directory and the ini file that pytest finds by these paths of tests."""
+    from _pytest.config.findpaths import determine_setup
+
+    available = {
+        "args": paths,
+        "inifile": known.inifilename,
+        "invocation_dir": early_config.invocation_params.dir,
+        "override_ini": (),
+        "rootdir_cmd_arg": known.rootdir or None,
+    }
+    taken = inspect.signature(determine_setup).parameters  # they differ between versions of pytest
+    return determine_setup(**{name: available[name] for name in taken})[:2]
 
 
 def add_ini_keys(parser: pytest.Parser) -> None:

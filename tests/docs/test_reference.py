@@ -38,6 +38,15 @@ def test_every_option_on_a_page_exists() -> None:
         assert set(re.findall(r"--perf-([\w-]*\w)", page(name))) <= {*OPTIONS, "help"}, name
 
 
+def test_a_path_stands_behind_an_equals_sign() -> None:
+    paths = "|".join(name for name, attributes in OPTIONS.items() if attributes.get("metavar") == "PATH")
+    places = [ROOT / "action.yml", *(ROOT / name for name in pages()), *(ROOT / "pytest_mlpatterns").rglob("*.py")]
+    places += [one for ending in ("md", "py", "yml", "yaml") for one in (ROOT / "examples").rglob(f"*.{ending}")]
+    for place in places:
+        text = place.read_text(encoding="utf-8").replace("`--perf-json ../out/r.json`, once", "")
+        assert not re.findall(rf"--perf-(?:{paths})[ \"',]+(?:PATH|[\w$/{{~.-]*[/.]\w+)", text), place
+
+
 def test_every_ini_key_on_a_page_exists() -> None:
     for name in pages():
         keys = set(re.findall(r"\bperf_(\w+) =", page(name))) - {"version"}  # an attribute of a model

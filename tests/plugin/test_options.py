@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from support.project import APART, OPTIONS, Project, clean_environment
+from support.project import APART, OPTIONS, READ_ONLY, Project, clean_environment
 
+from pytest_mlpatterns.plugin import options as plugin_options
 from pytest_mlpatterns.reports.files.result_file import read_results
 from pytest_mlpatterns.reports.html.page import html_report
 
@@ -69,6 +70,45 @@ def test_another_choice_than_those_offered_is_refused(tmp_path: Path, name: str)
 def test_no_option_swallows_a_path(tmp_path: Path) -> None:
     run = EMPTY.with_tests(ASKS).run(tmp_path, "--collect-only", "-q", "--perf-smoke", "test_perf.py")
     assert "test_perf.py::test_it" in run.out
+
+
+PATHS = [name for name, attributes in plugin_options.OPTIONS.items() if attributes.get("metavar") == "PATH"]
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"), [*((name, "") for name in (*PATHS, "engine")), ("json", "PYTEST_ADDOPTS")]
+)
+def test_a_value_behind_a_space_moves_no_project(tmp_path: Path, name: str, variable: str) -> None:
+    (home := tmp_path / "home").mkdir()
+    (tmp_path / "r.json").touch()
+    given = f"--perf-{name} ../r.json"
+    arguments = () if variable else given.split()
+    run = EMPTY.with_tests(ASKS).run(
+        home, "--collect-only", *arguments, environment={variable: given} if variable else {}
+    )
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    assert list(filter(None, run.errors)) == [
+        f"ERROR: {given}: behind a space pytest takes a path that exists for one of tests, and {tmp_path} for the root "
+        f"directory instead of {home}; write {given.replace(' ', '=')}"
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--perf-json=../r.json", *APART),
+        ("--perf-json", "../absent.json"),
+        ("--perf-json", "r.json", *APART),
+        ("--perf-json", "../r.json", "--rootdir=.", "-c", "pytest.ini"),
+    ],
+)
+def test_a_value_that_moves_no_project_is_taken(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (home := tmp_path / "home").mkdir()
+    (tmp_path / "r.json").touch()
+    project = EMPTY.with_tests(ASKS).with_file("conftest.py", READ_ONLY).with_file("r.json", "")
+    run = project.run(home, *arguments)
+    assert f"rootdir: {home}\n" in run.out
+    assert run.errors == []
 
 
 def test_a_smoke_run_can_be_asked_for_in_the_ini_file(tmp_path: Path) -> None:
