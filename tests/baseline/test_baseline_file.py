@@ -541,9 +541,7 @@ def test_parts_and_latencies_that_are_unknown_are_left_out(path: Path) -> None:
         "parts": {"a/wire": [1, 2, 3], "later": [4, 2, 1], "hop": [0, 1, 0]},
     }
     path.write_text(changed(split={"rtm": known, "later": known}), encoding="utf-8")
-
     found = read_baselines(path)["test_a.py::test_one"]["box"].split
-
     assert list(found) == ["rtm"]
     assert found["rtm"].calls == {}
     assert [(part.name, part.of, part.mean_ns) for part in found["rtm"].parts] == [("wire", "a", 1.0), ("hop", "", 0.0)]
@@ -554,6 +552,5 @@ def test_parts_and_latencies_that_are_unknown_are_left_out(path: Path) -> None:
 )
 def test_a_split_that_is_none_is_refused(path: Path, split: object) -> None:
     path.write_text(changed(split=split), encoding="utf-8")
-
     with pytest.raises(BaselineFileError, match=r"is damaged: .*split"):
         read_baselines(path)

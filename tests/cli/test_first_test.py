@@ -34,7 +34,6 @@ SUBJECTS = {
 def test_text_is_a_test_of_python_that_uses_all_of_its_imports(subject: Subject, folder: str) -> None:
     text = first_test(subject, folder)
     tree = ast.parse(text)
-
     imported = {
         (alias.asname or alias.name).partition(".")[0]
         for node in tree.body

@@ -90,7 +90,6 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.usefixtures("project")
 def test_the_history_is_shown_with_the_change_that_machines_cannot_hide(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys)
-
     assert text.startswith(f"{FILE}: 2 tests, 1 change\n")
     assert max(map(len, text.splitlines())) <= 80
     assert re.search(r"RTM \+[56]\.\d % .*; beside revisions, so on any machine", " ".join(text.split()))
@@ -139,7 +138,6 @@ def test_the_place_is_that_of_the_project(project: Repository, capsys: pytest.Ca
 @pytest.mark.usefixtures("project")
 def test_the_json_and_the_page_have_every_course(capsys: pytest.CaptureFixture[str], project: Repository) -> None:
     data = json.loads(shown(capsys, "--json", "--html", "page.html"))
-
     assert [(one["test"], one["metric"], one["course"]) for one in data["series"]] == [
         (test, metric, course)
         for test in (DIGITS, SUM)
@@ -163,9 +161,7 @@ def test_lines_of_other_branches_are_left_out(project: Repository, capsys: pytes
     history = History(project.top / FILE, FILE)
     (line, *_) = history.read().lines
     history.append([replace(line, at=CommitPosition("f" * 40, 31), date="2026-10-09T06:00:00Z")])
-
     assert main(["history", DIGITS]) == 0
-
     found = capsys.readouterr()
     assert "1 line left out, of commits that are no first parents of this one" in found.err
     assert "2026-10-09" not in found.out

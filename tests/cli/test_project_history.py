@@ -24,9 +24,7 @@ FILES = {
 def test_the_key_is_read_from_each_kind_of_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(FILES[name].format("h.jsonl"), encoding="utf-8")
     (tmp_path / "sub").mkdir()
-
     found = find_project(tmp_path / "sub")
-
     assert (found.text("perf_history"), found.root) == ("h.jsonl", tmp_path.resolve())
 
 
@@ -49,7 +47,6 @@ def test_a_file_that_configures_no_pytest_is_passed_by(tmp_path: Path) -> None:
         ("setup.cfg", "[metadata]\n"),
     ):
         (inner / name).write_text(text, encoding="utf-8")
-
     assert find_project(inner).text("perf_history") == "above"
     (inner / "pytest.ini").write_text("", encoding="utf-8")
     assert find_project(inner).text("perf_history") == ""

@@ -37,7 +37,6 @@ def test_pages_of_the_site_do_not_link_out_of_it() -> None:
 def test_index_for_language_models_leads_somewhere() -> None:
     text = (ROOT / "llms.txt").read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)\s]+)\)", text)
-
     assert text.startswith("# pytest-mlpatterns\n\n> ")
     assert len(targets) > 15
     assert [target for target in targets if not (ROOT / target).is_file()] == []

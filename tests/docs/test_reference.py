@@ -29,7 +29,6 @@ def test_readme_is_short() -> None:
 
 def test_every_option_is_in_the_reference() -> None:
     documented = re.findall(r"^\| `--perf-([\w-]*\w)", page("docs/reference/options.md"), re.MULTILINE)
-
     assert sorted(documented) == sorted([*OPTIONS, "help"])
 
 
@@ -57,9 +56,7 @@ def test_every_argument_of_the_marker_is_in_the_reference() -> None:
     with pytest.raises(SettingError, match="allowed are: ") as caught:
         merge_markers([((), {"no_such_argument": 1})])
     allowed = str(caught.value).partition("allowed are: ")[2].split(", ")
-
     documented = [cell.strip("`=") for cell in first_cells(section(MARKER, "Arguments"))]
-
     assert sorted(documented) == sorted(allowed)
 
 
@@ -67,7 +64,6 @@ def test_every_assertion_is_in_the_reference_and_every_one_on_a_page_exists() ->
     exist = {name for name in dir(Perf) if name.startswith("assert_")}
     documented = set(re.findall(r"\.\. automethod:: Perf\.(assert_\w+)", page("docs/reference/assertions.md")))
     named = {name for text in map(page, pages()) for name in re.findall(r"\bassert_\w*[a-z]\b", text)}
-
     assert documented == exist
     assert set(re.findall(r"\bassert_\w+", "".join(first_cells(page("docs/reference/assertions.md"))))) == exist
     assert named <= exist
@@ -75,7 +71,6 @@ def test_every_assertion_is_in_the_reference_and_every_one_on_a_page_exists() ->
 
 def test_every_metric_is_in_the_reference() -> None:
     names = re.findall(r"`([\w:]+)`", section("docs/reference/metrics.md", "Names").partition("these names:")[2])
-
     assert [name for name in names if name not in ("nmrt",)] == [name for name in METRICS if name != "nmrt"]
 
 
@@ -87,7 +82,6 @@ def test_every_public_name_is_listed_once_and_documented_once() -> None:
         for name in re.findall(r"^\.\. (?:autoclass|autoexception|autofunction|py:class):: (\w+)", text, re.MULTILINE)
     ]
     public = sorted(set(pytest_mlpatterns.__all__) - {"__version__"})
-
     assert sorted([*listed, "Outcome"]) == public
     assert sorted(documented) == public
 
@@ -106,7 +100,6 @@ PLAIN = [
 @pytest.mark.parametrize("written", PLAIN)
 def test_arguments_of_a_pattern_are_shown_with_their_defaults(written: str) -> None:
     shown = eval(written, vars(patterns).copy())
-
     assert shown == type(shown)()
 
 
@@ -121,9 +114,7 @@ def test_every_layer_and_package_is_on_the_page_of_the_layers() -> None:
     text = page("docs/architecture/layers.md")
     picture = (ROOT / "docs" / "images" / "layers.svg").read_text(encoding="utf-8")
     layers = [set(re.findall(r"pytest_mlpatterns\.(\w+)", layer)) for layer in contract["layers"]]
-
     described = [set(found.split(", ")) for found in re.findall(r"layer \d: (.+?) \(", picture)]
-
     assert described == layers
     for name in re.findall(r"analysis\.(\w+)", " ".join(rooms["layers"])):
         assert f"`{name}`" in text, name
@@ -183,7 +174,6 @@ def test_version_is_the_same_everywhere_and_has_its_dated_section() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     sections = re.findall(r"^## \[(.+?)\](?: - (\d{4}-\d{2}-\d{2}))?$", page("CHANGELOG.md"), re.MULTILINE)
-
     assert pytest_mlpatterns.__version__ == version
     assert f"\nversion: {version}\n" in citation
     assert sections[0] == ("Unreleased", "")

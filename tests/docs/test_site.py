@@ -82,7 +82,6 @@ def test_links_and_anchors_of_the_site_hold(site: Path) -> None:
             anchor_holds = found not in pages or not parts.fragment or unquote(parts.fragment) in pages[found].anchors
             if not found.exists() or not anchor_holds:
                 broken.append(f"{path.relative_to(site)}: {target}")
-
     assert len(pages) > 25
     assert broken == []
 
@@ -90,7 +89,6 @@ def test_links_and_anchors_of_the_site_hold(site: Path) -> None:
 def test_every_page_is_reached_from_the_start(site: Path) -> None:
     pages = {path.relative_to(site).as_posix() for path in site.glob("**/*.html")}
     start = Links((site / "index.html").read_text(encoding="utf-8"))
-
     generated = {"index.html", "genindex.html", "search.html", "py-modindex.html"}
     assert pages - generated <= {urlsplit(target).path for target in start.targets}
 
@@ -141,7 +139,6 @@ def test_search_of_the_site_finds_the_page(browser: Browser, start: Page, words:
     asked = start.evaluate(FILL_IN.format(words=words))
     browser.load(start, asked)
     start.wait(SEARCHED)
-
     assert expected <= set(start.evaluate(FOUND))
 
 

@@ -97,7 +97,6 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[str]
 @pytest.mark.parametrize("block", RUN_HERE, ids=str)
 def test_python_block_passes_as_it_stands(block: Block, outcomes: Mapping[str, list[str]]) -> None:
     module = (block.name or f"{block.module}.py").removesuffix(".py")
-
     assert set(outcomes.get(module, [])) == ({"passed"} if "def test_" in block.text else set())
 
 
@@ -106,7 +105,6 @@ def test_blocks_of_one_file_name_are_equal() -> None:
     for block in PYTHON:
         if block.name is not None:
             by_name.setdefault(block.name, set()).add(block.text)
-
     assert {name: len(texts) for name, texts in by_name.items() if len(texts) > 1} == {}
 
 
@@ -122,7 +120,6 @@ def test_python_block_imports_public_names_only(block: Block) -> None:
         for line in re.findall(r"from pytest_mlpatterns import (.+)", block.text)
         for name in line.split(",")
     }
-
     assert named <= set(pytest_mlpatterns.__all__)
     assert "from pytest_mlpatterns." not in block.text
 
@@ -130,9 +127,7 @@ def test_python_block_imports_public_names_only(block: Block) -> None:
 @pytest.mark.processes
 def test_first_test_of_the_readme_passes_under_load(tmp_path: Path) -> None:
     (first,) = [block for block in PYTHON if block.page == "README.md" and block.name == "test_perf.py"]
-
     run = Project().with_file("test_perf.py", first.text).run(tmp_path, "test_perf.py", "--perf-duration", "300ms")
-
     assert run.exit_code == 0, run.out
     assert "test_sum" in run.section("performance")
 
@@ -162,7 +157,6 @@ def test_pytest_takes_the_options_of_a_shown_command(
 ) -> None:
     without_an_environment = ("--perf-smoke",) if "--perf-against-env" in arguments else ()
     run = small.with_file("conftest.py", READ_ONLY).run(tmp_path, *arguments, *without_an_environment)
-
     if "ray" in arguments and not HAS_RAY:
         assert run.exit_code == pytest.ExitCode.USAGE_ERROR
         assert "pip install 'pytest-mlpatterns[ray]'" in run.out + run.err
@@ -247,7 +241,6 @@ def test_old_commits_are_searched_as_shown(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(repository.top)
     ours = {words[3:] for _, words in commands() if words[2:3] == ("pytest_mlpatterns",)}
     shown = {words for words in ours if words[0] == "bisect"}
-
     assert shown
     for arguments in shown:
         assert main([*arguments, "--budget", "1s", "--at-most", BARELY_1_S]) == 3  # no time is left to measure
@@ -269,7 +262,6 @@ def test_first_test_is_written_as_shown(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "service.py").write_text("from fastapi import FastAPI\n\napp = FastAPI()\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     shown = {words[3:] for _, words in commands() if words[2:4] == ("pytest_mlpatterns", "new")}
-
     assert shown
     for arguments in shown:
         assert main([*arguments, "--no-run"]) == 0
@@ -308,10 +300,8 @@ def test_ini_block_is_read_by_pytest(block: Block, tmp_path: Path) -> None:
     parser = configparser.ConfigParser()
     parser.read_string(block.text)
     keys = [key for key in parser["pytest"] if key.startswith("perf_")]
-
     project = Project({"test_perf.py": "def test_x(perf_deploy): pass\n", "pytest.ini": block.text})
     run = project.with_file("conftest.py", READ_ONLY).run(tmp_path)
-
     assert {key.removeprefix("perf_").replace("_", "-") for key in keys} <= set(OPTIONS)
     assert run.exit_code == 0, run.out + run.err
 
@@ -331,11 +321,9 @@ def test_a_file_of_acceptances_is_read(block: Block, tmp_path: Path) -> None:
 def test_toml_block_is_read_by_pytest(block: Block, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(block.text, encoding="utf-8")
     (tmp_path / "test_perf.py").write_text("def test_x(perf):\n    pass\n", encoding="utf-8")
-
     collected = run_here(tmp_path, "--collect-only", "-W", "error")
     (tmp_path / "conftest.py").write_text(READ_ONLY, encoding="utf-8")
     run = run_here(tmp_path, "-W", "error")
-
     keys = tomllib.loads(block.text)["tool"]["pytest"]
     assert {key.removeprefix("perf_").replace("_", "-") for key in keys} <= set(OPTIONS)
     assert run.exit_code == 0, run.out + run.err
@@ -356,5 +344,4 @@ def test_every_block_has_a_language_that_is_tested() -> None:
         for language in re.findall(r"^```(.*)\n(?:.*\n)*?```$", page(name), re.MULTILINE)
         if language not in tested and not language.startswith("{")  # a directive of Sphinx
     }
-
     assert fences == set()

@@ -50,7 +50,6 @@ def test_the_share_that_goes_on_is_that_of_the_unsure_inputs(generator: Generato
     pattern, plan = Cascade(guess, think, unsure), callers_for(InOrder(inputs), 3000, check)
     with deployed(pattern, think, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
         metrics = Metrics((runner.measure(),))
-
     assert check.seen
     share = metrics.figure("escalation_share")
     assert share is not None
@@ -94,8 +93,6 @@ def test_cascade(perf):
 def test_a_first_model_that_is_unsure_more_often_is_a_regression_of_its_revision(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "shop")
     repository.commit({"pytest.ini": "[pytest]\n", "test_perf.py": REGRESSION.format(sharpness=1.5)})
-
     run = Project().with_file("test_perf.py", REGRESSION.format(sharpness=1)).run(repository.top, "--perf-against=main")
-
     assert run.exit_code == 1
     assert "RegressionFailure: share of inputs that went on" in run.failure("test_cascade")

@@ -112,8 +112,6 @@ def test_limited(perf):
 def test_a_limit_that_lets_less_in_is_a_regression_of_its_revision(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "shop")
     repository.commit({"pytest.ini": "[pytest]\n", "test_perf.py": REGRESSION.format(seconds=0.01)})
-
     run = Project().with_file("test_perf.py", REGRESSION.format(seconds=0.1)).run(repository.top, "--perf-against=main")
-
     assert run.exit_code == 1
     assert "RegressionFailure: share of requests let in" in run.failure("test_limited")

@@ -83,7 +83,6 @@ def test_two_choices_are_more_even_than_one_at_random_as_a_simulation_says(
     pattern = Replicated(4, "two-choices")
     with deployed(pattern, Sleeper, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
         launch = runner.measure()
-
     metrics = Metrics((launch,))
     assert launch.stats is not None
     found, takes_ns = metrics.figure("requests_ahead"), layer_of(launch.stats).mean("replica_ns")
@@ -138,7 +137,6 @@ def test_a_slow_replica_gets_few_requests_by_latency(
     with deployed(pattern, OneIsSlow, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
         metrics = Metrics((runner.measure(),))
         layer = layer_of(runner.deployment.stats())
-
     assert metrics.replica_share is not None
     assert min(share.value for share in metrics.replica_share) < 0.15  # each in turn, it would have a third
     assert sum(slow) / len(slow) < 0.15
@@ -248,10 +246,8 @@ def test_each_figure_that_gets_worse_is_a_regression_of_its_revision(tmp_path: P
     repository = Repository.made(tmp_path / "shop")
     before = REGRESSION.format(takes=0.01, template="topic {number % 10}: question {number}")
     repository.commit({"pytest.ini": "[pytest]\n", "test_perf.py": before})
-
     after = REGRESSION.format(takes=0.03, template="{number:05} of topic {number % 10}")
     run = Project().with_file("test_perf.py", after).run(repository.top, "--perf-against=main")
-
     assert run.exit_code == 1
     for name, label in {
         "test_two_choices": "requests in flight at the chosen replica",

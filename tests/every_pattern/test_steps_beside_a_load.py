@@ -96,7 +96,6 @@ def test_a_reload_hurts_those_that_the_service_let_wait(generator: Generator, tm
 
     log = tmp_path / "requests"
     launch, impact = measured(generator, tmp_path, Single(), Logged(str(log)), during=reload)
-
     came_ns, went_ns = logged(log).T
     inside = (came_ns >= launch.steps[0].begin_ns) & (came_ns < launch.window.end_ns)
     waited = inside & (went_ns - came_ns > LATE_NS)
@@ -144,7 +143,6 @@ def test_a_scale_in_loses_nothing_and_makes_those_late_for_which_too_few_are_lef
     log = tmp_path / "requests"
     model = Logged(str(log), serial=True)
     launch, impact = measured(generator, tmp_path, Replicated(2), model, during=scale_in)
-
     (step,) = launch.steps
     came_ns, went_ns = logged(log).T
     inside = (came_ns >= step.begin_ns) & (came_ns < launch.window.end_ns)
@@ -222,7 +220,6 @@ def test_closed(perf):
 def test_whole_runs_fail_by_lost_requests_and_by_the_error_of_the_function(tmp_path: Path) -> None:
     project = Project().with_file("test_it.py", PROJECT)
     run = project.run(tmp_path, "-n", "2", "--perf-json", "results.json")
-
     assert run.outcomes == {"passed": 1, "failed": 3}, run.out
     assert re.search(r"\d+ of \d+ requests around the step kill failed, allowed 0", run.failure("test_lost"))
     broken = run.failure("test_broken")
@@ -278,9 +275,7 @@ def test_service(perf):
 def test_a_worker_of_an_existing_service_is_killed_and_cannot_be_scaled(tmp_path: Path) -> None:
     project = Project().with_file("service.py", SERVICE).with_file("test_scaled.py", OF_SERVICE)
     killed = OF_SERVICE.replace("    during.scale(2)\n", "")
-
     run = project.with_file("test_killed.py", killed).run(tmp_path)
-
     assert (run.outcomes["passed"], run.outcomes["failed"]) == (1, 1), run.out
     failure = run.failure("test_service")
     assert "during.scale(2)" in failure
@@ -290,9 +285,7 @@ def test_a_worker_of_an_existing_service_is_killed_and_cannot_be_scaled(tmp_path
 def test_beside_a_revision_the_reason_is_given_that_it_is_not_compared(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "shop")
     repository.commit({"pytest.ini": "[pytest]\n", "test_it.py": PROJECT})
-
     run = Project().run(repository.top, "-k", "calm", "--perf-against=main")
-
     assert run.outcomes["passed"] == 1, run.out
     summary = " ".join(run.section("performance").split())
     assert "it has during=, and its steps need a whole window" in summary

@@ -146,7 +146,6 @@ def runner(tmp_path: Path) -> Runner:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_every_option_of_ours_exists(file: Path) -> None:
     named = set(re.findall(r"--perf-([\w-]+)", file.read_text(encoding="utf-8")))
-
     assert named <= set(OPTIONS)
     assert named or file.name == "README.md"
 
@@ -154,7 +153,6 @@ def test_every_option_of_ours_exists(file: Path) -> None:
 @pytest.mark.parametrize("file", GITHUB, ids=lambda file: file.name)
 def test_workflows_are_what_github_reads(file: Path) -> None:
     data = parsed(file)
-
     assert data[True], "the key on: is true to YAML 1.1"
     assert set(data) <= {"name", True, "permissions", "concurrency", "jobs"}
     for job in data["jobs"].values():
@@ -174,12 +172,9 @@ def test_what_is_uploaded_is_what_the_commands_write(file: Path) -> None:
 
 def test_a_pull_request_is_compared_with_its_base(runner: Runner) -> None:
     job = workflow("compare.yml")["jobs"]["compare"]
-
     summary = runner.top.parent / "summary.md"
     offered = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
-
     runner.run_all([(command, {**environment, **offered}) for command, environment in commands(job)])
-
     (result,) = runner.results()
     assert {verdict["against"] for verdict in result["verdicts"]} >= {"revision"}
     assert re.match(r"### Performance: 1 (passed|undecided)\n", summary.read_text(encoding="utf-8")), "none failed"
@@ -190,10 +185,8 @@ def test_a_pull_request_is_compared_with_its_base(runner: Runner) -> None:
 def test_a_baseline_is_recorded_and_committed_by_the_runner_that_judges_by_it(runner: Runner) -> None:
     jobs = workflow("baseline.yml")["jobs"]
     assert jobs["record"]["runs-on"] == jobs["check"]["runs-on"]
-
     runner.run_all(commands(jobs["record"]))
     runner.run_all(commands(jobs["check"]))
-
     assert "perf-baseline.json" in runner.origin.git("ls-tree", "--name-only", "main").splitlines()
     (result,) = runner.results()
     assert {verdict["against"] for verdict in result["verdicts"]} == {"limit", "baseline"}
@@ -206,20 +199,16 @@ def test_a_baseline_that_is_the_same_is_no_commit(runner: Runner) -> None:
     (runner.top / "perf-baseline.json").write_text("{}\n", encoding="utf-8")
     runner.run(commit)
     before = runner.checkout.git("rev-parse", "HEAD")
-
     runner.run(commit)
-
     assert runner.checkout.git("rev-parse", "HEAD") == before
 
 
 def test_a_history_is_kept_on_a_branch_of_its_own_with_a_page(runner: Runner) -> None:
     job = workflow("history.yml")["jobs"]["history"]
-
     for _ in range(2):  # the second finds what the first has sent
         runner.run_all(commands(job))
         runner.checkout.git("worktree", "remove", "../history")
         runner.checkout.git("branch", "-D", "perf-history")
-
     assert runner.origin.git("ls-tree", "--name-only", "perf-history") == "perf-history.jsonl"
     line, other = map(json.loads, runner.origin.git("show", "perf-history:perf-history.jsonl").splitlines())
     assert line["test"] == other["test"] == "tests/perf/test_perf.py::test_it"
@@ -231,11 +220,9 @@ def test_a_history_is_kept_on_a_branch_of_its_own_with_a_page(runner: Runner) ->
 
 def test_gitlab_keeps_a_history_with_a_page(runner: Runner) -> None:
     job = parsed(GITLAB_HISTORY)["pages"]
-
     for _ in range(2):
         for command in [*job["before_script"], *job["script"]]:
             runner.run(command, {"PERF_REMOTE": str(runner.origin.top)})
-
     assert len(runner.origin.git("show", "perf-history:perf-history.jsonl").splitlines()) == 2
     assert (runner.top / "public" / "index.html").is_file()
     assert job["artifacts"]["paths"] == ["public"]
@@ -243,7 +230,6 @@ def test_gitlab_keeps_a_history_with_a_page(runner: Runner) -> None:
 
 def test_gitlab_compares_with_the_base_and_with_the_baseline(runner: Runner) -> None:
     base = runner.checkout.git("merge-base", "HEAD", "origin/main")
-
     for name in ("record the baseline", "performance against the base", "performance against the baseline"):
         job = gitlab_job(name)
         for command in [*job["before_script"], *job["script"]]:
@@ -251,7 +237,6 @@ def test_gitlab_compares_with_the_base_and_with_the_baseline(runner: Runner) -> 
         against = "revision" if name.endswith("base") else "baseline"
         if name != "record the baseline":
             assert against in {verdict["against"] for verdict in runner.results()[0]["verdicts"]}
-
     written = [*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"]]
     assert all((runner.top / name).is_file() for name in written)
     assert job["tags"] == gitlab_job("record the baseline")["tags"]

@@ -157,7 +157,6 @@ def test_changes_of_the_benchmark_on_slow_services_are_edits_of_the_example(
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     benchmark = importlib.import_module("slow_services")
     projects = {name: benchmark.language_model(tmp_path, edits) for name, edits in benchmark.LANGUAGE_MODELS.items()}
-
     for case in benchmark.CASES:
         if case.service in projects:
             project = projects[case.service]

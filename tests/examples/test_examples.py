@@ -147,7 +147,6 @@ class TestQuickstart:
         self, project: Path, trained: subprocess.CompletedProcess[str]
     ) -> None:
         found = re.match(r"accuracy (0\.\d+) ", trained.stdout)
-
         assert found, trained.stdout + trained.stderr
         assert float(found[1]) > 0.9
         assert (project / "digits.npz").stat().st_size > 0
@@ -155,9 +154,7 @@ class TestQuickstart:
     @pytest.mark.usefixtures("trained")
     def test_the_quickstart_test_runs_and_leaves_no_files(self, project: Path, tmp_path: Path) -> None:
         results = tmp_path / "results.json"
-
         run = run_python(*PYTEST, "-W", "error", "--perf-smoke", f"--perf-json={results}", directory=project)
-
         assert run.returncode == 0, run.stdout + run.stderr
         assert "1 perf test sent one request" in run.stdout
         found = load(QUICKSTART / "demo.py").read_results(results)
@@ -170,9 +167,7 @@ class TestQuickstart:
         from sklearn.datasets import load_digits
 
         inputs, digits = load_digits(return_X_y=True)
-
         answers = load(project / "model.py").Digits()(inputs[:50].tolist())
-
         assert all(type(answer) is int for answer in answers)
         assert sum(answer == digit for answer, digit in zip(answers, digits[:50], strict=True)) > 45
 
@@ -183,9 +178,7 @@ class TestQuickstart:
         slower = Path(shutil.copytree(project, tmp_path / "slower"))
         subprocess.run(["git", "apply", "slower.patch"], cwd=slower, check=True)
         inputs = load_digits().data[:200].tolist()
-
         answers, present = (load(one / "model.py").Digits()(inputs) for one in (slower, project))
-
         assert "vote" in (slower / "model.py").read_text(encoding="utf-8")
         assert all(type(answer) is int for answer in answers)
         assert sum(answer == now for answer, now in zip(answers, present, strict=True)) >= 198  # ties
@@ -193,14 +186,12 @@ class TestQuickstart:
     def test_the_quickstart_test_has_at_most_twelve_lines(self) -> None:
         lines = (QUICKSTART / "test_perf.py").read_text(encoding="utf-8").splitlines()
         code = [line for line in lines if line.strip() and not line.startswith(('"""', "import ", "from "))]
-
         assert len(code) <= 12
 
     def test_every_file_and_option_that_its_readme_names_exists(self) -> None:
         text = (QUICKSTART / "README.md").read_text(encoding="utf-8")
         commands = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
         scripts, options = re.findall(r"python (\S+)", commands), re.findall(r"--perf-([\w-]+)", commands)
-
         assert scripts
         assert options
         assert all((QUICKSTART / script).is_file() for script in scripts)
@@ -250,9 +241,7 @@ class TestDemo:
         self, demo: ModuleType, run_of: Callable[..., Any], capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert {UNDECIDED.outcome, SAME.outcome, SLOWER.outcome} == set(Outcome)
-
         assert demo.judge(run_of(0, PASSED), (run_of(1, CAUGHT), run_of(1, NAMED))) == 0
-
         text = capsys.readouterr().out
         assert text.count(SLOWER.reason) == len(CAUGHT) + len(NAMED)
         assert "10.0 ms → 20.0 ms" in text
@@ -300,7 +289,6 @@ class TestDemo:
     ) -> None:
         recorded, slowed = (run_of(*run) for run in runs)
         caught = run_of(1, CAUGHT)
-
         assert demo.judge(recorded, (slowed, caught)) == 1
         assert problem in capsys.readouterr().out
         assert demo.judge(recorded, (caught, slowed)) == 1
@@ -320,14 +308,12 @@ class TestDemo:
     def test_a_part_of_the_server_is_no_function_of_the_project(self, demo: ModuleType) -> None:
         server = {"chain": [0], "line": 0, "source": ""}
         profile = {"frames": [["HTTP server", "", 0, "layer"]], "changes": [server]}
-
         assert "no function stood out" in demo.cause(demo.Run(1, {TESTS[0]: {"profile": profile}}), TESTS[0])
         assert "no function stood out" in demo.cause(demo.Run(1, {TESTS[0]: {"profile": None}}), TESTS[0])
 
     def test_the_demo_runs_with_the_default_settings(self) -> None:
         text = (QUICKSTART / "demo.py").read_text(encoding="utf-8")
         code = text + (QUICKSTART / "test_perf.py").read_text(encoding="utf-8")
-
         assert set(re.findall(r"--perf-[\w-]+", text)) == {"--perf-against", "--perf-baseline", "--perf-json"}
         assert re.findall(r"tolerance|budget|duration|warmup|noise", code) == []
 
@@ -335,7 +321,6 @@ class TestDemo:
         self, demo: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("PATH", "")
-
         assert demo.main() == 1
         assert "The demo needs git" in capsys.readouterr().out
 
@@ -365,9 +350,7 @@ class TestOwnPattern:
         project = tmp_path / "own_pattern"
         shutil.copytree(QUICKSTART.parent / "own_pattern", project, ignore=shutil.ignore_patterns("__pycache__", "."))
         command = ("-m", "pytest", "-p", "no:cacheprovider", "--perf-duration=300ms")
-
         run = run_python(*command, "--perf-json=results.json", directory=project)
-
         assert run.returncode == 0, run.stdout + run.stderr
         (result,) = json.loads((project / "results.json").read_text(encoding="utf-8"))["results"]
         assert result["setup"]["pattern"] == "fallback(other=unknown)|microservice"
@@ -382,13 +365,11 @@ class TestPatterns:
 
     def test_the_trained_models_answer(self, patterns: Path) -> None:
         done = run_python("-W", "error", "-c", TRAINED, directory=patterns)
-
         assert done.returncode == 0, done.stderr
         assert re.findall(r"(\w+): accuracy 0\.9\d+", done.stdout) == ["forest", "linear"]
 
     def test_one_request_is_enough_to_pass_under_every_pattern(self, declared_patterns: Path) -> None:
         run = run_python(*PYTEST, "--perf-smoke", directory=declared_patterns)
-
         assert run.returncode == 0, run.stdout + run.stderr
         tests = (declared_patterns / "test_patterns.py").read_text(encoding="utf-8").count("def test_")
         assert f"{tests} perf tests sent one request each" in run.stdout

@@ -50,7 +50,6 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_engine_serves_a_perf_test_beside_the_local_one(project: Path) -> None:
     done = run(project, "--perf-duration=300ms", "--perf-json=results.json")
-
     assert done.returncode == 0, done.stdout + done.stderr
     served, local = json.loads((project / "results.json").read_text(encoding="utf-8"))["results"]
     assert (served["setup"]["engine"], local["setup"].get("engine", "")) == ("http_server", "")
@@ -70,9 +69,7 @@ def test_what_it_cannot_serve_is_refused_before_anything_starts(project: Path, m
     test = project / "test_engine.py"
     text = test.read_text(encoding="utf-8").replace('engine="http_server", ', f'engine="http_server", {marker}')
     test.write_text(text, encoding="utf-8")
-
     done = run(project, "--perf-smoke", HTTP)
-
     assert done.returncode == (1 if message else 0), done.stdout + done.stderr
     assert message in done.stdout
 
@@ -80,9 +77,7 @@ def test_what_it_cannot_serve_is_refused_before_anything_starts(project: Path, m
 def test_a_model_that_cannot_be_loaded_is_reported_with_its_traceback(project: Path) -> None:
     broken = "class double:\n    def __init__(self):\n        raise OSError('no weights')\n"
     (project / "model.py").write_text(broken, encoding="utf-8")
-
     done = run(project, "--perf-smoke", HTTP)
-
     assert done.returncode == 1
     assert "perf_model double failed to load:" in done.stdout
     assert "OSError: no weights" in done.stdout
@@ -90,8 +85,6 @@ def test_a_model_that_cannot_be_loaded_is_reported_with_its_traceback(project: P
 
 def test_an_engine_that_is_not_installed_is_refused_with_those_that_are(project: Path) -> None:
     shutil.rmtree(project / "http_engine-1.0.dist-info")
-
     done = run(project, "--perf-smoke", HTTP)
-
     assert done.returncode == 1
     assert "perf(engine=...) is 'http_server', expected one of 'local', 'ray'" in done.stdout

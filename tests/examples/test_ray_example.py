@@ -52,7 +52,6 @@ def job() -> dict[str, Any]:
 
 def test_job_has_the_fields_of_the_resource(job: dict[str, Any]) -> None:
     cluster = job["spec"]["rayClusterSpec"]
-
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     check(job["spec"], JOB)
     check(cluster, {"rayVersion": str, "headGroupSpec": dict, "workerGroupSpecs": list})
@@ -75,7 +74,6 @@ def test_job_has_the_image_and_the_versions_of_the_dockerfile(job: dict[str, Any
         for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
         for container in group["template"]["spec"]["containers"]
     }
-
     assert base is not None
     assert cluster["rayVersion"] == base[1]
     assert len(images) == 1
@@ -85,7 +83,6 @@ def test_job_mounts_the_volume_to_which_its_files_are_written(job: dict[str, Any
     pod = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     mounted = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
     files = re.findall(r"--perf-(?:json|html|baseline-file) (/\w+)/", job["spec"]["entrypoint"])
-
     assert set(mounted) == {volume["name"] for volume in pod["volumes"]}
     assert len(files) == 3
     assert set(files) == set(mounted.values())
@@ -93,7 +90,6 @@ def test_job_mounts_the_volume_to_which_its_files_are_written(job: dict[str, Any
 
 def test_files_of_the_image_are_those_of_the_folder() -> None:
     copied = re.search(r"^COPY --chown=\S+ (.+) \./$", (FOLDER / "Dockerfile").read_text(encoding="utf-8"), re.M)
-
     assert copied is not None
     assert set(copied[1].split()) == {file.name for file in FOLDER.iterdir() if file.suffix in (".py", ".ini")}
 

@@ -77,11 +77,9 @@ def test_a_line_that_was_cut_off_is_named_and_the_next_append_begins_on_a_new_on
     first, cut, last = lines_from(0, 3)
     history.append([first, cut])
     path.write_bytes(path.read_bytes()[:-20])
-
     read = history.read()
     assert [line.to_text() for line in read.lines] == [first.to_text()]
     assert (read.warnings, read.skipped) == ((f"{NAME}: 1 line is left out: line 2 is cut off",), 1)
-
     history.append([last])
     read = history.read()
     assert [line.to_text() for line in read.lines] == [first.to_text(), last.to_text()]
@@ -156,7 +154,6 @@ def test_sizes_have_bounds(history: History, path: Path, monkeypatch: pytest.Mon
     with pytest.raises(HistoryError, match=r"the line of .* has \d+ KiB, expected at most 64; measure fewer"):
         history.append([history_line(launches=5000)])
     assert not path.exists()
-
     history.append([history_line()])
     monkeypatch.setattr("pytest_mlpatterns.history.file.MOST_BYTES", 1 << 20)
     with path.open("ab") as file:

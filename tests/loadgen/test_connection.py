@@ -610,7 +610,6 @@ class TestAcceptedRequests:
 
 def test_the_wait_for_a_connection_that_opens_is_noted(bench: Bench) -> None:
     bench.request()
-
     (waited_ns,) = bench.waited_ns
     assert waited_ns > 0
     assert len(bench.connect_ns) == 1
@@ -620,11 +619,9 @@ def test_the_wait_for_a_connection_that_was_in_use_is_noted_once(bench: Bench) -
     peer = bench.request()
     bench.deliver(peer, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
     del bench.waited_ns[:]
-
     bench.connection.send(1, ready_ns=perf_counter_ns() - 10**9)
     bench.deliver(peer, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
     bench.connection.send(0)
-
     (waited_ns,) = bench.waited_ns
     assert waited_ns >= 10**9
 
@@ -633,6 +630,5 @@ def test_a_connection_that_opens_ahead_makes_no_request_wait(bench: Bench) -> No
     bench.connection.open()
     bench.accept()
     bench.turn()
-
     assert len(bench.connect_ns) == 1
     assert len(bench.waited_ns) == 0

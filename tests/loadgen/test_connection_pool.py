@@ -47,9 +47,7 @@ def test_many_waiting_requests_that_all_fail_at_once_end_one_after_another(monke
     loop = Loop()
     for number in range(5_000):
         loop.pool.send(number, 1_000 * number)
-
     loop.pool.release(FailingConnection(loop, ("127.0.0.1", 1), 0))  # type: ignore[arg-type]
-
     assert [request for request, _, _ in loop.ended] == list(range(5_000))
     assert not loop.pool.waiting
 
@@ -60,7 +58,6 @@ def test_a_request_that_waited_keeps_when_it_was_due_and_when_it_was_ready(monke
     loop = Loop()
     loop.pool.send(3, 4_000)
     loop.pool.release(FailingConnection(loop, ("127.0.0.1", 1), 0))  # type: ignore[arg-type]
-
     assert loop.ended == [(3, 4_000, 5_000)]
 
 
@@ -69,9 +66,7 @@ def test_a_request_that_found_no_connection_in_time_has_timed_out(monkeypatch: p
     loop = Loop()
     loop.pool.send(1, 4_000)
     loop.pool.send(3, 6_000)
-
     loop.pool.expire(5_000)
-
     assert (loop.recording.request.tolist(), loop.recording.outcome.tolist()) == ([1], [Failure.TIMEOUT])
     assert [due_ns for due_ns, _ in loop.expirations] == [4_000]
     assert [request for request, _, _ in loop.pool.waiting] == [3]
@@ -85,7 +80,6 @@ def test_an_open_loop_opens_no_more_connections_than_the_system_allows(
     loop = BalancedLoop()
     for number in range(5):
         loop.pool.send(number, 1_000 * number)
-
     assert loop.pool.connections == connections
     assert [request for request, _, _ in loop.pool.waiting] == list(range(connections, 5))
     assert loop.pool.limit_reached == (connections < 5)

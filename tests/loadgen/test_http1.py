@@ -35,7 +35,6 @@ class Parsed:
 
 def test_a_response_with_the_head_of_the_last_one_is_not_parsed_again() -> None:
     parsed = Parsed()
-
     assert [parsed.ask(response(body)) for body in (b"[1]", b"[2]", b"[3]")] == [[200], [200], [200]]
     assert parsed.feeds == 1
 
@@ -53,7 +52,6 @@ def test_a_response_with_the_head_of_the_last_one_is_not_parsed_again() -> None:
 def test_a_response_with_another_head_is_parsed(other: bytes) -> None:
     parsed = Parsed()
     parsed.ask(response())
-
     assert parsed.ask(other) == [500 if b" 500 " in other else 200]
     assert parsed.feeds == 2
     assert parsed.ask(response()) == [200]
@@ -63,14 +61,12 @@ def test_a_head_whose_body_is_not_there_yet_is_not_the_end() -> None:
     parsed = Parsed()
     parsed.ask(response())
     whole = response(b"[2]")
-
     assert parsed.ask(whole[:-1], whole[-1:]) == [0, 200]
     assert parsed.ask(response(b"[3]")) == [200]
 
 
 def test_a_response_whose_end_only_the_parser_knows_is_always_parsed() -> None:
     parsed = Parsed()
-
     assert [parsed.ask(CHUNKED) for _ in range(3)] == [[200]] * 3
     assert parsed.feeds == 3
 
@@ -78,7 +74,6 @@ def test_a_response_whose_end_only_the_parser_knows_is_always_parsed() -> None:
 def test_the_last_response_of_a_connection_is_never_the_usual_one() -> None:
     parsed = Parsed()
     last = response(headers=b"connection: close\r\n")
-
     assert parsed.ask(last) == [200]
     assert parsed.protocol.used_up
     assert parsed.protocol._usual_size == 0
@@ -87,7 +82,6 @@ def test_the_last_response_of_a_connection_is_never_the_usual_one() -> None:
 def test_an_accepted_request_is_followed_however_often_it_is_the_same() -> None:
     parsed = Parsed()
     accepted = response(b"", status=202, headers=b"location: /jobs/1\r\n")
-
     assert [parsed.ask(accepted) for _ in range(2)] == [[0], [0]]
     assert len(parsed.protocol.outbox) == 2
 
@@ -98,7 +92,6 @@ def test_kept_bodies_are_those_of_each_response() -> None:
     for body in (b"[1]", b"[2]"):
         parsed.ask(response(body))
         bodies.append(parsed.protocol.body())
-
     assert bodies == [b"[1]", b"[2]"]
     assert parsed.feeds == 2
 
@@ -116,6 +109,5 @@ def test_a_body_that_is_too_long_is_not_kept(monkeypatch: pytest.MonkeyPatch) ->
 def test_two_responses_in_one_piece_are_noticed() -> None:
     parsed = Parsed()
     parsed.ask(response())
-
     assert parsed.ask(response() + response()) == [200]
     assert parsed.protocol.used_up

@@ -63,7 +63,6 @@ def test_waits_for_connections_count_from_when_the_window_opens() -> None:
     run.send_due(OPEN_NS)
     run.waited_ns.extend((2 * MS, 3 * MS))
     run.tick(OPEN_NS + 200 * MS, 1, limit_reached=True)
-
     report = run.result().generator
     assert (report.connection_wait_ns, report.connection_waits) == (5 * MS, 2)
 
@@ -90,7 +89,6 @@ def sharing(schedule: Schedule, number: int) -> tuple[LoadRun, list[Event]]:
 def test_a_generator_that_has_no_callers_in_the_warm_up_is_warm_at_once(schedule: Schedule) -> None:
     run, events = sharing(schedule, 1)
     assert events == [Warm()]
-
     run.open_at(OPEN_NS)
     run.send_due(OPEN_NS)
     assert events[1:] == [WindowOpened(OPEN_NS)]

@@ -37,7 +37,5 @@ def test_the_priority_is_the_highest_that_is_permitted(
     monkeypatch: pytest.MonkeyPatch, real_time: bool, lowest_nice: int, expected: tuple[bool, int]
 ) -> None:
     scheduler = Scheduler(monkeypatch, real_time=real_time, lowest_nice=lowest_nice)
-
     raise_priority()
-
     assert (scheduler.real_time, scheduler.nice) == expected

@@ -261,9 +261,7 @@ def test_a_request_that_ends_in_an_unexpected_error_is_a_row_and_the_log_has_the
     monkeypatch.setattr(pyreqwest_loop, "_client_of", lambda _remote, _timeout_ns: BrokenClient())
     job = a_job([("127.0.0.1", 1)], ClosedLoop(2), duration_ns=200 * MS)
     job = replace(job, endpoint=replace(job.endpoint, remote=Remote("https://127.0.0.1:1", http2=False)))
-
     result = PyreqwestLoop(job, lambda _event: None).run()
-
     samples = samples_of(result)
     assert len(samples.outcome) >= 2
     assert set(samples.outcome.tolist()) == {Failure.MALFORMED}

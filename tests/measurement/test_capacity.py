@@ -105,7 +105,6 @@ def search(generator: QueueGenerator, slo: str) -> Capacity:
 
 def test_the_rate_that_keeps_an_objective_is_that_of_the_long_run() -> None:
     found = search(QueueGenerator(10 * MS), "p95<50ms")
-
     assert found.nmrt.value == pytest.approx(69.3, rel=0.05)
     assert not found.at_least
     assert found.stopped == "the highest rate that keeps the objective was found"
@@ -115,27 +114,23 @@ def test_each_window_has_a_seed_of_its_own_and_a_rate_below_the_capacity() -> No
     generator = QueueGenerator(10 * MS)
     search(generator, "p95<50ms")
     seeds = [load.seed for load in generator.open_loops]
-
     assert len(set(seeds)) == len(seeds) >= 6
     assert all(load.rate_rps <= 100 for load in generator.open_loops)
 
 
 def test_an_objective_that_the_capacity_keeps_gives_the_capacity_and_no_more() -> None:
     found = search(QueueGenerator(10 * MS), "p95<60s")
-
     assert 95 <= found.nmrt.value <= 100.5
 
 
 def test_a_climb_that_the_generator_ended_makes_a_rate_near_its_end_a_lower_bound() -> None:
     found = search(QueueGenerator(10 * MS, busy_above=2), "p95<60s")
-
     assert found.at_least
     assert "the load generator was the limit at concurrency 2" in found.stopped
 
 
 def test_answers_that_an_objective_cannot_judge_are_named() -> None:
     found = search(QueueGenerator(10 * MS, chunks=4), "ttft:p95<50ms, tpot:p95<50ms")
-
     assert re.search(
         r"; [1-9]\d* answers of too few tokens for ttft:p95<50\.0ms,tpot:p95<50\.0ms left out$", found.stopped
     )
@@ -148,10 +143,8 @@ def test_a_further_search_under_an_objective_does_not_climb_again_and_has_arriva
     first.run(lambda _value: False, parse_objective("p95<50ms"))
     assert first.climbed is not None
     climbs, seeds = generator.closed_loops, {load.seed for load in generator.open_loops}
-
     second = searching(generator, climbed=first.climbed, number=1)
     found = second.run(lambda _value: False, parse_objective("p95<50ms"))
-
     assert generator.closed_loops == climbs == 3
     assert seeds.isdisjoint(load.seed for load in generator.open_loops[len(seeds) :])
     assert found.nmrt.value == pytest.approx(69.3, rel=0.05)

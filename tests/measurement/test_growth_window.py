@@ -87,7 +87,6 @@ def test_an_undecided_growth_is_followed_over_the_whole_time(generator: Generato
     with make_runner(generator, tmp_path) as runner:
         found = runner.follow_growth(2500 * MS, is_decided)
         answered = runner.deployment.stats().replica_requests[0]
-
     assert found.is_whole
     assert seen == sorted(seen)
     assert found.track is not None
@@ -104,7 +103,6 @@ def test_a_decided_growth_ends_the_load_early_and_the_deployment_goes_on(generat
         deployment = runner.deployment
         found = runner.follow_growth(10_000 * MS, lambda _track: True)
         assert runner.deployment is deployment
-
     assert not found.is_whole
 
 
@@ -120,7 +118,6 @@ def test_each_piece_goes_on_with_the_next_input(generator: Generator, tmp_path: 
     """A cache that knew the inputs of the piece before would have more than one input twice at most."""
     with make_runner(generator, tmp_path, pattern=Cached(), inputs=[[number, 1] for number in range(50_000)]) as runner:
         found = runner.follow_growth(1000 * MS, lambda _track: False)
-
     (cache,) = found.total.layers_named("cached")
     assert cache.counters["misses"] > 0
     assert cache.counters["hits"] <= 12  # where two pieces meet: those that were in flight, and the first request
@@ -139,7 +136,6 @@ def test_a_load_with_a_length_of_its_own_is_repeated(
     monkeypatch.setattr(generator, "run", count)
     with make_runner(generator, tmp_path, schedule=Stages([("200ms", 50)])) as runner:
         found = runner.follow_growth(1000 * MS, lambda _track: False)
-
     assert found.is_whole
     assert lengths == 5 * [200 * MS]
     assert found.total.replica_requests[0] >= 5 * 5  # half of what is due in each: a busy machine sends the rest late
@@ -151,7 +147,6 @@ def test_a_service_that_takes_the_memory_of_the_machine_is_not_loaded_on(
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
     with make_runner(generator, tmp_path, keep) as runner:
         found = runner.follow_growth(10_000 * MS, lambda _track: False)
-
     assert not found.is_whole
 
 
@@ -162,7 +157,6 @@ def test_processes_that_are_not_known_end_it_after_the_first_piece(generator: Ge
             found = runner.follow_growth(1500 * MS, lambda _track: False)
         finally:
             runner.deployment.processes = processes
-
     assert found.track is None
     assert not found.is_whole
 

@@ -100,7 +100,6 @@ class Passed(Pattern):
 @pytest.mark.processes
 def test_pattern_in_a_test_file_serves_under_load_and_its_counters_are_metrics(tmp_path: Path) -> None:
     run = Project().with_file("test_counted.py", IN_TEST_FILE).run(tmp_path, "-rP", "--perf-json=results.json")
-
     assert run.exit_code == 0
     assert run.outcomes["passed"] == 4
     assert re.findall(r"^position (.+)$", run.out, re.MULTILINE) == ["0 requests", "1 calls", "1 calls", "0 calls"]
@@ -128,7 +127,6 @@ def test_pattern_in_a_conftest_and_in_a_module_beside_it_travels_too(tmp_path: P
         assert [set(layer.counters) for layer in layers] == [{{"outside"}}, {{"inside"}}]
     """
     project = Project().with_file("conftest.py", COUNTED + MODEL).with_file("counting.py", COUNTED)
-
     assert project.with_file("test_counted.py", tests).run(tmp_path).exit_code == 0
 
 
@@ -185,9 +183,7 @@ class TestIncompleteClasses:
     def test_layer_that_is_no_handler_is_an_error_with_its_type(self, tmp_path: Path) -> None:
         tests = COUNTED.replace("return counted", "return 5") + MODEL
         tests += "\n\n@pytest.mark.perf(pattern=Counted())\ndef test_counted(perf):\n    pass\n"
-
         run = Project().with_file("test_counted.py", tests).run(tmp_path)
-
         assert run.outcomes == {"failed": 1}
         assert "Counted.layer() returned int, expected a handler" in run.out
         assert "handler_stack.py" not in run.out
@@ -199,9 +195,7 @@ class TestIncompleteClasses:
             "\n\nimport threading\n"
             "@pytest.mark.perf(pattern=Counted(threading.Lock()))\ndef test_counted(perf):\n    pass\n"
         )
-
         run = Project().with_file("test_counted.py", tests).run(tmp_path)
-
         assert run.outcomes == {"failed": 1}
         assert re.search(r"the pattern counted\(word=lock\) cannot be sent to another process: TypeError: ", run.out)
 
@@ -218,7 +212,6 @@ def test_layers_pass_on_how_many_calls_run_in_parallel() -> None:
         return batch
 
     two.parallelism = 2  # type: ignore[attr-defined]
-
     assert parallelism(model) == 1
     assert parallelism(two) == 2
     assert parallelism(Passed().layer([two], None, None)) == 2  # type: ignore[arg-type]

@@ -53,7 +53,6 @@ def test_a_run_without_ray_has_no_session(session: Session, engines: EngineSessi
     engines.begin_for([LOCAL, LOCAL])
     engines.await_ready(LOCAL)
     engines.close()
-
     assert engines.lines == []
     assert engines.serving(LOCAL, None) is None
     assert engines.cluster_of(LOCAL, None) is None
@@ -71,7 +70,6 @@ def test_one_test_that_uses_ray_begins_the_session_and_every_test_awaits_it(
     engines.await_ready(LOCAL)
     engines.await_ready(settings)
     engines.close()
-
     assert engines.lines == ["note: 2 applications were removed"]
     assert engines.cluster_of(settings, None) is not None
     assert session.closed
@@ -103,7 +101,6 @@ def test_generators_are_made_where_a_test_asks_for_them(
 
 def test_a_ray_of_ones_own_asks_for_a_new_token_and_stays_on_the_loopback_interface() -> None:
     first, second = driver_environment(RayJob()), driver_environment(RayJob(environment={"MORE": "1"}))
-
     assert first["RAY_AUTH_MODE"] == second["RAY_AUTH_MODE"] == "token"
     assert first["RAY_AUTH_TOKEN"] != second["RAY_AUTH_TOKEN"]
     assert first["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
@@ -113,7 +110,6 @@ def test_a_ray_of_ones_own_asks_for_a_new_token_and_stays_on_the_loopback_interf
 @pytest.mark.parametrize(("address", "is_local"), [("127.0.0.1:6379", True), ("10.0.0.1:6379", False), ("auto", False)])
 def test_a_cluster_that_exists_keeps_its_own_token(address: str, is_local: bool) -> None:
     found = driver_environment(RayJob(address, "RAY_ADDRESS"))
-
     assert "RAY_AUTH_TOKEN" not in found
     assert ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" in found) is is_local
     assert found["RAY_USAGE_STATS_ENABLED"] == "0"

@@ -62,7 +62,6 @@ def test_worker_processes_start_with_the_variables_of_their_pattern(tmp_path: Pa
     written = "".join(file.read_text() for file in tmp_path.glob("*.json"))
     assert "API_TOKEN=***" in written
     assert "s3cret" not in written + first.out
-
     second = Project().with_file("test_perf.py", VARIABLES.replace("NUMBER", "2")).run(tmp_path, "-k", "replicas")
     differs = "env: API_TOKEN=***, OMP_NUM_THREADS=1 → API_TOKEN=***, OMP_NUM_THREADS=2"
     assert f"baseline not comparable ({differs})" in second.out

@@ -25,7 +25,6 @@ def test_without_the_extra_the_run_ends_with_what_to_install(
 ) -> None:
     monkeypatch.setattr("pytest_mlpatterns.engines.ray.engine._is_installed", lambda _package: False)
     run = PROJECT.with_file("conftest.py", WITHOUT_RAY).run(tmp_path, *arguments)
-
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR == 4
     assert [*filter(None, run.errors)] == [f"ERROR: {message}; install it: pip install 'pytest-mlpatterns[ray]'"]
 
@@ -36,9 +35,7 @@ def test_an_address_that_cannot_be_read_ends_the_run_if_a_test_uses_ray(
     monkeypatch.setattr("pytest_mlpatterns.engines.ray.engine._is_installed", lambda _package: True)
     project = PROJECT.with_file("conftest.py", WITHOUT_RAY.replace("False", "True"))
     environment = {"RAY_ADDRESS": "ray://10.0.0.1:10001"}
-
     run = project.run(tmp_path, "--perf-engine=ray", environment=environment)
-
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     (error,) = filter(None, run.errors)
     assert error.startswith("ERROR: RAY_ADDRESS=ray://10.0.0.1:10001: Ray Client is not supported")

@@ -55,7 +55,6 @@ def test_a_run_removes_its_applications_and_leaves_those_of_others(
     applications: Callable[[], dict[str, str]], on_cluster: RaySession, run_on: Callable[..., Run]
 ) -> None:
     run = run_on(SHORT, "--perf-generators-on=local")
-
     assert run.outcomes == {"passed": 1}
     assert applications() == {FOREIGN: "RUNNING"}
     assert still_here(on_cluster) == "still here"
@@ -115,10 +114,8 @@ def test_a_run_that_is_ended_from_outside_leaves_nothing(
     long_run: subprocess.Popen[bytes],
 ) -> None:
     assert len(ours(applications())) == 1
-
     long_run.send_signal(how)
     long_run.wait(PATIENT_S)
-
     wait_until(lambda: not ours(applications()))
     assert still_here(on_cluster) == "still here"
 

@@ -25,9 +25,7 @@ def test_blocks_that_need_ray_and_the_example_pass_on_a_cluster(run_on: Callable
     for block in shown:
         assert block.name is not None
         project = project.with_file(block.name, block.text)
-
     run = run_on(project, *SHORT, "-v", "-k", "on_ray or generators")
-
     assert set(needed) <= set(shown)
     assert run.exit_code == 0, run.out + run.err
     assert run.outcomes["passed"] == 3

@@ -72,9 +72,7 @@ def test_a_killed_replica_fails_its_test_and_a_killed_queue_worker_is_replaced(
     run_on: Callable[..., Run], tmp_path: Path
 ) -> None:
     died = {name: str(tmp_path / name) for name in ("replica", "worker")}
-
     run = run_on(Project().with_file("test_perf.py", MORTAL.format(**died)), LOCAL)
-
     assert "test_worker" not in run.section("short test summary info")
     assert re.search(
         r"replica [12] of 2 \(process \d+ on node 127\.0\.0\.[234]\) ended; Ray Serve starts another",
@@ -120,7 +118,6 @@ def test_a_node_that_is_killed_fails_the_test_with_its_replicas(
     three_nodes.kill(last)
     runner.join()
     three_nodes.add(last)
-
     (run,) = runs
     assert "passed" not in run.outcomes
     assert re.search(rf"node 127\.0\.0\.{last} of the Ray cluster is gone, with \d replicas? of this service", run.out)

@@ -61,11 +61,9 @@ def test_all_tests_share_one_ray_which_only_this_machine_reaches_and_which_ends_
     project = Project().with_tests(BODY)
     home = tmp_path / "home"
     home.mkdir()
-
     run = project.run_apart(
         tmp_path, "--perf-engine=ray", "--durations=0", environment={"HOME": str(home), "RAY_ADDRESS": ""}
     )
-
     assert run.outcomes == {"passed": 2}
     found = run.json("found.json")
     assert sum(name == "raylet" for _, name, _, _ in found) == 1
@@ -110,9 +108,7 @@ def test_a_ray_ends_with_a_run_that_is_killed_while_it_starts(tmp_path: Path, be
         family = pytest_itself.children(recursive=True)
         (directory,) = directories(map(_command_of, family))
         (mark,) = {mark for mark in map(_mark_of, family) if mark.endswith("ray-driver.log")}
-
         process.kill()
-
         _, left = psutil.wait_procs(family, PATIENT_S)
     assert left == []
     assert not called.exists()

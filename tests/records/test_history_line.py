@@ -40,7 +40,6 @@ def changed(**members: object) -> str:
 def test_a_line_reads_back_as_it_was_written(line: HistoryLine) -> None:
     text = line.to_text()
     read = HistoryLine.from_text(text)
-
     assert read.to_text() == text
     assert json.loads(text) == read.to_json()
     assert text.isascii()
@@ -61,7 +60,6 @@ def test_a_line_reads_back_as_it_was_written(line: HistoryLine) -> None:
 def test_values_compare_and_print_as_a_dict() -> None:
     line = history_line(values={"rtm": (LaunchValue(1000.0, 0.01),)})
     read = HistoryLine.from_text(line.to_text())
-
     assert read == line
     assert repr(read.values) == repr(line.values)
     assert (len(read.values), list(read.values)) == (1, ["rtm"])

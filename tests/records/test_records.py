@@ -94,7 +94,6 @@ def test_samples_know_latency_lag_and_the_successes_of_a_window() -> None:
         target=np.zeros(4, dtype=np.uint8),
         received_bytes=np.zeros(4, dtype=np.uint32),
     )
-
     assert samples.latency_ns.tolist() == [50, 60, 90, 100]
     assert samples.send_lag_ns.tolist() == [0, 10, 0, 5]
     assert samples.successes_in(Window(100, 301)).tolist() == [False, True, False, True]
@@ -102,6 +101,5 @@ def test_samples_know_latency_lag_and_the_successes_of_a_window() -> None:
 
 def test_a_generator_report_gives_rate_and_core_share_of_one_process() -> None:
     report = GeneratorReport(cpu_ns=1_000_000_000, wall_ns=1_000_000_000, completed=5_000, connections=4, processes=2)
-
     assert (report.core_ns, report.rate_rps, report.core_share) == (2_000_000_000, 2_500, 0.5)
     assert GeneratorReport(cpu_ns=0, wall_ns=0, completed=0, connections=0).rate_rps == 0

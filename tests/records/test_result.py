@@ -109,7 +109,6 @@ def test_the_json_of_a_result_has_all_its_fields() -> None:
     parts = [name for name in TestResult.__struct_fields__ if name in PARTS]
     own = [name for name in TestResult.__struct_fields__ if name not in PARTS]
     of_parts = [name for part in parts for name in getattr(result(), part).__struct_fields__]
-
     assert sorted(result().to_json()) == sorted(["outcome", "kind", *own, *of_parts])
     assert sorted(parts) == sorted(PARTS)
 
@@ -117,7 +116,6 @@ def test_the_json_of_a_result_has_all_its_fields() -> None:
 def test_no_record_of_a_result_has_more_than_12_fields() -> None:
     parts = [one for one in vars(result_parts).values() if getattr(one, "__module__", "") == result_parts.__name__]
     records = [one for one in (TestResult, *parts) if isinstance(one, type) and issubclass(one, Struct)]
-
     assert {TestResult, result_parts.Judged, result_parts.Reference} < set(records)
     assert {one.__name__: len(one.__struct_fields__) for one in records if len(one.__struct_fields__) > 12} == {}
 
@@ -126,7 +124,6 @@ def test_no_record_of_a_result_has_more_than_12_fields() -> None:
 @given(RESULTS)
 def test_a_part_reads_what_it_wrote_among_the_members_of_others(original: TestResult) -> None:
     everything = json.loads(json.dumps(original.to_json()))
-
     for part in (getattr(original, name) for name in PARTS):
         assert type(part).from_json(everything) == part
         assert part.to_json().keys() <= everything.keys()

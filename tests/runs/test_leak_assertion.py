@@ -56,7 +56,6 @@ def test_descriptors_that_every_request_keeps_open_are_seen_and_the_result_holds
     run = Project().with_file("test_perf.py", LEAKY).run(tmp_path, "--perf-json", "results.json")
     (result,) = run.json("results.json")["results"]
     found = {one["metric"]: one for one in result["verdicts"]}
-
     assert found["memory_growth"]["outcome"] != "fail"
     assert result["growth"]["requests"] == sorted(result["growth"]["requests"])
     assert len(result["growth"]["rss_bytes"]) == len(result["growth"]["requests"])
@@ -71,7 +70,6 @@ def test_descriptors_that_every_request_keeps_open_are_seen_and_the_result_holds
 
 def test_limits_that_no_run_can_show_are_refused(tmp_path: Path) -> None:
     run = Project().with_file("test_perf.py", REFUSED).run(tmp_path)
-
     assert run.outcomes["failed"] == 4
     assert "assert_no_leak(...) is 100, expected a size with its unit" in run.out
     assert "assert_no_leak('0 B'), expected more than 0, which no run can show; write \"100 B\"" in run.out

@@ -214,7 +214,6 @@ def test_a_slower_service_is_a_regression_against_its_baseline(tmp_path: Path) -
     baseline = (tmp_path / "perf-baseline.json").read_text(encoding="utf-8")
     assert "Command('{python} serve.py {port}', path='/predict')" in baseline
     assert "App('service:app', path='/predict')" in baseline
-
     slower = project.run(tmp_path, environment={"DELAY_S": "0.3"})  # beside load a baseline may be known to ±200 % only
     assert slower.outcomes == {"failed": 2}
     for name in ("app", "command"):
@@ -228,9 +227,7 @@ def test_the_service_of_another_revision_is_started_from_its_own_tree(tmp_path: 
     files = {"pytest.ini": "[pytest]\npythonpath = .\n", "serve.py": SERVE, "test_perf.py": REGRESSION}
     repository.commit({**files, "service.py": SERVICE.format(seconds=0.005)})
     repository.write({"service.py": SERVICE.format(seconds=0.06)})
-
     run = Project({}).run(repository.top, "--perf-against", "main")
-
     assert run.outcomes == {"failed": 2}
     for test in ("test_service[app]", "test_service[command]"):
         assert "(the present)" in run.failure(test)

@@ -27,7 +27,6 @@ def project() -> Project:
 
 def test_the_patterns_of_a_test_are_ranked_after_the_table(tmp_path: Path) -> None:
     run = project().run(tmp_path, "--perf-rank", "rtm=0.7,asl=0.3,rtm<60s", "--perf-json", "out.json", *APART)
-
     assert run.exit_code == 0, run.out
     (ranking,) = run.json("out.json")["ranking"]
     assert ranking["group"] == "test_perf.py::test_it"
@@ -74,9 +73,7 @@ def test_a_pattern_whose_test_gave_no_result_is_excluded(tmp_path: Path) -> None
         """,
         marker=f"[{PATTERNS}]",
     )
-
     run = tests.run(tmp_path, "--perf-rank", "rtm=1", "--perf-json", "out.json")
-
     assert run.outcomes == {"passed": 2, "failed": 1}
     (ranking,) = run.json("out.json")["ranking"]
     assert ranking["rows"][-1]["pattern"] == "queued"
@@ -85,7 +82,6 @@ def test_a_pattern_whose_test_gave_no_result_is_excluded(tmp_path: Path) -> None
 
 def test_weights_that_cannot_be_read_end_the_run_in_one_line(tmp_path: Path, distribution: tuple[str, ...]) -> None:
     run = project().run(tmp_path, "--perf-rank", "rmt=1", *distribution)
-
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     (line,) = [line for line in run.errors if line.startswith("ERROR: ")]
     assert line.startswith("ERROR: --perf-rank names the metric 'rmt', did you mean rtm? expected one of rtm, p90")
@@ -93,19 +89,16 @@ def test_weights_that_cannot_be_read_end_the_run_in_one_line(tmp_path: Path, dis
 
 def test_a_smoke_run_ranks_nothing(tmp_path: Path) -> None:
     run = project().run(tmp_path, "--perf-rank", "rtm=1", "--perf-smoke")
-
     assert run.exit_code == 0, run.out
     assert "choosing a pattern" not in run.out
 
 
 def test_a_run_without_alternatives_is_reported(tmp_path: Path) -> None:
     run = project().run(tmp_path, "--perf-rank", "rtm=1", "-k", "alone")
-
     assert run.section("choosing a pattern").startswith("nothing to rank: ")
 
 
 def test_a_run_without_alternatives_is_fine_with_weights_in_the_ini_file(tmp_path: Path) -> None:
     run = project().with_ini(perf_rank="rtm=1").run(tmp_path, "-k", "alone")
-
     assert run.exit_code == 0, run.out
     assert "choosing a pattern" not in run.out

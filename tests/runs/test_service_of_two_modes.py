@@ -47,12 +47,10 @@ def test_unchanged_it_passes_by_its_mean_and_slower_it_fails(tmp_path: Path) -> 
     project = Project().with_file("test_perf.py", MODEL)
     recorded = project.run(tmp_path, "--perf-baseline", "update")
     assert recorded.table == {"test_it": "measured"}
-
     unchanged = project.run(tmp_path, "--perf-json", "out.json")
     assert unchanged.table == {"test_it": "pass"}
     (verdict,) = unchanged.json("out.json")["results"][0]["verdicts"]
     assert (verdict["metric"], verdict["judged_by"]) == ("rtm", "latency_mean")
-
     slower = project.run(tmp_path, environment={"SLOWER": "2.5"})
     assert slower.table == {"test_it": "FAIL"}
     assert "RegressionFailure: mean latency " in slower.failure("test_it")

@@ -235,9 +235,7 @@ def test_what_is_wrong_is_named_with_what_to_write(wrong: Run, test: str) -> Non
 def test_slower_tokens_are_a_regression_of_their_revision(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "shop")
     repository.commit({"pytest.ini": "[pytest]\n", **project(COMPARED).files})
-
     run = project(COMPARED, gap=0.03).run(repository.top, "--perf-against=main")
-
     assert run.exit_code == 1
     assert re.search("RegressionFailure: (mean )?TPOT ", run.failure("test_compared"))
     assert re.search(r"also +output tokens \S+ tok/s → \S+ tok/s: -", run.failure("test_compared"))
@@ -246,9 +244,7 @@ def test_slower_tokens_are_a_regression_of_their_revision(tmp_path: Path) -> Non
 def test_a_later_first_token_is_a_regression_of_its_baseline(tmp_path: Path) -> None:
     recorded = project(COMPARED).run(tmp_path, *RECORD)
     assert recorded.exit_code == 0
-
     run = project(COMPARED, first=0.2).run(tmp_path)
-
     assert run.exit_code == 1
     assert re.search("RegressionFailure: (mean )?TTFT ", run.failure("test_compared"))
 

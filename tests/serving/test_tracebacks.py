@@ -37,9 +37,7 @@ def test_error_of_an_imported_module_has_only_the_frames_of_its_author(
             ModelSource("broken_service:app", "broken_service:app").load()
     finally:
         sys.modules.pop("broken_service", None)
-
     text = user_traceback(caught.value)
-
     assert "importlib" not in text
     assert "pkgutil" not in text
     assert "/serving/model.py" not in text
@@ -56,9 +54,7 @@ def test_frames_of_causes_are_hidden_too() -> None:
 
     with pytest.raises(RuntimeError) as caught:
         fails()
-
     text = user_traceback(caught.value)
-
     assert "ModuleNotFoundError: No module named 'no'" in text
     assert "importlib/__init__" not in text
     assert "<frozen" not in text
@@ -107,7 +103,6 @@ def test_neighbouring_frames_of_packages_stand_in_one_line() -> None:
     pool = _frame("/venv/lib/python3.12/site-packages/pool.py", "")
     mine = _frame("/home/me/app.py")
     head, error = "INFO: ready\nTraceback (most recent call last):\n", "KeyError: 'a'\nINFO: goes on"
-
     assert folded(head + "".join(server) + pool + mine + error) == (
         f"{head}  [3 frames of uvicorn and pool]\n{mine}{error}"
     )

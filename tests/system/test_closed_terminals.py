@@ -23,9 +23,7 @@ def test_a_closed_terminal_takes_every_line_through_each_of_its_descriptors(pseu
     os.close(ours)
     with pytest.raises(OSError, match="Input/output error"):
         os.write(terminal, b"line")
-
     terminals.replace_closed()
-
     assert [os.write(one, b"line") for one in (terminal, copy)] == [4, 4]
     assert [os.get_inheritable(one) for one in (terminal, copy)] == [False, False]
     os.close(copy)
@@ -36,9 +34,7 @@ def test_an_open_terminal_and_a_pipe_without_a_reader_stay(pseudo: tuple[int, in
     reader, writer = os.pipe()
     terminals = Terminals()
     os.close(reader)
-
     terminals.replace_closed()
-
     os.write(terminal, b"line")
     assert os.read(ours, 4) == b"line"
     with pytest.raises(BrokenPipeError):
@@ -51,9 +47,7 @@ def test_a_terminal_that_was_opened_later_stays() -> None:
     terminals = Terminals()
     ours, terminal = os.openpty()
     os.close(ours)
-
     terminals.replace_closed()
-
     with pytest.raises(OSError, match="Input/output error"):
         os.write(terminal, b"line")
     os.close(terminal)

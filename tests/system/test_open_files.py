@@ -37,9 +37,7 @@ def test_the_limit_on_open_files_is_the_highest_that_the_system_takes(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, takes: int, expected: int
 ) -> None:
     limits = Limits(monkeypatch, soft, hard, takes=takes)
-
     raise_file_limit()
-
     assert limits.soft == expected
 
 

@@ -30,7 +30,6 @@ def test_lengths_of_a_list_come_in_turn() -> None:
 
 def test_a_drawn_prompt_is_never_shorter_than_the_prefix() -> None:
     drawn = Prompts(input_tokens=(40, 20), shared_prefix_tokens=30)
-
     assert min(len(prompt["prompt"].split()) for prompt in drawn) == 30
 
 

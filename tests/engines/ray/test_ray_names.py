@@ -90,7 +90,6 @@ def test_where_something_listens_an_address_is_reachable() -> None:
 def test_an_application_is_found_again_by_its_run(now_s: int, number: int) -> None:
     run = new_run(now_s)
     part = part_of(run)
-
     assert base_of(run) == base_of(part) == base_of(f"{part}-{number}") == run
     assert applications_by_run([f"{run}-{number}", f"{part}-{number}"]) == {
         run: [f"{run}-{number}", f"{part}-{number}"]
@@ -145,7 +144,6 @@ def test_nodes_are_described_by_kind_the_most_frequent_first() -> None:
     small = [node_facts(number, processor="Apple M1", cores=1.0, architecture="arm64") for number in (1, 2)]
     large = [node_facts(number) for number in (3, 4, 5)]
     gpu = node_facts(6, gpu="NVIDIA H100")
-
     assert describe([*small, *large, gpu]) == (
         "3 × AMD EPYC 7B13, 16 cores, x86_64 + 2 × Apple M1, 1 core, arm64 + "
         "1 × AMD EPYC 7B13, 16 cores, x86_64, NVIDIA H100"
@@ -213,7 +211,6 @@ def test_why_a_driver_cannot_connect(raised: str, text: str) -> None:
         raise ConnectionError("Failed to connect") from RuntimeError(raised)
     except ConnectionError as error:
         found = why_refused(error, "RAY_ADDRESS", "2.60.0")
-
     assert found == text.format(python=platform.python_version())
 
 

@@ -67,7 +67,6 @@ def test_errors_of_this_package_are_raised_as_they_are_and_others_with_their_tra
     connect: Callable[..., RaySession],
 ) -> None:
     session = connect()
-
     with pytest.raises(DeploymentError, match="it is full"):
         session.call(f"{HERE}:refuse", timeout_s=PATIENT_S)
     with pytest.raises(ChildError, match="ZeroDivisionError"):
@@ -83,12 +82,10 @@ def test_a_call_that_waits_does_not_hold_up_another_one(connect: Callable[..., R
     _ = session.cluster
     waiting = threading.Thread(target=lambda: found.append(session.call(f"{HERE}:wait_for", str(file), timeout_s=60)))
     waiting.start()
-
     with pytest.raises(TimeoutError, match=r"wait_for gave no result within 0\.01 s"):
         session.call(f"{HERE}:wait_for", str(tmp_path / "later"), timeout_s=0.01)
     assert session.call(f"{HERE}:add", 1, 1, timeout_s=PATIENT_S) == 2
     assert not found
-
     file.touch()
     waiting.join(PATIENT_S)
     assert found == [str(file)]
@@ -112,7 +109,6 @@ def test_every_call_that_waits_hears_of_the_end_of_the_driver(
     with pytest.raises(ChildError, match=r"the Ray driver, process \d+ ended with signal SIGKILL"):
         session.call(f"{HERE}:end", timeout_s=PATIENT_S)
     waiting.join(PATIENT_S)
-
     assert len(errors) == 1
     with pytest.raises(ChildError, match="SIGKILL"):
         session.call(f"{HERE}:add", 1, 1)
@@ -130,7 +126,6 @@ def test_a_connection_that_fails_says_why_each_time(
     connect: Callable[..., RaySession], address: str, error: type[Exception], text: str
 ) -> None:
     session = connect(address=address)
-
     for _ in range(2):
         with pytest.raises(error, match=text):
             _ = session.cluster
@@ -170,7 +165,6 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)])}
     subprocess.run([sys.executable, "-c", script], env=environ, check=False, timeout=PATIENT_S)
-
     pid = int(started.read_text(encoding="ascii"))
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.wait_procs([psutil.Process(pid)], PATIENT_S)

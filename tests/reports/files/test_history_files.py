@@ -11,7 +11,6 @@ from pytest_mlpatterns.reports.files.history_json import FORMAT, VERSION, histor
 
 def test_the_json_has_each_course_with_its_levels_and_its_changes() -> None:
     data = json.loads(history_json(SERIES, CHANGES))
-
     assert (data["format"], data["version"]) == (FORMAT, VERSION)
     rtm = data["series"][0]
     assert (rtm["metric"], rtm["unit"], rtm["better"], rtm["course"]) == ("rtm", "ns", "lower", "values")
@@ -29,7 +28,5 @@ def test_the_json_has_each_course_with_its_levels_and_its_changes() -> None:
 
 def test_the_json_of_a_metric_of_a_later_version_has_no_unit() -> None:
     series = series_from("of_a_later_version", [1.0, 1e300], error=0.0)
-
     (found,) = json.loads(history_json([series], CHANGES))["series"]
-
     assert (found["unit"], found["better"], found["now"][1:]) == (None, None, [None, None])

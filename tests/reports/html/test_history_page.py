@@ -48,7 +48,6 @@ class Reader(HTMLParser):
 
 def test_the_page_has_the_changes_the_tests_and_a_chart_of_each_course() -> None:
     page = Reader(history_page(SERIES, CHANGES, "perf-history.jsonl"))
-
     assert [attributes.get("class") for tag, attributes in page.tags if tag == "figure"] == ["history"] * len(SERIES)
     for words in ("Performance history", "perf-history.jsonl", "2 worse", "1 steady", "45, 2026-09-01 to 2026-10-15"):
         assert words in page.text
@@ -67,9 +66,7 @@ def test_tests_that_got_worse_come_first_and_those_without_a_recent_change_are_s
         change_of(better, 3, (0.5, 0.4, 0.6), is_worse=False),
         change_of(new, 4, (1.5, 1.4, 1.6), is_confirmed=False),
     ]
-
     page = Reader(history_page([old, better, new, MEMORY], changes))
-
     assert page.tests() == ["test_perf.py::test_slow", "t.py::new", "t.py::better", "t.py::old"]
 
 
@@ -83,7 +80,6 @@ def test_the_ratios_of_a_metric_stand_behind_its_values() -> None:
 
 def test_a_chart_has_the_run_its_interval_its_level_and_what_is_new() -> None:
     chart = course_chart(RTM, CHANGES)
-
     assert [column.name for column in chart.columns] == [
         "run",
         "commit",
@@ -105,7 +101,6 @@ def test_a_chart_has_the_run_its_interval_its_level_and_what_is_new() -> None:
 
 def test_a_doubtful_change_is_open() -> None:
     doubtful = course_chart(P95, CHANGES)
-
     assert (doubtful.changes[0].tone, doubtful.changes[0].label) == ("open", "+12.0 % ?")
     assert doubtful.rows[42][7] == "+12.0 % (new, unconfirmed)"
 
@@ -125,9 +120,7 @@ def test_the_title_of_a_rate_has_its_unit_and_unknown_metrics_have_their_name() 
 
 def test_of_a_long_course_the_last_runs_are_drawn_with_their_own_numbers() -> None:
     series = series_from("rtm", [1.0] * (MOST_RUNS + 50))
-
     chart = course_chart(series, ())
-
     assert len(chart.rows) == MOST_RUNS
     assert (chart.rows[0][0], chart.rows[-1][0]) == (51, MOST_RUNS + 50)
     assert f"the last {MOST_RUNS} of {MOST_RUNS + 50} runs" in chart.summary
@@ -135,9 +128,7 @@ def test_of_a_long_course_the_last_runs_are_drawn_with_their_own_numbers() -> No
 
 def test_the_machine_is_named_where_a_test_ran_on_several() -> None:
     one, two = (series_from("rtm", [1.0, 1.0, 1.2], machine=name) for name in ("runner A", "runner B"))
-
     page = Reader(history_page([one, two], [change_of(two, 2, (1.2, 1.1, 1.3))]))
-
     assert page.text.count("on runner B") == 1
     assert "on runner A" not in page.text
     assert "runner B; 3 runs" in page.text
@@ -147,7 +138,6 @@ def test_text_of_users_stays_text_and_nothing_is_loaded() -> None:
     hostile = replace(UNKNOWN, test=HOSTILE, machine=HOSTILE, metric=HOSTILE)
     text = history_page([hostile], (), HOSTILE)
     page = Reader(text)
-
     assert page.text.count("alert(1)") >= 3
     assert not {"script", "img", "link", "iframe", "form"} & {tag for tag, _ in page.tags}
     assert all((attributes.get("href") or "#").startswith("#") for _, attributes in page.tags)

@@ -87,9 +87,7 @@ def test_new_changes_of_the_history_are_on_the_page_of_the_run() -> None:
     )
     results = [result(worse["test"])]
     other |= {"test": "t.py::deselected", "is_confirmed": False}
-
     part = Reader(str(history_section({"changes": [worse, other]}, results, "perf-history.html")))
-
     assert part.attributes("href") == ["#test_perf.py::test_digits[cached|batched]", "perf-history.html"]
     assert part.text.count("bisect it") == 1
     assert "sentence 1" in part.text

@@ -16,9 +16,7 @@ NOW = split({"wire": 200 * US, "model_cpu": 20 * MS, "queue_wait": MS})
 
 def test_both_sides_have_every_part_of_one_of_them() -> None:
     found = with_splits({"rtm": BEFORE}, {"rtm": NOW})
-
     (chart,) = split_charts(found)
-
     assert chart.title == "Where the time of a median request goes"
     assert chart.summary == "9.30 ms → 21.2 ms; most of it: model on CPU, 20.0 ms"
     assert [column.name for column in chart.columns] == ["part", "this run", "baseline", "kind"]
@@ -34,23 +32,19 @@ def test_both_sides_have_every_part_of_one_of_them() -> None:
 def test_beside_a_revision_the_present_is_that_of_the_same_run() -> None:
     found = with_splits({"rtm": BEFORE}, {"rtm": NOW}, kind="revision")
     elsewhere = changed(found, split={"rtm": BEFORE})
-
     assert split_charts(elsewhere) == split_charts(found)
     assert [column.name for column in split_charts(found)[0].columns][2] == "main (05428cb)"
 
 
 def test_without_a_reference_there_is_one_bar() -> None:
     (chart,) = split_charts(result(split={"rtm": NOW}))
-
     assert [column.name for column in chart.columns] == ["part", "this run", "kind"]
     assert chart.summary == "21.2 ms; most of it: model on CPU, 20.0 ms"
 
 
 def test_streams_have_a_bar_for_the_first_and_for_further_tokens() -> None:
     splits = {metric: split({"model_cpu": MS}, metric=metric) for metric in ("rtm", "ttft", "tpot")}  # type: ignore[arg-type]
-
     titles = [chart.title for chart in split_charts(stream_result(split=splits))]
-
     assert titles == ["Where the time to a median first token goes", "Where the time of a median token goes"]
 
 

@@ -104,7 +104,6 @@ def test_a_row_of_a_mean_is_named_so() -> None:
 
 def test_the_change_of_a_growth_is_a_difference_without_an_interval_of_a_ratio() -> None:
     (row,) = comparison_rows(result(verdicts=(GROWN,)))
-
     assert (row.label, row.reference, row.present) == ("memory growth per request", "0 B", "4.09 KiB")
     assert (row.change, row.interval, row.outcome) == ("+4.09 KiB", "", "FAIL")
 
@@ -112,18 +111,14 @@ def test_the_change_of_a_growth_is_a_difference_without_an_interval_of_a_ratio()
 def test_comparisons_that_do_not_fail_are_counted_in_one_line_of_a_failure() -> None:
     calm = replace(GROWN, outcome=Outcome.PASS, present_value=0.0)
     rate = compared("throughput", 0.09, outcome=Outcome.INCONCLUSIVE)
-
     lines = failure_text([TAIL], result(verdicts=(TAIL, MEAN, calm, rate))).splitlines()
-
     assert "  also      1 other metric undecided, 2 other metrics within tolerance" in lines
     assert not any("metrics   " in line for line in lines)  # whose values stand in the report
 
 
 def test_further_metrics_beyond_their_tolerance_have_a_short_line_each() -> None:
     failing = [TAIL, LATER, *(replace(LATER, metric=name) for name in ("p95", "cold_start", "cpu_per_request"))]
-
     text = failure_text(failing, result(verdicts=tuple(failing)))
-
     assert "\n  also      RTM 4.00 ms → 6.00 ms: +50.0 %\n" in text
     assert "\n            and 1 more metric beyond tolerance\n" in text
     assert "cpu_per_request" not in text
@@ -139,7 +134,6 @@ def test_further_metrics_beyond_their_tolerance_have_a_short_line_each() -> None
 )
 def test_after_a_leak_the_next_step_is_to_find_it(against: Literal["revision", "baseline", "limit"], said: str) -> None:
     leak = replace(GROWN, against=against)
-
     assert said in failure_text([leak], result(verdicts=(leak,)))
 
 

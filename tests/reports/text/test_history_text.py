@@ -30,7 +30,6 @@ def test_the_text_in_ascii() -> None:
 def test_noise_looks_flat_and_a_step_does_not() -> None:
     noise = sketch_of(series_from("rtm", [1.0, 1.004, 0.997, 1.003, 0.996, 1.0]), (), 30).bars
     step = sketch_of(series_from("rtm", [1.0, 1.0, 1.0, 1.1, 1.1, 1.1]), (), 30).bars
-
     assert len({*noise}) <= 2
     assert step == "▁▁▁███"
 
@@ -42,9 +41,7 @@ def test_a_stray_run_does_not_flatten_the_others() -> None:
 
 def test_more_runs_than_columns_are_averaged_and_a_border_keeps_its_place() -> None:
     series = series_from("rtm", [1.0] * 100 + [1.2] * 100, borders=[(100, "set-up")])
-
     sketch = sketch_of(series, [change_of(series, 150, (1.2, 1.1, 1.3))], 31)
-
     assert sketch.bars == "▁" * 15 + "│" + "█" * 15
     assert sketch.marks == " " * 23 + "^"
 
@@ -52,7 +49,6 @@ def test_more_runs_than_columns_are_averaged_and_a_border_keeps_its_place() -> N
 def test_a_change_that_is_not_confirmed_has_a_sign_of_its_own() -> None:
     series = series_from("rtm", [1.0, 1.0, 1.2])
     change = change_of(series, 2, (1.2, 1.1, 1.3), is_confirmed=False)
-
     assert sketch_of(series, [change], 20).marks == "  ?"
     assert history_lines([series], [change], 80)[-1] == "? new, unconfirmed"
 
@@ -65,18 +61,14 @@ def test_of_many_segments_the_last_ones_are_drawn() -> None:
 def test_many_changes_are_counted_and_the_last_ones_are_named() -> None:
     series = series_from("rtm", [1.1 ** (place // 5) for place in range(45)])
     changes = [change_of(series, place, (1.1, 1.05, 1.15)) for place in range(5, 45, 5)]
-
     lines = history_lines([series], changes, 80)
-
     assert sum(" near " in line for line in lines) == 5
     assert "  and 3 earlier changes" in lines
 
 
 def test_the_machine_of_a_change_is_named_if_there_are_several() -> None:
     one, two = (series_from("rtm", [1.0, 1.0, 1.2], machine=name) for name in ("runner A", "runner B"))
-
     text = "\n".join(history_lines([one, two], [change_of(two, 2, (1.2, 1.1, 1.3))], 120))
-
     assert "on runner B" in text
     assert "on runner A" not in text
 
@@ -117,9 +109,7 @@ def test_a_sketch_is_never_wider_than_its_columns(levels: list[float], borders: 
     kept = [(place, "set-up") for place in sorted(borders) if place < len(levels)]
     series = series_from("rtm", levels, borders=kept)
     change = change_of(series, len(levels) - 1, (2, 1.9, 2.1)) if len(levels) > 1 else None
-
     sketch = sketch_of(series, [] if change is None else [change], columns)
-
     assert len(sketch.bars) <= columns
     assert len(sketch.marks) <= len(sketch.bars)
     assert change is None or sketch.marks.endswith("^")

@@ -49,17 +49,13 @@ LONGER = [
 def test_the_section_has_a_sentence_a_table_and_what_needs_words(width: int) -> None:
     results = [*SHORT, *LONGER]
     rankings = rank(results, parse_criteria(WEIGHTS, "--perf-rank"))
-
     lines = ranking_lines(rankings, results, width)
-
     assert max(map(len, lines)) <= max(width, len(LONG) + 2)
     check_golden(f"choice-{width}.txt", "\n".join(lines) + "\n")
 
 
 def test_a_ranking_without_candidates_has_no_table() -> None:
     (ranking,) = rank(SHORT, parse_criteria("rtm=1,rtm<1us", "--perf-rank"))
-
     first, *rest = ranking_lines([ranking], SHORT, 80)
-
     assert first == "test_shop.py::test_shelf: no pattern can be chosen"
     assert rest[0] == "  single: RTM 20.0 ms (19.6 ms to 20.4 ms) is not below 1.00 µs"

@@ -42,14 +42,12 @@ def test_a_regression_names_the_parts_that_changed() -> None:
 @pytest.mark.parametrize("kind", ["baseline", "revision"])
 def test_the_sides_are_those_of_the_comparison(kind: str) -> None:
     found = with_splits({"rtm": BEFORE}, {"rtm": AFTER}, kind=kind, **ONE_CALLER)
-
     assert where_sentence(found, [failing(against=kind)]).startswith("where: +12.7 ms: model on CPU +11.7 ms")
 
 
 def test_the_whole_is_the_figure_of_the_verdict_if_both_are_about_the_same() -> None:
     near = failing(reference_value=12.0 * MS, present_value=25.0 * MS)
     far = failing(reference_value=12.0 * MS, present_value=14.0 * MS)  # scaled from another machine
-
     assert line(BEFORE, AFTER, near) == "+13.0 ms: model on CPU +11.7 ms, queue wait +1.00 ms, the rest +300 µs"
     assert line(BEFORE, AFTER, far).startswith("+12.7 ms: ")
 
@@ -83,7 +81,6 @@ def test_other_metrics_of_the_same_time_name_it(metric: str, start: str) -> None
 
 def test_what_is_no_part_of_the_cpu_time_is_its_rest() -> None:
     used = failing("cpu_per_request", reference_value=9.5 * MS, present_value=21.5 * MS)
-
     assert line(BEFORE, AFTER, used) == "+12.0 ms: model on CPU +11.7 ms, the rest +300 µs"
 
 
@@ -108,7 +105,6 @@ def test_the_throughput_of_an_open_loop_has_no_line() -> None:
 )
 def test_metrics_of_streams_have_splits_of_their_own(metric: str, of: Any, start: str) -> None:
     before, now = replace(BEFORE, metric=of), replace(AFTER, metric=of)
-
     assert line(before, now, failing(metric)).startswith(start)
 
 
@@ -116,7 +112,6 @@ def test_the_wait_of_callers_that_share_a_process_is_one_with_its_cause() -> Non
     before = split({"model_cpu": 1.5 * MS, "socket": 10.5 * MS})
     now = split({"model_cpu": 3.0 * MS, "socket": 21.0 * MS})
     shares = ((0.5, 0.4, 0.6),) * 2
-
     assert line(before, now, setup=make_setup("single", "closed(8)")) == (
         "+12.0 ms: model on CPU +1.50 ms, the wait behind it +10.5 ms (8 callers share one process)"
     )
@@ -173,7 +168,6 @@ def test_more_calls_of_the_model_come_first_with_what_explains_them() -> None:
         metrics={**found.metrics, "cache_hit_ratio": (0.0, 0.0, 0.01)},
         reference=replace(found.reference, metrics={**found.reference.metrics, **known}),
     )
-
     assert where_texts(found, [failing()]) == [
         "+9.20 ms: the model is called 0.08 → 1 times per request (cache hit ratio 92.0 % → 0.0 %), model on CPU "
         "+9.20 ms"
@@ -183,14 +177,12 @@ def test_more_calls_of_the_model_come_first_with_what_explains_them() -> None:
 def test_a_model_that_is_called_more_has_its_name() -> None:
     before = split({"a/model_cpu": MS}, calls={"a": 1.0})
     now = split({"a/model_cpu": 2 * MS}, calls={"a": 2.0})
-
     assert line(before, now).startswith("+1.00 ms: a is called 1 → 2 times per request, model on CPU (a) +1.00 ms")
 
 
 def test_a_change_of_no_single_part_says_so() -> None:
     before = split({"model_cpu": 9 * MS, "socket": 9 * MS}, error=0.2)
     now = split({"model_cpu": 9.4 * MS, "socket": 9.3 * MS}, error=0.2)
-
     assert line(before, now) == "+700 µs: no part stands out (largest: model on CPU +400 µs)"
 
 
@@ -198,7 +190,6 @@ def test_a_limit_and_a_reference_without_a_split_show_what_the_time_consists_of(
     parts = {"model_cpu": 9 * MS, "queue_wait": MS, "wire": 200 * US, "server": 400 * US}
     found = result(split={"rtm": split(parts)}, reference=counterpart())
     expected = ["10.6 ms: model on CPU 9.00 ms, queue wait 1.00 ms, the rest 600 µs"]
-
     assert where_texts(found, [failing(against="limit")]) == expected
     assert where_texts(found, [failing(against="baseline")]) == expected
     assert where_texts(found, [failing("cpu_per_request")]) == []
@@ -209,7 +200,6 @@ def test_only_failures_and_suspected_regressions_have_a_line() -> None:
     found = with_splits({"rtm": BEFORE}, {"rtm": AFTER}, **ONE_CALLER)
     interval = Estimate(0.5, -0.1, 1.1)
     suspected = failing(outcome=Outcome.INCONCLUSIVE, change=interval, tolerance=0.1)
-
     assert where_texts(found, [failing(outcome=Outcome.PASS)]) == []
     assert where_texts(found, [failing("peak_memory"), suspected]) != []
     assert where_sentence(result(), [failing()]) == ""
@@ -219,7 +209,6 @@ def test_only_failures_and_suspected_regressions_have_a_line() -> None:
 def test_a_service_whose_inside_is_not_known_has_no_line() -> None:
     before, now = split({"service": 9 * MS}), split({"service": 21 * MS})
     found = result(split={"rtm": now}, setup=make_setup("App('app:app')", "closed(1)"))
-
     assert line(before, now) == ""
     assert where_texts(found, [failing(against="limit")]) == []
     assert line(split({"service": 9 * MS, "queue_wait": MS}), split({"service": 21 * MS, "queue_wait": 3 * MS})) == (
@@ -232,10 +221,8 @@ def test_a_service_whose_inside_is_not_known_has_no_line() -> None:
 )
 def test_a_missed_limit_names_the_line_of_the_assertion(test: str) -> None:
     log = VerdictLog(test, InconclusivePolicy.WARN, lambda: with_splits({}, {}))
-
     with pytest.raises(PerfFailure) as failure:
         log.add([failing(against="limit")], PerfFailure)
-
     line_number = failure.traceback[0].lineno + 1
     file = "text/test_where.py" if test.startswith("text/") else "test_where.py"
     assert str(failure.value).endswith(f"change it:\n            {file}:{line_number}")
@@ -244,10 +231,8 @@ def test_a_missed_limit_names_the_line_of_the_assertion(test: str) -> None:
 def test_a_failure_carries_the_line_where_only_its_reasons_are_shown() -> None:
     found = with_splits({"rtm": BEFORE}, {"rtm": AFTER}, **ONE_CALLER)
     log = VerdictLog("test_perf.py::test_digits", InconclusivePolicy.WARN, lambda: found)
-
     with pytest.raises(RegressionFailure) as failure:
         log.add([failing()], RegressionFailure)
-
     assert failure.value.reasons == (
         "rtm is worse",
         "where: +12.7 ms: model on CPU +11.7 ms, queue wait +1.00 ms",

@@ -121,7 +121,6 @@ def start(tmp_path: Path) -> Iterator[Starting]:
 class TestCommand:
     def test_a_command_runs_with_its_process_tree_until_the_deployment_closes(self, start: Starting) -> None:
         deployment = start(command(), [[1, 2]])
-
         assert deployment.client.post("/predict", json={"instances": [[1, 2]]}).json()["pid"] in deployment.pids
         assert deployment.predict([3, 4]) == 7
         assert deployment.cold_start_ns > 0
@@ -137,7 +136,6 @@ class TestCommand:
         (tmp_path / "run.sh").write_text(f'echo "$A $B $2"; exec {sys.executable} {SERVER} "$1"')
         target = Command("sh run.sh {port} {grpc_port}", env={"A": "{port}", "B": "{grpc_port} {metrics_port}"})
         deployment = start(target)
-
         first, *others = map(int, deployment.log_tail().removeprefix("| ").split())
         assert first == deployment.addresses[0][1]
         assert others[0] == others[2]
@@ -310,7 +308,6 @@ class TestApp:
         self, start: Starting, server: str, balance: str, ports: int
     ) -> None:
         deployment = start(App("service:app", server=server, workers=2, balance=balance), [1])
-
         assert len(deployment.addresses) == ports
         assert deployment.endpoint.balance is Balance(balance)
         answered = {deployment.predict(1) for _ in range(4)}

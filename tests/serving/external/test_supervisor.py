@@ -54,10 +54,8 @@ def test_programs_end_when_the_asking_process_is_killed(tmp_path: Path) -> None:
     family = {int(word) for word in f"{parent.stdout.readline()} {pids.read_text()}".split()}
     supervisors = {process.pid for process in psutil.Process(parent.pid).children()}
     assert len(family) == 3
-
     parent.kill()
     parent.wait()
-
     assert survivors(family | supervisors, 15) == set()
     parent.stdout.close()
     parent.stdin.close()  # type: ignore[union-attr]

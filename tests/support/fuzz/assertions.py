@@ -81,7 +81,6 @@ class Reading(Perf):
         self._scaling: Any = SimpleNamespace(
             decide_efficiency=lambda _limit, replicas: read_replicas(replicas), decide_scale_out=lambda _limit: None
         )
-
         self._leaks: Any = SimpleNamespace(decide=lambda _limit, _longest_ns: ())
 
     def _check_limit(self, *_arguments: Any) -> None: ...

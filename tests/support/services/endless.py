@@ -82,7 +82,6 @@ ANSWERS: dict[str, Callable[[], Iterator[Step]]] = {
 
 def script(by_path: dict[str, str]) -> Callable[[Request], Iterator[Step]]:
     """Answer requests to these paths with the answers of these names, all others as a service that is well."""
-
     seen: Counter[str] = Counter()
 
     def steps(request: Request) -> Iterator[Step]:
