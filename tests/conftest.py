@@ -1,7 +1,5 @@
 """What holds for the whole suite: its order, what starts processes, and which processes measure coverage."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import inspect

@@ -1,9 +1,7 @@
 """Commands, addresses and variables without what may be a credential, and with all else."""
 
-from __future__ import annotations
-
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -15,9 +13,6 @@ from pytest_mlpatterns.credentials import address_without_credentials, names_cre
 from pytest_mlpatterns.patterns.arguments import Variables, _quoted
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.system.environment_facts import _of_variables
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SECRET = "s3cr3t/Value+=="
 HIDES = [

@@ -1,17 +1,12 @@
 """The sentences of the package follow the rules of English in CONTRIBUTING.md, as far as regular expressions see it."""
 
-from __future__ import annotations
-
 import ast
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.simulation
 

@@ -1,7 +1,5 @@
 """Public names: every one resolves, is told to type checkers, and shows in tracebacks as users import it."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import pickle

@@ -1,7 +1,5 @@
 """Checks of single fields: what passes comes back plain, what does not is named with what is expected."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator

@@ -1,17 +1,12 @@
 """Each call of the package that removes or renames a file, or changes its mode, with what guards it against links."""
 
-from __future__ import annotations
-
 import ast
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
 
 import pytest
 from support import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 pytestmark = pytest.mark.simulation
 

@@ -1,23 +1,18 @@
 """The package keeps its shape: few files in the root, short modules and functions, the field's names, plain words."""
 
-from __future__ import annotations
-
 import ast
 import io
 import re
 import subprocess
 import sys
 import tokenize
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.simulation
 

@@ -1,7 +1,5 @@
 """What left the package is refused by its name, wherever users wrote it."""
 
-from __future__ import annotations
-
 import pytest
 
 import pytest_mlpatterns

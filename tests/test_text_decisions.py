@@ -1,15 +1,10 @@
 """No decision is read out of a sentence that the package made for people: reasons, notes and messages are values."""
 
-from __future__ import annotations
-
 import ast
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 from support import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.simulation
 

@@ -1,7 +1,5 @@
 """Units: what users write is read exactly, what is printed changes its unit at the boundary, errors say the mend."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 import pytest

@@ -1,7 +1,5 @@
 """Words of messages: plurals, lists, suggestions, brackets."""
 
-from __future__ import annotations
-
 import pytest
 from support.fuzz.hostile import Anything, Unhelpful, deep_list
 

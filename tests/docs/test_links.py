@@ -1,7 +1,5 @@
 """Links between pages lead somewhere on a code host: the file exists, and so does the heading."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

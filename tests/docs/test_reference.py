@@ -1,7 +1,5 @@
 """The pages are complete and true: options, arguments, metrics, names, messages and layers are those of the code."""
 
-from __future__ import annotations
-
 import ast
 import math
 import re

@@ -1,17 +1,12 @@
 """Each promise of SECURITY.md names tests that show it, and they exist; what no run can show is read from the code."""
 
-from __future__ import annotations
-
 import ast
 import re
+from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING
 
 import pytest
 from support.pages import ROOT, page
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PACKAGE = ROOT / "pytest_mlpatterns"
 PROMISES = [

@@ -1,27 +1,20 @@
 """The documentation as a site: it builds without a warning, its links hold, and its search finds what it should."""
 
-from __future__ import annotations
-
 import functools
 import http.server
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from support.pages import ROOT
 from support.project import clean_environment
-from support.services.browser import Browser, chromium
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from support.services.browser import Page
+from support.services.browser import Browser, Page, chromium
 
 pytestmark = pytest.mark.processes
 

@@ -1,12 +1,11 @@
 """Every code block of the README and the documentation runs: Python as one project, commands by what takes them."""
 
-from __future__ import annotations
-
 import configparser
 import re
 import shlex
 import tomllib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -28,10 +27,6 @@ from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, Paire
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind, Outcome
 from pytest_mlpatterns.reports.files.result_file import results_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 PYTHON = blocks("python")
 RUN_HERE = [block for block in PYTHON if not block.needs_ray]

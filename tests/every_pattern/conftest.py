@@ -1,16 +1,11 @@
 """The load generator of these tests, and that no process outlives one."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 from support.services.processes import our_children
 
 from pytest_mlpatterns.loadgen.generator import Generator
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """Cascades under load: as many inputs go on as the first model is unsure about, and more of them are a regression."""
 
-from __future__ import annotations
-
 import random
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.deployed import Checked, callers_for, deployed
@@ -14,11 +13,7 @@ from support.repository import Repository
 
 from pytest_mlpatterns import Cascade, InOrder
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.generator import Generator
 
 pytestmark = pytest.mark.processes
 

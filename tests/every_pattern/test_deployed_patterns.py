@@ -1,13 +1,13 @@
 """Every pattern and many compositions, really deployed and under load: right answers, and figures that fit the load."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -22,6 +22,7 @@ from pytest_mlpatterns import (
     Ensemble,
     Limited,
     Microservice,
+    Pattern,
     Pipeline,
     Queued,
     Replicated,
@@ -29,17 +30,11 @@ from pytest_mlpatterns import (
     Zipf,
 )
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.records.addressing import Progress
+from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.workload.payload import read_payload
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from pytest_mlpatterns import Pattern
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.measurement.launch import LaunchRunner
-    from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.records.launch import Launch
 
 pytestmark = pytest.mark.processes
 

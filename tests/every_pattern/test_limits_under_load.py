@@ -1,12 +1,12 @@
 """Limits under a load that they refuse in part: as the Erlang loss formula says, and a regression is caught."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from support.deployed import MS, deployed
@@ -16,15 +16,10 @@ from support.repository import Repository
 
 from pytest_mlpatterns import Limited
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import PoissonRate
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from pytest_mlpatterns.loadgen.generator import Generator
 
 pytestmark = pytest.mark.processes
 

@@ -1,16 +1,15 @@
 """Replicas behind a gateway, under load: balances share as theory says, regressions are caught."""
 
-from __future__ import annotations
-
 import asyncio
 import heapq
 import os
 import random
 import sys
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -20,18 +19,13 @@ from support.repository import Repository
 
 from pytest_mlpatterns import Replicated
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.patterns.replica_choice import TwoChoices
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.patterns.replica_choice import Choice, TwoChoices
+from pytest_mlpatterns.records.launch import Launch
+from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.patterns.replica_choice import Choice
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 
 pytestmark = pytest.mark.processes
 

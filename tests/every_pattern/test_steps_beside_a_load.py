@@ -1,37 +1,30 @@
 """Steps beside a real load: what they hurt, and for how long, is what the service itself logged."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter, perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from numpy.typing import NDArray
 from support.deployed import MS, deployed
 from support.project import Project
 from support.repository import Repository
 
-from pytest_mlpatterns import Replicated, Single
+from pytest_mlpatterns import Pattern, Replicated, Single
 from pytest_mlpatterns.analysis.capacity.step_impact import HurtLimit, around_steps, impacts_of
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.measurement.during import During
+from pytest_mlpatterns.records.capacity import StepImpact
+from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ConstantRate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns import Pattern
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.measurement.during import During
-    from pytest_mlpatterns.records.capacity import StepImpact
-    from pytest_mlpatterns.records.launch import Launch
 
 pytestmark = pytest.mark.processes
 

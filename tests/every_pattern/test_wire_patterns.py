@@ -1,14 +1,9 @@
 """Every codec under every pattern, through the plugin: right answers under load, and what it costs in the summary."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import Project, Run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

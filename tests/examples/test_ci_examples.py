@@ -3,15 +3,15 @@
 What a runner offers is stood in for where it would reach out: pip only notes how it was called.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -21,10 +21,6 @@ from support.project import OPTIONS as WITHOUT_NEIGHBOURS
 from support.repository import Repository, settings
 
 from pytest_mlpatterns.plugin.options import OPTIONS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -3,8 +3,6 @@
 ``make servers`` runs those whose servers need environments of their own.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

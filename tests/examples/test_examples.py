@@ -4,8 +4,6 @@ What runs is a copy, so that nothing is written to the checkout. The demo itself
 decision is fed with recorded runs.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
@@ -13,8 +11,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import pytest
 from support import ROOT
@@ -38,14 +38,9 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_limit
 from pytest_mlpatterns.plugin.options import OPTIONS
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.result_file import results_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import ModuleType
-
-    from pytest_mlpatterns.records.result import TestResult
 
 PATTERNS = (
     *(Batched, Cached, Cascade, Ensemble, Limited, Microservice),

@@ -1,21 +1,16 @@
 """The example of an engine outside the package: it serves a perf test, and refuses what it cannot serve."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tomllib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support import ROOT
 from support.project import OPTIONS as WITHOUT_NEIGHBOURS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

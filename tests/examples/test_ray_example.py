@@ -3,14 +3,14 @@
 No Kubernetes runs here. The fields are those of the custom resource ``ray.io/v1`` RayJob which the file uses.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,10 +19,6 @@ from support.project import OPTIONS as WITHOUT_NEIGHBOURS
 from support.project import clean_environment
 
 from pytest_mlpatterns.plugin.options import OPTIONS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 FOLDER = ROOT / "examples" / "ray"
 JOB = {

@@ -3,13 +3,11 @@
 The number of answers is small here; ``make fuzz`` sends 100,000.
 """
 
-from __future__ import annotations
-
 import random
 import socket
 import threading
 from collections import Counter, deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -28,9 +26,6 @@ from pytest_mlpatterns.wire import GRPC, REST_JSON
 from pytest_mlpatterns.wire.grpc_call import message_prefix
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 ANSWERS = max(500, cases_of(50_000))
 """Mutated answers over each of HTTP/1.1 and HTTP/2."""

@@ -3,12 +3,11 @@
 Each says now what was found, what is expected and what to do, in a message that fits a screen.
 """
 
-from __future__ import annotations
-
 import itertools
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,9 +48,6 @@ from pytest_mlpatterns.wire import GRPC, WireError, codec_of
 from pytest_mlpatterns.wire.kserve_v1 import decode_error, encode_error
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SEVERAL = np.zeros(3)
 DEEP = "[" * 9000

@@ -3,8 +3,6 @@
 ``make fuzz`` runs a million cases, ``make test`` a few thousand.
 """
 
-from __future__ import annotations
-
 import pytest
 from support.fuzz import Share, assertions, failures_in, files, records, settings, shares, streams, wires
 

@@ -1,12 +1,10 @@
 """A search among commits: what it measures, how it ends, and how it goes on, with declared measurements."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
@@ -20,9 +18,6 @@ from pytest_mlpatterns.history.commit_runs import CommitRun, MeasuredAs, NotRun,
 from pytest_mlpatterns.records.bisect import CommitName, SearchedCommit, SearchEnd, WhyRange
 from pytest_mlpatterns.reports.text.history_text import announcement, result_lines, searched_line
 from pytest_mlpatterns.revision.commits import Revision
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 BUDGET_NS = 10 * 10**9
 ERROR = NotRun(WhyNotRun.IMPORT, "ImportError: no")

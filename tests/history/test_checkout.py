@@ -1,17 +1,12 @@
 """What is checked out: its place along first parents, and the files that differ from it."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.repository import Repository
 
 from pytest_mlpatterns.history.checkout import Checkout, checkout_of, first_parents, position_in
 from pytest_mlpatterns.records.history import CommitPosition
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

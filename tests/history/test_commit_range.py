@@ -1,17 +1,12 @@
 """Which commits a range names: along first parents, with names for people."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.repository import Repository
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.history.checkout import commit_names, read_range
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes  # git
 

@@ -1,7 +1,5 @@
 """A history in a file: what is appended is read, whatever other processes and users do to the file."""
 
-from __future__ import annotations
-
 import gc
 import os
 import subprocess
@@ -9,7 +7,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING
 
 import pytest
 from support.history_lines import history_line
@@ -17,10 +14,8 @@ from support.repository import Repository
 
 from pytest_mlpatterns.errors import HistoryError
 from pytest_mlpatterns.history.file import MOST_BYTES, History, union_attribute
+from pytest_mlpatterns.records.history import HistoryLine
 from pytest_mlpatterns.system import shared_file as shared
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.history import HistoryLine
 
 NAME = "perf-history.jsonl"
 TESTS = Path(__file__).parents[1]

@@ -1,7 +1,5 @@
 """The line of a result: which metrics it keeps, which results have none, and which commits it names."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

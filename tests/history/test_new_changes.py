@@ -1,11 +1,9 @@
 """Which changes the lines of a run made known: none that was known before, and each once more when it is confirmed."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
@@ -14,9 +12,6 @@ from pytest_mlpatterns.history.session import each_passed, latest_points, new_ch
 from pytest_mlpatterns.records.history import CommitPosition, Course, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 MACHINE, OTHER = "Test Processor 3000", "Another Processor"
 

@@ -1,9 +1,7 @@
 """Which lines of a history give the scatter of a test: those of its machine and its set-up."""
 
-from __future__ import annotations
-
 import random
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -14,14 +12,9 @@ from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.history.stable_level import OwnScatter
-from pytest_mlpatterns.records.history import digest_of
+from pytest_mlpatterns.records.history import HistoryLine, digest_of
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns.records.history import HistoryLine
 
 pytestmark = pytest.mark.processes  # a new file asks git whether it merges lines
 

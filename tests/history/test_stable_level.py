@@ -1,25 +1,19 @@
 """The level of a test since its last change, and why there is none."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import pytest
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS
 from pytest_mlpatterns.history.stable_level import MOST_LAUNCHES, stable_levels
+from pytest_mlpatterns.records.baseline_entry import Level
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.records.baseline_entry import Level
 
 TEST = "t.py::test_a"
 

@@ -3,8 +3,6 @@
 The test is the server, in the same thread: it sends a piece, lets the connection read it, and sends the next.
 """
 
-from __future__ import annotations
-
 import resource
 import selectors
 import socket
@@ -139,7 +137,7 @@ class Bench:
         peer.close()
         self.turn()
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> "Bench":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,5 @@
 """https and HTTP/2 targets, driven through the client library, against a real server."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from array import array
@@ -245,7 +243,7 @@ def test_the_overhead_of_the_library_is_measured_beside_the_ceiling(tmp_path: Pa
 class BrokenClient:
     """A client whose requests end in an error that no library documents."""
 
-    async def __aenter__(self) -> BrokenClient:
+    async def __aenter__(self) -> "BrokenClient":
         return self
 
     async def __aexit__(self, *_: object) -> None:

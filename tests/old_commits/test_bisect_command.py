@@ -1,25 +1,19 @@
 """``python -m pytest_mlpatterns bisect`` in real repositories with a model that takes declared times."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.old_commits import BROKEN, TEST, repository_of
 from support.project import clean_environment
+from support.repository import Repository
 from support.services.processes import our_children
 
 from pytest_mlpatterns.cli import main
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from support.repository import Repository
 
 pytestmark = pytest.mark.processes
 

@@ -1,23 +1,18 @@
 """An old commit measured against another one: with its own code and test, and why it cannot be measured."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 from support.installed import installed_copy
 from support.old_commits import BROKEN, INI, TEST, editable_site, files_of, repository_of
+from support.repository import Repository
 from support.services.processes import our_children
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.history.commit_runs import CommitRun, CommitRuns, MeasuredAs, NotRun, WhyNotRun, limit_s
 from pytest_mlpatterns.revision.commits import resolve_revision
-
-if TYPE_CHECKING:
-    from support.repository import Repository
 
 pytestmark = pytest.mark.processes
 

@@ -1,7 +1,5 @@
 """Streams between layers: what counts as one, what passes it on, what refuses it, and who closes it."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -49,7 +47,7 @@ class Source:
         self.closed = asyncio.Event()
         self.stream = Stream(self)
 
-    def __aiter__(self) -> Source:
+    def __aiter__(self) -> "Source":
         return self
 
     async def __anext__(self) -> Any:
@@ -94,7 +92,7 @@ class TestWhatIsOne:
 
     async def test_an_iterator_that_cannot_be_closed_is_left(self) -> None:
         class Letters:
-            def __aiter__(self) -> Letters:
+            def __aiter__(self) -> "Letters":
                 return self
 
             async def __anext__(self) -> str:

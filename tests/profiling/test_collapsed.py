@@ -1,7 +1,5 @@
 """Stacks as py-spy writes them."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns.profiling.py_spy import RawFrame, RawStack, read_collapsed

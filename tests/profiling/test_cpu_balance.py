@@ -1,7 +1,5 @@
 """Sampled time that agrees with CPU time."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns.profiling.stack_times import SampledStacks, balanced

@@ -1,9 +1,7 @@
 """What profiles know of this package by name is compared with the modules, functions and classes themselves."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 import pytest
 from msgspec.structs import replace
@@ -41,9 +39,6 @@ from pytest_mlpatterns.serving.redis import queue as redis_queue
 from pytest_mlpatterns.serving.redis import queue_worker
 from pytest_mlpatterns.system import child
 from pytest_mlpatterns.wire import codec, compression, tensors
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 PACKAGE = Path(pytest_mlpatterns.__file__).parent
 

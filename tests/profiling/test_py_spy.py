@@ -1,7 +1,5 @@
 """py-spy as a child process: what it sees, and every way in which it can fail, each ends with nothing left running."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess
@@ -9,8 +7,8 @@ import sys
 import textwrap
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -21,9 +19,6 @@ from pytest_mlpatterns.errors import MissingExtraError, ProfilerError
 from pytest_mlpatterns.profiling import py_spy
 from pytest_mlpatterns.profiling.py_spy import PySpy, PySpyRecording, find_py_spy
 from pytest_mlpatterns.system.process_limits import tracer_permission
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.processes
 

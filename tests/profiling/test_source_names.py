@@ -1,20 +1,15 @@
 """Functions by the names of their source, alike in two trees."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.profiling.py_spy import RawFrame
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.profile import Frame
+from pytest_mlpatterns.records.profile import Frame
 
 SOURCE = """\
 import functools

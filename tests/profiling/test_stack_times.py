@@ -1,7 +1,5 @@
 """From samples to the time of stacks: who serves, who is idle, what a look stands for, and which layer a frame is."""
 
-from __future__ import annotations
-
 import asyncio.runners
 import queue
 import threading

@@ -1,7 +1,5 @@
 """An acceptance as a value: which tests and metrics it is of, and what its text says."""
 
-from __future__ import annotations
-
 import datetime
 
 import pytest

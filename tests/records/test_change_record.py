@@ -1,7 +1,5 @@
 """A change as JSON."""
 
-from __future__ import annotations
-
 import json
 
 from pytest_mlpatterns.records.history import Change, CommitPosition, Course

@@ -1,7 +1,5 @@
 """Records become plain values and come back, by the types of their fields."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 

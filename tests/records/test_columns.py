@@ -1,10 +1,9 @@
 """A column of resources is declared once: whatever samples, merges or slices a record has every one of it."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +16,6 @@ from pytest_mlpatterns.measurement.paired_blocks import BlockRecording, merge_us
 from pytest_mlpatterns.records.launch import GeneratorReport, NodeUsage, Usage, columns_of
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.system.process_tree import ResourceMonitor
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 REPORT = GeneratorReport(cpu_ns=0, wall_ns=1, completed=1, connections=1)
 

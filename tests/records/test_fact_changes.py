@@ -1,7 +1,5 @@
 """What differs between two environments, in which order, and what says nothing."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 

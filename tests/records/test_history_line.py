@@ -1,7 +1,5 @@
 """The text of a line of a history: read back as it was, short, and checked."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -1,7 +1,5 @@
 """The kind of a test: by its verdicts, or by the exception that failed it; and what travels between processes."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """A latency objective reads what it prints, to the nanosecond."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from support.result_strategies import OBJECTIVES

@@ -1,7 +1,5 @@
 """A price reads what it prints; anything else is refused with what was found and what is expected."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from support.result_strategies import PRICES

@@ -1,7 +1,5 @@
 """Profiles as JSON, and profiles that are damaged."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Records: values that travel keep what they carry, and say what differs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from msgspec.structs import replace

@@ -1,7 +1,5 @@
 """Results of tests keep what they carry, through JSON and between processes, and say what became of the test."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,9 +1,7 @@
 """A set-up reads from a file what the values themselves describe."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from msgspec import structs
@@ -11,14 +9,8 @@ from support.synthetic import SETUP, make_setup
 
 from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind, Setup, SystemDescription, SystemKind
-from pytest_mlpatterns.serving.targets import App, Command, Url
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns.serving.targets import Target
-    from pytest_mlpatterns.workload.schedule import Schedule
+from pytest_mlpatterns.serving.targets import App, Command, Target, Url
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Schedule, Stages, Trace
 
 SCHEDULES = [
     ClosedLoop(8),

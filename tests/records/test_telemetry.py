@@ -1,7 +1,5 @@
 """What a deployment knows of itself: readings subtract, processes add up, and figures follow from the counts."""
 
-from __future__ import annotations
-
 import json
 from math import sqrt
 from statistics import fmean, pstdev

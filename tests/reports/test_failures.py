@@ -1,26 +1,20 @@
 """Why a test failed, which the page, the summaries and the annotations say alike."""
 
-from __future__ import annotations
-
 import html
 import re
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from support.synthetic import ENVIRONMENT, result, verdict
 
 from pytest_mlpatterns.plugin.run_output import RunOutput
-from pytest_mlpatterns.records.result import FailedTest
-from pytest_mlpatterns.records.verdict import Kind, Outcome, Unjudged
+from pytest_mlpatterns.records.result import FailedTest, TestResult
+from pytest_mlpatterns.records.verdict import Kind, Outcome, Unjudged, Verdict
 from pytest_mlpatterns.reports.files.ci_reports import annotation, job_summary
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.html.fragments import NO_VERDICT
 from pytest_mlpatterns.reports.html.page import html_report
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Verdict
 
 SLOWER = verdict(Outcome.FAIL, change=(0.96, 0.9, 1.02))
 OPEN = verdict(Outcome.INCONCLUSIVE, change=(0.12, -0.01, 0.25))

@@ -1,7 +1,5 @@
 """The nodes of a cluster in the reports: a line in the verbose summary, a table in the HTML report."""
 
-from __future__ import annotations
-
 from support.synthetic import changed, result
 
 from pytest_mlpatterns.records.launch import GeneratorPart, NodeFigures

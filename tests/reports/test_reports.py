@@ -6,12 +6,10 @@ read the difference before it is committed::
     UPDATE_GOLDEN=1 python -m pytest tests/reports
 """
 
-from __future__ import annotations
-
 import json
 import math
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import pytest
 from msgspec.structs import replace
@@ -51,6 +49,7 @@ from pytest_mlpatterns.records.launch import LaunchValue, Warmup
 from pytest_mlpatterns.records.outcomes import Failure, describe_failures
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap
+from pytest_mlpatterns.records.setup import FactChange, Setup
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import FORMAT, VERSION, Results, read_results, results_json
@@ -59,11 +58,6 @@ from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
 from pytest_mlpatterns.reports.text.summary_table import summary_lines, verdict_of
 from pytest_mlpatterns.reports.text.terminal_text import text_of, width_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.records.setup import FactChange, Setup
 
 
 def summary(results: Sequence[TestResult], width: int, **how: bool) -> list[str]:

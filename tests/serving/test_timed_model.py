@@ -1,7 +1,5 @@
 """How a model's calls are split into times, on clocks that only the models move."""
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import gc
@@ -322,7 +320,7 @@ class TestStreamed:
 
     async def test_an_asynchronous_iterator_without_aclose(self, machine: Machine) -> None:
         class Chunks:
-            def __aiter__(self) -> Chunks:
+            def __aiter__(self) -> "Chunks":
                 return self
 
             async def __anext__(self) -> str:

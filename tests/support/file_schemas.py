@@ -3,8 +3,6 @@
 ``make schemas`` writes them; a test compares.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -1,7 +1,5 @@
 """Courses of runs that are made up: of values, of ratios to one release, and of ratios to the commit before."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

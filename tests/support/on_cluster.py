@@ -14,6 +14,7 @@ class _Greeter:
 def deploy_foreign() -> None:
     """Deploy an application as another user of the cluster would."""
     import sys
+
     from ray import cloudpickle, serve
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -54,6 +55,7 @@ def start_serve_on_a_single_node() -> tuple[int, dict[str, object], tuple[str, .
         The port of the proxies, the options of Ray Serve, and the notes for the user.
     """
     from unittest.mock import patch
+
     from pytest_mlpatterns.engines.ray.messages import RayJob
     from pytest_mlpatterns.engines.ray.remote import cluster
 

@@ -1,7 +1,5 @@
 """Payloads: the messages are HTTP as a server reads it, identities are stable and sensitive, nonsense is refused."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math
@@ -103,7 +101,7 @@ def test_inputs_come_from_anything_that_can_be_gone_through(given_inputs: Any) -
 
 
 def test_of_a_function_that_never_ends_the_first_inputs_are_taken() -> None:
-    def endless() -> itertools.count[int]:
+    def endless() -> Iterator[int]:
         return itertools.count()
 
     assert len(read_payload(endless).inputs) == MAX_PRODUCED

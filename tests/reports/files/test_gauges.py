@@ -1,9 +1,6 @@
 """Results as OpenMetrics and as OTLP, read by the parsers of Prometheus and OpenTelemetry."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 from google.protobuf import json_format
@@ -16,13 +13,10 @@ from support.result_strategies import FINITE, NAMES
 from support.synthetic import ENVIRONMENT, FEW, result, verdict
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.records.result import FailedTest
+from pytest_mlpatterns.records.result import FailedTest, TestResult
 from pytest_mlpatterns.records.verdict import Kind, Outcome
 from pytest_mlpatterns.reports.files.gauges import openmetrics_text, otlp_json
 from pytest_mlpatterns.reports.files.result_file import MOST, Results
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.result import TestResult
 
 TEST = 'test_perf.py::test_digits["a\\b"]'
 

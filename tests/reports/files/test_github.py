@@ -3,8 +3,6 @@
 Renew the golden files with ``UPDATE_GOLDEN=1``, see test_reports.
 """
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 
 import pytest

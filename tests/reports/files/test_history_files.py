@@ -1,7 +1,5 @@
 """A history as JSON for programs."""
 
-from __future__ import annotations
-
 import json
 
 from support.histories import CHANGES, SERIES, series_from

@@ -1,11 +1,10 @@
 """JSON from elsewhere: parsed within bounds, checked as jsonschema checks it, and refused in a sentence."""
 
-from __future__ import annotations
-
 import json
 import random
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator, validators
@@ -23,9 +22,6 @@ from pytest_mlpatterns.records.json_text import parsed
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.result_file import ResultFile, read_results, results_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BASELINE: dict[str, Any] = {
     "format": baseline_file.FORMAT,

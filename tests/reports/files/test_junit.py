@@ -1,9 +1,7 @@
 """Properties of a JUnit report: every metric with its unit and interval, serial and over workers."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.project import APART, Project
@@ -12,9 +10,6 @@ from support.synthetic import SETUP, result, verdict
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.ci_reports import properties_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_cost_has_its_price_beside_it() -> None:

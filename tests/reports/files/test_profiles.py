@@ -1,9 +1,8 @@
 """Profiles for other tools: speedscope's file and collapsed stacks, both with the times that the result holds."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.profiles import present_alone, slower_normalize
@@ -12,13 +11,9 @@ from support.synthetic import ENVIRONMENT, result
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.profile import Frame, ProfileNode, ProfileRecord
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.reports.files.profiles import collapsed_stacks, speedscope_json
 from pytest_mlpatterns.reports.files.result_file import Results, results_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns.records.result import TestResult
 
 COMPARED = result("t::compared", profile=slower_normalize())
 ALONE = result("t::alone", profile=present_alone())

@@ -1,10 +1,10 @@
 """The JSON Schema of the result file, against a real run and against any results that there can be."""
 
-from __future__ import annotations
-
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,10 +24,6 @@ from pytest_mlpatterns.records.launch import Noise, SearchEnd, Taken
 from pytest_mlpatterns.records.result import RankedPattern, Ranking, RunEnd, TestResult
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
 from pytest_mlpatterns.reports.files.result_file import MOST, ResultFile, read_results, results_json
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 SCHEMA: dict[str, Any] = json.loads(schema_text(ResultFile))
 VALIDATOR = Draft202012Validator(SCHEMA)

@@ -1,7 +1,5 @@
 """A chart as a value: how its cells are printed."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS

@@ -1,23 +1,17 @@
 """What is drawn of a result: the tables behind the charts, made of declared results."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 from msgspec.structs import replace
 from support.synthetic import LAYERS, MS, capacity, latencies, result, verdict
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
 from pytest_mlpatterns.records.launch import Step
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import Reference
+from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.html.chart import Chart
 from pytest_mlpatterns.reports.html.charts import charts_of
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.telemetry import LayerStats
-    from pytest_mlpatterns.reports.html.chart import Chart
 
 BASELINE = Reference("baseline", "perf-baseline.json", {}, stored_percentiles(latency_of(latencies(2 * MS))))
 NOTHING = {"latency": None, "launches": {}, "load_over_time": (), "memory_over_time": ()}

@@ -1,10 +1,9 @@
 """Charts as SVG and as tables with bars: scales, ticks, and that any values make a drawing with finite places."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -17,9 +16,6 @@ from pytest_mlpatterns.reports.html.chart import Chart, Column, Track, Unit
 from pytest_mlpatterns.reports.html.charts import charts_of
 from pytest_mlpatterns.reports.html.drawing import chart_figure, scale_of, ticks_of
 from pytest_mlpatterns.reports.html.history_page import course_chart
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 VALUES = st.lists(st.floats(0, 1e15), min_size=1, max_size=20)
 

@@ -1,7 +1,5 @@
 """The evaluation of the HTML report: the indices of each pattern, the curves, and the decision with its reason."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

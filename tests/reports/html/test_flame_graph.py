@@ -1,7 +1,5 @@
 """The flame graph as text: a bar for each function with its times, and the table of functions."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """The chart of a long load: memory over requests."""
 
-from __future__ import annotations
-
 import pytest
 from support.synthetic import result
 

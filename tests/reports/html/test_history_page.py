@@ -3,8 +3,6 @@
 How its charts are drawn is tested in a browser, in test_history_drawn.py.
 """
 
-from __future__ import annotations
-
 import re
 from html.parser import HTMLParser
 

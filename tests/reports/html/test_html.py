@@ -4,8 +4,6 @@ How it looks and works in a browser is tested in test_html_page.py. The golden f
 it as in test_reports.py.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re

@@ -3,28 +3,20 @@
 One Chromium serves the whole session; every test has a page of its own.
 """
 
-from __future__ import annotations
-
 import base64
 import json
+from collections.abc import Callable, Iterator
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.histories import CHANGES, SERIES
 from support.reported import HOSTILE, everything, report
-from support.services.browser import Browser, BrowserError, chromium
+from support.services.browser import Browser, BrowserError, Page, chromium
 from support.synthetic import result
 
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.reports.html.history_page import history_page
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from support.services.browser import Page
-
-    from pytest_mlpatterns.records.result import TestResult
 
 PATH = chromium()
 

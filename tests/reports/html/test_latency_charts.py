@@ -1,9 +1,5 @@
 """Charts of how latency is distributed: both sides, over the same bins."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,12 +8,10 @@ from support.synthetic import MS, PROPERTY, latencies, result
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import Beside, Reference
+from pytest_mlpatterns.reports.html.chart import Chart
 from pytest_mlpatterns.reports.html.latency_charts import histogram_chart
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.reports.html.chart import Chart
 
 BASELINE = Reference("baseline", "perf-baseline.json", {}, stored_percentiles(latency_of(latencies(2 * MS))))
 

@@ -1,17 +1,11 @@
 """Charts of what a pattern's layers know of themselves, made of declared counts."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 from support.synthetic import LAYERS, MS, S, result
 
 from pytest_mlpatterns.records.telemetry import LayerStats
+from pytest_mlpatterns.reports.html.chart import Chart, Track
 from pytest_mlpatterns.reports.html.charts import layer_charts, tracks_chart
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.reports.html.chart import Chart, Track
 
 
 def of_layer(*layers: LayerStats) -> dict[str, Chart]:

@@ -1,7 +1,5 @@
 """HTML as values: text stays text wherever it is put."""
 
-from __future__ import annotations
-
 import re
 from html import unescape
 

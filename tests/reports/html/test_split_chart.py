@@ -1,7 +1,5 @@
 """The chart of where the time of requests goes."""
 
-from __future__ import annotations
-
 from msgspec.structs import replace
 from support.splits import split, with_splits
 from support.streams import stream_result

@@ -1,7 +1,5 @@
 """The steps of the function beside the load in the page: marks on each chart over time, and the course of latency."""
 
-from __future__ import annotations
-
 import re
 
 from support.stepped import Step, stepped_launch

@@ -1,23 +1,18 @@
 """Charts of streams: what each draws, and what it leaves out because it is not known."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 from support.streams import stream_result
 from support.synthetic import MS, counterpart, make_setup, result
 
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import Beside
+from pytest_mlpatterns.reports.html.chart import Chart
 from pytest_mlpatterns.reports.html.charts import charts_of
 from pytest_mlpatterns.reports.html.latency_charts import histogram_charts
 from pytest_mlpatterns.reports.html.page import overview_section
 from pytest_mlpatterns.reports.html.test_page import details_section
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.reports.html.chart import Chart
 
 GOODPUT = "goodput(ttft<300ms,tpot<40.0ms)"
 

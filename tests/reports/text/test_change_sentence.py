@@ -1,7 +1,5 @@
 """A change of a history in words."""
 
-from __future__ import annotations
-
 import pytest
 from msgspec.structs import replace
 

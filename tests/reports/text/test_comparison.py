@@ -1,7 +1,5 @@
 """The rows of a comparison: both sides of every metric, the worst one, and what could not be compared."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

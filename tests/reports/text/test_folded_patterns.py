@@ -1,7 +1,5 @@
 """In a narrow terminal the names of patterns stay whole: what does not fit goes on below."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

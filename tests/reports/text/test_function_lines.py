@@ -1,8 +1,6 @@
 """The functions in the text of a failure, from declared profiles."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -12,6 +10,7 @@ from support.synthetic import MS, US, counterpart, make_setup, result, verdict
 
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import FunctionChange, NativeChange, ProfileRecord
+from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.failure import next_step
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
@@ -24,9 +23,6 @@ from pytest_mlpatterns.reports.text.where import (
     where_sentence,
     where_texts,
 )
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.setup import Setup
 
 MADE = "profiled 500 times a second by py-spy 0.4.2, 2.1 % slower meanwhile (±1.3 %)"
 

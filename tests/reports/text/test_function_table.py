@@ -1,7 +1,5 @@
 """The functions of a profile as a text table, for the job summary."""
 
-from __future__ import annotations
-
 from msgspec.structs import replace
 from support.profiles import present_alone, slower_normalize
 from support.synthetic import result

@@ -1,7 +1,5 @@
 """The headline of a run: each kind counted, the most urgent first, in one colour."""
 
-from __future__ import annotations
-
 import pytest
 from support.synthetic import result, verdict
 

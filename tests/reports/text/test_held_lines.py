@@ -1,7 +1,5 @@
 """Who holds the memory, in the text of a failure."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

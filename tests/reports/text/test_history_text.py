@@ -1,7 +1,5 @@
 """A history as text: sparklines with borders and marks, levels, changes in words; 80 columns, also without Unicode."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,9 +1,6 @@
 """Overload in words and as a curve."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 from msgspec import structs
@@ -11,10 +8,8 @@ from support.overloaded import NMRT_RPS, RATIOS, offered
 from support.synthetic import MS
 
 from pytest_mlpatterns.analysis.capacity.overload import overload_of
+from pytest_mlpatterns.records.capacity import Overload
 from pytest_mlpatterns.reports.text.notes import describe_overload, describe_step, overload_picture
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.capacity import Overload
 
 
 def measured(places: int | None, *, limit_ms: int = 100, peak: float = 2.0) -> Overload:

@@ -1,7 +1,5 @@
 """The picture of the terminal is the text of the terminal."""
 
-from __future__ import annotations
-
 from xml.etree import ElementTree
 
 from support.pictures import declared, terminal_svg

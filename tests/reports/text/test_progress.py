@@ -1,7 +1,5 @@
 """The live line in words: which test, how far the run is, how long it will take still, within a width."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

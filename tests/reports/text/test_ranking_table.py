@@ -1,19 +1,13 @@
 """The terminal's section on choosing a pattern, compared with golden files."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 from support.golden import check_golden
 from support.synthetic import make_setup, result
 
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.analysis.choice.ranking import rank
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.reports.text.summary_table import ranking_lines
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.result import TestResult
 
 MS = 1e6
 LONG = "cached(max_entries=150)|batched(max_batch_size=16)|replicated(balance='least-outstanding')"

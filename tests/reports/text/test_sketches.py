@@ -1,9 +1,6 @@
 """Pictures in characters: where the bars stand says where the latencies are, alone and beside others."""
 
-from __future__ import annotations
-
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,11 +10,9 @@ from msgspec.structs import replace
 from support.synthetic import FEW, MS, counterpart, latencies, result
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.result_parts import Reference
 from pytest_mlpatterns.reports.text.terminal_text import latency_picture, load_picture, load_varies, width_of
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.result_parts import Reference
 
 BARS = " ▁▂▃▄▅▆▇█"
 PLOT = slice(10, 46)

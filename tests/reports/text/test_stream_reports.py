@@ -1,7 +1,5 @@
 """Streams in text: their columns, the facts of a failure, sketches, changes, and the rules of the baseline's lines."""
 
-from __future__ import annotations
-
 import pytest
 from msgspec.structs import replace
 from support.golden import SAME, check_golden

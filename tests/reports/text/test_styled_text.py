@@ -1,7 +1,5 @@
 """Lines for a terminal: measured in columns, shortened, filled up, and spelled in ASCII."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """An undecided test: its figures, one reason once, what would decide it, and no more than twelve rows of 80 columns."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

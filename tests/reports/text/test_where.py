@@ -1,8 +1,6 @@
 """The line on where the time of a failure is, for declared splits."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -13,14 +11,11 @@ from support.synthetic import MS, US, counterpart, make_setup, result
 from pytest_mlpatterns.config.settings import InconclusivePolicy
 from pytest_mlpatterns.errors import PerfFailure, RegressionFailure
 from pytest_mlpatterns.judging.verdict_log import VerdictLog
+from pytest_mlpatterns.records.latency import LatencySplit
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.profile import NativeChange
+from pytest_mlpatterns.records.profile import NativeChange, ProfileRecord
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.where import where_sentence, where_texts
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.latency import LatencySplit
-    from pytest_mlpatterns.records.profile import ProfileRecord
 
 ONE_CALLER = {"setup": make_setup("single", "closed(1)")}
 

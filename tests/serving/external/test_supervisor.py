@@ -1,7 +1,5 @@
 """The supervisor of users' programs: they end with it, and with the process that asked for it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -126,7 +124,7 @@ class ScriptedChild:
         self.answers = list(answers)
         self.stopped = False
 
-    def __call__(self, *_: object, **__: object) -> ScriptedChild:
+    def __call__(self, *_: object, **__: object) -> "ScriptedChild":
         return self
 
     def send(self, _message: object) -> None:
