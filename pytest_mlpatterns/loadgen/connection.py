@@ -162,7 +162,7 @@ class Connection:
         elif self.busy:
             self._take(data)
         elif not self._protocol.take_idle(data):
-            self.close()
+            self._end(perf_counter_ns(), len(data))
         elif self._protocol.outbox:
             self._answer_peer()
 
@@ -175,13 +175,20 @@ class Connection:
             now = perf_counter_ns()
             # Bytes beyond the response, or a response to half a request, would be taken for the next response.
             if outcome < 0 or protocol.used_up or self._unsent:
-                self.close()
+                self._end(now)
             elif protocol.outbox:
                 self.busy = False  # a peer that is gone by now loses no answer
                 self._answer_peer()
             self._finish(now, outcome, failed=outcome < 0)
         elif protocol.outbox:
             self._go_on()
+
+    def _end(self, now_ns: int, received: int = 0) -> None:
+        """Close; an answer that nobody asked for is a failure of the request before it."""
+        if self._protocol.unasked:
+            add = self._owner.recording.add
+            add(self.due_ns, self._sent_ns, now_ns, Failure.UNASKED, self.request, self.target, received)
+        self.close()
 
     def _go_on(self) -> None:
         """Send what the protocol has queued before the response is complete."""
@@ -333,11 +340,13 @@ class ClientProtocol(Protocol):
     Attributes:
         duplex: whether the protocol may send control data while a request is still being sent.
         used_up: whether the connection cannot carry another request.
+        unasked: whether an answer came that no request asked for.
         outbox: bytes to send besides requests; the connection sends and clears them.
     """
 
     duplex: bool
     used_up: bool
+    unasked: bool
     outbox: list[Bytes]
 
     def opening(self) -> bytes:
@@ -464,7 +473,9 @@ class StreamConnection(Connection):
             failed = outcome < 0 and outcome not in _WHOLE
             # Bytes beyond the response, or a response to half a request, would be taken for the next response.
             if failed or more or protocol.used_up or self._unsent:
-                self.close()
+                if self._pieces:
+                    protocol.take_idle(self._pieces[0])
+                self._end(now_ns)
             elif protocol.outbox:
                 self.busy = False  # as in _take
                 self._answer_peer()

@@ -25,6 +25,8 @@ ACCEPTED = 202  # Status of a request whose result is polled
 _END_OF_HEAD = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*(?:\r\n|$)", re.IGNORECASE)
 _INTERIM = re.compile(rb"HTTP/\d\.\d 1")
+_FAREWELLS = (400, 408)  # Statuses with which servers end a connection that was idle for too long
+_UNASKED = re.compile(rb"HTTP/\d\.\d (?!400|408)[2-5]")
 _LOCATION = re.compile(rb"\r\nlocation:[ \t]*(/[!-~]*)", re.IGNORECASE)
 _DELIMITED = re.compile(rb"\r\n(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE)
 _TYPE = re.compile(rb"\r\ncontent-type:[ \t]*([^\r\n]*)", re.IGNORECASE)
@@ -53,12 +55,14 @@ class Http1:
         "_usual_size",
         "_usual_status",
         "outbox",
+        "unasked",
         "used_up",
     )
     duplex = False
 
     def __init__(self, messages: Sequence[bytes], host: str, *, follow: bool, keep: bool) -> None:
         self.used_up: bool = False
+        self.unasked: bool = False
         self.outbox: list[Bytes] = []
         self._messages = messages
         self._host = host
@@ -110,8 +114,9 @@ class Http1:
             self._note_usual(data)
         return self._status_code
 
-    def take_idle(self, _data: bytes) -> bool:
+    def take_idle(self, data: bytes) -> bool:
         """Bytes without a request: the connection cannot be used for another request."""
+        self.unasked = self.unasked or _UNASKED.match(data) is not None
         return False
 
     def end(self) -> int:
@@ -147,6 +152,8 @@ class Http1:
         if status >= 200 and not self._status_code:  # below: 100 Continue, 103 Early Hints; the final response follows
             self._status_code = status
             self.used_up = not self._keep_alive()  # known only here
+        elif status >= 200:
+            self.unasked = status not in _FAREWELLS
 
     def _note_usual(self, data: bytes) -> None:
         """Remember a response that came in one piece, with its length in its head.

@@ -6,6 +6,7 @@ header table of size zero, so equal bytes always mean equal headers, and every k
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
@@ -57,6 +58,7 @@ OPENING = b"".join(
     )
 )
 """Bytes that open our side of a connection."""
+_GRPC_TYPE = re.compile(rb"application/grpc(?:[+;]|$)", re.IGNORECASE)
 DEFAULT_TABLE_BYTES = 4096  # Default size of a peer's header table
 _KNOWN_BLOCKS = 1024
 """Blocks of headers that are remembered; a peer with a date in its headers has a new one each second."""
@@ -94,6 +96,7 @@ class Http2:
         "used_up",
     )
     duplex = True
+    unasked = False
 
     def __init__(self, messages: Sequence[bytes], blocks: RequestBlocks, reader: HeaderReader, *, keep: bool) -> None:
         self.used_up: bool = False
@@ -281,6 +284,8 @@ class Http2:
             if status is None or not 100 <= status < 1000 or (status < 200 and self._headers_end):
                 raise BrokenProtocolError("response without a status")
             self._http_status = status if status >= 200 else 0  # the final response follows
+            if status == 200 and not (self._headers_end or headers.is_grpc):
+                raise BrokenProtocolError("a response of another kind than application/grpc")
         elif not self._headers_end:
             raise BrokenProtocolError("trailers do not end the response")
         if not self._headers_end:
@@ -382,6 +387,7 @@ class Headers(Struct, frozen=True):
     http_status: int | None
     grpc_status: int | None
     grpc_message: str
+    is_grpc: bool = False  # whether the content-type is one of gRPC
 
 
 class HeaderReader:
@@ -408,7 +414,16 @@ class HeaderReader:
 
 
 def _headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
+    pairs = list(pairs)
     found = dict(pairs)
-    http, grpc = found.get(b":status"), found.get(b"grpc-status")
+    http, grpc = (_status_in(pairs, name, digits) for name, digits in ((b":status", 3), (b"grpc-status", 2)))
     message = unquote_to_bytes(found.get(b"grpc-message", b"")).decode(errors="replace")
-    return Headers(None if http is None else int(http), None if grpc is None else int(grpc), message)
+    return Headers(http, grpc, message, _GRPC_TYPE.match(found.get(b"content-type", b"")) is not None)
+
+
+def _status_in(pairs: Iterable[tuple[bytes, bytes]], name: bytes, digits: int) -> int | None:
+    """The status of this name; None without one. Raises ValueError: it has more digits, is none, or comes twice."""
+    values = [value for known, value in pairs if known == name]
+    if len(values) > 1 or not all(value.isdigit() and len(value) <= digits for value in values):
+        raise ValueError(f"{name.decode()} is {values}")
+    return int(values[0]) if values else None

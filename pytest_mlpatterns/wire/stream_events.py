@@ -315,23 +315,23 @@ class StreamReader:
 
 
 def broken_end(value: object) -> str:
-    """The ``finish_reason`` of a choice, or of SGLang's ``meta_info``, if it is no end; else empty.
+    """The ``finish_reason`` of a choice or of SGLang's ``meta_info``, or Ollama's ``done_reason``, if it is no end.
 
-    SGLang writes an object with its type: ``{"type": "abort", "message": ...}``.
+    Else empty. SGLang writes an object with its type: ``{"type": "abort", "message": ...}``.
     """
-    reason = value.get("finish_reason") if isinstance(value, dict) else None
+    reason = value.get("finish_reason", value.get("done_reason")) if isinstance(value, dict) else None
     kind = reason.get("type") if isinstance(reason, dict) else reason
     return kind if isinstance(kind, str) and kind in _BROKEN else ""
 
 
-def json_of(data: bytes) -> Any:
-    """The JSON value; None if it is none. Broken characters are replaced, as the WHATWG asks."""
+def json_of(data: bytes, broken: str = "replace") -> Any:
+    """The JSON value; None if it is none. Broken characters are replaced, as the WHATWG asks, or refused."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         pass
     try:
-        return json.loads(data.decode("utf-8", "replace"))  # takes half a surrogate pair too
+        return json.loads(data.decode("utf-8", broken))  # takes half a surrogate pair too
     except (ValueError, RecursionError):
         return None
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire.body import WireError
-from pytest_mlpatterns.wire.stream_events import LONGEST_EVENT_BYTES, json_of, tokens_in
+from pytest_mlpatterns.wire.stream_events import LONGEST_EVENT_BYTES, broken_end, json_of, tokens_in
 from pytest_mlpatterns.wording import count, listed, shown
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class JsonLines:
 
     Args:
         text: key of the output; lines without it, or whose output is empty, are no chunks. Without this key every line
-            is a chunk.
+            is a chunk. With any key a line that is no object is malformed.
         tokens: key of the number of output tokens of the answer; the last line that has it counts. Without this key
             each chunk counts as one token.
         input_tokens: key of the number of input tokens.
@@ -79,6 +79,7 @@ class LineReader:
 
     expected = "JSON lines without a content-length"
     unit = "line"
+    finished = False
     __slots__ = (
         "_keeps_text",
         "_keys",
@@ -90,7 +91,6 @@ class LineReader:
         "cut",
         "ended",
         "error",
-        "finished",
         "input_tokens",
         "malformed",
         "needs_end",
@@ -113,7 +113,6 @@ class LineReader:
         self.output_tokens: int = -1
         self.ended: bool = False
         self.error: bytes | None = None
-        self.finished: bool = False
         self.malformed: bool = False
         self.needs_end: bool = False
         self.cut: bool = False
@@ -147,7 +146,7 @@ class LineReader:
         self._partial.clear()
         if self._is_over():
             return 0
-        if line and line != b"null" and json_of(line) is None:
+        if line and line != b"null" and json_of(line, "strict") is None:
             self.cut, self.why = True, f"it ends in the middle of line {self._lines + 1}"
             return 0
         count = self._take(line)
@@ -181,12 +180,15 @@ class LineReader:
         self.opening = self.opening or line
         if line in _EMPTY:
             return False
-        value = json_of(line)
-        if value is None:
+        value = json_of(line, "strict")
+        if isinstance(value, dict):
+            return self._read_object(value, line)
+        if value is None or self._keys or self.needs_end:
             self.malformed = True
-            self.why = f"line {self._lines} of the stream, of {count(len(line), 'byte')}, is no JSON"
+            expected = "no JSON in UTF-8" if value is None else "no JSON object, as its keys need one"
+            self.why = f"line {self._lines} of the stream, of {count(len(line), 'byte')}, is {expected}"
             return False
-        return self._read_object(value, line) if isinstance(value, dict) else self._keep(value)
+        return self._keep(value)
 
     def _read_object(self, value: dict[str, Any], line: bytes) -> bool:
         if _is_error(value):
@@ -197,8 +199,9 @@ class LineReader:
         if "input_tokens" in self._keys:
             self.input_tokens = tokens_in(_at(value, self._keys["input_tokens"]), self.input_tokens)
         is_of_ollama = isinstance(value.get("done"), bool) and ("response" in value or "message" in value)
-        if is_of_ollama:
-            self._read_end(value)
+        if is_of_ollama and not self._read_end(value):
+            self.error = line
+            return False
         if "text" in self._keys:
             content = _at(value, self._keys["text"])
             self._note(value, has_text=content is not None)
@@ -217,15 +220,21 @@ class LineReader:
         elif self._names is not None and len(self._names) < _MOST_NAMED:
             self._names |= dict.fromkeys(name[:_LONGEST_NAME] for name in value)
 
-    def _read_end(self, value: dict[str, Any]) -> None:
-        """Take the end of the answer and its counts from a line of Ollama."""
+    def _read_end(self, value: dict[str, Any]) -> bool:
+        """Take the end of the answer and its counts from a line of Ollama. Returns False if it ended with an error.
+
+        An end without output, such as one whose reason is ``load``, is no answer, whatever its reason.
+        """
         self.needs_end = True
         if value["done"]:
-            self.ended, self.finished = True, bool(value.get("done_reason"))
+            self.ended = True
+            if reason := value.get("done_reason"):
+                self.why = f"no output came before the end, whose done_reason is {shown(reason)}"
             if "tokens" not in self._keys:
                 self.output_tokens = tokens_in(value.get("eval_count"), self.output_tokens)
             if "input_tokens" not in self._keys:
                 self.input_tokens = tokens_in(value.get("prompt_eval_count"), self.input_tokens)
+        return not (self.ended and broken_end(value))
 
     def _keep(self, text: Any) -> bool:
         """Keep the text of a line with content, if it is one. Returns True."""

@@ -262,8 +262,9 @@ def error_text(data: bytes) -> str:
         choices = found.get("choices")
         if isinstance(choices, list):
             return f"a choice ended with finish_reason {next(filter(None, map(broken_end, choices)), '')}"
-        if reason := broken_end(found.get("meta_info")):
-            return f"the answer ended with finish_reason {reason}"
+        for name, ended in (("finish_reason", found.get("meta_info")), ("done_reason", found)):
+            if reason := broken_end(ended):
+                return f"the answer ended with {name} {reason}"
     for key in _KEYS:
         if isinstance(found, dict) and found.get(key):
             found = found[key]

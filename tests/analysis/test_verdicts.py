@@ -534,6 +534,15 @@ def test_a_share_of_failures_is_tolerated_and_a_larger_one_is_not() -> None:
     assert str(why) == "36 of 600 requests failed (503: 36); over 5.0 % the others say nothing about the service"
 
 
+@pytest.mark.parametrize("errors_count", [True, False])
+def test_one_answer_that_nobody_asked_for_makes_the_others_doubtful(errors_count: bool) -> None:
+    due = START_NS + np.arange(600) * MS
+    outcome = np.array([Failure.UNASKED] + [200] * 599)
+    found = launch(samples(due, np.full(600, MS), outcome=outcome))
+    why = why_invalid(Metrics((found,)), errors_count=errors_count)
+    assert str(why).startswith("1 answer came that nobody asked for; over HTTP/1.1 the answer after such a one")
+
+
 def test_a_service_that_may_refuse_is_judged_by_what_it_answers() -> None:
     assert why_invalid(failing(0.9), may_refuse=True) is None
     assert why_too_many_failed({503: 90, 429: 2, 500: 1}, 100, may_refuse=True) == (

@@ -288,14 +288,22 @@ def test_garbage_is_one_malformed_row_and_the_next_request_gets_a_new_connection
     assert bench.rows == [Failure.MALFORMED, 200]
 
 
-@pytest.mark.parametrize("unasked", [LENGTH, b"\x00garbage"], ids=["answer", "garbage"])
-def test_what_comes_unasked_is_no_row_and_ends_the_connection(bench: Bench, unasked: bytes) -> None:
+@pytest.mark.parametrize(
+    ("unasked", "rows"),
+    [(LENGTH, [Failure.UNASKED]), (b"\x00garbage", []), (answer(b"too slow", 408), []), (HINTS, [])],
+    ids=["answer", "garbage", "farewell", "hints"],
+)
+def test_what_comes_unasked_ends_the_connection_and_an_answer_is_a_failure_of_the_request_before(
+    bench: Bench, unasked: bytes, rows: list[int]
+) -> None:
     peer = bench.request()
     bench.deliver(peer, LENGTH)
     bench.deliver(peer, unasked)
     assert is_closed(peer)
     bench.deliver(bench.request(1), answer(b"mine"))
-    assert bench.rows == [200, 200]
+    assert bench.rows == [200, *rows, 200]
+    assert list(bench.recording.request) == [0, *(0 for _ in rows), 1]
+    assert len({*bench.recording.due_ns}) == 2
     if bench.answers is not None:
         assert bench.kept == [(0, b"hello"), (1, b"mine")]
 
@@ -304,7 +312,7 @@ def test_two_answers_in_one_piece_do_not_answer_the_next_request(bench: Bench) -
     peer = bench.request()
     bench.then = [1]
     bench.deliver(peer, LENGTH + answer(b"stale"))
-    assert 200 not in bench.rows[1:], "answered before the server has seen it"
+    assert bench.rows == [Failure.UNASKED, 200], "answered before the server has seen it"
     if bench.answers is not None:
         assert bench.kept == [(0, b"hello")]
 

@@ -111,3 +111,4 @@ def test_two_responses_in_one_piece_are_noticed() -> None:
     parsed.ask(response())
     assert parsed.ask(response() + response()) == [200]
     assert parsed.protocol.used_up
+    assert parsed.protocol.unasked

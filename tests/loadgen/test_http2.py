@@ -30,6 +30,9 @@ from pytest_mlpatterns.loadgen.http2_frames import (
 from pytest_mlpatterns.records.outcomes import Failure, describe_failures
 
 SMALL, LARGE = message(b"x" * 100), message(bytes(range(256)) * 1000)
+HTML = block((":status", "200"), ("content-type", "text/html"))
+STATUSES = [[("grpc-status", text)] for text in ("0_0", " 0", "000", "-1", "OK", "")]
+STATUSES.append([("grpc-status", "13"), ("grpc-status", "0")])
 BLOCKS = RequestBlocks.of(("127.0.0.1", 80), "/inference.GRPCInferenceService/ModelInfer")
 
 
@@ -239,6 +242,8 @@ class TestAnswers:
             headers() + frame(Frame.DATA, END_STREAM, 1, message(b"hello")),  # no trailers
             headers() + frame(Frame.DATA, 0, 1, message(b"hello")) + trailers(1, block(("x", "y"))),
             headers() + headers(),
+            headers(1, HTML) + answer()[len(headers()):],
+            *(answer()[: -len(trailers())] + trailers(1, block(*pairs)) for pairs in STATUSES),
             trailers(1, block(("x", "y"))),
             trailers(1, block((":status", "103"))),
             headers(1, block((":status", "1000"))),

@@ -41,7 +41,8 @@ def test_an_address_of_ipv6_stands_in_brackets() -> None:
 @pytest.mark.parametrize(
     ("pairs", "expected"),
     [
-        ([(":status", "200"), ("content-type", "application/grpc")], Headers(200, None, "")),
+        ([(":status", "200"), ("content-type", "application/grpc")], Headers(200, None, "", is_grpc=True)),
+        ([(":status", "200"), ("content-type", "application/grpc-web")], Headers(200, None, "")),
         ([("grpc-status", "0")], Headers(None, 0, "")),
         (
             [(":status", "200"), ("grpc-status", "5"), ("grpc-message", "no%20model%3A%20x")],
@@ -70,8 +71,15 @@ def test_equal_bytes_mean_the_same_whatever_came_between() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"\xff\xff\xff\xff\xff\xff", b"\x80", block((":status", "fine")), block(("grpc-status", "ok")), b"\x00\x85"],
-    ids=["noise", "index-0", "status", "grpc-status", "cut-off"],
+    [
+        b"\xff\xff\xff\xff\xff\xff",
+        b"\x80",
+        block((":status", "fine")),
+        block(("grpc-status", "ok")),
+        block((":status", "2_0")),
+        b"\x00\x85",
+    ],
+    ids=["noise", "index-0", "status", "grpc-status", "digits", "cut-off"],
 )
 def test_what_cannot_be_read_is_an_error(data: bytes) -> None:
     with pytest.raises(HeaderError):

@@ -179,11 +179,12 @@ def test_pieces_are_stamped_when_they_arrive_and_parsed_later() -> None:
     assert streams.first_byte_ns[0] == stamps[0]
 
 
-def test_bytes_that_arrive_after_the_answer_close_the_connection() -> None:
+@pytest.mark.parametrize(("more", "rows"), [(HEAD, [(0, Failure.UNASKED, 0)]), (b"junk", [])])
+def test_bytes_that_arrive_after_the_answer_close_the_connection(more: bytes, rows: list[tuple[int, int, int]]) -> None:
     scene = Scene()
-    scene.connection.arrive(HEAD + CHUNK + END, HEAD)
+    scene.connection.arrive(HEAD + CHUNK + END, more)
     scene.parse()
-    assert scene.rows == [(0, 200, 1)]
+    assert scene.rows == [*rows, (0, 200, 1)]
     assert scene.connection._socket is None
 
 

@@ -69,7 +69,6 @@ def test_nothing_counts_after_the_end() -> None:
         (lines("a") + b'"b"', 2),  # the last line needs no line feed
         (lines("", None) + b"\n\n", 0),
         (lines({"error": 0.5, "output": 3}, {"error": "small", "output": 3}, {"error": None}), 3),
-        (b'"\xff"\n', 1),  # broken characters are replaced
     ],
 )
 def test_each_line_with_a_value_is_a_chunk(stream: bytes, count: int) -> None:
@@ -102,6 +101,13 @@ def test_a_key_that_no_line_has_is_named_beside_those_that_they_have() -> None:
     )
 
 
+@pytest.mark.parametrize("line", [1, "Internal error", [1], True])
+def test_a_line_that_is_no_object_has_no_keys(line: Any) -> None:
+    reader, count = read(lines({"text": "a"}, line), keys=JsonLines(text="text"))
+    assert (count, fault(reader, count)) == (1, StreamFault.MALFORMED)
+    assert "is no JSON object, as its keys need one" in described_fault(StreamFault.MALFORMED, reader)
+
+
 def test_a_key_whose_output_is_empty_is_known() -> None:
     reader, count = read(lines({"text": ""}, {"other": 1}), keys=JsonLines(text="text"))
     assert fault(reader, count) is StreamFault.EMPTY_STREAM
@@ -128,7 +134,21 @@ def test_keys_replace_the_counts_of_ollama() -> None:
         (b"data: 1\n\n", StreamFault.MALFORMED, "line 1 of the stream, of 7 bytes, is no JSON"),
         (b"\n\n", StreamFault.EMPTY_STREAM, "no line has content, expected at least one"),
         (lines({"done": True}), None, ""),
-        (lines(generated("", done=True, done_reason="stop")), None, ""),  # the model stopped at once
+        (b'"\xe4"\n', StreamFault.MALFORMED, "line 1 of the stream, of 3 bytes, is no JSON in UTF-8"),
+        (lines(generated(), 1), StreamFault.MALFORMED, "line 2 of the stream, of 1 byte, is no JSON object"),
+        *(
+            (
+                lines(generated("", done=True, done_reason=why)),
+                StreamFault.EMPTY_STREAM,
+                f"whose done_reason is '{why}'",
+            )
+            for why in ("stop", "load", "unload")
+        ),
+        (
+            lines(generated(), generated("", done=True, done_reason="error")),
+            StreamFault.ERROR_EVENT,
+            "the answer ended with done_reason error",
+        ),
         (lines(generated("", done=True)), StreamFault.EMPTY_STREAM, "the first has model, created_at, response, done"),
     ],
 )

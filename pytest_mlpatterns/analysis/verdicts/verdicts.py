@@ -65,7 +65,7 @@ def why_invalid(
         return InvalidReason(silence, Fault.SERVICE)
     failed, limited = sum(metrics.failures.values()), metrics.why_limited(judged_ns)
     first = metrics.first_failure
-    why = None
+    why = _why_unasked(metrics.failures)
     if errors_count:
         why = why_too_many_failed(metrics.failures, metrics.requests, first, may_refuse=may_refuse)
     if not metrics.requests:
@@ -107,7 +107,7 @@ def _overload(metrics: Metrics) -> str:
 def why_too_many_failed(
     failures: Mapping[int, int], requests: int, first: FirstFailure | None = None, *, may_refuse: bool = False
 ) -> str | None:
-    """How many requests failed and of what, if over 5 % did; None otherwise.
+    """How many requests failed and of what, if over 5 % did, or one was answered twice; None otherwise.
 
     ``first``: the first failed input and its error; None if it is not known.
     """
@@ -116,10 +116,21 @@ def why_too_many_failed(
         failures = {outcome: number for outcome, number in failures.items() if outcome not in REFUSALS}
     failed = sum(failures.values())
     if failed <= MAX_ERROR_RATIO * requests:
-        return None
+        return _why_unasked(failures)
     return (
         f"{failed:,} of {requests:,} requests failed ({describe_failures(failures, first)}); "
         f"over {format_percent(MAX_ERROR_RATIO)} the others say nothing about the service"
+    )
+
+
+def _why_unasked(failures: Mapping[int, int]) -> str | None:
+    """Why answers may belong to other requests, since one was sent that nobody had asked for; None if none was."""
+    found = failures.get(Failure.UNASKED, 0)
+    if not found:
+        return None
+    return (
+        f"{wording.count(found, 'answer')} came that nobody asked for; over HTTP/1.1 the answer after such a one may "
+        "belong to the request before; let the service answer each request once"
     )
 
 
