@@ -60,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _NO_READER
     except (MlpatternsError, OSError) as error:
         return _failure(error, options)
+    except MemoryError:
+        return _failure(
+            "there is too little free memory; free some, or raise the limit of the shell: ulimit -v", options
+        )
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # all was done, and the reader has seen enough
@@ -87,7 +91,7 @@ def _done(options: argparse.Namespace) -> int:
     return 0
 
 
-def _failure(error: Exception, options: argparse.Namespace) -> int:
+def _failure(error: object, options: argparse.Namespace) -> int:
     """Say what went wrong, if someone reads that; the exit code."""
     with contextlib.suppress(BrokenPipeError):
         sys.stderr.write(for_people(f"ERROR: {error}\n", sys.stderr))

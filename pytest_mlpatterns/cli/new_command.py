@@ -32,10 +32,9 @@ from pytest_mlpatterns.cli.subject import (
     find_candidates,
     requested,
 )
-from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.errors import ChildError, SettingError
 from pytest_mlpatterns.records.json_text import parsed
 from pytest_mlpatterns.system.files import read_text, replace_file
-from pytest_mlpatterns.system.owned_files import temporary_directory
 from pytest_mlpatterns.wording import listed, named, visible
 
 if TYPE_CHECKING:
@@ -370,22 +369,29 @@ def _probed(candidate: Candidate, path: str) -> Subject:
         return _of_address(candidate.name, path)
     if candidate.kind in _UNREAD:
         return Subject(candidate.kind, candidate.name, SampleInputs(is_guess=True))
-    kind = "" if candidate.kind is SubjectKind.MODEL else candidate.kind.value
-    with temporary_directory("mlpatterns-new-") as directory:
-        target = directory / "subject.json"
-        module = "pytest_mlpatterns.cli.subject_probe"
-        command = [sys.executable, "-P", "-m", module, str(target), kind, candidate.name, path]
+    from pytest_mlpatterns.system.child import Child
+    from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
+
+    scratch = ScratchDirectory()
+    try:
+        child = Child("pytest_mlpatterns.cli.subject_probe", log=scratch.path / "probe.log")
         try:
-            done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=_PROBE_S, check=False)
-            found = json.loads(read_text(target))
-        except subprocess.TimeoutExpired:
-            raise SettingError(f"{candidate.name} takes over {_PROBE_S} s to load; give it to --no-run") from None
-        except OSError:
-            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise SettingError(f"{candidate.name} ended the process that loaded it: {last}") from None
-    if "error" in found:
-        raise SettingError(found["error"]["text"])
-    return Subject.from_json(found["subject"])
+            child.send((None if candidate.kind is SubjectKind.MODEL else candidate.kind, candidate.name, path))
+            found: Subject | str = child.receive(_PROBE_S)
+        except TimeoutError:
+            raise SettingError(
+                f"{candidate.name} takes over {_PROBE_S} s to load, expected less; write its test by hand, as in "
+                "docs/tutorial/quickstart.md"
+            ) from None
+        except ChildError as error:
+            raise SettingError(f"{candidate.name} ended the process that loaded it: {error}") from None
+        finally:
+            child.stop()
+    finally:
+        scratch.remove()
+    if isinstance(found, str):
+        raise SettingError(found)
+    return found
 
 
 def _of_address(url: str, path: str) -> Subject:

@@ -105,7 +105,7 @@ def find_candidates(directory: Path) -> tuple[Candidate, ...]:
     models = [
         Candidate(MODEL_FILES[file.suffix], file.relative_to(directory).as_posix())
         for file in files
-        if file.suffix in MODEL_FILES
+        if file.suffix in MODEL_FILES and file.is_file()
     ]
     modules = (file for file in files if file.suffix == ".py" and not file.name.startswith("test_"))
     applications = [
@@ -140,10 +140,10 @@ def _module_name(file: Path) -> str:
 def _applications_in(file: Path) -> list[str]:
     """The names that a module gives to applications that it makes."""
     try:
-        if file.stat().st_size > _MOST_BYTES:
+        if not file.is_file() or file.stat().st_size > _MOST_BYTES:
             return []
         tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):  # of another Python, or no text
+    except (OSError, SyntaxError, ValueError, MemoryError, RecursionError):  # of another Python, no text, or nested
         return []
     found: dict[str, None] = {}
     for statement in tree.body:

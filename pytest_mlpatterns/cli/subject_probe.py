@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import json
 import pkgutil
 import sys
 from pathlib import Path
 
 from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind, requested
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.wording import did_you_mean
 
 _METHODS = ("predict", "transform", "score_samples")  # Methods by which an estimator predicts, the usual one first
@@ -97,18 +97,19 @@ def _is_application(found: object) -> bool:
     return names == ["scope", "receive", "send"]
 
 
-def main(arguments: list[str]) -> int:
-    """Probe what the arguments name, and write it, or the reason why not, to a file as JSON."""
-    target, kind, name, path = arguments
+def answer(kind: SubjectKind | None, name: str, path: str) -> Subject | str:
+    """What :func:`probe` finds, or the reason why not."""
     try:
-        found = {"subject": probe(SubjectKind(kind) if kind else None, name, path).to_json()}
+        return probe(kind, name, path)
     except SettingError as error:
-        found = {"error": {"text": str(error)}}
+        return str(error)
     except Exception as error:  # any error of the user's code
-        found = {"error": {"text": f"{name} cannot be loaded: {type(error).__name__}: {error}"}}
-    Path(target).write_text(json.dumps(found, default=str), encoding="utf-8")
-    return 0
+        return f"{name} cannot be loaded: {type(error).__name__}: {error}"
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def main() -> None:
+    """Answer the one question of the parent."""
+    channel = Channel()
+    question = channel.receive()
+    channel.listen(lambda _: None, lambda: None)
+    channel.send(answer(*question))

@@ -1,5 +1,6 @@
 """What ``new`` finds in a project without importing anything."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -70,4 +71,12 @@ def test_annotated_application_is_found_once_and_after_the_models(tmp_path: Path
 
 def test_long_module_is_not_read(tmp_path: Path) -> None:
     write(tmp_path, "a.py", "app = FastAPI()\n" + "#" * 1_000_001)
+    assert find_candidates(tmp_path) == ()
+
+
+def test_what_is_no_module_is_passed_by(tmp_path: Path) -> None:
+    """Pipes that nothing writes to, and text beyond what Python parses."""
+    os.mkfifo(tmp_path / "pipe.py")
+    os.mkfifo(tmp_path / "pipe.pkl")
+    write(tmp_path, "deep.py", f"x = {'-' * 200_000}1")
     assert find_candidates(tmp_path) == ()

@@ -11,6 +11,7 @@ from support.project import clean_environment
 
 from pytest_mlpatterns.cli import main, new_command
 from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind
+from pytest_mlpatterns.system.orphans import with_ids
 
 SUBJECT = Subject(SubjectKind.JOBLIB, "model.joblib", SampleInputs(InputKind.ARRAY, 2), "predict")
 
@@ -218,9 +219,22 @@ def test_probe_that_dies_or_refuses_is_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dies.py").write_text("import os\nos._exit(9)\n", encoding="utf-8")
     assert main(["new", "dies:model"]) == 2
-    assert "dies:model ended the process that loaded it: exit code 9" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "dies:model ended the process that loaded it: process " in told
+    assert "ended with exit code 9" in told
     assert main(["new", "no_such_module_at_all:model"]) == 2
     assert "there is no module no_such_module_at_all here" in capsys.readouterr().err
+
+
+@pytest.mark.processes
+def test_process_that_a_model_leaves_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = "import subprocess, sys, pathlib\ndef model(batch): return batch\n"
+    apart = "start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
+    sleeper = f'subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], {apart})'
+    (tmp_path / "leaves.py").write_text(f'{program}pathlib.Path("pid").write_text(str({sleeper}.pid))\n', "utf-8")
+    assert main(["new", "leaves:model", "--no-run"]) == 0
+    assert not with_ids([int((tmp_path / "pid").read_text(encoding="utf-8"))])
 
 
 @pytest.mark.processes

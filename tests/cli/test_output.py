@@ -96,6 +96,17 @@ def test_a_closed_output_is_no_error(file: Path, command: list[str]) -> None:
     assert code == (1 if command[0] == "verdict" else 0)
 
 
+def test_too_little_memory_is_one_line(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read(_: str) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(command_line, "read_results_file", read)
+    assert main(["summary", "r.json"]) == 2
+    assert capsys.readouterr().err.startswith("ERROR: there is too little free memory; ")
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_documents_are_written_in_utf_8(file: Path, encoding: str) -> None:

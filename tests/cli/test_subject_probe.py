@@ -1,6 +1,5 @@
 """What a model file or an application says about the inputs that it takes."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind, requested
-from pytest_mlpatterns.cli.subject_probe import main, probe
+from pytest_mlpatterns.cli.subject_probe import answer, probe
 from pytest_mlpatterns.errors import SettingError
 
 
@@ -161,11 +160,10 @@ def test_requests_of_a_service_are_guessed(path: str, kind: InputKind, found: st
         ("missing.joblib", "cannot be loaded: FileNotFoundError"),
     ],
 )
-def test_answer_is_written_to_a_file(tmp_path: Path, name: str, words: str | None) -> None:
-    kind = "joblib" if name.endswith(".joblib") else ""
-    assert main([str(tmp_path / "subject.json"), kind, name, ""]) == 0
-    found = json.loads((tmp_path / "subject.json").read_text(encoding="utf-8"))
-    if words is None:
-        assert Subject.from_json(found["subject"]).name == name
+def test_answer_is_what_was_found_or_why_not(name: str, words: str | None) -> None:
+    found = answer(SubjectKind.JOBLIB if name.endswith(".joblib") else None, name, "")
+    if isinstance(found, str):
+        assert words is not None
+        assert words in found
     else:
-        assert words in found["error"]["text"]
+        assert (found.name, words) == (name, None)
