@@ -32,6 +32,7 @@ _EXIT_CODES: Mapping[Kind, int] = {
     Kind.REGRESSION: 2,
     Kind.LIMIT: 2,
     Kind.UNDECIDED: 3,
+    Kind.INTERRUPTED: 3,
     Kind.NOT_COMPARED: 3,
     Kind.ACCEPTED: 0,
     Kind.PASSED: 0,
@@ -58,7 +59,7 @@ def add_verdict_command(commands: Commands) -> None:
 def _run(options: argparse.Namespace, results: Results) -> int:
     kinds, run = kinds_of(results.results, results.unmeasured), results.run
     codes = [_EXIT_CODES[kind] for kind in kinds.values()] + [VERDICT_ERROR] * bool(run.other_failures)
-    codes += [_EXIT_CODES[Kind.UNDECIDED]] * bool(incompleteness(run))  # a test that was not run is undecided
+    codes += [_EXIT_CODES[Kind.INTERRUPTED]] * bool(incompleteness(run))  # a test that was not run is no pass
     if not codes:
         raise ResultFileError(
             f"{options.results} has no result of a perf test, expected at least one; select tests that use the fixture "

@@ -97,7 +97,6 @@ def build_result(
     conditions = _conditions(metrics, experiment, comparison, dropped=measurement.dropped)
     judged = replace(
         _judged(experiment, comparison, has_verdicts=bool(verdicts), passed=passed),
-        interrupted=measurement.interrupted,
         notes=_notes(metrics, measurement, experiment),
         facts_changed=comparison.facts_changed(conditions.facts),
     )

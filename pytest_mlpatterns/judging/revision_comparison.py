@@ -268,15 +268,11 @@ class RevisionComparison:
     def _taking(self, run: InterleavedRun) -> Iterator[None]:
         """Adopt what an interleaved run measures of the present, and count the time that it takes."""
         launches, before_s = len(run.second_launches), run.spent_s
-        interrupted = False
         try:
             yield
-        except KeyboardInterrupt:
-            interrupted = True
-            raise
         finally:
             new, spent_s = run.second_launches[launches:], run.spent_s - before_s
-            self._measurement.take(new, run.second_starts_ns, spent_s=spent_s, interrupted=interrupted)
+            self._measurement.take(new, run.second_starts_ns, spent_s=spent_s)
 
 
 def check_length(schedule: Schedule, budget_ns: int, revision: str) -> None:

@@ -85,7 +85,6 @@ class SequentialMeasurement:
         self._launched_s = 0.0
         self.spent_s: float = 0.0
         self.interleaved_s: float = 0.0
-        self.interrupted: bool = False
         self.dropped: int = 0
         self.growth: FollowedGrowth | None = None
 
@@ -157,20 +156,12 @@ class SequentialMeasurement:
             if not is_enough():
                 self._keep(everything)
 
-    def take(
-        self,
-        launches: Sequence[Launch],
-        starts_ns: Sequence[int] = (),
-        *,
-        spent_s: float = 0.0,
-        interrupted: bool = False,
-    ) -> None:
+    def take(self, launches: Sequence[Launch], starts_ns: Sequence[int] = (), *, spent_s: float = 0.0) -> None:
         """Adopt the launches of an interleaved run if there are none yet, so that nothing is measured twice.
 
         ``spent_s``: seconds that the run took.
         """
         self.interleaved_s += spent_s
-        self.interrupted |= interrupted
         if not self._launches and launches:
             self._tries += len(launches)
             self._starts_ns += starts_ns
@@ -357,10 +348,8 @@ class SequentialMeasurement:
         with self._counted_time():
             try:
                 return self._runner.measure()
-            except KeyboardInterrupt as stop:
-                self.interrupted = True
-                if isinstance(stop, Interrupted):
-                    self._add(stop.launch)
+            except Interrupted as stop:
+                self._add(stop.launch)
                 raise
             finally:
                 self._launched_s += time.perf_counter() - started

@@ -181,9 +181,9 @@ class RuntestHooks:
     def _keep_partial(self, item: pytest.Item) -> None:
         """Add what a test measured that ends the run: it gets no report."""
         if (perf := _perf_of(item)) is not None and (partial := perf.result(passed=False)) is not None:
-            is_open = partial.kind is Kind.TEST_ERROR  # which no verdict of it shows
-            stopped = Unjudged(Kind.UNDECIDED, "the run was interrupted")
-            self._output.add(_unjudged(partial, stopped) if is_open else partial)
+            stopped = replace(partial, judged=replace(partial.judged, interrupted=True, unjudged=None))
+            why = Unjudged(Kind.INTERRUPTED, "the run was interrupted") if stopped.kind is Kind.INTERRUPTED else None
+            self._output.add(_unjudged(stopped, why))
 
     @staticmethod
     def _attach(

@@ -128,8 +128,8 @@ class TestResult(Struct, frozen=True):
 
     @property
     def outcome(self) -> State:
-        """State of the test; an undecided verdict makes a passed test undecided."""
-        if self.judged.interrupted:
+        """State of the test; an undecided verdict makes a passed test undecided, and one that failed is not lost."""
+        if self.judged.interrupted and self.kind not in (Kind.REGRESSION, Kind.LIMIT):
             return State.INTERRUPTED
         if not self.judged.passed:
             return State.FAILED

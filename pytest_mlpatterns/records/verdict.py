@@ -229,6 +229,7 @@ class Kind(StrEnum):
     REGRESSION = "regression"
     LIMIT = "limit"
     UNDECIDED = "undecided"
+    INTERRUPTED = "interrupted"
     NOT_COMPARED = "not_compared"
     ACCEPTED = "accepted"
     PASSED = "passed"
@@ -246,7 +247,10 @@ class Gate(StrEnum):
 
 
 class Unjudged(Struct, frozen=True):
-    """A kind that no verdict shows: ``test_error``, ``invalid`` or ``not_compared``; and the reason in one line."""
+    """A kind that no verdict shows, and the reason in one line.
+
+    It is ``test_error``, ``invalid``, ``interrupted`` or ``not_compared``.
+    """
 
     kind: Kind
     reason: str
@@ -286,7 +290,9 @@ def judged_kind(verdicts: Sequence[Verdict], *, passed: bool, interrupted: bool)
     failed = [] if passed else [one.against for one in verdicts if one.outcome is Outcome.FAIL]
     if failed:
         return Kind.REGRESSION if {"baseline", "revision"} & {*failed} else Kind.LIMIT
-    if interrupted or any(one.outcome is Outcome.INCONCLUSIVE for one in verdicts):
+    if interrupted:
+        return Kind.INTERRUPTED
+    if any(one.outcome is Outcome.INCONCLUSIVE for one in verdicts):
         return Kind.UNDECIDED
     if not passed:
         return Kind.TEST_ERROR

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.project import Project
 
+from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, follows_an_interrupt, written_first
 from pytest_mlpatterns.plugin.session import PerfSession
@@ -176,6 +177,26 @@ def test_an_error_that_follows_an_interrupt_does_not_replace_it(tmp_path: Path) 
     assert run.exit_code == pytest.ExitCode.INTERRUPTED
     assert run.outcomes == {}
     assert re.search(r"^!+ KeyboardInterrupt !+$", run.out, re.MULTILINE)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("how", ["raise KeyboardInterrupt", "pytest.exit('enough')"])
+def test_an_interrupted_test_is_interrupted_in_each_report(tmp_path: Path, how: str) -> None:
+    tests = f"""
+    def test_it(perf):
+        perf.assert_rtm_below("60s")
+        {how}
+    """
+    variables = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
+    arguments = ("--perf-json=r.json", "--perf-html=r.html")
+    run = Project().with_tests(tests).run(tmp_path, *arguments, environment=variables)
+    assert run.table == {"test_it": "interrupted"}
+    assert "performance: 1 interrupted; the run was not completed\n" in run.out
+    (result,) = run.json("r.json")["results"]
+    assert (result["outcome"], result["kind"], result["interrupted"]) == ("interrupted", "interrupted", True)
+    assert "### Performance: 1 interrupted\n" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert '<span class="state interrupted">1 interrupted</span>' in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert main(["verdict", str(tmp_path / "r.json")]) == 3
 
 
 def test_an_interrupt_while_processes_end_leaves_the_rest_of_the_session_to_pytest() -> None:

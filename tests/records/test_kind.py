@@ -46,7 +46,7 @@ AGREED = replace(FINE, accepted="rtm +60 %: larger model")
         ({"verdicts": (OPEN,), "passed": False}, Kind.UNDECIDED),
         ({"verdicts": (OVER,)}, Kind.PASSED),  # the test expects the failure
         ({"passed": False}, Kind.TEST_ERROR),
-        ({"passed": False, "interrupted": True}, Kind.UNDECIDED),
+        ({"passed": False, "interrupted": True}, Kind.INTERRUPTED),
         ({"verdicts": (OVER,), "passed": False, "interrupted": True}, Kind.LIMIT),
         ({"verdicts": (OVER,), "passed": False, "unjudged": Unjudged(Kind.TEST_ERROR, "KeyError")}, Kind.TEST_ERROR),
         ({"unjudged": Unjudged(Kind.NOT_COMPARED, "no baseline")}, Kind.NOT_COMPARED),

@@ -140,6 +140,7 @@ def test_pytest_does_not_collect_a_result_as_a_test() -> None:
         ({"passed": False, "verdicts": (verdict(Outcome.INCONCLUSIVE),)}, State.FAILED),
         ({"passed": False}, State.FAILED),
         ({"passed": False, "interrupted": True}, State.INTERRUPTED),
+        ({"passed": False, "interrupted": True, "verdicts": (verdict(Outcome.FAIL),)}, State.FAILED),
     ],
 )
 def test_a_result_says_what_became_of_its_test(changes: dict[str, object], state: State) -> None:

@@ -325,6 +325,7 @@ def overload_chart(name: str, overload: Overload) -> Chart | None:
 
 _STATE_OF_KIND = {
     Kind.UNDECIDED: "undecided",
+    Kind.INTERRUPTED: "interrupted",
     Kind.NOT_COMPARED: "undecided",
     Kind.ACCEPTED: "passed",
     Kind.PASSED: "passed",

@@ -450,12 +450,13 @@ _KIND_WORDS: Mapping[Kind, tuple[str, str]] = {
     Kind.TEST_ERROR: ("broken test", "broken tests"),
     Kind.INVALID: ("invalid test", "invalid tests"),
     Kind.UNDECIDED: ("undecided", "undecided"),
+    Kind.INTERRUPTED: ("interrupted", "interrupted"),
     Kind.NOT_COMPARED: ("not compared", "not compared"),
     Kind.ACCEPTED: ("accepted", "accepted"),
     Kind.PASSED: ("passed", "passed"),
 }
 """Kinds in the order of the headline, each as one test has it and as several have it."""
-_OPEN = (Kind.UNDECIDED, Kind.NOT_COMPARED)
+_OPEN = (Kind.UNDECIDED, Kind.INTERRUPTED, Kind.NOT_COMPARED)
 _CALM = (Kind.PASSED, Kind.ACCEPTED)
 
 
