@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +28,7 @@ def main() -> None:
     channel = Channel()
     job: CommitJob = channel.receive()
     channel.listen(lambda _: None, interrupt)
+    tempfile.tempdir = str(job.file.parent)  # what a killed process leaves goes with the parent's files
     os.chdir(job.measured.directory)
     sys.path[:] = job.import_path
     install(*job.trees)

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import queue
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,6 +38,7 @@ from pytest_mlpatterns.revision.messages import (
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.environment_facts import environment_facts
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
+from pytest_mlpatterns.system.orphans import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -58,6 +60,7 @@ def main() -> None:
     job: ReferenceJob = channel.receive()
     requests: queue.SimpleQueue[Wanted | None] = queue.SimpleQueue()
     channel.listen(requests.put, lambda: requests.put(None))
+    tempfile.tempdir = os.path.dirname(os.environ[MARK])  # what a killed process leaves goes with the parent's files
     os.chdir(job.directory)
     if (python_path := job.inherited_options.python_path) is not None:
         os.environ["PYTHONPATH"] = python_path

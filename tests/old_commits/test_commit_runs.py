@@ -1,6 +1,7 @@
 """An old commit measured against another one: with its own code and test, and why it cannot be measured."""
 
 import os
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,18 +66,27 @@ REASONS = {
         "OSError",
     ),
     "hangs": ("import time\ntime.sleep(100)\n", WhyNotRun.TIMEOUT, "took longer than 4.00 s"),
+    "is killed": (
+        "import os\n\n\nclass Model:\n    def __call__(self, batch):\n        os.kill(os.getppid(), 9)\n",
+        WhyNotRun.CRASH,
+        "SIGKILL",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", REASONS)
-def test_a_commit_that_does_not_run_has_a_reason(tmp_path: Path, name: str) -> None:
+def test_a_commit_that_does_not_run_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     model, why, text = REASONS[name]
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("TMPDIR", str(temporary))
     repository, (first, second) = repository_of(tmp_path / "shop", 0.01, model)
     found = measured(repository, second, first, most_s=4.0 if why is WhyNotRun.TIMEOUT else None)
     assert isinstance(found, NotRun), found
     assert found.why is why
     assert text in found.text
     assert str(found).startswith(why.value)
+    assert not [*temporary.iterdir()]
 
 
 @pytest.mark.parametrize("test", ["test_shop.py::test_absent", "test_absent.py::test_shop"])

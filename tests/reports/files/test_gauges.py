@@ -13,6 +13,7 @@ from support.result_strategies import FINITE, NAMES
 from support.synthetic import ENVIRONMENT, FEW, result, verdict
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.result import FailedTest, TestResult
 from pytest_mlpatterns.records.verdict import Kind, Outcome
 from pytest_mlpatterns.reports.files.gauges import openmetrics_text, otlp_json
@@ -23,6 +24,14 @@ TEST = 'test_perf.py::test_digits["a\\b"]'
 
 def written(*found: TestResult, unmeasured: tuple[FailedTest, ...] = ()) -> Results:
     return Results(found, ENVIRONMENT, "2026-11-24T12:00:00+00:00", {}, commit="1a2b3c4", unmeasured=unmeasured)
+
+
+@pytest.mark.parametrize("date", ["soon\x1b[2J", "0001-01-01", ""])
+def test_a_date_that_is_none_is_refused(date: str) -> None:
+    for write in (openmetrics_text, otlp_json):
+        with pytest.raises(ResultFileError, match=r"^has the date .*, expected one of ISO 8601$") as refused:
+            write(Results((result(),), ENVIRONMENT, date, {}))
+        assert "\x1b" not in str(refused.value)
 
 
 def samples(results: Results) -> dict[str, list[tuple[dict[str, str], float]]]:
