@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.revision.dependencies import dependency_key, installs_project, locked_versions
+from pytest_mlpatterns.system.orphans import guarded
 from pytest_mlpatterns.system.owned_files import OwnedDirectory, owned_directory, remove_tree
 from pytest_mlpatterns.wording import count, listed, marked
 
@@ -288,25 +288,14 @@ class _Installer:
         revision = self._worktree.revision
         variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
         with tempfile.TemporaryFile() as log:
-            process = subprocess.Popen(
-                command,
-                cwd=self._worktree.directory,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # an installer has children
-            )
-            try:
-                code = process.wait(max(0.0, self._deadline - time.monotonic()))
-                how = f"ended with exit code {code}"
-            except subprocess.TimeoutExpired:
-                code, how = None, f"took longer than {_TIMEOUT_S / 60:.0f} minutes"
-            finally:
-                if process.poll() is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+            with guarded(
+                command, cwd=self._worktree.directory, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            ) as process:
+                try:
+                    code = process.wait(max(0.0, self._deadline - time.monotonic()))
+                    how = f"ended with exit code {code}"
+                except subprocess.TimeoutExpired:
+                    code, how = None, f"took longer than {_TIMEOUT_S / 60:.0f} minutes"
             log.seek(0)
             text = log.read().decode(errors="replace").strip()
         if code != 0:

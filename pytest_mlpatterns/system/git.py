@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
+from pytest_mlpatterns.system.orphans import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -31,8 +32,15 @@ _SETTINGS = {
     "filter.lfs.smudge": "",  # would fetch; objects that are here are filled in without it
     "filter.lfs.process": "",
     "filter.lfs.required": "false",
+    "gc.auto": "0",  # would leave a process behind that goes on after a fetch
+    "http.lowSpeedLimit": "1000",  # bytes per second; a remote that sends fewer is given up
+    "http.lowSpeedTime": "30",  # after this number of seconds
 }
 """Settings for each call of git, by which it starts nothing, fetches nothing and changes no format."""
+_SSH = "ssh -o ConnectTimeout=30 -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
+_SSH_VARIABLES = frozenset({"GIT_SSH", "GIT_SSH_COMMAND"})
+_LIMIT_S = 600.0  # Longest time of a call of git, in seconds; a filter of the repository can hang
+_LIMITS_S = {"fetch": 300.0, "describe": 10.0}  # The same of these commands
 _CACHES = ("__pycache__", ".pytest_cache")
 """Directories that a test run fills; many repositories do not list them in ``.gitignore``."""
 _LARGE_BYTES = 100 * 2**20
@@ -44,18 +52,9 @@ _DIGITS = 20
 def commit(directory: Path) -> str | None:
     """The abbreviated hash of HEAD, with ``+`` if tracked files differ from it; None outside of git."""
     try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],  # noqa: S607 - git from the PATH
-            cwd=directory,
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
+        return Git(directory).run("describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*").strip()
+    except (OSError, DeploymentError):
         return None
-    return answer.stdout.strip()
 
 
 def _environment() -> dict[str, str]:
@@ -116,16 +115,30 @@ class Git(Struct, frozen=True):
         if executable is None:
             raise DeploymentError("found no `git` on PATH, expected it to lay out a revision: install git")
         settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        index = {} if self.index is None else {"GIT_INDEX_FILE": str(self.index)}
-        return subprocess.run(
+        variables = {} if self.index is None else {"GIT_INDEX_FILE": str(self.index)}
+        command = arguments[0]
+        if command == "fetch" and not self._has_ssh:
+            variables["GIT_SSH_COMMAND"] = _SSH
+        with guarded(
             [executable, "-C", str(self.directory), *settings, *self.options, *arguments],
-            env={**_environment(), **index, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
-            input=stdin,
-            capture_output=True,
-            check=False,
+            env={**_environment(), **variables, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
+            cleans_up=command == "fetch",  # which removes its locks; what else is written has a place of its own
             pass_fds=self.inherits,
-            start_new_session=True,  # Ctrl-C must reach this process only: git would stop in the middle of a removal
-        )
+        ) as process:
+            limit_s = _LIMITS_S.get(command, _LIMIT_S)
+            try:
+                output, messages = process.communicate(stdin, limit_s)
+            except subprocess.TimeoutExpired:
+                raise DeploymentError(
+                    f"`git {command}` was stopped after {limit_s:g} s in {self.directory}, expected an end before; run "
+                    "it there to see what it waits for"
+                ) from None
+        return subprocess.CompletedProcess(arguments, process.returncode, output, messages)
+
+    @property
+    def _has_ssh(self) -> bool:
+        """Whether the user has named the program by which git reaches a remote with ssh."""
+        return not _SSH_VARIABLES.isdisjoint(os.environ) or self.succeeds("config", "core.sshCommand")
 
 
 def tree_digest(directory: Path, leave_out: Collection[Path] = ()) -> str:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     import psutil
 
@@ -30,6 +32,14 @@ _SET_DEATH_SIGNAL = 1  # ``PR_SET_PDEATHSIG`` of linux/prctl.h
 _SET_SUBREAPER = 36  # ``PR_SET_CHILD_SUBREAPER`` of linux/prctl.h
 _FLAGS = 6  # Field of ``/proc/<pid>/stat`` with the flags of the kernel, counted after the name (proc(5))
 _EXITING = 0x4  # ``PF_EXITING`` of linux/sched.h
+_GUARD = """
+(trap "" TERM; read _; {first} kill -9 0) <"/dev/fd/$0" >/dev/null 2>&1 &
+"$@"
+code=$?; exec 2>/dev/null; kill -9 $!; wait; exit $code
+"""
+"""Shell program that runs a command, and kills its process group once the pipe of descriptor ``$0`` has a line or no
+writer."""
+_start: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
 
 
 class Stopped(Struct, frozen=True):
@@ -58,6 +68,49 @@ def end_with_creator() -> Callable[[], None] | None:
 
     prctl = ctypes.CDLL(None).prctl
     return lambda: prctl(_SET_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
+
+
+@contextlib.contextmanager
+def guarded(
+    command: Sequence[str], *, cleans_up: bool = False, pass_fds: Sequence[int] = (), **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program with pipes, in a session of its own, so that Ctrl-C reaches this process only.
+
+    The program and its children end with the context, and with this process, however that ends: only this process holds
+    the pipe on which their group depends. ``cleans_up``: they get SIGTERM, and a second, before they are killed. The
+    name of the program must be a path. ``options`` are those of ``Popen``.
+    """
+    watched, lifeline = os.pipe()
+    options = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
+    try:
+        guard = _GUARD.format(first="kill 0; sleep 1;" if cleans_up else "")
+        words, passed = ["/bin/sh", "-c", guard, str(watched), *command], (*pass_fds, watched)
+        process = _start(words, pass_fds=passed, start_new_session=True, **options)
+    except BaseException:
+        os.close(lifeline)
+        raise
+    finally:
+        os.close(watched)
+    with process:
+        try:
+            yield process
+        finally:
+            try:
+                _end_group(process, lifeline)
+            finally:
+                os.close(lifeline)
+
+
+def _end_group(process: subprocess.Popen[bytes], lifeline: int) -> None:
+    """End a guarded program that still runs, and wait until none of its processes holds the pipe."""
+    if process.poll() is None:
+        with contextlib.suppress(OSError):  # it has just ended
+            os.write(lifeline, b"\n")
+        readers = select.poll()
+        readers.register(lifeline, 0)
+        if not readers.poll(1000 * _KILL_S):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def has_children() -> bool:

@@ -1,6 +1,7 @@
 """The commit that a baseline entry was recorded at, in the histories that people make."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from support.repository import Repository
 
 from pytest_mlpatterns.records.baseline_entry import EntryKey
 from pytest_mlpatterns.revision.commits import RecordedRevision, RecordedRevisions, UnknownRevisionError
+from pytest_mlpatterns.system import git
 from pytest_mlpatterns.system.git import tree_digest
 
 pytestmark = pytest.mark.processes
@@ -168,6 +170,18 @@ def test_a_shallow_clone_says_how_to_get_the_history_and_fetches_it_if_it_may(
     assert "`fetch-depth: 0`" in str(error.value)
     assert "--perf-settle fetch" in str(error.value)
     assert sha_of(find(clone, fetch=True)) == recorded
+
+
+def test_a_remote_that_does_not_answer_in_time_settles_nothing(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit({FILE: baseline(1.0)})
+    clone = Repository.cloned(repository, tmp_path / "clone", "--depth=1")
+    monkeypatch.setitem(git._LIMITS_S, "fetch", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as remote:
+        clone.git("remote", "set-url", "origin", f"http://127.0.0.1:{remote.getsockname()[1]}/x.git")
+        with pytest.raises(UnknownRevisionError, match=r"^`git fetch` was stopped after 0.5 s in "):
+            find(clone, fetch=True)
 
 
 def test_a_shallow_clone_that_reaches_far_enough_is_enough(repository: Repository, tmp_path: Path) -> None:

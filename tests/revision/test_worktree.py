@@ -14,8 +14,9 @@ import pytest
 from support.repository import Repository, settings
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.revision.commits import resolve_revision
+from pytest_mlpatterns.revision.commits import Revision, resolve_revision
 from pytest_mlpatterns.revision.worktree import checkout, missing_extensions, remove_stale
+from pytest_mlpatterns.system import git
 
 pytestmark = pytest.mark.processes
 
@@ -293,23 +294,40 @@ def test_a_worktree_that_only_looks_like_ours_stays(
     assert repository.worktrees() == [repository.top, root]
 
 
-def test_a_git_that_outlives_its_run_keeps_the_worktree(repository: Repository, tmp_path: Path) -> None:
+def with_filter(repository: Repository, command: str) -> Revision:
+    """A revision with a file that passes a command when it is laid out."""
+    repository.git("config", "filter.slow.smudge", command)
+    sha = repository.commit({".gitattributes": "slow.txt filter=slow\n", "slow.txt": "content"})
+    repository.commit({"src/pkg/model.py": "newer"})
+    return resolve_revision(repository.top, sha)
+
+
+def test_a_git_ends_with_its_run_and_keeps_the_worktree_until_then(repository: Repository, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    repository.git("config", "filter.slow.smudge", f"cat {pipe}")
-    repository.commit({".gitattributes": "slow.txt filter=slow\n", "slow.txt": "content"})
-    repository.commit({"src/pkg/model.py": "newer"})
-    repository.git("tag", "slow", "HEAD~1")
-    program = HOLDER.replace("main~1", "slow")
+    revision = with_filter(repository, f"cat {pipe}")
+    program = HOLDER.replace("main~1", revision.sha)
     process = subprocess.Popen([sys.executable, "-c", program, str(repository.top)], stdout=subprocess.DEVNULL)
-    with pipe.open("w", encoding="utf-8") as content:  # opens once git has come to the file
+    with pipe.open("wb", buffering=0) as content:  # opens once git has come to the file
         process.kill()
         process.wait()
-        assert remove_stale(repository.top) == []
-        content.write("content")
-    while not remove_stale(repository.top):
-        pass  # until that git has ended
+        while not remove_stale(repository.top):
+            pass  # until that git has ended
+        with pytest.raises(BrokenPipeError):
+            content.write(b"content")
     assert repository.worktrees() == [repository.top]
+
+
+def test_a_filter_that_hangs_ends_with_the_limit_of_git(
+    repository: Repository, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revision = with_filter(repository, "sleep 1000")
+    monkeypatch.setitem(git._LIMITS_S, "worktree", 0.5)
+    message = r"^`git worktree` was stopped after 0.5 s in .*, expected an end before; run it there to see what it"
+    with pytest.raises(DeploymentError, match=message), checkout(repository.top, revision):
+        pass
+    assert repository.worktrees() == [repository.top]
+    assert list(temporary.iterdir()) == []
 
 
 def test_extra_files_are_copied_and_what_the_revision_has_is_kept(repository: Repository) -> None:
