@@ -223,7 +223,7 @@ class OverH2:
     duplex = True
 
     def __init__(self, messages: Sequence[bytes], address: tuple[str, int]) -> None:
-        self.used_up = self.unasked = False
+        self.used_up = self.unasked = self.is_unheard = False
         self.outbox: list[bytes | memoryview] = []
         self._messages = messages
         self._headers = [

@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, ScalingRecord, StepImpact
     from pytest_mlpatterns.records.latency import Percentiles
-    from pytest_mlpatterns.records.launch import Estimate, Launch, Noise
+    from pytest_mlpatterns.records.launch import Estimate, GeneratorReport, Launch, Noise
 
 
 def build_result(
@@ -288,6 +288,7 @@ def _generator_figures(metrics: Metrics, dropped: int) -> dict[str, Any]:
         "limited": metrics.generator.limited is not None,
         "core_share": sum(report.cpu_ns for report in reports) / sum(report.core_ns for report in reports),
         "connections": max(report.connections for report in reports),
+        "sent_again": sum(report.sent_again for report in reports),
         "ceiling_rps": reports[-1].ceiling_rps,
         "processes": reports[-1].processes,
         "launches_dropped": dropped,
@@ -337,17 +338,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
         failed = sum(metrics.failures.values())
         kinds = describe_failures(metrics.failures, metrics.first_failure)
         notes.append(f"{failed:,} of {metrics.requests:,} requests failed ({kinds})")
-    if any(launch.generator.connection_limit_reached for launch in metrics.launches):
-        notes.append("the load generator had all its connections in use; some requests waited for one")
-    if any(launch.generator.answers_cut for launch in metrics.launches):
-        notes.append(
-            f"check= saw fewer answers of a launch, because {format_size(KEPT_BYTES)} of them are kept at most"
-        )
-    if any(launch.generator.texts_cut for launch in metrics.launches):
-        notes.append(
-            f"tokens= counted fewer answers of a launch, because {format_size(KEPT_BYTES)} of their text are kept at "
-            "most; in the others each chunk counts as a token"
-        )
+    notes += _generator_notes([launch.generator for launch in metrics.launches])
     notes += [*_lengthened_window(metrics, experiment), *metrics.stream_notes()]
     overhead = metrics.launches[-1].generator.library_overhead_ns
     if overhead is not None:
@@ -371,6 +362,26 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
     if cycle := describe_cycle(metrics.layers, last.requests, metrics.launches[-1].request_bytes.size):
         notes.append(cycle)
     return tuple(notes)
+
+
+def _generator_notes(reports: Sequence[GeneratorReport]) -> list[str]:
+    """What the load generator could not do as it was asked, or did twice."""
+    notes = []
+    if any(report.connection_limit_reached for report in reports):
+        notes.append("the load generator had all its connections in use; some requests waited for one")
+    if again := sum(report.sent_again for report in reports):
+        requests = count(again, "request was", "requests were")
+        notes.append(f"{requests} sent again on a fresh connection: the server had closed the idle one")
+    if any(report.answers_cut for report in reports):
+        notes.append(
+            f"check= saw fewer answers of a launch, because {format_size(KEPT_BYTES)} of them are kept at most"
+        )
+    if any(report.texts_cut for report in reports):
+        notes.append(
+            f"tokens= counted fewer answers of a launch, because {format_size(KEPT_BYTES)} of their text are kept at "
+            "most; in the others each chunk counts as a token"
+        )
+    return notes
 
 
 def _lengthened_window(metrics: Metrics, experiment: Experiment) -> list[str]:

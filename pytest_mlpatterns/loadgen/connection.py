@@ -42,7 +42,8 @@ class Owner(Protocol):
     """What a connection needs of the loop that owns it.
 
     ``connect_ns`` takes how long each opening took, ``waited_ns`` how long each request that had no open connection
-    waited for one. ``protocol`` creates the client protocol for an address.
+    waited for one, ``sent_again_ns`` when each request was due that was sent twice. ``protocol`` creates the client
+    protocol for an address.
     """
 
     selector: selectors.BaseSelector
@@ -50,6 +51,7 @@ class Owner(Protocol):
     answers: ResponseSample | None
     connect_ns: array[int]
     waited_ns: array[int]
+    sent_again_ns: array[int]
     protocol: Callable[[tuple[str, int]], ClientProtocol]
 
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
@@ -59,6 +61,9 @@ class Owner(Protocol):
 
 class Connection:
     """One keep-alive connection to one address, with at most one request in flight.
+
+    A request is sent once more, over a new connection, if the peer closed a used one before it sent any byte of the
+    answer: it closed an idle connection, and the request met it.
 
     Every request ends in exactly one row of the owner's recording: with the status of its response, or with a code of
     :class:`Failure`.
@@ -137,17 +142,20 @@ class Connection:
             self._unsent.clear()
 
     def fail(self, failure: Failure) -> None:
-        """Fail the request in flight, if any, and close."""
+        """Fail the request in flight, if any, and close; one that met the end of an idle connection is sent again."""
+        met_the_end = failure is Failure.CLOSED and self.busy and self._protocol.is_unheard
         self.close()
-        if self.busy:
+        if met_the_end:
+            self._owner.sent_again_ns.append(self.due_ns)
+            if self._open():
+                self._write(self._protocol.ask(self.request))
+        elif self.busy:
             self._finish(perf_counter_ns(), failure.value, failed=True)
 
     def on_ready(self, mask: int) -> None:
         """Called by the loop if the socket can be read or written."""
-        if mask != _READ and self._socket is not None:  # an earlier event of the same batch may have closed it
-            self._on_writable()
-            if not mask & _READ:
-                return
+        if mask != _READ and not self._may_read(mask):
+            return
         if self._socket is None:
             return
         try:
@@ -175,6 +183,9 @@ class Connection:
             now = perf_counter_ns()
             # Bytes beyond the response, or a response to half a request, would be taken for the next response.
             if outcome < 0 or protocol.used_up or self._unsent:
+                if outcome == Failure.CLOSED:
+                    self.fail(Failure.CLOSED)
+                    return
                 self._end(now)
             elif protocol.outbox:
                 self.busy = False  # a peer that is gone by now loses no answer
@@ -303,6 +314,13 @@ class Connection:
         except OSError:
             return b""
 
+    def _may_read(self, mask: int) -> bool:
+        """Write what can be written. Returns whether the same socket can also be read."""
+        sock = self._socket  # an earlier event of the same batch may have closed it
+        if sock is not None:
+            self._on_writable()
+        return bool(mask & _READ) and self._socket is sock
+
     def _on_writable(self) -> None:
         assert self._socket is not None
         if not self._opened:
@@ -341,6 +359,7 @@ class ClientProtocol(Protocol):
         duplex: whether the protocol may send control data while a request is still being sent.
         used_up: whether the connection cannot carry another request.
         unasked: whether an answer came that no request asked for.
+        is_unheard: whether an earlier request was answered, and nothing has come for the present one.
         outbox: bytes to send besides requests; the connection sends and clears them.
     """
 
@@ -348,6 +367,11 @@ class ClientProtocol(Protocol):
     used_up: bool
     unasked: bool
     outbox: list[Bytes]
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether it may have met the end of an idle connection."""
+        ...
 
     def opening(self) -> bytes:
         """Bytes to send before the first request."""
@@ -418,10 +442,8 @@ class StreamConnection(Connection):
 
     def on_ready(self, mask: int) -> None:
         """Called by the loop if the socket can be read or written."""
-        if mask != _READ and self._socket is not None:
-            self._on_writable()
-            if not mask & _READ:
-                return
+        if mask != _READ and not self._may_read(mask):
+            return
         if not self.busy or self._socket is None:
             super().on_ready(_READ)
             return

@@ -248,6 +248,7 @@ class LoadLoop:
         self.answers: ResponseSample | None = self.load_run.answers
         self.connect_ns: array[int] = self.load_run.connect_ns
         self.waited_ns: array[int] = self.load_run.waited_ns
+        self.sent_again_ns: array[int] = self.load_run.sent_again_ns
         self.protocol: Callable[[tuple[str, int]], ClientProtocol] = _protocol_factory(job)
         self.new_connection: Callable[[tuple[str, int], int], Connection] = (
             partial(Connection, self) if not job.stream else self._stream_connections(job)

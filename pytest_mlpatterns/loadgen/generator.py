@@ -257,6 +257,7 @@ def merged(parts: Sequence[LoadResult]) -> LoadResult:
             connect_ns=connects[len(connects) // 2] if connects else None,
             connection_wait_ns=sum(report.connection_wait_ns for report in reports),
             connection_waits=sum(report.connection_waits for report in reports),
+            sent_again=sum(report.sent_again for report in reports),
             loop_lag_ns=max(report.loop_lag_ns for report in reports),
             processes=len(parts),
             answers_cut=any(report.answers_cut for report in reports),

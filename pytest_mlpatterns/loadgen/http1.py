@@ -81,6 +81,11 @@ class Http1:
             parser.should_keep_alive,
         )
 
+    @property
+    def is_unheard(self) -> bool:
+        """Whether an earlier request was answered, and no byte came for this one; a polled one was accepted before."""
+        return bool(self._head) and not (self._received or self._follow)
+
     def opening(self) -> bytes:
         """HTTP/1.1 sends nothing before a request."""
         return b""

@@ -135,6 +135,11 @@ class Http2:
             Frame.CONTINUATION: self._take_continuation,
         }
 
+    @property
+    def is_unheard(self) -> bool:
+        """Whether an earlier call was answered, and no header came for this one."""
+        return self._stream > 1 and not self._http_status
+
     def opening(self) -> bytes:
         """The connection preface, with our settings."""
         return OPENING

@@ -115,7 +115,7 @@ class LoadRun:
     ``send``: sends the prepared request of this index; a due time of None means now.
 
     ``answers``: the kept responses; None if the job keeps none. ``waited_ns``: wait for a connection of each request
-    that had none, since the window opened.
+    that had none, since the window opened, and ``sent_again_ns`` due times of the requests sent once more.
     """
 
     def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], emit: Callable[[Event], None]) -> None:
@@ -127,6 +127,7 @@ class LoadRun:
         )
         self.connect_ns: array[int] = array("q")
         self.waited_ns: array[int] = array("q")
+        self.sent_again_ns: array[int] = array("q")
         self.draining: bool = False
         self.stop_early = False
         self._job = job
@@ -346,7 +347,7 @@ class LoadRun:
         self._stop_ns = now_ns + self._job.duration_ns
         self._plan_requests(now_ns)
         self._loop_lag_ns = 0
-        del self.waited_ns[:]
+        del self.waited_ns[:], self.sent_again_ns[:]
         if self.answers is not None:
             self.answers.clear()
         if self.recording.streams is not None:
@@ -385,6 +386,7 @@ class LoadRun:
             connect_ns=int(median(self.connect_ns)) if self.connect_ns else None,
             connection_wait_ns=sum(self.waited_ns),
             connection_waits=len(self.waited_ns),
+            sent_again=len(self.sent_again_ns),
             loop_lag_ns=self._loop_lag_ns,
             opened_late_ns=self._opened_late_ns,
             ticks_cpu_ns=self._ticks_cpu_ns,

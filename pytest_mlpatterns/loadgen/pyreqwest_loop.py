@@ -1,8 +1,9 @@
 """The event loop that drives load through pyreqwest: for https and HTTP/2 targets.
 
 It shares :class:`pytest_mlpatterns.loadgen.load_run.LoadRun` and the recording with the loop over our own connections.
-The library (extra ``https``) adds time to every request; :mod:`pytest_mlpatterns.loadgen.ceiling` measures it, and the
-result reports it.
+A request whose connection is lost before its answer begins is sent once more after the first answer of the load: the
+library hides whether the service had closed an idle connection. The library (extra ``https``) adds time to every
+request; :mod:`pytest_mlpatterns.loadgen.ceiling` measures it, and the result reports it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class PyreqwestLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: Any = None
         self._logged = False
+        self._has_answer = False
         self._paced_until_ns = NEVER_NS
         self._is_due_earlier = asyncio.Event()
         self._in_pieces = job.stream
@@ -116,6 +118,10 @@ class PyreqwestLoop:
         received = _Received(self._new_answer())
         received.answer.begin(request)
         outcome = await self._outcome_of(request, received)
+        if outcome == Failure.CLOSED and self._has_answer and not received.began:
+            load_run.sent_again_ns.append(due_ns)
+            outcome = await self._outcome_of(request, received)
+        self._has_answer = self._has_answer or outcome > 0
         now = perf_counter_ns()
         load_run.recording.adder_of(received.answer)(due_ns, sent_ns, now, outcome, request, 0, len(received.body))
         if load_run.answers is not None and 200 <= outcome < 300:
@@ -134,9 +140,11 @@ class PyreqwestLoop:
             receive = received.pieces if self._in_pieces else received.whole
             return await receive(prepared, with_head=self._load_run.answers is not None)
         except Exception as error:
+            # The library calls the end of a connection during a request so, too.
+            unreached = Failure.CONNECT if "client error (Connect)" in str(error) else Failure.CLOSED
             for kind, failure in (
                 (exceptions.RequestTimeoutError, received.answer.timed_out()),
-                (exceptions.ConnectError, Failure.CONNECT),
+                (exceptions.ConnectError, unreached),
                 (exceptions.NetworkError, Failure.CLOSED),
             ):
                 if isinstance(error, kind):
@@ -155,15 +163,17 @@ class PyreqwestLoop:
 class _Received:
     """What has come of one answer."""
 
-    __slots__ = ("answer", "body", "head")
+    __slots__ = ("answer", "began", "body", "head")
 
     def __init__(self, answer: StreamedAnswer) -> None:
         self.answer = answer
         self.body = self.head = b""
+        self.began = False
 
     async def whole(self, prepared: Any, *, with_head: bool) -> int:
         """Receive the answer at once. Returns its status."""
         response = await prepared.build().send()
+        self.began = True
         self.body = bytes(await response.bytes())
         if with_head:
             self.head = _head_of(response.headers)
@@ -174,6 +184,7 @@ class _Received:
         answer, pieces = self.answer, []
         async with prepared.streamed_read_buffer_limit(0).build_streamed() as response:
             answer.first_byte_ns = perf_counter_ns()
+            self.began = True
             kind, coding = (response.get_header(name) or "" for name in ("content-type", "content-encoding"))
             answer.read_type(kind, coding, is_sized=response.get_header("content-length") is not None)
             if with_head:

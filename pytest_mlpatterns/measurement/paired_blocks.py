@@ -401,6 +401,7 @@ def merge_reports(blocks: Sequence[BlockRecording]) -> GeneratorReport:
         connection_limit_reached=any(report.connection_limit_reached for report in reports),
         connection_wait_ns=sum(report.connection_wait_ns for report in reports),
         connection_waits=sum(report.connection_waits for report in reports),
+        sent_again=sum(report.sent_again for report in reports),
         loop_lag_ns=max(report.loop_lag_ns for report in reports),
         texts_cut=any(report.texts_cut for report in reports),
         opened_late_ns=max(report.opened_late_ns for report in reports),

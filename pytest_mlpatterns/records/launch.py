@@ -173,6 +173,7 @@ class GeneratorReport(Struct, frozen=True):
     connect_ns: int | None = None
     connection_wait_ns: int = 0  # time for which requests of the window waited for a connection, summed over them
     connection_waits: int = 0  # number of requests that waited for one
+    sent_again: int = 0  # number of requests that met a closed idle connection, and were sent again over a new one
     loop_lag_ns: int = 0  # largest delay of the event loop
     # rate of one process against a server that does nothing, on average; None if unknown
     ceiling_rps: float | None = None

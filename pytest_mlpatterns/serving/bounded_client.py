@@ -112,7 +112,12 @@ class BoundedTransport(httpx.BaseTransport):
             extensions={**request.extensions, "timeout": exchange.limits()},
         )
         with exchange.errors():
-            answer = self._pool.handle_request(sent)
+            try:
+                answer = self._pool.handle_request(sent)
+            except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
+                if exchange.has_connected or exchange.received or not isinstance(request.stream, httpx.ByteStream):
+                    raise
+                answer = self._pool.handle_request(sent)  # the server had closed the idle connection
         answer.extensions[PIECES] = exchange.pieces
         response = _Response(answer, exchange)
         exchange.is_stream = names_stream(response.headers.get("content-type", ""))
@@ -137,6 +142,7 @@ class _Exchange:
         self._tail = b""
         self.pieces = Pieces()
         self.received = 0
+        self.has_connected = False
         self.is_stream = False
 
     def limits(self) -> dict[str, float | None]:
@@ -252,6 +258,8 @@ class _Backend(httpcore.NetworkBackend):
 
     def connect_tcp(self, host: str, port: int, timeout: float | None = None, *others: Any, **named: Any) -> _Stream:
         left_s = _left_s(timeout, httpcore.ConnectTimeout)
+        if isinstance(timeout, _Limit):
+            timeout.exchange.has_connected = True
         return _Stream(self._sockets.connect_tcp(host, port, left_s, *others, **named))
 
 

@@ -338,7 +338,7 @@ class TestNoFalseAlarm:
         """One of at least twenty, in the middle of the window."""
         window = 'duration="2s", warmup="200ms"'
         run = run_fault_here(command("closes", "1 once", window=window, timeout=PATIENT), tmp_path)
-        run.assert_ended({"passed": 1}, "connection closed: 1")
+        run.assert_ended({"passed": 1}, "1 request was sent again on a fresh connection")
 
 
 MODEL = """

@@ -85,7 +85,6 @@ def cases(*names: str, rare: str = "") -> list[object]:
         "chunks",
         "continue",
         "until-close",
-        "twice",
         "length-too-short",
         "port-taken",
         "prints-100-mb",
@@ -135,13 +134,17 @@ def test_a_status_that_is_no_success_fails(tmp_path: Path, code: str) -> None:
     ("name", "label"),
     [
         ("sometimes-503", "503"),
-        ("keep-alive-closed", "connection closed"),
-        pytest.param("sometimes-close", "connection closed", marks=RARE),
+        ("twice", "answer that nobody asked for"),
         pytest.param("sometimes-garbage", "malformed answer", marks=RARE),
     ],
 )
 def test_a_share_of_failed_requests_above_the_limit_fails(tmp_path: Path, name: str, label: str) -> None:
     run_faulty(tmp_path, Fault(name)).assert_ended(FAILED, f" requests failed ({label}", "over 5.0 % the others say")
+
+
+@pytest.mark.parametrize("name", cases("keep-alive-closed", rare="sometimes-close"))
+def test_requests_that_meet_a_closed_idle_connection_are_sent_again(tmp_path: Path, name: str) -> None:
+    run_faulty(tmp_path, Fault(name)).assert_ended(PASSED, "sent again on a fresh connection")
 
 
 @pytest.mark.all_faults

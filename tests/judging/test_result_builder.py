@@ -15,6 +15,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.result_builder import (
+    _generator_notes,
     build_result,
     estimate_or_none,
     unsteady_notes,
@@ -22,7 +23,7 @@ from pytest_mlpatterns.judging.result_builder import (
     with_further,
 )
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.records.launch import Estimate, Launch, Warmup
+from pytest_mlpatterns.records.launch import Estimate, GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.ci_reports import properties_of
@@ -106,3 +107,10 @@ def test_a_result_says_whether_the_load_generator_was_the_limit(core_share: floa
     one = even_launch()
     report = replace(one.generator, cpu_ns=int(core_share * one.generator.wall_ns))
     assert built(replace(one, generator=report)).conditions.generator["limited"] is limited
+
+
+def test_requests_that_were_sent_again_are_noted_by_their_number() -> None:
+    reports = [GeneratorReport(0, 1, 9, connections=1, sent_again=again) for again in (5, 7)]
+    why = "sent again on a fresh connection: the server had closed the idle one"
+    assert _generator_notes(reports) == [f"12 requests were {why}"]
+    assert _generator_notes([replace(reports[0], sent_again=1)]) == [f"1 request was {why}"]

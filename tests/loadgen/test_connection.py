@@ -74,6 +74,7 @@ class Bench:
         self.answers = ResponseSample(100) if keep else None
         self.connect_ns = array("q")
         self.waited_ns = array("q")
+        self.sent_again_ns = array("q")
         self.messages = messages
         self.protocol = lambda address: Http1(messages, address[0], follow=follow, keep=keep)
         self.failures: list[bool] = []
@@ -540,17 +541,82 @@ def test_a_call_whose_server_is_gone_before_its_ping_is_answered_is_one_row() ->
         assert not bench.connection.busy
 
 
-def test_a_server_that_resets_between_requests_unseen_is_one_closed_row(bench: Bench) -> None:
+def meet_the_end(bench: Bench, *, reset: bool) -> socket.socket:
+    """Send a request over a connection that the server has just closed; the server's end of the one after it."""
     peer = bench.request()
     bench.deliver(peer, LENGTH)
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
     peer.close()
-    bench.connection.send(1)  # before the connection could see it
-    if bench.connection.busy:
+    bench.connection.send(1, 12_345)  # before the connection could see it
+    while not bench.sent_again_ns:
         bench.turn()
+    fresh = bench.accept()
+    bench.turn()
+    assert read(fresh, len(SECOND)) == SECOND
+    return fresh
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_request_that_meets_a_closed_idle_connection_is_sent_again_from_its_first_due_time(
+    bench: Bench, reset: bool
+) -> None:
+    fresh = meet_the_end(bench, reset=reset)
+    bench.deliver(fresh, answer(b"mine"))
+    assert bench.rows == [200, 200]
+    assert bench.recording.due_ns[1] == bench.sent_again_ns[0] == 12_345
+    assert bench.failures == [False, False]
+    if bench.answers is not None:
+        assert bench.kept[1:] == [(1, b"mine")]
+
+
+def test_a_request_is_sent_again_once(bench: Bench) -> None:
+    bench.end(meet_the_end(bench, reset=False))
     assert bench.rows == [200, Failure.CLOSED]
+    assert len(bench.sent_again_ns) == 1
     bench.deliver(bench.request(0), LENGTH)
     assert bench.rows == [200, Failure.CLOSED, 200]
+
+
+def test_a_request_whose_second_connection_is_refused_is_a_connect_row(bench: Bench) -> None:
+    peer = bench.request()
+    bench.deliver(peer, LENGTH)
+    bench.listener.close()
+    peer.close()
+    bench.connection.send(1)
+    while bench.connection.busy:
+        bench.turn()
+    assert bench.rows == [200, Failure.CONNECT]
+
+
+def test_a_byte_of_the_answer_or_an_accepted_request_forbids_a_second_try(bench: Bench) -> None:
+    peer = bench.request()
+    bench.deliver(peer, LENGTH)
+    bench.connection.send(1)
+    bench.deliver(peer, LENGTH[:1])
+    bench.end(peer)
+    assert bench.rows == [200, Failure.CLOSED]
+    bench.protocol = lambda address: Http1(bench.messages, address[0], follow=True, keep=False)
+    peer = bench.request()
+    bench.deliver(peer, TestAcceptedRequests.ACCEPTED)
+    bench.end(peer)
+    assert bench.rows == [200, Failure.CLOSED, Failure.CLOSED]
+
+
+def test_a_call_that_a_server_goes_away_from_is_sent_again_over_a_new_connection() -> None:
+    call, blocks = peer2.message(b"text"), RequestBlocks.of(("127.0.0.1", 1), "/service/Method")
+    with Bench((call, call), keep=False) as bench:
+        bench.protocol = lambda _address: Http2((call, call), blocks, HeaderReader(), keep=False)
+        bench.connection.send(0)
+        peer = bench.accept()
+        bench.turn()
+        bench.deliver(peer, peer2.settings() + peer2.answer())
+        bench.connection.send(1)
+        bench.deliver(peer, peer2.frame(Frame.GOAWAY, 0, 0, (1).to_bytes(4, "big") + bytes(4)))
+        fresh = bench.accept()
+        bench.turn()
+        bench.deliver(fresh, peer2.settings() + peer2.answer())
+        assert bench.rows == [200, 200]
+        assert len(bench.sent_again_ns) == 1
 
 
 def test_ipv6_addresses_are_connected_to() -> None:

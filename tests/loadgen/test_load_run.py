@@ -60,11 +60,13 @@ def test_a_rate_begins_its_clock_anew_with_the_window() -> None:
 def test_waits_for_connections_count_from_when_the_window_opens() -> None:
     run, _, _ = warm(RAMP)
     run.waited_ns.append(9 * MS)
+    run.sent_again_ns.append(START_NS)
     run.send_due(OPEN_NS)
     run.waited_ns.extend((2 * MS, 3 * MS))
+    run.sent_again_ns.append(OPEN_NS)
     run.tick(OPEN_NS + 200 * MS, 1, limit_reached=True)
     report = run.result().generator
-    assert (report.connection_wait_ns, report.connection_waits) == (5 * MS, 2)
+    assert (report.connection_wait_ns, report.connection_waits, report.sent_again) == (5 * MS, 2, 1)
 
 
 LEVELS = Stages((("100ms", 4),), of="concurrency")

@@ -15,13 +15,14 @@ import trustme
 from msgspec.structs import replace
 from support import SERVICES
 from support.services.jobs import MS, a_job, window_of
-from support.services.scripted import Close, ScriptedServer, Send
+from support.services.scripted import Close, Request, ScriptedServer, Send, Step, answer
 
 from pytest_mlpatterns import Url
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.loadgen import pyreqwest_loop
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.load_run import TICK_NS
 from pytest_mlpatterns.loadgen.messages import Transport
@@ -238,6 +239,25 @@ def test_the_overhead_of_the_library_is_measured_beside_the_ceiling(tmp_path: Pa
         measure_library_overhead(generator, tmp_path)
     assert generator.ceilings_rps[Transport.HTTP1] > 0
     assert generator.library_overhead_ns is not None
+
+
+@pytest.mark.parametrize("loop", [LoadLoop, PyreqwestLoop])
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_request_that_meets_a_closed_idle_connection_is_sent_again_once(
+    loop: type[LoadLoop | PyreqwestLoop], answers: int
+) -> None:
+    """The server closes each connection at the request after so many."""
+
+    def script(request: Request) -> list[Step]:
+        return [Send(answer()) if request.number_on_connection < answers else Close()]
+
+    with ScriptedServer(script) as service:
+        job = a_job([service.address], ClosedLoop(1), window=window_of(6))
+        remote = Remote(f"http://127.0.0.1:{service.address[1]}", http2=False)
+        job = replace(job, endpoint=replace(job.endpoint, remote=remote if loop is PyreqwestLoop else None))
+        result = loop(job, lambda _event: None).run()
+    assert samples_of(result).outcome.tolist() == [200 if answers else Failure.CLOSED] * 6
+    assert result.generator.sent_again == 5 * answers
 
 
 class BrokenClient:

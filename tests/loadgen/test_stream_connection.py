@@ -57,6 +57,7 @@ class Owner:
         self.answers = None
         self.connect_ns = array("q")
         self.waited_ns = array("q")
+        self.sent_again_ns = array("q")
         self.selector = self
         self.again = False
 

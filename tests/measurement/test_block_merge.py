@@ -109,11 +109,12 @@ def test_costs_of_the_generator_add_up() -> None:
         connection_limit_reached=True,
         connection_wait_ns=3 * MS,
         connection_waits=2,
+        sent_again=4,
     )
     found = merge_reports([PIECES[0], structs.replace(PIECES[1], report=late), PIECES[2]])
     assert (found.cpu_ns, found.wall_ns, found.completed) == (30 * MS, 600 * MS, 60)
     assert (found.connections, found.connection_limit_reached, found.loop_lag_ns) == (7, True, 5)
-    assert (found.connection_wait_ns, found.connection_waits) == (3 * MS, 2)
+    assert (found.connection_wait_ns, found.connection_waits, found.sent_again) == (3 * MS, 2, 4)
 
 
 def test_each_generator_of_a_cluster_keeps_its_own_figures() -> None:
