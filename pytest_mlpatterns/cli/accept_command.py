@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -53,10 +54,7 @@ def add_accept_command(commands: Commands) -> None:
 def _run(options: argparse.Namespace, read: Results) -> int:
     from pytest_mlpatterns.config.acceptances import require_no_day
 
-    if options.file is not None:
-        require_other("--file", options.file)
-    beside_run = Path(read.baseline.get("accepted_file", "")).parent / ACCEPTED_FILE  # "" in older results: here
-    file = beside_run if options.file is None else Path(options.file)
+    file = _file_for(options.file, read.baseline.get("accepted_file", ""))
     if options.prune:
         if not file.exists() and options.file is not None:
             raise SettingError(f"{named(file)} does not exist, expected a file of acceptances; name it with --file")
@@ -82,6 +80,21 @@ def _run(options: argparse.Namespace, read: Results) -> int:
         f"{file} accepts {count(len(tables), 'change')} of {result.test}{instead}; commit it with the change\n"
     )
     return 0
+
+
+def _file_for(option: str | None, noted: str) -> Path:
+    """The file of acceptances: that of the option, else that which the results note, in this project only."""
+    if option is not None:
+        require_other("--file", option)
+        return Path(option)
+    file, here = Path(noted).parent / ACCEPTED_FILE, Path.cwd()  # older results note none: here
+    top = next((one for one in (here, *here.parents) if (one / ".git").exists()), here)
+    if not Path(os.path.normpath(here / file)).is_relative_to(top):
+        raise SettingError(
+            f"the results name {named(file)} for acceptances, expected a file in {top}; if it is the right one, "
+            f"write --file {named(file)}"
+        )
+    return file
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ from pytest_mlpatterns.system.owned_files import (
     remove_empty,
     remove_tree,
 )
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -283,7 +284,13 @@ def _repositories(git: Git, present: Path, path: str) -> Iterator[Path]:
         listed = git.run("config", "--file", ".gitmodules", "--null", "--list").split("\0")
         for key, _, value in (item.partition("\n") for item in listed):
             if key.endswith(".path") and value == path:
-                yield common_directory(git) / "modules" / key.removeprefix("submodule.").removesuffix(".path")
+                name = key.removeprefix("submodule.").removesuffix(".path")
+                if Path(name).is_absolute() or ".." in Path(name).parts:  # git refuses such names too
+                    raise DeploymentError(
+                        f".gitmodules of the revision names submodule {path} {shown(name)}, which leads out of "
+                        ".git/modules, expected a name without `..`; name it anew there"
+                    )
+                yield common_directory(git) / "modules" / name
 
 
 def _has_commit(repository: Path, sha: str) -> bool:

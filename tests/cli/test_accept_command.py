@@ -1,5 +1,7 @@
 """``python -m pytest_mlpatterns accept``: from a failed run to a table that the next run reads."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -28,8 +30,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write(directory: Path, *results: TestResult) -> None:
-    text = results_json(results, ENVIRONMENT, "2026-11-24", baseline={}, commit="1a2b3c4")
+def write(directory: Path, *results: TestResult, baseline: Mapping[str, str] = {}) -> None:
+    text = results_json(results, ENVIRONMENT, "2026-11-24", baseline=baseline, commit="1a2b3c4")
     (directory / "results.json").write_text(text, encoding="utf-8")
 
 
@@ -216,13 +218,33 @@ def test_what_no_ceiling_covers_is_not_accepted(
 def test_the_file_lies_where_the_run_reads_it(here: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     below = here / "below"
     (below / "ci").mkdir(parents=True)
+    (here / ".git").mkdir()
     monkeypatch.chdir(below)
-    told = {"accepted_file": place}
-    text = results_json([result(TEST, passed=False, verdicts=SLOWER)], ENVIRONMENT, "2026-11-24", baseline=told)
-    (below / "results.json").write_text(text, encoding="utf-8")
+    write(below, result(TEST, passed=False, verdicts=SLOWER), baseline={"accepted_file": place})
     assert main(["accept", "results.json", TEST, "--reason", "why"]) == 0
     assert len(accepted((below / place).parent)) == 2
     assert main(["accept", "results.json", "--prune"]) == 0
+
+
+@pytest.mark.parametrize("is_absolute", [True, False])
+def test_results_of_others_name_no_file_outside_of_the_project(
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    is_absolute: bool,
+) -> None:
+    below, place = here / "below", "../elsewhere/perf-accepted.toml"
+    for directory in (below / ".git", here / "elsewhere"):
+        directory.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    told = os.path.normpath(below / place) if is_absolute else place
+    write(below, result(TEST, passed=False, verdicts=SLOWER), baseline={"accepted_file": told})
+    for arguments in ([TEST, "--reason", "why"], ["--prune"]):
+        assert main(["accept", "results.json", *arguments]) == 2
+        assert f"the results name {told} for acceptances, expected a file in {below}; if" in capsys.readouterr().err
+    assert list((here / "elsewhere").iterdir()) == []
+    assert main(["accept", "results.json", TEST, "--reason", "why", "--file", told]) == 0
 
 
 def test_a_test_whose_id_reads_as_a_pattern_is_accepted_alone(here: Path) -> None:

@@ -501,6 +501,32 @@ def test_a_submodule_whose_commit_is_missing_is_an_error_that_names_it(
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["../../ev", "a/../../../ev", "/ev"])
+def test_a_submodule_whose_name_leads_elsewhere_is_refused(
+    repository: Repository, library: Repository, temporary: Path, name: str
+) -> None:
+    """The repository that it leads to is one of the revision itself, whose settings name programs."""
+    ran = temporary.parent / "ran"
+    library.commit({".gitattributes": "* filter=x\n"})
+    place = library.copied(repository.top / "ev").top
+    for file in (place / ".git").iterdir():
+        file.rename(place / file.name)
+    repository.git("config", "--file", str(place / "config"), "filter.x.smudge", f"touch {ran}; cat")
+    given = str(place) if name == "/ev" else name
+    repository.write({".gitmodules": f'[submodule "{given}"]\n\tpath = sub\n\turl = x\n'})
+    repository.git("add", "--all")
+    repository.git("update-index", "--add", "--cacheinfo", f"160000,{library.git('rev-parse', 'HEAD')},sub")
+    repository.commit({})
+    (repository.top / ".git" / "modules" / "a").mkdir(parents=True)
+    (repository.top / "sub").mkdir()
+    revision = resolve_revision(repository.top, "main")
+    message = r"^\.gitmodules of the revision names submodule sub '.*ev', which leads out of \.git/modules, expected"
+    with pytest.raises(DeploymentError, match=message), checkout(repository.top, revision):
+        pass
+    assert not ran.exists()
+    assert list(temporary.iterdir()) == []
+
+
 def test_git_lfs_content_that_is_here_is_filled_in_and_what_is_not_is_noted(repository: Repository) -> None:
     def pointer(oid: str) -> str:
         return f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 7\n"
