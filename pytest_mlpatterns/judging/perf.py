@@ -375,7 +375,7 @@ class Perf:
         self._settle(SCALE_OUT.name, lambda: self._scaling.decide_scale_out(limit_ns))
 
     @at_the_call
-    def assert_no_leak(self, limit: object, *, duration: object = "10s") -> None:
+    def assert_no_leak(self, limit: object = "1KiB", *, duration: object = "10s") -> None:
         """Resident memory grows by less than a size such as ``"100 B"`` per request, or its growth levels off.
 
         The running deployment is loaded for 2, 4 or 10 s, until that is decided, beside the test's budget; a smaller
@@ -384,7 +384,7 @@ class Perf:
         with the number of requests that would decide it.
 
         Args:
-            limit: growth of memory per request, such as ``"100 B"`` or ``"1KiB"``.
+            limit: growth of memory per request, such as ``"100 B"``; 512 requests show a leak of 1 KiB.
             duration: the longest load, such as ``"60s"``; at least one second.
         """
         limit_bytes = parse_size(limit, name="assert_no_leak(...)")

@@ -1,5 +1,6 @@
 """Leaks of a test's own deployment, from declared tracks: what is judged, and what stays open."""
 
+import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -8,12 +9,16 @@ import numpy as np
 import pytest
 
 from pytest_mlpatterns import Cached, Pattern, Single
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metric import resource_of
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging.leaks import LeakAssertions
+from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.measurement.further_load import FollowedGrowth
 from pytest_mlpatterns.records.samples import ResourceTrack
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.units import parse_size
 
 SECOND_NS = 1_000_000_000
 REQUESTS = np.arange(200, dtype=np.int64) * 25
@@ -91,6 +96,12 @@ def test_a_load_goes_on_until_a_leak_at_the_limit_would_show() -> None:
 
     assert set(outcomes(leaks, limit=100).values()) == {Outcome.PASS}  # 0.5 MB of 4,975 requests: less than is sure
     assert not declared.decided
+
+
+def test_the_limit_that_holds_without_one_is_shown_by_512_requests() -> None:
+    """As docs/explanation/leaks.md says; 52 requests per second are as many in the longest load."""
+    limit = parse_size(inspect.signature(Perf.assert_no_leak).parameters["limit"].default, name="limit")
+    assert resource_of(METRICS["memory_growth"]).least_gain == 512 * limit
 
 
 def test_what_the_system_does_not_tell_has_no_verdict() -> None:
