@@ -88,7 +88,7 @@ class BaselineSession:
         although not worse than the entry.
         """
         entry = self._entry_of(result)
-        if entry is None or result.judged.interrupted or self._run.smoke:
+        if entry is None or result.judged.interrupted or self._run.smoke or result.compares_nothing:
             return result
         if entry.differences(result.setup, self._environment.versions):
             return result
@@ -118,8 +118,9 @@ class BaselineSession:
         """
         mode = self._run.baseline
         if mode is BaselineMode.UPDATE and not self._run.smoke:
-            passed = [result for result in results if result.judged.passed or result.advisory]
-            self._not_recorded = {result.test: "the test failed" for result in results if result not in passed}
+            compared = [result for result in results if not result.compares_nothing]
+            passed = [result for result in compared if result.judged.passed or result.advisory]
+            self._not_recorded = {result.test: "the test failed" for result in compared if result not in passed}
             self._update(passed, levels, complete=complete)
         if mode is BaselineMode.PRUNE:
             self._prune(complete=complete)
@@ -162,7 +163,7 @@ class BaselineSession:
 
     def _update(self, passed: Sequence[TestResult], levels: Mapping[str, Level] | None, *, complete: bool) -> None:
         if not complete or not passed:
-            why = "no perf test passed" if complete else "the run was not completed"
+            why = "no perf test passed that is compared" if complete else "the run was not completed"
             self.lines.append(f"baseline not updated: {why}")
             return
         if levels is not None and not (passed := self._with_level(passed, levels)):

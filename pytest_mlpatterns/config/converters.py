@@ -152,11 +152,11 @@ def _tolerance_of(metric: object, value: object, source: str) -> float:
 
 
 def read_compared(value: object, source: str) -> tuple[str, ...] | None:
-    """Convert the names of metrics, as a tuple or as text with commas; None stays None."""
+    """Convert the names of metrics, as a tuple or as text with commas; an empty one is none, and None stays None."""
     if value is None:
         return None
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not names:
+    if not isinstance(names, list | tuple):
         raise SettingError(f"{source} is {shown(value)}, expected names of metrics; write ('rtm', 'p99', 'error_rate')")
     known = comparable_metrics()
     for name in names:

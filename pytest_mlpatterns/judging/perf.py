@@ -464,6 +464,10 @@ class Perf:
             PerfFailure: a metric cannot be judged; the message gives the reason.
         """
         requested = read_metrics(metrics, "assert_no_regression(metrics=...)")
+        if self._experiment.settings.compare == ():
+            raise SettingError(
+                "perf(compare=()) compares nothing, but assert_no_regression(...) does; leave one of them out"
+            )
         tolerances = self._experiment.settings.tolerance
         if tolerance is not None:
             share = parse_share(tolerance, name="assert_no_regression(tolerance=...)")

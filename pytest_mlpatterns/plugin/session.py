@@ -326,7 +326,8 @@ class PerfSession:
         self._engines.await_ready(settings)
         generator = self._driver.on(settings.generators_on)
         generator.start(1 if self._run.smoke else settings.generators)  # in the time that the model takes to start
-        if self._revision is not None:
+        is_compared = settings.compare != ()
+        if self._revision is not None and is_compared:
             revision = self._revision.client(item.nodeid, settings, serving)
             resources.callback(revision.close)
             if not self._run.smoke:
@@ -337,7 +338,7 @@ class PerfSession:
         experiment = self._builder.experiment(item, settings, fixtures)
         cluster = self._engines.cluster_of(settings, fixtures.target)
         measured = item.nodeid, experiment.setup, cluster.description if cluster else ""
-        match = self._baseline.match(*measured)
+        match = self._baseline.match(*measured) if is_compared else experiment.baseline
         experiment = replace(
             experiment,
             cluster=cluster,

@@ -127,6 +127,11 @@ class TestResult(Struct, frozen=True):
         return not self.judged.passed and self.definition.gate is Gate.WARN and self.kind not in ERRORS
 
     @property
+    def compares_nothing(self) -> bool:
+        """Whether the test asks not to be compared, by ``compare=()``."""
+        return self.definition.terms is not None and not self.definition.terms.tolerances
+
+    @property
     def outcome(self) -> State:
         """State of the test; an undecided verdict makes a passed test undecided, and one that failed is not lost."""
         if self.judged.interrupted and self.kind not in (Kind.REGRESSION, Kind.LIMIT):

@@ -20,6 +20,7 @@ from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue, Noise
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.result_parts import Terms
 from pytest_mlpatterns.records.verdict import Gate, Outcome
 from pytest_mlpatterns.system.git import tree_digest
 
@@ -357,8 +358,8 @@ def test_an_update_records_what_passed_and_keeps_all_others(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("results", "complete", "why"),
     [
-        ([], True, "no perf test passed"),
-        ([measured(passed=False)], True, "no perf test passed"),
+        ([], True, "no perf test passed that is compared"),
+        ([measured(passed=False)], True, "no perf test passed that is compared"),
         ([measured()], False, "the run was not completed"),
     ],
 )
@@ -618,6 +619,17 @@ def test_an_update_that_records_nothing_is_no_success(tmp_path: Path) -> None:
     assert session.report()["not_recorded"] == {TEST: "the test failed"}
     assert not (tmp_path / "perf-baseline.json").exists()
     assert not opened(tmp_path).recorded_nothing
+
+
+@pytest.mark.processes
+def test_a_test_that_compares_nothing_is_not_recorded_and_has_no_drift(tmp_path: Path) -> None:
+    given = measured(5.1)
+    nothing = replace(given, definition=replace(given.definition, terms=Terms(10**9, 1, {})))
+    session = opened(tmp_path, BaselineMode.UPDATE, {TEST: {HERE: DRIFTED}})
+    assert session.with_drift(given) != given
+    assert session.with_drift(nothing) == nothing
+    session.close([nothing], complete=True)
+    assert (session.recorded_nothing, session.report()["not_recorded"]) == (True, {})
 
 
 @pytest.mark.processes

@@ -234,7 +234,7 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"compare": "cost"}, "perf(compare=...) names the metric 'cost'", "expected some of rtm"),
         ({"tolerance": {"cost": 0.1}}, "perf(tolerance=...) names the metric 'cost'", "expected some of rtm"),
         ({"price": "0.04 USD"}, "perf(price=...) is '0.04 USD'", "per core-hour, per GiB-hour or both"),
-        ({"compare": ()}, "perf(compare=...) is ()", "write ('rtm', 'p99', 'error_rate')"),
+        ({"compare": 5}, "perf(compare=...) is 5", "write ('rtm', 'p99', 'error_rate')"),
         ({"overload": "yes"}, "perf(overload=...) is 'yes'", "expected True or False"),
         ({"tolerance": "much"}, "perf(tolerance=...) is 'much'", 'write 0.05 or "5%"'),
         ({"inconclusive": "ignore"}, "perf(inconclusive=...) is 'ignore'", "one of warn, fail, pass"),

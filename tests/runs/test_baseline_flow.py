@@ -362,6 +362,18 @@ def test_off_compares_nothing_and_says_nothing(directory: Path) -> None:
     assert (directory / FILE).read_bytes() == before
 
 
+def test_a_test_that_compares_nothing_needs_no_baseline_and_ignores_its_own(directory: Path) -> None:
+    body = "def test_it(perf): perf.assert_rtm_below('30s')\ndef test_asks(perf): perf.assert_no_regression()\n"
+    project = Project().with_tests(body, marker=f"{QUICK[:-1]}, compare=())")
+    before = _edit(directory / FILE, _much_faster)
+    for mode in ("require", "update"):
+        run = project.run(directory, "--perf-baseline", mode)
+        assert run.outcomes == {"passed": 1, "failed": 1}
+        assert "SettingError: perf(compare=()) compares nothing, but assert_no_reg" in run.failure("test_asks")
+        assert (directory / FILE).read_bytes() == before
+    assert "baseline not updated: no perf test passed that is compared" in run.out
+
+
 def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
     def drifted(machines: dict[str, Any]) -> None:
         for entry in machines.values():
