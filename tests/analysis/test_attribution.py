@@ -212,6 +212,17 @@ def test_a_function_that_only_has_another_caller_is_not_the_cause() -> None:
     assert named(attributed(before, now)) == [("predict", "wrap")]
 
 
+def test_a_function_that_a_library_now_calls_itself_is_named_below_it() -> None:
+    """An endpoint ran in a thread, and blocks the event loop now: it takes as long as before."""
+    server = (ROOTS[0], Frame("run_endpoint_function", "fastapi/routing.py", 372, "library"))
+    thread = (ROOTS[0], Frame("run", "starlette/concurrency.py", 1, "library"))
+    rank, features = function("rank"), function("features")
+    before: Stacks = {server: 0.1, (*thread, rank, features): 4.0}
+    record = attributed(before, {server: 0.1, (*server, rank, features): 4.0})
+    assert named(record) == [("run_endpoint_function", "rank", "features")]
+    assert only(record).before_ns == 0
+
+
 def test_a_function_that_others_call_as_fast_as_before_is_not_the_cause() -> None:
     """Its caller asks more of it."""
     before: Stacks = {("predict", "normalize", "spin"): 0.4, ("predict", "classify", "spin"): 1.5}

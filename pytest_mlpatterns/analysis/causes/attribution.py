@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import Struct, structs
 
 from pytest_mlpatterns.analysis.causes.call_tree import BEFORE, NOW, CallTree, call_tree, matched
-from pytest_mlpatterns.analysis.causes.explanation import Changes, Spot, explanation
+from pytest_mlpatterns.analysis.causes.explanation import Changes, Spot, explanation, is_of_project
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, NativeChange, ProfileNode, ProfileRecord
@@ -154,14 +154,29 @@ class _Drafting:
 
     def of_chain(self, chain: Sequence[Spot]) -> FunctionChange | None:
         """The change that the end of a chain explains, of the function that a reader can edit; None without one."""
+        moved = self._moved_below(chain[-1]) if not any(is_of_project(spot) for spot in chain) else []
+        end, chain = chain[-1], [*chain, *moved]
         position = _position(chain)
         if position is None or self._passes_on(chain[position]):
             return None
         while self._is_as_fast_elsewhere(chain[position]) and (caller := _project_caller(chain, position)) is not None:
             position = caller
-        leading = [spot.frame for spot in chain[:position] if spot.frame and spot.frame.owner == "project"]
+        above = [spot for spot in chain[:position] if is_of_project(spot) or (moved and spot is end)]
+        leading = [spot.frame for spot in above if spot.frame]
         deeper = [spot.frame for spot in chain[position + 1 :] if spot.frame]
         return self._change(leading, chain[position], inside=_inside(deeper[-1]) if deeper else "")
+
+    def _moved_below(self, here: Spot) -> list[Spot]:
+        """The functions of the project that have most of the change of a library which now calls them, outermost first.
+
+        Each takes as long as before, below another caller: an endpoint that blocks the event loop ran in a thread.
+        """
+        if here.frame is None or here.frame.owner not in ("library", "python"):
+            return []
+        found = self.changes.tree.topmost(here.nodes).items()
+        spots = [self.changes.spot(frame, nodes) for frame, nodes in found if frame.owner == "project"]
+        most = [one for one in spots if one.change.value_ns / here.change.value_ns >= _MOST]
+        return sorted(most, key=lambda one: min(one.nodes))  # callers are before their callees
 
     def _passes_on(self, spot: Spot) -> bool:
         """Whether a layer of this package has half of its change in layers and functions that it calls."""
@@ -179,7 +194,7 @@ class _Drafting:
         if not others or spot.change.value_ns <= 0:
             return False
         elsewhere = self.changes.spot(spot.frame, others).change
-        if elsewhere.before_ns <= 0 or elsewhere.level_ns < _ELSEWHERE * spot.change.level_ns:
+        if min(elsewhere.before_ns, elsewhere.now_ns) < _ELSEWHERE * spot.change.level_ns or elsewhere.before_ns <= 0:
             return False
         here = spot.change.now_ns / spot.change.before_ns if spot.change.before_ns else math.inf
         return elsewhere.now_ns / elsewhere.before_ns - 1 < _LESS * (here - 1)

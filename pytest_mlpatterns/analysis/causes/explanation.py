@@ -252,7 +252,7 @@ def _sure(changes: Changes, chain: list[Spot], confidences: tuple[float, ...]) -
         if spot.is_only_called_more(confidence):
             return []
         end = len(found)
-    if not any(map(_is_of_project, found[:end])) and (own := [*filter(_is_of_project, found[end:])]):
+    if not any(map(is_of_project, found[:end])) and (own := [*filter(is_of_project, found[end:])]):
         if own[0].is_only_called_more(changes.part_confidence):
             return []
         if _is_named(own[0], changes.whole, changes.part_confidence):
@@ -326,7 +326,8 @@ def _is_named(spot: Spot, whole: Spot, confidence: float) -> bool:
     return abs(spot.change.value_ns) >= least and spot.change.is_sure(confidence)
 
 
-def _is_of_project(spot: Spot) -> bool:
+def is_of_project(spot: Spot) -> bool:
+    """Whether it is a function of the project."""
     return spot.frame is not None and spot.frame.owner == "project"
 
 
