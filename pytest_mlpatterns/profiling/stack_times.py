@@ -126,9 +126,12 @@ _POOLS = (
     "starlette/concurrency.py",
 )
 """Files at the root of threads that serve requests, beside the main thread."""
+_ASIDE = 0.01  # Share of the time up to which a thread that uses the processor only waits
 _DEPTH_OF_POOL = 6  # Frames from the root within which a thread shows what it is for
 _WAITS = ("select", "poll", "accept", "wait", "get", "readinto", "recv", "readline", "peek", "serve_forever", "run")
 """Functions in which a server waits."""
+_WAITS_IN = (("sigwait", "signal.py"), ("accept", "socket.py"))
+"""Functions, with their files, that wait for a signal or a client whoever calls them."""
 
 
 _PROTOCOLS = "/uvicorn/protocols/"
@@ -158,10 +161,12 @@ def without_loops(frames: tuple[RawFrame, ...]) -> tuple[RawFrame, ...]:
 
 
 def is_idle(frames: tuple[RawFrame, ...]) -> bool:
-    """Whether a thread waits for the next request."""
+    """Whether a thread waits for the next request, or for a signal."""
     if not frames:
         return True
     leaf = frames[-1]
+    if any(leaf.name == name and _is_in(leaf.file, (file,)) for name, file in _WAITS_IN):
+        return True
     if leaf.name not in _WAITS:
         return False
     for frame in reversed(frames):
@@ -170,6 +175,13 @@ def is_idle(frames: tuple[RawFrame, ...]) -> bool:
         if not _is_standard(frame.file):
             return False
     return False
+
+
+def _waits_aside(stacks: Sequence[tuple[RawStack, int]], times: ThreadTimes, duration_ns: int) -> bool:
+    """Whether a thread only waited, in one place and outside of any server, as a main thread does beside those."""
+    frames = stacks[0][0].frames
+    is_served = any(is_ours(it.file) or (_is_in(it.file, _SERVERS) and not _is_wait_of_any(it)) for it in frames)
+    return len(stacks) == 1 and not is_served and times.cpu_ns < _ASIDE * duration_ns
 
 
 def is_of_server(frames: tuple[RawFrame, ...]) -> bool:
@@ -310,7 +322,8 @@ def _weighed(
         times = raw.threads.get(thread, _UNKNOWN)
         seen = [(frames, count) for stack, count in stacks if (frames := without_loops(stack.frames))]
         if serves(stacks[0][0], raw.pid):
-            found += _of_serving([one for one in seen if not is_idle(one[0])], times, look_ns)
+            if not _waits_aside(stacks, times, raw.duration_ns):
+                found += _of_serving([one for one in seen if not is_idle(one[0])], times, look_ns)
         else:
             each_ns = times.cpu_ns / sum(count for _, count in stacks)
             found += [(frames, count, each_ns) for frames, count in seen]

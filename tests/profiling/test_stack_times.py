@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import pytest_mlpatterns
 from pytest_mlpatterns.patterns import model_thread
@@ -248,6 +249,26 @@ def test_processes_of_one_role_are_added() -> None:
 
 def _rest(stack: RawStack) -> tuple[str, tuple[RawFrame, ...]]:
     return stack.name, stack.frames
+
+
+OWN = RawFrame("main", "/srv/project/serve.py", 23)
+THREADS = {RawStack(PID + 1, "Thread-1", (*THREAD, standard("socketserver.py", "run"), model("answer"))): 60}
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [(standard("signal.py", "sigwait"),), (standard("socket.py", "accept"),), ()],
+    ids=["signal", "client", "call of compiled code"],
+)
+def test_a_main_thread_that_waits_beside_the_threads_that_serve_is_idle(leaf: tuple[RawFrame, ...]) -> None:
+    waits = {main(OWN, *leaf): 100}
+    assert shown(sampled({**waits, **THREADS})) == {"worker; answer": 60}
+
+
+@pytest.mark.parametrize(("cpu_ms", "counts"), [(90, (100,)), (0, (60, 40))], ids=["computes", "goes on"])
+def test_a_main_thread_that_does_something_is_not(cpu_ms: int, counts: tuple[int, ...]) -> None:
+    stacks = {main(replace(OWN, line=number)): count for number, count in enumerate(counts)}
+    assert shown(sampled(stacks, threads={PID: ThreadTimes(cpu_ms * MS)}))["worker; main"] > 0
 
 
 def test_a_process_that_was_not_seen_has_no_stacks() -> None:
