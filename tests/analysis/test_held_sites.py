@@ -34,6 +34,15 @@ def test_little_is_not_named() -> None:
     assert [site.file for site in record(before, HeldMemory(several, 42 * MIB)).sites] == ["other0.py", "other1.py"]
 
 
+def test_what_no_line_of_the_project_holds_or_what_shrinks_is_not_named() -> None:
+    def owned(file: str, line: int) -> Frame:
+        return Frame("<module>", file, line, "python" if file.startswith("<") else "project")
+
+    before = HeldMemory({("<string>", 2): -600.0 * KIB, ("model.py", 3): -600.0 * KIB}, -1200.0 * KIB, 1)
+    now = HeldMemory({("<string>", 2): 900.0 * KIB, ("model.py", 3): -100.0 * KIB}, 800.0 * KIB, 1)
+    assert held_record(before, now, names=(owned, owned), source_now=lambda *_: "").sites == ()
+
+
 def test_at_most_five_functions_are_named() -> None:
     now = {(f"model{number}.py", 1): (10 + number) * MIB for number in range(6)}
     found = record(HeldMemory({}, 0), HeldMemory(now, 75 * MIB)).sites

@@ -273,8 +273,8 @@ def growth_between(first: HeldMemory, last: HeldMemory, requests: int) -> HeldMe
 def held_record(before: HeldMemory, now: HeldMemory, *, names: tuple[Name, Name], source_now: SourceLine) -> HeldRecord:
     """Compare what functions hold on both sides.
 
-    Named is a function with at least 10 % of what all lines hold in addition, and, unless it is about a growth, at
-    least 256 KiB.
+    Named is a function of the project with at least 10 % of what all lines hold in addition, and, unless it is about a
+    growth, at least 256 KiB: what libraries hold by themselves is no line that a reader can change.
 
     ``before``: of the reference; both sides since the start, or both the growth over some requests.
     """
@@ -298,6 +298,7 @@ def held_record(before: HeldMemory, now: HeldMemory, *, names: tuple[Name, Name]
             *functions[frame],
         )
         for frame in functions
+        if frame.owner == "project"
     ]
-    grown = sorted((site for site in sites if site.change >= least), key=lambda site: -site.change)
+    grown = sorted((site for site in sites if site.change >= least and site.now > 0), key=lambda site: -site.change)
     return HeldRecord("", per_request, then, total, tuple(grown[:_MOST_SITES]))

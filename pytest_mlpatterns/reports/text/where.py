@@ -446,8 +446,10 @@ def held_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
         return [record.note]
     per = " per request" if record.per_request else ""
     whole = f"{_signed_bytes(record.now - record.before)} held{per}{_of_resident(failing[0], per)}"
+    whole = whole if record.now > record.before else "memory by line"  # the rest is what tracemalloc does not see
     if not record.sites:
-        return [f"{whole}: no line stands out; tracemalloc does not see what native libraries allocate for themselves"]
+        unseen = "tracemalloc does not see what native libraries allocate for themselves"
+        return [f"{whole}: no line of the project stands out; {unseen}"]
     named = record.sites[:_MOST_SITES]
     texts = [f"{whole}: {', '.join(map(_site, named))}"]
     return [*texts, *(f"line {site.line}: {site.source}" for site in named[:1] if site.source)]

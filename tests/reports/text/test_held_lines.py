@@ -40,7 +40,7 @@ def test_a_growth_is_per_request() -> None:
 
 def test_what_tracemalloc_does_not_see_is_said() -> None:
     (text,) = lines(HeldRecord("", False, 40.0 * MIB, 40.5 * MIB))
-    assert text.startswith("+512 KiB held: no line stands out; tracemalloc does not see")
+    assert text.startswith("+512 KiB held: no line of the project stands out; tracemalloc does not see")
 
 
 def test_a_note_stands_alone() -> None:
