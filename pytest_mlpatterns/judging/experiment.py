@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.objective import Objective
+    from pytest_mlpatterns.records.samples import Traced
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.model import StartOptions
@@ -80,7 +81,7 @@ class SystemUnderTest(Struct, frozen=True):
         """Whether the service runs already and is only connected to."""
         return isinstance(self.service, Url)
 
-    def start(self, *, profiled: bool = False, traced: bool = False, timeout_ns: int | None = None) -> Deployment:
+    def start(self, *, profiled: bool = False, traced: Traced = "", timeout_ns: int | None = None) -> Deployment:
         """Start a deployment and wait until it is ready.
 
         ``timeout_ns``: start-up time limit; None for that of the test.
@@ -112,6 +113,8 @@ class LoadDriver(Struct, frozen=True):
     smoke: bool = False  # each test sends one request instead of a load
     # takes a sentence that a reader should know before the measurement ends
     on_note: Callable[[str], None] = lambda _note: None
+    # takes what is done once the load is over, and how long that may take; nothing when it is done
+    on_search: Callable[[str], None] = lambda _text: None
 
     def on(self, place: str) -> Generator:
         """The load generator that runs at this place, a value of ``generators_on=``."""

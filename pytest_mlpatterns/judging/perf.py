@@ -511,6 +511,11 @@ class Perf:
             self._verdicts.fail(PerfFailure(f"{why}, and --perf-baseline require asks for {asked}"))
 
     @property
+    def interrupted(self) -> bool:
+        """Whether an interrupt ended what came after the verdicts, which were to be shown first."""
+        return self._causes.interrupted
+
+    @property
     def advised(self) -> Sequence[PerfFailure]:
         """Failures that the test does not show, because its gate only warns."""
         return tuple(self._verdicts.advised)
@@ -578,3 +583,5 @@ class Perf:
             self._verdicts.fail(failure)
             return
         self._verdicts.add([marked_accepted(one, known.get(one.metric)) for one in verdicts], RegressionFailure)
+        if self.interrupted:
+            raise KeyboardInterrupt

@@ -174,10 +174,9 @@ class RevisionComparison:
                 return ()
             self._runner.close()  # both revisions need the machine to themselves
             verdicts = self._judge(self._run, choice)
-            self._causes.profile_comparison(self._revision, verdicts)
             launches = (*self._run.first_launches, *self._run.second_launches)
             starts_ns = [launch.cold_start_ns for launch in launches if launch.cold_start_ns is not None]
-            self._causes.trace_comparison(self._revision, verdicts, starts_ns)
+            self._causes.search(self._revision, verdicts, starts_ns)
             return verdicts
         except NothingToCompareError as error:
             self._is_new = error.reason is Reason.ABSENT

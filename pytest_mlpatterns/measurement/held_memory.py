@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import growth_between
-from pytest_mlpatterns.measurement.variant import Variant, VariantRun, named_errors
+from pytest_mlpatterns.measurement.variant import Variant, VariantRun
 from pytest_mlpatterns.records.samples import HELD_LAYER, HeldMemory
 
 if TYPE_CHECKING:
@@ -22,27 +22,27 @@ _WARMUP_NS, _LOAD_NS, _GROWTH_NS = 300_000_000, 400_000_000, 900_000_000
 _MOST_READINGS = 1  # Readings under load: each stops the process for most of a second
 
 
-def held_under_load(variant: Variant, generator: Generator, *, of_growth: bool) -> HeldMemory | None:
-    """What a variant holds under load, or for a growth what it holds in addition after further requests.
+def held_under_load(
+    variant: Variant, deployment: Deployment, generator: Generator, *, of_growth: bool
+) -> HeldMemory | None:
+    """What the deployment of a variant holds under load, or for a growth what it holds in addition after further
+    requests.
 
     Returns None if its processes do not report what they hold.
     """
     plan = replace(variant.plan, warmup_ns=0)
-    with named_errors(variant):
-        deployment = variant.start()
-    try:
-        reading = HeldReading(deployment, _MOST_READINGS if not of_growth else 0)
-        run = VariantRun(replace(variant, plan=plan), deployment, generator, on_progress=reading.on_progress)
-        run.warm_up(_WARMUP_NS if of_growth else _LOAD_NS)
-        first = reading.read()
-        if first is None or not of_growth:
-            return first
-        before = reading.requests
-        run.warm_up(_GROWTH_NS)
-        last = reading.last()
-        return None if last is None else growth_between(first, last, max(reading.requests - before, 1))
-    finally:
-        deployment.close()
+    reading = HeldReading(deployment, _MOST_READINGS if not of_growth else 0)
+    run = VariantRun(replace(variant, plan=plan), deployment, generator, on_progress=reading.on_progress)
+    if of_growth:
+        reading.last()  # from now on they follow their allocations
+    run.warm_up(_WARMUP_NS if of_growth else _LOAD_NS)
+    first = reading.read()
+    if first is None or not of_growth:
+        return first
+    before = reading.requests
+    run.warm_up(_GROWTH_NS)
+    last = reading.last()
+    return None if last is None else growth_between(first, last, max(reading.requests - before, 1))
 
 
 class HeldReading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,13 +58,14 @@ class RuntestHooks:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Give a perf test the machine to itself; other tests share it."""
-        if self._lock is None:
-            return (yield)
         state = item.stash.get(PERF_ITEM, None)
-        with self._lock.held(exclusive=state is not None):
-            if state is not None:
+        with contextlib.nullcontext() if self._lock is None else self._lock.held(exclusive=state is not None):
+            if state is not None and self._lock is not None:
                 self._lock.leave_word(death_of(item, state))
-            return (yield)
+            result = yield
+            if (perf := _perf_of(item)) is not None and perf.interrupted:  # by now its failure is reported
+                raise KeyboardInterrupt
+            return result
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:

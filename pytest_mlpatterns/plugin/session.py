@@ -119,7 +119,7 @@ class PerfSession:
         self._settlements = Settlements(config, self._run, directory=self._directory, resources=self._resources)
         self._engines = EngineSessions(self._options, self._ini, root=root, directory=self._directory)
         generators = Generators(self._engines, self._directory)
-        self._driver = LoadDriver(generators, self._live.show, self._run.smoke, self._live.note)
+        self._driver = LoadDriver(generators, self._live.show, self._run.smoke, self._live.note, self._live.search)
         trees = self._trees if self._job is None else self._job.trees
         self._builder = ExperimentBuilder(config, self._directory, self._driver, engines=self._engines, trees=trees)
         self._runtest = RuntestHooks(self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke)

@@ -54,6 +54,7 @@ class Standing(Struct, frozen=True):
     finished_ns: int  # time that the tests before it took together
     launch_ns: int  # the measured window of one launch
     note: str = ""  # a sentence about the test; empty if there is none
+    search: str = ""  # what is done once the load is over, and how long that may take; empty before
 
     @property
     def expected_ns(self) -> int:
@@ -87,6 +88,8 @@ def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
         parts += filter(None, [standing.note])
     seconds = -(-standing.left_ns // 1_000_000_000)
     left = f", about {format_left(seconds)} left" if seconds else ""
+    if standing.search:
+        parts, left = [standing.search], ""
     while True:
         tail = f"{count} {_bar(standing.share)} {', '.join(parts)}{left}"
         room = width - width_of(tail)
@@ -107,7 +110,7 @@ def plain_text(standing: Standing) -> str:
     seconds = -(-standing.left_ns // 1_000_000_000)
     left = f", about {format_left(seconds)} left" if seconds else ""
     since = f" for {standing.elapsed_ns / 1e9:.0f} s" if standing.elapsed_ns >= 1_000_000_000 else ""
-    note = f"; {standing.note}" if standing.note else ""
+    note = "".join(f"; {text}" for text in (standing.note, standing.search) if text)
     return f"measuring {standing.test} ({standing.number} of {standing.of}){since}{left}{note}"
 
 
@@ -204,7 +207,7 @@ class LiveLine:
         self._now_ns = now_ns
         self._shown = False
         self._test = ""
-        self._note = ""
+        self._note = self._search = ""
         self._launch_ns = 0
         self._started = 0
         self._started_ns = 0
@@ -235,12 +238,19 @@ class LiveLine:
         if progress.completed < self._completed:
             self._before += self._completed
         self._completed = progress.completed
-        self._show(progress, self._before + progress.completed)
+        if not self._search:  # which is shown by a signal, that may come while another line is written
+            self._show(progress, self._before + progress.completed)
 
     def note(self, text: str) -> None:
         """Show a sentence about the test: on a terminal in each line from now on, else in the next plain one."""
         self._note = text
         self._plain_ns = None
+
+    def search(self, text: str) -> None:
+        """Show what is done once the load is over, in place of its progress, until the text is empty."""
+        self._search = text
+        if text:
+            self._show(None)
 
     def end(self) -> None:
         """Remove the line at the end of the test."""
@@ -262,6 +272,7 @@ class LiveLine:
             finished_ns=self._finished_ns,
             launch_ns=self._launch_ns,
             note=self._note,
+            search=self._search,
         )
         if not self._is_watched:
             self._write_plain(standing)

@@ -9,7 +9,7 @@ numpy appears in annotations only, so that importing this module costs nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
@@ -62,6 +62,7 @@ class GrowthRecord(Record, frozen=True):
     levels_off: bool  # whether that growth need not go on
 
 
+Traced = Literal["", "start", "load"]  # Since when processes follow their allocations: never, or from there on
 HELD_LAYER = "held memory"
 """Name of the layer of the telemetry with which the processes of a deployment report what their lines hold.
 

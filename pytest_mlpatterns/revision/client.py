@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_mlpatterns.engines.engine import EngineSession
+    from pytest_mlpatterns.records.samples import Traced
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.verdict import Acceptance
     from pytest_mlpatterns.revision.messages import Wanted
@@ -150,7 +151,7 @@ class RevisionClient:
         assert self._setup is not None
         return self._setup
 
-    def start(self, *, profiled: bool = False, traced: bool = False, timeout_ns: int | None = None) -> Deployment:
+    def start(self, *, profiled: bool = False, traced: Traced = "", timeout_ns: int | None = None) -> Deployment:
         """Start a deployment at the revision. Closing it stops it; the process stays for the next deployment.
 
         ``timeout_ns``: time limit for the start and for each of its statistics; None for that of the test. Raises

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from pytest_mlpatterns.records.samples import Traced
     from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.records.verdict import Acceptance
@@ -61,7 +62,7 @@ class StartDeployment(Struct, frozen=True):
     """Start the deployment."""
 
     profiled: bool = False
-    traced: bool = False
+    traced: Traced = ""
     timeout_ns: int | None = None  # start-up time limit; None for that of the test
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.patterns.layer import Handler
     from pytest_mlpatterns.patterns.pattern import Pattern
+    from pytest_mlpatterns.records.samples import Traced
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
@@ -65,9 +66,9 @@ class StartOptions(Struct, frozen=True):
     # what the engine shares in this session, whose type it alone knows; None for an engine that shares nothing
     session: Any = None
     profiled: bool = False  # its processes permit a profiler of the same user to read them
-    # its processes follow their allocations, which makes them slower. Each answer of theirs may then take as long
-    # as the start
-    traced: bool = False
+    # since when its processes follow their allocations, which makes them slower; each answer of theirs may then take as
+    # long as the start
+    traced: Traced = ""
 
 
 def start_with_cpus(cpus: float | None, start: Callable[[], Deployment]) -> Deployment:

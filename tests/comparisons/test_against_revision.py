@@ -240,7 +240,7 @@ def test_a_failure_is_profiled_on_both_sides_and_one_that_asks_for_none_is_not(c
     profile = result_of(compared, "test_by_name")["profile"]
     assert result_of(compared, "test_shop")["profile"] is None
     if profile["note"]:  # the system permits none, or a busy machine had no time for one
-        assert profile["note"].startswith("no profile: ")
+        assert profile["note"].startswith(("no profile: ", "the cause was not found in "))
         assert profile["note"].endswith(why_not_traceable())
         assert profile["blocks"] == 0
         return
@@ -522,6 +522,49 @@ def test_ctrl_c_in_the_comparison_leaves_nothing_and_says_what_there_was(shop: R
     out, _ = running.communicate(timeout=60)
     assert running.returncode == 2, out
     assert "KeyboardInterrupt" in out
+    assert_nothing_is_left(shop)
+
+
+WAITS = """
+import pathlib
+import threading
+
+from pytest_mlpatterns.judging import cause_search
+
+
+def waits(*_, **__):
+    pathlib.Path({told!r}).touch()
+    threading.Event().wait()
+
+
+cause_search.profile_of = waits
+"""
+
+
+def test_a_failure_is_reported_although_the_run_is_terminated_while_its_cause_is_searched(shop: Repository) -> None:
+    told = shop.top / "under-way"
+    shop.write({**files(seconds=0.05), "conftest.py": WAITS.format(told=str(told))})
+    running = subprocess.Popen(
+        command("--perf-against=main", "--perf-profile=auto"),
+        cwd=shop.top,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+    deadline = time.monotonic() + 60
+    while not told.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)  # the file system tells nobody
+    running.send_signal(signal.SIGTERM)
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 2, out
+    words = (
+        "E   RegressionFailure: ",
+        "the search for the cause was interrupted",
+        "performance: 1 regression",
+        "SIGTERM",
+    )
+    assert [one for one in words if one not in out] == [], out
     assert_nothing_is_left(shop)
 
 

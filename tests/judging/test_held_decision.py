@@ -13,6 +13,7 @@ from pytest_mlpatterns.judging.cause_search import trace_limit_ns
 from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.variant import Variant
+from pytest_mlpatterns.records.profile import ProfileRecord
 from pytest_mlpatterns.records.samples import HeldMemory, HeldRecord, MemorySite
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
@@ -20,13 +21,15 @@ MIB = 1024**2
 S = 1_000_000_000
 LIMITS: list[dict[str, object]] = []
 """Arguments of the starts of both sides."""
+DEPLOYMENT = SimpleNamespace(close=lambda: None)
 REVISION: Any = SimpleNamespace(
     name="main (abc1234)",
     worktree=SimpleNamespace(
         root=Path("/tmp/tree"), directory=Path("/tmp/tree/project"), present_root=Path("/srv/project")
     ),
     setup=lambda: SimpleNamespace(payload=None),
-    start=lambda **given: LIMITS.append(given),
+    start=lambda **given: LIMITS.append(given) or DEPLOYMENT,
+    close=lambda: None,
 )
 
 
@@ -37,9 +40,10 @@ class Scripted:
         self.asked: list[tuple[str, bool]] = []
         self.held: list[HeldMemory | Exception | None] = []
 
-    def __call__(self, variant: Variant, _generator: object, *, of_growth: bool) -> HeldMemory | None:
+    def __call__(
+        self, variant: Variant, _deployment: object, _generator: object, *, of_growth: bool
+    ) -> HeldMemory | None:
         self.asked.append((variant.name, of_growth))
-        variant.start()
         found = self.held.pop(0)
         if isinstance(found, Exception):
             raise found
@@ -55,6 +59,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
         HeldMemory({("/srv/project/model.py", 4): 3 * MIB}, 3 * MIB),
     ]
     monkeypatch.setattr(cause_search, "held_under_load", script)
+    monkeypatch.setattr(cause_search, "profile_of", lambda *_, **__: ProfileRecord())
     monkeypatch.setattr(cause_search, "replace", lambda plan, **_: plan)
     return script
 
@@ -68,7 +73,8 @@ def traced(
 ) -> Causes:
     """What is known after these metrics have failed."""
     experiment: Any = SimpleNamespace(
-        settings=SimpleNamespace(profile=mode, engine="local", startup_timeout_ns=60 * S),
+        settings=SimpleNamespace(profile=mode, engine="local", startup_timeout_ns=60 * S, budget_ns=400 * S),
+        driver=SimpleNamespace(on_search=lambda _: None),
         system=SimpleNamespace(
             options=SimpleNamespace(root=Path("/srv/project"), trees=None), is_attached=attached, start=REVISION.start
         ),
@@ -79,7 +85,7 @@ def traced(
     found = Causes(experiment, SequentialMeasurement(cast("Any", None), 60 * S, 8))
     found.held = held
     verdicts = [Verdict(metric, "revision", Outcome.FAIL, "more") for metric in metrics]
-    found.trace_comparison(REVISION, verdicts, starts_ns)
+    found.search(REVISION, verdicts, starts_ns)
     return found
 
 
@@ -91,9 +97,19 @@ def test_a_failure_of_peak_memory_is_traced_on_both_sides(scripted: Scripted) ->
     assert found._measurement.interleaved_s > 0
 
 
-def test_the_limit_of_a_traced_start_follows_the_slowest_start_of_the_model(scripted: Scripted) -> None:
-    traced("peak_memory", starts_ns=(2 * S, 4 * S))
-    assert LIMITS == 2 * [{"traced": True, "timeout_ns": 160 * S}]
+@pytest.mark.parametrize(
+    ("mode", "starts_ns", "limit_ns"),
+    [
+        (ProfileMode.AUTO, (1 * S, 2 * S), 80 * S),
+        (ProfileMode.AUTO, (2 * S, 4 * S), 101 * S),
+        (ProfileMode.ON, (2 * S, 4 * S), 160 * S),
+    ],
+)
+def test_the_limit_of_a_traced_start_follows_the_slowest_start_of_the_model_and_that_of_the_search(
+    scripted: Scripted, mode: ProfileMode, starts_ns: tuple[int, ...], limit_ns: int
+) -> None:
+    traced("peak_memory", mode=mode, starts_ns=starts_ns)
+    assert 2 * [{"traced": "start", "timeout_ns": limit_ns}] == LIMITS
 
 
 @pytest.mark.parametrize(
@@ -107,6 +123,7 @@ def test_that_limit_is_the_tests_at_least_and_bounded(starts_ns: tuple[int, ...]
 def test_a_leak_is_traced_by_its_growth(scripted: Scripted) -> None:
     traced("memory_growth")
     assert [of_growth for _, of_growth in scripted.asked] == [True, True]
+    assert [given["traced"] for given in LIMITS] == ["load", "load"]  # the start is as fast as ever
 
 
 @pytest.mark.parametrize(

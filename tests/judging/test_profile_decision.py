@@ -1,5 +1,7 @@
 """When a test is profiled, and that whatever goes wrong then is a note beside the verdict."""
 
+import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ import pytest
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import DeploymentError, ProfilerError
 from pytest_mlpatterns.judging import cause_search
-from pytest_mlpatterns.judging.causes import Causes, names_functions
+from pytest_mlpatterns.judging.causes import Causes, SearchEnded, names_functions
 from pytest_mlpatterns.judging.experiment import Experiment
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.profiled_pair import ProfiledSide
@@ -24,6 +26,9 @@ def verdict(metric: str, outcome: Outcome = Outcome.FAIL) -> Verdict:
 
 
 FAILED = [verdict("rtm")]
+SHOWN: list[str] = []
+ENDED: list[str] = []
+"""How often the other revision was ended."""
 
 
 class ScriptedPair:
@@ -54,12 +59,14 @@ def experiment(mode: ProfileMode, *, engine: str = "local", attached: bool = Fal
     return cast(
         "Experiment",
         SimpleNamespace(
-            settings=SimpleNamespace(profile=mode, engine=engine),
+            settings=SimpleNamespace(
+                profile=mode, engine=engine, budget_ns=60_000_000_000, startup_timeout_ns=60_000_000_000
+            ),
             system=SimpleNamespace(options=options, is_attached=attached, start=lambda **_: None),
             setup=SimpleNamespace(pattern="Url('http://host')"),
             plan=Plan(),
             generator=None,
-            driver=SimpleNamespace(on_progress=print),
+            driver=SimpleNamespace(on_progress=print, on_search=SHOWN.append),
             revision=None,
             smoke=smoke,
         ),
@@ -83,6 +90,7 @@ REVISION = cast(
         ),
         setup=lambda: SimpleNamespace(payload=None),
         start=lambda **_: None,
+        close=lambda: ENDED.append("closed"),
     ),
 )
 
@@ -105,10 +113,10 @@ def test_a_failure_of_anything_else_does_not(metric: str) -> None:
 
 def test_auto_profiles_after_a_failure_only() -> None:
     causes = causes_of(ProfileMode.AUTO)
-    causes.profile_comparison(REVISION, [verdict("rtm", Outcome.PASS)])
+    causes.search(REVISION, [verdict("rtm", Outcome.PASS)])
     causes.profile_alone()
     assert causes.profile is None
-    causes.profile_comparison(REVISION, FAILED)
+    causes.search(REVISION, FAILED)
     assert causes.profile is not None
     assert causes.profile.profiler == "scripted 1"
     assert causes._measurement.interleaved_s > 0
@@ -116,10 +124,10 @@ def test_auto_profiles_after_a_failure_only() -> None:
 
 def test_on_profiles_always_and_once() -> None:
     causes = causes_of(ProfileMode.ON)
-    causes.profile_comparison(REVISION, [])
+    causes.search(REVISION, [])
     first = causes.profile
     assert first is not None
-    causes.profile_comparison(REVISION, FAILED)
+    causes.search(REVISION, FAILED)
     causes.profile_alone()
     assert causes.profile is first
 
@@ -135,7 +143,7 @@ def test_on_profiles_the_present_without_a_revision_and_no_smoke_run() -> None:
 
 def test_off_never_profiles() -> None:
     causes = causes_of(ProfileMode.OFF)
-    causes.profile_comparison(REVISION, FAILED)
+    causes.search(REVISION, FAILED)
     causes.profile_alone()
     assert causes.profile is None
 
@@ -143,14 +151,14 @@ def test_off_never_profiles() -> None:
 def test_an_old_commit_that_is_measured_has_the_tree_of_that_commit() -> None:
     causes = causes_of(ProfileMode.AUTO)
     causes._experiment.system.options.trees = Path("/srv/top"), Path("/tmp/old")  # type: ignore[misc]
-    causes.profile_comparison(REVISION, FAILED)
+    causes.search(REVISION, FAILED)
     now, _ = ScriptedPair.sides
     assert now is not None
     assert now.names._top == "/tmp/old"
 
 
 def test_each_side_has_its_tree_and_a_short_warm_up() -> None:
-    causes_of(ProfileMode.AUTO).profile_comparison(REVISION, FAILED)
+    causes_of(ProfileMode.AUTO).search(REVISION, FAILED)
     now, before = ScriptedPair.sides
     assert now is not None
     assert before is not None
@@ -169,7 +177,7 @@ def test_each_side_has_its_tree_and_a_short_warm_up() -> None:
 )
 def test_what_cannot_be_profiled_says_why(given: dict[str, object], words: str) -> None:
     causes = causes_of(ProfileMode.AUTO, **given)
-    causes.profile_comparison(REVISION, FAILED)
+    causes.search(REVISION, FAILED)
     assert causes.profile == ProfileRecord(note=words)
 
 
@@ -179,13 +187,73 @@ def test_what_cannot_be_profiled_says_why(given: dict[str, object], words: str) 
 def test_an_error_is_a_note(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ScriptedPair, "raises", error)
     causes = causes_of(ProfileMode.AUTO)
-    causes.profile_comparison(REVISION, FAILED)
+    causes.search(REVISION, FAILED)
     assert causes.profile == ProfileRecord(note="no profile: py-spy cannot read")
 
 
-def test_an_interrupt_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ScriptedPair, "raises", KeyboardInterrupt())
+@pytest.mark.parametrize("while_cleaning", [False, True])
+def test_an_interrupt_ends_the_search_and_takes_effect_after_the_verdicts(
+    monkeypatch: pytest.MonkeyPatch, while_cleaning: bool
+) -> None:
+    """Also if the time of the search is over while the interrupt cleans up."""
+
+    def run(_: object) -> ProfiledRun:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            if while_cleaning:
+                raise SearchEnded
+
+    monkeypatch.setattr(ScriptedPair, "run", run)
     causes = causes_of(ProfileMode.AUTO)
-    with pytest.raises(KeyboardInterrupt):
-        causes.profile_comparison(REVISION, FAILED)
-    assert causes.profile is None
+    causes.search(REVISION, FAILED)
+    assert causes.profile == ProfileRecord(note="the search for the cause was interrupted")
+    assert causes.interrupted
+
+
+class Waiting(ScriptedPair):
+    """Waits for what never comes, and then cleans up for as long."""
+
+    def run(self) -> ProfiledRun:
+        never = threading.Event()
+        try:
+            never.wait()
+        except KeyboardInterrupt:
+            pytest.fail("a limit is no interrupt")
+        finally:
+            never.wait()
+        raise AssertionError
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cause_search, "ProfiledPair", Waiting)
+    monkeypatch.setattr("pytest_mlpatterns.judging.causes._LEAST_NS", 20_000_000)
+    monkeypatch.setattr("pytest_mlpatterns.judging.causes._CLEANING_S", 0.02)
+    for listed in (SHOWN, ENDED):
+        listed.clear()
+
+
+@pytest.mark.usefixtures("waiting")
+def test_a_search_has_a_limit_that_holds_while_it_waits() -> None:
+    causes = causes_of(ProfileMode.AUTO)
+    causes._experiment.settings.budget_ns = 0  # type: ignore[misc]
+    handler = signal.getsignal(signal.SIGURG)
+    causes.search(REVISION, FAILED)
+    note = "the cause was not found in 20.0 ms; --perf-profile on looks for it without a limit"
+    assert causes.profile == ProfileRecord(note=note)
+    assert not causes.interrupted
+    assert [*dict.fromkeys(SHOWN)] == ["searching for the cause, 1 s left", ""]
+    assert signal.getsignal(signal.SIGURG) is handler
+
+
+@pytest.mark.usefixtures("waiting")
+def test_the_limit_is_a_quarter_of_the_budget_and_a_profile_that_was_asked_for_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits: list[int | None] = []
+    monkeypatch.setattr(cause_search, "profile_of", lambda *_, longest_ns, **__: limits.append(longest_ns))
+    causes_of(ProfileMode.AUTO).search(REVISION, FAILED)
+    causes_of(ProfileMode.ON).search(REVISION, FAILED)
+    assert limits == [15_000_000_000, None]
+    assert ENDED == ["closed", "closed"]

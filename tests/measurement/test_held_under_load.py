@@ -1,5 +1,6 @@
 """What the lines of a side hold: readings that are declared, and a real process that follows its allocations."""
 
+import contextlib
 import linecache
 import sys
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_processes_that_report_nothing_are_unknown() -> None:
 
 
 def start(directory: Path) -> Deployment:
-    options = replace(make_start_options(directory, INPUTS), traced=True)
+    options = replace(make_start_options(directory, INPUTS), traced="load")
     return launch(service_plan(Single(), Hoarder, [HERE]), options)
 
 
@@ -88,10 +89,12 @@ def start(directory: Path) -> Deployment:
 def test_a_line_that_keeps_memory_of_every_request_is_found_with_its_bytes(
     tmp_path: Path, generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(held_memory, "_WARMUP_NS", 20_000_000)
-    monkeypatch.setattr(held_memory, "_GROWTH_NS", 200_000_000)  # as long as a reading is taken for fresh
-    variant = Variant("the present", lambda: start(tmp_path), PLAN)
-    grown = held_under_load(variant, generator, of_growth=True)
+    monkeypatch.setattr(held_memory, "_WARMUP_NS", 200_000_000)  # as long as a reading is taken for fresh
+    monkeypatch.setattr(held_memory, "_GROWTH_NS", 200_000_000)
+    deployment = start(tmp_path)
+    with contextlib.closing(deployment):
+        variant = Variant("the present", lambda: deployment, PLAN)
+        grown = held_under_load(variant, deployment, generator, of_growth=True)
     assert grown is not None
     own = {line: size for (file, line), size in grown.sites.items() if file == __file__}
     (line,) = (line for line, size in own.items() if size >= KEPT)

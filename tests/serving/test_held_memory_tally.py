@@ -20,6 +20,11 @@ def traced(*stacks: tuple[int, tuple[tuple[str, int], ...]]) -> tracemalloc.Snap
     return tracemalloc.Snapshot(traces, 8)  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True)
+def _is_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_memory, "trace_memory", lambda _depth: None)
+
+
 @pytest.fixture
 def declared(monkeypatch: pytest.MonkeyPatch) -> Any:
     def declare(*stacks: tuple[int, tuple[tuple[str, int], ...]]) -> dict[str, int]:
@@ -99,3 +104,17 @@ def test_allocations_of_this_process_are_seen_from_now_on() -> None:
         tracemalloc.stop()
     assert len(held) == 3_000_000
     assert max(size for site, size in counters.items() if site.endswith(f":{__file__}")) >= 3_000_000
+
+
+def test_without_a_trace_the_first_report_begins_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    times = iter(range(4))
+    tally = HeldMemoryTally(clock=lambda: next(times))
+    try:
+        first = tally.snapshot().counters
+        held = bytearray(3_000_000)
+        last = tally.snapshot().counters
+    finally:
+        tracemalloc.stop()
+    assert len(held) == 3_000_000
+    assert first["total"] < last["total"] - 2_900_000

@@ -14,6 +14,7 @@ from pytest_mlpatterns.wire import REST_JSON, Wire
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_mlpatterns.records.samples import Traced
     from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 
 
@@ -76,4 +77,4 @@ class WorkerJob(Struct, frozen=True):
     own_server: str | None = None  # address of the server that the deployment started for itself; None: it needs none
     is_polled: bool = False  # requests are answered 202, and results are kept until clients fetch them
     profiled: bool = False
-    traced: bool = False
+    traced: Traced = ""

@@ -67,7 +67,8 @@ def main() -> None:
     if job.traced:
         from pytest_mlpatterns.serving.held_memory import HeldMemoryTally, trace_memory  # as good as never
 
-        trace_memory()
+        if job.traced == "start":
+            trace_memory()
         parent.held = HeldMemoryTally()
     if isinstance(job.source, Call):
         _call(_load(job, channel, _caller_of), parent, channel)

@@ -41,8 +41,13 @@ PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
             PROGRESS,
             "test_a 2/2 ████████████████ 90 s, RTM 4.00 ms, 1,234 requests",
         ),
+        (
+            replace(FIRST, search="searching for the cause, 12 s left"),
+            PROGRESS,
+            "test_digits[single] ██████·········· searching for the cause, 12 s left",
+        ),
     ],
-    ids=["starting", "brackets with colons", "first", "streams", "third", "many", "longer than expected"],
+    ids=["starting", "brackets with colons", "first", "streams", "third", "many", "longer than expected", "search"],
 )
 def test_the_live_line_shows_the_progress_of_the_run(standing: Standing, progress: Progress | None, text: str) -> None:
     assert live_text(standing, progress, 120) == text
