@@ -73,6 +73,7 @@ class BaselineComparison:
 
     alpha: float = BASELINE_ALPHA
     kind: Literal["baseline", "revision"] = "baseline"
+    remedy: str = ""
 
     def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
         self._experiment = experiment

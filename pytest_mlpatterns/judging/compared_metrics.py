@@ -178,10 +178,12 @@ class Comparison(Protocol):
     Attributes:
         alpha: probability of a false alarm of a comparison, over all interim looks and metrics.
         kind: of the reference.
+        remedy: what to do first so that something is compared; empty if nothing is known.
     """
 
     alpha: float
     kind: Literal["baseline", "revision"]
+    remedy: str
 
     @property
     def reference(self) -> Reference | None:

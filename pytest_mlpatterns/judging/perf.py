@@ -508,6 +508,8 @@ class Perf:
         if not self.smoke and mode is BaselineMode.REQUIRE and (why := self._comparison.missing):
             update = f"one; record it: {self._experiment.command} --perf-baseline update"
             asked = update if self._comparison.gap is not None else "a comparison"
+            if remedy := self._comparison.remedy:
+                why, asked = f"{remedy}; {why}", "one"
             self._verdicts.fail(PerfFailure(f"{why}, and --perf-baseline require asks for {asked}"))
 
     @property

@@ -61,6 +61,7 @@ class RevisionComparison:
 
     alpha: float = REVISION_ALPHA
     kind: Literal["baseline", "revision"] = "revision"
+    remedy: str = ""
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric, C
 from pytest_mlpatterns.judging.interleaved_verdicts import metrics_of
 from pytest_mlpatterns.judging.machine_doubts import MachineSign, Today
 from pytest_mlpatterns.records.verdict import LeftOut, OpenBy, Outcome, Verdict, WhyOpen
-from pytest_mlpatterns.revision.commits import UnknownRevisionError
+from pytest_mlpatterns.revision.commits import ShallowCloneError, UnknownRevisionError
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import listed
 
@@ -93,6 +93,7 @@ class SettledComparison:
         self._settled: set[str] = set()
         self._searched: dict[str, LeftOut] = {}
         self._why_not = ""
+        self.remedy = ""
         self._may_hide = False
         self._calm = ""
 
@@ -183,6 +184,7 @@ class SettledComparison:
             if isinstance(error, InvalidResultError) and error.side not in ("", self._found().name):
                 raise  # the present fails
             self._why_not = f"not settled by the recorded revision: {error}"
+            self.remedy = str(error) if isinstance(error, ShallowCloneError) else ""
             return None
         return self._merged(seen, verdicts)
 

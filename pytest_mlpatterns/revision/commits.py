@@ -90,6 +90,10 @@ class UnknownRevisionError(DeploymentError):
     """The code that an entry was recorded from cannot be found here; the message has advice."""
 
 
+class ShallowCloneError(UnknownRevisionError):
+    """The commits that would show it are not in this clone."""
+
+
 class RecordedRevision(Struct, frozen=True):
     """The code that an entry was recorded from."""
 
@@ -127,7 +131,7 @@ class RecordedRevisions:
         while sha is not None and self._fetches and self._is_shallow_at(sha) and self._deepen():
             sha = self._commit_of(key)
         if sha is not None and self._is_shallow_at(sha):
-            raise UnknownRevisionError(
+            raise ShallowCloneError(
                 "this clone is shallow, so the commit that recorded the baseline is not known here: fetch the history "
                 "(with actions/checkout, `fetch-depth: 0`), or run with --perf-settle fetch"
             )

@@ -222,8 +222,11 @@ def test_a_shallow_clone_says_what_to_do_and_fetches_if_it_may(shop: Repository,
     recorded(shop, as_of_another_machine)
     shop.commit(model(0.06), "Slower")
     clone = Repository.cloned(shop, tmp_path / "clone", "--depth=1")
-    shallow = run(clone)
-    assert shallow.exit_code == 0
+    shallow = run(clone, "--perf-baseline", "require")
+    assert shallow.exit_code == 1
+    (line,) = [one for one in shallow.out.splitlines() if one.startswith("E ")]
+    assert re.match(r"E +PerfFailure: this clone is shallow, .*`fetch-depth: 0`.*; baseline not comparable \(", line)
+    assert "record it" not in line
     words = " ".join(shallow.out.split())
     assert "not settled by the recorded revision: this clone is shallow" in words
     assert "`fetch-depth: 0`" in words

@@ -20,7 +20,7 @@ from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
-from pytest_mlpatterns.revision.commits import UnknownRevisionError
+from pytest_mlpatterns.revision.commits import ShallowCloneError, UnknownRevisionError
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 NAME = "the baseline's commit (a1b2c3d)"
@@ -234,13 +234,17 @@ def test_what_only_an_entry_of_this_machine_has_is_named(monkeypatch: pytest.Mon
     assert comparison.left_out == ({} if entry else {METRICS["asl_at_nmrt"].label: why})
 
 
-def test_code_that_is_not_known_leaves_it_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    unknown = UnknownRevisionError("this clone is shallow")
+@pytest.mark.parametrize("kind", [UnknownRevisionError, ShallowCloneError])
+def test_code_that_is_not_known_leaves_it_to_the_file(
+    monkeypatch: pytest.MonkeyPatch, kind: type[UnknownRevisionError]
+) -> None:
+    unknown = kind("this clone is shallow")
     found, comparison = settled(
         monkeypatch, Screen([verdict(OPEN)], alone=[verdict(OPEN)]), Recorded(), settlement=unknown
     )
     assert found["rtm"].outcome is OPEN
     assert comparison.note == "not settled by the recorded revision: this clone is shallow"
+    assert comparison.remedy == ("this clone is shallow" if kind is ShallowCloneError else "")
 
 
 def test_a_machine_too_busy_for_the_file_may_still_compare_both(monkeypatch: pytest.MonkeyPatch) -> None:
