@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource, RunSettings
-from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
+from pytest_mlpatterns.errors import MlpatternsError, ResultFileError, SettingError
 from pytest_mlpatterns.fields import unrun_answer
 from pytest_mlpatterns.plugin.collection import PERF_ITEM
 from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import Environment
     from pytest_mlpatterns.revision.commits import Revision
 
+_ROOM_BYTES = 256 << 10  # Room that each file needs; a page has three times as much, a baseline of few tests a tenth
 _RERUN = "rerun"  # The outcome that pytest-rerunfailures gives to an attempt that it repeats
 _WOULD_FAIL = "would fail"  # How pytest counts a test whose verdicts failed while its gate only warns; it has passed
 
@@ -329,6 +331,36 @@ class RunOutput:
             self.lines.append(
                 f"WARNING: the job summary {file} (GITHUB_STEP_SUMMARY) cannot be written: {error.strerror or error}"
             )
+
+
+def require_room(run: RunSettings) -> None:
+    """Check that the files of a run can be written before anything is measured.
+
+    Raises SettingError: one of them cannot, such as on a full disk.
+    """
+    updated = run.baseline_file if run.baseline is BaselineMode.UPDATE and not run.smoke else None
+    extended = None if run.smoke else run.history
+    for name, file in {
+        "json": run.json_file,
+        "html": run.html_file,
+        "baseline-file": updated,
+        "history": extended,
+    }.items():
+        if file is None or (file.exists() and not file.is_file()):
+            continue
+        directory = os.path.dirname(os.path.realpath(file))
+        try:
+            if name == "history" and file.exists():
+                os.close(os.open(file, os.O_WRONLY | os.O_APPEND))
+                if not os.access(directory, os.W_OK):  # it is appended to
+                    continue
+            with tempfile.TemporaryFile(dir=directory) as trial:
+                trial.write(bytes(_ROOM_BYTES))
+        except OSError as error:
+            raise SettingError(
+                f"{file} cannot be written: {error.strerror or error}; nothing is measured; make room there, make its "
+                f"directory writable, or name another file with --perf-{name}=PATH"
+            ) from None
 
 
 class ReportHooks:

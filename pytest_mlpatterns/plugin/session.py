@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
-from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
+from pytest_mlpatterns.config.run_settings import BaselineMode, RunSettings, read_run_settings
 from pytest_mlpatterns.engines.engine import engine_names
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
 from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver
@@ -29,7 +29,7 @@ from pytest_mlpatterns.plugin.engine_sessions import EngineSessions, Generators
 from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder, FixtureValues, ItemReader
 from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
 from pytest_mlpatterns.plugin.options import given_ini, given_options
-from pytest_mlpatterns.plugin.run_output import ReportHooks, RunOutput
+from pytest_mlpatterns.plugin.run_output import ReportHooks, RunOutput, require_room
 from pytest_mlpatterns.plugin.runtest import RuntestHooks
 from pytest_mlpatterns.plugin.settlements import Settlements
 from pytest_mlpatterns.plugin.terminal import LiveLine, Terminal
@@ -102,7 +102,7 @@ class PerfSession:
             self._resources.callback(self._lock.close)
         self._machine, root = environment(name for name in engine_names() if name != "local"), config.rootpath
         try:
-            self._run = read_run_settings(self._options, self._ini, invoked_in=config.invocation_params.dir, root=root)
+            self._run = self._read_run(root)
             self._item_reader.defaults()
             self._baseline = BaselineSession(self._run, self._machine, root=root)
             self._history = self._new_history()
@@ -300,6 +300,14 @@ class PerfSession:
             if self._lock is not None:
                 self._lock.make_exclusive()
         return state
+
+    def _read_run(self, root: Path) -> RunSettings:
+        """The settings of the run; if this process writes its files, they can be written."""
+        here = self._config.invocation_params.dir
+        run = read_run_settings(self._options, self._ini, invoked_in=here, root=root)
+        if not (self._is_worker or self._trees):
+            require_room(run)
+        return run
 
     def _read(self, item: pytest.Item) -> PerfItem:
         """Read one test; that of an old commit is measured as its job asks for."""

@@ -1,8 +1,11 @@
 """The plugin as pytest meets it: the marker and its errors, parametrization, what an idle session loads."""
 
 import json
+import re
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -10,7 +13,9 @@ from unittest.mock import Mock
 import pytest
 from support.project import Project
 
-from pytest_mlpatterns.plugin.run_output import ReportHooks
+from pytest_mlpatterns.config.run_settings import read_run_settings
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.plugin.run_output import ReportHooks, require_room
 
 ASKS = "def test_it(perf):\n    pass\n"
 EMPTY = Project()
@@ -358,3 +363,40 @@ def test_other_plugins_are_told_of_every_result_once(tmp_path: Path, distributio
     by_test = {result["test"]: result for result in map(json.loads, lines)}
     assert len(lines) == 2
     assert by_test == {result["test"]: result for result in run.json("out.json")["results"]}
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """Files of this process end at 200 kB, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("name", ["json", "html", "baseline-file", "history"])
+@pytest.mark.usefixtures("small_files")
+def test_a_file_without_room_is_found_before_anything_is_measured(tmp_path: Path, name: str) -> None:
+    update = ["--perf-baseline=update"] if name == "baseline-file" else []
+    run = EMPTY.with_tests(ASKS).run(tmp_path, *update, f"--perf-{name}=out")
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, run.errors)
+    assert re.match(r"ERROR: \S+/out cannot be written: File too large; nothing is measured; make room there, ", line)
+    assert line.endswith(f"name another file with --perf-{name}=PATH")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("small_files")
+def test_no_room_is_needed_where_nothing_is_written(tmp_path: Path) -> None:
+    def require(**given: str) -> None:
+        require_room(read_run_settings(given, {}, invoked_in=tmp_path, root=tmp_path))
+
+    require(baseline="check")
+    require(baseline="update", history="h", smoke="true")
+    require(json="/dev/null")
+    with pytest.raises(SettingError, match="h cannot be written: File too large"):
+        require(history="h")
+    (tmp_path / "h").touch(0o400)
+    with pytest.raises(SettingError, match="h cannot be written: "):
+        require(history="h")
