@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.cli.output import add_command, discard_output, for_people, read_results_file
 from pytest_mlpatterns.errors import ResultFileError
-from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
+from pytest_mlpatterns.records.verdict import OPEN_KINDS, Gate, Kind, Outcome
 from pytest_mlpatterns.reports.text.summary_table import headline, incompleteness, kind_word, kinds_of
-from pytest_mlpatterns.reports.text.suspicions import open_step, run_again
+from pytest_mlpatterns.reports.text.suspicions import busy_machine, open_step, run_again
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _EXIT_CODES: Mapping[Kind, int] = {
     Kind.INVALID: VERDICT_ERROR,
     Kind.REGRESSION: 2,
     Kind.LIMIT: 2,
+    Kind.PROBABLY_SLOWER: 3,
     Kind.UNDECIDED: 3,
     Kind.INTERRUPTED: 3,
     Kind.NOT_COMPARED: 3,
@@ -39,6 +40,8 @@ _EXIT_CODES: Mapping[Kind, int] = {
 }
 """Exit code for each kind. Of several the lowest above zero counts: an error hides no regression from its reader, but a
 script that allows regressions must not allow an error with them."""
+_PROBABLY = {"undecided": Kind.UNDECIDED, "fail": Kind.REGRESSION}
+"""The kind as which a test that is probably slower counts, by the option."""
 _MOST_NAMED = 20  # Number of tests without a result that people see by name; programs see all
 
 
@@ -53,12 +56,19 @@ def add_verdict_command(commands: Commands) -> None:
     command.add_argument(
         "--format", choices=("text", "json"), default="text", help="of what is printed (default: %(default)s)"
     )
+    command.add_argument(
+        "--probably",
+        choices=("undecided", "fail"),
+        default="undecided",
+        help="whether a test that is probably slower counts as undecided, or fails with 2 (default: %(default)s)",
+    )
     command.set_defaults(run=lambda options: _run(options, read_results_file(options.results)), failed=VERDICT_ERROR)
 
 
 def _run(options: argparse.Namespace, results: Results) -> int:
     kinds, run = kinds_of(results.results, results.unmeasured), results.run
-    codes = [_EXIT_CODES[kind] for kind in kinds.values()] + [VERDICT_ERROR] * bool(run.other_failures)
+    of_kind = {**_EXIT_CODES, Kind.PROBABLY_SLOWER: _EXIT_CODES[_PROBABLY[options.probably]]}
+    codes = [of_kind[kind] for kind in kinds.values()] + [VERDICT_ERROR] * bool(run.other_failures)
     codes += [_EXIT_CODES[Kind.INTERRUPTED]] * bool(incompleteness(run))  # a test that was not run is no pass
     if not codes:
         raise ResultFileError(
@@ -69,7 +79,7 @@ def _run(options: argparse.Namespace, results: Results) -> int:
     tests = _tests(results, options.results)
     of_results = headline(kinds.values()) if kinds else ""
     others = count(len(run.other_failures), "other failure") if run.other_failures else ""
-    whole = "; ".join(filter(None, (of_results, incompleteness(run), others)))
+    whole = "; ".join(filter(None, (of_results, busy_machine(results.results), incompleteness(run), others)))
     if options.format == "json":
         counts = Counter(kind.value for kind in kinds.values())
         data = {"exit_code": code, "headline": whole, "counts": counts, "tests": tests, "run": run.to_json()}
@@ -131,8 +141,10 @@ def _reasons(result: TestResult) -> list[str]:
         return [result.judged.unjudged.reason]
     if result.kind is Kind.ACCEPTED:
         return [one.accepted for one in result.verdicts if one.accepted]
-    shown = {Kind.UNDECIDED: Outcome.INCONCLUSIVE, Kind.REGRESSION: Outcome.FAIL, Kind.LIMIT: Outcome.FAIL}
-    return [one.reason for one in result.verdicts if one.outcome is shown.get(result.kind)]
+    if result.kind in OPEN_KINDS:
+        reasons = [one.reason for one in result.verdicts if one.outcome is Outcome.INCONCLUSIVE]
+        return [*reasons, *filter(None, [open_step(result).why])]
+    return [one.reason for one in result.verdicts if one.outcome is Outcome.FAIL]
 
 
 def _place(location: Location | None) -> str | None:
@@ -145,7 +157,7 @@ def _next(result: TestResult, file: str) -> list[dict[str, str]]:
     match result.kind:
         case Kind.PASSED | Kind.ACCEPTED:
             return []
-        case Kind.UNDECIDED:
+        case Kind.PROBABLY_SLOWER | Kind.UNDECIDED:
             step = open_step(result)
             return [_step(step.advice or "to decide it", step.command or again)]
         case Kind.REGRESSION:

@@ -44,7 +44,7 @@ from pytest_mlpatterns.records.history import (
 )
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.result import TestResult, id_from
-from pytest_mlpatterns.records.verdict import ERRORS, Kind
+from pytest_mlpatterns.records.verdict import ERRORS, OPEN_KINDS, Kind
 from pytest_mlpatterns.reports.text.history_text import bisect_command, change_sentence
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import count
@@ -62,7 +62,7 @@ _LATEST_RUNS = 200
 _LATEST_LINES = 300
 """Lines of a test on a machine that are read at all, the latest ones: those of the runs that count, and of the commits
 that their ratios refer to. The courses of 10,000 lines with ten metrics take two seconds."""
-_PASSED = frozenset((Kind.PASSED, Kind.UNDECIDED))  # Kinds of tests that were compared, and that no verdict failed
+_PASSED = frozenset((Kind.PASSED, *OPEN_KINDS))  # Kinds of tests that were compared, and that no verdict failed
 
 
 def new_changes(

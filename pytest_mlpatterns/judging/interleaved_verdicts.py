@@ -184,20 +184,20 @@ def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbou
         verdict = question.verdict(run.capacities)
     else:
         factor = _FactorJudge(run, question, doubted=neighbours and by > 1)
-        run.decide(lambda _found: factor.verdict()[0].outcome, budget_ns, max_launches=looks.last)
+        run.decide(lambda _found: factor.outcome(), budget_ns, max_launches=looks.last)
         verdict, busy = factor.verdict()
     faster = (
         verdict.judged if lower else Estimate(1 / verdict.judged.value, 1 / verdict.judged.high, 1 / verdict.judged.low)
     )
-    verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[verdict.outcome]
     figures = _figures(run, on, _printed(run, on, verdict))
     reason = (
         f"{METRICS[on].label} {figures}: {faster.value:.3g} times as fast ({faster.low:.3g} to {faster.high:.3g}), "
-        f"which {verb} at least {asked.words}; {_measured(run, verdict)}"
+        f"which {verdict.outcome.verb} at least {asked.words}; {_measured(run, verdict)}"
     )
-    if busy:
-        reason += f"; {busy} meanwhile, which makes both sides alike: run it again in a quieter moment"
-    return Verdict(on, "pattern", verdict.outcome, reason, why_open=WhyOpen(OpenBy.MACHINE, busy) if busy else None)
+    found = Verdict(on, "pattern", verdict.outcome, reason)
+    if not busy:
+        return found
+    return found.left_open(WhyOpen(OpenBy.MACHINE, busy), f"but {busy} meanwhile, which makes both sides alike")
 
 
 class _Question(Struct, frozen=True):
@@ -234,8 +234,13 @@ class _FactorJudge(Struct, frozen=True):
     question: _Question  # what is asked of its launches
     doubted: bool  # whether busy neighbours leave a missed factor open
 
+    def outcome(self) -> Outcome:
+        """The outcome of all launches so far."""
+        verdict, busy = self.verdict()
+        return Outcome.INCONCLUSIVE if busy else verdict.outcome
+
     def verdict(self) -> tuple[RatioVerdict, str | None]:
-        """The verdict on all launches so far; and what disturbed them, if that leaves it open."""
+        """The verdict on all launches so far; and what disturbed them, if that leaves a missed factor open."""
         run = self.run
         verdict = self.question.verdict(run.launches)
         if verdict.outcome is not Outcome.FAIL or not self.doubted:
@@ -244,7 +249,7 @@ class _FactorJudge(Struct, frozen=True):
         quiet = [found for found, *pair in zip(run.launches, *sides, strict=True) if not why_busy(pair)]
         if len(quiet) >= self.question.plan.first:
             return self.question.verdict(quiet), None
-        return replace(verdict, outcome=Outcome.INCONCLUSIVE), why_busy([*sides[0], *sides[1]])
+        return verdict, why_busy([*sides[0], *sides[1]])
 
 
 def judge_no_slower(
@@ -357,8 +362,9 @@ class _RevisionJudge:
             question = self._question(compared, judged_by)
             verdict, kinds = _without_kinds(question, found, both)
             judged = _change_verdict(question, verdict, tolerance=tolerance, run=self._run)
-            words = "" if kinds is None else f"; {kinds.describe(judged_by)}"
-            return noted(replace(judged, reason=f"{judged.reason}{words}"), metric, second)
+            if kinds is not None:
+                judged = _with_kinds(judged, kinds.describe(judged_by))
+            return noted(judged, metric, second)
         if compared.is_guard:
             samples = MeasuredSample(first), MeasuredSample(second)
             judged = judge_guarded(compared, *samples, against="revision", in_flight=self._run.in_flight)
@@ -410,6 +416,15 @@ def _without_kinds(
         return (question.of_ratios(question.ratios(found), since=CONFIRMING_PAIRS) if is_early else verdict), None
     judge = partial(question.of_ratios, since=min(len(known), question.plan.last))
     return kinds.verdict(judge, better=metric_named(question.metric).better), kinds.kinds
+
+
+def _with_kinds(verdict: Verdict, words: str) -> Verdict:
+    """The verdict with the kinds of its launches, which are why it is open if its interval does not say so."""
+    change, tolerance = verdict.change, verdict.tolerance or 0.0
+    contains = change is not None and change.low <= tolerance < change.high
+    if verdict.outcome is Outcome.INCONCLUSIVE and not contains:
+        return verdict.left_open(WhyOpen(OpenBy.KINDS, words))
+    return replace(verdict, reason=f"{verdict.reason}; {words}")
 
 
 def _change_verdict(question: _Question, verdict: RatioVerdict, *, tolerance: float, run: InterleavedRun) -> Verdict:

@@ -92,9 +92,7 @@ class LeakAssertions:
             missing, new = cache.max_entries - _entries(total.counters), _entries(last.counters)
             if cache.store.startswith("memory:") and missing > 0 and new > 0:
                 why = f"but the cache still fills: {missing:,} of {cache.max_entries:,} entries are missing"
-                small = f"a smaller one is full earlier: Cached(max_entries={max(_entries(total.counters) // 4, 1)})"
-                said = f"{why}; {small}"
-                return verdict.left_open(WhyOpen(OpenBy.CACHE, said))
+                return verdict.left_open(WhyOpen(OpenBy.CACHE, why))
         return verdict
 
 
@@ -109,10 +107,7 @@ def _with_end(verdict: Verdict, followed: FollowedGrowth) -> Verdict:
 def _too_few(track: ResourceTrack, longest_ns: int) -> Verdict:
     """The verdict where growths cannot be seen."""
     requests = int(track.requests[-1] - track.requests[0])
-    reason = (
-        f"{requests:,} requests in {format_duration(longest_ns)} are too few to see a leak; measure longer "
-        '(duration="60s") or with more load'
-    )
+    reason = f"{requests:,} requests in {format_duration(longest_ns)} are too few to see a leak"
     return Verdict("memory_growth", "limit", Outcome.INCONCLUSIVE, reason, why_open=WhyOpen(OpenBy.REQUESTS, reason))
 
 
@@ -176,9 +171,7 @@ def _confirmed(metric: Metric, suspicion: Verdict, limit: float, *, track: Resou
             requests = int(track.requests[-1] - track.requests[0]) if track.requests.size else 0
             few = f"{count(track.requests.size, 'reading')} over {count(requests, 'request')} are too few"
         why = f"a longer load could not show whether it is a leak, since {few}"
-        advice = 'follow it for longer with perf.assert_no_leak("1KiB", duration="60s")'
-        said = f"{why}: {advice}"
-        return suspicion.left_open(WhyOpen(OpenBy.REQUESTS, said))
+        return suspicion.left_open(WhyOpen(OpenBy.REQUESTS, why))
     per = resource_of(metric).per
     before, now = suspicion.reference_value or 0.0, max(per * growth.slope.value, 0.0)
     ends = [max(per * end, metric.floor) for end in (growth.slope.value, growth.slope.low, growth.slope.high)]

@@ -122,13 +122,13 @@ def _judge_with_failures(metric: Metric, measured: Estimate, limit: float, *, me
     assert isinstance(metric.kind, LatencyPercentile | StreamPercentile)  # nothing else is infinite
     failed = format_percent(sum(metrics.failures.values()) / metrics.requests)
     beyond = format_percent(1 - metric.kind.percentile / 100)
-    fails = measured.low >= limit
+    outcome = Outcome.FAIL if measured.low >= limit else Outcome.INCONCLUSIVE
     reason = (
-        f"{metric.label} {'is not' if fails else 'may or may not be'} below {metric.show(limit)}: {failed} of the "
+        f"{metric.label} {outcome.verb} below {metric.show(limit)}: {failed} of the "
         f"requests failed ({describe_failures(metrics.failures)}), a failed request counts as infinitely late, and "
         f"{beyond} may take longer"
     )
-    return Verdict(metric.name, "limit", Outcome.FAIL if fails else Outcome.INCONCLUSIVE, reason)
+    return Verdict(metric.name, "limit", outcome, reason)
 
 
 _FEWEST_SEARCHES, _SEARCH_NS = 4, 10_000_000_000

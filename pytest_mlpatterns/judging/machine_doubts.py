@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 Today: TypeAlias = "Callable[[str], float | None]"
 """By the name of a metric, how much worse it is than its entry in later launches; None if that is not known."""
 _QUIET_LAUNCHES = 2  # Launches on a quiet machine that a failure may rest on while the others were disturbed
-_ADVICE = "run it again in a quieter moment, or compare interleaved (--perf-against)"
 
 
 class MachineDoubts(Struct, frozen=True):
@@ -103,7 +102,7 @@ class MachineDoubts(Struct, frozen=True):
         }
         beyond -= {one.metric for one in verdicts if _counts_failures(one) and _times(one) <= bounds.wall}
         return [
-            verdict.left_open(WhyOpen(OpenBy.MACHINE, why), f"but {why}: {_ADVICE}")
+            verdict.left_open(WhyOpen(OpenBy.MACHINE, why), f"but {why}")
             if verdict.outcome is Outcome.FAIL and verdict.metric not in standing | beyond
             else verdict
             for verdict in verdicts

@@ -14,7 +14,14 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import growth_record
 from pytest_mlpatterns.analysis.causes.latency_split import splits_of
-from pytest_mlpatterns.analysis.health.machine import crowding_note, node_figures, noise_of, sorting_times_ns, taken_in
+from pytest_mlpatterns.analysis.health.machine import (
+    busy_on_average,
+    crowding_note,
+    node_figures,
+    noise_of,
+    sorting_times_ns,
+    taken_in,
+)
 from pytest_mlpatterns.analysis.health.sustained import spread_note
 from pytest_mlpatterns.analysis.metrics.definitions import (
     LOCATIONS,
@@ -35,6 +42,7 @@ from pytest_mlpatterns.analysis.metrics.distribution_summary import (
 from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
+from pytest_mlpatterns.analysis.verdicts.open_reasons import probably_slower
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging.compared_metrics import Comparison, compared_by_default
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
@@ -94,9 +102,11 @@ def build_result(
     if (metrics := measurement.so_far) is None:
         return None
     figures, by_launch = estimated(metrics, [*experiment.ranked, *(verdict.metric for verdict in verdicts)])
+    measured = _measured(metrics, by_launch, measurement.spent_s + measurement.interleaved_s)
     conditions = _conditions(metrics, experiment, comparison, dropped=measurement.dropped)
     judged = replace(
         _judged(experiment, comparison, has_verdicts=bool(verdicts), passed=passed),
+        probably_slower=probably_slower(verdicts, measured.busy),
         notes=_notes(metrics, measurement, experiment),
         facts_changed=comparison.facts_changed(conditions.facts),
     )
@@ -110,7 +120,7 @@ def build_result(
             stream=stream_record(metrics),
             definition=_definition(experiment, metrics),
             judged=judged,
-            measured=_measured(metrics, by_launch, measurement.spent_s + measurement.interleaved_s),
+            measured=measured,
             conditions=conditions,
             limits=Limits(metrics.capacities, missing_indices=dict(metrics.indices.missing)),
             causes=CauseRecord(splits_of(metrics.launches)),
@@ -254,6 +264,7 @@ def _measured(
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
         latency=latency_of(metrics.latencies_ns),
         layers=metrics.layers,
+        busy=busy_on_average(metrics.launches),
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.health.machine import may_be_faster, sorting_times_ns
+from pytest_mlpatterns.analysis.health.machine import may_be_faster, sorting_times_ns, why_busy
 from pytest_mlpatterns.analysis.metrics.definitions import (
     STANDING,
     metric_named,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.baseline_entry import Entry
+    from pytest_mlpatterns.records.launch import Launch
     from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
 
@@ -236,6 +237,7 @@ class SettledComparison:
             facts=self._changed_facts(),
             today=self._today(),
             standing=self._standing,
+            busy=self._busy(),
         )
         verdicts = both.merged(settled)
         self._is_settled = True
@@ -255,14 +257,21 @@ class SettledComparison:
             return True
         return may_be_faster(sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns)
 
+    def _launches(self) -> list[Launch]:
+        """Those of both sides that were measured beside each other; none if the file decides so far."""
+        run = self._run
+        return [] if run is None else [*run.first_launches, *run.second_launches]
+
+    def _busy(self) -> str:
+        so_far = self._measurement.so_far
+        return why_busy([*(() if so_far is None else so_far.launches), *self._launches()]) or ""
+
     def _sign(self) -> MachineSign | None:
         entry = self._experiment.baseline.entry
         so_far = self._measurement.so_far
         if entry is None or so_far is None or self._experiment.settings.noise is NoisePolicy.TRUST:
             return None
-        run = self._run
-        beside = () if run is None else (*run.first_launches, *run.second_launches)
-        return MachineSign(entry, so_far.launches, beside, self._standing)
+        return MachineSign(entry, so_far.launches, self._launches(), self._standing)
 
     def _today(self) -> Today | None:
         """By how much the recorded code is worse than its entry in its launches; None if these are too few."""
@@ -349,6 +358,7 @@ class SettledVerdicts(Struct, frozen=True):
     # none is
     today: Today | None = None
     standing: frozenset[str] = STANDING  # names of the metrics that no machine changes
+    busy: str = ""  # what others took of the machine meanwhile, on either side; empty if nothing
 
     def merged(self, settled: Sequence[Verdict]) -> list[Verdict]:
         """The verdict on each metric."""
@@ -404,12 +414,12 @@ class SettledVerdicts(Struct, frozen=True):
         if self.facts and screened.outcome is Outcome.FAIL:
             reason = f"{said}: not the code, but {self.facts} changed since the baseline was recorded"
             return replace(screened, outcome=Outcome.FAIL, reason=f"{reason}; if that is intended, record it anew")
-        why = (
-            f"{who}: not the code, and no sign of the machine explains it; look for a data file, a variable or "
-            "another service that changed, and record it anew if that is intended"
-        )
-        shared = screened.left_open(WhyOpen(OpenBy.UNEXPLAINED, why))
-        return replace(shared, reason=f"{_short(screened)}, {why}")
+        if self.busy and screened.metric not in self.standing:
+            open_by = WhyOpen(OpenBy.MACHINE, f"{who}: not the code, and {self.busy} meanwhile")
+        else:
+            sign = "" if self.busy else ", and no sign of the machine explains it"
+            open_by = WhyOpen(OpenBy.UNEXPLAINED, f"{who}: not the code{sign}")
+        return replace(screened.left_open(open_by), reason=f"{_short(screened)}, {open_by}")
 
     def _has_passed(self, screened: Verdict) -> bool:
         """Whether the recorded code is today as it was, so that what slowed the first launches down has passed."""

@@ -209,4 +209,4 @@ def _judged(
 
 
 def _busy_words(busy: str) -> str:
-    return f"meanwhile {busy}; measure again when the machine is quieter"
+    return f"meanwhile {busy}"

@@ -87,8 +87,10 @@ class VerdictLog:
 
     def _warn_of(self, undecided: Sequence[Verdict]) -> None:
         reasons = "; ".join(verdict.reason for verdict in undecided)
+        result = self._result()
+        short = open_in_short(undecided, is_likely=result is not None and bool(result.judged.probably_slower))
         try:
-            self.warn(InconclusiveWarning(f"{self._test}: undecided: {reasons}", open_in_short(undecided)))
+            self.warn(InconclusiveWarning(f"{self._test}: undecided: {reasons}", short))
         except InconclusiveWarning:  # the project's filter makes errors of warnings
             if self._gate is Gate.FAIL:
                 raise

@@ -17,7 +17,7 @@ from pytest_mlpatterns.errors import MlpatternsError, PerfFailure
 from pytest_mlpatterns.plugin.collection import PerfItem, parameter_names
 from pytest_mlpatterns.records.result import FailedTest, TestResult, group_of
 from pytest_mlpatterns.records.result_parts import Location
-from pytest_mlpatterns.records.verdict import Gate, Kind, Unjudged, failure_kind
+from pytest_mlpatterns.records.verdict import OPEN_KINDS, Gate, Kind, Unjudged, failure_kind
 from pytest_mlpatterns.wording import first_line, visible
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 _STRICT = "[XPASS(strict)] "  # Begins pytest's text of a test that was expected to fail and did not
-_SHOWN_BY_VERDICTS = (Kind.REGRESSION, Kind.LIMIT, Kind.UNDECIDED)
+_SHOWN_BY_VERDICTS = (Kind.REGRESSION, Kind.LIMIT, *OPEN_KINDS)
 """Kinds of failure that a verdict in the result shows."""
 _MOST_DECORATOR_LINES = 50  # Lines below the first decorator in which ``def`` is looked for
 _BELOW_THE_USER = ("pytest_mlpatterns", "contextlib")

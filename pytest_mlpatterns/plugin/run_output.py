@@ -20,12 +20,13 @@ from pytest_mlpatterns.errors import MlpatternsError, ResultFileError, SettingEr
 from pytest_mlpatterns.fields import unrun_answer
 from pytest_mlpatterns.plugin.collection import PERF_ITEM
 from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
-from pytest_mlpatterns.records.verdict import Gate, Unjudged
+from pytest_mlpatterns.records.verdict import Gate, Kind, Unjudged
 from pytest_mlpatterns.reports.files.ci_reports import (
     accepted_annotation,
     annotation,
     job_summary,
     new_change_annotation,
+    probably_slower_annotation,
 )
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.text.comparison import is_accepted
@@ -39,6 +40,7 @@ from pytest_mlpatterns.reports.text.summary_table import (
     let_pass,
     summary_lines,
 )
+from pytest_mlpatterns.reports.text.suspicions import busy_machine
 from pytest_mlpatterns.reports.text.terminal_text import Line, Style, line
 from pytest_mlpatterns.system.files import append_text, replace_file
 from pytest_mlpatterns.system.git import commit
@@ -186,7 +188,9 @@ class RunOutput:
             accepted = [accepted_annotation(one, root) for one in self._results if is_accepted(one)]
             failed = [annotation(failure, root) for failure in self._failures.values()]
             changed = [new_change_annotation(one, root) for one in self._new_changes if one.change.is_worse]
-            self._terminal.write_commands([*failed, *changed, *accepted])
+            likely = [one for one in self._results if one.kind is Kind.PROBABLY_SLOWER and one.judged.passed]
+            warned = [probably_slower_annotation(one, root) for one in likely]
+            self._terminal.write_commands([*failed, *warned, *changed, *accepted])
 
     def _end(self) -> list[Line]:
         """What the gate let pass, with its whole text, and the number of tests of each kind."""
@@ -200,7 +204,8 @@ class RunOutput:
                 lines += [(), line(failure.test, Style.BAD), line(f"  {first}", Style.BAD)]
                 lines += [line(f"  {text}".rstrip()) for text in others]
         advisory = let_pass([*self._failures.values()])
-        text = "; ".join(filter(None, (f"performance: {headline(kinds)}", advisory, incompleteness(self._run_end))))
+        busy, missing = busy_machine(self._results), incompleteness(self._run_end)
+        text = "; ".join(filter(None, (f"performance: {headline(kinds)}", busy, advisory, missing)))
         return [*lines, (), line(text, headline_style(kinds))]
 
     def _compared_with(self, revision: Revision) -> str:

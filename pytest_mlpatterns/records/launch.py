@@ -20,6 +20,7 @@ from pytest_mlpatterns.records.codec import Amount, Count, Share
 from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.records.outcomes import FirstFailure
 from pytest_mlpatterns.records.setup import EnvironmentFacts
+from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -268,6 +269,29 @@ class Taken(Struct, frozen=True):
     others_cores: Amount = 0.0  # cores that processes other than the deployment, the load generator and pytest used
     steal_ratio: Share = 0.0  # share of the machine's time that its host gave to other machines
     throttled_ratio: Share = 0.0  # share of the window in which a limit of the control group stopped a process
+
+
+class Busy(Struct, frozen=True):
+    """What took enough of the machine from a test to change its times, on average; 0 is too little for that."""
+
+    others_cores: Amount = 0.0  # cores that processes other than the deployment, the load generator and pytest used
+    cores: Count = 0  # of the machine
+    steal_ratio: Share = 0.0  # share of the machine's time that its host gave to other machines
+    throttled_ratio: Share = 0.0  # share of the time in which a limit of the control group stopped a process
+
+    def __str__(self) -> str:
+        if self.others_cores:
+            return f"other processes used {self.others_cores:.1f} of the {self.cores} cores"
+        if self.steal_ratio:
+            return f"the host gave {format_percent(self.steal_ratio)} of this machine's time to other machines"
+        return f"a CPU limit of the container stopped it for {format_percent(self.throttled_ratio)} of the time"
+
+    @property
+    def in_short(self) -> str:
+        """How much, in few words: ``1.6 of 2 cores``."""
+        if self.others_cores:
+            return f"{self.others_cores:.1f} of {self.cores} cores"
+        return f"{format_percent(self.steal_ratio or self.throttled_ratio)} of its time"
 
 
 class LaunchValue(Struct, frozen=True):

@@ -33,7 +33,7 @@ from pytest_mlpatterns.records.result_parts import (
     Reference,
 )
 from pytest_mlpatterns.records.setup import Setup
-from pytest_mlpatterns.records.verdict import ERRORS, Gate, Kind, Outcome, Verdict, judged_kind
+from pytest_mlpatterns.records.verdict import ERRORS, OPEN_KINDS, Gate, Kind, Outcome, Verdict, judged_kind
 from pytest_mlpatterns.wording import listed
 
 
@@ -89,8 +89,9 @@ _ORDER = (
     *("interrupted", "tolerance", "latency", "reference", "memory_over_time", "warmups", "noise", "replica_share"),
     *("group", "location", "command", "baseline_gap", "unsteady", "counts", "not_compared", "first_failure"),
     *("overloads", "price", "scaling", "missing_indices", "stream", "cluster", "nodes"),
-    *("generator_parts", "growth", "facts", "facts_changed", "profile", "held", "split", "taken", "accepted"),
-    *("sorting_ns", "unjudged", "gate", "overload", "terms", "steps", "latency_over_time", "outcome", "kind"),
+    *("generator_parts", "growth", "facts", "facts_changed", "profile", "held", "split", "taken", "busy", "accepted"),
+    *("sorting_ns", "unjudged", "gate", "overload", "terms", "steps", "latency_over_time", "probably_slower"),
+    *("outcome", "kind"),
 )
 """The members of a result in JSON, in the order in which they have always been written."""
 _LEFT = frozenset(("cancelled_requests",))  # Members of earlier versions that are read over
@@ -119,7 +120,8 @@ class TestResult(Struct, frozen=True):
         """What came of the test, as reports and exit codes show it."""
         if self.judged.unjudged is not None:
             return self.judged.unjudged.kind
-        return judged_kind(self.verdicts, passed=self.judged.passed, interrupted=self.judged.interrupted)
+        kind = judged_kind(self.verdicts, passed=self.judged.passed, interrupted=self.judged.interrupted)
+        return Kind.PROBABLY_SLOWER if kind is Kind.UNDECIDED and self.judged.probably_slower else kind
 
     @property
     def advisory(self) -> bool:
@@ -146,7 +148,7 @@ class TestResult(Struct, frozen=True):
         """Why the test failed: its verdicts, and what else ended it; empty if it did not fail."""
         if self.outcome is not State.FAILED:
             return ()
-        worst = Outcome.INCONCLUSIVE if self.kind is Kind.UNDECIDED else Outcome.FAIL
+        worst = Outcome.INCONCLUSIVE if self.kind in OPEN_KINDS else Outcome.FAIL
         reasons = [verdict.reason for verdict in self.verdicts if verdict.outcome is worst]
         return (*reasons, *([] if self.judged.unjudged is None else [self.judged.unjudged.reason]))
 

@@ -16,7 +16,7 @@ from pytest_mlpatterns.records.baseline_entry import commit_in
 from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, ScalingRecord, StepImpact
 from pytest_mlpatterns.records.codec import Amount, Count, Record
 from pytest_mlpatterns.records.latency import Latency, LatencySplits, Percentiles, RequestCounts
-from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, NodeFigures, Noise, Taken, Warmup
+from pytest_mlpatterns.records.launch import Busy, Capacity, GeneratorPart, NodeFigures, Noise, Taken, Warmup
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.outcomes import FirstFailure
 from pytest_mlpatterns.records.price import Price, parse_price
@@ -136,6 +136,8 @@ class Judged(Record, frozen=True):
 
     passed: bool  # whether it passed; a test that ``--perf-gate warn`` lets pass did not
     interrupted: bool = False  # whether it was ended early
+    # names of the metrics by which an undecided test is probably slower; empty if it is not
+    probably_slower: tuple[str, ...] = ()
     # the kind of a test that its verdicts do not show, and the reason; None if they do
     unjudged: Unjudged | None = None
     # for each worsening that is accepted for the test, why that no longer holds; empty while it does
@@ -180,6 +182,7 @@ class Measured(Record, frozen=True):
     replica_share: tuple[tuple[float, float, float], ...] = ()
     latency: Latency | None = None  # distribution of all latencies; None if no request has one
     layers: tuple[LayerStats, ...] = ()  # counts of the pattern's layers in the last launch's window
+    busy: Busy | None = None  # what took enough of the machine to change times; None if nothing did, or if unknown
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""

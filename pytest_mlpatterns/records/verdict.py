@@ -118,21 +118,25 @@ class Outcome(StrEnum):
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
 
+    @property
+    def verb(self) -> str:
+        """What it says of a value and its limit: the value *is not* at least 8."""
+        return {"pass": "is", "fail": "is not", "inconclusive": "may or may not be"}[self.value]
+
 
 class OpenBy(StrEnum):
-    """What leaves a verdict open that more measuring would not decide.
+    """What leaves a verdict open."""
 
-    They are: the machine, so that another moment would decide; two modes of the requests, between which the percentile
-    lies; launches that scatter too much; too few requests to see a growth; a cache that still fills; and a change
-    without a change of the code.
-    """
-
-    MACHINE = "machine"
-    MODES = "modes"
-    LAUNCHES = "launches"
-    REQUESTS = "requests"
-    CACHE = "cache"
-    UNEXPLAINED = "unexplained"
+    MACHINE = "machine"  # so that another moment would decide
+    MODES = "modes"  # of the requests, between which the percentile lies
+    KINDS = "kinds"  # of launches, of which not all came
+    LAUNCHES = "launches"  # that differ too much
+    REQUESTS = "requests"  # too few of them
+    CACHE = "cache"  # that still fills
+    UNEXPLAINED = "unexplained"  # a change without a change of the code
+    EDGE = "edge"  # of the tolerance, at which the change is
+    RECORDED = "recorded"  # too few launches of the baseline
+    WIDE = "wide"  # an interval that no reasonable time narrows, without another reason
 
 
 class WhyOpen(Struct, frozen=True):
@@ -228,6 +232,7 @@ class Kind(StrEnum):
     INVALID = "invalid"
     REGRESSION = "regression"
     LIMIT = "limit"
+    PROBABLY_SLOWER = "probably_slower"
     UNDECIDED = "undecided"
     INTERRUPTED = "interrupted"
     NOT_COMPARED = "not_compared"
@@ -237,6 +242,10 @@ class Kind(StrEnum):
 
 ERRORS = (Kind.TEST_ERROR, Kind.INVALID)
 """Kinds of tests that failed without a verdict, which the gate does not let pass."""
+
+
+OPEN_KINDS = (Kind.PROBABLY_SLOWER, Kind.UNDECIDED)
+"""Kinds of tests whose verdicts leave it open whether they are slower; the exit codes are those of undecided tests."""
 
 
 class Gate(StrEnum):

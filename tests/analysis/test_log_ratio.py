@@ -1,7 +1,6 @@
 """Ratios of paired launches: known intervals, exact boundaries, what looks cost, how often the verdict is wrong."""
 
 import math
-import re
 from collections.abc import Iterator
 from itertools import islice
 
@@ -242,56 +241,6 @@ class TestVerdict:
         found = judge_ratio(measured, 1.05, "lower")
         assert found.ratio == ratio_estimate(measured)
         assert found.judged.low < found.ratio.low < found.ratio.high < found.judged.high
-
-    @pytest.mark.parametrize(
-        ("values", "limit", "better", "reason"),
-        [
-            ((0.0, 0.0, 0.0), 1.05, "lower", "is at most 1.050 after 3 paired launches"),
-            ((0.2, 0.2, 0.2), 1.05, "lower", "is not at most 1.050 after 3 paired launches"),
-            ((2.5, 2.5, 2.5), 10, "higher", "is at least 10.0 after 3 paired launches"),
-            ((0.2, 0.2, 0.2), 3, "higher", "is not at least 3.000 after 3 paired launches"),
-            (
-                (0.03, 0.03, 0.03),
-                1.05,
-                "lower",
-                "may or may not be at most 1.050 after 3 paired launches; about 4 more would decide it",
-            ),
-            (
-                (0.048, 0.049, 0.05),
-                1.05,
-                "lower",
-                "may or may not be at most 1.050 after 3 paired launches; it is too near to tell with 18",
-            ),
-            (
-                (0.0,),
-                1.05,
-                "lower",
-                "may or may not be at most 1.050 after 1 paired launch; about 2 more would decide it",
-            ),
-        ],
-    )
-    def test_the_reason_says_ratio_limit_and_what_is_missing(
-        self, values: tuple[float, ...], limit: float, better: str, reason: str
-    ) -> None:
-        found = judge_ratio(alike(*values), limit, better)  # type: ignore[arg-type]
-        assert found.reason.startswith("ratio ")
-        assert found.reason.endswith(reason)
-
-    @pytest.mark.parametrize("first", [3, 6, 10])
-    def test_before_the_first_look_nothing_can_decide(self, first: int) -> None:
-        found = judge_ratio(alike(0.0, error=0.01), 1.5, "lower", plan=SequentialPlan(first, 18))
-        assert found.reason.endswith(f"; about {first - 1} more would decide it")
-
-    def test_as_many_more_launches_as_the_reason_names_decide(self) -> None:
-        for value, outcome in ((0.02, Outcome.PASS), (0.08, Outcome.FAIL)):
-            reason = judge_ratio(alike(*[value] * 3, error=0.03), 1.05, "lower").reason
-            (more,) = re.findall(r"about (\d+) more would decide it$", reason)
-            assert judge_ratio(alike(*[value] * (3 + int(more)), error=0.03), 1.05, "lower").outcome is outcome
-
-    def test_the_reason_holds_the_interval_that_was_judged(self) -> None:
-        found = judge_ratio(alike(0.0, 0.0, 0.0), 1.05, "lower")
-        judged = found.judged
-        assert found.reason.startswith(f"ratio 1.000 ({judged.low:.3f} to {judged.high:.3f}) is at most")
 
 
 def simulated(

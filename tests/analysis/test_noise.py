@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from msgspec import structs
 from support.synthetic import MS, PROPERTY, S, even_launch, usage
 
-from pytest_mlpatterns.analysis.health.machine import Disturbance, disturbance_of, is_disturbed, noise_of, why_busy_in
+from pytest_mlpatterns.analysis.health.machine import (
+    Disturbance,
+    busy_on_average,
+    disturbance_of,
+    is_disturbed,
+    noise_of,
+    why_busy_in,
+)
 from pytest_mlpatterns.records.launch import Launch
 
 
@@ -75,6 +82,16 @@ def test_neighbours_take_time_if_they_use_a_third_of_a_core_and_few_cores_are_id
 ) -> None:
     seen = Disturbance(S, 2, others_cores, 0.0, 0.0, (0, 0), machine_ratio)
     assert why_busy_in([seen]) == (f"other processes used {others_cores:.1f} of the 2 cores" if is_busy else None)
+
+
+def test_a_machine_is_busy_on_average_or_not_at_all() -> None:
+    """One launch of four beside neighbours explains no wide interval."""
+    calm, busy = noisy(), noisy(others_cores=1.2, machine_cores=1.7)
+    assert busy_on_average([calm] * 3 + [busy]) is None
+    found = busy_on_average([busy, busy, calm])
+    assert found is not None
+    assert (str(found), found.in_short) == ("other processes used 0.8 of the 2 cores", "0.8 of 2 cores")
+    assert busy_on_average([]) is None
 
 
 def test_steal_is_told_as_a_share_of_the_machine() -> None:

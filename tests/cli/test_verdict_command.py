@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from support.golden import LIKELY
 from support.synthetic import ENVIRONMENT, changed, counterpart, result, verdict
 
 from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.records.launch import Busy
 from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap, Location
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Unjudged
@@ -18,6 +20,8 @@ COMMAND = "pytest t.py::test_slow --perf-against=main"
 PASSED = result("t.py::test_calm")
 ACCEPTED = result("t.py::test_agreed", verdicts=(replace(verdict(Outcome.PASS), accepted="rtm +60 %: larger model"),))
 OPEN = result("t.py::test_open", verdicts=(verdict(Outcome.INCONCLUSIVE),))
+BUSY = changed(OPEN, test="t.py::test_busy", verdicts=(LIKELY,), busy=Busy(1.6, 2))
+SLOWER = changed(BUSY, test="t.py::test_slower", probably_slower=("rtm",))
 NEW = result("t.py::test_new", unjudged=Unjudged(Kind.NOT_COMPARED, "no baseline"), baseline_gap=BaselineGap.ABSENT)
 LIMIT = result("t.py::test_limit", passed=False, verdicts=(verdict(Outcome.FAIL, against="limit"),))
 SLOW = result(
@@ -59,6 +63,20 @@ def test_of_several_exit_codes_the_lowest_above_zero_counts(
     tmp_path: Path, tests: list[TestResult | FailedTest], code: int
 ) -> None:
     assert main(["verdict", write(tmp_path / "r.json", *tests)]) == code
+
+
+@pytest.mark.parametrize(("options", "code"), [((), 3), (("--probably", "undecided"), 3), (("--probably", "fail"), 2)])
+def test_what_is_probably_slower_fails_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], code: int
+) -> None:
+    file = write(tmp_path / "r.json", SLOWER, BUSY, PASSED)
+    assert main(["verdict", file, "--format", "json", *options]) == code
+    data = json.loads(capsys.readouterr().out)
+    machine = "the machine was busy (1.6 of 2 cores): 2 of 3 tests undecided"
+    assert data["headline"] == f"1 probably slower, 1 undecided, 1 passed; {machine}"
+    assert data["tests"][0]["kind"] == "probably_slower"
+    assert data["tests"][0]["reasons"][1:] == ["the machine was busy: other processes used 1.6 of the 2 cores"]
+    assert data["tests"][0]["next"][0]["purpose"] == "run it again in a quieter moment, or for about 360 s"
 
 
 @pytest.mark.parametrize(

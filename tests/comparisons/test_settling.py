@@ -166,7 +166,8 @@ def test_the_very_tree_of_the_entry_is_not_measured_twice_and_what_it_shares_is_
     assert shared.exit_code == 0
     assert "undecided" in shared.out
     words = " ".join(shared.out.split())
-    assert "with the code that was recorded: not the code, and no sign of the machine explains it" in words
+    assert "with the code that was recorded: not the code, and " in words
+    assert ("no sign of the machine explains it" in words) is not ("run it again in a quieter moment" in words)
     assert "settled by the present code" in words
 
 
@@ -186,7 +187,8 @@ def test_what_slows_down_present_and_recorded_code_alike_is_no_pass(
     assert "undecided" in slower.out
     words = " ".join(slower.out.split())
     assert "and so is the baseline's commit (" in words
-    assert "look for a data file, a variable or another service that changed" in words
+    known = ("look for a data file, a variable or another service that changed", "run it again in a quieter moment")
+    assert any(one in words for one in known)
 
 
 def test_a_slower_environment_fails_and_is_named_although_the_code_is_the_same(

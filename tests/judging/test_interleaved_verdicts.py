@@ -264,9 +264,8 @@ class TestFasterBesideBusyNeighbours:
         outcome, reason = faster(run, 2.0, on=on)
         assert outcome is Outcome.INCONCLUSIVE
         assert "1.5 times as fast" in reason
-        assert f"which may or may not be at least 2; 3 paired launches in 1.0 s; {BUSY}" in reason
+        assert f"which is not at least 2; 3 paired launches in 1.0 s; but {BUSY}, which makes both sides" in reason
         assert len(run.launches) == 8
-        assert reason.endswith("run it again in a quieter moment")
 
     def test_a_factor_is_missed_once_three_quiet_launches_show_it(self) -> None:
         run = Declared(self.FASTER, present=declared_launch(others=1.4), later=declared_launch())

@@ -130,9 +130,7 @@ def test_with_too_few_requests_the_verdict_is_open() -> None:
 
     assert not declared.decided
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert verdict.reason == (
-        '50 requests in 10.0 s are too few to see a leak; measure longer (duration="60s") or with more load'
-    )
+    assert verdict.reason == "50 requests in 10.0 s are too few to see a leak"
 
 
 def test_a_load_that_ended_early_is_said_with_what_did_not_pass() -> None:
@@ -150,10 +148,7 @@ def test_while_our_cache_fills_the_verdict_is_open_and_names_what_is_missing() -
     memory = leaks.decide(100, 10 * SECOND_NS)[0]
 
     assert memory.outcome is Outcome.INCONCLUSIVE
-    assert memory.reason.endswith(
-        "but the cache still fills: 5,025 of 10,000 entries are missing; a smaller one is full earlier: "
-        "Cached(max_entries=1243)"
-    )
+    assert memory.reason.endswith("but the cache still fills: 5,025 of 10,000 entries are missing")
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ from pytest_mlpatterns.judging.machine_doubts import MachineSign
 from pytest_mlpatterns.judging.settled_comparison import SettledVerdicts, is_decided
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Estimate, Launch, LaunchValue, Taken
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 THEN_NS = 4.0 * MS
 SORTING_NS = 0.7 * MS
+
+BUSY = "other processes used 1.2 of the 2 cores"
 
 
 def screened(outcome: Outcome, change: float = 0.0, *, half: float = 0.05, metric: str = "rtm") -> Verdict:
@@ -128,8 +130,24 @@ class TestWhatBothSidesShare:
     def test_without_a_sign_of_the_machine_it_stays_open_and_names_what_may_have_changed(self) -> None:
         verdict = merged(screened(FAIL, 0.5), judged(PASS), sign=sign(sorting=1.02))
         assert verdict.outcome is OPEN
-        assert "and so is a1b2c3d today: not the code, and no sign of the machine explains it" in verdict.reason
-        assert "a data file, a variable or another service" in verdict.reason
+        assert verdict.reason.endswith("and so is a1b2c3d today: not the code, and no sign of the machine explains it")
+        assert verdict.why_open is not None
+        assert verdict.why_open.by is OpenBy.UNEXPLAINED
+
+    @pytest.mark.parametrize(
+        ("metric", "by", "end"),
+        [
+            ("rtm", OpenBy.MACHINE, f"not the code, and {BUSY} meanwhile"),
+            ("peak_memory", OpenBy.UNEXPLAINED, "the code"),
+        ],
+    )
+    def test_where_neighbours_used_cores_it_is_not_said_that_no_sign_explains_it(
+        self, metric: str, by: OpenBy, end: str
+    ) -> None:
+        seen = screened(FAIL, 9.0, metric=metric)
+        verdict = merged(seen, judged(PASS, metric=metric), sign=sign(others_cores=1.2), busy=BUSY)
+        assert (verdict.outcome, verdict.why_open and verdict.why_open.by) == (OPEN, by)
+        assert verdict.reason.endswith(end)
 
     def test_a_changed_environment_fails_and_is_named(self) -> None:
         verdict = merged(screened(FAIL, 0.5), judged(PASS), sign=sign(), facts="numpy 1.26 → 2.0")

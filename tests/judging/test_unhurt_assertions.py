@@ -149,7 +149,7 @@ class TestDecisions:
         assert late[0].outcome is Outcome.INCONCLUSIVE
         assert late[0].why_open is not None
         assert late[0].why_open.by is OpenBy.MACHINE
-        assert "; meanwhile other processes used 1.4 of the 2 cores; measure again" in late[0].reason
+        assert "; meanwhile other processes used 1.4 of the 2 cores" in late[0].reason
         lost = FakeRunner(Step(blocked_s=0.5, lost=0.5), others_cores=1.4)
         assert outcomes(make(lost).decide(limits())) == [Outcome.FAIL, Outcome.FAIL]
 

@@ -1,5 +1,10 @@
 """What a run leaves behind on GitHub Actions, seen from outside; the files themselves are tested with their formats."""
 
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +56,54 @@ def on_github(directory: Path, top: Path, *arguments: str, summary: str = "summa
 def line_of(directory: Path, text: str) -> int:
     lines = (directory / "test_perf.py").read_text(encoding="utf-8").splitlines()
     return lines.index(text) + 1
+
+
+UNEVEN = """
+import random
+import time
+
+import pytest
+
+
+@pytest.mark.perf(duration="1s", warmup="0s", launches=1, concurrency=2)
+def test_uneven(perf):
+    perf.assert_rtm_below(f"{perf.metrics.rtm_ns.value / 1e6:.6f}ms")  # which its own interval contains
+
+
+@pytest.fixture
+def perf_model():
+    return lambda batch: [time.sleep(random.uniform(0.001, 0.06)) or value for value in batch]
+
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2, 3]
+"""
+
+
+@pytest.fixture
+def busy_neighbours() -> Iterator[None]:
+    """As many busy processes as this machine has cores."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    yield
+    for one in loops:
+        one.kill()
+        one.wait()
+
+
+@pytest.mark.usefixtures("busy_neighbours")
+def test_an_undecided_test_beside_busy_neighbours_names_them_and_the_run_does(tmp_path: Path) -> None:
+    run = Project().with_file("test_uneven.py", UNEVEN).run(tmp_path, "test_uneven.py", "--perf-json=out.json")
+    assert run.outcomes["passed"] == 1
+    text = " ".join(run.section("performance").split())
+    assert re.search(
+        r"why the machine was busy: other processes used \d\.\d of the \d+ cores next run it again in", text
+    )
+    line = r"1 undecided; the machine was busy \(\d+\.\d of \d+ cores\): 1 of 1 test undecided"
+    assert re.search(line, text)
+    (result,) = run.json("out.json")["results"]
+    assert result["kind"] == "undecided"
+    assert result["busy"]["others_cores"] > 0.3
 
 
 def test_on_github_a_failing_test_is_annotated_at_its_line(tmp_path: Path) -> None:

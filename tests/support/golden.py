@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.verdicts.tolerances import with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_limit
-from pytest_mlpatterns.records.launch import Estimate, LaunchValue, Noise
+from pytest_mlpatterns.records.launch import Busy, Estimate, LaunchValue, Noise
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
@@ -57,6 +57,7 @@ TAIL = Verdict(
     reference_value=2.0 * MS,
     present_value=3.0 * MS,
 )
+LIKELY = moved(4.1, 9.0)
 FASTER = moved(2, 2.1)
 WITHIN = judge_limit(METRICS["rtm"], Estimate(4.12 * MS, 4.05 * MS, 4.19 * MS), 20 * MS)
 BEYOND = judge_limit(METRICS["rtm"], Estimate(4.12 * MS, 4.05 * MS, 4.19 * MS), 4 * MS)
@@ -75,6 +76,13 @@ def everything() -> list[TestResult]:
             verdicts=(SAME, TAIL),
             reference=replace(counterpart(4.0 * MS), launches=6),
             not_compared={"peak memory": LeftOut("not recorded yet")},
+        ),
+        result(
+            "test_perf.py::test_is_probably_slower",
+            verdicts=(LIKELY,),
+            reference=counterpart(),
+            busy=Busy(1.6, 2),
+            probably_slower=("rtm",),
         ),
         result("test_perf.py::test_is_new", baseline_note="no baseline", baseline_gap=BaselineGap.ABSENT),
         result(

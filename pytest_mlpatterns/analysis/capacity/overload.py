@@ -300,13 +300,14 @@ def judge_recovery(overloads: Sequence[Overload], limit_ns: float) -> Verdict:
     again = f"answers within {format_duration(worst.limit_ns)} as before the peak"
     peak = f"{worst.peak.load_ratio:g} times the NMRT"
     outcome = recovery_outcome(found, limit_ns)
-    verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[outcome]
     if worst.recovery_ns is None:
         after = f"{format_duration(worst.watched_ns)} after a load of {peak}"
         reason = f"the service has not recovered {after}; expected {again} within {limit}"
     else:
         between = f"{_shown(found.low)} to {format_duration(found.high)}"
-        reason = f"recovery {_shown(found.value)} ({between}) after a load of {peak} ({again}) {verb} within {limit}"
+        reason = (
+            f"recovery {_shown(found.value)} ({between}) after a load of {peak} ({again}) {outcome.verb} within {limit}"
+        )
     return Verdict("recovery", "limit", outcome, reason)
 
 

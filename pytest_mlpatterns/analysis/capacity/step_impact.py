@@ -304,7 +304,6 @@ def judge_step_recovery(found: Sequence[AroundStep], limit: HurtLimit, within_ns
     """
     estimate = recovery_estimate([one.watched(limit) for one in found])
     outcome = recovery_outcome(estimate, within_ns)
-    verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[outcome]
     name, within = found[0].step.name, format_duration(within_ns)
     if math.isinf(estimate.value):
         watched = format_duration(min(one.watched(limit).watched_ns for one in found))
@@ -312,7 +311,7 @@ def judge_step_recovery(found: Sequence[AroundStep], limit: HurtLimit, within_ns
         if outcome is Outcome.INCONCLUSIVE:
             words += '; watch it longer: perf(duration="20s")'
     else:
-        words = f"well again {_recovery_words(estimate)} after the step {name} began {verb} within {within}"
+        words = f"well again {_recovery_words(estimate)} after the step {name} began {outcome.verb} within {within}"
     return Verdict("recovery", "limit", outcome, f"{words}; {_seen(found, limit)}")
 
 

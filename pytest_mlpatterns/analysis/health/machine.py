@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
-from pytest_mlpatterns.records.launch import Launch, NodeFigures, NodeUsage, Noise, Taken, Usage
+from pytest_mlpatterns.records.launch import Busy, Launch, NodeFigures, NodeUsage, Noise, Taken, Usage
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
@@ -100,15 +101,34 @@ def why_busy(launches: Iterable[Launch]) -> str | None:
 
 def why_busy_in(seen: Sequence[Disturbance]) -> str | None:
     """As :func:`why_busy`, of the disturbances of any windows."""
-    busy = [one for one in seen if one.others_cores >= _BUSY_CORES and one.machine_ratio >= _BUSY_MACHINE_RATIO]
-    if busy:
-        most = max(busy, key=lambda one: one.others_cores)
-        return f"other processes used {most.others_cores:.1f} of the {most.cores} cores"
-    if stolen := max((one.steal_ratio for one in seen if one.steal_ratio >= _STEAL_RATIO), default=0.0):
-        return f"the host gave {format_percent(stolen)} of this machine's time to other machines"
-    if throttled := max((one.throttled_ratio for one in seen if one.throttled_ratio >= _THROTTLED_RATIO), default=0.0):
-        return f"a CPU limit of the container stopped it for {format_percent(throttled)} of the time"
-    return None
+    found = _busiest(seen)
+    return None if found is None else str(found)
+
+
+def busy_on_average(launches: Iterable[Launch]) -> Busy | None:
+    """As :func:`why_busy`, on average over all windows: what one of many launches met explains no wide interval."""
+    seen = _disturbances(launches)
+    return _busiest([_mean_of(seen)]) if seen else None
+
+
+def _busiest(seen: Sequence[Disturbance]) -> Busy | None:
+    """The most that was taken in any of these windows; None if that is nowhere enough to change times."""
+    neighbours = [one for one in seen if one.others_cores >= _BUSY_CORES and one.machine_ratio >= _BUSY_MACHINE_RATIO]
+    found = Busy(
+        max((one.others_cores for one in neighbours), default=0.0),
+        seen[-1].cores if seen else 0,
+        max((one.steal_ratio for one in seen if one.steal_ratio >= _STEAL_RATIO), default=0.0),
+        max((one.throttled_ratio for one in seen if one.throttled_ratio >= _THROTTLED_RATIO), default=0.0),
+    )
+    return found if found.others_cores or found.steal_ratio or found.throttled_ratio else None
+
+
+def _mean_of(seen: Sequence[Disturbance]) -> Disturbance:
+    """The disturbances of several windows on average, of at least one; the longer ones count more."""
+    names = ("others_cores", "steal_ratio", "throttled_ratio", "machine_ratio")
+    weights = [one.duration_ns for one in seen]
+    means = {name: float(np.average([getattr(one, name) for one in seen], weights=weights)) for name in names}
+    return replace(seen[-1], **means)
 
 
 def taken_in(launches: Iterable[Launch]) -> Taken:
@@ -116,10 +136,8 @@ def taken_in(launches: Iterable[Launch]) -> Taken:
     seen = _disturbances(launches)
     if not seen:
         return Taken()
-    weights = [one.duration_ns for one in seen]
-    shares = [(one.others_cores, one.steal_ratio, one.throttled_ratio) for one in seen]
-    others, steal, throttled = (float(share) for share in np.average(shares, axis=0, weights=weights))
-    return Taken(others, min(steal, 1.0), min(throttled, 1.0))
+    mean = _mean_of(seen)
+    return Taken(mean.others_cores, min(mean.steal_ratio, 1.0), min(mean.throttled_ratio, 1.0))
 
 
 def noise_of(launches: Iterable[Launch], *, interleaved: bool = False) -> tuple[Noise, ...]:
@@ -137,21 +155,16 @@ def _disturbances(launches: Iterable[Launch]) -> list[Disturbance]:
 
 
 def _noise(seen: list[Disturbance], otherwise: str) -> Iterable[Noise]:
-    weights = [one.duration_ns for one in seen]
-
-    def mean(values: Iterable[float]) -> float:
-        return float(np.average(list(values), weights=weights))
-
-    cores = seen[-1].cores
-    others = mean(one.others_cores for one in seen)
+    mean = _mean_of(seen)
+    cores, others = mean.cores, mean.others_cores
     if others >= max(OTHERS_CORES, _OTHERS_RATIO * cores):
         what = f"other processes used {others:.1f} of the {cores} cores while this was measured"
         yield Noise(what, f"stop other programs{otherwise}")
-    steal = mean(one.steal_ratio for one in seen)
+    steal = mean.steal_ratio
     if steal >= _STEAL_RATIO:
         what = f"the host gave {format_percent(steal)} of this machine's time to other machines (steal)"
         yield Noise(what, f"use a runner with cores of its own{otherwise}")
-    throttled = mean(one.throttled_ratio for one in seen)
+    throttled = mean.throttled_ratio
     if throttled >= _THROTTLED_RATIO:
         what = (
             f"a CPU limit of the container stopped it for {format_percent(throttled)} of the time (cgroup throttling)"

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from msgspec import Struct
 
-from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LogMean, launch_deviation, prior_weight
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue
@@ -129,7 +128,6 @@ class RatioVerdict(Struct, frozen=True):
     ratio: Estimate  # second/first with its 95 % interval
     judged: Estimate  # the same with the interval of the deciding look
     launches: int  # paired launches that the verdict rests on
-    reason: str  # the verdict with its figures, as a sentence
 
 
 def paired_log_ratio(
@@ -218,13 +216,13 @@ def judge_ratio(
         weighed = weighed_ratio(launches[:number], prior.sd, prior.degrees)
         over = _over(weighed, wanted, better)
         if equivalence and over + weighed.half(plan.confidence_of_pass(number)) <= _ROUNDING:
-            return _verdict(Outcome.PASS, weighed, limit, better=better, plan=plan)
+            return _verdict(Outcome.PASS, weighed, better=better, plan=plan)
         if over - weighed.half(plan.confidence(number)) > _ROUNDING:
-            return _verdict(Outcome.FAIL, weighed, limit, better=better, plan=plan)
+            return _verdict(Outcome.FAIL, weighed, better=better, plan=plan)
     weighed = weighed_ratio(launches[: plan.last], prior.sd, prior.degrees)
     if not equivalence and _over(weighed, wanted, better) <= _ROUNDING:
-        return _verdict(Outcome.PASS, weighed, limit, better=better, plan=plan)
-    return _verdict(Outcome.INCONCLUSIVE, weighed, limit, better=better, plan=plan)
+        return _verdict(Outcome.PASS, weighed, better=better, plan=plan)
+    return _verdict(Outcome.INCONCLUSIVE, weighed, better=better, plan=plan)
 
 
 def weighed_ratio(
@@ -243,41 +241,14 @@ def weighed_ratio(
     return LogMean(mean, math.sqrt((prior + scatter) / degrees / float(weight.sum())), degrees, len(launches))
 
 
-def _after(weighed: LogMean, launches: int) -> LogMean:
-    """The same with this many launches of equal variance."""
-    error = weighed.error * math.sqrt(weighed.launches / launches)
-    return LogMean(weighed.mean, error, weighed.degrees + launches - weighed.launches, launches)
-
-
 def _over(weighed: LogMean, wanted: float, better: str) -> float:
     """How far the mean is on the bad side of the limit, on the logarithm."""
     return weighed.mean - wanted if better == "lower" else wanted - weighed.mean
 
 
-def _verdict(outcome: Outcome, weighed: LogMean, limit: float, *, better: str, plan: SequentialPlan) -> RatioVerdict:
+def _verdict(outcome: Outcome, weighed: LogMean, *, better: str, plan: SequentialPlan) -> RatioVerdict:
     number = weighed.launches
     good, bad = weighed.half(plan.confidence(number)), weighed.half(plan.confidence_of_pass(number))
     below, above = (good, bad) if better == "lower" else (bad, good)
     judged = Estimate(math.exp(weighed.mean), math.exp(weighed.mean - below), math.exp(weighed.mean + above))
-    verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[outcome]
-    reason = (
-        f"ratio {_show(judged.value)} ({_show(judged.low)} to {_show(judged.high)}) {verb} "
-        f"{'at most' if better == 'lower' else 'at least'} {_show(limit)} after "
-        f"{wording.count(number, 'paired launch', 'paired launches')}"
-    )
-    if outcome is Outcome.INCONCLUSIVE:
-        reason += f"; {_what_would_decide(weighed, math.log(limit), better, plan=plan)}"
-    return RatioVerdict(outcome, weighed.interval(CONFIDENCE), judged, number, reason)
-
-
-def _what_would_decide(weighed: LogMean, wanted: float, better: str, *, plan: SequentialPlan) -> str:
-    is_good = (weighed.mean < wanted) is (better == "lower")
-    confidence = plan.confidence_of_pass if is_good else plan.confidence
-    for number in range(max(weighed.launches + 1, plan.first), plan.last + 1):
-        if _after(weighed, number).half(confidence(number)) < abs(weighed.mean - wanted):
-            return f"about {number - weighed.launches} more would decide it"
-    return f"it is too near to tell with {plan.last}"
-
-
-def _show(ratio: float) -> str:
-    return f"{ratio:.3f}" if ratio < 10 else f"{ratio:.1f}"
+    return RatioVerdict(outcome, weighed.interval(CONFIDENCE), judged, number)

@@ -25,7 +25,7 @@ from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, LogRatio, RatioVerdict
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ class _KindComparison(Struct, frozen=True):
             return replace(nearest, reason=f"{nearest.reason}; {words}")
         count = wording.count(len(present.values), "launch", "launches")
         why = f"{words}, and {count} of one way may be of either"
-        return replace(nearest, outcome=Outcome.INCONCLUSIVE, reason=f"{nearest.reason}; {why}")
+        return nearest.left_open(WhyOpen(OpenBy.KINDS, why))
 
     def _judge(self, present: Sequence[LaunchValue], is_high: tuple[bool, ...]) -> Verdict:
         """The verdict if these launches are of the higher kind."""
@@ -296,8 +296,9 @@ class _KindComparison(Struct, frozen=True):
         is_better = missing_high is (self.metric.better == "higher")
         may_come = (1 - recorded / of) ** launches >= _RARE
         is_open = is_expected(recorded, of) and (is_better or may_come)
-        outcome = Outcome.INCONCLUSIVE if verdict.outcome is Outcome.PASS and is_open else verdict.outcome
-        return replace(verdict, outcome=outcome, reason=f"{verdict.reason}; {why}")
+        if verdict.outcome is Outcome.PASS and is_open:
+            return verdict.left_open(WhyOpen(OpenBy.KINDS, why))
+        return replace(verdict, reason=f"{verdict.reason}; {why}")
 
 
 class PairedAnswer(Struct, frozen=True):

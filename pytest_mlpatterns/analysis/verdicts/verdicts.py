@@ -153,11 +153,11 @@ def judge_limit(
     """
     below = metric.better == "lower"
     if measured.high < limit if below else measured.low >= limit:
-        outcome, verb = Outcome.PASS, "is"
+        outcome = Outcome.PASS
     elif measured.low >= limit if below else measured.high < limit:
-        outcome, verb = Outcome.FAIL, "is not"
+        outcome = Outcome.FAIL
     else:
-        outcome, verb = Outcome.INCONCLUSIVE, "may or may not be"
+        outcome = Outcome.INCONCLUSIVE
     if outcome is Outcome.INCONCLUSIVE and size is not None:
         shown = f"{metric.label} {_range(metric, measured.low, measured.high)}"
         reason = f"{shown} includes the limit of {metric.show(limit)} after {size}"
@@ -172,7 +172,7 @@ def judge_limit(
             why_open = None if suffices else WhyOpen(OpenBy.LAUNCHES, words)
         return Verdict(metric.name, "limit", outcome, reason, why_open=why_open)
     wanted = f"{'below' if below else 'at least'} {metric.show(limit)}"
-    return Verdict(metric.name, "limit", outcome, f"{describe_estimate(metric, measured)} {verb} {wanted}")
+    return Verdict(metric.name, "limit", outcome, f"{describe_estimate(metric, measured)} {outcome.verb} {wanted}")
 
 
 def judge_change(  # noqa: PLR0913 - both samples, and how they are judged

@@ -27,7 +27,7 @@ from pytest_mlpatterns.reports.text.summary_table import (
     let_pass,
     verdict_of,
 )
-from pytest_mlpatterns.reports.text.suspicions import suspected_sentences
+from pytest_mlpatterns.reports.text.suspicions import busy_machine, suspected_sentences
 from pytest_mlpatterns.reports.text.terminal_text import latency_picture, load_picture
 from pytest_mlpatterns.reports.text.where import function_table_lines
 from pytest_mlpatterns.wording import visible
@@ -66,6 +66,12 @@ def accepted_annotation(result: TestResult, root: PurePath | None = None) -> str
     return _command("notice", FailedTest(result.test, text, result.definition.location), root)
 
 
+def probably_slower_annotation(result: TestResult, root: PurePath | None = None) -> str:
+    """As :func:`annotation`, a warning that a test is probably slower, which is undecided."""
+    text = "\n".join([f"{kind_word(result.kind)}:", *suspected_sentences(result)])
+    return _command("warning", FailedTest(result.test, text, result.definition.location), root)
+
+
 def new_change_annotation(one: NewChange, root: PurePath | None = None) -> str:
     """As :func:`annotation`, a change in the history: an error if it fails the run, else a warning."""
     reason = "\n".join(filter(None, (f"changed in the history: {one.sentence}", one.command)))
@@ -87,6 +93,7 @@ def job_summary(
     """
     kinds = kinds_of(results, failures)
     parts = [f"### Performance: {headline(kinds.values())}"]
+    parts += [f"{busy.capitalize()}." for busy in [busy_machine(results)] if busy]
     parts += [f"{missing.capitalize()}." for missing in [incompleteness(run or RunEnd())] if missing]
     parts += [f"{advisory}." for advisory in [let_pass(failures)] if advisory]
     parts += [_failure_item(failure, kinds[failure.test]) for failure in failures]
@@ -123,7 +130,7 @@ def _undecided_item(result: TestResult) -> str:
         for verdict in result.verdicts
         if verdict.outcome is Outcome.INCONCLUSIVE and not verdict.suspected
     ]
-    what = "suspected regression" if suspected else "undecided"
+    what = "suspected regression" if suspected and result.kind is Kind.UNDECIDED else kind_word(result.kind)
     return f"- ? **{escaped(result.test)}**: {what}: {' <br> '.join(map(escaped, [*suspected, *reasons]))}"
 
 

@@ -23,7 +23,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.result import State
+from pytest_mlpatterns.records.verdict import Kind, Outcome, Verdict
+from pytest_mlpatterns.reports.text.suspicions import PROBABLY_SLOWER
 from pytest_mlpatterns.wording import spelled
 
 if TYPE_CHECKING:
@@ -114,17 +116,20 @@ def _attribute(name: str, value: str | int | bool | None) -> str:
     return f" {shown}" if value is True else f' {shown}="{escape(spelled(str(value)))}"'
 
 
-STATES = ("failed", "undecided", "interrupted", "passed", "measured")
-"""The outcomes of a test, the most urgent first; ``measured``: no verdict was asked for."""
+STATES = ("failed", "probable", "undecided", "interrupted", "passed", "measured")
+"""The outcomes of a test, the most urgent first; ``measured``: no verdict was asked for; ``probable``: undecided, and
+probably slower."""
 NO_VERDICT = "the test failed for a reason other than a verdict"  # Of a test that failed and says no more
-_URGENT = {"failed": 0, "undecided": 1}
+_URGENT = {"failed": 0, "probable": 1, "undecided": 2}
 _IN_FRAGMENT = "/?:@!$&'()*+,;=[]|"
 """Characters of test ids that browsers leave as they are behind the ``#`` of an address."""
 
 
 def state_of(result: TestResult) -> str:
     """One of :data:`STATES`."""
-    return "measured" if result.outcome == "passed" and not result.verdicts else str(result.outcome)
+    if result.kind is Kind.PROBABLY_SLOWER and result.outcome is State.UNDECIDED:
+        return "probable"
+    return "measured" if result.outcome is State.PASSED and not result.verdicts else str(result.outcome)
 
 
 def most_urgent_first(results: Sequence[TestResult]) -> list[TestResult]:
@@ -134,7 +139,7 @@ def most_urgent_first(results: Sequence[TestResult]) -> list[TestResult]:
 
 def state_mark(state: str, text: str | None = None) -> Markup:
     """A verdict as a sign, a word and a colour."""
-    return tag("span", text or state, class_=f"state {state}")
+    return tag("span", text or (PROBABLY_SLOWER if state == "probable" else state), class_=f"state {state}")
 
 
 def tone_of(verdict: Verdict, tolerance: float) -> str | None:

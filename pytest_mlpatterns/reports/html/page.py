@@ -58,6 +58,7 @@ from pytest_mlpatterns.reports.text.notes import (
     scale_out_spread,
 )
 from pytest_mlpatterns.reports.text.summary_table import SCORE_MEANING, counted, incompleteness, kinds_of
+from pytest_mlpatterns.reports.text.suspicions import busy_machine
 from pytest_mlpatterns.units import format_duration, format_percent
 from pytest_mlpatterns.wording import count
 
@@ -324,6 +325,7 @@ def overload_chart(name: str, overload: Overload) -> Chart | None:
 
 
 _STATE_OF_KIND = {
+    Kind.PROBABLY_SLOWER: "probable",
     Kind.UNDECIDED: "undecided",
     Kind.INTERRUPTED: "interrupted",
     Kind.NOT_COMPARED: "undecided",
@@ -337,6 +339,8 @@ def tally(results: Results) -> Markup:
     """The number of tests of each kind, the most urgent first, and what is missing from the run."""
     kinds = kinds_of(results.results, results.unmeasured).values()
     items = [tag("li", state_mark(_STATE_OF_KIND.get(kind, "failed"), text)) for kind, text in counted(kinds).items()]
+    if busy := busy_machine(results.results):
+        items.append(tag("li", state_mark("undecided", busy)))
     if missing := incompleteness(results.run):
         items.append(tag("li", state_mark("interrupted", missing)))
     return tag("ul", *items or [tag("li", "no perf test was measured")], class_="tally")

@@ -33,7 +33,7 @@ from pytest_mlpatterns.reports.text.comparison import (
     worst_comparison,
 )
 from pytest_mlpatterns.reports.text.notes import changed_note, found_nmrt, generators_text, nodes_text, tokens_text
-from pytest_mlpatterns.reports.text.suspicions import is_of_the_machine, undecided_lines
+from pytest_mlpatterns.reports.text.suspicions import PROBABLY_SLOWER, is_of_the_machine, undecided_lines
 from pytest_mlpatterns.reports.text.terminal_text import (
     Line,
     Span,
@@ -149,6 +149,7 @@ class VerdictMark(Struct, frozen=True):
 
 _PASS = VerdictMark("✓", "pass", Style.GOOD)
 _ACCEPTED = VerdictMark("✓", "accepted", Style.OPEN)
+_LIKELY = VerdictMark("?!", PROBABLY_SLOWER, Style.BAD)
 _MEASURED = VerdictMark("·", "measured", Style.PLAIN)
 _VERDICTS = {
     State.PASSED: _PASS,
@@ -160,7 +161,7 @@ _VERDICTS = {
 
 def verdict_of(result: TestResult) -> VerdictMark:
     """The mark of a test's outcome; one that passed by an acceptance has its own, and so has one without a verdict."""
-    verdict = _VERDICTS[result.outcome]
+    verdict = _LIKELY if result.kind is Kind.PROBABLY_SLOWER else _VERDICTS[result.outcome]
     if verdict is not _PASS:
         return verdict
     return _ACCEPTED if is_accepted(result) else verdict if result.verdicts else _MEASURED
@@ -327,7 +328,7 @@ def _change(result: TestResult) -> Span:
     if verdict.outcome is Outcome.FAIL:
         return Span(named_change(verdict), Style.BAD)
     if verdict.suspected:
-        return Span(named_change(verdict), Style.OPEN)
+        return Span(named_change(verdict), Style.BAD if result.kind is Kind.PROBABLY_SLOWER else Style.OPEN)
     better = _is_better(verdict, result)
     return Span(named_change(verdict), Style.GOOD if better else Style.PLAIN)
 
@@ -449,6 +450,7 @@ _KIND_WORDS: Mapping[Kind, tuple[str, str]] = {
     Kind.LIMIT: ("missed limit", "missed limits"),
     Kind.TEST_ERROR: ("broken test", "broken tests"),
     Kind.INVALID: ("invalid test", "invalid tests"),
+    Kind.PROBABLY_SLOWER: (PROBABLY_SLOWER, PROBABLY_SLOWER),
     Kind.UNDECIDED: ("undecided", "undecided"),
     Kind.INTERRUPTED: ("interrupted", "interrupted"),
     Kind.NOT_COMPARED: ("not compared", "not compared"),

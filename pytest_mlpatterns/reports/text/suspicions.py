@@ -8,15 +8,28 @@ from __future__ import annotations
 
 import math
 import shlex
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE
+from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD
+from pytest_mlpatterns.analysis.verdicts.open_reasons import (
+    LONGEST_S,
+    OpenChange,
+    OpenReason,
+    busy_reason,
+    known_reason,
+    reason_of,
+)
 from pytest_mlpatterns.analysis.verdicts.verdicts import seconds_to_decide
+from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.setup import SystemKind
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import Kind, OpenBy, Outcome, Verdict
 from pytest_mlpatterns.reports.text.comparison import (
     comparison_row,
     comparisons_of,
@@ -31,14 +44,13 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.result import TestResult
 
-_LONGEST_S = 600.0
-"""Longest measuring time that is recommended: one test of a suite for which ten minutes are too long is rewritten."""
 _DEFAULT_S = 120  # Budget that is recommended where none can be computed: four times the usual one
 _STEP_S = 10  # Step to which a computed budget is rounded up
 _MOST_ROWS = 7
 """Rows of the text on an undecided test: with its row in the table and the line that pytest writes, 12 at most."""
 _MOST_REASONS = 2  # Verdicts that are shown with their reasons: each fills two rows of 80 columns
 _MORE = 4  # Factor of the measurement that is recommended where none can be computed: it halves an interval
+PROBABLY_SLOWER = "probably slower"  # What an undecided test is called whose estimate is far beyond its tolerance
 _MOST_LAUNCHES = 100  # Most launches that a marker takes
 _BY_LAUNCHES = ("limit", "baseline")  # References beside which the test's launches are limited by its marker
 _OF_SIDES = ("limit", "pattern", "service")
@@ -60,6 +72,7 @@ def run_again(result: TestResult, *options: str) -> Command:
 class OpenStep(Struct, frozen=True):
     """Why a test is undecided, and what to do about it."""
 
+    by: OpenBy | None = None  # the kind of the reason; None if the verdict itself has it
     why: str = ""  # the reason, in words; empty if the verdict itself has it
     advice: str = ""  # what to do, in words; empty if the reason or the command has it
     command: str = ""  # what to run; empty if no command decides it
@@ -75,8 +88,8 @@ def undecided_lines(
     result: TestResult, width: int, *, notes: Sequence[str] = (), is_short: bool = True, as_above: bool = False
 ) -> list[Line]:
     """The text on an undecided test below the table."""
-    as_above = as_above and is_of_the_machine(result)
     step = open_step(result)
+    as_above = as_above and step.by is OpenBy.MACHINE
     rows = _figures(result, width)
     why = "the machine, as above" if as_above and step.why else step.why
     rows += _labelled("why", why, width) + _labelled("next", "" if as_above else step.lead, width)
@@ -85,12 +98,29 @@ def undecided_lines(
     further = [part for text in notes for part in wrapped(text, width, "  ", others="    ")]
     if is_short and 1 + len(rows) + len(further) > _MOST_ROWS:
         further = ["  -v shows more about it"] if len(rows) + 2 <= _MOST_ROWS else []
-    return [line(f"{result.test}: undecided", Style.STRONG), *map(line, [*rows, *further])]
+    is_likely = result.kind is Kind.PROBABLY_SLOWER
+    title = f"{result.test}: {PROBABLY_SLOWER if is_likely else 'undecided'}"
+    return [line(title, Style.BAD if is_likely else Style.STRONG), *map(line, [*rows, *further])]
 
 
 def is_of_the_machine(result: TestResult) -> bool:
     """Whether the machine left the test undecided, so that another moment would decide it."""
-    return any(one.outcome is Outcome.INCONCLUSIVE and one.by_machine for one in result.verdicts)
+    return open_step(result).by is OpenBy.MACHINE
+
+
+def busy_machine(results: Sequence[TestResult]) -> str:
+    """That the machine left tests undecided: ``the machine was busy (1.6 of 2 cores): 5 of 6 tests undecided``.
+
+    ``results``: of a run. Returns an empty text if it left none so.
+    """
+    undecided = [one for one in results if one.outcome is State.UNDECIDED]
+    of_machine = [one for one in undecided if is_of_the_machine(one)]
+    known = [one.measured.busy for one in of_machine if one.measured.busy is not None]
+    if not known:
+        return ""
+    most = max(known, key=lambda one: one.others_cores).in_short
+    left = f"{len(of_machine)} of {wording.count(len(results), 'test')} undecided"
+    return f"the machine was busy ({most}): {left}{'' if len(of_machine) == len(undecided) else ' because of it'}"
 
 
 def suspected_sentences(result: TestResult) -> list[str]:
@@ -102,31 +132,40 @@ def suspected_sentences(result: TestResult) -> list[str]:
     return [*others, "; ".join(filter(None, [last, open_step(result).why]))]
 
 
-def open_in_short(verdicts: Sequence[Verdict]) -> str:
-    """Open verdicts in a few words, for the line that pytest lists: ``undecided: mean +8.9 %``."""
+def open_in_short(verdicts: Sequence[Verdict], *, is_likely: bool = False) -> str:
+    """Open verdicts in a few words, for the line that pytest lists: ``undecided: mean +8.9 %``.
+
+    ``is_likely``: whether the test is probably slower.
+    """
     first = most_severe_first(verdicts)[0]
     label = metric_named(first.metric).label if is_known_metric(first.metric) else first.metric
     text = label if first.change is None or _is_beyond(first) else named_change(first)
-    return f"undecided: {text}, see below"
+    return f"{PROBABLY_SLOWER if is_likely else 'undecided'}: {text}, see below"
 
 
 def open_step(result: TestResult, verdicts: Sequence[Verdict] | None = None) -> OpenStep:
     """Why a test is undecided, and what would decide it; the command measures for that time, if any suffices."""
     found = result.verdicts if verdicts is None else verdicts
     still = most_severe_first([one for one in found if one.outcome is Outcome.INCONCLUSIVE])
-    reasons = [one for one in still if one.why_open]
-    if by_machine := [one for one in reasons if one.by_machine]:
-        return _in_another_moment(result, _unsaid(by_machine[0]))
-    compared = [one for one in still if _has_time(one)]
-    if reasons and (not compared or reasons[0] is still[0]):
-        return OpenStep(_unsaid(reasons[0]))
-    if compared:
-        return _by_measuring(result, compared, is_all=not any(map(_is_beyond, still)))
     if not still:
         return OpenStep()
-    write, command = _longer(result, still)
-    how = f"{write}, and run" if write else "raise budget= and launches= in the marker of the test, or run"
-    return OpenStep("", f"measure longer: {how}", command, sign="")
+    reasons = [one for one in still if one.why_open]
+    compared = [one for one in still if _has_time(one)]
+    known = next((one for one in reasons if one.by_machine), None)
+    if known is None and reasons and (not compared or reasons[0] is still[0]):
+        known = reasons[0]
+    if known is not None and known.why_open is not None:
+        reason = known_reason(known.why_open, result.measured.busy)
+        reason = reason if reason.by is not known.why_open.by else replace(reason, why=_unsaid(known))
+    elif compared:
+        reason = _reason_of_change(result, compared, is_all=not any(map(_is_beyond, still)))
+    elif result.measured.busy is not None and _is_wide(still[0], result):
+        reason = busy_reason(result.measured.busy)
+    else:
+        write, command = _longer(result, still)
+        how = f"{write}, and run" if write else "raise budget= and launches= in the marker of the test, or run"
+        return OpenStep(None, "", f"measure longer: {how}", command, sign="")
+    return _step(result, reason, compared)
 
 
 def _is_beyond(verdict: Verdict) -> bool:
@@ -145,11 +184,22 @@ def _unsaid(verdict: Verdict) -> str:
     return "" if verdict.change is None or _is_beyond(verdict) else str(verdict.why_open)
 
 
-def _in_another_moment(result: TestResult, why: str) -> OpenStep:
-    """After what the machine explains: the same in a quieter moment, or both sides in the same moment."""
-    if beside := beside_recorded(result):
-        return OpenStep(why, "run it again in a quieter moment, or beside the recorded code", beside)
-    return OpenStep(why, "run it again in a quieter moment", run_again(result))
+def _step(result: TestResult, reason: OpenReason, compared: Sequence[Verdict]) -> OpenStep:
+    """The reason with the command of its next step, and what of the marker that step needs."""
+    write, command, sign = "", run_again(result), ":"
+    if reason.by is OpenBy.RECORDED:
+        write, command = _longer(result, (), None, "--perf-baseline update")
+    elif reason.seconds is not None:
+        write, command = _longer(result, compared, reason.seconds)
+        sign = ":" if reason.advice else ""
+    elif reason.by is OpenBy.MACHINE and (beside := beside_recorded(result)):
+        return OpenStep(reason.by, reason.why, f"{reason.advice}, or beside the recorded code", beside)
+    elif reason.by is not OpenBy.MACHINE:
+        return OpenStep(reason.by, reason.why, reason.advice)
+    advice = reason.advice
+    if write:
+        advice = f"{write}, and {advice or 'run'}"
+    return OpenStep(reason.by, reason.why, advice, command, sign)
 
 
 def beside_recorded(result: TestResult) -> str:
@@ -162,31 +212,56 @@ def beside_recorded(result: TestResult) -> str:
     return run_again(result, f"--perf-against {commit}")
 
 
-def _by_measuring(result: TestResult, compared: Sequence[Verdict], *, is_all: bool) -> OpenStep:
-    """What more measuring would decide, or what to do where it would not."""
-    suspected = [one for one in compared if one.suspected] or compared
-    times = [_time(one, result) for one in suspected]
-    known = [time for time in times if time is not None]
-    if known:
-        seconds = max(known)
-        spent = math.ceil(result.measured.seconds_spent)
-        it = "it" if is_all and len(known) == len(times) else "what can be decided"
-        why = f"about {math.ceil(seconds)} s of measuring would decide {it}, {spent} s were spent"
-        write, command = _longer(result, compared, seconds)
-        return OpenStep(why, f"{write}, and run" if write else "", command, sign="")
-    recorded = 0 if result.reference is None or suspected[0].against == "revision" else result.reference.launches
-    if recorded:
-        launches = wording.count(recorded, "launch", "launches")
-        write, command = _longer(result, (), None, "--perf-baseline update")
-        return OpenStep(
-            f"more measuring would hardly decide it beside a baseline of {launches}",
-            f"{write and f'{write}, and '}record it with more, from the code that it is of",
-            command,
+def _reason_of_change(result: TestResult, compared: Sequence[Verdict], *, is_all: bool) -> OpenReason:
+    """The reason of the most severe open change, with the time that decides it and others."""
+    suspected = [one for one in compared if one.suspected] or list(compared)
+    times = [time for one in suspected if (time := _time(one, result)) is not None]
+    first, measured, terms = suspected[0], result.measured, result.definition.terms
+    metric = metric_named(first.metric) if is_known_metric(first.metric) else None
+    tolerance, is_beside = first.tolerance or 0.0, first.against == "revision"
+    usual = tolerance if terms is None else terms.tolerances.get(first.metric, tolerance)
+    by_launch, explained = _launch_values(result, first)
+    assert first.change is not None
+    allowed = tolerance
+    if metric is not None and first.reference_value and metric.launch_sd:
+        allowed = metric.allowed(tolerance, first.reference_value)
+    return reason_of(
+        OpenChange(
+            first.metric,
+            first.change,
+            allowed,
+            measured.seconds_spent,
+            launches=len(by_launch) if is_beside and by_launch else measured.launch_count,
+            answers=0 if is_beside else measured.requests,
+            recorded=0 if is_beside or result.reference is None else result.reference.launches,
+            scatter=stdev(by_launch) if len(by_launch) > 1 else 0.0,
+            explained=explained,
+            busy=result.measured.busy,
+            seconds=max(times, default=None),
+            decides="it" if is_all and len(times) == len(suspected) else "what can be decided",
+            is_agreed=metric is None or metric.counts_failures or tolerance > usual,
         )
-    return OpenStep(
-        "it is too close to the tolerance to be decided in reasonable time",
-        f'give the metric a tolerance of its own: tolerance={{"{suspected[0].metric}": {_roomy(suspected[0])}}}',
     )
+
+
+def _launch_values(result: TestResult, verdict: Verdict) -> tuple[list[float], float]:
+    """Logarithms of a metric of each launch, or of the ratios of pairs; and how much these differ without a reason."""
+    if verdict.against == "revision" and result.reference is not None:
+        found, sd = result.reference.log_ratios.get(verdict.figure, ()), RATIO_SD
+        values = [value for value, _ in found]
+    else:
+        found = result.measured.launches.get(verdict.figure, ())
+        sd = metric_named(verdict.metric).launch_sd if is_known_metric(verdict.metric) else 0.0
+        values = [math.log(value) for value, _ in found if value > 0]
+    return values, math.hypot(sd, fmean(error for _, error in found) if found else 0.0)
+
+
+def _is_wide(verdict: Verdict, result: TestResult) -> bool:
+    """Whether the interval of what is compared with a limit is wider than a usual tolerance."""
+    if verdict.change is not None:
+        return verdict.change.high - verdict.change.low > (verdict.tolerance or 0.0)
+    value, low, high = result.metrics.get(verdict.metric, (0.0, 0.0, 0.0))
+    return high - low > USUAL_TOLERANCE * value
 
 
 def _longer(
@@ -222,13 +297,6 @@ def _longer(
 def _rounded(seconds: float) -> int:
     """A budget in whole steps, not below a time."""
     return math.ceil(seconds / _STEP_S) * _STEP_S
-
-
-def _roomy(verdict: Verdict) -> str:
-    """A tolerance that the whole interval of a change keeps, in steps of 5 %, as the marker takes it: above 1 in %."""
-    assert verdict.change is not None
-    steps = math.ceil(verdict.change.high * 20)
-    return f"{steps / 20:g}" if steps <= 20 else f'"{steps * 5}%"'
 
 
 def _open_comparisons(result: TestResult) -> list[Verdict]:
@@ -281,4 +349,4 @@ def _time(verdict: Verdict, result: TestResult) -> float | None:
         launches=result.measured.launch_count,
         recorded=recorded,
     )
-    return seconds if seconds is not None and seconds <= _LONGEST_S else None
+    return seconds if seconds is not None and seconds <= LONGEST_S else None

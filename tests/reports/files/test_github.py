@@ -9,14 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from support.golden import LESS, SLOWER, check_golden, everything, searched
+from support.golden import LESS, LIKELY, SLOWER, check_golden, everything, searched
 from support.synthetic import CHANGED_FACTS, PROPERTY, counterpart, make_setup, result
 
 from pytest_mlpatterns.records.history import Change, CommitPosition, Course, NewChange
+from pytest_mlpatterns.records.launch import Busy
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Gate, Kind, Unjudged
-from pytest_mlpatterns.reports.files.ci_reports import annotation, escaped, job_summary, new_change_annotation
+from pytest_mlpatterns.reports.files.ci_reports import (
+    annotation,
+    escaped,
+    job_summary,
+    new_change_annotation,
+    probably_slower_annotation,
+)
 from pytest_mlpatterns.reports.text.history_text import bisect_command
 
 NASTY = "t.py::test_it[a|b `c` <script>@me $x$ **d**\n::error::e]"
@@ -115,6 +122,17 @@ def test_an_annotation_stands_at_the_line_of_the_test() -> None:
         "::error file=models/digits/tests/test_perf.py,line=12,"
     )
     assert annotation(replace(failure, location=None)).startswith("::error title=tests/")
+
+
+def test_what_is_probably_slower_is_a_warning_with_its_figures_and_its_reason() -> None:
+    likely = result(
+        verdicts=(LIKELY,), reference=counterpart(), location=WHERE, busy=Busy(1.6, 2), probably_slower=("rtm",)
+    )
+    text = probably_slower_annotation(likely)
+    assert text.startswith(
+        "::warning file=tests/test_perf.py,line=12,title=test_perf.py%3A%3Atest_digits::probably slower:%0Amean"
+    )
+    assert text.endswith("the machine was busy: other processes used 1.6 of the 2 cores")
 
 
 def test_a_failure_that_the_gate_lets_pass_is_a_warning_and_counted() -> None:

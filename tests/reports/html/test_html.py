@@ -13,14 +13,14 @@ from urllib.parse import unquote
 
 import pytest
 from msgspec.structs import replace
-from support.golden import check_golden
+from support.golden import LIKELY, check_golden
 from support.histories import CHANGES
 from support.profiles import slower_normalize
 from support.reported import HOSTILE, everything, report
 from support.synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart, make_setup, result, verdict
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Busy, Estimate
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.records.verdict import Kind, Outcome, Unjudged, Verdict
 from pytest_mlpatterns.reports.files.result_file import Results
@@ -219,6 +219,14 @@ def test_the_page_of_no_results_says_so() -> None:
     assert "svg" not in {tag for tag, _ in page.tags}
 
 
+def test_what_is_probably_slower_and_a_busy_machine_stand_at_the_head_of_the_page() -> None:
+    likely = result(verdicts=(LIKELY,), reference=counterpart(), busy=Busy(1.6, 2), probably_slower=("rtm",))
+    page = report([likely])
+    assert '<span class="state probable">1 probably slower</span>' in page
+    assert "the machine was busy (1.6 of 2 cores): 1 of 1 test undecided" in page
+    assert "the machine was busy: other processes used 1.6 of the 2 cores" in Reader(page).text
+
+
 @pytest.mark.parametrize(
     ("date", "shown"),
     [("2026-11-24T12:00:00+00:00", "24 November 2026, 12:00 UTC"), ("some day", "some day")],
@@ -233,11 +241,12 @@ def test_the_date_is_written_for_people(date: str, shown: str) -> None:
         ({}, "measured"),
         ({"verdicts": (verdict(Outcome.PASS),)}, "passed"),
         ({"verdicts": (verdict(Outcome.PASS), verdict(Outcome.INCONCLUSIVE))}, "undecided"),
+        ({"verdicts": (verdict(Outcome.INCONCLUSIVE),), "probably_slower": ("rtm",)}, "probable"),
         ({"passed": False}, "failed"),
         ({"passed": False, "interrupted": True}, "interrupted"),
     ],
 )
-def test_a_test_comes_to_one_of_five(changes: dict[str, object], state: str) -> None:
+def test_a_test_comes_to_one_of_six(changes: dict[str, object], state: str) -> None:
     assert state_of(result(**changes)) == state  # type: ignore[arg-type]
 
 

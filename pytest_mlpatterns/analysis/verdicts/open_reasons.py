@@ -1,0 +1,214 @@
+"""Why a verdict is open and what to do about it: one table of reasons, chosen by values; and who is probably slower.
+
+The judging knows some reasons (:class:`~pytest_mlpatterns.records.verdict.WhyOpen`), whose next step stands here by
+their kind. A change without one has the first reason of :data:`_REASONS` that its values show. Pure. This module must
+not know results, commands or files.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pytest_mlpatterns import wording
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.records.verdict import OpenBy, Verdict, WhyOpen
+from pytest_mlpatterns.units import format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pytest_mlpatterns.records.launch import Busy, Estimate
+
+LONGEST_S = 600.0
+"""Longest measuring time that is recommended: one test of a suite for which ten minutes are too long is rewritten."""
+_WIDEST = 0.30
+"""Largest tolerance that is recommended: with a larger one a test hardly guards anything."""
+_LEAST_TOLERANCE = 0.001  # With which widths are compared, if a test accepts no change at all
+_QUIETER = "run it again in a quieter moment"
+_NEXT: Mapping[OpenBy, str] = {
+    OpenBy.MACHINE: _QUIETER,
+    OpenBy.MODES: "put the limit beyond both modes, or assert another percentile",
+    OpenBy.KINDS: "let more launches show both ways: raise launches= and budget= in the marker of the test",
+    OpenBy.LAUNCHES: "look for what differs from one start to the next, or move the limit away from what is measured",
+    OpenBy.REQUESTS: 'measure longer, as with perf.assert_no_leak("1KiB", duration="60s"), or with more load',
+    OpenBy.CACHE: "give the cache a quarter of its entries, so that it is full earlier",
+    OpenBy.UNEXPLAINED: "look for a data file, a variable or another service that changed, and record it anew if that "
+    "is intended",
+}
+"""What to do about each reason that the judging knows."""
+
+
+class OpenReason(Struct, frozen=True):
+    """Why a verdict is open, and what to do about it."""
+
+    by: OpenBy
+    why: str  # as a sentence without its full stop
+    advice: str = ""  # what to do, in words; empty if only measuring longer helps
+    seconds: float | None = None  # of measuring that would decide it; None if no reasonable time does
+
+
+class OpenChange(Struct, frozen=True):
+    """What is known of an open change and of its measurement; 0.1 is 10 %, and worse is positive."""
+
+    metric: str  # its name
+    change: Estimate
+    tolerance: float  # largest acceptable worsening, or the metric's floor if that is more
+    spent_s: float  # time that was measured
+    launches: int  # that the interval rests on: of the present, or pairs
+    answers: int = 0  # in these launches; 0 beside a revision, where pairs count
+    recorded: int = 0  # launches of the baseline; 0 if both sides are measured together
+    scatter: float = 0.0  # standard deviation between launches; 0 if it is not known
+    explained: float = 0.0  # the part of it that is usual, or that the few answers of a launch explain
+    busy: Busy | None = None  # what others took of the machine meanwhile
+    seconds: float | None = None  # of measuring that would decide what time decides; None without one
+    decides: str = "it"  # what that time decides
+    is_agreed: bool = (
+        False  # whether the tolerance is the ceiling of an acceptance, or must not grow for another reason
+    )
+
+    @property
+    def width(self) -> float:
+        """Width of the interval."""
+        return self.change.high - self.change.low
+
+
+def known_reason(why: WhyOpen, busy: Busy | None) -> OpenReason:
+    """The reason that the judging gave; that launches scatter has the machine as its reason if it was busy."""
+    if why.by is OpenBy.LAUNCHES and busy is not None:
+        return busy_reason(busy)
+    return OpenReason(why.by, str(why), _NEXT.get(why.by, ""))
+
+
+def busy_reason(busy: Busy, seconds: float | None = None) -> OpenReason:
+    """That others used the machine."""
+    longer = "" if seconds is None else f", or for about {math.ceil(seconds / 10) * 10} s"
+    return OpenReason(OpenBy.MACHINE, f"the machine was busy: {busy}", f"{_QUIETER}{longer}", seconds)
+
+
+def reason_of(found: OpenChange) -> OpenReason:
+    """The reason of an open change for which the judging knows none."""
+    reason = next(reason for rule in _REASONS if (reason := rule(found)) is not None)
+    if found.change.value > 0:
+        return reason
+    better = "probably not slower: only the worse end of its interval is beyond the tolerance"
+    return replace(reason, why=f"{better}; {reason.why}")
+
+
+def _machine(found: OpenChange) -> OpenReason | None:
+    if found.busy is None or found.width <= found.tolerance:
+        return None
+    return busy_reason(found.busy, found.seconds)
+
+
+def _edge(found: OpenChange) -> OpenReason | None:
+    change, tolerance = found.change, found.tolerance
+    if found.width > tolerance or not change.low <= tolerance <= change.high:
+        return None
+    why = f"it is at the edge of the tolerance, which its interval of {_points(found)} contains"
+    if found.seconds is not None:
+        spent = f"{math.ceil(found.spent_s)} s were spent"
+        why += f"; about {math.ceil(found.seconds)} s of measuring would decide {found.decides}, {spent}"
+        return OpenReason(OpenBy.EDGE, why, seconds=found.seconds)
+    roomy = math.ceil(change.high * 20 - 1e-9) / 20
+    if found.is_agreed or roomy > _WIDEST:
+        return OpenReason(OpenBy.EDGE, why, "find what makes it slower: it is as much as the test accepts")
+    return OpenReason(
+        OpenBy.EDGE, why, f'give the metric a tolerance of its own: tolerance={{"{found.metric}": {roomy:g}}}'
+    )
+
+
+def _launches(found: OpenChange) -> OpenReason | None:
+    if found.launches < 3 or found.scatter <= 3 * found.explained:
+        return None
+    scatter, usual = format_percent(found.scatter), format_percent(found.explained)
+    longer = "" if found.seconds is None else f", or measure for about {math.ceil(found.seconds)} s"
+    advice = f"look for what differs from one start to the next, such as a cache or a thread{longer}"
+    why = f"its launches differ by ±{scatter} from each other, of which ±{usual} is usual"
+    return OpenReason(OpenBy.LAUNCHES, why, advice, found.seconds)
+
+
+def _answers(found: OpenChange) -> OpenReason | None:
+    if found.seconds is None:
+        return None
+    needed = f"{math.ceil(found.seconds)} s of measuring in all, would decide {found.decides}"
+    return OpenReason(OpenBy.REQUESTS, f"{_too_few(found, found.seconds)}, {needed}", seconds=found.seconds)
+
+
+def _recorded(found: OpenChange) -> OpenReason | None:
+    if not found.recorded:
+        return None
+    launches = wording.count(found.recorded, "launch", "launches")
+    why = f"more measuring would hardly decide it beside a baseline of {launches}"
+    return OpenReason(OpenBy.RECORDED, why, "record it with more, from the code that it is of")
+
+
+def _wide(found: OpenChange) -> OpenReason:
+    times = found.width / max(found.tolerance, _LEAST_TOLERANCE)
+    why = f"its interval of {_points(found)} is {_times(times)} times as wide as the tolerance"
+    seconds = found.spent_s * times**2
+    if seconds <= LONGEST_S:
+        why = f"{why}; about {math.ceil(seconds)} s of measuring would narrow it to that"
+        return OpenReason(OpenBy.REQUESTS, why, seconds=seconds)
+    why = f"{why}, and {LONGEST_S / 60:.0f} min of measuring would not narrow it to that"
+    return OpenReason(OpenBy.WIDE, why, "measure it with more load, or in longer windows (duration=)")
+
+
+_REASONS: Sequence[Callable[[OpenChange], OpenReason | None]] = (
+    _machine,
+    _edge,
+    _launches,
+    _answers,
+    _recorded,
+    _wide,
+)
+"""The reasons of an open change; the first that its values show counts, and the last one always does."""
+
+
+def _too_few(found: OpenChange, seconds: float) -> str:
+    """``300 answers in 1 launch are too few: about 340 more``."""
+    launches = wording.count(found.launches, "launch", "launches")
+    more = seconds / max(found.spent_s, 1e-9) - 1
+    if not found.answers:
+        pairs = wording.count(found.launches, "paired launch is", "paired launches are")
+        return f"{pairs} too few: about {max(math.ceil(found.launches * more), 1):,} more"
+    about = round(float(f"{found.answers * more:.2g}"))
+    answers = wording.count(found.answers, "answer", "answers")
+    return f"{answers} in {launches} are too few: about {max(about, 1):,} more"
+
+
+def _points(found: OpenChange) -> str:
+    """The width of an interval in per cent of the reference, as people name it: ``108 points``."""
+    points = 100 * found.width
+    return f"{points:,.0f} points" if points >= 10 else f"{points:.2g} points"
+
+
+def _times(times: float) -> str:
+    return f"{times:,.0f}" if times >= 10 else f"{times:.1f}"
+
+
+def probably_slower(verdicts: Sequence[Verdict], busy: Busy | None = None) -> tuple[str, ...]:
+    """The names of the metrics by which an undecided test is probably slower; empty if it is not.
+
+    It is if the estimate of a time, a rate or a CPU time is beyond twice its tolerance, or if two metrics are beyond
+    theirs that share no cause. What the machine or another reason explains shows nothing, and beside busy neighbours
+    nothing does that is compared with a stored baseline.
+    """
+    sides = ("revision",) if busy is not None else ("revision", "baseline")
+    last = {one.metric: one for one in verdicts if one.against in sides and is_known_metric(one.metric)}
+    suspected = [one for one in last.values() if one.suspected and one.why_open is None]
+    suspected = [one for one in suspected if not metric_named(one.metric).counts_failures]
+    speeds = [one for one in suspected if Role.STANDING not in metric_named(one.metric).roles]
+    is_far = any(one.change.value > 2 * (one.tolerance or 0.0) for one in speeds if one.change is not None)
+    is_shared = len({_cause_of(one.metric) for one in suspected}) < 2
+    return () if not speeds or (is_shared and not is_far) else tuple(one.metric for one in suspected)
+
+
+def _cause_of(name: str) -> str:
+    """What a change of the metric shares with that of others: times and rates of requests follow from each other."""
+    has_own = {Role.INDEPENDENT_OF_LATENCY, Role.STANDING} & metric_named(name).roles
+    return name if has_own else "latency"
