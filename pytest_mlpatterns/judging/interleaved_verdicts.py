@@ -419,7 +419,7 @@ def _without_kinds(
 
 
 def _with_kinds(verdict: Verdict, words: str) -> Verdict:
-    """The verdict with the kinds of its launches, which are why it is open if its interval does not say so."""
+    """The verdict with the kinds of its launches, which leave it open if its interval does not."""
     change, tolerance = verdict.change, verdict.tolerance or 0.0
     contains = change is not None and change.low <= tolerance < change.high
     if verdict.outcome is Outcome.INCONCLUSIVE and not contains:

@@ -120,7 +120,7 @@ class Outcome(StrEnum):
 
     @property
     def verb(self) -> str:
-        """What it says of a value and its limit: the value *is not* at least 8."""
+        """The verb between a value and its limit: it *is not* at least 8."""
         return {"pass": "is", "fail": "is not", "inconclusive": "may or may not be"}[self.value]
 
 

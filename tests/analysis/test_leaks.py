@@ -6,7 +6,7 @@ from pytest_mlpatterns.analysis.causes.growth import judge_leak
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.samples import Growth
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome
 
 MEMORY, DESCRIPTORS = METRICS["memory_growth"], METRICS["descriptor_growth"]
 LEAK = Growth(12_400, Estimate(1945, 1740, 2150), Estimate(1945, 1500, 2400), gained=12e6, levels_off=False)
@@ -69,7 +69,9 @@ def test_an_open_verdict_names_the_requests_that_would_decide() -> None:
     verdict = judge_leak(MEMORY, slowing(-100, 240), 100, is_whole=True)
 
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert verdict.reason.endswith("and that is open; about 6,800 requests would decide, measure longer (duration=)")
+    assert verdict.reason.endswith("and that is open; about 6,800 requests would decide")
+    assert verdict.why_open is not None
+    assert verdict.why_open.by is OpenBy.REQUESTS
 
 
 def test_on_the_limit_no_number_is_named() -> None:

@@ -391,22 +391,12 @@ def test_an_open_verdict_on_a_share_promises_no_width() -> None:
     assert found.reason == "error rate 0.0–3.0 % includes the limit of 2.0 % after 2 launches, 24 blocks"
 
 
-def test_an_open_change_says_what_would_decide_it_or_that_nothing_would() -> None:
+def test_an_open_change_has_its_interval_and_on_what_it_rests() -> None:
     before = exact(100 * MS, 101 * MS, 100 * MS)
     found = judge_change(RTM, exact(108 * MS), before, tolerance=0.10, size=SampleSize(1, 12))
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.reason.startswith("RTM 100 ms → 108 ms: ")
-    assert "includes the tolerance of 10.0 % after 1 launch, 12 blocks; even 20 more launches would" in found.reason
-    assert found.reason.endswith("against a baseline of 3")
-    found = judge_change(RTM, exact(104 * MS), before, tolerance=0.10, size=SampleSize(1, 12))
-    assert found.outcome is Outcome.INCONCLUSIVE
-    assert found.reason.endswith("; 1 more launch would narrow it to ±5.3 %")
-
-
-def test_an_open_change_of_a_rate_says_so_too() -> None:
-    found = judge_change(THROUGHPUT, exact(94), exact(100, 101, 100), tolerance=0.10, size=SampleSize(1, 12))
-    assert found.outcome is Outcome.INCONCLUSIVE
-    assert "includes the tolerance of 10.0 % after 1 launch, 12 blocks; 7 more launches would narrow" in found.reason
+    assert found.reason.endswith("includes the tolerance of 10.0 % after 1 launch, 12 blocks")
 
 
 def test_looks_make_the_interval_of_each_verdict_as_sure_as_it_has_to_be() -> None:

@@ -26,7 +26,7 @@ from pytest_mlpatterns.analysis.metrics.metric import Metric, resource_of
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
 from pytest_mlpatterns.records.launch import Estimate, Usage
 from pytest_mlpatterns.records.samples import Growth, GrowthRecord, HeldMemory, HeldRecord, MemorySite, ResourceTrack
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -211,9 +211,10 @@ def judge_leak(metric: Metric, growth: Growth, limit: float, *, is_whole: bool) 
         outcome = Outcome.FAIL if is_whole and is_leak(metric, growth, limit) else Outcome.INCONCLUSIVE
     recent = low_enough and growth.slope.high >= limit / per
     reason = f"{describe_growth(metric, growth, recent=recent)}; the limit is {_amount(metric, limit)}"
-    if outcome is Outcome.INCONCLUSIVE:
-        reason += f", and that is open{_what_decides(metric, growth, limit)}"
-    return Verdict(metric.name, "limit", outcome, reason)
+    if outcome is not Outcome.INCONCLUSIVE:
+        return Verdict(metric.name, "limit", outcome, reason)
+    reason += f", and that is open{_what_decides(metric, growth, limit)}"
+    return Verdict(metric.name, "limit", outcome, reason, why_open=WhyOpen(OpenBy.REQUESTS, reason))
 
 
 def describe_growth(metric: Metric, growth: Growth, *, recent: bool = False) -> str:
@@ -242,7 +243,7 @@ def _what_decides(metric: Metric, growth: Growth, limit: float) -> str:
     needed = requests_to_decide(growth, limit / kind.per, kind.least_gain)
     if needed is None or needed <= growth.requests:
         return ""
-    return f"; about {_rounded(needed):,} requests would decide, measure longer (duration=)"
+    return f"; about {_rounded(needed):,} requests would decide"
 
 
 def _rounded(number: int) -> int:

@@ -1,4 +1,4 @@
-"""Why a verdict is open and what to do about it: one table of reasons, chosen by values; and who is probably slower.
+"""Why a verdict is open and what to do about it: one table of reasons, chosen by values; and what is probably slower.
 
 The judging knows some reasons (:class:`~pytest_mlpatterns.records.verdict.WhyOpen`), whose next step stands here by
 their kind. A change without one has the first reason of :data:`_REASONS` that its values show. Pure. This module must

@@ -208,8 +208,6 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     if outcome is Outcome.INCONCLUSIVE and size is not None:
         floor = f" ({metric.floor_text})" if allowed > tolerance else ""
         reason += f"{_undecided(change, allowed)}{floor} after {size}"
-        if varies:
-            reason += f"; {_what_decides(metric, change, allowed, launches=(len(present), len(baseline)))}"
         return replace(found, reason=reason)
     floor = f"; changes up to {metric.floor_text} do not count" if tolerance < change.high <= allowed else ""
     decided = _decided(change, "99 % interval" if varies else "range")
@@ -268,15 +266,6 @@ def _decided(change: Estimate, kind: str) -> str:
 def _undecided(change: Estimate, tolerance: float) -> str:
     """An interval that contains the tolerance, in words."""
     return f"{format_percents(change.low, change.high)} includes the tolerance of {format_percent(tolerance)}"
-
-
-def _what_decides(metric: Metric, change: Estimate, tolerance: float, *, launches: tuple[int, int]) -> str:
-    """How many more launches would decide a change; ``launches`` are those of the present and of the baseline."""
-    worse = 1 if metric.better == "lower" else -1
-    half = abs(math.log((1 + worse * change.high) / (1 + worse * change.low))) / 2
-    apart = abs(math.log((1 + worse * change.value) / max(1 + worse * tolerance, _ROUNDING)))
-    present, other = launches
-    return _what_helps(half, apart, present, fixed_launches=other)[0]
 
 
 def _levels(plan: SequentialPlan | None, launches: int) -> tuple[float, float]:
@@ -355,26 +344,20 @@ def _range(metric: Metric, low: float, high: float, *, dash: str = "–", otherw
     return f"{number if is_one else metric.show(low)}{dash if is_one else otherwise}{metric.show(high)}"
 
 
-def _what_helps(half: float, apart: float, launches: int, *, fixed_launches: int | None = None) -> tuple[str, bool]:
+def _what_helps(half: float, apart: float, launches: int) -> tuple[str, bool]:
     """How many more launches would decide, ``2 more launches would narrow it to ±1.5 %``, or why none would.
 
     The second value says whether some number of them decides.
 
     ``half``: half the width of the present interval, on the logarithm. ``apart``: distance of the value from the limit,
-    on the logarithm. ``fixed_launches``: size of a fixed second sample; None without one.
+    on the logarithm.
     """
-
-    def left(count: int) -> float:
-        return 1 / count + (0.0 if fixed_launches is None else 1 / fixed_launches)
-
     for more in range(1, _MOST_MORE + 1):
-        narrowed = half * math.sqrt(left(launches + more) / left(launches))
+        narrowed = half * math.sqrt(launches / (launches + more))
         if narrowed < apart:
             count = wording.count(more, "more launch", "more launches")
             return f"{count} would narrow it to ±{format_percent(narrowed)}", True
-    why = "" if fixed_launches is None else f" against a baseline of {fixed_launches}"
-    words = f"even {_MOST_MORE} more launches would narrow it only to ±{format_percent(narrowed)}{why}"
-    return words, False
+    return f"even {_MOST_MORE} more launches would narrow it only to ±{format_percent(narrowed)}", False
 
 
 _CLOSEST = 0.02  # Smallest distance from the tolerance for which a time is given; closer changes are decided by chance
