@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire.stream_events import promises_end
@@ -112,6 +112,16 @@ class StreamedAnswer:
         self.is_stream = form is not None
         if form is not None and form is not self._form:
             self._form, self.reader = form, self._new_reader(form)
+        if coding:
+            self._unpack_stream()
+
+    def _unpack_stream(self) -> None:
+        """Let a stream be unpacked as it comes, if it has a coding that requests ask for."""
+        from pytest_mlpatterns.wire.compression import STREAMED, UnpackedReader
+
+        coding = self._coding.strip().lower()
+        if self.is_stream and coding in STREAMED:
+            self.reader, self._coding = cast("Reader", UnpackedReader(self.reader, coding)), ""
 
     def take(self, data: bytes) -> None:
         """Take a piece of the body of a stream, which arrived at ``now_ns``."""
@@ -166,6 +176,10 @@ class StreamedAnswer:
         fault = _FAULTS.get(outcome)
         if fault is None:
             return ""
-        return described_fault(
-            fault, self.reader, media_type=self._media_type, coding=self._coding, opening=self._opening
-        )
+        opening, coding = self._opening, self._coding
+        if coding and not self.is_stream:
+            from pytest_mlpatterns.wire.compression import begin_of
+
+            if plain := begin_of(opening, coding.strip().lower()):
+                opening, coding = plain, ""
+        return described_fault(fault, self.reader, media_type=self._media_type, coding=coding, opening=opening)

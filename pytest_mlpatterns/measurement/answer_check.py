@@ -28,7 +28,7 @@ from pytest_mlpatterns.records.outcomes import Failure, FirstFailure
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.serving.failed_request import error_in, stream_fault
 from pytest_mlpatterns.units import format_size
-from pytest_mlpatterns.wire import decode_answer, headers_of
+from pytest_mlpatterns.wire import decode_answer, headers_of, plain_answer
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.request_builder import answer_in
 
@@ -276,14 +276,17 @@ def check_outputs(check: Check, inputs: Sequence[Any], outputs: Sequence[Any]) -
 
 def output_in(answer: Answer, deployment: Deployment, payload: Payload) -> Any:
     """The output in an answer, as the wire or the service gives it; for a user's own request the body as bytes."""
+    headers = headers_of(answer.head)
     if payload.bodies:
-        at, headers = deployment.endpoint, headers_of(answer.head)
+        at = deployment.endpoint
         return decode_answer(at.wire, answer.body, headers, path=at.path, stream=at.stream)[0]
+    body = plain_answer(answer.body, headers)
     if payload.builder is None:
-        return answer.body
+        return body
     import httpx
 
-    return answer_in(httpx.Response(httpx.codes.OK, headers=headers_of(answer.head), content=answer.body))
+    headers.pop("content-encoding", None)
+    return answer_in(httpx.Response(httpx.codes.OK, headers=headers, content=body))
 
 
 _CALLS = (check_outputs.__code__, call_beside.__code__)  # Frames that call a function of the user's

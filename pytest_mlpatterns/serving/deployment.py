@@ -170,11 +170,11 @@ class Deployment:
         """Complete requests for this deployment, one for each input."""
         model = self._model_for(payload)
         at = self.endpoint
-        return payload.messages(at.host, at.port, at.path, model=model, prefix=at.prefix)
+        return payload.messages(at.host, at.port, at.path, model=model, prefix=at.prefix, accepts=at.accepts)
 
     def request_of(self, payload: Payload, number: int = 0) -> dict[str, Any]:
         """The request of an input as arguments of ``httpx.Client.request``."""
-        return payload.request(self.path, number, model=self._model_for(payload))
+        return self._as_sent(payload.request(self.path, number, model=self._model_for(payload)))
 
     def _model_for(self, payload: Payload) -> str:
         """The name of the model, if requests need it: of our own, or the first that the server lists."""
@@ -306,13 +306,18 @@ class Deployment:
     def _request_for(self, value: Any) -> dict[str, Any]:
         """Arguments of ``httpx.Client.request`` for one input."""
         if self._builder is not None:
-            return arguments_of(self._builder(value))
+            return self._as_sent(arguments_of(self._builder(value)))
         path = path_of(self.endpoint.wire, value, self.path)
         body = encode_request(self.endpoint.wire, [value], path)
         content = body.joined()
         if self.endpoint.wire.protocol == "openai":
             content = with_model(content, self._model_name())
-        return {"method": "POST", "url": path, "content": content, "headers": dict(body.headers)}
+        return self._as_sent({"method": "POST", "url": path, "content": content, "headers": dict(body.headers)})
+
+    def _as_sent(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a request, with the ``accept-encoding`` that the load has, too."""
+        accepts = self.endpoint.accepts
+        return {**request, "headers": {"accept-encoding": accepts, **request["headers"]}} if accepts else request
 
 
 def transport_to(endpoint: Endpoint) -> httpx.BaseTransport:

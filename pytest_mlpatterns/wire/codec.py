@@ -107,10 +107,7 @@ def decode_answer(
 
     ``path``: path of the request; empty for servers of this package. Raises WireError: the response is malformed.
     """
-    if (coding := headers.get("content-encoding", "identity")) != "identity":
-        from pytest_mlpatterns.wire.compression import decompressed
-
-        body = decompressed(body, coding, _MAX_ANSWER_BYTES)
+    body = plain_answer(body, headers)
     form = None if promises_end(wire) else form_in(headers, wire, stream)
     if form is StreamForm.EVENTS:
         return [chunks_in(body)]
@@ -119,6 +116,16 @@ def decode_answer(
     if form is StreamForm.CHUNKS:
         return [_text_or_bytes(body)]
     return codec_of(wire, path).decode_outputs(body, headers)
+
+
+def plain_answer(body: bytes, headers: Headers) -> bytes:
+    """The body of a response, decompressed. Raises WireError: it is not in the coding that its head names."""
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding in ("", "identity"):
+        return body
+    from pytest_mlpatterns.wire.compression import decompressed
+
+    return decompressed(body, coding, _MAX_ANSWER_BYTES)
 
 
 def _text_or_bytes(body: bytes) -> str | bytes:

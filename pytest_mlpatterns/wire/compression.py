@@ -17,7 +17,8 @@ from pytest_mlpatterns.wording import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-CODINGS = ("zstd", "br", "gzip")  # Known codings, in order of preference
+CODINGS = ("zstd", "br", "gzip")  # Known codings of servers, in order of preference
+STREAMED = ("gzip", "deflate")  # Codings of streams, which are unpacked as they come
 MIN_BYTES = 256  # Shortest response that is compressed
 _LEVELS = {"gzip": 6, "zstd": 3, "br": 4}
 """Levels of compression: the defaults of gzip and zstd, and for br one of a similar speed."""
@@ -39,7 +40,7 @@ def decompressed(data: bytes | memoryview, coding: str, max_bytes: int) -> bytes
     """Decompress a body."""
     decompress = _DECOMPRESS.get(coding)
     if decompress is None:
-        raise WireError(f"Content-Encoding {shown(coding)}, expected one of {', '.join(CODINGS)}")
+        raise WireError(f"Content-Encoding {shown(coding)}, expected one of {', '.join(_DECOMPRESS)}")
     try:
         found = decompress(data, max_bytes + 1)
     except WireError:
@@ -96,16 +97,53 @@ def _br(parts: Sequence[bytes | memoryview]) -> bytes:
     return b"".join([*(packer.process(part) for part in parts), packer.finish()])
 
 
-def _gunzip(data: bytes | memoryview, most: int) -> bytes:
+class UnpackedReader:
+    """Reads a compressed stream: unpacks the pieces as they come for another reader, and has its attributes."""
+
+    def __init__(self, reader: Any, coding: str) -> None:
+        self._reader, self._coding = reader, coding
+        self._unpacker: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    def feed(self, data: bytes) -> int:
+        """Take a piece of the stream. Returns the number of chunks that it completes."""
+        try:
+            self._unpacker = self._unpacker or zlib.decompressobj(_bits_of(self._coding, data))
+            found: int = self._reader.feed(self._unpacker.decompress(data))
+        except zlib.error as error:
+            self.malformed, self.why = True, f"the stream is not {self._coding}: {error}"
+            return 0
+        return found
+
+
+def begin_of(data: bytes, coding: str) -> bytes:
+    """The begin of a compressed body, unpacked; empty if it is not in a coding of :data:`STREAMED`."""
+    with contextlib.suppress(zlib.error):
+        if coding in STREAMED:
+            return zlib.decompressobj(_bits_of(coding, data)).decompress(data, len(data))
+    return b""
+
+
+def _bits_of(coding: str, data: bytes | memoryview) -> int:
+    """How zlib is asked for a coding; servers send ``deflate`` with its header, which is right, or without one."""
+    if coding == "gzip":
+        return _GZIP
+    has_header = data[0] & 15 == zlib.DEFLATED and int.from_bytes(data[:2], "big") % 31 == 0 if data else True
+    return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
+
+
+def _unzip(data: bytes | memoryview, most: int, coding: str = "gzip") -> bytes:
     found, size = [], 0
     while data:
-        unpacker = zlib.decompressobj(_GZIP)
+        unpacker = zlib.decompressobj(_bits_of(coding, data))
         found.append(unpacker.decompress(data, most - size))
         size += len(found[-1])
         if size >= most:
             break
         if not unpacker.eof:
-            raise WireError("the body is not gzip: it ends too early")
+            raise WireError(f"the body is not {coding}: it ends too early")
         data = unpacker.unused_data
     return b"".join(found)
 
@@ -147,4 +185,9 @@ def _unbr(data: bytes | memoryview, most: int) -> bytes:
 
 
 _COMPRESS: dict[str, Callable[[Any], bytes]] = {"gzip": _gzip, "zstd": _zstd, "br": _br}
-_DECOMPRESS: dict[str, Callable[[Any, int], bytes]] = {"gzip": _gunzip, "zstd": _unzstd, "br": _unbr}
+_DECOMPRESS: dict[str, Callable[[Any, int], bytes]] = {
+    "gzip": _unzip,
+    "deflate": lambda data, most: _unzip(data, most, "deflate"),
+    "zstd": _unzstd,
+    "br": _unbr,
+}

@@ -241,7 +241,7 @@ def described_fault(
             found = f"content-encoding {coding}" if coding else _described_body(media_type, opening)
             return f"{media_type or 'no content-type'}, expected {reader.expected}: {found}"
         case StreamFault.COMPRESSED:
-            return f"compressed (content-encoding: {coding}), which was not asked for; send the stream as it is"
+            return f"compressed (content-encoding: {coding}), which is not read as it comes; send the stream as it is"
         case StreamFault.ERROR_EVENT:
             return error_text(reader.error or b"")
         case StreamFault.EMPTY_STREAM:

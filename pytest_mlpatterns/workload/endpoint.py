@@ -11,6 +11,9 @@ from pytest_mlpatterns.wire.invocations import INVOCATIONS
 from pytest_mlpatterns.wire.stream_request import AUTO, StreamSetting
 from pytest_mlpatterns.wire.wire import REST_JSON, Wire
 
+CLIENT_ACCEPTS = "gzip, deflate"
+"""What clients accept: as httpx without further packages, so that a result does not depend on what is installed."""
+
 
 class Endpoint(Struct, frozen=True):
     """Where a deployment takes inference requests, and how a client sends them."""
@@ -31,6 +34,7 @@ class Endpoint(Struct, frozen=True):
     # what stands before every path of the server, such as ``/application``; ``path`` does not contain it
     prefix: str = ""
     stream: StreamSetting = AUTO
+    accepts: str = ""  # ``accept-encoding`` of requests that name none; empty for a server of this package
 
     def __post_init__(self) -> None:
         if not self.host and self.addresses:

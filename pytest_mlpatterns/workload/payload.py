@@ -21,7 +21,7 @@ from pytest_mlpatterns.wire.openai import NO_MODEL, with_model
 from pytest_mlpatterns.workload.conversations import Conversations, conversation_requests, is_conversation
 from pytest_mlpatterns.workload.input_order import InOrder, Shuffled, Uniform, Zipf
 from pytest_mlpatterns.workload.prompts import Prompts
-from pytest_mlpatterns.workload.request_builder import RequestBuilder, check_request, describe_headers, is_request
+from pytest_mlpatterns.workload.request_builder import RequestBuilder, checked_request, describe_headers, is_request
 from pytest_mlpatterns.workload.text_file import read_json_lines
 
 if TYPE_CHECKING:
@@ -86,16 +86,24 @@ class Payload(Struct, frozen=True):
         """Whether a request has to name the model of the server, and does not."""
         return bool(self.paths) and any(body.parts[0][: len(NO_MODEL)] == NO_MODEL for body in self.bodies)
 
-    def messages(self, host: str, port: int, path: str, *, model: str = "", prefix: str = "") -> tuple[bytes, ...]:
-        """The complete requests for a server at this address; ``httpx.Request`` objects keep their path and headers."""
+    def messages(
+        self, host: str, port: int, path: str, *, model: str = "", prefix: str = "", accepts: str = ""
+    ) -> tuple[bytes, ...]:
+        """The complete requests for a server at this address; ``httpx.Request`` objects keep their path and headers.
+
+        ``accepts``: ``accept-encoding`` of those that name none; empty for none.
+        """
         if self.wire.protocol == "grpc":
             from pytest_mlpatterns.wire.open_inference_grpc import call_message
 
             return tuple(call_message(body.parts, model_in(path)) for body in self.bodies)
         name = f"[{host}]" if ":" in host else host
         if not self.bodies:
-            return tuple(_message_of(request, f"{name}:{port}", prefix) for request in self.requests)
+            to = f"{name}:{port}"
+            return tuple(_message_of(one, to, prefix=prefix, accepts=accepts) for one in self.requests)
         host_line = f"host: {name}:{port}\r\n"
+        if accepts and self.wire.compression is None:
+            host_line += f"accept-encoding: {accepts}\r\n"
         if self.paths:
             named = [Body((with_model(body.joined(), model),), body.headers) for body in self.bodies]
             heads = [f"POST {prefix}{own} HTTP/1.1\r\n{host_line}" for own in self.paths]
@@ -186,10 +194,9 @@ def _draw_of(given: object, count: int) -> _Draw:
 
 def _payload_of_requests(requests: tuple[httpx.Request, ...], wire: Wire, draw: _Draw) -> Payload:
     """The payload of complete requests."""
-    for number, request in enumerate(requests):
-        check_request(request, f"perf_payload item {number}")
-    digest = _digest(draw, map(_signature, requests))
-    return Payload(requests, (), digest, draw, wire, requests, headers=describe_headers(requests))
+    sent = tuple(checked_request(one, f"perf_payload item {number}") for number, one in enumerate(requests))
+    digest = _digest(draw, map(_signature, sent))
+    return Payload(requests, (), digest, draw, wire, sent, headers=describe_headers(sent))
 
 
 class _Read(Struct, frozen=True):
@@ -297,7 +304,7 @@ def _signature(request: httpx.Request) -> bytes:
     return b"%s %s\n%s" % (request.method.encode(), request.url.raw_path, request.read())
 
 
-def _message_of(request: httpx.Request, address: str, prefix: str) -> bytes:
+def _message_of(request: httpx.Request, address: str, *, prefix: str, accepts: str) -> bytes:
     if request.method in ("HEAD", "CONNECT"):
         raise SettingError(
             f"perf_payload contains a {request.method} request, whose response has no body; use another method"
@@ -307,6 +314,8 @@ def _message_of(request: httpx.Request, address: str, prefix: str) -> bytes:
     headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"transfer-encoding"]
     if not request.url.host:  # a relative address
         headers = [(b"Host", address.encode("ascii")), *((name, value) for name, value in headers if name != b"Host")]
+    if accepts and "accept-encoding" not in request.headers:
+        headers.append((b"Accept-Encoding", accepts.encode("ascii")))
     if body and not any(name.lower() == b"content-length" for name, _ in headers):
         headers.append((b"Content-Length", b"%d" % len(body)))
     return head + b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + body

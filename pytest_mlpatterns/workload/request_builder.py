@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _METHOD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _ARGUMENTS = ("method", "path", "params", "headers", "cookies", "content", "data", "files", "json")
+_DRAWN_BOUNDARY = re.compile(r"multipart/form-data; boundary=([0-9a-f]{32})")
 _NOT_COMPARED = (
     "host",
     "content-length",
@@ -59,8 +60,7 @@ class RequestBuilder(Struct, frozen=True):
                 f"perf(request=...) failed for an input of type {type(value).__name__}: {type(error).__name__}: {error}"
             ) from error
         if is_request(made):
-            check_request(made, "perf(request=...) returned a request that")  # type: ignore[arg-type]
-            return made  # type: ignore[return-value]
+            return checked_request(made, "perf(request=...) returned a request that")  # type: ignore[arg-type]
         if not isinstance(made, Mapping):
             raise SettingError(
                 f"perf(request=...) returned {type(made).__name__}, expected an httpx.Request or a mapping; write "
@@ -75,12 +75,11 @@ class RequestBuilder(Struct, frozen=True):
             request = httpx.Request(given.pop("method"), given.pop("path"), **given)
         except Exception as error:  # httpx raises many kinds of errors
             raise SettingError(f"perf(request=...) returned an invalid request: {error!s:.300}") from error
-        check_request(request, "perf(request=...) returned a request that")
-        return request
+        return checked_request(request, "perf(request=...) returned a request that")
 
 
-def check_request(request: httpx.Request, found: str) -> None:
-    """Check that a request can be sent as it is."""
+def checked_request(request: httpx.Request, found: str) -> httpx.Request:
+    """The request, if it can be sent as it is; a form in parts has a boundary that its content decides."""
     try:
         request.read()
     except Exception as error:  # of the user's own content, or of httpx
@@ -89,6 +88,20 @@ def check_request(request: httpx.Request, found: str) -> None:
         raise SettingError(f"{found} has the method {shown(request.method)}, expected one such as POST")
     if any(b"\n" in part or b"\r" in part for header in request.headers.raw for part in header):
         raise SettingError(f"{found} has a header with a line break, expected one line; encode its value")
+    return _with_fixed_boundary(request)
+
+
+def _with_fixed_boundary(request: httpx.Request) -> httpx.Request:
+    """The request with a boundary of its own content instead of the one that httpx draws anew for each run."""
+    drawn = _DRAWN_BOUNDARY.fullmatch(request.headers.get("content-type", ""))
+    if drawn is None:
+        return request
+    import httpx
+
+    before, body = drawn[1].encode("ascii"), request.read()
+    after = hashlib.sha256(body.replace(before, b"")).hexdigest()[: len(before)].encode("ascii")
+    headers = [(name, value.replace(before, after)) for name, value in request.headers.raw]
+    return httpx.Request(request.method, request.url, headers=headers, content=body.replace(before, after))
 
 
 def is_request(item: object) -> bool:

@@ -109,11 +109,12 @@ def test_counted(perf, mode):
 """
 ENDS: dict[Ending, list[Step]] = {Ending.KEEP: [], Ending.CLOSE: [Close()], Ending.SILENCE: [Silence()]}
 BROKEN = [mode.name for mode in NOT_COUNTED if mode.ending is not Ending.SILENCE]
-USUAL = ("error as JSON", "no content", "the end only", "empty texts", "an error object", "ends in error", "gzip")
+USUAL = ("error as JSON", "no content", "the end only", "empty texts", "an error object", "ends in error", "br")
 """Modes that run with every ``make faults``; one of each kind of failure."""
 WELL = [mode.name for mode in MODES if mode not in NOT_COUNTED and mode not in LEGITIMATE] + [
     "stops at once",
     "tool call",
+    "gzip",
 ]
 
 

@@ -1,5 +1,6 @@
 """Loads whose streams are no server-sent events: JSON lines, lines of Ollama, and chunks of HTTP."""
 
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -123,6 +124,23 @@ def test_segments_of_tcp_change_nothing(stream: StreamSetting, cuts: list[int], 
     whole = take([data], stream)
     assert (outcome, len(chunks), answer.words(outcome)) == (whole[0], len(whole[1]), whole[2].words(whole[0]))
     assert len(chunks) == (5 if stream == "chunks" else 3 + (not ended))
+
+
+@pytest.mark.parametrize(("coding", "bits"), [("gzip", 31), ("deflate", 15), ("Deflate", -15)])
+@pytest.mark.parametrize("stream", [AUTO, JsonLines(), "chunks"])
+def test_a_compressed_stream_is_read_as_it_comes(coding: str, bits: int, stream: StreamSetting) -> None:
+    packer = zlib.compressobj(wbits=bits)
+    pieces = [packer.compress(line) + packer.flush(zlib.Z_SYNC_FLUSH) for line in (WORD, WORD)]
+    pieces.append(packer.compress(END) + packer.flush())
+    head, first, *more = chunked(*pieces, head=NDJSON + f"content-encoding: {coding}\r\n".encode()).partition(
+        b"\r\n\r\n"
+    )
+    body = more[0]
+    at = body.index(pieces[1])
+    outcome, chunks_ns, answer = take([head + first, body[:at], body[at : at + 1], body[at + 1 :]], stream)
+    assert outcome == 200
+    assert chunks_ns == ([2, 4, 4] if stream == "chunks" else [2, 4])
+    assert answer.reader.output_tokens == (-1 if stream == "chunks" else 9)
 
 
 PATHS = [("/api/generate", AUTO), ("/api/chat", AUTO), ("/lines", JsonLines()), ("/chunks", "chunks")]

@@ -1,5 +1,7 @@
 """Answers of two sides: what counts as equal, what is reported, and the user's check on the other side."""
 
+import gzip
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,12 +10,14 @@ import numpy as np
 import pytest
 
 from pytest_mlpatterns import DeploymentError, InvalidResultError
-from pytest_mlpatterns.measurement.answer_check import AnswerComparison, Side, are_alike
+from pytest_mlpatterns.measurement.answer_check import AnswerComparison, Side, are_alike, output_in
+from pytest_mlpatterns.records.addressing import Answer
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.request_builder import RequestBuilder
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 INPUTS = [1, 2, 3]
@@ -140,3 +144,19 @@ def test_a_check_that_cannot_read_an_answer_names_the_side() -> None:
 def test_a_side_without_an_answer_is_named() -> None:
     with pytest.raises(DeploymentError, match=r"App\('b:app'\): "):
         comparison().look(Answers(lambda value: value), Silent(lambda value: value))
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "identity"])
+def test_a_check_sees_a_compressed_answer_as_the_service_wrote_it(coding: str) -> None:
+    pack = {"gzip": gzip.compress, "deflate": zlib.compress, "identity": bytes}[coding]
+    deployment = Deployment(Endpoint((("127.0.0.1", 1),), "/predict", "m"), ForeignProcesses())
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: {coding}".encode()
+    builder = RequestBuilder(lambda text: {"json": text}, "/predict")
+    payloads = (read_payload(["a"]), read_payload(["a"], builder=builder), read_payload([builder("a")]))
+    body = b'{"predictions": [7]}'
+    answered = Answer(0, pack(body), head)
+    found = [output_in(answered, deployment, payload) for payload in payloads]
+    assert found == [7, {"predictions": [7]}, body]
+    if coding != "identity":
+        with pytest.raises(ValueError, match=f"the body is not {coding}"):
+            output_in(Answer(0, b"no", head), deployment, payloads[1])

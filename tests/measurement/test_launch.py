@@ -1,5 +1,6 @@
 """One launch from start to record: a real model under a real load, the check, a smoke run, services that ran before."""
 
+import gzip
 import os
 import signal
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -666,6 +667,30 @@ class TestServicesThatRun:
             assert usage.cpu_ns[-1] > usage.cpu_ns[0]
         with attached(target, tmp_path) as deployment:
             assert deployment.predict([20, 22]) == 42
+
+    def test_it_is_asked_for_what_clients_accept_and_measured_as_it_answers(
+        self, generator: Generator, tmp_path: Path
+    ) -> None:
+        zipped = gzip.compress(b'{"predictions": [%s1]}' % (b" " * 9000), mtime=0)
+        sent = answer(zipped, 200, b"content-encoding: gzip")
+        outputs: list[Any] = []
+        plan = replace(PLAN, check=lambda _inputs, found: outputs.extend(found))
+        with ScriptedServer(lambda _: [Send(sent)]) as server:
+            target = Url("http://{}:{}/predict".format(*server.address))
+            with closing(
+                LaunchRunner(
+                    lambda: attach(target, make_start_options(tmp_path, INPUTS)),
+                    plan,
+                    generator,
+                    on_progress=lambda _: None,
+                )
+            ) as runner:
+                launch = runner.measure()
+        assert set(launch.samples.received_bytes.tolist()) == {len(sent)}
+        assert set(outputs) == {1}
+        assert len(server.requests) > 2
+        asked = b"\r\naccept-encoding: gzip, deflate\r\n"
+        assert all(asked in request.head.lower() for request in server.requests)  # also the one before the load
 
 
 @contextmanager

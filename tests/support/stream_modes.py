@@ -5,6 +5,7 @@ The bytes are declared, so that the same table drives the reader, a load, and a 
 
 import gzip
 import json
+import zlib
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -89,9 +90,8 @@ def _streamed(name: str, *parts: bytes, outcome: int = 200, chunks: int = TOKENS
     return Mode(name, response(*parts), outcome, chunks, words)
 
 
-_ZIPPED = gzip.compress(CONTENT + usage(TOKENS) + DONE, mtime=0)
-_GZIP = b"content-encoding: gzip\r\n"
-_CODED = "compressed (content-encoding: gzip), which was not asked for"
+_PARTS = (CONTENT, usage(TOKENS), DONE)
+_GZIP, _DEFLATE, _BR = (b"content-encoding: %s\r\n" % coding for coding in (b"gzip", b"deflate", b"br"))
 GOOD = _streamed("good", CONTENT, usage(TOKENS), DONE)
 LEGITIMATE = (
     GOOD,
@@ -99,13 +99,14 @@ LEGITIMATE = (
     _streamed("no usage", CONTENT, DONE),
     _streamed("tool call", delta(tool_calls=[{"function": {"arguments": "x"}}]) * TOKENS, usage(TOKENS), DONE),
     _streamed("reasoning", delta(reasoning_content="hm") * TOKENS, usage(TOKENS), DONE),
+    Mode("gzip", response(gzip.compress(b"".join(_PARTS), mtime=0), head=_GZIP), 200, TOKENS),
+    Mode("deflate", response(zlib.compress(b"".join(_PARTS)), head=_DEFLATE), 200, TOKENS),
     _streamed("stops at once", text("", "stop"), usage(1), DONE, chunks=0),
     _streamed("filtered", text("", "content_filter"), DONE, chunks=0),
     _streamed("special tokens", CONTENT, text("") * 40, text("", "length"), usage(TOKENS + 41), DONE),
 )
 """Answers that count. Two of them have no token: a choice ended at once, for a reason."""
 _NO_STREAM, _EMPTY, _ERROR = Failure.NO_STREAM, Failure.EMPTY_STREAM, Failure.ERROR_EVENT
-_PARTS = (CONTENT, usage(TOKENS), DONE)
 NOT_COUNTED = (
     Mode("error as JSON", whole(ERROR), _NO_STREAM, words="application/json, expected text/event-stream: CUDA out"),
     Mode("detail as JSON", whole(b'{"detail":"busy"}'), _NO_STREAM, words="text/event-stream: busy"),
@@ -146,11 +147,15 @@ NOT_COUNTED = (
     _streamed("aborted", text() * 3, text("x", "abort"), DONE, outcome=_ERROR, chunks=3, words="reason abort"),
     _streamed("broken JSON", text(), b'data: {"choices":[{"te\n\n', DONE, outcome=Failure.MALFORMED, chunks=1),
     _streamed("no end", CONTENT, usage(TOKENS), outcome=Failure.CUT_OFF),
-    Mode("gzip", response(_ZIPPED, head=_GZIP), Failure.COMPRESSED, words=_CODED),
-    Mode("gzip that is none", response(*_PARTS, head=_GZIP), Failure.COMPRESSED, TOKENS, _CODED),
+    Mode("gzip that is none", response(*_PARTS, head=_GZIP), Failure.MALFORMED, words="the stream is not gzip: "),
+    Mode("br", response(*_PARTS, head=_BR), Failure.COMPRESSED, TOKENS, "compressed (content-encoding: br), which is"),
     Mode(
-        "a page in gzip", response(_ZIPPED, media=b"text/html", head=_GZIP), _NO_STREAM, words="content-encoding gzip"
+        "a page in gzip",
+        response(gzip.compress(b"<html>login</html>"), media=b"text/html", head=_GZIP),
+        _NO_STREAM,
+        words="text/html, expected text/event-stream: <html>login</html>",
     ),
+    Mode("a page in br", response(b"x", media=b"text/html", head=_BR), _NO_STREAM, words="content-encoding br"),
     Mode("a status", whole(ERROR, status=b"500 Oh"), 500),
     Mode("closed in the middle", response(CONTENT, end=False), Failure.CLOSED, TOKENS, ending=Ending.CLOSE),
     Mode("stalls", response(text(), end=False), Failure.TIMEOUT, 1, ending=Ending.SILENCE),

@@ -64,8 +64,17 @@ def test_what_is_not_of_the_coding_is_refused(coding: str, damage: str) -> None:
 
 
 def test_an_unknown_coding_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(WireError, match="Content-Encoding 'deflate', expected one of zstd, br, gzip"):
-        decompressed(zlib.compress(b"a"), "deflate", 9)
+    with pytest.raises(WireError, match="Content-Encoding 'lzma', expected one of gzip, deflate, zstd, br"):
+        decompressed(zlib.compress(b"a"), "lzma", 9)
+
+
+@pytest.mark.parametrize("bits", [zlib.MAX_WBITS, -zlib.MAX_WBITS])
+def test_deflate_is_read_with_its_header_and_without(bits: int) -> None:
+    packer = zlib.compressobj(wbits=bits)
+    whole = packer.compress(b"text" * 99) + packer.flush()
+    assert decompressed(whole, "deflate", 1000) == b"text" * 99
+    with pytest.raises(WireError, match="the body is not deflate"):
+        decompressed(whole[:-9], "deflate", 1000)
 
 
 @pytest.mark.parametrize(

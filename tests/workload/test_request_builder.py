@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pytest_mlpatterns import SettingError, Zipf
+from pytest_mlpatterns import SettingError, Wire, Zipf
 from pytest_mlpatterns.workload.payload import MAX_PAYLOAD_BYTES, arguments_of, read_payload
 from pytest_mlpatterns.workload.request_builder import RequestBuilder, answer_in, text_of
 
@@ -30,6 +30,25 @@ class TestBuilding:
     def test_files_and_forms_are_encoded_as_httpx_does(self) -> None:
         assert b"name=" in built(lambda text: {"files": {"image": text.encode()}}).read()
         assert built(lambda text: {"data": {"text": text}}).read() == b"text=text"
+
+    def test_a_form_in_parts_has_the_boundary_of_its_content(self) -> None:
+        def build(text: str) -> dict[str, Any]:
+            return {"files": {"image": text.encode()}, "data": {"name": text}}
+
+        first, again, other = built(build), built(build), built(build, "other")
+        given = httpx.Request("POST", "/predict", files={"image": b"text"}, data={"name": "text"})
+        assert first.read() == again.read() == built(lambda _: given).read() != given.read()
+        assert first.headers == again.headers
+        assert int(first.headers["content-length"]) == len(first.read())
+        boundary, of_other = (one.headers["content-type"].rpartition("=")[2].encode() for one in (first, other))
+        assert first.read().count(b"--" + boundary) == 3
+        assert boundary != of_other
+        payloads = [read_payload(["text"], builder=RequestBuilder(build, "/predict")) for _ in range(2)]
+        assert payloads[0].digest == payloads[1].digest
+
+    def test_a_boundary_of_the_users_own_stays(self) -> None:
+        headers = {"content-type": "multipart/form-data; boundary=mine"}
+        assert built(lambda _: {"files": {"a": b"x"}, "headers": headers}).read().startswith(b"--mine\r\n")
 
     def test_a_request_is_taken_as_it_is(self) -> None:
         request = httpx.Request("GET", "/a")
@@ -68,6 +87,21 @@ class TestPayload:
             assert b"Host: 127.0.0.1:8000\r\n" in head
             assert body == f'"{text}"'.encode()
         assert payload.messages("::1", 80, "/")[0].count(b"Host: [::1]:80\r\n") == 1
+
+    @pytest.mark.parametrize("given", [None, "identity", "br"])
+    def test_a_target_is_asked_for_what_clients_accept_unless_the_request_names_it(self, given: str | None) -> None:
+        headers = {} if given is None else {"Accept-Encoding": given}
+        payload = read_payload(["a"], builder=RequestBuilder(lambda _: {"headers": headers}, "/"))
+        (message,) = payload.messages("h", 1, "/", accepts="gzip, deflate")
+        assert message.lower().count(b"\r\naccept-encoding: %s\r\n" % (given or "gzip, deflate").encode()) == 1
+        assert payload.headers == ("none" if given is None else f"accept-encoding: {given}")
+        assert (b"accept-encoding" in payload.messages("h", 1, "/")[0].lower()) is (given is not None)
+
+    @pytest.mark.parametrize(("wire", "value"), [("rest+json", "gzip, deflate"), ("rest+json+gzip", "gzip")])
+    def test_a_wire_asks_for_its_own_compression(self, wire: str, value: str) -> None:
+        payload = read_payload([1], Wire.parse(wire), "/")
+        (message,) = payload.messages("h", 1, "/", accepts="gzip, deflate")
+        assert message.count(b"accept-encoding: ") == message.count(b"accept-encoding: %s\r\n" % value.encode()) == 1
 
     def test_an_address_of_its_own_keeps_its_host(self) -> None:
         payload = read_payload(["a"], builder=RequestBuilder(lambda _: {"path": "http://model.example/a"}, "/"))

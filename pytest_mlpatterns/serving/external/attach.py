@@ -19,7 +19,7 @@ from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
 from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.wire.stream_request import read_stream
 from pytest_mlpatterns.wording import listed
-from pytest_mlpatterns.workload.endpoint import Endpoint, model_of, path_at
+from pytest_mlpatterns.workload.endpoint import CLIENT_ACCEPTS, Endpoint, model_of, path_at
 
 if TYPE_CHECKING:
     import httpx
@@ -51,6 +51,7 @@ def attach(target: Url, options: StartOptions) -> Deployment:
         wire=options.wire,
         remote=_remote(target),
         stream=read_stream(target.stream, "Url"),
+        accepts=CLIENT_ACCEPTS,
     )
     processes = ForeignProcesses(() if target.pid is None else (target.pid,))
     deployment = Deployment(endpoint, processes, builder=options.builder)

@@ -39,7 +39,7 @@ from pytest_mlpatterns.system.orphans import describe_killed
 from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wire.invocations import PING
 from pytest_mlpatterns.wire.stream_request import read_stream
-from pytest_mlpatterns.workload.endpoint import Endpoint, model_of, path_at
+from pytest_mlpatterns.workload.endpoint import CLIENT_ACCEPTS, Endpoint, model_of, path_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -124,6 +124,7 @@ class _Start:
             balance=Balance(target.balance) if isinstance(target, App) else Balance.ROUND_ROBIN,
             wire=self._options.wire,
             stream=read_stream(target.stream, type(target).__name__),
+            accepts=CLIENT_ACCEPTS,
         )
         processes, traits = _ServerProcesses(self._programs, str(target)), Traits(current_share())
         deployment = Deployment(endpoint, processes, traits, builder=self._options.builder)
