@@ -14,11 +14,9 @@ import time
 
 import pytest
 
-
 def rest(batch):
     time.sleep(0.005)
     return batch
-
 
 @pytest.mark.perf(model=rest, payload=[1], duration="200ms", warmup="0s", launches=1, concurrency=2)
 def test_scales(perf):

@@ -17,11 +17,9 @@ import pytest
 
 from shop import Model
 
-
 @pytest.fixture
 def perf_model():
     return Model
-
 
 @pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="5s", payload=[1], compare=("rtm",){more})
 def test_shop(perf):

@@ -15,7 +15,6 @@ pytestmark = pytest.mark.processes
 STEMMER = """
 import time
 
-
 def stem(word):
     time.sleep({seconds})
     return word
@@ -25,16 +24,13 @@ import pytest
 
 from shop.model import Model
 
-
 @pytest.fixture
 def perf_model():
     return Model
 
-
 @pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="3s", payload=["a", "b"])
 def test_shop(perf):
     pass
-
 
 @pytest.mark.skip
 @pytest.mark.perf
@@ -43,7 +39,6 @@ def test_skipped(perf):
 """
 MODEL = """
 from stemmer import stem
-
 
 class Model:
     def __call__(self, batch):

@@ -28,19 +28,15 @@ import pytest
 
 from shop.model import Model
 
-
 @pytest.fixture
 def perf_model():
     return Model
-
 
 @pytest.fixture
 def perf_payload():
     return [1, 2, 3]
 
-
 pytestmark = pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="5s")
-
 
 def test_shop(perf):
     perf.assert_rtm_below("10s")
@@ -80,7 +76,6 @@ class Dying(Model):
         if self.calls > 5:
             os._exit(3)
         return super().__call__(batch)
-
 
 Model = Dying
 """
@@ -587,16 +582,13 @@ import pytest
 
 from pytest_mlpatterns import App, Command
 
-
 @pytest.fixture
 def perf_target():
     return {target}
 
-
 @pytest.fixture
 def perf_payload():
     return [1, 2, 3]
-
 
 @pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="5s")
 def test_service(perf):

@@ -15,7 +15,6 @@ SERVICE = """
 import asyncio
 import json
 
-
 def application(delay_s, times):
     async def app(scope, receive, send):
         if scope["type"] != "http":
@@ -33,7 +32,6 @@ def application(delay_s, times):
 
     return app
 
-
 ours = application(0.02, 2)
 slow = application(0.06, 2)
 wrong = application(0.02, 3)
@@ -47,28 +45,22 @@ from pytest_mlpatterns import App
 
 pytestmark = {QUICK.replace("launches=1", 'launches=1, budget="3s"')}
 
-
 def served(batch):
     time.sleep(0.03)
     return batch
 
-
 def instant(batch):
     return batch
 
-
 def raises(batch):
     raise LookupError("no weights")
-
 
 @pytest.fixture
 def perf_payload():
     return [1, 2, 3]
 
-
 def right(numbers, answers):
     assert [answer["product"] for answer in answers] == [2 * number for number in numbers]
-
 
 @pytest.mark.perf(request=lambda number: {{"json": {{"number": number}}}})
 class TestServices:
@@ -94,7 +86,6 @@ class TestServices:
 
     def test_model(self, perf):
         perf.assert_not_slower_than(served, by=5.0)
-
 
 class TestModels:
     @pytest.fixture

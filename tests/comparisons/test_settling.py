@@ -26,7 +26,6 @@ from pathlib import Path
 
 DATA = Path(__file__).with_name("wait.txt")
 
-
 class Model:
     def __init__(self):
         self.seconds = {seconds} * float(os.environ.get("SHOP_FACTOR", 1))
@@ -42,16 +41,13 @@ import pytest
 
 from shop import Model
 
-
 @pytest.fixture
 def perf_model():
     return Model
 
-
 @pytest.fixture
 def perf_payload():
     return [1, 2, 3]
-
 
 @pytest.mark.perf(duration="300ms", warmup="100ms", tolerance=0.5, budget="20s", compare=("rtm",))
 def test_shop(perf):

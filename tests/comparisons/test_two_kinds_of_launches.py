@@ -17,14 +17,12 @@ import pytest
 
 STARTS = pathlib.Path({starts!r})
 
-
 def is_mine(path):
     try:
         path.touch(exist_ok=False)
     except FileExistsError:
         return False
     return True
-
 
 class Settles:
     """Two of four starts take 2.2 times as long for an answer, for their whole life."""
@@ -38,16 +36,13 @@ class Settles:
         time.sleep(self.seconds)
         return batch
 
-
 @pytest.fixture
 def perf_model():
     return Settles
 
-
 @pytest.fixture
 def perf_payload():
     return [1, 2, 3]
-
 
 @pytest.mark.perf(
     duration="600ms", warmup="100ms", tolerance=0.2, concurrency=1, compare=("rtm", "throughput"), budget="120s"

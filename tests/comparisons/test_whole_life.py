@@ -19,7 +19,6 @@ pytestmark = pytest.mark.processes
 SERVICES = """
 import time
 
-
 class Service:
     seconds = 0.01
 
@@ -27,14 +26,11 @@ class Service:
         time.sleep(self.seconds)
         return batch
 
-
 class Search(Service):
     seconds = {search}
 
-
 class Basket(Service):
     pass
-
 
 class Checkout(Service):
     pass
@@ -48,16 +44,13 @@ pytestmark = pytest.mark.perf(
     duration="200ms", warmup="100ms", tolerance=0.5, budget="6s", payload=[1], compare=("rtm",)
 )
 
-
 @pytest.mark.perf(model=services.Search)
 def test_search(perf):
     pass
 
-
 @pytest.mark.perf(model=services.Basket)
 def test_basket(perf):
     pass
-
 
 @pytest.mark.perf(model=services.Checkout)
 def test_checkout(perf):

@@ -56,28 +56,22 @@ REGRESSION = """
 import pytest
 from pytest_mlpatterns import Cascade
 
-
 def guess(batch):
     return [number / {sharpness} for number in batch]
-
 
 def think(batch):
     return batch
 
-
 def unsure(given, output):
     return output > 50
-
 
 @pytest.fixture
 def perf_model():
     return lambda batch: batch
 
-
 @pytest.fixture
 def perf_payload():
     return list(range(100))
-
 
 @pytest.mark.perf(pattern=Cascade(guess, think, unsure), concurrency=2, compare=("escalation_share",))
 def test_cascade(perf):

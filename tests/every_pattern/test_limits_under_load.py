@@ -69,27 +69,22 @@ import asyncio
 import pytest
 from pytest_mlpatterns import Limited, Pipeline
 
-
 class Model:
     async def __call__(self, batch):
         await asyncio.sleep({seconds})
         return batch
 
-
 @pytest.fixture
 def perf_model():
     return Model
-
 
 @pytest.fixture
 def perf_payload():
     return [1, 2, 3]
 
-
 async def rest(batch):
     await asyncio.sleep(0.02)
     return batch
-
 
 @pytest.mark.perf(
     pattern=Pipeline([rest, "model"]) | Limited(4, max_waiting=0),

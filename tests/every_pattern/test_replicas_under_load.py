@@ -186,30 +186,24 @@ import random
 import pytest
 from pytest_mlpatterns import Pipeline, Replicated
 
-
 class Model:
     async def __call__(self, batch):
         await asyncio.sleep({takes})
         return batch
 
-
 @pytest.fixture
 def perf_model():
     return Model
-
 
 @pytest.fixture
 def perf_payload():
     return list(range(3000))
 
-
 pytestmark = pytest.mark.perf(concurrency=4, duration="1s")
-
 
 async def rest(batch):
     await asyncio.sleep(random.expovariate(5))  # so that requests come to the replicas as in an open loop
     return batch
-
 
 @pytest.mark.perf(
     pattern=Pipeline([rest, "model"]) | Replicated(2, "two-choices"), concurrency=16, compare=("requests_ahead",)
@@ -217,15 +211,12 @@ async def rest(batch):
 def test_two_choices(perf):
     pass
 
-
 @pytest.mark.perf(pattern=Replicated(2, "least-latency"), compare=("replica_time",))
 def test_least_latency(perf):
     pass
 
-
 def template(numbers):
     return [f"{template}" for number in numbers]
-
 
 @pytest.mark.perf(
     pattern=Pipeline([template, "model"]) | Replicated(2, "prefix", prefix_chars=8), compare=("prefix_hits",)

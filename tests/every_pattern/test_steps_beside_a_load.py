@@ -152,57 +152,46 @@ import asyncio
 import pytest
 from pytest_mlpatterns import Replicated
 
-
 class Model:
     async def __call__(self, batch):
         await asyncio.sleep(0.005)
         return batch
 
-
 @pytest.fixture
 def perf_model():
     return Model
 
-
 @pytest.fixture
 def perf_payload():
     return [1, 2, 3]
-
 
 def kill(during):
     during.wait_until("500ms")
     with during.step("kill"):
         during.kill("replica", 2)
 
-
 def look(during):
     during.wait_until("500ms")
     with during.step("look"):
         during.predict(5)
 
-
 def broken(during):
     during.wait_until("300ms")
     return 1 / 0
 
-
 settings = dict(pattern=Replicated(2), rate_rps=200, duration="2s", launches=2)
-
 
 @pytest.mark.perf(during=kill, **settings)
 def test_lost(perf):
     perf.assert_unhurt(step="kill", p99="5s", errors=0)  # beside which no lag of the generator matters
 
-
 @pytest.mark.perf(during=look, **settings)
 def test_calm(perf):
     perf.assert_unhurt(step="look", p90="1s", errors=0)
 
-
 @pytest.mark.perf(during=broken, **settings)
 def test_broken(perf):
     perf.assert_unhurt()
-
 
 @pytest.mark.perf(during=look, concurrency=2)
 def test_closed(perf):
@@ -238,16 +227,13 @@ OF_SERVICE = """
 import pytest
 from pytest_mlpatterns import App
 
-
 @pytest.fixture
 def perf_target():
     return App("service:app", path="/p", workers=3)
 
-
 @pytest.fixture
 def perf_payload():
     return [1, 2, 3]
-
 
 def kill(during):
     during.wait_until("300ms")
@@ -256,7 +242,6 @@ def kill(during):
         during.wait_until(lambda: not killed.is_running)
     assert [one.role for one in during.processes] == 2 * ["server"]
     during.scale(2)
-
 
 @pytest.mark.perf(during=kill, rate_rps=200, duration="1500ms", launches=1)
 def test_service(perf):

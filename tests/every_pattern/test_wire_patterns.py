@@ -42,30 +42,24 @@ import pytest
 
 from pytest_mlpatterns import *
 
-
 def doubled(batch):
     time.sleep(0.005)  # so that the load is light
     return [2 * np.asarray(value, dtype="f4") for value in batch]
 
-
 def as_array(batch):
     return [np.asarray(value, dtype="f4") for value in batch]
-
 
 def first(answers):
     assert np.array_equal(*answers)
     return answers[0]
 
-
 def check(inputs, outputs):
     for given, found in zip(inputs, outputs, strict=True):
         assert np.array_equal(np.asarray(found, dtype="f4"), 2 * given), (given, found)
 
-
 @pytest.fixture
 def perf_model():
     return doubled
-
 
 @pytest.fixture
 def perf_payload():
@@ -73,7 +67,6 @@ def perf_payload():
 """
 MODEL = """
 import numpy as np
-
 
 class Doubled:
     def __call__(self, batch):

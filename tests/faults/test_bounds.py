@@ -21,16 +21,13 @@ TEST = """
 import pytest
 from pytest_mlpatterns import Command, Prometheus, Url
 
-
 @pytest.fixture
 def perf_target():
     return {target}
 
-
 @pytest.fixture
 def perf_payload():
     return [[1, 2]]
-
 
 @pytest.mark.perf(duration="300ms", warmup="0s", launches=1, startup_timeout="{startup}", timeout="{timeout}")
 @pytest.mark.perf({settings})
@@ -177,18 +174,15 @@ from pathlib import Path
 
 import pytest
 
-
 @pytest.fixture
 def perf_model():
     return lambda batch: batch
-
 
 @pytest.fixture
 def perf_payload():
     path = Path("inputs.jsonl")
     {make}
     return path
-
 
 @pytest.mark.perf(duration="300ms", warmup="0s", launches=1)
 def test_it(perf):

@@ -22,7 +22,6 @@ HOSTILE = "{HOSTILE}"
 count = itertools.count(1)
 print(HOSTILE, flush=True)
 
-
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # head and body in one packet
@@ -47,7 +46,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 TESTS = f"""
@@ -56,7 +54,6 @@ from pytest_mlpatterns import Command
 
 HOSTILE = "{HOSTILE}"
 QUICK = dict(concurrency=2, duration="1s", warmup="0s", launches=1, timeout="2s", budget="3s")
-
 
 class TestService:
     @pytest.fixture
@@ -74,23 +71,18 @@ class TestService:
     def test_it(self, perf):
         perf.assert_rtm_below("900ms")
 
-
 def raises(batch):
     raise ValueError(HOSTILE)
-
 
 @pytest.mark.perf(model=raises, payload=["x"], **QUICK)
 def test_raises(perf):
     perf.assert_rtm_below("900ms")
 
-
 def answers(batch):
     return [HOSTILE] * len(batch)
 
-
 def check(inputs, outputs):
     assert inputs == outputs, outputs[0]
-
 
 @pytest.mark.perf(model=answers, payload=["x"], check=check, **QUICK)
 def test_check(perf):

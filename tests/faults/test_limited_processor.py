@@ -26,7 +26,6 @@ import time
 
 import pytest
 
-
 def limited(batch):
     groups = open("/proc/self/cgroup").read() if os.path.exists("/proc/self/cgroup") else ""
     if len(os.sched_getaffinity(0)) > 1 and "/pytest-mlpatterns-" not in groups:
@@ -34,30 +33,24 @@ def limited(batch):
     time.sleep(0.01)
     return batch
 
-
 @pytest.fixture
 def perf_model():
     return limited
-
 
 @pytest.fixture
 def perf_payload():
     return [1, 2, 3]
 
-
 pytestmark = pytest.mark.perf(
     duration="200ms", warmup="0s", launches=1, budget="3s", cpus=CPUS, tolerance=0.9, inconclusive="pass"
 )
 
-
 def test_revision(perf):
     assert perf.predict(1) == 1
-
 
 @pytest.mark.perf(pattern="cached")
 def test_rival(perf):
     perf.assert_faster_than("single", by=1.5)
-
 
 def test_search(perf):
     perf.assert_nmrt_at_least(0.1)
@@ -91,23 +84,19 @@ import time
 
 import pytest
 
-
 def spinning(batch):
     end = time.process_time() + 0.004 * float(os.environ.get("TIMES", 1))
     while time.process_time() < end:
         pass
     return batch
 
-
 @pytest.fixture
 def perf_model():
     return spinning
 
-
 @pytest.fixture
 def perf_payload():
     return [1, 2, 3]
-
 
 @pytest.mark.perf(duration="500ms", warmup="200ms", launches=3, tolerance=0.5, compare=("rtm", "cpu_per_request"))
 def test_it(perf):

@@ -25,24 +25,19 @@ TEST = """
 import numpy as np
 import pytest
 
-
 async def echo(batch):
     return batch
 
-
 async def size(batch):
     return [np.float32(value.nbytes) for value in batch]
-
 
 @pytest.fixture
 def perf_model():
     return MODEL
 
-
 @pytest.fixture
 def perf_payload():
     return [PAYLOAD]
-
 
 @pytest.mark.perf(duration="DURATION", warmup="0s", launches=1, timeout="60s", MARKER)
 def test_it(perf):

@@ -12,7 +12,6 @@ RARE = pytest.mark.all_faults
 TEST = """
 import os, signal, subprocess, sys, tempfile, threading
 
-
 def test_it(perf):
     {before}
     perf.assert_rtm_below("60s")
@@ -24,10 +23,8 @@ def broken():
     yield
     {fault}
 
-
 def test_it(perf, broken):
     perf.assert_rtm_below("60s")
-
 
 def test_after(perf):
     perf.assert_rtm_below("60s")

@@ -20,16 +20,13 @@ import psutil
 import pytest
 from pytest_mlpatterns import *
 
-
 @pytest.fixture
 def perf_{kind}():
     return {value}
 
-
 @pytest.fixture
 def perf_payload():
     return [[1, 2], [3, 4]]
-
 
 @pytest.mark.perf(duration="{duration}", warmup="0s", launches=1, concurrency=2, {settings})
 def test_it(perf):
@@ -45,10 +42,8 @@ STUBBORN = SLEEP[:-1] + [
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 ]
 
-
 def stubborn(**how):
     subprocess.Popen(STUBBORN, stdout=subprocess.PIPE, **how).stdout.readline()
-
 
 def fork_twice(then):
     reading, writing = os.pipe()
@@ -61,7 +56,6 @@ def fork_twice(then):
         os._exit(0)
     os.waitpid(first, 0)
     os.read(reading, 2)
-
 
 class Model:
     def __init__(self):
@@ -303,10 +297,8 @@ from pathlib import Path
 
 import pytest
 
-
 def pytest_runtest_setup():
     Path("began").touch()
-
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call():

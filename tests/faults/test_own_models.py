@@ -12,16 +12,13 @@ RARE = pytest.mark.all_faults
 TEST = """
 import pytest
 
-
 @pytest.fixture
 def perf_model():
     return "served:model"
 
-
 @pytest.fixture
 def perf_payload():
     return [1, 2, 3]
-
 
 @pytest.mark.perf(duration="200ms", warmup="0s", launches=1, concurrency=4, {settings})
 def test_it(perf):
@@ -32,17 +29,14 @@ import ctypes, functools, itertools, math, os, resource, signal, subprocess, sys
 
 count = itertools.count(1)
 
-
 def endless():
     return endless()
-
 
 def model(batch):
     return {fault} if next(count) >= {first} else [2 * value for value in batch]
 """
 LOADED = """
 import ctypes, os, resource, signal, subprocess, sys, threading, time
-
 
 class Model:
     def __init__(self):
@@ -51,14 +45,12 @@ class Model:
     def __call__(self, batch):
         return [2 * value for value in batch]
 
-
 model = Model
 """
 BODY = """
 import ctypes, itertools, os, signal, subprocess, sys, threading, time
 
 count = itertools.count(1)
-
 
 def model(batch):
     number = next(count)

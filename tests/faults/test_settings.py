@@ -19,29 +19,23 @@ from pytest_mlpatterns import *
 
 SEVERAL = np.zeros(3)
 
-
 class Unhelpful:
     def __eq__(self, other): raise RuntimeError
     def __repr__(self): raise RuntimeError
     def __bool__(self): raise RuntimeError
     __hash__ = object.__hash__
 
-
 class Model:
     def __call__(self, batch): return batch
-
 
 @pytest.fixture
 def perf_model(): return Model
 
-
 @pytest.fixture
 def perf_payload(): return {payload}
 
-
 @pytest.fixture
 def perf_target(): return {target}
-
 
 @pytest.mark.perf({marker})
 def test_it(perf):

@@ -24,7 +24,6 @@ from pathlib import Path
 
 answered = 0
 
-
 def model(batch):
     global answered
     answered += 1
@@ -50,7 +49,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 
 @pytest.fixture(autouse=True)
 def lingers():

@@ -24,7 +24,6 @@ from pytest_mlpatterns import Cached, Queued, Single
 
 calls = 0
 
-
 def double(batch):
     global calls
     calls += 1
@@ -34,16 +33,13 @@ def double(batch):
     time.sleep(0.002)
     return [2 * value for value in batch]
 
-
 @pytest.fixture
 def perf_model():
     return double
 
-
 @pytest.fixture
 def perf_payload():
     return list(range(500))
-
 
 @pytest.mark.perf(duration="SECONDS", warmup="0s", launches=1, timeout="TIMEOUT", concurrency=4, pattern=PATTERN)
 def test_it(perf):

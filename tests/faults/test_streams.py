@@ -26,7 +26,6 @@ import asyncio
 
 posts = 0
 
-
 async def app(scope, receive, send):
     global posts
     if scope["type"] != "http":
@@ -53,16 +52,13 @@ COMPARED = """
 import pytest
 from pytest_mlpatterns import App
 
-
 @pytest.fixture
 def perf_target():
     return App("app:app")
 
-
 @pytest.fixture
 def perf_payload():
     return [{{"prompt": "a"}}]
-
 
 @pytest.mark.perf(wire="openai", warmup="0s", duration="200ms", launches=1, {load})
 def test_it(perf):
@@ -76,29 +72,24 @@ from pytest_mlpatterns import Url
 NOT_COUNTED, COUNTED = {not_counted!r}, {counted!r}
 marked = pytest.mark.perf(wire="openai", duration="150ms", warmup="0s", launches=1, concurrency=4)
 
-
 @pytest.fixture
 def perf_target():
     return Url("http://127.0.0.1:{port}")
 
-
 @pytest.fixture
 def perf_payload(request):
     return [request.node.callspec.params["mode"]]
-
 
 @marked
 @pytest.mark.parametrize("mode", NOT_COUNTED)
 def test_not_counted(perf, mode):
     perf.assert_ttft_below("10s")
 
-
 @marked
 @pytest.mark.perf(timeout="50ms", duration="300ms")
 @pytest.mark.parametrize("mode", ["no end of HTTP"])
 def test_not_ended(perf, mode):
     perf.assert_ttft_below("10s")
-
 
 @marked
 @pytest.mark.parametrize("mode", COUNTED)

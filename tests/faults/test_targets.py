@@ -20,16 +20,13 @@ import pytest
 
 from pytest_mlpatterns import App, Command, Url
 
-
 @pytest.fixture
 def perf_target():
     return {target}
 
-
 @pytest.fixture
 def perf_payload():
     return [1, 2, 3]
-
 
 @pytest.mark.perf(duration="200ms", warmup="0s", launches=1, concurrency=4, {settings})
 def test_it(perf):

@@ -89,10 +89,8 @@ class Fails:
             raise RuntimeError(f"no weights for {batch}")
         return batch
 
-
 def echo(batch):
     return batch
-
 
 def slow(batch):
     import time
@@ -100,39 +98,31 @@ def slow(batch):
     time.sleep(0.05)
     return batch
 
-
 @pytest.fixture
 def perf_payload():
     return ["a"]
 
-
 pytestmark = pytest.mark.perf(duration="300ms", warmup="0s", launches=1)
-
 
 @pytest.mark.perf(model=Fails(10**9))
 def test_nothing_succeeds(perf):
     perf.assert_rtm_below("60s")
 
-
 @pytest.mark.perf(model=Fails(10**9))
 def test_nothing_succeeds_and_the_body_asks_for_nothing(perf):
     pass
-
 
 @pytest.mark.perf(model=Fails(2))
 def test_too_many_fail(perf):
     perf.assert_throughput_at_least(1)
 
-
 @pytest.mark.perf(model=Fails(2))
 def test_an_error_rate_may_be_judged_all_the_same(perf):
     perf.assert_error_rate_below(0.001)
 
-
 @pytest.mark.perf(model=slow)
 def test_too_few_samples(perf):
     perf.assert_latency_below("60s", percentile=99)
-
 
 @pytest.mark.perf(model=slow, rate_rps=0.5, duration="100ms", warmup="100ms")
 def test_nothing_is_due(perf):
@@ -172,7 +162,6 @@ from pytest_mlpatterns import SettingError
 CALLS = {{
 {calls}}}
 
-
 def test_each(perf):
     said = {{}}
     for call, run in CALLS.items():
@@ -181,7 +170,6 @@ def test_each(perf):
         said[call] = str(error.value)
     with open("said.json", "w") as file:
         json.dump(said, file)
-
 
 def test_one(perf):
     perf.assert_rtm_below(20)

@@ -28,25 +28,20 @@ from pytest_mlpatterns import SettingError, Url
 
 ALL = len(os.sched_getaffinity(0))
 
-
 def cores(batch):
     return [len(os.sched_getaffinity(0)) for _ in batch]
-
 
 @pytest.fixture
 def perf_model():
     return cores
 
-
 @pytest.fixture
 def perf_payload():
     return [0]
 
-
 @pytest.mark.perf(duration="300ms", warmup="0s", cpus="all")
 def test_all(perf):
     assert perf.predict(0) == ALL
-
 
 @pytest.mark.perf(duration="300ms", warmup="0s", concurrency=2, pattern="microservice(replicas=2)")
 def test_one(perf):
@@ -54,19 +49,16 @@ def test_one(perf):
     assert 0 < perf.metrics.asl_ratio.value < 1.1
     assert len(os.sched_getaffinity(0)) == ALL
 
-
 @pytest.mark.perf(cpus="all")
 def test_deploy(perf_deploy):
     for given, expected in ((None, ALL), (1, 1), ("all", ALL)):
         with perf_deploy(cpus=given) as deployment:
             assert deployment.predict(0) == expected
 
-
 def test_too_many(perf_deploy):
     with pytest.raises(SettingError, match="^cpus=4097 for a deployment, but "):
         with perf_deploy(cpus=4097):
             raise AssertionError("the body ran")
-
 
 def test_attached(perf_deploy):
     with pytest.raises(SettingError, match=r"^perf_deploy\\(cpus=1\\) beside .*http://127.*write cpus=\\"all\\"$"):
@@ -87,18 +79,15 @@ import time
 
 import pytest
 
-
 def busy(batch):
     until = time.thread_time() + 0.01
     while time.thread_time() < until:
         pass
     return batch
 
-
 @pytest.fixture
 def perf_payload():
     return [0]
-
 
 @pytest.mark.perf(model=busy, duration="600ms", warmup="200ms", launches=1, concurrency=2, cpus=0.5)
 def test_half(perf):

@@ -74,7 +74,6 @@ from words import LARGER
 def test_shop(perf):
     pass
 
-
 @pytest.mark.perf(model=lambda batch: batch, payload=[1], accept="{TEXT}")
 def test_other(perf):
     pass

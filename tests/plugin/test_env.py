@@ -18,28 +18,23 @@ import pytest
 
 from pytest_mlpatterns import Cached, Microservice, Replicated
 
-
 def at_start(batch):
     time.sleep(0.005)  # so that its time is known well enough to be recorded on a busy machine
     began_with = dict(pair.split("=", 1) for pair in Path("/proc/self/environ").read_text().split("\\0") if pair)
     return [{name: began_with.get(name, "") for name in ("OMP_NUM_THREADS", "API_TOKEN")} for _ in batch]
 
-
 @pytest.fixture
 def perf_model():
     return at_start
-
 
 @pytest.fixture
 def perf_payload():
     return [0]
 
-
 def test_inner(perf_deploy):
     gateway = Cached(env={"OMP_NUM_THREADS": "3", "API_TOKEN": "of-the-gateway"})
     with perf_deploy(gateway | Microservice(env={"OMP_NUM_THREADS": "2"})) as deployment:
         assert deployment.predict(0) == {"OMP_NUM_THREADS": "2", "API_TOKEN": "of-the-gateway"}
-
 
 @pytest.mark.perf(duration="200ms", warmup="0s", launches=1)
 @pytest.mark.perf(pattern=Replicated(2, env={"OMP_NUM_THREADS": "NUMBER", "API_TOKEN": "s3cret"}))

@@ -444,10 +444,8 @@ from pytest_mlpatterns import App, Command
 
 FAST = {"payload": [1], "duration": "200ms", "warmup": "0s", "launches": 1}
 
-
 def model(batch):
     return batch
-
 
 class TestModelWithoutReturn:
     @pytest.fixture
@@ -458,7 +456,6 @@ class TestModelWithoutReturn:
     def test_it(self, perf):
         perf.assert_rtm_below("1s")
 
-
 class TestInputsWithoutReturn:
     @pytest.fixture
     def perf_payload(self):
@@ -467,7 +464,6 @@ class TestInputsWithoutReturn:
     @pytest.mark.perf(model=model)
     def test_it(self, perf):
         pass
-
 
 class TestCommand:
     @pytest.fixture
@@ -478,7 +474,6 @@ class TestCommand:
     def test_it(self, perf):
         pass
 
-
 class TestApplication:
     @pytest.fixture
     def perf_target(self):
@@ -488,57 +483,46 @@ class TestApplication:
     def test_it(self, perf):
         pass
 
-
 @pytest.fixture
 def perf_payloads():
     return [1]
-
 
 @pytest.mark.perf(model=model)
 def test_name(perf):
     pass
 
-
 @pytest.mark.perf(model=model, payload=[1], concurrency="4")
 def test_quotes(perf):
     pass
-
 
 @pytest.mark.perf(model="shop_of_mistakes:predct", payload=[1])
 def test_attribute(perf):
     pass
 
-
 @pytest.mark.perf(model=lambda batch: [batch + 1], payload=[1])
 def test_batch(perf):
     pass
-
 
 @pytest.mark.perf(model=lambda batch: [object()], payload=[1])
 def test_output(perf):
     pass
 
-
 @pytest.mark.perf(model=model, **FAST)
 def test_arguments(perf):
     perf(concurrency=8)
-
 
 @pytest.mark.perf(model=model, **FAST)
 def test_percentile(perf):
     assert perf.metrics.p95 < 5_000_000
 
-
 @pytest.mark.perf(model=model, **FAST)
 def test_assertion(perf):
     perf.assert_rtm_under("20ms")
-
 
 @pytest.mark.perf(model=model, **FAST)
 def test_limit(perf):
     perf.assert_error_rate_below("1%")
     perf.assert_rtm_below("1ns")
-
 
 def test_fixture(pref):
     pass

@@ -17,10 +17,8 @@ import pytest
 
 from pytest_mlpatterns import Replicated
 
-
 def echo(batch):
     return batch
-
 
 class CannotLoad:
     def __init__(self):
@@ -28,7 +26,6 @@ class CannotLoad:
 
     def __call__(self, batch):
         return batch
-
 
 class Exits:
     def __init__(self):
@@ -38,18 +35,14 @@ class Exits:
     def __call__(self, batch):
         return batch
 
-
 def cannot_answer(batch):
     raise ZeroDivisionError("mean of nothing")
-
 
 def too_few(batch):
     return []
 
-
 def not_json(batch):
     return [object() for _ in batch]
-
 
 class Sleeps:
     def __init__(self):
@@ -59,7 +52,6 @@ class Sleeps:
 
     def __call__(self, batch):
         return batch
-
 
 class Fragile:
     # serves a little, and then kills its process under load
@@ -75,78 +67,60 @@ class Fragile:
             os.kill(os.getpid(), signal.SIGKILL)
         return batch
 
-
 @pytest.mark.perf(payload=[1])
 def test_no_model(perf):
     raise AssertionError("the body ran")
-
 
 @pytest.mark.perf(model=echo)
 def test_no_payload(perf):
     raise AssertionError("the body ran")
 
-
 def test_no_model_to_deploy(perf_deploy):
     with perf_deploy():
         raise AssertionError("the body ran")
 
-
 @pytest.mark.perf(model="nowhere:predict", payload=[1])
 def test_model_cannot_be_imported(perf): pass
-
 
 @pytest.mark.perf(model=CannotLoad, payload=[1])
 def test_model_cannot_load(perf): pass
 
-
 @pytest.mark.perf(model=CannotLoad, payload=[1], pattern=Replicated())
 def test_replicas_cannot_load(perf): pass
-
 
 @pytest.mark.perf(model=Exits, payload=[1])
 def test_model_exits(perf): pass
 
-
 @pytest.mark.perf(model=cannot_answer, payload=[1])
 def test_model_cannot_answer(perf): pass
-
 
 @pytest.mark.perf(model=too_few, payload=[1])
 def test_model_answers_too_few(perf): pass
 
-
 @pytest.mark.perf(model=not_json, payload=[1])
 def test_model_answers_what_cannot_be_sent(perf): pass
-
 
 @pytest.mark.perf(model=Sleeps, payload=[1], startup_timeout="1s")
 def test_model_takes_too_long(perf): pass
 
-
 @pytest.mark.perf(model=Fragile, payload=[1], pattern="microservice", duration="5s", warmup="0s")
 def test_service_is_killed_under_load(perf): pass
-
 
 @pytest.mark.perf(model=Fragile, payload=[1], pattern="microservice")
 def test_service_is_killed_under_predict(perf):
     for value in range(100):
         assert perf.predict(value) == value
 
-
 @pytest.mark.perf(model=CannotLoad, payload=[1], pattern="microservice")
 def test_service_cannot_load(perf): pass
-
 
 @pytest.mark.perf(model=cannot_answer, payload=[1], pattern="microservice")
 def test_service_cannot_answer(perf): pass
 
-
 LOCK = __import__("threading").Lock()
-
 
 @pytest.mark.perf(model=lambda batch: LOCK and batch, payload=[1])
 def test_model_holds_what_cannot_leave(perf): pass
-
 
 class TestNoService:
     @pytest.fixture

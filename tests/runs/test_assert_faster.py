@@ -12,16 +12,13 @@ import time
 
 import pytest
 
-
 def slow(batch):
     time.sleep(0.03)
     return batch
 
-
 @pytest.fixture
 def perf_model():
     return slow
-
 
 @pytest.fixture
 def perf_payload():

@@ -18,10 +18,8 @@ import psutil
 
 from pytest_mlpatterns import DeploymentError, Estimate, Replicated
 
-
 def positive(estimate):
     return isinstance(estimate, Estimate) and 0 < estimate.low <= estimate.value <= estimate.high
-
 
 @pytest.mark.perf(duration="500ms", concurrency=2, pattern=Replicated())
 def test_metrics(perf):
@@ -49,19 +47,16 @@ def test_metrics(perf):
     with pytest.raises(AttributeError):
         metrics.rtm_ns = None
 
-
 async def answers_later(batch):
     import asyncio
 
     await asyncio.sleep(0.5)
     return batch
 
-
 @pytest.mark.perf(rate_rps=50, duration="300ms", model=answers_later)
 def test_open_loop(perf):
     assert 14 <= perf.metrics.requests <= 16
     assert perf.metrics.rtm_ns.value >= 500_000_000
-
 
 @pytest.mark.perf(pattern="microservice", duration="500ms")
 def test_microservice(perf):
@@ -75,24 +70,20 @@ def test_microservice(perf):
     for name in ("cache_hit_ratio", "batch_size", "queue_depth", "queue_wait_ns", "replica_share", "bottleneck"):
         assert getattr(metrics, name) is None, name
 
-
 def test_without_a_pattern_there_is_no_hop(perf):
     assert perf.metrics.hop_ns is None
     assert perf.metrics.replica_share is None
     (wire,) = perf.metrics.layers
     assert (wire.layer, wire.counters["requests"] > 0) == ("wire", True)
 
-
 @pytest.mark.perf(pattern=["single", "microservice(replicas=2)", Replicated()])
 def test_named(perf):
     assert perf.predict(4) == 8
-
 
 def test_predict(perf):
     assert [perf.predict(value) for value in (1, 2.5)] == [2, 5.0]
     with pytest.raises(DeploymentError, match=r"answered 500: .*the model raised TypeError"):
         perf.predict(None)
-
 
 def test_deploy(perf_deploy):
     with perf_deploy(Replicated()) as deployment:
@@ -109,7 +100,6 @@ def test_deploy(perf_deploy):
         assert sum(deployment.stats().replica_requests) == sum(before) + 2
     assert psutil.wait_procs(processes, timeout=10)[1] == []
 
-
 def test_deploy_takes_a_pattern_by_name(perf_deploy):
     with perf_deploy("microservice") as deployment:
         assert len(deployment.pids) == 2
@@ -117,47 +107,39 @@ def test_deploy_takes_a_pattern_by_name(perf_deploy):
         (hop,) = deployment.stats().layers_named("hop")
         assert hop.counters["calls"] == deployment.stats().replica_requests[0] >= 1
 
-
 def test_deploy_refuses_a_name_that_it_does_not_know(perf_deploy):
     with pytest.raises(ValueError, match=r"^perf_deploy\\(pattern=.*'microservices', did you mean microservice\\?"):
         with perf_deploy("microservices"):
             raise AssertionError("the body ran")
-
 
 def test_deploy_takes_another_model(perf_deploy):
     with perf_deploy(model=lambda batch: [-value for value in batch]) as deployment:
         assert deployment.predict(4) == -4
         assert deployment.model_name == "lambda"
 
-
 def test_deploy_refuses_another_wire(perf_deploy):
     with pytest.raises(ValueError, match=r"wire.* is 'rest\\+yaml', .*expected 'rest\\+json'"):
         with perf_deploy(wire="rest+yaml"):
             raise AssertionError("the body ran")
-
 
 def test_both(perf, perf_deploy):
     with perf_deploy() as deployment:
         assert deployment.predict(3) == perf.predict(3) == 6
         assert deployment.pids
 
-
 @pytest.mark.perf(model=lambda batch: [value + 1 for value in batch], payload=[10])
 def test_the_marker_wins_over_the_fixtures(perf):
     assert perf.predict(1) == 2
-
 
 @pytest.mark.perf(model=lambda batch: [value + 1 for value in batch], payload=[10], startup_timeout="55s")
 def test_the_marker_holds_for_deployments_too(perf_deploy):
     with perf_deploy() as deployment:
         assert deployment.predict(1) == 2
 
-
 @pytest.mark.perf(model=lambda batch: [value + 1 for value in batch])
 def test_what_is_said_here_wins_over_the_marker(perf_deploy):
     with perf_deploy(model=lambda batch: [-value for value in batch]) as deployment:
         assert deployment.predict(1) == -1
-
 
 @pytest.mark.perf(concurrency=1)
 @pytest.mark.parametrize("callers", [pytest.param(3, marks=pytest.mark.perf(concurrency=3))])

@@ -16,81 +16,65 @@ BODY = """
 def test_passes(perf):
     perf.assert_rtm_below("10s")
 
-
 def test_misses_limits(perf):
     perf.assert_rtm_below("1ns")
     perf.assert_asl_below(0.0001)
     print("the body went on")
 
-
 @pytest.mark.perf(inconclusive="fail")
 def test_is_open(perf):
     perf.assert_rtm_below(f"{perf.metrics.rtm_ns.value:.0f}ns")
 
-
 def test_is_new(perf):
     pass
-
 
 @pytest.mark.perf(gate="fail")
 def test_expects_a_failure(perf):
     with pytest.raises(AssertionError):
         perf.assert_rtm_below("1ns")
 
-
 def test_misses_a_limit_in_a_subtest(perf, subtests):
     with subtests.test("speed"):
         perf.assert_rtm_below("1ns")
-
 
 @pytest.mark.skip
 def test_is_skipped(perf):
     pass
 
-
 def test_skips_itself(perf):
     perf.assert_rtm_below("10s")
     pytest.skip("not here")
-
 
 @pytest.mark.xfail(reason="slow", strict=True)
 def test_is_expected_to_fail(perf):
     perf.assert_rtm_below("1ns")
 
-
 @pytest.fixture
 def broken():
     raise OSError("no disk")
-
 
 @pytest.fixture
 def broken_end():
     yield
     raise OSError("no end")
 
-
 def test_error_at_set_up(perf, broken):
     pass
-
 
 def test_error_in_body(perf):
     raise KeyError("x")
 
-
 def test_error_after_a_missed_limit(perf):
     perf.assert_rtm_below("1ns")
     assert 1 == 2
-
 
 def test_error_in_subtest(perf, subtests):
     perf.assert_rtm_below("10s")
     with subtests.test("answers"):
         assert perf.predict(1) == 3
 
-
 def test_error_at_the_end(perf, broken_end):
     perf.assert_rtm_below("10s")
-
 
 @pytest.mark.perf(payload=[])
 def test_error_in_settings(perf):

@@ -16,7 +16,6 @@ import pytest
 
 from pytest_mlpatterns import Batched, Single, Wire
 
-
 class Model:
     def __call__(self, batch):
         assert all(isinstance(one, np.ndarray) for one in batch)
@@ -25,11 +24,9 @@ class Model:
             raise ValueError("thirteen")
         return [one * 2 for one in batch]
 
-
 @pytest.fixture
 def perf_model():
     return Model
-
 
 @pytest.fixture
 def perf_payload():
@@ -49,18 +46,15 @@ def check(inputs, outputs):
     for one, other in zip(inputs, outputs, strict=True):
         np.testing.assert_array_equal(one * 2, other, strict=True)
 
-
 @pytest.mark.perf(pattern=[Single(), Batched()], wire="grpc", check=check, concurrency=4, {QUICK})
 def test_echo(perf):
     assert perf.metrics.error_ratio.value == 0
     assert 64 < perf.metrics.request_bytes.value < 300
     np.testing.assert_array_equal(perf.predict(np.ones(16, "f4")), np.full(16, 2, "f4"))
 
-
 @pytest.mark.perf(wire=["rest+binary", Wire("grpc", "protobuf")], concurrency=2, {QUICK})
 def test_wires(perf):
     assert perf.metrics.error_ratio.value == 0
-
 
 def test_deployed(perf_deploy):
     with perf_deploy(Single(), wire="grpc") as deployment:

@@ -45,7 +45,6 @@ PROJECT = PROJECT.with_file(
 
     answered = 0
 
-
     def model(batch):
         global answered
         answered += 1

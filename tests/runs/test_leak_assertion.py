@@ -15,17 +15,14 @@ import pytest
 
 OPEN = []
 
-
 def leaky(batch):
     time.sleep(0.02)
     OPEN.append(open(__file__))
     return batch
 
-
 @pytest.fixture
 def perf_payload():
     return [1, 2, 3]
-
 
 @pytest.mark.perf(model=leaky, duration="200ms", warmup="0s", launches=1)
 def test_it(perf):
@@ -34,16 +31,13 @@ def test_it(perf):
 REFUSED = """
 import pytest
 
-
 @pytest.fixture
 def perf_model():
     return lambda batch: batch
 
-
 @pytest.fixture
 def perf_payload():
     return [1]
-
 
 @pytest.mark.parametrize("arguments", [(100, "10s"), ("0 B", "10s"), ("1KiB", "0.5s"), ("1KiB", 10)])
 def test_it(perf, arguments):

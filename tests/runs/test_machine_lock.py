@@ -194,7 +194,6 @@ import pytest
 
 SPANS = Path(__file__).parent / "spans"
 
-
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item):
     started = time.perf_counter_ns()

@@ -14,14 +14,11 @@ from beside import beside_function, BesideClass, made_beside
 OFFSET = 1
 pytestmark = pytest.mark.perf(payload=[1])
 
-
 def shifted(value):
     return value + OFFSET
 
-
 def function(batch):
     return [shifted(value) for value in batch]
-
 
 class Class:
     def __init__(self):
@@ -30,22 +27,18 @@ class Class:
     def __call__(self, batch):
         return [value + self.weight for value in batch]
 
-
 def closure(weight):
     return lambda batch: [value + weight for value in batch]
-
 
 class Asynchronous:
     async def __call__(self, batch):
         return [value + OFFSET for value in batch]
-
 
 class Method:
     weight = 1
 
     def answer(self, batch):
         return [value + self.weight for value in batch]
-
 
 @pytest.fixture
 def perf_model(request):
@@ -66,18 +59,15 @@ def perf_model(request):
         "numpy": request.getfixturevalue("of_numpy"),
     }[request.node.callspec.params["kind"]]
 
-
 @pytest.fixture
 def of_numpy():
     import numpy
 
     return lambda batch: numpy.asarray(batch) + 1
 
-
 @pytest.mark.parametrize("kind", [KINDS])
 def test_kind(perf, kind):
     assert perf.predict(41) == 42
-
 
 @pytest.mark.parametrize("kind", ["class", "beside-class"])
 @pytest.mark.perf(pattern=Replicated())

@@ -10,16 +10,13 @@ EMPTY = Project()
 OWN = """
 import pytest
 
-
 @pytest.fixture
 def perf():
     return "a fixture of the project"
 
-
 @pytest.mark.perf("nightly")
 def test_own(perf):
     assert perf == "a fixture of the project"
-
 
 @pytest.mark.perf
 @pytest.mark.parametrize("number", [1, 2])
@@ -39,29 +36,23 @@ REQUESTED = f"""{MODEL}
 
 pytestmark = {QUICK}
 
-
 @pytest.fixture
 def service(request):
     return request.getfixturevalue("perf")
-
 
 @pytest.fixture
 def perf(perf):
     perf.name = "overridden"
     return perf
 
-
 def test_wrapped(service):
     assert service.predict(3) == 6
-
 
 def test_overridden(perf):
     assert perf.name == "overridden"
 
-
 def test_by_name(request):
     assert request.getfixturevalue("perf").predict(4) == 8
-
 
 def test_deployed(request):
     with request.getfixturevalue("perf_deploy")() as deployment:
@@ -111,17 +102,14 @@ def test_a_bare_marker_of_the_module_only_selects(tmp_path: Path) -> None:
 
 SHARED = f"""{MODEL}
 
-
 class Counts:
     def __call__(self, batch):
         return [value + 1 for value in batch]
-
 
 @pytest.fixture(scope="module")
 def service(perf_deploy_session):
     with perf_deploy_session("replicated", model=Counts, payload=[1]) as deployment:
         yield deployment
-
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_shared(service, number):

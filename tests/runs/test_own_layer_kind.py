@@ -13,7 +13,6 @@ from inspect import isawaitable
 
 from pytest_mlpatterns import Figure, LayerKind, PartsChart, Pattern, Unit
 
-
 @dataclass(frozen=True)
 class Counting(Pattern):
     layer_kind = LayerKind(
@@ -38,7 +37,6 @@ class Counting(Pattern):
             return await outputs if isawaitable(outputs) else outputs
 
         return counting
-
 
 @pytest.mark.perf(pattern=Counting())
 def test_it(perf):

@@ -16,7 +16,6 @@ import os
 
 DELAY_S = float(os.environ.get("DELAY_S", "{seconds}"))
 
-
 async def app(scope, receive, send):
     if scope["type"] != "http":
         return
@@ -56,11 +55,9 @@ pytestmark = {QUICK}
 APP = App("service:app", path="/predict")
 TEXTS = ["a", "bc", "def"]
 
-
 @pytest.fixture
 def perf_payload():
     return [[1, 2], [3, 4]]
-
 
 class TestApp:
     @pytest.fixture
@@ -104,7 +101,6 @@ class TestApp:
         with perf_deploy() as deployment:
             assert deployment.predict([1, 1]) == 2
 
-
 class TestCommand:
     @pytest.fixture
     def perf_target(self):
@@ -114,7 +110,6 @@ class TestCommand:
         perf.assert_rtm_below("10s")
         assert perf.client.get("/").json() == {{"status": "fine"}}
 
-
 class TestModel:
     @pytest.fixture
     def perf_model(self):
@@ -123,7 +118,6 @@ class TestModel:
     @pytest.mark.perf(request=lambda value: {{"json": value}})
     def test_request_without_target(self, perf):
         pass
-
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
@@ -140,7 +134,6 @@ def test_refused(perf_deploy, arguments, expected):
     with pytest.raises(SettingError, match=expected), perf_deploy(**arguments):
         pass
 
-
 def test_deployed_by_name(perf_deploy):
     with perf_deploy(target=APP, request=lambda text: {{"path": "/length", "json": {{"text": text}}}}) as deployment:
         assert deployment.client.get("/health").json() == {{"status": "fine"}}
@@ -151,17 +144,14 @@ import pytest
 
 from pytest_mlpatterns import App, Command
 
-
 @pytest.fixture
 def perf_payload():
     return [[1, 2]]
-
 
 @pytest.fixture(params=[App("service:app", path="/predict"), Command("{python} serve.py {port}", path="/predict")],
                 ids=["app", "command"])
 def perf_target(request):
     return request.param
-
 
 @pytest.mark.perf(
     concurrency=8, duration="200ms", warmup="100ms", launches=2, tolerance=1.0, budget="3s",

@@ -37,7 +37,6 @@ import pathlib
 
 ATTEMPTS = pathlib.Path(__file__).with_name("attempts")
 
-
 class Hiccups:
     def __init__(self):
         ATTEMPTS.touch()
@@ -48,11 +47,9 @@ class Hiccups:
     def __call__(self, batch):
         return [2 * value for value in batch]
 
-
 @pytest.fixture
 def perf_model():
     return Hiccups
-
 
 def test_it(perf):
     assert perf.predict(1) == 2

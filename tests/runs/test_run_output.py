@@ -15,17 +15,14 @@ pytestmark = pytest.mark.processes
 BODY = """
 def test_passes(perf): pass
 
-
 @pytest.mark.perf(
     pattern="single",
 )
 def test_fails(perf):
     perf.assert_rtm_below("1ns")
 
-
 @pytest.mark.perf(model=len, payload=[])
 def test_breaks(perf): pass
-
 
 def test_plain():
     assert False

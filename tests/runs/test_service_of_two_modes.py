@@ -14,7 +14,6 @@ import time
 
 import pytest
 
-
 class Model:
     def __init__(self):
         self.times = itertools.cycle((0.02, 0.04))
@@ -24,16 +23,13 @@ class Model:
         time.sleep(next(self.times) * self.slower)
         return batch
 
-
 @pytest.fixture
 def perf_model():
     return Model
 
-
 @pytest.fixture
 def perf_payload():
     return [1]
-
 
 @pytest.mark.perf(duration="460ms", warmup="0s", tolerance=0.5, launches=6, compare=("rtm",))
 def test_it(perf):

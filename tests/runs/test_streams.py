@@ -12,7 +12,6 @@ pytestmark = pytest.mark.processes
 MODEL = """
 import asyncio
 
-
 class Model:
     async def __call__(self, batch):
         (request,) = batch
@@ -21,20 +20,16 @@ class Model:
             await asyncio.sleep({gap} if number else 0)
             yield f"word{{number}} "
 
-
 async def brief(batch):
     await asyncio.sleep(0.002)
     yield "two"
     yield "words"
 
-
 def whole(batch):
     return batch
 
-
 def one(batch):
     yield "word"
-
 
 def none(batch):
     return
@@ -45,11 +40,9 @@ import pytest
 from model import Model, brief, none, one, whole
 from pytest_mlpatterns import Batched, Prompts
 
-
 @pytest.fixture
 def perf_model():
     return Model
-
 
 @pytest.fixture
 def perf_payload():
@@ -78,7 +71,6 @@ def test_limits(perf):
     perf.assert_output_tokens_at_least(0.001, per_user=True)
     perf.assert_goodput_at_least(rps=0.001, slo="ttft<10min, tpot<10min, itl<10min, latency<10min")
 
-
 @pytest.mark.perf(wire="openai", duration="1s", concurrency=4)
 def test_figures(perf):
     metrics = perf.metrics
@@ -94,11 +86,9 @@ def test_figures(perf):
     assert metrics.fluidity_ratio("ttft<1ns, tpot<1ns").value == 0
     assert perf.predict("a prompt") == [f"word{number} " for number in range(4)]
 
-
 @pytest.mark.perf(wire="openai", duration="500ms", concurrency=4)
 def test_too_slow(perf):
     perf.assert_ttft_below("1ms")
-
 
 @pytest.mark.perf(model=brief, budget="1s")
 def test_nmrt(perf):
@@ -127,76 +117,60 @@ WRONG = """
 def test_no_unit(perf):
     perf.assert_ttft_below(300)
 
-
 def test_no_percentile(perf):
     perf.assert_itl_below("300ms", percentile=100)
-
 
 def test_no_objective(perf):
     perf.assert_goodput_at_least(rps=2)
 
-
 def test_unknown_quantity(perf):
     perf.assert_goodput_at_least(rps=2, slo="tfft<300ms")
-
 
 def test_percentile_of_goodput(perf):
     perf.assert_goodput_at_least(rps=2, slo="ttft:p95<300ms")
 
-
 def test_objective_without_percentile(perf):
     perf.assert_nmrt_at_least(2, slo="ttft<300ms")
-
 
 @pytest.mark.perf(compare=("tfft",))
 def test_unknown_metric(perf):
     pass
 
-
 @pytest.mark.perf(wire="openia")
 def test_unknown_wire(perf):
     pass
-
 
 @pytest.mark.perf(wire="openai", payload=[1])
 def test_no_prompt(perf):
     pass
 
-
 @pytest.mark.perf(pattern=Batched())
 def test_batched(perf):
     pass
-
 
 @pytest.mark.perf(model=whole)
 def test_whole(perf):
     perf.assert_ttft_below("300ms")
 
-
 @pytest.mark.perf(model=whole)
 def test_whole_kept_no_promise(perf):
     perf.assert_goodput_at_least(rps=2, slo="ttft<300ms")
-
 
 @pytest.mark.perf(model=one)
 def test_one_token(perf):
     perf.assert_tpot_below("300ms")
 
-
 @pytest.mark.perf(model=one)
 def test_goodput_of_one_token(perf):
     perf.assert_goodput_at_least(rps=2, slo="tpot<300ms")
-
 
 @pytest.mark.perf(model=none)
 def test_no_token(perf):
     perf.assert_ttft_below("300ms")
 
-
 @pytest.mark.perf(model=none, wire="openai")
 def test_no_token_of_openai(perf):
     perf.assert_ttft_below("300ms")
-
 
 def test_percentile_as_attribute(perf):
     perf.metrics.ttft_p95
@@ -254,7 +228,6 @@ from pathlib import Path
 
 LINES = Path(__file__).with_name("lines.jsonl")
 
-
 def generate(batch):
     (request,) = batch
     assert "output_tokens" not in request
@@ -263,10 +236,8 @@ def generate(batch):
     for _ in range(request["max_tokens"]):
         yield "two words "
 
-
 def words(batch):
     yield from ["two words ", "three words here"]
-
 
 @pytest.mark.perf(wire="openai", model=generate, payload=LINES, duration="200ms", concurrency=2)
 def test_conversations(perf):
@@ -277,13 +248,11 @@ def test_conversations(perf):
     assert number_of(0) >= number_of(1) >= number_of(2)  # each waits for the answer to the one before
     assert set(samples.stream.output_tokens.tolist()) <= {2}
 
-
 @pytest.mark.perf(model=words, payload=["x"], tokens=lambda text: len(text.split()), duration="200ms")
 def test_counted(perf):
     (launch,) = perf.metrics.launches
     samples = launch.samples
     assert set(samples.stream.output_tokens[launch.window.covers(samples.due_ns)].tolist()) == {5}
-
 
 @pytest.mark.perf(model=words, payload=["x"], tokens="gpt-2")
 def test_no_function(perf):

@@ -11,10 +11,8 @@ import json
 
 WORDS = 6
 
-
 def line(**fields):
     return json.dumps(fields).encode() + b"\\n"
-
 
 async def generate(send_body, asked):
     for number in range(WORDS):
@@ -27,13 +25,11 @@ async def generate(send_body, asked):
     last = line(model="m", response="", done=True, done_reason="stop", **counts)
     await send_body(last, more=False)
 
-
 async def words(send_body, asked):
     for number in range(WORDS):
         await asyncio.sleep(0.002)
         await send_body(b"w%d " % number)
     await send_body(b"", more=False)
-
 
 async def counted(send_body, asked):
     for number in range(WORDS):
@@ -41,10 +37,8 @@ async def counted(send_body, asked):
         await send_body(line(word=f"w{number}"))
     await send_body(line(word="", usage={"out": 12}), more=False)
 
-
 async def large(send_body, asked):
     await send_body(b"[" + b"1, " * 700_000 + b"1]", more=False)
-
 
 ROUTES = {
     "/api/generate": (generate, b"application/x-ndjson", False),
@@ -53,7 +47,6 @@ ROUTES = {
     "/large": (large, b"application/json", True),
     "/large-in-chunks": (large, b"application/json", False),
 }
-
 
 async def app(scope, receive, send):
     if scope["type"] != "http":
@@ -77,10 +70,8 @@ from pytest_mlpatterns import App, JsonLines
 
 pytestmark = pytest.mark.perf(request=lambda asked: {"json": asked}, budget="1s", duration="300ms", concurrency=2)
 
-
 def payload(**asked):
     return pytest.mark.perf(payload=[asked])
-
 
 def at(path, **options):
     def decorate(test):
@@ -88,7 +79,6 @@ def at(path, **options):
         return test
 
     return decorate
-
 
 @pytest.fixture
 def perf_target(request):
@@ -105,7 +95,6 @@ def test_ollama(perf):
     assert metrics.itl_ns().value >= 4e6
     assert (metrics.output_tokens.value, metrics.input_tokens.value) == (12, 4)
 
-
 @at("/words", stream="chunks")
 @payload()
 def test_chunks(perf):
@@ -113,55 +102,46 @@ def test_chunks(perf):
     assert perf.metrics.output_tokens.value == 6
     assert perf.predict({}) == "w0 w1 w2 w3 w4 w5 "
 
-
 @at("/counted", stream=JsonLines(text="word", tokens="usage.out"))
 @payload()
 def test_named_keys(perf):
     perf.assert_tpot_below("10min")
     assert perf.metrics.output_tokens.value == 12
 
-
 @at("/words", stream="chunks")
 @pytest.mark.perf(payload=[{}], tokens=len)
 def test_counted_text(perf):
     assert perf.metrics.output_tokens.value == 18
-
 
 @at("/large-in-chunks")
 @payload()
 def test_large_in_chunks(perf):
     assert not perf.metrics.streams
 
-
 @at("/api/generate", stream="whole")
 @payload()
 def test_whole(perf):
     assert not perf.metrics.streams
-
 
 @at("/words")
 @payload()
 def test_not_said(perf):
     perf.assert_ttft_below("1s")
 
-
 @at("/large", stream="chunks")
 @payload()
 def test_said_wrongly(perf):
     perf.assert_ttft_below("1s")
-
 
 @at("/words", stream="lines")
 @payload()
 def test_no_json(perf):
     perf.assert_ttft_below("1s")
 
-
 @at("/api/generate")
 @pytest.mark.perf(payload=[{}, {"fails": 1}])
 def test_fails(perf):
     perf.assert_ttft_below("1s")
-
 
 @at("/words", stream="chunks")
 @pytest.mark.perf(payload=["x"], wire="openai", request=None)

@@ -63,54 +63,40 @@ import shop_of_versions.scores as module
 
 CURRENT = "7"
 
-
 class Model:
     perf_version = "2"
 
     def __call__(self, batch): ...
 
-
 class Typed:
     perf_version: str = CURRENT
 
-
 class Heir(Model): ...
-
 
 class Own(Model):
     perf_version = "3"
 
-
 class OfAnother(Scorer): ...
 
-
 class Without: ...
-
 
 class Numbered:
     perf_version = 4
 
-
 class Computed:
     perf_version = CURRENT + "1"
-
 
 class Property:
     @property
     def perf_version(self): return "5"
 
-
 def predict(batch): ...
-
 
 predict.perf_version = "of May"
 
-
 async def later(batch): ...
 
-
 def plain(batch): ...
-
 
 try:
     def guarded(batch): ...
@@ -132,13 +118,10 @@ from shop_of_versions.model import same
 
 VERSION = "9"
 
-
 class Scorer:
     perf_version = VERSION
 
-
 def score(batch): ...
-
 
 score.perf_version = "8"
 """

@@ -11,15 +11,12 @@ import zipfile
 
 HERE = pathlib.Path.cwd()
 
-
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     files = {str(file.relative_to("src")): file.read_text() for file in pathlib.Path("src").rglob("*.py")}
     return _wheel(wheel_directory, files)
 
-
 def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
     return _wheel(wheel_directory, {"in_place.pth": str(HERE / "src")})
-
 
 def _wheel(directory, files):
     project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]

@@ -51,16 +51,13 @@ import time
 
 import pytest
 
-
 def double(batch):
     time.sleep(0.005)
     return [2 * value for value in batch]
 
-
 @pytest.fixture
 def perf_model():
     return double
-
 
 @pytest.fixture
 def perf_payload():

@@ -5,7 +5,6 @@ __all__ = ["MODEL"]
 MODEL = """
 import time
 
-
 class Model:
     def __call__(self, batch):
         time.sleep({seconds})
