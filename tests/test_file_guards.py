@@ -42,7 +42,6 @@ OF_MODULES = frozenset(
 """Functions that remove or rename a file, make a link, or change a mode, and a class that does so at its end."""
 OF_PATHS = frozenset({"unlink", "rmdir", "rename", "chmod", "lchmod", "symlink_to", "hardlink_to"})
 """Methods of paths that do so; ``replace`` too, which has one argument there and two with text."""
-BELOW_A_DESCRIPTOR = ("dir_fd", "src_dir_fd")
 
 
 def name_of(call: ast.Call) -> str | None:
@@ -106,7 +105,7 @@ def is_below_a_descriptor(name: str, call: ast.Call) -> bool:
     """Whether a call gets an open file or directory instead of a path from the root."""
     words = {keyword.arg for keyword in call.keywords}
     through_proc = isinstance(call.args[0], ast.JoinedStr) and "/proc/self/fd/" in ast.unparse(call.args[0])
-    return name.startswith("os.f") or not words.isdisjoint(BELOW_A_DESCRIPTOR) or through_proc
+    return name.startswith("os.f") or not words.isdisjoint(("dir_fd", "src_dir_fd")) or through_proc
 
 
 def test_each_call_that_removes_renames_or_changes_a_mode_has_a_guard() -> None:

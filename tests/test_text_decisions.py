@@ -22,7 +22,6 @@ SEARCHES = frozenset(
     """.split()  # noqa: SIM905
 )
 PATTERNS = frozenset(("findall", "finditer", "fullmatch", "match", "search", "split", "sub"))
-PRINTED = frozenset(("repr", "str"))
 OTHER_PROGRAMS = (
     "loadgen/pyreqwest_loop.py",
     "plain_caller.py",
@@ -76,7 +75,7 @@ def is_sentence(node: ast.AST) -> bool:
     match node:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return not SENTENCES.isdisjoint(name.strip("_").lower().split("_"))
-        case ast.Call(func=ast.Name(id=name), args=[argument]) if name in PRINTED:
+        case ast.Call(func=ast.Name(id=name), args=[argument]) if name in frozenset(("repr", "str")):
             return is_sentence(argument)
         case ast.Call(func=ast.Attribute(value=value, attr="lower" | "strip" | "lstrip" | "rstrip")):
             return is_sentence(value)

@@ -77,7 +77,6 @@ ENTRIES = st.builds(
         lambda points: tuple(zip(*(map(float, sorted(column)) for column in zip(*points, strict=True)), strict=True))
     ),
 )
-BASELINES = st.dictionaries(NAMES, st.dictionaries(NAMES, ENTRIES, min_size=1, max_size=2), max_size=3)
 WITH_FILES = settings(
     PROPERTY, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
@@ -155,7 +154,7 @@ def test_a_written_file_is_read_back(path: Path) -> None:
 
 
 @WITH_FILES
-@given(written=BASELINES)
+@given(written=st.dictionaries(NAMES, st.dictionaries(NAMES, ENTRIES, min_size=1, max_size=2), max_size=3))
 def test_any_baseline_reads_back_within_its_digits_and_writes_the_same_bytes_again(
     written: Baselines, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -12,7 +12,6 @@ from support.project import RECORD, Project
 
 pytestmark = pytest.mark.processes
 
-PRICE = "0.0425 USD per core-hour, 0.0057 USD per GiB-hour"
 GIVEN = {"perf_cpus": "1"} if hasattr(os, "sched_setaffinity") else {}
 PLACES = """
     import asyncio
@@ -70,7 +69,7 @@ def test_the_capacity_is_found_with_its_ladder_and_takes_part_in_the_baseline(di
             assert capacity.concurrency == metrics.nmrt_concurrency.value
             assert [step.concurrency for step in capacity.ladder[:3]] == [1, 2, 4]
         """
-    ).with_ini(perf_price=PRICE, **GIVEN)
+    ).with_ini(perf_price="0.0425 USD per core-hour, 0.0057 USD per GiB-hour", **GIVEN)
     run = tests.run(directory, *RECORD, "--perf-json", "out.json")
     assert run.exit_code == 0, run.out
     (result,) = run.json("out.json")["results"]

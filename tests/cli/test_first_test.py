@@ -9,10 +9,9 @@ import pytest
 from pytest_mlpatterns.cli.new_command import first_test
 from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind
 
-ROW = SampleInputs(InputKind.ARRAY, 64)
 GUESS = SampleInputs(is_guess=True)
 SUBJECTS = {
-    "joblib": Subject(SubjectKind.JOBLIB, "models/digits.joblib", ROW, "predict"),
+    "joblib": Subject(SubjectKind.JOBLIB, "models/digits.joblib", SampleInputs(InputKind.ARRAY, 64), "predict"),
     "pickle": Subject(SubjectKind.PICKLE, "/tmp/digits.pkl", SampleInputs(InputKind.TEXT), ""),
     "frame": Subject(
         SubjectKind.JOBLIB, "a.joblib", SampleInputs(InputKind.RECORD, names=("age", "fare")), method="predict"

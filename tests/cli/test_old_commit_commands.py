@@ -10,8 +10,7 @@ from pytest_mlpatterns.history import commit_runs
 
 pytestmark = pytest.mark.processes  # git
 
-TEST = "test_perf.py::test_digits"
-BISECT = ("bisect", TEST, "HEAD~1..HEAD")
+BISECT = ("bisect", "test_perf.py::test_digits", "HEAD~1..HEAD")
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ def perf_model():
 def test_shop(perf):
     pass
 """
-JSON = "--perf-json=results.json"
 
 
 def files(seconds: float, more: str = "") -> dict[str, str]:
@@ -51,7 +50,7 @@ def test_a_marker_accepts_until_the_baseline_has_the_change(shop: Repository) ->
     assert run_here(shop.top, "--perf-baseline=update", "--perf-settle=off").exit_code == 0
     accepted = ', accept="rtm +900 %: larger model, #1"'
     shop.write(files(0.05, accepted))
-    options = ("--perf-settle=off", JSON)
+    options = ("--perf-settle=off", "--perf-json=results.json")
     green = run_here(shop.top, *options)
     assert state(green) == (0, "rtm +900 %: larger model, #1")
     assert run_here(shop.top, "--perf-baseline=update", "--perf-settle=off").exit_code == 0

@@ -8,7 +8,6 @@ from support.repository import Repository
 
 pytestmark = pytest.mark.processes
 
-FILE = "perf-baseline.json"
 MODEL = '''
 import pathlib
 import time
@@ -76,7 +75,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_a_baseline_holds_launches_of_both_kinds_and_is_not_called_wide(recorded: Run) -> None:
     assert recorded.exit_code == pytest.ExitCode.OK
-    ((entry,),) = (tests.values() for tests in recorded.json(FILE)["tests"].values())
+    ((entry,),) = (tests.values() for tests in recorded.json("perf-baseline.json")["tests"].values())
     times = [value for value, _ in entry["metrics"]["rtm"]]
     assert min(map(sum, ([one < 48e6 for one in times], [one > 48e6 for one in times]))) >= 2
     assert not any("wider than the tolerance" in why for why in entry.get("disturbed", ()))

@@ -90,7 +90,6 @@ RUN_LEVEL = {
 COLLECTION_LEVEL = {"patterns"}
 
 IN_FLIGHT = "a whole number of requests in flight from 1 to 10,000; write 16"
-PER_SECOND = "requests per second, from 0.000001 to 1,000,000; write 200"
 
 
 @pytest.mark.parametrize("name", LEVELS)
@@ -209,7 +208,7 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"concurrency": 10001}, "concurrency is 10001", IN_FLIGHT),
         ({"concurrency": 2.0}, "concurrency is 2.0", IN_FLIGHT),
         ({"concurrency": True}, "concurrency is True", IN_FLIGHT),
-        ({"rate_rps": 0}, "rate_rps is 0", PER_SECOND),
+        ({"rate_rps": 0}, "rate_rps is 0", "requests per second, from 0.000001 to 1,000,000; write 200"),
         ({"load": ClosedLoop}, "perf(load=...) is <class", "a schedule; write ClosedLoop(16)"),
         ({"concurrency": 1, "rate_rps": 2}, "perf(concurrency=..., rate_rps=...) gives several loads", "expected one"),
         ({"duration": "99ms"}, "perf(duration=...) is '99ms'", "at least 100ms"),

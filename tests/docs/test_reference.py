@@ -17,9 +17,6 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.plugin.options import OPTIONS
 
-MARKER = "docs/reference/marker.md"
-QUOTED = ("docs/how-to/troubleshooting.md", "docs/how-to/noisy-machine.md")
-
 
 def test_readme_is_short() -> None:
     assert len(page("README.md").split()) <= 1200
@@ -54,7 +51,7 @@ def test_every_argument_of_the_marker_is_in_the_reference() -> None:
     with pytest.raises(SettingError, match="allowed are: ") as caught:
         merge_markers([((), {"no_such_argument": 1})])
     allowed = str(caught.value).partition("allowed are: ")[2].split(", ")
-    documented = [cell.strip("`=") for cell in first_cells(section(MARKER, "Arguments"))]
+    documented = [cell.strip("`=") for cell in first_cells(section("docs/reference/marker.md", "Arguments"))]
     assert sorted(documented) == sorted(allowed)
 
 
@@ -156,7 +153,7 @@ def comes_from(message: str, pieces: tuple[str | None, ...]) -> bool:
 
 def quoted_messages() -> list[str]:
     """The messages that the pages quote: in bold code, or as the first cell of a table."""
-    texts = [page(name) for name in QUOTED]
+    texts = [page(name) for name in ("docs/how-to/troubleshooting.md", "docs/how-to/noisy-machine.md")]
     bold = [one for text in texts for one in re.findall(r"\*\*`(.+?)`\*\*", text, re.DOTALL)]
     cells = [cell.strip("`") for text in texts for cell in first_cells(text) if cell.startswith("`")]
     return list(dict.fromkeys(" ".join(one.split()) for one in bold + cells))

@@ -16,7 +16,6 @@ PROMISES = [
     for cells in [line.strip("|").split(" | ", 1)]
 ]
 REFERENCE = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
-UNPICKLE = frozenset({"pickle", "cloudpickle", "joblib", "dill", "marshal", "shelve"})
 UNPICKLING = {
     "cli/subject_probe.py": "the model file that the user names",
     "plugin/xdist.py": "the descriptions of own patterns, from a worker of the run",
@@ -106,7 +105,7 @@ def unpickles(node: ast.AST) -> bool:
         isinstance(function, ast.Attribute)
         and function.attr in ("load", "loads", "Unpickler", "open")
         and isinstance(function.value, ast.Name)
-        and function.value.id in UNPICKLE
+        and function.value.id in frozenset({"pickle", "cloudpickle", "joblib", "dill", "marshal", "shelve"})
     )
 
 

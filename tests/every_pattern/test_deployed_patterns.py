@@ -38,7 +38,6 @@ from pytest_mlpatterns.workload.payload import read_payload
 
 pytestmark = pytest.mark.processes
 
-HERE = sys.modules[__name__]
 INPUTS = [[number, number + 0.5] for number in range(64)]
 
 
@@ -182,7 +181,7 @@ def make_runner(
 ) -> Iterator[LaunchRunner]:
     plan = callers_for(payload, milliseconds, check)
     tools: dict[str, Any] = {"generator": generator, "directory": directory, "on_progress": on_progress}
-    with deployed(pattern, model, plan, module=HERE, **tools) as runner:
+    with deployed(pattern, model, plan, module=sys.modules[__name__], **tools) as runner:
         yield runner
 
 

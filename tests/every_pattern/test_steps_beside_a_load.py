@@ -32,7 +32,6 @@ HERE = sys.modules[__name__]
 RATE_RPS = 180
 LATE_NS = 250 * MS
 """Latency above which a request is hurt; far more than a busy machine adds."""
-LIMIT = HurtLimit(99, None, LATE_NS)
 BLOCK_S = 1.0
 
 
@@ -77,7 +76,7 @@ def measured(
     plan = replace(plan, during=during)
     with deployed(pattern, model, plan, module=HERE, generator=generator, directory=directory) as runner:
         launch = runner.measure()
-    (impact,) = impacts_of(around_steps([launch]), LIMIT)
+    (impact,) = impacts_of(around_steps([launch]), HurtLimit(99, None, LATE_NS))
     return launch, impact
 
 

@@ -14,7 +14,6 @@ from support.project import OPTIONS as WITHOUT_NEIGHBOURS
 
 pytestmark = pytest.mark.processes
 
-FOLDER = ROOT / "examples" / "own_engine"
 GROUP = "pytest_mlpatterns.engines"
 HTTP = "test_engine.py::test_behind_the_server_of_pythons_library"
 
@@ -23,7 +22,7 @@ HTTP = "test_engine.py::test_behind_the_server_of_pythons_library"
 def project(tmp_path: Path) -> Path:
     """A copy of the example, with what ``pip install -e .`` leaves: the metadata of a distribution."""
     project = tmp_path / "own_engine"
-    shutil.copytree(FOLDER, project, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    shutil.copytree(ROOT / "examples" / "own_engine", project, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     written = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     metadata = project / "http_engine-1.0.dist-info"
     metadata.mkdir()

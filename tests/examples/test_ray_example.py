@@ -30,8 +30,6 @@ JOB = {
     "rayClusterSpec": dict,
 }
 HEAD = {"rayStartParams": dict, "template": dict}
-WORKERS = {"groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int, **HEAD}
-CONTAINER = {"name": str, "image": str, "resources": dict, "volumeMounts": list}
 
 
 def check(found: Mapping[str, Any], allowed: Mapping[str, type]) -> None:
@@ -53,12 +51,12 @@ def test_job_has_the_fields_of_the_resource(job: dict[str, Any]) -> None:
     check(cluster, {"rayVersion": str, "headGroupSpec": dict, "workerGroupSpecs": list})
     check(cluster["headGroupSpec"], HEAD)
     for group in cluster["workerGroupSpecs"]:
-        check(group, WORKERS)
+        check(group, {"groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int, **HEAD})
         assert group["minReplicas"] == group["replicas"] == group["maxReplicas"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         assert {type(value) for value in group["rayStartParams"].values()} <= {str}
         (container,) = group["template"]["spec"]["containers"]
-        check(container, CONTAINER)
+        check(container, {"name": str, "image": str, "resources": dict, "volumeMounts": list})
         assert container["resources"]["requests"] == container["resources"]["limits"]
 
 

@@ -279,7 +279,6 @@ PATTERNS = {
     "daemon": "",
     "command": "",
 }
-MOMENTS = ("began", "loading", "called", "loaded", "judged")
 DIAGONAL = {
     "single": "loading",
     "replicated": "called",
@@ -339,7 +338,7 @@ def project_to_kill(pattern: str) -> Project:
     [
         pytest.param(pattern, moment, marks=() if DIAGONAL[pattern] == moment else RARE)
         for pattern in PATTERNS
-        for moment in MOMENTS
+        for moment in ("began", "loading", "called", "loaded", "judged")
     ],
 )
 def test_a_killed_pytest_leaves_no_process_and_its_directory_goes_with_the_next_run(

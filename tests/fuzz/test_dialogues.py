@@ -36,7 +36,6 @@ SILENCE_S = 20.0
 """A load hangs that asks for no answer in this time: a caller waits 0.2 s."""
 CALLERS = 16
 SPLICES = (b"\r\n", b"\0", b"\xff", b": ", b"99999999999999999999", b"-1", b"\r\n\r\n")
-REQUEST = b"GET / HTTP/1.1\r\nhost: fuzz\r\n\r\n"
 ITEM_BYTES = {
     "due_ns": 8,
     "sent_ns": 8,
@@ -157,7 +156,7 @@ def bombard(
     server = Server(answer, hold, answers)
     job = LoadJob(
         endpoint=Endpoint((server.address,), wire=REST_JSON if transport is Transport.HTTP1 else GRPC),
-        messages=(REQUEST if transport is Transport.HTTP1 else CALL,),
+        messages=(b"GET / HTTP/1.1\r\nhost: fuzz\r\n\r\n" if transport is Transport.HTTP1 else CALL,),
         schedule=ClosedLoop(CALLERS),
         duration_ns=3600 * 10**9,
         warmup_ns=0,

@@ -38,7 +38,6 @@ from pytest_mlpatterns.records.samples import Samples
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Schedule, Stages, Trace
 
 TICK_NS = 50 * MS
-LATER = b"later"
 ONE_FIRST = array("I", [0] + [1] * 100_000).tobytes()
 """An order that draws the first message once, and then the second for as long as any test takes."""
 
@@ -376,7 +375,7 @@ class TestFaults:
 
         def script(request: Request) -> list[Step]:
             if request.body == b"input 0":
-                return [Hold(later), Send(answer(LATER))]
+                return [Hold(later), Send(answer(b"later"))]
             later.set()
             time.sleep(0.01)  # in which the late answer comes
             return [Send(answer(request.body))]

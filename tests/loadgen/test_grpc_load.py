@@ -24,13 +24,11 @@ from pytest_mlpatterns.wire import GRPC
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
-SERVER = SERVICES / "grpc_echo.py"
-
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     with subprocess.Popen(
-        [sys.executable, SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, SERVICES / "grpc_echo.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         yield int(process.stdout.readline())
@@ -51,11 +49,7 @@ def load(port: int, *texts: bytes, schedule: Any = None, keep: int = 10) -> Load
 
 
 def outcomes(result: LoadResult) -> Counter[int]:
-    return Counter(outcomes_of(result))
-
-
-def outcomes_of(result: LoadResult) -> list[int]:
-    return memoryview(result.columns["outcome"]).cast("B").cast("h").tolist()
+    return Counter(memoryview(result.columns["outcome"]).cast("B").cast("h").tolist())
 
 
 @pytest.mark.processes

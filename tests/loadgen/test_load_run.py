@@ -69,9 +69,6 @@ def test_waits_for_connections_count_from_when_the_window_opens() -> None:
     assert (report.connection_wait_ns, report.connection_waits, report.sent_again) == (5 * MS, 2, 1)
 
 
-LEVELS = Stages((("100ms", 4),), of="concurrency")
-
-
 def sharing(schedule: Schedule, number: int) -> tuple[LoadRun, list[Event]]:
     """A generator of two whose load decides when it is warm, at its first tick; and its events."""
     events: list[Event] = []
@@ -87,7 +84,9 @@ def sharing(schedule: Schedule, number: int) -> tuple[LoadRun, list[Event]]:
     return run, events
 
 
-@pytest.mark.parametrize("schedule", [RAMP, LEVELS, ClosedLoop(1)], ids=["stages", "levels", "one-caller"])
+@pytest.mark.parametrize(
+    "schedule", [RAMP, Stages((("100ms", 4),), of="concurrency"), ClosedLoop(1)], ids=["stages", "levels", "one-caller"]
+)
 def test_a_generator_that_has_no_callers_in_the_warm_up_is_warm_at_once(schedule: Schedule) -> None:
     run, events = sharing(schedule, 1)
     assert events == [Warm()]

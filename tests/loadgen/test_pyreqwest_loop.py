@@ -40,14 +40,13 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedu
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 
-SERVER = SERVICES / "secure.py"
 INPUTS = [[1, 2], [3, 4], [5, 6]]
 
 
 @contextmanager
 def server(*certificate: Path) -> Iterator[int]:
     """The real server, on a port of its own."""
-    command = [sys.executable, str(SERVER), *map(str, certificate)]
+    command = [sys.executable, str(SERVICES / "secure.py"), *map(str, certificate)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -148,7 +147,6 @@ LINES = b'{"a": 1}\n{"a": 2}\n'
 EVENT, DONE = b'data: {"a": 1}\n\n', b"data: [DONE]\n\n"
 JSON_LINES, EVENT_STREAM = b"content-type: application/x-ndjson\r\n", b"content-type: text/event-stream\r\n"
 SIZED = b"content-length: %d\r\n" % len(EVENT)
-CHUNKED = b"transfer-encoding: chunked\r\n"
 IN_CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(LINES), LINES)
 
 
@@ -159,7 +157,7 @@ IN_CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(LINES), LINES)
         (EVENT_STREAM, EVENT, Failure.CUT_OFF),
         (EVENT_STREAM, EVENT + DONE, 200),
         (EVENT_STREAM + SIZED, EVENT, 200),
-        (JSON_LINES + CHUNKED, IN_CHUNKS, 200),
+        (JSON_LINES + b"transfer-encoding: chunked\r\n", IN_CHUNKS, 200),
     ],
     ids=["lines", "event", "event-and-done", "sized-event", "chunked-lines"],
 )

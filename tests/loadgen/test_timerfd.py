@@ -13,8 +13,6 @@ import pytest
 from pytest_mlpatterns.loadgen import event_loop
 from pytest_mlpatterns.loadgen.event_loop import Alarm
 
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems have no timer descriptors")
-
 
 @pytest.fixture(params=["os", "C library"])
 def functions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -42,7 +40,7 @@ def selector() -> Iterator[selectors.BaseSelector]:
         yield made
 
 
-@on_linux
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no timer descriptors")
 @pytest.mark.usefixtures("functions")
 class TestAlarm:
     def test_wakes_the_selector_at_the_due_time_and_not_before(self, selector: selectors.BaseSelector) -> None:

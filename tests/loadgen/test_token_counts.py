@@ -18,7 +18,6 @@ from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-END = b"0\r\n\r\n"
 
 
 def piece(data: bytes) -> bytes:
@@ -29,7 +28,7 @@ def words_of(request: Request) -> list[Step]:
     """As many chunks as the number of the input says, of two words each; after number 3 with the usage."""
     number = int(request.body.split()[-1])
     usage = piece(b'data: {"choices": [], "usage": {"completion_tokens": 77}}\n\n') if number == 3 else b""
-    return [Send(HEAD + piece(b'data: "two words "\n\n') * number + usage + END)]
+    return [Send(HEAD + piece(b'data: "two words "\n\n') * number + usage + b"0\r\n\r\n")]
 
 
 def words(text: str) -> int:

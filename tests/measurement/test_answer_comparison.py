@@ -20,8 +20,6 @@ from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
-INPUTS = [1, 2, 3]
-
 
 class Answers(Deployment):
     """Answers by a function of the input, without a server."""
@@ -50,7 +48,7 @@ class Silent(Answers):
 
 
 def plan(check: Callable[[Sequence[Any], Sequence[Any]], object] | None = None, inputs: object = None) -> LoadPlan:
-    payload = read_payload(INPUTS if inputs is None else inputs)
+    payload = read_payload([1, 2, 3] if inputs is None else inputs)
     return LoadPlan(payload, ClosedLoop(1), 10**9, 0, 10**9, check)
 
 

@@ -16,17 +16,15 @@ from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
 
-WINDOW = Window(START_NS, START_NS + 4 * MS)
 TRACEBACK = 'Traceback (most recent call last):\n  File "a.py", line 1, in model\nZeroDivisionError: division by zero'
 OTHER = 'Traceback (most recent call last):\n  File "a.py", line 1, in model\nKeyError: 3'
-PATH = "/v1/models/m:predict"
 
 
 class Answering(Deployment):
     """A deployment whose server answers so, and remembers what was asked."""
 
     def __init__(self, response: httpx.Response | None = None) -> None:
-        super().__init__(Endpoint((("127.0.0.1", 1),), PATH, "m"), ForeignProcesses())
+        super().__init__(Endpoint((("127.0.0.1", 1),), "/v1/models/m:predict", "m"), ForeignProcesses())
         self.asked: list[bytes] = []
 
         def answer(request: httpx.Request) -> httpx.Response:
@@ -49,7 +47,7 @@ def first_failure(
         deployment,
         payload,
         found,
-        window=WINDOW,
+        window=Window(START_NS, START_NS + 4 * MS),
         stats=PatternStats(tracebacks=tuple(tracebacks)),
         answers={Failure[name]: answer for name, answer in answers.items()},
     )

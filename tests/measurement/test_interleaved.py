@@ -45,7 +45,6 @@ from pytest_mlpatterns.workload.window_plan import RequestWindow
 
 pytestmark = pytest.mark.processes
 
-HERE = sys.modules[__name__]
 INPUTS = [[1], [2], [3]]
 PLAN = LoadPlan(
     payload=read_payload(INPUTS), schedule=ClosedLoop(2), duration_ns=S, warmup_ns=0, timeout_ns=30 * S, check=None
@@ -89,7 +88,7 @@ class Broken:
 
 def started(model: object, directory: Path) -> Deployment:
     """The one place that knows how a deployment is started."""
-    return launch(service_plan(Single(), model, [HERE]), make_start_options(directory, INPUTS))
+    return launch(service_plan(Single(), model, [sys.modules[__name__]]), make_start_options(directory, INPUTS))
 
 
 def make_variant(name: str, model: object, directory: Path, plan: LoadPlan = PLAN) -> Variant:

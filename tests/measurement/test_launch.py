@@ -65,7 +65,6 @@ PLAN = LoadPlan(
     timeout_ns=30_000 * MS,
     check=None,
 )
-SUMS = SERVICES / "sums.py"
 
 
 def add(batch: list[Any]) -> list[Any]:
@@ -627,7 +626,7 @@ class TestSmoke:
 @pytest.fixture(scope="module")
 def service() -> Iterator[tuple[str, int]]:
     """Address and process id of a real server that we did not start."""
-    with subprocess.Popen([sys.executable, str(SUMS)], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, str(SERVICES / "sums.py")], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             port = int(process.stdout.readline())

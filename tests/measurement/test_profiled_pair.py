@@ -36,7 +36,6 @@ from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
-HERE = sys.modules[__name__]
 INPUTS = [[1], [2], [3]]
 PLAN = LoadPlan(
     payload=read_payload(INPUTS), schedule=ClosedLoop(1), duration_ns=S, warmup_ns=0, timeout_ns=30 * S, check=None
@@ -120,7 +119,7 @@ class ScriptedRecording:
 
 def start(pattern: Pattern, model: object, directory: Path) -> Deployment:
     options = replace(make_start_options(directory, INPUTS), profiled=True)
-    return launch(service_plan(pattern, model, [HERE]), options)
+    return launch(service_plan(pattern, model, [sys.modules[__name__]]), options)
 
 
 def side(name: str, directory: Path, pattern: Pattern | None = None, model: object = Waiting) -> ProfiledSide:

@@ -27,7 +27,6 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 pytestmark = pytest.mark.processes
 
-HERE = sys.modules[__name__]
 WIDTH = 512
 INPUTS = [[[0.5] * WIDTH] * 8]
 PLAN = LoadPlan(
@@ -81,7 +80,7 @@ def recorded(generator: Generator, tmp_path: Path) -> Callable[[type, type], Pro
 
     def side(name: str, model: type) -> ProfiledSide:
         options = replace(make_start_options(tmp_path, INPUTS), profiled=True)
-        plan = service_plan(Single(), model, [HERE])
+        plan = service_plan(Single(), model, [sys.modules[__name__]])
         return ProfiledSide(Variant(name, lambda: launch(plan, options), PLAN), NAMES)
 
     def record(before: type, now: type) -> ProfileRecord:

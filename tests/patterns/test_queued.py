@@ -13,7 +13,6 @@ from support.synthetic import FEW
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import Queued, QueueLayer
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.records.telemetry import LayerStats
 
 
 class Worker:
@@ -45,10 +44,6 @@ async def double(instances: list[int]) -> list[int]:
 def queue(*workers: Any, capacity: int = 1000, in_flight: int = 1) -> tuple[QueueLayer, Tally]:
     tally = Tally(0, "queued")
     return QueueLayer(Queued(capacity=capacity, workers=len(workers)), workers, in_flight=in_flight, tally=tally), tally
-
-
-def depths(stats: LayerStats) -> int:
-    return max(value for _, value in stats.series["depth"])
 
 
 async def test_a_request_gets_its_own_answer() -> None:
@@ -214,7 +209,7 @@ class TestCallersThatGoAway:
         assert staying.done()
         assert last.done()
         assert worker.given == ["first", "staying", "last"]
-        assert depths(tally.snapshot()) <= 2
+        assert max(value for _, value in tally.snapshot().series["depth"]) <= 2
 
     @pytest.mark.parametrize("outcome", [None, ValueError("late"), LostError("late")])
     async def test_while_a_worker_is_at_it_the_next_one_has_its_turn_after_it(self, outcome: Exception | None) -> None:

@@ -54,7 +54,6 @@ NATIVE = {
     "tolerance": '{rtm = 0.05, p99 = "30%"}',
 }
 """The same values in TOML, if it has another type for them than text."""
-READ = {**TEXT, "against-files": "data/a.csv, 'b c.txt'"}
 STYLES = {
     "pytest.ini": "[pytest]",
     "pyproject.toml": "[tool.pytest.ini_options]",
@@ -68,7 +67,6 @@ from pytest_mlpatterns.plugin.options import given_ini
 def pytest_configure(config):
     (config.rootpath / "found.json").write_text(json.dumps(given_ini(config)))
 """
-TEST = "def test_nothing():\n    pass\n"
 
 
 def key(name: str) -> str:
@@ -79,7 +77,7 @@ def configure(directory: Path, style: str, values: dict[str, str]) -> None:
     lines = [STYLES[style], *(f"{key(name)} = {value}" for name, value in values.items())]
     (directory / style.partition(",")[0]).write_text("\n".join(lines), encoding="utf-8")
     (directory / "conftest.py").write_text(CONFTEST, encoding="utf-8")
-    (directory / "test_it.py").write_text(TEST, encoding="utf-8")
+    (directory / "test_it.py").write_text("def test_nothing():\n    pass\n", encoding="utf-8")
 
 
 def found(directory: Path, style: str, values: dict[str, str]) -> dict[str, str | None]:
@@ -119,7 +117,7 @@ def test_a_key_can_have_its_type_of_toml(as_types: dict[str, dict[str, str | Non
     value = as_types[style][name]
     if NATIVE.get(name) in ("true", "false"):  # which pytest writes as True and False in one style
         value = str(value).lower()
-    assert value == READ[name]
+    assert value == {**TEXT, "against-files": "data/a.csv, 'b c.txt'"}[name]
 
 
 @pytest.mark.parametrize(

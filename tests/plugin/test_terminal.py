@@ -18,8 +18,6 @@ from pytest_mlpatterns.plugin.terminal import Terminal, shows_unicode
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.reports.text.terminal_text import Span, Style, line
 
-ESCAPE = re.compile(r"\x1b\[[\d;]*m")
-
 
 def written(width: int, *, colour: bool, ascii_only: bool) -> str:
     """A summary as it reaches a terminal."""
@@ -41,7 +39,7 @@ def test_a_summary_reaches_every_kind_of_terminal(width: int, colour: bool, asci
     check_golden(f"screen-{width}-{kind}.txt", text.replace("\x1b", "^["))
     assert text.isascii() is ascii_only
     assert ("\x1b" in text) is colour
-    assert ESCAPE.sub("", text) == written(width, colour=False, ascii_only=ascii_only)
+    assert re.compile(r"\x1b\[[\d;]*m").sub("", text) == written(width, colour=False, ascii_only=ascii_only)
 
 
 @pytest.mark.parametrize(

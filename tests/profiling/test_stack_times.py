@@ -18,17 +18,15 @@ from pytest_mlpatterns.system.thread_times import ThreadTimes
 
 PID = 100
 MS = 1_000_000
-OURS = Path(pytest_mlpatterns.__file__).parent
-STANDARD = Path(threading.__file__).parent
 NAMES = SourceNames(Path("/srv/project"))
 
 
 def ours(path: str, name: str = "f") -> RawFrame:
-    return RawFrame(name, str(OURS / path), 1)
+    return RawFrame(name, str(Path(pytest_mlpatterns.__file__).parent / path), 1)
 
 
 def standard(path: str, name: str) -> RawFrame:
-    return RawFrame(name, str(STANDARD / path), 1)
+    return RawFrame(name, str(Path(threading.__file__).parent / path), 1)
 
 
 def library(path: str, name: str) -> RawFrame:

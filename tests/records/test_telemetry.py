@@ -18,10 +18,9 @@ from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats, merged
 
 NAMES = st.sampled_from(["a", "b", "c"])
 COUNTS = st.integers(0, 10**6)
-COUNTERS = st.dictionaries(NAMES, COUNTS)
 SPREADS = st.dictionaries(NAMES, st.dictionaries(st.integers(0, 50), st.integers(1, 1000), max_size=5))
 COURSES = st.dictionaries(NAMES, st.lists(st.tuples(COUNTS, COUNTS), max_size=4).map(tuple))
-PARTS = st.builds(LayerStats, st.integers(0, 1), NAMES, COUNTERS, SPREADS, COURSES)
+PARTS = st.builds(LayerStats, st.integers(0, 1), NAMES, st.dictionaries(NAMES, COUNTS), SPREADS, COURSES)
 
 
 def spread_of(values: list[int]) -> dict[int, int]:

@@ -7,9 +7,6 @@ import pytest
 from pytest_mlpatterns.revision.dependencies import with_included
 
 DYNAMIC = '[tool.setuptools.dynamic]\ndependencies = {file = ["deps.in", "more.in"]}\n'
-EXTRA = '[tool.setuptools.dynamic.optional-dependencies]\nfast = {file = "fast.in"}\n'
-OPTIONS = "[options]\ninstall_requires = file: deps.in, more.in\n"
-OF_EXTRAS = "[options.extras_require]\nfast = file: fast.in\nslow =\n  slow\n"
 
 
 def included(directory: Path, first: str, **files: str) -> set[str]:
@@ -47,12 +44,12 @@ def test_another_line_includes_none(tmp_path: Path, line: str) -> None:
     ("first", "text", "expected"),
     [
         ("pyproject.toml", DYNAMIC, {"deps.in", "more.in"}),
-        ("pyproject.toml", EXTRA, {"fast.in"}),
+        ("pyproject.toml", '[tool.setuptools.dynamic.optional-dependencies]\nfast = {file = "fast.in"}\n', {"fast.in"}),
         ("pyproject.toml", "[tool.setuptools]\ndynamic = 3\n", set()),
         ("pyproject.toml", "[tool.setuptools.dynamic]\ndependencies = {attr = 'deps.in'}\n", set()),
         ("pyproject.toml", "no toml", set()),
-        ("setup.cfg", OPTIONS, {"deps.in", "more.in"}),
-        ("setup.cfg", OF_EXTRAS, {"fast.in"}),
+        ("setup.cfg", "[options]\ninstall_requires = file: deps.in, more.in\n", {"deps.in", "more.in"}),
+        ("setup.cfg", "[options.extras_require]\nfast = file: fast.in\nslow =\n  slow\n", {"fast.in"}),
         ("setup.cfg", "no ini file", set()),
         ("setup.py", "-r deps.in", set()),
     ],

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.project import Project, Run
@@ -47,17 +46,13 @@ def cost_by_hand(metrics: Mapping[str, float]) -> float:
     return 1e6 * (0.0425 * metrics["cpu_per_request"] / 3.6e12 + memory)
 
 
-def results_of(run: Run) -> list[Any]:
-    return list(run.json("results.json")["results"])
-
-
 def test_a_limit_on_the_cost_passes_and_fails(priced: Run) -> None:
     assert priced.outcomes == {"passed": 2, "failed": 2}
     assert re.search(r"cost per million \S+ USD \(\S+ USD to \S+ USD\) is not below 0\.000000000100 USD", priced.out)
 
 
 def test_the_cost_recomputed_from_the_result_file_agrees_to_the_last_digit(priced: Run) -> None:
-    for result in results_of(priced):
+    for result in list(priced.json("results.json")["results"]):
         assert result["price"] == PRICE
         launches = [
             {metric: values[number][0] for metric, values in result["launches"].items()}

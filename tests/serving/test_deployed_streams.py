@@ -36,7 +36,6 @@ from pytest_mlpatterns.workload.payload import read_payload
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes, pytest.mark.usefixtures("no_process_is_left")]
 
-HERE = sys.modules[__name__]
 PATIENCE_S = 15
 OPENAI = Wire.parse("openai")
 
@@ -81,7 +80,7 @@ class Countdown:
 def started(model: Any, directory: Path, pattern: Pattern, payload: list[Any], wire: Wire | None = None) -> Deployment:
     wire = wire or Wire()
     options = replace(make_start_options(directory), payload=read_payload(payload, wire), wire=wire)
-    return launch(service_plan(pattern, model, [HERE]), options)
+    return launch(service_plan(pattern, model, [sys.modules[__name__]]), options)
 
 
 class TestLetters:

@@ -31,10 +31,6 @@ DONE = b"data: [DONE]\n\n"
 ASKS = b'{"prompt": "a", "stream": true}'
 
 
-def stream_of(body: bytes) -> httpx.Response:
-    return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=body)
-
-
 @pytest.mark.parametrize(
     ("wire", "body", "expected"),
     [
@@ -66,7 +62,7 @@ def stream_of(body: bytes) -> httpx.Response:
     ],
 )
 def test_a_stream_of_status_200_may_have_failed(wire: str, body: bytes, expected: str) -> None:
-    response = stream_of(body)
+    response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=body)
     assert stream_failure(response, Wire.parse(wire), ASKS) == expected
     endpoint = Endpoint((("127.0.0.1", 1),), "/predict", "m", wire=Wire.parse(wire))
     if expected:

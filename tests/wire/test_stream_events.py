@@ -155,10 +155,9 @@ def test_a_choice_that_ends_for_a_reason_finishes_the_answer(reason: object) -> 
     assert reader.opening.startswith(b'{"id": "c"')
 
 
-REASONS = ["error", "abort", "timeout", "cancelled", "insufficient_system_resource", {"type": "abort"}]
-
-
-@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize(
+    "reason", ["error", "abort", "timeout", "cancelled", "insufficient_system_resource", {"type": "abort"}]
+)
 @pytest.mark.parametrize("is_openai", [True, False])
 @pytest.mark.parametrize("content", ["", "a"])
 def test_a_choice_that_did_not_end_is_an_error(reason: object, is_openai: bool, content: str) -> None:

@@ -11,14 +11,13 @@ import pytest
 from pytest_mlpatterns.engines.local.plain_caller import Called, CallRecord, CallRound, OneCall, PlainCaller
 from pytest_mlpatterns.wire import REST_JSON, codec_of
 
-INPUTS = ["a", "b", "c"]
 SECOND = 10**9
 LONG = 600 * SECOND
 """No round of a test ends by it."""
 
 
 def caller(model: Callable[[list[Any]], Any]) -> PlainCaller:
-    return PlainCaller(model, INPUTS, "echo")
+    return PlainCaller(model, ["a", "b", "c"], "echo")
 
 
 def order(*indices: int) -> bytes:

@@ -24,7 +24,6 @@ from pytest_mlpatterns.system.sockets import listening_socket
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 
-HERE = sys.modules[__name__]
 PATIENCE_S = 30
 
 
@@ -360,7 +359,7 @@ def double(batch: list[Any]) -> list[Any]:
 
 
 def test_killed_worker_is_replaced_and_requests_meanwhile_are_answered(tmp_path: Path) -> None:
-    with deployed(double, tmp_path, Queued(), by_value=[HERE]) as deployment:
+    with deployed(double, tmp_path, Queued(), by_value=[sys.modules[__name__]]) as deployment:
         assert deployment.predict(1) == 2
         before = deployment.stats()
         worker, gateway = deployment.pids

@@ -10,8 +10,6 @@ from pytest_mlpatterns.engines.ray.remote.replica import MountedApp
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 
-PREFIX = "/mlpatterns-1-2-3"
-
 
 def sent_by(app: Any, scope: dict[str, Any], *received: dict[str, Any]) -> list[dict[str, Any]]:
     """The messages that an application sends, as they are after their way to the proxy."""
@@ -27,7 +25,7 @@ def sent_by(app: Any, scope: dict[str, Any], *received: dict[str, Any]) -> list[
     return found
 
 
-@pytest.mark.parametrize("root_path", [PREFIX, ""])
+@pytest.mark.parametrize("root_path", ["/mlpatterns-1-2-3", ""])
 def test_paths_begin_after_the_prefix(root_path: str) -> None:
     app = ModelApp(ModelCaller(lambda batch: [2 * value for value in batch]), "m", 1000)
     scope = {"type": "http", "method": "POST", "path": f"{root_path}/v1/models/m:predict", "headers": []}

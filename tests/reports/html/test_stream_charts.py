@@ -14,8 +14,6 @@ from pytest_mlpatterns.reports.html.latency_charts import histogram_charts
 from pytest_mlpatterns.reports.html.page import overview_section
 from pytest_mlpatterns.reports.html.test_page import details_section
 
-GOODPUT = "goodput(ttft<300ms,tpot<40.0ms)"
-
 
 def chart(title: str, of: TestResult) -> Chart:
     (found,) = (one for one in charts_of(of) if one.title == title)
@@ -72,7 +70,7 @@ def test_without_time_there_is_no_chart_of_it() -> None:
 
 def loaded(load: str, rate: float) -> TestResult:
     name = f"test_llm.py::test_load[{load}]"
-    metrics = {GOODPUT: (rate, 0.9 * rate, 1.1 * rate)}
+    metrics = {"goodput(ttft<300ms,tpot<40.0ms)": (rate, 0.9 * rate, 1.1 * rate)}
     return stream_result(name, setup=make_setup("single", load), metrics=metrics)
 
 

@@ -11,7 +11,6 @@ from pytest_mlpatterns.reports.text.summary_table import ranking_lines
 
 MS = 1e6
 LONG = "cached(max_entries=150)|batched(max_batch_size=16)|replicated(balance='least-outstanding')"
-WEIGHTS = "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms"
 
 
 def measured(test: str, pattern: str, rtm_ms: float, nmrt_rps: float, p95_ms: float) -> TestResult:
@@ -42,7 +41,7 @@ LONGER = [
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_the_section_has_a_sentence_a_table_and_what_needs_words(width: int) -> None:
     results = [*SHORT, *LONGER]
-    rankings = rank(results, parse_criteria(WEIGHTS, "--perf-rank"))
+    rankings = rank(results, parse_criteria("rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms", "--perf-rank"))
     lines = ranking_lines(rankings, results, width)
     assert max(map(len, lines)) <= max(width, len(LONG) + 2)
     check_golden(f"choice-{width}.txt", "\n".join(lines) + "\n")

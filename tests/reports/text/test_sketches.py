@@ -14,7 +14,6 @@ from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import Reference
 from pytest_mlpatterns.reports.text.terminal_text import latency_picture, load_picture, load_varies, width_of
 
-BARS = " ▁▂▃▄▅▆▇█"
 PLOT = slice(10, 46)
 
 
@@ -28,7 +27,7 @@ def before(values: object) -> Reference:
 
 
 def heights(line: str) -> list[int]:
-    return [BARS.index(bar) for bar in line[PLOT].ljust(36)]
+    return [" ▁▂▃▄▅▆▇█".index(bar) for bar in line[PLOT].ljust(36)]
 
 
 def test_the_highest_bar_is_where_most_latencies_are() -> None:

@@ -19,7 +19,6 @@ from pytest_mlpatterns.system.orphans import Stopped
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 
-SERVER = SERVICES / "behaving.py"
 PARENT = """
 import sys
 from pathlib import Path
@@ -44,7 +43,7 @@ def waits(directory: Path) -> Program:
 def test_programs_end_when_the_asking_process_is_killed(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     os.mkfifo(pids)  # opened for writing once the orphans run
-    code = PARENT.format(server=str(SERVER), pids=pids)
+    code = PARENT.format(server=str(SERVICES / "behaving.py"), pids=pids)
     parent = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

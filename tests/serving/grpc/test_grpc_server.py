@@ -42,7 +42,6 @@ from pytest_mlpatterns.workload.payload import read_payload
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 
 GRPC = Wire.parse("grpc")
-DTYPES = ("?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
 
 with warnings.catch_warnings():  # it imports a package of its own under an old name
     warnings.simplefilter("ignore")
@@ -110,7 +109,7 @@ def triton_type(array: np.ndarray[Any, Any]) -> str:
 
 
 class TestTritonclient:
-    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("dtype", ["?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"])
     def test_arrays_of_every_type_come_back(self, client: Any, dtype: str) -> None:
         array = np.arange(24).reshape(4, 3, 2).astype(dtype)
         np.testing.assert_array_equal(ask(client, array).as_numpy("output-0"), array, strict=True)

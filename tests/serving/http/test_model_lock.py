@@ -8,8 +8,6 @@ import pytest
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 
-PATH = "/v1/models/m:predict"
-
 
 async def post(app: ModelApp, number: int, events: list[str]) -> dict[str, float]:
     """Send one request; returns the numbers in its ``Server-Timing`` header before those of the parts."""
@@ -26,7 +24,7 @@ async def post(app: ModelApp, number: int, events: list[str]) -> dict[str, float
         else:  # as uvloop: what is written leaves at the end of this iteration of the loop
             asyncio.get_running_loop().call_soon(events.append, f"sent {number}")
 
-    await app({"type": "http", "method": "POST", "path": PATH, "headers": []}, receive, send)
+    await app({"type": "http", "method": "POST", "path": "/v1/models/m:predict", "headers": []}, receive, send)
     return {name: float(value) for name, _, value in (part.partition("=") for part in timing.split(";")[1:3])}
 
 
