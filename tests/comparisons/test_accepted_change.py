@@ -1,7 +1,4 @@
-"""A change that is accepted, beside a baseline and in a project below the top of its repository.
-
-test_whole_life.py has the life beside a revision.
-"""
+"""A change that is accepted, beside a baseline and below the top of a repository; a revision: test_whole_life.py."""
 
 from pathlib import Path
 

@@ -1,7 +1,4 @@
-"""``assert_faster_than`` and ``assert_not_slower_than`` between services, models and plain calls, through the plugin.
-
-One distributed run measures all of them.
-"""
+"""``assert_faster_than`` and ``assert_not_slower_than`` between services, models and plain calls, in one run."""
 
 import re
 from pathlib import Path

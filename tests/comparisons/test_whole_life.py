@@ -60,11 +60,7 @@ TEST = "test_services.py::test_search"
 
 
 class Life:
-    """A repository, and what each step of its life shows outside of the terminal.
-
-    Attributes:
-        shown: the text of all steps.
-    """
+    """A repository, and what each step of its life shows outside of the terminal."""
 
     def __init__(self, top: Path) -> None:
         self.repository = Repository.made(top)

@@ -98,9 +98,7 @@ def rate_of(launch: Launch) -> float:
 def simulated(rule: Callable[[list[int]], Choice], load: float, replicas: int = 4, requests: int = 20_000) -> float:
     """Mean number of requests ahead of a new one, of replicas that work on all at once.
 
-    Args:
-        rule: makes the choice from the requests in flight.
-        load: mean number of requests in flight at all of them, with times that are exponential.
+    ``load`` is the mean number of requests in flight at all of them, with times that are exponential.
     """
     drawn, in_flight = random.Random(1), [0] * replicas
     choice = rule(in_flight)

@@ -70,9 +70,8 @@ def project(
 ) -> Project:
     """A test of a pattern; by default no request of it may fail, and none that a busy machine delays does.
 
-    Args:
-        seconds: length of the load. What a test does to it must happen in this time.
-        timeout: short where a request may stay without an answer.
+    What a test does to the load must happen in its ``seconds``; ``timeout`` is short where a request may stay
+    unanswered.
     """
     text = TEST.replace("PATTERN", pattern).replace("CHECK", check).replace("SECONDS", f"{seconds}s")
     text = text.replace("TIMEOUT", timeout)

@@ -39,21 +39,13 @@ SHORT = 'startup_timeout="5s"'
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of the server.
-
-    Attributes:
-        name: of the fault.
-        messages: expected in the output.
-        outcomes: expected.
-        first: number of the first post that is answered so; 2 is the first of the load.
-        settings: further arguments of the marker.
-    """
+    """A fault of the server, and what is expected in the output."""
 
     name: str
     messages: tuple[str, ...] = ()
     outcomes: dict[str, int] | None = None
-    first: int = 2
-    settings: str = ""
+    first: int = 2  # number of the first post that is answered so; 2 is the first of the load
+    settings: str = ""  # further arguments of the marker
 
 
 def run(directory: Path, target: str, settings: str = "", *, limit_s: float = LIMIT_S) -> FaultRun:

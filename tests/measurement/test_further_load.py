@@ -21,11 +21,7 @@ LOADS_NS = 300 * MS
 
 
 class World:
-    """Everything that a scale-out needs: one request every 10 ms, to the servers in turn.
-
-    Args:
-        gets_requests: whether the new replica gets any.
-    """
+    """Everything that a scale-out needs: one request every 10 ms, to the servers in turn."""
 
     scaler: Any
     cpu_share = None

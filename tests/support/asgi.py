@@ -12,15 +12,7 @@ __all__ = ["Call"]
 
 
 class Call:
-    """One request, as an asynchronous context; at its end the application has returned.
-
-    Args:
-        app: the application.
-        path: of the request.
-        body: sent as JSON, bytes as they are.
-        method: of the request.
-        headers: of the request.
-    """
+    """One request, as an asynchronous context; the application has returned. A body is sent as JSON or bytes."""
 
     def __init__(
         self,

@@ -37,13 +37,9 @@ def _wheel(directory, files):
 
 
 def buildable(name: str, modules: dict[str, str], *, below: str = "", version: str = "1") -> dict[str, str]:
-    """The files of a project that uv can install.
+    """The files of a project that uv can install, with modules by their path in ``src``.
 
-    Args:
-        name: of the distribution.
-        modules: files in its folder ``src``, by path.
-        below: folder of the project, which ends in a slash; empty for the top.
-        version: of the distribution.
+    ``below`` is the folder of the project, which ends in a slash; empty for the top.
     """
     build = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
     files = {

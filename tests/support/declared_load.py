@@ -15,10 +15,7 @@ START_NS = 10**9
 def run_declared(job: LoadJob, latency_ns: Callable[[int, int], int], outcome: int = 200) -> LoadResult:
     """Run a job to its end, in the order of the generator's own loop.
 
-    Args:
-        job: the load.
-        latency_ns: the time to answer a request, by its index and how many were sent before it.
-        outcome: of every request.
+    ``latency_ns`` has the time to answer a request, by its index and how many were sent before it.
     """
     now = START_NS
     flying: list[tuple[int, int, int, int]] = []

@@ -41,12 +41,7 @@ def cluster_facts(nodes: int = 1, **changes: Any) -> ClusterFacts:
 class FakeRay:
     """Has the members of :class:`pytest_mlpatterns.engines.ray.session.RaySession`.
 
-    Args:
-        functions: what ``call`` calls, by the name that it takes, or by what follows its last dot or colon.
-        facts: the cluster.
-
-    Attributes:
-        calls: name and arguments of each call.
+    ``call`` calls ``functions`` by the name that it takes, or by what follows its last dot or colon.
     """
 
     functions: Mapping[str, Callable[..., object]] = field(default_factory=dict)

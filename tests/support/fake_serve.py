@@ -14,19 +14,10 @@ __all__ = ["FakeHandle", "fake_serve"]
 
 @dataclass
 class FakeHandle:
-    """A handle of a deployment.
-
-    Args:
-        answer: called for each whole request; returns or raises what the replica answers.
-        pieces: what a streamed request yields; an error in it is raised.
-
-    Attributes:
-        calls: the inputs of each call, by method.
-        cancelled: how many streams were cancelled.
-    """
+    """A handle of a deployment: how it answers, and the inputs of each call, by method."""
 
     answer: Callable[[list[Any]], Any] = lambda instances: instances
-    pieces: tuple[Any, ...] = ()
+    pieces: tuple[Any, ...] = ()  # what a streamed request yields; an error in it is raised
     calls: list[tuple[str, list[Any]]] = field(default_factory=list)
     cancelled: int = 0
 

@@ -39,21 +39,13 @@ _OF_THE_PROJECT = (".pytest_cache", ".git")
 
 @dataclass(frozen=True, slots=True)
 class FaultRun:
-    """How a run ended.
-
-    Attributes:
-        run: its exit code and output.
-        seconds: how long it took.
-        processes: command lines of the processes that outlived it.
-        files: what it left in its directory for temporary files, and hidden files beside the project's.
-        timed_out: whether it had to be killed at its limit.
-    """
+    """How a run ended."""
 
     run: Run
     seconds: float
-    processes: tuple[str, ...]
-    files: tuple[str, ...]
-    timed_out: bool
+    processes: tuple[str, ...]  # command lines of those that outlived it
+    files: tuple[str, ...]  # left in its directory for temporary files, and hidden ones beside the project's
+    timed_out: bool  # it had to be killed at its limit
 
     @property
     def exit_code(self) -> int:
@@ -71,10 +63,9 @@ class FaultRun:
         return {name: number for name, number in self.run.outcomes.items() if name != "warnings"}
 
     def assert_left_nothing(self, *, files: bool = True) -> None:
-        """It ended by itself, without an error of pytest's own, and no process and no file is left.
+        """It ended by itself, without an error of pytest's own, and no process is left.
 
-        Args:
-            files: no file either; a killed pytest leaves its directory to the next run.
+        No file either, but for a killed pytest, which leaves its directory to the next run.
         """
         assert not self.timed_out, f"killed after {self.seconds:.0f} s:\n{self.text}"
         assert "INTERNALERROR" not in self.text
@@ -90,11 +81,7 @@ class FaultRun:
 
 
 class RunningFault:
-    """A run that goes on; :func:`start_fault` makes it.
-
-    Attributes:
-        project: directory of the project.
-    """
+    """A run that goes on; :func:`start_fault` makes it."""
 
     def __init__(
         self, directory: Path, arguments: tuple[str, ...], environment: Mapping[str, str], terminal: int | None = None
@@ -182,12 +169,8 @@ def start_fault(
 ) -> Iterator[RunningFault]:
     """Write a project, start pytest in it, and kill at the end of the block whatever still runs.
 
-    Args:
-        project: its files.
-        directory: where to write it, in a directory ``project``; ``tmp`` beside it is for temporary files.
-        arguments: of pytest.
-        environment: further variables.
-        terminal: descriptor of the terminal that pytest runs in; None: it has none, and its output goes to files.
+    The project is in a directory ``project``, and ``tmp`` beside it is for temporary files. Without the descriptor of a
+    terminal that pytest runs in, its output goes to files.
     """
     project.write(directory / "project")
     running = RunningFault(directory, arguments, environment or {}, terminal)
@@ -205,10 +188,7 @@ def run_fault(
     grace_s: float = _GRACE_S,
     environment: Mapping[str, str] | None = None,
 ) -> FaultRun:
-    """Write a project, run pytest in it, and look for what it left; after ``limit_s`` it is killed.
-
-    What runs ``grace_s`` after its end was left.
-    """
+    """Write a project, run pytest in it, at most ``limit_s``, and look for what it left ``grace_s`` after its end."""
     with start_fault(project, directory, *arguments, environment=environment) as running:
         return running.end(limit_s=limit_s, grace_s=grace_s)
 
@@ -266,11 +246,7 @@ def _interrupted_after(limit_s: float) -> Iterator[list[float]]:
 
 
 def await_true(condition: Callable[[], object], limit_s: float, otherwise: str) -> None:
-    """Ask every 20 ms until a condition holds, for what gives no event, as a process of another parent.
-
-    Raises:
-        AssertionError: it does not hold within ``limit_s``.
-    """
+    """Ask every 20 ms until a condition holds, for what gives no event, as a process of another parent."""
     until = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < until, f"{otherwise} within {limit_s:.0f} s"

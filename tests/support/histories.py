@@ -33,16 +33,9 @@ def series_from(
     borders: Sequence[tuple[int, str]] = (),
     error: float = 0.006,
 ) -> Series:
-    """A course with one run a day.
+    """A course with one run a day, at these levels; those of ratios are the factor to their first reference.
 
-    Args:
-        metric: its name.
-        levels: the value of each run, in the metric's unit; the factor to the first reference of ratios.
-        test: the test's id.
-        machine: empty for ratios.
-        course: what the levels are.
-        borders: index and reason of each segment after the first.
-        error: relative standard error of each run.
+    A border is the index and reason of a segment after the first; ``error`` is relative, of each run.
     """
     points = tuple(
         Point(

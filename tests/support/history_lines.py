@@ -24,11 +24,7 @@ METRICS = ("rtm", "latency_mean", "p95", "p99", "cpu_ns_per_request", "peak_rss_
 def history_line(
     number: int = 0, *, commit: str = "", launches: int = 3, metrics: Sequence[str] = METRICS[:6], **changes: object
 ) -> HistoryLine:
-    """A usual line, which differs from those of other numbers.
-
-    Args:
-        commit: its hash; one by the number if it is empty.
-    """
+    """A usual line, which differs from those of other numbers."""
     chance = random.Random(number)
     line = HistoryLine(
         test=f"tests/perf/test_embedding.py::test_embed[{number % 50}]",
@@ -59,11 +55,7 @@ _LINE = history_line()
 
 
 def herd(work: Callable[[int], None], number: int) -> list[int]:
-    """Start this many processes, which begin their work at once; returns their ids.
-
-    Args:
-        work: what a process does, by its number; it ends afterwards.
-    """
+    """Start this many processes, which begin their work, by their number, at once; returns their ids."""
     gate, opened = os.pipe()
     processes = []
     for index in range(number):
@@ -89,12 +81,10 @@ def codes(processes: Sequence[int]) -> list[int]:
 
 
 def killed_at_random(work: Callable[[int, int], None], number: int, *, most_s: float, seed: int) -> None:
-    """Start processes one after the other, and kill each a random time after it has begun its work.
+    """Start processes one after the other, and kill each a random time, at most ``most_s``, after it has begun its
+    work.
 
-    Args:
-        work: what a process does until it is killed, by its number and a descriptor, to which it writes when it has
-            begun.
-        most_s: longest time.
+    The work gets its number and a descriptor, to which it writes when it has begun.
     """
     chance = random.Random(seed)
     for index in range(number):

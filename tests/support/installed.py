@@ -10,17 +10,10 @@ __all__ = ["installed_copy"]
 def installed_copy(
     site: Path, source: Path | None, files: Mapping[str, str], *, name: str = "shop", editable: bool = False
 ) -> Path:
-    """Install files, copied from a directory, as ``pip install DIRECTORY`` does.
+    """Install files, by path, into a folder, as ``pip install DIRECTORY`` does; returns the folder.
 
-    Args:
-        site: the folder to install into; made if it is not there.
-        source: the directory that ``direct_url.json`` names; None for a distribution of an index.
-        files: what is copied, by path.
-        name: of the distribution.
-        editable: ``direct_url.json`` says that the code is not copied.
-
-    Returns:
-        ``site``.
+    ``direct_url.json`` names the source, and says with ``editable`` that the code is not copied; without one it is a
+    distribution of an index.
     """
     metadata = {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"}
     if source is not None:

@@ -91,8 +91,7 @@ def repository_of(top: Path, *seconds: float | str, ini: str = INI) -> tuple[Rep
 def editable_site(site: Path, top: Path, *, by_finder: bool) -> Path:
     """A directory for ``PYTHONPATH`` by which each Python imports the project from ``top/src``.
 
-    Args:
-        by_finder: as setuptools' editable installs do it, by a finder; else as a ``.pth`` file does.
+    By a finder, as setuptools' editable installs do it; else by a ``.pth`` file.
     """
     site.mkdir()
     if by_finder:

@@ -49,11 +49,7 @@ def replicas_by_node() -> dict[str, int]:
 
 
 def start_serve_on_a_single_node() -> tuple[int, dict[str, object], tuple[str, ...]]:
-    """What a cluster of one node, where Serve does not run, gets from this package.
-
-    Returns:
-        The port of the proxies, the options of Ray Serve, and the notes for the user.
-    """
+    """The port of the proxies, the options of Serve and the notes of a cluster of one node where Serve does not run."""
     from unittest.mock import patch
 
     from pytest_mlpatterns.engines.ray.messages import RayJob

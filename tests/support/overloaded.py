@@ -19,17 +19,11 @@ RATIOS = (0.5, 0.8, 1.0, 1.25, 1.5, 2.0)
 
 @dataclass(frozen=True)
 class Breakdown:
-    """What happens to requests once a service holds more of them than it can bear.
+    """What happens to requests once a service holds more of them than it can bear."""
 
-    Args:
-        outcome: of each request that it does not serve.
-        lasts_s: how long it is broken each time; 0 for the one request.
-        depth: requests that it can bear.
-    """
-
-    outcome: int
-    lasts_s: float = 0.0
-    depth: int = 12
+    outcome: int  # of each request that it does not serve
+    lasts_s: float = 0.0  # each time; 0 for the one request
+    depth: int = 12  # requests that it can bear
 
 
 @cache
@@ -44,13 +38,8 @@ def offered(
 ) -> OfferedLoad:
     """A load on a service with one server and a fixed service time, fed at even intervals.
 
-    Args:
-        ratio: load of the step; the watched part after it is at 0.8.
-        step_s: length of the step.
-        watched_s: length of the part after it.
-        places: requests that it holds at most, with the one in service; None without a bound.
-        timeout_s: a request that waits longer is given up, but served all the same.
-        breaks: how it breaks; None if it bears any load.
+    The watched part after the step is at 0.8. At most ``places`` requests are held, with the one in service; one that
+    waits longer than ``timeout_s`` is given up, but served all the same.
     """
     parts = [(0.0, step_s, ratio)] + ([(step_s, watched_s, 0.8)] if watched_s else [])
     due = np.concatenate([start + np.arange(0, length, 1 / (level * NMRT_RPS)) for start, length, level in parts])

@@ -18,9 +18,7 @@ __all__ = ["Queue", "Run", "erlang_loss", "served_ns"]
 def erlang_loss(places: int, offered: float) -> float:
     """Share of the requests of a Poisson load that find all places taken, by the formula of Erlang (1917).
 
-    Args:
-        places: requests that are served at once; none waits.
-        offered: requests that would be under way if all were served.
+    ``offered`` is how many requests would be under way if all were served.
     """
     loss = 1.0
     for place in range(1, places + 1):
@@ -30,13 +28,10 @@ def erlang_loss(places: int, offered: float) -> float:
 
 @dataclass(frozen=True)
 class Queue:
-    """A first-come, first-served queue.
+    """A first-come, first-served queue; ``capacity_rps`` is of all servers together.
 
-    Args:
-        capacity_rps: requests per second of all servers together.
-        servers: how many requests are served at once.
-        arrivals: ``"M"`` for exponential intervals, ``"D"`` for even ones.
-        service: ``"M"`` for exponential service times, ``"D"`` for constant ones, ``"G"`` for ones that vary by 30 %.
+    Arrivals and services are ``"M"`` for exponential, ``"D"`` for even, and services ``"G"`` for times that vary by 30
+    %.
     """
 
     capacity_rps: float

@@ -25,28 +25,17 @@ def host_facts(number: int = 2, *, offset_ns: int = 0, error_ns: int = 0, **chan
 
 @dataclass
 class ScriptedHosts:
-    """Functions of the driver for :class:`support.fake_ray.FakeRay`.
+    """Functions of the driver for :class:`support.fake_ray.FakeRay`, and what they were called with."""
 
-    Attributes:
-        facts: of the host of each generator.
-        staged: the messages that were put into the object store, one after the other.
-        jobs: key, number and job of each that was given to a process.
-        sent: key and message of each that was passed on.
-        stopped: keys of the processes that were ended.
-        asked: how often each other question was asked.
-        on_load: called with the key of a process when it gets a job; says what it sends.
-        stopped_text: answer to the question who is stopped.
-    """
-
-    facts: tuple[HostFacts, ...]
-    staged: list[tuple[bytes, ...]] = field(default_factory=list)
-    jobs: list[tuple[int, int, LoadJob]] = field(default_factory=list)
-    sent: list[tuple[int, object]] = field(default_factory=list)
-    stopped: list[int] = field(default_factory=list)
+    facts: tuple[HostFacts, ...]  # of the host of each generator
+    staged: list[tuple[bytes, ...]] = field(default_factory=list)  # messages in the object store
+    jobs: list[tuple[int, int, LoadJob]] = field(default_factory=list)  # key, number and job
+    sent: list[tuple[int, object]] = field(default_factory=list)  # key and message
+    stopped: list[int] = field(default_factory=list)  # keys
     asked: Counter[str] = field(default_factory=Counter)
-    on_load: Callable[[int], list[object]] = lambda _key: []
+    on_load: Callable[[int], list[object]] = lambda _key: []  # what a process sends when it gets a job
     on_send: Callable[[int, object], list[object]] = lambda _key, _message: []
-    stopped_text: str = ""
+    stopped_text: str = ""  # answer to the question who is stopped
     _heard: list[Heard] = field(default_factory=list)
     _count: int = 0
 

@@ -28,13 +28,9 @@ def split(
     calls: Mapping[str, float] | None = None,
     error: float = 0.02,
 ) -> LatencySplit:
-    """A split whose mean and median are alike.
+    """A split whose mean and median are alike: times by ``PART`` or ``OF/PART``, each with a relative standard error.
 
-    Args:
-        parts: times by ``PART`` or ``OF/PART``.
-        metric: the latency.
-        calls: of each model per request; by default one of the model alone.
-        error: standard error of each part, relative to it.
+    ``calls`` are of each model per request; by default one of the model alone.
     """
     named = ((*key.rpartition("/")[::2], ns) for key, ns in parts.items())
     whole = sum(parts.values())

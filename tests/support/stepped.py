@@ -16,23 +16,14 @@ BEGIN_S = 1.0
 
 @dataclass(frozen=True)
 class Step:
-    """What a step does.
+    """What a step does."""
 
-    Attributes:
-        blocked_s: requests that are due in this time after its delay wait for its end.
-        lost: share of the requests that are due in that time which fail instead.
-        delay_s: time from the begin of the step to the block.
-        length_s: length of the step.
-        begin_s: since the window opened.
-        slower: factor on the latency from the begin of the step to the end of the window.
-    """
-
-    blocked_s: float = 0.0
-    lost: float = 0.0
-    delay_s: float = 0.0
+    blocked_s: float = 0.0  # requests that are due in this time after its delay wait for its end
+    lost: float = 0.0  # share of the requests that are due in that time which fail instead
+    delay_s: float = 0.0  # from the begin of the step to the block
     length_s: float = 0.2
-    begin_s: float = BEGIN_S
-    slower: float = 1.0
+    begin_s: float = BEGIN_S  # since the window opened
+    slower: float = 1.0  # factor on the latency from the begin of the step to the end of the window
     name: str = "reload"
 
 
@@ -46,9 +37,7 @@ def stepped_launch(
 ) -> Launch:
     """Poisson arrivals of lognormal latencies that drift from block to block, with these steps.
 
-    Args:
-        stalls: pauses of 40 ms a second that no step causes, on average.
-        lag_ns: how late the generator sends each request.
+    ``stalls`` pauses of 40 ms a second are of no step, on average; each request is sent ``lag_ns`` late.
     """
     rng = np.random.default_rng(seed)
     count = rng.poisson(rate_rps * (SECONDS + 0.5))

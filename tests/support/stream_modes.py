@@ -28,23 +28,14 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One way to answer.
-
-    Attributes:
-        name: of the mode.
-        data: the whole response.
-        outcome: expected, a status or a code of :class:`Failure`.
-        chunks: expected number of chunks.
-        words: expected in what the failed answer says of itself.
-        ending: what the server does then.
-    """
+    """One way to answer, and what is expected of it."""
 
     name: str
-    data: bytes
-    outcome: int
+    data: bytes  # the whole response
+    outcome: int  # a status or a code of Failure
     chunks: int = 0
-    words: str = ""
-    ending: Ending = Ending.KEEP
+    words: str = ""  # in what the failed answer says of itself
+    ending: Ending = Ending.KEEP  # what the server does then
 
 
 def event(value: Any) -> bytes:

@@ -47,21 +47,15 @@ _LONGEST_WAIT_S = 20.0
 class Wanted:
     """What a request asks of its answer.
 
-    Attributes:
-        max_tokens: chunks with content.
-        first_ms: delay of the first one after the request, in milliseconds.
-        gap_ms: time between two.
-        per_send: chunks in one send.
-        split: bytes of one send; 0 sends each event at once.
-        variant: ``whole``, or what is wrong: ``no_done``, ``cut``, ``error``, ``malformed``, ``until_close``,
-            ``no_usage``, ``hang`` (no end ever comes), ``status`` (500, and no stream).
+    A variant is ``whole``, or what is wrong: ``no_done``, ``cut``, ``error``, ``malformed``, ``until_close``,
+    ``no_usage``, ``hang`` (no end ever comes), ``status`` (500, and no stream).
     """
 
-    max_tokens: int = 20
-    first_ms: float = 5.0
-    gap_ms: float = 1.0
-    per_send: int = 1
-    split: int = 0
+    max_tokens: int = 20  # chunks with content
+    first_ms: float = 5.0  # delay of the first one after the request
+    gap_ms: float = 1.0  # between two
+    per_send: int = 1  # chunks in one send
+    split: int = 0  # bytes of one send; 0 sends each event at once
     variant: str = "whole"
 
     @classmethod

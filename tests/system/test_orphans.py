@@ -18,12 +18,7 @@ from pytest_mlpatterns.system.orphans import Stopped, describe_exit, describe_ki
 
 
 class FakeProcess:
-    """A process that ends by a signal, or does not.
-
-    Args:
-        name: its name.
-        ends_by: the signal that ends it; None: nothing does.
-    """
+    """A process that ends by a signal, or by none."""
 
     def __init__(self, name: str, ends_by: signal.Signals | None) -> None:
         self.pid = 2**22 + 1

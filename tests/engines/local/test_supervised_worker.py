@@ -38,10 +38,8 @@ def _no_process_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Starter:
     """Starts processes that count as they are told, and keeps them and their gates.
 
-    Attributes:
-        gates: what the next processes wait for while they load, a file; None, and where there is no more: nothing.
-        held: starting waits for it.
-        on_ends: what is called when each has ended.
+    A gate is a file that the next process waits for while it loads; None, and where there is no more: nothing. Starting
+    waits for ``held``.
     """
 
     def __init__(self, directory: Path) -> None:

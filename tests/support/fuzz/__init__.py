@@ -37,21 +37,13 @@ class Hang(BaseException):
 
 @dataclass(frozen=True)
 class Area:
-    """One kind of input.
+    """One kind of input."""
 
-    Args:
-        name: in test ids and messages.
-        weight: cases of this area in a million.
-        make: makes the input of a case.
-        run: gives it to the package.
-        allowed: the exceptions that users are promised.
-    """
-
-    name: str
-    weight: int
+    name: str  # in test ids and messages
+    weight: int  # cases of this area in a million
     make: Callable[[random.Random], Any]
-    run: Callable[[Any], object]
-    allowed: tuple[type[Exception], ...]
+    run: Callable[[Any], object]  # gives it to the package
+    allowed: tuple[type[Exception], ...]  # the exceptions that users are promised
 
 
 @dataclass(frozen=True)

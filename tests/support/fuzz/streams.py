@@ -75,11 +75,7 @@ def arriving(draw: random.Random) -> Arriving:
 
 
 def read(case: Arriving) -> None:
-    """Read it in pieces and at once, and keep its text.
-
-    Raises:
-        AssertionError: the split changes what is counted or kept.
-    """
+    """Read it in pieces and at once, and keep its text."""
     found = []
     for pieces in (case.pieces(), [case.stream]):
         reader, keeping = StreamReader(is_openai=case.is_openai), TextReader(is_openai=case.is_openai)
@@ -115,11 +111,7 @@ def arriving_in_lines(draw: random.Random) -> Arriving:
 
 
 def read_lines(case: Arriving) -> None:
-    """Read JSON lines in pieces and at once; ``is_openai`` is whether keys of objects are read.
-
-    Raises:
-        AssertionError: the split changes what is counted or kept.
-    """
+    """Read JSON lines in pieces and at once; ``is_openai`` is whether keys of objects are read."""
     found = []
     for pieces in (case.pieces(), [case.stream]):
         reader = LineReader(_KEYS if case.is_openai else None, keep_text=True)
@@ -149,11 +141,7 @@ def answering(draw: random.Random) -> Arriving:
 
 
 def judge(case: Arriving) -> None:
-    """Take an answer in pieces and at once.
-
-    Raises:
-        AssertionError: the split changes its outcome, or what it says of itself is long or several lines.
-    """
+    """Take an answer in pieces and at once; its outcome is the same, and what it says of itself one short line."""
     found = []
     for pieces in (case.pieces(), [case.stream]):
         answer = StreamedAnswer(wire=Wire.parse("openai") if case.is_openai else REST_JSON)

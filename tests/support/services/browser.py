@@ -179,11 +179,7 @@ class Browser:
             os.close(reading)
 
     def send(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """One command, and its answer; events that come meanwhile are kept.
-
-        Raises:
-            BrowserError: the browser refused, went away, or was silent for five minutes.
-        """
+        """One command, and its answer; events that come meanwhile are kept."""
         self._count += 1
         asked = {"id": self._count, "method": method, "params": parameters}
         message = json.dumps(asked if session is None else {**asked, "sessionId": session}).encode() + b"\0"

@@ -87,11 +87,8 @@ def _held_port() -> socket.socket:
 class ScriptedServer:
     """Listens while it is entered; what it saw stays readable afterwards.
 
-    Args:
-        script: the steps for each request; called in the thread of its connection.
-        read_bytes: most bytes read at once, with a receive buffer as small as the system allows; None: as they come.
-        listening: False refuses connections until :meth:`listen`.
-        port: where it listens; 0 takes a free port.
+    The script is called in the thread of its connection. With ``read_bytes`` the receive buffer is as small as the
+    system allows, too. ``listening=False`` refuses connections until :meth:`listen`.
     """
 
     def __init__(

@@ -18,9 +18,7 @@ __all__ = ["Valkey", "valkey_server"]
 class Valkey:
     """A server process that listens on 127.0.0.1; ``url`` stays the same over all its lives.
 
-    Args:
-        directory: takes its files.
-        persistent: what it knew before it was killed it knows again afterwards.
+    A persistent one knows again what it knew before it was killed.
     """
 
     def __init__(self, directory: Path, *, persistent: bool) -> None:
