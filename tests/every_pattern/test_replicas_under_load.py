@@ -166,7 +166,6 @@ def test_prompts_that_begin_alike_meet_at_one_replica(generator: Generator, tmp_
     (layer,) = (layer for layer in metrics.layers if layer.layer == "replicated")
     assert layer.counters["prefix_misses"] == 12  # only the first of each is new
     hits = metrics.figure("prefix_hits")
-    assert hits is not None
     assert hits.value == pytest.approx(1 - 12 / layer.counted(("prefix_hits", "prefix_misses")))
 
 

@@ -91,7 +91,6 @@ TESTS = ("test_perf.py::test_digits", "test_perf.py::test_more")
 def load(file: Path) -> ModuleType:
     """A module of an example, under a name that no other module has."""
     spec = importlib.util.spec_from_file_location(f"example_{file.stem}", file)
-    assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -68,7 +68,6 @@ def test_job_has_the_image_and_the_versions_of_the_dockerfile(job: dict[str, Any
         for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
         for container in group["template"]["spec"]["containers"]
     }
-    assert base is not None
     assert cluster["rayVersion"] == base[1]
     assert len(images) == 1
 
@@ -84,7 +83,6 @@ def test_job_mounts_the_volume_to_which_its_files_are_written(job: dict[str, Any
 
 def test_files_of_the_image_are_those_of_the_folder() -> None:
     copied = re.search(r"^COPY --chown=\S+ (.+) \./$", (FOLDER / "Dockerfile").read_text(encoding="utf-8"), re.M)
-    assert copied is not None
     assert set(copied[1].split()) == {file.name for file in FOLDER.iterdir() if file.suffix in (".py", ".ini")}
 
 

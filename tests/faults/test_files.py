@@ -90,14 +90,11 @@ def test_eighty_updates_by_four_writers_keep_every_entry(tmp_path: Path) -> None
         for name in "abcd"
     ]
     for writer in writers:
-        assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
     for writer in writers:
-        assert writer.stdin is not None
         writer.stdin.close()
     for writer in writers:
         assert writer.wait(LIMIT_S) == 0
-        assert writer.stdout is not None
         writer.stdout.close()
     assert set(read_baselines(path)) == {"t.py::test", *(f"{name}{n}" for name in "abcd" for n in range(20))}
     assert os.listdir(tmp_path) == [path.name]

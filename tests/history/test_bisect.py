@@ -93,7 +93,6 @@ def test_the_commit_is_found_and_compared_with_its_parent(file: Path) -> None:
     assert measured.profiled == [False] * 4 + [True]
     assert [one.left for one in shown] == [8, 4, 2, 1]
     assert not file.exists()
-    assert result.step is not None
     assert result.step.value == pytest.approx(1.1, rel=1e-3)
     lines = result_lines(result)
     assert lines[0].startswith("c3 changed RTM by +10.0 % (+9.")

@@ -24,7 +24,6 @@ def position_of(commit: str) -> CommitPosition:
 
 def test_a_result_gives_its_values_and_where_they_come_from() -> None:
     line = line_of(result(facts={"kernel": "Linux 6"}), RUN, position_of)
-    assert line is not None
     assert (line.test, line.machine, line.date) == ("test_perf.py::test_digits", ENVIRONMENT.machine, RUN.date)
     assert (line.at, line.clean, line.kind) == (HEAD, True, Kind.PASSED)
     assert line.values["rtm"] == (LaunchValue(4_100_000.0, 0.011), LaunchValue(4_140_000.0, 0.012))
@@ -36,8 +35,6 @@ def test_another_set_up_or_environment_has_another_digest() -> None:
         line_of(one, RUN, position_of)
         for one in (result(), result(setup=make_setup(wire="grpc")), result(facts={"kernel": "Linux 6"}))
     )
-    assert line is not None
-    assert other is not None
     assert elsewhere is not None
     assert (line.setup != other.setup, line.facts == other.facts == "") == (True, True)
     assert (line.setup == elsewhere.setup, elsewhere.facts != "") == (True, True)
@@ -45,7 +42,6 @@ def test_another_set_up_or_environment_has_another_digest() -> None:
 
 def test_a_cluster_is_the_machine_of_what_it_served() -> None:
     line = line_of(result(cluster="3 × EPYC"), RUN, position_of)
-    assert line is not None
     assert line.machine == ENVIRONMENT.machine_of("3 × EPYC") != ENVIRONMENT.machine
 
 
@@ -92,7 +88,6 @@ def test_a_line_keeps_no_lower_bound() -> None:
 
 def test_a_percentile_among_failed_requests_is_left_out() -> None:
     line = line_of(result(launches={"rtm": RTM, "p99": ((math.inf, 0.0), (5e6, 0.1))}), RUN, position_of)
-    assert line is not None
     assert [*line.values] == ["rtm"]
 
 
@@ -100,7 +95,6 @@ def test_a_run_beside_a_revision_gives_its_ratios_and_its_commit() -> None:
     pairs = {"rtm": ((0.04, 0.01), (0.05, 0.01)), "throughput": ((math.inf, 0.0),), "latency_mean": ((0.04, 0.01),)}
     reference = replace(counterpart(kind="revision"), log_ratios=pairs, revision_commit=THEIRS)
     line = line_of(result(reference=reference), RUN, position_of)
-    assert line is not None
     assert line.ratios == {"rtm": (PairedRatio(0.04, 0.01), PairedRatio(0.05, 0.01))}
     assert line.reference == CommitPosition(THEIRS, 7)
 
@@ -108,7 +102,6 @@ def test_a_run_beside_a_revision_gives_its_ratios_and_its_commit() -> None:
 def test_ratios_to_a_commit_that_is_not_known_are_left_out() -> None:
     reference = replace(counterpart(kind="revision"), log_ratios={"rtm": ((0.04, 0.01),)})
     line = line_of(result(reference=reference), RUN, position_of)
-    assert line is not None
     assert (line.ratios, line.reference) == ({}, None)
 
 

@@ -30,7 +30,6 @@ def port() -> Iterator[int]:
     with subprocess.Popen(
         [sys.executable, SERVICES / "grpc_echo.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
         yield int(process.stdout.readline())
         process.communicate("")
 

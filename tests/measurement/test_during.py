@@ -231,7 +231,6 @@ class TestEnds:
             run.finish()
         error = raised.value
         assert cut_to_function(error)
-        assert error.__traceback__ is not None
         assert error.__traceback__.tb_frame.f_code is function.__code__
 
     def test_work_that_it_returns_instead_of_doing_it_is_an_error(self) -> None:

@@ -109,7 +109,6 @@ def test_the_replica_is_asked_for_under_load_and_gets_its_turn_once_it_is_ready(
 def test_the_load_is_closed_at_the_knee_and_spread_as_the_pattern_says() -> None:
     world = World()
     world.scale_out(concurrency=3)
-    assert world.job is not None
     assert world.job.schedule == ClosedLoop(3)
     assert world.job.endpoint.balance is Balance.LEAST_OUTSTANDING
     assert world.job.duration_ns > world.timeout_ns

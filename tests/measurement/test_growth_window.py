@@ -89,7 +89,6 @@ def test_an_undecided_growth_is_followed_over_the_whole_time(generator: Generato
         answered = runner.deployment.stats().replica_requests[0]
     assert found.is_whole
     assert seen == sorted(seen)
-    assert found.track is not None
     assert (np.diff(found.track.requests) >= 0).all()
     assert found.track.requests[-1] <= answered
     assert (found.track.rss_bytes > 0).all()

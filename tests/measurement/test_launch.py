@@ -209,11 +209,9 @@ class TestLaunch:
         assert launch.generator.cpu_ns > 0
         assert total == len(samples.outcome) + 1  # and the one that showed that it is ready
 
-        assert launch.stats is not None  # over the window, not the warm-up
         assert 0 < launch.stats.replica_requests[0] < len(samples.outcome)
 
         usage = launch.usage
-        assert usage is not None
         assert len(usage.time_ns) >= 3
         assert usage.time_ns[0] <= launch.window.start_ns
         assert usage.time_ns[-1] >= launch.window.end_ns
@@ -337,7 +335,6 @@ class TestLaunch:
         plan = replace(PLAN, duration_ns=500 * MS)  # a busy machine may let one of two wait for a while
         with make_runner(generator, tmp_path, plan, pattern=Replicated(2)) as runner:
             launch = runner.measure()
-        assert launch.stats is not None
         one, two = launch.stats.replica_requests
         assert min(one, two) > 0
         assert set(launch.samples.target.tolist()) == {0, 1}
@@ -355,7 +352,6 @@ class TestLaunch:
         outcome, request = launch.samples.outcome, launch.samples.request
         assert set(outcome[request == 1].tolist()) == {500}
         assert set(outcome[request != 1].tolist()) == {200}
-        assert launch.stats is not None
         assert [text.splitlines()[-1] for text in launch.stats.tracebacks] == ["ValueError: the second input"]
 
 
@@ -596,7 +592,6 @@ class TestSmoke:
     def test_statistics_of_a_smoke_run_are_those_of_its_request(self, generator: Generator, tmp_path: Path) -> None:
         with make_runner(generator, tmp_path, smoke=True) as runner:
             launch = runner.measure()
-        assert launch.stats is not None
         assert launch.stats.replica_requests == (1,)
 
     def test_an_error_is_a_sample_like_any_other(self, generator: Generator) -> None:
@@ -628,7 +623,6 @@ def service() -> Iterator[tuple[str, int]]:
     """Address and process id of a real server that we did not start."""
     with subprocess.Popen([sys.executable, str(SERVICES / "sums.py")], stdout=subprocess.PIPE) as process:
         try:
-            assert process.stdout is not None
             port = int(process.stdout.readline())
             yield f"http://127.0.0.1:{port}/sums", process.pid
         finally:
@@ -657,12 +651,10 @@ class TestServicesThatRun:
         for seen_once in launches:
             assert set(seen_once.samples.outcome.tolist()) == {200}
             assert seen_once.cold_start_ns is None
-            assert seen_once.stats is not None
             assert seen_once.stats.replica_requests == ()
             assert (seen_once.usage is not None) == with_pid
         if with_pid:
             usage = launches[0].usage
-            assert usage is not None
             assert usage.cpu_ns[-1] > usage.cpu_ns[0]
         with attached(target, tmp_path) as deployment:
             assert deployment.predict([20, 22]) == 42

@@ -233,7 +233,6 @@ def test_a_load_that_is_too_long_is_refused() -> None:
 
 def test_the_slow_down_is_that_of_the_blocks_with_a_profiler() -> None:
     found = profiled_pair._slowdown([[100.0, 110.0, 112.0, 110.0, 102.0], [200.0, 220.0, 224.0, 220.0, 204.0]])
-    assert found is not None
     assert found.value == pytest.approx(1.096, abs=0.001)
     assert found.low < found.value < found.high
     assert profiled_pair._slowdown([[100.0, 110.0, 100.0]]) is None

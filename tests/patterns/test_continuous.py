@@ -292,7 +292,6 @@ class TestErrors:
         class Limited(Countdown):
             async def step(self, active: list[dict[str, Any]]) -> list[Any]:
                 task = asyncio.current_task()
-                assert task is not None
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(0)

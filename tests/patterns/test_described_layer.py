@@ -80,7 +80,6 @@ def test_its_charts_are_drawn() -> None:
 def test_its_level_is_a_line_over_time() -> None:
     measured = replace(result().measured, layers=(LAYER,))
     course = tracks_chart(replace(result(), measured=measured))
-    assert course is not None
     assert [track.title for track in course.tracks if track.title == "Requests before the gate"]
 
 

@@ -294,7 +294,6 @@ class TestEnds:
     ) -> None:
         assert not ends_task(error)
         task = asyncio.current_task()
-        assert task is not None
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(0)

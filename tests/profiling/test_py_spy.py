@@ -55,7 +55,6 @@ def spinning() -> Iterator[int]:
     command = [sys.executable, "-c", SPINS]
     permit = tracer_permission()
     with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=permit) as process:  # noqa: PLW1509 - one call
-        assert process.stdout is not None
         process.stdout.readline()
         yield process.pid
         process.kill()

@@ -86,7 +86,6 @@ class ThreeNodes:
         self._process.wait(PATIENT_S)
 
     def _do(self, command: str) -> None:
-        assert self._process.stdin is not None
         self._process.stdin.write(f"{command}\n")
         self._process.stdin.flush()
         self._await(f"{command} done")

@@ -46,7 +46,6 @@ def test_a_merge_knows_every_column_that_its_blocks_know() -> None:
         REPORT,
     )
     merged = merge_usage([block, block])
-    assert merged is not None
     assert merged.time_ns.tolist() == [START_NS, START_NS + 90, START_NS + 180]
     for record in (merged, merged.nodes[0]):
         for number, column in enumerate(columns_of(record), start=1):
@@ -59,7 +58,6 @@ def test_what_one_block_does_not_know_is_not_known_of_all() -> None:
     used = filled(Usage, cores=1.0, machine_cores=1)
     whole = BlockRecording(samples([START_NS], 1), Window(START_NS, START_NS + 90), used, REPORT)
     merged = merge_usage([whole, structs.replace(whole, usage=replace(used, threads=None))])
-    assert merged is not None
     assert merged.threads is None
     assert merged.descriptors is not None
 

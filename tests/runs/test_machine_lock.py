@@ -50,7 +50,6 @@ class Holder:
 
     def expect(self, line: str) -> None:
         """Wait until it says so."""
-        assert self.process.stdout is not None
         assert self.process.stdout.readline().strip() == line
 
     def says_more(self) -> bool:
@@ -59,7 +58,6 @@ class Holder:
 
     def go_on(self) -> None:
         """Let it go on."""
-        assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 

@@ -76,8 +76,6 @@ def _promised(metrics: Metrics, promise: Promise) -> int:
     for launch, blocks in zip(metrics.launches, metrics.by_launch, strict=True):
         counted = blocks.promise(promise)
         rate, share = counted.goodput(), counted.attainment()
-        assert rate is not None
-        assert share is not None
         total += round(rate.value * launch.window.duration_ns / 1e9 / share.value)
     return total
 

@@ -168,7 +168,6 @@ EVALUATED = tuple(
 def _streaming() -> TestResult:
     """Answers that came in pieces, beside a revision; one of the requests was cut off."""
     own = stream_result(capacities=(capacity(objective="ttft:p95<300ms"),))
-    assert own.stream is not None
     assert own.stream.ttft is not None
     first, *others = own.stream.requests
     cut = replace(first, outcome=Failure.CUT_OFF, chunks_ns=(), first_byte_ns=None)

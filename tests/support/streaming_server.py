@@ -322,7 +322,6 @@ class StreamingServer:
 
     def stop(self) -> list[SentStream]:
         """End it. Returns what it sent."""
-        assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(_LONGEST_WAIT_S)
         lines = self.record.read_text(encoding="utf-8").splitlines()

@@ -325,7 +325,6 @@ class TestTheEnd:
         parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
         with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, cwd=tmp_path) as process:
             try:
-                assert process.stdout is not None
                 pid = int(process.stdout.readline())
             finally:
                 process.kill()
@@ -338,7 +337,6 @@ def kill_parent(directory: Path, *states: str) -> tuple[list[int], list[Any]]:
     command = [sys.executable, "-m", "support.services.parent", str(directory), *states]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         try:
-            assert parent.stdout is not None
             pids, answers = json.loads(parent.stdout.readline())
             assert all(psutil.pid_exists(pid) for pid in pids)
         finally:

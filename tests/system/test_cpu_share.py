@@ -140,7 +140,6 @@ def test_the_quota_of_a_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, v
     stale.mkdir()
     monkeypatch.setattr(cpu_share, "cpu_groups", lambda: [CpuGroup(tmp_path, tmp_path, version)])
     group = give_cpus(1 / 2).group
-    assert group is not None
     written = {file.name: file.read_text() for file in group.iterdir() if file.name != "cgroup.procs"}
     first = {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "50000"}
     assert written == (first if version == 1 else {"cpu.max": "50000 100000"})

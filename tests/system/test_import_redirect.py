@@ -444,7 +444,6 @@ def test_whatever_stands_among_the_modules_is_survived_and_not_woken(
 
     write(tmp_path, {"lazy.py": "raise AssertionError('woken')"})
     spec = importlib.util.spec_from_file_location("lazy", tmp_path / "lazy.py")
-    assert spec is not None
     assert spec.loader is not None
     spec.loader = importlib.util.LazyLoader(spec.loader)
     lazy = importlib.util.module_from_spec(spec)

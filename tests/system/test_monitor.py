@@ -94,12 +94,10 @@ class Burner:
         self.pid = self.process.pid
 
     def read(self) -> int:
-        assert self.process.stdout is not None
         return int(self.process.stdout.readline())
 
     def burn(self, nanoseconds: int = WORK_NS) -> int:
         """Use CPU; the total that the process saw itself use."""
-        assert self.process.stdin is not None
         self.process.stdin.write(f"{nanoseconds}\n")
         self.process.stdin.flush()
         return self.read()
@@ -327,7 +325,6 @@ class TestCounts:
         observer.sample()
         other.end()
         usage = usage_of(observer)
-        assert usage.threads is not None
         assert usage.threads[1] == usage.threads[0] - 1
 
     @pytest.mark.parametrize("error", [psutil.AccessDenied, AttributeError])

@@ -59,7 +59,6 @@ def test_the_threads_of_a_product_of_matrices_are_those_of_its_library(tmp_path:
         preexec_fn=tracer_permission(),  # noqa: PLW1509 - one call
     ) as process:
         assert process.stdin is not None
-        assert process.stdout is not None
         process.stdout.readline()
         threads = [int(name) for name in os.listdir(f"/proc/{process.pid}/task")]
         owners = thread_owners(process.pid, [one for one in threads if one != process.pid])

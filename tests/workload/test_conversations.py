@@ -26,7 +26,6 @@ def requests_of(payload: Payload) -> list[Any]:
 
 
 def think_ns_of(payload: Payload) -> list[int]:
-    assert payload.conversations is not None
     return array("q", payload.conversations.think_ns).tolist()
 
 

@@ -103,7 +103,6 @@ class TestProcesses:
     def test_a_replica_over_grpc_has_a_port_of_its_own(self, tmp_path: Path) -> None:
         options = replace(make_start_options(tmp_path), wire=Wire.parse("grpc", "wire"))
         with closing(launch(service_plan(Batched(), double, [HERE]), options)) as deployment:
-            assert deployment.scaler is not None
             address = ready(deployment.scaler.add())
             assert not deployment.scaler.has_ended(address)
             with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}", transport=GrpcTransport()) as client:

@@ -302,7 +302,6 @@ def make_module_that_cannot_be_imported(directory: Path) -> ModuleType:
         "    def __call__(self, batch):\n        return [times(value) for value in batch if self.ready]\n"
     )
     spec = importlib.util.spec_from_file_location("hidden_models", path)
-    assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -519,7 +518,6 @@ class TestModelsThatFail:
         command = [sys.executable, "-m", "support.services.loading", str(tmp_path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as parent:
             try:
-                assert parent.stdout is not None
                 pid = int(parent.stdout.readline())
             finally:
                 parent.kill()

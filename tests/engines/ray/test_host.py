@@ -169,7 +169,6 @@ def test_a_host_and_its_generators_end_when_the_raylet_was_killed() -> None:
     )
     raylet = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {host!r}])"
     with subprocess.Popen([sys.executable, "-c", raylet], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         pids = [int(pid) for pid in process.stdout.readline().split()]
         process.kill()
     assert len(pids) == 2

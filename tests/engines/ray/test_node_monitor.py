@@ -52,7 +52,6 @@ def waiting(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def let_work(process: subprocess.Popen[bytes]) -> None:
     """Have it work, and wait until it has: whoever looked at it before sees the work, however late this process is."""
-    assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(b"\n")
     process.stdin.flush()
@@ -83,7 +82,6 @@ def test_replicas_are_read_with_their_children_and_their_threads(monitor: NodeMo
         used = [column.name for column in columns_of(NodeUsage) if column.source is Source.TREE]
         assert all(found.columns[name] for name in used)
         assert {pid for pid, _, _ in found.threads} == {process.pid}
-        assert found.replicas[0].stats is not None
         assert found.replicas[0].stats.predict_requests == 5
         assert monitor.read("another").columns["cpu_ns"] == 0
         process.communicate()

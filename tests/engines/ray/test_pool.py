@@ -185,7 +185,6 @@ class TestClocks:
         hosts.hear(hosts.jobs[0][0], replace(whole, columns=columns))
         result = process.receive(30.0)
         stream = samples_of(result).stream
-        assert stream is not None
         assert stream.first_byte_ns.tolist() == [MS, 0]
         assert stream.chunk_ns.tolist() == [MS, 2 * MS]
         assert result.columns["text"] == b"ab"

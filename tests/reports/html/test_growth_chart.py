@@ -13,7 +13,6 @@ SIZES = tuple(100 * MIB + 1024 * requests for requests in REQUESTS)
 
 def test_memory_is_drawn_over_requests_with_the_growth_of_the_second_half_in_words() -> None:
     chart = growth_chart(result(growth=GrowthRecord(REQUESTS, SIZES, (1024.0, 1000.0, 1048.0), levels_off=False)))
-    assert chart is not None
     assert (chart.title, chart.summary) == ("Memory over requests", "4,000 requests")
     (track,) = chart.tracks
     assert track.note == "1.00 KiB (±24.0 B) per request in the second half, not levelling off"
@@ -27,13 +26,11 @@ def test_memory_is_drawn_over_requests_with_the_growth_of_the_second_half_in_wor
 )
 def test_the_summary_says_whether_it_goes_on(low: float, levels_off: bool, said: str) -> None:
     chart = growth_chart(result(growth=GrowthRecord(REQUESTS, SIZES, (20.0, low, 30.0), levels_off)))
-    assert chart is not None
     assert chart.tracks[0].note.endswith(said)
 
 
 def test_without_a_slope_nothing_is_said_of_it() -> None:
     chart = growth_chart(result(growth=GrowthRecord(REQUESTS, SIZES, None, levels_off=False)))
-    assert chart is not None
     assert chart.tracks[0].note == ""
 
 

@@ -22,7 +22,6 @@ STEPPED = with_steps(result(layers=LAYERS), IMPACTS, latency_moments(LAUNCHES[-1
 
 def test_the_courses_mark_the_steps_of_the_last_launch() -> None:
     chart = tracks_chart(STEPPED)
-    assert chart is not None
     assert [track.title for track in chart.tracks][-3:] == ["System load", "Memory", "Queue depth over time"]
     assert chart.spans == ((1.0, 1.5, "reload"), (2.5, 2.5, "kill"))
     assert set(re.findall(r"<title>(\w+)</title>", str(chart_figure(chart)))) == {"reload", "kill"}
@@ -30,7 +29,6 @@ def test_the_courses_mark_the_steps_of_the_last_launch() -> None:
 
 def test_the_course_has_the_hurt_requests_of_the_last_launch() -> None:
     chart = tracks_chart(STEPPED)
-    assert chart is not None
     latency = chart.tracks[0]
     assert (latency.title, latency.names) == ("Latency", ("median", "longest"))
     assert latency.note.startswith("reload: ")
@@ -43,7 +41,6 @@ def test_requests_that_fail_have_a_course_of_their_own() -> None:
         LatencyMoment(float(at), None if at == 2 else 1e6, None if at == 2 else 2e6, int(at == 2)) for at in range(4)
     )
     chart = tracks_chart(with_steps(result(), IMPACTS, moments))
-    assert chart is not None
     latency, failed = chart.tracks[:2]
     assert [row[0] for row in latency.rows] == [0.0, 1.0, 3.0]
     assert failed.rows == ((0.0, 0.0), (1.0, 0.0), (2.0, 1.0), (3.0, 0.0))

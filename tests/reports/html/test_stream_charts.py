@@ -38,8 +38,6 @@ def test_a_stream_has_its_times_before_its_latency_and_its_tokens_over_time() ->
 
 def test_a_distribution_is_beside_the_revision_or_the_percentiles_of_the_baseline() -> None:
     own = stream_result()
-    assert own.stream is not None
-    assert own.stream.ttft is not None
     then = tuple((percent, value * 0.8) for percent, value in own.stream.ttft.percentiles)
     revision = replace(
         counterpart(kind="revision"),

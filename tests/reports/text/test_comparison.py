@@ -193,7 +193,6 @@ def test_the_table_shows_the_measurement_that_the_change_is_of() -> None:
 def test_an_undecided_change_is_shown_before_one_that_passes() -> None:
     undecided = compared("throughput", 0.567, tolerance=0.608, outcome=Outcome.INCONCLUSIVE)
     worst = worst_comparison(result(verdicts=(compared("p95", 0.199, tolerance=0.2), undecided)))
-    assert worst is not None
     assert worst.metric == "throughput"
 
 
@@ -201,10 +200,8 @@ def test_a_growth_that_passes_is_no_change_to_see_first() -> None:
     growth = compared("memory_growth", 2.75, tolerance=0.5)
     for verdicts in ((RTM, growth), (growth, RTM)):
         worst = worst_comparison(result(verdicts=verdicts))
-        assert worst is not None
         assert worst.metric == "rtm"
     failed = worst_comparison(result(verdicts=(RTM, replace(growth, outcome=Outcome.FAIL))))
-    assert failed is not None
     assert failed.metric == "memory_growth"
 
 

@@ -47,7 +47,6 @@ def test_programs_end_when_the_asking_process_is_killed(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert parent.stdout is not None
     family = {int(word) for word in f"{parent.stdout.readline()} {pids.read_text()}".split()}
     supervisors = {process.pid for process in psutil.Process(parent.pid).children()}
     assert len(family) == 3

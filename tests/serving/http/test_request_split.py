@@ -53,7 +53,6 @@ async def answer(app: ModelApp, path: str, body: Any, method: str = "POST") -> t
 
 
 def split_of(app: ModelApp | GrpcServer) -> LayerStats:
-    assert app.split is not None
     return app.split.snapshot()
 
 

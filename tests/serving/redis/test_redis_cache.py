@@ -315,7 +315,6 @@ class TestEmbedded:
         command = [sys.executable, "-c", PARENT, str(tmp_path), end]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
             try:
-                assert parent.stdout is not None
                 child, url = parent.stdout.readline().split()
                 pids = [int(child)]
                 if end == "wait":

@@ -76,7 +76,6 @@ class Service:
 
     def die(self) -> None:
         """End as if killed: its keys stay, and nothing reads its answers."""
-        assert self.ask._maintenance is not None
         self.ask._maintenance.cancel()
 
     async def taken(self) -> int:

@@ -33,7 +33,6 @@ def _why_forbidden() -> str:
     executable = find_py_spy("this test", Path())._executable
     command, permit = [sys.executable, "-c", "print(flush=True); input()"], tracer_permission()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=permit) as process:  # noqa: PLW1509 - one call
-        assert process.stdout is not None
         process.stdout.readline()
         dump = [executable, "dump", "--nonblocking", "--pid", str(process.pid)]
         said = subprocess.run(dump, capture_output=True, text=True, check=False)
