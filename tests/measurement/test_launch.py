@@ -104,6 +104,18 @@ def make_runner(
         runner.close()
 
 
+@contextmanager
+def bench_of(
+    script: Callable[[Request], Sequence[Step]], plan: LoadPlan, generator: Generator, *, smoke: bool = False
+) -> Iterator[LaunchRunner]:
+    """Measures a server that does this with every request."""
+    with ScriptedServer(script) as server:
+        deployment = Deployment(Endpoint((server.address,), "/v1/models/m:predict", "m"), ForeignProcesses())
+        runner = LaunchRunner(lambda: deployment, plan, generator, on_progress=lambda _: None, smoke=smoke)
+        yield runner
+        runner.close()
+
+
 @pytest.fixture
 def watch(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> Watch:
     """Lets a function see every event of the loads too, after who runs the load has seen it."""
@@ -250,12 +262,10 @@ class TestLaunch:
         watch(see)
         plan = replace(PLAN, warmup_ns=None, budget_ns=200_000 * MS, launches=8, stretches=True)
         launches: list[Launch] = []
-        with ScriptedServer(script) as server:
-            runner = bench_of(server, plan, generator)
+        with bench_of(script, plan, generator) as runner:
             for _ in range(2):
                 opened.clear()
                 launches.append(runner.measure())
-            runner.close()
         order = np.frombuffer(plan.payload.order(), dtype=np.uint32).tolist()
         for one in launches:
             due = one.samples.due_in(one.window)
@@ -266,10 +276,8 @@ class TestLaunch:
 
     def test_a_request_longer_than_the_window_lengthens_it(self, generator: Generator) -> None:
         plan = replace(PLAN, duration_ns=100 * MS, warmup_ns=50 * MS, budget_ns=20_000 * MS, launches=8)
-        with ScriptedServer(slowly) as server:
-            runner = bench_of(server, plan, generator)
+        with bench_of(slowly, plan, generator) as runner:
             launches = [runner.measure() for _ in range(2)]
-            runner.close()
         for one in launches:
             assert one.samples.due_in(one.window).sum() >= 2
             assert one.given_window_ns == 100 * MS
@@ -285,25 +293,26 @@ class TestLaunch:
         ended: list[int] = []
         lengths_ns: list[int] = []
 
+        asked: list[Request] = []
+
         def script(request: Request) -> list[Step]:
+            asked.append(request)
             return [Hold(over), Send(answer(b'{"predictions": [1]}'))] if request.number < 2 else [*slowly(request)]
 
         def see(event: Event | None) -> None:
             if isinstance(event, WindowOpened):
-                opened.append(len(server.requests))
+                opened.append(len(asked))
                 lengths_ns.append(runner.plan.duration_ns)
                 if len(opened) == 1:
                     threading.Timer(2.0, over.set).start()  # long after the window
-            elif len(opened) > 1 + len(ended) and len(server.requests) > opened[-1] + 6:
-                ended.append(len(server.requests))
+            elif len(opened) > 1 + len(ended) and len(asked) > opened[-1] + 6:
+                ended.append(len(asked))
                 generator.end_load()
 
         watch(see)
         plan = replace(PLAN, duration_ns=100 * MS, warmup_ns=50 * MS, budget_ns=20_000 * MS, launches=8)
-        with ScriptedServer(script) as server:
-            runner = bench_of(server, replace(plan, generators=2, stretches=stretches), generator)
+        with bench_of(script, replace(plan, generators=2, stretches=stretches), generator) as runner:
             launches = [runner.measure() for _ in range(2)]
-            runner.close()
         assert lengths_ns[0] == 100 * MS
         assert len(lengths_ns) == 3
         assert min(lengths_ns[1:]) >= 4_400 * MS  # each caller has time for two answers as long as the longest
@@ -323,10 +332,8 @@ class TestLaunch:
 
         watch(see)
         plan = replace(PLAN, duration_ns=100 * MS, warmup_ns=50 * MS, generators=2, budget_ns=400 * MS)
-        with ScriptedServer(lambda _: [Hold(over), Send(answer(b'{"predictions": [1]}'))]) as server:
-            runner = bench_of(server, plan, generator)
+        with bench_of(lambda _: [Hold(over), Send(answer(b'{"predictions": [1]}'))], plan, generator) as runner:
             launch = runner.measure()
-            runner.close()
         assert launch.samples.due_in(launch.window).sum() == 0
         assert launch.window.duration_ns == 100 * MS
         assert launch.given_window_ns is None
@@ -458,11 +465,9 @@ class TestCheck:
         self, generator: Generator, verdict: object, error: type[Exception], message: str
     ) -> None:
         plan = replace(PLAN, check=lambda _inputs, _outputs: verdict)
-        with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
-            runner = bench_of(server, plan, generator)
+        with bench_of(lambda _: [Send(answer(b'{"predictions": [1]}'))], plan, generator) as runner:
             with pytest.raises(error, match=message):
                 runner.measure()
-            runner.close()
 
     def test_a_check_that_has_not_run_fails(self) -> None:
         def later(_inputs: Sequence[Any], _outputs: Sequence[Any]) -> Iterator[None]:
@@ -475,11 +480,13 @@ class TestCheck:
         def check(inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
             raise LookupError(f"{len(inputs)} pairs")
 
-        with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
-            runner = bench_of(server, replace(PLAN, check=check), generator)
-            with pytest.raises(LookupError, match=r"\d+ pairs"):
-                runner.measure()
-            runner.close()
+        with (
+            bench_of(
+                lambda _: [Send(answer(b'{"predictions": [1]}'))], replace(PLAN, check=check), generator
+            ) as runner,
+            pytest.raises(LookupError, match=r"\d+ pairs"),
+        ):
+            runner.measure()
 
     def test_a_model_that_mixes_up_its_callers_is_caught(self, generator: Generator, tmp_path: Path) -> None:
         def late() -> Any:
@@ -512,11 +519,9 @@ class TestCheck:
     def test_a_check_without_an_answer_to_look_at_is_no_verdict(
         self, generator: Generator, sent: bytes, words: str
     ) -> None:
-        with ScriptedServer(lambda _: [Send(sent)]) as server:
-            runner = bench_of(server, replace(PLAN, check=lambda _inputs, _outputs: True), generator)
+        with bench_of(lambda _: [Send(sent)], replace(PLAN, check=lambda _inputs, _outputs: True), generator) as runner:
             with pytest.raises(InvalidResultError, match=words):
                 runner.measure()
-            runner.close()
 
 
 def test_a_check_that_gets_no_answer_because_of_their_length_says_so() -> None:
@@ -526,11 +531,6 @@ def test_a_check_that_gets_no_answer_because_of_their_length_says_so() -> None:
         InvalidResultError, match=r"^check= keeps at most 64\.0 MiB of answers, and every answer is longer"
     ):
         check_answers(deployment, plan, [], are_cut=True)
-
-
-def bench_of(server: ScriptedServer, plan: LoadPlan, generator: Generator, *, smoke: bool = False) -> LaunchRunner:
-    deployment = Deployment(Endpoint((server.address,), "/v1/models/m:predict", "m"), ForeignProcesses())
-    return LaunchRunner(lambda: deployment, plan, generator, on_progress=lambda _: None, smoke=smoke)
 
 
 class TestSilence:
@@ -544,10 +544,8 @@ class TestSilence:
             time.sleep(0.005)
             return [Send(answer(b'{"predictions": [1]}')) if request.number < 40 else Silence()]
 
-        with ScriptedServer(script) as server:
-            runner = bench_of(server, self.PLAN, generator)
+        with bench_of(script, self.PLAN, generator) as runner:
             yield runner
-            runner.close()
 
     def test_a_silence_is_recorded_and_measured_once(self, runner: LaunchRunner) -> None:
         launch = runner.measure()
@@ -581,7 +579,7 @@ class TestSmoke:
             running = our_children()
             launch = runner.measure()
             assert our_children() == running
-            assert runner.deployment.stats().since(before).replica_requests == (1,)
+            assert runner.deployment.stats().since(before).replica_requests == launch.stats.replica_requests == (1,)
         assert launch.samples.outcome.tolist() == [200]
         assert launch.samples.request.tolist() == [0]
         assert in_window(launch) == 1
@@ -589,33 +587,24 @@ class TestSmoke:
         assert seen == [([INPUTS[0]], [3])]
         generator.close()
 
-    def test_statistics_of_a_smoke_run_are_those_of_its_request(self, generator: Generator, tmp_path: Path) -> None:
-        with make_runner(generator, tmp_path, smoke=True) as runner:
-            launch = runner.measure()
-        assert launch.stats.replica_requests == (1,)
-
     def test_an_error_is_a_sample_like_any_other(self, generator: Generator) -> None:
-        with ScriptedServer(lambda _: [Send(answer(b"busy", 503))]) as server:
-            runner = bench_of(server, PLAN, generator, smoke=True)
-            launch = runner.measure()
-            runner.close()
-        assert launch.samples.outcome.tolist() == [503]
-        assert len(server.requests) == 1
+        asked: list[Request] = []
+        with bench_of(
+            lambda one: asked.append(one) or [Send(answer(b"busy", 503))], PLAN, generator, smoke=True
+        ) as runner:
+            assert runner.measure().samples.outcome.tolist() == [503]
+        assert len(asked) == 1
 
     def test_an_error_is_no_answer_for_a_check(self, generator: Generator) -> None:
         plan = replace(PLAN, check=lambda _inputs, _outputs: True)
-        with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}', 503))]) as server:
-            runner = bench_of(server, plan, generator, smoke=True)
+        with bench_of(lambda _: [Send(answer(b'{"predictions": [1]}', 503))], plan, generator, smoke=True) as runner:
             with pytest.raises(InvalidResultError, match="no successful answer"):
                 runner.measure()
-            runner.close()
 
     def test_a_connection_that_breaks_is_told(self, generator: Generator) -> None:
-        with ScriptedServer(lambda _: [Reset()]) as server:
-            runner = bench_of(server, PLAN, generator, smoke=True)
-            with pytest.raises(DeploymentError, match=f"127.0.0.1:{server.address[1]}"):
+        with bench_of(lambda _: [Reset()], PLAN, generator, smoke=True) as runner:
+            with pytest.raises(DeploymentError, match=f"127.0.0.1:{runner.deployment.addresses[0][1]}"):
                 runner.measure()
-            runner.close()
 
 
 @pytest.fixture(scope="module")

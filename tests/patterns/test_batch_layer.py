@@ -5,7 +5,6 @@ import gc
 import threading
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -320,35 +319,6 @@ def test_a_layer_that_answers_at_once_is_called_on_the_loop_if_it_says_so() -> N
             return doubled(inputs)
 
     assert run(call_once(Layer(), [4])) == [8]
-
-
-class _Said:
-    def __init__(self, says: Any) -> None:
-        self.needs_loop = says
-
-    def __call__(self, inputs: list[Any]) -> list[Any]:
-        return inputs
-
-
-@pytest.mark.parametrize(
-    ("inner", "needs"),
-    [
-        (doubled, False),
-        (str, False),
-        (len, False),
-        (lambda inputs: inputs, False),
-        (partial(doubled), False),
-        (Recording(), True),
-        (Recording().__call__, True),
-        (partial(Recording().__call__), True),
-        (_Said(says=True), True),
-        (_Said(says=False), False),
-        (_Said("something else"), False),
-        (batching(doubled)[0], True),
-    ],
-)
-def test_coroutine_functions_and_what_says_so_are_called_on_the_loop(inner: Any, needs: bool) -> None:
-    assert needs_loop(inner) is needs
 
 
 @pytest.mark.parametrize(

@@ -145,13 +145,8 @@ class TestFailures:
         [
             ([1], "the model returned 1 output for 2 inputs; it must return one for each"),
             (np.zeros((3, 2)), "the model returned 3 outputs for 2 inputs; it must return one for each"),
-            (
-                None,
-                "the model returned None for 2 inputs, expected a list with one output for each; "
-                "is its return missing?",
-            ),
         ],
-        ids=["too few", "too many", "nothing"],
+        ids=["too few", "too many"],
     )
     def test_wrong_number_of_outputs_has_the_message_of_a_plain_service(
         self, kind: str, outputs: Any, text: str

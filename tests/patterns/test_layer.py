@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.batching import batching
 from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.patterns import tally as tally_module
@@ -266,13 +268,18 @@ async def later(batch: list[Any]) -> list[Any]:
     [
         (later, True),
         (Later(), True),
+        (Later().__call__, True),
+        (partial(Later().__call__), True),
         (Plain(), False),
+        (partial(Plain()), False),
+        (str, False),
         (len, False),
+        (lambda inputs: inputs, False),
         (Says(True), True),
         (Says(False), False),
         (Says("of something else"), False),
+        (batching(Plain())[0], True),
     ],
-    ids=["coroutine function", "coroutine object", "object", "function", "says yes", "says no", "says otherwise"],
 )
 def test_handler_needs_the_loop_if_it_is_a_coroutine_function_or_declares_it(inner: Any, needs: bool) -> None:
     assert needs_loop(inner) is needs

@@ -1,7 +1,9 @@
 """Models of every kind and from every place."""
 
+from pathlib import Path
+
 import pytest
-from support.project import Project, Run
+from support.project import Project
 
 pytestmark = pytest.mark.processes
 
@@ -65,7 +67,11 @@ def of_numpy():
 
     return lambda batch: numpy.asarray(batch) + 1
 
-@pytest.mark.parametrize("kind", [KINDS])
+@pytest.mark.parametrize(
+    "kind",
+    ["function", "class", "instance", "lambda", "closure", "method", "asynchronous", "import-string",
+     "import-string-of-a-class", "conftest", "beside-function", "beside-class", "beside-closure", "numpy"],
+)
 def test_kind(perf, kind):
     assert perf.predict(41) == 42
 
@@ -74,29 +80,9 @@ def test_kind(perf, kind):
 def test_replicated(perf, kind):
     assert [perf.predict(41), perf.predict(1)] == [42, 2]
 """
-NAMES = (
-    "function",
-    "class",
-    "instance",
-    "lambda",
-    "closure",
-    "method",
-    "asynchronous",
-    "import-string",
-    "import-string-of-a-class",
-    "conftest",
-    "beside-function",
-    "beside-class",
-    "beside-closure",
-    "numpy",
-)
-
-ELSEWHERE = ("closure", "conftest", "beside-class")
-"""Kinds whose way into another process depends on how modules are imported."""
-
 MODELS = (
     Project()
-    .with_file("checks/test_kinds.py", KINDS.replace("[KINDS]", repr(list(NAMES))))
+    .with_file("checks/test_kinds.py", KINDS)
     .with_file(
         "checks/beside.py",
         """
@@ -145,27 +131,14 @@ MODELS = (
 )
 
 
-@pytest.fixture(scope="module")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return MODELS.run(tmp_path_factory.mktemp("kinds"), "--perf-smoke", "-v")
+def test_a_model_may_be_of_any_kind_and_from_anywhere(tmp_path: Path) -> None:
+    run = MODELS.run(tmp_path, "--perf-smoke", "-v")
+    assert (run.exit_code, run.outcomes["passed"]) == (0, 16)
 
 
-@pytest.fixture(scope="module", params=[("--import-mode=importlib",), ("-n", "1")], ids=["importlib", "xdist"])
-def kinds_elsewhere(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+@pytest.mark.parametrize("how", [("--import-mode=importlib",), ("-n", "1")], ids=["importlib", "xdist"])
+def test_models_reach_their_process_however_modules_are_imported(tmp_path: Path, how: tuple[str, ...]) -> None:
+    """Three kinds, whose way into another process depends on that."""
     project = MODELS.with_ini(pythonpath=". checks")
-    chosen = " or ".join(ELSEWHERE)
-    return project.run(tmp_path_factory.mktemp("kinds"), "--perf-smoke", "-v", "-k", chosen, *request.param)
-
-
-def _passed(run: Run, test: str) -> bool:
-    return any(f"::{test} " in f"{line} " and "PASSED" in line for line in run.out.splitlines())
-
-
-@pytest.mark.parametrize("test", [*(f"test_kind[{n}]" for n in NAMES), "test_replicated[class]"])
-def test_a_model_may_be_of_any_kind_and_from_anywhere(kinds: Run, test: str) -> None:
-    assert _passed(kinds, test)
-
-
-@pytest.mark.parametrize("test", [*(f"test_kind[{name}]" for name in ELSEWHERE), "test_replicated[beside-class]"])
-def test_models_reach_their_process_however_modules_are_imported(kinds_elsewhere: Run, test: str) -> None:
-    assert _passed(kinds_elsewhere, test)
+    run = project.run(tmp_path, "--perf-smoke", "-v", "-k", "[closure or conftest or beside-class", *how)
+    assert (run.exit_code, run.outcomes["passed"]) == (0, 4)
