@@ -465,9 +465,11 @@ class TestCheck:
         self, generator: Generator, verdict: object, error: type[Exception], message: str
     ) -> None:
         plan = replace(PLAN, check=lambda _inputs, _outputs: verdict)
-        with bench_of(lambda _: [Send(answer(b'{"predictions": [1]}'))], plan, generator) as runner:
-            with pytest.raises(error, match=message):
-                runner.measure()
+        with (
+            bench_of(lambda _: [Send(answer(b'{"predictions": [1]}'))], plan, generator) as runner,
+            pytest.raises(error, match=message),
+        ):
+            runner.measure()
 
     def test_a_check_that_has_not_run_fails(self) -> None:
         def later(_inputs: Sequence[Any], _outputs: Sequence[Any]) -> Iterator[None]:
@@ -519,9 +521,11 @@ class TestCheck:
     def test_a_check_without_an_answer_to_look_at_is_no_verdict(
         self, generator: Generator, sent: bytes, words: str
     ) -> None:
-        with bench_of(lambda _: [Send(sent)], replace(PLAN, check=lambda _inputs, _outputs: True), generator) as runner:
-            with pytest.raises(InvalidResultError, match=words):
-                runner.measure()
+        with (
+            bench_of(lambda _: [Send(sent)], replace(PLAN, check=lambda _inputs, _outputs: True), generator) as runner,
+            pytest.raises(InvalidResultError, match=words),
+        ):
+            runner.measure()
 
 
 def test_a_check_that_gets_no_answer_because_of_their_length_says_so() -> None:
@@ -597,14 +601,18 @@ class TestSmoke:
 
     def test_an_error_is_no_answer_for_a_check(self, generator: Generator) -> None:
         plan = replace(PLAN, check=lambda _inputs, _outputs: True)
-        with bench_of(lambda _: [Send(answer(b'{"predictions": [1]}', 503))], plan, generator, smoke=True) as runner:
-            with pytest.raises(InvalidResultError, match="no successful answer"):
-                runner.measure()
+        with (
+            bench_of(lambda _: [Send(answer(b'{"predictions": [1]}', 503))], plan, generator, smoke=True) as runner,
+            pytest.raises(InvalidResultError, match="no successful answer"),
+        ):
+            runner.measure()
 
     def test_a_connection_that_breaks_is_told(self, generator: Generator) -> None:
-        with bench_of(lambda _: [Reset()], PLAN, generator, smoke=True) as runner:
-            with pytest.raises(DeploymentError, match=f"127.0.0.1:{runner.deployment.addresses[0][1]}"):
-                runner.measure()
+        with (
+            bench_of(lambda _: [Reset()], PLAN, generator, smoke=True) as runner,
+            pytest.raises(DeploymentError, match=f"127.0.0.1:{runner.deployment.addresses[0][1]}"),
+        ):
+            runner.measure()
 
 
 @pytest.fixture(scope="module")

@@ -411,27 +411,20 @@ class TestModelsThatFail:
     @pytest.mark.parametrize(
         ("model", "words"),
         [
-            (RaisesAtLoad, ("RaisesAtLoad failed to load", "in __init__", "FileNotFoundError: weights.bin")),
             (ExitsAtLoad, ("ExitsAtLoad failed to load", "SystemExit: no licence")),
             (KillsItselfAtLoad, ("ended its process while loading", "SIGKILL", "allocating 512 GiB")),
             (CannotBeCalled, ("perf_model CannotBeCalled: class CannotBeCalled has no __call__(batch)",)),
-            (
-                "support.services.missing:model",
-                (
-                    'perf_model "support.services.missing:model": no module support.services.missing on sys.path',
-                    "pythonpath =",
-                ),
-            ),
             (
                 "support.services.models:Fixe",
                 ('perf_model "support.services.models:Fixe": support.services.models has no attribute Fixe',),
             ),
         ],
-        ids=["raises", "exits", "killed", "not-callable", "no-module", "no-attribute"],
+        ids=["exits", "killed", "not-callable", "no-attribute"],
     )
     def test_model_that_cannot_be_built_is_reported_with_its_traceback(
         self, model: object, words: tuple[str, ...], tmp_path: Path
     ) -> None:
+        """Those that raise: tests/plugin/test_setup_errors.py."""
         with pytest.raises(ModelLoadError) as caught, deployed(model, tmp_path, by_value=[HERE]):
             pass
         assert all(word in str(caught.value) for word in words), str(caught.value)
@@ -453,21 +446,13 @@ class TestModelsThatFail:
         words = "hang is not done with its first inference after 1.00 s", "thinking"
         assert_given_up(hang, lambda *_: next(left), *words, directory=tmp_path)
 
-    @pytest.mark.parametrize(
-        ("model", "words"),
-        [
-            (fail, ("fail failed on its first inference", "500", "ValueError: bad input 1", "in fail")),
-            (lambda _: [1, 2], ("failed on its first inference", "returned 2 outputs for 1 input")),
-            (exit_at_once, ("exit_at_once failed on its first inference", "SystemExit: enough")),
-        ],
-        ids=["raises", "outputs", "exits"],
-    )
-    def test_failed_first_inference_is_reported_with_its_traceback(
-        self, model: object, words: tuple[str, ...], tmp_path: Path
-    ) -> None:
-        with pytest.raises(ModelLoadError) as caught, deployed(model, tmp_path, by_value=[HERE], payload=[1]):
+    def test_a_model_that_exits_on_its_first_inference_is_reported_with_its_traceback(self, tmp_path: Path) -> None:
+        said = "exit_at_once failed on its first inference.*SystemExit: enough"
+        with (
+            pytest.raises(ModelLoadError, match=f"(?s){said}"),
+            deployed(exit_at_once, tmp_path, by_value=[HERE], payload=[1]),
+        ):
             pass
-        assert all(word in str(caught.value) for word in words), str(caught.value)
 
     def test_model_that_ends_its_process_on_the_first_inference_is_reported(self, tmp_path: Path) -> None:
         with (
