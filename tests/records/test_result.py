@@ -8,21 +8,13 @@ import pytest
 from hypothesis import given
 from msgspec import Struct
 from msgspec.structs import replace
-from support.result_strategies import (
-    RESULTS,
-)
+from support.result_strategies import RESULTS
 from support.synthetic import FEW, LAYERS, PARTS, counterpart, result, verdict
 
 from pytest_mlpatterns.records import result_parts
 from pytest_mlpatterns.records.launch import Estimate, Noise
 from pytest_mlpatterns.records.outcomes import FirstFailure
-from pytest_mlpatterns.records.result import (
-    State,
-    TestResult,
-    group_of,
-    id_from,
-    name_of,
-)
+from pytest_mlpatterns.records.result import State, TestResult, group_of, id_from, name_of
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import LeftOut, OpenBy, Outcome, Verdict, WhyOpen
 
