@@ -142,13 +142,7 @@ EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
     ],
     *[
         (pattern, summed_squares_of_shifted)
-        for pattern in (
-            PIPELINE,
-            PROCESSES,
-            PIPELINE | Batched(),
-            Cached() | PROCESSES,
-            PROCESSES | Queued(),
-        )
+        for pattern in (PIPELINE, PROCESSES, PIPELINE | Batched(), Cached() | PROCESSES, PROCESSES | Queued())
     ],
     *[
         (pattern, squares_of_even_and_others_shifted)

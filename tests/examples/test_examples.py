@@ -42,10 +42,7 @@ from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.result_file import results_json
 
-PATTERNS = (
-    *(Batched, Cached, Cascade, Ensemble, Limited, Microservice),
-    *(Pipeline, Queued, Replicated, Single),
-)
+PATTERNS = (*(Batched, Cached, Cascade, Ensemble, Limited, Microservice), *(Pipeline, Queued, Replicated, Single))
 QUICKSTART = ROOT / "examples" / "quickstart"
 STARTED_WITH = ("README.md", "demo.py", "model.py", "pytest.ini", "slower.patch", "test_perf.py", "train.py")
 PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", *WITHOUT_NEIGHBOURS)

@@ -231,10 +231,7 @@ def test_any_bytes_at_all_are_counted(answers: list[bytes]) -> None:
 def test_mutated_frames_crash_and_hang_nothing(load: int) -> None:
     draw = random.Random(f"{SEED}:http2:{load}")
     outcomes = bombard(
-        lambda: mutated(draw, GRPC_SEEDS),
-        lambda: draw.random() < 0.01,
-        min(ANSWERS, LARGEST),
-        transport=Transport.GRPC,
+        lambda: mutated(draw, GRPC_SEEDS), lambda: draw.random() < 0.01, min(ANSWERS, LARGEST), transport=Transport.GRPC
     )
     assert outcomes[200] > 0
     assert outcomes[1014] > 0

@@ -109,10 +109,7 @@ def marker(**arguments: Any) -> Callable[[], object]:
         (lambda: Trace("x", speed=5e-324), "Trace(speed=5e-324), expected a factor above 0"),
         (lambda: parse_pattern(f"queued(capacity={DEEP})", "x"), "expected a whole number from 1 to 1,000,000"),
         (lambda: parse_pattern(f"queued(capacity={'-' * 9000}1)", "x"), "expected a whole number from 1 to"),
-        (
-            lambda: parse_pattern("cached|" * 999 + "cached", "x"),
-            "1,000 patterns, expected at most 64",
-        ),
+        (lambda: parse_pattern("cached|" * 999 + "cached", "x"), "1,000 patterns, expected at most 64"),
         (lambda: parse_pattern(f"cached{SPACES}x", "x"), "expected one of batched, cached, continuous"),
         (lambda: parse_pattern(f"cached({'9' * 9000})", "x"), "(9,002 characters))"),
         (lambda: parse_criteria(f"rtm{SPACES}x", "x"), "expected a weight such as rtm=0.5"),

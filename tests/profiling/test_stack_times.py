@@ -100,12 +100,7 @@ def test_a_stack_without_its_callers_gets_those_that_its_function_has() -> None:
 
 
 def test_each_line_is_a_stack_of_its_own() -> None:
-    found = sampled(
-        {
-            main(*MODEL, model("predict", 5)): 10,
-            main(*MODEL, model("predict", 6)): 10,
-        }
-    )
+    found = sampled({main(*MODEL, model("predict", 5)): 10, main(*MODEL, model("predict", 6)): 10})
     assert [stack.lines[-1] for stack in found.stacks] == [5, 6]
 
 

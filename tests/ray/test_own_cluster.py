@@ -78,10 +78,7 @@ def test_all_tests_share_one_ray_which_only_this_machine_reaches_and_which_ends_
 def test_a_ray_is_closed_to_other_users_holds_its_port_and_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
     called = tmp_path / "called"
     options = ("--perf-engine=ray", '--perf-ray-runtime-env={"working_dir": "."}')
-    with (
-        watched_modes() as modes,
-        long_run(tmp_path, called, *options, environment={"RAY_ADDRESS": ""}) as process,
-    ):
+    with watched_modes() as modes, long_run(tmp_path, called, *options, environment={"RAY_ADDRESS": ""}) as process:
         family = psutil.Process(process.pid).children(recursive=True)
         commands = [*map(_command_of, family)]
         assert sum(command.partition(" ")[0].endswith("/raylet") for command in commands) == 1

@@ -13,18 +13,7 @@ from collections.abc import Sequence
 
 import pytest
 from msgspec.structs import replace
-from support.golden import (
-    BEYOND,
-    LESS,
-    OPEN,
-    SAME,
-    SLOWER,
-    TAIL,
-    WITHIN,
-    check_golden,
-    everything,
-    searched,
-)
+from support.golden import BEYOND, LESS, OPEN, SAME, SLOWER, TAIL, WITHIN, check_golden, everything, searched
 from support.splits import split
 from support.synthetic import (
     CHANGED_FACTS,

@@ -49,8 +49,7 @@ def test_the_summary_has_every_result_and_why_tests_failed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("passed", "headline"),
-    [(True, "### Performance: 1 passed\n"), (False, "### Performance: 1 broken test\n")],
+    ("passed", "headline"), [(True, "### Performance: 1 passed\n"), (False, "### Performance: 1 broken test\n")]
 )
 def test_the_summary_of_one_test_begins_with_what_came_of_it(passed: bool, headline: str) -> None:
     one = result(passed=passed, latency=None, load_over_time=())

@@ -31,15 +31,7 @@ def test_a_result_that_knows_nothing_has_no_charts() -> None:
 
 def test_charts_have_a_fixed_order() -> None:
     found = charts_of(result(capacities=(capacity(),), layers=LAYERS))
-    assert [chart.kind for chart in found] == [
-        "ranges",
-        "histogram",
-        "ranges",
-        "tracks",
-        "bars",
-        "bars",
-        "ranges",
-    ]
+    assert [chart.kind for chart in found] == ["ranges", "histogram", "ranges", "tracks", "bars", "bars", "ranges"]
 
 
 def test_every_row_has_a_cell_for_every_column() -> None:

@@ -21,14 +21,7 @@ def test_the_table_has_both_sides_of_each_function_its_change_and_what_it_took_i
     head, first, second, *_, gone, _ = [[" ".join(cell) for cell in row] for row in rows_of(slower_normalize())]
     assert head == ["Function", "Before", "Present", "Change", "95 % interval", "Itself"]
     assert first[0] == "Digits.predict model.py:30"
-    assert second == [
-        "normalize model.py:41",
-        "400 µs",
-        "2.70 ms",
-        "+2.30 ms",
-        "+2.10 ms to +2.50 ms",
-        "420 µs",
-    ]
+    assert second == ["normalize model.py:41", "400 µs", "2.70 ms", "+2.30 ms", "+2.10 ms to +2.50 ms", "420 µs"]
     assert gone[1:4] == ["60.0 µs", "0 ns", "-60.0 µs"]
 
 

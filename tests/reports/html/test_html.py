@@ -228,8 +228,7 @@ def test_what_is_probably_slower_and_a_busy_machine_stand_at_the_head_of_the_pag
 
 
 @pytest.mark.parametrize(
-    ("date", "shown"),
-    [("2026-11-24T12:00:00+00:00", "24 November 2026, 12:00 UTC"), ("some day", "some day")],
+    ("date", "shown"), [("2026-11-24T12:00:00+00:00", "24 November 2026, 12:00 UTC"), ("some day", "some day")]
 )
 def test_the_date_is_written_for_people(date: str, shown: str) -> None:
     assert shown in Reader(html_report(Results((), ENVIRONMENT, date, {}))).text
@@ -368,7 +367,7 @@ class TestOneTest:
         }
         assert [*rows] == ["RTM", "p99 latency", "Error rate", "Peak memory"]
         assert rows["p99 latency"] == [
-            *("13.5 ms", "–", "9.00 ms", "+50.0 %", "suspected", "+10.0 % to +100 %", "20.0 %"),
+            *("13.5 ms", "–", "9.00 ms", "+50.0 %", "suspected", "+10.0 % to +100 %", "20.0 %")
         ]
         assert rows["Error rate"][2:] == ["0.0 %", "+3.0 %", "failed", "+2.0 % to +4.0 %", "0.10 %"]
         assert "4 of 5 metrics compared; response size not recorded yet" in page

@@ -88,5 +88,5 @@ def test_the_overview_has_the_columns_that_its_tests_need() -> None:
     assert headings(stream_result()) == ["Test", "Verdict", "TTFT", "p95 TTFT", "TPOT", "Tokens", "Throughput", "ASL"]
     assert headings(result()) == ["Test", "Verdict", "RTM", "p95", "Throughput", "ASL"]
     assert headings(result(), stream_result()) == [
-        *("Test", "Verdict", "TTFT", "TPOT", "Tokens", "RTM", "Throughput", "ASL"),
+        *("Test", "Verdict", "TTFT", "TPOT", "Tokens", "RTM", "Throughput", "ASL")
     ]

@@ -68,12 +68,7 @@ def test_beside_a_revision_stands_what_was_measured_with_it() -> None:
 
 @pytest.mark.parametrize(
     "unknown",
-    [
-        result(latency=None),
-        result(latency=None, reference=counterpart()),
-        of([5 * MS]),
-        of([5 * MS], counterpart()),
-    ],
+    [result(latency=None), result(latency=None, reference=counterpart()), of([5 * MS]), of([5 * MS], counterpart())],
     ids=["nothing succeeded", "nothing beside a baseline", "one request", "one beside a baseline"],
 )
 def test_too_little_is_not_drawn(unknown: TestResult) -> None:

@@ -227,7 +227,4 @@ def test_a_failure_carries_the_line_where_only_its_reasons_are_shown() -> None:
     log = VerdictLog("test_perf.py::test_digits", InconclusivePolicy.WARN, lambda: found)
     with pytest.raises(RegressionFailure) as failure:
         log.add([failing()], RegressionFailure)
-    assert failure.value.reasons == (
-        "rtm is worse",
-        "where: +12.7 ms: model on CPU +11.7 ms, queue wait +1.00 ms",
-    )
+    assert failure.value.reasons == ("rtm is worse", "where: +12.7 ms: model on CPU +11.7 ms, queue wait +1.00 ms")

@@ -300,10 +300,7 @@ class TestDeployment:
 
     def test_a_message_over_the_limit_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pytest_mlpatterns.engines.local.launcher.MAX_BODY_BYTES", 1000)
-        with (
-            closing(started(Echo, tmp_path)) as deployment,
-            pytest.raises(DeploymentError, match="answered 429"),
-        ):
+        with closing(started(Echo, tmp_path)) as deployment, pytest.raises(DeploymentError, match="answered 429"):
             deployment.predict(np.ones(1000))
 
     def test_a_model_that_fails_its_first_inference_is_told_with_its_traceback(self, tmp_path: Path) -> None:
