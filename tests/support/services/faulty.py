@@ -203,7 +203,6 @@ FAULTS = {
     "sometimes-503": every(5, status("503 Service Unavailable")),
     "sometimes-close": every(5, closing(b"")),
     "sometimes-garbage": every(5, closing(b"\x00\x01garbage\r\n\r\n")),
-    "once-503": every(TIMES, status("503 Service Unavailable")),
     "not-json": sending(answer(b"<html>fine</html>")),
     "other-json": sending(answer(b'{"result": 1}')),
     "nan": sending(answer(b'{"predictions": [NaN]}')),
@@ -222,7 +221,6 @@ FAULTS = {
     "out-of-files": dying(lambda: os._exit(24), last_words="OSError: [Errno 24] Too many open files"),
     # what is printed
     "prints-much": lambda connection: (say("x" * 10_000), connection.send(answer())),
-    "prints-escapes": dying(lambda: os._exit(5), last_words="\x1b[2J\x1b]0;owned\x07 painted"),
 }
 
 
