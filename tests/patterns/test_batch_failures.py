@@ -26,10 +26,9 @@ from support.batching import (
     jumping,
     now_ns,
     outcomes,
-    run,
-    settle,
 )
 from support.caching import caching
+from support.scenarios import run, settle
 from support.synthetic import MS, PROPERTY
 
 from pytest_mlpatterns.patterns.batched import BatchLayer

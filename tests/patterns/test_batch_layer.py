@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.batching import (
     NEVER,
-    PATIENCE_S,
     JumpingLoop,
     Model,
     Recording,
@@ -27,10 +26,9 @@ from support.batching import (
     doubled,
     jumping,
     now_ns,
-    run,
     run_jumping,
-    settle,
 )
+from support.scenarios import PATIENCE_S, run, settle
 from support.synthetic import MS, PROPERTY
 
 from pytest_mlpatterns.patterns.layer import needs_loop

@@ -8,8 +8,6 @@ import orjson
 
 from support.scenarios import PATIENCE_S
 
-__all__ = ["Call"]
-
 
 class Call:
     """One request, as an asynchronous context; the application has returned. A body is sent as JSON or bytes."""

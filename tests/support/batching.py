@@ -16,28 +16,7 @@ import pytest
 from pytest_mlpatterns.patterns import batched
 from pytest_mlpatterns.patterns.batched import Batched, BatchLayer
 from pytest_mlpatterns.patterns.tally import Tally
-from support.scenarios import PATIENCE_S, run, settle
-
-__all__ = [
-    "NEVER",
-    "PATIENCE_S",
-    "JumpingLoop",
-    "Model",
-    "Recording",
-    "ThreadModel",
-    "ask_each",
-    "batching",
-    "call_once",
-    "complaints",
-    "counters",
-    "doubled",
-    "jumping",
-    "now_ns",
-    "outcomes",
-    "run",
-    "run_jumping",
-    "settle",
-]
+from support.scenarios import PATIENCE_S, settle
 
 NEVER = "24h"
 

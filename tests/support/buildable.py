@@ -1,7 +1,5 @@
 """Projects that an installer can build without a network: they bring their own build backend."""
 
-__all__ = ["buildable"]
-
 _BACKEND = '''
 """Builds a wheel of the modules in src, or one that leads there."""
 

@@ -8,20 +8,6 @@ from pytest_mlpatterns.patterns.cache_layer import CacheLayer, StoreUnavailable
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = [
-    "MS",
-    "REST_NS",
-    "Clock",
-    "Model",
-    "Server",
-    "SlowModel",
-    "answer_of",
-    "caching",
-    "counted",
-    "in_a_moment",
-    "timed",
-]
-
 MS = 1_000_000
 REST_NS = 500 * MS
 

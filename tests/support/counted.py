@@ -15,8 +15,6 @@ from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.records.objective import Promise, parse_promise
 from pytest_mlpatterns.records.package_layers import package_figures
 
-__all__ = ["Counted", "counted_requests"]
-
 _OF_WHOLE_ANSWERS = frozenset(("rtm", "p90", "p95", "p99", "throughput", "error_rate", "cpu_per_request", "pc")) | {
     "request_bytes",
     "response_bytes",

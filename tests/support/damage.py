@@ -5,9 +5,6 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["ENTRY", "STRANGE", "damaged", "places"]
-
-
 ENTRY: dict[str, Any] = {
     "setup": {"pattern": "single", "load": "closed(1)", "wire": "rest+json", "payload": "sha256:0"},
     "metrics": {"rtm": [[1000, 0.01], [1001.5, 0]]},

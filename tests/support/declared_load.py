@@ -7,8 +7,6 @@ from pytest_mlpatterns.loadgen.arrivals import NEVER_NS
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 
-__all__ = ["run_declared"]
-
 START_NS = 10**9
 
 

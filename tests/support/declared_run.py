@@ -7,8 +7,6 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import Outcome
 
-__all__ = ["DeclaredRun"]
-
 
 @dataclass(kw_only=True)
 class DeclaredRun:

@@ -21,8 +21,6 @@ from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 from support.services.deploy import make_start_options
 
-__all__ = ["CALLERS", "MS", "Checked", "Killer", "callers_for", "deployed"]
-
 MS = 1_000_000
 CALLERS = 16
 

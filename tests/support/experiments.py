@@ -10,8 +10,6 @@ from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.verdict import Accepted
 from support.synthetic import SETUP
 
-__all__ = ["declared_experiment"]
-
 
 def declared_experiment(entry: Entry | None = None, **marker: object) -> Experiment:
     """The experiment of a test with these arguments of the marker, beside an entry if one is given."""

@@ -6,8 +6,6 @@ from typing import Any
 
 from pytest_mlpatterns.engines.ray.cluster import ClusterFacts, NodeFacts
 
-__all__ = ["FakeRay", "cluster_facts", "node_facts"]
-
 
 def node_facts(number: int = 1, **changes: Any) -> NodeFacts:
     """A node of its own machine; ``number`` makes it another one."""

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-__all__ = ["FakeHandle", "fake_serve"]
-
 
 @dataclass
 class FakeHandle:

@@ -23,8 +23,6 @@ import psutil
 
 from support.project import Project, Run, clean_environment, command, run_here
 
-__all__ = ["LIMIT_S", "FaultRun", "RunningFault", "await_true", "run_fault", "run_fault_here", "start_fault"]
-
 LIMIT_S = 120.0
 """Within this a run must end that waits for nothing longer than a second or two, however busy the machine is."""
 _GRACE_S = 60.0

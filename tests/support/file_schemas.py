@@ -16,8 +16,6 @@ from pytest_mlpatterns.baseline.file import BaselineFile
 from pytest_mlpatterns.records.faults import MOST
 from pytest_mlpatterns.reports.files.result_file import ResultFile
 
-__all__ = ["SCHEMAS", "schema_text"]
-
 _PACKAGE = Path(__file__).parents[2] / "pytest_mlpatterns"
 SCHEMAS: dict[Path, type] = {
     _PACKAGE / "baseline/baseline.schema.json": BaselineFile,

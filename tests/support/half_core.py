@@ -5,8 +5,6 @@ import pytest
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.cpu_share import give_cpus
 
-__all__ = ["REFUSAL", "VARIANT"]
-
 REFUSAL = "cpus=0.5 is a fraction and needs a control group with a CPU quota, but none can be created"
 """How the refusal begins where no control group can be created."""
 

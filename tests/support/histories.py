@@ -10,8 +10,6 @@ from pytest_mlpatterns.records.history import Change, CommitPosition, Course
 from support.reported import HOSTILE
 from support.synthetic import MS
 
-__all__ = ["CHANGES", "MACHINE", "SERIES", "change_of", "position", "series_from"]
-
 MACHINE = "Test Processor 3000, 2 cores, x86_64, Python 3.11"
 DIGITS = "test_perf.py::test_digits[cached|batched]"
 SLOW = "test_perf.py::test_slow"

@@ -16,8 +16,6 @@ from pytest_mlpatterns.records.history import CommitPosition, HistoryLine
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
 
-__all__ = ["METRICS", "codes", "herd", "history_line", "killed_at_random", "numbered_line"]
-
 METRICS = ("rtm", "latency_mean", "p95", "p99", "cpu_ns_per_request", "peak_rss_bytes", "nmrt")
 
 

@@ -6,8 +6,6 @@ from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, Paire
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
 
-__all__ = ["COMMITS", "LINES", "VALUES"]
-
 COMMITS = st.builds(
     CommitPosition, st.just("") | st.text("0123456789abcdef", min_size=4, max_size=64), st.integers(0, 2**31)
 )

@@ -18,8 +18,6 @@ from unittest import mock
 
 import pytest
 
-__all__ = ["run_pytest"]
-
 _SUITE = Path(__file__).resolve().parents[1]
 
 

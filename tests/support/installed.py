@@ -4,8 +4,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["installed_copy"]
-
 
 def installed_copy(
     site: Path, source: Path | None, files: Mapping[str, str], *, name: str = "shop", editable: bool = False

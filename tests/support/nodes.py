@@ -7,8 +7,6 @@ from pytest_mlpatterns.records.launch import Source, Usage, columns_of
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serving.processes import WorkerStats
 
-__all__ = ["APPLICATION", "COLUMNS", "RUN", "counted", "reading", "replica"]
-
 RUN = "mlpatterns-1764146400-0123abcd"
 APPLICATION = RayApplication(f"{RUN}-1", RUN, ("d0",), replicas=2)
 

@@ -9,8 +9,6 @@ from pytest_mlpatterns.reports.files.result_file import Results
 from support.repository import Repository
 from support.synthetic import ENVIRONMENT, result
 
-__all__ = ["BROKEN", "INI", "TEST", "editable_site", "files_of", "repository_of", "run_with_ratios"]
-
 TEST = "test_shop.py::test_shop"
 MODEL = """
 import os

@@ -25,8 +25,6 @@ from support.reported import report
 from support.services.browser import Browser, chromium
 from support.synthetic import MS, counterpart, make_setup, result
 
-__all__ = ["main", "terminal_svg"]
-
 _COLUMNS = 80
 _PAGE = (1172, 1400)
 _HISTORY_HEIGHT = 960

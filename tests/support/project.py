@@ -18,20 +18,6 @@ import pytest
 
 from support.inprocess import run_pytest
 
-__all__ = [
-    "APART",
-    "MODEL",
-    "OPTIONS",
-    "QUICK",
-    "READ_ONLY",
-    "Project",
-    "Run",
-    "clean_environment",
-    "command",
-    "run_apart",
-    "run_here",
-]
-
 QUICK = 'pytest.mark.perf(duration="200ms", warmup="0s", launches=1)'
 """A marker that keeps a test as short as it can be."""
 READ_ONLY = "def pytest_runtestloop():\n    return True\n"

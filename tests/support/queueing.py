@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from pytest_mlpatterns.records.samples import Samples, Window
 from support.synthetic import START_NS, S, samples
 
-__all__ = ["Queue", "Run", "erlang_loss", "served_ns"]
-
 
 def erlang_loss(places: int, offered: float) -> float:
     """Share of the requests of a Poisson load that find all places taken, by the formula of Erlang (1917).

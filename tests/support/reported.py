@@ -39,8 +39,6 @@ from support.synthetic import (
     verdict,
 )
 
-__all__ = ["EVALUATED", "HOSTILE", "OVERLOAD", "RANKING", "SCALING", "everything", "report"]
-
 HOSTILE = "</script><script>alert('&\"')</script><!--<img src=x onerror=alert(1)>"
 """What a user may have written, by mistake or not."""
 

@@ -5,8 +5,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-__all__ = ["Repository"]
-
 SETTINGS = {
     "user.name": "Ada",
     "user.email": "ada@example.org",

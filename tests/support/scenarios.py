@@ -6,8 +6,6 @@ from typing import Any
 
 from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["PATIENCE_S", "counts", "run", "settle"]
-
 PATIENCE_S = 30
 
 

@@ -9,8 +9,6 @@ from pytest_mlpatterns.engines.ray.cluster import ClockOffset
 from pytest_mlpatterns.engines.ray.messages import Heard, HostFacts
 from pytest_mlpatterns.loadgen.messages import LoadJob
 
-__all__ = ["ScriptedHosts", "host_facts"]
-
 
 def host_facts(number: int = 2, *, offset_ns: int = 0, error_ns: int = 0, **changes: Any) -> HostFacts:
     """The host on a node of a machine of its own."""

@@ -1,7 +1,5 @@
 """A model that needs no processor: it takes as long on any machine, and a test makes it slower by a number."""
 
-__all__ = ["MODEL"]
-
 MODEL = """
 import time
 

@@ -10,8 +10,6 @@ from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.telemetry import LayerStats
 from support.synthetic import MS, US, counterpart, result
 
-__all__ = ["AFTER", "BEFORE", "split", "split_layer", "with_splits"]
-
 
 def split_layer(requests: Iterable[tuple[Mapping[str, int], int]]) -> LayerStats:
     """What a server counts: the parts of each request, and its residence."""

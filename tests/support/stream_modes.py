@@ -12,8 +12,6 @@ from typing import Any
 
 from pytest_mlpatterns.records.outcomes import Failure
 
-__all__ = ["GOOD", "LEGITIMATE", "MODES", "NOT_COUNTED", "Ending", "Mode"]
-
 TOKENS = 10
 """Tokens of an answer that has its usual number."""
 

@@ -28,8 +28,6 @@ from typing import Any
 
 from pytest_mlpatterns.loadgen.event_loop import Alarm
 
-__all__ = ["SentStream", "StreamingServer", "Wanted", "streaming_server"]
-
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _HEAD = b"HTTP/1.1 200 OK\r\n%s%s\r\n"
 _MEDIA_TYPES = {

@@ -16,8 +16,6 @@ from support.fuzz import Area
 from support.fuzz.hostile import octets
 from support.stream_modes import MODES
 
-__all__ = ["AREAS", "SPLICES", "STREAMS"]
-
 
 def _event(value: object) -> bytes:
     return b"data: %s\n\n" % json.dumps(value, ensure_ascii=False).encode()

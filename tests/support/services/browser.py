@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Browser", "BrowserError", "Page", "chromium"]
-
 _FLAGS = (
     "--headless=new",
     "--remote-debugging-pipe",

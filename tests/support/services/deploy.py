@@ -12,8 +12,6 @@ from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.workload.payload import read_payload
 
-__all__ = ["deployed", "make_start_options"]
-
 
 def make_start_options(directory: Path, payload: list[Any] | None = None, timeout: str = "60s") -> StartOptions:
     """A patient start; the first of ``payload`` is asked, where there is one."""

@@ -20,8 +20,6 @@ if __name__ == "__main__":
 
 from support.services.scripted import Request, ScriptedServer, Send, Silence, Step, answer
 
-__all__ = ["ANSWERS", "script"]
-
 _HEAD = b"HTTP/1.1 200 OK\r\n"
 _PAUSE_S = 0.1
 

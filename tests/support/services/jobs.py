@@ -11,8 +11,6 @@ from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.schedule import Schedule
 from pytest_mlpatterns.workload.window_plan import RequestWindow
 
-__all__ = ["MESSAGES", "MS", "a_job", "message", "streams_of", "wanting", "window_of"]
-
 MS = 1_000_000
 
 

@@ -5,8 +5,6 @@ import hpack
 from pytest_mlpatterns.loadgen.http2_frames import ACK, END_HEADERS, END_STREAM, HEADER, PREFACE, SETTING, Frame, frame
 from pytest_mlpatterns.wire.grpc_call import message_prefix
 
-__all__ = ["SERVER_SETTINGS", "answer", "block", "frames_in", "headers", "message", "refusal", "settings", "trailers"]
-
 
 def block(*pairs: tuple[str, str]) -> bytes:
     """A header block of a peer that keeps no table."""

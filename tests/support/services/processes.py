@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 import psutil
 
-__all__ = ["our_children", "survivors"]
-
 
 def our_children() -> set[int]:
     """Ids of the processes under this one that run."""

@@ -11,8 +11,6 @@ import pytest
 from pytest_mlpatterns.profiling.py_spy import PySpy, find_py_spy
 from pytest_mlpatterns.system.process_limits import tracer_permission, why_not_traceable
 
-__all__ = ["patient_py_spy"]
-
 _PATIENCE_S = 60.0
 _FORBIDDEN = re.compile(r"permission denied|operation not permitted|not implemented", re.IGNORECASE)
 

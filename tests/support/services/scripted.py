@@ -13,8 +13,6 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-__all__ = ["Close", "Hold", "Request", "Reset", "ScriptedServer", "Send", "Silence", "Step", "answer", "refused_port"]
-
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 

