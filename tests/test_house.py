@@ -145,17 +145,8 @@ def test_constants_have_words() -> None:
 
 
 FINISHED_ROOMS = (
-    "analysis",
-    "baseline",
-    "cli",
-    "config",
-    "judging",
-    "measurement",
-    "profiling",
-    "records",
-    "reports",
-    "revision",
-    "workload",
+    *("analysis", "baseline", "cli", "config", "judging", "measurement", "profiling", "records", "reports"),
+    *("revision", "workload"),
 )
 """Packages in which an object sets its own attributes only, so that it is complete when it is made."""
 FINISHED_NAMES = re.compile(r"(deployment|measurement|streams)$")
@@ -184,15 +175,8 @@ def test_no_module_finishes_the_objects_of_another() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "records.launch",
-        "records.result",
-        "records.samples",
-        "records.setup",
-        "records.telemetry",
-        "loadgen.event_loop",
-        "loadgen.load_run",
-        "loadgen.process",
-        "plugin",
+        *("records.launch", "records.result", "records.samples", "records.setup", "records.telemetry"),
+        *("loadgen.event_loop", "loadgen.load_run", "loadgen.process", "plugin"),
     ],
 )
 def test_a_light_module_loads_without_numpy(module: str) -> None:

@@ -101,13 +101,7 @@ def test_a_run_without_comparison_misses_nothing(tmp_path: Path, mode: BaselineM
         ({THERE: entry(sorting_ns=(350_000.0,))}, f"(machine: {THERE} → {HERE})"),
     ],
     ids=[
-        "new",
-        "load",
-        "model",
-        "servers",
-        "what does not count",
-        "this package",
-        "machines",
+        *("new", "load", "model", "servers", "what does not count", "this package", "machines"),
         "another machine of a known speed",
     ],
 )
@@ -206,12 +200,8 @@ def test_a_drift_is_that_of_the_cluster(tmp_path: Path) -> None:
 FILED = {
     name: {HERE: entry()}
     for name in (
-        "test_a.py::test_kept",
-        "test_a.py::test_gone",
-        "test_a.py::test_listed[single]",
-        "test_a.py::test_asked[cached]",
-        "test_a.py::test_asked_too",
-        "test_away.py::test_it",
+        *("test_a.py::test_kept", "test_a.py::test_gone", "test_a.py::test_listed[single]"),
+        *("test_a.py::test_asked[cached]", "test_a.py::test_asked_too", "test_away.py::test_it"),
         "deep/test_b.py::test_it",
     )
 }
@@ -521,16 +511,8 @@ DRIFTED = entry(5.0, 800.0, anchor=ANCHOR, date="2026-02-01")
         (DRIFTED, measured(launches={}), ()),
     ],
     ids=[
-        "both",
-        "as at first",
-        "worse than the entry",
-        "tolerated",
-        "interrupted",
-        "no anchor",
-        "two entries",
-        "the same day",
-        "set-up",
-        "nothing",
+        *("both", "as at first", "worse than the entry", "tolerated", "interrupted", "no anchor", "two entries"),
+        *("the same day", "set-up", "nothing"),
     ],
 )
 def test_drift_is_told_where_the_anchor_is_left_behind_but_not_the_entry(

@@ -71,21 +71,8 @@ LEVELS: dict[str, tuple[str, tuple[Any, Any], tuple[Any, Any], tuple[Any, Any], 
 """Marker argument → field of the settings, then of marker, option and ini key what is given and what it comes to, and
 the default."""
 RUN_LEVEL = {
-    "against",
-    "against-env",
-    "against-files",
-    "baseline",
-    "baseline-file",
-    "baseline-from",
-    "history",
-    "history-fail",
-    "html",
-    "json",
-    "rank",
-    "ray-address",
-    "ray-runtime-env",
-    "settle",
-    "smoke",
+    *("against", "against-env", "against-files", "baseline", "baseline-file", "baseline-from", "history"),
+    *("history-fail", "html", "json", "rank", "ray-address", "ray-runtime-env", "settle", "smoke"),
 }
 COLLECTION_LEVEL = {"patterns"}
 
@@ -591,16 +578,8 @@ def test_paths_are_relative_to_where_they_were_written(tmp_path: Path, name: str
 @pytest.mark.parametrize(
     ("option", "ini", "on"),
     [
-        (True, None, True),
-        (True, "false", True),
-        (None, "true", True),
-        (None, "1", True),
-        (None, " Yes ", True),
-        (None, "false", False),
-        (None, "0", False),
-        (None, "no", False),
-        (None, "", False),
-        (None, None, False),
+        *((True, None, True), (True, "false", True), (None, "true", True), (None, "1", True), (None, " Yes ", True)),
+        *((None, "false", False), (None, "0", False), (None, "no", False), (None, "", False), (None, None, False)),
     ],
 )
 def test_a_switch_is_of_the_command_line_then_of_the_ini_file(

@@ -45,12 +45,7 @@ def test_a_summary_reaches_every_kind_of_terminal(width: int, colour: bool, asci
 @pytest.mark.parametrize(
     ("encoding", "shows"),
     [
-        ("utf-8", True),
-        ("UTF8", True),
-        ("ascii", False),
-        ("latin-1", False),
-        ("cp1252", False),
-        ("", False),
+        *(("utf-8", True), ("UTF8", True), ("ascii", False), ("latin-1", False), ("cp1252", False), ("", False)),
         (None, False),
     ],
 )

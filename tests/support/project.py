@@ -56,16 +56,8 @@ OPTIONS = (
     *(
         f"-pno:{name}"
         for name in (
-            "perf",
-            "benchmark",
-            "hypothesispytest",
-            "anyio",
-            "pytest_cov",
-            "locust",
-            "valkey",
-            "pyreqwest",
-            "rerunfailures",
-            "timeout",
+            *("perf", "benchmark", "hypothesispytest", "anyio", "pytest_cov", "locust", "valkey", "pyreqwest"),
+            *("rerunfailures", "timeout"),
         )
     ),
     "--perf-noise=trust",

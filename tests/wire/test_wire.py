@@ -40,15 +40,7 @@ def test_a_short_form_is_a_value(text: str, wire: Wire) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "rest",
-        "json",
-        "rest+xml",
-        "rest+json+gzip+br",
-        "REST+JSON",
-        "grpc+json",
-        "grpc+gzip",
-        "rest+json+lz4",
+        *("", "rest", "json", "rest+xml", "rest+json+gzip+br", "REST+JSON", "grpc+json", "grpc+gzip", "rest+json+lz4"),
         "invocations+xml",
     ],
 )

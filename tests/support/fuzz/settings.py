@@ -59,18 +59,8 @@ TEXTS = (*TIMES, *SIZES, *SHARES, *AMOUNTS, *PATTERNS, *CRITERIA, *OBJECTIVES, *
 MARKER = (
     *("pattern", "duration", "warmup", "timeout", "startup_timeout", "budget", "launches", "generators", "tolerance"),
     *(
-        "compare",
-        "overload",
-        "noise",
-        "price",
-        "inconclusive",
-        "payload",
-        "model",
-        "check",
-        "request",
-        "wire",
-        "engine",
-        "cpus",
+        *("compare", "overload", "noise", "price", "inconclusive", "payload", "model", "check", "request", "wire"),
+        *("engine", "cpus"),
     ),
     *("concurrency", "rate_rps", "load"),
 )
