@@ -4,12 +4,12 @@ The server is :mod:`support.services.faulty`, a process of plain sockets with on
 """
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import SERVICES
-from support.fault_run import LIMIT_S, FaultRun, run_fault_here
+from support.fault_run import FaultRun, run_fault_here
 from support.project import Project
 
 pytestmark = pytest.mark.processes
@@ -37,108 +37,80 @@ SHORT = 'startup_timeout="5s"'
 """A server that starts well is ready within it on a busy machine too."""
 
 
-@dataclass(frozen=True)
-class Fault:
-    """A fault of the server, and what is expected in the output."""
-
-    name: str
-    messages: tuple[str, ...] = ()
-    outcomes: dict[str, int] | None = None
-    first: int = 2  # number of the first post that is answered so; 2 is the first of the load
-    settings: str = ""  # further arguments of the marker
-
-
-def run(directory: Path, target: str, settings: str = "", *, limit_s: float = LIMIT_S) -> FaultRun:
+def run(directory: Path, target: str, settings: str = "") -> FaultRun:
     """A perf test of a target; ``faulty.py`` lies beside it."""
     project = Project().with_file("test_it.py", TEST.format(target=target, settings=settings))
     (directory / "project").mkdir()
     shutil.copy(SERVICES / "faulty.py", directory / "project")
-    return run_fault_here(project, directory, limit_s=limit_s)
+    return run_fault_here(project, directory)
 
 
-def run_faulty(directory: Path, fault: Fault, *, limit_s: float = LIMIT_S) -> FaultRun:
-    command = f"{{python}} -S faulty.py {fault.name} {{port}} {fault.first}"
-    target = f'Command("{command}", path="/p", ready="/health")'
-    return run(directory, target, fault.settings, limit_s=limit_s)
+def run_faulty(directory: Path, fault: str, first: int = 2, settings: str = "") -> FaultRun:
+    """A server with a fault from the post with this number on; 2 is the first of the load."""
+    command = f"{{python}} -S faulty.py {fault} {{port}} {first}"
+    return run(directory, f'Command("{command}", path="/p", ready="/health")', settings)
 
 
-def cases(*names: str, rare: str = "") -> list[object]:
-    """A case of each of these names; the rare ones run with ``ALL=1`` only."""
-    return [*names, *(pytest.param(name, marks=RARE) for name in rare.split())]
+def cases(names: str, rare: str = "", *more: str) -> list[Any]:
+    """A case of each of these names, with more arguments; the rare ones run with ``ALL=1`` only."""
+    often = [pytest.param(name, *more) for name in names.split()]
+    return often + [pytest.param(name, *more, marks=RARE) for name in rare.split()]
 
 
 @pytest.mark.parametrize(
     "name",
     cases(
-        "bytewise",
-        "chunks",
-        "continue",
-        "until-close",
-        "length-too-short",
-        "port-taken",
-        "prints-100-mb",
-        rare="good http10 no-content closes-outputs slow-accept hints "
-        "http10-no-length http10-keep connection-close created no-reason upper-case many-headers "
-        "latin-1-header empty-body long-body not-json other-json nan not-utf8 bad-gzip prints-much reads-stdin "
-        "no-directory slow-start",
+        "bytewise chunks continue until-close length-too-short port-taken prints-100-mb",
+        rare="good http10 no-content closes-outputs slow-accept hints http10-no-length http10-keep connection-close "
+        "created no-reason upper-case many-headers latin-1-header empty-body long-body not-json other-json nan "
+        "not-utf8 bad-gzip prints-much reads-stdin no-directory slow-start",
     ),
 )
 def test_an_odd_answer_that_is_right_passes(tmp_path: Path, name: str) -> None:
-    run_faulty(tmp_path, Fault(name)).assert_ended(PASSED)
-
-
-@pytest.mark.parametrize(
-    "name",
-    cases("close", "close-in-body", "close-in-chunk", "reset", rare="close-in-head close-in-chunk-size reset-in-body"),
-)
-def test_a_connection_that_ends_before_its_answer_does_fails(tmp_path: Path, name: str) -> None:
-    run_faulty(tmp_path, Fault(name)).assert_ended(FAILED, "none of ", " requests succeeded (connection closed: ")
-
-
-@pytest.mark.parametrize(
-    "name",
-    cases(
-        "two-lengths",
-        "garbage",
-        "http09",
-        "ssh",
-        "bad-chunk",
-        rare="length-negative length-enormous upgrade length-text "
-        "length-and-chunks zeros tls smtp negative-chunk http3 status-text header-without-colon "
-        "http2-preface",
-    ),
-)
-def test_a_malformed_answer_fails(tmp_path: Path, name: str) -> None:
-    run_faulty(tmp_path, Fault(name)).assert_ended(FAILED, "none of ", " requests succeeded (malformed answer: ")
-
-
-@pytest.mark.parametrize(
-    "code", cases("500", "301", "304", rare="429 999 302 307 308 400 401 403 404 405 413 422 451 501 502 503 599")
-)
-def test_a_status_that_is_no_success_fails(tmp_path: Path, code: str) -> None:
-    run_faulty(tmp_path, Fault(code)).assert_ended(FAILED, "none of ", f" requests succeeded ({code}: ")
+    run_faulty(tmp_path, name).assert_ended(PASSED)
 
 
 @pytest.mark.parametrize(
     ("name", "label"),
     [
-        ("sometimes-503", "503"),
-        ("twice", "answer that nobody asked for"),
-        pytest.param("sometimes-garbage", "malformed answer", marks=RARE),
+        *cases(
+            "close close-in-body close-in-chunk reset",
+            "close-in-head close-in-chunk-size reset-in-body",
+            "connection closed: ",
+        ),
+        *cases(
+            "two-lengths garbage http09 ssh bad-chunk",
+            "length-negative length-enormous upgrade length-text length-and-chunks zeros tls smtp negative-chunk "
+            "http3 status-text header-without-colon http2-preface",
+            "malformed answer: ",
+        ),
+        *cases("500 301 304", "429 999 302 307 308 400 401 403 404 405 413 422 451 501 502 503 599", ""),
+    ],
+)
+def test_an_answer_that_is_none_fails_by_what_it_is(tmp_path: Path, name: str, label: str) -> None:
+    run_faulty(tmp_path, name).assert_ended(FAILED, "none of ", f" requests succeeded ({label or f'{name}: '}")
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        *cases("sometimes-503", "", "503"),
+        *cases("twice", "", "answer that nobody asked for"),
+        *cases("", "sometimes-garbage", "malformed answer"),
     ],
 )
 def test_a_share_of_failed_requests_above_the_limit_fails(tmp_path: Path, name: str, label: str) -> None:
-    run_faulty(tmp_path, Fault(name)).assert_ended(FAILED, f" requests failed ({label}", "over 5.0 % the others say")
+    run_faulty(tmp_path, name).assert_ended(FAILED, f" requests failed ({label}", "over 5.0 % the others say")
 
 
 @pytest.mark.parametrize("name", cases("keep-alive-closed", rare="sometimes-close"))
 def test_requests_that_meet_a_closed_idle_connection_are_sent_again(tmp_path: Path, name: str) -> None:
-    run_faulty(tmp_path, Fault(name)).assert_ended(PASSED, "sent again on a fresh connection")
+    run_faulty(tmp_path, name).assert_ended(PASSED, "sent again on a fresh connection")
 
 
 @pytest.mark.all_faults
 def test_a_server_that_stops_listening_fails(tmp_path: Path) -> None:
-    run_faulty(tmp_path, Fault("stops-listening")).assert_ended(FAILED, "InvalidResultError", "(connection failed: ")
+    run_faulty(tmp_path, "stops-listening").assert_ended(FAILED, "InvalidResultError", "(connection failed: ")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +138,7 @@ def test_a_server_that_stops_listening_fails(tmp_path: Path) -> None:
 def test_a_server_that_ends_is_named_with_its_end_and_its_last_words(
     tmp_path: Path, name: str, end: str, words: str
 ) -> None:
-    run_faulty(tmp_path, Fault(name)).assert_ended(FAILED, f"python ended with {end}", words)
+    run_faulty(tmp_path, name).assert_ended(FAILED, f"python ended with {end}", words)
 
 
 @pytest.mark.parametrize(
@@ -188,32 +160,29 @@ def test_a_server_that_ends_is_named_with_its_end_and_its_last_words(
     ],
 )
 def test_a_server_that_does_not_become_ready_fails_in_its_start_up_time(tmp_path: Path, name: str, found: str) -> None:
-    run = run_faulty(tmp_path, Fault(name, settings=SHORT))
+    run = run_faulty(tmp_path, name, settings=SHORT)
     run.assert_ended(FAILED, "is not ready after 5.00 s", found)
 
 
-@pytest.mark.parametrize("code", cases("301", "404", "500", rare="302 303 307 308 400 401 403 405 409 413 415 422 429"))
+@pytest.mark.parametrize("code", cases("301 404 500", rare="302 303 307 308 400 401 403 405 409 413 415 422 429"))
 def test_a_first_request_that_is_refused_fails_at_once(tmp_path: Path, code: str) -> None:
-    run = run_faulty(tmp_path, Fault(code, first=1))
+    run = run_faulty(tmp_path, code, first=1)
     run.assert_ended(FAILED, f"answered {code} to its first request, POST /p")
 
 
 @pytest.mark.parametrize(
-    "name", cases("garbage", "close", "503", rare="bad-gzip reset ssh two-lengths bad-chunk http2-preface")
+    "name", cases("garbage close 503", rare="bad-gzip reset ssh two-lengths bad-chunk http2-preface")
 )
 def test_a_first_request_without_an_answer_fails_in_the_start_up_time(tmp_path: Path, name: str) -> None:
-    run = run_faulty(tmp_path, Fault(name, first=1, settings=SHORT))
+    run = run_faulty(tmp_path, name, first=1, settings=SHORT)
     run.assert_ended(FAILED, "is not ready after 5.00 s", "POST /p")
 
 
 @pytest.mark.parametrize(
     "name",
     cases(
-        "h2-closes",
-        "h2-goaway",
-        "h2-internal-error",
-        rare="h2-garbage h2-http1 h2-ssh h2-refused h2-enormous-frame "
-        "h2-no-window h2-bad-headers h2-wrong-stream h2-hangs",
+        "h2-closes h2-goaway h2-internal-error",
+        "h2-garbage h2-http1 h2-ssh h2-refused h2-enormous-frame h2-no-window h2-bad-headers h2-wrong-stream h2-hangs",
     ),
 )
 def test_a_server_of_grpc_that_does_not_answer_fails_in_the_start_up_time(tmp_path: Path, name: str) -> None:
@@ -222,19 +191,16 @@ def test_a_server_of_grpc_that_does_not_answer_fails_in_the_start_up_time(tmp_pa
     run(tmp_path, target, f'{SHORT}, wire="grpc"').assert_ended(FAILED, "is not ready after 5.00 s")
 
 
-@pytest.mark.parametrize("name", cases("double-fork", "deaf-child", rare="own-session own-group deaf-session"))
-def test_processes_that_hide_are_ended_with_a_warning(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", cases("double-fork deaf-child ignores-term", rare="own-session own-group deaf-session")
+)
+def test_processes_that_hide_or_ignore_sigterm_are_ended_with_a_warning(tmp_path: Path, name: str) -> None:
     target = f"""Command("{{python}} -S faulty.py {name} {{port}}", path="/p", ready="/health", stop="500ms")"""
     run(tmp_path, target).assert_ended(PASSED, "LeftoverWarning", "did not end after SIGTERM were killed: python")
 
 
-def test_a_server_that_ignores_sigterm_is_killed_with_a_warning(tmp_path: Path) -> None:
-    target = 'Command("{python} -S faulty.py ignores-term {port}", path="/p", stop="500ms")'
-    run(tmp_path, target).assert_ended(PASSED, "LeftoverWarning", "did not end after SIGTERM were killed: python")
-
-
 def test_a_port_that_is_taken_three_times_is_named(tmp_path: Path) -> None:
-    run = run_faulty(tmp_path, Fault("port-taken-always"))
+    run = run_faulty(tmp_path, "port-taken-always")
     run.assert_ended(
         FAILED,
         "pytest_mlpatterns.DeploymentError: Command(",
@@ -245,7 +211,7 @@ def test_a_port_that_is_taken_three_times_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.all_faults
 def test_a_server_on_all_interfaces_gets_a_warning(tmp_path: Path) -> None:
-    run_faulty(tmp_path, Fault("everywhere")).assert_ended(PASSED, "OpenPortWarning", "listens on all interfaces")
+    run_faulty(tmp_path, "everywhere").assert_ended(PASSED, "OpenPortWarning", "listens on all interfaces")
 
 
 @pytest.mark.parametrize(
