@@ -114,7 +114,7 @@ NARROW = an_open(0.05, 0.098, 0.148)
             OpenBy.MACHINE,
             "probably not slower: only the worse end of its interval is beyond the tolerance; the machine was busy: "
             "other processes used 1.4 of the 2 cores",
-            QUIETER,
+            f"{QUIETER}, or for about 240 s",
         ),
     ],
 )

@@ -132,7 +132,7 @@ def test_every_report_has_one_kind_of_each_test(tmp_path: Path) -> None:
     assert run.exit_code == 1
     assert kinds_in_json(run) == STOPPED
     assert kinds_in_junit(tmp_path) == STOPPED
-    assert run.section("performance").split("\n::")[0].splitlines()[-1] == f"performance: {headline}"
+    assert run.section("performance").split("\n::")[0].splitlines()[-1].startswith(f"performance: {headline}")
     assert (tmp_path / "summary.md").read_text(encoding="utf-8").startswith(f"### Performance: {headline}\n")
     assert main(["verdict", str(tmp_path / "results.json")]) == 1
     assert {*commands_of_github(run).values()} == {"::error"}
@@ -152,7 +152,8 @@ def test_a_gate_that_warns_lets_verdicts_pass_and_no_error(tmp_path: Path) -> No
     advised = {"test_misses_limits", "test_is_open", "test_misses_a_limit_in_a_subtest"}
     assert {name for name, level in levels.items() if level == "::warning"} == advised
     headline = "2 missed limits, 5 broken tests, 1 invalid test, 1 undecided, 1 not compared, 2 passed"
-    assert f"{headline}; 3 tests would fail with --perf-gate fail" in run.section("performance")
+    busy = r"(; the machine was busy .*)?"
+    assert re.search(rf"{headline}{busy}; 3 tests would fail with --perf-gate fail", run.section("performance"))
     assert "3 would fail" in run.out.splitlines()[-1]
 
 

@@ -76,6 +76,17 @@ class OpenChange(Struct, frozen=True):
         """Width of the interval."""
         return self.change.high - self.change.low
 
+    @property
+    def times(self) -> float:
+        """How many times as wide as the tolerance the interval is."""
+        return self.width / max(self.tolerance, _LEAST_TOLERANCE)
+
+    @property
+    def narrowing_s(self) -> float | None:
+        """Seconds of measuring that would narrow the interval to the tolerance; None if no reasonable time does."""
+        seconds = self.spent_s * self.times**2
+        return None if self.recorded or seconds > LONGEST_S else seconds
+
 
 def known_reason(why: WhyOpen, busy: Busy | None) -> OpenReason:
     """The reason that the judging gave; that launches scatter has the machine as its reason if it was busy."""
@@ -102,7 +113,7 @@ def reason_of(found: OpenChange) -> OpenReason:
 def _machine(found: OpenChange) -> OpenReason | None:
     if found.busy is None or found.width <= found.tolerance:
         return None
-    return busy_reason(found.busy, found.seconds)
+    return busy_reason(found.busy, found.narrowing_s if found.seconds is None else found.seconds)
 
 
 def _edge(found: OpenChange) -> OpenReason | None:
@@ -148,10 +159,9 @@ def _recorded(found: OpenChange) -> OpenReason | None:
 
 
 def _wide(found: OpenChange) -> OpenReason:
-    times = found.width / max(found.tolerance, _LEAST_TOLERANCE)
-    why = f"its interval of {_points(found)} is {_times(times)} times as wide as the tolerance"
-    seconds = found.spent_s * times**2
-    if seconds <= LONGEST_S:
+    times = f"{found.times:,.0f}" if found.times >= 10 else f"{found.times:.1f}"
+    why = f"its interval of {_points(found)} is {times} times as wide as the tolerance"
+    if (seconds := found.narrowing_s) is not None:
         why = f"{why}; about {math.ceil(seconds)} s of measuring would narrow it to that"
         return OpenReason(OpenBy.REQUESTS, why, seconds=seconds)
     why = f"{why}, and {LONGEST_S / 60:.0f} min of measuring would not narrow it to that"
@@ -185,10 +195,6 @@ def _points(found: OpenChange) -> str:
     """The width of an interval in per cent of the reference, as people name it: ``108 points``."""
     points = 100 * found.width
     return f"{points:,.0f} points" if points >= 10 else f"{points:.2g} points"
-
-
-def _times(times: float) -> str:
-    return f"{times:,.0f}" if times >= 10 else f"{times:.1f}"
 
 
 def probably_slower(verdicts: Sequence[Verdict], busy: Busy | None = None) -> tuple[str, ...]:

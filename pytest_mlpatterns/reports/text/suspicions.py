@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
-from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE
+from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Role
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD
 from pytest_mlpatterns.analysis.verdicts.open_reasons import (
     LONGEST_S,
@@ -27,9 +27,8 @@ from pytest_mlpatterns.analysis.verdicts.open_reasons import (
     reason_of,
 )
 from pytest_mlpatterns.analysis.verdicts.verdicts import seconds_to_decide
-from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.setup import SystemKind
-from pytest_mlpatterns.records.verdict import Kind, OpenBy, Outcome, Verdict
+from pytest_mlpatterns.records.verdict import OPEN_KINDS, Kind, OpenBy, Outcome, Verdict
 from pytest_mlpatterns.reports.text.comparison import (
     comparison_row,
     comparisons_of,
@@ -42,6 +41,7 @@ from pytest_mlpatterns.reports.text.terminal_text import Line, Style, line, wrap
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_mlpatterns.records.launch import Busy
     from pytest_mlpatterns.records.result import TestResult
 
 _DEFAULT_S = 120  # Budget that is recommended where none can be computed: four times the usual one
@@ -113,7 +113,7 @@ def busy_machine(results: Sequence[TestResult]) -> str:
 
     ``results``: of a run. Returns an empty text if it left none so.
     """
-    undecided = [one for one in results if one.outcome is State.UNDECIDED]
+    undecided = [one for one in results if one.kind in OPEN_KINDS]
     of_machine = [one for one in undecided if is_of_the_machine(one)]
     known = [one.measured.busy for one in of_machine if one.measured.busy is not None]
     if not known:
@@ -155,12 +155,12 @@ def open_step(result: TestResult, verdicts: Sequence[Verdict] | None = None) -> 
     if known is None and reasons and (not compared or reasons[0] is still[0]):
         known = reasons[0]
     if known is not None and known.why_open is not None:
-        reason = known_reason(known.why_open, result.measured.busy)
+        reason = known_reason(known.why_open, _busy(result, known))
         reason = reason if reason.by is not known.why_open.by else replace(reason, why=_unsaid(known))
     elif compared:
         reason = _reason_of_change(result, compared, is_all=not any(map(_is_beyond, still)))
-    elif result.measured.busy is not None and _is_wide(still[0], result):
-        reason = busy_reason(result.measured.busy)
+    elif (busy := _busy(result, still[0])) is not None and _is_wide(still[0], result):
+        reason = busy_reason(busy)
     else:
         write, command = _longer(result, still)
         how = f"{write}, and run" if write else "raise budget= and launches= in the marker of the test, or run"
@@ -236,7 +236,7 @@ def _reason_of_change(result: TestResult, compared: Sequence[Verdict], *, is_all
             recorded=0 if is_beside or result.reference is None else result.reference.launches,
             scatter=stdev(by_launch) if len(by_launch) > 1 else 0.0,
             explained=explained,
-            busy=result.measured.busy,
+            busy=_busy(result, first),
             seconds=max(times, default=None),
             decides="it" if is_all and len(times) == len(suspected) else "what can be decided",
             is_agreed=metric is None or metric.counts_failures or tolerance > usual,
@@ -254,6 +254,12 @@ def _launch_values(result: TestResult, verdict: Verdict) -> tuple[list[float], f
         sd = metric_named(verdict.metric).launch_sd if is_known_metric(verdict.metric) else 0.0
         values = [math.log(value) for value, _ in found if value > 0]
     return values, math.hypot(sd, fmean(error for _, error in found) if found else 0.0)
+
+
+def _busy(result: TestResult, verdict: Verdict) -> Busy | None:
+    """What others took of the machine, if that changes the metric."""
+    is_standing = is_known_metric(verdict.metric) and Role.STANDING in metric_named(verdict.metric).roles
+    return None if is_standing else result.measured.busy
 
 
 def _is_wide(verdict: Verdict, result: TestResult) -> bool:

@@ -161,6 +161,12 @@ def test_a_test_that_stays_open_beside_busy_neighbours_names_them(verdict: Verdi
     assert command == f"        {AGAINST['command']}"
 
 
+@pytest.mark.parametrize("metric", ["error_rate", "response_bytes"])
+def test_neighbours_are_no_reason_of_what_no_machine_changes(metric: str) -> None:
+    for verdict in (replace(SUSPECTED, metric=metric, change=Estimate(0.5, -0.9, 3.0)), replace(LIMIT, metric=metric)):
+        assert "busy" not in " ".join(block(verdict, busy=NEIGHBOURS, metrics={metric: (0.0, 0.0, 0.3)}))
+
+
 def test_launches_of_a_revision_that_differ_are_its_reason() -> None:
     pairs = {"p99": ((0.1, 0.01), (0.9, 0.01), (0.3, 0.01))}
     text = " ".join(block(SUSPECTED, reference=replace(counterpart(kind="revision"), log_ratios=pairs)))
