@@ -204,6 +204,13 @@ def _failure(name: str, arguments: tuple[str, ...], reasons: tuple[str, ...]) ->
     return failure
 
 
+def is_of_interrupt(error: BaseException | None) -> bool:
+    """Whether this is an interrupt, or was raised while one was handled."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
 def missing_extra(what: str, package: str, extra: str) -> str:
     """The message about an optional package that is not installed.
 

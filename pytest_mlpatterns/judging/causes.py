@@ -11,27 +11,28 @@ import math
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.config.settings import ProfileMode
-from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.errors import MlpatternsError, is_of_interrupt
 from pytest_mlpatterns.records.profile import ProfileRecord
 from pytest_mlpatterns.records.samples import HeldRecord
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.units import Unit, format_duration
+from pytest_mlpatterns.reports.text.where import functions_explain
+from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
+    from types import FrameType
 
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.revision.client import RevisionClient
 
-_NOT_OF_REQUESTS = ("cold_start", "recovery", "unhurt")  # Times that no function of a request explains
-_PARTS = 4  # Parts of the budget, one of which a search may take
+_PARTS = 4  # A search may take one of this many parts of the budget
 _LEAST_NS = 15_000_000_000  # Time that every search may take, in nanoseconds
 _CLEANING_S = 5.0  # Time that a search which has ended may take to clean up
 
@@ -40,46 +41,52 @@ class SearchEnded(BaseException):
     """The time of a search is over."""
 
 
-@contextlib.contextmanager
-def limited(limit_ns: int | None, show: Callable[[str], None]) -> Iterator[None]:
-    """End a block of the main thread by :class:`SearchEnded` when its time is over, also while it waits.
+class SearchLimit:
+    """Ends a block of the main thread by :class:`SearchEnded` when its time is over, also while it waits.
 
     A signal does that, as Ctrl-C would; the one that is taken does nothing to a process that does not expect it.
 
-    ``limit_ns``: None for no limit. ``show``: takes the time left in words, once a second; nothing at the end.
+    ``show``: takes what was ``found`` and the time left in words, once a second; nothing at the end.
     """
-    if limit_ns is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    over, main = threading.Event(), threading.get_ident()
-    ends = time.monotonic() + limit_ns / 1e9
-    cleans = False
 
-    def tick(_number: int, _frame: object) -> None:
-        nonlocal ends, cleans
-        if over.is_set():
+    def __init__(self, limit_ns: int, show: Callable[[str], None], found: str) -> None:
+        self._ends = time.monotonic() + limit_ns / 1e9
+        self._show = show
+        self._found = found
+        self._cleans = False
+        self._over, self._main = threading.Event(), threading.get_ident()
+        self._calling = threading.Thread(target=self._call, name="limit of a search", daemon=True)
+        self._handler: Any = None
+
+    def __enter__(self) -> None:
+        self._handler = signal.signal(signal.SIGURG, self._tick)
+        self._calling.start()
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._over.set()
+        self._calling.join()
+        signal.signal(signal.SIGURG, self._handler)
+        self._show("")
+        if self._cleans and isinstance(error, Exception):  # what was cut made another error of it
+            raise SearchEnded from error
+
+    def _call(self) -> None:
+        wait_s = 0.0
+        while not self._over.wait(wait_s):
+            signal.pthread_kill(self._main, signal.SIGURG)
+            wait_s = min(max(self._ends - time.monotonic(), 0.01), 1.0)
+
+    def _tick(self, _number: int, frame: FrameType | None) -> None:
+        while frame is not None and frame.f_code.co_name != "__del__":  # where Python drops what is raised
+            frame = frame.f_back
+        left_s = self._ends - time.monotonic()
+        if self._over.is_set() or frame is not None:
             return
-        if (left_s := ends - time.monotonic()) <= 0:
-            ends, cleans = time.monotonic() + _CLEANING_S, True
+        if left_s <= 0:
+            self._ends, self._cleans = time.monotonic() + _CLEANING_S, True
             raise SearchEnded
-        if not cleans:
-            show(f"searching for the cause, {math.ceil(left_s)} s left")
-
-    def call() -> None:
-        while not over.wait(min(max(ends - time.monotonic(), 0.01), 1.0)):
-            signal.pthread_kill(main, signal.SIGURG)
-
-    show(f"searching for the cause, {math.ceil(limit_ns / 1e9)} s left")
-    before = signal.signal(signal.SIGURG, tick)
-    calling = threading.Thread(target=call, name="limit of a search", daemon=True)
-    calling.start()
-    try:
-        yield
-    finally:
-        over.set()
-        calling.join()
-        signal.signal(signal.SIGURG, before)
-        show("")
+        if not self._cleans:
+            self._show(f"{self._found}; searching for the cause, {math.ceil(left_s)} s left")
 
 
 class Causes:
@@ -122,7 +129,7 @@ class Causes:
         why = f"the cause was not found in {format_duration(limit_ns)}; --perf-profile on looks for it without a limit"
         try:
             if profiles or traces:
-                with self._measurement.beside_budget(), limited(longest_ns, self._experiment.driver.on_search):
+                with self._measurement.beside_budget(), self._limited(longest_ns, failed):
                     if profiles:
                         self.profile = self._profiled(revision, is_known=is_known, longest_ns=longest_ns)
                     if traces:
@@ -130,12 +137,24 @@ class Causes:
                         self.held = self._held(revision, starts_ns, of_growth=of_growth, longest_ns=longest_ns)
             revision.close()
         except (SearchEnded, KeyboardInterrupt) as ended:
-            self.interrupted = any(isinstance(one, KeyboardInterrupt) for one in (ended, ended.__context__))
+            self.interrupted |= is_of_interrupt(ended)
             why = "the search for the cause was interrupted" if self.interrupted else why
         if profiles and self.profile is None:
             self.profile = ProfileRecord(note=why)
         elif traces and self.held is None:
             self.held = HeldRecord(why)
+
+    def _limited(self, longest_ns: int | None, failed: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+        """The limit of a search; there is none without a time, nor outside of the thread that signals reach."""
+        if longest_ns is None or threading.current_thread() is not threading.main_thread():
+            return contextlib.nullcontext()
+        found = f"{metric_named(failed[0]).label} is worse"
+        return SearchLimit(longest_ns, self._experiment.driver.on_search, found)
+
+    def _said(self, error: MlpatternsError) -> str:
+        """The first line of an error, which may come of an interrupt."""
+        self.interrupted |= is_of_interrupt(error)
+        return first_line(error)
 
     def _profiled(
         self, revision: RevisionClient | None, *, is_known: bool = False, longest_ns: int | None = None
@@ -145,7 +164,7 @@ class Causes:
         try:
             return profile_of(self._experiment, revision, is_known=is_known, longest_ns=longest_ns)
         except MlpatternsError as error:
-            return ProfileRecord(note=f"no profile: {first_line(error)}")
+            return ProfileRecord(note=f"no profile: {self._said(error)}")
 
     def _held(
         self, revision: RevisionClient, starts_ns: Sequence[int], *, of_growth: bool, longest_ns: int | None
@@ -156,14 +175,9 @@ class Causes:
         try:
             return held_by(self._experiment, revision, starts_ns, of_growth=of_growth, longest_ns=longest_ns)
         except MlpatternsError as error:
-            return HeldRecord(f"memory by line is not known: {first_line(error)}")
+            return HeldRecord(f"memory by line is not known: {self._said(error)}")
 
 
 def names_functions(verdicts: Sequence[Verdict]) -> bool:
     """Whether one of these failed, and the time of functions can explain it."""
-    return any(
-        verdict.outcome is Outcome.FAIL
-        and verdict.metric not in _NOT_OF_REQUESTS
-        and metric_named(verdict.metric).unit in (Unit.DURATION, Unit.RATE)
-        for verdict in verdicts
-    )
+    return any(verdict.outcome is Outcome.FAIL and functions_explain(verdict.metric) for verdict in verdicts)

@@ -147,7 +147,7 @@ class SettledComparison:
             return self._screen.judge(choice)
         settled = self._screened_or_settled(_only(choice, settled=True))
         others = _only(choice, settled=False)
-        if not (others(False) or others(True)):
+        if not (others(False) or others(True)) or self._causes.interrupted:
             return settled
         if self._experiment.baseline.entry is None and self._is_settled:
             metrics = self._measurement.metrics

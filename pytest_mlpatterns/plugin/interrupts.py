@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.errors import MlpatternsError, is_of_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -90,12 +90,7 @@ def follows_an_interrupt(error: BaseException | None) -> bool:
 
     An interrupt can end processes, or cut a conversation with them; what cleans up after it then fails.
     """
-    if not isinstance(error, MlpatternsError):
-        return False
-    behind = error.__context__
-    while behind is not None and not isinstance(behind, KeyboardInterrupt):
-        behind = behind.__context__
-    return behind is not None
+    return isinstance(error, MlpatternsError) and is_of_interrupt(error)
 
 
 @contextlib.contextmanager

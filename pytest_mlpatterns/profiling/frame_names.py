@@ -66,8 +66,8 @@ class SourceNames:
         if owner == "native" or raw.file.startswith("<"):
             return Frame(raw.name, file, owner=owner)
         self._files.setdefault(file, raw.file)
-        if owner != "project" and raw.qualified:  # where a library defines it is worth no time
-            return Frame(_without_locals(raw.qualified), file, owner=owner)
+        if owner != "project" and (raw.qualified or raw.name == "<module>"):  # where a library defines it costs time
+            return Frame(_without_locals(raw.qualified or raw.name), file, owner=owner)
         innermost = None
         for one in self._defined_in(raw.file):  # callers before the functions inside them
             if one.first <= raw.line <= one.last:

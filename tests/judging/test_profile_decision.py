@@ -100,7 +100,9 @@ def _plain_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cause_search, "replace", lambda plan, **changes: SimpleNamespace(**vars(plan), **changes))
 
 
-@pytest.mark.parametrize("metric", ["rtm", "p99", "throughput", "nmrt", "cpu_per_request", "ttft", "tpot"])
+@pytest.mark.parametrize(
+    "metric", ["rtm", "p99", "throughput", "nmrt", "cpu_per_request", "ttft", "tpot", "output_tokens"]
+)
 def test_a_failure_of_a_time_or_a_rate_asks_for_functions(metric: str) -> None:
     assert names_functions([verdict("error_rate"), verdict(metric)])
     assert not names_functions([verdict(metric, Outcome.PASS), verdict(metric, Outcome.INCONCLUSIVE)])
@@ -191,37 +193,57 @@ def test_an_error_is_a_note(error: Exception, monkeypatch: pytest.MonkeyPatch) -
     assert causes.profile == ProfileRecord(note="no profile: py-spy cannot read")
 
 
-@pytest.mark.parametrize("while_cleaning", [False, True])
+INTERRUPTED = "the search for the cause was interrupted"
+
+
+@pytest.mark.parametrize(
+    ("while_cleaning", "note"),
+    [
+        (KeyboardInterrupt(), INTERRUPTED),
+        (SearchEnded(), INTERRUPTED),
+        (DeploymentError("it does not end"), "no profile: it does not end"),
+    ],
+)
 def test_an_interrupt_ends_the_search_and_takes_effect_after_the_verdicts(
-    monkeypatch: pytest.MonkeyPatch, while_cleaning: bool
+    monkeypatch: pytest.MonkeyPatch, while_cleaning: BaseException, note: str
 ) -> None:
-    """Also if the time of the search is over while the interrupt cleans up."""
+    """Also if it is cleaned up when the time of the search is over, or what cleans up fails."""
 
     def run(_: object) -> ProfiledRun:
         try:
             raise KeyboardInterrupt
         finally:
-            if while_cleaning:
-                raise SearchEnded
+            raise while_cleaning
 
     monkeypatch.setattr(ScriptedPair, "run", run)
     causes = causes_of(ProfileMode.AUTO)
     causes.search(REVISION, FAILED)
-    assert causes.profile == ProfileRecord(note="the search for the cause was interrupted")
+    assert causes.profile == ProfileRecord(note=note)
     assert causes.interrupted
 
 
+class Ignored:
+    """Python drops what is raised while it goes."""
+
+    def __del__(self) -> None:
+        threading.Event().wait(0.1)
+
+
 class Waiting(ScriptedPair):
-    """Waits for what never comes, and then cleans up for as long."""
+    """Waits for what never comes, and then cleans up for as long; a library makes another error of the end."""
 
     def run(self) -> ProfiledRun:
         never = threading.Event()
+        Ignored()
         try:
             never.wait()
         except KeyboardInterrupt:
             pytest.fail("a limit is no interrupt")
         finally:
-            never.wait()
+            try:
+                never.wait()
+            except BaseException as error:
+                raise SystemError("unbalanced") from error
         raise AssertionError
 
 
@@ -243,7 +265,7 @@ def test_a_search_has_a_limit_that_holds_while_it_waits() -> None:
     note = "the cause was not found in 20.0 ms; --perf-profile on looks for it without a limit"
     assert causes.profile == ProfileRecord(note=note)
     assert not causes.interrupted
-    assert [*dict.fromkeys(SHOWN)] == ["searching for the cause, 1 s left", ""]
+    assert [*dict.fromkeys(SHOWN)] == ["RTM is worse; searching for the cause, 1 s left", ""]
     assert signal.getsignal(signal.SIGURG) is handler
 
 

@@ -87,6 +87,7 @@ def settled(
     closed: bool = True,
     gap: BaselineGap | None = None,
     sorting_ns: tuple[Sequence[float], Sequence[float]] = ((), ()),
+    interrupted: bool = False,
 ) -> tuple[dict[str, Verdict], SettledComparison]:
     """Compare some metrics, with these two sides; the fixed work took so long then, and takes so long now."""
 
@@ -105,13 +106,14 @@ def settled(
         plan=SimpleNamespace(schedule=SimpleNamespace(closed=closed)),
         baseline=SimpleNamespace(entry=stored, name="the entry", details="", gap=gap),
     )
+    causes = SimpleNamespace(interrupted=interrupted)
     launches = (replace(even_launch(), sorting_ns=tuple(now_ns)),)
     metrics = SimpleNamespace(launches=launches, streams=False, launch_values=lambda _: [LaunchValue(1.0, 0.0)])
     measurement: Any = SimpleNamespace(metrics=metrics, so_far=None)
     monkeypatch.setattr(settled_comparison, "BaselineComparison", lambda *_: screen)
     monkeypatch.setattr(revision_comparison, "RevisionComparison", lambda *_, **__: recorded)
     settled_comparison.BaselineComparison.alpha = 0.01  # type: ignore[misc]
-    comparison = SettledComparison(experiment, measurement, runner=cast("Any", None), causes=cast("Any", None))
+    comparison = SettledComparison(experiment, measurement, runner=cast("Any", None), causes=cast("Any", causes))
     chosen = [METRICS[name] for name in names or ("rtm",)]
     compared = compared_metrics(chosen, Tolerances(), 0.01, requested=False)
     return {one.metric: one for one in comparison.judge(lambda _: compared)}, comparison
@@ -265,9 +267,14 @@ def test_a_commit_with_other_files_is_not_the_measured_code(monkeypatch: pytest.
     assert elsewhere.note.startswith("settled by the present code")  # nothing speaks against it
 
 
-def test_what_an_interleaved_run_does_not_give_is_the_file_s(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_what_an_interleaved_run_does_not_give_is_the_file_s(
+    monkeypatch: pytest.MonkeyPatch, interrupted: bool
+) -> None:
+    """Unless an interrupt waits for the verdicts that there are."""
     recorded, screen = Recorded([verdict(PASS, of="revision")]), Screen([verdict(OPEN)], alone=[verdict(PASS, "sc")])
-    found, _ = settled(monkeypatch, screen, recorded, "rtm", "sc")
-    assert screen.judged == ["sc"]
+    found, _ = settled(monkeypatch, screen, recorded, "rtm", "sc", interrupted=interrupted)
+    others = [] if interrupted else ["sc"]
+    assert screen.judged == others
     assert recorded.asked == ["rtm"]
-    assert set(found) == {"rtm", "sc"}
+    assert [*found] == ["rtm", *others]

@@ -256,6 +256,7 @@ def _moved(part: PartChange) -> str:
     return f"{part.label} {signed_duration(part.change_ns)}"
 
 
+_NOT_OF_REQUESTS = ("cold_start", "recovery", "unhurt")  # Times that no function of a request explains
 _IN_PART = 0.25  # Share of a function's change that the part of the latency at least has which it is named in
 _WIDEST = 0.2  # Half the interval of a slow-down from which it shows nothing
 
@@ -291,8 +292,9 @@ def missing_profile(result: TestResult) -> str:
 
 
 def functions_explain(metric: str) -> bool:
-    """Whether a metric is a time or a rate, which functions that got slower explain."""
-    return is_known_metric(metric) and metric_named(metric).unit in (Unit.DURATION, Unit.RATE, Unit.TOKEN_RATE)
+    """Whether a metric is a time or a rate of requests, which functions that got slower explain."""
+    is_time = is_known_metric(metric) and metric_named(metric).unit in (Unit.DURATION, Unit.RATE, Unit.TOKEN_RATE)
+    return is_time and metric not in _NOT_OF_REQUESTS
 
 
 def named_function(result: TestResult, part_ns: float, *, is_layer: bool) -> str:

@@ -145,6 +145,7 @@ def test_notes_and_a_profile_that_could_not_be_made_are_given() -> None:
         failing(outcome=Outcome.PASS),
         failing("peak_memory"),
         failing("error_rate"),
+        failing("cold_start"),
     ],
 )
 def test_other_verdicts_have_no_functions(verdict: Verdict) -> None:
