@@ -91,6 +91,11 @@ class DeploymentError(MlpatternsError):
         """Whether the message names this side of a comparison already."""
         return side in (self.subject, self.side)
 
+    def add(self, line: str) -> None:
+        """Add a line to the message."""
+        self.args = (f"{self}\n{line}",)
+        self.said = f"{self.said}\n{line}"
+
 
 class ModelLoadError(DeploymentError):
     """The model could not be built, or failed on its first inference; the message contains its traceback."""

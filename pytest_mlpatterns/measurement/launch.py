@@ -14,7 +14,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import track_of
-from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator, LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
@@ -30,6 +30,7 @@ from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Capacity, Launc
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.system.machine import sorting_time_ns
 from pytest_mlpatterns.wire.stream_request import asks_for_streams
+from pytest_mlpatterns.wording import count
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
@@ -299,6 +300,7 @@ class _LaunchMeasurement:
             self._beside = DuringRun(plan.during, deployment, generator)
         self._steps: tuple[DuringStep, ...] = ()
         self._sorting_ns = 0.0
+        self._answers: int | None = None
         self.planned: RequestWindow | None = None
 
     @property
@@ -308,6 +310,16 @@ class _LaunchMeasurement:
 
     def run(self, on_progress: Callable[[Progress], None], window: RequestWindow | WindowPlan | None = None) -> Launch:
         """Run the load, and check its answers if the plan has a check; ``window`` as of :class:`LoadJob`."""
+        with self._under_load():
+            launch, result = self._loaded(on_progress, window)
+        if self._plan.check is not None:
+            check_answers(self._deployment, self._plan, result.answers, are_cut=result.generator.answers_cut)
+        return launch
+
+    def _loaded(
+        self, on_progress: Callable[[Progress], None], window: RequestWindow | WindowPlan | None
+    ) -> tuple[Launch, LoadResult]:
+        """Run the load."""
         self._job = replace(self._job, window=window)
         self._sorting_ns = sorting_time_ns()
         self._monitor.sample()
@@ -328,10 +340,19 @@ class _LaunchMeasurement:
                 raise KeyboardInterrupt from None
             raise Interrupted(launch) from None
         self.planned = result.planned
-        launch = self._launch(result)
-        if self._plan.check is not None:
-            check_answers(self._deployment, self._plan, result.answers, are_cut=result.generator.answers_cut)
-        return launch
+        return self._launch(result), result
+
+    @contextlib.contextmanager
+    def _under_load(self) -> Iterator[None]:
+        """Add to the error of a deployment that it ended under load, and after how many answers."""
+        try:
+            yield
+        except DeploymentError as error:
+            when = "in the warm-up" if self._stats_before is None else "in the window"
+            if self._answers is not None:
+                when = f"after {count(self._answers, 'answer')}"
+            error.add(f"this happened under load, {when}")
+            raise
 
     @contextlib.contextmanager
     def _function_beside(self) -> Iterator[None]:
@@ -367,6 +388,7 @@ class _LaunchMeasurement:
     def _launch(self, result: LoadResult) -> Launch:
         self._monitor.sample()
         report, schedule, samples = result.generator, self._plan.schedule, samples_of(result, self._plan.tokens)
+        self._answers = int(samples.succeeded.sum())
         silence = ""
         if not result.stopped_early:
             silence = self._silence(samples, result.window)

@@ -393,7 +393,7 @@ class TestBench:
         watch(kill)
         plan = replace(PLAN, duration_ns=1_000 * MS)
         with make_runner(generator, tmp_path, plan) as runner:
-            with pytest.raises(DeploymentError, match="SIGKILL"):
+            with pytest.raises(DeploymentError, match=r"(?s)SIGKILL.*\nthis happened under load, "):
                 runner.measure()
             runner.close()
             assert runner.deployment.predict([1, 1]) == 2

@@ -15,6 +15,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
 from pytest_mlpatterns.system.process_limits import tracer_permission
 from pytest_mlpatterns.system.sockets import listening_socket
+from pytest_mlpatterns.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.serving.external.programs import Program, StopAll, SupervisePrograms
 
+_LIKE = 0.8  # Likeness of a command to one that is meant: a machine has thousands of names
 _PLACEHOLDER = re.compile(r"\{((?:[a-z]\w*_)?port)\}")
 
 
@@ -56,7 +59,8 @@ def main() -> None:
         try:
             ports = _start(job, running)
         except OSError as error:
-            channel.send(NotStarted(f"{job.programs[len(running)].words[0]} cannot be started: {_reason_of(error)}"))
+            word = job.programs[len(running)].words[0]
+            channel.send(NotStarted(f"{word} cannot be started: {_reason_of(error, word)}"))
             return
         for number, process in enumerate(running):
             threading.Thread(target=_watch, args=(number, process, events.put), daemon=True).start()
@@ -167,6 +171,17 @@ def _family(sessions: set[int]) -> set[psutil.Process]:
     return orphans.below(os.getpid()) | orphans.of_sessions(sessions)
 
 
-def _reason_of(error: OSError) -> str:
+def _reason_of(error: OSError, word: str) -> str:
+    """Why a command cannot be started; ``word``: its first, which may be misspelled."""
     missing = f" ({error.filename})" if error.filename else ""
-    return f"{error.strerror}{missing}"
+    hint = did_you_mean(word, _commands(), likeness=_LIKE) if error.filename == word else ""
+    return f"{error.strerror}{missing}; {hint}".rstrip("; ")
+
+
+def _commands() -> set[str]:
+    """The names of all commands of this environment."""
+    found: set[str] = set()
+    for directory in (*os.get_exec_path(), os.path.dirname(sys.executable)):
+        with contextlib.suppress(OSError):
+            found.update(os.listdir(directory))
+    return found

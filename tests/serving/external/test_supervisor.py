@@ -101,6 +101,13 @@ def test_programs_end_if_a_later_one_cannot_start(tmp_path: Path) -> None:
     assert survivors(left, 10) == set()
 
 
+def test_a_misspelled_command_is_answered_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "serve-the-model").touch()
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(DeploymentError, match=r"directory \(serve-teh-model\); did you mean serve-the-model\?$"):
+        SupervisedPrograms([Program(("serve-teh-model",), {}, tmp_path, tmp_path / "log")], tmp_path)
+
+
 def test_a_supervisor_that_does_not_answer_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeploymentError, match=r"it does not run after 1\.00 ns"):
         SupervisedPrograms([waits(tmp_path)], tmp_path, timeout_ns=1)
