@@ -170,8 +170,8 @@ def write_baselines(
         replace_file(path, merged_text, timeout_s=timeout_s)
     except TimeoutError as error:
         raise BaselineFileError(
-            f"{path} is unchanged: another process has held its lock {error.filename} for {timeout_s:.0f} s; "
-            "wait until no other run updates it, remove that file if it is still there, then update again"
+            f"{path} is unchanged: {error.strerror}; wait until no other run updates it, remove that file if it is "
+            "still there, then update again"
         ) from error
     except ForeignLockError as error:
         raise BaselineFileError(f"{path} is unchanged: {error.strerror}, then update again") from error

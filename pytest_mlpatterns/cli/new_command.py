@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from msgspec import structs
 
-from pytest_mlpatterns.cli.output import add_command, require_other
+from pytest_mlpatterns.cli.output import add_command, require_other, write_file
 from pytest_mlpatterns.cli.subject import (
     MODEL_FILES,
     Candidate,
@@ -34,7 +34,7 @@ from pytest_mlpatterns.cli.subject import (
 )
 from pytest_mlpatterns.errors import ChildError, SettingError
 from pytest_mlpatterns.records.json_text import parsed
-from pytest_mlpatterns.system.files import read_text, replace_file
+from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.wording import listed, named, visible
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def run_new(options: argparse.Namespace) -> int:
     _require_new(file)
     folder = Path(os.path.relpath(file.parent, directory)).as_posix()
     text = first_test(subject, "" if folder == "." else folder)
-    replace_file(file, lambda: text)
+    write_file(str(file), text)
     _say(f"{file} is written.")
     if options.no_run:
         _say(f"next: send one request: {_command(file)} --perf-smoke")
@@ -436,7 +436,7 @@ def _default_file(subject: Subject, directory: Path) -> Path:
 def _require_new(file: Path) -> None:
     if file.is_dir():
         raise SettingError(f"{file} is a directory, expected a file to write: -o {file / 'test_perf.py'}")
-    if file.exists():
+    if os.path.lexists(file):  # also as a link that leads nowhere
         raise SettingError(f"{file} exists; name another file to write: -o {file.with_stem(f'{file.stem}_2')}")
     if not file.parent.is_dir():
         raise SettingError(f"{file} is in {file.parent}, which does not exist; name a file in a directory that exists")

@@ -17,7 +17,7 @@ from msgspec import Struct
 from pytest_mlpatterns.errors import DeploymentError, HistoryError, SettingError
 from pytest_mlpatterns.records.history import HistoryLine, HistoryRead
 from pytest_mlpatterns.records.json_text import shown
-from pytest_mlpatterns.system.files import LOCK_TIMEOUT_S
+from pytest_mlpatterns.system.files import ForeignLockError
 from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.system.shared_file import read_shared, shared_file
 from pytest_mlpatterns.wording import count
@@ -84,10 +84,9 @@ class History(Struct, frozen=True):
             )
 
     def _refuse(self, error: OSError) -> NoReturn:
-        if isinstance(error, TimeoutError):
+        if isinstance(error, TimeoutError | ForeignLockError):
             raise HistoryError(
-                f"{self.name} is unchanged: another process has held its lock for {LOCK_TIMEOUT_S:.0f} s; "
-                "wait until no other run adds to it, then run again"
+                f"{self.name} is unchanged: {error.strerror}; wait until no other run adds to it, then run again"
             ) from error
         raise HistoryError(
             f"{self.name} cannot be written: {error.strerror or error}; it is unchanged, make its directory, "

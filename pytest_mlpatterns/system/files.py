@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pytest_mlpatterns.system.owned_files import is_same, remove_file
+from pytest_mlpatterns.system.owned_files import Place, is_same, place_of, remove_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,41 +54,34 @@ def read_text(path: Path) -> str:
 def replace_file(path: Path, make: Callable[[], str | bytes], *, timeout_s: float = LOCK_TIMEOUT_S) -> None:
     """Replace the content of a file as a whole or not at all; other processes that do so wait.
 
-    A symbolic link stays, and the file that it names is replaced. An old file keeps its permissions and its owner, as
-    far as the system allows it; a new one gets those of the umask. A pipe or device is written to. Temporary files that
-    a killed process left beside the file are removed.
+    A symbolic link of this user or of root stays, and the file that it names is replaced. An old file keeps its
+    permissions and its owner, as far as the system allows it; a new one gets those of the umask. A pipe or device is
+    written to. Temporary files that a killed process left beside the file are removed.
 
     Raises TimeoutError: another process held the lock all that time. Raises ForeignLockError: the lock is a file that
-    another user left. Raises OSError: the file cannot be written; it is as it was.
+    another user left. Raises NotOwnedError: a link of the path belongs to another user. Raises OSError: the file cannot
+    be written; it is as it was.
     """
-    target = Path(os.path.realpath(path))
-    if _is_special(target):
-        content = _encoded(make())
-        _write(os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), content)
-        return
-    name = os.fsdecode(os.fsencode(target.name)[:_MOST_NAME_BYTES])
-    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with _locked(directory, f".{name}.lock", timeout_s):
+    with place_of(path) as place:
+        if _is_special(place):
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
             content = _encoded(make())
-            for leftover in os.listdir(directory):
-                if leftover.startswith(f".{name}.") and leftover.endswith(".tmp"):
-                    with contextlib.suppress(OSError):  # a file that only looks like ours stays
-                        remove_file(target.with_name(leftover))
-            _replace(directory, target.name, content, temporary=f".{name}.{secrets.token_hex(4)}.tmp")
-    finally:
-        os.close(directory)
+            _write(os.open(place.name, flags, dir_fd=place.directory), content)
+            return
+        with _locked(place, timeout_s):
+            content = _encoded(make())
+            _remove_leftovers(place)
+            _replace(place, content, temporary=f"{_hidden(place)}.{secrets.token_hex(4)}.tmp")
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
-    """Hold the lock beside a file, which need not be there; errors as for :func:`replace_file`."""
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with _locked(directory, f".{path.name}.lock", timeout_s):
-            yield
-    finally:
-        os.close(directory)
+def locked(path: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[Place]:
+    """Hold the lock beside a file, which need not be there; where it lies. Errors are those of :func:`replace_file`."""
+    with place_of(path) as place:
+        if _is_special(place):
+            raise OSError(errno.EINVAL, "It is no regular file", str(path))
+        with _locked(place, timeout_s):
+            yield place
 
 
 def append_text(path: Path, text: str) -> None:
@@ -97,12 +90,29 @@ def append_text(path: Path, text: str) -> None:
     _write(os.open(path, flags, 0o666), text.encode("utf-8", "replace"))
 
 
-def _is_special(path: Path) -> bool:
+def _is_special(place: Place) -> bool:
     """Whether it is there and no regular file, such as a pipe or a device."""
     try:
-        return not stat.S_ISREG(path.stat().st_mode)
+        return not stat.S_ISREG(os.stat(place.name, dir_fd=place.directory, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False
+
+
+def _hidden(place: Place) -> str:
+    """Beginning of the names of the files beside it."""
+    return f".{os.fsdecode(os.fsencode(place.name)[:_MOST_NAME_BYTES])}"
+
+
+def _remove_leftovers(place: Place) -> None:
+    """Remove the temporary files of a process that was killed."""
+    directory = os.open(os.curdir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.directory)
+    try:
+        for name in os.listdir(directory):
+            if name.startswith(f"{_hidden(place)}.") and name.endswith(".tmp"):
+                with contextlib.suppress(OSError):  # a file that only looks like ours stays
+                    remove_file(Path(name), directory)
+    finally:
+        os.close(directory)
 
 
 def _encoded(content: str | bytes) -> bytes:
@@ -111,8 +121,9 @@ def _encoded(content: str | bytes) -> bytes:
     return content.encode("utf-8", "replace")  # half a surrogate pair, from a file name that is no UTF-8
 
 
-def _replace(directory: int, name: str, content: bytes, *, temporary: str) -> None:
+def _replace(place: Place, content: bytes, *, temporary: str) -> None:
     """Write a new file in an open directory and give it the name of the old one, with its mode and owner."""
+    directory, name = place.directory, place.name
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o666, dir_fd=directory)
     try:
@@ -140,15 +151,17 @@ def _write(descriptor: int, content: bytes, *, durable: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def _locked(directory: int, name: str, timeout_s: float) -> Iterator[None]:
-    """Hold the lock of this name in an open directory."""
+def _locked(place: Place, timeout_s: float) -> Iterator[None]:
+    """Hold the lock of a file."""
+    directory, name = place.directory, f"{_hidden(place)}.lock"
     began = time.monotonic()
     while (lock := _lock(directory, name)) is None:
         waited_s = time.monotonic() - began
         if waited_s > min(timeout_s, _FOREIGN_LOCK_S):
             _require_permission(directory, name)
         if waited_s > timeout_s:
-            raise TimeoutError(errno.ETIMEDOUT, "Another process has held the lock all the time", name)
+            reason = f"another process has held its lock {name} for {timeout_s:.0f} s{_whose(name, directory)}"
+            raise TimeoutError(errno.ETIMEDOUT, reason, name)
         time.sleep(_POLL_S)
     try:
         yield
@@ -198,6 +211,14 @@ def _require_permission(directory: int, name: str) -> None:
 def _refuse(name: str, owner: int) -> NoReturn:
     reason = f"its lock {name} belongs to {_user(owner)} and cannot be opened; if no run of that user goes on, "
     raise ForeignLockError(errno.EACCES, f"{reason}remove the file {name}", name)
+
+
+def _whose(name: str, directory: int) -> str:
+    """A clause that names the owner of a file; empty if it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        owner = os.stat(name, dir_fd=directory, follow_symlinks=False).st_uid
+        return f"; that file belongs to {_user(owner)}"
+    return ""
 
 
 def _user(number: int) -> str:

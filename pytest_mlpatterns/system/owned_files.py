@@ -30,6 +30,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | _IN_PLACE
 _ABOVE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 """Flags for the directory above: only names in it are looked up, so it need not be readable."""
 _PRIVATE = 0o700  # Mode of a directory that no other user may enter
+_MOST_LINKS = 40  # Links that lead to each other, as many as Linux follows
 
 
 class NotOwnedError(OSError):
@@ -110,6 +111,52 @@ class OwnedDirectory(Struct, frozen=True):
             raise OSError(errno.ESTALE, "Another file has taken its name", str(self.path))
 
 
+class Place(Struct, frozen=True):
+    """A name in an open directory; :func:`place_of` opens it."""
+
+    directory: int  # its descriptor; names in it can be looked up, but perhaps not listed
+    name: str
+
+
+@contextlib.contextmanager
+def place_of(path: Path) -> Iterator[Place]:
+    """Where a file lies, behind links of this user and of root; the file need not be there.
+
+    In a directory that other users write to, a link of theirs, also one of a directory, could lead to any file of this
+    user. So each directory of the path is opened in the one above it.
+
+    Raises FileNotFoundError: a directory is absent. Raises NotOwnedError: a link belongs to another user.
+    """
+    ahead, name, links = [*reversed(path.parts)], os.curdir, 0
+    directory = os.open(os.curdir, _ABOVE)
+    try:
+        while ahead:
+            name = ahead.pop()
+            if (target := _target(name, directory, path)) is not None:
+                links += 1
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, "Its symbolic links lead to each other", str(path))
+                ahead += reversed(target.parts)
+            elif ahead:
+                below = os.open(name, _ABOVE | os.O_NOFOLLOW, dir_fd=directory)
+                os.close(directory)
+                directory = below
+        yield Place(directory, name)
+    finally:
+        os.close(directory)
+
+
+def _target(name: str, directory: int, path: Path) -> Path | None:
+    """What a link leads to; None if the name is none."""
+    with contextlib.suppress(FileNotFoundError):
+        status = _status(name, directory)
+        if stat.S_ISLNK(status.st_mode):
+            if status.st_uid not in (os.geteuid(), 0):
+                raise NotOwnedError(errno.EPERM, f"{name} is a link of another user, of id {status.st_uid}", str(path))
+            return Path(os.readlink(name, dir_fd=directory))
+    return None
+
+
 @contextlib.contextmanager
 def owned_directory(path: Path) -> Iterator[OwnedDirectory]:
     """Open a directory of this user, without following a link in its place.
@@ -148,12 +195,12 @@ def remove_empty(path: Path) -> None:
         os.rmdir(path.name, dir_fd=above)
 
 
-def remove_file(path: Path) -> None:
-    """Remove a file of this user.
+def remove_file(path: Path, directory: int | None = None) -> None:
+    """Remove a file of this user. ``directory``: descriptor of the one that it lies in, if it is open.
 
     Raises OSError: it is absent, a link or no regular file, or belongs to another user.
     """
-    with _above(path) as above:
+    with _above(path) if directory is None else contextlib.nullcontext(directory) as above:
         _require(_status(path.name, above), stat.S_ISREG, path)
         os.unlink(path.name, dir_fd=above)
 

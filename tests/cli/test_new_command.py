@@ -298,6 +298,14 @@ def test_a_path_follows_its_address(
     assert "expected a path of printable ASCII; quote it" in capsys.readouterr().err
 
 
+def test_a_link_that_leads_nowhere_is_there(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "test_perf.py").symlink_to("elsewhere/test_perf.py")
+    (project / "elsewhere").mkdir()
+    assert main(["new"]) == 2
+    assert "test_perf.py exists; name another file to write" in capsys.readouterr().err
+    assert list((project / "elsewhere").iterdir()) == []
+
+
 def test_a_directory_is_no_file_to_write(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "tests").mkdir()
     assert main(["new", "model.joblib", "-o", "tests", "--no-run"]) == 2

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from support.history_lines import history_line
-from support.synthetic import ENVIRONMENT, result
+from support.owners import declare_owner
+from support.synthetic import ENVIRONMENT, result, verdict
 
 from pytest_mlpatterns.baseline.file import baselines_text, read_baselines
 from pytest_mlpatterns.cli import command_line, main
@@ -16,6 +17,7 @@ from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.result_file import results_json
 
 SETUP = Setup.from_json({"pattern": "single", "load": "closed(1)", "wire": "rest+json", "payload": "sha256:0"})
@@ -49,6 +51,40 @@ def test_the_results_are_not_overwritten(
     assert main([*command, "r.json", "-o", output]) == 2
     assert f"-o {output} is the file that is read, and would be lost; expected another one" in capsys.readouterr().err
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["test_link.py", "d/test_new.py"])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["report", "r.json"], "-o"),
+        (["summary", "r.json"], "-o"),
+        (["export", "r.json", "--format=openmetrics"], "-o"),
+        (["accept", "r.json", "test_a.py::test_ä", "--reason=why"], "--file"),
+        (["new", "https://box.example", "--no-run"], "-o"),
+    ],
+)
+def test_nothing_is_written_through_a_link_of_another_user(
+    file: Path,
+    command: list[str],
+    option: str,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Neither of a file nor of a directory."""
+    failed = result("test_a.py::test_ä", passed=False, verdicts=(verdict(Outcome.FAIL, change=(0.47, 0.43, 0.51)),))
+    file.write_text(results_json([failed], ENVIRONMENT, "2026-11-24", baseline={}), encoding="utf-8")
+    (file.parent / "theirs").mkdir()
+    (file.parent / "d").symlink_to("theirs")
+    (file.parent / "test_link.py").symlink_to("theirs/test_new.py")
+    declare_owner(monkeypatch, 4711)
+    assert main([*command, option, name]) == 2
+    said, link = capsys.readouterr().err, name.partition("/")[0]
+    assert (
+        f"{link} is a link of another user, of id 4711; name a" in said or f"{name} exists; name another file" in said
+    )
+    assert list((file.parent / "theirs").iterdir()) == []
 
 
 @pytest.mark.parametrize("option", ["-o", "--html"])

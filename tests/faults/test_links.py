@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.history_lines import history_line
 from support.project import READ_ONLY, run_here
 from support.repository import Repository
 from support.synthetic import SETUP
 
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.errors import BaselineFileError
+from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.revision import environment
@@ -257,6 +259,20 @@ def test_a_lock_of_a_user_who_can_only_read_holds_up_no_update(baseline: Path, n
         reader.communicate()
     assert set(read_baselines(baseline)) == {"t"}
     assert os.listdir(baseline.parent) == [baseline.name]
+
+
+def test_a_lock_of_a_user_who_can_only_read_holds_up_no_line_of_a_history(baseline: Path) -> None:
+    path = baseline.with_name("perf-history.jsonl")
+    history = History(path, path.name)
+    history.append([history_line()])
+    path.chmod(0o644)
+    reader = locked_by_a_reader(path)
+    try:
+        history.append([history_line(1)])
+    finally:
+        reader.communicate()
+    assert len(history.read().lines) == 2
+    assert set(os.listdir(path.parent)) == {baseline.name, path.name}
 
 
 def test_no_user_who_can_only_read_opens_the_lock(baseline: Path) -> None:

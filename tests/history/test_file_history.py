@@ -5,16 +5,19 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 from support.history_lines import history_line
+from support.owners import declare_owner
 from support.repository import Repository
 
 from pytest_mlpatterns.errors import HistoryError
 from pytest_mlpatterns.history.file import MOST_BYTES, History, union_attribute
 from pytest_mlpatterns.records.history import HistoryLine
+from pytest_mlpatterns.system import owned_files
 from pytest_mlpatterns.system import shared_file as shared
 
 NAME = "perf-history.jsonl"
@@ -179,20 +182,31 @@ def test_a_link_of_another_user_is_not_followed(
     target = tmp_path / "target"
     target.write_text("mine", encoding="utf-8")
     path.symlink_to(target)
-    monkeypatch.setattr(os, "geteuid", lambda: path.lstat().st_uid + 1)
-    for use in (history.read, lambda: history.append([history_line()])):
-        with pytest.raises(HistoryError, match=r"It is a link of another user, of id \d+; "):
-            use()
+    (tmp_path / "d").symlink_to(tmp_path)
+    declare_owner(monkeypatch, 4711)
+    behind = History(tmp_path / "d" / "new.jsonl", "d/new.jsonl")
+    for refused, link in ((history, NAME), (behind, "d")):
+        for use in (refused.read, partial(refused.append, [history_line()])):
+            with pytest.raises(
+                HistoryError, match=rf"^{refused.name} .*: {link} is a link of another user, of id 4711; "
+            ):
+                use()
     assert target.read_text(encoding="utf-8") == "mine"
+    assert set(os.listdir(tmp_path)) == {NAME, "target", "d"}
 
 
 def test_a_link_that_appears_meanwhile_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, path = tmp_path / "target", tmp_path / NAME
     target.write_bytes(b"mine")
     path.symlink_to(target)
-    monkeypatch.setattr(shared, "_behind_links", lambda path: path)
-    with pytest.raises(HistoryError, match="symbolic links"):
-        History(path, NAME).append([history_line()])
+    monkeypatch.setattr(owned_files, "_target", lambda *_: None)
+    history = History(path, NAME)
+    for use, reason in (
+        (history.read, "symbolic links"),
+        (partial(history.append, [history_line()]), "no regular file"),
+    ):
+        with pytest.raises(HistoryError, match=reason):
+            use()
     assert target.read_bytes() == b"mine"
 
 
@@ -263,20 +277,18 @@ def test_a_file_that_another_process_keeps_locked_is_an_error(
     path = history.path
     history.append([history_line()])
     monkeypatch.setattr(shared, "_READ_TIMEOUT_S", 0.0)
+    message = (
+        rf"another process has held its lock \.{path.name}\.lock for 0 s; that file belongs to .*user {os.geteuid()}"
+    )
     with shared.shared_file(path):
-        with (
-            pytest.raises(TimeoutError, match="Another process has held the lock all the time"),
-            shared.shared_file(path, timeout_s=0.01),
-        ):
+        with pytest.raises(TimeoutError, match=message), shared.shared_file(path, timeout_s=0.01):
             pass
         assert len(history.read().lines) == 1  # a reader goes on without the lock
-
-    def held(*_: object, **__: object) -> object:
-        raise TimeoutError
-
-    monkeypatch.setattr("pytest_mlpatterns.history.file.shared_file", held)
-    with pytest.raises(HistoryError, match="is unchanged: another process has held its lock for 60 s; wait until"):
-        history.append([history_line()])
+        monkeypatch.setattr("pytest_mlpatterns.history.file.shared_file", partial(shared.shared_file, timeout_s=0.01))
+        with pytest.raises(
+            HistoryError, match=rf"^{NAME} is unchanged: {message}\)?; wait until no other run adds to it"
+        ):
+            history.append([history_line()])
 
 
 def test_a_file_system_without_locks_is_written_to(history: History, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.owners import declare_owner
 
 from pytest_mlpatterns.system.owned_files import (
     NotOwnedError,
     owned_directory,
+    place_of,
     remove_empty,
     remove_file,
     remove_tree,
@@ -113,6 +115,42 @@ def test_what_belongs_to_another_user_stays(tmp_path: Path, precious: Path) -> N
         with pytest.raises(NotOwnedError, match="It belongs to another user, of id"):
             remove(path)
     assert sorted(os.listdir(tmp_path)) == ["empty", "file", "precious"]
+
+
+@pytest.mark.parametrize("is_absolute", [True, False])
+def test_a_place_is_behind_links_of_this_user_and_of_root(
+    tmp_path: Path, precious: Path, monkeypatch: pytest.MonkeyPatch, *, is_absolute: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "directory").symlink_to("precious/../precious")
+    (tmp_path / "file").symlink_to("directory/below/thesis.txt")
+    (tmp_path / "nowhere").symlink_to(precious.absolute() / "new")
+    begin = tmp_path if is_absolute else Path()
+    for uid in (os.geteuid(), 0):
+        declare_owner(monkeypatch, uid)
+        for name, end in (("file", "below/thesis.txt"), ("nowhere", "new"), ("directory/x", "x"), ("precious/y", "y")):
+            with place_of(begin / name) as place:
+                expected = precious / end
+                assert place.name == expected.name
+                assert os.path.samestat(os.fstat(place.directory), expected.parent.stat())
+    with pytest.raises(FileNotFoundError), place_of(begin / "absent" / "x"):
+        pass
+    (tmp_path / "round").symlink_to("round")
+    with pytest.raises(OSError, match="Its symbolic links lead to each other"), place_of(begin / "round" / "x"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["file", "directory/x", "own/x"])
+def test_a_place_behind_a_link_of_another_user_is_refused(
+    tmp_path: Path, precious: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "directory").symlink_to(precious)
+    (tmp_path / "file").symlink_to(precious / "below" / "thesis.txt")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "x").symlink_to("../directory/x")
+    declare_owner(monkeypatch, 4711)
+    with pytest.raises(NotOwnedError, match="is a link of another user, of id 4711"), place_of(tmp_path / name):
+        pass
 
 
 def test_a_link_that_takes_the_name_of_an_open_directory_is_not_followed(
