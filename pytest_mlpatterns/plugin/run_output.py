@@ -44,6 +44,7 @@ from pytest_mlpatterns.reports.text.suspicions import busy_machine
 from pytest_mlpatterns.reports.text.terminal_text import Line, Style, line
 from pytest_mlpatterns.system.files import append_text, replace_file
 from pytest_mlpatterns.system.git import commit
+from pytest_mlpatterns.system.owned_files import place_of
 from pytest_mlpatterns.wording import count, first_line
 
 if TYPE_CHECKING:
@@ -355,6 +356,8 @@ def require_room(run: RunSettings) -> None:
             continue
         directory = os.path.dirname(os.path.realpath(file))
         try:
+            with place_of(file):  # behind no link of another user
+                pass
             if name == "history" and file.exists():
                 os.close(os.open(file, os.O_WRONLY | os.O_APPEND))
                 if not os.access(directory, os.W_OK):  # it is appended to

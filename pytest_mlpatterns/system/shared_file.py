@@ -1,8 +1,8 @@
 """Files of the user's project that several processes append to: locked, whole or not at all, and reached safely.
 
-Writers hold the lock beside the file (:mod:`pytest_mlpatterns.system.files`), which no user who may only read can take.
-Besides, they and readers lock the file itself for a moment, so that no reader sees half of a line. The content of a
-file is of no concern here.
+Writers hold the lock beside the file (:mod:`pytest_mlpatterns.system.files`), which a user without the right to write
+cannot take. Besides, they and readers lock the file itself for a moment, so that no reader sees half of a line. If no
+file can be made beside it, that lock alone must do. The content of a file is of no concern here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.system.files import LOCK_TIMEOUT_S, locked
+from pytest_mlpatterns.system.files import LOCK_TIMEOUT_S, ForeignLockError, locked
 from pytest_mlpatterns.system.owned_files import Place, is_same, place_of
 
 if TYPE_CHECKING:
@@ -71,11 +71,22 @@ def shared_file(path: Path, *, make: bool = False, timeout_s: float = LOCK_TIMEO
     opened for writing, is no regular file, or as :func:`~pytest_mlpatterns.system.files.replace_file` has it.
     """
     flags = os.O_RDWR | os.O_APPEND | (os.O_CREAT if make else 0)
-    with locked(path, timeout_s=timeout_s) as place:
+    with contextlib.ExitStack() as held:
+        try:
+            place, is_ours = held.enter_context(locked(path, timeout_s=timeout_s)), True
+        except ForeignLockError:
+            raise
+        except PermissionError:  # no file can be made beside it: the lock on itself must do, which readers can hold
+            place, is_ours = held.enter_context(place_of(path)), False
         while True:
             descriptor = _opened(place, flags)
             try:
-                _lock(descriptor, fcntl.LOCK_EX, _WRITE_TIMEOUT_S)
+                if (
+                    not _is_locked(descriptor, fcntl.LOCK_EX, _WRITE_TIMEOUT_S if is_ours else timeout_s)
+                    and not is_ours
+                ):
+                    reason = f"another process has held its lock for {timeout_s:.0f} s, perhaps one that only reads it"
+                    raise TimeoutError(errno.ETIMEDOUT, reason, str(path))
                 if is_same(place.name, place.directory, descriptor):  # else git, for instance, has replaced it
                     yield SharedFile(descriptor)
                     return
@@ -91,7 +102,7 @@ def read_shared(path: Path, most_bytes: int) -> bytes:
     with place_of(path) as place:
         descriptor = _opened(place, os.O_RDONLY)
     try:
-        _lock(descriptor, fcntl.LOCK_SH, _READ_TIMEOUT_S)
+        _is_locked(descriptor, fcntl.LOCK_SH, _READ_TIMEOUT_S)
         content = _read(descriptor, most_bytes + 1)
     finally:
         os.close(descriptor)
@@ -108,20 +119,20 @@ def _opened(place: Place, flags: int) -> int:
     return descriptor
 
 
-def _lock(descriptor: int, how: int, timeout_s: float) -> None:
-    """Lock an open file; go on without if another process holds it all the time, or the file system has no locks."""
+def _is_locked(descriptor: int, how: int, timeout_s: float) -> bool:
+    """Wait for the lock of an open file; False if another process holds it all the time."""
     until = time.monotonic() + timeout_s
     while True:
         try:
             fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= until:
-                return
+                return False
             time.sleep(_POLL_S)
-        except OSError:  # NFS, some of user space
-            return
+        except OSError:  # a file system without locks: NFS, some of user space
+            return True
         else:
-            return
+            return True
 
 
 def _read(descriptor: int, most_bytes: int) -> bytes:

@@ -1,5 +1,6 @@
 """A history in a file: what is appended is read, whatever other processes and users do to the file."""
 
+import fcntl
 import gc
 import os
 import subprocess
@@ -289,6 +290,28 @@ def test_a_file_that_another_process_keeps_locked_is_an_error(
             HistoryError, match=rf"^{NAME} is unchanged: {message}\)?; wait until no other run adds to it"
         ):
             history.append([history_line()])
+
+
+def test_a_directory_that_may_not_be_written_to_leaves_the_lock_on_the_file(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history.append([history_line()])
+    opened = os.open
+
+    def refuse_new(name: str | Path, flags: int, *arguments: int, **places: int) -> int:
+        if str(name).endswith(".lock"):
+            raise PermissionError(13, "Permission denied")
+        return opened(name, flags, *arguments, **places)
+
+    monkeypatch.setattr(os, "open", refuse_new)
+    history.append([history_line(1)])
+    reader = opened(history.path, os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_SH)
+    message = "another process has held its lock for 0 s, perhaps one that only reads it"
+    with pytest.raises(TimeoutError, match=message), shared.shared_file(history.path, timeout_s=0.01):
+        pass
+    os.close(reader)
+    assert len(history.read().lines) == 2
 
 
 def test_a_file_system_without_locks_is_written_to(history: History, monkeypatch: pytest.MonkeyPatch) -> None:

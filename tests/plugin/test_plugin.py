@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
+from support.owners import declare_owner
 from support.project import Project
 
 from pytest_mlpatterns.config.run_settings import read_run_settings
@@ -385,6 +386,15 @@ def test_a_file_without_room_is_found_before_anything_is_measured(tmp_path: Path
     assert re.match(r"ERROR: \S+/out cannot be written: File too large; nothing is measured; make room there, ", line)
     assert line.endswith(f"name another file with --perf-{name}=PATH")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_link_of_another_user_is_found_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "d").symlink_to(tmp_path)
+    declare_owner(monkeypatch, 4711)
+    with pytest.raises(SettingError, match=r"d is a link of another user, of id 4711; nothing is measured; "):
+        require_room(read_run_settings({"history": "d/h"}, {}, invoked_in=tmp_path, root=tmp_path))
 
 
 @pytest.mark.usefixtures("small_files")
