@@ -153,9 +153,12 @@ class LineReader:
         if self.needs_end and not self.ended:
             self.why = 'no line has "done": true'
         elif self._names:
-            found = listed([shown(name) for name in [*self._names][:_MOST_NAMED]])
-            self.why = f'no line has the key "{".".join(self._keys["text"])}" of JsonLines(text=...); they have {found}'
+            self.why = self._missing_text(self._names)
         return count
+
+    def _missing_text(self, names: dict[str, None]) -> str:
+        found = listed([shown(name) for name in [*names][:_MOST_NAMED]])
+        return f'no line has the key "{".".join(self._keys["text"])}" of JsonLines(text=...); they have {found}'
 
     def _hold(self, data: bytes) -> None:
         """Hold back the begin of a line."""
@@ -199,9 +202,11 @@ class LineReader:
         if "input_tokens" in self._keys:
             self.input_tokens = tokens_in(_at(value, self._keys["input_tokens"]), self.input_tokens)
         is_of_ollama = isinstance(value.get("done"), bool) and ("response" in value or "message" in value)
-        if is_of_ollama and not self._read_end(value):
-            self.error = line
-            return False
+        if is_of_ollama:
+            if value["done"] and broken_end(value):
+                self.error = line
+                return False
+            self._read_end(value)
         if "text" in self._keys:
             content = _at(value, self._keys["text"])
             self._note(value, has_text=content is not None)
@@ -220,21 +225,22 @@ class LineReader:
         elif self._names is not None and len(self._names) < _MOST_NAMED:
             self._names |= dict.fromkeys(name[:_LONGEST_NAME] for name in value)
 
-    def _read_end(self, value: dict[str, Any]) -> bool:
-        """Take the end of the answer and its counts from a line of Ollama. Returns False if it ended with an error.
+    def _read_end(self, value: dict[str, Any]) -> None:
+        """Take the end of the answer and its counts from a line of Ollama.
 
         An end without output, such as one whose reason is ``load``, is no answer, whatever its reason.
         """
         self.needs_end = True
         if value["done"]:
             self.ended = True
-            if reason := value.get("done_reason"):
+            if self._names:
+                self.why = self._missing_text(self._names)
+            elif reason := value.get("done_reason"):
                 self.why = f"no output came before the end, whose done_reason is {shown(reason)}"
             if "tokens" not in self._keys:
                 self.output_tokens = tokens_in(value.get("eval_count"), self.output_tokens)
             if "input_tokens" not in self._keys:
                 self.input_tokens = tokens_in(value.get("prompt_eval_count"), self.input_tokens)
-        return not (self.ended and broken_end(value))
 
     def _keep(self, text: Any) -> bool:
         """Keep the text of a line with content, if it is one. Returns True."""

@@ -108,6 +108,12 @@ def test_a_line_that_is_no_object_has_no_keys(line: Any) -> None:
     assert "is no JSON object, as its keys need one" in described_fault(StreamFault.MALFORMED, reader)
 
 
+def test_a_key_that_no_line_of_ollama_has_is_named_too() -> None:
+    reader, count = read(GENERATED, keys=JsonLines(text="text"))
+    assert (count, fault(reader, count)) == (0, StreamFault.EMPTY_STREAM)
+    assert described_fault(StreamFault.EMPTY_STREAM, reader).startswith('no line has the key "text" of JsonLines')
+
+
 def test_a_key_whose_output_is_empty_is_known() -> None:
     reader, count = read(lines({"text": ""}, {"other": 1}), keys=JsonLines(text="text"))
     assert fault(reader, count) is StreamFault.EMPTY_STREAM
