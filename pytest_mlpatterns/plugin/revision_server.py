@@ -38,7 +38,7 @@ from pytest_mlpatterns.revision.messages import (
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.environment_facts import environment_facts
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
-from pytest_mlpatterns.system.orphans import MARK
+from pytest_mlpatterns.system.orphans import MARK, adopt_orphans
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -57,6 +57,7 @@ _EVERY_TEST = ("-m", "", "-k", "")
 def main() -> None:
     """The child process."""
     channel = Channel()
+    adopt_orphans()
     job: ReferenceJob = channel.receive()
     requests: queue.SimpleQueue[Wanted | None] = queue.SimpleQueue()
     channel.listen(requests.put, lambda: requests.put(None))

@@ -1,12 +1,14 @@
-"""What the server of another revision answers for a deployment on a Ray cluster, without a process and without Ray."""
+"""What the server of another revision answers for a deployment on Ray, without Ray, and how its daemons end."""
 
 import queue
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.fake_ray import FakeRay
+from support.services.processes import survivors
 from support.synthetic import SETUP
 
 from pytest_mlpatterns.engines.ray.engine import SharedRay
@@ -28,6 +30,7 @@ from pytest_mlpatterns.revision.messages import (
 )
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.processes import ForeignProcesses
+from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
@@ -84,3 +87,29 @@ def test_a_cluster_that_cannot_be_reached_is_the_answer(tmp_path: Path, monkeypa
 
     monkeypatch.setenv(RUN_VARIABLE, "mlpatterns-1764146400-0123abcd")
     assert answers_of(tmp_path, None, Unreachable()) == [RevisionFailed(Reason.FAILED, "Ray did not connect")]
+
+
+HIDING = """
+import os
+
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        open("daemon", "w").write(str(os.getpid()))
+        os.execve("/bin/sleep", ["sleep", "300"], {})
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system lets a process adopt orphans")
+def test_a_daemon_of_a_conftest_that_drops_every_trace_ends_with_the_server(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(HIDING, encoding="utf-8")
+    child = Child("pytest_mlpatterns.plugin.revision_server", log=tmp_path / "log")
+    inherited = InheritedOptions((), {}, tuple(sys.path))
+    child.send(ReferenceJob("test_a.py::test_a", tmp_path, tmp_path / "here", tmp_path, inherited))
+    answer = child.receive(60)
+    child.stop()
+    assert answer.reason is Reason.ABSENT
+    assert survivors([int((tmp_path / "daemon").read_text(encoding="utf-8"))], 0) == set()
