@@ -95,11 +95,18 @@ def named_dependencies(file: Path) -> object:
     return text
 
 
-def installs_project(directory: Path) -> bool:
-    """Whether a directory has a project that an installer can install."""
-    if (directory / "setup.py").is_file() or (directory / "setup.cfg").is_file():
-        return True
-    return not {"project", "build-system"}.isdisjoint(_read_toml(directory / "pyproject.toml"))
+def project_argument(directory: Path, *, is_installed: bool = False) -> str:
+    """What an installer gets of a project: itself, or its dependencies if it is no package; empty without one.
+
+    ``is_installed``: whether the project is installed here, which shows that it can be.
+    """
+    settings = _read_toml(directory / "pyproject.toml")
+    match settings:
+        case {"tool": {"uv": {"package": bool(is_package)}}}:
+            pass
+        case _:
+            is_package = is_installed or "build-system" in settings or (directory / "setup.py").is_file()
+    return "-e." if is_package else "-rpyproject.toml" if "project" in settings else ""
 
 
 def locked_versions(directory: Path) -> tuple[str, list[str]] | None:

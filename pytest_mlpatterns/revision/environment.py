@@ -31,7 +31,7 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.revision.dependencies import dependency_key, installs_project, locked_versions
+from pytest_mlpatterns.revision.dependencies import dependency_key, locked_versions, project_argument
 from pytest_mlpatterns.system.orphans import guarded
 from pytest_mlpatterns.system.owned_files import OwnedDirectory, owned_directory, remove_tree
 from pytest_mlpatterns.wording import count, listed, marked
@@ -253,17 +253,23 @@ class _Installer:
         """What is installed, for people, and as arguments of the installer."""
         directory = self._worktree.directory
         found: dict[str, str] = {}
+        name = _project_name(directory)
+        project = project_argument(directory, is_installed=bool(name) and any(distributions(name=name)))
         if any((top / "uv.lock").is_file() for top in (directory, self._worktree.root)):
             found["uv.lock"] = f"-r{self._exported(folder)}"
         elif (directory / "requirements.txt").is_file():
             found["requirements.txt"] = "-rrequirements.txt"
-        elif installs_project(directory) and (lock := locked_versions(directory)):
+        elif project != "-e." and (directory / "pylock.toml").is_file():
+            found["pylock.toml"] = "-rpylock.toml"
+        elif project and (lock := locked_versions(directory)):
             name, versions = lock
             file = self._locked_file(folder)
             file.write_text("".join(f"{version}\n" for version in versions), encoding="utf-8")
             found[name] = f"-c{file}"
-        if installs_project(directory):
-            found["the project"] = "-e."
+        if project == "-e.":
+            found["the project"] = project
+        elif project and found.keys().isdisjoint(("uv.lock", "pylock.toml")):  # these name what it asks for
+            found["pyproject.toml"] = project
         unread = [name for name in _UNREAD if (directory / name).is_file()]
         note = f" ({listed(unread)} {'are' if len(unread) > 1 else 'is'} not read)" if unread else ""
         return listed(list(found)) + note, list(found.values())

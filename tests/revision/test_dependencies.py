@@ -10,8 +10,8 @@ from pytest_mlpatterns.revision.dependencies import (
     change_note,
     changed_files,
     dependency_key,
-    installs_project,
     locked_versions,
+    project_argument,
 )
 from pytest_mlpatterns.revision.worktree import Worktree
 
@@ -74,16 +74,21 @@ def test_what_is_no_dependency_may_change(trees: Worktree, name: str, there: str
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("pyproject.toml", "[project]\nname = 'a'\n", True),
-        ("pyproject.toml", "[tool.ruff]\n", False),
-        ("pyproject.toml", "[", False),
-        ("setup.py", "", True),
-        ("requirements.txt", "", False),
+        ("pyproject.toml", "[build-system]\n[project]\nname = 'a'\n", "-e."),
+        ("pyproject.toml", "[project]\nname = 'a'\n[tool.uv]\npackage = true\n", "-e."),
+        ("pyproject.toml", "[build-system]\n[project]\nname = 'a'\n[tool.uv]\npackage = false\n", "-rpyproject.toml"),
+        ("pyproject.toml", "[project]\nname = 'a'\n", "-rpyproject.toml"),
+        ("pyproject.toml", "[tool.ruff]\n", ""),
+        ("pyproject.toml", "[", ""),
+        ("setup.py", "", "-e."),
+        ("setup.cfg", "[flake8]\n", ""),
+        ("requirements.txt", "", ""),
     ],
 )
-def test_a_project_that_can_be_installed_is_known(tmp_path: Path, name: str, text: str, *, expected: bool) -> None:
+def test_a_project_that_can_be_installed_is_known(tmp_path: Path, name: str, text: str, expected: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    assert installs_project(tmp_path) is expected
+    assert project_argument(tmp_path) == expected
+    assert project_argument(tmp_path, is_installed=True) == ("-rpyproject.toml" if "package = false" in text else "-e.")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """An environment of a revision is built once, by one run at a time, and an installer that fails is quoted."""
 
+import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from support.installed import wheel
 from support.repository import Repository
 
 from pytest_mlpatterns.errors import DeploymentError
@@ -121,7 +124,7 @@ def test_a_lock_of_poetry_gives_the_versions_of_what_the_project_asks_for(
     worktree: Worktree, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (worktree.directory / "requirements.txt").unlink()
-    (worktree.directory / "pyproject.toml").write_text("[project]\nname = 'a'\n", encoding="utf-8")
+    (worktree.directory / "pyproject.toml").write_text("[build-system]\n[project]\nname = 'a'\n", encoding="utf-8")
     lock = '[[package]]\nname = "ink"\nversion = "1.2"\n'
     (worktree.directory / "poetry.lock").write_text(lock, encoding="utf-8")
     log = stand_in_for_uv(cache, monkeypatch)
@@ -129,6 +132,70 @@ def test_a_lock_of_poetry_gives_the_versions_of_what_the_project_asks_for(
     constraints, project = log.read_text(encoding="utf-8").splitlines()[-1].split()[-2:]
     assert Path(constraints.removeprefix("-c")).read_text(encoding="utf-8") == "ink==1.2\n"
     assert project == "-e."
+
+
+NO_PACKAGE = """
+[project]
+name = "shop"
+version = "0"
+requires-python = ">=3.11"
+dependencies = ["features<2"]
+[tool.uv]
+no-index = true
+find-links = ["wheels"]
+"""
+LOCKED = """
+version = 1
+requires-python = ">=3.11"
+[[package]]
+name = "features"
+version = "1.0"
+source = { registry = "wheels" }
+wheels = [{ path = "features-1.0-py3-none-any.whl" }]
+[[package]]
+name = "shop"
+version = "0"
+source = { virtual = "." }
+dependencies = [{ name = "features" }]
+"""
+PYLOCK = """
+lock-version = "1.0"
+created-by = "a test"
+[[packages]]
+name = "features"
+version = "1.0"
+wheels = [{ path = "wheels/features-1.0-py3-none-any.whl", hashes = { sha256 = "HASH" } }]
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("files", "contents"),
+    [
+        ({"pyproject.toml": NO_PACKAGE}, "pyproject.toml"),
+        (
+            {"requirements.txt": "--no-index\n--find-links wheels\nfeatures==1.0\n", "pyproject.toml": NO_PACKAGE},
+            "requirements.txt and pyproject.toml",
+        ),
+        ({"requirements.txt": "--no-index\n--find-links wheels\nfeatures==1.0\n"}, "requirements.txt"),
+        ({"uv.lock": LOCKED, "pyproject.toml": NO_PACKAGE}, "uv.lock"),
+        ({"pylock.toml": PYLOCK, "pyproject.toml": NO_PACKAGE}, "pylock.toml"),
+        ({"pylock.toml": PYLOCK}, "pylock.toml"),
+    ],
+)
+def test_a_project_that_is_no_package_has_the_packages_that_its_files_name(
+    worktree: Worktree, cache: Path, files: dict[str, str], contents: str
+) -> None:
+    built = wheel(worktree.directory / "wheels", "features", "1.0", {"features.py": "VERSION = '1.0'\n"})
+    wheel(worktree.directory / "wheels", "features", "2.0", {"features.py": "VERSION = '2.0'\n"})
+    (worktree.directory / "requirements.txt").unlink()
+    found_hash = hashlib.sha256(built.read_bytes()).hexdigest()
+    for name, text in {**files, "shop.py": "", "more.py": ""}.items():
+        (worktree.directory / name).write_text(text.replace("HASH", found_hash), encoding="utf-8")
+    found = build(worktree, cache)
+    assert found.contents == contents
+    command = [str(found.python), "-c", "import features; print(features.VERSION)"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1.0\n"
 
 
 @pytest.mark.processes

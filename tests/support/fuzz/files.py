@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_mlpatterns import Trace
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.revision.dependencies import installs_project, locked_versions, named_dependencies
+from pytest_mlpatterns.revision.dependencies import locked_versions, named_dependencies, project_argument
 from pytest_mlpatterns.serving.prometheus import Prometheus, read_prometheus
 from pytest_mlpatterns.wire import GRPC, REST_JSON, Wire
 from pytest_mlpatterns.workload.payload import read_payload
@@ -129,7 +129,7 @@ def use_project(case: tuple[str, bytes]) -> None:
     name, content = case
     with tempfile.TemporaryDirectory(dir=DIRECTORY) as directory:
         Path(directory, name).write_bytes(content)
-        installs_project(Path(directory))
+        project_argument(Path(directory))
         locked_versions(Path(directory))
         named_dependencies(Path(directory, name))
 
