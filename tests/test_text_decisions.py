@@ -40,6 +40,7 @@ OTHER_PROGRAMS = (
     "system/cgroups.py",
     "system/environment_facts.py",
     "system/git.py",
+    "system/loaded_packages.py",
 )
 """They read what other programs print: git, the kernel, pip, py-spy, Ray, libraries, and tracebacks of users' code."""
 USERS = (

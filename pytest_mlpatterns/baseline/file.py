@@ -38,7 +38,7 @@ from pytest_mlpatterns.records.faults import fault
 from pytest_mlpatterns.records.json_text import laid_out, parsed, rounded, shown
 from pytest_mlpatterns.records.latency import PARTS, LatencySplit, RequestCounts, SplitMetric, SplitPart
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.setup import Setup, folded, unfolded
 from pytest_mlpatterns.system.files import LOCK_TIMEOUT_S, ForeignLockError, read_text, replace_file
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _entry(data: Any) -> Entry:
             for _, (requests, failed, latencies) in sorted(data.counts.items())
         ),
         disturbed=data.disturbed,
-        facts=data.facts,
+        facts=unfolded(data.facts),
         split=_splits(data.split),
         tree=data.tree,
         taken=data.taken,
@@ -278,7 +278,7 @@ def _plain_circumstances(entry: Entry) -> dict[str, Any]:
     """What else was known when the entry was recorded, without what is empty."""
     taken = {name: share and rounded(share, 2) for name, share in plain(entry.taken).items()}
     found = {
-        "facts": dict(entry.facts),
+        "facts": dict(folded(entry.facts)),
         "split": _plain_splits(entry.split),
         "tree": entry.tree,
         "taken": taken if any(taken.values()) else {},

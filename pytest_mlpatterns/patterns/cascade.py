@@ -94,15 +94,11 @@ class Decision:
     def __call__(self, pairs: Sequence[tuple[Any, Any]]) -> list[bool]:
         """Whether each input goes on."""
         assert self._when is not None
-        return [_goes_on(self._when(given, output)) for given, output in pairs]
-
-
-def _goes_on(answer: object) -> bool:
-    if isinstance(answer, bool):  # as nearly always
-        return answer
-    if why := unrun_answer(answer):
-        raise SettingError(f"Cascade(when=...) {why}")
-    return bool(answer)
+        answers = [self._when(given, output) for given, output in pairs]
+        for answer in answers:
+            if not isinstance(answer, bool) and (why := unrun_answer(answer)):
+                raise SettingError(f"Cascade(when=...) {why}")
+        return [*map(bool, answers)]
 
 
 def _named(_given: Any, _output: Any) -> bool:

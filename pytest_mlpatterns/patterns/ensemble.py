@@ -9,7 +9,6 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.fields import unrun_function
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
 from pytest_mlpatterns.patterns.layer import Handler, Resources, matched
 from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode, Node, Pattern
@@ -49,14 +48,10 @@ class Ensemble(Pattern):
     def __post_init__(self) -> None:
         set_variables(self)
         object.__setattr__(self, "models", checked_models(self, "models"))
-        if self.combine is None:
-            return
-        if not callable(self.combine):
+        if self.combine is not None and not callable(self.combine):
             raise SettingError(
                 f"Ensemble(combine={shown(self.combine)}), expected a function of the list of outputs, or None"
             )
-        if why := unrun_function(self.combine):
-            raise SettingError(f"Ensemble(combine=...) {why}")
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """Build a process for each model, then ``combine``, with the rest of the composition around ``"model"``."""

@@ -6,7 +6,8 @@ the one place that reads them back.
 It does not decide whether two results are comparable; it lists what else changed between them. Pure.
 
 The name of a fact is that of an environment variable, ``package NAME``, or words such as ``BLAS threads``. What is not
-known is absent; so is a variable that is not set, and a package that is not loaded.
+known is absent; so is a variable that is not set, and a package that is not loaded. The fact ``packages`` is ``loaded``
+if all that are loaded are known, or ``imported`` if all that the project imports are; without it only some are known.
 """
 
 from __future__ import annotations
@@ -218,6 +219,7 @@ def _schedule(text: str) -> LoadDescription:
 
 EnvironmentFacts = Mapping[str, str]  # What is known of an environment, by its name
 PACKAGE = "package "  # Begins the name of a fact that is the version of a package
+PACKAGES = "packages"  # The fact that says which packages are known
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*_[A-Z0-9_]+|PYTHON[A-Z]+")
 _ORDER = (
     _VARIABLE,
@@ -263,17 +265,19 @@ def differing_facts(
 ) -> tuple[FactChange, ...] | None:
     """What differs between two environments, what most probably explains a change of speed first.
 
-    A variable that one side lacks differs; of anything else but packages, a side that lacks it does not know it.
+    A variable that one side lacks differs, and so does a package if both sides know the same packages: an entry of an
+    older version knows fewer. Of anything else, a side that lacks it does not know it.
 
     Returns the changes; None if one of the environments is not known.
     """
     if not before or not now:
         return None
-    both_list = same_program and _has_packages(before) and _has_packages(now)
+    both_list = same_program and before.get(PACKAGES) == now.get(PACKAGES) and _has_packages(before, now)
     changes = [
         FactChange(name, before.get(name), now.get(name))
         for name in {**before, **now}
         if before.get(name) != now.get(name)
+        and name != PACKAGES
         and ((name in before and name in now) or _VARIABLE.fullmatch(name) or (both_list and name.startswith(PACKAGE)))
     ]
     return tuple(sorted(changes, key=lambda change: (_place(change.name), change.name)))
@@ -288,8 +292,28 @@ def merged_facts(parts: Iterable[EnvironmentFacts]) -> EnvironmentFacts:
     return {name: ", ".join(values) for name, values in found.items()}
 
 
-def _has_packages(facts: EnvironmentFacts) -> bool:
-    return any(name.startswith(PACKAGE) for name in facts)
+def folded(facts: EnvironmentFacts) -> EnvironmentFacts:
+    """The facts with all packages in one of them, so that a file has one line for what may be a hundred."""
+    if not (which := facts.get(PACKAGES)):
+        return facts
+    names = sorted(name for name in facts if name.startswith(PACKAGE))
+    packages = "; ".join(f"{name.removeprefix(PACKAGE)} {facts[name]}" for name in names)
+    others = {name: value for name, value in facts.items() if name != PACKAGES and name not in names}
+    return {**others, f"{PACKAGES} {which}": packages}
+
+
+def unfolded(facts: EnvironmentFacts) -> EnvironmentFacts:
+    """The inverse of :func:`folded`."""
+    found = dict(facts)
+    for name in [name for name in facts if name.startswith(f"{PACKAGES} ")]:
+        pairs = (one.partition(" ") for one in found.pop(name).split("; "))
+        found |= {PACKAGE + one: version for one, _, version in pairs if one}
+        found[PACKAGES] = name.partition(" ")[2]
+    return found
+
+
+def _has_packages(*sides: EnvironmentFacts) -> bool:
+    return all(any(name.startswith(PACKAGE) for name in facts) for facts in sides)
 
 
 def _place(name: str) -> int:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from pytest_mlpatterns.records.telemetry import PatternStats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import LayerStats
@@ -166,7 +166,8 @@ class WorkerFacts(Struct, frozen=True):
     """The environment of one process, in answer to the question of this number."""
 
     number: int
-    facts: EnvironmentFacts
+    facts: EnvironmentFacts  # without its packages
+    modules: Sequence[str]  # what it has loaded (:func:`pytest_mlpatterns.system.loaded_packages.loaded_modules`)
 
 
 class AddedReplica(Protocol):

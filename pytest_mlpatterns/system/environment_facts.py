@@ -1,8 +1,10 @@
 """The environment of a process: what of the system, of Python and of libraries shapes its speed.
 
-A process describes itself (:func:`environment_facts`), or another one from outside (:func:`process_facts`), which sees
-fewer: only packages with native code, and no number of threads. Only the variables of :data:`VARIABLES` are read, since
-others may be secrets. This module must not know what serves, nor what is compared.
+A process describes itself (:func:`own_facts`), and lists the modules that it has loaded, whose packages another process
+finds (:func:`package_facts`). From outside (:func:`process_facts`) fewer facts are seen: no number of threads, and
+unless the process lists its modules, packages with native code and those that the files of its project import. Only
+the variables of :data:`VARIABLES` are read, since others may be secrets. This module must not know what serves, nor
+what is compared.
 """
 
 from __future__ import annotations
@@ -11,23 +13,28 @@ import contextlib
 import os
 import platform
 import re
+import shutil
 import sys
-from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from pytest_mlpatterns.credentials import HIDDEN, is_credential
-from pytest_mlpatterns.records.setup import PACKAGE
+from pytest_mlpatterns.records.setup import PACKAGE, PACKAGES
 from pytest_mlpatterns.system.cgroups import memory_limit_bytes, quota_cores
+from pytest_mlpatterns.system.loaded_packages import (
+    distributions_of,
+    imported_distributions,
+    loaded_modules,
+)
 from pytest_mlpatterns.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pytest_mlpatterns.records.setup import EnvironmentFacts
+    from pytest_mlpatterns.system.loaded_packages import Distribution
 
 VARIABLES = re.compile(
     "(OMP|MKL)_[A-Z0-9_]+|KMP_(?!DUPLICATE_LIB_OK|INIT_AT_FORK)[A-Z0-9_]+|(OPENBLAS|BLIS|GOTO|RAYON)_NUM_THREADS|"
@@ -36,11 +43,7 @@ VARIABLES = re.compile(
 )
 """Environment variables that shape the speed of a process. Two that scikit-learn sets by itself are left out."""
 _LONGEST = 80  # Longest value that is kept of a variable
-_INSTALLED = ("site-packages", "dist-packages")
-_NATIVE = re.compile(rf"^(?P<folder>.*/(?:{'|'.join(_INSTALLED)}))/(?P<path>.*\.so[^/]*)$")
 _BLAS = re.compile(r"(?:lib)?(?:[a-z_]*openblas|mkl_rt|mkl_core|blis|flexiblas|cblas|atlas|armpl|nvpl_blas)[^/]*\.so")
-_DISTRIBUTIONS = {"sklearn": "scikit-learn", "skimage": "scikit-image", "cv2": "opencv-python", "PIL": "pillow"}
-"""Distributions whose packages have another name, and that have native code."""
 _ASKED = {
     "torch threads": ("torch", "get_num_threads"),
     "torch interop threads": ("torch", "get_num_interop_threads"),
@@ -56,24 +59,28 @@ _ANY = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, Runt
 
 
 def environment_facts() -> EnvironmentFacts:
-    """The environment of this process, with the packages that it has loaded so far and their threads.
+    """The environment of this process, with the packages that it has loaded so far and their threads."""
+    packages = package_facts(loaded_modules())  # before those that this module loads
+    return {**own_facts(), **packages}
 
-    It takes some ten milliseconds, and imports no package of the user's that is not loaded.
-    """
-    packages = dict(_loaded_packages())  # before those that this module loads
+
+def own_facts() -> EnvironmentFacts:
+    """The environment of this process without its packages; imports no package of the user's that is not loaded."""
     return {
         **_of_system(),
         **_limits(),
         **_of_python(),
         **_of_variables(os.environ),
-        **packages,
         **_native_threads(),
         **_asked(),
     }
 
 
-def process_facts(pid: int) -> EnvironmentFacts:
-    """The environment of another process of this user, as far as it is seen from outside; empty if it has ended."""
+def process_facts(pid: int, modules: Iterable[str] | None = None) -> EnvironmentFacts:
+    """The environment of another process of this user, as far as it is seen from outside; empty if it has ended.
+
+    ``modules``: what it has loaded, as :func:`loaded_modules` of it gives them; None if it does not list them.
+    """
     try:
         process = psutil.Process(pid)
         environment, program = process.environ(), os.path.realpath(process.exe())
@@ -86,6 +93,7 @@ def process_facts(pid: int) -> EnvironmentFacts:
         **(_of_python() if is_ours else {"program": os.path.basename(program)}),
         **_of_variables(environment),
         **dict(_mapped_packages(pid)),
+        **(_imported_packages(process) if modules is None else package_facts(modules)),
     }
 
 
@@ -146,17 +154,23 @@ def _of_python() -> dict[str, str]:
     return found
 
 
-def _loaded_packages() -> Iterator[tuple[str, str]]:
-    """The installed packages that this process has loaded, and their versions."""
-    for name in sorted({name.partition(".")[0] for name in list(sys.modules)}):
-        module = sys.modules.get(name)
-        if name.startswith("_") or name == "threadpoolctl" or type(module) is not ModuleType:
-            continue  # this module may have loaded threadpoolctl itself
-        content = vars(module)  # getattr would run code of the package
-        if not {*str(content.get("__file__")).split(os.sep)}.isdisjoint(_INSTALLED):
-            version = _version_of(name) or content.get("__version__")
-            if isinstance(version, str):
-                yield f"{PACKAGE}{name}", version
+def package_facts(modules: Iterable[str]) -> EnvironmentFacts:
+    """The packages of a process and their versions, by what :func:`loaded_modules` of it gives."""
+    return {PACKAGES: "loaded", **_versions(distributions_of(modules))}
+
+
+def _versions(distributions: Iterable[Distribution]) -> dict[str, str]:
+    return {f"{PACKAGE}{one.name}": one.version for one in distributions}
+
+
+def _imported_packages(process: psutil.Process) -> EnvironmentFacts:
+    """What the files of the project of a Python process import; nothing of another program."""
+    with contextlib.suppress(psutil.Error, OSError):
+        program = process.cmdline()[0]
+        python = shutil.which(program, path=process.environ().get("PATH")) or program
+        if os.path.basename(python).startswith("python"):
+            return {PACKAGES: "imported", **_versions(imported_distributions(Path(python), Path(process.cwd())))}
+    return {}
 
 
 def _mapped_packages(pid: int) -> Iterator[tuple[str, str]]:
@@ -168,23 +182,7 @@ def _mapped_packages(pid: int) -> Iterator[tuple[str, str]]:
     files = {line.split(maxsplit=5)[-1] for line in maps.splitlines() if ".so" in line}
     if libraries := sorted(os.path.basename(file) for file in files if _BLAS.match(os.path.basename(file))):
         yield "BLAS library", ", ".join(libraries)
-    places = {
-        (re.split(r"[/.]", found["path"], maxsplit=1)[0], found["folder"])
-        for file in files
-        if (found := _NATIVE.match(file)) and ".libs/" not in found["path"]
-    }
-    for name, folder in sorted(places):
-        if not name.startswith("_") and (version := _version_of(name, folder)):
-            yield f"{PACKAGE}{name}", version
-
-
-def _version_of(package: str, folder: str | None = None) -> str | None:
-    """The version of an installed package; of this process, or of one that imports from another folder."""
-    path = sys.path if folder is None else [folder]
-    context = metadata.DistributionFinder.Context(name=_DISTRIBUTIONS.get(package, package), path=path)
-    with contextlib.suppress(*_ANY):
-        return next((found.version for found in metadata.Distribution.discover(context=context)), None)
-    return None
+    yield from _versions(distributions_of(files)).items()
 
 
 # --- libraries with threads of their own ------------------------------------------------------------------------------

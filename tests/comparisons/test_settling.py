@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.installed import installed_copy
 from support.project import Run, run_here
 from support.repository import Repository
 from support.services.processes import our_children
@@ -105,9 +107,11 @@ def much_faster(machines: dict[str, Any]) -> None:
             entry["metrics"][name] = [[value / 1000, error] for value, error in entry["metrics"][name]]
 
 
-def recorded(repository: Repository, change: Callable[[dict[str, Any]], object] = lambda _machines: None) -> None:
+def recorded(
+    repository: Repository, change: Callable[[dict[str, Any]], object] = lambda _machines: None, *, test: str = TESTS
+) -> None:
     """Write the test, record it in a tree with changes, and commit test, model and baseline together."""
-    repository.write({"test_shop.py": TESTS, "notes.md": "not committed yet\n"})
+    repository.write({"test_shop.py": test, "notes.md": "not committed yet\n"})
     assert run(repository, "--perf-baseline", "update").exit_code == 0
     edit(repository, change)
     repository.git("add", "--all")
@@ -199,6 +203,61 @@ def test_a_slower_environment_fails_and_is_named_although_the_code_is_the_same(
     assert slower.exit_code == 1
     words = " ".join(slower.out.replace("\nE ", " ").split())
     assert "not the code, but OMP_NUM_THREADS 1 → 6 changed since the baseline was recorded" in words
+
+
+SERVICE = """
+from features import wait
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"{}"})
+"""
+OF_AN_APP = """
+
+@pytest.fixture
+def perf_target():
+    from pytest_mlpatterns import App
+
+    return App("service:app")
+"""
+
+
+def test_a_slower_package_of_pure_python_fails_and_is_named_and_an_equally_fast_one_passes(
+    shop: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site-packages"
+    monkeypatch.setenv("PYTHONPATH", str(site))
+
+    def install(version: str, seconds: float) -> None:
+        shutil.rmtree(site, ignore_errors=True)
+        wait = f"import time\n\n\ndef wait():\n    time.sleep({seconds})  # {version}\n"
+        installed_copy(site, None, {"features.py": wait}, name="features", version=version)
+
+    install("2.0", 0.01)
+    monkeypatch.syspath_prepend(site)
+    shop.write({"service.py": SERVICE})
+    recorded(
+        shop, test=TESTS.replace('compare=("rtm",)', 'compare=("rtm",), request=lambda one: {"json": one}') + OF_AN_APP
+    )
+    (entry,) = (
+        entry for test in json.loads((shop.top / FILE).read_text())["tests"].values() for entry in test.values()
+    )
+    assert "; features 2.0;" in f"; {entry['facts']['packages loaded']};"
+    shop.commit({"README.md": "The shop\n"}, "Later")
+
+    install("2.1", 0.01)
+    same = run(shop, "--perf-noise", "trust")
+    assert same.exit_code == 0
+    assert "undecided" not in same.out
+
+    install("1.0", 0.06)
+    slower = run(shop, "--perf-noise", "trust")
+    assert slower.exit_code == 1
+    words = " ".join(slower.out.replace("\nE ", " ").split())
+    assert "not the code, but features 2.0 → 1.0 changed since the baseline was recorded" in words
 
 
 def test_a_commit_that_cannot_be_measured_leaves_it_to_the_file_and_says_why(shop: Repository) -> None:

@@ -312,13 +312,6 @@ class TestTrees:
         assert found == ProcessGroup(THE_MODEL, "replica", 0, 5, balance, takes_load=True)
         assert found.balance is balance
 
-    def test_what_would_never_be_combined_is_refused(self) -> None:
-        async def vote(_outputs: list[Any]) -> object:
-            raise AssertionError
-
-        with pytest.raises(SettingError, match=r"Ensemble\(combine=...\) is vote, an async function, and calling it"):
-            Ensemble(["model", shift], combine=vote)
-
     def test_an_ensemble_combines_last(self) -> None:
         pattern = Ensemble(["model", shift], combine=max)
         root = pattern.plan().inside

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.processes
 FILE = "perf-baseline.json"
 ONE = Project().with_tests("def test_it(perf):\n    pass\n", marker=f"{QUICK[:-1]}, compare=('rtm',))")
 ELSEWHERE = {"package uvicorn": "0.9", "kernel": "Linux 2.4"}
+LOADED = "packages loaded"
 THREADS = {"GOTO_NUM_THREADS": "3"}
 CHANGES = r"GOTO_NUM_THREADS unset → 3,? *{sep}uvicorn 0\.9 → [\d.]+\w*,? *{sep}kernel Linux 2\.4 → \S+ "
 """The changes after these edits, with what separates them."""
@@ -40,9 +41,16 @@ def edited(recorded: dict[str, Any], tmp_path: Path) -> Callable[..., Path]:
     return edit
 
 
+def differ(facts: dict[str, str]) -> None:
+    """Change the facts to those of elsewhere."""
+    facts["kernel"] = ELSEWHERE["kernel"]
+    facts[LOADED] = re.sub(r"(?<=uvicorn )[^;]+", ELSEWHERE["package uvicorn"], facts[LOADED])
+
+
 def test_an_entry_holds_the_environment_of_the_service(recorded: dict[str, Any]) -> None:
     ((entry,),) = (machines.values() for machines in recorded["tests"].values())
-    assert {"kernel", "Python", "package uvicorn"} <= set(entry["facts"])
+    assert {"kernel", "Python", LOADED} <= set(entry["facts"])
+    assert re.search(r"; uvicorn [\d.]+\w*(;|$)", entry["facts"][LOADED])
     assert not THREADS.keys() & entry["facts"].keys()
 
 
@@ -50,7 +58,7 @@ def test_a_failure_lists_what_changed_since_the_entry(edited: Callable[..., Path
     def change(entry: dict[str, Any]) -> None:
         for name in ("rtm", "latency_mean"):
             entry["metrics"][name] = [[value * 1e-4, error] for value, error in entry["metrics"][name]]
-        entry["facts"] |= ELSEWHERE
+        differ(entry["facts"])
 
     run = ONE.run(edited(change), "--perf-noise=trust", "--perf-json=out.json", environment=THREADS)
     assert run.exit_code == pytest.ExitCode.TESTS_FAILED
@@ -69,7 +77,7 @@ def test_a_failure_lists_what_changed_since_the_entry(edited: Callable[..., Path
 def test_an_entry_that_is_not_comparable_is_said_with_what_changed_besides(edited: Callable[..., Path]) -> None:
     def change(entry: dict[str, Any]) -> None:
         entry["setup"]["load"] = "closed(7)"
-        entry["facts"] |= ELSEWHERE
+        differ(entry["facts"])
 
     run = ONE.run(edited(change), environment=THREADS)
     said = " ".join(run.section("performance").split())

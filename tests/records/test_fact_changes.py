@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from pytest_mlpatterns.records.setup import FactChange, differing_facts, merged_facts
+from pytest_mlpatterns.records.setup import FactChange, differing_facts, folded, merged_facts, unfolded
 
 KNOWN = {"kernel": "Linux 6.1", "package numpy": "2.1.0"}
 
@@ -59,3 +59,25 @@ def test_a_change_survives_as_plain_values() -> None:
 def test_values_that_differ_between_processes_stand_side_by_side() -> None:
     parts = [{"kernel": "Linux 6.1", "BLAS threads": "8"}, {"kernel": "Linux 6.1", "BLAS threads": "1"}, {}]
     assert merged_facts(parts) == {"kernel": "Linux 6.1", "BLAS threads": "8, 1"}
+
+
+LOADED = {"kernel": "Linux 6.1", "packages": "loaded", "package features": "1.0", "package pip": "24.0, 25.1+cu1"}
+
+
+def test_a_file_has_one_line_of_packages_and_gives_back_each() -> None:
+    line = {"kernel": "Linux 6.1", "packages loaded": "features 1.0; pip 24.0, 25.1+cu1"}
+    assert folded(LOADED) == line
+    assert unfolded(line) == LOADED
+    assert unfolded(folded({"packages": "imported"})) == {"packages": "imported"}
+    assert folded(KNOWN) == unfolded(KNOWN) == KNOWN
+
+
+def test_a_package_that_an_entry_could_not_know_has_not_changed() -> None:
+    old = {"kernel": "Linux 6.1", "package pip": "23.0", "package typing_extensions": "4.0"}
+    changes = differing_facts(old, LOADED)
+    assert changes is not None
+    assert [str(one) for one in changes] == ["pip 23.0 → 24.0, 25.1+cu1"]
+    changes = differing_facts({**LOADED, "package orjson": "3.10"}, {**LOADED, "package features": "2.0"})
+    assert changes is not None
+    assert [str(one) for one in changes] == ["features 1.0 → 2.0", "orjson 3.10 → not loaded"]
+    assert differing_facts(LOADED, {**LOADED, "packages": "imported", "package orjson": "3.10"}) == ()

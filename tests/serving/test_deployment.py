@@ -243,6 +243,7 @@ class TestAttaching:
             assert attached.pids == service.pids
             assert attached.addresses == service.addresses
             assert attached.predict(4) == 8
+            assert attached.facts()["kernel"] == service.facts()["kernel"]
             attached.close()
             attached.close()
             assert service.predict(5) == 10

@@ -9,9 +9,11 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from support.installed import installed_copy
 
 from pytest_mlpatterns.system import environment_facts as module
-from pytest_mlpatterns.system.environment_facts import VARIABLES, environment_facts, process_facts
+from pytest_mlpatterns.system.environment_facts import VARIABLES, environment_facts, package_facts, process_facts
+from pytest_mlpatterns.system.loaded_packages import imported_distributions, log_modules, logged_modules
 
 
 def test_a_process_knows_its_system_its_python_and_the_packages_that_it_loaded() -> None:
@@ -58,13 +60,63 @@ def test_loaded_packages_are_asked_for_their_threads_and_may_fail(monkeypatch: p
     assert facts["onnxruntime providers"] == "CUDA, CPU"
 
 
-def test_a_package_whose_distribution_has_another_name_has_the_version_of_its_module(
-    monkeypatch: pytest.MonkeyPatch,
+def load(monkeypatch: pytest.MonkeyPatch, site: Path, *files: str) -> None:
+    """Pretend that these files were imported, as modules of their names."""
+    for file in files:
+        name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        monkeypatch.setattr(sys.modules[name], "__file__", str(site / file), raising=False)
+
+
+def test_loaded_packages_are_facts_by_the_names_of_their_distributions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    package = ModuleType("oddly_named")
-    package.__file__, package.__version__ = os.path.join("lib", "site-packages", "oddly_named", "__init__.py"), "1.2"
-    monkeypatch.setitem(sys.modules, "oddly_named", package)
-    assert environment_facts()["package oddly_named"] == "1.2"
+    site, project = tmp_path / "site-packages", tmp_path / "shop"
+    files = {"odd/__init__.py": "", "odd/part.py": "", "other.py": ""}
+    installed_copy(site, None, files, name="Odd.Dist", version="1.2+cu1")
+    installed_copy(site, None, {"space/one/__init__.py": ""}, name="space_one")
+    installed_copy(site, None, {"space/two/__init__.py": ""}, name="space_two")
+    installed_copy(site, project, {"__editable__shop.pth": ""}, name="shop", editable=True)
+    (site / "Old_One-3.egg-info").mkdir()
+    (site / "Old_One-3.egg-info" / "top_level.txt").write_text("older\n", encoding="utf-8")
+    before = environment_facts()
+    load(monkeypatch, site, "odd/__init__.py", "odd/part.py", "other.py", "space/one/__init__.py", "older.py")
+    load(monkeypatch, project, "shop/__init__.py")
+    now = environment_facts()
+    assert (now["packages"], before["packages"]) == ("loaded", "loaded")
+    assert {name: now[name] for name in now.keys() - before.keys()} == {
+        "package odd-dist": "1.2+cu1",
+        "package space-one": "1.0",
+        "package old-one": "3",
+    }
+
+
+def test_what_a_process_writes_of_its_modules_is_read_by_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    site = installed_copy(tmp_path / "site-packages", None, {"odd/__init__.py": ""}, name="odd", version="1.2")
+    assert logged_modules(tmp_path, os.getpid()) is None
+    load(monkeypatch, site, "odd/__init__.py")
+    log_modules(str(tmp_path))
+    modules = logged_modules(tmp_path, os.getpid())
+    assert modules is not None
+    assert package_facts(modules)["package odd"] == "1.2"
+    log_modules(str(tmp_path / "absent"))
+
+
+def test_what_the_files_of_a_project_import_is_known_with_what_that_requires(tmp_path: Path) -> None:
+    site = tmp_path / "env" / "lib" / "python3.11" / "site-packages"
+    for name, version in {"features": "2", "base": "1.1", "extra": "1", "tools": "9"}.items():
+        installed_copy(site, None, {f"{name}.py": ""}, name=name, version=version)
+    with (site / "features-2.dist-info" / "METADATA").open("a", encoding="utf-8") as metadata:
+        metadata.write("Requires-Dist: Base>=1; python_version > '3'\nRequires-Dist: extra; extra == 'all'\n")
+    project = tmp_path / "shop"
+    sources = {"shop.py": "import os\nif os:\n    from features import f\n", "test_shop.py": "import tools\n"}
+    for path, text in {**sources, "tests/support.py": "import tools\n", ".tox/a.py": "import tools\n"}.items():
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).write_text(text, encoding="utf-8")
+    found = imported_distributions(tmp_path / "env" / "bin" / "python", project)
+    assert {one.name: one.version for one in found} == {"features": "2", "base": "1.1"}
 
 
 def test_blas_and_its_threads_come_from_threadpoolctl(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,9 +206,12 @@ class SupervisedWorker:
 
     def facts(self) -> EnvironmentFacts:
         """The environment of the process; empty if it has ended, loads or does not respond."""
+        from pytest_mlpatterns.system.environment_facts import package_facts
+
         with self._changed, contextlib.suppress(ChildError, TimeoutError):
             if not self._loading:
-                return self._ask(self.child, FactsQuestion(next(self._numbers)), WorkerFacts).facts
+                answer = self._ask(self.child, FactsQuestion(next(self._numbers)), WorkerFacts)
+                return {**answer.facts, **package_facts(answer.modules)}
         return {}
 
     def excuse(self) -> None:

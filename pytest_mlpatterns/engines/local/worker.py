@@ -36,6 +36,7 @@ from pytest_mlpatterns.serving.processes import (
 from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
+from pytest_mlpatterns.system.loaded_packages import loaded_modules
 from pytest_mlpatterns.system.orphans import adopt_orphans
 from pytest_mlpatterns.system.process_limits import permit_tracer, raise_file_limit
 from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
@@ -108,9 +109,10 @@ class _Parent:
         if isinstance(message, StatsQuestion) and self.statistics is not None:
             self._channel.send(self.statistics(message.number))
         elif isinstance(message, FactsQuestion):
-            from pytest_mlpatterns.system.environment_facts import environment_facts  # not while a model loads
+            modules = loaded_modules()
+            from pytest_mlpatterns.system.environment_facts import own_facts  # not while a model loads
 
-            self._channel.send(WorkerFacts(message.number, environment_facts()))
+            self._channel.send(WorkerFacts(message.number, own_facts(), modules))
         elif isinstance(message, OneCall | CallRound) and self.asked is not None:
             self.asked(message)
 

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.serving.import_string import meant_name
 from pytest_mlpatterns.serving.tracebacks import user_traceback
+from pytest_mlpatterns.system.loaded_packages import log_modules
 from pytest_mlpatterns.system.process_limits import permit_tracer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VARIABLE = "PYTEST_MLPATTERNS_APP"  # Environment variable that describes the application
+DIRECTORY = "PYTEST_MLPATTERNS_DIRECTORY"  # Environment variable that names the directory for lists of modules
 _NOT_STARTED = 3  # Exit code of a failed start-up, the same as that of the uvicorn command
 _GRACE_S = 3  # Time that uvicorn gives open requests at its end, in seconds
 
@@ -61,6 +63,7 @@ def _load() -> Any:
 
         if strays := modules_from(*trees):
             raise wrong_tree(strays, *trees)
+    log_modules(os.environ[DIRECTORY])
     return app
 
 
@@ -70,10 +73,19 @@ def main() -> None:
 
     from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 
+    class Server(uvicorn.Server):
+        modules = 0
+
+        async def on_tick(self, counter: int) -> bool:  # ten times a second
+            if self.modules != len(sys.modules):  # the application loads some with its first request
+                self.modules = len(sys.modules)
+                log_modules(os.environ[DIRECTORY])
+            return await super().on_tick(counter)
+
     config = uvicorn.Config(
         load(), access_log=False, log_level="warning", backlog=BACKLOG, timeout_graceful_shutdown=_GRACE_S
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
     server.run(sockets=[inherited_socket(int(sys.argv[1]))])
     if not server.started:
         raise SystemExit(_NOT_STARTED)

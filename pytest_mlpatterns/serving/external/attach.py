@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.records.addressing import Remote
+from pytest_mlpatterns.records.setup import merged_facts
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.failed_request import error_text, stream_failure
@@ -41,6 +42,7 @@ def attach(target: Url, options: StartOptions) -> Deployment:
     import httpx
 
     from pytest_mlpatterns.serving.bounded_client import EndlessAnswerError, describe_error
+    from pytest_mlpatterns.system.environment_facts import process_facts
 
     deadline = time.monotonic() + options.timeout_ns / 1e9
     endpoint = Endpoint(
@@ -53,7 +55,8 @@ def attach(target: Url, options: StartOptions) -> Deployment:
         stream=read_stream(target.stream, "Url"),
         accepts=CLIENT_ACCEPTS,
     )
-    processes = ForeignProcesses(() if target.pid is None else (target.pid,))
+    pids = () if target.pid is None else (target.pid,)
+    processes = ForeignProcesses(pids, on_facts=lambda: merged_facts(map(process_facts, pids)))
     deployment = Deployment(endpoint, processes, builder=options.builder)
     try:
         if options.payload is not None:

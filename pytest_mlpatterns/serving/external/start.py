@@ -35,6 +35,7 @@ from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url, prometheus_of
 from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.system.import_redirect import map_path
+from pytest_mlpatterns.system.loaded_packages import logged_modules
 from pytest_mlpatterns.system.orphans import describe_killed
 from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wire.invocations import PING
@@ -126,7 +127,8 @@ class _Start:
             stream=read_stream(target.stream, type(target).__name__),
             accepts=CLIENT_ACCEPTS,
         )
-        processes, traits = _ServerProcesses(self._programs, str(target)), Traits(current_share())
+        processes = _ServerProcesses(self._programs, str(target), self._options.directory)
+        traits = Traits(current_share())
         deployment = Deployment(endpoint, processes, traits, builder=self._options.builder)
         try:
             for number in range(len(self._ports)):
@@ -259,9 +261,10 @@ class _Start:
 class _ServerProcesses:
     """Supervised programs as the processes of a deployment; a warning at the end names those that had to be killed."""
 
-    def __init__(self, programs: SupervisedPrograms, name: str) -> None:
+    def __init__(self, programs: SupervisedPrograms, name: str, directory: Path) -> None:
         self._programs = programs
         self._name = name
+        self._directory = directory
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -288,7 +291,9 @@ class _ServerProcesses:
         """The environment of the programs, as it is seen from outside."""
         from pytest_mlpatterns.system.environment_facts import process_facts
 
-        return merged_facts(map(process_facts, self._programs.family()))
+        logged = {pid: logged_modules(self._directory, pid) for pid in self._programs.family()}
+        others = None if not any(logged.values()) else ()  # the parents of workers load nothing to serve
+        return merged_facts(process_facts(pid, others if one is None else one) for pid, one in logged.items())
 
     def log_tail(self) -> str:
         """Last lines of the programs' output."""
@@ -352,7 +357,7 @@ def _app_programs(target: App, options: StartOptions) -> list[Program]:
     described = asgi.description_of(
         target.app, factory=target.factory, import_path=import_path, trees=options.trees, profiled=options.profiled
     )
-    env = {**target.env, asgi.VARIABLE: described}
+    env = {**target.env, asgi.VARIABLE: described, asgi.DIRECTORY: str(options.directory)}
     if target.server == "uvicorn":
         return [_program(target, _UVICORN, env, cwd=cwd, options=options) for _ in range(target.workers)]
     if importlib.util.find_spec("granian") is None:

@@ -144,8 +144,12 @@ class TestCommand:
     def test_a_command_runs_in_its_working_directory(self, start: Starting, tmp_path: Path) -> None:
         (tmp_path / "service").mkdir()
         (tmp_path / "service" / "here.py").write_text(SERVER.read_text())
+        (tmp_path / "service" / "late.py").write_text("import msgspec\n")
         deployment = start(Command("{python} here.py {port}", cwd="service"))
         assert psutil.Process(deployment.pids[0]).cwd() == str(tmp_path / "service")
+        assert deployment.facts()["packages"] == "imported"
+        assert "package msgspec" in deployment.facts()
+        assert "package pytest" not in deployment.facts()
 
     def test_without_a_path_to_ask_any_answer_tells_that_it_is_ready(self, start: Starting) -> None:
         assert start(command(ready=None), [[1]]).predict([1]) == 1
@@ -317,7 +321,12 @@ class TestApp:
 
     @pytest.mark.covered_processes
     def test_a_function_makes_the_application(self, start: Starting, server: str) -> None:
-        assert start(App("service:make", server=server, factory=True), [1]).predict(1) > 0
+        deployment = start(App("service:make", server=server, factory=True), [1])
+        assert deployment.predict(1) > 0
+        late = "httptools" if server == "uvicorn" else server
+        assert deployment.facts()["packages"] == "loaded"
+        assert {f"package {server}", f"package {late}"} <= deployment.facts().keys()
+        assert "package pytest" not in deployment.facts()
 
     @pytest.mark.parametrize(
         ("target", "expected"),
