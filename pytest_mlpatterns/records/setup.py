@@ -219,7 +219,7 @@ def _schedule(text: str) -> LoadDescription:
 
 EnvironmentFacts = Mapping[str, str]  # What is known of an environment, by its name
 PACKAGE = "package "  # Begins the name of a fact that is the version of a package
-PACKAGES = "packages"  # The fact that says which packages are known
+PACKAGES = "packages"  # The fact that names which packages are known
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*_[A-Z0-9_]+|PYTHON[A-Z]+")
 _ORDER = (
     _VARIABLE,
