@@ -48,7 +48,7 @@ def add_accept_command(commands: Commands) -> None:
     command.add_argument(
         "--file", metavar="PATH", help=f"file of acceptances (default: {ACCEPTED_FILE} beside the run's baseline file)"
     )
-    command.set_defaults(run=lambda options: _run(options, read_results_file(options.results)))
+    command.set_defaults(run=lambda options: _run(options, read_results_file(options.results, are_needed=True)))
 
 
 def _run(options: argparse.Namespace, read: Results) -> int:

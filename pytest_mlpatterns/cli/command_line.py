@@ -185,7 +185,7 @@ def _exported(options: argparse.Namespace) -> str:
     }
     if options.format not in _OF_PROFILES and (options.test is not None or options.side is not None):
         raise ResultFileError(f"--test and --side are for --format {' and '.join(_OF_PROFILES)}, not {options.format}")
-    results = read_results_file(options.results)
+    results = read_results_file(options.results, are_needed=True)
     try:
         return written[options.format](results)
     except ResultFileError as error:
@@ -213,7 +213,7 @@ def _ranking(options: argparse.Namespace) -> str:
     from pytest_mlpatterns.analysis.choice.ranking import Unmeasured, rank
     from pytest_mlpatterns.reports.text.summary_table import ranking_lines
 
-    results = read_results_file(options.results)
+    results = read_results_file(options.results, are_needed=True)
     criteria = parse_criteria(options.weights, "WEIGHTS")
     for result in results.results:
         criteria.check_currency(result.definition.price)

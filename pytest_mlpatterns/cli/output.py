@@ -31,12 +31,15 @@ def add_command(commands: Commands, name: str, what: str, *, more: str = "") -> 
     return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.{more}")
 
 
-def read_results_file(file: str) -> Results:
-    """The results that a command is about."""
+def read_results_file(file: str, *, are_needed: bool = False) -> Results:
+    """The results that a command is about. ``are_needed``: those of a run that was not completed may not be none."""
     from pytest_mlpatterns.reports.files.result_file import read_results
 
     try:
-        return read_results(read_text(Path(file)))
+        found = read_results(read_text(Path(file)))
+        if are_needed and not (found.results or found.unmeasured or found.run.complete):
+            raise ResultFileError("has no results, because the run was not completed; measure again with --perf-json")
+        return found
     except ResultFileError as error:
         raise ResultFileError(f"{file} {error}") from error
     except (OSError, UnicodeDecodeError) as error:

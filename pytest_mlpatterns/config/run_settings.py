@@ -15,6 +15,7 @@ from pytest_mlpatterns.config.converters import read_choice, read_flag
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.verdict import ACCEPTED_FILE
 from pytest_mlpatterns.removed import why_removed
+from pytest_mlpatterns.system.empty_results import head_of, is_results
 from pytest_mlpatterns.wording import named, shown
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 _TRUTHS = ("true", "false")  # Truth values of an ini file, which would be odd names of files
 _Choice = TypeVar("_Choice", bound=StrEnum)
-_HEAD_BYTES = 4096  # Beginning of a file by which it is seen whether a run may replace it
-_RESULTS = b'"pytest-mlpatterns-results"'
-"""Stands at the beginning of each result file; :mod:`pytest_mlpatterns.reports.files.result_file` defines it."""
 _PAGE = (b"<!doctype html", b"<html")  # Beginnings of pages
 _KINDS = {"json": "result file", "html": "page"}
 """What a run replaces, by the name of its option; a baseline and a history are read before they are written."""
@@ -261,11 +259,10 @@ def _require_replaceable(name: str, file: Path, given: str) -> None:
     if name not in _KINDS or not file.is_file():
         return
     try:
-        with file.open("rb") as opened:
-            head = opened.read(_HEAD_BYTES)
+        head = head_of(file)
     except OSError as error:
         raise SettingError(f"{given} cannot be read: {error.strerror or error}; name another file") from None
-    is_ours = _RESULTS in head if name == "json" else head.lstrip(b"\xef\xbb\xbf \r\n\t").lower().startswith(_PAGE)
+    is_ours = is_results(head) if name == "json" else head.lstrip(b"\xef\xbb\xbf \r\n\t").lower().startswith(_PAGE)
     if head.strip() and not is_ours:
         raise SettingError(
             f"{given} exists and is no {_KINDS[name]}, expected a new file or one that --perf-{name} wrote; name "

@@ -24,6 +24,7 @@ from pytest_mlpatterns.plugin.entry import (
     pytest_make_collect_report,
     pytest_report_header,
     pytest_runtest_makereport,
+    pytest_sessionfinish,
     pytest_sessionstart,
 )
 
@@ -46,5 +47,6 @@ __all__ = [
     "pytest_make_collect_report",
     "pytest_report_header",
     "pytest_runtest_makereport",
+    "pytest_sessionfinish",
     "pytest_sessionstart",
 ]

@@ -12,6 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.errors import MlpatternsError, SettingError
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 _MEASURES = "perf"  # The fixture that measures; the others deploy
 _FIXTURES = (_MEASURES, "perf_deploy", "perf_deploy_session")  # Fixtures by whose use a test is a perf test
+COMPLETE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+"""Exit codes of a complete run."""
 _DEFINED_IN = "pytest_mlpatterns.plugin.entry"
+REFERENCE_TREES: pytest.StashKey[tuple[Path, Path]] = pytest.StashKey()
+"""Set if this pytest only serves tests of another revision: the tops of the present tree and of that one."""
 MEASURED_COMMIT: pytest.StashKey[CommitJob] = pytest.StashKey()
 """Set if this pytest measures an old commit, in a tree that is not the user's."""
 PERF_ITEM: pytest.StashKey[PerfItem] = pytest.StashKey()  # Set for every collected test that uses our fixtures
@@ -127,6 +132,11 @@ class PerfItem:
         item.user_properties[:] = [one for one in item.user_properties if one not in self.properties]
         self.properties.clear()
         self.subtest_errors.clear()
+
+
+def perf_tests(session: pytest.Session) -> list[str]:
+    """The ids of the perf tests that a process is to run."""
+    return [item.nodeid for item in session.items if PERF_ITEM in item.stash]
 
 
 def parameter_names(item: pytest.Item) -> list[str]:

@@ -6,6 +6,7 @@ Loaded with every pytest, so it imports nothing heavy. The hooks that only perf 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_mlpatterns.plugin import hookspecs, options
-from pytest_mlpatterns.plugin.collection import Collection, may_ask_later, uses_our_fixtures
+from pytest_mlpatterns.plugin.collection import (
+    COMPLETE,
+    MEASURED_COMMIT,
+    REFERENCE_TREES,
+    Collection,
+    may_ask_later,
+    uses_our_fixtures,
+)
 
 if TYPE_CHECKING:
-    import contextlib
+    import argparse
     from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
 
     from pytest_mlpatterns.judging.perf import Perf
     from pytest_mlpatterns.patterns import Pattern
@@ -27,6 +36,9 @@ if TYPE_CHECKING:
 
 _SESSION = "mlpatterns-session"
 _COLLECTION: pytest.StashKey[Collection] = pytest.StashKey()
+_EMPTY_RESULTS: pytest.StashKey[Path] = pytest.StashKey()  # Set if the results of an earlier run were replaced
+_ONLY_SHOWS = ("help", "version", "collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow")
+"""Options of pytest with which no test runs."""
 _MARKER = (
     "perf(pattern=Single(), concurrency=1 | rate_rps=..., duration='auto', warmup='auto', timeout='10s', payload=..., "
     "model=..., wire='rest+json', check=..., tolerance=0.10, launches=8, budget='30s', ...): measure the model of this "
@@ -57,8 +69,13 @@ def pytest_load_initial_conftests(
     known = parser.parse_known_args(args, namespace=copy.copy(early_config.option))
     known.confcutdir = early_config.known_args_namespace.confcutdir
     early_config.known_args_namespace = known
-    yield
-    options.refuse_misspelled(parser, early_config, args)
+    try:
+        yield
+        options.refuse_misspelled(parser, early_config, args)
+    except BaseException:  # of a conftest file, or by a misspelled option
+        with contextlib.suppress(pytest.UsageError):
+            _replace_results(early_config, known)
+        raise
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
@@ -85,9 +102,27 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """In the controller of a distributed run (pytest-xdist), make the session: it collects results and writes files."""
-    if session.config.pluginmanager.hasplugin("dsession") and sys.platform != "win32":
-        _session(session.config)
+    """Replace the results of an earlier run by the file of a run that was not completed.
+
+    In the controller of a distributed run (pytest-xdist), make the session: it collects results and writes files.
+    """
+    config = session.config
+    is_other = hasattr(config, "workerinput") or REFERENCE_TREES in config.stash or MEASURED_COMMIT in config.stash
+    if not is_other:
+        _replace_results(config, config.option)
+    if config.pluginmanager.hasplugin("dsession") and sys.platform != "win32":
+        _session(config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write into the result file how a run ended that has no perf tests; a session writes its own results."""
+    config = session.config
+    if (file := config.stash.get(_EMPTY_RESULTS, None)) is not None and not config.pluginmanager.hasplugin(_SESSION):
+        from pytest_mlpatterns.system.empty_results import write_empty_results
+
+        with contextlib.suppress(OSError):  # it stays that of a run that was not completed
+            write_empty_results(file, complete=exitstatus in COMPLETE, failed=config.stash[_COLLECTION].failed)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -174,7 +209,7 @@ def pytest_make_collect_report(
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Read the settings of every perf test; without one, and with nothing to prune, nothing is loaded.
 
-    A run that only collects reads no values: what tests exist does not depend on them.
+    A run that only shows something, such as which tests exist, reads no values.
     """
     perf_tests, needed = [], _mode(config) == "prune"
     for item in items:
@@ -184,7 +219,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             needed = needed or may_ask_later(item)
             _warn_unused(item, config.stash[_COLLECTION])
     is_worker_on_windows = hasattr(config, "workerinput") and sys.platform == "win32"  # its perf tests fail one by one
-    if (perf_tests or needed) and not is_worker_on_windows and not config.option.collectonly:
+    if (perf_tests or needed) and not is_worker_on_windows and _runs_tests(config.option):
         _session(config).prepare(perf_tests)
 
 
@@ -300,6 +335,39 @@ def _mode(config: pytest.Config) -> str:
 
 def _given(config: pytest.Config, name: str) -> object:
     return config.getoption(f"perf_{name.replace('-', '_')}") or options.ini_text(config, name)
+
+
+def _runs_tests(known: argparse.Namespace) -> bool:
+    """Whether the options of pytest let tests run, and do not only show something."""
+    return not any(getattr(known, one, False) for one in _ONLY_SHOWS)
+
+
+def _replace_results(config: pytest.Config, known: argparse.Namespace) -> None:
+    """Replace the results of an earlier run, if this one runs tests. ``known``: the options of the command line.
+
+    Raises pytest.UsageError: they cannot be replaced.
+    """
+    given, base = known.perf_json, config.invocation_params.dir
+    if not given:
+        given, base = options.ini_text(config, "json"), config.rootpath
+    if not given or sys.platform == "win32" or not _runs_tests(known):
+        return
+    from pytest_mlpatterns.system.empty_results import head_of, is_results, write_empty_results
+
+    file = base / str(given)
+    try:
+        if not (file.is_file() and is_results(head_of(file))):
+            return
+    except (OSError, ValueError):  # a session names what is wrong with it
+        return
+    try:
+        write_empty_results(file)
+    except OSError as error:
+        raise pytest.UsageError(
+            f"{file} has the results of an earlier run and cannot be replaced: {error.strerror or error}; make it "
+            "writable, remove it, or name another file with --perf-json=PATH"
+        ) from None
+    config.stash[_EMPTY_RESULTS] = file
 
 
 def _session(config: pytest.Config) -> PerfSession:

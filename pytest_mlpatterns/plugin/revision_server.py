@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
-from pytest_mlpatterns.plugin.collection import PERF_ITEM
-from pytest_mlpatterns.plugin.session import REFERENCE_TREES, SERVE_REVISION
+from pytest_mlpatterns.plugin.collection import PERF_ITEM, REFERENCE_TREES
+from pytest_mlpatterns.plugin.session import SERVE_REVISION
 from pytest_mlpatterns.revision.messages import (
     DeploymentFailed,
     DeploymentStarted,

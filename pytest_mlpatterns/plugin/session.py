@@ -24,7 +24,15 @@ from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_library_overhead
 from pytest_mlpatterns.plugin.acceptances import Acceptances
-from pytest_mlpatterns.plugin.collection import MEASURED_COMMIT, PERF_ITEM, Collection, PerfItem, parameter_names
+from pytest_mlpatterns.plugin.collection import (
+    COMPLETE,
+    MEASURED_COMMIT,
+    PERF_ITEM,
+    REFERENCE_TREES,
+    Collection,
+    PerfItem,
+    parameter_names,
+)
 from pytest_mlpatterns.plugin.engine_sessions import EngineSessions, Generators
 from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder, FixtureValues, ItemReader
 from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
@@ -36,6 +44,7 @@ from pytest_mlpatterns.plugin.terminal import LiveLine, Terminal
 from pytest_mlpatterns.plugin.xdist import (
     ControllerHooks,
     MachineLock,
+    WorkerHooks,
     WorkerInput,
     report_baseline,
     report_layer_kinds,
@@ -43,6 +52,7 @@ from pytest_mlpatterns.plugin.xdist import (
 )
 from pytest_mlpatterns.records.result import group_of
 from pytest_mlpatterns.system.child import end_with_parent
+from pytest_mlpatterns.system.empty_results import write_empty_results
 from pytest_mlpatterns.system.environment import environment
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 from pytest_mlpatterns.wording import visible
@@ -61,17 +71,13 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.serving.deployment import Deployment
 
-REFERENCE_TREES: pytest.StashKey[tuple[Path, Path]] = pytest.StashKey()
-"""Set if this pytest only serves tests of another revision: the tops of the present tree and of that one."""
 SERVE_REVISION: pytest.StashKey[Callable[[Experiment], None]] = pytest.StashKey()
-"""Set beside it: starts and stops deployments of one test, until the other side is done."""
+"""Set beside :data:`REFERENCE_TREES`: starts and stops deployments of one test, until the other side is done."""
 _OPTIONS_OF_THE_RUN = (
     *("against", "baseline", "baseline-file", "baseline-from", "history", "history-fail", "html", "json", "rank"),
     *("settle", "smoke"),
 )
 """Options without influence on how a single test is served."""
-_COMPLETE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
-"""Exit codes of a complete run."""
 
 
 class PerfSession:
@@ -97,9 +103,7 @@ class PerfSession:
             end_with_parent()
         terminal = Terminal(config, ascii_only=None if sent is None else sent.ascii_only)
         self._live = LiveLine(config, terminal.spell)
-        self._lock = None if sent is None or sent.lock_directory is None else MachineLock(sent.lock_directory)
-        if self._lock is not None:
-            self._resources.callback(self._lock.close)
+        self._lock = self._machine_lock(sent)
         self._machine, root = environment(name for name in engine_names() if name != "local"), config.rootpath
         try:
             self._run = self._read_run(root)
@@ -123,7 +127,8 @@ class PerfSession:
         trees = self._trees if self._job is None else self._job.trees
         self._builder = ExperimentBuilder(config, self._directory, self._driver, engines=self._engines, trees=trees)
         self._runtest = RuntestHooks(self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke)
-        self.hooks: Mapping[str, object] = self._all_hooks(WorkerInput(self._directory, terminal.ascii_only, worktree))
+        self._controller = ControllerHooks(WorkerInput(self._directory, terminal.ascii_only, worktree), self._baseline)
+        self.hooks: Mapping[str, object] = self._all_hooks()
 
     # --- for the plugin's own hooks and fixtures ----------------------------------------------------------------------
 
@@ -210,8 +215,10 @@ class PerfSession:
                     report_baseline(self._config, self._baseline)
                     report_layer_kinds(self._config)
                 else:
-                    complete = exitstatus in _COMPLETE
+                    complete = exitstatus in COMPLETE and not self._controller.is_cut
                     self._output.uncollected = self._collection.failed
+                    if (selected := self._controller.selected()) is not None:
+                        self._output.selected = selected
                     session.exitstatus = self._output.close(exitstatus, complete=complete)
             self._driver.close()
             self._engines.close()
@@ -230,11 +237,11 @@ class PerfSession:
         self._engines.close()
         self._remove_files()
 
-    def _all_hooks(self, worker_input: WorkerInput) -> Mapping[str, object]:
+    def _all_hooks(self) -> Mapping[str, object]:
         return {
             "mlpatterns-runtest": self._runtest,
             "mlpatterns-reports": ReportHooks(self._config, self._output, is_worker=self._is_worker),
-            "mlpatterns-xdist": ControllerHooks(worker_input, self._baseline),
+            "mlpatterns-xdist": self._controller if self._lock is None else WorkerHooks(self._lock),
             "mlpatterns-interrupts": InterruptHooks(writes_results=not self._is_worker and self._trees is None),
         }
 
@@ -289,6 +296,14 @@ class PerfSession:
             self._output.lines += other.lines
         return other
 
+    def _machine_lock(self, sent: WorkerInput | None) -> MachineLock | None:
+        """The lock on the machine, in a worker."""
+        if sent is None or sent.lock_directory is None:
+            return None
+        lock = MachineLock(sent.lock_directory)
+        self._resources.callback(lock.close)
+        return lock
+
     def _remove_files(self) -> None:
         self._resources.close()
         self._scratch.remove()
@@ -302,11 +317,14 @@ class PerfSession:
         return state
 
     def _read_run(self, root: Path) -> RunSettings:
-        """The settings of the run; if this process writes its files, they can be written."""
+        """The settings of the run; if this process writes its files, they can be, and the results begin as none."""
         here = self._config.invocation_params.dir
         run = read_run_settings(self._options, self._ini, invoked_in=here, root=root)
         if not (self._is_worker or self._trees):
             require_room(run)
+            if run.json_file is not None and self._job is None:
+                with contextlib.suppress(OSError):  # those of an earlier run are replaced already
+                    write_empty_results(run.json_file)
         return run
 
     def _read(self, item: pytest.Item) -> PerfItem:

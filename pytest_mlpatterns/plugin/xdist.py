@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec import Struct
 
+from pytest_mlpatterns.plugin.collection import perf_tests
 from pytest_mlpatterns.records.package_layers import describe_layer_kind, own_layer_kinds
 from pytest_mlpatterns.records.result import FailedTest
+from pytest_mlpatterns.system.files import replace_file
 from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_mlpatterns.baseline.session import BaselineSession
     from pytest_mlpatterns.revision.worktree import Worktree
@@ -36,6 +38,7 @@ _WORKTREE = "mlpatterns_worktree"
 _USAGE_ERROR = "mlpatterns_usage_error"
 _BASELINE = "mlpatterns_baseline"
 _LAYER_KINDS = "mlpatterns_layer_kinds"
+_SELECTED = "selected-"  # Begins the names of the files with the perf tests of a worker
 
 
 class WorkerInput(Struct, frozen=True):
@@ -89,6 +92,31 @@ class ControllerHooks:
     def __init__(self, worker_input: WorkerInput, baseline: BaselineSession) -> None:
         self._worker_input = worker_input
         self._baseline = baseline
+        self._collected: set[str] = set()
+        self._ended: set[str] = set()
+        self._lost_one = False
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a worker was lost with tests that no other one has run, or before the tests were known."""
+        return self._lost_one and not (self._collected and self._collected <= self._ended)
+
+    def selected(self) -> Sequence[str] | None:
+        """The ids of the perf tests that the workers were to run; None if none has collected its tests."""
+        directory = self._worker_input.lock_directory
+        if not self._collected or directory is None:
+            return None
+        found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(directory.glob(f"{_SELECTED}*"))]
+        return [*dict.fromkeys(test for tests in found for test in tests)]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """Note the tests of all workers."""
+        self._collected.update(ids)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Note each test that came to an end; that of a lost worker has a report of its own."""
+        self._ended.add(report.nodeid)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -96,8 +124,9 @@ class ControllerHooks:
         node.workerinput.update(self._worker_input.to_plain())
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        """Take what a worker sent: a usage error ends the run."""
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Take what a worker sent: a usage error ends the run. One that was lost sent nothing."""
+        self._lost_one = self._lost_one or error is not None
         sent: Mapping[str, Any] = getattr(node, "workeroutput", {})
         if text := sent.get(_USAGE_ERROR):
             raise pytest.UsageError(visible(text))
@@ -113,6 +142,17 @@ class ControllerHooks:
         directory = self._worker_input.lock_directory
         if directory is not None and (failure := running_test(directory, crashitem)) is not None:
             report.perf_failure = failure.to_json()
+
+
+class WorkerHooks:
+    """The hook of a worker: it leaves word of its perf tests for the controller, also in case it is lost."""
+
+    def __init__(self, lock: MachineLock) -> None:
+        self._lock = lock
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Leave word of the tests that were selected, which are the same in each worker."""
+        self._lock.leave_selected(perf_tests(session))
 
 
 class MachineLock:
@@ -138,6 +178,10 @@ class MachineLock:
     def leave_word(self, failure: FailedTest) -> None:
         """Leave word of the perf test that runs now, for the controller, in case this process dies with it."""
         _word_of(self._directory, failure.test).write_text(json.dumps(failure.to_json()), encoding="utf-8")
+
+    def leave_selected(self, tests: Sequence[str]) -> None:
+        """Leave word of the perf tests of this process, for the controller."""
+        replace_file(self._directory / f"{_SELECTED}{os.getpid()}", lambda: json.dumps(tests))
 
     def make_exclusive(self) -> None:
         """Exclude all other holders from now on; waits until they are gone. The lock is held already."""

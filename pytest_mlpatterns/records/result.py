@@ -240,7 +240,7 @@ class FailedTest(Record, frozen=True):
 class RunEnd(Record, frozen=True):
     """How a run ended."""
 
-    # whether it ran to its end; an interrupt, an exit or an internal error of pytest ends it before
+    # whether it ran to its end; an interrupt, an exit, an internal error of pytest or a lost worker ends it before
     complete: bool = True
     # ids of the perf tests that were selected and did not come to an end; None if they are not known
     not_run: tuple[str, ...] | None = ()

@@ -15,6 +15,7 @@ from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.html.page import html_report
+from pytest_mlpatterns.system.empty_results import write_empty_results
 
 EXPORT = ("export", "--format", "otlp-json")
 
@@ -73,6 +74,25 @@ def test_a_file_that_cannot_be_read_is_told_in_one_line(
     (line,) = told.err.splitlines()
     assert line.startswith("ERROR: ")
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("verdict",), 3, "the run was not completed\n"),
+        (("report",), 0, '<span class="state interrupted">the run was not completed</span>'),
+        (("summary",), 0, "### Performance: no perf test\n\nThe run was not completed."),
+        (EXPORT, 2, "has no results, because the run was not completed; measure again with --perf-json"),
+        (("rank", "rtm=1"), 2, "has no results, because the run was not completed; measure again with --perf-json"),
+        (("accept", "--prune"), 2, "has no results, because the run was not completed; measure again with --perf-json"),
+    ],
+)
+def test_the_file_of_a_run_that_was_killed_says_so(
+    file: Path, arguments: tuple[str, ...], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_empty_results(file)
+    assert main([arguments[0], str(file), *arguments[1:]]) == code
+    assert words in "".join(capsys.readouterr())
 
 
 def test_a_file_that_cannot_be_written_is_told_in_one_line(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

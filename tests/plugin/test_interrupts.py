@@ -209,6 +209,7 @@ def test_an_interrupt_while_processes_end_leaves_the_rest_of_the_session_to_pyte
     ended: Any = SimpleNamespace(
         _is_worker=False,
         _collection=SimpleNamespace(failed=[]),
+        _controller=SimpleNamespace(is_cut=False, selected=lambda: None),
         _output=SimpleNamespace(close=lambda exitstatus, **_: exitstatus),
         _driver=SimpleNamespace(close=interrupted),
     )

@@ -17,6 +17,7 @@ from support.project import Project
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.plugin.run_output import ReportHooks, require_room
+from pytest_mlpatterns.system.empty_results import write_empty_results
 
 ASKS = "def test_it(perf):\n    pass\n"
 EMPTY = Project()
@@ -196,7 +197,14 @@ def test_the_marker_and_the_options_are_documented(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_a_session_without_perf_tests_loads_nothing_heavy(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "more"),
+    [((), ()), (("--perf-json=r.json",), ("system", "system.empty_results", "system.files", "system.owned_files"))],
+)
+def test_a_session_without_perf_tests_loads_nothing_heavy(
+    tmp_path: Path, arguments: tuple[str, ...], more: tuple[str, ...]
+) -> None:
+    write_empty_results(tmp_path / "r.json")
     project = EMPTY.with_file(
         "test_plain.py",
         """
@@ -211,11 +219,11 @@ def test_a_session_without_perf_tests_loads_nothing_heavy(tmp_path: Path) -> Non
             inside = {name.removeprefix("pytest_mlpatterns.") for name in ours}
             light = {"plugin", *(f"plugin.{name}" for name in ("entry", "collection", "hookspecs", "options"))}
             light |= {"engines", "engines.ray", "engines.ray.options"}  # the texts of two options
-            assert inside == {"pytest_mlpatterns", *light}
-        """,
+            assert inside == {"pytest_mlpatterns", *light, *MORE}
+        """.replace("MORE", str(more)),
     )
     alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    run = project.run_apart(tmp_path, "-p", "pytest_mlpatterns.plugin.entry", environment=alone)
+    run = project.run_apart(tmp_path, "-p", "pytest_mlpatterns.plugin.entry", *arguments, environment=alone)
     assert run.outcomes == {"passed": 1}
     assert "performance" not in run.out.replace("mlpatterns: baseline perf-baseline.json (check)", "")
 

@@ -131,7 +131,8 @@ def test_ctrl_c_ends_every_process_of_a_distributed_run(tmp_path: Path) -> None:
         _, alive = psutil.wait_procs(family, timeout=DEADLINE_S)
     assert alive == []
     assert process.returncode == pytest.ExitCode.INTERRUPTED
-    assert read_results((tmp_path / "out.json").read_text(encoding="utf-8")).run == RunEnd(False, None)
+    found = read_results((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert found.run == RunEnd(False, ("test_perf.py::test_long",))
     assert main(["verdict", str(tmp_path / "out.json")]) == 3
     assert "INTERNALERROR" not in out + err
     assert (tmp_path / FILE).read_text(encoding="utf-8") == OLD
@@ -148,6 +149,7 @@ def test_no_process_outlives_pytest_however_it_ends(
     assert alive == []
     assert len(gone) == len(family) >= 2
     assert (tmp_path / FILE).read_text(encoding="utf-8") == OLD
+    assert main(["verdict", str(tmp_path / "out.json")]) == 3
 
 
 def test_a_deployment_that_dies_under_load_fails_its_test_and_no_other(tmp_path: Path) -> None:

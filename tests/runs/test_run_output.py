@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 from support.project import APART, Project
+from support.synthetic import ENVIRONMENT, result
+
+from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.records.result import RunEnd
+from pytest_mlpatterns.reports.files.result_file import read_results, results_json
+from pytest_mlpatterns.system.empty_results import write_empty_results
 
 pytestmark = pytest.mark.processes
 
@@ -161,6 +167,91 @@ def test_the_result_file_names_the_perf_tests_behind_the_first_failure(tmp_path:
     assert run.json("out.json")["run"]["not_run"] == []
     run = PROJECT.run(tmp_path, "--perf-json=out.json", "-x", "-k", "breaks or fails")
     assert run.json("out.json")["run"]["not_run"] == ["test_perf.py::test_breaks"]
+
+
+ENDED_EARLY = {
+    "import error": (Project().with_file("test_bad.py", "import absent"), (), 1, "test_bad.py"),
+    "usage error": (PROJECT, ("absent.py",), 3, "the run was not completed"),
+    "misspelled option": (PROJECT, ("--perf-jsom=r.json",), 3, "the run was not completed"),
+    "broken conftest": (PROJECT.with_file("conftest.py", "import absent"), (), 3, "the run was not completed"),
+    "bad option": (PROJECT, ("--perf-budget=soon",), 3, "the run was not completed"),
+    "no perf test": (PROJECT, ("-k", "plain"), 1, "has no result of a perf test"),
+}
+"""A run that measures nothing, and the exit code and a word of ``verdict`` after it."""
+
+
+@pytest.mark.parametrize("way", ENDED_EARLY)
+def test_results_of_an_earlier_run_are_never_those_of_this_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    project, arguments, code, words = ENDED_EARLY[way]
+    file = tmp_path / "out.json"
+    file.write_text(results_json([result()], ENVIRONMENT, "2026-11-24", baseline={}), encoding="utf-8")
+    assert main(["verdict", str(file)]) == 0
+    project.run(tmp_path, "--perf-json=out.json", *arguments)
+    capsys.readouterr()
+    assert main(["verdict", str(file)]) == code
+    assert words in "".join(capsys.readouterr())
+
+
+NO_ROOM = """
+import resource
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+"""
+
+
+def test_results_that_cannot_be_replaced_end_the_run_before_it_measures(tmp_path: Path) -> None:
+    (file := tmp_path / "out.json").write_text(before := '"pytest-mlpatterns-results"', encoding="utf-8")
+    project = PROJECT.with_file("conftest.py", NO_ROOM)
+    run = project.run_apart(tmp_path, "--perf-json=out.json", "-k", "plain", "-p", "no:cacheprovider")
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    words = "has the results of an earlier run and cannot be replaced: File too large; make it writable"
+    assert run.errors[0].startswith(f"ERROR: {file} {words}")
+    assert file.read_text(encoding="utf-8") == before
+
+
+def test_a_run_that_leaves_python_leaves_no_results_of_an_earlier_one(tmp_path: Path) -> None:
+    write_empty_results(file := tmp_path / "out.json", complete=True)
+    run = Project().with_file("test_leaves.py", "import os; os._exit(0)").run_apart(tmp_path, "--perf-json=out.json")
+    assert run.exit_code == 0
+    assert read_results(file.read_text(encoding="utf-8")).run == RunEnd(False, None)
+
+
+@pytest.mark.parametrize("arguments", [("--collect-only",), ("--fixtures",), ("--help",)])
+def test_a_run_that_only_shows_something_leaves_the_results(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    write_empty_results(file := tmp_path / "out.json")
+    before = file.read_bytes()
+    Project().with_tests("def test_it(perf): pass").run(tmp_path, "--perf-json=out.json", *arguments)
+    assert file.read_bytes() == before
+
+
+def test_a_file_of_another_kind_stays_whatever_runs(tmp_path: Path) -> None:
+    (tmp_path / "out.json").write_text('{"mine": 1}', encoding="utf-8")
+    assert PROJECT.run(tmp_path, "--perf-json=out.json", "-k", "plain").exit_code == pytest.ExitCode.TESTS_FAILED
+    assert PROJECT.run(tmp_path, "--perf-json=out.json").exit_code == pytest.ExitCode.USAGE_ERROR
+    assert (tmp_path / "out.json").read_text(encoding="utf-8") == '{"mine": 1}'
+
+
+@pytest.mark.parametrize(("place", "not_run"), [("test_dies", ["test_perf.py::test_after"]), ("", None)])
+def test_a_lost_worker_leaves_tests_that_did_not_run(tmp_path: Path, place: str, not_run: list[str] | None) -> None:
+    body = f"""
+    import os
+
+    def leave(where):
+        if where == "{place}":
+            os._exit(1)
+
+    leave("")
+
+    def test_dies(perf): leave("test_dies")
+
+    def test_after(perf): pass
+    """
+    arguments = ("--perf-json=out.json", "--perf-smoke", *APART, "--max-worker-restart=0")
+    run = Project().with_tests(body).run(tmp_path, *arguments)
+    end = run.json("out.json")["run"]
+    assert (end["complete"], end["not_run"]) == (False, not_run)
 
 
 def test_elsewhere_nothing_of_that_is_said(tmp_path: Path) -> None:

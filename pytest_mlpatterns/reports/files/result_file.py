@@ -34,11 +34,10 @@ from pytest_mlpatterns.records.result import PARTS, FailedTest, Ranking, RunEnd,
 from pytest_mlpatterns.records.result_parts import Beside, Reference
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.verdict import Gate, Kind, OpenBy, Verdict
+from pytest_mlpatterns.system.empty_results import FORMAT, VERSION
 
 __all__ = ["FORMAT", "MOST", "VERSION", "ResultFile", "Results", "read_results", "results_json"]
 
-FORMAT = "pytest-mlpatterns-results"
-VERSION = 2  # Version of the format; a file of another one is refused
 _BY_NAME = ("metrics", "present_metrics", "law")  # Members that hold figures by name
 _ADVICE = "measure again with --perf-json"
 

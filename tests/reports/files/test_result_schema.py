@@ -24,6 +24,7 @@ from pytest_mlpatterns.records.launch import Noise, SearchEnd, Taken
 from pytest_mlpatterns.records.result import RankedPattern, Ranking, RunEnd, TestResult
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
 from pytest_mlpatterns.reports.files.result_file import MOST, ResultFile, read_results, results_json
+from pytest_mlpatterns.system.empty_results import write_empty_results
 
 SCHEMA: dict[str, Any] = json.loads(schema_text(ResultFile))
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -148,6 +149,14 @@ def test_how_the_run_ended_is_valid_and_read(run: RunEnd) -> None:
     data = written([result()], run=run)
     VALIDATOR.validate(data)
     assert read_results(json.dumps(data)).run == run
+
+
+@pytest.mark.parametrize(("end", "failed"), [(RunEnd(False, None), ()), (RunEnd(True, (), ("t.py",)), ("t.py",))])
+def test_a_file_without_results_is_valid_and_read(tmp_path: Path, end: RunEnd, failed: tuple[str, ...]) -> None:
+    write_empty_results(tmp_path / "r.json", complete=end.complete, failed=failed)
+    text = (tmp_path / "r.json").read_text(encoding="utf-8")
+    VALIDATOR.validate(json.loads(text))
+    assert (read_results(text).run, read_results(text).results) == (end, ())
 
 
 def test_what_is_no_number_is_left_out_and_the_file_stays_readable() -> None:
