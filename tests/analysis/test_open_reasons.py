@@ -175,10 +175,13 @@ RTM, CPU = suspected("rtm", 0.15), suspected("cpu_per_request", 0.09, 0.07)
         ([RTM, suspected("response_bytes", 0.2, 0.15)], None, ("rtm", "response_bytes")),
         ([suspected("peak_memory", 0.9, 0.15), suspected("response_bytes", 0.2, 0.15)], None, ()),  # no speed
         ([suspected("error_rate", 0.01, 0.001)], None, ()),
-        ([suspected("rtm", 0.5), replace(RTM, outcome=Outcome.PASS)], None, ()),  # the last verdict counts
-        ([suspected("rtm", 0.5, why_open=WhyOpen(OpenBy.MACHINE, "busy"))], None, ()),
-        ([suspected("rtm", 0.5, against="baseline")], None, ("rtm",)),
-        ([suspected("rtm", 0.5, against="baseline")], NEIGHBOURS, ()),  # which slow the present alone
+        ([CPU, RTM, replace(RTM, outcome=Outcome.PASS)], None, ()),  # the last verdict counts
+        ([CPU, replace(RTM, why_open=WhyOpen(OpenBy.MACHINE, "busy"))], None, ()),
+        ([suspected("rtm", 0.61)], None, ()),  # the noise of an unchanged service is that large
+        ([replace(suspected("rtm", 0.61), change=Estimate(0.61, 0.01, 1.9))], None, ("rtm",)),
+        ([suspected("rtm", 0.61), suspected("p95", 0.3, 0.2)], None, ("rtm", "p95")),
+        ([suspected("rtm", 0.5, against="baseline"), CPU], None, ("rtm", "cpu_per_request")),
+        ([suspected("rtm", 0.5, against="baseline"), CPU], NEIGHBOURS, ()),  # which slow the present alone
         ([suspected("sharpness", 9.0)], None, ()),
     ],
 )

@@ -29,6 +29,8 @@ LONGEST_S = 600.0
 _WIDEST = 0.30
 """Largest tolerance that is recommended: with a larger one a test hardly guards anything."""
 _LEAST_TOLERANCE = 0.001  # With which widths are compared, if a test accepts no change at all
+NOT_SLOWER = "probably not slower: only the worse end of its interval is beyond the tolerance"
+"""With what the reason begins if the estimate is no slower than the reference."""
 _QUIETER = "run it again in a quieter moment"
 _NEXT: Mapping[OpenBy, str] = {
     OpenBy.MACHINE: _QUIETER,
@@ -106,8 +108,7 @@ def reason_of(found: OpenChange) -> OpenReason:
     reason = next(reason for rule in _REASONS if (reason := rule(found)) is not None)
     if found.change.value > 0:
         return reason
-    better = "probably not slower: only the worse end of its interval is beyond the tolerance"
-    return replace(reason, why=f"{better}; {reason.why}")
+    return replace(reason, why=f"{NOT_SLOWER}; {reason.why}")
 
 
 def _machine(found: OpenChange) -> OpenReason | None:
@@ -200,16 +201,19 @@ def _points(found: OpenChange) -> str:
 def probably_slower(verdicts: Sequence[Verdict], busy: Busy | None = None) -> tuple[str, ...]:
     """The names of the metrics by which an undecided test is probably slower; empty if it is not.
 
-    It is if the estimate of a time, a rate or a CPU time is beyond twice its tolerance, or if two metrics are beyond
-    theirs that share no cause. What the machine or another reason explains shows nothing, and beside busy neighbours
-    nothing does that is compared with a stored baseline.
+    It is if two metrics that share no cause are beyond their tolerances. It is also if a time, a rate or a CPU time is
+    beyond twice its tolerance, and its whole interval is worse than the reference or another metric is beyond its
+    tolerance: alone, the mean of unchanged code was that far off in two of ten runs of 4 s beside busy neighbours. What
+    the machine or another reason explains shows nothing, and beside busy neighbours nothing does that is compared with
+    a stored baseline.
     """
     sides = ("revision",) if busy is not None else ("revision", "baseline")
     last = {one.metric: one for one in verdicts if one.against in sides and is_known_metric(one.metric)}
     suspected = [one for one in last.values() if one.suspected and one.why_open is None]
     suspected = [one for one in suspected if not metric_named(one.metric).counts_failures]
     speeds = [one for one in suspected if Role.STANDING not in metric_named(one.metric).roles]
-    is_far = any(one.change.value > 2 * (one.tolerance or 0.0) for one in speeds if one.change is not None)
+    changes = [(one.change, 2 * (one.tolerance or 0.0)) for one in speeds if one.change is not None]
+    is_far = any(change.value > far and (change.low > 0 or len(suspected) > 1) for change, far in changes)
     is_shared = len({_cause_of(one.metric) for one in suspected}) < 2
     return () if not speeds or (is_shared and not is_far) else tuple(one.metric for one in suspected)
 

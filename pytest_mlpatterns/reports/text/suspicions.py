@@ -20,6 +20,7 @@ from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Role
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD
 from pytest_mlpatterns.analysis.verdicts.open_reasons import (
     LONGEST_S,
+    NOT_SLOWER,
     OpenChange,
     OpenReason,
     busy_reason,
@@ -91,7 +92,8 @@ def undecided_lines(
     step = open_step(result)
     as_above = as_above and step.by is OpenBy.MACHINE
     rows = _figures(result, width)
-    why = "the machine, as above" if as_above and step.why else step.why
+    start = f"{NOT_SLOWER}; " if step.why.startswith(NOT_SLOWER) else ""
+    why = f"{start}the machine, as above" if as_above and step.why else step.why
     rows += _labelled("why", why, width) + _labelled("next", "" if as_above else step.lead, width)
     if step.command and not as_above:
         rows += [f"  {'' if step.advice else 'next':<{_LABEL}}{step.command}"]
