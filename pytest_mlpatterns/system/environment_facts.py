@@ -23,11 +23,7 @@ import psutil
 from pytest_mlpatterns.credentials import HIDDEN, is_credential
 from pytest_mlpatterns.records.setup import PACKAGE, PACKAGES
 from pytest_mlpatterns.system.cgroups import memory_limit_bytes, quota_cores
-from pytest_mlpatterns.system.loaded_packages import (
-    distributions_of,
-    imported_distributions,
-    loaded_modules,
-)
+from pytest_mlpatterns.system.loaded_packages import distributions_of, imported_distributions, loaded_modules
 from pytest_mlpatterns.units import format_size
 
 if TYPE_CHECKING:
