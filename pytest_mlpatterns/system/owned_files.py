@@ -123,7 +123,8 @@ def place_of(path: Path) -> Iterator[Place]:
     """Where a file lies, behind links of this user and of root; the file need not be there.
 
     In a directory that other users write to, a link of theirs, also one of a directory, could lead to any file of this
-    user. So each directory of the path is opened in the one above it.
+    user. So each directory of the path is opened in the one above it. Links of the user whose working directory it is
+    are followed: its code runs anyway, and in a container a root works on the files of a user outside of it.
 
     Raises FileNotFoundError: a directory is absent. Raises NotOwnedError: a link belongs to another user.
     """
@@ -151,7 +152,7 @@ def _target(name: str, directory: int, path: Path) -> Path | None:
     with contextlib.suppress(FileNotFoundError):
         status = _status(name, directory)
         if stat.S_ISLNK(status.st_mode):
-            if status.st_uid not in (os.geteuid(), 0):
+            if status.st_uid not in (os.geteuid(), 0, Path().stat().st_uid):
                 raise NotOwnedError(errno.EPERM, f"{name} is a link of another user, of id {status.st_uid}", str(path))
             return Path(os.readlink(name, dir_fd=directory))
     return None

@@ -151,6 +151,11 @@ def test_a_place_behind_a_link_of_another_user_is_refused(
     declare_owner(monkeypatch, 4711)
     with pytest.raises(NotOwnedError, match="is a link of another user, of id 4711"), place_of(tmp_path / name):
         pass
+    monkeypatch.setattr(
+        Path, "stat", lambda _: os.stat_result((0,) * 4 + (4711,) + (0,) * 5)
+    )  # of the working directory
+    with place_of(tmp_path / name):
+        pass
 
 
 def test_a_link_that_takes_the_name_of_an_open_directory_is_not_followed(
