@@ -18,6 +18,7 @@ from pytest_mlpatterns import (
     App,
     Batched,
     Cached,
+    ClosedLoop,
     Command,
     ConstantRate,
     Ensemble,
@@ -68,7 +69,11 @@ def marker(**arguments: Any) -> Callable[[], object]:
         (marker(compare=(["rtm"],)), "perf(compare=...) names the metric ['rtm'], expected some of rtm"),
         (marker(tolerance={5: 0.1}), "perf(tolerance=...) names 5, expected the name of a metric such as 'rtm'"),
         (marker(launches=HUGE), "perf(launches=...) is a value of type int, expected a whole number of deployments"),
+        (marker(concurrency=SEVERAL), "concurrency is array([0., 0., 0.]), expected a whole number"),
+        (marker(noise=Unhelpful()), "perf(noise=...) is a value of type Unhelpful, expected one of doubt, trust"),
         (marker(check=5), "perf(check=...) is 5, expected a function; write def check"),
+        (marker(check=Unhelpful()), "perf(check=...) is a value of type Unhelpful, expected a func"),
+        (marker(wire=SEVERAL), "perf(wire=...) is array([0., 0., 0.]), expected a wire"),
         (marker(wire=Unhelpful()), "perf(wire=...) is a value of type Unhelpful, expected a wire"),
         (marker(load=Unhelpful()), "perf(load=...) is a value of type Unhelpful, expected a schedule"),
         (marker(**{"x" * 9000: 1}), "(9,002 characters)=...) is not an argument of the marker; allowed are: "),
@@ -84,6 +89,7 @@ def marker(**arguments: Any) -> Callable[[], object]:
         (lambda: Zipf([1], 10**400), "(401 characters)), expected a number that is not negative; write 1.1"),
         (lambda: Zipf([1], Fraction(10**400)), "expected a number that is not negative; write 1.1"),  # type: ignore[arg-type]
         (lambda: Uniform([1], seed=HUGE), "Uniform(seed=a value of type int), expected a whole number from 0 to"),
+        (lambda: ClosedLoop(1, "9999999h"), "expected at most 1,000,000h; write 1h"),
         (lambda: PoissonRate(5e-324), "rate_rps is 5e-324, expected requests per second"),
         (lambda: PoissonRate(1, seed=HUGE), "PoissonRate(seed=a value of type int), expected a whole number"),
         (lambda: ConstantRate(Fraction(10**400)), "expected requests per second"),  # type: ignore[arg-type]
