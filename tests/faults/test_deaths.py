@@ -173,16 +173,7 @@ def assert_only_caller_waits(project: Project, directory: Path) -> None:
 
 
 class TestClosedLoop:
-    @pytest.mark.parametrize(
-        ("fault", "callers"),
-        [
-            ("hangs", 4),
-            ("blocks", 2),
-            pytest.param("hangs", 2, marks=RARE),
-            pytest.param("hangs", 64, marks=RARE),
-            pytest.param("blocks", 16, marks=RARE),
-        ],
-    )
+    @pytest.mark.parametrize(("fault", "callers"), [("hangs", 4), ("blocks", 2), pytest.param("hangs", 64, marks=RARE)])
     def test_a_deadlock_in_the_window_fails(self, tmp_path: Path, fault: str, callers: int) -> None:
         run = run_fault_here(command(fault, load=f"concurrency={callers}"), tmp_path)
         run.assert_ended({"failed": 1}, f"all {callers} callers timed out after 1.00 s")
@@ -193,8 +184,6 @@ class TestClosedLoop:
         [
             "perf.assert_throughput_at_least(1)",
             'perf.assert_error_rate_below("90%")',
-            "assert perf.metrics.requests",
-            pytest.param('perf.assert_rtm_below("60s")', marks=RARE),
             pytest.param("perf.assert_no_regression()", marks=RARE),
         ],
     )

@@ -57,7 +57,6 @@ ANSWERS: dict[str, Callable[[], Iterator[Step]]] = {
     "events": _repeat(
         _HEAD + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n", b"3\r\n:\n\n\r\n", _PAUSE_S
     ),
-    "interim": _repeat(b"", b"HTTP/1.1 100 Continue\r\n\r\n", _PAUSE_S),
     "drips-fast": _repeat(_HEAD + b"\r\n", b"x"),
     "interim-fast": _repeat(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "floods": _repeat(_HEAD + b"\r\n", bytes(2**16)),
