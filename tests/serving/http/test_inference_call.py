@@ -160,22 +160,16 @@ class TestTritonClient:
             triton.infer("other", [tensor])
 
 
-def test_metadata_knows_the_tensors_once_there_was_one(tmp_path: Any) -> None:
+def test_metadata_knows_the_tensors_and_the_configuration_those_of_one_input_once_there_was_one(tmp_path: Any) -> None:
     with deployed(lambda batch: [{"double": 2 * x} for x in batch], tmp_path) as deployment:
         path = "/v2/models/lambda"
         assert deployment.client.get(path).json()["inputs"] == []
-        assert deployment.client.post(f"{path}/versions/1/infer", json=v2()).status_code == 200
-        found = deployment.client.get(f"{path}/versions/1").json()
-    assert found["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
-    assert found["outputs"] == [{"name": "double", "datatype": "FP32", "shape": [-1, 2]}]
-
-
-def test_the_configuration_has_the_tensors_without_the_dimension_of_the_batch(tmp_path: Any) -> None:
-    with deployed(lambda batch: [{"double": 2 * x} for x in batch], tmp_path) as deployment:
-        path = "/v2/models/lambda"
         assert deployment.client.get(f"{path}/config").json()["input"] == []
-        assert deployment.client.post(f"{path}/infer", json=v2()).status_code == 200
+        assert deployment.client.post(f"{path}/versions/1/infer", json=v2()).status_code == 200
+        known = deployment.client.get(f"{path}/versions/1").json()
         found = deployment.client.get(f"{path}/versions/1/config").json()
+    assert known["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
+    assert known["outputs"] == [{"name": "double", "datatype": "FP32", "shape": [-1, 2]}]
     assert (found["name"], found["platform"], found["backend"]) == ("lambda", "python", "python")
     assert found["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [2]}]
     assert found["output"] == [{"name": "double", "data_type": "TYPE_FP32", "dims": [2]}]
