@@ -363,9 +363,11 @@ def _replace_results(config: pytest.Config, known: argparse.Namespace) -> None:
     try:
         write_empty_results(file)
     except OSError as error:
+        from pytest_mlpatterns.wording import named
+
         raise pytest.UsageError(
-            f"{file} has the results of an earlier run and cannot be replaced: {error.strerror or error}; make it "
-            "writable, remove it, or name another file with --perf-json=PATH"
+            f"{named(file)} has the results of an earlier run and cannot be replaced: {error.strerror or error}; make "
+            "it writable, remove it, or name another file with --perf-json=PATH"
         ) from None
     config.stash[_EMPTY_RESULTS] = file
 

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import InconclusiveWarning, InvalidResultError, MlpatternsError, PerfFailure, PerfWarning
-from pytest_mlpatterns.plugin.collection import PERF_ITEM, PerfItem, measures, parameter_names
+from pytest_mlpatterns.plugin.collection import PERF_ITEM, PerfItem, measures, parameter_names, perf_tests
 from pytest_mlpatterns.plugin.failures import (
     Failures,
     death_of,
@@ -54,6 +54,11 @@ class RuntestHooks:
         self._live = live
         self._terminal = terminal
         self._smoke = smoke
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """In a worker, leave word of the tests that were selected, which are the same in each."""
+        if self._lock is not None:
+            self._lock.leave_selected(perf_tests(session))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:

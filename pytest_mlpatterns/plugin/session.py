@@ -44,7 +44,6 @@ from pytest_mlpatterns.plugin.terminal import LiveLine, Terminal
 from pytest_mlpatterns.plugin.xdist import (
     ControllerHooks,
     MachineLock,
-    WorkerHooks,
     WorkerInput,
     report_baseline,
     report_layer_kinds,
@@ -241,7 +240,7 @@ class PerfSession:
         return {
             "mlpatterns-runtest": self._runtest,
             "mlpatterns-reports": ReportHooks(self._config, self._output, is_worker=self._is_worker),
-            "mlpatterns-xdist": self._controller if self._lock is None else WorkerHooks(self._lock),
+            "mlpatterns-xdist": self._controller,
             "mlpatterns-interrupts": InterruptHooks(writes_results=not self._is_worker and self._trees is None),
         }
 

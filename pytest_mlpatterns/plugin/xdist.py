@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec import Struct
 
-from pytest_mlpatterns.plugin.collection import perf_tests
 from pytest_mlpatterns.records.package_layers import describe_layer_kind, own_layer_kinds
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.system.files import replace_file
@@ -144,17 +143,6 @@ class ControllerHooks:
             report.perf_failure = failure.to_json()
 
 
-class WorkerHooks:
-    """The hook of a worker: it leaves word of its perf tests for the controller, also in case it is lost."""
-
-    def __init__(self, lock: MachineLock) -> None:
-        self._lock = lock
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Leave word of the tests that were selected, which are the same in each worker."""
-        self._lock.leave_selected(perf_tests(session))
-
-
 class MachineLock:
     """A readers-writer lock; all processes that name the same directory share it."""
 
@@ -180,7 +168,7 @@ class MachineLock:
         _word_of(self._directory, failure.test).write_text(json.dumps(failure.to_json()), encoding="utf-8")
 
     def leave_selected(self, tests: Sequence[str]) -> None:
-        """Leave word of the perf tests of this process, for the controller."""
+        """Leave word of the perf tests of this process, for the controller, in case it is lost."""
         replace_file(self._directory / f"{_SELECTED}{os.getpid()}", lambda: json.dumps(tests))
 
     def make_exclusive(self) -> None:
