@@ -216,7 +216,7 @@ class TestCommand:
     def test_a_death_after_the_start_is_told_with_its_last_output(self, start: Starting) -> None:
         deployment = start(command("dies-at=3"), [[1]])
         deployment.predict([1])
-        with pytest.raises(DeploymentError, match=r"RemoteProtocolError.*ended with exit code 4"):
+        with pytest.raises(DeploymentError, match=r"(RemoteProtocol|Connect)Error.*ended with exit code 4"):
             deployment.predict([1])
         with pytest.raises(DeploymentError, match=r"(?s)^Command\(.*ended with exit code 4; .*out of memory"):
             deployment.stats()
