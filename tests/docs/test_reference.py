@@ -37,7 +37,7 @@ def test_a_path_stands_behind_an_equals_sign() -> None:
     places = [ROOT / "action.yml", *(ROOT / name for name in pages()), *(ROOT / "pytest_mlpatterns").rglob("*.py")]
     places += [one for ending in ("md", "py", "yml", "yaml") for one in (ROOT / "examples").rglob(f"*.{ending}")]
     for place in places:
-        text = place.read_text(encoding="utf-8").replace("`--perf-json ../out/r.json`, once", "")
+        text = place.read_text(encoding="utf-8")
         assert not re.findall(rf"--perf-(?:{paths})[ \"',]+(?:PATH|[\w$/{{~.-]*[/.]\w+)", text), place
 
 
