@@ -1,7 +1,4 @@
-"""The life of a gate in a repository with three services: soft start, first red, an accepted change, and its end.
-
-Renew the golden file with ``UPDATE_GOLDEN=1``, see test_reports.
-"""
+"""The life of a gate in a repository with three services: soft start, first red, an accepted change, and its end."""
 
 import re
 from pathlib import Path

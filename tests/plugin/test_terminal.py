@@ -1,7 +1,4 @@
-"""The terminal of a run: colours by pytest, ASCII where the stream has no more, at any width; golden files of all that.
-
-Renew the golden files with ``UPDATE_GOLDEN=1``, see test_reports.
-"""
+"""The terminal of a run: colours by pytest, ASCII where the stream has no more, at any width; as golden files."""
 
 import io
 import re

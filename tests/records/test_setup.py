@@ -95,10 +95,6 @@ def test_any_other_system_is_a_pattern(name: str) -> None:
     assert make_setup(pattern=str(parse_pattern(name, "test"))).pattern.kind is SystemKind.PATTERN
 
 
-def test_a_set_up_survives_its_text() -> None:
-    assert Setup.from_json(SETUP.to_json()) == SETUP
-
-
 @pytest.mark.parametrize("data", [{"pattern": "single"}, {**SETUP.to_json(), "speed": "1"}])
 def test_a_set_up_with_other_fields_is_refused(data: dict[str, str]) -> None:
     with pytest.raises(TypeError):

@@ -1,11 +1,9 @@
 """What a deployment knows of itself: readings subtract, processes add up, and figures follow from the counts."""
 
-import json
 from math import sqrt
 from statistics import fmean, pstdev
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,11 +40,6 @@ def whole(layers: tuple[LayerStats, ...]) -> list[Any]:
 
 
 class TestLayers:
-    @PROPERTY
-    @given(PARTS)
-    def test_a_layer_survives_a_trip_through_json(self, layer: LayerStats) -> None:
-        assert LayerStats.from_json(json.loads(json.dumps(msgspec.to_builtins(layer)))) == layer
-
     @PROPERTY
     @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=40))
     def test_mean_and_median_are_those_of_the_values(self, values: list[int]) -> None:

@@ -1,10 +1,4 @@
-"""Reports: finished results become text, compared with golden files under tests/golden.
-
-The golden files are made from the seeded values of synthetic.py. When a change of a report is meant, renew them and
-read the difference before it is committed::
-
-    UPDATE_GOLDEN=1 python -m pytest tests/reports
-"""
+"""Reports: finished results become text, compared with golden files, which are made from seeded values."""
 
 import json
 import math

@@ -18,7 +18,7 @@ GOLDEN = TESTS / "golden"
 
 
 def check_golden(name: str, text: str) -> None:
-    """Compare with a golden file, or renew it where the environment asks for that."""
+    """Compare with a golden file, or renew it where the environment asks for that: read the difference then."""
     path = GOLDEN / name
     if os.environ.get("UPDATE_GOLDEN") == "1":
         GOLDEN.mkdir(exist_ok=True)

@@ -1,7 +1,4 @@
-"""What GitHub Actions shows: the job summary and the annotations, whatever stands in ids and messages.
-
-Renew the golden files with ``UPDATE_GOLDEN=1``, see test_reports.
-"""
+"""What GitHub Actions shows: the job summary and the annotations, whatever stands in ids and messages."""
 
 from pathlib import PurePosixPath
 

@@ -1,7 +1,6 @@
 """The HTML report as text: what stands in it, that it loads nothing, and that what users wrote stays text.
 
-How it looks and works in a browser is tested in test_html_page.py. The golden file is the page without its style; renew
-it as in test_reports.py.
+How it looks and works in a browser is tested in test_html_page.py. The golden file is the page without its style.
 """
 
 import base64
