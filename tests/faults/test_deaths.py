@@ -26,11 +26,7 @@ TEST = """
 import pytest
 from pytest_mlpatterns import Command
 
-pytestmark = pytest.mark.perf(timeout="{timeout}", launches=1, {load})
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
+pytestmark = pytest.mark.perf(payload=[1, 2, 3], timeout="{timeout}", launches=1, {load})
 
 @pytest.fixture
 def perf_target():
@@ -62,11 +58,7 @@ import pathlib, socket, subprocess, sys, time
 import pytest
 from pytest_mlpatterns import App, Url
 
-pytestmark = pytest.mark.perf(timeout="1s", launches=1, {load})
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
+pytestmark = pytest.mark.perf(payload=[1, 2, 3], timeout="1s", launches=1, {load})
 
 def url():
     with socket.socket() as one:
@@ -124,7 +116,7 @@ import contextlib, socket, struct, subprocess, sys, threading
 import pytest
 from pytest_mlpatterns import Url
 
-pytestmark = pytest.mark.perf(timeout="1s", launches=1, wire="grpc", {load})
+pytestmark = pytest.mark.perf(payload=[[1.0, 2.0]], timeout="1s", launches=1, wire="grpc", {load})
 NO_WINDOW = struct.pack(">IBIHI", 6 << 8 | 4, 0, 0, 4, 0)  # SETTINGS: the initial window is 0
 
 def pump(one, other):
@@ -145,10 +137,6 @@ def serve(listener, port):
                 server, unread = socket.socketpair()
                 open_ends.append(unread)
             threading.Thread(target=pump, args=(client, server), daemon=True).start()
-
-@pytest.fixture
-def perf_payload():
-    return [[1.0, 2.0]]
 
 @pytest.fixture
 def perf_target():

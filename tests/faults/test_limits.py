@@ -35,11 +35,7 @@ async def size(batch):
 def perf_model():
     return MODEL
 
-@pytest.fixture
-def perf_payload():
-    return [PAYLOAD]
-
-@pytest.mark.perf(duration="DURATION", warmup="0s", launches=1, timeout="60s", MARKER)
+@pytest.mark.perf(payload=[PAYLOAD], duration="DURATION", warmup="0s", launches=1, timeout="60s", MARKER)
 def test_it(perf):
     assert perf.metrics.failures == {}
 """

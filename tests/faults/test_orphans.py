@@ -24,11 +24,7 @@ from pytest_mlpatterns import *
 def perf_{kind}():
     return {value}
 
-@pytest.fixture
-def perf_payload():
-    return [[1, 2], [3, 4]]
-
-@pytest.mark.perf(duration="{duration}", warmup="0s", launches=1, concurrency=2, {settings})
+@pytest.mark.perf(payload=[[1, 2], [3, 4]], duration="{duration}", warmup="0s", launches=1, concurrency=2, {settings})
 def test_it(perf):
     {before}
     perf.assert_rtm_below("60s")

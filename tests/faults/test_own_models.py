@@ -16,11 +16,7 @@ import pytest
 def perf_model():
     return "served:model"
 
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
-
-@pytest.mark.perf(duration="200ms", warmup="0s", launches=1, concurrency=4, {settings})
+@pytest.mark.perf(payload=[1, 2, 3], duration="200ms", warmup="0s", launches=1, concurrency=4, {settings})
 def test_it(perf):
     perf.assert_rtm_below("60s")
 """

@@ -56,11 +56,7 @@ from pytest_mlpatterns import App
 def perf_target():
     return App("app:app")
 
-@pytest.fixture
-def perf_payload():
-    return [{{"prompt": "a"}}]
-
-@pytest.mark.perf(wire="openai", warmup="0s", duration="200ms", launches=1, {load})
+@pytest.mark.perf(payload=[{{"prompt": "a"}}], wire="openai", warmup="0s", duration="200ms", launches=1, {load})
 def test_it(perf):
     pass
 """

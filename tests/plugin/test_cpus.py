@@ -85,11 +85,7 @@ def busy(batch):
         pass
     return batch
 
-@pytest.fixture
-def perf_payload():
-    return [0]
-
-@pytest.mark.perf(model=busy, duration="600ms", warmup="200ms", launches=1, concurrency=2, cpus=0.5)
+@pytest.mark.perf(payload=[0], model=busy, duration="600ms", warmup="200ms", launches=1, concurrency=2, cpus=0.5)
 def test_half(perf):
     metrics = perf.metrics
     used_cores = metrics.cpu_ns_per_request.value * metrics.throughput_rps.value / 1e9

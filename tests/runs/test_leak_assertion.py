@@ -20,11 +20,7 @@ def leaky(batch):
     OPEN.append(open(__file__))
     return batch
 
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
-
-@pytest.mark.perf(model=leaky, duration="200ms", warmup="0s", launches=1)
+@pytest.mark.perf(payload=[1, 2, 3], model=leaky, duration="200ms", warmup="0s", launches=1)
 def test_it(perf):
     perf.assert_no_leak("1GiB", duration="4s")
 """

@@ -27,11 +27,7 @@ class Model:
 def perf_model():
     return Model
 
-@pytest.fixture
-def perf_payload():
-    return [1]
-
-@pytest.mark.perf(duration="460ms", warmup="0s", tolerance=0.5, launches=6, compare=("rtm",))
+@pytest.mark.perf(payload=[1], duration="460ms", warmup="0s", tolerance=0.5, launches=6, compare=("rtm",))
 def test_it(perf):
     pass
 """
