@@ -29,8 +29,7 @@ LONGEST_S = 600.0
 _WIDEST = 0.30
 """Largest tolerance that is recommended: with a larger one a test hardly guards anything."""
 _LEAST_TOLERANCE = 0.001  # With which widths are compared, if a test accepts no change at all
-NOT_SLOWER = "probably not slower: only the worse end of its interval is beyond the tolerance"
-"""With what the reason begins if the estimate is no slower than the reference."""
+_NOT_SLOWER = "probably not slower: only the worse end of its interval is beyond the tolerance; "
 _QUIETER = "run it again in a quieter moment"
 _NEXT: Mapping[OpenBy, str] = {
     OpenBy.MACHINE: _QUIETER,
@@ -52,6 +51,7 @@ class OpenReason(Struct, frozen=True):
     why: str  # as a sentence without its full stop
     advice: str = ""  # what to do, in words; empty if only measuring longer helps
     seconds: float | None = None  # of measuring that would decide it; None if no reasonable time does
+    preface: str = ""  # with which the sentence begins if the estimate is no slower than the reference
 
 
 class OpenChange(Struct, frozen=True):
@@ -69,9 +69,7 @@ class OpenChange(Struct, frozen=True):
     busy: Busy | None = None  # what others took of the machine meanwhile
     seconds: float | None = None  # of measuring that would decide what time decides; None without one
     decides: str = "it"  # what that time decides
-    is_agreed: bool = (
-        False  # whether the tolerance is the ceiling of an acceptance, or must not grow for another reason
-    )
+    is_agreed: bool = False  # whether the tolerance must not grow, such as the ceiling of an acceptance
 
     @property
     def width(self) -> float:
@@ -108,7 +106,7 @@ def reason_of(found: OpenChange) -> OpenReason:
     reason = next(reason for rule in _REASONS if (reason := rule(found)) is not None)
     if found.change.value > 0:
         return reason
-    return replace(reason, why=f"{NOT_SLOWER}; {reason.why}")
+    return replace(reason, why=f"{_NOT_SLOWER}{reason.why}", preface=_NOT_SLOWER)
 
 
 def _machine(found: OpenChange) -> OpenReason | None:

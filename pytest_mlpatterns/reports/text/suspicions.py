@@ -20,7 +20,6 @@ from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Role
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD
 from pytest_mlpatterns.analysis.verdicts.open_reasons import (
     LONGEST_S,
-    NOT_SLOWER,
     OpenChange,
     OpenReason,
     busy_reason,
@@ -78,6 +77,7 @@ class OpenStep(Struct, frozen=True):
     advice: str = ""  # what to do, in words; empty if the reason or the command has it
     command: str = ""  # what to run; empty if no command decides it
     sign: str = ":"  # what stands between advice and command
+    preface: str = ""  # with which the reason begins, whatever follows
 
     @property
     def lead(self) -> str:
@@ -92,8 +92,7 @@ def undecided_lines(
     step = open_step(result)
     as_above = as_above and step.by is OpenBy.MACHINE
     rows = _figures(result, width)
-    start = f"{NOT_SLOWER}; " if step.why.startswith(NOT_SLOWER) else ""
-    why = f"{start}the machine, as above" if as_above and step.why else step.why
+    why = f"{step.preface}the machine, as above" if as_above and step.why else step.why
     rows += _labelled("why", why, width) + _labelled("next", "" if as_above else step.lead, width)
     if step.command and not as_above:
         rows += [f"  {'' if step.advice else 'next':<{_LABEL}}{step.command}"]
@@ -195,13 +194,14 @@ def _step(result: TestResult, reason: OpenReason, compared: Sequence[Verdict]) -
         write, command = _longer(result, compared, reason.seconds)
         sign = ":" if reason.advice else ""
     elif reason.by is OpenBy.MACHINE and (beside := beside_recorded(result)):
-        return OpenStep(reason.by, reason.why, f"{reason.advice}, or beside the recorded code", beside)
+        advice = f"{reason.advice}, or beside the recorded code"
+        return OpenStep(reason.by, reason.why, advice, beside, preface=reason.preface)
     elif reason.by is not OpenBy.MACHINE:
         return OpenStep(reason.by, reason.why, reason.advice)
     advice = reason.advice
     if write:
         advice = f"{write}, and {advice or 'run'}"
-    return OpenStep(reason.by, reason.why, advice, command, sign)
+    return OpenStep(reason.by, reason.why, advice, command, sign, reason.preface)
 
 
 def beside_recorded(result: TestResult) -> str:
