@@ -75,7 +75,7 @@ def test_job_has_the_image_and_the_versions_of_the_dockerfile(job: dict[str, Any
 def test_job_mounts_the_volume_to_which_its_files_are_written(job: dict[str, Any]) -> None:
     pod = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     mounted = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-    files = re.findall(r"--perf-(?:json|html|baseline-file) (/\w+)/", job["spec"]["entrypoint"])
+    files = re.findall(r"--perf-(?:json|html|baseline-file)=(/\w+)/", job["spec"]["entrypoint"])
     assert set(mounted) == {volume["name"] for volume in pod["volumes"]}
     assert len(files) == 3
     assert set(files) == set(mounted.values())
