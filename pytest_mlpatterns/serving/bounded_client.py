@@ -112,12 +112,7 @@ class BoundedTransport(httpx.BaseTransport):
             extensions={**request.extensions, "timeout": exchange.limits()},
         )
         with exchange.errors():
-            try:
-                answer = self._pool.handle_request(sent)
-            except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
-                if exchange.has_connected or exchange.received or not isinstance(request.stream, httpx.ByteStream):
-                    raise
-                answer = self._pool.handle_request(sent)  # the server had closed the idle connection
+            answer = self._pool.handle_request(sent)
         answer.extensions[PIECES] = exchange.pieces
         response = _Response(answer, exchange)
         exchange.is_stream = names_stream(response.headers.get("content-type", ""))
@@ -142,7 +137,6 @@ class _Exchange:
         self._tail = b""
         self.pieces = Pieces()
         self.received = 0
-        self.has_connected = False
         self.is_stream = False
 
     def limits(self) -> dict[str, float | None]:
@@ -258,8 +252,6 @@ class _Backend(httpcore.NetworkBackend):
 
     def connect_tcp(self, host: str, port: int, timeout: float | None = None, *others: Any, **named: Any) -> _Stream:
         left_s = _left_s(timeout, httpcore.ConnectTimeout)
-        if isinstance(timeout, _Limit):
-            timeout.exchange.has_connected = True
         return _Stream(self._sockets.connect_tcp(host, port, left_s, *others, **named))
 
 

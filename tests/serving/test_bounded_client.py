@@ -119,22 +119,6 @@ def test_answers_that_end_are_whole_and_keep_their_connection() -> None:
     assert server.connections == 1
 
 
-def closing_after(answers: int) -> ScriptedServer:
-    """A server that closes each connection at the request after so many."""
-    return ScriptedServer(lambda request: [Send(answer()) if request.number_on_connection < answers else Close()])
-
-
-def test_a_request_that_meets_a_closed_idle_connection_is_sent_again_once() -> None:
-    with client_of(server := closing_after(1)) as client:
-        assert [client.post("/predict", content=b"a").status_code for _ in range(2)] == [200, 200]
-        with pytest.raises(httpx.RemoteProtocolError):
-            client.post("/predict", content=iter([b"a"]))  # it cannot be read twice
-    assert server.connections == 2
-    with client_of(server := closing_after(0)) as client, pytest.raises(httpx.RemoteProtocolError):
-        client.post("/predict", content=b"a")
-    assert server.connections == 1
-
-
 def test_without_a_time_limit_a_stream_is_read_as_long_as_its_reader_likes() -> None:
     with client_of(answering("events")) as client, client.stream("GET", "/health", timeout=None) as response:
         assert next(response.iter_text()) == ":\n\n"
