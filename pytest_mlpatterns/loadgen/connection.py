@@ -195,7 +195,7 @@ class Connection:
             self._go_on()
 
     def _end(self, now_ns: int, received: int = 0) -> None:
-        """Close; an answer that nobody asked for is a failure of the request before it."""
+        """Close; an answer without a request is a failure of the request before it."""
         if self._protocol.unasked:
             add = self._owner.recording.add
             add(self.due_ns, self._sent_ns, now_ns, Failure.UNASKED, self.request, self.target, received)

@@ -69,7 +69,7 @@ _FAILURES = {
     -10: "empty stream",
     -11: "compressed stream",
     -12: "no end after [DONE]",
-    -13: "answer that nobody asked for",
+    -13: "answer without a request",
 }
 _ANSWERS = (Failure.ERROR_EVENT, Failure.NO_STREAM, Failure.EMPTY_STREAM, Failure.COMPRESSED, Failure.NOT_ENDED)
 GRPC_OUTCOMES = 1000  # Offset of the statuses of gRPC in the column of outcomes

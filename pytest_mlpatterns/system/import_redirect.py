@@ -14,9 +14,7 @@ import importlib
 import os
 import sys
 from importlib.util import spec_from_file_location
-from typing import TYPE_CHECKING
-
-from msgspec import Struct
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_mlpatterns.errors import DeploymentError
 
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 _OURS = __name__.partition(".")[0]
 
 
-class Stray(Struct, frozen=True):
+class Stray(NamedTuple):
     """A module that was loaded from the wrong tree, with its file or folder."""
 
     name: str

@@ -530,7 +530,7 @@ def test_one_answer_that_nobody_asked_for_makes_the_others_doubtful(errors_count
     outcome = np.array([Failure.UNASKED] + [200] * 599)
     found = launch(samples(due, np.full(600, MS), outcome=outcome))
     why = why_invalid(Metrics((found,)), errors_count=errors_count)
-    assert str(why).startswith("1 answer came that nobody asked for; over HTTP/1.1 the answer after such a one")
+    assert str(why).startswith("1 answer came without a request; over HTTP/1.1 the answer after such a one")
 
 
 def test_a_service_that_may_refuse_is_judged_by_what_it_answers() -> None:

@@ -91,7 +91,7 @@ def test_an_answer_that_is_none_fails_by_what_it_is(tmp_path: Path, name: str, l
     ("name", "label"),
     [
         *cases("sometimes-503", "", "503"),
-        *cases("twice", "", "answer that nobody asked for"),
+        *cases("twice", "", "answer without a request"),
         *cases("", "sometimes-garbage", "malformed answer"),
     ],
 )

@@ -196,24 +196,44 @@ def _points(found: OpenChange) -> str:
     return f"{points:,.0f} points" if points >= 10 else f"{points:.2g} points"
 
 
+_LIKELY = 1.28  # Standard errors beyond the tolerance that chance gives in one of ten cases
+_TO_95_PERCENT = 1.96  # Standard errors from an estimate to an end of its interval
+
+
 def probably_slower(verdicts: Sequence[Verdict], busy: Busy | None = None) -> tuple[str, ...]:
     """The names of the metrics by which an undecided test is probably slower; empty if it is not.
 
-    It is if two metrics that share no cause are beyond their tolerances. It is also if a time, a rate or a CPU time is
-    beyond twice its tolerance, and its whole interval is worse than the reference or another metric is beyond its
-    tolerance: alone, the mean of unchanged code was that far off in two of ten runs of 4 s beside busy neighbours. What
-    the machine or another reason explains shows nothing, and beside busy neighbours nothing does that is compared with
-    a stored baseline.
+    It is if what is beyond its tolerance is so by chance in one of ten cases at most: metrics that share no cause count
+    together (Stouffer's sum). A single cause must be beyond twice the tolerance, too. What the machine or another
+    reason explains shows nothing, and beside busy neighbours nothing does that is compared with a stored baseline.
     """
     sides = ("revision",) if busy is not None else ("revision", "baseline")
     last = {one.metric: one for one in verdicts if one.against in sides and is_known_metric(one.metric)}
     suspected = [one for one in last.values() if one.suspected and one.why_open is None]
     suspected = [one for one in suspected if not metric_named(one.metric).counts_failures]
     speeds = [one for one in suspected if Role.STANDING not in metric_named(one.metric).roles]
-    changes = [(one.change, 2 * (one.tolerance or 0.0)) for one in speeds if one.change is not None]
-    is_far = any(change.value > far and (change.low > 0 or len(suspected) > 1) for change, far in changes)
-    is_shared = len({_cause_of(one.metric) for one in suspected}) < 2
-    return () if not speeds or (is_shared and not is_far) else tuple(one.metric for one in suspected)
+    beyond: dict[str, float] = {}
+    for one in suspected:
+        cause = _cause_of(one.metric)
+        beyond[cause] = max(beyond.get(cause, 0.0), _errors_beyond(one))
+    is_far = any(one.change.value > 2 * (one.tolerance or 0.0) for one in speeds if one.change is not None)
+    is_likely = bool(speeds) and sum(beyond.values()) >= _LIKELY * math.sqrt(len(beyond))
+    return tuple(one.metric for one in suspected) if is_likely and (is_far or len(beyond) > 1) else ()
+
+
+def _errors_beyond(verdict: Verdict) -> float:
+    """By how many standard errors a suspected change is beyond its tolerance, on the logarithm."""
+    change, tolerance = verdict.change, verdict.tolerance
+    assert change is not None
+    assert tolerance is not None
+    is_rate = metric_named(verdict.metric).better == "higher"
+    low, value, high, most = (_log(one, is_rate=is_rate) for one in (change.low, change.value, change.high, tolerance))
+    return (value - most) / max((high - low) / (2 * _TO_95_PERCENT), 1e-9)
+
+
+def _log(worse: float, *, is_rate: bool) -> float:
+    """A relative change for the worse as a difference of logarithms."""
+    return -math.log(max(1 - worse, 1e-3)) if is_rate else math.log(max(1 + worse, 1e-3))
 
 
 def _cause_of(name: str) -> str:

@@ -124,12 +124,12 @@ def why_too_many_failed(
 
 
 def _why_unasked(failures: Mapping[int, int]) -> str | None:
-    """Why answers may belong to other requests, since one was sent that nobody had asked for; None if none was."""
+    """Why answers may belong to other requests, since one came without a request; None if none was."""
     found = failures.get(Failure.UNASKED, 0)
     if not found:
         return None
     return (
-        f"{wording.count(found, 'answer')} came that nobody asked for; over HTTP/1.1 the answer after such a one may "
+        f"{wording.count(found, 'answer')} came without a request; over HTTP/1.1 the answer after such a one may "
         "belong to the request before; let the service answer each request once"
     )
 

@@ -77,7 +77,7 @@ class OpenStep(Struct, frozen=True):
     advice: str = ""  # what to do, in words; empty if the reason or the command has it
     command: str = ""  # what to run; empty if no command decides it
     sign: str = ":"  # what stands between advice and command
-    preface: str = ""  # with which the reason begins, whatever follows
+    preface: str = ""  # with which the reason begins
 
     @property
     def lead(self) -> str:
