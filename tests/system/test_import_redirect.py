@@ -473,3 +473,9 @@ def test_the_error_names_the_module_its_file_and_where_it_should_have_been() -> 
     more = [Stray(f"m{number}", "") for number in range(7)]
     assert "loaded pkg.model (and 2 more: m0, m1) from" in str(wrong_tree(strays + more[:2], PRESENT, REFERENCE))
     assert "(and 7 more: m0, m1, m2, m3, m4, …) from" in str(wrong_tree(strays + more, PRESENT, REFERENCE))
+
+
+def test_turning_imports_loads_no_package() -> None:
+    """An application of the reference has loaded the same packages as one of the present."""
+    code = "import sys, pytest_mlpatterns.system.import_redirect; print('msgspec' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
