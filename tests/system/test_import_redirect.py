@@ -475,6 +475,7 @@ def test_the_error_names_the_module_its_file_and_where_it_should_have_been() -> 
     assert "(and 7 more: m0, m1, m2, m3, m4, …) from" in str(wrong_tree(strays + more, PRESENT, REFERENCE))
 
 
+@pytest.mark.processes
 def test_turning_imports_loads_no_package() -> None:
     """An application of the reference has loaded the same packages as one of the present."""
     code = "import sys, pytest_mlpatterns.system.import_redirect; print('msgspec' in sys.modules)"
