@@ -373,7 +373,7 @@ def service_times_ns(due_ns: NDArray[np.float64], done_ns: NDArray[np.float64], 
         order = np.argsort(done_ns, kind="stable")
         due_ns, done_ns = due_ns[order], done_ns[order]
         begun = np.maximum(due_ns, np.concatenate(([-np.inf], done_ns[:-1])))
-        return np.maximum(done_ns - begun, 0.0)
+        return done_ns - begun
     begun, answered = np.array(due_ns, dtype=np.float64), list[float]()
     for number, done in enumerate(done_ns.tolist()):
         if number >= servers:

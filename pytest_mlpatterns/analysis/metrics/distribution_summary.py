@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Estimate, Launch
 
 STORED_PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 100)  # Percentiles that a baseline entry stores
-_PERCENTS = (0, 1, 2, *range(5, 95, 5), 92.5, *range(95, 100), 97.5, 98.5, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99, 100)
+_PERCENTS = (
+    *(0, 1, 2, *range(5, 95, 5), 92.5, 95, 96, 97, 97.5, 98, 98.5),
+    *(99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99, 100),
+)
 """Percentiles that a result stores: a chart draws its curve through them, so they are denser in the tails."""
 _BINS = 64  # Bins of a histogram, on a logarithmic scale
 
@@ -39,7 +42,7 @@ def latency_of(latencies_ns: NDArray[np.int64]) -> Latency | None:
     """The distribution of latencies in nanoseconds, shape ``(requests,)``; None if there are none."""
     if not latencies_ns.size:
         return None
-    percents = _reached(sorted(_PERCENTS), latencies_ns.size)
+    percents = _reached(latencies_ns.size)
     values = np.percentile(latencies_ns, percents)
     above_zero = np.maximum(latencies_ns, 1)
     low, high = float(above_zero.min()), float(above_zero.max())
@@ -83,13 +86,13 @@ def percentiles_of_counts(counts: Mapping[int, int]) -> Percentiles:
     total = int(cumulated[-1])
     return tuple(
         (float(percent), float(values[np.searchsorted(cumulated, max(percent / 100 * total, 1.0))]))
-        for percent in _reached(sorted(_PERCENTS), total)
+        for percent in _reached(total)
     )
 
 
-def _reached(percents: Sequence[float], requests: int) -> list[float]:
+def _reached(requests: int) -> list[float]:
     """The percentiles with at least one request beyond them, and 100."""
-    return [percent for percent in percents if percent == 100 or (100 - percent) / 100 * requests >= 1 - 1e-9]
+    return [percent for percent in _PERCENTS if percent == 100 or (100 - percent) / 100 * requests >= 1 - 1e-9]
 
 
 _MOST_REQUESTS = 24  # Most requests that a record shows one by one
