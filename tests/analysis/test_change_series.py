@@ -128,6 +128,11 @@ def test_a_course_of_zeros_is_flat_at_the_least_value_that_counts() -> None:
     assert [math.exp(point.level) for point in found.points] == pytest.approx([0.001, 0.001, 0.001, 0.02])
 
 
+def test_equal_values_of_a_metric_that_does_not_vary_have_the_error_of_five_digits() -> None:
+    same = replace(line(1), values={"request_bytes": (LaunchValue(1000.0, 0.0),)})
+    assert only([same]).points[0].error == pytest.approx(1e-4)
+
+
 def test_a_growth_below_its_floor_is_taken_for_the_floor() -> None:
     found = only([line(number, value, metric="memory_growth") for number, value in enumerate([-50.0, 10.0, 1024.0], 1)])
     assert [math.exp(point.level) for point in found.points] == pytest.approx([256, 256, 1024])

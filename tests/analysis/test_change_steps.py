@@ -8,7 +8,8 @@ from support.made_series import RELEASE, commit, noise, of_neighbours, of_releas
 
 from pytest_mlpatterns.analysis.changes.series import Point, Series
 from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, Step, corrected, layers_of_windows, steps_of
-from pytest_mlpatterns.analysis.changes.stretches import stretches_of
+from pytest_mlpatterns.analysis.changes.stretches import scatter_of_runs, stretches_of
+from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES
 
 RATIO_SCATTER = 0.007
 
@@ -42,6 +43,12 @@ def test_windows_of_one_length_lie_as_evenly_as_whole_runs_allow() -> None:
     for starts, length in layers_of_windows(100):
         evenly = np.linspace(0, 100 - length, starts.size)
         assert np.abs(starts - evenly).max() <= 0.5
+
+
+@pytest.mark.parametrize("runs", [1, 4])
+def test_differences_of_neighbours_are_worth_two_thirds_of_their_number(runs: int) -> None:
+    found = scatter_of_runs(np.cumsum([0.0, 0.01, -0.01, 0.01])[:runs], np.full(runs, 0.01))
+    assert found.degrees == pytest.approx(PRIOR_DEGREES + (runs - 1) * 2 / 3)
 
 
 @pytest.mark.parametrize("runs", [0, 1, 2, 6, 7, 12, 100])

@@ -21,9 +21,17 @@ def test_a_baseline_of_few_launches_bounds_what_more_launches_can_show() -> None
     assert seconds_to_decide(Estimate(0.20, 0.08, 0.33), 0.10, 10.0, launches=3, recorded=6) is not None
 
 
-@pytest.mark.parametrize("change", [Estimate(0.10, -0.1, 0.3), Estimate(0.2, 0.2, 0.2)], ids=["at it", "no width"])
-def test_a_change_at_the_tolerance_or_without_an_interval_has_no_time(change: Estimate) -> None:
-    assert seconds_to_decide(change, 0.10, 10.0, launches=5) is None
+@pytest.mark.parametrize(
+    ("change", "is_known"),
+    [
+        (Estimate(0.10, -0.1, 0.3), False),  # at it
+        (Estimate(0.12, -0.1, 0.3), False),  # 1.8 % away
+        (Estimate(0.13, -0.1, 0.3), True),  # 2.7 % away
+        (Estimate(0.2, 0.2, 0.2), False),  # no width
+    ],
+)
+def test_a_change_at_the_tolerance_or_without_an_interval_has_no_time(change: Estimate, is_known: bool) -> None:
+    assert (seconds_to_decide(change, 0.10, 10.0, launches=5) is not None) is is_known
 
 
 def test_an_interval_that_is_narrow_already_asks_for_no_less_than_was_spent() -> None:

@@ -110,6 +110,7 @@ def test_readings_in_two_places_only_say_nothing() -> None:
     requests = np.repeat([0, 1000], 20).astype(np.int64)
 
     assert growth_of(requests, requests) is None
+    assert growth_of(alone := np.append(REQUESTS, 2 * REQUESTS[-1]), alone) is None, "one reading in the second half"
 
 
 def test_readings_that_missed_many_parts_are_judged_by_fewer() -> None:

@@ -39,6 +39,11 @@ def test_the_modes_of_a_recorded_launch_are_found() -> None:
     assert found.low_share == pytest.approx(10 / 24)
 
 
+@pytest.mark.parametrize(("each", "is_found"), [(8, False), (9, True)])
+def test_nine_values_show_a_mode(each: int, is_found: bool) -> None:
+    assert (find_modes(np.repeat([100.0 * MS, 200.0 * MS], each)) is not None) is is_found
+
+
 @pytest.mark.parametrize(("count", "low_share"), [(40, 0.5), (100, 0.3), (400, 0.15), (20_000, 0.42)])
 def test_two_modes_are_found(count: int, low_share: float) -> None:
     rng = np.random.default_rng(7)

@@ -84,6 +84,20 @@ def test_neighbours_take_time_if_they_use_a_third_of_a_core_and_few_cores_are_id
     assert why_busy_in([seen]) == (f"other processes used {others_cores:.1f} of the 2 cores" if is_busy else None)
 
 
+@pytest.mark.parametrize(
+    ("steal", "throttled", "said"),
+    [
+        (0.019, 0.009, None),
+        (0.021, 0.0, "the host gave 2.1 % of this machine's time to other machines"),
+        (0.0, 0.011, "a CPU limit of the container stopped it for 1.1 % of the time"),
+    ],
+)
+def test_a_host_takes_time_from_two_percent_and_a_limit_from_one(
+    steal: float, throttled: float, said: str | None
+) -> None:
+    assert why_busy_in([Disturbance(S, 2, 0.0, steal, throttled, (0, 0))]) == said
+
+
 def test_a_machine_is_busy_on_average_or_not_at_all() -> None:
     """One launch of four beside neighbours explains no wide interval."""
     calm, busy = noisy(), noisy(others_cores=1.2, machine_cores=1.7)

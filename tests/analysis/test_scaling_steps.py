@@ -8,11 +8,11 @@ import pytest
 from msgspec import structs
 from support.synthetic import capacity, even_launch, usage
 
-from pytest_mlpatterns import InvalidResultError
+from pytest_mlpatterns import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.records.capacity import ScalingRecord
-from pytest_mlpatterns.records.launch import Capacity, Launch
+from pytest_mlpatterns.records.launch import Capacity, Launch, SearchEnd
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.reports.text.notes import describe_scaling
 
@@ -92,8 +92,11 @@ def test_cores_that_the_deployment_was_given_end_the_scaling(cpus: float, ended_
 def test_a_capacity_that_is_only_a_bound_supports_no_efficiency_and_no_law() -> None:
     open_end = structs.replace(capacity(200, at_least=True), stopped="the time was up at concurrency 8")
     found = scaling({1: (capacity(100),) * 2, 2: (open_end,) * 2, 4: (capacity(400),) * 2})
-    with pytest.raises(InvalidResultError, match="NMRT of 2 replicas is not known: the time was up at concurrency 8"):
+    with pytest.raises(InvalidResultError, match="NMRT of 2 replicas is not known: the time was up") as caught:
         found.efficiency(2)
+    assert not isinstance(caught.value, GeneratorLimitError)
+    with pytest.raises(GeneratorLimitError, match="NMRT of 1 replica is not known"):
+        ScalingStep.of(1, (structs.replace(open_end, end=SearchEnd.GENERATOR),), (at_nmrt(0.5, 1.0),)).require_nmrt()
     assert found.efficiency(4).value == pytest.approx(1)
     assert found.law.largest == 4
     assert found.record is not None

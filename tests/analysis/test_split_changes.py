@@ -49,6 +49,8 @@ def test_unchanged_splits_name_nothing_but_know_the_largest() -> None:
     assert change.largest is not None
     assert change.largest.change_ns == pytest.approx(0.1 * MS)
     assert split_change(BEFORE, BEFORE).parts == ()
+    exact, quicker = (split({"socket": MS + by}, error=0.0) for by in (0.0, -0.5))  # less than the clock shows
+    assert split_change(exact, exact).parts == split_change(exact, quicker).parts == ()
 
 
 @pytest.mark.parametrize(("callers", "first"), [(8.0, "model_cpu"), (2.0, "model_cpu"), (1.0, "socket")])
@@ -102,6 +104,8 @@ def test_what_a_busy_machine_stretches_leads_where_the_code_is_as_it_was(name: s
     now = {"model_cpu": 2.01 * MS, name: 5 * MS, "socket": 3 * MS}
 
     assert named(changed(before, now, callers_per_process=2.0)) == [name, "socket"]
+    now |= {"model_cpu": 2.4 * MS, name: 8 * MS}  # what explains too little comes by its size
+    assert named(changed(before, now, callers_per_process=1.0)) == [name, "model_cpu", "socket"]
 
 
 def test_a_part_that_became_shorter_takes_nothing_from_one_that_leads() -> None:

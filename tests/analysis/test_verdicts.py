@@ -235,6 +235,11 @@ def test_a_metric_that_varies_by_itself_has_a_floor(name: str) -> None:
     assert judge_change(metric, present, before, tolerance=0.1).outcome is Outcome.PASS
 
 
+@pytest.mark.parametrize(("present", "outcome"), [(0.029, Outcome.PASS), (0.031, Outcome.FAIL)])
+def test_one_percent_of_the_processor_is_no_change_of_the_load(present: float, outcome: Outcome) -> None:
+    assert judge_change(METRICS["asl"], exact(present) * 6, exact(0.02) * 6, tolerance=0.1).outcome is outcome
+
+
 @pytest.mark.parametrize(("present", "outcome"), [(21, Outcome.PASS), (22, Outcome.FAIL)])
 @pytest.mark.parametrize("judge", [judge_change, judge_guard])
 def test_a_size_below_the_floor_may_grow_by_the_floor_and_no_more(

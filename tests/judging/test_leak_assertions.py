@@ -142,8 +142,9 @@ def test_a_load_that_ended_early_is_said_with_what_did_not_pass() -> None:
     assert "ended early" not in descriptors.reason
 
 
-def test_while_our_cache_fills_the_verdict_is_open_and_names_what_is_missing() -> None:
-    leaks, _ = assertions(LEAKING, Cached(max_entries=10_000), total=cache_stats(4975), last=cache_stats(3000))
+@pytest.mark.parametrize("new", [1, 3000])
+def test_while_our_cache_fills_the_verdict_is_open_and_names_what_is_missing(new: int) -> None:
+    leaks, _ = assertions(LEAKING, Cached(max_entries=10_000), total=cache_stats(4975), last=cache_stats(new))
 
     memory = leaks.decide(100, 10 * SECOND_NS)[0]
 

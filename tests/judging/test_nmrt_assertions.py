@@ -1,6 +1,7 @@
 """Verdicts on the capacity: from declared searches, and what a search that ended early says."""
 
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -31,8 +32,9 @@ class FakeRunner:
         time.sleep(self.seconds)
         return even_launch()
 
-    def search(self, _decided: object, _objective: object, budget_ns: int) -> Capacity:
+    def search(self, decided: Callable[[LaunchValue], bool], _objective: object, budget_ns: int) -> Capacity:
         self.searches += 1
+        self.decided = decided
         self.given_ns.append(budget_ns)
         return self.found.pop(0) if len(self.found) > 1 else self.found[0]
 
@@ -67,7 +69,7 @@ def test_a_search_that_the_generator_ended_is_made_again() -> None:
     verdict = make(runner, launches=8).decide_at_least(60, SLO)
     assert verdict is not None
     assert verdict.outcome is Outcome.PASS
-    assert runner.searches >= 2
+    assert runner.launches == runner.searches >= 2, "each on a service of its own"
 
 
 @pytest.mark.parametrize("end", [SearchEnd.TIME, SearchEnd.TOP])
@@ -84,6 +86,14 @@ def test_how_a_search_for_another_objective_ended_does_not_matter() -> None:
     verdict = assertions.decide_at_least(60, SLO)
     assert verdict is not None
     assert verdict.outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize(("slo", "ends"), [(None, True), (SLO, False)])
+def test_a_rate_above_the_limit_ends_a_search_unless_it_has_an_objective(slo: str | None, ends: bool) -> None:
+    runner = FakeRunner(found(80, objective=slo))
+    make(runner).decide_at_least(60, slo)
+    assert runner.decided(LaunchValue(80, 0.01)) is ends
+    assert not runner.decided(LaunchValue(40, 0.01))
 
 
 def test_three_searches_share_the_budget_and_know_the_rate_to_ten_percent() -> None:

@@ -23,6 +23,7 @@ from pytest_mlpatterns.judging.experiment import (
     system_under_test,
 )
 from pytest_mlpatterns.judging.other_side import asked_side, other_side, plain_side
+from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.model import StartOptions
 from pytest_mlpatterns.serving.targets import Target
@@ -205,6 +206,16 @@ def test_an_error_of_its_start_is_that_of_the_other_side(error: DeploymentError,
     started: Callable[[], Deployment] = module._started("App('a:app')", start)
     with pytest.raises(type(error), match=f"^{re.escape(said)}$"):
         started()
+
+
+def test_a_pattern_that_does_not_start_is_the_other_side_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start() -> Deployment:
+        raise DeploymentError("it ended")
+
+    mine = experiment(pattern=Cached())
+    monkeypatch.setattr(Experiment, "variant_under", lambda self, rival: Variant(str(rival), start, self.plan))
+    with pytest.raises(DeploymentError, match=r"^the other side: single: it ended$"):
+        other_side(mine, "single", METHOD).variant.start()
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,8 @@ def test_the_time_of_interleaved_runs_is_part_of_what_a_test_spent() -> None:
 def test_a_result_says_whether_the_load_generator_was_the_limit(core_share: float, limited: bool) -> None:
     one = even_launch()
     report = replace(one.generator, cpu_ns=int(core_share * one.generator.wall_ns))
-    assert built(replace(one, generator=report)).conditions.generator["limited"] is limited
+    generator = built(replace(one, generator=report)).conditions.generator
+    assert (generator["limited"], generator["core_share"]) == (limited, pytest.approx(core_share))
 
 
 def test_requests_that_were_sent_again_are_noted_by_their_number() -> None:

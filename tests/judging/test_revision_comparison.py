@@ -22,6 +22,8 @@ from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import Capacity, LaunchValue
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome
+from pytest_mlpatterns.revision.client import NothingToCompareError
+from pytest_mlpatterns.revision.messages import Reason
 
 
 def test_a_load_whose_repetitions_exceed_the_budget_is_refused_with_the_time_that_they_take() -> None:
@@ -45,13 +47,14 @@ def settle(
     *names: str,
     nmrt: tuple[float, float] = (300.0, 300.0),
     required: bool = False,
-    theirs: Setup | None = None,
+    theirs: Setup | NothingToCompareError | None = None,
     searched: bool = False,
     **marker: object,
 ) -> tuple[dict[str, Outcome], RevisionComparison]:
     """Compare with a revision in the metrics that ``compare=`` names; both sides have a declared NMRT.
 
-    ``theirs`` is the set-up there, if it is another one. If the test ``searched`` for NMRT itself, nothing is named.
+    ``theirs`` is the set-up there, if it is another one, or why there is none. If the test ``searched`` for NMRT
+    itself, nothing is named.
     """
     named = {} if searched else {"compare": names}
     settings = read_settings({**named, "profile": "off", **marker}, {}, {})
@@ -96,12 +99,17 @@ def settle(
         variant=lambda name: name,
         interleave=lambda *_sides: run,
     )
-    served = SimpleNamespace(setup=theirs or setup, payload=None)
+
+    def served() -> Any:
+        if isinstance(theirs, NothingToCompareError):
+            raise theirs
+        return SimpleNamespace(setup=theirs or setup, payload=None)
+
     revision: Any = SimpleNamespace(
         name="main (a6d79f5)",
         commit="a6d79f5" + 33 * "0",
         close=lambda: None,
-        setup=lambda: served,
+        setup=served,
         facts=dict,
         start=None,
     )
@@ -173,9 +181,16 @@ def test_a_test_whose_model_alone_has_another_version_is_new() -> None:
     assert comparison.missing == new
 
 
+def test_a_test_that_the_revision_does_not_have_is_new() -> None:
+    found, comparison = settle("rtm", theirs=NothingToCompareError(Reason.ABSENT, "it does not exist there"))
+    assert found == {}
+    assert comparison.missing == "new: nothing to compare with at main (a6d79f5)"
+
+
 @pytest.mark.parametrize(
     ("theirs", "required", "message"),
     [
+        (NothingToCompareError(Reason.FAILED, "it fails there", "its error"), False, "it fails there\n\nits error"),
         (
             make_setup(load="closed(4)", model="1"),
             False,
@@ -190,7 +205,9 @@ def test_a_test_whose_model_alone_has_another_version_is_new() -> None:
         ),
     ],
 )
-def test_another_set_up_and_a_required_comparison_fail_the_test(theirs: Setup, required: bool, message: str) -> None:
+def test_another_set_up_a_failure_there_and_a_required_comparison_fail_the_test(
+    theirs: Setup | NothingToCompareError, required: bool, message: str
+) -> None:
     with pytest.raises(PerfFailure) as caught:
         settle("rtm", theirs=theirs, required=required)
     assert str(caught.value) == message

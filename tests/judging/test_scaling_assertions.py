@@ -53,12 +53,14 @@ class Measurement:
     """Counts the passes beside the budget as a second each."""
 
     interleaved_s = 0.0
+    indices: object = None
 
     def measure_at_least(self, _launches: int) -> None: ...
 
     def require_valid(self) -> None: ...
 
-    def take_indices(self, _indices: object) -> None: ...
+    def take_indices(self, indices: object) -> None:
+        self.indices = indices
 
     @contextmanager
     def beside_budget(self) -> Iterator[None]:
@@ -107,6 +109,8 @@ def test_passes_are_added_until_the_efficiency_is_decided(
     assert verdict is not None
     assert (verdict.metric, verdict.outcome) == ("scaling_efficiency", outcome)
     assert judged._measurement.interleaved_s == passes
+    assert judged._run is not None
+    assert judged._measurement.indices == judged._run.scaling.indices
     assert judged.record is not None
 
 

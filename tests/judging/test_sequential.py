@@ -41,6 +41,9 @@ class FakeRunner:
             raise KeyboardInterrupt
         return found
 
+    def start_again(self) -> int:
+        return S
+
     def search(self, _decided: object, _objective: object, left_ns: int) -> Capacity:
         self.left_ns.append(left_ns)
         return capacity()
@@ -296,6 +299,14 @@ def test_a_time_bounds_the_launches_beyond_three() -> None:
     measurement, runner = make_measurement(seconds=0.02)
     measurement.measure_at_least(5, within_ns=MS)
     assert runner.measured == 3
+
+
+def test_a_further_start_is_made_if_the_budget_has_time_for_one_as_long_as_the_last() -> None:
+    measurement, _ = make_measurement([replace(GOOD, cold_start_ns=S)], budget_ns=3 * S)
+    for spent_s, is_made in ((1.9, True), (2.1, False)):
+        measurement.spent_s = spent_s
+        assert measurement.start_again() is is_made
+    assert measurement.metrics.starts_ns == (S,)
 
 
 def test_a_search_has_half_of_the_budget_whatever_was_measured_before_it() -> None:

@@ -60,6 +60,14 @@ def test_failures_that_the_recorded_code_does_not_have_today_have_passed(still_f
     assert [verdict.outcome for verdict in both.merged([judged])] == [expected]
 
 
+def test_a_recorded_code_that_is_faster_today_is_better_in_every_metric() -> None:
+    faster = Metrics(tuple(make_launch(seed, rtm_ns=1.5 * MS) for seed in range(3)))
+    assert {name: _worsening(BEFORE, faster, name) for name in ("rtm", "throughput")} == {
+        "rtm": pytest.approx(-0.5, abs=0.05),
+        "throughput": pytest.approx(-1.0, abs=0.2),
+    }
+
+
 OFFERED_RPS, CAPACITY_RPS = 400, 250
 """Load, and what the service of the baseline's machine can answer of it."""
 

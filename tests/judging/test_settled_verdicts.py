@@ -130,7 +130,10 @@ class TestWhatBothSidesShare:
     def test_without_a_sign_of_the_machine_it_stays_open_and_names_what_may_have_changed(self) -> None:
         verdict = merged(screened(FAIL, 0.5), judged(PASS), sign=sign(sorting=1.02))
         assert verdict.outcome is OPEN
-        assert verdict.reason.endswith("and so is a1b2c3d today: not the code, and no sign of the machine explains it")
+        assert verdict.reason == (
+            "RTM 4.00 ms → 6.00 ms, 50.0 % worse than the baseline, and so is a1b2c3d today: "
+            "not the code, and no sign of the machine explains it"
+        )
         assert verdict.why_open is not None
         assert verdict.why_open.by is OpenBy.UNEXPLAINED
 

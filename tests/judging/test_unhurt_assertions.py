@@ -1,6 +1,7 @@
 """Verdicts on the steps beside a load: what an assertion asks, what is measured for it, and what it then says."""
 
 from collections.abc import Sequence
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from support.synthetic import MS, S, usage
 
 from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, HurtLimit
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
+from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.unhurt_assertions import UnhurtAssertions, UnhurtLimits, read_unhurt_limits
 from pytest_mlpatterns.records.launch import Launch
@@ -42,7 +44,8 @@ def make(runner: FakeRunner, *, smoke: bool = False, launches: int = 8, during: 
 
 
 def limits(**given: Any) -> UnhurtLimits:
-    usual: dict[str, Any] = {"step": None, "errors": 0, "within": None}
+    parameters = signature(Perf.assert_unhurt).parameters
+    usual = {name: parameters[name].default for name in ("step", "errors", "within")}
     asked = {name: given.pop(name, value) for name, value in usual.items()}
     return read_unhurt_limits(asked["step"], given, errors=asked["errors"], within=asked["within"])
 
@@ -62,7 +65,7 @@ class TestArguments:
         ],
     )
     def test_a_percentile_is_limited_by_a_multiple_or_a_time(self, given: dict[str, Any], hurt: HurtLimit) -> None:
-        assert limits(**given).hurt == hurt
+        assert limits(**given) == UnhurtLimits(None, hurt, errors=0, within_ns=None)
 
     @pytest.mark.parametrize(("given", "errors"), [(0, 0), (3, 3), ("1%", 0.01), (0.05, 0.05), (None, None)])
     def test_errors_are_a_number_or_a_share(self, given: Any, errors: float | None) -> None:
