@@ -151,19 +151,6 @@ STREAM_QUANTITIES = ("ttft", "itl", "tpot")
 """Times of streams: time to first token, inter-token latency, time per output token."""
 
 
-class StreamedRequest(Struct, frozen=True):
-    """The times of one request, all but the first since it was due."""
-
-    due_ns: Count  # when it was due, since the window began
-    first_byte_ns: Count | None  # first byte of the answer, that of its head; None if none came
-    # arrivals of its chunks, ascending: the first one, the last one, and some of those between
-    chunks_ns: tuple[Count, ...]
-    end_ns: Count  # end of the answer, or when it failed
-    chunks: Count  # number of its chunks
-    output_tokens: Count  # tokens of the answer, by the server's usage, else its chunks
-    outcome: int  # HTTP status, or a negative code of :class:`pytest_mlpatterns.records.outcomes.Failure`
-
-
 class StreamRecord(Record, frozen=True):
     """The streams of one test."""
 
@@ -174,8 +161,6 @@ class StreamRecord(Record, frozen=True):
     # ``(seconds, output tokens per second)`` of each block of the last launch; a moment is the end of its block.
     # Tokens of failed answers are not counted
     tokens_over_time: tuple[tuple[float, float], ...]
-    # some neighbouring requests of the last launch, in the order in which they were due
-    requests: tuple[StreamedRequest, ...]
     # mean number of a request, ``(value, low, high)``; None if the server does not report it
     input_tokens: tuple[float, float, float] | None
     output_tokens: tuple[float, float, float] | None  # the same of an answer

@@ -1,15 +1,14 @@
-"""What reports get of streams: distributions, tokens over time, and the times of some requests."""
+"""What reports get of streams: distributions, and tokens over time."""
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
-from support.streams import stream_launch, streamed
-from support.synthetic import MS, START_NS, S, even_launch, launch
+from support.streams import stream_launch
+from support.synthetic import MS, even_launch
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import stream_percentiles, stream_record
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.records.latency import StreamedRequest, StreamRecord
-from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.records.latency import StreamRecord
 
 
 def record_of(*launches: object) -> StreamRecord:
@@ -55,30 +54,6 @@ def test_mean_tokens_are_those_of_the_usage() -> None:
     record = record_of(stream_launch(output_tokens=25, input_tokens=128))
     assert (record.input_tokens, record.output_tokens) == ((128, 128, 128), (25, 25, 25))
     assert record_of(stream_launch()).input_tokens is None
-
-
-def test_requests_are_shown_in_the_order_in_which_they_were_due() -> None:
-    samples = streamed(
-        [START_NS + 30 * MS, START_NS, START_NS + 10 * MS, START_NS - MS],
-        [[20 * MS, 25 * MS], [50 * MS, 90 * MS], [], [MS]],
-        outcome=[200, Failure.CUT_OFF, 503, 200],
-        output_tokens=[7, -1, -1, -1],
-    )
-    assert record_of(launch(samples, seconds=1)).requests == (
-        StreamedRequest(0, 50 * MS, (50 * MS, 90 * MS), 90 * MS, 2, 2, Failure.CUT_OFF),
-        StreamedRequest(10 * MS, None, (), 1, 0, 0, 503),
-        StreamedRequest(30 * MS, 20 * MS, (20 * MS, 25 * MS), 25 * MS, 2, 7, 200),
-    )
-
-
-def test_of_many_requests_neighbours_from_the_middle_are_shown_and_of_many_chunks_some() -> None:
-    requests = record_of(stream_launch(chunks=100, rate_rps=50, seconds=4)).requests
-    assert len(requests) == 24
-    assert requests[0].due_ns == pytest.approx(88 * S / 50)
-    for one in requests:
-        assert (one.chunks, len(one.chunks_ns)) == (100, 32)
-        assert (one.chunks_ns[0], one.chunks_ns[-1]) == (50 * MS, 50 * MS + 99 * 10 * MS)
-        assert list(one.chunks_ns) == sorted(one.chunks_ns)
 
 
 def test_a_launch_without_a_stream_is_left_out() -> None:

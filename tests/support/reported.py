@@ -13,7 +13,6 @@ from pytest_mlpatterns.records.capacity import (
     ScalingStepRecord,
 )
 from pytest_mlpatterns.records.launch import Estimate, Noise
-from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap
@@ -164,17 +163,15 @@ EVALUATED = tuple(
 
 
 def _streaming() -> TestResult:
-    """Answers that came in pieces, beside a revision; one of the requests was cut off."""
+    """Answers that came in pieces, beside a revision."""
     own = stream_result(capacities=(capacity(objective="ttft:p95<300ms"),))
     assert own.stream.ttft is not None
-    first, *others = own.stream.requests
-    cut = replace(first, outcome=Failure.CUT_OFF, chunks_ns=(), first_byte_ns=None)
     revision = replace(counterpart(kind="revision"), stream_percentiles={"ttft": own.stream.ttft.percentiles})
     splits = {
         "ttft": split({"model_cpu": 150 * MS, "queue_wait": 20 * MS, "socket": 12 * MS}, metric="ttft"),
         "tpot": split({"model_cpu": 11 * MS, "server": 1.1 * MS}, metric="tpot"),
     }
-    return changed(own, split=splits, reference=revision, stream=replace(own.stream, requests=(cut, *others)))
+    return changed(own, split=splits, reference=revision)
 
 
 def everything() -> list[TestResult]:
