@@ -7,6 +7,7 @@ The text of a first perf test. Pure.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import posixpath
@@ -372,9 +373,11 @@ def _probed(candidate: Candidate, path: str) -> Subject:
     from pytest_mlpatterns.system.child import Child
     from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
-    scratch = ScratchDirectory()
-    try:
+    with contextlib.ExitStack() as ends:
+        scratch = ScratchDirectory()
+        ends.callback(scratch.remove)
         child = Child("pytest_mlpatterns.cli.subject_probe", log=scratch.path / "probe.log")
+        ends.callback(child.stop)
         try:
             child.send((None if candidate.kind is SubjectKind.MODEL else candidate.kind, candidate.name, path))
             found: Subject | str = child.receive(_PROBE_S)
@@ -385,10 +388,6 @@ def _probed(candidate: Candidate, path: str) -> Subject:
             ) from None
         except ChildError as error:
             raise SettingError(f"{candidate.name} ended the process that loaded it: {error}") from None
-        finally:
-            child.stop()
-    finally:
-        scratch.remove()
     if isinstance(found, str):
         raise SettingError(found)
     return found

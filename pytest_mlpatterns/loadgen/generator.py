@@ -31,7 +31,7 @@ from pytest_mlpatterns.loadgen.messages import (
     WindowOpened,
 )
 from pytest_mlpatterns.loadgen.process import STOP
-from pytest_mlpatterns.records.launch import GeneratorPart
+from pytest_mlpatterns.records.launch import GeneratorPart, merged_reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -248,22 +248,12 @@ def merged(parts: Sequence[LoadResult]) -> LoadResult:
             requests=sum(part.warmup.requests for part in parts),
             steady=None if first.warmup.steady is None else all(part.warmup.steady for part in parts),
         ),
-        generator=replace(
-            first.generator,
-            cpu_ns=sum(report.cpu_ns for report in reports),
-            completed=sum(report.completed for report in reports),
+        generator=merged_reports(
+            reports,
+            wall_ns=first.generator.wall_ns,
             connections=sum(report.connections for report in reports),
-            connection_limit_reached=any(report.connection_limit_reached for report in reports),
             connect_ns=connects[len(connects) // 2] if connects else None,
-            connection_wait_ns=sum(report.connection_wait_ns for report in reports),
-            connection_waits=sum(report.connection_waits for report in reports),
-            sent_again=sum(report.sent_again for report in reports),
-            loop_lag_ns=max(report.loop_lag_ns for report in reports),
             processes=len(parts),
-            answers_cut=any(report.answers_cut for report in reports),
-            texts_cut=any(report.texts_cut for report in reports),
-            opened_late_ns=max(report.opened_late_ns for report in reports),
-            ticks_cpu_ns=sum(report.ticks_cpu_ns for report in reports),
         ),
         answers=[answer for part in parts for answer in part.answers],
         stopped_early=any(part.stopped_early for part in parts),

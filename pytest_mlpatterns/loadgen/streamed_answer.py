@@ -107,21 +107,16 @@ class StreamedAnswer:
 
     def read_type(self, media_type: str, coding: str = "", *, is_sized: bool = False) -> None:
         """Learn from the head of the answer, from its media type with its parameters, whether it is a stream."""
-        self._media_type, self._coding, self._opening = media_type, coding, b""
+        self._media_type, self._coding, self._opening = media_type, coding.strip().lower(), b""
         form = form_of(media_type, is_sized=is_sized, wire=self._wire, stream=self._stream)
         self.is_stream = form is not None
         if form is not None and form is not self._form:
             self._form, self.reader = form, self._new_reader(form)
-        if coding:
-            self._unpack_stream()
+        if self._coding and self.is_stream:
+            from pytest_mlpatterns.wire.compression import STREAMED, UnpackedReader
 
-    def _unpack_stream(self) -> None:
-        """Let a stream be unpacked as it comes, if it has a coding that requests ask for."""
-        from pytest_mlpatterns.wire.compression import STREAMED, UnpackedReader
-
-        coding = self._coding.strip().lower()
-        if self.is_stream and coding in STREAMED:
-            self.reader, self._coding = cast("Reader", UnpackedReader(self.reader, coding)), ""
+            if self._coding in STREAMED:
+                self.reader, self._coding = cast("Reader", UnpackedReader(self.reader, self._coding)), ""
 
     def take(self, data: bytes) -> None:
         """Take a piece of the body of a stream, which arrived at ``now_ns``."""
@@ -180,6 +175,6 @@ class StreamedAnswer:
         if coding and not self.is_stream:
             from pytest_mlpatterns.wire.compression import begin_of
 
-            if plain := begin_of(opening, coding.strip().lower()):
+            if plain := begin_of(opening, coding):
                 opening, coding = plain, ""
         return described_fault(fault, self.reader, media_type=self._media_type, coding=coding, opening=opening)

@@ -19,7 +19,15 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import FEWEST_PAIRS
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, paired_log_ratio
-from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, NodeUsage, Source, Usage, columns_of
+from pytest_mlpatterns.records.launch import (
+    GeneratorPart,
+    GeneratorReport,
+    NodeUsage,
+    Source,
+    Usage,
+    columns_of,
+    merged_reports,
+)
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate, Schedule
 from pytest_mlpatterns.workload.window_plan import SLOW_INTERVAL_NS, whole_rounds
@@ -392,20 +400,10 @@ def _merged_columns(parts: Sequence[Usage | NodeUsage]) -> dict[str, Any]:
 def merge_reports(blocks: Sequence[BlockRecording]) -> GeneratorReport:
     """The generator's own figures over all blocks."""
     reports = [block.report for block in blocks]
-    return structs.replace(
-        reports[-1],
-        cpu_ns=sum(report.cpu_ns for report in reports),
+    return merged_reports(
+        reports,
         wall_ns=sum(report.wall_ns for report in reports),
-        completed=sum(report.completed for report in reports),
         connections=max(report.connections for report in reports),
-        connection_limit_reached=any(report.connection_limit_reached for report in reports),
-        connection_wait_ns=sum(report.connection_wait_ns for report in reports),
-        connection_waits=sum(report.connection_waits for report in reports),
-        sent_again=sum(report.sent_again for report in reports),
-        loop_lag_ns=max(report.loop_lag_ns for report in reports),
-        texts_cut=any(report.texts_cut for report in reports),
-        opened_late_ns=max(report.opened_late_ns for report in reports),
-        ticks_cpu_ns=sum(report.ticks_cpu_ns for report in reports),
         parts=tuple(_merge_part(reports, number) for number in range(len(reports[-1].parts))),
     )
 

@@ -18,7 +18,6 @@ from msgspec.structs import replace
 from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource, RunSettings
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError, SettingError
 from pytest_mlpatterns.fields import unrun_answer
-from pytest_mlpatterns.plugin.collection import perf_tests
 from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
 from pytest_mlpatterns.records.verdict import Gate, Kind, Unjudged
 from pytest_mlpatterns.reports.files.ci_reports import (
@@ -403,10 +402,6 @@ class ReportHooks:
                     raise pytest.UsageError(f"a hook pytest_mlpatterns_result {why}")
         if failure is not None:
             self._output.take_failure(FailedTest.from_json(failure), measured=data is not None)
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Note which perf tests this process is to run; the controller of a distributed run collects none."""
-        self._output.selected = perf_tests(session)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, tuple[str, Mapping[str, bool]]] | None:

@@ -56,9 +56,10 @@ class RuntestHooks:
         self._smoke = smoke
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """In a worker, leave word of the tests that were selected, which are the same in each."""
+        """Note which perf tests this process is to run, in a worker for the controller too, which collects none."""
+        self._output.selected = perf_tests(session)
         if self._lock is not None:
-            self._lock.leave_selected(perf_tests(session))
+            self._lock.leave_selected(self._output.selected)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:

@@ -131,7 +131,7 @@ _DEPTH_OF_POOL = 6  # Frames from the root within which a thread shows what it i
 _WAITS = ("select", "poll", "accept", "wait", "get", "readinto", "recv", "readline", "peek", "serve_forever", "run")
 """Functions in which a server waits."""
 _WAITS_IN = (("sigwait", "signal.py"), ("accept", "socket.py"))
-"""Functions, with their files, that wait for a signal or a client whoever calls them."""
+"""Functions, with their files, that wait for a signal or a client."""
 
 
 _PROTOCOLS = "/uvicorn/protocols/"

@@ -14,7 +14,7 @@ from enum import Enum, StrEnum
 from statistics import median
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from pytest_mlpatterns.records.codec import Amount, Count, Share
 from pytest_mlpatterns.records.objective import Objective
@@ -23,7 +23,7 @@ from pytest_mlpatterns.records.setup import EnvironmentFacts
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from _typeshed import DataclassInstance
@@ -204,6 +204,17 @@ class GeneratorReport(Struct, frozen=True):
         return self.cpu_ns / self.core_ns
 
 
+_ADDED = ("cpu_ns", "completed", "connection_wait_ns", "connection_waits", "sent_again", "ticks_cpu_ns")
+_LARGEST = ("connection_limit_reached", "loop_lag_ns", "answers_cut", "texts_cut", "opened_late_ns")
+
+
+def merged_reports(reports: Sequence[GeneratorReport], **others: Any) -> GeneratorReport:
+    """The report of all parts of a load, or of several loads; ``others``: figures of them together."""
+    added = {name: sum(getattr(one, name) for one in reports) for name in _ADDED}
+    largest = {name: max(getattr(one, name) for one in reports) for name in _LARGEST}
+    return structs.replace(reports[-1], **added, **largest, **others)
+
+
 _ADVISED = ": "  # What stands between a disturbance and the advice against it; no disturbance has it inside
 
 
@@ -271,13 +282,10 @@ class Taken(Struct, frozen=True):
     throttled_ratio: Share = 0.0  # share of the window in which a limit of the control group stopped a process
 
 
-class Busy(Struct, frozen=True):
+class Busy(Taken, frozen=True):
     """What took enough of the machine from a test to change its times, on average; 0 is too little for that."""
 
-    others_cores: Amount = 0.0  # cores that processes other than the deployment, the load generator and pytest used
     cores: Count = 0  # of the machine
-    steal_ratio: Share = 0.0  # share of the machine's time that its host gave to other machines
-    throttled_ratio: Share = 0.0  # share of the time in which a limit of the control group stopped a process
 
     def __str__(self) -> str:
         if self.others_cores:

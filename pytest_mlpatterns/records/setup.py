@@ -272,7 +272,8 @@ def differing_facts(
     """
     if not before or not now:
         return None
-    both_list = same_program and before.get(PACKAGES) == now.get(PACKAGES) and _has_packages(before, now)
+    have_packages = all(any(name.startswith(PACKAGE) for name in facts) for facts in (before, now))
+    both_list = same_program and have_packages and before.get(PACKAGES) == now.get(PACKAGES)
     changes = [
         FactChange(name, before.get(name), now.get(name))
         for name in {**before, **now}
@@ -310,10 +311,6 @@ def unfolded(facts: EnvironmentFacts) -> EnvironmentFacts:
         found |= {PACKAGE + one: version for one, _, version in pairs if one}
         found[PACKAGES] = name.partition(" ")[2]
     return found
-
-
-def _has_packages(*sides: EnvironmentFacts) -> bool:
-    return all(any(name.startswith(PACKAGE) for name in facts) for facts in sides)
 
 
 def _place(name: str) -> int:

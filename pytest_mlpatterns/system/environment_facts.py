@@ -62,14 +62,7 @@ def environment_facts() -> EnvironmentFacts:
 
 def own_facts() -> EnvironmentFacts:
     """The environment of this process without its packages; imports no package of the user's that is not loaded."""
-    return {
-        **_of_system(),
-        **_limits(),
-        **_of_python(),
-        **_of_variables(os.environ),
-        **_native_threads(),
-        **_asked(),
-    }
+    return {**_of_system(), **_limits(), **_of_python(), **_of_variables(os.environ), **_native_threads(), **_asked()}
 
 
 def process_facts(pid: int, modules: Iterable[str] | None = None) -> EnvironmentFacts:

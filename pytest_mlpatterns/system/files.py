@@ -17,7 +17,7 @@ import secrets
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.system.owned_files import Place, is_same, place_of, remove_file
 
@@ -160,7 +160,9 @@ def _locked(place: Place, timeout_s: float) -> Iterator[None]:
         if waited_s > min(timeout_s, _FOREIGN_LOCK_S):
             _require_permission(directory, name)
         if waited_s > timeout_s:
-            reason = f"another process has held its lock {name} for {timeout_s:.0f} s{_whose(name, directory)}"
+            owner = _owner(name, directory)
+            whose = f"; that file belongs to {owner}" if owner else ""
+            reason = f"another process has held its lock {name} for {timeout_s:.0f} s{whose}"
             raise TimeoutError(errno.ETIMEDOUT, reason, name)
         time.sleep(_POLL_S)
     try:
@@ -185,7 +187,7 @@ def _lock(directory: int, name: str) -> int | None:
     try:
         with contextlib.suppress(OSError):  # another user made it, or a file system without modes
             _share_with_writers(lock, os.fstat(directory))
-        if _is_locked(lock) and is_same(name, directory, lock):
+        if is_locked(lock, fcntl.LOCK_EX) and is_same(name, directory, lock):
             return lock
     except BaseException:
         os.close(lock)
@@ -202,28 +204,20 @@ def _require_permission(directory: int, name: str) -> None:
     try:
         os.close(os.open(name, _LOCK_FLAGS, 0o600, dir_fd=directory))
     except PermissionError:
-        with contextlib.suppress(FileNotFoundError):
-            _refuse(name, os.stat(name, dir_fd=directory, follow_symlinks=False).st_uid)
+        if owner := _owner(name, directory):
+            reason = f"its lock {name} belongs to {owner} and cannot be opened; if no run of that user goes on, "
+            raise ForeignLockError(errno.EACCES, f"{reason}remove the file {name}", name) from None
     except OSError:  # a link
         return
 
 
-def _refuse(name: str, owner: int) -> NoReturn:
-    reason = f"its lock {name} belongs to {_user(owner)} and cannot be opened; if no run of that user goes on, "
-    raise ForeignLockError(errno.EACCES, f"{reason}remove the file {name}", name)
-
-
-def _whose(name: str, directory: int) -> str:
-    """A clause that names the owner of a file; empty if it is gone."""
-    with contextlib.suppress(FileNotFoundError):
-        owner = os.stat(name, dir_fd=directory, follow_symlinks=False).st_uid
-        return f"; that file belongs to {_user(owner)}"
-    return ""
-
-
-def _user(number: int) -> str:
+def _owner(name: str, directory: int) -> str:
+    """The user whose file it is, in words; empty if it is gone."""
     try:
+        number = os.stat(name, dir_fd=directory, follow_symlinks=False).st_uid
         return f"{pwd.getpwuid(number).pw_name} (user {number})"
+    except FileNotFoundError:
+        return ""
     except KeyError:  # of a container
         return f"user {number}"
 
@@ -240,10 +234,10 @@ def _share_with_writers(lock: int, directory: os.stat_result) -> None:
         os.fchmod(lock, mode)
 
 
-def _is_locked(lock: int) -> bool:
+def is_locked(descriptor: int, how: int) -> bool:
     """Lock an open file for this process; False if another one has locked it."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks: NFS, some of user space

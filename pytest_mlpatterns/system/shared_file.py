@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.system.files import LOCK_TIMEOUT_S, ForeignLockError, locked
+from pytest_mlpatterns.system.files import LOCK_TIMEOUT_S, ForeignLockError, is_locked, locked
 from pytest_mlpatterns.system.owned_files import Place, is_same, place_of
 
 if TYPE_CHECKING:
@@ -81,10 +81,8 @@ def shared_file(path: Path, *, make: bool = False, timeout_s: float = LOCK_TIMEO
         while True:
             descriptor = _opened(place, flags)
             try:
-                if (
-                    not _is_locked(descriptor, fcntl.LOCK_EX, _WRITE_TIMEOUT_S if is_ours else timeout_s)
-                    and not is_ours
-                ):
+                is_free = _is_locked(descriptor, fcntl.LOCK_EX, _WRITE_TIMEOUT_S if is_ours else timeout_s)
+                if not (is_free or is_ours):
                     reason = f"another process has held its lock for {timeout_s:.0f} s, perhaps one that only reads it"
                     raise TimeoutError(errno.ETIMEDOUT, reason, str(path))
                 if is_same(place.name, place.directory, descriptor):  # else git, for instance, has replaced it
@@ -122,17 +120,11 @@ def _opened(place: Place, flags: int) -> int:
 def _is_locked(descriptor: int, how: int, timeout_s: float) -> bool:
     """Wait for the lock of an open file; False if another process holds it all the time."""
     until = time.monotonic() + timeout_s
-    while True:
-        try:
-            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(_POLL_S)
-        except OSError:  # a file system without locks: NFS, some of user space
-            return True
-        else:
-            return True
+    while not is_locked(descriptor, how):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_POLL_S)
+    return True
 
 
 def _read(descriptor: int, most_bytes: int) -> bytes:

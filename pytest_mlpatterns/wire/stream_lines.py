@@ -228,7 +228,7 @@ class LineReader:
     def _read_end(self, value: dict[str, Any]) -> None:
         """Take the end of the answer and its counts from a line of Ollama.
 
-        An end without output, such as one whose reason is ``load``, is no answer, whatever its reason.
+        An end without output, such as one whose reason is ``load``, is no answer.
         """
         self.needs_end = True
         if value["done"]:

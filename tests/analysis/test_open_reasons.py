@@ -17,7 +17,7 @@ from pytest_mlpatterns.analysis.verdicts.open_reasons import (
 from pytest_mlpatterns.records.launch import Busy, Estimate
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 
-NEIGHBOURS = Busy(1.4, 2)
+NEIGHBOURS = Busy(1.4, cores=2)
 QUIETER = "run it again in a quieter moment"
 
 
@@ -41,13 +41,13 @@ NARROW = an_open(0.05, 0.098, 0.148)
             QUIETER,
         ),
         (
-            replace(WIDE, busy=Busy(0.0, 2, steal_ratio=0.12), seconds=60.0),
+            replace(WIDE, busy=Busy(steal_ratio=0.12, cores=2), seconds=60.0),
             OpenBy.MACHINE,
             "the machine was busy: the host gave 12.0 % of this machine's time to other machines",
             f"{QUIETER}, or for about 60 s",
         ),
         (
-            replace(WIDE, busy=Busy(0.0, 2, throttled_ratio=0.3)),
+            replace(WIDE, busy=Busy(throttled_ratio=0.3, cores=2)),
             OpenBy.MACHINE,
             "the machine was busy: a CPU limit of the container stopped it for 30.0 % of the time",
             QUIETER,

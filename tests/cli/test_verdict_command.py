@@ -20,7 +20,7 @@ COMMAND = "pytest t.py::test_slow --perf-against=main"
 PASSED = result("t.py::test_calm")
 ACCEPTED = result("t.py::test_agreed", verdicts=(replace(verdict(Outcome.PASS), accepted="rtm +60 %: larger model"),))
 OPEN = result("t.py::test_open", verdicts=(verdict(Outcome.INCONCLUSIVE),))
-BUSY = changed(OPEN, test="t.py::test_busy", verdicts=(LIKELY,), busy=Busy(1.6, 2))
+BUSY = changed(OPEN, test="t.py::test_busy", verdicts=(LIKELY,), busy=Busy(1.6, cores=2))
 SLOWER = changed(BUSY, test="t.py::test_slower", probably_slower=("rtm",))
 NEW = result("t.py::test_new", unjudged=Unjudged(Kind.NOT_COMPARED, "no baseline"), baseline_gap=BaselineGap.ABSENT)
 LIMIT = result("t.py::test_limit", passed=False, verdicts=(verdict(Outcome.FAIL, against="limit"),))

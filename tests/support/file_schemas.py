@@ -62,6 +62,7 @@ def _describe(schema: dict[str, Any]) -> None:
 def _field_words() -> dict[str, dict[str, str]]:
     """Docstring of a class → its fields → the comment beside each, or above it."""
     found: dict[str, dict[str, str]] = {}
+    of_class: dict[str, dict[str, str]] = {}
     files = ("baseline/file.py", "reports/files/result_file.py")
     for path in [*sorted(_PACKAGE.glob("records/*.py")), *(_PACKAGE / name for name in files)]:
         text = path.read_text(encoding="utf-8")
@@ -73,7 +74,11 @@ def _field_words() -> dict[str, dict[str, str]]:
                     for field in node.body
                     if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
                 }
-                found.setdefault(described, {}).update({name: words for name, words in fields.items() if words})
+                inherited = [of_class.get(base.id, {}) for base in node.bases if isinstance(base, ast.Name)]
+                of_class[node.name] = {
+                    name: words for one in [*inherited, fields] for name, words in one.items() if words
+                }
+                found.setdefault(described, {}).update(of_class[node.name])
     return found
 
 

@@ -81,7 +81,7 @@ def everything() -> list[TestResult]:
             "test_perf.py::test_is_probably_slower",
             verdicts=(LIKELY,),
             reference=counterpart(),
-            busy=Busy(1.6, 2),
+            busy=Busy(1.6, cores=2),
             probably_slower=("rtm",),
         ),
         result("test_perf.py::test_is_new", baseline_note="no baseline", baseline_gap=BaselineGap.ABSENT),

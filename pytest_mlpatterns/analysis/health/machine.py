@@ -116,9 +116,9 @@ def _busiest(seen: Sequence[Disturbance]) -> Busy | None:
     neighbours = [one for one in seen if one.others_cores >= _BUSY_CORES and one.machine_ratio >= _BUSY_MACHINE_RATIO]
     found = Busy(
         max((one.others_cores for one in neighbours), default=0.0),
-        seen[-1].cores if seen else 0,
         max((one.steal_ratio for one in seen if one.steal_ratio >= _STEAL_RATIO), default=0.0),
         max((one.throttled_ratio for one in seen if one.throttled_ratio >= _THROTTLED_RATIO), default=0.0),
+        seen[-1].cores if seen else 0,
     )
     return found if found.others_cores or found.steal_ratio or found.throttled_ratio else None
 

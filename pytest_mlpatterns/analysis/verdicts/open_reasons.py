@@ -47,8 +47,8 @@ _NEXT: Mapping[OpenBy, str] = {
 class OpenReason(Struct, frozen=True):
     """Why a verdict is open, and what to do about it."""
 
-    by: OpenBy
-    why: str  # as a sentence without its full stop
+    by: OpenBy | None = None  # None if the verdict itself has the reason
+    why: str = ""  # as a sentence without its full stop; empty if the verdict itself has it
     advice: str = ""  # what to do, in words; empty if only measuring longer helps
     seconds: float | None = None  # of measuring that would decide it; None if no reasonable time does
     preface: str = ""  # with which the sentence begins if the estimate is no slower than the reference
@@ -88,11 +88,14 @@ class OpenChange(Struct, frozen=True):
         return None if self.recorded or seconds > LONGEST_S else seconds
 
 
-def known_reason(why: WhyOpen, busy: Busy | None) -> OpenReason:
-    """The reason that the judging gave; that launches scatter has the machine as its reason if it was busy."""
+def known_reason(why: WhyOpen, busy: Busy | None, *, is_said: bool = False) -> OpenReason:
+    """The reason that the judging gave; that launches scatter has the machine as its reason if it was busy.
+
+    ``is_said``: whether the figures of the verdict end with it.
+    """
     if why.by is OpenBy.LAUNCHES and busy is not None:
         return busy_reason(busy)
-    return OpenReason(why.by, str(why), _NEXT.get(why.by, ""))
+    return OpenReason(why.by, "" if is_said else str(why), _NEXT.get(why.by, ""))
 
 
 def busy_reason(busy: Busy, seconds: float | None = None) -> OpenReason:
@@ -167,14 +170,7 @@ def _wide(found: OpenChange) -> OpenReason:
     return OpenReason(OpenBy.WIDE, why, "measure it with more load, or in longer windows (duration=)")
 
 
-_REASONS: Sequence[Callable[[OpenChange], OpenReason | None]] = (
-    _machine,
-    _edge,
-    _launches,
-    _answers,
-    _recorded,
-    _wide,
-)
+_REASONS: Sequence[Callable[[OpenChange], OpenReason | None]] = (_machine, _edge, _launches, _answers, _recorded, _wide)
 """The reasons of an open change; the first that its values show counts, and the last one always does."""
 
 

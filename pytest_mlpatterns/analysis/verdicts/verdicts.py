@@ -124,7 +124,7 @@ def why_too_many_failed(
 
 
 def _why_unasked(failures: Mapping[int, int]) -> str | None:
-    """Why answers may belong to other requests, since one came without a request; None if none was."""
+    """Why answers may belong to other requests, since one came without a request; None if none did."""
     found = failures.get(Failure.UNASKED, 0)
     if not found:
         return None

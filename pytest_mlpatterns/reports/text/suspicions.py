@@ -11,9 +11,6 @@ import shlex
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Role
@@ -69,15 +66,11 @@ def run_again(result: TestResult, *options: str) -> Command:
     return Command(" ".join([result.definition.command or f"pytest {shlex.quote(result.test)}", *options]))
 
 
-class OpenStep(Struct, frozen=True):
+class OpenStep(OpenReason, frozen=True):
     """Why a test is undecided, and what to do about it."""
 
-    by: OpenBy | None = None  # the kind of the reason; None if the verdict itself has it
-    why: str = ""  # the reason, in words; empty if the verdict itself has it
-    advice: str = ""  # what to do, in words; empty if the reason or the command has it
     command: str = ""  # what to run; empty if no command decides it
     sign: str = ":"  # what stands between advice and command
-    preface: str = ""  # with which the reason begins
 
     @property
     def lead(self) -> str:
@@ -156,8 +149,8 @@ def open_step(result: TestResult, verdicts: Sequence[Verdict] | None = None) -> 
     if known is None and reasons and (not compared or reasons[0] is still[0]):
         known = reasons[0]
     if known is not None and known.why_open is not None:
-        reason = known_reason(known.why_open, _busy(result, known))
-        reason = reason if reason.by is not known.why_open.by else replace(reason, why=_unsaid(known))
+        is_said = known.change is None or _is_beyond(known)
+        reason = known_reason(known.why_open, _busy(result, known), is_said=is_said)
     elif compared:
         reason = _reason_of_change(result, compared, is_all=not any(map(_is_beyond, still)))
     elif (busy := _busy(result, still[0])) is not None and _is_wide(still[0], result):
@@ -165,7 +158,7 @@ def open_step(result: TestResult, verdicts: Sequence[Verdict] | None = None) -> 
     else:
         write, command = _longer(result, still)
         how = f"{write}, and run" if write else "raise budget= and launches= in the marker of the test, or run"
-        return OpenStep(None, "", f"measure longer: {how}", command, sign="")
+        return OpenStep(advice=f"measure longer: {how}", command=command, sign="")
     return _step(result, reason, compared)
 
 
@@ -180,28 +173,22 @@ def _has_time(verdict: Verdict) -> bool:
     return verdict.change is not None and verdict.tolerance is not None and not _is_beyond(verdict)
 
 
-def _unsaid(verdict: Verdict) -> str:
-    """Why a verdict is open; empty if its figures are its reason, which ends with that."""
-    return "" if verdict.change is None or _is_beyond(verdict) else str(verdict.why_open)
-
-
 def _step(result: TestResult, reason: OpenReason, compared: Sequence[Verdict]) -> OpenStep:
     """The reason with the command of its next step, and what of the marker that step needs."""
-    write, command, sign = "", run_again(result), ":"
+    write, advice, sign = "", reason.advice, ":"
+    command: str = run_again(result)
     if reason.by is OpenBy.RECORDED:
         write, command = _longer(result, (), None, "--perf-baseline update")
     elif reason.seconds is not None:
         write, command = _longer(result, compared, reason.seconds)
-        sign = ":" if reason.advice else ""
-    elif reason.by is OpenBy.MACHINE and (beside := beside_recorded(result)):
-        advice = f"{reason.advice}, or beside the recorded code"
-        return OpenStep(reason.by, reason.why, advice, beside, preface=reason.preface)
+        sign = ":" if advice else ""
     elif reason.by is not OpenBy.MACHINE:
-        return OpenStep(reason.by, reason.why, reason.advice)
-    advice = reason.advice
+        command = ""
+    elif beside := beside_recorded(result):
+        advice, command = f"{advice}, or beside the recorded code", beside
     if write:
         advice = f"{write}, and {advice or 'run'}"
-    return OpenStep(reason.by, reason.why, advice, command, sign, reason.preface)
+    return OpenStep(reason.by, reason.why, advice, reason.seconds, reason.preface, command, sign)
 
 
 def beside_recorded(result: TestResult) -> str:

@@ -122,7 +122,7 @@ def test_an_annotation_stands_at_the_line_of_the_test() -> None:
 
 def test_what_is_probably_slower_is_a_warning_with_its_figures_and_its_reason() -> None:
     likely = result(
-        verdicts=(LIKELY,), reference=counterpart(), location=WHERE, busy=Busy(1.6, 2), probably_slower=("rtm",)
+        verdicts=(LIKELY,), reference=counterpart(), location=WHERE, busy=Busy(1.6, cores=2), probably_slower=("rtm",)
     )
     text = probably_slower_annotation(likely)
     assert text.startswith(

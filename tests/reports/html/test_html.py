@@ -219,7 +219,7 @@ def test_the_page_of_no_results_says_so() -> None:
 
 
 def test_what_is_probably_slower_and_a_busy_machine_stand_at_the_head_of_the_page() -> None:
-    likely = result(verdicts=(LIKELY,), reference=counterpart(), busy=Busy(1.6, 2), probably_slower=("rtm",))
+    likely = result(verdicts=(LIKELY,), reference=counterpart(), busy=Busy(1.6, cores=2), probably_slower=("rtm",))
     page = report([likely])
     assert '<span class="state probable">1 probably slower</span>' in page
     assert "the machine was busy (1.6 of 2 cores): 1 of 1 test undecided" in page

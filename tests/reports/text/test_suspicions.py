@@ -130,7 +130,7 @@ def test_what_no_time_decides_beside_a_small_baseline_has_the_command_that_recor
     assert command == f"        pytest {TEST} --perf-baseline update --perf-budget 120s"
 
 
-NEIGHBOURS = Busy(1.4, 2)
+NEIGHBOURS = Busy(1.4, cores=2)
 
 
 def test_only_what_is_at_the_edge_of_its_tolerance_is_given_a_wider_one() -> None:
@@ -174,7 +174,9 @@ def test_launches_of_a_revision_that_differ_are_its_reason() -> None:
 
 
 def test_the_machine_is_named_once_for_the_run() -> None:
-    busy = [result(f"t.py::{name}", verdicts=(SUSPECTED,), busy=Busy(cores, 2), **AGAINST) for name, cores in NAMED]
+    busy = [
+        result(f"t.py::{name}", verdicts=(SUSPECTED,), busy=Busy(cores, cores=2), **AGAINST) for name, cores in NAMED
+    ]
     calm, elsewhere = result("t.py::calm"), result("t.py::open", verdicts=(SUSPECTED,), **AGAINST)
     text = "the machine was busy (1.6 of 2 cores): 2 of 3 tests undecided"
     assert busy_machine([*busy, calm]) == text
