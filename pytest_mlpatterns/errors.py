@@ -93,7 +93,7 @@ class DeploymentError(MlpatternsError):
 
     def add(self, line: str) -> None:
         """Add a line to the message."""
-        self.args = (f"{self}\n{line}",)
+        super().__init__(f"{self}\n{line}")
         self.said = f"{self.said}\n{line}"
 
 

@@ -94,7 +94,7 @@ class SettledComparison:
         self._settled: set[str] = set()
         self._searched: dict[str, LeftOut] = {}
         self._why_not = ""
-        self.remedy = ""
+        self.remedy: str = ""
         self._may_hide = False
         self._calm = ""
 

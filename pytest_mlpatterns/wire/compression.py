@@ -113,7 +113,8 @@ class UnpackedReader:
             self._unpacker = self._unpacker or zlib.decompressobj(_bits_of(self._coding, data))
             found: int = self._reader.feed(self._unpacker.decompress(data))
         except zlib.error as error:
-            self.malformed, self.why = True, f"the stream is not {self._coding}: {error}"
+            self.malformed: bool = True
+            self.why: str = f"the stream is not {self._coding}: {error}"
             return 0
         return found
 
