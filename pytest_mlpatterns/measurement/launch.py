@@ -310,8 +310,14 @@ class _LaunchMeasurement:
 
     def run(self, on_progress: Callable[[Progress], None], window: RequestWindow | WindowPlan | None = None) -> Launch:
         """Run the load, and check its answers if the plan has a check; ``window`` as of :class:`LoadJob`."""
-        with self._under_load():
+        try:
             launch, result = self._loaded(on_progress, window)
+        except DeploymentError as error:
+            when = "in the warm-up" if self._stats_before is None else "in the window"
+            if self._answers is not None:
+                when = f"after {count(self._answers, 'answer')}"
+            error.add(f"this happened under load, {when}")
+            raise
         if self._plan.check is not None:
             check_answers(self._deployment, self._plan, result.answers, are_cut=result.generator.answers_cut)
         return launch
@@ -341,18 +347,6 @@ class _LaunchMeasurement:
             raise Interrupted(launch) from None
         self.planned = result.planned
         return self._launch(result), result
-
-    @contextlib.contextmanager
-    def _under_load(self) -> Iterator[None]:
-        """Add to the error of a deployment that it ended under load, and after how many answers."""
-        try:
-            yield
-        except DeploymentError as error:
-            when = "in the warm-up" if self._stats_before is None else "in the window"
-            if self._answers is not None:
-                when = f"after {count(self._answers, 'answer')}"
-            error.add(f"this happened under load, {when}")
-            raise
 
     @contextlib.contextmanager
     def _function_beside(self) -> Iterator[None]:

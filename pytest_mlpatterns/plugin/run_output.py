@@ -345,12 +345,8 @@ def require_room(run: RunSettings) -> None:
     """
     updated = run.baseline_file if run.baseline is BaselineMode.UPDATE and not run.smoke else None
     extended = None if run.smoke else run.history
-    for name, file in {
-        "json": run.json_file,
-        "html": run.html_file,
-        "baseline-file": updated,
-        "history": extended,
-    }.items():
+    files = {"json": run.json_file, "html": run.html_file, "baseline-file": updated, "history": extended}
+    for name, file in files.items():
         if file is None or (file.exists() and not file.is_file()):
             continue
         directory = os.path.dirname(os.path.realpath(file))

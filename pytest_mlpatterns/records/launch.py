@@ -294,13 +294,6 @@ class Busy(Taken, frozen=True):
             return f"the host gave {format_percent(self.steal_ratio)} of this machine's time to other machines"
         return f"a CPU limit of the container stopped it for {format_percent(self.throttled_ratio)} of the time"
 
-    @property
-    def in_short(self) -> str:
-        """How much, in few words: ``1.6 of 2 cores``."""
-        if self.others_cores:
-            return f"{self.others_cores:.1f} of {self.cores} cores"
-        return f"{format_percent(self.steal_ratio or self.throttled_ratio)} of its time"
-
 
 class LaunchValue(Struct, frozen=True):
     """One metric over one launch: its value and its relative standard error from resampling the launch's blocks."""

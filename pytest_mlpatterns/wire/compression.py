@@ -109,13 +109,17 @@ class UnpackedReader:
 
     def feed(self, data: bytes) -> int:
         """Take a piece of the stream. Returns the number of chunks that it completes."""
+        found = 0
         try:
-            self._unpacker = self._unpacker or zlib.decompressobj(_bits_of(self._coding, data))
-            found: int = self._reader.feed(self._unpacker.decompress(data))
+            while data:
+                self._unpacker = self._unpacker or zlib.decompressobj(_bits_of(self._coding, data))
+                found += self._reader.feed(self._unpacker.decompress(data))
+                data = self._unpacker.unused_data
+                if self._unpacker.eof:  # some servers compress each piece by itself
+                    self._unpacker = None
         except zlib.error as error:
             self.malformed: bool = True
             self.why: str = f"the stream is not {self._coding}: {error}"
-            return 0
         return found
 
 
@@ -131,8 +135,8 @@ def _bits_of(coding: str, data: bytes | memoryview) -> int:
     """How zlib is asked for a coding; servers send ``deflate`` with its header, which is right, or without one."""
     if coding == "gzip":
         return _GZIP
-    has_header = data[0] & 15 == zlib.DEFLATED and int.from_bytes(data[:2], "big") % 31 == 0 if data else True
-    return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
+    is_raw = len(data) > 1 and (data[0] & 15 != zlib.DEFLATED or int.from_bytes(data[:2], "big") % 31 > 0)
+    return -zlib.MAX_WBITS if is_raw else zlib.MAX_WBITS
 
 
 def _unzip(data: bytes | memoryview, most: int, coding: str = "gzip") -> bytes:

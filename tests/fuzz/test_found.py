@@ -36,11 +36,11 @@ from pytest_mlpatterns import (
 )
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.config.arguments import merge_markers
+from pytest_mlpatterns.config.lists import parse_pattern
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import without_password
-from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.revision.dependencies import locked_versions
 from pytest_mlpatterns.serving.prometheus import Prometheus, read_prometheus

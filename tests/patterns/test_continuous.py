@@ -9,9 +9,9 @@ import pytest
 from support.scenarios import PATIENCE_S, run, settle
 
 from pytest_mlpatterns import Batched, Cached, Continuous, Pipeline, Queued, Replicated, SettingError
+from pytest_mlpatterns.config.lists import parse_pattern
 from pytest_mlpatterns.patterns.continuous import ContinuousLayer
 from pytest_mlpatterns.patterns.layer import RequestError
-from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally

@@ -12,9 +12,9 @@ from support.scenarios import PATIENCE_S, counts, run, settle
 from support.synthetic import FEW
 
 from pytest_mlpatterns import Limited, UnitError
+from pytest_mlpatterns.config.lists import parse_pattern
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.limited import LimitLayer
-from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.package_layers import derived_metrics

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 from test_pattern import COMPOSED, ONE
 
+from pytest_mlpatterns.config.lists import parse_pattern
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import (
     Batched,
@@ -20,7 +21,6 @@ from pytest_mlpatterns.patterns import (
     Replicated,
     Single,
 )
-from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wording import split_outside_brackets
 

@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 from support.synthetic import SETUP, make_setup
 
-from pytest_mlpatterns.patterns.parsing import parse_pattern
+from pytest_mlpatterns.config.lists import parse_pattern
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind, Setup, SystemDescription, SystemKind
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Schedule, Stages, Trace

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.wire import Body, WireError
-from pytest_mlpatterns.wire.compression import CODINGS, TooLargeError, accepted_coding, compressed, decompressed
+from pytest_mlpatterns.wire.compression import (
+    CODINGS,
+    TooLargeError,
+    UnpackedReader,
+    accepted_coding,
+    compressed,
+    decompressed,
+)
 
 
 @pytest.mark.parametrize("coding", CODINGS)
@@ -75,6 +82,21 @@ def test_deflate_is_read_with_its_header_and_without(bits: int) -> None:
     assert decompressed(whole, "deflate", 1000) == b"text" * 99
     with pytest.raises(WireError, match="the body is not deflate"):
         decompressed(whole[:-9], "deflate", 1000)
+
+
+class _Pieces(list[bytes]):
+    def feed(self, data: bytes) -> int:
+        self.append(data)
+        return data.count(b"\n")
+
+
+@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_stream_of_pieces_that_are_compressed_one_by_one_is_read_whole(coding: str, pack: Any, size: int) -> None:
+    found = _Pieces()
+    reader, sent = UnpackedReader(found, coding), pack(b"one\n") + pack(b"two\nthree\n")
+    assert sum(reader.feed(sent[at : at + size]) for at in range(0, len(sent), size)) == 3
+    assert b"".join(found) == b"one\ntwo\nthree\n"
 
 
 @pytest.mark.parametrize(

@@ -160,15 +160,12 @@ def _noise(seen: list[Disturbance], otherwise: str) -> Iterable[Noise]:
     if others >= max(OTHERS_CORES, _OTHERS_RATIO * cores):
         what = f"other processes used {others:.1f} of the {cores} cores while this was measured"
         yield Noise(what, f"stop other programs{otherwise}")
-    steal = mean.steal_ratio
-    if steal >= _STEAL_RATIO:
-        what = f"the host gave {format_percent(steal)} of this machine's time to other machines (steal)"
+    if mean.steal_ratio >= _STEAL_RATIO:
+        what = f"the host gave {format_percent(mean.steal_ratio)} of this machine's time to other machines (steal)"
         yield Noise(what, f"use a runner with cores of its own{otherwise}")
-    throttled = mean.throttled_ratio
-    if throttled >= _THROTTLED_RATIO:
-        what = (
-            f"a CPU limit of the container stopped it for {format_percent(throttled)} of the time (cgroup throttling)"
-        )
+    if mean.throttled_ratio >= _THROTTLED_RATIO:
+        share = format_percent(mean.throttled_ratio)
+        what = f"a CPU limit of the container stopped it for {share} of the time (cgroup throttling)"
         yield Noise(what, "raise the limit, or give the test less load")
     known = [one.frequencies_hz for one in seen if one.frequencies_hz[0]]
     if known:

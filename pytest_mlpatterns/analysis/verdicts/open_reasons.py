@@ -130,9 +130,8 @@ def _edge(found: OpenChange) -> OpenReason | None:
     roomy = math.ceil(change.high * 20 - 1e-9) / 20
     if found.is_agreed or roomy > _WIDEST:
         return OpenReason(OpenBy.EDGE, why, "find what makes it slower: it is as much as the test accepts")
-    return OpenReason(
-        OpenBy.EDGE, why, f'give the metric a tolerance of its own: tolerance={{"{found.metric}": {roomy:g}}}'
-    )
+    advice = f'give the metric a tolerance of its own: tolerance={{"{found.metric}": {roomy:g}}}'
+    return OpenReason(OpenBy.EDGE, why, advice)
 
 
 def _launches(found: OpenChange) -> OpenReason | None:

@@ -34,6 +34,7 @@ from pytest_mlpatterns.reports.text.comparison import (
     named_change,
 )
 from pytest_mlpatterns.reports.text.terminal_text import Line, Style, line, wrapped
+from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,9 +113,11 @@ def busy_machine(results: Sequence[TestResult]) -> str:
     known = [one.measured.busy for one in of_machine if one.measured.busy is not None]
     if not known:
         return ""
-    most = max(known, key=lambda one: one.others_cores).in_short
+    most = max(known, key=lambda one: one.others_cores)
+    share = f"{format_percent(most.steal_ratio or most.throttled_ratio)} of its time"
+    taken = f"{most.others_cores:.1f} of {most.cores} cores" if most.others_cores else share
     left = f"{len(of_machine)} of {wording.count(len(results), 'test')} undecided"
-    return f"the machine was busy ({most}): {left}{'' if len(of_machine) == len(undecided) else ' because of it'}"
+    return f"the machine was busy ({taken}): {left}{'' if len(of_machine) == len(undecided) else ' because of it'}"
 
 
 def suspected_sentences(result: TestResult) -> list[str]:

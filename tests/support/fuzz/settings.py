@@ -11,12 +11,11 @@ import pytest_mlpatterns
 from pytest_mlpatterns import units, wire
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.config.arguments import merge_markers
-from pytest_mlpatterns.config.lists import patterns_of
+from pytest_mlpatterns.config.lists import parse_pattern, patterns_of
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.engines.engine import engine_named
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.plugin.options import OPTIONS
 from pytest_mlpatterns.records.objective import parse_objective
 from support.fuzz import Area
