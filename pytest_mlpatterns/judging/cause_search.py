@@ -105,7 +105,7 @@ def held_by(
     starts_ns: Sequence[int],
     *,
     of_growth: bool,
-    longest_ns: int | None = None,
+    longest_ns: int | None,
 ) -> HeldRecord:
     """Which lines hold more memory than at the other revision; ``longest_ns`` as for :func:`profile_of`."""
     if why := _why_not_readable(experiment):

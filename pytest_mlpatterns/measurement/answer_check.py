@@ -28,7 +28,8 @@ from pytest_mlpatterns.records.outcomes import Failure, FirstFailure
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.serving.failed_request import error_in, stream_fault
 from pytest_mlpatterns.units import format_size
-from pytest_mlpatterns.wire import decode_answer, headers_of, plain_answer
+from pytest_mlpatterns.wire import decode_answer, headers_of
+from pytest_mlpatterns.wire.codec import plain_answer
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.request_builder import answer_in
 

@@ -19,15 +19,7 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import FEWEST_PAIRS
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, paired_log_ratio
-from pytest_mlpatterns.records.launch import (
-    GeneratorPart,
-    GeneratorReport,
-    NodeUsage,
-    Source,
-    Usage,
-    columns_of,
-    merged_reports,
-)
+from pytest_mlpatterns.records.launch import GeneratorReport, Source, Usage, columns_of, merged_reports
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate, Schedule
 from pytest_mlpatterns.workload.window_plan import SLOW_INTERVAL_NS, whole_rounds
@@ -37,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.records.launch import GeneratorPart, NodeUsage
 
 _QUICK_START_S = 0.8  # Measured time to start two variants of a light model side by side, and to warm up both
 _LAUNCHES = range(FEWEST_PAIRS, 13)

@@ -181,7 +181,7 @@ def _lock(directory: int, name: str) -> int | None:
     try:
         lock = os.open(name, _LOCK_FLAGS, 0o600, dir_fd=directory)
     except OSError:
-        if _exists(name, directory):  # of another user, or a link
+        if _owner(name, directory):  # it is there: of another user, or a link
             return None
         raise
     try:
@@ -242,12 +242,4 @@ def is_locked(descriptor: int, how: int) -> bool:
         return False
     except OSError:  # a file system without locks: NFS, some of user space
         return True
-    return True
-
-
-def _exists(name: str, directory: int) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
     return True

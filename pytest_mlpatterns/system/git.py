@@ -38,7 +38,7 @@ _SETTINGS = {
 }
 """Settings for each call of git, by which it starts nothing, fetches nothing and changes no format."""
 _SSH = "ssh -o ConnectTimeout=30 -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
-_SSH_VARIABLES = frozenset({"GIT_SSH", "GIT_SSH_COMMAND"})
+_SSH_VARIABLES = frozenset({"GIT_SSH", "GIT_SSH_COMMAND"})  # With which a user names another program, as in settings
 _LIMIT_S = 600.0  # Longest time of a call of git, in seconds; a filter of the repository can hang
 _LIMITS_S = {"fetch": 300.0, "describe": 10.0}  # The same of these commands
 _CACHES = ("__pycache__", ".pytest_cache")
@@ -117,7 +117,11 @@ class Git(Struct, frozen=True):
         settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
         variables = {} if self.index is None else {"GIT_INDEX_FILE": str(self.index)}
         command = arguments[0]
-        if command == "fetch" and not self._has_ssh:
+        if (
+            command == "fetch"
+            and _SSH_VARIABLES.isdisjoint(os.environ)
+            and not self.succeeds("config", "core.sshCommand")
+        ):
             variables["GIT_SSH_COMMAND"] = _SSH
         with guarded(
             [executable, "-C", str(self.directory), *settings, *self.options, *arguments],
@@ -134,11 +138,6 @@ class Git(Struct, frozen=True):
                     "it there to see what it waits for"
                 ) from None
         return subprocess.CompletedProcess(arguments, process.returncode, output, messages)
-
-    @property
-    def _has_ssh(self) -> bool:
-        """Whether the user has named the program by which git reaches a remote with ssh."""
-        return not _SSH_VARIABLES.isdisjoint(os.environ) or self.succeeds("config", "core.sshCommand")
 
 
 def tree_digest(directory: Path, leave_out: Collection[Path] = ()) -> str:

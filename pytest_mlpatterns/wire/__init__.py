@@ -6,16 +6,7 @@
 from __future__ import annotations
 
 from pytest_mlpatterns.wire.body import Body, Headers, NotFiniteError, WireError, headers_of
-from pytest_mlpatterns.wire.codec import (
-    Codec,
-    codec_of,
-    decode_answer,
-    encode_request,
-    pack,
-    path_of,
-    plain_answer,
-    unpack,
-)
+from pytest_mlpatterns.wire.codec import Codec, codec_of, decode_answer, encode_request, pack, path_of, unpack
 from pytest_mlpatterns.wire.wire import GRPC, REST_JSON, Wire
 
 __all__ = [
@@ -33,6 +24,5 @@ __all__ = [
     "headers_of",
     "pack",
     "path_of",
-    "plain_answer",
     "unpack",
 ]
