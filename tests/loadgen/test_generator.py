@@ -179,7 +179,7 @@ class TestAddedServers:
                 elif not seen and added.connections == 4:  # of all callers
                     known_ns.append(perf_counter_ns())
                     seen.append(len(added.requests))
-                elif (seen and len(added.requests) > seen[0] + 100) or len(server.requests) > 20_000:
+                elif (seen and len(added.requests) > seen[0] + 100) or len(server.requests) > 400_000:
                     generator.end_load()
 
             job = a_job([server.address], ClosedLoop(4), duration_ns=LONG_NS)
