@@ -318,11 +318,12 @@ def _weighed(
     for stack, count in whole.items():
         if not is_own(stack):
             threads[stack.thread].append((stack, count))
+    serving = sum(serves(stacks[0][0], raw.pid) for stacks in threads.values())
     for thread, stacks in threads.items():
         times = raw.threads.get(thread, _UNKNOWN)
         seen = [(frames, count) for stack, count in stacks if (frames := without_loops(stack.frames))]
         if serves(stacks[0][0], raw.pid):
-            if not _waits_aside(stacks, times, raw.duration_ns):
+            if serving < 2 or not _waits_aside(stacks, times, raw.duration_ns):
                 found += _of_serving([one for one in seen if not is_idle(one[0])], times, look_ns)
         else:
             each_ns = times.cpu_ns / sum(count for _, count in stacks)

@@ -120,7 +120,7 @@ class TestKnowing:
         assert found.layers == (LayerStats(1, "hop", {"calls": 5}, {"hop_ns": {5: 5}}),)
 
     def test_its_environment_is_what_it_answers_to_the_last_question(self, member: SupervisedWorker) -> None:
-        assert member.facts() == {"kernel": "Linux 6.1"}
+        assert member.facts() == {"kernel": "Linux 6.1", "packages": "loaded"}
         assert told(member, 3, "one").predict_requests == 3
 
     def test_the_environment_of_one_that_loads_is_not_known_yet(
@@ -133,7 +133,7 @@ class TestKnowing:
         assert member.facts() == {}
         (tmp_path / "gate").touch()
         ask_until(member, lambda: not member._loading)
-        assert member.facts() == {"kernel": "Linux 6.1"}
+        assert member.facts() == {"kernel": "Linux 6.1", "packages": "loaded"}
 
     def test_the_environment_of_one_that_is_gone_is_not_known(self, member: SupervisedWorker) -> None:
         kill(member.child)

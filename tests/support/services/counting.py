@@ -30,8 +30,8 @@ def main() -> None:
             layer = LayerStats(1, "hop", {"calls": requests}, {"hop_ns": {5: requests}})
             channel.send(WorkerStats(message.number, requests, tuple(text for _, text in known), (layer,)))
         elif isinstance(message, FactsQuestion):
-            channel.send(WorkerFacts(message.number - 1, {"kernel": "an answer to a question before"}))
-            channel.send(WorkerFacts(message.number, {"kernel": "Linux 6.1"}))
+            channel.send(WorkerFacts(message.number - 1, {"kernel": "an answer to a question before"}, []))
+            channel.send(WorkerFacts(message.number, {"kernel": "Linux 6.1"}, []))
         elif isinstance(message, tuple):
             known.append(message)
 
