@@ -495,23 +495,29 @@ def test_after_a_kill_the_next_run_cleans_up(shop: Repository) -> None:
     against(shop, "--perf-smoke")
 
 
-def test_ctrl_c_in_the_comparison_leaves_nothing_and_says_what_there_was(shop: Repository) -> None:
-    """The model tells by a file when the comparison's load has reached the present side."""
-    told = MODEL.replace("import time\n", "import pathlib\nimport time\n").replace(
-        "        time.sleep", f"        pathlib.Path({str(shop.top / 'under-way')!r}).touch()\n        time.sleep"
-    )
-    shop.write({**files(seconds=0.01, tests=BARE), "src/shop/model.py": told.format(seconds=0.01)})
+def under_way(repository: Repository, *options: str) -> subprocess.Popen[str]:
+    """A run beside main that has got so far that the file ``under-way`` is there."""
     running = subprocess.Popen(
-        command("--perf-against=main", "--perf-budget=60s", "--perf-tolerance=0"),
-        cwd=shop.top,
+        command("--perf-against=main", *options),
+        cwd=repository.top,
         env=clean_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
     )
     deadline = time.monotonic() + 60
-    while not (shop.top / "under-way").exists() and time.monotonic() < deadline:
+    while not (repository.top / "under-way").exists() and time.monotonic() < deadline:
         time.sleep(0.05)  # the file system tells nobody
+    return running
+
+
+def test_ctrl_c_in_the_comparison_leaves_nothing_and_says_what_there_was(shop: Repository) -> None:
+    """The model tells by a file when the comparison's load has reached the present side."""
+    told = MODEL.replace("import time\n", "import pathlib\nimport time\n").replace(
+        "        time.sleep", f"        pathlib.Path({str(shop.top / 'under-way')!r}).touch()\n        time.sleep"
+    )
+    shop.write({**files(seconds=0.01, tests=BARE), "src/shop/model.py": told.format(seconds=0.01)})
+    running = under_way(shop, "--perf-budget=60s", "--perf-tolerance=0")
     assert len(shop.worktrees()) == 2
     running.send_signal(signal.SIGINT)
     out, _ = running.communicate(timeout=60)
@@ -537,19 +543,8 @@ cause_search.profile_of = waits
 
 
 def test_a_failure_is_reported_although_the_run_is_terminated_while_its_cause_is_searched(shop: Repository) -> None:
-    told = shop.top / "under-way"
-    shop.write({**files(seconds=0.05), "conftest.py": WAITS.format(told=str(told))})
-    running = subprocess.Popen(
-        command("--perf-against=main", "--perf-profile=auto"),
-        cwd=shop.top,
-        env=clean_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-    )
-    deadline = time.monotonic() + 60
-    while not told.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)  # the file system tells nobody
+    shop.write({**files(seconds=0.05), "conftest.py": WAITS.format(told=str(shop.top / "under-way"))})
+    running = under_way(shop, "--perf-profile=auto")
     running.send_signal(signal.SIGTERM)
     out, _ = running.communicate(timeout=60)
     assert running.returncode == 2, out

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.verdicts.verdicts import log_change
 from pytest_mlpatterns.records.verdict import OpenBy, Verdict, WhyOpen
 from pytest_mlpatterns.units import format_percent
 
@@ -221,14 +222,10 @@ def _errors_beyond(verdict: Verdict) -> float:
     change, tolerance = verdict.change, verdict.tolerance
     assert change is not None
     assert tolerance is not None
-    is_rate = metric_named(verdict.metric).better == "higher"
-    low, value, high, most = (_log(one, is_rate=is_rate) for one in (change.low, change.value, change.high, tolerance))
+    sign = -1 if metric_named(verdict.metric).better == "higher" else 1  # of a rate what is worse is less
+    values = (change.low, change.value, change.high, tolerance)
+    low, value, high, most = (sign * log_change(sign * worse) for worse in values)
     return (value - most) / max((high - low) / (2 * _TO_95_PERCENT), 1e-9)
-
-
-def _log(worse: float, *, is_rate: bool) -> float:
-    """A relative change for the worse as a difference of logarithms."""
-    return -math.log(max(1 - worse, 1e-3)) if is_rate else math.log(max(1 + worse, 1e-3))
 
 
 def _cause_of(name: str) -> str:

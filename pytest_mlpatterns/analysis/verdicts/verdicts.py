@@ -376,8 +376,8 @@ def seconds_to_decide(
     together. Returns the time in all, at least ``spent_s``; None if no number of launches suffices, or the change is
     too close to the tolerance.
     """
-    half = (_log(change.high) - _log(change.low)) / 2
-    apart = abs(_log(change.value) - _log(tolerance))
+    half = (log_change(change.high) - log_change(change.low)) / 2
+    apart = abs(log_change(change.value) - log_change(tolerance))
     if apart < _CLOSEST or half <= 0 or launches < 1:
         return None
     fixed = 1 / recorded if recorded else 0.0
@@ -387,5 +387,6 @@ def seconds_to_decide(
     return max(spent_s, _SPARE * spent_s / (launches * wanted))
 
 
-def _log(change: float) -> float:
+def log_change(change: float) -> float:
+    """A relative change as a difference of logarithms."""
     return math.log(max(1 + change, 1e-3))
