@@ -143,10 +143,11 @@ class Git(Struct, frozen=True):
 def tree_digest(directory: Path, leave_out: Collection[Path] = ()) -> str:
     """The digest of the files as they are now."""
     git = Git(Git(directory).position().top)
-    files = dict(_listed(git.run("ls-files", "--stage", "-z"), fields=3))
+    files = dict(_listed(_names(git, "ls-files", "--stage"), fields=3))
     changed = {
         *_names(git, "diff-files", "--name-only", "--ignore-submodules=none"),
         *_names(git, "ls-files", "--others", "--exclude-standard"),
+        *_unwatched(git),
     }
     for path in changed:
         files.pop(path, None)
@@ -157,7 +158,7 @@ def tree_digest(directory: Path, leave_out: Collection[Path] = ()) -> str:
 def commit_digest(directory: Path, sha: str, leave_out: Collection[Path] = ()) -> str:
     """The digest of the files of a commit; arguments and errors as for :func:`tree_digest`."""
     git = Git(Git(directory).position().top)
-    files = dict(_listed(git.run("ls-tree", "-r", "-z", "--full-tree", sha), fields=3))
+    files = dict(_listed(_names(git, "ls-tree", "-r", "--full-tree", sha), fields=3))
     return _digest(files, git.directory, leave_out)
 
 
@@ -167,18 +168,36 @@ def changed_files(directory: Path, leave_out: Collection[Path] = ()) -> tuple[st
     Files that git ignores do not count. Arguments and errors are those of :func:`tree_digest`.
     """
     git = Git(Git(directory).position().top)
-    listed = git.run("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all").split("\0")[:-1]
-    left_out = _relative(leave_out, git.directory)
-    return tuple(path for line in listed if (path := line[3:]) not in left_out and not _is_cache(path))
+    changed = [line[3:] for line in _names(git, "status", "--porcelain", "--no-renames", "--untracked-files=all")]
+    unwatched = _unwatched(git)
+    now, left_out = _present(git, unwatched), _relative(leave_out, git.directory)
+    changed += [path for path, stored in unwatched.items() if now.get(path) != stored]
+    return tuple(path for path in changed if path not in left_out and not _is_cache(path))
+
+
+def _unwatched(git: Git) -> dict[str, str]:
+    """Mode and object in the index of files whose changes git does not look for, by path.
+
+    ``git update-index`` marked them assume-unchanged or skip-worktree. Those that a sparse checkout leaves out have the
+    second mark too; they do not count as deleted.
+    """
+    lines = _names(git, "ls-files", "-v", "--stage")  # each begins with a tag, in lower case for the first mark
+    marked = {line[2:]: line[0] for line in lines if line[0] == "S" or line[0].islower()}
+    return {
+        path: stored
+        for tag, (path, stored) in zip(marked.values(), _listed(marked, fields=3), strict=True)
+        if tag not in "Ss" or os.path.lexists(git.directory / path)
+    }
 
 
 def _names(git: Git, *command: str) -> list[str]:
-    return git.run(*command, "-z").split("\0")[:-1]
+    """The lines of a command that ends them with a zero byte."""
+    return git.run(command[0], "-z", *command[1:]).split("\0")[:-1]
 
 
-def _listed(text: str, *, fields: int) -> Iterator[tuple[str, str]]:
+def _listed(lines: Iterable[str], *, fields: int) -> Iterator[tuple[str, str]]:
     """``(path, mode and object)`` of each line of ``ls-files --stage`` or ``ls-tree``, whose fields differ in order."""
-    for line in text.split("\0")[:-1]:
+    for line in lines:
         head, _, path = line.partition("\t")
         mode, *rest = head.split(" ", fields - 1)
         yield path, f"{mode} {max(rest, key=len)}"  # an object's hash is longer than its type or its stage
@@ -212,7 +231,7 @@ def _commit_and_changes(repository: Path) -> str:
     if not git.succeeds("rev-parse", "--verify", "--quiet", "HEAD"):
         return tree_digest(repository)  # it has no commit yet
     sha = git.run("rev-parse", "HEAD").strip()
-    return sha if git.run("status", "--porcelain") == "" else f"{sha} {tree_digest(repository)}"
+    return f"{sha} {tree_digest(repository)}" if changed_files(repository) else sha
 
 
 def _hashes(git: Git, paths: list[str]) -> list[str]:

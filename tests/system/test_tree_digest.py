@@ -8,7 +8,7 @@ import pytest
 from support.repository import Repository
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system.git import commit, commit_digest, tree_digest
+from pytest_mlpatterns.system.git import changed_files, commit, commit_digest, tree_digest
 
 pytestmark = pytest.mark.processes
 
@@ -65,6 +65,21 @@ def test_each_change_of_a_file_changes_it(repository: Repository, change: Callab
     before = tree_digest(repository.top)
     change(repository.top)
     assert tree_digest(repository.top) != before
+
+
+@pytest.mark.parametrize("mark", ["--skip-worktree", "--assume-unchanged"])
+def test_a_file_whose_changes_git_does_not_look_for_counts_as_it_is(repository: Repository, mark: str) -> None:
+    head, file = commit_digest(repository.top, "HEAD"), repository.top / "src/a b.py"
+    repository.git("update-index", mark, "src/a b.py")
+    assert (tree_digest(repository.top), changed_files(repository.top)) == (head, ())
+    file.write_text("x = 2\n")
+    assert repository.git("status", "--porcelain") == ""
+    assert tree_digest(repository.top) != head
+    assert changed_files(repository.top) == ("src/a b.py",)
+    assert changed_files(repository.top, [file]) == ()
+    file.unlink()
+    is_sparse = mark == "--skip-worktree"  # a sparse checkout leaves it out
+    assert (tree_digest(repository.top) == head, changed_files(repository.top) == ()) == (is_sparse, is_sparse)
 
 
 @pytest.mark.parametrize("name", ["run.log", "__pycache__/model.pyc", ".pytest_cache/README.md", "perf-baseline.json"])
