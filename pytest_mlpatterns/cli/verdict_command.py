@@ -49,7 +49,7 @@ def add_verdict_command(commands: Commands) -> None:
     """Add the command to a parser."""
     what = (
         "exit with 0 if all tests passed, 1 after an error, 2 after a regression or a missed limit, "
-        "3 if one is open or the run was not completed"
+        "3 if one is open, or the run was not completed or measured nothing"
     )
     command = add_command(commands, "verdict", what)
     command.add_argument("results", metavar="RESULTS", help="file written by pytest --perf-json")
@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace, results: Results) -> int:
     kinds, run = kinds_of(results.results, results.unmeasured), results.run
     of_kind = {**_EXIT_CODES, Kind.PROBABLY_SLOWER: _EXIT_CODES[_PROBABLY[options.probably]]}
     codes = [of_kind[kind] for kind in kinds.values()] + [VERDICT_ERROR] * bool(run.other_failures)
-    codes += [_EXIT_CODES[Kind.INTERRUPTED]] * bool(incompleteness(run))  # a test that was not run is no pass
+    codes += [_EXIT_CODES[Kind.INTERRUPTED]] * bool(incompleteness(run))  # what was not measured is no pass
     if not codes:
         raise ResultFileError(
             f"{options.results} has no result of a perf test, expected at least one; select tests that use the fixture "

@@ -272,7 +272,7 @@ class RunOutput:
             not_run = tuple(dict.fromkeys(test for test in self.selected if test not in done))
         elif not complete:
             not_run = None
-        return RunEnd(complete, not_run, tuple(dict.fromkeys(others)))
+        return RunEnd(complete, not_run, tuple(dict.fromkeys(others)), self._run.smoke)
 
     def _write_files(self) -> bool:
         """Write the requested files, and return whether all were written.

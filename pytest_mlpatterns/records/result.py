@@ -246,3 +246,4 @@ class RunEnd(Record, frozen=True):
     not_run: tuple[str, ...] | None = ()
     # ids of what failed beside the perf tests: ordinary tests, and files that were not collected
     other_failures: tuple[str, ...] = ()
+    smoke: bool = False  # whether each test sent one request (``--perf-smoke``), so that nothing was measured

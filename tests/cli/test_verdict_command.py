@@ -87,6 +87,8 @@ def test_what_is_probably_slower_fails_on_request(
         ([PASSED], RunEnd(not_run=("t.py::test_b", "t.py::test_c")), 3, "1 passed; 2 perf tests not run"),
         ([SLOW], CUT, 2, "1 regression; the run was not completed, 1 perf test not run"),
         ([], CUT, 3, "the run was not completed, 1 perf test not run"),
+        ([PASSED], RunEnd(smoke=True), 3, "1 passed; nothing was measured (--perf-smoke)"),
+        ([BROKEN], RunEnd(smoke=True), 1, "1 broken test; nothing was measured (--perf-smoke)"),
         ([OPEN], FAILED, 1, "1 undecided; 1 other failure"),
         ([], FAILED, 1, "1 other failure"),
     ],

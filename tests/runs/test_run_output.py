@@ -164,7 +164,8 @@ def test_the_result_file_names_what_failed_beside_the_perf_tests(tmp_path: Path,
 def test_the_result_file_names_the_perf_tests_behind_the_first_failure(tmp_path: Path) -> None:
     run = PROJECT.run(tmp_path, "--perf-json=out.json", "--perf-smoke", "-x", "-k", "passes or breaks or fails")
     assert run.exit_code == pytest.ExitCode.TESTS_FAILED
-    assert run.json("out.json")["run"]["not_run"] == []
+    end = run.json("out.json")["run"]
+    assert (end["not_run"], end["smoke"]) == ([], True)
     run = PROJECT.run(tmp_path, "--perf-json=out.json", "-x", "-k", "breaks or fails")
     assert run.json("out.json")["run"]["not_run"] == ["test_perf.py::test_breaks"]
 

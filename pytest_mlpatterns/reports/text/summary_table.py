@@ -486,10 +486,12 @@ def headline(kinds: Iterable[Kind]) -> str:
 def incompleteness(run: RunEnd) -> str:
     """What is missing from a run, beside the headline: ``the run was not completed, 2 perf tests not run``.
 
-    Empty if all perf tests came to an end.
+    Empty if all perf tests were measured to an end.
     """
+    cut = "" if run.complete else "the run was not completed"
+    smoke = "nothing was measured (--perf-smoke)" if run.smoke else ""
     missing = f"{wording.count(len(run.not_run), 'perf test')} not run" if run.not_run else ""
-    return ", ".join(filter(None, ("" if run.complete else "the run was not completed", missing)))
+    return ", ".join(filter(None, (cut, smoke, missing)))
 
 
 def headline_style(kinds: Iterable[Kind]) -> Style:
