@@ -128,6 +128,7 @@ def test_action_passes_arguments_as_a_shell_does_and_keeps_the_exit_code(tmp_pat
         BASE="",
         BASE_REF="main",
         ARGUMENTS="tests/perf -k 'a or b'",
+        PROBABLY="undecided",
         **environment,
     )
     assert done.returncode == 0, done.stderr
@@ -135,34 +136,47 @@ def test_action_passes_arguments_as_a_shell_does_and_keeps_the_exit_code(tmp_pat
         *("tests/perf", "-k", "a or b", "--perf-against", "merge-base:origin/main")
     ]
     assert (tmp_path / "github_output").read_text() == "code=1\nverdict=1\n"
-    assert (
-        bash(step("measure"), tmp_path, RUNNER_TEMP=str(tmp_path), BASE="", BASE_REF="", ARGUMENTS="").returncode == 2
-    )
+    for base, probably, words in (
+        ("", "fail", "there is no pull request"),
+        ("main", "Fail", "is 'Fail', expected undecided or fail"),
+    ):
+        given = {"BASE": "", "BASE_REF": base, "PROBABLY": probably, "ARGUMENTS": "", "RUNNER_TEMP": str(tmp_path)}
+        refused = bash(step("measure"), tmp_path, **given)
+        assert (refused.returncode, words in refused.stdout) == (2, True)
 
 
 @pytest.mark.parametrize(
-    ("pytest_code", "verdict", "code"),
-    [(0, 0, 0), (0, 2, 0), (1, 0, 1), (1, 1, 1), (1, 2, 2), (1, 3, 3), (1, 127, 1), (2, 2, 1), (4, 1, 1), (5, 1, 1)],
+    ("pytest_code", "verdict", "code", "strict"),
+    [
+        *((0, 0, 0, 0), (0, 1, 0, 0), (0, 2, 0, 2), (0, 3, 0, 0), (1, 0, 1, 1), (1, 1, 1, 1), (1, 2, 2, 2)),
+        *((1, 3, 3, 3), (1, 127, 1, 1), (2, 2, 1, 1), (4, 1, 1, 1), (5, 1, 1, 1)),
+    ],
 )
 def test_exit_code_of_the_job_has_the_kind_of_what_pytest_does_not_let_pass(
-    tmp_path: Path, pytest_code: int, verdict: int, code: int
+    tmp_path: Path, pytest_code: int, verdict: int, code: int, strict: int
 ) -> None:
+    """``strict``: the code with ``probably: fail``."""
     command(tmp_path, "git", "#!/bin/sh\necho false\n")
     command(tmp_path, "pytest", f"#!/bin/sh\nexit {pytest_code}\n")
     command(tmp_path, "python", f'#!/bin/sh\ntest "$3" != verdict || exit {verdict}\n')
     output = {name: str(tmp_path / name.lower()) for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
     arguments = {"BASE": "", "BASE_REF": "main", "ARGUMENTS": "tests", "RUNNER_TEMP": str(tmp_path)}
-    done = bash(step("measure"), tmp_path, **arguments, **output)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "github_output").read_text() == f"code={code}\nverdict={verdict}\n"
-    component = bash("\n".join(component_script()), tmp_path)
-    assert component.returncode == code, component.stderr
+    for probably, expected in (("undecided", code), ("fail", strict)):
+        (tmp_path / "github_output").unlink(missing_ok=True)
+        done = bash(step("measure"), tmp_path, **arguments, **output, PROBABLY=probably)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "github_output").read_text() == f"code={expected}\nverdict={verdict}\n"
+        component = bash("\n".join(component_script(probably)), tmp_path)
+        assert component.returncode == expected, component.stderr
 
 
-def component_script() -> list[str]:
+def component_script(probably: str = "undecided") -> list[str]:
     _, job = yaml.safe_load_all((ROOT / "examples/ci/gitlab/component.yml").read_text(encoding="utf-8"))
     script: list[str] = job["performance"]["script"]
-    return [line.replace("$[[ inputs.tests ]] $[[ inputs.options ]]", "tests") for line in script]
+    inputs = {"$[[ inputs.tests ]] $[[ inputs.options ]]": "tests", "$[[ inputs.probably ]]": probably}
+    for name, value in inputs.items():
+        script = [line.replace(name, value) for line in script]
+    return script
 
 
 class Notes(BaseHTTPRequestHandler):
