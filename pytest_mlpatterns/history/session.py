@@ -187,7 +187,7 @@ def line_of(result: TestResult, run: RunOfLines, position_of: Callable[[str], Co
     A test that was measured interleaved with a revision adds the ratios of its launches to that revision: the one of
     ``--perf-against``, or the commit of a baseline entry that settled what the file left open.
     """
-    if result.judged.interrupted or result.kind in ERRORS:
+    if result.judged.interrupted or result.generator_limited or result.kind in ERRORS:
         return None
     kept = kept_metrics(result)
     values = {

@@ -129,6 +129,11 @@ class TestResult(Struct, frozen=True):
         return not self.judged.passed and self.definition.gate is Gate.WARN and self.kind not in ERRORS
 
     @property
+    def generator_limited(self) -> bool:
+        """Whether the load generator was the limit, so that the figures are not those of the service."""
+        return bool(self.conditions.generator.get("limited"))
+
+    @property
     def compares_nothing(self) -> bool:
         """Whether the test asks not to be compared, by ``compare=()``."""
         return self.definition.terms is not None and not self.definition.terms.tolerances

@@ -207,6 +207,14 @@ class TestWhatIsNoEvidence:
         assert ranking.sentence == "single first; cached excluded"
         assert rows(ranking)["cached"].excluded == why
 
+    def test_a_pattern_that_the_load_generator_limited_may_be_better_than_its_figures(self) -> None:
+        limited = changed(SHOP[1], generator={"limited": True})
+
+        ranking = ranked([SHOP[0], limited], EQUAL)
+
+        assert [one.pattern for one in ranking.rows if one.doubts] == ["cached"]
+        assert rows(ranking)["cached"].doubts[0].startswith("the load generator was the limit, so it may be better")
+
     def test_a_regression_is_no_reason_not_to_choose_a_pattern(self) -> None:
         slower = changed(SHOP[1], passed=False, verdicts=(verdict(Outcome.FAIL, against="baseline"),))
 

@@ -49,6 +49,7 @@ def test_a_cluster_is_the_machine_of_what_it_served() -> None:
     "changes",
     [
         {"interrupted": True},
+        {"generator": {"limited": True}, "verdicts": (verdict(Outcome.INCONCLUSIVE),)},
         {"unjudged": Unjudged(Kind.TEST_ERROR, "assert 1 == 2"), "passed": False},
         {"unjudged": Unjudged(Kind.INVALID, "none of 20 requests succeeded"), "passed": False},
         {"launches": {}},

@@ -61,6 +61,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
 
 
+_GENERATOR = "the load generator was the limit, so it may be better than its figures; share the load: perf(generators=2)"
+"""Doubt on a pattern whose figures are those of the load generator."""
+
+
 class Unmeasured(Struct, frozen=True):
     """A test that failed before it gave a result: its id, its group's, and its pattern."""
 
@@ -169,7 +173,7 @@ def _notes(unknown: Sequence[str], candidates: Sequence[_Candidate]) -> tuple[st
 
 def _candidate(result: TestResult, criteria: SelectionCriteria, *, named_by_wire: bool) -> _Candidate:
     """One pattern, with why it cannot be chosen and what may or may not hold."""
-    failures, doubts = [_why_excluded(result)], []
+    failures, doubts = [_why_excluded(result)], [_GENERATOR] if result.generator_limited else []
     open_requirements = []
     for requirement in criteria.requirements:
         outcome, reason = _check(result, requirement)
