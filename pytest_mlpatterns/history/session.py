@@ -9,9 +9,9 @@ were not measured validly give none. This module must not know where a history i
 
 Which changes of a history the lines of one run made known.
 
-A change is new if it is not found without these lines, or not confirmed without them. So the same change is new twice
-at most: when it is found, and when enough runs after it confirm it. Pure. This module must not know how a change is
-shown, nor what it does to the run.
+A change is new if no earlier run found it, or none found it confirmed. So the same change is new twice at most: when it
+is found, and when enough runs after it confirm it. Pure. This module must not know how a change is shown, nor what it
+does to the run.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pytest_mlpatterns.records.baseline_entry import Level
@@ -70,22 +70,34 @@ def new_changes(
 ) -> tuple[Change, ...]:
     """The changes of the tests of a run that its lines made known: on its machine, and those of ratios.
 
-    All courses of the history are looked at together, since the more of them there are, the surer one has to be.
+    All courses of the history are looked at together, since the more of them there are, the surer one has to be. Two
+    changes that are close may be found as one now and then, so all earlier runs are looked at for what they reported.
     """
     before = _latest_lines(before)
     machines = {line.test: line.machine for line in added}
     now = {_Course.of(one): one for one in series_of([*before, *added], order)}
-    found = [
-        change
-        for change in find_changes([latest_points(one, _LATEST_RUNS) for one in now.values()])
-        if change.machine in ("", machines.get(change.test)) and change.test in machines
-    ]
+    found: dict[_Course, list[Change]] = {}
+    for change in find_changes([latest_points(one, _LATEST_RUNS) for one in now.values()]):
+        if change.machine in ("", machines.get(change.test)) and change.test in machines:
+            found.setdefault(_Course.of(change), []).append(change)
     if not found:  # as of most runs
         return ()
-    without = [_same_start(one, now) for one in series_of(before, order)]
-    places = {course: _Places.of(one) for course, one in now.items()}
-    known = [(change, places[_Course.of(change)].stretch(change)) for change in find_changes(without)]
-    return tuple(change for change in found if not _is_known(change, places[_Course.of(change)].stretch(change), known))
+    without = {_Course.of(one): _same_start(one, now) for one in series_of(before, order)}
+    known: dict[_Course, list[Change]] = {}
+    for change in find_changes([*without.values()]):
+        known.setdefault(_Course.of(change), []).append(change)
+    news: list[Change] = []
+    for course, changes in found.items():
+        places = _Places.of(now[course])
+        new = _unexplained(changes, known.get(course, ()), places)
+        if new and course in without:
+            since = min(places.stretch(change)[0] for change in new)
+            for earlier in _earlier(without[course], len(now[course].points) - since):
+                also_new = _unexplained(changes, find_changes([earlier], len(now) - 1), places)
+                # the fewest are new; of as many the latest, since a run comes last
+                new = min(new, also_new, key=lambda one: (len(one), -max(map(changes.index, one), default=0)))
+        news += new
+    return tuple(news)
 
 
 def _latest_lines(lines: Sequence[HistoryLine]) -> list[HistoryLine]:
@@ -149,16 +161,34 @@ class _Places(Struct, frozen=True):
         return min(self.last.get(commit_key(change.old), new), new), new
 
 
-def _is_known(change: Change, at: tuple[int, int], known: Sequence[tuple[Change, tuple[int, int]]]) -> bool:
-    """Whether a change was found before, and was as sure then."""
-    return any(
-        _Course.of(one) == _Course.of(change)
-        and one.is_worse is change.is_worse
-        and (one.is_confirmed or not change.is_confirmed)
-        and start <= at[1] + FEWEST_RUNS  # looks at a course that grew place a change no further apart
-        and at[0] <= end + FEWEST_RUNS
-        for one, (start, end) in known
-    )
+def _earlier(series: Series, most: int) -> Iterator[Series]:
+    """A course as each of this many runs before the last one had it, the latest first."""
+    last = len(series.points) - 1
+    for runs in range(last, max(last - most, FEWEST_RUNS), -1):
+        kept = [one for one in series.segments if one.start < runs]
+        segments = tuple(replace(one, stop=min(one.stop, runs)) for one in kept)
+        yield replace(series, points=series.points[:runs], segments=segments)
+
+
+def _unexplained(found: Sequence[Change], known: Sequence[Change], places: _Places) -> list[Change]:
+    """The changes of a course that none of those explains which were known: each explains one, the nearest.
+
+    A change that was not confirmed explains none that is.
+    """
+    at = {change: places.stretch(change) for change in (*found, *known)}
+    pairs = [
+        (abs(at[one][1] - at[other][1]), one, other)
+        for one in found
+        for other in known
+        if one.is_worse is other.is_worse
+        and at[other][0] <= at[one][1] + FEWEST_RUNS  # looks at a course that grew place a change no further apart
+        and at[one][0] <= at[other][1] + FEWEST_RUNS
+    ]
+    explained: dict[Change, Change] = {}
+    for _, one, other in sorted(pairs, key=lambda pair: pair[0]):
+        if one not in explained and other not in explained.values():
+            explained[one] = other
+    return [one for one in found if one not in explained or one.is_confirmed > explained[one].is_confirmed]
 
 
 class RunOfLines(Struct, frozen=True):

@@ -70,6 +70,12 @@ def test_a_group_of_five_runs_is_two_steps() -> None:
     assert places(of_values(stepped(60, (30, 0.2), (35, -0.2)) + noise(4, 60))) == [30, 35]
 
 
+@pytest.mark.parametrize(("gap", "seed"), [(5, 4), (5, 31), (6, 8), (6, 23)])
+def test_two_close_steps_up_are_two(gap: int, seed: int) -> None:
+    """Three candidates between them and beside them, each five runs from the next, could not move."""
+    assert places(of_values(stepped(60, (30, 0.2), (30 + gap, 0.2)) + noise(seed, 60))) == [30, 30 + gap]
+
+
 def test_spikes_hide_no_step() -> None:
     levels = stepped(80, (40, 0.06)) + noise(5, 80)
     levels[[7, 22, 38, 55, 71]] += [0.4, -0.3, 0.5, 0.6, -0.4]

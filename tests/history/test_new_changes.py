@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Sequence
 
+import pytest
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series, series_of
@@ -20,9 +21,11 @@ def commit(number: int) -> str:
     return hashlib.sha1(str(number).encode(), usedforsecurity=False).hexdigest()
 
 
-def history(levels: Sequence[float], *, test: str = "t.py::test_a", machine: str = MACHINE) -> list[HistoryLine]:
+def history(
+    levels: Sequence[float], *, test: str = "t.py::test_a", machine: str = MACHINE, seed: int = 4
+) -> list[HistoryLine]:
     """A line at each of these levels of RTM, relative to 5 ms, scattered by 1 %."""
-    draw = random.Random(4)
+    draw = random.Random(seed)
     return [
         HistoryLine(
             test=test,
@@ -63,6 +66,20 @@ def test_a_flat_history_has_no_news() -> None:
 def test_a_second_step_is_news_of_its_own() -> None:
     found = found_at(history([1.0] * 15 + [1.2] * 15 + [1.44] * 15))
     assert {position for confirmed, position in found.values() if confirmed} == {16, 31}
+
+
+@pytest.mark.parametrize("gap", [5, 6, 9])
+def test_a_second_step_close_to_a_known_one_is_news_once(gap: int) -> None:
+    found = found_at(history([1.0] * 20 + [1.2] * gap + [1.44] * 20)).values()
+    assert sorted(position for confirmed, position in found if confirmed) == [21, 21 + gap]
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("seed", [1, 5, 9, 11])
+def test_two_close_steps_that_are_found_as_one_now_and_then_are_no_news_again(seed: int) -> None:
+    """Small ones, of which a run may find one in the middle, and the next run both, or both one commit earlier."""
+    found = found_at(history([1.0] * 20 + [1.03] * 5 + [1.0609] * 25, seed=seed)).values()
+    assert [position for confirmed, position in found if confirmed] == [21, 26]
 
 
 def test_a_step_back_is_news_too() -> None:

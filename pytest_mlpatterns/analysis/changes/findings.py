@@ -96,14 +96,16 @@ LEAST_CHANGE = 0.005  # Smallest change that is reported, on the logarithm: half
 _WIDEST = 20.0  # Half of the widest interval of a log ratio: a factor of 5e8 stands for no knowledge
 
 
-def find_changes(series: Sequence[Series]) -> tuple[Change, ...]:
+def find_changes(series: Sequence[Series], unchanged: int = 0) -> tuple[Change, ...]:
     """The changes of all courses, by course and in the order of the commits.
 
     A step is confirmed with five runs on each side. A new one, with two to four runs after it, is reported if it is
     significant. A change below the metric's floor is not reported, nor one below half a percent.
+
+    ``unchanged``: further courses that show nothing, of which one may by chance.
     """
     searched = [_found_in(one) for one in series]
-    tests = sum(max(len(found), 1) for found in searched)
+    tests = unchanged + sum(max(len(found), 1) for found in searched)
     candidates = [change for found in searched for change in found]
     limit = _largest_p_value([change.p_value for change in candidates], tests)
     return tuple(change for change in candidates if change.p_value <= limit)

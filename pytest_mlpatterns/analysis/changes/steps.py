@@ -9,8 +9,8 @@ power and a significance in closed form:
 - The runs are tamed (:mod:`pytest_mlpatterns.analysis.changes.stretches`), so that single spikes change no level.
 - The best split of each of many nested windows is a candidate (seeded binary segmentation: Kovács, Bühlmann, Li & Munk,
   Biometrika 110, 2023), so that a change is also found between two others.
-- Each candidate is placed and tested anew between its neighbours, and the least significant one is dropped, until each
-  one that is left is significant.
+- Each candidate is placed and tested anew between its neighbours. One is dropped if they explain more without it, then
+  the least significant one, until each one that is left is significant.
 
 The test is the difference of the means on both sides over its standard error, by Student's t. It is corrected for
 having chosen the place (:func:`corrected`). In a chain of ratios to the commit before, each increment is a test.
@@ -222,6 +222,11 @@ class _Runs:
         best = int(z.argmax())
         return first + best, float(z[best])
 
+    def explained(self, places: Sequence[int]) -> float:
+        """The weighted squares of the runs that the levels between these places explain."""
+        ends = [0, *places, self.size]
+        return float(np.sum(np.diff(self._sums[ends]) ** 2 / np.diff(self._weights[ends])))
+
     def p_value(self, start: int, stop: int, place: int) -> float:
         """Of the change at a place between two others."""
         key = start, stop, place
@@ -246,7 +251,7 @@ def _steps_of_stretch(stretch: Stretch, known: Sequence[Step]) -> list[Step]:
     if stretch.values.size < FEWEST_RUNS + (0 if anchor is not None else FEWEST_NEW):
         return []
     runs = _Runs(stretch, anchor)
-    places = _significant(runs, _relocated(runs, _candidates(runs)))
+    places = _significant(runs, _fewest(runs, _relocated(runs, _candidates(runs))))
     if runs.correlate(places):
         places = _significant(runs, places)
     ends = [0, *places, runs.size]
@@ -291,15 +296,30 @@ def _completed(runs: _Runs, places: Sequence[int], least: float) -> list[int]:
         found = sorted({*found, *more})
 
 
-def _relocated(runs: _Runs, places: Sequence[int]) -> list[int]:
-    """The places, each sought anew between its neighbours; one without an allowed place is dropped."""
+def _relocated(runs: _Runs, places: Sequence[int], which: slice = slice(None)) -> list[int]:
+    """The places, some of them sought anew between their neighbours; one without an allowed place is dropped."""
     found = list(places)
     for _ in range(_ROUNDS):
         before = found
-        found = _moved(runs, found, slice(None))
+        found = _moved(runs, found, which)
         if found == before:
             break
     return found
+
+
+def _fewest(runs: _Runs, places: Sequence[int]) -> list[int]:
+    """The places without those without which their neighbours, sought anew, explain more.
+
+    Of two changes that are close three places may be found, of which none can move as they have to be five runs apart.
+    """
+    left, number = list(places), 0
+    while number < len(left):
+        fewer = _relocated(runs, left[:number] + left[number + 1 :], slice(max(number - 2, 0), number + 2))
+        if runs.explained(fewer) < runs.explained(left):
+            number += 1
+        else:
+            left, number = fewer, max(number - 1, 0)
+    return left
 
 
 def _moved(runs: _Runs, places: Sequence[int], which: slice) -> list[int]:

@@ -61,7 +61,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
 
 
-_GENERATOR = "the load generator was the limit, so it may be better than its figures; share the load: perf(generators=2)"
+_GENERATOR = (
+    "the load generator was the limit, so it may be better than its figures; share the load: perf(generators=2)"
+)
 """Doubt on a pattern whose figures are those of the load generator."""
 
 
