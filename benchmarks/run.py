@@ -33,6 +33,7 @@ NAMES = (
     "verdict_simulation",
     "limit_simulation",
     "settled_simulation",
+    "worlds",
     "verdict_error_rates",
     "suite_time",
     "xdist_isolation",

@@ -43,7 +43,7 @@ class Side(Struct, frozen=True):
 
     def product(self, name: str) -> float:
         """A factor of all changes together."""
-        return math.prod(getattr(one, name) for one in self.changes)
+        return float(math.prod(getattr(one, name) for one in self.changes))
 
 
 class Met(Struct, frozen=True):

@@ -109,8 +109,8 @@ def _one(rng: np.random.Generator, values: Sequence[_T]) -> _T:
     return values[int(rng.integers(len(values)))]
 
 
-def _times(*factors: float, **others: bool) -> tuple[Change, ...]:
-    return tuple(Change(f"x{factor:g}", time=factor, **others) for factor in factors)
+def _times(*factors: float, waits: bool = False) -> tuple[Change, ...]:
+    return tuple(Change(f"x{factor:g}", time=factor, waits=waits) for factor in factors)
 
 
 _PACKAGE = "package onnxruntime"

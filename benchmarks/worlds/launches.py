@@ -141,7 +141,7 @@ def file_launch(rng: np.random.Generator, side: Side, setting: Setting, *, machi
     lead_ns = min(2.5 * service.answer_ns * met.mean_speed, 200 * MS)
     if service.rate_rps is not None:
         count = int((span_ns + lead_ns) / 1e9 * service.rate_rps)
-        due = START_NS - lead_ns + np.arange(count) * 1e9 / service.rate_rps
+        due: NDArray[np.float64] = START_NS - lead_ns + np.arange(count, dtype=np.float64) * 1e9 / service.rate_rps
         found = answers(rng, life, (count,), moments_ns=due - due[0])
         end_ns = START_NS + int(span_ns)
     else:
@@ -409,7 +409,7 @@ def paired_launch(rng: np.random.Generator, of: Pairing, plan: BlockPlan, *, num
     )
     launches = [one.launch(rng, of.machine, with_facts=number == 0) for one in sides]
     loaded_s = sum((one.ends_ns[-1] - one.ends_ns[0]) / 1e9 for one in sides)
-    return DrawnPair(paired, *launches, start_s + loaded_s + 0.3)
+    return DrawnPair(paired, launches[0], launches[1], start_s + loaded_s + 0.3)
 
 
 def _met(rng: np.random.Generator, of: Pairing, *, number: int, span_ns: float) -> tuple[Met, Met]:

@@ -232,7 +232,8 @@ def _first_tokens(launch: Launch, rows: NDArray[np.int64]) -> NDArray[np.float64
     stream = launch.samples.stream
     assert stream is not None
     begins = np.concatenate([[0], np.cumsum(stream.chunk_count.astype(np.int64))])[:-1]
-    return (stream.chunk_ns[begins[rows]] - launch.samples.due_ns[rows]).astype(np.float64)
+    first_ns: NDArray[np.int64] = stream.chunk_ns[begins[rows]]
+    return (first_ns - launch.samples.due_ns[rows]).astype(np.float64)
 
 
 def main(names: Iterable[str]) -> None:

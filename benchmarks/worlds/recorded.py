@@ -70,7 +70,8 @@ class Recording(Struct, frozen=True):
 
 def pack(values: Sequence[NDArray[np.float64]]) -> NDArray[np.uint16]:
     """Times as logarithms in sixteen bits."""
-    return np.round(np.log(np.maximum(np.concatenate([*values, np.ones(0)]), 1.0)) / _STEP).astype(np.uint16)
+    found: NDArray[np.uint16] = np.round(np.log(np.concatenate(values).clip(1.0)) / _STEP).astype(np.uint16)
+    return found
 
 
 def write(recording: Recording) -> Path:
@@ -89,13 +90,11 @@ def write(recording: Recording) -> Path:
         "launches": len(recording.launches),
         "sides": told,
     }
-    columns = {"times": pack([block for side in sides for block in side.blocks])}
-    if recording.tokens:
-        shares = [block for side in sides for block in side.ttft]
-        columns["ttft"] = np.round(np.concatenate(shares) * 65535).astype(np.uint16)
+    times = pack([block for side in sides for block in side.blocks])
+    shares = np.concatenate([np.zeros(0), *(block for side in sides for block in side.ttft)])
     path = HERE / f"{recording.service}-{recording.condition}.npz"
     text = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
-    np.savez_compressed(path, head=text, **columns)
+    np.savez_compressed(path, head=text, times=times, ttft=np.round(shares * 65535).astype(np.uint16))
     return path
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.metrics import blocked_values, metrics
+from pytest_mlpatterns.analysis.metrics import blocked_values
+from pytest_mlpatterns.analysis.metrics import metrics as known_metrics
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def remembered() -> Iterator[None]:
         return known[id(launch)][1]
 
     values: Any = blocked_values.BlockedValues
-    before = metrics.LaunchBlocks, values.percentile, values.location
-    of_metrics: Any = metrics
+    of_metrics: Any = known_metrics
+    before = of_metrics.LaunchBlocks, values.percentile, values.location
     of_metrics.LaunchBlocks = blocks_of
     values.percentile, values.location = _once(values.percentile), _once(values.location)
     try:
