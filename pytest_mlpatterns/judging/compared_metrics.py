@@ -350,9 +350,7 @@ def announce_tails(experiment: Experiment, measurement: SequentialMeasurement, c
     """
     present = measurement.metrics
     launches = len(present.launches)
-    in_time = launches + math.floor(measurement.left_s * launches / max(measurement.spent_s, 1e-9))
-    most = max(min(in_time, experiment.settings.launches), launches)
-    tails = _beyond(compared, math.floor(present.requests * most / launches))
+    tails = _beyond(compared, math.floor(present.requests * measurement.reachable_launches / launches))
     if not tails or not present.requests:
         return
     open_yet = _beyond(compared, present.requests)

@@ -13,10 +13,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER, LaunchScatter
+from pytest_mlpatterns.analysis.statistics.alpha_spending import FEWEST_PAIRS
 from pytest_mlpatterns.engines.engine import Cluster, launch
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.measurement.paired_blocks import BlockDesign
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import describe_env, name_of
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.settings import Settings
+    from pytest_mlpatterns.judging.budget import Forecast
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.objective import Objective
@@ -115,6 +118,8 @@ class LoadDriver(Struct, frozen=True):
     on_note: Callable[[str], None] = lambda _note: None
     # takes what is done once the load is over, and how long that may take; nothing when it is done
     on_search: Callable[[str], None] = lambda _text: None
+    # takes what the test may take, once that is known, after each launch and pair
+    on_forecast: Callable[[Forecast], None] = lambda _forecast: None
 
     def on(self, place: str) -> Generator:
         """The load generator that runs at this place, a value of ``generators_on=``."""
@@ -157,6 +162,7 @@ class Experiment(Struct, frozen=True, kw_only=True):
     cluster: Cluster | None = None  # the machines that take part beside this one; None if none do
     # worsenings that the team has agreed to, by the files and markers of this tree; :attr:`agreed` is less
     accepted: Accepted = NOTHING_ACCEPTED
+    run_ns: int | None = None  # time that the run has left for the test; None for any
     results_file: str = ""  # that the run will write, as a command names it; empty if it writes none
     scatter: LaunchScatter = USUAL_SCATTER  # by how much the launches of this test differ, where its history knows it
 
@@ -209,8 +215,13 @@ class Experiment(Struct, frozen=True, kw_only=True):
     def interleave(
         self, first: Variant, second: Variant, look: Callable[[Deployment, Deployment], None] | None = None
     ) -> InterleavedRun:
-        """An interleaved run of two variants; nothing is started yet. ``look`` is called once when both run."""
-        return InterleavedRun(first, second, self.generator, on_progress=self.driver.on_progress, look=look)
+        """An interleaved run of two variants; nothing is started yet. ``look`` is called once when both run.
+
+        The fewest pairs are measured in any case, in half of the budget if less is left.
+        """
+        design = BlockDesign(least_ns=self.settings.budget_ns // (2 * FEWEST_PAIRS))
+        on_progress = self.driver.on_progress
+        return InterleavedRun(first, second, self.generator, on_progress=on_progress, design=design, look=look)
 
 
 def setup_of(settings: Settings, payload: Payload, target: Target | None, *, model: str) -> Setup:

@@ -138,9 +138,9 @@ class SideComparison:
             return None
         self._runner.close()  # both sides need the machine to themselves
         run = self._experiment.interleave(self._experiment.variant(other.own), other.variant, look)
-        settings = self._experiment.settings
-        neighbours = settings.noise is not NoisePolicy.TRUST
-        verdict = judge_factor(run, factor, budget_ns=settings.budget_ns, neighbours=neighbours)
+        self._measurement.watch(run)
+        neighbours = self._experiment.settings.noise is not NoisePolicy.TRUST
+        verdict = judge_factor(run, factor, budget_ns=self._measurement.time_of(run), neighbours=neighbours)
         self.difference = answers.difference
         verdict = replace(verdict, against=other.kind)
         return replace(verdict, reason=f"{verdict.reason}; {self.difference}") if self.difference else verdict

@@ -73,7 +73,7 @@ class LeakAssertions:
                 one.outcome is Outcome.PASS for one in found
             )
 
-        followed = self._measurement.follow_growth(longest_ns, is_decided)
+        followed = self._measurement.follow_growth(longest_ns, is_decided, is_asked=True)
         if followed.track is None:
             pattern = self._experiment.setup.pattern
             raise InvalidResultError(f"memory growth is not known for {pattern}; name its process: Url(..., pid=...)")

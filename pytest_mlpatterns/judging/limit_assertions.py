@@ -220,7 +220,7 @@ class NmrtAssertions:
         searches = [one for one in self._measurement.metrics.capacities if one.objective == objective_of(metric)]
         if verdict.outcome is not Outcome.FAIL or len(searches) > 1:
             return verdict
-        needed_s = _STEP_S * math.ceil(2 * self._measurement.spent_s / _STEP_S)
+        needed_s = _STEP_S * math.ceil(2 * self._measurement.budget.spent_ns / SECOND_NS / _STEP_S)
         launches = "launches=2 and " if self._experiment.settings.launches < 2 else ""
         second = f'it rests on one search; {launches}budget="{needed_s}s" has time for a second one, which confirms it'
         return replace(verdict, reason=f"{verdict.reason}; {second}")

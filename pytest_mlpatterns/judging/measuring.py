@@ -14,6 +14,7 @@ from pytest_mlpatterns.config.arguments import merge_markers
 from pytest_mlpatterns.config.settings import Settings, read_settings
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import whole_number
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.experiment import (
     ModelUnderTest,
     checked_target,
@@ -100,7 +101,11 @@ def _measured(settings: Settings, model: ModelUnderTest, payload: object, *, tar
         if runner.deployment.endpoint.remote:
             measure_library_overhead(generator, scratch.path)
         measurement = SequentialMeasurement(
-            runner, settings.budget_ns, settings.launches, overload=settings.overload, price=settings.price
+            runner,
+            Spending(Budget(settings.budget_ns)),
+            settings.launches,
+            overload=settings.overload,
+            price=settings.price,
         )
         measurement.measure_at_least(settings.launches)
         return measurement.metrics

@@ -30,7 +30,9 @@ from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
 from pytest_mlpatterns.engines.engine import Engine, engine_named
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.fields import whole_number
+from pytest_mlpatterns.judging.budget import Budget
 from pytest_mlpatterns.judging.limit_assertions import limit_plan
+from pytest_mlpatterns.judging.loop import Ruling, Supply, decide
 from pytest_mlpatterns.measurement.scaling import BY_NO_ENGINE, ScalingRun
 from pytest_mlpatterns.patterns.replication import balance_of, with_replicas
 from pytest_mlpatterns.records.launch import Capacity, Estimate, SearchEnd
@@ -93,7 +95,7 @@ class ScalingAssertions:
         ``limit``: a share. Returns the verdict; None in a smoke run.
         """
         number = read_replicas(replicas)
-        scaling = self._measured((1, number))
+        self._measured((1, number))
         if self._experiment.smoke:
             return None
 
@@ -103,7 +105,7 @@ class ScalingAssertions:
                 raise GeneratorLimitError(f"{found.ended_by}; measure with fewer replicas or on more cores")
             return verdict
 
-        return self._decide(scaling, judged)
+        return self._decide(judged)
 
     def decide_scale_out(self, limit_ns: int) -> Verdict | None:
         """Measure until it is decided whether one more replica carries its share in time.
@@ -113,7 +115,7 @@ class ScalingAssertions:
         """
         if not self._engine.adds_replicas and not self._experiment.smoke:  # which a pass of a minute would find out too
             raise InvalidResultError(f"the scale-out time is not known: {BY_NO_ENGINE}")
-        scaling = self._measured((1,))
+        self._measured((1,))
         if self._experiment.smoke:
             return None
 
@@ -125,23 +127,25 @@ class ScalingAssertions:
                 )
             return judge_limit(SCALE_OUT, took, limit_ns)
 
-        return self._decide(scaling, judged)
+        return self._decide(judged)
 
     @property
     def _engine(self) -> Engine:
         """The engine that serves the test."""
         return engine_named(self._experiment.settings.engine)
 
-    def _decide(self, scaling: Scaling, judged: Callable[[Scaling, float], Verdict]) -> Verdict:
+    def _decide(self, judged: Callable[[Scaling, float], Verdict]) -> Verdict:
         """Add passes until a verdict is no longer open, or the budget is spent."""
         assert self._run is not None
-        plan = SequentialPlan(first=_PASSES, last=_MOST_PASSES, alpha=_ALPHA)
-        while True:
-            verdict = judged(scaling, plan.confidence(self._run.passes))
-            if verdict.outcome is not Outcome.INCONCLUSIVE or not self._may_go_on():
-                return verdict
-            self._pass()
-            scaling = self._run.scaling
+        plan, run = SequentialPlan(first=_PASSES, last=_MOST_PASSES, alpha=_ALPHA), self._run
+
+        def look() -> Ruling:
+            verdict = judged(run.scaling, plan.confidence(run.passes))
+            return Ruling(verdict.outcome is Outcome.INCONCLUSIVE, [verdict])
+
+        budget = Budget(self._experiment.settings.budget_ns)
+        passes = Supply(self._pass, lambda: run.passes, _MOST_PASSES, lambda: run.spent_s / run.passes * SECOND_NS)
+        return decide(look, passes, lambda: budget.after(round(run.spent_s * SECOND_NS))).verdicts[0]
 
     def _measured(self, numbers: tuple[int, ...]) -> Scaling:
         cores = None if self._cores_each is None else ReplicaCores(self._cores_each, max(numbers))
@@ -174,12 +178,6 @@ class ScalingAssertions:
         with self._measurement.beside_budget():
             self._run.measure_pass()
         self._measurement.take_indices(self._run.scaling.indices)
-
-    def _may_go_on(self) -> bool:
-        assert self._run is not None
-        each_s = self._run.spent_s / self._run.passes
-        budget_s = self._experiment.settings.budget_ns / 1e9
-        return self._run.passes < _MOST_PASSES and self._run.spent_s + each_s <= budget_s
 
 
 def read_replicas(replicas: object) -> int:
@@ -325,7 +323,7 @@ class OverloadAssertions:
         if afresh:
             self._measurement.launch_again()
         capacity = self._capacity()
-        plan = plan_overload(peak, self._measurement.left_s, watch_s=watch_s)
+        plan = plan_overload(peak, self._measurement.budget.left_ns / SECOND_NS, watch_s=watch_s)
         loads = self._measurement.offer_overload(plan, capacity.nmrt.value)
         self._runs.append((capacity, plan, loads))
 

@@ -35,7 +35,7 @@ from pytest_mlpatterns.judging.leaks import LeakAssertions, check_leak_limits
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, NmrtAssertions, check_percentile, cost_limit
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, ScalingAssertions, require_goodput
 from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_asked, with_further, with_steps
-from pytest_mlpatterns.judging.sequential import SequentialMeasurement, measure_for_the_baseline
+from pytest_mlpatterns.judging.sequential import measure_for_the_baseline, measurement_of
 from pytest_mlpatterns.judging.settled_comparison import comparison_of
 from pytest_mlpatterns.judging.unhurt_assertions import UnhurtAssertions, read_unhurt_limits
 from pytest_mlpatterns.judging.verdict_log import (
@@ -74,16 +74,15 @@ class Perf:
     Args:
         experiment: what is measured and compared.
         runner: starts and measures its deployments.
+        spent_ns: time that a first start took before.
     """
 
-    def __init__(self, experiment: Experiment, runner: LaunchRunner) -> None:
+    def __init__(self, experiment: Experiment, runner: LaunchRunner, spent_ns: int = 0) -> None:
         self._experiment = experiment
         self._setup = experiment.setup
         self._runner = runner
         settings = experiment.settings
-        self._measurement = SequentialMeasurement(
-            runner, settings.budget_ns, settings.launches, overload=settings.overload, price=settings.price
-        )
+        self._measurement = measurement_of(experiment, runner, spent_ns)
         self._limits = LimitAssertions(experiment, self._measurement)
         self._nmrt = NmrtAssertions(experiment, self._measurement)
         self._overload = OverloadAssertions(experiment, self._measurement)
@@ -378,7 +377,7 @@ class Perf:
     def assert_no_leak(self, limit: object = "1KiB", *, duration: object = "10s") -> None:
         """Resident memory grows by less than a size such as ``"100 B"`` per request, or its growth levels off.
 
-        The running deployment is loaded for 2, 4 or 10 s, until that is decided, beside the test's budget; a smaller
+        The running deployment is loaded for 2, 4 or 10 s, until that is decided, whatever the budget; a smaller
         limit needs more requests. Open descriptors and threads grow by less than 1 per 1,000 requests, if the system
         counts them. A growth that slows down, stops or comes in single steps is no failure: the verdict is then open,
         with the number of requests that would decide it.
@@ -404,7 +403,7 @@ class Perf:
         """The test's service is faster than another one, measured interleaved.
 
         Both are started several times and loaded in short alternating blocks, so that the speed of the machine does not
-        matter. A launch takes some seconds; the comparison has a budget of its own, as large as the test's. A factor
+        matter. A launch takes some seconds; three of each are measured whatever the budget. A factor
         above 1 that is missed beside busy neighbours stays undecided (see ``noise=``). With ``check=`` the answers of
         both are checked; without, answers that differ are reported.
 
@@ -518,6 +517,11 @@ class Perf:
         return self._causes.interrupted
 
     @property
+    def took_ns(self) -> int:
+        """The time that the test measured so far."""
+        return self._measurement.took_ns
+
+    @property
     def advised(self) -> Sequence[PerfFailure]:
         """Failures that the test does not show, because its gate only warns."""
         return tuple(self._verdicts.advised)
@@ -552,7 +556,8 @@ class Perf:
 
     def _settle_all(self, decide: Callable[[], Sequence[Verdict]], metric: str) -> None:
         try:
-            verdicts = decide()
+            with self._measurement.counted():
+                verdicts = decide()
         except GeneratorLimitError as error:
             verdicts = [no_verdict(metric, "limit", error)]
         self._verdicts.add(verdicts, LimitFailure)
@@ -577,7 +582,8 @@ class Perf:
             return chosen
 
         try:
-            verdicts = self._comparison.judge(choice)
+            with self._measurement.counted():
+                verdicts = self._comparison.judge(choice)
         except GeneratorLimitError as error:
             found = no_verdict("rtm", self._comparison.kind, error)
             verdicts = [] if self._verdicts.is_left_open_by(found.why_open) else [found]

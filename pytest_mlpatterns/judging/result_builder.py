@@ -102,7 +102,7 @@ def build_result(
     if (metrics := measurement.so_far) is None:
         return None
     figures, by_launch = estimated(metrics, [*experiment.ranked, *(verdict.metric for verdict in verdicts)])
-    measured = _measured(metrics, by_launch, measurement.spent_s + measurement.interleaved_s)
+    measured = _measured(metrics, by_launch, measurement.budget.spent_ns / 1e9)
     conditions = _conditions(metrics, experiment, comparison, dropped=measurement.dropped)
     judged = replace(
         _judged(experiment, comparison, has_verdicts=bool(verdicts), passed=passed),

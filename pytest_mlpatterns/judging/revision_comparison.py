@@ -173,6 +173,7 @@ class RevisionComparison:
                 self._run = self._interleaved_run()
             if self._run is None:
                 return ()
+            self._measurement.watch(self._run)
             self._runner.close()  # both revisions need the machine to themselves
             verdicts = self._judge(self._run, choice)
             launches = (*self._run.first_launches, *self._run.second_launches)
@@ -215,7 +216,6 @@ class RevisionComparison:
         )
 
     def _judge(self, run: InterleavedRun, choice: Choice) -> Sequence[Verdict]:
-        budget_ns = self._experiment.settings.budget_ns
         verdicts: list[Verdict] = []
         why_not: dict[str, Exception] = {}
         with self._taking(run):
@@ -226,17 +226,17 @@ class RevisionComparison:
             growths = [one for one in compared if one.metric.name in GROWTHS]
             together = [one for one in compared if one.metric.of is not None and one not in growths]
             if together:
-                found, why_not = judge_no_slower(run, together, budget_ns=budget_ns)
+                found, why_not = judge_no_slower(run, together, budget_ns=self._measurement.time_of(run))
                 verdicts += found
             if growths:
-                found, unknown = judge_growths(run, growths, budget_ns=budget_ns)
+                found, unknown = judge_growths(run, growths, budget_ns=self._measurement.time_of(run))
                 verdicts += confirm_growths(found, growths, self._measurement.follow_growth)
                 why_not |= unknown
             for one in searched:
                 if one.metric.kind != Nmrt():
                     why_not[one.metric.name] = UnknownMetricError("is not compared with a revision; record a baseline")
                 else:
-                    verdicts.append(judge_nmrt_no_lower(run, one, budget_ns=budget_ns))
+                    verdicts.append(judge_nmrt_no_lower(run, one, budget_ns=self._measurement.time_of(run)))
         if run.launches:
             self._reference = replace(reference_from_interleaved(run), revision_commit=self._revision.commit)
             before, now = (launches[0].facts for launches in (run.first_launches, run.second_launches))
@@ -260,7 +260,7 @@ class RevisionComparison:
     def _streaming(self, run: InterleavedRun) -> dict[str, bool]:
         """Whether the answers streamed ``before``, and do ``now``, by the first paired launch."""
         if not run.launches:
-            run.measure_first(self._experiment.settings.budget_ns)
+            run.measure_first(self._measurement.time_of(run))
         before, now = (launches[0].samples.came_in_pieces for launches in (run.first_launches, run.second_launches))
         return {"before": before, "now": now}
 

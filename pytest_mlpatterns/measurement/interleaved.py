@@ -76,6 +76,7 @@ class InterleavedRun:
         self.first_starts_ns: list[int] = []
         self.second_starts_ns: list[int] = []
         self.spent_s: float = 0.0
+        self._on_launch: Callable[[], None] = lambda: None
         self._variants = (first, second)
         self._generator = generator
         self._on_progress = on_progress
@@ -116,6 +117,10 @@ class InterleavedRun:
             undecided=range(min_launches, max_launches),
         )
 
+    def watch(self, on_launch: Callable[[], None]) -> None:
+        """Call a function after each paired launch and each pair of searches."""
+        self._on_launch = on_launch
+
     def measure_first(self, budget_ns: int) -> None:
         """Measure the first paired launch of :meth:`decide`, for what has to be known before a verdict."""
         self._timed(lambda: self._measure(self._design.within(budget_ns, FEWEST_PAIRS)))
@@ -140,7 +145,7 @@ class InterleavedRun:
         min_launches: int = 2,
     ) -> Outcome:
         """As :meth:`decide`, over pairs of capacity searches."""
-        search_ns = budget_ns // (2 * min_launches)
+        search_ns = max(budget_ns // (2 * min_launches), self._design.least_ns)
         return self._decide(
             self.capacities,
             lambda: self._measure_capacities(search_ns),
@@ -166,6 +171,7 @@ class InterleavedRun:
             if len(found) >= undecided.start and (self.spent_s + each_s) * 1e9 > budget_ns:
                 return outcome
             self._timed(measure)
+            self._on_launch()
 
     def _timed(self, measure: Callable[[], None]) -> None:
         started = time.perf_counter()

@@ -106,6 +106,7 @@ class BlockDesign(Struct, frozen=True):
     # time for a launch. At least a quarter of it belongs to the blocks, however slowly the variants start. To
     # keep it, blocks are shortened down to two requests of a caller, then rounds are left out down to one
     launch_ns: int = 20_000_000_000
+    least_ns: int = 0  # the same if less is left of the budget
     # time for all launches of slow variants, which are as many as make the interval narrowest. None if
     # ``launch_ns`` holds for them too
     budget_ns: int | None = None
@@ -116,7 +117,8 @@ class BlockDesign(Struct, frozen=True):
         return max(self.warmup_ns, self.launch_ns // 16)
 
     def within(self, budget_ns: int, launches: int) -> BlockDesign:
-        """The same for a run with a budget, which its first launches may not exceed."""
+        """The same for a run with a budget, which its first launches exceed only by their least time."""
+        budget_ns = max(budget_ns, launches * self.least_ns)
         launch_ns = min(self.launch_ns, budget_ns // launches)
         return structs.replace(self, launch_ns=launch_ns, budget_ns=budget_ns if launches > 1 else None)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
 
@@ -122,7 +123,8 @@ class PerfSession:
         self._settlements = Settlements(config, self._run, directory=self._directory, resources=self._resources)
         self._engines = EngineSessions(self._options, self._ini, root=root, directory=self._directory)
         generators = Generators(self._engines, self._directory)
-        self._driver = LoadDriver(generators, self._live.show, self._run.smoke, self._live.note, self._live.search)
+        live = self._live
+        self._driver = LoadDriver(generators, live.show, self._run.smoke, live.note, live.search, live.foresee)
         trees = self._trees if self._job is None else self._job.trees
         self._builder = ExperimentBuilder(config, self._directory, self._driver, engines=self._engines, trees=trees)
         self._runtest = RuntestHooks(self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke)
@@ -382,9 +384,10 @@ class PerfSession:
         runner = experiment.runner()
         resources.callback(runner.close)
         is_interleaved = revision is not None and fixtures.target is None  # which starts both variants itself
+        began_ns = time.perf_counter_ns()
         if not is_interleaved and runner.deployment.endpoint.remote:
             self._measure_library_overhead(generator)
-        return Perf(experiment, runner)
+        return Perf(experiment, runner, time.perf_counter_ns() - began_ns)
 
     def _results_file(self) -> str:
         """The result file as a command names it that runs in the same directory; empty without one."""

@@ -10,8 +10,9 @@ to write through them.
 
 The live line while a test measures: its name, its progress and the time left. Pure.
 
-A test measures until it is decided, so its duration is an estimate: the mean of the tests before it, or one launch for
-the first test.
+A test measures until it is decided. Until its first launch is over its duration is an estimate: the mean of the tests
+before it, or one launch for the first test. Then it is the most that its budget, or what is measured
+in any case, allows.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from pytest_mlpatterns.judging.budget import Forecast
     from pytest_mlpatterns.records.addressing import Progress
 
 _STARTS_NS = 2_000_000_000  # Typical time to start a deployment and to warm it up
@@ -55,6 +57,8 @@ class Standing(Struct, frozen=True):
     launch_ns: int  # the measured window of one launch
     note: str = ""  # a sentence about the test; empty if there is none
     search: str = ""  # what is done once the load is over, and how long that may take; empty before
+    forecast: Forecast | None = None  # what the test may take; None before its first launch is over
+    since_ns: int = 0  # time since then
 
     @property
     def expected_ns(self) -> int:
@@ -65,13 +69,26 @@ class Standing(Struct, frozen=True):
     @property
     def share(self) -> float:
         """The share of the run that is done."""
-        own = min(self.elapsed_ns / self.expected_ns, _MOST)
+        own = min(self.elapsed_ns / max(self.elapsed_ns + self._own_left_ns, 1), _MOST)
         return (self.number - 1 + own) / self.of
 
     @property
     def left_ns(self) -> int:
         """Expected time left of the run."""
-        return max(self.expected_ns - self.elapsed_ns, 0) + (self.of - self.number) * self.expected_ns
+        return self._own_left_ns + (self.of - self.number) * self.expected_ns
+
+    @property
+    def left(self) -> str:
+        """The same in words; the most that it may be if that is known."""
+        seconds = -(-self.left_ns // 1_000_000_000)
+        word = "about" if self.forecast is None or self.of > self.number else "up to"
+        return f", {word} {format_left(seconds)} left" if seconds else ""
+
+    @property
+    def _own_left_ns(self) -> int:
+        if self.forecast is None:
+            return max(self.expected_ns - self.elapsed_ns, 0)
+        return max(self.forecast.left_ns - self.since_ns, 0)
 
 
 def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
@@ -85,9 +102,8 @@ def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
         parts = ["starting"]
     else:
         parts = [f"{standing.elapsed_ns / 1e9:.0f} s", *_median(progress), f"{progress.completed:,} requests"]
-        parts += filter(None, [standing.note])
-    seconds = -(-standing.left_ns // 1_000_000_000)
-    left = f", about {format_left(seconds)} left" if seconds else ""
+        parts += filter(None, [standing.forecast.text if standing.forecast else "", standing.note])
+    left = standing.left
     if standing.search:
         parts, left = [standing.search], ""
     while True:
@@ -107,11 +123,10 @@ def _median(progress: Progress) -> list[str]:
 
 def plain_text(standing: Standing) -> str:
     """The same as a line for a log: ``measuring test_perf.py::test_digits (3 of 10), about 2 min left``."""
-    seconds = -(-standing.left_ns // 1_000_000_000)
-    left = f", about {format_left(seconds)} left" if seconds else ""
     since = f" for {standing.elapsed_ns / 1e9:.0f} s" if standing.elapsed_ns >= 1_000_000_000 else ""
+    plan = f": {standing.forecast.text}" if standing.forecast and standing.left else ""
     note = "".join(f"; {text}" for text in (standing.note, standing.search) if text)
-    return f"measuring {standing.test} ({standing.number} of {standing.of}){since}{left}{note}"
+    return f"measuring {standing.test} ({standing.number} of {standing.of}){since}{standing.left}{plan}{note}"
 
 
 def format_left(seconds: int) -> str:
@@ -208,6 +223,8 @@ class LiveLine:
         self._shown = False
         self._test = ""
         self._note = self._search = ""
+        self._forecast: Forecast | None = None
+        self._forecast_ns = 0
         self._launch_ns = 0
         self._started = 0
         self._started_ns = 0
@@ -226,7 +243,7 @@ class LiveLine:
 
     def begin(self, test: str, launch_ns: int) -> None:
         """Show that a test begins."""
-        self._test, self._launch_ns, self._note = test, launch_ns, ""
+        self._test, self._launch_ns, self._note, self._forecast = test, launch_ns, "", None
         self._started += 1
         self._started_ns = self._now_ns()
         self._completed = self._before = 0
@@ -245,6 +262,10 @@ class LiveLine:
         """Show a sentence about the test: on a terminal in each line from now on, else in the next plain one."""
         self._note = text
         self._plain_ns = None
+
+    def foresee(self, forecast: Forecast) -> None:
+        """Count down what the test may take."""
+        self._forecast, self._forecast_ns = forecast, self._now_ns()
 
     def search(self, text: str) -> None:
         """Show what is done once the load is over, in place of its progress, until the text is empty."""
@@ -273,6 +294,8 @@ class LiveLine:
             launch_ns=self._launch_ns,
             note=self._note,
             search=self._search,
+            forecast=self._forecast,
+            since_ns=self._now_ns() - self._forecast_ns,
         )
         if not self._is_watched:
             self._write_plain(standing)

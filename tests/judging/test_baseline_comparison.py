@@ -25,6 +25,7 @@ from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging import baseline_comparison
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, marked_accepted
 from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricError
 from pytest_mlpatterns.judging.perf import Perf
@@ -134,7 +135,7 @@ def compare(
         driver=SimpleNamespace(on_note=on_note),
         scatter=scatter,
     )
-    measurement = SequentialMeasurement(runner, 60 * S, 8)
+    measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8)
     if indices is not NO_INDICES:
         measurement.measure_at_least(1)
         measurement.take_indices(indices)
@@ -472,7 +473,7 @@ def test_nmrt_that_no_argument_names_is_not_searched_for() -> None:
 def test_a_search_follows_one_that_ended_with_a_decided_limit() -> None:
     runner = Runner(100.0)
     settings = read_settings({"launches": 8, "compare": ("nmrt",)}, {}, {})
-    measurement = SequentialMeasurement(runner, 60 * S, 8)  # type: ignore[arg-type]
+    measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8)  # type: ignore[arg-type]
     measurement.measure_at_least(1)
     runner.search, whole = (  # type: ignore[method-assign]
         lambda _decided, objective, _left: Capacity(

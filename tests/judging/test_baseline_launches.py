@@ -4,6 +4,7 @@ import pytest
 from support.synthetic import even_launch, result
 
 from pytest_mlpatterns.baseline.updates import announcement
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement, measure_for_the_baseline
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.result import TestResult
@@ -23,17 +24,14 @@ class DeclaredRunner:
         self._now += self._seconds
         return even_launch()
 
-    def perf_counter(self) -> float:
-        return self._now
+    def clock(self) -> int:
+        return round(self._now * 10**9)
 
 
-def launches_of(
-    seconds: float, values: tuple[tuple[float, float], ...], monkeypatch: pytest.MonkeyPatch, *, most: int = 8
-) -> int:
+def launches_of(seconds: float, values: tuple[tuple[float, float], ...], *, most: int = 8) -> int:
     """How many launches an update measures that take so long and have these values of the RTM."""
     runner = DeclaredRunner(seconds)
-    monkeypatch.setattr("pytest_mlpatterns.judging.sequential.time", runner)
-    measurement = SequentialMeasurement(runner, 30 * 10**9, most)  # type: ignore[arg-type]
+    measurement = SequentialMeasurement(runner, Spending(Budget(30 * 10**9), runner.clock), most)  # type: ignore[arg-type]
     found: TestResult = result(launches={"rtm": values}, metrics={"rtm": (10e6, 9.9e6, 10.1e6)})
     measure_for_the_baseline(measurement, lambda: found, steady=True)
     return len(measurement.metrics.launches)
@@ -49,22 +47,20 @@ def launches_of(
         (40.0, 1, 1),  # another one would take over a minute
     ],
 )
-def test_a_wide_entry_gets_more_launches_in_twice_the_budget(
-    seconds: float, narrow: int, wide: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert launches_of(seconds, NARROW, monkeypatch) == narrow
-    assert launches_of(seconds, WIDE, monkeypatch) == wide
+def test_a_wide_entry_gets_more_launches_in_twice_the_budget(seconds: float, narrow: int, wide: int) -> None:
+    assert launches_of(seconds, NARROW) == narrow
+    assert launches_of(seconds, WIDE) == wide
 
 
-def test_no_more_launches_than_the_test_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launches_of(7.5, WIDE, monkeypatch, most=4) == 4
+def test_no_more_launches_than_the_test_allows() -> None:
+    assert launches_of(7.5, WIDE, most=4) == 4
 
 
 def test_an_update_is_announced_with_the_budget_as_it_was_given() -> None:
     assert announcement("45s") == "records up to 8 launches of a test, up to twice its budget of 45s"
 
 
-def test_a_second_kind_of_launches_of_which_there_is_one_gets_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_kind_of_launches_of_which_there_is_one_gets_more() -> None:
     lonely = (*[(16e6, 0.001), (16.1e6, 0.001)] * 4, (22e6, 0.001))
-    assert launches_of(1.3, lonely, monkeypatch, most=16) == 12
-    assert launches_of(1.3, lonely[:-1], monkeypatch, most=16) == 8
+    assert launches_of(1.3, lonely, most=16) == 12
+    assert launches_of(1.3, lonely[:-1], most=16) == 8

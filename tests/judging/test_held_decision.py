@@ -9,6 +9,7 @@ import pytest
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.judging import cause_search
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.cause_search import trace_limit_ns
 from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -82,7 +83,7 @@ def traced(
         plan=None,
         generator=None,
     )
-    found = Causes(experiment, SequentialMeasurement(cast("Any", None), 60 * S, 8))
+    found = Causes(experiment, SequentialMeasurement(cast("Any", None), Spending(Budget(60 * S)), 8))
     found.held = held
     verdicts = [Verdict(metric, "revision", Outcome.FAIL, "more") for metric in metrics]
     found.search(REVISION, verdicts, starts_ns)
@@ -94,7 +95,7 @@ def test_a_failure_of_peak_memory_is_traced_on_both_sides(scripted: Scripted) ->
     assert scripted.asked == [("main (abc1234)", False), ("the present", False)]
     site = MemorySite("<module>", "model.py", 4, "", MIB, 3 * MIB)
     assert found.held == HeldRecord("", False, MIB, 3 * MIB, (site,))
-    assert found._measurement.interleaved_s > 0
+    assert found._measurement.took_ns > found._measurement.budget.spent_ns == 0
 
 
 @pytest.mark.parametrize(
@@ -155,4 +156,4 @@ def test_an_error_is_a_note(scripted: Scripted) -> None:
     scripted.held[0] = DeploymentError("it died\nat length")
     found = traced("peak_memory")
     assert found.held == HeldRecord("memory by line is not known: it died")
-    assert found._measurement.interleaved_s > 0
+    assert found._measurement.took_ns > found._measurement.budget.spent_ns == 0

@@ -41,7 +41,10 @@ class Declared:
     def require_valid(self) -> None:
         """It is."""
 
-    def follow_growth(self, _longest_ns: int, is_decided: Callable[[ResourceTrack], bool]) -> FollowedGrowth:
+    def follow_growth(
+        self, _longest_ns: int, is_decided: Callable[[ResourceTrack], bool], *, is_asked: bool
+    ) -> FollowedGrowth:
+        assert is_asked
         if self._found.track is not None:
             self.decided = is_decided(self._found.track)
         return self._found

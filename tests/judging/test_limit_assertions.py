@@ -10,6 +10,7 @@ from support.synthetic import MS, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_percentile
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import Launch
@@ -45,7 +46,7 @@ def measured(launches: int, requests: int = REQUESTS) -> tuple[LimitAssertions, 
     experiment: Any = SimpleNamespace(
         settings=SimpleNamespace(launches=launches), baseline=SimpleNamespace(entry=None), smoke=False
     )
-    measurement = SequentialMeasurement(runner, 600 * S, launches)  # type: ignore[arg-type]
+    measurement = SequentialMeasurement(runner, Spending(Budget(600 * S)), launches)  # type: ignore[arg-type]
     return LimitAssertions(experiment, measurement), measurement
 
 

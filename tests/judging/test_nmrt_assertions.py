@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from support.synthetic import S, capacity, even_launch
 
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.limit_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue, SearchEnd
@@ -43,7 +44,7 @@ def make(runner: FakeRunner, *, launches: int = 1, budget_s: float = 60.0) -> Nm
     settings = SimpleNamespace(launches=launches, budget_ns=round(budget_s * S))
     plan = SimpleNamespace(schedule=ClosedLoop(1))
     experiment = SimpleNamespace(smoke=False, settings=settings, searches=(), plan=plan)
-    measurement = SequentialMeasurement(runner, round(budget_s * S), launches)  # type: ignore[arg-type]
+    measurement = SequentialMeasurement(runner, Spending(Budget(round(budget_s * S))), launches)  # type: ignore[arg-type]
     return NmrtAssertions(experiment, measurement)  # type: ignore[arg-type]
 
 
@@ -135,7 +136,7 @@ def test_a_failure_by_one_search_says_what_a_second_one_takes(launches: int, bud
 
 def test_the_search_of_a_ranking_keeps_half_of_the_budget_from_assertions_before_it() -> None:
     runner = FakeRunner(found(40), seconds=0.2)
-    measurement = SequentialMeasurement(runner, 2 * S, 99)  # type: ignore[arg-type]
+    measurement = SequentialMeasurement(runner, Spending(Budget(2 * S)), 99)  # type: ignore[arg-type]
     measurement.reserve_for_search()
     measurement.measure_at_least(50)
     assert 1 <= runner.launches <= 5

@@ -9,6 +9,7 @@ from support.synthetic import MS, S, capacity, even_launch
 
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.capacity import Behaviour
@@ -89,7 +90,7 @@ class FakeRunner:
 def make(runner: FakeRunner, *, smoke: bool = False, budget_s: float = 60.0, launches: int = 2) -> OverloadAssertions:
     plan = SimpleNamespace(schedule=ClosedLoop(1))
     experiment = SimpleNamespace(smoke=smoke, settings=SimpleNamespace(launches=launches), plan=plan)
-    measurement = SequentialMeasurement(runner, round(budget_s * S), launches)  # type: ignore[arg-type]
+    measurement = SequentialMeasurement(runner, Spending(Budget(round(budget_s * S))), launches)  # type: ignore[arg-type]
     return OverloadAssertions(experiment, measurement)  # type: ignore[arg-type]
 
 

@@ -12,6 +12,7 @@ import pytest
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import DeploymentError, ProfilerError
 from pytest_mlpatterns.judging import cause_search
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.causes import Causes, SearchEnded, names_functions
 from pytest_mlpatterns.judging.experiment import Experiment
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -78,7 +79,9 @@ class Plan(SimpleNamespace):
 
 
 def causes_of(mode: ProfileMode, **given: Any) -> Causes:
-    return Causes(experiment(mode, **given), SequentialMeasurement(cast("Any", None), 60_000_000_000, 8))
+    return Causes(
+        experiment(mode, **given), SequentialMeasurement(cast("Any", None), Spending(Budget(60_000_000_000)), 8)
+    )
 
 
 REVISION = cast(
@@ -121,7 +124,7 @@ def test_auto_profiles_after_a_failure_only() -> None:
     causes.search(REVISION, FAILED)
     assert causes.profile is not None
     assert causes.profile.profiler == "scripted 1"
-    assert causes._measurement.interleaved_s > 0
+    assert causes._measurement.took_ns > causes._measurement.budget.spent_ns == 0
 
 
 def test_on_profiles_always_and_once() -> None:

@@ -14,6 +14,7 @@ from support.synthetic import MS, START_NS, S, counterpart, even_launch, launch,
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.result_builder import (
     _generator_notes,
     build_result,
@@ -90,7 +91,8 @@ def test_a_result_has_what_was_measured_beside_its_launches() -> None:
 
 def built(found: Launch, *, spent_s: float = 0.0) -> TestResult:
     """The result of a test whose only launch an interleaved run made."""
-    experiment, measurement = declared_experiment(), SequentialMeasurement(cast("Any", None), 60 * S, 8)
+    spending = Spending(Budget(60 * S, round(spent_s * S)))
+    experiment, measurement = declared_experiment(), SequentialMeasurement(cast("Any", None), spending, 8)
     measurement.take([found], spent_s=spent_s)
     comparison = BaselineComparison(experiment, measurement)
     whole = build_result(experiment, measurement, comparison, verdicts=(), passed=True)
@@ -98,7 +100,7 @@ def built(found: Launch, *, spent_s: float = 0.0) -> TestResult:
     return whole
 
 
-def test_the_time_of_interleaved_runs_is_part_of_what_a_test_spent() -> None:
+def test_what_a_test_spent_is_what_its_budget_has_counted() -> None:
     assert built(even_launch(), spent_s=20.0).measured.seconds_spent == 20.0
 
 

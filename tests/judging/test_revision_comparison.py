@@ -15,6 +15,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import PerfFailure, SettingError
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison, check_length, least_ns
@@ -68,6 +69,7 @@ def settle(
         names=("main", "the present"),
         in_flight=1,
         spent_s=1.0,
+        watch=lambda _on_launch: None,
         measure_first=lambda _budget_ns: run.decide(lambda _found: Outcome.PASS, 0, max_launches=1),
     )
 
@@ -115,7 +117,7 @@ def settle(
     )
     capacity = Capacity(LaunchValue(nmrt[1], 0.01), 4, (), "declared", at_least=False)
     runner: Any = SimpleNamespace(close=lambda: None, measure=declared_launch, search=lambda *_: capacity)
-    measurement = SequentialMeasurement(runner, 60 * S, 8)
+    measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8)
     if searched:
         measurement.measure_at_least(1)
         measurement.search(None)

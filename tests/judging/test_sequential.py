@@ -1,6 +1,5 @@
 """The measurement of a test: when more launches are made, which of them count, and what they may cost."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from support.synthetic import MS, START_NS, S, capacity, even_launch, launch, sa
 
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.launch import Interrupted
 from pytest_mlpatterns.records.launch import Capacity, Launch, Warmup
@@ -23,16 +23,20 @@ MINUTE = 60 * S
 
 
 class FakeRunner:
-    """Gives launches that are declared, one after the other and then the last again, and takes the time it is told."""
+    """Gives launches that are declared, one after the other and then the last again, and takes the time it is told.
+
+    ``now_ns``: what its clock shows.
+    """
 
     def __init__(self, launches: Sequence[Launch], seconds: float = 0.0) -> None:
         self._launches = launches
         self._seconds = seconds
+        self.now_ns = 0
         self.measured = 0
         self.left_ns: list[int] = []
 
     def measure(self) -> Launch:
-        time.sleep(self._seconds)
+        self.now_ns += round(self._seconds * S)
         self.measured += 1
         found = self._launches[min(self.measured, len(self._launches)) - 1]
         if found is STOP:
@@ -59,7 +63,7 @@ def make_measurement(
     launches: Sequence[Launch] = (GOOD,), *, seconds: float = 0.0, budget_ns: int = MINUTE, most: int = 5
 ) -> tuple[SequentialMeasurement, FakeRunner]:
     runner = FakeRunner(launches, seconds)
-    return SequentialMeasurement(runner, budget_ns, most), runner  # type: ignore[arg-type]
+    return SequentialMeasurement(runner, Spending(Budget(budget_ns), lambda: runner.now_ns), most), runner  # type: ignore[arg-type]
 
 
 def judge_in_turn(measurement: SequentialMeasurement, *outcomes: Outcome | None) -> Callable[[], Verdict]:
@@ -117,11 +121,11 @@ def test_a_failure_that_a_limited_generator_leaves_unconfirmed_is_undecided() ->
     measurement, runner = make_measurement((GOOD, LIMITED), seconds=0.02, budget_ns=MS)
     with pytest.raises(GeneratorLimitError, match=r"no further launch can confirm the failure: .* 100 % of a core"):
         measurement.decide(judge_in_turn(measurement, FAIL))
-    assert runner.measured == 4
+    assert runner.measured == 2, "the launch that confirms is measured in any case, and no other one beyond the budget"
 
 
 def test_a_failure_is_confirmed_by_the_first_launch_that_the_generator_does_not_limit() -> None:
-    measurement, runner = make_measurement((GOOD, LIMITED, LIMITED, GOOD), seconds=0.02, budget_ns=MS)
+    measurement, runner = make_measurement((GOOD, LIMITED, LIMITED, GOOD), seconds=0.02, budget_ns=80 * MS)
     assert measurement.decide(judge_in_turn(measurement, FAIL)).outcome is FAIL
     assert (runner.measured, measurement.dropped) == (4, 2)
 
@@ -155,7 +159,7 @@ def test_what_is_measured_again_counts_against_the_budget() -> None:
     measurement, runner = make_measurement((LIMITED,), seconds=0.05, budget_ns=80 * MS)
     assert measurement.metrics.launches
     assert runner.measured == 1
-    assert measurement.spent_s >= 0.05
+    assert measurement.budget.spent_ns == 50 * MS
 
 
 def test_a_limited_launch_beside_good_ones_is_dropped() -> None:
@@ -246,7 +250,9 @@ def test_a_load_that_is_not_sustained_while_others_use_the_machine_is_no_fault_o
 
 
 def test_a_load_that_is_meant_to_overload_supports_a_verdict() -> None:
-    measurement = SequentialMeasurement(FakeRunner((make_lagging_launch(),)), MINUTE, 5, overload=True)  # type: ignore[arg-type]
+    measurement = SequentialMeasurement(
+        FakeRunner((make_lagging_launch(),)), Spending(Budget(MINUTE)), 5, overload=True
+    )  # type: ignore[arg-type]
     measurement.measure_at_least(1)
     measurement.require_valid()
     assert len(measurement.metrics.launches) == 1
@@ -302,27 +308,25 @@ def test_a_time_bounds_the_launches_beyond_three() -> None:
 
 
 def test_a_further_start_is_made_if_the_budget_has_time_for_one_as_long_as_the_last() -> None:
-    measurement, _ = make_measurement([replace(GOOD, cold_start_ns=S)], budget_ns=3 * S)
-    for spent_s, is_made in ((1.9, True), (2.1, False)):
-        measurement.spent_s = spent_s
-        assert measurement.start_again() is is_made
+    measurement, runner = make_measurement([replace(GOOD, cold_start_ns=S)], seconds=1.9, budget_ns=3 * S)
+    assert measurement.start_again()
+    with measurement.counted():
+        runner.now_ns += 200 * MS
+    assert not measurement.start_again()
     assert measurement.metrics.starts_ns == (S,)
 
 
-def test_a_search_has_half_of_the_budget_whatever_was_measured_before_it() -> None:
-    measurement, runner = make_measurement(seconds=0.1, budget_ns=S // 2, most=99)
+def test_a_first_search_has_the_time_that_it_needs_whatever_was_measured_before_it() -> None:
+    measurement, runner = make_measurement(seconds=9.9, budget_ns=30 * S, most=99)
     measurement.measure_at_least(99)
-    assert measurement.left_s < 0.15
     measurement.search(None)
-    assert measurement.left_s > 0.2
     measurement.search(None)
-    assert measurement.left_s < 0.2
-    assert runner.measured < 10
+    assert runner.left_ns == [7 * S, 0], "what is left is 0.3 s, and the second one is of a launch more"
+    assert runner.measured == 4
 
 
 def test_a_search_gets_what_is_left_of_the_budget() -> None:
     measurement, runner = make_measurement(seconds=0.05)
     measurement.measure_at_least(2)
     measurement.search(None)
-    (left_ns,) = runner.left_ns
-    assert MINUTE // 2 <= left_ns <= MINUTE - 100 * MS
+    assert runner.left_ns == [MINUTE - 100 * MS]

@@ -19,6 +19,7 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.guards import EntrySample, MeasuredSample, judge_guarded
 from pytest_mlpatterns.judging.machine_doubts import MachineSign
@@ -115,7 +116,7 @@ def test_a_slower_machine_that_refuses_more_of_an_overload_is_asked_about(
         driver=SimpleNamespace(on_note=print),
     )
     runner: Any = SimpleNamespace(measure=lambda: next(made))
-    measurement = SequentialMeasurement(runner, 60 * S, 8, overload=True)
+    measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8, overload=True)
     nobody: Any = None
     comparison = SettledComparison(experiment, measurement, runner=nobody, causes=nobody)
 

@@ -22,6 +22,7 @@ from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, choose, compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -72,7 +73,7 @@ def judged(
         scatter=USUAL_SCATTER,
     )
     runner: Any = SimpleNamespace(measure=lambda: next(given))
-    comparison = BaselineComparison(experiment, SequentialMeasurement(runner, 60 * S, 8))
+    comparison = BaselineComparison(experiment, SequentialMeasurement(runner, Spending(Budget(60 * S)), 8))
 
     def choice(streams: bool) -> Sequence[ComparedMetric]:
         return compared_metrics(

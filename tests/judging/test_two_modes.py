@@ -22,6 +22,7 @@ from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -73,7 +74,7 @@ def against_the_file(
     )
     numbers = iter(range(8))
     runner: Any = SimpleNamespace(measure=lambda: launched(next(numbers), requests, **changes))
-    comparison = BaselineComparison(experiment, SequentialMeasurement(runner, 60 * S, 8))
+    comparison = BaselineComparison(experiment, SequentialMeasurement(runner, Spending(Budget(60 * S)), 8))
     metrics = [METRICS[name] for name in names or ("rtm",)]
     compared = compared_metrics(metrics, Tolerances(tolerance), comparison.alpha, requested=False)
     return {verdict.metric: verdict for verdict in comparison.judge(lambda _streams: compared)}

@@ -12,6 +12,7 @@ from support.synthetic import MS, S, usage
 
 from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, HurtLimit
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.unhurt_assertions import UnhurtAssertions, UnhurtLimits, read_unhurt_limits
@@ -39,7 +40,7 @@ class FakeRunner:
 def make(runner: FakeRunner, *, smoke: bool = False, launches: int = 8, during: Any = len) -> UnhurtAssertions:
     settings = SimpleNamespace(launches=launches, during=during)
     experiment = SimpleNamespace(smoke=smoke, settings=settings)
-    measurement = SequentialMeasurement(runner, 60 * S, launches)  # type: ignore[arg-type]
+    measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), launches)  # type: ignore[arg-type]
     return UnhurtAssertions(experiment, measurement)  # type: ignore[arg-type]
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.synthetic import MS, PROPERTY, S
 
+from pytest_mlpatterns.judging.budget import Forecast
 from pytest_mlpatterns.plugin.terminal import Standing, live_text, plain_text
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.reports.text.terminal_text import width_of
@@ -42,15 +43,37 @@ PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
             "test_a 2/2 ████████████████ 90 s, RTM 4.00 ms, 1,234 requests",
         ),
         (
+            replace(FIRST, forecast=Forecast(4, 7 * S, 23 * S), since_ns=3 * S),
+            PROGRESS,
+            "test_digits[single] █··············· 2 s, RTM 4.00 ms, 1,234 requests, 4 launches of 7 s, up to 20 s left",
+        ),
+        (
+            replace(THIRD, forecast=Forecast(4, 7 * S, 23 * S), since_ns=3 * S),
+            PROGRESS,
+            "test_digits[single] 3/7 █████··········· 4 s, RTM 4.00 ms, 1,234 requests, 4 launches of 7 s, "
+            "about 60 s left",
+        ),
+        (
             replace(FIRST, search="searching for the cause, 12 s left"),
             PROGRESS,
             "test_digits[single] ██████·········· searching for the cause, 12 s left",
         ),
     ],
-    ids=["starting", "brackets with colons", "first", "streams", "third", "many", "longer than expected", "search"],
+    ids=[
+        "starting",
+        "brackets with colons",
+        "first",
+        "streams",
+        "third",
+        "many",
+        "longer than expected",
+        "foreseen",
+        "foreseen of many",
+        "search",
+    ],
 )
 def test_the_live_line_shows_the_progress_of_the_run(standing: Standing, progress: Progress | None, text: str) -> None:
-    assert live_text(standing, progress, 120) == text
+    assert live_text(standing, progress, 140) == text
 
 
 def test_a_note_is_part_of_the_line_as_long_as_there_is_room() -> None:
@@ -63,6 +86,17 @@ def test_a_note_is_part_of_the_line_as_long_as_there_is_room() -> None:
     )
     assert live_text(noted, PROGRESS, 80) == live_text(THIRD, PROGRESS, 80)
     assert plain_text(noted) == f"{plain_text(THIRD)}; {note}"
+
+
+def test_the_time_that_is_left_is_counted_down_from_what_the_budget_allows() -> None:
+    foreseen = replace(FIRST, forecast=Forecast(4, 7 * S, 23 * S))
+    texts = [plain_text(replace(foreseen, elapsed_ns=(7 + since) * S, since_ns=since * S)) for since in (0, 20, 23)]
+    test = f"measuring {FIRST.test} (1 of 1) for"
+    assert texts == [
+        f"{test} 7 s, up to 23 s left: 4 launches of 7 s",
+        f"{test} 27 s, up to 3 s left: 4 launches of 7 s",
+        f"{test} 30 s",
+    ]
 
 
 @pytest.mark.parametrize(
