@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.choice.criteria import SelectionCriteria, parse_criteria
-from pytest_mlpatterns.config.converters import read_choice, read_flag
+from pytest_mlpatterns.config.converters import read_choice, read_flag, read_positive
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.verdict import ACCEPTED_FILE
 from pytest_mlpatterns.removed import why_removed
@@ -68,7 +68,7 @@ class RunSettings(Struct, frozen=True):
     ``always_ranks``: the weights come from the ini file, so a run without alternatives to rank is not an error.
     ``against_required``: a test that is not compared with the revision fails, also if it is new.
     ``history``: absolute path of the history file; None without a history.
-    ``invoked_in``: directory in which the run was started.
+    ``invoked_in``: directory in which the run was started. ``time_ns``: time that its perf tests share; None for any.
     """
 
     invoked_in: Path
@@ -87,6 +87,7 @@ class RunSettings(Struct, frozen=True):
     baseline_source: BaselineSource = BaselineSource.RUN
     history: Path | None = None
     history_fail: HistoryFail = HistoryFail.NEVER
+    time_ns: int | None = None
 
     @property
     def accepted_file(self) -> Path:
@@ -137,6 +138,7 @@ def read_run_settings(
         baseline_source=_source(given.choice("baseline-from", BaselineSource.RUN), mode, history),
         history=history,
         history_fail=given.history_fail(history),
+        time_ns=given.time(),
     )
 
 
@@ -196,6 +198,11 @@ class _Given(Struct, frozen=True):
             type(default), self.text(name) or default, f"ini key perf_{name.replace('-', '_')}"
         )
         return chosen
+
+    def time(self) -> int | None:
+        """The time of all perf tests; None if not given."""
+        given = self.options["time"] if self.options.get("time") is not None else self.ini.get("time") or None
+        return None if given is None else read_positive(given, self._source("time"))
 
     def history(self) -> Path | None:
         """The file of the history; None if not given."""

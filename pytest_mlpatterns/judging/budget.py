@@ -56,6 +56,22 @@ class Budget(Struct, frozen=True):
         return replace(self, reserved_ns=reserved_ns)
 
 
+class RunBudget(Struct, frozen=True):
+    """The time of a run, of which each test gets an equal part of what the tests before it have left."""
+
+    limit_ns: int
+    spent_ns: int = 0
+    done: int = 0  # tests that have ended
+
+    def share_ns(self, tests: int) -> int:
+        """The part of the next test. ``tests``: of the run in all."""
+        return max(self.limit_ns - self.spent_ns, 0) // max(tests - self.done, 1)
+
+    def after(self, took_ns: int) -> RunBudget:
+        """What is left after a test that took this long."""
+        return replace(self, spent_ns=self.spent_ns + took_ns, done=self.done + 1)
+
+
 LAUNCHES = "launch", "launches"
 PAIRS = "pair", "pairs"
 

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.system.cpu_share import ReplicaCores
 
 
+_SHORTENED = 4  # Part of the budget for which windows are planned at least, however little the run has left
+
+
 class ModelUnderTest(Struct, frozen=True):
     """A model of the test's own, which this package can serve under any pattern."""
 
@@ -165,6 +168,12 @@ class Experiment(Struct, frozen=True, kw_only=True):
     run_ns: int | None = None  # time that the run has left for the test; None for any
     results_file: str = ""  # that the run will write, as a command names it; empty if it writes none
     scatter: LaunchScatter = USUAL_SCATTER  # by how much the launches of this test differ, where its history knows it
+
+    def within(self, run_ns: int) -> Experiment:
+        """The same with the time that the run has left for it, for which windows are planned too, within reason."""
+        given_ns = self.plan.budget_ns
+        planned_ns = max(min(given_ns, run_ns), given_ns // _SHORTENED)
+        return replace(self, run_ns=run_ns, plan=replace(self.plan, budget_ns=planned_ns))
 
     @property
     def smoke(self) -> bool:

@@ -135,6 +135,11 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
     },
     "smoke": {"action": "store_true", "help": "send one request per perf test, without verdicts"},
     "startup-timeout": {"metavar": "TIME", "help": "time that a deployment may take to get ready (default: 60s)"},
+    "time": {
+        "metavar": "TIME",
+        "help": "time that all perf tests may take together: each gets an equal part of what is left, up to its "
+        "budget, and at least what is measured in any case (default: no limit)",
+    },
     "tolerance": {
         "metavar": "RATIO",
         "help": "worsening that is accepted: a share of RTM, throughput, NMRT and CPU, or of each metric by its name, "

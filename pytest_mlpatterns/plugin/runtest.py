@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.perf import Perf
     from pytest_mlpatterns.plugin.run_output import RunOutput
     from pytest_mlpatterns.plugin.terminal import LiveLine, Terminal
-    from pytest_mlpatterns.plugin.xdist import MachineLock
+    from pytest_mlpatterns.plugin.xdist import MachineLock, RunTime
 
 _PASSED = "perf measurement, stdout of call"
 """Section of a test that passed: with ``-rP``, and in PyCharm, whose reporter shows sections of such a name."""
@@ -42,11 +42,20 @@ class RuntestHooks:
 
     ``lock``: of the machine, in a worker of a distributed run; None if no other process runs tests.
 
+    ``time``: that the tests share; None if they have any.
+
     ``watched``: the test whose body runs, and which is compared after it; None between bodies.
     """
 
     def __init__(
-        self, lock: MachineLock | None, output: RunOutput, live: LiveLine, *, terminal: Terminal, smoke: bool
+        self,
+        lock: MachineLock | None,
+        output: RunOutput,
+        live: LiveLine,
+        *,
+        terminal: Terminal,
+        smoke: bool,
+        time: RunTime | None,
     ) -> None:
         self.watched: pytest.Item | None = None
         self._lock = lock
@@ -54,6 +63,7 @@ class RuntestHooks:
         self._live = live
         self._terminal = terminal
         self._smoke = smoke
+        self._time = time
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note which perf tests this process is to run, in a worker for the controller too, which collects none."""
@@ -69,7 +79,10 @@ class RuntestHooks:
             if state is not None and self._lock is not None:
                 self._lock.leave_word(death_of(item, state))
             result = yield
-            if (perf := _perf_of(item)) is not None and perf.interrupted:  # by now its failure is reported
+            perf = _perf_of(item)
+            if self._time is not None and state is not None:
+                self._time.note(0 if perf is None else perf.took_ns)
+            if perf is not None and perf.interrupted:  # by now its failure is reported
                 raise KeyboardInterrupt
             return result
 

@@ -45,6 +45,7 @@ from pytest_mlpatterns.plugin.terminal import LiveLine, Terminal
 from pytest_mlpatterns.plugin.xdist import (
     ControllerHooks,
     MachineLock,
+    RunTime,
     WorkerInput,
     report_baseline,
     report_layer_kinds,
@@ -75,7 +76,7 @@ SERVE_REVISION: pytest.StashKey[Callable[[Experiment], None]] = pytest.StashKey(
 """Set beside :data:`REFERENCE_TREES`: starts and stops deployments of one test, until the other side is done."""
 _OPTIONS_OF_THE_RUN = (
     *("against", "baseline", "baseline-file", "baseline-from", "history", "history-fail", "html", "json", "rank"),
-    *("settle", "smoke"),
+    *("settle", "smoke", "time"),
 )
 """Options without influence on how a single test is served."""
 
@@ -127,7 +128,9 @@ class PerfSession:
         self._driver = LoadDriver(generators, live.show, self._run.smoke, live.note, live.search, live.foresee)
         trees = self._trees if self._job is None else self._job.trees
         self._builder = ExperimentBuilder(config, self._directory, self._driver, engines=self._engines, trees=trees)
-        self._runtest = RuntestHooks(self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke)
+        self._runtest = RuntestHooks(
+            self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke, time=self._time
+        )
         self._controller = ControllerHooks(WorkerInput(self._directory, terminal.ascii_only, worktree), self._baseline)
         self.hooks: Mapping[str, object] = self._all_hooks()
 
@@ -305,6 +308,15 @@ class PerfSession:
         self._resources.callback(lock.close)
         return lock
 
+    @functools.cached_property
+    def _time(self) -> RunTime | None:
+        """The time that the tests share; None if they have any."""
+        if self._run.time_ns is None:
+            return None
+        sent = WorkerInput.of(self._config)
+        directory = None if sent is None else sent.lock_directory
+        return RunTime(self._run.time_ns, None if directory is None else directory / "time.json")
+
     def _remove_files(self) -> None:
         self._resources.close()
         self._scratch.remove()
@@ -364,6 +376,8 @@ class PerfSession:
             criteria.check_currency(settings.price)
         experiment = self._builder.experiment(item, settings, fixtures)
         cluster = self._engines.cluster_of(settings, fixtures.target)
+        if self._time is not None:
+            experiment = experiment.within(self._time.share_ns(self._live.tests))
         measured = item.nodeid, experiment.setup, cluster.description if cluster else ""
         match = self._baseline.match(*measured) if is_compared else experiment.baseline
         experiment = replace(

@@ -17,9 +17,11 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from msgspec import Struct
 
+from pytest_mlpatterns.judging.budget import RunBudget
 from pytest_mlpatterns.records.package_layers import describe_layer_kind, own_layer_kinds
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.system.files import replace_file
@@ -141,6 +143,32 @@ class ControllerHooks:
         directory = self._worker_input.lock_directory
         if directory is not None and (failure := running_test(directory, crashitem)) is not None:
             report.perf_failure = failure.to_json()
+
+
+class RunTime:
+    """The time that the perf tests of a run share; workers take turns, so that they share it through a file.
+
+    ``file``: of what is spent; None in a serial run.
+    """
+
+    def __init__(self, limit_ns: int, file: Path | None) -> None:
+        self._file = file
+        self._known = RunBudget(limit_ns)
+
+    def share_ns(self, tests: int) -> int:
+        """What the next test may take. ``tests``: of the run in all."""
+        return self._read().share_ns(tests)
+
+    def note(self, took_ns: int) -> None:
+        """Note that a test has ended, and what it took."""
+        self._known = known = self._read().after(took_ns)
+        if self._file is not None:
+            replace_file(self._file, lambda: msgspec.json.encode(known).decode())
+
+    def _read(self) -> RunBudget:
+        if self._file is None or not self._file.exists():
+            return self._known
+        return msgspec.json.decode(self._file.read_bytes(), type=RunBudget)
 
 
 class MachineLock:

@@ -72,7 +72,7 @@ LEVELS: dict[str, tuple[str, tuple[Any, Any], tuple[Any, Any], tuple[Any, Any], 
 the default."""
 RUN_LEVEL = {
     *("against", "against-env", "against-files", "baseline", "baseline-file", "baseline-from", "history"),
-    *("history-fail", "html", "json", "rank", "ray-address", "ray-runtime-env", "settle", "smoke"),
+    *("history-fail", "html", "json", "rank", "ray-address", "ray-runtime-env", "settle", "smoke", "time"),
 }
 COLLECTION_LEVEL = {"patterns"}
 
@@ -601,6 +601,19 @@ def test_a_wrong_value_of_a_run_is_named_with_what_is_allowed(
     with pytest.raises(SettingError) as caught:
         run_settings(tmp_path, ini=ini)
     assert message in str(caught.value)
+
+
+def test_the_time_of_a_run_is_of_the_command_line_then_of_the_ini_file(tmp_path: Path) -> None:
+    assert run_settings(tmp_path).time_ns is None
+    assert run_settings(tmp_path, {"time": None}, {"time": "90s"}).time_ns == 90 * S
+    assert run_settings(tmp_path, {"time": "10min"}, {"time": "90s"}).time_ns == 600 * S
+    for options, ini, message in (
+        ({"time": "10"}, {}, "--perf-time is '10', expected a time with its unit"),
+        ({}, {"time": "0s"}, "ini key perf_time is '0s', expected a time above zero; write 10s"),
+    ):
+        with pytest.raises(SettingError) as caught:
+            run_settings(tmp_path, options, ini)
+        assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("name", ["baseline-file", "history", "html", "json"])

@@ -1,13 +1,15 @@
 """The time of a test: one value, which the phases of a test draw from, and the loop that asks it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from support.synthetic import S
 
 from pytest_mlpatterns import TooFewSamplesError
-from pytest_mlpatterns.judging.budget import PAIRS, Budget, Spending, forecast
+from pytest_mlpatterns.judging.budget import PAIRS, Budget, RunBudget, Spending, forecast
 from pytest_mlpatterns.judging.loop import Ruling, Supply, decide, ruling_of
+from pytest_mlpatterns.plugin.xdist import RunTime
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
@@ -141,3 +143,30 @@ def test_a_loop_measures_what_a_look_wants_and_the_budget_allows(
 
 def test_the_fewest_are_measured_in_any_case_and_no_more() -> None:
     assert Measured(20, 30).decided_by(OPEN, fewest=3)[1] == 3
+
+
+@pytest.mark.parametrize(
+    ("took_s", "shares_s"),
+    [
+        ([10, 10, 10], [10, 10, 10, 0]),
+        ([1, 2, 3], [10, 14.5, 27, 24]),
+        ([40, 5], [10, 0, 0]),
+    ],
+    ids=["as planned", "what is left goes to the later ones", "spent"],
+)
+def test_tests_share_what_is_left_of_the_run(took_s: list[float], shares_s: list[float]) -> None:
+    run = RunBudget(30 * S)
+    found = [run.share_ns(3)]
+    for took in took_s:
+        run = run.after(round(took * S))
+        found.append(run.share_ns(3))
+    assert found == [round(share * S) for share in shares_s]
+
+
+def test_workers_share_the_time_of_the_run(tmp_path: Path) -> None:
+    first, second = (RunTime(30 * S, tmp_path / "time.json") for _ in range(2))
+    assert second.share_ns(3) == 10 * S
+    first.note(20 * S)
+    assert second.share_ns(3) == 5 * S
+    second.note(0)
+    assert first.share_ns(3) == 10 * S

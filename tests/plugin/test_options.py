@@ -25,6 +25,7 @@ def slow(batch):
 def test_it(perf):
     perf.assert_error_rate_below(0.05)
 """
+ASKS_ERRORS = UNDECIDED.partition("\n\n")[2]
 """Never decided by the few requests of 200 ms, see test_assertions."""
 
 WRONG = {
@@ -142,6 +143,22 @@ def test_every_key_can_stand_in_the_ini_file(tmp_path: Path) -> None:
     assert 1 <= result["blocks"] <= 8  # requests, of which a busy machine answers fewer in 200 ms
     assert result["requests"] <= 11
     assert run.json("base.json")["tests"].keys() == {"test_perf.py::test_it[single]"}
+
+
+def test_the_tests_of_a_run_share_its_time_and_each_has_a_launch(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    tests = f"{UNDECIDED}\n{ASKS_ERRORS.replace('test_it', 'test_other')}"
+    marker = 'pytest.mark.perf(warmup="0s", duration="200ms", launches=3, model="test_perf:slow")'
+    run = EMPTY.with_tests(tests, marker=marker).run(
+        tmp_path, "--perf-time=1us", "--perf-json=out.json", "--perf-inconclusive=pass", *distribution
+    )
+    assert run.outcomes == {"passed": 2}
+    results = run.json("out.json")["results"]
+    assert [one["launch_count"] for one in results] == [1, 1], "three without it"
+    shares = sorted(note for one in results for note in one["notes"] if "--perf-time" in note)
+    assert shares == [
+        "had 500 ns of --perf-time, less than its budget",
+        "had nothing of --perf-time, less than its budget",
+    ]
 
 
 def test_the_result_file_holds_every_result(tmp_path: Path) -> None:

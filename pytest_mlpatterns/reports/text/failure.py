@@ -114,7 +114,7 @@ def _facts(result: TestResult, shown: set[str]) -> list[_Part]:
     measured = [
         *measured_counts(result),
         f"{failed:,} failed{f' ({kinds})' if kinds else ''}",
-        f"{result.measured.seconds_spent:.1f} s",
+        f"{result.measured.seconds_spent:.1f} s{_of_the_budget(result)}",
     ]
     tokens = tokens_text(result.stream) if result.stream is not None else ""
     metrics = [] if comparisons_of(result) else _other_metrics(result, shown)
@@ -130,6 +130,13 @@ def _facts(result: TestResult, shown: set[str]) -> list[_Part]:
         _Part(_labelled("load", load_picture(result) if load_varies(result) else []), 10),
         _Part(overloads, 5),
     ]
+
+
+def _of_the_budget(result: TestResult) -> str:
+    """The time that the test was allowed; empty if it took longer, which a note explains, or if it is not known."""
+    terms = result.definition.terms
+    is_kept = terms is not None and result.measured.seconds_spent <= terms.budget_ns / 1e9
+    return f" of up to {terms.budget_ns / 1e9:g} s" if terms is not None and is_kept else ""
 
 
 def _set_up(setup: Setup) -> list[str]:
