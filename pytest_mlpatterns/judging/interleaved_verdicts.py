@@ -32,7 +32,7 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import (
     judge_ratio,
     ratio_deviation,
 )
-from pytest_mlpatterns.analysis.verdicts.launch_kinds import TwoKinds, judge_by_kind, paired_kinds, side_of
+from pytest_mlpatterns.analysis.verdicts.launch_kinds import PairedKinds, judge_by_kind, paired_kinds, side_of
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances, judged_statistic, median_text
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.config.settings import NoisePolicy
@@ -399,7 +399,7 @@ def metrics_of(run: InterleavedRun) -> tuple[Metrics, Metrics]:
 
 def _without_kinds(
     question: _Question, found: Sequence[PairedLaunch], both: tuple[Metrics, Metrics]
-) -> tuple[RatioVerdict, TwoKinds | None]:
+) -> tuple[RatioVerdict, PairedKinds | None]:
     """The verdict on paired launches, and their kinds if these are two."""
     known = [launch for launch in found if launch.ratio(question.metric) is not None]
     figures = [
@@ -415,7 +415,8 @@ def _without_kinds(
         is_early = verdict.outcome is Outcome.FAIL and verdict.launches < CONFIRMING_PAIRS <= len(known)
         return (question.of_ratios(question.ratios(found), since=CONFIRMING_PAIRS) if is_early else verdict), None
     judge = partial(question.of_ratios, since=min(len(known), question.plan.last))
-    return kinds.verdict(judge, better=metric_named(question.metric).better), kinds.kinds
+    better = metric_named(question.metric).better
+    return kinds.verdict(judge, better=better, tolerance=abs(question.limit - 1)), kinds
 
 
 def _with_kinds(verdict: Verdict, words: str) -> Verdict:

@@ -7,6 +7,7 @@ from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.analysis.statistics.distributions import (
     binomial_tail,
+    excess_chance,
     incomplete_beta,
     student_tail,
     with_uncertain_scale,
@@ -34,6 +35,11 @@ def test_a_binomial_tail_is_that_of_whole_numbers(events: int, others: int, shar
 
     expected = float(special.bdtrc(events - 1, events + others, share))
     assert binomial_tail(events, others, share) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("events", "chance"), [(4, 1 / 70), (3, 17 / 70), (0, 1.0)])
+def test_eight_cups_of_which_four_had_the_milk_first(events: int, chance: float) -> None:
+    assert excess_chance(events, 4, before=4 - events, of_before=4) == pytest.approx(chance)
 
 
 @pytest.mark.parametrize("t", [-3.0, 0.0, 0.7, 4.2, 20.0])

@@ -181,6 +181,24 @@ def test_launches_of_one_kind_are_compared_all_with_all() -> None:
     assert judged(plain, plain) == judge_change(RTM, plain.values, plain.values, tolerance=0.1)
 
 
+@pytest.mark.parametrize(
+    ("slow", "outcome", "said"),
+    [(8, FAIL, "7 of 8 launches settled at 22.0 ms, before 2 of 12"), (4, OPEN, "3 of 4 launches settled at 22.0 ms")],
+)
+def test_a_worse_kind_that_came_more_often_is_not_left_out(slow: int, outcome: Outcome, said: str) -> None:
+    recorded = side((16.0, 16.1, 15.9, 22.0, 16.2, 16.0, 16.1, 22.1, 15.8, 16.1, 16.0, 15.9), sizes=True)
+    found = judged(side((16.0, 22.0, 22.1, 21.9, 22.2, 22.0, 22.1, 21.8)[:slow], sizes=True), recorded)
+    assert found.outcome is outcome, found.reason
+    assert said in found.reason
+
+
+def test_kinds_that_differ_by_less_than_the_tolerance_may_come_more_often() -> None:
+    recorded, present = BOTH[:4] + BOTH[::2] + BOTH[::2], BOTH[1::2] + BOTH[:1]
+    judge = partial(judge_change, RTM, tolerance=0.5)
+    found = judge_by_kind(RTM, judge, present=side(present, sizes=True), reference=side(recorded, sizes=True))
+    assert found.outcome is PASS
+
+
 class TestPairs:
     """Paired launches, whose sides settle by themselves."""
 
@@ -188,11 +206,13 @@ class TestPairs:
     SECOND = (22.0, 16.1, 16.0, 22.2, 22.1, 15.9)
 
     @staticmethod
-    def verdict(first: Sequence[float], second: Sequence[float], factor: float = 1.0) -> Outcome:
+    def verdict(
+        first: Sequence[float], second: Sequence[float], factor: float = 1.0, *, sizes: bool = False
+    ) -> Outcome:
         ratios = [LogRatio(math.log(b * factor / a), 0.005) for a, b in zip(first, second, strict=True)]
-        kinds = paired_kinds(ratios, side(first), side(second, factor=factor))
+        kinds = paired_kinds(ratios, side(first, sizes=sizes), side(second, factor=factor, sizes=sizes))
         assert kinds is not None
-        return kinds.verdict(lambda found: judge_ratio(found, 1.1, "lower"), better="lower").outcome
+        return kinds.verdict(lambda found: judge_ratio(found, 1.1, "lower"), better="lower", tolerance=0.1).outcome
 
     @pytest.mark.parametrize(("factor", "outcome"), [(1.0, PASS), (1.2, FAIL), (0.8, PASS)])
     def test_the_part_of_the_kinds_is_left_out(self, factor: float, outcome: Outcome) -> None:
@@ -221,8 +241,28 @@ class TestPairs:
     def test_a_lost_kind_is_open(self) -> None:
         assert self.verdict(BOTH, (22.0, 22.1, 21.9, 22.2, 22.0, 22.1, 21.8, 22.1)) is OPEN
 
-    def test_a_kind_that_only_the_second_side_shows_is_open(self) -> None:
-        assert self.verdict((16.0, 16.1, 15.9, 16.2, 16.0, 16.1, 15.8, 16.1), BOTH) is OPEN
+    FAST = (16.0, 16.1, 15.9, 16.2, 16.0, 16.1, 15.8, 16.1)
+
+    @pytest.mark.parametrize("sizes", [False, True])
+    def test_a_worse_kind_that_only_the_second_side_shows_is_open(self, sizes: bool) -> None:
+        assert self.verdict(self.FAST, BOTH, sizes=sizes) is OPEN
+
+    @pytest.mark.parametrize("first", [FAST + FAST[:4], (22.0, 22.1, *FAST, *FAST[:2])])
+    def test_a_worse_kind_that_surely_came_more_often_fails(self, first: Sequence[float]) -> None:
+        second = (22.0, 22.1, 21.9, 22.2, 16.0, 22.1, 22.0, 21.8, 22.0, 16.1, 22.2, 21.9)
+        assert self.verdict(first, second, sizes=True) is FAIL
+
+    def test_a_better_kind_that_only_the_second_side_shows_passes(self) -> None:
+        slow = (22.0, 22.1, 21.9, 22.2, 22.0, 22.1, 21.8, 22.1)
+        assert self.verdict(slow, BOTH, sizes=True) is PASS
+
+    def test_the_reason_says_how_often_the_worse_kind_came(self) -> None:
+        ratios = [LogRatio(math.log(b / a), 0.005) for a, b in zip(self.FAST, BOTH, strict=True)]
+        kinds = paired_kinds(ratios, side(self.FAST, sizes=True), side(BOTH, sizes=True))
+        assert kinds is not None
+        assert kinds.describe(RTM).endswith(
+            "the worse way came more often: 4 of 8 launches settled at 22.1 ms, before 0 of 8"
+        )
 
     def test_sides_of_one_kind_have_none(self) -> None:
         assert paired_kinds([LogRatio(0.0, 0.01)] * 4, side((16.0,) * 4), side((22.0,) * 4)) is None

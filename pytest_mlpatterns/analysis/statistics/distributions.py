@@ -1,4 +1,4 @@
-"""Tail probabilities of the binomial distribution and of Student's t, without a dependency on scipy. Pure.
+"""Tail probabilities of the binomial and hypergeometric distributions and of Student's t, without scipy. Pure.
 
 It must not know what is judged: its answer is for the words of a verdict, and for how far shares may differ.
 
@@ -56,6 +56,17 @@ def binomial_tail(events: float, others: float, share: float) -> float:
     Both counts may be fractions: I_share(events, others + 1) is the tail for whole numbers and continuous between them.
     """
     return 1.0 if events <= 0 else incomplete_beta(events, others + 1, share)
+
+
+def excess_chance(events: int, of: int, *, before: int, of_before: int) -> float:
+    """The chance that at least as many of the events of both sides are on this one, if they are as frequent on both.
+
+    It is a tail of the hypergeometric distribution (Fisher's exact test, Journal of the Royal Statistical Society 98,
+    1935).
+    """
+    both = events + before
+    ways = sum(math.comb(of, here) * math.comb(of_before, both - here) for here in range(events, min(of, both) + 1))
+    return ways / math.comb(of + of_before, both)
 
 
 def student_tail(t: float, degrees: float) -> float:
