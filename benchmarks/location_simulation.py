@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,9 @@ from pytest_mlpatterns.analysis.metrics.blocked_values import BlockedValues
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, block_weights, launch_deviation, ratio_of
-from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, paired_log_ratio, ratio_deviation, ratio_estimate
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, paired_log_ratio, ratio_estimate
 from pytest_mlpatterns.analysis.verdicts.tolerances import knows_the_median_better
-from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,6 +50,10 @@ CHANGES = (0.20, 0.35, 0.50, 0.73)
 BLOCK_SD = 0.03
 """Deviation between neighbouring blocks, half of which both sides share; a block in fifty is disturbed."""
 STATISTICS = ("median", "location", "judged")
+SUSPICION = 0.90
+"""Confidence of the interval of the location whose lower end is above zero if it is suspected."""
+DRIFT = 0.025
+"""Deviation of the speed of the machine between paired launches."""
 START_S = 2.0
 """Start and warm-up of a launch."""
 WIDEST = 9.0
@@ -87,6 +92,9 @@ class Family:
             logs += ~slow * math.log1p(change.fast_mode)
         logs += (rng.random(shape) < self.heavy) * math.log(10) + np.linspace(0, math.log1p(self.trend), requests)
         logs += (rng.random(shape) < change.tail) * math.log(4)
+        if change.new_mode:
+            share = np.clip(rng.normal(change.new_mode, change.drift, (launches, 1)), 0, 0.49)
+            logs += (rng.random(shape) < share) * math.log(3)
         if self.inputs:  # the same inputs in the same order in each launch
             logs += np.random.default_rng(9).normal(0, self.inputs, INPUTS)[np.arange(requests) % INPUTS]
         some = rng.random((launches, 1)) < 0.5
@@ -111,12 +119,17 @@ class Family:
 
 @dataclass(frozen=True)
 class Change:
-    """What became worse, apart from all times: a mode takes this much longer, or a share of the requests four times."""
+    """What became worse, apart from all times: a mode takes this much longer, or a share of the requests four times.
+
+    ``new_mode``: share of the requests that take three times as long; ``drift``: its deviation between launches.
+    """
 
     label: str
     slow_mode: float = 0.0
     fast_mode: float = 0.0
     tail: float = 0.0
+    new_mode: float = 0.0
+    drift: float = 0.0
 
 
 MODES = (190e6, 375e6)
@@ -207,22 +220,44 @@ def candidates() -> Table:
 class Bounds:
     """Ends of the intervals of now/then at each look: shape ``(runs, looks)``, one pair for each statistic.
 
-    ``low`` is that of a FAIL, ``high`` that of a PASS.
+    ``low`` is that of a FAIL, ``high`` that of a PASS. ``value`` and ``sign`` are of the location: its estimate, and
+    what 95 % of it is above. ``by_median``: whether the median was chosen.
     """
 
     low: Mapping[str, NDArray[np.float64]]
     high: Mapping[str, NDArray[np.float64]]
+    value: NDArray[np.float64]
+    sign: NDArray[np.float64]
+    by_median: NDArray[np.bool_]
     first_failure: int
+
+    @classmethod
+    def empty(cls, looks: int, first_failure: int) -> Bounds:
+        low, high = ({name: np.empty((TRIALS, looks)) for name in STATISTICS[:2]} for _ in range(2))
+        return cls(
+            low, high, *(np.empty((TRIALS, looks)) for _ in range(2)), np.empty((TRIALS, looks), bool), first_failure
+        )
 
     def share(self, statistic: str, change: float = 0.0, *, passed: bool = False) -> float:
         """The share of runs that fail, or pass, if everything takes this much longer."""
-        limit = 1 + TOLERANCE
-        fails = self.low[statistic] * (1 + change) > limit
+        if statistic == "judged":
+            fails, passes = self._judged(1 + change)
+        else:
+            fails, passes = self._by(statistic, 1 + change)
         fails[:, : self.first_failure] = False
-        passes = self.high[statistic] * (1 + change) <= limit
         looks = fails.shape[1]
         first_fail, first_pass = (np.where(found.any(1), found.argmax(1), looks) for found in (fails, passes))
         return float(np.mean(first_pass < first_fail if passed else first_fail < first_pass))
+
+    def _by(self, statistic: str, times: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        return self.low[statistic] * times > 1 + TOLERANCE, self.high[statistic] * times <= 1 + TOLERANCE
+
+    def _judged(self, times: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """By the chosen statistic; what the median passes and the location suspects, by the location."""
+        (fails, passes), (of_whole, passes_whole) = (self._by(name, times) for name in STATISTICS[:2])
+        suspected = (self.value * times > 1 + TOLERANCE) & (self.sign * times > 1)
+        whole = ~self.by_median | (passes & suspected)
+        return np.where(whole, of_whole, fails), np.where(whole, passes_whole, passes)
 
     def smallest_seen(self, statistic: str, wanted: float = 0.95) -> float | None:
         """The smallest change of all times that fails in this share of runs; None if none up to ``WIDEST`` does."""
@@ -241,7 +276,11 @@ Pool = dict[str, list[LaunchValue]]
 def pool_of(family: Family, requests: int, *, seed: int, change: Change | None = None) -> Pool:
     """Launches: their medians and locations."""
     rng = np.random.default_rng(seed)
-    times = np.exp(family.draw(rng, POOL, requests, change=change)) * MODES[0]
+    return _launch_values(np.exp(family.draw(rng, POOL, requests, change=change)) * MODES[0], rng)
+
+
+def _launch_values(times: NDArray[np.float64], rng: np.random.Generator) -> Pool:
+    requests = times.shape[1]
     weights, inputs = block_weights(BLOCKS), (np.arange(requests) % INPUTS).astype(np.uint32)
     found: Pool = {"median": [], "location": []}
     for row in times:
@@ -256,26 +295,39 @@ def pool_of(family: Family, requests: int, *, seed: int, change: Change | None =
 
 
 def stored(then: Pool, now: Pool, *, launches: int = LAUNCHES, recorded: int = RECORDED, sd: float = 0.017) -> Bounds:
-    """Runs beside a stored baseline."""
+    """Runs beside a stored baseline, whose launches choose the statistic."""
     plan = SequentialPlan(
         first=1, last=launches, alpha=0.01 / METRICS_TOGETHER, pass_alpha=0.01, fixed_launches=recorded
     )
     rng = np.random.default_rng(2)
-    low, high = ({name: np.empty((TRIALS, launches)) for name in STATISTICS} for _ in range(2))
+    found = Bounds.empty(launches, first_failure=1)
     for trial in range(TRIALS):
         before = _drawn(rng, then, launches=recorded, sd=sd)
         after = _drawn(rng, now, launches=launches, sd=sd)
+        found.by_median[trial] = by_median(before)
         for look in range(launches):
-            for name, known in before.items():
-                found = after[name][: look + 1]
-                for ends, level, end in ((low, plan.confidence, "low"), (high, plan.confidence_of_pass, "high")):
-                    ratio = ratio_of(found, known, LAUNCH_SD, confidence=level(look + 1))
-                    ends[name][trial, look] = getattr(ratio, end)
-            errors = {name: launch_deviation(known, after[name][: look + 1]) for name, known in before.items()}
-            better = "median" if knows_the_median_better(errors["median"], errors["location"]) else "location"
-            for ends in (low, high):
-                ends["judged"][trial, look] = ends[better][trial, look]
-    return Bounds(low, high, first_failure=1)
+            ratios = {name: partial(ratio_of, after[name][: look + 1], before[name], LAUNCH_SD) for name in before}
+            _fill(found, (trial, look), ratios, plan=plan, launches=look + 1)
+    return found
+
+
+def by_median(known: Pool) -> bool:
+    return knows_the_median_better(*(launch_deviation(known[name]) for name in STATISTICS[:2]))
+
+
+def _fill(
+    found: Bounds,
+    at: tuple[int, int],
+    ratios: Mapping[str, Callable[..., Estimate]],
+    *,
+    plan: SequentialPlan,
+    launches: int,
+) -> None:
+    for name, ratio in ratios.items():
+        found.low[name][at] = ratio(confidence=plan.confidence(launches)).low
+        found.high[name][at] = ratio(confidence=plan.confidence_of_pass(launches)).high
+    suspicion = ratios["location"](confidence=SUSPICION)
+    found.value[at], found.sign[at] = suspicion.value, suspicion.low
 
 
 def _drawn(rng: np.random.Generator, pool: Pool, *, launches: int, sd: float) -> Pool:
@@ -289,9 +341,15 @@ def _drawn(rng: np.random.Generator, pool: Pool, *, launches: int, sd: float) ->
     }
 
 
-def paired_pool(
-    family: Family, requests: int, pairs: int, *, seed: int, change: Change | None = None
-) -> dict[str, list[LogRatio]]:
+@dataclass(frozen=True)
+class PairedPool:
+    """Paired launches: the ratios of both sides, and the first side alone, by statistic."""
+
+    ratios: Mapping[str, Sequence[LogRatio]]
+    first: Pool
+
+
+def paired_pool(family: Family, requests: int, pairs: int, *, seed: int, change: Change | None = None) -> PairedPool:
     """Paired launches: so many requests in each block."""
     rng = np.random.default_rng(seed)
     part = BLOCK_SD * math.sqrt(0.5)
@@ -305,32 +363,34 @@ def paired_pool(
     for first, second in zip(*sides, strict=True):
         for name, of in (("median", np.median), ("location", location)):
             found[name].append(paired_log_ratio([float(of(one)) for one in first], [float(of(one)) for one in second]))
-    return found
+    return PairedPool(found, _launch_values(sides[0].reshape(POOL, -1), rng))
 
 
-def interleaved(pool: Mapping[str, Sequence[LogRatio]], *, launches: int = PAIRED, sd: float = 0.017) -> Bounds:
-    """Runs against a revision."""
+def interleaved(pool: PairedPool, *, launches: int = PAIRED, sd: float = 0.017) -> Bounds:
+    """Runs against a revision, whose launches choose the statistic; a machine that drifts stretches both sides."""
     plan = SequentialPlan(first=3, last=launches + 1, alpha=0.025 / METRICS_TOGETHER, pass_alpha=0.025)
     rng = np.random.default_rng(2)
-    looks = launches - plan.first + 1
-    low, high = ({name: np.empty((TRIALS, looks)) for name in STATISTICS} for _ in range(2))
+    found = Bounds.empty(launches - plan.first + 1, first_failure=0)
     for trial in range(TRIALS):
         chosen, between = rng.integers(0, POOL, launches), rng.normal(0, sd, launches).tolist()
+        drift = np.exp(rng.normal(0, DRIFT, launches)).tolist()
         drawn = {
             name: [LogRatio(ratios[at].value + by, ratios[at].error) for at, by in zip(chosen, between, strict=True)]
-            for name, ratios in pool.items()
+            for name, ratios in pool.ratios.items()
         }
-        for look in range(looks):
+        first = {
+            name: [
+                LaunchValue(values[at].value * by, values[at].relative_error)
+                for at, by in zip(chosen, drift, strict=True)
+            ]
+            for name, values in pool.first.items()
+        }
+        for look in range(found.value.shape[1]):
             number = plan.first + look
-            for name, ratios in drawn.items():
-                for ends, level, end in ((low, plan.confidence, "low"), (high, plan.confidence_of_pass, "high")):
-                    ratio = ratio_estimate(ratios[:number], confidence=level(number))
-                    ends[name][trial, look] = getattr(ratio, end)
-            errors = {name: ratio_deviation(ratios[:number]) for name, ratios in drawn.items()}
-            better = "median" if knows_the_median_better(errors["median"], errors["location"]) else "location"
-            for ends in (low, high):
-                ends["judged"][trial, look] = ends[better][trial, look]
-    return Bounds(low, high, first_failure=0)
+            found.by_median[trial, look] = by_median({name: values[:number] for name, values in first.items()})
+            ratios = {name: partial(ratio_estimate, values[:number]) for name, values in drawn.items()}
+            _fill(found, (trial, look), ratios, plan=plan, launches=number)
+    return found
 
 
 # --- the tables -----------------------------------------------------------------------------------------------------
@@ -341,6 +401,7 @@ def measure() -> Iterator[Table]:
     yield power("a stored baseline", {(family, n): of_file(family, n) for family in FAMILIES for n in REQUESTS})
     yield power("a revision", {(family, n): of_revision(family, n) for family in FAMILIES for n in REQUESTS})
     yield parts()
+    yield new_modes()
     yield services()
 
 
@@ -388,6 +449,12 @@ def power(mode: str, found: Mapping[tuple[Family, int], Bounds]) -> Table:
     return Table(title, headings, rows, claims)
 
 
+NEW_MODES = (
+    Change("new: 25 % take 3 times as long", new_mode=0.25),
+    Change("new: 25 ± 10 % take 3 times as long", new_mode=0.25, drift=0.10),
+    Change("new: 30 % take 3 times as long", new_mode=0.30),
+    Change("new: 35 % take 3 times as long", new_mode=0.35),
+)
 PARTS = (
     (IN_TURNS, Change("the slow mode +73 %", slow_mode=0.73)),
     (IN_TURNS, Change("the fast mode +73 %", fast_mode=0.73)),
@@ -416,6 +483,31 @@ def parts() -> Table:
     )
     note = "What the location does not see of a tail, p95 and p99 do from 90 and 459 requests on."
     return Table("percent of runs that fail if a part of the requests got slower", headings, rows, (), [note])
+
+
+def new_modes() -> Table:
+    """A mode that only the present has: it makes the mean of the present scatter, which must not choose the median."""
+    rows: list[Sequence[str]] = []
+    passes: dict[str, list[float]] = {"file": [], "rev.": []}
+    for requests in (20, 60, 300):
+        for change in NEW_MODES:
+            then, now = pool_of(ONE, requests, seed=3), pool_of(ONE, requests, seed=4, change=change)
+            pairs = paired_pool(ONE, max(requests // PAIRS, 2), PAIRS, seed=3, change=change)
+            runs = {"file": stored(then, now), "rev.": interleaved(pairs)}
+            cells = [
+                f"{100 * bounds.share(name):.0f} / {100 * bounds.share(name, passed=True):.0f}"
+                for bounds in runs.values()
+                for name in STATISTICS
+            ]
+            for mode, bounds in runs.items():
+                passes[mode].append(bounds.share("judged", passed=True))
+            rows.append((change.label, f"{requests}", *cells))
+    claims = [
+        Claim(f"{mode}, a quarter or more three times as slow: PASS", max(found), at_most=0.05)
+        for mode, found in passes.items()
+    ]
+    headings = ("change", "requests", *(f"{mode}: {name}" for mode in passes for name in STATISTICS))
+    return Table("percent of runs that fail / pass if a part of the requests is of a new mode", headings, rows, claims)
 
 
 def services() -> Table:

@@ -22,8 +22,8 @@ from pytest_mlpatterns.analysis.metrics.blocked_values import BlockedValues
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.distributions import location
-from pytest_mlpatterns.analysis.statistics.intervals import block_weights, launch_deviation
-from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, judge_ratio, paired_log_ratio, ratio_deviation
+from pytest_mlpatterns.analysis.statistics.intervals import block_weights, launch_deviation, median_error
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, judge_ratio, paired_log_ratio
 from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, ResponsePace
@@ -134,18 +134,24 @@ DESIGNS = (BEFORE, replace(AFTER, label="callers apart", looks_that_fit=False), 
 
 # --- a revision -----------------------------------------------------------------------------------------------------
 
-Pairs = dict[str, list[LogRatio]]
+
+@dataclass
+class Pairs:
+    """The log ratios of paired launches, and the first side of each, by metric."""
+
+    ratios: dict[str, list[LogRatio]]
+    first: dict[str, list[LaunchValue]]
 
 
 def paired_run(rng: np.random.Generator, sides: Sequence[Service], *, design: Design, budget_s: float) -> Pairs:
-    """The log ratios of the paired launches that fit into a budget, by metric."""
+    """The paired launches that fit into a budget."""
     answer_s = [PROMPT_S * side.prompt + (TOKENS - 1) * STEP_S / 2 for side in sides]
     paces = [ResponsePace(1e9 * one, 2e9 * one) for one in answer_s]
     plan = BlockDesign().within(int(budget_s * 1e9), 3).blocks(paces, START_S, len(INPUTS))
     assert plan.requests is not None
     launch_s = START_S + 2 * plan.requests * sum(answer_s)
     stagger_s = fmean(answer_s) / 4 if design.staggered else 0.0
-    found: Pairs = {}
+    found = Pairs({}, {})
     for _ in range(max(3, int(budget_s / launch_s))):
         blocks: dict[str, tuple[list[float], list[float]]] = {}
         speeds = rng.normal(0, LAUNCH_SD / math.sqrt(2), 2)
@@ -158,20 +164,21 @@ def paired_run(rng: np.random.Generator, sides: Sequence[Service], *, design: De
                     blocks.setdefault(name, ([], []))[side].append(float(np.median(values)))
                     blocks.setdefault(f"{name}_mean", ([], []))[side].append(location(values))
         for name, values in blocks.items():
-            found.setdefault(name, []).append(paired_log_ratio(*values))
+            found.ratios.setdefault(name, []).append(paired_log_ratio(*values))
+            found.first.setdefault(name, []).append(LaunchValue(fmean(values[0]), median_error(values[0])))
     return found
 
 
 def of_pairs(pairs: Pairs, tolerance: float, design: Design) -> Outcome:
     """The verdict on TTFT and TPOT together."""
-    launches = len(pairs["ttft"])
+    launches = len(pairs.ratios["ttft"])
     last = launches + 1 if design.looks_that_fit else 14
     plan = SequentialPlan(last=last, alpha=ALPHA / PRIMARY, pass_alpha=PASS_ALPHA)
     outcome = Outcome.INCONCLUSIVE
     for number in range(3, launches + 1):
         found = []
         for name in QUANTITIES:
-            judged = _judged(METRICS[name], {metric: ratios[:number] for metric, ratios in pairs.items()})
+            judged = _judged(METRICS[name], pairs, number)
             verdict = judge_ratio(judged, 1 + tolerance, "lower", plan=plan)
             if verdict.outcome is Outcome.FAIL and verdict.launches < CONFIRMING <= number:
                 verdict = judge_ratio(judged, 1 + tolerance, "lower", plan=structs.replace(plan, since=CONFIRMING))
@@ -182,8 +189,9 @@ def of_pairs(pairs: Pairs, tolerance: float, design: Design) -> Outcome:
     return outcome
 
 
-def _judged(metric: Metric, known: Pairs) -> list[LogRatio]:
-    return known[judged_statistic(metric, lambda of: ratio_deviation(known[of.name])).name]
+def _judged(metric: Metric, pairs: Pairs, number: int) -> list[LogRatio]:
+    judged = judged_statistic(metric, lambda of: launch_deviation(pairs.first[of.name][:number]))
+    return pairs.ratios[judged.name][:number]
 
 
 def together(found: Sequence[Outcome]) -> Outcome:
@@ -223,11 +231,7 @@ def of_file(recorded: Launches, present: Launches, tolerance: float) -> Outcome:
     for number in range(1, SCREENED + 1):
         found = []
         for name in QUANTITIES:
-
-            def deviation(of: Metric, number: int = number) -> float:
-                return launch_deviation(recorded[of.name], present[of.name][:number])
-
-            judged = judged_statistic(METRICS[name], deviation)
+            judged = judged_statistic(METRICS[name], lambda of: launch_deviation(recorded[of.name]))
             now = present[judged.name][:number]
             found.append(judge_change(judged, now, recorded[judged.name], tolerance=tolerance, plan=plan).outcome)
         outcome = together(found)
@@ -263,8 +267,8 @@ def of_a_revision() -> Table:
                     change: [of_pairs(one, limit, design) for one in runs[change]].count(Outcome.FAIL) / RUNS
                     for change, limit in limits.items()
                 }
-                pairs = len(runs[1.0][0]["ttft"])
-                scatter = np.std([one.value for run in runs[1.0] for one in run["tpot_mean"]])
+                pairs = len(runs[1.0][0].ratios["ttft"])
+                scatter = np.std([one.value for run in runs[1.0] for one in run.ratios["tpot_mean"]])
                 shown = (f"{100 * share:.0f} %" for share in caught.values())
                 row = (
                     service.label,

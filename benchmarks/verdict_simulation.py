@@ -19,8 +19,8 @@ from pytest_mlpatterns.analysis.metrics.blocked_values import counted
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.distributions import TRIM, location
-from pytest_mlpatterns.analysis.statistics.intervals import estimate, launch_deviation, min_samples
-from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, judge_ratio, paired_log_ratio, ratio_deviation
+from pytest_mlpatterns.analysis.statistics.intervals import estimate, launch_deviation, median_error, min_samples
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, judge_ratio, paired_log_ratio
 from pytest_mlpatterns.analysis.verdicts.count_comparison import (
     STORED_TAIL_ALPHA,
     TAIL_ALPHA,
@@ -335,7 +335,7 @@ def speed_outcomes(then: Sample, now: Sample, tolerances: Tolerances) -> dict[st
     plan = SequentialPlan(
         first=1, last=STORED_LAUNCHES, alpha=0.01 / len(SPEED), pass_alpha=0.01, fixed_launches=recorded
     )
-    deviations = (launch_deviation(then.values[name], now.values[name]) for name in ("rtm", LOCATION))
+    deviations = (launch_deviation(then.values[name]) for name in ("rtm", LOCATION))
     by = {name: name for name in SPEED} | {"rtm": "rtm" if knows_the_median_better(*deviations) else LOCATION}
     return {
         name: judge_change(
@@ -363,17 +363,19 @@ def stored(rng: np.random.Generator, service: Service, change: Change, *, judge:
 
 @dataclass
 class PairedSample:
-    """Paired launches: counts and values of both sides, and the ratios of each launch."""
+    """Paired launches: counts and values of both sides, the ratios of each launch, and the times of the first side."""
 
     then: Sample
     now: Sample
     ratios: dict[str, list[LogRatio]]
+    first: dict[str, list[LaunchValue]]
 
     def judged(self, launches: int) -> dict[str, list[LogRatio]]:
-        """The ratios of the first launches, RTM by the statistic that they know better."""
+        """The ratios of the first launches, RTM by the statistic that those of the first side know better."""
         found = {name: ratios[:launches] for name, ratios in self.ratios.items()}
         whole = found.pop(LOCATION)
-        if not knows_the_median_better(ratio_deviation(found["rtm"]), ratio_deviation(whole)):
+        deviations = (launch_deviation(self.first[name][:launches]) for name in ("rtm", LOCATION))
+        if not knows_the_median_better(*deviations):
             found["rtm"] = whole
         return found
 
@@ -383,7 +385,8 @@ def paired_sample(rng: np.random.Generator, service: Service, change: Change) ->
     machine = (float(rng.random()), float(rng.uniform(30, 150)))
     names = ("peak_memory", "cold_start")
     then, now = (Sample(values={name: [] for name in names}) for _ in range(2))
-    found = PairedSample(then, now, {name: [] for name in (*SPEED, LOCATION, "cpu_per_request")})
+    ratios: dict[str, list[LogRatio]] = {name: [] for name in (*SPEED, LOCATION, "cpu_per_request")}
+    found = PairedSample(then, now, ratios, {"rtm": [], LOCATION: []})
     block = round(RATE_RPS * BLOCK_S)
     for number in range(PAIRED_LAUNCHES):
         blocks, cpus = [], []
@@ -404,6 +407,8 @@ def paired_sample(rng: np.random.Generator, service: Service, change: Change) ->
         }
         for name, (first, second) in columns.items():
             found.ratios[name].append(paired_log_ratio(first.tolist(), second.tolist()))
+            if name in found.first:
+                found.first[name].append(LaunchValue(float(first.mean()), median_error(first.tolist())))
     return found
 
 

@@ -168,7 +168,7 @@ def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchVa
     metric, in_flight = metric_named(name), result.setup.load.in_flight
 
     def deviation(of: Metric) -> float:
-        return launch_deviation(before.get(of.name, ()), _values(result.measured.launches.get(of.name, ())))
+        return launch_deviation(before.get(of.name, ())) if of.name in result.measured.launches else math.inf
 
     judged = judged_statistic(metric, deviation)
     judge = partial(judge_change, judged, tolerance=_tolerance(name, result), in_flight=in_flight)

@@ -34,7 +34,7 @@ from pytest_mlpatterns.analysis.changes.bisection import (
 )
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
-from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, ratio_deviation
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.history.commit_runs import CommitRun, MeasuredAs, NotRun, WhyNotRun, limit_s
@@ -388,10 +388,12 @@ class Search:
 
 
 def _figure_of(metric: str, found: CommitRun) -> str:
-    """The metric whose ratios are compared: the location of the times, or their median if launches know it better."""
+    """The metric whose ratios are compared: the location of the times, or their median if the reference knows it
+    better."""
+    known = {} if found.result.reference is None else found.result.reference.metrics
 
     def deviation(of: Metric) -> float:
-        ratios = found.ratios(of.name)
-        return ratio_deviation(ratios) if ratios else math.inf
+        value, low, high = known.get(of.name, (1.0, 1.0, 1.0))
+        return (high - low) / value if found.ratios(of.name) else math.inf
 
     return judged_statistic(metric_named(metric), deviation).name

@@ -6,6 +6,7 @@ It must not know pytest, nor which verdicts fail a test.
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
@@ -15,9 +16,9 @@ from pytest_mlpatterns.analysis.health.machine import SLOWER, ratio_of_sorting, 
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, are_of_streams, metric_named, standing_metrics
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, LatencyPercentile, Metric, Nmrt, objective_of, times_of
 from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, looks_beside_entry
-from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, min_samples
+from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, min_samples, ratio_of
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
-from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic, with_medians
+from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
@@ -270,19 +271,27 @@ class BaselineComparison:
         def now(of: Metric) -> Sequence[LaunchValue]:
             return present_values(metrics, of, before(of))
 
-        judged = judged_statistic(metric, lambda of: launch_deviation(before(of), now(of)))
-        judged = replace(judged, launch_sd=metric.launch_sd, sd_degrees=metric.sd_degrees)  # of the same launches
-        values, recorded = self._both_known(judged, now(judged), before(judged))
-        judge = functools.partial(
-            judge_change,
-            judged,
-            tolerance=compared.tolerance,
-            plan=looks_beside_entry(len(recorded), launches=self._experiment.settings.launches, alpha=compared.alpha),
-            size=SampleSize(len(values), metrics.blocks),
-            in_flight=in_flight,
+        def judge(by: Metric) -> Verdict:
+            judged = replace(by, launch_sd=metric.launch_sd, sd_degrees=metric.sd_degrees)  # of the same launches
+            values, recorded = self._both_known(judged, now(by), before(by))
+            looks = looks_beside_entry(len(recorded), launches=self._experiment.settings.launches, alpha=compared.alpha)
+            change = functools.partial(
+                judge_change,
+                judged,
+                tolerance=compared.tolerance,
+                plan=looks,
+                size=SampleSize(len(values), metrics.blocks),
+                in_flight=in_flight,
+            )
+            mine, recorded_side = side_of(values, metrics.launch_values), side_of(recorded, EntrySample(entry).values)
+            return judge_by_kind(judged, change, present=mine, reference=recorded_side)
+
+        verdict = judge_time(
+            metric,
+            lambda of: launch_deviation(before(of)) if now(of) else math.inf,
+            judge=judge,
+            ratio=lambda of, confidence: ratio_of(now(of), before(of), metric.launch_sd, confidence=confidence),
         )
-        mine, recorded_side = side_of(values, metrics.launch_values), side_of(recorded, EntrySample(entry).values)
-        verdict = judge_by_kind(judged, judge, present=mine, reference=recorded_side)
         return noted(with_medians(verdict, metric, before=before(metric), now=now(metric)), metric, metrics)
 
     def _both_known(

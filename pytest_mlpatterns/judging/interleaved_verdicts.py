@@ -6,6 +6,7 @@ decided. This module must not know how variants are started, nor pytest.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
@@ -25,15 +26,16 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import (
     looks_of_pairs,
     looks_that_fit,
 )
+from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation
 from pytest_mlpatterns.analysis.statistics.log_ratio import (
     USUAL_PRIOR,
     PairedLaunch,
     RatioPrior,
     judge_ratio,
-    ratio_deviation,
+    ratio_estimate,
 )
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import PairedKinds, judge_by_kind, paired_kinds, side_of
-from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances, judged_statistic, median_text
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances, judge_time, median_text
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import InvalidResultError, SettingError, TooFewSamplesError
@@ -356,15 +358,7 @@ class _RevisionJudge:
         first, second = both
         metric, tolerance = compared.metric, compared.tolerance
         if Role.PAIRED in metric.roles:
-            if all(launch.ratio(metric.name) is None for launch in found):
-                raise AbsentMetricError("is not known of both sides")
-            judged_by = judged_statistic(metric, lambda of: ratio_deviation(_ratios(of.name, found)))
-            question = self._question(compared, judged_by)
-            verdict, kinds = _without_kinds(question, found, both)
-            judged = _change_verdict(question, verdict, tolerance=tolerance, run=self._run)
-            if kinds is not None:
-                judged = _with_kinds(judged, kinds.describe(judged_by))
-            return noted(judged, metric, second)
+            return noted(self._judge_pairs(compared, found, both=both), metric, second)
         if compared.is_guard:
             samples = MeasuredSample(first), MeasuredSample(second)
             judged = judge_guarded(compared, *samples, against="revision", in_flight=self._run.in_flight)
@@ -378,6 +372,27 @@ class _RevisionJudge:
         present, reference = side_of(now, second.launch_values), side_of(before, first.launch_values)
         judged = judge_by_kind(metric, judge, present=present, reference=reference)
         return noted(replace(judged, against="revision"), metric, second)
+
+    def _judge_pairs(
+        self, compared: ComparedMetric, found: Sequence[PairedLaunch], *, both: tuple[Metrics, Metrics]
+    ) -> Verdict:
+        def ratios(of: Metric) -> list[LogRatio]:
+            return _ratios(of.name, found)
+
+        def judge(by: Metric) -> Verdict:
+            question = self._question(compared, by)
+            verdict, kinds = _without_kinds(question, found, both)
+            judged = _change_verdict(question, verdict, tolerance=compared.tolerance, run=self._run)
+            return judged if kinds is None else _with_kinds(judged, kinds.describe(by))
+
+        if not ratios(compared.metric):
+            raise AbsentMetricError("is not known of both sides")
+        return judge_time(
+            compared.metric,
+            lambda of: launch_deviation(both[0].launch_values(of)) if ratios(of) else math.inf,
+            judge=judge,
+            ratio=lambda of, confidence: ratio_estimate(ratios(of), confidence=confidence),
+        )
 
     def _plan_of(self, compared: ComparedMetric) -> SequentialPlan:
         return replace(self._looks, alpha=compared.alpha, pass_alpha=REVISION_ALPHA)

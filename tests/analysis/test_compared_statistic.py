@@ -14,10 +14,10 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     metric_named,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Location, Metric
-from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic, with_medians
+from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, judged_statistic, with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
-from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 
 def launches(*values_ms: float) -> list[LaunchValue]:
@@ -40,6 +40,25 @@ def test_a_time_whose_median_the_launches_know_clearly_better_is_judged_by_it() 
     assert judged_statistic(metric, {metric: 0.018, mean: 0.02}.__getitem__) is metric
     assert judged_statistic(metric, {metric: 0.0195, mean: 0.02}.__getitem__) is mean
     assert judged_statistic(metric, {metric: 0.0, mean: 0.0}.__getitem__) is mean
+
+
+@pytest.mark.parametrize(
+    ("ratio", "by"),
+    [
+        (Estimate(1.2, 1.02, 1.4), "latency_mean"),
+        (Estimate(1.2, 0.98, 1.5), ""),  # may be chance
+        (Estimate(1.05, 1.02, 1.08), ""),  # within the tolerance
+    ],
+)
+def test_what_the_median_passes_is_judged_by_a_location_that_is_suspected(ratio: Estimate, by: str) -> None:
+    times = {"rtm": (launches(5, 5), launches(5, 5)), "latency_mean": (launches(5.0, 5.5), launches(6.0, 6.6))}
+
+    def judge(of: Metric) -> Verdict:
+        return judge_change(of, times[of.name][1], times[of.name][0], tolerance=0.1)
+
+    deviation = {METRICS["rtm"]: 0.01, LOCATIONS["rtm"]: 0.02}.__getitem__
+    found = judge_time(METRICS["rtm"], deviation, judge=judge, ratio=lambda _of, _confidence: ratio)
+    assert (found.judged_by, found.outcome) == (by, Outcome.INCONCLUSIVE if by else Outcome.PASS)
 
 
 @pytest.mark.parametrize("name", ["itl", "p95", "ttft:p95", "throughput", "cpu_per_request"])

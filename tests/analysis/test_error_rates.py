@@ -6,12 +6,12 @@ Every run is seeded, so the counts are the same each time.
 import importlib
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from support import ROOT
 
-from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 from pytest_mlpatterns.records.verdict import Outcome
 
 pytestmark = pytest.mark.simulation
@@ -69,6 +69,17 @@ class TestWhichStatisticIsJudged:
             assert runs.share("judged", passed=True) >= runs.share("median", passed=True)
             assert runs.share("judged", 0.2) >= runs.share("median", 0.2)
 
+    @pytest.mark.parametrize("change", [0, 2])
+    def test_a_mode_that_only_the_present_has_does_not_choose_the_median(
+        self, by_statistic: ModuleType, change: int
+    ) -> None:
+        new, one = by_statistic.NEW_MODES[change], by_statistic.ONE
+        then, now = (by_statistic.pool_of(one, 300, seed=seed, change=what) for seed, what in ((3, None), (4, new)))
+        pairs = by_statistic.paired_pool(one, 75, by_statistic.PAIRS, seed=3, change=new)
+        for runs in (by_statistic.stored(then, now), by_statistic.interleaved(pairs)):
+            assert runs.share("judged") >= 0.7
+            assert runs.share("judged", passed=True) == 0
+
     def test_a_change_of_one_mode_alone_fails(self, by_statistic: ModuleType) -> None:
         change = by_statistic.Change("the slow mode", slow_mode=0.73)
         then, now = (
@@ -88,7 +99,7 @@ class TestTwoCallersOnTwoSlots:
 
     def test_callers_that_begin_apart_make_a_paired_launch_scatter_less_than_half(self, slots: ModuleType) -> None:
         before, after = (
-            np.std([one.value for run in _runs(slots, design, 1.0) for one in run["tpot_mean"]])
+            np.std([one.value for run in _runs(slots, design, 1.0) for one in run.ratios["tpot_mean"]])
             for design in (slots.BEFORE, slots.AFTER)
         )
         assert after < before / 2
@@ -106,7 +117,7 @@ class TestTwoCallersOnTwoSlots:
         assert {slots.of_pairs(run, 0.25, slots.AFTER) for run in runs} == {Outcome.FAIL}
 
 
-def _runs(slots: ModuleType, design: object, change: float) -> list[dict[str, list[LogRatio]]]:
+def _runs(slots: ModuleType, design: object, change: float) -> list[Any]:
     rng = np.random.default_rng(1)
     sides = slots.QUIET, replace(slots.QUIET, prompt=change)
     return [slots.paired_run(rng, sides, design=design, budget_s=30) for _ in range(20)]

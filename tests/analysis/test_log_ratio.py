@@ -17,7 +17,6 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import (
     RatioPrior,
     judge_ratio,
     paired_log_ratio,
-    ratio_deviation,
     ratio_estimate,
     wants_more_pairs,
 )
@@ -64,10 +63,6 @@ class TestPairs:
     )
     def test_a_launch_that_was_disturbed_in_part_wants_more_pairs(self, quiet: int, pairs: int, more: bool) -> None:
         assert wants_more_pairs([False] * quiet + [True] * (pairs - quiet)) is more
-
-    def test_pairs_of_launches_that_jump_are_known_worse_than_those_that_agree(self) -> None:
-        assert ratio_deviation(alike(0.3, -0.3, 0.3, error=0.01)) > 0.2
-        assert ratio_deviation(alike(0.3, 0.3, 0.3, error=0.01)) == pytest.approx(0.01 * math.sqrt(1 / 2))
 
     @PROPERTY
     @given(PAIRS)

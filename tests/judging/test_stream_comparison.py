@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from support.declared_run import DeclaredRun
 from support.streams import stream_launch, streamed
-from support.synthetic import MS, SETUP, START_NS, S, samples, usage
+from support.synthetic import MS, SETUP, START_NS, S, launch, samples, usage
 
 from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS, metric_named, with_role
@@ -54,7 +54,11 @@ def launches(count: int, **changes: Any) -> list[Launch]:
 
 
 def entry(**changes: Any) -> Entry:
-    metrics = Metrics(tuple(stream_launch(jitter=0.03, rate_rps=40, seed=100 + seed, **changes) for seed in range(6)))
+    return entry_of([stream_launch(jitter=0.03, rate_rps=40, seed=100 + seed, **changes) for seed in range(6)])
+
+
+def entry_of(recorded: Sequence[Launch]) -> Entry:
+    metrics = Metrics(tuple(recorded))
     known = [metric for metric in (*METRICS.values(), *LOCATIONS.values()) if metric.of is not None]
     values = {metric.name: found for metric in known if (found := metrics.launch_values(metric))}
     return Entry(SETUP, values, {}, None, "2026-01-31", metrics.request_counts)
@@ -98,6 +102,24 @@ def test_unchanged_streams_pass_against_their_baseline() -> None:
 @pytest.mark.parametrize(("change", "metric"), [({"ttft_ns": 60 * MS}, "ttft"), ({"gap_ns": 12 * MS}, "tpot")])
 def test_slower_tokens_fail_against_the_baseline(change: dict[str, int], metric: str) -> None:
     assert against_the_baseline(**change)[metric] is Outcome.FAIL
+
+
+def waiting(seed: int, slow: float = 0.0, times: float = 3.0, chunks: int = 20, count: int = 150) -> Launch:
+    """Streams that wait 200 ms for their first token, and a share of them this many times as long."""
+    rng = np.random.default_rng(seed)
+    due = START_NS + np.round(np.arange(count) * S / 40).astype(np.int64)
+    gaps = np.tile([200 * MS, *[20 * MS] * (chunks - 1)], (count, 1)) * np.exp(rng.normal(0, 0.05, (count, chunks)))
+    gaps[:, 0] *= np.exp(rng.normal(0, 0.15, count)) * np.where(rng.random(count) < slow, times, 1)
+    arrived = np.cumsum(gaps * np.exp(rng.normal(0, 0.017)), axis=1).astype(np.int64)
+    return launch(streamed(due.tolist(), arrived.tolist()), seconds=count / 40)
+
+
+@pytest.mark.parametrize("seed", [7, 70_007])
+def test_a_quarter_of_the_streams_that_wait_three_times_as_long_is_judged_by_the_mean(seed: int) -> None:
+    before = entry_of([waiting(500 + number) for number in range(6)])
+    verdicts, _ = judged([waiting(seed + number, slow=0.25) for number in range(8)], before, rate_rps=40)
+    (found,) = [one for one in verdicts if one.metric == "ttft"]
+    assert (found.judged_by, found.outcome) == ("ttft_mean", Outcome.FAIL)
 
 
 def figures(**streams: float) -> VariantFigures:

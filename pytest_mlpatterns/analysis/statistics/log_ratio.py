@@ -18,8 +18,8 @@ import numpy as np
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LogMean, launch_deviation, prior_weight
-from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue
+from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LogMean, prior_weight
+from pytest_mlpatterns.records.launch import Capacity, Estimate
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -149,11 +149,6 @@ def paired_log_ratio(
     middle = median(values)
     deviation = 1.4826 * median(abs(value - middle) for value in values)
     return LogRatio(middle, math.sqrt(math.pi / 2) * deviation / math.sqrt(len(values)))
-
-
-def ratio_deviation(launches: Sequence[LogRatio]) -> float:
-    """As :func:`pytest_mlpatterns.analysis.statistics.intervals.launch_deviation`, of the ratios of paired launches."""
-    return launch_deviation([LaunchValue(math.exp(launch.value), launch.error) for launch in launches])
 
 
 def wants_more_pairs(disturbed: Sequence[bool]) -> bool:

@@ -3,8 +3,8 @@
 The median of few requests, or of two modes, jumps from launch to launch while the distribution stays where it is. So a
 comparison of RTM, TTFT or TPOT judges the location of all their times, which messages call their mean. The median is
 what people read and assert: the reason of the verdict has it too. On a busy machine, which stretches the upper half of
-the times, the launches know their median better than their location, and it is judged itself. An entry of an earlier
-version knows medians only.
+the times, launches know their median better than their location, and it is judged itself. The reference alone chooses,
+before the present is looked at. An entry of an earlier version knows medians only.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from pytest_mlpatterns.analysis.metrics.metric import Location, Metric, Nmrt, Ro
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import LaunchValue
+    from pytest_mlpatterns.records.launch import Estimate, LaunchValue
     from pytest_mlpatterns.records.verdict import Acceptance, Verdict
 
 _TAIL_FACTOR = 2.0  # Factor of the tolerance of a tail, which varies twice as much
@@ -163,13 +164,39 @@ def changes_to_accept(verdicts: Sequence[Verdict]) -> list[tuple[str, float]]:
 _CLEARLY = 0.95
 """Factor by which launches must know the median better than the location: in quiet launches both are known alike, and a
 comparison should not name one today and the other tomorrow. On a busy machine it is 0.75."""
+_SUSPICION = 0.90
+"""Confidence of the interval of a location above no change with which it is suspected: 5 % are beyond each end."""
+
+
+def judge_time(
+    metric: Metric,
+    deviation: Callable[[Metric], float],
+    *,
+    judge: Callable[[Metric], Verdict],
+    ratio: Callable[[Metric, float], Estimate],
+) -> Verdict:
+    """The verdict by the statistic that the reference chooses; a metric without a location is judged itself.
+
+    A part of the requests that became slower moves the location and leaves the median. So what the median passes is
+    judged by the location if that is suspected: beyond its tolerance, and with 95 % slower at all.
+
+    ``deviation``: as for :func:`judged_statistic`. ``judge``: gives the verdict by a statistic. ``ratio``: of the
+    present to the reference in a statistic, with its interval at a confidence.
+    """
+    location, judged = location_of(metric), judged_statistic(metric, deviation)
+    found = judge(judged)
+    if location is None or judged is location or found.outcome is not Outcome.PASS or math.isinf(deviation(location)):
+        return found
+    suspicion, by_location = ratio(location, _SUSPICION), judge(location)
+    allowed = location.allowed(by_location.tolerance or 0.0, by_location.reference_value or math.inf)
+    return by_location if suspicion.low > 1 and suspicion.value > 1 + allowed else found
 
 
 def judged_statistic(metric: Metric, deviation: Callable[[Metric], float]) -> Metric:
     """The metric that a comparison of this one judges: the location of the same times, or the metric itself.
 
-    ``deviation``: by how much a launch of either side deviates in a metric; infinite if it is not known of both. See
-    :func:`knows_the_median_better`.
+    ``deviation``: by how much a launch of the reference deviates in a metric; infinite if it is not known of both
+    sides. See :func:`knows_the_median_better`.
     """
     location = location_of(metric)
     if location is None or math.isinf(whole := deviation(location)):
@@ -178,10 +205,12 @@ def judged_statistic(metric: Metric, deviation: Callable[[Metric], float]) -> Me
 
 
 def knows_the_median_better(median_deviation: float, location_deviation: float) -> bool:
-    """Whether the launches of a comparison know the median of their times clearly better than their location.
+    """Whether launches know the median of their times clearly better than their location.
 
-    A comparison judges the location, but the median if this holds: neighbours on a busy machine stretch the upper half
-    of the times, which moves a mean and leaves the median. The same answer counts for both sides.
+    A comparison judges the location, but the median if this holds of the reference: neighbours on a busy machine
+    stretch the upper half of the times, which moves a mean and leaves the median. The present has no part in the
+    choice: a mode that only it has would choose the median, which does not see it. The same answer counts for both
+    sides.
     """
     return median_deviation < _CLEARLY * location_deviation
 
