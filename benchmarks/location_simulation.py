@@ -2,7 +2,7 @@
 
 A launch is a row of times; its median and its location are those of ``analysis/metrics/blocked_values.py``, with
 their errors. A run draws launches from many, adds what launches differ by, and is judged after each of them as the
-plugin does it: by the median, by the location, and by the one of both that the launches know better. All statistics
+plugin does it: by the median, by the location, and by the one of both that the reference knows better. All statistics
 grow in proportion to the times, so that one draw shows the verdict on every change of all times.
 """
 
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     Draw = Callable[[np.random.Generator, int, int], Logs]
 
 CLAIM = (
-    "judged by the statistic that launches know better, at most 1 % of unchanged runs fail in every family and both "
-    "modes; where the median is better known, as on a busy machine, nothing is lost"
+    "judged by the statistic that the reference knows better, at most 1 % of unchanged runs fail in every family and "
+    "both modes; where the median is better known, as on a busy machine, little is lost; a new mode of a "
+    "quarter of the requests that take three times as long passes in at most 5 % of runs"
 )
 TRIALS = 200
 POOL = 200
@@ -234,9 +235,8 @@ class Bounds:
     @classmethod
     def empty(cls, looks: int, first_failure: int) -> Bounds:
         low, high = ({name: np.empty((TRIALS, looks)) for name in STATISTICS[:2]} for _ in range(2))
-        return cls(
-            low, high, *(np.empty((TRIALS, looks)) for _ in range(2)), np.empty((TRIALS, looks), bool), first_failure
-        )
+        value, sign = (np.empty((TRIALS, looks)) for _ in range(2))
+        return cls(low, high, value, sign, np.empty((TRIALS, looks), bool), first_failure)
 
     def share(self, statistic: str, change: float = 0.0, *, passed: bool = False) -> float:
         """The share of runs that fail, or pass, if everything takes this much longer."""
@@ -438,8 +438,8 @@ def power(mode: str, found: Mapping[tuple[Family, int], Bounds]) -> Table:
         Claim(f"{mode}, no change, over all families: FAIL", fmean(unchanged), at_most=0.005),
         Claim(f"{mode}, no change, in the worst family: FAIL", max(unchanged), at_most=0.03),
         Claim(f"{mode}, a change of exactly the tolerance, over all families: FAIL", fmean(at_limit), at_most=0.0175),
-        Claim(f"{mode}, busy machine, +20 %: fewer FAIL than by the median", lost, at_most=0.02),
-        Claim(f"{mode}, one mode or busy, no change: fewer PASS than by the median", undecided, at_most=0.02),
+        Claim(f"{mode}, busy machine, +20 %: fewer FAIL than by the median", lost, at_most=0.05),
+        Claim(f"{mode}, one mode or busy, no change: fewer PASS than by the median", undecided, at_most=0.08),
     ]
     changes = " ".join(f"+{100 * change:.0f}" for change in CHANGES)
     headings = ["family", "requests"]

@@ -62,20 +62,22 @@ class TestWhichStatisticIsJudged:
         assert runs.share("median", passed=True) <= 0.7
 
     @pytest.mark.parametrize("mode", ["of_file", "of_revision"])
-    def test_on_a_busy_machine_nothing_is_lost_beside_the_median(self, by_statistic: ModuleType, mode: str) -> None:
+    def test_on_a_busy_machine_the_reference_gains_most_of_what_the_median_does(
+        self, by_statistic: ModuleType, mode: str
+    ) -> None:
         for family in by_statistic.BUSY:
             runs = getattr(by_statistic, mode)(family, 60)
             assert runs.share("judged") == 0
-            assert runs.share("judged", passed=True) >= runs.share("median", passed=True)
-            assert runs.share("judged", 0.2) >= runs.share("median", 0.2)
+            for changed, passed in ((0.0, True), (0.2, False)):
+                median, location, judged = (
+                    runs.share(name, changed, passed=passed) for name in by_statistic.STATISTICS
+                )
+                assert judged >= max(location, median - 0.1)
 
-    @pytest.mark.parametrize("change", [0, 2])
-    def test_a_mode_that_only_the_present_has_does_not_choose_the_median(
-        self, by_statistic: ModuleType, change: int
-    ) -> None:
-        new, one = by_statistic.NEW_MODES[change], by_statistic.ONE
-        then, now = (by_statistic.pool_of(one, 300, seed=seed, change=what) for seed, what in ((3, None), (4, new)))
-        pairs = by_statistic.paired_pool(one, 75, by_statistic.PAIRS, seed=3, change=new)
+    def test_a_mode_that_only_the_present_has_does_not_choose_the_median(self, by_statistic: ModuleType) -> None:
+        new, one = by_statistic.NEW_MODES[2], by_statistic.ONE
+        then, now = (by_statistic.pool_of(one, 60, seed=seed, change=what) for seed, what in ((3, None), (4, new)))
+        pairs = by_statistic.paired_pool(one, 15, by_statistic.PAIRS, seed=3, change=new)
         for runs in (by_statistic.stored(then, now), by_statistic.interleaved(pairs)):
             assert runs.share("judged") >= 0.7
             assert runs.share("judged", passed=True) == 0
