@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import counted
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.distributions import TRIM, location
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, launch_deviation, median_error, min_samples
@@ -301,7 +302,7 @@ def guards(
                 found[name] = judge_tail(
                     then.counts,
                     now.counts,
-                    percentile=percentile,
+                    metric=percentile_metric(percentile),
                     tolerance=tail_factor * tolerances.of(name),
                     alpha=tail_alpha,
                 ).outcome

@@ -73,6 +73,12 @@ class _SplitInFile(Struct, frozen=True):
     calls: Mapping[str, float] = {}  # of each model per request
 
 
+_StreamCounts = Annotated[
+    Mapping[str, Mapping[str, tuple[tuple[Count, Count], ...]]],
+    Meta(description="TTFT and TPOT of each launch, those below p90 as one; empty in entries of older versions"),
+]
+
+
 _EntryAsWritten = as_written(
     Entry,
     may_have_more=True,
@@ -81,6 +87,7 @@ _EntryAsWritten = as_written(
     anchor=(as_written(Anchor, may_have_more=True, metrics=_Metrics, updates=(Count, 1)) | None, None),
     latency=(tuple[tuple[Annotated[float, Meta(ge=0, le=100)], Amount], ...], ()),
     counts=(Mapping[str, tuple[Count, Count, tuple[tuple[Count, Count], ...]]], {}),
+    stream_counts=(_StreamCounts, {}),
     split=(Mapping[str, _SplitInFile], {}),
     sorting_ns=(tuple[Annotated[float, Meta(ge=1e-3)], ...], ()),
 )
@@ -220,8 +227,8 @@ def _entry(data: Any) -> Entry:
         anchor=None if anchor is None else _anchor(anchor),
         latency=data.latency,
         counts=tuple(
-            RequestCounts(requests, failed, dict(latencies))
-            for _, (requests, failed, latencies) in sorted(data.counts.items())
+            RequestCounts(requests, failed, dict(latencies), _streams(data.stream_counts.get(number, {})))
+            for number, (requests, failed, latencies) in sorted(data.counts.items())
         ),
         disturbed=data.disturbed,
         facts=unfolded(data.facts),
@@ -231,6 +238,10 @@ def _entry(data: Any) -> Entry:
         accepted=data.accepted,
         sorting_ns=data.sorting_ns,
     )
+
+
+def _streams(data: Mapping[str, tuple[tuple[int, int], ...]]) -> dict[str, dict[int, int]]:
+    return {quantity: dict(times) for quantity, times in data.items()}
 
 
 def _anchor(data: Any) -> Anchor:
@@ -258,10 +269,15 @@ def _plain(entry: Entry) -> dict[str, Any]:
     }
     if entry.latency:
         plain["latency"] = [[rounded(percent), rounded(ns)] for percent, ns in entry.latency]
-    if entry.counts:
+    launches = {f"{number:03}": one for number, one in enumerate(entry.counts, start=1)}
+    if launches:
         plain["counts"] = {
-            f"{number:03}": [one.requests, one.failed, [list(pair) for pair in sorted(one.latencies.items())]]
-            for number, one in enumerate(entry.counts, start=1)
+            number: [one.requests, one.failed, _sorted_counts(one.latencies)] for number, one in launches.items()
+        }
+    if any(one.streams for one in entry.counts):
+        plain["stream_counts"] = {
+            number: {quantity: _sorted_counts(times) for quantity, times in one.streams.items()}
+            for number, one in launches.items()
         }
     plain |= _plain_circumstances(entry)
     if anchor is not None:
@@ -272,6 +288,10 @@ def _plain(entry: Entry) -> dict[str, Any]:
             "updates": anchor.updates,
         }
     return plain
+
+
+def _sorted_counts(counts: Mapping[int, int]) -> list[list[int]]:
+    return [list(pair) for pair in sorted(counts.items())]
 
 
 def _plain_circumstances(entry: Entry) -> dict[str, Any]:

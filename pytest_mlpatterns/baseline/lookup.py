@@ -123,8 +123,16 @@ def scaled(entry: Entry, ratio: float) -> Entry:
         anchor=None,
         latency=latency,
         counts=tuple(
-            replace(launch, latencies={round(ns * ratio): count for ns, count in launch.latencies.items()})
+            replace(
+                launch,
+                latencies=_longer(launch.latencies, ratio),
+                streams={quantity: _longer(times, ratio) for quantity, times in launch.streams.items()},
+            )
             for launch in entry.counts
         ),
         sorting_ns=tuple(ns * ratio for ns in entry.sorting_ns),
     )
+
+
+def _longer(counts: Mapping[int, int], ratio: float) -> dict[int, int]:
+    return {round(ns * ratio): count for ns, count in counts.items()}

@@ -41,7 +41,7 @@ from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.analysis.statistics.log_ratio import USUAL_PRIOR, RatioPrior
 from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR, Tolerances, accepted_ceiling
 from pytest_mlpatterns.analysis.verdicts.verdicts import GUARD_ALPHA
-from pytest_mlpatterns.errors import InvalidResultError, SettingError, TooFewSamplesError
+from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.sequential import SPARE_REQUESTS, SequentialMeasurement
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.units import format_count, format_duration
@@ -108,8 +108,9 @@ def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, .
     """
     if settings.compare is not None:
         return tuple(map(metric_named, settings.compare))
-    metrics = {**with_role(Role.PRIMARY, streams=streams), **with_role(Role.GUARD)}
-    return tuple(metric for metric in metrics.values() if settings.schedule.closed or not times_of(metric))
+    metrics = {**with_role(Role.PRIMARY, streams=streams), **with_role(Role.GUARD)}.values()
+    judged = [metric for metric in metrics if streams or not metric.of_streams]
+    return tuple(metric for metric in judged if settings.schedule.closed or not times_of(metric))
 
 
 def compared_metrics(
@@ -279,8 +280,6 @@ def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValu
     ``before``: the metric in the launches of the reference; empty if it is not known.
     """
     found = present.comparable_values(metric)
-    if not found and present.launch_values(metric):
-        raise InvalidResultError(f"there is no {metric.label}: in each launch it is among the requests that failed")
     whole = _of_whole_answers(metric)
     return present.comparable_values(whole) if not found and before and whole is not None else found
 
@@ -362,7 +361,7 @@ def announce_tails(experiment: Experiment, measurement: SequentialMeasurement, c
 
 def _beyond(compared: Sequence[Metric], requests: int) -> dict[str, int]:
     """The requests that percentiles need which need more of them, by label, the lowest first."""
-    whole = [(one.kind.percentile, one.label) for one in compared if isinstance(one.kind, LatencyPercentile)]
+    whole = [(one.percentile, one.label) for one in compared if one.is_tail or isinstance(one.kind, LatencyPercentile)]
     return {label: needed for percentile, label in sorted(whole) if (needed := min_samples(percentile)) > requests}
 
 

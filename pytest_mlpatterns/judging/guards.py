@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS
-from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric
+from pytest_mlpatterns.analysis.metrics.metric import Metric, StreamPercentile
 from pytest_mlpatterns.analysis.verdicts.count_comparison import (
     STORED_TAIL_ALPHA,
     TAIL_ALPHA,
@@ -66,7 +66,7 @@ class EntrySample(Struct, frozen=True):
 
     def counts_for(self, metric: Metric) -> Sequence[RequestCounts]:
         """The requests of each launch that a metric is of; empty in an entry of an older version."""
-        return self.entry.counts
+        return _counts_for(metric, self.entry.counts)
 
     def values(self, metric: Metric) -> Sequence[LaunchValue]:
         """The metric in each launch; empty if it was not recorded."""
@@ -81,11 +81,19 @@ class MeasuredSample(Struct, frozen=True):
 
     def counts_for(self, metric: Metric) -> Sequence[RequestCounts]:
         """The requests of each launch that a metric is of."""
-        return self.metrics.request_counts
+        return _counts_for(metric, self.metrics.request_counts)
 
     def values(self, metric: Metric) -> Sequence[LaunchValue]:
         """The metric in each launch that has one."""
         return self.metrics.comparable_values(metric)
+
+
+def _counts_for(metric: Metric, launches: Sequence[RequestCounts]) -> Sequence[RequestCounts]:
+    """The requests of each launch that a metric is of; empty if they are not known of all."""
+    if not isinstance(metric.kind, StreamPercentile):
+        return launches
+    found = [one for launch in launches if (one := launch.of_streams(metric.kind.quantity)) is not None]
+    return found if len(found) == len(launches) else ()
 
 
 def left_out_by(error: Exception) -> LeftOut:
@@ -124,21 +132,23 @@ def judge_guarded(
     false alarms of all.
     """
     metric, tolerance = compared.metric, compared.tolerance
-    if not isinstance(metric.kind, LatencyPercentile) and not metric.counts_failures:
+    if not metric.is_tail and not metric.counts_failures:
         judge = partial(judge_guard, metric, tolerance=tolerance, in_flight=in_flight)
         return replace(_judge_values(metric, reference, present, against=against, judge=judge), against=against)
     then, now = reference.counts_for(metric), present.counts_for(metric)
     if not then:
         raise UnknownMetricError("is not recorded yet")
+    if not any(one.requests for one in now):
+        raise AbsentMetricError("is not known")
     ceiling: float | None = None
-    if not isinstance(metric.kind, LatencyPercentile):
+    if metric.counts_failures:
         found = judge_failures(then, now, tolerance=tolerance)
     else:
         alpha = STORED_TAIL_ALPHA if against == "baseline" else TAIL_ALPHA
-        found = judge_tail(then, now, percentile=metric.kind.percentile, tolerance=tolerance, alpha=alpha)
+        found = judge_tail(then, now, metric=metric, tolerance=tolerance, alpha=alpha)
         usual = min(compared.usual_beside(against), tolerance)
         if found.outcome is not Outcome.PASS or usual < tolerance:  # otherwise it passes without an acceptance
-            ceiling = tail_ceiling(then, now, percentile=metric.kind.percentile, tolerance=usual, alpha=alpha)
+            ceiling = tail_ceiling(then, now, metric=metric, tolerance=usual, alpha=alpha)
     value = found.present_value if math.isfinite(found.present_value) else None
     figures = (found.change, tolerance, found.reference_value, value)
     return Verdict(metric.name, against, found.outcome, found.reason, *figures, ceiling=ceiling)

@@ -54,7 +54,7 @@ def fault(value: object, kind: type) -> str:
 
 
 def _check(value: Any, kind: inspect.Type) -> None:
-    one = _alternative(value, kind)
+    one = _alternative(value, kind.type if isinstance(kind, inspect.Metadata) else kind)
     if isinstance(value, str):
         _check_unicode(value)
     elif isinstance(value, dict):

@@ -79,6 +79,13 @@ class RequestCounts(Struct, frozen=True):
     requests: Count  # number of requests that were due in the window
     failed: Count  # those without a 2xx answer
     latencies: Histogram  # count of each latency of the others, in nanoseconds, rounded to seven leading bits (0.8 %)
+    streams: Mapping[str, Histogram] = {}  # the same of TTFT and TPOT, by name; empty without streams
+
+    def of_streams(self, quantity: str) -> RequestCounts | None:
+        """The requests that have a time of streams, and the failed ones; None if they are not known."""
+        if (times := self.streams.get(quantity)) is None:
+            return None
+        return RequestCounts(sum(times.values()) + self.failed, self.failed, times)
 
 
 SplitMetric = Literal["rtm", "ttft", "tpot"]
@@ -149,6 +156,7 @@ LatencySplits = Mapping[SplitMetric, LatencySplit]
 
 STREAM_QUANTITIES = ("ttft", "itl", "tpot")
 """Times of streams: time to first token, inter-token latency, time per output token."""
+COUNTED_QUANTITIES = ("ttft", "tpot")  # Those that each request has one of, so that slow requests can be counted
 
 
 class StreamRecord(Record, frozen=True):

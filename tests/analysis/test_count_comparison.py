@@ -8,6 +8,8 @@ import pytest
 from support.synthetic import MS
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import counted
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.verdicts.count_comparison import (
     COUNT_ALPHA,
     STORED_TAIL_ALPHA,
@@ -41,7 +43,7 @@ def launches(
 def tail(
     reference: Sequence[RequestCounts], present: Sequence[RequestCounts], percentile: float = 99, tolerance: float = 0.2
 ) -> CountVerdict:
-    return judge_tail(reference, present, percentile=percentile, tolerance=tolerance, alpha=ALPHA)
+    return judge_tail(reference, present, metric=percentile_metric(percentile), tolerance=tolerance, alpha=ALPHA)
 
 
 def failures(reference: Sequence[RequestCounts], present: Sequence[RequestCounts]) -> CountVerdict:
@@ -216,7 +218,7 @@ def alike(slow: int = 0, failed: int = 0) -> list[RequestCounts]:
     ],
 )
 def test_slow_requests_fail_at_their_level(before: int, after: int, alpha: float, outcome: Outcome) -> None:
-    found = judge_tail(alike(slow=before), alike(slow=after), percentile=99, tolerance=0.2, alpha=alpha)
+    found = judge_tail(alike(slow=before), alike(slow=after), metric=METRICS["p99"], tolerance=0.2, alpha=alpha)
     assert found.outcome is outcome
 
 
@@ -245,7 +247,7 @@ def test_with_its_ceiling_a_tail_passes_and_one_that_is_slower_still_fails(
     percentile: float, times: float, share: float
 ) -> None:
     before, now = slower(1, 0, seed=0), slower(times, share)
-    ceiling = tail_ceiling(before, now, percentile=percentile, tolerance=0.2)
+    ceiling = tail_ceiling(before, now, metric=percentile_metric(percentile), tolerance=0.2)
     passes = tail(before, now, percentile).outcome is Outcome.PASS
     assert (ceiling is None) is passes
     if ceiling is not None:
@@ -256,4 +258,4 @@ def test_with_its_ceiling_a_tail_passes_and_one_that_is_slower_still_fails(
 
 def test_no_ceiling_covers_a_percentile_among_failed_requests() -> None:
     failing = launches(6, seed=1, failing=0.03)
-    assert tail_ceiling(launches(6), failing, percentile=99, tolerance=0.2) == NO_CEILING
+    assert tail_ceiling(launches(6), failing, metric=METRICS["p99"], tolerance=0.2) == NO_CEILING

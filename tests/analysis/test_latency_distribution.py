@@ -93,3 +93,10 @@ def test_latencies_up_to_the_median_are_one_and_the_tail_is_whole() -> None:
     assert without_body(launch) == RequestCounts(104, 4, {3: 60, 5: 30, 90: 10})
     assert without_body(without_body(launch)) == without_body(launch)
     assert without_body(RequestCounts(4, 4, {})) == RequestCounts(4, 4, {})
+
+
+def test_times_of_streams_up_to_their_p90_are_one() -> None:
+    launch = RequestCounts(100, 0, {7: 100}, {"ttft": {1: 50, 2: 35, 3: 10, 4: 5}, "tpot": {}})
+    assert without_body(launch).streams == {"ttft": {3: 95, 4: 5}, "tpot": {}}
+    assert launch.of_streams("ttft") == RequestCounts(100, 0, {1: 50, 2: 35, 3: 10, 4: 5})
+    assert launch.of_streams("itl") is None

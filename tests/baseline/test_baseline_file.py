@@ -37,7 +37,10 @@ FULL = replace(
     setup=make_setup(model="2"),
     anchor=Anchor({"rtm": (LaunchValue(4_000_000.0, 0.01),)}, "0a1b2c3", "2026-01-31", updates=4),
     latency=((1.0, 3_100_000.0), (50.0, 4_120_000.0), (99.9, 9_870_000.0)),
-    counts=(RequestCounts(300, 8, {4_096_000: 150, 4_128_768: 142}), RequestCounts(280, 0, {4_063_232: 280})),
+    counts=(
+        RequestCounts(300, 8, {4_096_000: 150, 4_128_768: 142}, {"ttft": {1_024: 270, 4_096: 22}, "tpot": {}}),
+        RequestCounts(280, 0, {4_063_232: 280}),
+    ),
     disturbed=("8 of 7,406 requests failed (500: 8)",),
     split={
         "rtm": split(
@@ -519,6 +522,7 @@ def test_the_counts_of_a_launch_have_one_line_and_those_of_an_older_entry_are_un
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     assert '"001": [300, 8, [[4096000, 150], [4128768, 142]]],' in lines
     assert '"002": [280, 0, [[4063232, 280]]]' in lines
+    assert '"ttft": [[1024, 270], [4096, 22]]' in lines
     path.write_text(json.dumps(PLAIN), encoding="utf-8")
     assert read_baselines(path)["test_a.py::test_one"]["box"].counts == ()
 

@@ -52,11 +52,13 @@ def test_a_rate_that_a_clock_sets_is_not_that_of_the_machine(load: str, rate: fl
 
 def test_scaling_changes_nothing_else_but_gives_no_anchor() -> None:
     old = replace(entry("rtm"), anchor=Anchor({}, None, "2026-01-01"), latency=((50.0, 100.0), (99.0, 300.0)))
-    old = replace(old, sorting_ns=(700.0,), counts=(RequestCounts(100, 1, {2_000: 80, 64_000: 19}),))
+    old = replace(
+        old, sorting_ns=(700.0,), counts=(RequestCounts(100, 1, {2_000: 80, 64_000: 19}, {"ttft": {700: 99}}),)
+    )
     found = scaled(old, 2.0)
     assert found.sorting_ns == (1400.0,)
     assert found.latency == ((50.0, 200.0), (99.0, 600.0))
-    assert found.counts == (RequestCounts(100, 1, {4_000: 80, 128_000: 19}),)
+    assert found.counts == (RequestCounts(100, 1, {4_000: 80, 128_000: 19}, {"ttft": {1_400: 99}}),)
     assert found.anchor is None
     assert [launch.relative_error for launch in found.metrics["rtm"]] == [0.01, 0.02]
     of_old = ("metrics", "anchor", "latency", "counts", "sorting_ns")

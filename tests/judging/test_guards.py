@@ -54,7 +54,7 @@ def test_a_tail_fails_at_the_level_of_its_reference() -> None:
     for against, alpha in (("baseline", STORED_TAIL_ALPHA), ("revision", TAIL_ALPHA)):
         fewest = fewest_slow(against)  # type: ignore[arg-type]
         found = [
-            judge_tail(launches_with(2), launches_with(slow), percentile=99, tolerance=0.2, alpha=alpha).outcome
+            judge_tail(launches_with(2), launches_with(slow), metric=METRICS["p99"], tolerance=0.2, alpha=alpha).outcome
             for slow in (fewest - 1, fewest)
         ]
         assert found == [Outcome.INCONCLUSIVE, Outcome.FAIL], against

@@ -41,7 +41,7 @@ def test_streams_are_compared_by_their_tokens_in_place_of_whole_answers() -> Non
     whole, stream = names(streams=False), names(streams=True)
     assert whole[:2] == ["rtm", "throughput"]
     assert stream[:3] == ["ttft", "tpot", "output_tokens"]
-    assert whole[2:] == stream[3:]
+    assert stream[3:] == [*whole[2:4], "ttft:p95", "tpot:p95", *whole[4:]]
 
 
 def test_an_open_loop_sets_the_rate_of_its_tokens() -> None:
@@ -61,7 +61,7 @@ def entry_of(recorded: Sequence[Launch]) -> Entry:
     metrics = Metrics(tuple(recorded))
     known = [metric for metric in (*METRICS.values(), *LOCATIONS.values()) if metric.of is not None]
     values = {metric.name: found for metric in known if (found := metrics.launch_values(metric))}
-    return Entry(SETUP, values, {}, None, "2026-01-31", metrics.request_counts)
+    return Entry(SETUP, values, {}, None, "2026-01-31", counts=metrics.request_counts)
 
 
 def judged(
@@ -104,22 +104,44 @@ def test_slower_tokens_fail_against_the_baseline(change: dict[str, int], metric:
     assert against_the_baseline(**change)[metric] is Outcome.FAIL
 
 
-def waiting(seed: int, slow: float = 0.0, times: float = 3.0, chunks: int = 20, count: int = 150) -> Launch:
-    """Streams that wait 200 ms for their first token, and a share of them this many times as long."""
+def waiting(
+    seed: int, slow: float = 0.0, times: float = 3.0, *, part: slice = slice(1), chunks: int = 20, count: int = 150
+) -> Launch:
+    """Streams that wait 200 ms for their first token and 20 ms for each further one; a share waits longer for some."""
     rng = np.random.default_rng(seed)
     due = START_NS + np.round(np.arange(count) * S / 40).astype(np.int64)
     gaps = np.tile([200 * MS, *[20 * MS] * (chunks - 1)], (count, 1)) * np.exp(rng.normal(0, 0.05, (count, chunks)))
-    gaps[:, 0] *= np.exp(rng.normal(0, 0.15, count)) * np.where(rng.random(count) < slow, times, 1)
+    gaps[:, 0] *= np.exp(rng.normal(0, 0.15, count))
+    gaps[:, part] *= np.where(rng.random((count, 1)) < slow, times, 1)
     arrived = np.cumsum(gaps * np.exp(rng.normal(0, 0.017)), axis=1).astype(np.int64)
     return launch(streamed(due.tolist(), arrived.tolist()), seconds=count / 40)
 
 
+WAITED = entry_of([waiting(500 + number) for number in range(6)])
+
+
 @pytest.mark.parametrize("seed", [7, 70_007])
 def test_a_quarter_of_the_streams_that_wait_three_times_as_long_is_judged_by_the_mean(seed: int) -> None:
-    before = entry_of([waiting(500 + number) for number in range(6)])
-    verdicts, _ = judged([waiting(seed + number, slow=0.25) for number in range(8)], before, rate_rps=40)
+    verdicts, _ = judged([waiting(seed + number, slow=0.25) for number in range(8)], WAITED, rate_rps=40)
     (found,) = [one for one in verdicts if one.metric == "ttft"]
     assert (found.judged_by, found.outcome) == ("ttft_mean", Outcome.FAIL)
+
+
+@pytest.mark.parametrize(("metric", "times", "part"), [("ttft:p95", 4.0, slice(1)), ("tpot:p95", 3.0, slice(1, None))])
+def test_every_eleventh_stream_that_waits_longer_fails_by_the_tail(metric: str, times: float, part: slice) -> None:
+    verdicts, _ = judged([waiting(7 + n, 0.09, times, part=part) for n in range(8)], WAITED, rate_rps=40)
+    assert metric in {one.metric for one in verdicts if one.outcome is Outcome.FAIL}
+
+
+def test_unchanged_tails_of_streams_pass_and_an_older_entry_has_none() -> None:
+    older = replace(WAITED, counts=tuple(replace(one, streams={}) for one in WAITED.counts))
+    for before, known in ((WAITED, True), (older, False)):
+        verdicts, comparison = judged([waiting(7 + number) for number in range(8)], before, rate_rps=40)
+        tails = {one.metric for one in verdicts if one.metric.endswith(":p95")}
+        assert {one.outcome for one in verdicts} == {Outcome.PASS}
+        assert tails == ({"ttft:p95", "tpot:p95"} if known else set())
+        assert ("p95 TTFT" in comparison.left_out, "p95 TPOT" in comparison.left_out) == (not known, not known)
+    assert str(comparison.left_out["p95 TTFT"]) == "is not recorded yet"
 
 
 def figures(**streams: float) -> VariantFigures:
@@ -156,10 +178,10 @@ def test_a_launch_whose_percentile_failed_is_none_of_those_that_are_compared() -
     assert "nan" not in found.reason
 
 
-def test_a_percentile_that_failed_in_every_launch_is_not_judged() -> None:
-    found, comparison = judged(launches(8, failing=3), compare=("ttft:p99", "tpot"))
+def test_a_tail_of_too_few_streams_is_left_out_with_the_window_that_it_needs() -> None:
+    found, comparison = judged(launches(8), compare=("ttft:p99", "tpot"))
     assert [verdict.metric for verdict in found] == ["tpot"]
-    why = "there is no p99 TTFT: in each launch it is among the requests that failed"
+    why = 'at 40.0 answers a second p99 TTFT needs 12.0 s (duration="13s")'
     assert comparison.left_out == {"p99 TTFT": LeftOut(why, is_sentence=True)}
 
 

@@ -41,7 +41,7 @@ def test_lines_fit_the_terminal(width: int) -> None:
 
 
 def test_abbreviations_are_spelled() -> None:
-    assert names()["ttft:p95"] == "p95 time to first token (TTFT)"
+    assert names()["ttft:p95"] == "p95 time to first token (TTFT); compared by default"
     assert names()["ttft:p99"] == "p99 time to first token (TTFT)"
 
 

@@ -90,7 +90,8 @@ class LaunchBlocks:
     @property
     def counts(self) -> RequestCounts:
         """The requests that were due in the window, counted by latency."""
-        return RequestCounts(self.requests, sum(self.failures.values()), counted(self.latencies_ns))
+        streams = {} if self.streams is None else self.streams.counts
+        return RequestCounts(self.requests, sum(self.failures.values()), counted(self.latencies_ns), streams)
 
     def percentile(self, percentile: float) -> LaunchValue | None:
         """A latency percentile in nanoseconds over all requests that were due; None if no request succeeded.

@@ -59,15 +59,22 @@ def stored_percentiles(latency: Latency | None) -> Percentiles:
 
 
 def without_body(launch: RequestCounts) -> RequestCounts:
-    """The counts of a launch with all latencies up to its median as one, which keeps the baseline file small."""
-    half, below, kept = sum(launch.latencies.values()) / 2, 0, dict[int, int]()
-    for latency_ns, count in sorted(launch.latencies.items()):
-        if below < half:
+    """The counts of a launch with all latencies up to its median as one, and times of streams up to their p90, of which
+    only p95 is judged; this keeps the baseline file small."""
+    streams = {quantity: _tail(times, 0.9) for quantity, times in launch.streams.items()}
+    return replace(launch, latencies=_tail(launch.latencies, 0.5), streams=streams)
+
+
+def _tail(counts: Mapping[int, int], share: float) -> dict[int, int]:
+    """The counts with those of this share of the values, the lowest ones, as one."""
+    body, below, kept = sum(counts.values()) * share, 0, dict[int, int]()
+    for value, count in sorted(counts.items()):
+        if below < body:
             below += count
-            kept = {latency_ns: below}
+            kept = {value: below}
         else:
-            kept[latency_ns] = count
-    return replace(launch, latencies=kept)
+            kept[value] = count
+    return kept
 
 
 def percentiles_of_counts(counts: Mapping[int, int]) -> Percentiles:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, PRIOR_DEGREES
+from pytest_mlpatterns.records.latency import COUNTED_QUANTITIES
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue
 from pytest_mlpatterns.units import Unit, format_duration
 
@@ -183,8 +184,16 @@ class Metric(Struct, frozen=True):
 
     @property
     def is_tail(self) -> bool:
-        """Whether it is a percentile of the latency other than the median."""
-        return isinstance(self.kind, LatencyPercentile) and self.kind.percentile != 50
+        """Whether slow requests are counted for it: a percentile of latency, TTFT or TPOT other than the median."""
+        if isinstance(self.kind, StreamPercentile) and self.kind.quantity not in COUNTED_QUANTITIES:
+            return False
+        return isinstance(self.kind, LatencyPercentile | StreamPercentile) and self.kind.percentile != 50
+
+    @property
+    def percentile(self) -> float:
+        """The percentile that it is."""
+        assert isinstance(self.kind, LatencyPercentile | StreamPercentile)
+        return self.kind.percentile
 
     @property
     def is_stream_tail(self) -> bool:
@@ -194,7 +203,7 @@ class Metric(Struct, frozen=True):
     @property
     def short(self) -> str:
         """Its label for little room, such as ``p95`` or ``memory``."""
-        return self.short_label or (self.name if self.is_tail else self.label)
+        return self.short_label or (self.name if self.is_tail and not self.of_streams else self.label)
 
     @property
     def floor_text(self) -> str:

@@ -38,11 +38,12 @@ _ROLES_OF_PERCENTILES: Mapping[float, frozenset[Role]] = {
 }
 _ROLES_OF_STREAMS: Mapping[tuple[str, float], frozenset[Role]] = {
     ("ttft", 50): SHOWN | _TIME | {Role.LEADING, Role.PICTURED},
-    ("ttft", 95): SHOWN | {Role.RECORDED},
+    ("ttft", 95): SHOWN | {Role.GUARD, Role.RECORDED},
     ("ttft", 99): frozenset({Role.RECORDED}),
     ("itl", 50): frozenset({Role.FACT, Role.PICTURED}),
     ("itl", 95): frozenset({Role.FACT}),
     ("tpot", 50): SHOWN | _TIME,
+    ("tpot", 95): frozenset({Role.GUARD, Role.RECORDED}),
 }
 _TAIL_TOLERANCE = 0.20
 """Tolerance of a percentile above the median, as a share: twice the usual one, since a tail scatters more."""

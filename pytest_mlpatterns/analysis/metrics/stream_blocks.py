@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts, BlockedValues, quotient
+from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts, BlockedValues, counted, quotient
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
+from pytest_mlpatterns.records.latency import COUNTED_QUANTITIES
 from pytest_mlpatterns.records.launch import LaunchValue
 
 if TYPE_CHECKING:
@@ -66,6 +67,12 @@ class StreamBlocks:
     def per_token_ns(self) -> NDArray[np.float64]:
         """Time per token of every successful stream due in the window that has one, ascending."""
         return self._per_token.ascending.astype(np.float64)
+
+    @property
+    def counts(self) -> dict[str, dict[int, int]]:
+        """How many of these have each TTFT and each TPOT."""
+        times = zip(COUNTED_QUANTITIES, (self.first_ns, self.per_token_ns), strict=True)
+        return {quantity: counted(values.astype(np.int64)) for quantity, values in times}
 
     @property
     def failed(self) -> int:

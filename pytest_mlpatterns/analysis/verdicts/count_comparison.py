@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.distributions import binomial_tail, with_uncertain_scale
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.latency import RequestCounts
 
 COUNT_ALPHA = 0.002  # Probability, at each interim look, of failing a share of failed requests exactly at the tolerance
@@ -144,7 +144,7 @@ def judge_tail(
     reference: Sequence[RequestCounts],
     present: Sequence[RequestCounts],
     *,
-    percentile: float,
+    metric: Metric,
     tolerance: float,
     alpha: float = TAIL_ALPHA,
 ) -> CountVerdict:
@@ -160,11 +160,11 @@ def judge_tail(
     change exactly at the tolerance, at this look.
     """
     then, now = _Pool(reference), _Pool(present)
-    label = percentile_metric(percentile).label
-    _require_percentile(then, now, percentile)
-    before, after = then.value(percentile / 100), now.value(percentile / 100)
-    outcome, most = _signs(then, now, percentile, tolerance=tolerance, alpha=alpha)
-    change = _change_of_percentile(then, now, percentile / 100, alpha=alpha)
+    label, share = metric.label, metric.percentile / 100
+    _require_percentile(then, now, metric)
+    before, after = then.value(share), now.value(share)
+    outcome, most = _signs(then, now, metric, tolerance=tolerance, alpha=alpha)
+    change = _change_of_percentile(then, now, share, alpha=alpha)
     shown = "never" if math.isinf(after) else format_duration(after)
     reason = f"{label} {format_duration(before)} → {shown}: {_described(most)}; tolerance {format_percent(tolerance)}"
     return CountVerdict(outcome, change, reason, before, after)
@@ -174,7 +174,7 @@ def tail_ceiling(
     reference: Sequence[RequestCounts],
     present: Sequence[RequestCounts],
     *,
-    percentile: float,
+    metric: Metric,
     tolerance: float,
     alpha: float = TAIL_ALPHA,
 ) -> float | None:
@@ -187,21 +187,21 @@ def tail_ceiling(
     then, now = _Pool(reference), _Pool(present)
 
     def passes(allowed: float) -> bool:
-        return _signs(then, now, percentile, tolerance=allowed, alpha=alpha)[0] is Outcome.PASS
+        return _signs(then, now, metric, tolerance=allowed, alpha=alpha)[0] is Outcome.PASS
 
     if passes(tolerance):
         return None
-    change = _change_of_percentile(then, now, percentile / 100, alpha=alpha)
+    change = _change_of_percentile(then, now, metric.percentile / 100, alpha=alpha)
     least = tolerance if change is None else max(change.high, tolerance)
-    worsenings = [now.within(one) / then.within(one) - 1 for one in _shares(then, now, percentile)]
+    worsenings = [now.within(one) / then.within(one) - 1 for one in _shares(then, now, metric)]
     ceilings = sorted(rounded_ceiling(max(one, least)) / 100 for one in worsenings if math.isfinite(one))
     return next(filter(passes, (rounded_ceiling(least) / 100, *ceilings)), NO_CEILING)
 
 
-def _signs(then: _Pool, now: _Pool, percentile: float, *, tolerance: float, alpha: float) -> tuple[Outcome, _Threshold]:
+def _signs(then: _Pool, now: _Pool, metric: Metric, *, tolerance: float, alpha: float) -> tuple[Outcome, _Threshold]:
     """Judge a percentile by its thresholds, see :func:`judge_tail`; with the one that shows most."""
-    before, after = then.value(percentile / 100), now.value(percentile / 100)
-    thresholds = _thresholds(then, now, percentile, tolerance=tolerance)
+    before, after = then.value(metric.percentile / 100), now.value(metric.percentile / 100)
+    thresholds = _thresholds(then, now, metric, tolerance=tolerance)
     surely = [one for one in thresholds if one.surely_worse(alpha / len(thresholds))]
     changed = after > thresholds[0].present_ns and _chance(then.beyond(before), now.beyond(before)) < _TAIL_SIGN
     suspected = [one for one in thresholds if _chance(one.reference, one.present) < _TAIL_SIGN]
@@ -238,26 +238,27 @@ def judge_failures(
     return CountVerdict(outcome, change, reason, then.share, now.share)
 
 
-def _thresholds(then: _Pool, now: _Pool, percentile: float, *, tolerance: float) -> list[_Threshold]:
+def _thresholds(then: _Pool, now: _Pool, metric: Metric, *, tolerance: float) -> list[_Threshold]:
     """Thresholds: the percentile; for the tail also the latency that a fifth as many exceed, and the highest.
 
     A lower percentile leaves the tail to p99 if there are enough requests for it; if not, it judges a fifth of its
-    share too. Failed requests are no threshold: the highest latency of the others is.
+    share too, and so does that of a time of streams, which has no p99 beside it. Failed requests are no threshold: the
+    highest latency of the others is.
     """
-    floor = percentile_metric(percentile).floor
     found = []
-    for latency in dict.fromkeys(then.within(one) for one in _shares(then, now, percentile)):
-        allowed = max(latency * (1 + tolerance), latency + floor)
+    for latency in dict.fromkeys(then.within(one) for one in _shares(then, now, metric)):
+        allowed = max(latency * (1 + tolerance), latency + metric.floor)
         found.append(_Threshold(latency, allowed, then.beyond(latency), now.beyond(allowed)))
     return found
 
 
-def _shares(then: _Pool, now: _Pool, percentile: float) -> tuple[float, ...]:
+def _shares(then: _Pool, now: _Pool, metric: Metric) -> tuple[float, ...]:
     """The shares of slow requests at the thresholds, that of the percentile first; 0 for the highest latency."""
-    share = 1 - percentile / 100
-    if percentile >= _FAR:
+    share = 1 - metric.percentile / 100
+    if metric.percentile >= _FAR:
         return share, share / _DEEPER, 0.0
-    return (share, share / _DEEPER) if min(then.requests, now.requests) < min_samples(_FAR) else (share,)
+    is_last = metric.of_streams or min(then.requests, now.requests) < min_samples(_FAR)
+    return (share, share / _DEEPER) if is_last else (share,)
 
 
 def _described(threshold: _Threshold) -> str:
@@ -318,8 +319,8 @@ def _variance_of_share(side: _Events) -> float:
     return share * (1 - share) / requests
 
 
-def _require_percentile(then: _Pool, now: _Pool, percentile: float) -> None:
-    label, needed = percentile_metric(percentile).label, min_samples(percentile)
+def _require_percentile(then: _Pool, now: _Pool, metric: Metric) -> None:
+    label, needed = metric.label, min_samples(metric.percentile)
     for name, pool in (("reference", then), ("present", now)):
         if pool.requests < needed:
             raise TooFewSamplesError(
@@ -328,7 +329,7 @@ def _require_percentile(then: _Pool, now: _Pool, percentile: float) -> None:
                 needed=needed,
                 found=pool.requests,
             )
-    if math.isinf(then.value(percentile / 100)):
+    if math.isinf(then.value(metric.percentile / 100)):
         share = format_percent(then.failed / then.requests)
         raise InvalidResultError(f"there is no {label} of the reference: {share} of its requests failed")
 

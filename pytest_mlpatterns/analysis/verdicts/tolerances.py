@@ -87,7 +87,7 @@ class Tolerances:
                 if name in self.given:
                     return float(self.given[name])
         elif self.given is not None:
-            if known.is_tail or known.is_stream_tail:
+            if known.is_tail or known.is_stream_tail:  # those of ITL too
                 return _TAIL_FACTOR * float(self.given)
             if Role.ALWAYS_GUARD not in known.roles:
                 return float(self.given)
@@ -115,7 +115,7 @@ def _family(metric: Metric) -> str:
     """The name under which a metric has its default."""
     if isinstance(metric.kind, Nmrt):
         return "nmrt"
-    return "p99" if metric.is_tail and metric.name not in METRICS else metric.name
+    return "p99" if metric.is_tail and not metric.of_streams and metric.name not in METRICS else metric.name
 
 
 def _named(name: str) -> Metric:

@@ -133,10 +133,10 @@ def _looked(result: TestResult, metric: str) -> _Looked | None:
             return None if result.setup.load.in_flight is None else _Looked("rtm", "median", "RTM")
         case "cpu_per_request":
             return _Looked("rtm", "mean")
-        case "ttft":
-            return _Looked("ttft", "mean", "mean TTFT") if percentile else _Looked("ttft", "median")
-        case "tpot" | "itl" | "output_tokens" | "output_tokens_per_user":
-            return _Looked("tpot", "median", "" if metric == "tpot" else "TPOT")
+        case "ttft" | "tpot":
+            return _Looked(name, "mean", f"mean {name.upper()}") if percentile else _Looked(name, "median")
+        case "itl" | "output_tokens" | "output_tokens_per_user":
+            return _Looked("tpot", "median", "TPOT")
     is_tail = name[:1] == "p" and name[1:].replace(".", "").isdigit()
     return _Looked("rtm", "mean", "mean latency") if is_tail else None
 
