@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec import Struct
 
@@ -79,7 +79,7 @@ class Child:
                         sys.executable if python is None else str(python),
                         "-P",
                         "-c",
-                        f"from {module} import main; main()",
+                        f"from {module} import main; main(); from pytest_mlpatterns.system.child import leave; leave()",
                     ],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -279,6 +279,19 @@ class Channel:
             raise
         finally:
             _kill_group(0)
+
+
+def leave() -> NoReturn:
+    """End this process, whose work is done, as the end of Python does but for what takes its modules apart.
+
+    That changes nothing that anyone sees, and takes 0.2 s of the processor after ``import sklearn.ensemble``.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as multiprocessing does it
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or replaced by the model
+            stream.flush()
+    os._exit(0)
 
 
 def interrupt() -> None:

@@ -213,6 +213,15 @@ class TestTheEnd:
         child.close_channel()
         assert survivors([child.pid], PATIENCE_S) == set()
 
+    def test_a_child_whose_work_is_done_waits_for_its_threads_and_takes_no_module_apart(
+        self, child: Child, tmp_path: Path
+    ) -> None:
+        """Modules such as scikit-learn take a fifth of a second to take apart, at the end of each launch."""
+        log = tmp_path / "end"
+        assert ask(child, "await end", str(log)) == "noted"
+        assert child.stop() == Stopped()
+        assert log.read_text() == "thread asked "
+
     def test_stop_is_safe_to_call_twice_and_on_a_dead_child(self, child: Child) -> None:
         os.kill(child.pid, signal.SIGKILL)
         child.stop()

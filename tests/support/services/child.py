@@ -1,5 +1,6 @@
 """A child process that does what it is told: one command a message, ``(name, argument)``."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -71,6 +72,23 @@ def _serve(channel: Channel, _: None) -> None:
     raise SystemExit(0)
 
 
+def _await_end(channel: Channel, log: str) -> None:
+    """Note what is called at the end of Python: for a thread, for what asked for it, and for a module."""
+
+    def note(word: str) -> None:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"{word} ")
+
+    class Kept:
+        def __del__(self) -> None:
+            note("module")
+
+    atexit.register(note, "asked")
+    globals()["kept"] = Kept()
+    threading.Timer(0.2, note, ["thread"]).start()
+    channel.send("noted")
+
+
 def _spawn(channel: Channel, _: None) -> None:
     channel.send(subprocess.Popen([sys.executable, "-S", "-c", WAIT]).pid)
 
@@ -111,6 +129,7 @@ COMMANDS: dict[str, Callable[[Channel, Any], object]] = {
     "listen": _listen,
     "listen badly": _listen_badly,
     "serve": _serve,
+    "await end": _await_end,
     "spawn": _spawn,
     "daemonize": _daemonize,
     "busy": _busy,
