@@ -1,9 +1,9 @@
 """How often a stored baseline is wrong or undecided, settled by the recorded revision or alone; the truth is known.
 
 The machine of a run is faster or slower than when the baseline was recorded: everything takes that many times as long.
-A run is screened by the file with three launches; what is not clearly within its tolerance is measured interleaved with
-the recorded code, and that verdict counts, as ``judging/settled_comparison.py`` does it. A file alone excuses what the
-fixed workload explains, as ``judging/machine_doubts.py`` does it.
+A run is screened by the file with up to three launches, or one that is slower than the tolerance; what does not pass is
+measured interleaved with the recorded code, and that verdict counts, as ``judging/settled_comparison.py`` does it. A
+file alone excuses what the fixed workload explains, as ``judging/machine_doubts.py`` does it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from verdict_simulation import (
     CHANGES,
     DISTURBED,
     PAIRED_LAUNCHES,
+    RATE_RPS,
     SERVICES,
     SPEED,
     STORED_LAUNCHES,
@@ -42,6 +43,7 @@ from verdict_simulation import (
 from pytest_mlpatterns.analysis.health.machine import SLOWER, may_be_faster, ratio_of_sorting, slower_explains
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, STANDING
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.analysis.statistics.log_ratio import judge_ratio
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
@@ -57,6 +59,8 @@ CLAIM = (
     "1 % of unchanged runs fail on machines up to twice as slow"
 )
 RECORDED, SCREEN_LAUNCHES = 8, 3
+SCREEN_S = min_samples(99) / RATE_RPS
+"""Window of a launch that the file is to decide: it has the requests that p99 needs."""
 BLOCKS = 10
 """Moments of the fixed work in a paired launch."""
 FLICKERING = Service("cores change between two speeds, 1 and 1.6", launch_sd=0.045, flicker=1.6)
@@ -83,11 +87,11 @@ def on_machine(found: Sample, factor: float) -> Sample:
 def settled(rng: np.random.Generator, service: Service, change: Change, *, factor: float) -> Run:
     """One run: the file with few launches, then the recorded code."""
     then = sample(rng, service, UNCHANGED, launches=RECORDED, window_s=STORED_S)
-    now = on_machine(sample(rng, service, change, launches=SCREEN_LAUNCHES, window_s=STORED_S), factor)
-    launches, screened = 1, stored_outcomes(then, now.first(1))
-    while launches < SCREEN_LAUNCHES and decided(screened, launches) is None:
+    now = on_machine(sample(rng, service, change, launches=SCREEN_LAUNCHES, window_s=SCREEN_S), factor)
+    launches, screened = 1, stored_outcomes(then, now.first(1), looks=SCREEN_LAUNCHES)
+    while launches < SCREEN_LAUNCHES and decided(screened, launches) is None and not is_slower(then, now, launches):
         launches += 1
-        screened = stored_outcomes(then, now.first(launches))
+        screened = stored_outcomes(then, now.first(launches), looks=SCREEN_LAUNCHES)
     now = now.first(launches)
     is_faster = may_be_faster(now.fixed_ns, then.fixed_ns)
     if set(screened.values()) == {Outcome.PASS} and not is_faster:
@@ -120,6 +124,11 @@ def settled(rng: np.random.Generator, service: Service, change: Change, *, facto
         else:
             outcomes[name] = found
     return decided(outcomes, launches + count) or Run(Outcome.INCONCLUSIVE, launches + count)
+
+
+def is_slower(then: Sample, now: Sample, launches: int) -> bool:
+    """Whether the estimate of RTM or throughput is beyond its tolerance, so that the recorded code decides at once."""
+    return any(worsening(then, now.first(launches), name) > TOLERANCES.of(name) for name in SPEED)
 
 
 def alone(rng: np.random.Generator, service: Service, change: Change, *, factor: float) -> Run:

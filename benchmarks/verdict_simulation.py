@@ -330,12 +330,12 @@ def decided(outcomes: Mapping[str, Outcome], launches: int) -> Run | None:
     return Run(Outcome.PASS, launches) if set(outcomes.values()) == {Outcome.PASS} else None
 
 
-def speed_outcomes(then: Sample, now: Sample, tolerances: Tolerances) -> dict[str, Outcome]:
+def speed_outcomes(
+    then: Sample, now: Sample, tolerances: Tolerances, *, looks: int = STORED_LAUNCHES
+) -> dict[str, Outcome]:
     """The outcomes of RTM and throughput beside a stored baseline."""
     recorded = len(then.values[SPEED[0]])
-    plan = SequentialPlan(
-        first=1, last=STORED_LAUNCHES, alpha=0.01 / len(SPEED), pass_alpha=0.01, fixed_launches=recorded
-    )
+    plan = SequentialPlan(first=1, last=looks, alpha=0.01 / len(SPEED), pass_alpha=0.01, fixed_launches=recorded)
     deviations = (launch_deviation(then.values[name]) for name in ("rtm", LOCATION))
     by = {name: name for name in SPEED} | {"rtm": "rtm" if knows_the_median_better(*deviations) else LOCATION}
     return {
@@ -346,10 +346,12 @@ def speed_outcomes(then: Sample, now: Sample, tolerances: Tolerances) -> dict[st
     }
 
 
-def stored_outcomes(then: Sample, now: Sample, tolerances: Tolerances = DEFAULTS) -> dict[str, Outcome]:
+def stored_outcomes(
+    then: Sample, now: Sample, tolerances: Tolerances = DEFAULTS, *, looks: int = STORED_LAUNCHES
+) -> dict[str, Outcome]:
     """The outcomes of all default metrics beside a stored baseline."""
     guarded = guards(then, now, tolerances, tail_factor=STORED_TAIL_FACTOR, tail_alpha=STORED_TAIL_ALPHA)
-    return speed_outcomes(then, now, tolerances) | guarded
+    return speed_outcomes(then, now, tolerances, looks=looks) | guarded
 
 
 def stored(rng: np.random.Generator, service: Service, change: Change, *, judge: Judge = stored_outcomes) -> Run:

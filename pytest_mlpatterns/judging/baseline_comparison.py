@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
-from pytest_mlpatterns.analysis.health.machine import SLOWER, ratio_of_sorting, sorting_times_ns
+from pytest_mlpatterns.analysis.health.machine import SLOWER, ratio_of_sorting, sorting_times_ns, why_busy
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, are_of_streams, metric_named, standing_metrics
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, LatencyPercentile, Metric, Nmrt, objective_of, times_of
 from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, looks_beside_entry
-from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, min_samples, ratio_of
+from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, ratio_of
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
 from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
@@ -30,6 +30,7 @@ from pytest_mlpatterns.judging.compared_metrics import (
     is_asked_for,
     noted,
     present_values,
+    sizes_for_tails,
     tails_left_out,
     why_left_out,
     with_own_scatter,
@@ -70,15 +71,25 @@ interval by an eighth, and the revision decides in the time of two."""
 
 
 class BaselineComparison:
-    """Compares one test with its stored baseline entry."""
+    """Compares one test with its stored baseline entry.
+
+    ``is_settled``: whether the recorded code decides what one launch shows beyond its tolerance in a screen.
+    """
 
     alpha: float = BASELINE_ALPHA
     kind: Literal["baseline", "revision"] = "baseline"
     remedy: str = ""
 
-    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        measurement: SequentialMeasurement,
+        *,
+        is_settled: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._experiment = experiment
         self._measurement = measurement
+        self._is_settled = is_settled
         self._baseline = experiment.baseline
         self._left_out: dict[str, LeftOut] = {}
         self._too_few: set[str] = set()
@@ -138,6 +149,7 @@ class BaselineComparison:
 
     def _compare(self, choice: Choice, *, is_screen: bool) -> Sequence[Verdict]:
         self._is_screen = is_screen
+        self._measurement.want_requests(_needed(choice(False), self._baseline.entry))
         self._measurement.measure_at_least(1)
         if self._experiment.smoke:
             return ()
@@ -153,8 +165,8 @@ class BaselineComparison:
                     self._search_once(one.metric)
         if entry is None:
             return ()
-        self._measure_for_tail(compared, entry)
         stored = [replace(one, tolerance=one.stored_tolerance) for one in compared]
+        self._measure_for_tail(stored, entry)
         growths = [one for one in stored if one.metric.name in GROWTHS]
         together = [one for one in stored if one.metric.of is not None and one not in growths]
         verdicts = [*self._decide(together, entry)] if together else []
@@ -175,14 +187,12 @@ class BaselineComparison:
 
     def _measure_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry) -> None:
         """Measure as many launches as the percentiles need that the baseline entry can be compared by."""
-        recorded = sum(launch.requests for launch in entry.counts)
-        kinds = [one.metric.kind for one in compared if one.is_guard]
-        percentiles = [kind.percentile for kind in kinds if isinstance(kind, LatencyPercentile)]
-        needed = max((size for size in map(min_samples, percentiles) if size <= recorded), default=0)
+        if self._is_left_to_the_code(compared, entry):
+            return
         metrics = self._measurement.metrics
         launches = len(metrics.launches)
         announce_tails(self._experiment, self._measurement, [one.metric for one in compared])
-        self._measurement.measure_at_least(launches_for_tail(needed, metrics.requests, launches))
+        self._measurement.measure_at_least(launches_for_tail(_needed(compared, entry), metrics.requests, launches))
 
     def _decide(
         self, compared: Sequence[ComparedMetric], entry: Entry, more: Callable[[], None] | None = None
@@ -190,7 +200,8 @@ class BaselineComparison:
         """Measure until the changes of these metrics are decided, and discount what a slower machine explains."""
         judge = functools.partial(self._judge_all, compared, entry)
         if self._is_screen:  # the recorded code decides a start, beside that of the present
-            return self._measurement.decide_all(judge, more, at_most=_SCREEN_LAUNCHES)
+            is_enough = functools.partial(self._is_left_to_the_code, compared, entry)
+            return self._measurement.decide_all(judge, more, at_most=_SCREEN_LAUNCHES, is_enough=is_enough)
         self._measurement.decide_all(lambda: without_start(judge()), more)
         while is_left_to_starts(verdicts := judge()) and self._measurement.start_again():
             pass
@@ -200,6 +211,20 @@ class BaselineComparison:
         if slowdown is None or slowdown < SLOWER:
             return verdicts
         return self._doubts(entry).explained_by(slowdown, verdicts, compared)
+
+    def _is_left_to_the_code(self, compared: Sequence[ComparedMetric], entry: Entry) -> bool:
+        """Whether the recorded code decides in any case: a primary metric is worse, and no neighbour was busy."""
+        if not self._is_screen or why_busy(self._measurement.metrics.launches) is not None:
+            return False
+        primary = [one for one in compared if not one.is_guard and one.metric.of is not None]
+        verdicts = self._judge_look(primary, entry, self._measurement.metrics, is_aside=True)
+        return any(one.outcome is Outcome.FAIL or one.suspected for one in verdicts) and self._is_settled()
+
+    @property
+    def _most_launches(self) -> int:
+        """Launches after which is looked: a look that never happens would waste its share of the error probability."""
+        most = self._experiment.settings.launches
+        return min(_SCREEN_LAUNCHES, most) if self._is_screen else most
 
     @property
     def _trusts(self) -> bool:
@@ -274,7 +299,7 @@ class BaselineComparison:
         def judge(by: Metric) -> Verdict:
             judged = replace(by, launch_sd=metric.launch_sd, sd_degrees=metric.sd_degrees)  # of the same launches
             values, recorded = self._both_known(judged, now(by), before(by))
-            looks = looks_beside_entry(len(recorded), launches=self._experiment.settings.launches, alpha=compared.alpha)
+            looks = looks_beside_entry(len(recorded), launches=self._most_launches, alpha=compared.alpha)
             change = functools.partial(
                 judge_change,
                 judged,
@@ -327,6 +352,12 @@ class BaselineComparison:
         metrics = self._measurement.metrics
         if not metrics.launch_values(metric) or metrics.only_at_least(metric):
             self._measurement.search(objective_of(metric))
+
+
+def _needed(compared: Sequence[ComparedMetric], entry: Entry | None) -> int:
+    """Requests that the percentiles need which an entry has enough requests for; 0 if none needs any."""
+    recorded = 0 if entry is None else sum(launch.requests for launch in entry.counts)
+    return max((size for size in sizes_for_tails(compared) if size <= recorded), default=0)
 
 
 def describe_left_out(left_out: Mapping[str, LeftOut]) -> str:

@@ -74,6 +74,7 @@ class ComparedMetric(Struct, frozen=True):
     accepted: Acceptance | None = None  # what allows more than the usual tolerance; None if nothing does
     usual: float = 0.0  # the tolerance without the acceptance, if there is one
     ratio_prior: RatioPrior = USUAL_PRIOR  # what the interval of an interleaved comparison starts from
+    seen_worse: bool = False  # whether the baseline file saw it beyond its tolerance, so that fewer pairs confirm that
 
     @property
     def stored_tolerance(self) -> float:
@@ -357,6 +358,12 @@ def announce_tails(experiment: Experiment, measurement: SequentialMeasurement, c
     named = ", ".join([*others[:_NAMED], *(["…"] if len(others) > _NAMED else [])])
     judged = f"; judged are {named}" if others else ""
     experiment.driver.on_note(f"{_sentence(tails, present)}{judged}")
+
+
+def sizes_for_tails(compared: Iterable[ComparedMetric]) -> list[int]:
+    """Requests that each percentile among the guards needs."""
+    kinds = [one.metric.kind for one in compared if one.is_guard]
+    return [min_samples(kind.percentile) for kind in kinds if isinstance(kind, LatencyPercentile)]
 
 
 def _beyond(compared: Sequence[Metric], requests: int) -> dict[str, int]:

@@ -21,6 +21,7 @@ from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Location,
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import (
     CONFIRMING_PAIRS,
+    FEWEST_PAIRS,
     REVISION_ALPHA,
     SequentialPlan,
     looks_of_pairs,
@@ -343,9 +344,8 @@ class _RevisionJudge:
         outcomes = {verdict.outcome for verdict in without_start([*self._found.values()])}
         failed = {name for name, verdict in self._found.items() if verdict.outcome is Outcome.FAIL}
         if failed:
-            is_paired = all(Role.PAIRED in metric_named(name).roles for name in failed)
-            is_confirmed = len(found) >= CONFIRMING_PAIRS or not is_paired
-            return Outcome.FAIL if is_confirmed else Outcome.INCONCLUSIVE
+            least = min(_confirming(one) for one in self._compared if one.metric.name in failed)
+            return Outcome.FAIL if len(found) >= least else Outcome.INCONCLUSIVE
         return Outcome.INCONCLUSIVE if waits or Outcome.INCONCLUSIVE in outcomes else Outcome.PASS
 
     def verdicts(self) -> tuple[tuple[Verdict, ...], dict[str, Exception]]:
@@ -381,7 +381,7 @@ class _RevisionJudge:
 
         def judge(by: Metric) -> Verdict:
             question = self._question(compared, by)
-            verdict, kinds = _without_kinds(question, found, both)
+            verdict, kinds = _without_kinds(question, found, both, confirming=_confirming(compared))
             judged = _change_verdict(question, verdict, tolerance=compared.tolerance, run=self._run)
             return judged if kinds is None else _with_kinds(judged, kinds.describe(by))
 
@@ -412,8 +412,14 @@ def metrics_of(run: InterleavedRun) -> tuple[Metrics, Metrics]:
     return first, Metrics(tuple(run.second_launches), starts_ns=tuple(run.second_starts_ns))
 
 
+def _confirming(compared: ComparedMetric) -> int:
+    """Pairs that a failure rests on: fewer if the file saw it too, and of what is no ratio those of the first look."""
+    needs_more = Role.PAIRED in compared.metric.roles and not compared.seen_worse
+    return CONFIRMING_PAIRS if needs_more else FEWEST_PAIRS
+
+
 def _without_kinds(
-    question: _Question, found: Sequence[PairedLaunch], both: tuple[Metrics, Metrics]
+    question: _Question, found: Sequence[PairedLaunch], both: tuple[Metrics, Metrics], *, confirming: int
 ) -> tuple[RatioVerdict, PairedKinds | None]:
     """The verdict on paired launches, and their kinds if these are two."""
     known = [launch for launch in found if launch.ratio(question.metric) is not None]
@@ -427,8 +433,8 @@ def _without_kinds(
     kinds = paired_kinds(question.ratios(found), first, second)
     if kinds is None:
         verdict = question.verdict(found)
-        is_early = verdict.outcome is Outcome.FAIL and verdict.launches < CONFIRMING_PAIRS <= len(known)
-        return (question.of_ratios(question.ratios(found), since=CONFIRMING_PAIRS) if is_early else verdict), None
+        is_early = verdict.outcome is Outcome.FAIL and verdict.launches < confirming <= len(known)
+        return (question.of_ratios(question.ratios(found), since=confirming) if is_early else verdict), None
     judge = partial(question.of_ratios, since=min(len(known), question.plan.last))
     better = metric_named(question.metric).better
     return kinds.verdict(judge, better=better, tolerance=abs(question.limit - 1)), kinds

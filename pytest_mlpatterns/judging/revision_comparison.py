@@ -21,6 +21,7 @@ from pytest_mlpatterns.judging.compared_metrics import (
     choose,
     is_asked_for,
     left_out_if_measured,
+    sizes_for_tails,
     tails_left_out,
     why_left_out,
     with_own_scatter,
@@ -218,6 +219,7 @@ class RevisionComparison:
     def _judge(self, run: InterleavedRun, choice: Choice) -> Sequence[Verdict]:
         verdicts: list[Verdict] = []
         why_not: dict[str, Exception] = {}
+        run.want_requests(max(sizes_for_tails(choice(False)), default=0))
         with self._taking(run):
             streams = self._streaming(run) if choice(True) != choice(False) else {"before": False, "now": False}
             compared = with_own_scatter(choose(choice, **streams), self._experiment.scatter)

@@ -138,6 +138,10 @@ class SequentialMeasurement:
         """How much a verdict on a metric rests on so far."""
         return SampleSize(max(len(self.metrics.launch_values(metric)), 1), self.metrics.blocks)
 
+    def want_requests(self, enough: int) -> None:
+        """The verdicts need this many requests, which the first window should have if that takes little."""
+        self._runner.want_requests(enough)
+
     def excuse_failures(self) -> None:
         """Failed and late requests make no measurement invalid from now on: an assertion on a step judges them."""
         self._validity = replace(self._validity, excused=True)
@@ -221,12 +225,13 @@ class SequentialMeasurement:
         *,
         at_most: int | None = None,
         more_s: float | None = None,
+        is_enough: Callable[[], bool] = lambda: False,
     ) -> Sequence[Verdict]:
         """Judge, and measure more until a verdict fails or none is open, as far as the budget allows.
 
         ``more``: measures more; None for another launch. ``at_most``: launches after which open verdicts are returned,
         since something else decides them; None to go on. ``more_s``: least time that ``more`` needs after a launch;
-        None for what it took so far.
+        None for what it took so far. ``is_enough``: whether something else decides what is not passed by now.
         """
         limited: list[str] = []
         uncounted = self._supply.done() - len(self._found.launches)
@@ -235,8 +240,9 @@ class SequentialMeasurement:
             done = len(self._found.launches)
             fewest = CONFIRMING_LAUNCHES + uncounted if more is None else 0
             ruling = ruling_of(judge, is_confirmed=done >= CONFIRMING_LAUNCHES, fewest=fewest)
-            is_enough = at_most is not None and done >= at_most and ruling.why_not is None
-            return replace(ruling, wants_more=ruling.wants_more and not is_enough)
+            is_last = at_most is not None and done >= at_most
+            wants_more = ruling.wants_more and (ruling.why_not is not None or not (is_last or is_enough()))
+            return replace(ruling, wants_more=wants_more)
 
         def again() -> None:
             limited[:] = filter(None, [self.launch_again()])

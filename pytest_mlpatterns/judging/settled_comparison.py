@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.health.machine import may_be_faster, sorting_times_ns, why_busy
+from pytest_mlpatterns.analysis.health.machine import (
+    SLOWER,
+    may_be_faster,
+    ratio_of_means,
+    sorting_times_ns,
+    why_busy,
+)
 from pytest_mlpatterns.analysis.metrics.definitions import (
     STANDING,
     metric_named,
@@ -86,7 +92,7 @@ class SettledComparison:
         self._measurement = measurement
         self._runner = runner
         self._causes = causes
-        self._screen = BaselineComparison(experiment, measurement)
+        self._screen = BaselineComparison(experiment, measurement, is_settled=self._is_judged_by_the_code)
         self._standing = standing_metrics(overloads=experiment.settings.overload)
         self._settlement: Settlement | None = None
         self._revision: RevisionComparison | None = None
@@ -176,7 +182,7 @@ class SettledComparison:
         if self._why_not:
             return None
         stands = {name for name, one in seen.items() if name in self._standing and is_decided(one, self._standing)}
-        rest = _settled(choice, stands)
+        rest = _settled(choice, stands, self._surely_worse(seen))
         if not (rest(False) or rest(True)):
             return [*seen.values()]
         try:
@@ -216,6 +222,23 @@ class SettledComparison:
         if self._revision.missing:
             raise UnknownRevisionError(self._revision.missing)
         return verdicts
+
+    def _surely_worse(self, seen: Mapping[str, Verdict]) -> set[str]:
+        """What the file saw beyond its tolerance, on a machine that is as quick and as quiet as at the recording."""
+        entry, so_far = self._experiment.baseline.entry, self._measurement.so_far
+        if entry is None or so_far is None or self._busy():
+            return set()
+        ratio = ratio_of_means(sorting_times_ns(so_far.launches), entry.sorting_ns)
+        if ratio is None or ratio >= SLOWER:
+            return set()
+        return {name for name, one in seen.items() if one.outcome is Outcome.FAIL or one.suspected}
+
+    def _is_judged_by_the_code(self) -> bool:
+        """Whether other code was recorded, and nothing else has changed: a package has to fail by the file itself."""
+        try:
+            return self._found().revision is not None and not self._changed_facts()
+        except (UnknownRevisionError, SettingError):
+            return False
 
     def _found(self) -> Settlement:
         assert self._experiment.settle is not None
@@ -314,8 +337,10 @@ def _only(choice: Choice, *, settled: bool) -> Choice:
     ]
 
 
-def _settled(choice: Choice, stands: set[str]) -> Choice:
+def _settled(choice: Choice, stands: set[str], worse: set[str]) -> Choice:
     """The metrics that the recorded code settles, at the level of a comparison with a revision.
+
+    What the file saw ``worse`` rests on fewer pairs: its entry knows many starts, of either way that they settle in.
 
     The CPU time, the guard whose looks share a level, has that of one of two primary metrics: at a fifth of it, 6 % of
     services with 15 % more work stayed open. An unchanged one is a whole tolerance away from an alarm.
@@ -330,6 +355,7 @@ def _settled(choice: Choice, stands: set[str]) -> Choice:
                 alpha=guarded if one.is_guard else one.alpha * factor,
                 # a search has to be asked for; what is not known is the file's to judge
                 requested=isinstance(one.metric.kind, Nmrt),
+                seen_worse=one.metric.name in worse,
             )
             for one in choice(streams)
             if one.metric.name not in stands

@@ -77,6 +77,7 @@ class InterleavedRun:
         self.second_starts_ns: list[int] = []
         self.spent_s: float = 0.0
         self._on_launch: Callable[[], None] = lambda: None
+        self._enough = 0
         self._variants = (first, second)
         self._generator = generator
         self._on_progress = on_progress
@@ -96,6 +97,10 @@ class InterleavedRun:
         schedule = self._variants[0].plan.schedule
         return schedule.concurrency if isinstance(schedule, ClosedLoop) else None
 
+    def want_requests(self, enough: int) -> None:
+        """A verdict needs this many requests of either side, which the first launches have if that takes little."""
+        self._enough = enough
+
     def decide(
         self,
         judge: Callable[[Sequence[PairedLaunch]], Outcome],
@@ -108,7 +113,7 @@ class InterleavedRun:
 
         Launches that exist already are judged first.
         """
-        design = self._design.within(budget_ns, min_launches)
+        design = self._design.within(budget_ns, min_launches, self._enough)
         return self._decide(
             self.launches,
             lambda: self._measure(design),
@@ -123,7 +128,7 @@ class InterleavedRun:
 
     def measure_first(self, budget_ns: int) -> None:
         """Measure the first paired launch of :meth:`decide`, for what has to be known before a verdict."""
-        self._timed(lambda: self._measure(self._design.within(budget_ns, FEWEST_PAIRS)))
+        self._timed(lambda: self._measure(self._design.within(budget_ns, FEWEST_PAIRS, self._enough)))
 
     def start_again(self, budget_ns: int, *, most: int) -> bool:
         """Start both variants once more, side by side as for a launch, and close them without a load."""

@@ -86,6 +86,7 @@ class LaunchRunner:
     ) -> None:
         self.plan: LoadPlan = plan
         self.smoke = smoke
+        self._enough = 0
         self._start = start
         self._generator = generator
         self._on_progress = on_progress
@@ -111,6 +112,10 @@ class LaunchRunner:
             self._start_ns = time.perf_counter_ns() - started_ns
             self._measured = self._is_spent = False
         return self._deployment
+
+    def want_requests(self, enough: int) -> None:
+        """The verdicts need this many requests, for which the windows may be longer if the first one is not planned."""
+        self._enough = enough
 
     def measure(self, plan: LoadPlan | None = None) -> Launch:
         """Measure one launch; a deployment that was measured before is replaced by a new one.
@@ -157,8 +162,8 @@ class LaunchRunner:
     def _planned_launch(self, deployment: Deployment) -> Launch:
         """Measure a launch; the first one plans the window of a slow service, and the next ones keep to the plan."""
         measurement = _LaunchMeasurement(deployment, self.plan, self._generator)
-        window = self._planned if self._is_planned else self.plan.window_plan(self._start_ns, measurement.round)
-        launch = measurement.run(self._on_progress, window)
+        planned = self.plan.window_plan(self._start_ns, measurement.round, enough=self._enough)
+        launch = measurement.run(self._on_progress, self._planned if self._is_planned else planned)
         if not self._is_planned and not launch.silence:
             self._is_planned, self._planned = True, measurement.planned
         return launch

@@ -40,6 +40,10 @@ _ENOUGH_INPUTS = 10
 """Requests of a block, up to which a round of the inputs in two blocks is worth more than another launch."""
 _CONFIDENCE = 0.99  # Confidence of the interval whose width the plan compares; about that of a verdict
 _LEAST_SHARE = 0.25  # Smallest share of a launch that its blocks get
+_LONGER = 5 / 3
+"""How many times as long blocks get for the requests that a percentile needs: two launches beyond the first look would
+be measured for it in any case, and each takes a start besides."""
+_SPARE = 1.1  # Factor on that length, since the answers of a block vary
 _SHORTEST_SLICE_NS = 5_000_000
 """Shortest slice of a side: the processes that alternate displace each other from the caches of a core, which is over
 after a small part of it."""
@@ -110,24 +114,29 @@ class BlockDesign(Struct, frozen=True):
     # time for all launches of slow variants, which are as many as make the interval narrowest. None if
     # ``launch_ns`` holds for them too
     budget_ns: int | None = None
+    enough: int = 0  # requests that a verdict needs of either side at the first look; 0 if none is known
 
     @property
     def longest_warmup_ns(self) -> int:
         """Time after which no caller of a warm-up begins another request, so that both take a quarter of a launch."""
         return max(self.warmup_ns, self.launch_ns // 16)
 
-    def within(self, budget_ns: int, launches: int) -> BlockDesign:
-        """The same for a run with a budget, which its first launches exceed only by their least time."""
+    def within(self, budget_ns: int, launches: int, enough: int = 0) -> BlockDesign:
+        """The same for a run with a budget, which its first launches exceed only by their least time.
+
+        ``enough``: requests that a verdict needs of either side.
+        """
         budget_ns = max(budget_ns, launches * self.least_ns)
         launch_ns = min(self.launch_ns, budget_ns // launches)
-        return structs.replace(self, launch_ns=launch_ns, budget_ns=budget_ns if launches > 1 else None)
+        budget = budget_ns if launches > 1 else None
+        return structs.replace(self, launch_ns=launch_ns, budget_ns=budget, enough=enough)
 
     def blocks(self, paces: Sequence[ResponsePace], start_s: float, inputs: int = 1) -> BlockPlan:
         """Plan the blocks of one launch. ``start_s``: seconds that starting and warming up both variants took."""
         if all(one.length_ns is None and one.interval_ns >= SLOW_INTERVAL_NS for one in paces):
             return self._blocks_of_requests(paces, start_s, inputs)
         rounds = max(self.rounds, min(round(self.rounds * math.sqrt(start_s / _QUICK_START_S)), self.most_rounds))
-        preferred = [max(self.block_ns, self.answers * one.interval_ns) for one in paces]
+        preferred = [self._preferred_ns(one, rounds) for one in paces]
         least = [max(self.block_ns, 2 * one.cycle_ns) for one in paces]
         room_ns = max(self.launch_ns - round(start_s * 1e9), round(_LEAST_SHARE * self.launch_ns))
         share = min(1.0, room_ns / (2 * rounds * sum(preferred)))
@@ -136,6 +145,12 @@ class BlockDesign(Struct, frozen=True):
         )
         slices = min(_slices_of(one, length_ns) for one, length_ns in zip(paces, lengths, strict=True))
         return BlockPlan(lengths, max(1, min(rounds, room_ns // (2 * sum(lengths)))), slices=slices)
+
+    def _preferred_ns(self, pace: ResponsePace, rounds: int) -> float:
+        """The length of a block if there is time: some answers, and what a percentile needs if that is not far off."""
+        usual = max(self.block_ns, self.answers * pace.interval_ns)
+        needed = self.enough * pace.interval_ns / (2 * rounds * FEWEST_PAIRS)
+        return max(usual, _SPARE * needed) if needed <= _LONGER * usual else usual
 
     def _blocks_of_requests(self, paces: Sequence[ResponsePace], start_s: float, inputs: int) -> BlockPlan:
         """One round of long blocks with the same requests on both sides, whole rounds of the inputs if they fit.

@@ -42,11 +42,13 @@ class LoadPlan(Struct, frozen=True):
     overloads: bool = False
     during: Callable[[Any], object] | None = None
 
-    def window_plan(self, start_ns: int, requests: int) -> WindowPlan | None:
+    def window_plan(self, start_ns: int, requests: int, *, enough: int = 0) -> WindowPlan | None:
         """How the window is planned once the service answers; None for a window of ``duration_ns``.
 
         Several generators share no count of requests, and conversations and schedules with a length no rounds. A
         function beside the load knows its length from the beginning.
+
+        ``requests``: of a round of the inputs. ``enough``: requests as of :class:`WindowPlan`.
         """
         alone = self.generators == 1 and self.payload.conversations is None and self.schedule.length_ns is None
         alone = alone and self.during is None
@@ -60,6 +62,7 @@ class LoadPlan(Struct, frozen=True):
             callers=self.schedule.concurrency if isinstance(self.schedule, ClosedLoop) else 1,
             window_ns=self.duration_ns,
             is_given=not self.stretches,
+            enough=enough,
         )
 
     def rate_of(self, samples: Samples, window: Window) -> float | None:

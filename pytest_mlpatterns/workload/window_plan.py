@@ -46,6 +46,9 @@ class WindowPlan(Struct, frozen=True):
     # whether the user chose that length. Such a window gets shorter if the launches do not fit into the budget.
     # If it is shorter than a request, it is planned as if it was not given
     is_given: bool = False
+    # requests that the verdicts need in all; a window may be longer for them, as long as that takes less than the start
+    # of another launch. 0 if none is known
+    enough: int = 0
 
     @property
     def longest_ns(self) -> int:
@@ -57,9 +60,12 @@ class WindowPlan(Struct, frozen=True):
 
         A window lasts as long as start and warm-up if it may, since that time is spent for each launch in any case.
         """
-        if interval_ns < SLOW_INTERVAL_NS:
-            return None
         spent_ns = self.start_ns + warmup_ns
+        if interval_ns < SLOW_INTERVAL_NS:
+            needed_ns = self.enough * interval_ns
+            if self.is_given or not self.window_ns < needed_ns < self.window_ns + spent_ns:
+                return None
+            return RequestWindow(self.enough, self.window_ns, round(_LONGEST_FACTOR * needed_ns))
         most = self._room_ns(interval_ns, spent_ns) / interval_ns
         given = self.window_ns / interval_ns
         is_kept = self.is_given and given >= self.callers

@@ -111,8 +111,29 @@ class Runner:
         self.searches += 1
         return Capacity(LaunchValue(self._nmrt_rps, 0.01), 4, (), "declared", at_least=False, objective=objective)
 
+    def want_requests(self, _enough: int) -> None:
+        """A launch has what its window holds."""
+
     def close(self) -> None:
         """Nothing runs."""
+
+
+def screened_launches(*, is_settled: bool = True, **change: Any) -> int:
+    """Launches that a screen by the file takes. ``is_settled``: whether the recorded code can be measured."""
+    runner = Runner(**change)
+    settings = read_settings({}, {}, {})
+    baseline = BaselineMatch(SETUP, BaselineMode.CHECK, BEFORE, name="2026-01-31")
+    plan = SimpleNamespace(schedule=settings.schedule)
+    experiment: Any = SimpleNamespace(
+        settings=settings, setup=SETUP, smoke=False, baseline=baseline, driver=None, scatter=USUAL_SCATTER, plan=plan
+    )
+    experiment.driver = SimpleNamespace(on_note=lambda _note: None)
+    measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8)  # type: ignore[arg-type]
+    comparison = BaselineComparison(experiment, measurement, is_settled=lambda: is_settled)
+    metrics = compared_by_default(settings, streams=False)
+    compared = compared_metrics(metrics, settings.tolerance, comparison.alpha, requested=False)
+    comparison.screen(lambda _streams: compared)
+    return len(runner.launches)
 
 
 def compare(
@@ -156,6 +177,15 @@ def test_equal_launches_pass_in_every_default_metric_after_a_few_launches() -> N
     assert {"rtm", "throughput", "p95", "error_rate", "cpu_per_request", "peak_memory", "cold_start"} <= set(verdicts)
     assert len(runner.launches) <= 4
     assert comparison.note == ""
+
+
+def test_a_screen_that_sees_a_slower_service_leaves_the_rest_to_the_recorded_code() -> None:
+    """Two more launches would only repeat what the recorded code decides, of p99 too."""
+    assert screened_launches(rtm_ns=3.6 * MS) == 1
+    assert screened_launches(rtm_ns=3.6 * MS, is_settled=False) >= 2
+    assert screened_launches(rtm_ns=3.6 * MS, others_cores=0.9) >= 2  # the next launch may be a quiet one
+    assert screened_launches(rss_mib=80.0) >= 2  # which no machine changes: the file fails it, by two launches
+    assert screened_launches() >= 2
 
 
 def test_a_test_whose_history_knows_its_scatter_is_judged_by_that() -> None:

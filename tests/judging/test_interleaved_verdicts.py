@@ -208,6 +208,14 @@ def test_a_ratio_that_fails_in_three_pairs_is_confirmed_by_a_fourth() -> None:
     assert "4 paired launches" in reason
 
 
+def test_a_ratio_that_the_file_saw_too_fails_in_three_pairs() -> None:
+    """Its entry knows many starts, so that three which settle in the slower way by chance pass by it."""
+    slower = Declared([paired(FAST, SLOW)])
+    (wanted,) = compared_metrics([METRICS["rtm"]], Tolerances(0.1), 0.025, requested=True)
+    (verdict,), _ = judge_no_slower(slower, [replace(wanted, seen_worse=True)], budget_ns=10**12)  # type: ignore[arg-type]
+    assert (verdict.outcome, len(slower.launches)) == (Outcome.FAIL, 3)
+
+
 def test_a_way_that_no_launch_of_the_present_settles_in_is_no_pass() -> None:
     run = Declared([paired(first, SLOW) for first in (FAST, SLOW, FAST, SLOW, SLOW, FAST) * 2])
     assert verdicts(run, "rtm", tolerance=0.1)["rtm"][0] is not Outcome.PASS

@@ -70,6 +70,7 @@ def settle(
         in_flight=1,
         spent_s=1.0,
         watch=lambda _on_launch: None,
+        want_requests=lambda _enough: None,
         measure_first=lambda _budget_ns: run.decide(lambda _found: Outcome.PASS, 0, max_launches=1),
     )
 

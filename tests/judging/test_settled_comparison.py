@@ -68,10 +68,12 @@ class Recorded:
         self.reference = self.run = None
         self.asked: list[str] = []
         self.levels: dict[str, float] = {}
+        self.seen_worse: list[str] = []
 
     def compare(self, choice: Any) -> Sequence[Verdict]:
         self.asked += [one.metric.name for one in choice(False)]
         self.levels = {one.metric.name: one.alpha for one in choice(False)}
+        self.seen_worse = [one.metric.name for one in choice(False) if one.seen_worse]
         if isinstance(self.found, Exception):
             raise self.found
         return self.found
@@ -109,8 +111,8 @@ def settled(
     causes = SimpleNamespace(interrupted=interrupted)
     launches = (replace(even_launch(), sorting_ns=tuple(now_ns)),)
     metrics = SimpleNamespace(launches=launches, streams=False, launch_values=lambda _: [LaunchValue(1.0, 0.0)])
-    measurement: Any = SimpleNamespace(metrics=metrics, so_far=None)
-    monkeypatch.setattr(settled_comparison, "BaselineComparison", lambda *_: screen)
+    measurement: Any = SimpleNamespace(metrics=metrics, so_far=metrics if now_ns else None)
+    monkeypatch.setattr(settled_comparison, "BaselineComparison", lambda *_, **__: screen)
     monkeypatch.setattr(revision_comparison, "RevisionComparison", lambda *_, **__: recorded)
     settled_comparison.BaselineComparison.alpha = 0.01  # type: ignore[misc]
     comparison = SettledComparison(experiment, measurement, runner=cast("Any", None), causes=cast("Any", causes))
@@ -150,6 +152,17 @@ def test_the_cpu_time_is_settled_at_half_the_level_of_a_primary_metric(monkeypat
     recorded = Recorded([verdict(PASS, of="revision")])
     settled(monkeypatch, Screen([verdict(OPEN)]), recorded, "rtm", "throughput", "cpu_per_request")
     assert recorded.levels == {"rtm": 0.0125, "throughput": 0.0125, "cpu_per_request": 0.0125}
+
+
+@pytest.mark.parametrize(("now_ns", "worse"), [(1.0e6, ["rtm"]), (1.3e6, [])], ids=["as quick", "slower"])
+def test_what_the_file_saw_on_a_machine_as_quick_as_then_needs_fewer_pairs(
+    monkeypatch: pytest.MonkeyPatch, now_ns: float, worse: list[str]
+) -> None:
+    """On a slower machine everything looks worse, so that the file knows nothing of this metric."""
+    recorded = Recorded([verdict(FAIL, of="revision")])
+    screen = Screen([verdict(FAIL), verdict(PASS, "throughput")])
+    settled(monkeypatch, screen, recorded, "rtm", "throughput", sorting_ns=([1e6], [now_ns]))
+    assert recorded.seen_worse == worse
 
 
 @pytest.mark.parametrize("seen", [OPEN, FAIL])

@@ -49,6 +49,9 @@ class Runner:
         costs, slower = self._next
         return launch_of(costs, self._seed, slower)
 
+    def want_requests(self, _enough: int) -> None:
+        """A launch has what its window holds."""
+
 
 def outcomes(inputs: object, slower: float) -> list[Outcome]:
     """The worst verdict of each trial."""

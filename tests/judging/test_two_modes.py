@@ -73,7 +73,9 @@ def against_the_file(
         settings=settings, setup=SETUP, smoke=False, baseline=match, scatter=USUAL_SCATTER
     )
     numbers = iter(range(8))
-    runner: Any = SimpleNamespace(measure=lambda: launched(next(numbers), requests, **changes))
+    runner: Any = SimpleNamespace(
+        measure=lambda: launched(next(numbers), requests, **changes), want_requests=lambda _enough: None
+    )
     comparison = BaselineComparison(experiment, SequentialMeasurement(runner, Spending(Budget(60 * S)), 8))
     metrics = [METRICS[name] for name in names or ("rtm",)]
     compared = compared_metrics(metrics, Tolerances(tolerance), comparison.alpha, requested=False)

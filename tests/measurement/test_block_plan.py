@@ -54,6 +54,26 @@ def test_blocks_are_as_long_and_as_many_as_pays(
 
 
 @pytest.mark.parametrize(
+    ("interval_ms", "start_s", "length_ms"),
+    [
+        (2, 0.8, 100),  # three launches have 600 requests of a side
+        (3, 0.8, 126.225),  # 400 would take a fourth launch for 459, so its start
+        (3, 1.8, 100),  # three rounds of blocks have 600
+        (4, 0.8, 168.3),  # 300 would take two more
+        (4.5, 0.8, 100),  # 267 leave the percentile out: three more are not worth it
+        (5, 1.8, 140.25),
+    ],
+)
+def test_blocks_get_longer_for_the_requests_of_a_percentile_rather_than_a_launch_more(
+    interval_ms: float, start_s: float, length_ms: float
+) -> None:
+    pace = ResponsePace(interval_ms * MS, interval_ms * MS)
+    design = BlockDesign().within(30 * S, 3, 459)
+    assert design.blocks((pace, pace), start_s).lengths_ns == (length_ms * MS,) * 2
+    assert BlockDesign().blocks((pace, pace), start_s).lengths_ns == (100 * MS,) * 2
+
+
+@pytest.mark.parametrize(
     ("pace", "slices"),
     [
         (ResponsePace(0.3 * MS, 0.3 * MS), 20),  # of 5 ms

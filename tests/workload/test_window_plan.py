@@ -51,6 +51,23 @@ def test_the_requests_of_a_window(plan: WindowPlan, interval_ns: int, expected: 
     assert requests(plan, interval_ns) == expected
 
 
+@pytest.mark.parametrize(
+    ("interval_ns", "expected"),
+    [
+        (MS, 0),  # the window has them
+        (3 * MS, 459),  # 1.4 s instead of 0.7 s and another start
+        (5 * MS, 459),
+        (8 * MS, 0),  # 3.7 s: two starts and windows take less
+        (50 * MS, 50),  # a slow service has what its time allows
+    ],
+)
+def test_a_window_is_longer_for_the_requests_that_a_verdict_needs_if_another_launch_takes_more(
+    interval_ns: int, expected: int
+) -> None:
+    assert requests(replace(PLAN, enough=459), interval_ns) == expected
+    assert requests(replace(PLAN, enough=459, is_given=True), interval_ns) == 0
+
+
 def test_a_window_lasts_its_time_at_least_and_three_times_as_long_as_planned_at_most() -> None:
     """A service whose first answers alone were slow has as many requests as without a plan."""
     assert PLAN.window(250 * MS, S) == RequestWindow(16, 700 * MS, 12 * S)
