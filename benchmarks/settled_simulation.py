@@ -40,13 +40,13 @@ from verdict_simulation import (
     stored_outcomes,
 )
 
-from pytest_mlpatterns.analysis.health.machine import SLOWER, may_be_faster, ratio_of_sorting, slower_explains
+from pytest_mlpatterns.analysis.health.machine import SLOWER, may_be_faster, ratio_of_means, ratio_of_sorting
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, STANDING
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.analysis.statistics.log_ratio import judge_ratio
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
+from pytest_mlpatterns.judging.machine_doubts import LEAST_ROOM
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -99,15 +99,13 @@ def settled(rng: np.random.Generator, service: Service, change: Change, *, facto
     paired = service if service.flicker == 1.0 else replace(service, launch_sd=SLICED_SD)
     judged, count, suspected = interleaved(rng, paired, change)
     beside = on_machine(sample(rng, service, UNCHANGED, launches=count, window_s=0.5, moments=BLOCKS), factor)
-    fixed_ns = [*now.fixed_ns, *beside.fixed_ns]
 
-    def explained(name: str, today: float = math.inf) -> bool:
-        times = 1 + min(least_worsening(then, now, name), today)
-        return name not in STANDING and slower_explains(times, fixed_ns, then.fixed_ns)
+    def explained(name: str, *sides: Sample, fixed_ns: Sequence[float]) -> bool:
+        return name not in STANDING and any(is_explained(then, side, name, fixed_ns=fixed_ns) for side in sides)
 
     def shared(name: str) -> bool:
         has_passed = name not in STANDING and worsening(then, beside, name) <= TOLERANCES.of(name)
-        return has_passed or explained(name, worsening(then, beside, shown_by(name)))
+        return has_passed or explained(name, beside, now, fixed_ns=beside.fixed_ns)
 
     outcomes = {}
     for name in {**screened, **judged}:
@@ -117,7 +115,12 @@ def settled(rng: np.random.Generator, service: Service, change: Change, *, facto
             outcomes[name] = seen or Outcome.PASS
         elif found is Outcome.PASS and worse:
             outcomes[name] = Outcome.PASS if shared(name) else Outcome.INCONCLUSIVE
-        elif found is Outcome.INCONCLUSIVE and worse and suspected[name] and not explained(name):
+        elif (
+            found is Outcome.INCONCLUSIVE
+            and worse
+            and suspected[name]
+            and not explained(name, now, fixed_ns=now.fixed_ns)
+        ):
             outcomes[name] = Outcome.FAIL
         elif found is Outcome.INCONCLUSIVE and seen is Outcome.PASS and not suspected[name] and not is_faster:
             outcomes[name] = Outcome.PASS
@@ -158,16 +161,15 @@ def worsening(then: Sample, beside: Sample, name: str) -> float:
     return today / before - 1 if METRICS[name].better == "lower" else 1 - today / before
 
 
-def shown_by(name: str) -> str:
-    """The metric that shows how many times as long a request, or its CPU time, takes."""
-    return "cpu_per_request" if name == "cpu_per_request" else "rtm"
-
-
-def least_worsening(then: Sample, now: Sample, name: str) -> float:
-    """How much longer a request, or its CPU time, takes at least, by the better end of the interval."""
-    judged = shown_by(name)
-    change = judge_change(METRICS[judged], now.values[judged], then.values[judged], tolerance=0.10).change
-    return 0.0 if change is None else change.low
+def is_explained(then: Sample, side: Sample, name: str, *, fixed_ns: Sequence[float]) -> bool:
+    """Whether a metric is within its tolerance of what it was, on a machine that is as slow as the fixed work shows."""
+    ratio = ratio_of_means(fixed_ns, then.fixed_ns)
+    if ratio is None or ratio < SLOWER:
+        return False
+    slower = then.slower(ratio)
+    if name not in then.values:  # a tail, which is judged by counts
+        return stored_outcomes(slower, side).get(name) is Outcome.PASS
+    return worsening(slower, side, name) <= max(TOLERANCES.of(name), LEAST_ROOM)
 
 
 def interleaved(

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Literal
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
-from pytest_mlpatterns.analysis.health.machine import SLOWER, ratio_of_sorting, sorting_times_ns, why_busy
+from pytest_mlpatterns.analysis.health.machine import (
+    SLOWER,
+    Excuse,
+    ratio_of_sorting,
+    sorting_times_ns,
+    taken_excuse,
+    why_busy,
+)
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, are_of_streams, metric_named, standing_metrics
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, LatencyPercentile, Metric, Nmrt, objective_of, times_of
 from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, looks_beside_entry
@@ -24,9 +31,11 @@ from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import (
+    Basis,
     announce_tails,
     choose,
     describe_too_few,
+    facts_of,
     is_asked_for,
     noted,
     present_values,
@@ -49,9 +58,9 @@ from pytest_mlpatterns.judging.guards import (
     without_start,
 )
 from pytest_mlpatterns.judging.leaks import confirm_growths
-from pytest_mlpatterns.judging.machine_doubts import MachineDoubts
+from pytest_mlpatterns.judging.machine_doubts import Launched
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
-from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, differing_facts
+from pytest_mlpatterns.records.setup import differing_facts
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -63,7 +72,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import LaunchValue
-    from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
 
 _SCREEN_LAUNCHES = 3
 """Launches after which a comparison that the revision can settle is no longer worth its time: a fourth narrows the
@@ -78,7 +86,6 @@ class BaselineComparison:
 
     alpha: float = BASELINE_ALPHA
     kind: Literal["baseline", "revision"] = "baseline"
-    remedy: str = ""
 
     def __init__(
         self,
@@ -95,46 +102,23 @@ class BaselineComparison:
         self._too_few: set[str] = set()
         self._judged: set[str] = set()
         self._nothing_judged = False
-        self._is_screen = False
-        self._reference: Reference | None = None
-        if self._baseline.entry is not None:
-            self._reference = reference_from_baseline(self._baseline.entry, self._baseline.name)
 
     @property
-    def reference(self) -> Reference | None:
-        """The baseline entry, for reports; None without a comparable one."""
-        return self._reference
-
-    @property
-    def missing(self) -> str:
-        """Why there is no comparable entry, or why no metric was judged with it; empty otherwise."""
+    def basis(self) -> Basis:
+        """What was compared with so far, and what was not compared."""
+        match, so_far, missing = self._baseline, self._measurement.so_far, self._baseline.missing
         if self._nothing_judged:
-            return f"not compared with the baseline: {describe_left_out(self._left_out) or 'no metric of it is known'}"
-        return self._baseline.missing
-
-    @property
-    def left_out(self) -> Mapping[str, LeftOut]:
-        """Why each metric was not compared, by its label."""
-        return self._left_out
-
-    @property
-    def gap(self) -> BaselineGap | None:
-        """Why there is no comparable baseline; None if there is one, or if none is compared with."""
-        return self._baseline.gap
-
-    @property
-    def note(self) -> str:
-        """What a reader of the comparison has to know; empty if there is nothing."""
-        return "" if self._experiment.smoke else self._baseline.missing
-
-    @property
-    def is_interleaved(self) -> bool:
-        """Never: the entry is of an earlier run."""
-        return False
-
-    def facts_changed(self, now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
-        """What of the environment differs from that of the entry; see :meth:`Comparison.facts_changed`."""
-        return differing_facts(self._baseline.facts, now)
+            missing = (
+                f"not compared with the baseline: {describe_left_out(self._left_out) or 'no metric of it is known'}"
+            )
+        return Basis(
+            reference=None if match.entry is None else reference_from_baseline(match.entry, match.name),
+            missing=missing,
+            left_out=self._left_out,
+            gap=match.gap,
+            note="" if self._experiment.smoke else match.missing,
+            facts_changed=differing_facts(match.facts, facts_of(so_far)),
+        )
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice with the baseline; see :meth:`Comparison.judge`.
@@ -148,46 +132,52 @@ class BaselineComparison:
         return self._compare(choice, is_screen=True)
 
     def _compare(self, choice: Choice, *, is_screen: bool) -> Sequence[Verdict]:
-        self._is_screen = is_screen
         self._measurement.want_requests(_needed(choice(False), self._baseline.entry))
         self._measurement.measure_at_least(1)
         if self._experiment.smoke:
             return ()
         self._measurement.require_valid()
-        entry = self._baseline.entry
-        now = self._measurement.metrics.streams
-        streams = {"before": now if entry is None else are_of_streams(entry.metrics), "now": now}
-        compared = with_own_scatter(choose(choice, **streams), self._experiment.scatter)
-        self._left_out |= why_left_out(choice, **streams)
+        entry, compared = self._baseline.entry, self.chosen(choice)
+        self._left_out |= why_left_out(choice, **self._streams)
         if self._baseline.mode is not BaselineMode.OFF:
             for one in compared:
                 if isinstance(one.metric.kind, Nmrt | AtNmrt) and is_asked_for(one, self._experiment.settings):
                     self._search_once(one.metric)
         if entry is None:
             return ()
-        stored = [replace(one, tolerance=one.stored_tolerance) for one in compared]
-        self._measure_for_tail(stored, entry)
-        growths = [one for one in stored if one.metric.name in GROWTHS]
-        together = [one for one in stored if one.metric.of is not None and one not in growths]
-        verdicts = [*self._decide(together, entry)] if together else []
+        self._measure_for_tail(compared, entry, is_screen=is_screen)
+        growths = [one for one in compared if one.metric.name in GROWTHS]
+        together = [one for one in compared if one.metric.of is not None and one not in growths]
+        verdicts = [*self._decide(together, entry, is_screen=is_screen)] if together else []
         found = self._judge_look(growths, entry, self._measurement.metrics)
         verdicts += confirm_growths(found, growths, self._measurement.follow_growth)
-        for one in stored:
+        for one in compared:
             if one.metric.is_of_scaling:  # another pass takes longer than a whole test
-                verdicts += self._judge_all([one], entry)
+                verdicts += self._judge_all([one], entry, is_screen=is_screen)
             elif one.metric.of is None and (
                 is_asked_for(one, self._experiment.settings) or not self._measurement.metrics.only_at_least(one.metric)
             ):
                 more = functools.partial(self._measurement.search, objective_of(one.metric))
-                verdicts += self._decide([one], entry, more)
+                verdicts += self._decide([one], entry, more, is_screen=is_screen)
         self._nothing_judged = not self._judged
         tails = tails_left_out([one.metric for one in compared], self._measurement.metrics)
         self._left_out |= {label: why for label, why in tails.items() if label in self._too_few}
         return verdicts
 
-    def _measure_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry) -> None:
+    def chosen(self, choice: Choice) -> list[ComparedMetric]:
+        """The metrics of a choice as they are compared with the file."""
+        chosen = with_own_scatter(choose(choice, **self._streams), self._experiment.scatter)
+        return [replace(one, tolerance=one.stored_tolerance) for one in chosen]
+
+    @property
+    def _streams(self) -> dict[str, bool]:
+        """Whether the answers streamed ``before``, and do ``now``."""
+        entry, now = self._baseline.entry, self._measurement.metrics.streams
+        return {"before": now if entry is None else are_of_streams(entry.metrics), "now": now}
+
+    def _measure_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry, *, is_screen: bool) -> None:
         """Measure as many launches as the percentiles need that the baseline entry can be compared by."""
-        if self._is_left_to_the_code(compared, entry):
+        if is_screen and self._is_left_to_the_code(compared, entry):
             return
         metrics = self._measurement.metrics
         launches = len(metrics.launches)
@@ -195,11 +185,16 @@ class BaselineComparison:
         self._measurement.measure_at_least(launches_for_tail(_needed(compared, entry), metrics.requests, launches))
 
     def _decide(
-        self, compared: Sequence[ComparedMetric], entry: Entry, more: Callable[[], None] | None = None
+        self,
+        compared: Sequence[ComparedMetric],
+        entry: Entry,
+        more: Callable[[], None] | None = None,
+        *,
+        is_screen: bool,
     ) -> Sequence[Verdict]:
         """Measure until the changes of these metrics are decided, and discount what a slower machine explains."""
-        judge = functools.partial(self._judge_all, compared, entry)
-        if self._is_screen:  # the recorded code decides a start, beside that of the present
+        judge = functools.partial(self._judge_all, compared, entry, is_screen=is_screen)
+        if is_screen:  # the recorded code decides a start, beside that of the present
             is_enough = functools.partial(self._is_left_to_the_code, compared, entry)
             return self._measurement.decide_all(judge, more, at_most=_SCREEN_LAUNCHES, is_enough=is_enough)
         self._measurement.decide_all(lambda: without_start(judge()), more)
@@ -207,64 +202,82 @@ class BaselineComparison:
             pass
         if self._trusts or not any(verdict.outcome is Outcome.FAIL for verdict in verdicts):
             return verdicts
-        slowdown = self._slowdown(entry)
-        if slowdown is None or slowdown < SLOWER:
-            return verdicts
-        return self._doubts(entry).explained_by(slowdown, verdicts, compared)
+        excuse = self._slower(entry)  # which may measure
+        return self._launched(entry).left_open(verdicts, compared, excuse, stands=self._stands)
 
     def _is_left_to_the_code(self, compared: Sequence[ComparedMetric], entry: Entry) -> bool:
         """Whether the recorded code decides in any case: a primary metric is worse, and no neighbour was busy."""
-        if not self._is_screen or why_busy(self._measurement.metrics.launches) is not None:
+        if why_busy(self._measurement.metrics.launches) is not None:
             return False
         primary = [one for one in compared if not one.is_guard and one.metric.of is not None]
-        verdicts = self._judge_look(primary, entry, self._measurement.metrics, is_aside=True)
+        verdicts = self._judge_look(primary, entry, self._measurement.metrics, is_screen=True, is_aside=True)
         return any(one.outcome is Outcome.FAIL or one.suspected for one in verdicts) and self._is_settled()
 
     @property
-    def _most_launches(self) -> int:
-        """Launches after which is looked: a look that never happens would waste its share of the error probability."""
-        most = self._experiment.settings.launches
-        return min(_SCREEN_LAUNCHES, most) if self._is_screen else most
+    def _trusts(self) -> bool:
+        """Whether a failure stands whatever the machine did."""
+        return self._experiment.settings.noise is NoisePolicy.TRUST
 
     @property
-    def _trusts(self) -> bool:
-        """Whether verdicts stand as they are."""
-        return self._is_screen or self._experiment.settings.noise is NoisePolicy.TRUST
+    def _stands(self) -> frozenset[str]:
+        """Names of the metrics that no machine changes."""
+        return standing_metrics(overloads=self._experiment.settings.overload)
 
-    def _doubts(self, entry: Entry) -> MachineDoubts:
-        judge = functools.partial(self._judge_look, is_aside=True)
-        standing = standing_metrics(overloads=self._experiment.settings.overload)
-        return MachineDoubts(entry, self._measurement.metrics, judge, standing)
+    def _launched(self, entry: Entry) -> Launched:
+        metrics = self._measurement.metrics
+        return Launched(entry, metrics, metrics.launches, self.judge_aside)
 
-    def _slowdown(self, entry: Entry) -> float | None:
-        """How many times as long a fixed work takes as when the entry was recorded; None if that is not known.
+    def judge_aside(self, compared: Sequence[ComparedMetric], entry: Entry, metrics: Metrics) -> Sequence[Verdict]:
+        """A verdict for each metric that both sides have, of other launches or beside another entry; notes nothing."""
+        return self._judge_look(compared, entry, metrics, is_aside=True)
+
+    def _slower(self, entry: Entry) -> Excuse | None:
+        """That a fixed work takes longer than when the entry was recorded; None if that is not known.
 
         One launch may be disturbed at its end, so three launches have to show a slower machine.
         """
 
-        def measured() -> float | None:
-            return ratio_of_sorting(sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns)
+        def measured() -> float:
+            return ratio_of_sorting(sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns) or 0.0
 
-        if (measured() or 0.0) >= SLOWER:
+        if measured() >= SLOWER:
             self._measurement.measure_at_least(_SCREEN_LAUNCHES)
-        return measured()
+        if (times := measured()) < SLOWER:
+            return None
+        why = f"this machine takes up to {times:.2f} times as long for the same work as when the baseline was recorded"
+        return Excuse(f"{why}, which explains it", times, times)
 
-    def _judge_all(self, compared: Sequence[ComparedMetric], entry: Entry) -> Sequence[Verdict]:
-        """The verdicts of one look; a failure that the machine may explain stays open."""
+    def _judge_all(self, compared: Sequence[ComparedMetric], entry: Entry, *, is_screen: bool) -> Sequence[Verdict]:
+        """The verdicts of one look; a failure that the machine may explain stays open, if the file decides."""
         self._measurement.require_valid()
-        verdicts = self._judge_look(compared, entry, self._measurement.metrics)
-        if self._is_screen and self._experiment.plan.schedule.closed:
-            return [*with_rates({verdict.metric: verdict for verdict in verdicts}).values()]
-        return verdicts if self._trusts else self._doubts(entry).leave_open(verdicts, compared)
+        verdicts = self._judge_look(compared, entry, self._measurement.metrics, is_screen=is_screen)
+        if is_screen:
+            found = {verdict.metric: verdict for verdict in verdicts}
+            return [*(with_rates(found) if self._experiment.plan.schedule.closed else found).values()]
+        launches = self._measurement.metrics.launches
+        excuse = None if self._trusts else taken_excuse(launches, entry.taken)
+        if excuse is None:
+            return verdicts
+        excuse = replace(excuse, why=f"{excuse.why}, which explains {excuse.times:.2f} times")
+        quiet = [one for one in launches if why_busy([one]) is None]
+        return self._launched(entry).left_open(verdicts, compared, excuse, stands=self._stands, quiet=quiet)
 
     def _judge_look(
-        self, compared: Sequence[ComparedMetric], entry: Entry, metrics: Metrics, *, is_aside: bool = False
+        self,
+        compared: Sequence[ComparedMetric],
+        entry: Entry,
+        metrics: Metrics,
+        *,
+        is_screen: bool = False,
+        is_aside: bool = False,
     ) -> Sequence[Verdict]:
         """A verdict for each metric that both sides have; notes why the others have none, unless this is an aside."""
         verdicts = []
         for one in compared:
             try:
-                verdict = self._judge_one(one, entry, metrics)
+                if isinstance(one.metric.kind, LatencyPercentile) and not (one.is_guard or is_screen or is_aside):
+                    metrics.interval_of(one.metric)  # raises TooFewSamplesError; a screen is checked anyway
+                verdict = self._judge_one(one, entry, metrics, is_screen=is_screen)
             except (UnknownMetricError, InvalidResultError) as error:
                 too_few = isinstance(error, TooFewSamplesError) and not one.is_guard
                 if too_few and not is_aside and self._measurement.may_launch_again():
@@ -279,14 +292,12 @@ class BaselineComparison:
             verdicts.append(verdict)
         return verdicts
 
-    def _judge_one(self, compared: ComparedMetric, entry: Entry, metrics: Metrics) -> Verdict:
+    def _judge_one(self, compared: ComparedMetric, entry: Entry, metrics: Metrics, *, is_screen: bool) -> Verdict:
         metric, in_flight = compared.metric, self._experiment.setup.load.in_flight
         if compared.is_guard:
             present = MeasuredSample(metrics)
             found = judge_guarded(compared, EntrySample(entry), present, against="baseline", in_flight=in_flight)
             return with_starts_named(found, len(metrics.starts_ns))
-        if isinstance(metric.kind, LatencyPercentile) and not self._is_screen:  # whose verdict the recorded code checks
-            metrics.interval_of(metric)  # raises TooFewSamplesError
         if metrics.only_at_least(metric):
             raise UnknownMetricError("is a lower bound only, since its search ended before the deployment degraded")
 
@@ -296,10 +307,13 @@ class BaselineComparison:
         def now(of: Metric) -> Sequence[LaunchValue]:
             return present_values(metrics, of, before(of))
 
+        most = self._experiment.settings.launches  # a look that never happens would waste its share of the error
+        most = min(_SCREEN_LAUNCHES, most) if is_screen else most
+
         def judge(by: Metric) -> Verdict:
             judged = replace(by, launch_sd=metric.launch_sd, sd_degrees=metric.sd_degrees)  # of the same launches
             values, recorded = self._both_known(judged, now(by), before(by))
-            looks = looks_beside_entry(len(recorded), launches=self._most_launches, alpha=compared.alpha)
+            looks = looks_beside_entry(len(recorded), launches=most, alpha=compared.alpha)
             change = functools.partial(
                 judge_change,
                 judged,

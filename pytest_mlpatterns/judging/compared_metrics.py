@@ -174,51 +174,40 @@ def _with_ceiling(compared: ComparedMetric, accepted: Sequence[Acceptance]) -> C
     return replace(compared, tolerance=ceiling, accepted=acceptance, usual=compared.tolerance)
 
 
+class Basis(Struct, frozen=True, kw_only=True):
+    """What a test was compared with, and what was not compared."""
+
+    reference: Reference | None = None  # for reports; None if nothing was compared with
+    missing: str = ""  # why nothing was compared, or what the test requested and was not; empty otherwise
+    left_out: Mapping[str, LeftOut] = {}  # why each metric was not compared, by its label
+    gap: BaselineGap | None = None  # why there is no comparable baseline; None with one, or if none is compared with
+    note: str = ""  # what a reader of the comparison has to know; empty if there is nothing
+    is_interleaved: bool = False  # whether the test was measured in turns with another revision
+    # what of the environment differs from that of the reference, comparable or not; None if one is unknown
+    facts_changed: tuple[FactChange, ...] | None = None
+    remedy: str = ""  # what to do first so that something is compared; empty if nothing is known
+
+
 class Comparison(Protocol):
     """What compares one test with what it was.
 
     Attributes:
         alpha: probability of a false alarm of a comparison, over all interim looks and metrics.
         kind: of the reference.
-        remedy: what to do first so that something is compared; empty if nothing is known.
     """
 
     alpha: float
     kind: Literal["baseline", "revision"]
-    remedy: str
 
     @property
-    def reference(self) -> Reference | None:
-        """What was compared with, for reports; None if nothing was."""
-
-    @property
-    def missing(self) -> str:
-        """Why nothing was compared, or what the test requested and was not; empty otherwise."""
-
-    @property
-    def left_out(self) -> Mapping[str, LeftOut]:
-        """Why each metric was not compared, by its label."""
-
-    @property
-    def gap(self) -> BaselineGap | None:
-        """Why there is no comparable baseline; None if there is one, or if none is compared with."""
-
-    @property
-    def note(self) -> str:
-        """What a reader of the comparison has to know; empty if there is nothing."""
-
-    @property
-    def is_interleaved(self) -> bool:
-        """Whether the test was measured interleaved with another revision."""
-
-    def facts_changed(self, now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
-        """What of the present environment differs from the reference's, comparable or not; None if one is unknown."""
+    def basis(self) -> Basis:
+        """What was compared with so far, and what was not compared."""
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice, and measure as much as that takes.
 
         Args:
-            choice: those that are known on one side only are left out, and :attr:`note` names them; if the test
+            choice: those that are known on one side only are left out, and :attr:`basis` names them; if the test
                 requested one of them itself, that is an error.
 
         Returns:
@@ -229,6 +218,11 @@ class Comparison(Protocol):
             InvalidResultError: the measurement supports no verdict.
             PerfFailure: a metric that the test requested cannot be compared.
         """
+
+
+def facts_of(measured: Metrics | None) -> EnvironmentFacts:
+    """The environment of what was measured; empty if it is not known."""
+    return {} if measured is None else next((launch.facts for launch in measured.launches if launch.facts), {})
 
 
 def choose(choice: Choice, *, before: bool, now: bool) -> Sequence[ComparedMetric]:

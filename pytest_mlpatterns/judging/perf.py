@@ -504,11 +504,12 @@ class Perf:
 
         self._causes.profile_alone()
         self._compare(others, self._experiment.settings.tolerance, requested=False)
-        if not self.smoke and mode is BaselineMode.REQUIRE and (why := self._comparison.missing):
+        basis = self._comparison.basis
+        if not self.smoke and mode is BaselineMode.REQUIRE and (why := basis.missing):
             update = f"one; record it: {self._experiment.command} --perf-baseline update"
-            asked = update if self._comparison.gap is not None else "a comparison"
-            if remedy := self._comparison.remedy:
-                why, asked = f"{remedy}; {why}", "one"
+            asked = update if basis.gap is not None else "a comparison"
+            if basis.remedy:
+                why, asked = f"{basis.remedy}; {why}", "one"
             self._verdicts.fail(PerfFailure(f"{why}, and --perf-baseline require asks for {asked}"))
 
     @property
@@ -534,7 +535,9 @@ class Perf:
         """
         passed = passed and not self._verdicts.advised
         verdicts = self._verdicts.all
-        found = build_result(self._experiment, self._measurement, self._comparison, verdicts=verdicts, passed=passed)
+        found = build_result(
+            self._experiment, self._measurement, self._comparison.basis, verdicts=verdicts, passed=passed
+        )
         overloads, growth, scaling = self._overload.overloads, self._measurement.growth, self._scaling.record
         found = found and with_further(found, overloads, followed=growth, scaling=scaling, causes=self._causes)
         return found and with_steps(with_asked(found, self._verdicts.asked), self._unhurt.impacts, self._unhurt.course)

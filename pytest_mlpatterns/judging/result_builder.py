@@ -44,7 +44,7 @@ from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.analysis.verdicts.open_reasons import probably_slower
 from pytest_mlpatterns.errors import InvalidResultError
-from pytest_mlpatterns.judging.compared_metrics import Comparison, compared_by_default
+from pytest_mlpatterns.judging.compared_metrics import Basis, compared_by_default, facts_of
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import TestResult
@@ -93,7 +93,7 @@ if TYPE_CHECKING:
 def build_result(
     experiment: Experiment,
     measurement: SequentialMeasurement,
-    comparison: Comparison,
+    basis: Basis,
     *,
     verdicts: Sequence[Verdict],
     passed: bool,
@@ -103,25 +103,30 @@ def build_result(
         return None
     figures, by_launch = estimated(metrics, [*experiment.ranked, *(verdict.metric for verdict in verdicts)])
     measured = _measured(metrics, by_launch, measurement.budget.spent_ns / 1e9)
-    conditions = _conditions(metrics, experiment, comparison, dropped=measurement.dropped)
-    judged = replace(
-        _judged(experiment, comparison, has_verdicts=bool(verdicts), passed=passed),
+    judged = Judged(
+        passed=passed,
+        unjudged=_unjudged(experiment, basis, has_verdicts=bool(verdicts), passed=passed),
+        accepted=experiment.agreed.states,
+        baseline_note=basis.note,
+        baseline_gap=basis.gap,
+        not_compared=dict(basis.left_out),
         probably_slower=probably_slower(verdicts, measured.busy),
         notes=_notes(metrics, measurement, experiment),
-        facts_changed=comparison.facts_changed(conditions.facts),
+        facts_changed=basis.facts_changed,
     )
+    noise = (*noise_of(metrics.launches, interleaved=basis.is_interleaved), *_changes(experiment))
     return with_compared_figures(
         TestResult(
             test=experiment.test,
             setup=experiment.setup,
             metrics=figures,
             verdicts=tuple(verdicts),
-            reference=comparison.reference,
+            reference=basis.reference,
             stream=stream_record(metrics),
             definition=_definition(experiment, metrics),
             judged=judged,
             measured=measured,
-            conditions=conditions,
+            conditions=_conditions(metrics, experiment, noise, dropped=measurement.dropped),
             limits=Limits(metrics.capacities, missing_indices=dict(metrics.indices.missing)),
             causes=CauseRecord(splits_of(metrics.launches)),
         )
@@ -155,18 +160,11 @@ def with_asked(result: TestResult, asked: Mapping[str, float]) -> TestResult:
     return replace(result, definition=replace(result.definition, terms=terms))
 
 
-def _judged(experiment: Experiment, comparison: Comparison, *, has_verdicts: bool, passed: bool) -> Judged:
-    """What came of the test; it is not compared if nothing judged it, or not the entry that it has."""
+def _unjudged(experiment: Experiment, basis: Basis, *, has_verdicts: bool, passed: bool) -> Unjudged | None:
+    """Why the test is not compared: nothing judged it, or not the entry that it has; None if it is."""
     asks = passed and not experiment.smoke and experiment.settings.compare != ()
-    is_open = comparison.missing and (not has_verdicts or comparison.gap is BaselineGap.NOT_COMPARABLE)
-    return Judged(
-        passed=passed,
-        unjudged=Unjudged(Kind.NOT_COMPARED, comparison.missing) if asks and is_open else None,
-        accepted=experiment.agreed.states,
-        baseline_note=comparison.note,
-        baseline_gap=comparison.gap,
-        not_compared=dict(comparison.left_out),
-    )
+    is_open = basis.missing and (not has_verdicts or basis.gap is BaselineGap.NOT_COMPARABLE)
+    return Unjudged(Kind.NOT_COMPARED, basis.missing) if asks and is_open else None
 
 
 def estimated(
@@ -268,17 +266,17 @@ def _measured(
     )
 
 
-def _conditions(metrics: Metrics, experiment: Experiment, comparison: Comparison, *, dropped: int) -> Conditions:
+def _conditions(metrics: Metrics, experiment: Experiment, noise: Sequence[Noise], *, dropped: int) -> Conditions:
     return Conditions(
         load_over_time=tuple(metrics.load_over_time()),
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
-        noise=(*noise_of(metrics.launches, interleaved=comparison.is_interleaved), *_changes(experiment)),
+        noise=tuple(noise),
         unsteady=unsteady_notes(metrics, changes=experiment.changes),
         taken=taken_in(metrics.launches),
         sorting_ns=() if experiment.cluster else sorting_times_ns(metrics.launches),  # which is of this machine
         generator=_generator_figures(metrics, dropped),
-        facts=next((launch.facts for launch in metrics.launches if launch.facts), {}),
+        facts=facts_of(metrics),
         cluster="" if experiment.cluster is None else experiment.cluster.description,
         nodes=node_figures(metrics.launches),
         generator_parts=metrics.launches[-1].generator.parts,

@@ -18,6 +18,7 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import FEWEST_PAIRS, R
 from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
 from pytest_mlpatterns.judging.compared_metrics import (
+    Basis,
     choose,
     is_asked_for,
     left_out_if_measured,
@@ -31,7 +32,7 @@ from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
-from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, Setup, differing_facts
+from pytest_mlpatterns.records.setup import FactChange, Setup, differing_facts
 from pytest_mlpatterns.records.verdict import LeftOut, Verdict
 from pytest_mlpatterns.revision.client import NothingToCompareError, RevisionClient
 from pytest_mlpatterns.revision.messages import Reason
@@ -39,7 +40,7 @@ from pytest_mlpatterns.system.environment_facts import environment_facts
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.compared_metrics import Choice
@@ -62,7 +63,6 @@ class RevisionComparison:
 
     alpha: float = REVISION_ALPHA
     kind: Literal["baseline", "revision"] = "revision"
-    remedy: str = ""
 
     def __init__(
         self,
@@ -90,45 +90,24 @@ class RevisionComparison:
         self._facts_changed: tuple[FactChange, ...] | None = None
 
     @property
-    def reference(self) -> Reference | None:
-        """The other revision's figures, for reports; None before they are measured."""
-        return self._reference
-
-    @property
     def run(self) -> InterleavedRun | None:
         """The interleaved run; None if nothing was measured."""
         return self._run
 
     @property
-    def missing(self) -> str:
-        """Why nothing was compared; empty if something was."""
+    def basis(self) -> Basis:
+        """What was compared with so far, and what was not compared."""
+        missing = self._why_not
         if self._left_out and not self._judged:
-            return f"not compared with {self._revision.name}: {describe_left_out(self._left_out)}"
-        return self._why_not
-
-    @property
-    def gap(self) -> None:
-        """Always None: the baseline is not compared with."""
-        return None
-
-    @property
-    def left_out(self) -> Mapping[str, LeftOut]:
-        """Why each metric was not compared, by its label."""
-        return self._left_out
-
-    @property
-    def note(self) -> str:
-        """What a reader of the comparison has to know; empty if there is nothing."""
-        return "" if self._experiment.smoke else self._why_not
-
-    @property
-    def is_interleaved(self) -> bool:
-        """Always: both revisions are measured in the same minutes."""
-        return True
-
-    def facts_changed(self, _now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
-        """What differs between the environments of the two deployments, or if none ran, of the two pytest processes."""
-        return self._facts_changed
+            missing = f"not compared with {self._revision.name}: {describe_left_out(self._left_out)}"
+        return Basis(
+            reference=self._reference,
+            missing=missing,
+            left_out=self._left_out,
+            note="" if self._experiment.smoke else self._why_not,
+            is_interleaved=True,
+            facts_changed=self._facts_changed,
+        )
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice with the other revision.
@@ -151,11 +130,13 @@ class RevisionComparison:
 
     def _fail_unless_compared(self) -> None:
         """Fail a test that was not compared; one that is new at the present revision has nothing to compare with."""
-        if self._experiment.comparison_required and self.missing:
-            required = f"{self.missing}, and --perf-baseline require asks for a comparison"
-            raise PerfFailure("\n\n".join(filter(None, (required, self._details))))
-        if self.missing and not self._is_new and self._experiment.settings.during is None:
-            raise PerfFailure("\n\n".join(filter(None, (self.missing, self._details))))
+        missing, why = self.basis.missing, self.basis.missing
+        if self._experiment.comparison_required and missing:
+            why = f"{missing}, and --perf-baseline require asks for a comparison"
+        elif self._is_new or self._experiment.settings.during is not None:
+            return
+        if missing:
+            raise PerfFailure("\n\n".join(filter(None, (why, self._details))))
 
     def compare(self, choice: Choice) -> Sequence[Verdict]:
         """Measure both revisions and judge; nothing is an error here that only makes a comparison impossible."""

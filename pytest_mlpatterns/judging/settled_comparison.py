@@ -8,11 +8,8 @@ pytest, nor how anything is measured or a revision found.
 
 from __future__ import annotations
 
-import functools
-from statistics import fmean, median
 from typing import TYPE_CHECKING, Literal
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import (
@@ -22,40 +19,30 @@ from pytest_mlpatterns.analysis.health.machine import (
     sorting_times_ns,
     why_busy,
 )
-from pytest_mlpatterns.analysis.metrics.definitions import (
-    STANDING,
-    metric_named,
-    standing_metrics,
-    streams_first,
-    with_role,
-)
+from pytest_mlpatterns.analysis.metrics.definitions import metric_named, standing_metrics, streams_first, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Nmrt, Role
 from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
-from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric, Comparison, left_out_if_measured
+from pytest_mlpatterns.judging.compared_metrics import Basis, Choice, ComparedMetric, Comparison, left_out_if_measured
 from pytest_mlpatterns.judging.interleaved_verdicts import metrics_of
-from pytest_mlpatterns.judging.machine_doubts import MachineSign, Today
-from pytest_mlpatterns.records.verdict import LeftOut, OpenBy, Outcome, Verdict, WhyOpen
+from pytest_mlpatterns.judging.machine_doubts import Launched
+from pytest_mlpatterns.judging.settle import EXCUSED, Ruling, Seen, settle
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.revision.commits import ShallowCloneError, UnknownRevisionError
-from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.experiment import Experiment, Settlement
     from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.measurement.launch import LaunchRunner
-    from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
-    from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
+    from pytest_mlpatterns.records.setup import FactChange
 
 _FEWEST_LAUNCHES = 3
 """Launches of the recorded code from which their median counts: one that was disturbed is not the median of three."""
@@ -100,52 +87,36 @@ class SettledComparison:
         self._settled: set[str] = set()
         self._searched: dict[str, LeftOut] = {}
         self._why_not = ""
-        self.remedy: str = ""
+        self._remedy = ""
         self._may_hide = False
         self._calm = ""
 
     @property
-    def reference(self) -> Reference | None:
-        """The recorded code's figures if it was measured, else the baseline entry's; None without both."""
-        found = None if self._revision is None else self._revision.reference
-        return self._screen.reference if found is None else replace(found, entry=self._experiment.baseline.name)
+    def basis(self) -> Basis:
+        """What was compared with so far, and what was not compared."""
+        by_file, reference = self._screen.basis, None
+        known = {**by_file.left_out}
+        if self._revision is not None:
+            beside = self._revision.basis
+            known |= beside.left_out
+            reference = beside.reference and replace(beside.reference, entry=self._experiment.baseline.name)
+        known |= self._searched
+        found = replace(
+            by_file,
+            reference=reference or by_file.reference,
+            left_out={label: why for label, why in known.items() if label not in self._settled},
+            is_interleaved=self._run is not None,
+            remedy=self._remedy,
+            note="" if self._experiment.smoke else "; ".join(filter(None, self._notes(by_file.note))),
+        )
+        return replace(found, missing="", gap=None) if self._is_settled else found
 
-    @property
-    def missing(self) -> str:
-        """Why nothing was compared; empty if something was."""
-        return "" if self._is_settled else self._screen.missing
-
-    @property
-    def left_out(self) -> Mapping[str, LeftOut]:
-        """Why each metric was not compared, by its label."""
-        found = {} if self._revision is None else self._revision.left_out
-        known = {**self._screen.left_out, **found, **self._searched}
-        return {label: why for label, why in known.items() if label not in self._settled}
-
-    @property
-    def gap(self) -> BaselineGap | None:
-        """Why there is no comparable baseline; None if there is one, or if the recorded code was compared with."""
-        return None if self._is_settled else self._screen.gap
-
-    @property
-    def note(self) -> str:
-        """What a reader of the comparison has to know; empty if there is nothing."""
-        if self._experiment.smoke:
-            return ""
+    def _notes(self, by_file: str) -> Sequence[str]:
+        """What a reader of the comparison has to know; ``by_file`` is what the file notes."""
         if not self._is_settled:
-            return "; ".join(filter(None, (self._screen.note, _MAY_BE_FASTER if self._may_hide else "", self._why_not)))
+            return by_file, _MAY_BE_FASTER if self._may_hide else "", self._why_not
         details = self._experiment.baseline.details
-        elsewhere = f"its entry is of another environment ({details})" if details else ""
-        return "; ".join(filter(None, (self._calm, elsewhere)))
-
-    @property
-    def is_interleaved(self) -> bool:
-        """Whether the recorded code was measured too."""
-        return self._run is not None
-
-    def facts_changed(self, now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
-        """What of the environment differs from that of the entry; see :meth:`Comparison.facts_changed`."""
-        return self._screen.facts_changed(now)
+        return self._calm, f"its entry is of another environment ({details})" if details else ""
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice; see :meth:`Comparison.judge`."""
@@ -162,26 +133,30 @@ class SettledComparison:
 
     def _screened_or_settled(self, choice: Choice) -> Sequence[Verdict]:
         """The verdicts of the file if it decides, else of the recorded code if it can be measured, else of the file."""
+        limited: GeneratorLimitError | None = None
+        seen: dict[str, Verdict] = {}
         try:
             seen = {verdict.metric: verdict for verdict in self._screen.screen(choice)}
-        except GeneratorLimitError:
+        except GeneratorLimitError as error:
             if not self._experiment.plan.schedule.closed:
                 raise  # the load was not sustained, which the short blocks of both revisions do not show
-            seen = {}  # the machine is too busy for the file; both revisions may still be compared
-        is_clear = bool(seen) and all(is_decided(verdict, self._standing) for verdict in seen.values())
+            limited = error  # the machine is too busy for the file; both revisions may still be compared
+        is_clear = bool(seen) and all(map(self._is_decided, seen.values()))
         if is_clear and not self._is_faster():
             return [*seen.values()]
         settled = self._settle(choice, seen)
         if settled is None and is_clear:  # the only doubt is a machine that may be faster
             self._may_hide = True
             return [*seen.values()]
+        if limited is not None and settled is not None and self._found().revision is None:
+            raise limited  # there is nothing else to measure
         return self._screen.judge(choice) if settled is None else settled
 
     def _settle(self, choice: Choice, seen: Mapping[str, Verdict]) -> Sequence[Verdict] | None:
         """The verdicts of the recorded code; None if it cannot be measured, and notes why."""
         if self._why_not:
             return None
-        stands = {name for name, one in seen.items() if name in self._standing and is_decided(one, self._standing)}
+        stands = {name for name, one in seen.items() if name in self._standing and self._is_decided(one)}
         rest = _settled(choice, stands, self._surely_worse(seen))
         if not (rest(False) or rest(True)):
             return [*seen.values()]
@@ -191,9 +166,9 @@ class SettledComparison:
             if isinstance(error, InvalidResultError) and error.side not in ("", self._found().name):
                 raise  # the present fails
             self._why_not = f"not settled by the recorded revision: {error}"
-            self.remedy = str(error) if isinstance(error, ShallowCloneError) else ""
+            self._remedy = str(error) if isinstance(error, ShallowCloneError) else ""
             return None
-        return self._merged(seen, verdicts)
+        return self._merged(choice, seen, verdicts)
 
     def _by_the_recorded_code(self, choice: Choice) -> Sequence[Verdict]:
         """The verdicts by the recorded code; none if the present is that code."""
@@ -219,14 +194,14 @@ class SettledComparison:
             if error.names(settlement.name):
                 raise UnknownRevisionError(str(error)) from error
             raise
-        if self._revision.missing:
-            raise UnknownRevisionError(self._revision.missing)
+        if missing := self._revision.basis.missing:
+            raise UnknownRevisionError(missing)
         return verdicts
 
     def _surely_worse(self, seen: Mapping[str, Verdict]) -> set[str]:
         """What the file saw beyond its tolerance, on a machine that is as quick and as quiet as at the recording."""
         entry, so_far = self._experiment.baseline.entry, self._measurement.so_far
-        if entry is None or so_far is None or self._busy():
+        if entry is None or so_far is None or why_busy(so_far.launches):
             return set()
         ratio = ratio_of_means(sorting_times_ns(so_far.launches), entry.sorting_ns)
         if ratio is None or ratio >= SLOWER:
@@ -246,27 +221,49 @@ class SettledComparison:
             self._settlement = self._experiment.settle()
         return self._settlement
 
-    def _merged(self, seen: Mapping[str, Verdict], settled: Sequence[Verdict]) -> Sequence[Verdict]:
+    def _merged(self, choice: Choice, seen: Mapping[str, Verdict], settled: Sequence[Verdict]) -> Sequence[Verdict]:
         """The verdict on each metric, of the recorded code and of the file; and the line that names what decided."""
-        assert self._settlement is not None
-        name, note = self._settlement.name, self._settlement.note
-        is_present = self._settlement.revision is None
-        both = SettledVerdicts(
-            name,
-            is_present,
-            seen,
-            sign=self._sign(),
+        settlement, changes = self._found(), self._changed_facts()
+        common = Seen(
+            name=settlement.name,
+            is_same=settlement.revision is None,
             is_faster=self._is_faster(),
-            facts=self._changed_facts(),
-            today=self._today(),
-            standing=self._standing,
-            busy=self._busy(),
+            other_files=settlement.note,
+            changed=_named(changes),
+            is_small=all(one.is_small for one in changes),
         )
-        verdicts = both.merged(settled)
+        judged = {verdict.metric: verdict for verdict in settled}
+        compared = {one.metric.name: one for one in self._screen.chosen(choice)} if seen else {}
+        rulings: dict[str, Ruling] = {}
+        for name in {**seen, **judged}:
+            known = replace(common, file=seen.get(name), recorded=judged.get(name), is_standing=name in self._standing)
+            rulings[name] = settle(self._explained(known, compared[name]) if known.is_worse else known)
         self._is_settled = True
-        self._settled |= {metric_named(verdict.metric).label for verdict in settled}
-        self._calm = ": ".join(filter(None, (both.calm(verdicts), f"settled by {name}"))) + (note and f", {note}")
-        return verdicts
+        self._settled |= {metric_named(name).label for name in judged}
+        self._calm = ", ".join(filter(None, (f"{_calm(rulings)}settled by {settlement.name}", settlement.note)))
+        return [ruling.verdict for ruling in rulings.values()]
+
+    def _is_decided(self, screened: Verdict) -> bool:
+        """Whether the file alone decides a metric."""
+        return Seen(file=screened, is_standing=screened.metric in self._standing).is_decided
+
+    def _explained(self, seen: Seen, one: ComparedMetric) -> Seen:
+        """The same, with what the launches show of a metric that the file sees worse."""
+        entry, so_far, run = self._experiment.baseline.entry, self._measurement.so_far, self._run
+        assert entry is not None
+        assert so_far is not None
+        then = now = Launched(entry, so_far, so_far.launches, self._screen.judge_aside)
+        if run is not None and len(run.first_launches) >= _FEWEST_LAUNCHES:
+            both = (*run.first_launches, *run.second_launches)
+            now = Launched(entry, metrics_of(run)[0], both, self._screen.judge_aside)
+        may_excuse = not seen.is_standing and self._experiment.settings.noise is not NoisePolicy.TRUST
+        return replace(
+            seen,
+            today=None if now is then else now.change(one),
+            excuse=now.explains(one, so_far) if may_excuse else "",
+            excuse_then=then.explains(one) if may_excuse else "",
+            busy=next((excuse.why for excuse in now.excuses()), ""),
+        )
 
     @property
     def _run(self) -> InterleavedRun | None:
@@ -280,54 +277,30 @@ class SettledComparison:
             return True
         return may_be_faster(sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns)
 
-    def _launches(self) -> list[Launch]:
-        """Those of both sides that were measured beside each other; none if the file decides so far."""
-        run = self._run
-        return [] if run is None else [*run.first_launches, *run.second_launches]
-
-    def _busy(self) -> str:
-        so_far = self._measurement.so_far
-        return why_busy([*(() if so_far is None else so_far.launches), *self._launches()]) or ""
-
-    def _sign(self) -> MachineSign | None:
-        entry = self._experiment.baseline.entry
-        so_far = self._measurement.so_far
-        if entry is None or so_far is None or self._experiment.settings.noise is NoisePolicy.TRUST:
-            return None
-        return MachineSign(entry, so_far.launches, self._launches(), self._standing)
-
-    def _today(self) -> Today | None:
-        """By how much the recorded code is worse than its entry in its launches; None if these are too few."""
-        entry = self._experiment.baseline.entry
-        run = self._run
-        if entry is None or run is None or len(run.first_launches) < _FEWEST_LAUNCHES:
-            return None
-        return functools.partial(_worsening, entry, metrics_of(run)[0])
-
-    def _changed_facts(self) -> str:
-        so_far = self._measurement.so_far
-        facts = next((one.facts for one in so_far.launches if one.facts), {}) if so_far is not None else {}
-        changes = [str(one) for one in self._screen.facts_changed(facts) or () if one.may_be_intended]
-        more = f" and {len(changes) - _MOST_FACTS} more" if len(changes) > _MOST_FACTS else ""
-        return f"{', '.join(changes[:_MOST_FACTS])}{more}" if more else listed(changes)
+    def _changed_facts(self) -> list[FactChange]:
+        """What of the environment a person has changed since the recording."""
+        return [one for one in self._screen.basis.facts_changed or () if one.may_be_intended]
 
 
-def _worsening(entry: Entry, recorded: Metrics, name: str) -> float | None:
-    """How much worse the recorded code is than its entry, by the medians of launches; None if that is not known.
+def _named(changes: Sequence[FactChange]) -> str:
+    """Changes in words, at most three of them; those that are more than a patch level first."""
+    named = [str(one) for one in sorted(changes, key=lambda one: one.is_small)]
+    more = f" and {len(named) - _MOST_FACTS} more" if len(named) > _MOST_FACTS else ""
+    return f"{', '.join(named[:_MOST_FACTS])}{more}" if more else listed(named)
 
-    Failures are rare, so that their shares are compared by their means, and by the difference as everywhere.
-    """
-    metric = metric_named(name)
-    then = [launch.value for launch in entry.metrics.get(name, ())]
-    now = [launch.value for launch in recorded.launch_values(metric)]
-    if not now or not then:
-        return None
-    if metric.counts_failures:
-        return fmean(now) - fmean(then)
-    if not (before := median(then)):
-        return None
-    change = median(now) / before - 1
-    return change if metric.better == "lower" else -change
+
+def _calm(rulings: Mapping[str, Ruling]) -> str:
+    """How much slower the machine is, if that is why the file decided nothing; empty otherwise."""
+    leading = next((rulings[name] for name in streams_first(with_role(Role.LEADING)) if name in rulings), None)
+    if leading is None or leading.rule is not EXCUSED:
+        return ""
+    if any(ruling.verdict.outcome is not Outcome.PASS for ruling in rulings.values()):
+        return ""
+    changes = [one.change.value for one in (leading.verdict, leading.seen.today) if one is not None and one.change]
+    times, why = 1 + min(changes), leading.seen.excuse
+    return (
+        f"this machine takes {times:.1f} times as long as when the baseline was recorded ({why}); the code does not: "
+    )
 
 
 def _only(choice: Choice, *, settled: bool) -> Choice:
@@ -362,113 +335,3 @@ def _settled(choice: Choice, stands: set[str], worse: set[str]) -> Choice:
         ]
 
     return settled
-
-
-def is_decided(screened: Verdict, standing: frozenset[str] = STANDING) -> bool:
-    """Whether the file alone decides: the metric passes, or it fails and is one of those that no machine changes."""
-    if screened.outcome is Outcome.FAIL:
-        return screened.metric in standing
-    return screened.outcome is Outcome.PASS
-
-
-class SettledVerdicts(Struct, frozen=True):
-    """What one look at the file shows, and what is known beside it."""
-
-    name: str  # of the recorded code in messages
-    is_present: bool  # whether the present code is the recorded code, which was then not measured again
-    seen: Mapping[str, Verdict]  # the verdicts by the file, by metric
-    sign: MachineSign | None = None  # what the machine explains; None if nothing is to be explained by it
-    is_faster: bool = False  # whether the machine is faster than when the baseline was recorded
-    facts: str = ""  # what of the environment a person changed since then, in words; empty if nothing
-    # how much worse than its entry the recorded code is now, by metric, each None if that is not known; None if
-    # none is
-    today: Today | None = None
-    standing: frozenset[str] = STANDING  # names of the metrics that no machine changes
-    busy: str = ""  # what others took of the machine meanwhile, on either side; empty if nothing
-
-    def merged(self, settled: Sequence[Verdict]) -> list[Verdict]:
-        """The verdict on each metric."""
-        judged = {verdict.metric: verdict for verdict in settled}
-        return [
-            self._of_both(self.seen[name], judged[name])
-            if name in self.seen and name in judged
-            else judged.get(name) or self._of_the_file(self.seen[name])
-            for name in {**self.seen, **judged}
-        ]
-
-    def calm(self, verdicts: Sequence[Verdict]) -> str:
-        """How much slower the machine is, if that is why the file decided nothing; empty otherwise."""
-        worse = next((self.seen[name] for name in streams_first(with_role(Role.LEADING)) if self._is_worse(name)), None)
-        passes = all(verdict.outcome is Outcome.PASS for verdict in verdicts)
-        if not passes or worse is None or worse.change is None or not (why := self._explanation(worse, self._later)):
-            return ""
-        later = self._later(worse.metric)
-        times = 1 + (worse.change.value if later is None else min(worse.change.value, later))
-        return (
-            f"this machine takes {times:.1f} times as long as when the baseline was recorded ({why}); the code does not"
-        )
-
-    def _of_the_file(self, screened: Verdict) -> Verdict:
-        """The verdict on a metric that only the file knows, or that needs no more."""
-        if is_decided(screened, self.standing):
-            return screened
-        if not self.is_present:
-            why = self._explanation(screened) if screened.outcome is Outcome.FAIL else ""
-            if not why:
-                return screened
-            return screened.left_open(WhyOpen(OpenBy.MACHINE, why), f"but {why}")
-        return self._shared(screened) if self._is_worse(screened.metric) else replace(screened, outcome=Outcome.PASS)
-
-    def _of_both(self, screened: Verdict, judged: Verdict) -> Verdict:
-        is_worse = self._is_worse(screened.metric)
-        if judged.outcome is Outcome.PASS:
-            return self._shared(screened) if is_worse and not self._has_passed(screened) else judged
-        if judged.outcome is Outcome.INCONCLUSIVE:
-            if screened.outcome is Outcome.PASS and not judged.suspected and not self.is_faster:
-                return screened
-            is_sure = judged.suspected and judged.change is not None and judged.change.low > 0
-            if screened.outcome is Outcome.FAIL and is_sure and not self._explanation(screened):
-                judged = replace(judged, outcome=Outcome.FAIL)  # two measurements agree, and no machine explains them
-        return replace(judged, reason=f"{judged.reason}; by the file: {_short(screened)}") if is_worse else judged
-
-    def _shared(self, screened: Verdict) -> Verdict:
-        """The verdict on a metric that is worse than the entry, and no worse than the recorded code today."""
-        who = "with the code that was recorded" if self.is_present else f"and so is {self.name} today"
-        said = f"{_short(screened)}, {who}"
-        if why := self._explanation(screened, self._later):  # the first launches may have been disturbed besides
-            return replace(screened, outcome=Outcome.PASS, reason=f"{said}: {why}")
-        if self.facts and screened.outcome is Outcome.FAIL:
-            reason = f"{said}: not the code, but {self.facts} changed since the baseline was recorded"
-            return replace(screened, outcome=Outcome.FAIL, reason=f"{reason}; if that is intended, record it anew")
-        if self.busy and screened.metric not in self.standing:
-            open_by = WhyOpen(OpenBy.MACHINE, f"{who}: not the code, and {self.busy} meanwhile")
-        else:
-            sign = "" if self.busy else ", and no sign of the machine explains it"
-            open_by = WhyOpen(OpenBy.UNEXPLAINED, f"{who}: not the code{sign}")
-        return replace(screened.left_open(open_by), reason=f"{_short(screened)}, {open_by}")
-
-    def _has_passed(self, screened: Verdict) -> bool:
-        """Whether the recorded code is today as it was, so that what slowed the first launches down has passed."""
-        change = self._later(screened.metric)
-        return change is not None and screened.tolerance is not None and change <= screened.tolerance
-
-    def _later(self, metric: str) -> float | None:
-        """By how much the recorded code is worse than its entry in these minutes; None if that is not known."""
-        return None if self.today is None else self.today(metric)
-
-    def _explanation(self, screened: Verdict, today: Today | None = None) -> str:
-        """What of the machine explains what the file saw, or what is left of it today; empty if nothing does."""
-        return "" if self.sign is None else self.sign.explains(screened, list(self.seen.values()), today)
-
-    def _is_worse(self, metric: str) -> bool:
-        """Whether the file saw the metric worse than its tolerance, surely or by its estimate."""
-        screened = self.seen.get(metric)
-        return screened is not None and (screened.outcome is Outcome.FAIL or screened.suspected)
-
-
-def _short(screened: Verdict) -> str:
-    """What the file saw, in short: ``RTM 1.45 ms → 1.85 ms, 27 % worse than the baseline``."""
-    metric, then, now = metric_named(screened.figure), screened.reference_value, screened.present_value
-    figures = "" if then is None or now is None else f" {metric.show(then)} → {metric.show(now)},"
-    worse = "" if screened.change is None else f" {format_percent(abs(screened.change.value))}"
-    return f"{metric.label}{figures}{worse} worse than the baseline"

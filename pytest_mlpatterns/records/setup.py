@@ -221,6 +221,7 @@ EnvironmentFacts = Mapping[str, str]  # What is known of an environment, by its 
 PACKAGE = "package "  # Begins the name of a fact that is the version of a package
 PACKAGES = "packages"  # The fact that names which packages are known
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*_[A-Z0-9_]+|PYTHON[A-Z]+")
+_VERSION = re.compile(r"(\d+(?:\.\d+)?)[.\d]*(\+.*)?")  # Its major and minor version, and its build
 _ORDER = (
     _VARIABLE,
     re.compile(".* threads"),
@@ -249,6 +250,13 @@ class FactChange(Record, frozen=True):
     def may_be_intended(self) -> bool:
         """Whether a person sets it: packages, the interpreter, variables and limits; not the system."""
         return _place(self.name) < len(_ORDER)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is a package of the same major and minor version, and of the same build."""
+        before, now = (_VERSION.fullmatch(value or "") for value in (self.before, self.now))
+        known = before is not None and now is not None and before.groups() == now.groups()
+        return known and self.name.startswith(PACKAGE)
 
     @property
     def values(self) -> tuple[str, str]:

@@ -176,7 +176,7 @@ def test_equal_launches_pass_in_every_default_metric_after_a_few_launches() -> N
     assert {verdict.outcome for verdict in verdicts.values()} == {Outcome.PASS}
     assert {"rtm", "throughput", "p95", "error_rate", "cpu_per_request", "peak_memory", "cold_start"} <= set(verdicts)
     assert len(runner.launches) <= 4
-    assert comparison.note == ""
+    assert comparison.basis.note == ""
 
 
 def test_a_screen_that_sees_a_slower_service_leaves_the_rest_to_the_recorded_code() -> None:
@@ -303,7 +303,7 @@ def test_what_only_the_quiet_launches_lack_is_judged_all_the_same() -> None:
     verdicts, comparison = compare(Mixed(), "cpu_per_request", "p99", requested=True)
     assert failing(verdicts) == {"cpu_per_request"}
     assert "p99" in verdicts
-    assert comparison.left_out == {}
+    assert comparison.basis.left_out == {}
 
 
 @pytest.mark.simulation
@@ -361,8 +361,8 @@ def test_a_requested_metric_that_is_not_recorded_fails(name: str) -> None:
 def test_a_guard_that_is_not_recorded_is_left_out_and_named() -> None:
     verdicts, comparison = compare(Runner(), entry=replace(BEFORE, counts=()))
     assert "p99" not in verdicts
-    assert comparison.left_out["p99 latency"] == LeftOut("is not recorded yet")
-    assert comparison.missing == ""
+    assert comparison.basis.left_out["p99 latency"] == LeftOut("is not recorded yet")
+    assert comparison.basis.missing == ""
 
 
 @pytest.mark.parametrize(
@@ -383,14 +383,14 @@ def test_only_a_guard_that_the_system_never_has_is_left_out_without_a_word(
     monkeypatch.setattr(baseline_comparison, "judge_guarded", refuse)
     _, comparison = compare(Runner(), entry=BEFORE)
     left_out = LeftOut(str(why), is_sentence=isinstance(why, InvalidResultError))
-    assert comparison.left_out.get("p99 latency") == (left_out if named else None)
+    assert comparison.basis.left_out.get("p99 latency") == (left_out if named else None)
 
 
 def test_a_percentile_with_too_few_requests_is_left_out_with_the_window_that_it_needs() -> None:
     verdicts, comparison = compare(Runner(rtm_ns=30 * MS), entry=make_entry([make_launch(1, rtm_ns=30 * MS)] * 4))
     assert "p99" not in verdicts
     why = r"at 3\d\.\d answers a second .*p99 latency needs 1\d\.0 s \(duration=\"\d+s\"\)"
-    assert re.fullmatch(why, comparison.left_out["p99 latency"].of("p99 latency"))
+    assert re.fullmatch(why, comparison.basis.left_out["p99 latency"].of("p99 latency"))
 
 
 def test_a_percentile_that_no_launch_of_the_budget_reaches_is_announced_after_the_first_answers() -> None:
@@ -410,8 +410,8 @@ def test_a_percentile_that_no_launch_of_the_budget_reaches_is_announced_after_th
 def test_percentiles_that_a_slow_service_cannot_give_share_one_reason() -> None:
     slow = make_entry([make_launch(seed, rtm_ns=300 * MS) for seed in range(4)])
     _, comparison = compare(Runner(rtm_ns=300 * MS), entry=slow)
-    why = comparison.left_out["p95 latency"]
-    assert comparison.left_out["p99 latency"] == why
+    why = comparison.basis.left_out["p95 latency"]
+    assert comparison.basis.left_out["p99 latency"] == why
     assert re.fullmatch(
         r"at \d\.\d+ answers a second p95 latency needs \d\d\.0 s and p99 latency needs 1\d\d s \(duration=\"\d+s\"\)",
         why.words,
@@ -465,7 +465,7 @@ class TestScalabilityIndices:
         with pytest.raises(PerfFailure, match=re.escape(f"it is not known for {SETUP.pattern}: {why}")):
             compare(Runner(), "sc", entry=self.RECORDED, requested=True, indices=indices)
         _, comparison = compare(Runner(), "rtm", "sc", entry=self.RECORDED, indices=indices)
-        assert comparison.left_out["SC"].words.endswith(why)
+        assert comparison.basis.left_out["SC"].words.endswith(why)
 
     def test_one_that_is_not_recorded_says_how_to_record_it(self) -> None:
         known = ScalingIndices({"sc": (LaunchValue(2.0, 0.01),)}, {})
@@ -482,7 +482,7 @@ def test_nmrt_that_compare_names_is_searched_for_and_judged(nmrt_rps: float, out
     verdicts, comparison = compare(runner, entry=WITH_NMRT, compare=("rtm", "nmrt"))
     assert {name: verdict.outcome for name, verdict in verdicts.items()} == {"rtm": Outcome.PASS, "nmrt": outcome}
     assert runner.searches >= 1
-    assert comparison.missing == ""
+    assert comparison.basis.missing == ""
 
 
 def test_nmrt_that_compare_names_and_the_entry_does_not_have_is_named_as_missing() -> None:
@@ -490,7 +490,7 @@ def test_nmrt_that_compare_names_and_the_entry_does_not_have_is_named_as_missing
     verdicts, comparison = compare(runner, compare=("nmrt",))
     assert verdicts == {}
     assert runner.searches == 1  # so that ``update`` records it
-    assert comparison.missing.startswith("not compared with the baseline: NMRT (is not recorded yet")
+    assert comparison.basis.missing.startswith("not compared with the baseline: NMRT (is not recorded yet")
 
 
 def test_nmrt_that_no_argument_names_is_not_searched_for() -> None:
@@ -530,8 +530,8 @@ def test_a_search_follows_one_that_ended_with_a_decided_limit() -> None:
 def test_each_metric_that_compare_names_is_judged_or_named(name: str) -> None:
     verdicts, comparison = compare(Runner(), compare=(name,))
     assert verdicts == {}
-    assert METRICS[name].label in comparison.left_out
-    assert METRICS[name].label in comparison.missing
+    assert METRICS[name].label in comparison.basis.left_out
+    assert METRICS[name].label in comparison.basis.missing
 
 
 @pytest.mark.parametrize(("ceiling", "beside_revision", "stored"), [(15, 0.2, 0.5), (45, 0.45, 0.5), (80, 0.8, 0.8)])

@@ -95,7 +95,7 @@ def built(found: Launch, *, spent_s: float = 0.0) -> TestResult:
     experiment, measurement = declared_experiment(), SequentialMeasurement(cast("Any", None), spending, 8)
     measurement.take([found], spent_s=spent_s)
     comparison = BaselineComparison(experiment, measurement)
-    whole = build_result(experiment, measurement, comparison, verdicts=(), passed=True)
+    whole = build_result(experiment, measurement, comparison.basis, verdicts=(), passed=True)
     assert whole is not None
     return whole
 

@@ -133,16 +133,16 @@ def settle(
 def test_nmrt_that_compare_names_is_searched_for_on_both_sides(now_rps: float, outcome: Outcome) -> None:
     found, comparison = settle("nmrt", nmrt=(300.0, now_rps))
     assert found == {"nmrt": outcome}
-    assert comparison.missing == ""
+    assert comparison.basis.missing == ""
 
 
 @pytest.mark.parametrize("name", ["asl_at_nmrt", "hsx", "ttft", "cache_hit_ratio", "memory_growth"])
 def test_a_metric_that_compare_names_and_no_comparison_judges_is_named(name: str) -> None:
     found, comparison = settle("rtm", name)
     assert found == {"rtm": Outcome.PASS}
-    assert comparison.reference is not None
-    assert comparison.reference.revision_commit == "a6d79f5" + 33 * "0"
-    assert METRICS[name].label in comparison.left_out
+    assert comparison.basis.reference is not None
+    assert comparison.basis.reference.revision_commit == "a6d79f5" + 33 * "0"
+    assert METRICS[name].label in comparison.basis.left_out
 
 
 def test_a_guard_that_neither_side_knows_is_named_and_a_growth_that_a_short_window_lacks_is_not(
@@ -152,19 +152,21 @@ def test_a_guard_that_neither_side_knows_is_named_and_a_growth_that_a_short_wind
     monkeypatch.setitem(globals(), "declared_launch", lambda: launch)
     found, comparison = settle("rtm", "peak_memory", "memory_growth", searched=True)
     assert found == {"rtm": Outcome.PASS}
-    assert comparison.left_out == {"peak memory": LeftOut("is not known of both sides")}
+    assert comparison.basis.left_out == {"peak memory": LeftOut("is not known of both sides")}
 
 
 def test_nmrt_that_the_test_searched_for_itself_is_named_as_not_compared() -> None:
     found, comparison = settle("rtm", "nmrt", "sc", nmrt=(300.0, 100.0), searched=True)
     assert found == {"rtm": Outcome.PASS}
-    assert comparison.left_out == {"NMRT": LeftOut("is searched for on both sides only if compare= names it")}
+    assert comparison.basis.left_out == {"NMRT": LeftOut("is searched for on both sides only if compare= names it")}
 
 
 def test_a_test_with_a_function_beside_its_load_is_not_compared_and_passes() -> None:
     found, comparison = settle("rtm", during=len, rate_rps=10)
     assert found == {}
-    assert comparison.missing.startswith("not compared with main (a6d79f5): it has during=, and its steps need a whole")
+    assert comparison.basis.missing.startswith(
+        "not compared with main (a6d79f5): it has during=, and its steps need a whole"
+    )
     with pytest.raises(PerfFailure, match="--perf-baseline require asks for a comparison"):
         settle("rtm", during=len, rate_rps=10, required=True)
 
@@ -181,13 +183,13 @@ def test_a_test_whose_model_alone_has_another_version_is_new() -> None:
     found, comparison = settle("rtm", theirs=make_setup(model="1"))
     assert found == {}
     new = "new: another model than at main (a6d79f5) (model: 1 → none), so there is nothing to compare with"
-    assert comparison.missing == new
+    assert comparison.basis.missing == new
 
 
 def test_a_test_that_the_revision_does_not_have_is_new() -> None:
     found, comparison = settle("rtm", theirs=NothingToCompareError(Reason.ABSENT, "it does not exist there"))
     assert found == {}
-    assert comparison.missing == "new: nothing to compare with at main (a6d79f5)"
+    assert comparison.basis.missing == "new: nothing to compare with at main (a6d79f5)"
 
 
 @pytest.mark.parametrize(

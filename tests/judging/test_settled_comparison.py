@@ -13,7 +13,7 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging import revision_comparison, settled_comparison
-from pytest_mlpatterns.judging.compared_metrics import compared_metrics
+from pytest_mlpatterns.judging.compared_metrics import Basis, compared_metrics
 from pytest_mlpatterns.judging.experiment import Settlement
 from pytest_mlpatterns.judging.settled_comparison import SettledComparison
 from pytest_mlpatterns.records.baseline_entry import Entry
@@ -35,14 +35,11 @@ class Screen:
     """The file: what it sees as a screen, and what it says alone."""
 
     alpha = 0.01
-    missing = note = ""
-    gap = reference = None
-    slowdown = None
+    basis = Basis()
 
     def __init__(self, seen: Sequence[Verdict] | Exception, alone: Sequence[Verdict] = ()) -> None:
         self.seen, self.alone = seen, alone
         self.judged: list[str] = []
-        self.left_out: dict[str, LeftOut] = {}
 
     def screen(self, _choice: object) -> Sequence[Verdict]:
         if isinstance(self.seen, Exception):
@@ -53,8 +50,11 @@ class Screen:
         self.judged += [one.metric.name for one in choice(False)]
         return self.alone
 
-    def facts_changed(self, _now: object) -> None:
-        return None
+    def chosen(self, choice: Any) -> Any:
+        return choice(False)
+
+    def judge_aside(self, *_: object) -> Sequence[Verdict]:
+        return ()
 
 
 class Recorded:
@@ -63,9 +63,8 @@ class Recorded:
     alpha = 0.025
 
     def __init__(self, found: Sequence[Verdict] | Exception = (), missing: str = "") -> None:
-        self.found, self.missing = found, missing
-        self.left_out: dict[str, LeftOut] = {}
-        self.reference = self.run = None
+        self.found, self.basis = found, Basis(missing=missing)
+        self.run = None
         self.asked: list[str] = []
         self.levels: dict[str, float] = {}
         self.seen_worse: list[str] = []
@@ -111,7 +110,7 @@ def settled(
     causes = SimpleNamespace(interrupted=interrupted)
     launches = (replace(even_launch(), sorting_ns=tuple(now_ns)),)
     metrics = SimpleNamespace(launches=launches, streams=False, launch_values=lambda _: [LaunchValue(1.0, 0.0)])
-    measurement: Any = SimpleNamespace(metrics=metrics, so_far=metrics if now_ns else None)
+    measurement: Any = SimpleNamespace(metrics=metrics, so_far=metrics)
     monkeypatch.setattr(settled_comparison, "BaselineComparison", lambda *_, **__: screen)
     monkeypatch.setattr(revision_comparison, "RevisionComparison", lambda *_, **__: recorded)
     settled_comparison.BaselineComparison.alpha = 0.01  # type: ignore[misc]
@@ -126,7 +125,7 @@ def test_what_the_file_decides_is_not_measured_again(monkeypatch: pytest.MonkeyP
     found, comparison = settled(monkeypatch, Screen([verdict(PASS)]), recorded)
     assert found["rtm"].outcome is PASS
     assert recorded.asked == []
-    assert comparison.note == ""
+    assert comparison.basis.note == ""
 
 
 @pytest.mark.parametrize(
@@ -169,7 +168,7 @@ def test_what_the_file_saw_on_a_machine_as_quick_as_then_needs_fewer_pairs(
 def test_anything_else_is_the_recorded_code_s_to_decide(monkeypatch: pytest.MonkeyPatch, seen: Outcome) -> None:
     found, comparison = settled(monkeypatch, Screen([verdict(seen)]), Recorded([verdict(FAIL, of="revision")]))
     assert (found["rtm"].outcome, found["rtm"].against) == (FAIL, "revision")
-    assert comparison.note == f"settled by {NAME}"
+    assert comparison.basis.note == f"settled by {NAME}"
 
 
 def test_what_no_machine_changes_and_the_file_decides_stands(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,12 +194,12 @@ def test_if_the_recorded_code_gives_no_measurement_the_file_decides_and_says_why
     monkeypatch: pytest.MonkeyPatch, why: Recorded
 ) -> None:
     screen = Screen([verdict(OPEN)], alone=[verdict(FAIL)])
-    screen.missing, screen.gap = "nothing to compare with", BaselineGap.NOT_COMPARABLE  # type: ignore[assignment]
+    screen.basis = Basis(missing="nothing to compare with", gap=BaselineGap.NOT_COMPARABLE)
     found, comparison = settled(monkeypatch, screen, why)
     assert found["rtm"].outcome is FAIL
-    assert comparison.note.startswith("not settled by the recorded revision: ")
-    assert comparison.missing == "nothing to compare with"
-    assert comparison.gap is BaselineGap.NOT_COMPARABLE
+    assert comparison.basis.note.startswith("not settled by the recorded revision: ")
+    assert comparison.basis.missing == "nothing to compare with"
+    assert comparison.basis.gap is BaselineGap.NOT_COMPARABLE
     comparison.judge(lambda _: compared_metrics([METRICS["throughput"]], Tolerances(), 0.01, requested=False))
     assert why.asked == ["rtm"]  # it is not tried again
 
@@ -222,7 +221,7 @@ def test_requests_of_the_present_that_fail_beside_the_recorded_code_are_the_test
 def test_requests_of_the_recorded_code_that_fail_leave_it_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     failed = InvalidResultError(f"{NAME}: 300 of 1,000 requests failed", side=NAME)
     _, comparison = settled(monkeypatch, Screen([verdict(OPEN)]), Recorded(failed))
-    assert comparison.note == f"not settled by the recorded revision: {failed}"
+    assert comparison.basis.note == f"not settled by the recorded revision: {failed}"
 
 
 def test_a_machine_that_may_be_faster_is_named_if_it_could_not_be_settled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +234,7 @@ def test_a_machine_that_may_be_faster_is_named_if_it_could_not_be_settled(monkey
         sorting_ns=([1e6], [0.7e6]),
     )
     assert found["rtm"].outcome is PASS
-    assert comparison.note == (
+    assert comparison.basis.note == (
         "this machine may be faster than when the baseline was recorded, which can hide a slower service; "
         "not settled by the recorded revision: this clone is shallow"
     )
@@ -246,7 +245,7 @@ def test_what_only_an_entry_of_this_machine_has_is_named(monkeypatch: pytest.Mon
     screen, recorded = Screen([verdict(OPEN)]), Recorded([verdict(PASS, of="revision")])
     _, comparison = settled(monkeypatch, screen, recorded, "rtm", "asl_at_nmrt", entry=entry)
     why = LeftOut("needs an entry of this machine: --perf-baseline update")
-    assert comparison.left_out == ({} if entry else {METRICS["asl_at_nmrt"].label: why})
+    assert comparison.basis.left_out == ({} if entry else {METRICS["asl_at_nmrt"].label: why})
 
 
 @pytest.mark.parametrize("kind", [UnknownRevisionError, ShallowCloneError])
@@ -258,8 +257,8 @@ def test_code_that_is_not_known_leaves_it_to_the_file(
         monkeypatch, Screen([verdict(OPEN)], alone=[verdict(OPEN)]), Recorded(), settlement=unknown
     )
     assert found["rtm"].outcome is OPEN
-    assert comparison.note == "not settled by the recorded revision: this clone is shallow"
-    assert comparison.remedy == ("this clone is shallow" if kind is ShallowCloneError else "")
+    assert comparison.basis.note == "not settled by the recorded revision: this clone is shallow"
+    assert comparison.basis.remedy == ("this clone is shallow" if kind is ShallowCloneError else "")
 
 
 def test_a_machine_too_busy_for_the_file_may_still_compare_both(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,14 +269,32 @@ def test_a_machine_too_busy_for_the_file_may_still_compare_both(monkeypatch: pyt
         settled(monkeypatch, Screen(busy), Recorded([verdict(PASS, of="revision")]), closed=False)
 
 
+def test_a_limit_of_the_generator_is_never_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working tree is the recorded code, so that nothing else can be measured."""
+    busy, here = GeneratorLimitError("the load generator was the limit"), Settlement(None, "the present code")
+    for entry in (True, False):
+        with pytest.raises(GeneratorLimitError):
+            settled(monkeypatch, Screen(busy), Recorded(), settlement=here, entry=entry)
+
+
+def test_what_the_code_of_an_entry_with_other_files_shares_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = Settlement(SimpleNamespace(), NAME, "whose files differ from those that the file was recorded from")  # type: ignore[arg-type]
+    screen, recorded = Screen([verdict(FAIL)]), Recorded([verdict(PASS, of="revision")])
+    found, _ = settled(monkeypatch, screen, recorded, settlement=later)
+    assert found["rtm"].outcome is FAIL
+    assert found["rtm"].reason.endswith(
+        "whose files differ from those that the file was recorded from: it may have the change too"
+    )
+
+
 def test_a_commit_with_other_files_is_not_the_measured_code(monkeypatch: pytest.MonkeyPatch) -> None:
     here = Settlement(None, "the present code", "whose files differ from those that the file was recorded from")
     screen = Screen([verdict(FAIL)], alone=[verdict(FAIL)])
     found, comparison = settled(monkeypatch, screen, Recorded(), settlement=here)
     assert found["rtm"].outcome is FAIL
-    assert "the commit that brought the entry, whose files differ" in comparison.note
+    assert "the commit that brought the entry, whose files differ" in comparison.basis.note
     _, elsewhere = settled(monkeypatch, Screen([]), Recorded(), settlement=here, entry=False)
-    assert elsewhere.note.startswith("settled by the present code")  # nothing speaks against it
+    assert elsewhere.basis.note.startswith("settled by the present code")  # nothing speaks against it
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

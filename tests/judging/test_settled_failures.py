@@ -1,6 +1,5 @@
 """Failed requests beside a stored baseline: some by chance, and those of a load beyond the capacity."""
 
-import functools
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -22,9 +21,9 @@ from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.guards import EntrySample, MeasuredSample, judge_guarded
-from pytest_mlpatterns.judging.machine_doubts import MachineSign
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.judging.settled_comparison import SettledComparison, SettledVerdicts, _worsening
+from pytest_mlpatterns.judging.settle import Seen, settle
+from pytest_mlpatterns.judging.settled_comparison import SettledComparison
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -49,24 +48,11 @@ def test_failures_that_the_recorded_code_does_not_have_today_have_passed(still_f
     screened = judge_guarded(ERRORS, file, now, against="baseline", in_flight=1)
     sides = (MeasuredSample(Metrics(tuple(side))) for side in (recorded, beside))
     judged = judge_guarded(ERRORS, *sides, against="revision", in_flight=1)
-    both = SettledVerdicts(
-        "the baseline's commit",
-        is_present=False,
-        seen={"error_rate": screened},
-        sign=MachineSign(BEFORE, present, (*recorded, *beside)),
-        today=functools.partial(_worsening, BEFORE, Metrics(tuple(recorded))),
-    )
+    today = judge_guarded(ERRORS, file, MeasuredSample(Metrics(tuple(recorded))), against="baseline", in_flight=1)
     assert screened.suspected
     assert judged.outcome is Outcome.PASS
-    assert [verdict.outcome for verdict in both.merged([judged])] == [expected]
-
-
-def test_a_recorded_code_that_is_faster_today_is_better_in_every_metric() -> None:
-    faster = Metrics(tuple(make_launch(seed, rtm_ns=1.5 * MS) for seed in range(3)))
-    assert {name: _worsening(BEFORE, faster, name) for name in ("rtm", "throughput")} == {
-        "rtm": pytest.approx(-0.5, abs=0.05),
-        "throughput": pytest.approx(-1.0, abs=0.2),
-    }
+    seen = Seen(file=screened, recorded=judged, name="the baseline's commit", is_standing=True, today=today)
+    assert settle(seen).verdict.outcome is expected
 
 
 OFFERED_RPS, CAPACITY_RPS = 400, 250

@@ -140,8 +140,11 @@ def test_unchanged_tails_of_streams_pass_and_an_older_entry_has_none() -> None:
         tails = {one.metric for one in verdicts if one.metric.endswith(":p95")}
         assert {one.outcome for one in verdicts} == {Outcome.PASS}
         assert tails == ({"ttft:p95", "tpot:p95"} if known else set())
-        assert ("p95 TTFT" in comparison.left_out, "p95 TPOT" in comparison.left_out) == (not known, not known)
-    assert str(comparison.left_out["p95 TTFT"]) == "is not recorded yet"
+        assert ("p95 TTFT" in comparison.basis.left_out, "p95 TPOT" in comparison.basis.left_out) == (
+            not known,
+            not known,
+        )
+    assert str(comparison.basis.left_out["p95 TTFT"]) == "is not recorded yet"
 
 
 def figures(**streams: float) -> VariantFigures:
@@ -182,7 +185,7 @@ def test_a_tail_of_too_few_streams_is_left_out_with_the_window_that_it_needs() -
     found, comparison = judged(launches(8), compare=("ttft:p99", "tpot"))
     assert [verdict.metric for verdict in found] == ["tpot"]
     why = 'at 40.0 answers a second p99 TTFT needs 12.0 s (duration="13s")'
-    assert comparison.left_out == {"p99 TTFT": LeftOut(why, is_sentence=True)}
+    assert comparison.basis.left_out == {"p99 TTFT": LeftOut(why, is_sentence=True)}
 
 
 @pytest.mark.parametrize(("ratio", "outcome"), [(1.0, Outcome.PASS), (1.12, Outcome.FAIL)])
@@ -250,7 +253,7 @@ def test_a_service_that_no_longer_streams_fails_by_its_first_content_against_the
     assert [name for name, verdict in found.items() if verdict.outcome is Outcome.FAIL] == ["ttft"]
     assert found["ttft"].reason.endswith("the answers no longer stream, so the first content is the whole answer")
     assert {"rtm", "throughput"} <= set(found)
-    assert comparison.left_out["TPOT"] == LeftOut("is not known: the answers no longer stream")
+    assert comparison.basis.left_out["TPOT"] == LeftOut("is not known: the answers no longer stream")
 
 
 def test_busy_neighbours_do_not_explain_that_a_service_no_longer_streams() -> None:
@@ -273,7 +276,7 @@ def test_a_service_that_streams_now_is_compared_by_whole_answers_and_the_rest_is
     verdicts, comparison = judged(launches(8), before=before)
     assert {verdict.outcome for verdict in verdicts} == {Outcome.PASS}
     assert {"rtm", "throughput"} <= {verdict.metric for verdict in verdicts}
-    assert {"TTFT", "TPOT", "output tokens"} <= set(comparison.left_out)
+    assert {"TTFT", "TPOT", "output tokens"} <= set(comparison.basis.left_out)
 
 
 def _of_streams(name: str) -> bool:

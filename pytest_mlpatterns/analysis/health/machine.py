@@ -175,8 +175,13 @@ def _noise(seen: list[Disturbance], otherwise: str) -> Iterable[Noise]:
             yield Noise(what, "set its governor to performance and switch turbo off")
 
 
-CPU_FACTOR = 1.5
-"""Times as much CPU time as neighbours make a request need at most: they share caches and the two threads of a core."""
+_MOST_CPU = 1.5
+"""Times as much CPU time as others make a request need at most: they share caches and the two threads of a core."""
+_SHARING = 0.2
+"""By how much longer a request takes beside a neighbour that uses a whole core, beyond the core that it takes."""
+_SLICES_NS = 8_000_000
+"""Time that a request may wait for a core beside such a neighbour: two time slices of Linux, one on each side of a
+hop."""
 SLOWER = 1.06
 """Ratio of the fixed work's times from which the machine counts as slower. The times vary by 2 to 3 % between launches,
 three against eight by 2 %. From 1.10, one in a hundred unchanged tests on machines up to twice as slow would fail."""
@@ -187,7 +192,6 @@ a machine that stays the same is below in one of fifty runs; such a run takes th
 _MAY_HIDE = 0.9
 """The same ratio less its standard error, below which a change of 20 % may be hidden, on a host that changes its speed
 all the time (``benchmarks/settled_simulation.py``)."""
-_MARGIN = 1.1  # Factor on what the fixed work explains, since a service and it do not slow down by exactly the same
 _MIDDLE_HALF = 1.349  # Width of the middle half of a normal distribution, in standard deviations
 _LEAST_LEFT = 0.05
 """Share of the machine that is left at least, since counters of 10 ms may report that others used all of it."""
@@ -250,13 +254,35 @@ def may_be_faster(now: Sequence[float], then: Sequence[float]) -> bool:
     return ratio is not None and least is not None and (ratio < _FASTER or least < _MAY_HIDE)
 
 
-def slower_explains(times: float, now: Sequence[float], then: Sequence[float]) -> bool:
-    """Whether a slower machine explains that requests take longer than before; False if its speed is not known.
+class Excuse(Struct, frozen=True):
+    """What of the machine makes requests slower than they were at the recording, and by how much at most."""
 
-    ``times``: how many times as long they take at least.
+    why: str  # in words
+    times: float  # times as long as a request takes
+    cpu_times: float  # times as much CPU time as it needs
+    waits_ns: float = 0.0  # time that it waits for a core besides
+
+
+def taken_excuse(launches: Sequence[Launch], then: Taken) -> Excuse | None:
+    """What others took of the machine on average, beyond what they took at the recording; None if it is too little.
+
+    Neighbours share caches and time slices besides, in proportion to the part of a core that they use more than then.
     """
-    ratio = ratio_of_means(now, then)
-    return ratio is not None and ratio >= SLOWER and times <= ratio * _MARGIN
+    busy = busy_on_average(launches)
+    if busy is None:
+        return None
+    now = taken_in(launches)
+    further = min(max(now.others_cores - then.others_cores, 0.0), 1.0)
+    times = taken_factor(now, then, busy.cores) * (1 + _SHARING * further)
+    return Excuse(str(busy), times, min(times, _MOST_CPU), further * _SLICES_NS) if times > 1 else None
+
+
+def speed_excuse(launches: Sequence[Launch], then_ns: Sequence[float]) -> Excuse | None:
+    """That a fixed work takes longer than at the recording; None if it does not, or if that is not known."""
+    ratio = ratio_of_means(sorting_times_ns(launches), then_ns)
+    if ratio is None or ratio < SLOWER:
+        return None
+    return Excuse(f"a fixed workload takes {ratio:.2f} times as long", ratio, ratio)
 
 
 def _lower_quartile(values: Sequence[float]) -> float:

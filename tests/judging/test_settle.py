@@ -1,0 +1,212 @@
+"""The verdict on one metric, of what the baseline file and the recorded code say: a table of all cases."""
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from support import ROOT
+from support.synthetic import MS
+
+from pytest_mlpatterns.judging.baseline_comparison import with_rates
+from pytest_mlpatterns.judging.settle import EXCUSED, RULES, Seen, settle
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.setup import FactChange
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict
+
+PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
+THEN_NS = 4.0 * MS
+BUSY = "other processes used 1.2 of the 2 cores"
+SLOWER = "a fixed workload takes 1.50 times as long"
+PACKAGE = "onnxruntime 1.19 → 1.20"
+OTHER_FILES = "whose files differ from those that perf-baseline.json was recorded from"
+
+
+def screened(outcome: Outcome, change: float = 0.0, *, half: float = 0.05, metric: str = "rtm") -> Verdict:
+    """What the file says: a change in the interval of this half width, at a tolerance of 10 %."""
+    interval = Estimate(change, change - half, change + half)
+    return Verdict(metric, "baseline", outcome, "by the file", interval, 0.10, THEN_NS, THEN_NS * (1 + change))
+
+
+def judged(outcome: Outcome, change: float = 0.0, *, half: float = 0.05, metric: str = "rtm") -> Verdict:
+    """What the recorded code says."""
+    return replace(screened(outcome, change, half=half, metric=metric), against="revision", reason="interleaved")
+
+
+def verdict(file: Verdict | None, recorded: Verdict | None = None, **known: Any) -> Verdict:
+    return settle(Seen(file=file, recorded=recorded, **{"name": "a1b2c3d", **known})).verdict
+
+
+WORSE, MAYBE_WORSE = screened(FAIL, 0.5), screened(OPEN, 0.12)
+SHARED: dict[str, Any] = {"today": screened(FAIL, 0.5)}
+"""The recorded code is as slow today."""
+
+
+@pytest.mark.parametrize(
+    ("file", "recorded", "known", "outcome"),
+    [
+        # the recorded code decides
+        *((file, judged(FAIL, 0.3), {}, FAIL) for file in (None, screened(PASS), screened(OPEN, 0.5), WORSE)),
+        *((file, judged(PASS), {}, PASS) for file in (None, screened(PASS), screened(OPEN, 0.05))),
+        (screened(PASS), judged(FAIL, 0.3), {"excuse": BUSY, "excuse_then": BUSY}, FAIL),
+        # two measurements
+        (screened(PASS), judged(OPEN, 0.05), {}, PASS),
+        (screened(PASS), judged(OPEN, 0.05), {"is_faster": True}, OPEN),
+        (screened(PASS), judged(OPEN, 0.15), {}, OPEN),  # suspected
+        (WORSE, judged(OPEN, 0.13), {}, FAIL),
+        (WORSE, judged(OPEN, 0.13), {"excuse_then": BUSY}, OPEN),
+        (WORSE, judged(OPEN, 0.13, half=0.2), {}, OPEN),
+        (WORSE, judged(OPEN, 0.05, half=0.1), {}, OPEN),
+        # the file alone
+        (screened(PASS), None, {}, PASS),
+        (WORSE, None, {}, FAIL),
+        (WORSE, None, {"excuse_then": BUSY}, OPEN),
+        # the working tree is the recorded code
+        (screened(OPEN, 0.05), None, {"is_same": True}, PASS),
+        (screened(OPEN, -0.3), None, {"is_same": True}, PASS),
+        (WORSE, None, {"is_same": True}, OPEN),
+        (WORSE, None, {"is_same": True, "changed": "OMP_NUM_THREADS 1 → 4"}, FAIL),
+        (WORSE, None, {"is_same": True, "excuse": SLOWER}, PASS),
+        (screened(FAIL, 0.5, metric="peak_memory"), None, {"is_same": True, "is_standing": True}, FAIL),
+        # what slowed the first launches down has passed
+        (WORSE, judged(PASS), {"today": screened(PASS, 0.02)}, PASS),
+        (MAYBE_WORSE, judged(PASS), {"today": screened(OPEN, 0.08)}, PASS),
+        (WORSE, judged(PASS), {"today": screened(OPEN, 0.12)}, OPEN),
+        # both share it
+        (WORSE, judged(PASS), SHARED, OPEN),
+        (MAYBE_WORSE, judged(PASS), SHARED, OPEN),
+        (WORSE, judged(PASS), SHARED | {"excuse": SLOWER}, PASS),
+        (WORSE, judged(PASS), SHARED | {"busy": BUSY}, OPEN),
+        (WORSE, judged(PASS), SHARED | {"excuse_then": BUSY}, OPEN),  # of other minutes
+        (WORSE, judged(PASS), SHARED | {"changed": PACKAGE}, FAIL),
+        (WORSE, judged(PASS), SHARED | {"changed": PACKAGE, "busy": BUSY}, FAIL),
+        (WORSE, judged(PASS), SHARED | {"changed": PACKAGE, "excuse": BUSY}, OPEN),
+        (MAYBE_WORSE, judged(PASS), SHARED | {"changed": PACKAGE}, OPEN),
+        (WORSE, judged(PASS), SHARED | {"changed": "idna 3.7.0 → 3.7.1", "is_small": True}, OPEN),
+        (WORSE, judged(PASS), SHARED | {"changed": "idna 3.7.0 → 3.7.1", "is_small": True, "excuse": BUSY}, OPEN),
+        # the recorded commit holds other files
+        (WORSE, judged(PASS), SHARED | {"other_files": OTHER_FILES}, FAIL),
+        (WORSE, judged(PASS), SHARED | {"other_files": OTHER_FILES, "excuse": BUSY, "excuse_then": BUSY}, OPEN),
+        (MAYBE_WORSE, judged(PASS), SHARED | {"other_files": OTHER_FILES, "excuse": BUSY}, OPEN),
+        (WORSE, judged(PASS), {"other_files": OTHER_FILES, "today": screened(PASS, 0.02)}, PASS),
+    ],
+)  # fmt: skip
+def test_each_case_has_its_verdict(
+    file: Verdict | None, recorded: Verdict | None, known: dict[str, Any], outcome: Outcome
+) -> None:
+    assert verdict(file, recorded, **known).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("known", "by", "said"),
+    [
+        ({}, OpenBy.UNEXPLAINED, "not the code, and no sign of the machine explains it"),
+        ({"busy": BUSY}, OpenBy.MACHINE, f"not the code, and {BUSY}, which explains less"),
+        ({"busy": BUSY, "is_standing": True}, OpenBy.UNEXPLAINED, "not the code, and no sign of the machine explains"),
+        (
+            {"changed": PACKAGE, "excuse": BUSY},
+            OpenBy.UNEXPLAINED,
+            f"not the code; {PACKAGE} changed since the baseline was recorded, and {BUSY}",
+        ),
+        (
+            {"changed": "idna 3.7.0 → 3.7.1", "is_small": True},
+            OpenBy.UNEXPLAINED,
+            "not the code; idna 3.7.0 → 3.7.1 changed since the baseline was recorded",
+        ),
+    ],
+)
+def test_what_both_share_and_stays_open_has_its_true_reason(known: dict[str, Any], by: OpenBy, said: str) -> None:
+    found = verdict(WORSE, judged(PASS), **SHARED, **known)
+    shared = "RTM 4.00 ms → 6.00 ms, 50.0 % worse than the baseline, and so is a1b2c3d today: "
+    assert found.outcome is OPEN
+    assert found.why_open is not None
+    assert found.why_open.by is by
+    assert found.reason.startswith(shared + said)
+
+
+def test_a_changed_environment_is_named() -> None:
+    assert verdict(WORSE, judged(PASS), **SHARED, changed=PACKAGE).reason.endswith(
+        f"and so is a1b2c3d today: not the code, but {PACKAGE} changed since the baseline was recorded; "
+        "if that is intended, record it anew"
+    )
+
+
+def test_a_commit_with_other_files_may_have_the_change_too() -> None:
+    found = verdict(WORSE, judged(PASS), **SHARED, other_files=OTHER_FILES)
+    assert found.reason.endswith(f"and so is a1b2c3d today, {OTHER_FILES}: it may have the change too")
+
+
+def test_a_failure_beside_the_recorded_code_names_what_the_file_saw_too() -> None:
+    seen = "by the file: RTM 4.00 ms → 6.00 ms, 50.0 % worse than the baseline"
+    assert verdict(WORSE, judged(FAIL, 0.3)).reason == f"interleaved; {seen}"
+    mean = replace(WORSE, judged_by="latency_mean")
+    assert verdict(mean, judged(FAIL, 0.3)).reason == f"interleaved; {seen.replace('RTM', 'mean latency')}"
+
+
+def test_only_one_rule_passes_what_is_worse_today() -> None:
+    ruling = settle(Seen(file=WORSE, is_same=True, excuse=SLOWER))
+    assert ruling.rule is EXCUSED
+    assert ruling.verdict.reason.endswith(f"with the code that was recorded: {SLOWER}")
+    assert RULES.index(EXCUSED) == len(RULES) - 3
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "now", "is_small"),
+    [
+        ("package idna", "3.7.0", "3.7.1", True),
+        ("package idna", "3.7", "3.7.1", True),
+        ("package idna", "3.7", "3.8", False),
+        ("package torch", "2.3.0+cu121", "2.3.0+cpu", False),
+        ("package torch", "2.3.0", None, False),
+        ("package torch", "2.3.0, 2.3.1", "2.3.1", False),
+        ("Python", "3.11.7", "3.11.8", False),
+    ],
+)
+def test_a_patch_level_is_a_small_change(name: str, before: str, now: str | None, is_small: bool) -> None:
+    assert FactChange(name, before, now).is_small is is_small
+
+
+class TestARateFollowsFromItsTimes:
+    """One disturbed launch of an entry leaves the throughput of a closed loop open."""
+
+    RATE = screened(OPEN, 0.02, half=0.15, metric="throughput")
+
+    def found(self, rate: Verdict, *times: Verdict) -> Outcome:
+        return with_rates({one.metric: one for one in (rate, *times)})[rate.metric].outcome
+
+    def test_times_within_their_tolerance_decide_it(self) -> None:
+        assert self.found(self.RATE, screened(PASS)) is PASS
+
+    @pytest.mark.parametrize("times", [(), (screened(OPEN, 0.05),), (screened(FAIL, 0.3),)])
+    def test_others_leave_it_open(self, times: tuple[Verdict, ...]) -> None:
+        assert self.found(self.RATE, *times) is OPEN
+
+    def test_a_rate_that_looks_slower_stays_open(self) -> None:
+        assert self.found(screened(OPEN, 0.06, half=0.15, metric="throughput"), screened(PASS)) is OPEN
+        assert self.found(screened(FAIL, 0.3, metric="throughput"), screened(PASS)) is FAIL
+
+    def test_tokens_follow_from_two_times(self) -> None:
+        tokens = replace(self.RATE, metric="output_tokens")
+        ttft, tpot = screened(PASS, metric="ttft"), screened(PASS, metric="tpot")
+        assert self.found(tokens, ttft) is OPEN
+        assert self.found(tokens, ttft, tpot) is PASS
+
+
+@pytest.mark.parametrize(
+    ("file", "is_standing", "decided"),
+    [
+        (screened(PASS), False, True),
+        (WORSE, False, False),
+        (screened(OPEN, 0.5), False, False),
+        (screened(FAIL, 0.5, metric="peak_memory"), True, True),
+        (screened(OPEN, 0.5, metric="peak_memory"), True, False),
+    ],
+)
+def test_the_file_alone_decides_what_passes_and_what_no_machine_changes(
+    file: Verdict, *, is_standing: bool, decided: bool
+) -> None:
+    assert Seen(file=file, is_standing=is_standing).is_decided is decided
+
+
+def test_the_page_of_verdicts_shows_the_rules_in_their_order() -> None:
+    rows = "\n".join(f"| {rule.when} | {rule.then} |" for rule in RULES)
+    assert rows in (ROOT / "docs/explanation/verdicts.md").read_text(encoding="utf-8")
