@@ -1,6 +1,7 @@
 """The measurement of a test: when more launches are made, which of them count, and what they may cost."""
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,9 @@ class FakeRunner:
 
     def start_again(self) -> int:
         return S
+
+    def follow_growth(self, longest_ns: int, _is_decided: object) -> None:
+        self.left_ns.append(longest_ns)
 
     def search(self, _decided: object, _objective: object, left_ns: int) -> Capacity:
         self.left_ns.append(left_ns)
@@ -211,6 +215,32 @@ def test_launches_of_a_comparison_are_taken_where_there_are_none() -> None:
     assert runner.measured == 0
     measurement.decide(judge_in_turn(measurement, OPEN))
     assert len(measurement.metrics.launches) == 5
+
+
+def test_an_interleaved_run_of_the_test_has_what_its_budget_has_left() -> None:
+    measurement, _ = make_measurement(seconds=10.0, budget_ns=30 * S)
+    measurement.measure_at_least(2)
+    run: Any = SimpleNamespace(spent_s=4.0)  # of a look before
+    assert measurement.time_of(run) == 14 * S
+
+
+def test_a_start_before_the_first_launch_is_part_of_what_a_launch_takes() -> None:
+    runner = FakeRunner([GOOD], 0.5)
+    measurement = SequentialMeasurement(runner, Spending(Budget(2 * S, S), lambda: runner.now_ns), 8)  # type: ignore[arg-type]
+    assert measurement.decide(judge_in_turn(measurement, OPEN)).outcome is OPEN
+    assert runner.measured == 1, "another one takes 1.5 s"
+
+
+def test_a_growth_is_followed_as_long_as_the_budget_allows_unless_the_test_asks_for_it() -> None:
+    measurement, runner = make_measurement(seconds=25.0, budget_ns=30 * S)
+    measurement.measure_at_least(1)
+    measurement.follow_growth(10 * S, lambda _track: True)
+    measurement.follow_growth(10 * S, lambda _track: True, is_asked=True)
+    runner.now_ns += 60 * S
+    with measurement.counted():
+        runner.now_ns += 5 * S
+    measurement.follow_growth(10 * S, lambda _track: True)
+    assert runner.left_ns == [5 * S, 10 * S, 2 * S]
 
 
 def test_a_search_is_among_the_metrics_and_a_second_one_has_a_fresh_deployment() -> None:

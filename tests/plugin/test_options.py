@@ -145,6 +145,23 @@ def test_every_key_can_stand_in_the_ini_file(tmp_path: Path) -> None:
     assert run.json("base.json")["tests"].keys() == {"test_perf.py::test_it[single]"}
 
 
+def test_a_start_before_the_first_launch_is_part_of_the_budget(tmp_path: Path) -> None:
+    model = """
+class Slow:
+    def __init__(self):
+        time.sleep(2)
+
+    def __call__(self, batch):
+        return batch
+"""
+    marker = 'pytest.mark.perf(warmup="0s", duration="200ms", budget="4.3s", model="test_perf:Slow")'
+    run = EMPTY.with_tests(f"{model}\n\n{ASKS_ERRORS.replace('0.05', '1e-6')}", marker=marker).run(
+        tmp_path, "--perf-json=out.json", "--perf-inconclusive=pass"
+    )
+    assert run.outcomes == {"passed": 1}
+    assert run.json("out.json")["results"][0]["launch_count"] == 1, "two take 4.4 s, however quick the machine is"
+
+
 def test_the_tests_of_a_run_share_its_time_and_each_has_a_launch(tmp_path: Path, distribution: tuple[str, ...]) -> None:
     tests = f"{UNDECIDED}\n{ASKS_ERRORS.replace('test_it', 'test_other')}"
     marker = 'pytest.mark.perf(warmup="0s", duration="200ms", launches=3, model="test_perf:slow")'

@@ -133,10 +133,10 @@ def _facts(result: TestResult, shown: set[str]) -> list[_Part]:
 
 
 def _of_the_budget(result: TestResult) -> str:
-    """The time that the test was allowed; empty if it took longer, which a note explains, or if it is not known."""
+    """The time that the test was allowed; empty if that is not known, or if it took longer, which a note explains."""
     terms = result.definition.terms
-    is_kept = terms is not None and result.measured.seconds_spent <= terms.budget_ns / 1e9
-    return f" of up to {terms.budget_ns / 1e9:g} s" if terms is not None and is_kept else ""
+    budget_s = 0.0 if terms is None else terms.budget_ns / 1e9
+    return f" of {budget_s:g} s" if result.measured.seconds_spent <= budget_s else ""
 
 
 def _set_up(setup: Setup) -> list[str]:
