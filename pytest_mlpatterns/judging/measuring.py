@@ -98,14 +98,13 @@ def _measured(settings: Settings, model: ModelUnderTest, payload: object, *, tar
         system, plan = _parts(settings, model, payload, target=target, directory=scratch.path)
         runner = LaunchRunner(system.start, plan, generator, on_progress=lambda _progress: None)
         resources.callback(runner.close)
-        if runner.deployment.endpoint.remote:
+        spending = Spending(Budget(settings.budget_ns))
+        with spending.counted():
+            is_remote = runner.deployment.endpoint.remote
+        if is_remote:
             measure_library_overhead(generator, scratch.path)
         measurement = SequentialMeasurement(
-            runner,
-            Spending(Budget(settings.budget_ns)),
-            settings.launches,
-            overload=settings.overload,
-            price=settings.price,
+            runner, spending, settings.launches, overload=settings.overload, price=settings.price
         )
         measurement.measure_at_least(settings.launches)
         return measurement.metrics

@@ -109,3 +109,17 @@ def test_cell_of_a_notebook_is_measured(tmp_path: Path) -> None:
         [sys.executable, "-c", CELL], capture_output=True, encoding="utf-8", check=False, cwd=tmp_path, timeout=300
     )
     assert done.stdout.split() == ["Metrics", "{}", "1", "True"], done.stderr
+
+
+class StartsSlowly:
+    def __init__(self) -> None:
+        time.sleep(2)
+
+    def __call__(self, batch: list[Any]) -> list[Any]:
+        return batch
+
+
+@pytest.mark.processes
+def test_the_first_start_is_part_of_the_budget() -> None:
+    found = measure(StartsSlowly, [1, 2, 3], **{**QUICK, "launches": 3}, budget="4.3s")
+    assert len(found.launches) == 1, "two take more than 4.4 s, however quick the machine is"

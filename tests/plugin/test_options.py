@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from support.project import APART, OPTIONS, READ_ONLY, Project, clean_environment
+from support.project import APART, OPTIONS, READ_ONLY, RECORD, Project, clean_environment
 
 from pytest_mlpatterns.plugin import options as plugin_options
 from pytest_mlpatterns.reports.files.result_file import read_results
@@ -25,7 +25,6 @@ def slow(batch):
 def test_it(perf):
     perf.assert_error_rate_below(0.05)
 """
-ASKS_ERRORS = UNDECIDED.partition("\n\n")[2]
 """Never decided by the few requests of 200 ms, see test_assertions."""
 
 WRONG = {
@@ -145,34 +144,14 @@ def test_every_key_can_stand_in_the_ini_file(tmp_path: Path) -> None:
     assert run.json("base.json")["tests"].keys() == {"test_perf.py::test_it[single]"}
 
 
-def test_a_start_before_the_first_launch_is_part_of_the_budget(tmp_path: Path) -> None:
-    model = """
-class Slow:
-    def __init__(self):
-        time.sleep(2)
-
-    def __call__(self, batch):
-        return batch
-"""
-    marker = 'pytest.mark.perf(warmup="0s", duration="200ms", budget="4.3s", model="test_perf:Slow")'
-    run = EMPTY.with_tests(f"{model}\n\n{ASKS_ERRORS.replace('0.05', '1e-6')}", marker=marker).run(
-        tmp_path, "--perf-json=out.json", "--perf-inconclusive=pass"
-    )
-    assert run.outcomes == {"passed": 1}
-    assert run.json("out.json")["results"][0]["launch_count"] == 1, "two take 4.4 s, however quick the machine is"
-
-
 def test_the_tests_of_a_run_share_its_time_and_each_has_a_launch(tmp_path: Path, distribution: tuple[str, ...]) -> None:
-    tests = f"{UNDECIDED}\n{ASKS_ERRORS.replace('test_it', 'test_other')}"
-    marker = 'pytest.mark.perf(warmup="0s", duration="200ms", launches=3, model="test_perf:slow")'
-    run = EMPTY.with_tests(tests, marker=marker).run(
-        tmp_path, "--perf-time=1us", "--perf-json=out.json", "--perf-inconclusive=pass", *distribution
-    )
+    marker = 'pytest.mark.perf(duration="200ms", warmup="0s", launches=3)'
+    project = EMPTY.with_tests(f"{ASKS}\n{ASKS.replace('test_it', 'test_other')}", marker=marker)
+    run = project.run(tmp_path, "--perf-time=1us", "--perf-json=out.json", *RECORD, *distribution)
     assert run.outcomes == {"passed": 2}
     results = run.json("out.json")["results"]
-    assert [one["launch_count"] for one in results] == [1, 1], "three without it"
-    shares = sorted(note for one in results for note in one["notes"] if "--perf-time" in note)
-    assert shares == [
+    assert [one["launch_count"] for one in results] == [1, 1], "an update measures three of each"
+    assert sorted(note for one in results for note in one["notes"] if "--perf-time" in note) == [
         "had 500 ns of --perf-time, less than its budget",
         "had nothing of --perf-time, less than its budget",
     ]
