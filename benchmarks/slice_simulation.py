@@ -116,7 +116,8 @@ def launch(rng: np.random.Generator, host: Host, work_ns: tuple[float, float], *
         seen: list[list[tuple[list[tuple[int, int]], Window]]] = [[], []]
         for _ in range(slices):
             for side in (0, 1) if pair % 2 == 0 else (1, 0):
-                seen[side].append(caller.ask_for(plan.lengths_ns[side] // slices, work_ns[side]))
+                length_ns = plan.slice_ns[side] if sliced else plan.lengths_ns[side]
+                seen[side].append(caller.ask_for(length_ns, work_ns[side]))
         for side, parts in enumerate(seen):
             found = samples_of([one for asked, _ in parts for one in asked])
             samples, window = joined_slices(found, [window for _, window in parts])

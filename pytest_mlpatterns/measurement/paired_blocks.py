@@ -69,6 +69,14 @@ class ResponsePace(Struct, frozen=True):
         """Requests in flight of a closed loop; 1 of an open one."""
         return max(round(self.cycle_ns / self.interval_ns), 1)
 
+    def slice_ns(self, block_ns: int, slices: int) -> int:
+        """Length of a slice of a block of this time, which goes on until the last caller has its answer.
+
+        So it is shorter than its share of the block, by what that takes on average.
+        """
+        answers = max(round(block_ns / slices / self.cycle_ns), 1)
+        return round((answers - self.callers / (self.callers + 1)) * self.cycle_ns)
+
 
 class BlockPlan(Struct, frozen=True):
     """The plan of a launch."""
@@ -80,11 +88,7 @@ class BlockPlan(Struct, frozen=True):
     requests: int | None = None
     stagger_ns: int = 0  # time between the first requests of two callers of a block, on either side
     slices: int = 1  # slices of each side, where both blocks of a pair are measured at once; 1 if one follows the other
-
-    @property
-    def slice_ns(self) -> tuple[int, ...]:
-        """Length of a slice of each side."""
-        return tuple(length_ns // self.slices for length_ns in self.lengths_ns)
+    slice_ns: tuple[int, ...] = ()  # length of a slice of each side, which ends with the answers to all callers
 
     def may_be_repeated(self, pairs: int) -> bool:
         """Whether a launch with these pairs of blocks may have further ones, since others disturbed too many.
@@ -143,8 +147,11 @@ class BlockDesign(Struct, frozen=True):
         lengths = tuple(
             one.length_ns or int(max(low, share * high)) for one, low, high in zip(paces, least, preferred, strict=True)
         )
-        slices = min(_slices_of(one, length_ns) for one, length_ns in zip(paces, lengths, strict=True))
-        return BlockPlan(lengths, max(1, min(rounds, room_ns // (2 * sum(lengths)))), slices=slices)
+        sides = list(zip(paces, lengths, strict=True))
+        slices = min(_slices_of(one, length_ns) for one, length_ns in sides)
+        slice_ns = tuple(one.slice_ns(length_ns, slices) for one, length_ns in sides) if slices > 1 else ()
+        rounds = max(1, min(rounds, room_ns // (2 * sum(lengths))))
+        return BlockPlan(lengths, rounds, slices=slices, slice_ns=slice_ns)
 
     def _preferred_ns(self, pace: ResponsePace, rounds: int) -> float:
         """The length of a block if there is time: some answers, and what a percentile needs if that is not far off."""
@@ -197,7 +204,7 @@ def _slices_of(pace: ResponsePace, length_ns: int) -> int:
     if pace.length_ns is not None:
         return 1
     cycles = _CYCLES_OF_A_SLICE if pace.callers == 1 else _CYCLES_OF_A_SHARED_SLICE
-    slices = int(length_ns // max(_SHORTEST_SLICE_NS, cycles * pace.cycle_ns))
+    slices = int(length_ns // (max(math.ceil(_SHORTEST_SLICE_NS / pace.cycle_ns), cycles) * pace.cycle_ns))
     return slices if slices >= _FEWEST_SLICES else 1
 
 
