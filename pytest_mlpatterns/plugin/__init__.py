@@ -6,6 +6,7 @@ Its hooks and fixtures are re-exported here for ``-p pytest_mlpatterns.plugin``.
 from __future__ import annotations
 
 from pytest_mlpatterns.plugin.entry import (
+    _perf_ahead,
     _perf_pattern,
     _perf_wire,
     perf,
@@ -29,6 +30,7 @@ from pytest_mlpatterns.plugin.entry import (
 )
 
 __all__ = [
+    "_perf_ahead",
     "_perf_pattern",
     "_perf_wire",
     "perf",

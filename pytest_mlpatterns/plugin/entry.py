@@ -263,11 +263,19 @@ def _perf_wire(request: pytest.FixtureRequest) -> Wire | None:
 
 
 @pytest.fixture
+def _perf_ahead(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What another process does while this one makes the model and its inputs."""
+    with _session(request.config).ahead(request.node):
+        yield
+
+
+@pytest.fixture
 def perf(
     request: pytest.FixtureRequest,
+    _perf_ahead: None,
     perf_model: object,
-    perf_payload: object,
     *,
+    perf_payload: object,
     perf_target: object,
     _perf_pattern: object,
     _perf_wire: object,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.judging.revision_comparison import least_ns
 from pytest_mlpatterns.plugin.collection import MEASURED_COMMIT
 from pytest_mlpatterns.plugin.options import given_options, values_of_conftests
@@ -23,8 +25,7 @@ from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count, visible
 
 if TYPE_CHECKING:
-    import contextlib
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     import pytest
@@ -79,6 +80,7 @@ class OtherRevision:
     def __init__(self, config: pytest.Config, worktree: Worktree, directory: Path) -> None:
         self._config = config
         self._directory = directory
+        self._begun: dict[str, RevisionClient] = {}
         self.worktree = worktree
 
     @property
@@ -107,11 +109,26 @@ class OtherRevision:
             takes = f"comparing with {self.worktree.revision.name} takes at least {format_duration(sum(needed))}"
             _say(self._config, f"{tests} with a length of its own: {takes}")
 
+    @contextlib.contextmanager
+    def ahead(self, test: str, settings: Settings) -> Iterator[None]:
+        """Start the process that collects a test there, for :meth:`client`; it ends with the context."""
+        client = self.client(test, settings)
+        with contextlib.suppress(MlpatternsError):  # the test starts it again, and reports why it cannot
+            client.start_process()
+            self._begun[test] = client
+        try:
+            yield
+        finally:
+            self._begun.pop(test, None)
+            client.close()
+
     def client(self, test: str, settings: Settings, session: EngineSession | None = None) -> RevisionClient:
-        """A client for one test; it starts no process yet.
+        """A client for one test; its process was started :meth:`ahead`, or is not yet.
 
         ``session``: of the engine that serves the test; None if it has none.
         """
+        if session is None and (begun := self._begun.pop(test, None)) is not None:
+            return begun
         inherited = self._inherited_options
         if session is not None:
             environment = self.worktree.environment

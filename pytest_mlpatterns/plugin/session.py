@@ -163,6 +163,14 @@ class PerfSession:
         variable = filter(None, map(self._item_reader.name_with_variable_id, tests.values()))
         self._baseline.look_for_gone(Collected(whole, tests.keys(), [*variable]))
 
+    def ahead(self, item: pytest.Item) -> contextlib.AbstractContextManager[None]:
+        """Let the other revision collect a test while its fixtures are made here, if it is compared with one."""
+        settings = self._state(item).settings
+        is_here = settings.engine == "local" and settings.compare != () and not self._run.smoke
+        if self._revision is None or self._trees is not None or not is_here:
+            return contextlib.nullcontext()
+        return self._revision.ahead(item.nodeid, settings)
+
     @contextlib.contextmanager
     def measurement(self, item: pytest.Item, fixtures: FixtureValues) -> Iterator[Perf]:
         """The ``perf`` fixture: the measurement of one test, and its deployment.

@@ -1,5 +1,7 @@
 """What the process of another revision is started with, without starting it."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ from support.fake_ray import FakeRay, cluster_facts, node_facts
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.engines.ray.engine import SharedRay
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.plugin import entry
 from pytest_mlpatterns.plugin.engine_sessions import EngineSessions
 from pytest_mlpatterns.plugin.other_revision import OtherRevision
+from pytest_mlpatterns.revision.client import RevisionClient
 from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.worktree import Worktree
@@ -52,6 +56,27 @@ def test_a_test_on_a_cluster_is_served_on_the_same_one(other: OtherRevision) -> 
 def test_a_cluster_without_the_code_of_both_revisions_is_refused(other: OtherRevision) -> None:
     with pytest.raises(SettingError, match=r"^--perf-against on a Ray cluster of several machines needs the code"):
         started_with(other, FakeRay(facts=cluster_facts(2)))
+
+
+def test_the_process_of_a_test_begins_before_its_fixtures_are_made_and_serves_it(
+    other: OtherRevision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It collects the test, and imports the same libraries, in the time in which this process does."""
+    started: list[RevisionClient] = []
+    ended: list[RevisionClient] = []
+
+    def note(seen: list[RevisionClient]) -> Callable[[RevisionClient], None]:
+        return lambda client: seen.append(client)  # noqa: PLW0108 - a method, which list.append is not
+
+    monkeypatch.setattr(RevisionClient, "start_process", note(started))
+    monkeypatch.setattr(RevisionClient, "close", note(ended))
+    with other.ahead("t.py::test", SETTINGS):
+        assert other.client("t.py::test", SETTINGS) is started[0]
+        assert other.client("t.py::test", SETTINGS) is not started[0]
+        assert ended == []
+    assert ended == started
+    before_the_model = list(inspect.signature(entry.perf.__wrapped__).parameters)[:3]  # type: ignore[attr-defined]
+    assert before_the_model == ["request", "_perf_ahead", "perf_model"]
 
 
 @pytest.mark.parametrize(
