@@ -172,7 +172,7 @@ class RayProcesses:
         try:
             status = str(self._session.call(f"{_APPLICATIONS}:status", self.application.app))
         except (ChildError, TimeoutError):
-            return  # the next reading says so
+            return  # the next reading shows it
         if any(state in status for state in _FAILED_STATES):
             log = self.log_tail()
             raise DeploymentError(
