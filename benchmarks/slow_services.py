@@ -246,7 +246,7 @@ class Laboratory:
         is_model = case.service.startswith("llama")
         python = _python_of_example() if is_model else sys.executable
         test = "test_perf.py" if is_model else _test_of(case)
-        limit_s = SPARE_S + 4 * case.budget_s  # two budgets, and as much again for starts, stops and warm-ups
+        limit_s = SPARE_S + 4 * case.budget_s  # more than a settled test may take
         started = time.perf_counter()
         try:
             ran = run_pytest(self._project(case).top, *arguments, test, python=python, timeout_s=limit_s)

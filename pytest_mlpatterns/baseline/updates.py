@@ -360,4 +360,4 @@ def _failures(result: TestResult) -> list[str]:
 
 def announcement(budget: object) -> str:
     """What an update takes, for the line at the start of the run; with the budget of a test as it was given."""
-    return f"records up to {UPDATE_LAUNCHES} launches of a test, up to twice its budget of {budget}"
+    return f"records up to {UPDATE_LAUNCHES} launches of a test, within its budget of {budget}"

@@ -331,7 +331,7 @@ def test_the_header_says_which_baseline_is_used(tmp_path: Path) -> None:
     given = project.run(tmp_path, "--perf-baseline", "require", "--perf-baseline-file", "new.json").out
     assert "mlpatterns: baseline new.json (require)" in given
     updated = project.run(tmp_path, "--perf-baseline", "update", "--perf-budget", "45s").out
-    takes = "records up to 8 launches of a test, up to twice its budget of 45s"
+    takes = "records up to 8 launches of a test, within its budget of 45s"
     assert f"mlpatterns: baseline old.json (update): {takes}" in " ".join(updated.split())
 
 
