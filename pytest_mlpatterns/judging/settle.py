@@ -75,7 +75,7 @@ class Seen(Struct, frozen=True, kw_only=True):
 class Rule(Struct, frozen=True):
     """One case, and its verdict."""
 
-    when: str  # the case
+    when: str  # the case: what the recorded code ``beside`` and the ``file`` show, and what ``both`` share
     then: str  # its verdict
     applies: Callable[[Seen], object]
     verdict: Callable[[Seen], Verdict]
@@ -155,7 +155,7 @@ def _short(seen: Seen) -> str:
 
 
 EXCUSED = Rule(
-    "both are, and the machine of these minutes explains all of it",
+    "both; the machine of these minutes explains all of it",
     "PASS",
     lambda seen: seen.excuse,
     lambda seen: replace(_by_file(seen), outcome=PASS, reason=f"{_shared(seen)}: {seen.excuse}"),
@@ -163,68 +163,63 @@ EXCUSED = Rule(
 """The one rule by which a metric passes that is worse today."""
 RULES = (
     Rule(
-        "beside the recorded code it is open and not suspected; it passes by the file, on a machine that is no faster",
+        "beside: open, not suspected; file: passes, on a machine that is no faster",
         "PASS",
         lambda seen: seen.beside is OPEN and seen.by_file is PASS and not (seen.is_suspected or seen.is_faster),
         _by_file,
     ),
     Rule(
-        "beside the recorded code it is open but surely slower; it fails by the file, and no machine explains that",
+        "beside: open, but surely slower; file: fails, and no machine explains it",
         "FAIL",
         lambda seen: seen.beside is OPEN and seen.is_sure and seen.by_file is FAIL and not seen.excuse_then,
         lambda seen: replace(_beside(seen), outcome=FAIL),
     ),
+    Rule("beside: fails or is open", "that verdict", lambda seen: seen.beside in (FAIL, OPEN), _beside),
     Rule(
-        "beside the recorded code it fails or is open",
-        "that verdict",
-        lambda seen: seen.beside in (FAIL, OPEN),
-        _beside,
-    ),
-    Rule(
-        "beside the recorded code it passes, and the file does not see it worse, or that code is today as the entry",
+        "beside: passes; file: not worse, or the recorded code is today as the entry",
         "PASS",
         lambda seen: seen.beside is PASS and (not seen.is_worse or is_within(seen.today)),
         _beside,
     ),
     Rule(
-        "only the file knows it, or it fails by the file and no machine changes it",
+        "file: it alone knows the metric, or fails what no machine changes",
         "the file's; undecided if the machine explains it",
         lambda seen: seen.beside is None and (seen.is_decided or not seen.is_same),
         _by_file_alone,
     ),
     Rule(
-        "the working tree is the recorded code, and the file does not see it worse",
+        "the working tree is the recorded code; file: not worse",
         "PASS",
         lambda seen: not seen.is_worse,
         lambda seen: replace(_by_file(seen), outcome=PASS),
     ),
     Rule(
-        "both are worse than the entry, and the commit holds other files than were recorded",
+        "both worse; the commit holds other files than were recorded",
         "the file's; undecided if the machine explains it",
         lambda seen: seen.other_files,
         _by_file_alone,
     ),
     Rule(
-        "both surely are, a package, variable or limit changed, and the machine does not explain it",
+        "both surely; a package, variable or limit changed, and the machine does not explain it",
         "FAIL, which names the change",
         lambda seen: seen.changed and seen.by_file is FAIL and not (seen.is_small or seen.excuse),
         _changed,
     ),
     Rule(
-        "both are, and such a thing changed, also the patch level of a package",
+        "both; such a thing changed, also the patch level of a package",
         "undecided, with the change",
         lambda seen: seen.changed,
         _open(OpenBy.UNEXPLAINED, _perhaps_changed),
     ),
     EXCUSED,
     Rule(
-        "both are, and the machine of these minutes explains a part of it",
+        "both; it explains a part of it",
         "undecided, with that part",
         lambda seen: seen.busy and not seen.is_standing,
         _open(OpenBy.MACHINE, lambda seen: f", and {seen.busy}, which explains less"),
     ),
     Rule(
-        "both are, without a known reason",
+        "both; without a known reason",
         "undecided: look for data or a service that changed",
         lambda _seen: True,
         _open(OpenBy.UNEXPLAINED, lambda _seen: ", and no sign of the machine explains it"),
