@@ -43,6 +43,7 @@ from worlds.world import NO_CHANGE, Machine, Mode, Ruling, Service, Truth, World
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from pytest_mlpatterns.workload.plan import LoadPlan
     from pytest_mlpatterns.workload.window_plan import RequestWindow
 
 RECORDED = "the baseline's commit (a1b2c3d)"
@@ -81,6 +82,11 @@ class DrawnRunner:
         self._rng, self._clock = rng, clock
         self._side, self._machine, self._setting = side, machine, setting
         self.measured = 0
+
+    def want_requests(self, enough: int) -> None:
+        """The verdicts need this many requests, for which the window is planned."""
+        window = _window_of(self._side.service, _test_of(self._side.service).plan, enough)
+        self._setting = replace(self._setting, window=window)
 
     def measure(self, plan: object = None) -> Launch:
         drawn = file_launch(self._rng, self._side, self._setting, machine=self._machine, number=self.measured)
@@ -195,10 +201,13 @@ def _test_of(service: Service) -> _Test:
     settings = read_settings({**load, "profile": "off", "inconclusive": "pass"}, {}, {})
     payload = read_inputs(settings, [[float(number)] for number in range(8)], None)
     plan = load_plan(settings, payload)
-    window = None
-    if service.rate_rps is None and (planned := plan.window_plan(round(service.start_ns), 8)) is not None:
-        window = planned.window(service.answer_ns / service.callers, WARM_NS)
-    return _Test(settings, setup_of(settings, payload, None, model=""), plan, window)
+    return _Test(settings, setup_of(settings, payload, None, model=""), plan, _window_of(service, plan))
+
+
+def _window_of(service: Service, plan: LoadPlan, enough: int = 0) -> RequestWindow | None:
+    """The window of a slow service, or of one that a verdict needs more requests of; None if it has its usual time."""
+    planned = plan.window_plan(round(service.start_ns), 8, enough=enough) if service.rate_rps is None else None
+    return None if planned is None else planned.window(service.answer_ns / service.callers, WARM_NS)
 
 
 class Judging:
