@@ -15,6 +15,7 @@ from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
 from pytest_mlpatterns.analysis.health.machine import (
     SLOWER,
     Excuse,
+    busy_on_average,
     ratio_of_sorting,
     sorting_times_ns,
     taken_excuse,
@@ -25,6 +26,7 @@ from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, LatencyPercentile,
 from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, looks_beside_entry
 from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, ratio_of
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
+from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
 from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.config.run_settings import BaselineMode
@@ -125,7 +127,8 @@ class BaselineComparison:
 
         What the machine may explain stays open, since nothing else decides it.
         """
-        return self._compare(choice, is_screen=False)
+        verdicts = self._compare(choice, is_screen=False)
+        return failed_together(verdicts, busy_on_average(self._measurement.metrics.launches)) if verdicts else ()
 
     def screen(self, choice: Choice) -> Sequence[Verdict]:
         """Compare with few launches and without excuses: what does not pass is settled by the recorded revision."""

@@ -36,6 +36,7 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import (
     ratio_estimate,
 )
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import PairedKinds, judge_by_kind, paired_kinds, side_of
+from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances, judge_time, median_text
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.config.settings import NoisePolicy
@@ -274,7 +275,8 @@ def judge_no_slower(
     run.decide(judge.outcome, budget_ns, max_launches=looks.last)
     while judge.waits_for_starts and run.start_again(budget_ns, most=MOST_STARTS):
         judge.outcome(run.launches)
-    return judge.verdicts()
+    verdicts, why_not = judge.verdicts()
+    return tuple(failed_together(verdicts) if len(run.launches) >= CONFIRMING_PAIRS else verdicts), why_not
 
 
 def judge_growths(

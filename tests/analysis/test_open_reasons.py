@@ -10,6 +10,7 @@ from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.analysis.verdicts.open_reasons import (
     OpenChange,
+    failed_together,
     known_reason,
     probably_slower,
     reason_of,
@@ -165,6 +166,42 @@ def suspected(metric: str, change: float, tolerance: float = 0.10, half: float =
 
 
 RTM, CPU = suspected("rtm", 0.15), suspected("cpu_per_request", 0.12, 0.07)
+
+
+def times(metric: str, factor: float, **others: object) -> Verdict:
+    """An open change by this factor, known to one of eight times as much or as little."""
+    ends = (factor, factor / 8, factor * 8)
+    if metric == "throughput":
+        ends = Estimate(1 - 1 / factor, 1 - 8 / factor, 1 - 1 / (8 * factor))
+    else:
+        ends = Estimate(*(one - 1 for one in ends))
+    return replace(suspected(metric, 1.0), change=ends, **others)  # type: ignore[arg-type]
+
+
+BROKEN = [times("rtm", 5.3), times("throughput", 3.2), times("cpu_per_request", 3.6)]  # a cache that is broken
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "busy", "failed"),
+    [
+        (BROKEN, NEIGHBOURS, ["rtm", "throughput", "cpu_per_request"]),
+        ([times("rtm", 5.3), times("cpu_per_request", 2.9)], None, []),
+        ([times("rtm", 5.3), times("throughput", 3.2), times("p99", 9.0)], None, []),  # they share the latency
+        ([replace(one, against="baseline") for one in BROKEN], None, ["rtm", "throughput", "cpu_per_request"]),
+        ([replace(one, against="baseline") for one in BROKEN], NEIGHBOURS, []),
+        ([BROKEN[0], replace(BROKEN[2], why_open=WhyOpen(OpenBy.MACHINE, "busy"))], None, []),
+        ([*BROKEN, suspected("p95", 0.5, outcome=Outcome.FAIL)], None, ["p95"]),
+    ],
+)
+def test_two_metrics_without_a_shared_cause_fail_together_if_each_is_three_times_as_bad(
+    verdicts: list[Verdict], busy: Busy | None, failed: list[str]
+) -> None:
+    found = failed_together(verdicts, busy)
+    assert [one.metric for one in found if one.outcome is Outcome.FAIL] == failed
+    if len(failed) > 1:
+        why = "each is at least 3 times as bad, and they share no cause"
+        assert found[0].reason.endswith(f"; together with CPU per request: {why}")
+        assert found[2].reason.endswith(f"; together with RTM and throughput: {why}")
 
 
 @pytest.mark.parametrize(

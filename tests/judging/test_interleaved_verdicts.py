@@ -333,3 +333,20 @@ class TestNotSlower:
         run = Declared(self.SLOWER, present=declared_launch(others=1.4))
         verdict = judge_factor(run, Factor("rtm", 1 / 1.01, 1.01), budget_ns=10**12, neighbours=True)  # type: ignore[arg-type]
         assert verdict.outcome is Outcome.FAIL
+
+
+def scattered(log_ratio: float) -> PairedLaunch:
+    """A paired launch whose second side takes this much longer, and almost as much more CPU time."""
+    found = paired(2e6, 2e6 * np.exp(log_ratio))
+    return replace(found, cpu_per_request=LogRatio(0.8 * log_ratio, 0.01))
+
+
+@pytest.mark.parametrize(("shift", "outcome"), [(0.0, Outcome.FAIL), (-0.6, Outcome.INCONCLUSIVE)])
+def test_a_service_several_times_as_slow_fails_by_its_metrics_together(shift: float, outcome: Outcome) -> None:
+    given = [scattered(one + shift) for one in (3.3, -0.6, 1.2, 2.4, 0.2, 2.9, 0.8, 2.6)]
+    wanted = compared_metrics(
+        [METRICS[name] for name in ("rtm", "cpu_per_request")], Tolerances(), 0.025, requested=False
+    )
+    verdicts, _ = judge_no_slower(Declared(given), wanted, budget_ns=12 * S)
+    assert [one.outcome for one in verdicts] == [outcome, outcome], [one.reason for one in verdicts]
+    assert ("together with CPU per request: each is at least 3 times as bad" in verdicts[0].reason) is (shift == 0)

@@ -17,8 +17,9 @@ from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.verdicts.verdicts import log_change
-from pytest_mlpatterns.records.verdict import OpenBy, Verdict, WhyOpen
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import format_percent
+from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -194,6 +195,10 @@ def _points(found: OpenChange) -> str:
 
 _LIKELY = 1.28  # Standard errors beyond the tolerance that chance gives in one of ten cases
 _TO_95_PERCENT = 1.96  # Standard errors from an estimate to an end of its interval
+_MANY_TIMES = 3.0
+"""Times as bad, by their estimates, from which two metrics without a shared cause fail together: less than 0.1 % of
+unchanged services whose paired launches differ by a factor of two are, and none of 400 worlds at a load of 20 was
+beyond 1.6."""
 
 
 def probably_slower(verdicts: Sequence[Verdict], busy: Busy | None = None) -> tuple[str, ...]:
@@ -217,14 +222,51 @@ def probably_slower(verdicts: Sequence[Verdict], busy: Busy | None = None) -> tu
     return tuple(one.metric for one in suspected) if is_likely and (is_far or len(beyond) > 1) else ()
 
 
+def failed_together(verdicts: Sequence[Verdict], busy: Busy | None = None) -> list[Verdict]:
+    """The verdicts of a test, in which metrics fail together that are open by themselves.
+
+    They do if the test is probably slower, and two that share no cause are each :data:`_MANY_TIMES` as bad or worse.
+    Neighbours stretch the time and the work of requests alike, so that two metrics are hardly surer than one; but they
+    do not make one of two sides so much worse that take turns (``benchmarks/paired_simulation.py``).
+
+    ``busy``: as for :func:`probably_slower`.
+    """
+    likely = probably_slower(verdicts, busy)
+    much = {
+        one.metric: _cause_of(one.metric) for one in verdicts if one.metric in likely and _times(one) >= _MANY_TIMES
+    }
+    if len({*much.values()}) < 2 or any(one.outcome is Outcome.FAIL for one in verdicts):
+        return [*verdicts]
+    return [_with_others(one, much) if one.suspected and one.metric in much else one for one in verdicts]
+
+
+def _with_others(verdict: Verdict, causes: Mapping[str, str]) -> Verdict:
+    """The verdict as a failure, with the metrics of other causes that it fails with."""
+    others = [metric_named(name).label for name, cause in causes.items() if cause != causes[verdict.metric]]
+    why = f"each is at least {_MANY_TIMES:g} times as bad, and they share no cause"
+    return replace(
+        verdict, outcome=Outcome.FAIL, reason=f"{verdict.reason}; together with {listed(others, 'and')}: {why}"
+    )
+
+
+def _times(verdict: Verdict) -> float:
+    """How many times as bad a metric is by its estimate; a third of a rate is three times as bad."""
+    return math.exp(_worsening(verdict, 0.0 if verdict.change is None else verdict.change.value))
+
+
+def _worsening(verdict: Verdict, worse: float) -> float:
+    """A change for the worse as a difference of logarithms; of a rate what is worse is less."""
+    sign = -1 if metric_named(verdict.metric).better == "higher" else 1
+    return sign * log_change(sign * worse)
+
+
 def _errors_beyond(verdict: Verdict) -> float:
     """By how many standard errors a suspected change is beyond its tolerance, on the logarithm."""
     change, tolerance = verdict.change, verdict.tolerance
     assert change is not None
     assert tolerance is not None
-    sign = -1 if metric_named(verdict.metric).better == "higher" else 1  # of a rate what is worse is less
     values = (change.low, change.value, change.high, tolerance)
-    low, value, high, most = (sign * log_change(sign * worse) for worse in values)
+    low, value, high, most = (_worsening(verdict, worse) for worse in values)
     return (value - most) / max((high - low) / (2 * _TO_95_PERCENT), 1e-9)
 
 
