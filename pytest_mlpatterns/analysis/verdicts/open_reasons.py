@@ -226,8 +226,8 @@ def failed_together(verdicts: Sequence[Verdict], busy: Busy | None = None) -> li
     """The verdicts of a test, in which metrics fail together that are open by themselves.
 
     They do if the test is probably slower, and two that share no cause are each :data:`_MANY_TIMES` as bad or worse.
-    Neighbours stretch the time and the work of requests alike, so that two metrics are hardly surer than one; but they
-    do not make one of two sides so much worse that take turns (``benchmarks/paired_simulation.py``).
+    Neighbours stretch the time and the work of requests alike, so that two metrics are hardly surer than one. But of
+    two sides that take turns they make neither three times as bad (``benchmarks/paired_simulation.py``).
 
     ``busy``: as for :func:`probably_slower`.
     """
