@@ -32,6 +32,7 @@ _FIXED_SD, _FIXED_DISTURBED = (
 )  # Scatter of the fixed work, and share of its moments that take up to half longer
 _SHARING = 0.1  # By how much longer all work takes for each core that neighbours use: caches, threads of a core
 _SLICE_NS, _STEAL_NS, _THROTTLE_NS = 3 * MS, 5 * MS, 30 * MS  # Mean length of a wait for a core, the host, a limit
+_QUEUE_SD = 0.15  # By how much the mean wait for a core differs between launches
 _MEMORY_SD, _MEMORY_JUMP, _START_SD, _CPU_SD = 0.01, 0.03, 0.06, 0.015
 
 
@@ -55,6 +56,8 @@ class Met(Struct, frozen=True):
     throttled: float
     course: Times | None = None  # speed of each moment of ``STEP_NS``; None if it stays the same
     fixed_slower: float = 1.0
+    queue_ns: float = 0.0
+    starts: float = 1.0
     record: Recorded | None = None  # a launch of a real service that met it; None if it is made up
 
     @classmethod
@@ -71,7 +74,8 @@ class Met(Struct, frozen=True):
             others = steal = throttled = 0.0
         factor = machine.slower * math.exp(rng.normal(0, machine.drift)) * (1 + _SHARING * others)
         course = None if machine.flicker == 1 else _course(rng, machine, span_ns)
-        return cls(factor, others, steal, throttled, course, machine.fixed_slower)
+        queue_ns = machine.queue_ns * math.exp(rng.normal(0, _QUEUE_SD)) if machine.queue_ns else 0.0
+        return cls(factor, others, steal, throttled, course, machine.fixed_slower, queue_ns, machine.starts)
 
     def speed(self, moments_ns: Times) -> Times | float:
         """Times as long as work takes that begins at these moments."""
@@ -91,6 +95,8 @@ class Met(Struct, frozen=True):
         waited: Times | float = 0.0
         if self.record is not None:
             return waited
+        if self.queue_ns:
+            waited = rng.gamma(2.0, self.queue_ns / 2, times_ns.shape)
         crowded = max(self.others - 1, 0.0)
         for share, length_ns in (
             (0.02 * self.others + 0.25 * crowded, _SLICE_NS),
@@ -151,7 +157,8 @@ class Life(Struct, frozen=True):
             service.memory * math.exp(memory) * side.product("memory"),
             (service.start_ns * math.exp(start) if met.record is None else met.record.start_ns)
             * side.product("start")
-            * met.mean_speed,
+            * met.mean_speed
+            * met.starts,
             shares,
             is_slow,
         )

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
+from worlds import recorded
 from worlds.world import MS, NO_CHANGE, Change, Course, Machine, Mode, S, Service, Stream, Truth, World
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
+
+    from worlds.recorded import Recording
 
 _T = TypeVar("_T")
 USUAL = Service("3 ms")
@@ -61,7 +64,7 @@ CHANGING = tuple(
     for flicker, seconds in ((1.6, 0.03), (1.6, 0.3), (2.2, 0.1), (1.4, 3.0))
 )
 LIMITED = Machine("the generator is the limit", generator_limited=True, others=1.0)
-LOADED = Machine("load of 20", others=1.95, flicker=3.0, flicker_s=0.2, drift=0.25)
+LOADED = Machine("load of 20", others=1.9, queue_ns=5 * MS, starts=10.0, drift=0.02)
 ANY = (IDLE, IDLE, *NEIGHBOURS, STEAL[2], SLOWER[1], FASTER[1], CHANGING[1])
 
 BASELINE = (Mode.FILE, Mode.SETTLED)
@@ -70,6 +73,37 @@ SIDES = (*COMPARED, Mode.PARITY)
 SHARED = (Mode.FILE, Mode.SETTLED, Mode.TREE)
 STORED = (*SHARED, Mode.DIRTY)
 _HISTORY = (Mode.HISTORY,)
+
+
+class Replay(Struct, frozen=True):
+    """A real service, and the conditions under which its launches were recorded, then and now."""
+
+    service: Service
+    then: Machine
+    now: Machine
+
+
+def replays() -> tuple[Replay, ...]:
+    """Each recorded service, from its quietest condition to each other one, and from each to the same."""
+    found: dict[str, list[Recording]] = {}
+    for name in recorded.names():
+        found.setdefault(name.rpartition("-")[0], []).append(recorded.read(name))
+    together = []
+    for known in found.values():
+        ascending = sorted(known, key=lambda one: one.median_ns)
+        machines = [Machine(one.condition) for one in ascending]
+        service = _recorded_service(ascending[0])
+        pairs = dict.fromkeys([*((machines[0], one) for one in machines), *((one, one) for one in machines)])
+        together += [Replay(service, then, now) for then, now in pairs]
+    return tuple(together)
+
+
+def _recorded_service(of: Recording) -> Service:
+    stream = None
+    if of.tokens:
+        ttft = of.median_ns * of.ttft_share
+        stream = Stream(ttft, (of.median_ns - ttft) / (of.tokens - 1), of.tokens)
+    return Service(of.service, rtm_ns=of.median_ns, callers=of.callers, stream=stream, recorded=of.service)
 
 
 class Family(Struct, frozen=True):
@@ -87,10 +121,14 @@ class Family(Struct, frozen=True):
     same_machine: bool = False  # whether the machine was the same when the baseline was recorded
     elsewhere: bool = False
     courses: Sequence[Course] = ()
+    replays: Sequence[Replay] = ()
 
     def world(self, rng: np.random.Generator, mode: Mode) -> World:
         """Draw one of its worlds."""
         now = _one(rng, self.now)
+        if self.replays:
+            replay = _one(rng, self.replays)
+            return World(replay.service, mode, self.truth, replay.then, replay.now, change=_one(rng, self.changes))
         return World(
             service=_one(rng, self.services),
             mode=mode,
@@ -122,7 +160,7 @@ _QUARTER = tuple(
 _TAIL = tuple(
     Change(f"{share:.0%} x{times:g}", share=share, times=times) for share, times in ((0.02, 10), (0.05, 6), (0.08, 4))
 )
-_FINE, _WORSE = Truth.FINE, Truth.WORSE
+_FINE, _WORSE, _REPLAYS = Truth.FINE, Truth.WORSE, replays()
 FAMILIES = (
     # no change: the machine alone
     Family("unchanged, idle", _FINE, (*STORED, Mode.REVISION, Mode.PARITY)),
@@ -282,6 +320,10 @@ FAMILIES = (
         _times(1.3, 2.0, 4.0),
         now=(NEIGHBOURS[0], ONE_STEAL),
     ),
+    # launches of real services, drawn again
+    Family("replayed, unchanged", _FINE, COMPARED, replays=_REPLAYS),
+    Family("replayed, +25 to 100 %", _WORSE, COMPARED, _times(1.25, 1.5, 2.0), replays=_REPLAYS),
+    Family("replayed, a quarter x3", _WORSE, COMPARED, [Change("25 % x3", share=0.25, times=3.0)], replays=_REPLAYS),
     # the runs of many commits
     Family("history: nothing", _FINE, _HISTORY, courses=(Course(), Course(run_sd=0.03), Course(outliers=0.05))),
     Family("history: faster by 20 %", _FINE, _HISTORY, courses=(Course(((0, 0.8),)),)),

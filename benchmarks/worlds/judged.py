@@ -96,6 +96,7 @@ class DrawnRunner:
 
     def start_again(self) -> int:
         start_ns = self._side.service.start_ns * self._side.product("start") * self._machine.slower
+        start_ns *= self._machine.starts
         start_ns *= float(np.exp(self._rng.normal(0, 0.06)))
         self._clock.advance(start_ns / 1e9 + 0.2)
         return round(start_ns)
@@ -155,7 +156,7 @@ class DrawnRun(InterleavedRun):
 
     def _start(self, *, is_second_first: bool) -> None:
         sides = (self._pairing.first, self._pairing.second)
-        speed = self._pairing.machine.slower * float(np.exp(self._rng.normal(0, 0.02)))
+        speed = self._pairing.machine.slower * self._pairing.machine.starts * float(np.exp(self._rng.normal(0, 0.02)))
         starts = [
             one.service.start_ns * one.product("start") * speed * float(np.exp(self._rng.normal(0, 0.06)))
             for one in sides

@@ -43,6 +43,7 @@ WARM_NS = 300 * MS
 _READ_NS = 50 * MS  # Interval of the readings of a file's launch
 _GENERATOR_NS = 40_000  # CPU time of the generator for a request
 _BYTES = 150
+_QUEUE_APART = 0.08  # By how much the mean wait for a core differs between the sides of a pair
 _BLOCK_FIXED = 1  # Moments of the fixed work before each block
 
 
@@ -421,8 +422,11 @@ def _met(rng: np.random.Generator, of: Pairing, *, number: int, span_ns: float) 
         first, second = pair if rng.random() < 0.5 else pair[::-1]
         return Met.again(first), Met.again(second)
     met = Met.draw(rng, of.machine, number=number, span_ns=span_ns)
-    apart = np.exp(rng.normal(0, 0.002, 2))  # each waits while the other is loaded
-    return replace(met, factor=met.factor * float(apart[0])), replace(met, factor=met.factor * float(apart[1]))
+    own = [  # one side waits while the other is loaded
+        replace(met, factor=met.factor * math.exp(speed), queue_ns=met.queue_ns * math.exp(wait))
+        for speed, wait in zip(rng.normal(0, 0.002, 2), rng.normal(0, _QUEUE_APART, 2), strict=True)
+    ]
+    return own[0], own[1]
 
 
 def _moments(
@@ -461,4 +465,4 @@ def start_seconds(sides: Sequence[Side], machine: Machine) -> float:
     """Seconds to start both sides beside each other and to warm them up."""
     longest = max(one.service.start_ns * one.product("start") for one in sides)
     warm = sum(max(100 * MS, 2 * one.service.answer_ns) for one in sides)
-    return (longest * 1.2 * machine.slower + warm) / 1e9
+    return (longest * 1.2 * machine.slower * machine.starts + warm) / 1e9

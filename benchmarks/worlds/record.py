@@ -1,7 +1,7 @@
-"""Measures the recordings of :mod:`worlds.recorded`, live: ``python benchmarks/worlds record [SERVICE …]``.
+"""Measures the recordings of :mod:`worlds.recorded`, live: ``python benchmarks/worlds record [SERVICE[:CONDITION] …]``.
 
-Each service is measured in some launches, and beside itself in some paired launches; on the machine as it is, beside a
-busy loop, and slowed from outside (``peers/disturbance.py``). What is not installed gets an environment of its own.
+Each service is measured in some launches, and beside itself in some paired launches; on a quiet machine, beside a busy
+loop, and slowed from outside (``peers/disturbance.py``). What is not installed gets an environment of its own.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ HERE = Path(__file__).resolve().parent
 SERVERS = HERE.parents[1] / "examples" / "servers"
 LAUNCHES, PAIRS = 6, 6
 MOST, MOST_OF_BLOCK = 400, 40
-CONDITIONS: dict[str, Beside] = {"quiet": "", "busy": "one", "slowed": "slowed"}
+CONDITIONS: dict[str, Beside] = {"quiet": "", "busy": "one", "slowed": "slowed", "loaded": ""}
+"""What disturbs a service; a machine on which other programs keep twenty processes waiting is ``loaded`` by itself."""
 
 
 class Real(Struct, frozen=True):
@@ -132,14 +133,14 @@ def application() -> Any:
     """Make the forest behind FastAPI."""
     from fastapi import FastAPI, Request
 
-    app = FastAPI()
-    model = _trained()
+    app, model = FastAPI(), _trained()
 
-    @app.post("/predict")
     async def predict(request: Request) -> dict[str, Any]:
         inputs = (await request.json())["instances"]
         return {"predictions": [int(one) for one in model.predict(np.array(inputs))]}
 
+    predict.__annotations__["request"] = Request  # FastAPI knows no annotation that is a text here
+    app.post("/predict")(predict)
     return app
 
 
@@ -237,8 +238,10 @@ def _first_tokens(launch: Launch, rows: NDArray[np.int64]) -> NDArray[np.float64
 
 
 def main(names: Iterable[str]) -> None:
+    """Measure each service under each condition, or those that the command line names: ``sklearn:quiet``."""
     known = services()
     for name in names or known:
-        for condition in CONDITIONS:
-            path = record(known[name](), condition)
+        service, _, condition = name.partition(":")
+        for one in [condition] if condition else list(CONDITIONS)[:3]:
+            path = record(known[service](), one)
             print(f"{path.name}: {path.stat().st_size:,} bytes", flush=True)

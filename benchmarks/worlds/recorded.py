@@ -67,6 +67,16 @@ class Recording(Struct, frozen=True):
     pairs: tuple[tuple[Side, Side], ...]
     measured: str  # when and where
 
+    @property
+    def median_ns(self) -> float:
+        """Time of an answer."""
+        return float(np.median(np.concatenate([block for side in self.launches for block in side.blocks])))
+
+    @property
+    def ttft_share(self) -> float:
+        """The part of it until the first token."""
+        return float(np.median(np.concatenate([block for side in self.launches for block in side.ttft])))
+
 
 def pack(values: Sequence[NDArray[np.float64]]) -> NDArray[np.uint16]:
     """Times as logarithms in sixteen bits."""

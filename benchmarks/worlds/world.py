@@ -81,6 +81,8 @@ class Machine(Struct, frozen=True):
     flicker: float = 1.0  # the cores change between 1 and this many times as long
     flicker_s: float = 0.3  # how long one of these speeds lasts, in the mean
     fixed_slower: float = 1.0  # times as long as the fixed work alone takes
+    starts: float = 1.0  # times as long as a start takes, which needs more cores than a request
+    queue_ns: float = 0.0  # time for which each request waits for a core among many processes, in the mean
     generator_limited: bool = False  # whether the load generator uses its whole core
     drift: float = 0.008  # standard deviation of the speed between launches
 
