@@ -2,8 +2,9 @@
 
 ``python benchmarks/worlds`` judges the whole grid, ``--only FAMILY`` those families whose name holds a text (several
 times for several), ``--mode MODE`` one way of comparing, ``--count N`` that many worlds of each family and mode,
-``--show N`` the reasons of that many wrong verdicts of each, ``--processes N`` as many at once. It prints for each
-family and mode the shares of wrong FAIL, wrong PASS and open verdicts, and the seconds that a test takes in the median.
+``--show N`` the reasons of that many wrong verdicts of each, ``--processes N`` as many at once, ``--markdown`` a table
+for a page. It prints for each family and mode the shares of wrong FAIL, wrong PASS and open verdicts, and the seconds
+that a test takes in the median.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ CLAIM = (
 )
 COUNT = 100
 _BATCH = 5  # Worlds that a process judges at once
+_TELL_S = 20.0  # Time from one line on the progress to the next
 
 
 class Cell(Struct, frozen=True):
@@ -128,12 +130,14 @@ def cells_of(
         for index, mode in cells
     ]
     found: dict[tuple[int, Mode], dict[int, Ruling]] = {cell: {} for cell in cells}
-    started, done = time.monotonic(), 0
+    started, done, told_s = time.monotonic(), 0, 0.0
     for job, rulings in judged(jobs, processes):
         found[job.family, job.mode].update(zip(job.numbers, rulings, strict=True))
         done += len(rulings)
-        if sys.stderr.isatty():
-            print(f"\r{done} worlds, {done / (time.monotonic() - started):.1f} a second ", end="", file=sys.stderr)
+        spent_s = time.monotonic() - started
+        if spent_s > told_s + _TELL_S:
+            told_s = spent_s
+            print(f"{done:,} of {count * len(cells):,} worlds in {spent_s:.0f} s", file=sys.stderr)
     return [
         Cell(chosen[index].name, mode, chosen[index].truth, tuple(one for _, one in sorted(rulings.items())))
         for (index, mode), rulings in found.items()
@@ -153,6 +157,23 @@ def table_of(cells: Sequence[Cell], seconds: float) -> Table:
     return Table(f"{worlds:,} worlds in {seconds:.0f} s", HEADINGS, [cell.row for cell in cells], claims)
 
 
+def markdown_of(cells: Sequence[Cell]) -> str:
+    """One row for each family, with the shares of wrong and of open verdicts in each mode, in per cent."""
+    modes = [mode for mode in Mode if any(cell.mode is mode for cell in cells)]
+    rows = ["| family | wrong is | " + " | ".join(modes) + " |", "|---" * (len(modes) + 2) + "|"]
+    by_family: dict[str, dict[Mode, Cell]] = {}
+    for cell in cells:
+        by_family.setdefault(cell.family, {})[cell.mode] = cell
+    for family, known in by_family.items():
+        wrong = "FAIL" if next(iter(known.values())).truth is Truth.FINE else "PASS"
+        shares = [
+            f"{100 * max(one.wrong_fail, one.wrong_pass):.0f}, {100 * one.undecided:.0f}" if one is not None else ""
+            for one in map(known.get, modes)
+        ]
+        rows.append(f"| {family} | {wrong} | " + " | ".join(shares) + " |")
+    return "\n".join(rows)
+
+
 def measure() -> Iterator[Table]:
     """The whole grid."""
     started = time.monotonic()
@@ -168,6 +189,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--count", type=int, default=COUNT)
     parser.add_argument("--show", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--markdown", action="store_true")
     asked = parser.parse_args(arguments)
     families = [one for one in FAMILIES if not asked.only or any(text in one.name for text in asked.only)]
     if not families:
@@ -175,6 +197,8 @@ def main(arguments: Sequence[str]) -> None:
     started = time.monotonic()
     cells = cells_of(families, count=asked.count, modes=asked.mode or tuple(Mode), processes=asked.processes)
     print(table_of(cells, time.monotonic() - started))
+    if asked.markdown:
+        print(f"\n{markdown_of(cells)}")
     for cell in cells:
         for ruling in cell.wrong[: asked.show]:
             print(f"\n{cell.family}, {cell.mode}: {ruling.world}: {ruling.kind} of {ruling.metrics}: {ruling.reasons}")
