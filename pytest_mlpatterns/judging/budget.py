@@ -47,30 +47,6 @@ class Budget(Struct, frozen=True):
         """The budget after something that took this long."""
         return replace(self, spent_ns=self.spent_ns + spent_ns)
 
-    def up_to(self, limit_ns: int) -> Budget:
-        """The budget with another limit."""
-        return replace(self, limit_ns=limit_ns)
-
-    def keeping(self, reserved_ns: int) -> Budget:
-        """The budget with a reserve for a later phase."""
-        return replace(self, reserved_ns=reserved_ns)
-
-
-class RunBudget(Struct, frozen=True):
-    """The time of a run, of which each test gets an equal part of what the tests before it have left."""
-
-    limit_ns: int
-    spent_ns: int = 0
-    done: int = 0  # tests that have ended
-
-    def share_ns(self, tests: int) -> int:
-        """The part of the next test. ``tests``: of the run in all."""
-        return max(self.limit_ns - self.spent_ns, 0) // max(tests - self.done, 1)
-
-    def after(self, took_ns: int) -> RunBudget:
-        """What is left after a test that took this long."""
-        return replace(self, spent_ns=self.spent_ns + took_ns, done=self.done + 1)
-
 
 LAUNCHES = "launch", "launches"
 PAIRS = "pair", "pairs"
@@ -97,13 +73,8 @@ def forecast(budget: Budget, done: int, each_ns: float, *, fewest: int, most: in
     fitting = done + int(budget.left_ns / max(each_ns, 1e6))
     number = max(fewest, min(fitting, most))
     needed_ns = round(max(fewest - done, 0) * each_ns)
-    return Forecast(
-        number,
-        each_ns,
-        max(budget.left_ns, needed_ns),
-        what,
-        budget.most_ns if needed_ns > budget.left_ns else 0,
-    )
+    is_beyond = done <= fewest and not budget.allows(needed_ns)
+    return Forecast(number, each_ns, max(budget.left_ns, needed_ns), what, budget.most_ns if is_beyond else 0)
 
 
 def _seconds(time_ns: float) -> str:
@@ -127,7 +98,7 @@ class Spending:
 
     def keep(self, reserved_ns: int) -> None:
         """Keep this time for a later phase."""
-        self._known = self._known.keeping(reserved_ns)
+        self._known = replace(self._known, reserved_ns=reserved_ns)
 
     @contextmanager
     def counted(self) -> Iterator[None]:

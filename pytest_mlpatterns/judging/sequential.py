@@ -159,7 +159,7 @@ class SequentialMeasurement:
 
         def look() -> Ruling:
             done = len(self._found.launches)
-            in_time = within_ns is None or self.budget.up_to(within_ns).allows(self._cost.each_ns)
+            in_time = within_ns is None or replace(self.budget, limit_ns=within_ns).allows(self._cost.each_ns)
             return Ruling(done < launches and (in_time or done < _FEWEST_IN_TIME))
 
         decide(look, replace(self._supply, fewest=1), lambda: self.budget)
@@ -202,6 +202,8 @@ class SequentialMeasurement:
             self._foresee(done, run.spent_s * 1e9 / done, fewest=FEWEST_PAIRS, what=PAIRS)
 
         run.watch(foresee)
+        if self._cost.launches:  # a pair takes about as long: its sides start side by side
+            self._foresee(0, self._cost.launch_ns, fewest=FEWEST_PAIRS, what=PAIRS)
 
     def time_of(self, run: InterleavedRun) -> int:
         """The time that an interleaved run of the test may take in all: what it took, and what the budget has left."""

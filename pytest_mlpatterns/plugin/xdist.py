@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 
-from pytest_mlpatterns.judging.budget import RunBudget
 from pytest_mlpatterns.records.package_layers import describe_layer_kind, own_layer_kinds
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.system.files import replace_file
@@ -143,6 +143,22 @@ class ControllerHooks:
         directory = self._worker_input.lock_directory
         if directory is not None and (failure := running_test(directory, crashitem)) is not None:
             report.perf_failure = failure.to_json()
+
+
+class RunBudget(Struct, frozen=True):
+    """The time of a run, of which each test gets an equal part of what the tests before it have left."""
+
+    limit_ns: int
+    spent_ns: int = 0
+    done: int = 0  # tests that have ended
+
+    def share_ns(self, tests: int) -> int:
+        """The part of the next test. ``tests``: of the run in all."""
+        return max(self.limit_ns - self.spent_ns, 0) // max(tests - self.done, 1)
+
+    def after(self, took_ns: int) -> RunBudget:
+        """What is left after a test that took this long."""
+        return replace(self, spent_ns=self.spent_ns + took_ns, done=self.done + 1)
 
 
 class RunTime:

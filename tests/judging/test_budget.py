@@ -7,9 +7,9 @@ import pytest
 from support.synthetic import S
 
 from pytest_mlpatterns import TooFewSamplesError
-from pytest_mlpatterns.judging.budget import PAIRS, Budget, RunBudget, Spending, forecast
+from pytest_mlpatterns.judging.budget import PAIRS, Budget, Spending, forecast
 from pytest_mlpatterns.judging.loop import Ruling, Supply, decide, ruling_of
-from pytest_mlpatterns.plugin.xdist import RunTime
+from pytest_mlpatterns.plugin.xdist import RunBudget, RunTime
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
@@ -30,15 +30,13 @@ def test_a_budget_allows_what_ends_in_time() -> None:
 
 
 def test_what_is_kept_for_a_later_phase_is_not_left_for_this_one() -> None:
-    budget = Budget(30 * S, 10 * S).keeping(15 * S)
+    budget = Budget(30 * S, 10 * S, reserved_ns=15 * S)
     assert (budget.left_ns, budget.allows(6 * S)) == (5 * S, False)
-    assert budget.keeping(0).left_ns == 20 * S
 
 
 @pytest.mark.parametrize(("run_s", "left_s"), [(None, 60), (40, 40), (90, 60)])
 def test_no_phase_takes_more_than_the_run_has_left(run_s: int | None, left_s: int) -> None:
-    budget = Budget(30 * S, run_ns=None if run_s is None else run_s * S)
-    assert budget.up_to(60 * S).left_ns == left_s * S
+    assert Budget(60 * S, run_ns=None if run_s is None else run_s * S).left_ns == left_s * S
 
 
 def test_nested_blocks_count_once_and_what_is_beside_does_not_count() -> None:
@@ -77,7 +75,7 @@ def test_a_block_that_raises_has_counted() -> None:
         (7, 1, 7, "4 launches of 7 s", 23),
         (1.5, 1, 1.5, "8 launches of 1.5 s", 28.5),
         (29, 1, 29, "1 launch of 29 s", 1),
-        (45, 1, 45, "1 launch of 45 s", 0),
+        (45, 1, 45, "1 launch of 45 s in any case, beyond its budget of 30 s", 0),
     ],
 )
 def test_a_test_is_foreseen_by_its_first_launch(
