@@ -293,9 +293,8 @@ class SequentialMeasurement:
     @property
     def reachable_launches(self) -> int:
         """Launches that the budget has time for in all, as far as the test allows them."""
-        done = len(self._found.launches)
-        further = int(self.budget.left_ns / max(self._cost.launch_ns, 1e6))
-        return max(done, min(self._max_launches, done + further))
+        done, most = len(self._found.launches), self._max_launches
+        return forecast(self.budget, done, self._cost.launch_ns, fewest=done, most=most, what=LAUNCHES).number
 
     def may_launch_again(self) -> bool:
         """Whether the budget has time for another launch."""
