@@ -26,13 +26,11 @@ class Budget(Struct, frozen=True):
     limit_ns: int  # time from its first start to its verdict
     spent_ns: int = 0
     reserved_ns: int = 0  # kept for a later phase
-    run_ns: int | None = None  # what the run has left for the test, which no phase exceeds; None for any time
 
     @property
     def most_ns(self) -> int:
         """The time of everything that comes before what is reserved."""
-        limit_ns = self.limit_ns if self.run_ns is None else min(self.limit_ns, self.run_ns)
-        return max(limit_ns - self.reserved_ns, 0)
+        return max(self.limit_ns - self.reserved_ns, 0)
 
     @property
     def left_ns(self) -> int:

@@ -169,6 +169,12 @@ class Experiment(Struct, frozen=True, kw_only=True):
     results_file: str = ""  # that the run will write, as a command names it; empty if it writes none
     scatter: LaunchScatter = USUAL_SCATTER  # by how much the launches of this test differ, where its history knows it
 
+    @property
+    def budget_ns(self) -> int:
+        """The time of the test: its budget, or what the run has left for it."""
+        own_ns = self.settings.budget_ns
+        return own_ns if self.run_ns is None else min(own_ns, self.run_ns)
+
     def within(self, run_ns: int) -> Experiment:
         """The same with the time that the run has left for it, for which windows are planned too, within reason."""
         given_ns = self.plan.budget_ns

@@ -356,7 +356,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
         )
     spread = next(filter(None, (spread_note(launch.generator) for launch in metrics.launches)), None)
     notes += filter(None, [metrics.generator.limited, spread, crowding_note(metrics.launches)])
-    if experiment.run_ns is not None and experiment.run_ns < experiment.settings.budget_ns:
+    if experiment.run_ns is not None and experiment.budget_ns < experiment.settings.budget_ns:
         share = format_duration(experiment.run_ns) if experiment.run_ns else "nothing"
         notes.append(f"had {share} of --perf-time, less than its budget")
     if measurement.forecast is not None and measurement.forecast.beyond_ns:

@@ -407,7 +407,7 @@ def measurement_of(experiment: Experiment, runner: LaunchRunner, spent_ns: int) 
     settings = experiment.settings
     return SequentialMeasurement(
         runner,
-        Spending(Budget(settings.budget_ns, spent_ns, run_ns=experiment.run_ns)),
+        Spending(Budget(experiment.budget_ns, spent_ns)),
         settings.launches,
         overload=settings.overload,
         price=settings.price,

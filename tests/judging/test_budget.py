@@ -34,11 +34,6 @@ def test_what_is_kept_for_a_later_phase_is_not_left_for_this_one() -> None:
     assert (budget.left_ns, budget.allows(6 * S)) == (5 * S, False)
 
 
-@pytest.mark.parametrize(("run_s", "left_s"), [(None, 60), (40, 40), (90, 60)])
-def test_no_phase_takes_more_than_the_run_has_left(run_s: int | None, left_s: int) -> None:
-    assert Budget(60 * S, run_ns=None if run_s is None else run_s * S).left_ns == left_s * S
-
-
 def test_nested_blocks_count_once_and_what_is_beside_does_not_count() -> None:
     clock = Clock()
     spending = Spending(Budget(30 * S), clock)
