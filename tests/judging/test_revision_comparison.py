@@ -69,12 +69,14 @@ def settle(
         names=("main", "the present"),
         in_flight=1,
         spent_s=1.0,
+        given_s=[],
         watch=lambda _on_launch: None,
         want_requests=lambda _enough: None,
         measure_first=lambda _budget_ns: run.decide(lambda _found: Outcome.PASS, 0, max_launches=1),
     )
 
-    def decide(judge: Any, _budget_ns: int, *, max_launches: int) -> None:
+    def decide(judge: Any, budget_ns: int, *, max_launches: int) -> None:
+        run.given_s.append(round(budget_ns / S))
         outcome = Outcome.INCONCLUSIVE
         while outcome is Outcome.INCONCLUSIVE and len(run.launches) < max_launches:
             run.launches.append(paired(2e6, 2e6))
@@ -82,7 +84,8 @@ def settle(
             run.second_launches.append(declared_launch())
             outcome = judge(run.launches)
 
-    def decide_nmrt(judge: Any, _budget_ns: int, *, max_launches: int) -> None:
+    def decide_nmrt(judge: Any, budget_ns: int, *, max_launches: int) -> None:
+        run.given_s.append(round(budget_ns / S))
         outcome = Outcome.INCONCLUSIVE
         first, second = (Capacity(LaunchValue(one, 0.01), 4, (), "declared", at_least=False) for one in nmrt)
         while outcome is Outcome.INCONCLUSIVE and len(run.capacities) < max_launches:
@@ -118,7 +121,7 @@ def settle(
     )
     capacity = Capacity(LaunchValue(nmrt[1], 0.01), 4, (), "declared", at_least=False)
     runner: Any = SimpleNamespace(close=lambda: None, measure=declared_launch, search=lambda *_: capacity)
-    measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8)
+    measurement = SequentialMeasurement(runner, Spending(Budget(60 * S, 40 * S)), 8)
     if searched:
         measurement.measure_at_least(1)
         measurement.search(None)
@@ -127,6 +130,11 @@ def settle(
     comparison._run = run if theirs is None else None
     wanted = compared_metrics(list(map(metric_named, names)), settings.tolerance, comparison.alpha, requested=False)
     return {one.metric: one.outcome for one in comparison.judge(lambda _streams: wanted)}, comparison
+
+
+def test_both_sides_have_what_the_budget_has_left() -> None:
+    _, comparison = settle("rtm", "nmrt")
+    assert comparison._run.given_s == [21, 21], "40 of 60 s are spent, and 1 s by the run itself, which counts its own"
 
 
 @pytest.mark.parametrize(("now_rps", "outcome"), [(300.0, Outcome.PASS), (100.0, Outcome.FAIL)])
