@@ -443,7 +443,9 @@ def with_needed_budget(error: TooFewSamplesError, launches: Sequence[Launch], sp
 _LAUNCHES_OF_TWO_KINDS = 12
 """The same where launches settle in one of two ways: chance leaves each of them three of twelve in nearly all runs."""
 _FEWEST_UPDATE_LAUNCHES = 3  # Launches of a measurement that is repeated before it is recorded
-_UPDATE_NS = 12_000_000_000  # Time for these launches; beyond it there are fewer, if they make the entry narrow enough
+_UPDATE_NS = 12_000_000_000
+"""Time for these launches; beyond it there are fewer, if they make the entry narrow enough. If a service settles in one
+of two ways at even chances, four launches miss one of them in 12 % of entries, and eight in 0.8 %."""
 
 
 def measure_for_the_baseline(
