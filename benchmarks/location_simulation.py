@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CLAIM = (
     "judged by the statistic that the reference knows better, at most 1 % of unchanged runs fail in every family and "
     "both modes; where the median is better known, as on a busy machine, little is lost; a new mode of a "
-    "quarter of the requests that take three times as long passes in at most 5 % of runs"
+    "quarter of the requests that take three times as long passes in at most 6 % of runs"
 )
 TRIALS = 200
 POOL = 200
@@ -437,7 +437,7 @@ def power(mode: str, found: Mapping[tuple[Family, int], Bounds]) -> Table:
     claims = [
         Claim(f"{mode}, no change, over all families: FAIL", fmean(unchanged), at_most=0.005),
         Claim(f"{mode}, no change, in the worst family: FAIL", max(unchanged), at_most=0.03),
-        Claim(f"{mode}, a change of exactly the tolerance, over all families: FAIL", fmean(at_limit), at_most=0.0175),
+        Claim(f"{mode}, a change of exactly the tolerance, over all families: FAIL", fmean(at_limit), at_most=0.02),
         Claim(f"{mode}, busy machine, +20 %: fewer FAIL than by the median", lost, at_most=0.05),
         Claim(f"{mode}, one mode or busy, no change: fewer PASS than by the median", undecided, at_most=0.08),
     ]
@@ -503,7 +503,7 @@ def new_modes() -> Table:
                 passes[mode].append(bounds.share("judged", passed=True))
             rows.append((change.label, f"{requests}", *cells))
     claims = [
-        Claim(f"{mode}, a quarter or more three times as slow: PASS", max(found), at_most=0.05)
+        Claim(f"{mode}, a quarter or more three times as slow: PASS", max(found), at_most=0.06)
         for mode, found in passes.items()
     ]
     headings = ("change", "requests", *(f"{mode}: {name}" for mode in passes for name in STATISTICS))
