@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _QUIET_LAUNCHES = 2  # Launches on a quiet machine that a failure may rest on while the others were disturbed
 LEAST_ROOM = 0.1  # Least tolerance beside such an entry: a service and a fixed work do not slow down by the same
-_WAITS_OF_TAIL = 3  # Times as long as others the slowest requests wait for a core beside neighbours
 
 
 class Launched(Struct, frozen=True):
@@ -44,16 +43,16 @@ class Launched(Struct, frozen=True):
 
     def change(self, compared: ComparedMetric, excuse: Excuse | None = None) -> Verdict | None:
         """By how much they are worse than the entry, or than it would be on such a machine; None if not known."""
-        if excuse is None:
+        if excuse is None or _times(self.entry, compared.metric, excuse) <= 1:
             return next(iter(self.judge([compared], self.entry, self.metrics)), None)
         room = 0.0 if compared.metric.counts_failures else LEAST_ROOM  # whose tolerance is a difference
         roomy = replace(compared, tolerance=max(compared.tolerance, room))
         return next(iter(self.judge([roomy], excused(self.entry, compared.metric, excuse), self.metrics)), None)
 
-    def excuses(self) -> list[Excuse]:
-        """What the machine did in these minutes."""
+    def excuses(self, metric: Metric) -> list[Excuse]:
+        """What the machine did in these minutes that makes a metric worse."""
         found = taken_excuse(self.beside, self.entry.taken), speed_excuse(self.beside, self.entry.sorting_ns)
-        return [one for one in found if one is not None]
+        return [one for one in found if one is not None and _times(self.entry, metric, one) > 1]
 
     def explains(self, compared: ComparedMetric, *others: Metrics) -> str:
         """What of the machine explains that a metric is worse than in the entry, in words; empty if nothing does.
@@ -61,7 +60,9 @@ class Launched(Struct, frozen=True):
         ``others``: of further launches that share it, in which it may be worse by more.
         """
         sides = [replace(self, metrics=metrics) for metrics in (self.metrics, *others)]
-        excuses = (one for one in self.excuses() if any(is_within(side.change(compared, one)) for side in sides))
+        excuses = (
+            one for one in self.excuses(compared.metric) if any(is_within(side.change(compared, one)) for side in sides)
+        )
         return next((one.why for one in excuses), "")
 
     def left_open(
@@ -105,16 +106,21 @@ def excused(entry: Entry, metric: Metric, excuse: Excuse) -> Entry:
 
     Of a load beyond the capacity, such a machine serves less, and refuses the rest.
     """
-    if metric.name == "cpu_per_request":
-        return scaled(entry, excuse.cpu_times)
-    name = metric.name if metric.unit is Unit.DURATION else leading_time(streams=False).name
-    known = [value for launch in entry.metrics.get(name, ()) if (value := launch.value) > 0]
-    waits_ns = excuse.waits_ns * (_WAITS_OF_TAIL if metric.is_tail else 1)
-    times = excuse.times + (waits_ns / known[0] if known else 0.0)
+    times = _times(entry, metric, excuse)
     if not metric.counts_failures:
         return scaled(entry, times)
     counts = [replace(one, failed=round(one.requests - (one.requests - one.failed) / times)) for one in entry.counts]
     return replace(entry, counts=tuple(counts))
+
+
+def _times(entry: Entry, metric: Metric, excuse: Excuse) -> float:
+    """How many times as long as in the entry what the metric measures takes, at most."""
+    if metric.name == "cpu_per_request":
+        return excuse.cpu_times
+    name = metric.name if metric.unit is Unit.DURATION else leading_time(streams=False).name
+    known = [value for launch in entry.metrics.get(name, ()) if (value := launch.value) > 0]
+    waits_ns = excuse.tail_waits_ns if metric.is_tail else excuse.waits_ns
+    return excuse.times + (waits_ns / known[0] if known else 0.0)
 
 
 def _failed(verdicts: Sequence[Verdict]) -> frozenset[str]:

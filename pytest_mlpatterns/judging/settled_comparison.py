@@ -232,8 +232,15 @@ class SettledComparison:
             changed=_named(changes),
             is_small=all(one.is_small for one in changes),
         )
-        judged = {verdict.metric: verdict for verdict in settled}
-        compared = {one.metric.name: one for one in self._screen.chosen(choice)} if seen else {}
+        judged, entry, run = (
+            {verdict.metric: verdict for verdict in settled},
+            self._experiment.baseline.entry,
+            self._run,
+        )
+        compared = {} if entry is None else {one.metric.name: one for one in self._screen.chosen(choice)}
+        if not seen and entry is not None and run is not None:  # the load generator was the limit of what the file saw
+            shown = self._screen.judge_aside([*compared.values()], entry, metrics_of(run)[1])
+            seen = {verdict.metric: verdict for verdict in shown}
         rulings: dict[str, Ruling] = {}
         for name in {**seen, **judged}:
             known = replace(common, file=seen.get(name), recorded=judged.get(name), is_standing=name in self._standing)
@@ -262,7 +269,7 @@ class SettledComparison:
             today=None if now is then else now.change(one),
             excuse=now.explains(one, so_far) if may_excuse else "",
             excuse_then=then.explains(one) if may_excuse else "",
-            busy=next((excuse.why for excuse in now.excuses()), ""),
+            busy=next((excuse.why for excuse in now.excuses(one.metric)), ""),
         )
 
     @property

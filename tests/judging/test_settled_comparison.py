@@ -277,6 +277,18 @@ def test_a_limit_of_the_generator_is_never_silence(monkeypatch: pytest.MonkeyPat
             settled(monkeypatch, Screen(busy), Recorded(), settlement=here, entry=entry)
 
 
+def test_what_a_limited_generator_hides_is_seen_beside_the_recorded_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launches of the present there are worse than the entry, and so are those of the recorded code."""
+    screen = Screen(GeneratorLimitError("the load generator was the limit"))
+    screen.judge_aside = lambda *_: [verdict(FAIL)]  # type: ignore[method-assign]
+    recorded = Recorded([verdict(PASS, of="revision")])
+    sides: Any = {f"{side}_launches": [even_launch()] * 3 for side in ("first", "second")}
+    recorded.run = SimpleNamespace(**sides, first_starts_ns=(), second_starts_ns=())  # type: ignore[assignment]
+    found, _ = settled(monkeypatch, screen, recorded)
+    assert found["rtm"].outcome is OPEN
+    assert "and so is the baseline's commit (a1b2c3d) today: not the code" in found["rtm"].reason
+
+
 def test_what_the_code_of_an_entry_with_other_files_shares_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     later = Settlement(SimpleNamespace(), NAME, "whose files differ from those that the file was recorded from")  # type: ignore[arg-type]
     screen, recorded = Screen([verdict(FAIL)]), Recorded([verdict(PASS, of="revision")])

@@ -181,7 +181,8 @@ _SHARING = 0.2
 """By how much longer a request takes beside a neighbour that uses a whole core, beyond the core that it takes."""
 _SLICES_NS = 8_000_000
 """Time that a request may wait for a core beside such a neighbour: two time slices of Linux, one on each side of a
-hop."""
+hop. The slowest requests wait three times as long, and so do they for a host that gives its cores to others."""
+_PERIOD_NS = 100_000_000  # Time that a request may wait for the next period of a CPU limit, if it is one of the slowest
 SLOWER = 1.06
 """Ratio of the fixed work's times from which the machine counts as slower. The times vary by 2 to 3 % between launches,
 three against eight by 2 %. From 1.10, one in a hundred unchanged tests on machines up to twice as slow would fail."""
@@ -261,20 +262,29 @@ class Excuse(Struct, frozen=True):
     times: float  # times as long as a request takes
     cpu_times: float  # times as much CPU time as it needs
     waits_ns: float = 0.0  # time that it waits for a core besides
+    tail_waits_ns: float = 0.0  # the same of the slowest requests
 
 
 def taken_excuse(launches: Sequence[Launch], then: Taken) -> Excuse | None:
     """What others took of the machine on average, beyond what they took at the recording; None if it is too little.
 
     Neighbours share caches and time slices besides, in proportion to the part of a core that they use more than then.
+    CPU time beside neighbours differs from minute to minute by as much, although they use as many cores.
     """
     busy = busy_on_average(launches)
     if busy is None:
         return None
     now = taken_in(launches)
-    further = min(max(now.others_cores - then.others_cores, 0.0), 1.0)
+    further = now.others_cores - then.others_cores
+    if further < OTHERS_CORES:  # close to all cores, n/(n-x) would make much of what is none
+        further, now = 0.0, replace(now, others_cores=then.others_cores)
+    further = min(further, 1.0)
     times = taken_factor(now, then, busy.cores) * (1 + _SHARING * further)
-    return Excuse(str(busy), times, min(times, _MOST_CPU), further * _SLICES_NS) if times > 1 else None
+    cpu_times = min(max(times, 1 + _SHARING * min(busy.others_cores, 1.0)), _MOST_CPU)
+    is_stolen = now.steal_ratio - then.steal_ratio >= _STEAL_RATIO
+    is_stopped = now.throttled_ratio - then.throttled_ratio >= _THROTTLED_RATIO
+    tail_waits_ns = 3 * _SLICES_NS * max(further, is_stolen) + _PERIOD_NS * is_stopped
+    return Excuse(str(busy), times, cpu_times, further * _SLICES_NS, tail_waits_ns)
 
 
 def speed_excuse(launches: Sequence[Launch], then_ns: Sequence[float]) -> Excuse | None:
