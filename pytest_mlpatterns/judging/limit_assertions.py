@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import nmrt_metric
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric, StreamPercentile, objective_of
+from pytest_mlpatterns.analysis.metrics.searched_rates import describe_pauses, searches_needed
 from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_samples, wilson_interval
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.records.launch import Capacity
 
 _LIMIT_ALPHA = 0.02
 """Probability, over all interim looks, of failing a value exactly at the limit, if launches vary as the prior expects.
@@ -205,29 +207,45 @@ class NmrtAssertions:
         return self._at_the_end(self._measurement.decide(judge, search, more_s=again_s), metric)
 
     def _so_far(self, verdict: Verdict, metric: Metric) -> Verdict:
-        """A verdict by the searches so far; open if the generator ended them, since the next may not be held up."""
-        if verdict.outcome is not Outcome.PASS:
-            try:
-                self._refuse_early_end(metric)
-            except GeneratorLimitError:
-                return replace(verdict, outcome=Outcome.INCONCLUSIVE)
+        """A verdict by the searches so far, with the pauses of the service.
+
+        It is open if the generator ended them, since the next may not be held up, and if a PASS rests on too few.
+        """
+        if pauses := describe_pauses(self._searches(metric)):
+            verdict = _with_reason(verdict, pauses)
+        if verdict.outcome is Outcome.PASS:
+            return replace(verdict, outcome=Outcome.INCONCLUSIVE) if self._lacks(metric) else verdict
+        try:
+            self._refuse_early_end(metric)
+        except GeneratorLimitError:
+            return replace(verdict, outcome=Outcome.INCONCLUSIVE)
         return verdict
 
     def _at_the_end(self, verdict: Verdict, metric: Metric) -> Verdict:
-        """The last verdict; a failing one with what a second search takes, if the budget had no time for it."""
-        if verdict.outcome is not Outcome.PASS:
-            self._refuse_early_end(metric)
-        searches = [one for one in self._measurement.metrics.capacities if one.objective == objective_of(metric)]
-        if verdict.outcome is not Outcome.FAIL or len(searches) > 1:
+        """The last verdict, with what a second search takes if it needs one that the budget had no time for."""
+        if verdict.outcome is Outcome.PASS:
             return verdict
-        needed_s = _STEP_S * math.ceil(2 * self._measurement.budget.spent_ns / SECOND_NS / _STEP_S)
-        launches = "launches=2 and " if self._experiment.settings.launches < 2 else ""
+        self._refuse_early_end(metric)
+        done, lacks = len(self._searches(metric)), self._lacks(metric)
+        if not lacks and (verdict.outcome is not Outcome.FAIL or done > 1):
+            return verdict
+        needed = done + 1
+        needed_s = _STEP_S * math.ceil(needed / done * self._measurement.budget.spent_ns / SECOND_NS / _STEP_S)
+        launches = f"launches={needed} and " if self._experiment.settings.launches < needed else ""
         second = f'it rests on one search; {launches}budget="{needed_s}s" has time for a second one, which confirms it'
-        return replace(verdict, reason=f"{verdict.reason}; {second}")
+        return _with_reason(verdict, second)
+
+    def _lacks(self, metric: Metric) -> bool:
+        """Whether a PASS needs another search."""
+        objective, searches = objective_of(metric), self._searches(metric)
+        return objective is not None and len(searches) < searches_needed(searches, objective)
+
+    def _searches(self, metric: Metric) -> list[Capacity]:
+        return [one for one in self._measurement.metrics.capacities if one.objective == objective_of(metric)]
 
     def _refuse_early_end(self, metric: Metric) -> None:
         """Raise if no search found the capacity, and one ended for another reason than a decided limit."""
-        searches = [one for one in self._measurement.metrics.capacities if one.objective == objective_of(metric)]
+        searches = self._searches(metric)
         early = [one for one in searches if one.at_least and one.end is not SearchEnd.DECIDED]
         if not early or not all(one.at_least for one in searches):
             return

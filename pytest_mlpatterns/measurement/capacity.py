@@ -20,6 +20,7 @@ from pytest_mlpatterns.analysis.capacity.reference_queue import SEEDS, Reference
 from pytest_mlpatterns.analysis.health.sustained import backlog_of, why_limited, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
+from pytest_mlpatterns.analysis.metrics.searched_rates import describe_pauses
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.load_source import LoadEvents
 from pytest_mlpatterns.records.launch import Capacity, LaunchValue, SearchEnd, Step, Usage
@@ -122,13 +123,13 @@ class CapacitySearch:
         rate, limited = found.rate, found.limited
         is_whole = limited is None and not capacity.at_least
         self.climbed = Climbed(capacity, found.levels) if is_whole else None
-        return self._found(replace(capacity, nmrt=rate, objective=objective), capacity, limited)
+        return self._found(replace(capacity, nmrt=rate, objective=objective, pauses=found.pauses), capacity, limited)
 
     def _found(self, found: Capacity, capacity: Capacity, limited: str | None) -> Capacity:
         """What was found under an objective, and what ended the search for it."""
         rate = found.nmrt
         left_out = f"{count(self._left_out, 'answer')} of too few tokens for {found.objective} left out"
-        also = f"; {left_out}" if self._left_out else ""
+        also = "".join(f"; {text}" for text in (left_out if self._left_out else "", describe_pauses([found])) if text)
         if limited is not None:
             return replace(found, stopped=f"{limited}{also}", at_least=True, end=SearchEnd.GENERATOR)
         if capacity.at_least and rate.value >= _NEAR_CAPACITY * capacity.nmrt.value:

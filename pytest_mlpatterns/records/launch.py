@@ -333,6 +333,17 @@ class SearchEnd(StrEnum):
     TOP = "top"  # The ladder has no higher concurrency
 
 
+class Pauses(Struct, frozen=True):
+    """The pauses of a service during a search under an objective: it stopped for longer than the objective allows."""
+
+    windows: Count  # with a pause
+    of: Count  # windows of the search in all
+    longest_ns: Count  # length of the longest pause
+    least: LaunchValue  # the rate that keeps the objective if the service usually makes more pauses
+    most: LaunchValue  # the rate that keeps the objective if the service usually makes fewer pauses
+    without: LaunchValue  # the rate that keeps the objective if the service makes no pause
+
+
 class Capacity(Struct, frozen=True):
     """The outcome of a capacity search."""
 
@@ -348,6 +359,8 @@ class Capacity(Struct, frozen=True):
     cores: float | None = None
     limited: bool = False  # whether it was given these cores (``cpus=``), and not all that there are
     end: SearchEnd = SearchEnd.FOUND  # what ended the search
+    # pauses of the service under the objective, which ``nmrt`` counts; None if it made none, and without an objective
+    pauses: Pauses | None = None
 
 
 @dataclass(frozen=True, slots=True)

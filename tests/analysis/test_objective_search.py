@@ -1,6 +1,6 @@
 """The search for the highest rate that keeps a latency objective, over queues whose answer is known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from msgspec import structs
 from support.queueing import Queue, served_ns
-from support.synthetic import S
+from support.synthetic import S, capacity
 
 from pytest_mlpatterns.analysis.capacity.objective_search import PIECES, Found, Probe, ProbePlan, Tally, highest_rate
 from pytest_mlpatterns.analysis.capacity.reference_queue import SEEDS, LongRun, ReferenceQueue, typical_seed
+from pytest_mlpatterns.analysis.metrics.searched_rates import describe_pauses, known_rate
+from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Pauses
 from pytest_mlpatterns.records.objective import Objective, parse_objective
 from pytest_mlpatterns.records.samples import Window
 
@@ -150,32 +152,80 @@ def test_with_a_failed_request_in_a_window_the_late_requests_count_alone() -> No
 
 @pytest.mark.parametrize("window", [0, 1, 2])
 @pytest.mark.parametrize("pause_s", [0.1, 0.5])
-def test_one_pause_of_the_service_does_not_count(window: int, pause_s: float) -> None:
+def test_a_pause_is_taken_out_of_the_windows_and_counted_by_itself(window: int, pause_s: float) -> None:
     service = SimulatedService(Queue(400), 0.01, 95, seed=1, pauses_s={window: pause_s})
     found = service.search()
-    assert found.rate.value == pytest.approx(247, rel=0.03)
+    assert found.pauses is not None
+    assert (found.pauses.windows, found.pauses.of) == (1, len(service.plans))
+    assert found.pauses.longest_ns == pytest.approx(pause_s * S, rel=0.1)
+    assert found.pauses.without.value == pytest.approx(247, rel=0.03)
+    assert found.pauses.least.value <= found.rate.value <= found.pauses.most.value <= found.pauses.without.value
+    assert found.pauses.least.value < 0.9 * 247
     assert len(found.levels) == 1
 
 
-def test_a_second_pause_of_the_service_counts() -> None:
+def test_pauses_that_make_too_many_requests_late_at_any_rate_leave_none() -> None:
     service = SimulatedService(Queue(400), 0.01, 95, seed=1, pauses_s={0: 0.5, 1: 0.5})
-    found = service.search()
-    assert found.rate.value < 0.8 * 247 or found.rate.relative_error > 0.1
-    assert found.levels == ()
+    assert service.search().rate == LaunchValue(0.0, 0.0)
 
 
-@pytest.mark.parametrize(("longest_s", "windows"), [(0.032, 4), (0.028, 3)])
-def test_a_request_that_takes_twelve_times_as_long_as_others_is_a_pause(longest_s: float, windows: int) -> None:
+def one_long(longest_s: float, left_s: float, made: list[ProbePlan]) -> Found:
+    """A search over a service that takes 2.5 ms, and this long for one request of the first window."""
+
     def make(plan: ProbePlan) -> Probe:
         made.append(plan)
         probe = constant(0.0)(plan)
         takes_ns = np.full(probe.due_ns.size, S // 400)
-        takes_ns[5] = longest_s * S
+        takes_ns[5] = longest_s * S if plan.number == 0 else S // 400
         return structs.replace(probe, done_ns=served_ns(probe.due_ns.astype(int), takes_ns).astype(float))
 
+    return highest_rate(make, Objective.of(95, 10_000_000), ReferenceQueue(400.0, 1), left_s=lambda: left_s)
+
+
+@pytest.mark.parametrize(("longest_s", "windows"), [(0.015, 4), (0.011, 3)])
+def test_a_request_that_takes_five_times_as_long_as_nine_in_ten_is_a_pause(longest_s: float, windows: int) -> None:
     made = list[ProbePlan]()
-    highest_rate(make, Objective.of(95, 10_000_000), ReferenceQueue(400.0, 1), left_s=lambda: 0.0)
-    assert len(made) == windows
+    assert (one_long(longest_s, 0.0, made).pauses is not None) is (windows == 4)
+    assert len(made) == windows, "the window is measured again"
+
+
+def test_one_pause_beside_ten_windows_without_is_chance() -> None:
+    made = list[ProbePlan]()
+    assert one_long(0.5, 99.0, made).pauses is None
+    assert len(made) > 10
+
+
+def searched(rate: float, windows: int = 0) -> Capacity:
+    """A search that found this rate, with a pause in that many windows; without pauses it is 60 req/s."""
+    least, most, without = (LaunchValue(one, 0.01) for one in (0.0, 60.0, 60.0))
+    pauses = Pauses(windows, 6, 203_000_000, least, most, without) if windows else None
+    return structs.replace(capacity(rate, objective="p99<50ms"), pauses=pauses)
+
+
+@pytest.mark.parametrize(
+    ("searches", "low", "high", "said"),
+    [
+        ([searched(60), searched(60)], 60, 60, ""),
+        ([searched(20, 2)], 0, 60, "2 of 6 windows had a pause of up to 203 ms: with pauses 20.0 req/s keeps"),
+        ([searched(0, 2)], 0, 60, "with pauses no rate keeps the objective, without them 60.0 req/s"),
+        ([searched(20, 1), searched(61)], 60, 61, "and a further search none, so it does not count"),
+        ([searched(61), searched(20, 1)], 0, 61, "1 of 6 windows"),
+        ([searched(20, 2), searched(61)], 0, 61, "2 of 6 windows"),
+        ([searched(20, 1), searched(61), searched(20, 1)], 0, 61, "2 of 12 windows"),
+    ],
+    ids=["none", "open", "no-rate", "chance", "last", "two", "again"],
+)
+def test_pauses_count_until_a_further_search_shows_none(
+    searches: list[Capacity], low: float, high: float, said: str
+) -> None:
+    def rate_of(rates: Sequence[LaunchValue]) -> Estimate:
+        values = [one.value for one in rates]
+        return Estimate(sum(values) / len(values), min(values), max(values))
+
+    found = known_rate(searches, rate_of)
+    assert found is not None
+    assert (found.low, found.high) == (low, high)
+    assert said in describe_pauses(searches)
 
 
 def test_a_window_that_kept_the_objective_contradicts_that_no_rate_does() -> None:

@@ -12,7 +12,7 @@ from pytest_mlpatterns import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.limit_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue, SearchEnd
+from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue, Pauses, SearchEnd
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
@@ -121,6 +121,51 @@ def test_a_capacity_that_fails_is_confirmed_by_a_second_search() -> None:
     assert verdict.outcome is Outcome.FAIL
     assert (runner.launches, runner.searches) == (2, 2)
     assert "rests on" not in verdict.reason
+
+
+P99 = "p99<50ms"
+
+
+def paused(rate: float = 0.0, most: float = 60.0, windows: int = 2) -> Capacity:
+    """A search that met pauses: with them this rate, with fewer the other, and without any 60 req/s."""
+    rates = (LaunchValue(0.0, 0.0), LaunchValue(most, 0.01), LaunchValue(60, 0.01))
+    return replace(found(rate, objective=P99), pauses=Pauses(windows, 6, 203_000_000, *rates))
+
+
+@pytest.mark.parametrize(("slo", "searches"), [(SLO, 1), (P99, 2)])
+def test_a_pass_of_p99_rests_on_two_searches(slo: str, searches: int) -> None:
+    runner = FakeRunner(found(80, objective=slo))
+    verdict = make(runner, launches=8).decide_at_least(40, slo)
+    assert verdict is not None
+    assert (verdict.outcome, runner.searches) == (Outcome.PASS, searches)
+
+
+def test_a_pass_of_p99_without_time_for_a_second_search_is_open_and_says_what_one_takes() -> None:
+    verdict = make(FakeRunner(found(80, objective=P99))).decide_at_least(40, P99)
+    assert verdict is not None
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert 'it rests on one search; launches=2 and budget="5s" has time for a second one' in verdict.reason
+
+
+def test_a_pause_that_no_further_search_meets_does_not_count() -> None:
+    runner = FakeRunner(paused(20, windows=1), found(60, objective=P99))
+    verdict = make(runner, launches=8).decide_at_least(40, P99)
+    assert verdict is not None
+    assert (verdict.outcome, runner.searches) == (Outcome.PASS, 3), "two without a pause"
+    assert "1 of 6 windows had a pause of up to 203 ms, and a further search none" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("most", "outcome", "searches"), [(60.0, Outcome.INCONCLUSIVE, 8), (30.0, Outcome.FAIL, 2), (0.0, Outcome.FAIL, 2)]
+)
+def test_a_service_that_stops_in_each_search_never_passes(most: float, outcome: Outcome, searches: int) -> None:
+    runner = FakeRunner(paused(most=most))
+    verdict = make(runner, launches=8).decide_at_least(40, P99)
+    assert verdict is not None
+    assert (verdict.outcome, runner.searches) == (outcome, searches)
+    assert (
+        f"{2 * searches} of {6 * searches} windows had a pause of up to 203 ms: with pauses no rate" in verdict.reason
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,19 +14,14 @@ Service times that vary leave few late requests to fit. So the times that the re
 the answers too, and give a rate of their own. If both agree, the one that is known better counts; if they do not, the
 service is no such queue, and the curve counts.
 
-A queue whose servers never rest while requests wait begins with one of them when a server is free. So the time that
-the request took follows from the arrivals and answers alone (Lindley, "The theory of queues with a single
-server", Proceedings of the Cambridge Philosophical Society 48, 1952). A few hundred such times show far more of the
-tail of the waits in the long run than the few late requests among them do.
-
 A service that stops for a moment, for reasons of its own or of the machine, makes all requests late that wait
-meanwhile. A lower rate does not help. So the first window with a pause is measured again; a second pause counts.
+meanwhile, and a lower rate does not help. So pauses are taken out of the windows and counted by themselves, and the
+queue is simulated with as many. A search that meets one has two answers, the rate with pauses and the rate without.
+Further windows show whether the service stops again.
 """
 
 from __future__ import annotations
 
-import bisect
-import heapq
 import math
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,9 +29,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.reference_queue import HIGHEST_LOAD, LOWEST_LOAD, LongRun, ReferenceQueue
-from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.analysis.capacity.service_times import (
+    Pause,
+    Served,
+    rate_by_service_times,
+    shares_with_pauses,
+)
+from pytest_mlpatterns.records.launch import LaunchValue, Pauses
 from pytest_mlpatterns.units import format_rate
 
 if TYPE_CHECKING:
@@ -72,8 +74,7 @@ _TABLE_ERROR = 0.005  # Relative standard error of the long run of the reference
 _ROUNDS, _BISECTIONS = 4, 40
 _STEP = 0.1  # Half of the step, on the logarithm of the level, over which the slope of the curve is taken
 _LAG_CHANGES = 0.03  # Largest part of the answer that the lag of the generator may make
-_PAUSE = 12.0
-"""Mean service times that a request takes if the service paused: of a thousand exponential ones 0.6 % are as long."""
+_CALM_WINDOWS = 10  # Windows without a pause beside which a single one with a pause does not count
 _SURE = 0.25  # Relative standard error up to which a further search begins where this one ended
 _AGREE = 2.5
 """Standard errors by which two accounts of one rate may differ, that of the windows doubled: a handful of late requests
@@ -116,9 +117,11 @@ class Probe(Struct, frozen=True):
 class Found(Struct, frozen=True):
     """What a search found."""
 
-    rate: LaunchValue  # at most the capacity, and 0 if no rate keeps the objective, with its relative standard error
+    # with the pauses; at most the capacity, and 0 if no rate keeps the objective, with its relative standard error
+    rate: LaunchValue
     limited: str | None  # why the load generator, not the deployment, was the limit; None if it was not
     levels: tuple[float, ...]  # of each bound, where a further search of the same service begins
+    pauses: Pauses | None = None  # of the service; None if it made none that counts
 
 
 def warmup_s(limit_s: float, utilisation: float) -> float:
@@ -145,7 +148,7 @@ def highest_rate(
     """
     starts = levels or [math.nan] * len(objective.bounds)
     fits = [_Fit(bound, reference, level) for bound, level in zip(objective.bounds, starts, strict=True)]
-    longest_s, answer, last, has_paused = objective.longest_ns / 1e9, LaunchValue(0.0, 0.0), 0.0, False
+    longest_s, answer, last, watched = objective.longest_ns / 1e9, LaunchValue(0.0, 0.0), 0.0, list[_Watched]()
     for number in range(MAX_WINDOWS):
         rate = min(fit.next_rate for fit in fits)
         if last:
@@ -153,16 +156,15 @@ def highest_rate(
             rate = min(max(rate, last / step), last * step)
         warm_s = warmup_s(longest_s, rate / min(fit.capacity_rps for fit in fits))
         window_s = min(max(left_s() - warm_s - _OVERHEAD_S, _MIN_WINDOW_S), max(_WINDOW_S, 3 * warm_s))
-        done = number - has_paused
+        done = number - any(one.pauses for one in watched)  # the first one with a pause is measured again
         if done >= _MIN_WINDOWS and (_enough(answer, done) or left_s() < warm_s + window_s / 2):
             break
         window = probe(ProbePlan(rate, warm_s, window_s, number))
         if window.limited:
             return Found(answer, window.limited, ())
-        if not has_paused and (has_paused := _pauses(window, reference.servers, limit_ns=objective.longest_ns)):
-            continue
+        watched.append(_Watched.of(window, reference.servers, rate_rps=rate, limit_ns=objective.longest_ns))
         for fit, tally in zip(fits, window.tallies, strict=True):
-            fit.add(rate, tally, window)
+            fit.add(watched[-1], tally)
         answer, last = _lowest(fits, unlagged=False), rate
     late = None
     capacity_rps = min(fit.capacity_rps for fit in fits)
@@ -170,16 +172,20 @@ def highest_rate(
         late = f"the load generator sent too late to tell whether {objective} holds at {format_rate(last)}"
     both = min((fit.answer_of_both() for fit in fits), key=lambda found: found.value)
     is_sure = both.value > 0 and both.relative_error <= _SURE
-    return Found(both, late, tuple(fit.level for fit in fits) if is_sure else ())
+    found = Found(both, late, tuple(fit.level for fit in fits) if is_sure else ())
+    return _with_pauses(found, fits, watched)
 
 
-def _pauses(probe: Probe, servers: int, *, limit_ns: float) -> bool:
-    """Whether the service stopped for longer than the limit, and much longer than it works on a request."""
-    if probe.done_ns is None:
-        return False
-    takes = np.sort(service_times_ns(probe.due_ns, probe.done_ns, servers))
-    others = takes[:-servers]  # a pause meets all requests that are being served
-    return others.size > 0 and float(takes[-1]) > max(limit_ns, _PAUSE * float(others.mean()))
+def _with_pauses(found: Found, fits: Sequence[_Fit], watched: Sequence[_Watched]) -> Found:
+    """What was found without the pauses of the service, with them; as it is if none count."""
+    paused = [one for one in watched if one.pauses]
+    if not paused or (len(paused) == 1 and len(watched) > _CALM_WINDOWS):
+        return found
+    of_bounds = zip(*(fit.answers_with_pauses() for fit in fits), strict=True)
+    least, rate, most = (min(rates, key=lambda one: one.value) for rates in of_bounds)
+    longest_ns = round(max(pause.length_ns for one in paused for pause in one.pauses))
+    pauses = Pauses(len(paused), len(watched), longest_ns, least=least, most=most, without=found.rate)
+    return replace(found, rate=rate, pauses=pauses)
 
 
 def _agreed(windows: LaunchValue, times: LaunchValue | None) -> LaunchValue:
@@ -212,7 +218,7 @@ class _Fit:
 
     def __init__(self, bound: Bound, reference: ReferenceQueue, level: float) -> None:
         together = bound.quantity == "latency" and bound.limit_ns >= _SERVED_TOGETHER * reference.takes_ns
-        self._bound, self._servers = bound, reference.servers
+        self._bound, self._reference, self._servers = bound, reference, reference.servers
         self._queue = reference if together else ReferenceQueue(reference.capacity_rps, 1)
         self._allowed = bound.allowed
         self._long_run = LongRun(self._queue.servers, self._allowed)
@@ -236,16 +242,15 @@ class _Fit:
         """The rate of the next window."""
         return min(max(self._beyond.load_at(self.level), _LOWEST), _HIGHEST) * self.capacity_rps
 
-    def add(self, rate_rps: float, tally: Tally, probe: Probe) -> None:
+    def add(self, watched: _Watched, tally: Tally) -> None:
         """Note a window. All requests of a rate that is not sustained count as late."""
+        probe = watched.probe
         if probe.answered_rps is not None and probe.answered_rps < self.capacity_rps:
             self._queue = ReferenceQueue(probe.answered_rps, self._queue.servers)
-            self._windows = [
-                _Window.of(one.probe, one.tally, self._queue, rate_rps=one.rate_rps) for one in self._windows
-            ]
+            self._windows = [_Window.of(one.watched, one.whole, self._queue) for one in self._windows]
         if probe.answered_rps is not None:
             tally = Tally(tally.judged, tally.judged, tally.judged)
-        self._windows.append(_Window.of(probe, tally, self._queue, rate_rps=rate_rps))
+        self._windows.append(_Window.of(watched, tally, self._queue))
 
     def answer(self, *, unlagged: bool) -> LaunchValue:
         """The rate that keeps the objective, and its standard error."""
@@ -263,24 +268,48 @@ class _Fit:
     def _kept(self, *, unlagged: bool) -> float:
         """The highest rate of a window that kept the objective, with as many requests as show that; 0 for none."""
         kept = [
-            one.rate_rps
+            one.watched.rate_rps
             for one in self._windows
             if (allowed := self._allowed * one.tally.judged.sum()) >= 1 and one.late(unlagged=unlagged).sum() <= allowed
         ]
         return max(kept, default=0.0)
 
     def answer_of_both(self) -> LaunchValue:
-        """The rate by the late requests and by the service times together."""
-        answers = [(one.probe.due_ns, one.probe.done_ns) for one in self._windows]
-        known = [service_times_ns(due, done, self._servers) for due, done in answers if done is not None]
+        """The rate by the late requests and by the service times together, without the pauses."""
         found = self.answer(unlagged=False)
-        if self._bound.quantity != "latency" or len(known) < len(answers):
+        runs = self._service_times_ns
+        if not runs:
             return found
-        times = rate_by_service_times(
-            np.concatenate(known), self._servers, limit_ns=self._bound.limit_ns, allowed=self._allowed
-        )
+        times = rate_by_service_times(runs, self._servers, limit_ns=self._bound.limit_ns, allowed=self._allowed)
         both = _agreed(found, times)
         return LaunchValue(min(both.value, self.capacity_rps), both.relative_error)
+
+    def answers_with_pauses(self) -> tuple[LaunchValue, ...]:
+        """The rates with more pauses than were met, with as many and with fewer.
+
+        They are of a queue that makes pauses, or if there is none, of a curve through all that was late.
+        """
+        runs, limit_ns, without = self._service_times_ns, self._bound.limit_ns, self.answer_of_both()
+        if runs and rate_by_service_times(runs, self._servers, limit_ns=limit_ns, allowed=self._allowed):
+            shares = shares_with_pauses(
+                runs,
+                self._servers,
+                [pause.length_ns for one in self._windows for pause in one.watched.pauses],
+                watched_ns=sum(one.watched.length_ns for one in self._windows),
+                limit_ns=limit_ns,
+                allowed=self._allowed,
+            )
+            return tuple(LaunchValue(share * without.value, without.relative_error * (share > 0)) for share in shares)
+        whole = _Fit(self._bound, self._reference, math.nan)
+        for one in self._windows:
+            whole.add(replace(one.watched, pauses=()), one.whole)
+        return (whole.answer(unlagged=False), whole.answer(unlagged=False), without)
+
+    @property
+    def _service_times_ns(self) -> list[NDArray[np.float64]]:
+        """The times in service of each window; empty if they are not known, or the bound is of another."""
+        known = [one.watched.takes_ns for one in self._windows if one.watched.takes_ns is not None]
+        return known if self._bound.quantity == "latency" and len(known) == len(self._windows) else []
 
     def _solve(self, *, unlagged: bool) -> tuple[float, NDArray[np.float64]]:
         """The level above which the queue has as many requests as were late, and the weights of the windows."""
@@ -321,21 +350,51 @@ class _Fit:
         return min(math.sqrt(max(variance, _MIN_EVENTS**2)) / max(slope, 1e-3), 2.0)
 
 
+class _Watched(Struct, frozen=True):
+    """One window, and what it shows of the service."""
+
+    probe: Probe
+    rate_rps: float
+    takes_ns: NDArray[np.float64] | None  # of each request that met no pause; None if one of them failed
+    pauses: tuple[Pause, ...]
+
+    @classmethod
+    def of(cls, probe: Probe, servers: int, *, rate_rps: float, limit_ns: float) -> _Watched:
+        if probe.done_ns is None or not probe.due_ns.size:
+            return cls(probe, rate_rps, None, ())
+        served = Served.of(probe.due_ns, probe.done_ns, servers)
+        takes_ns = served.takes_ns
+        return cls(probe, rate_rps, takes_ns[takes_ns <= served.longest_ns(limit_ns)], served.pauses(limit_ns))
+
+    @property
+    def length_ns(self) -> float:
+        """How long the service was watched, also while it warmed up."""
+        return self.probe.window.end_ns - float(self.probe.due_ns[0])
+
+    def calm(self, tally: Tally) -> Tally:
+        """What was judged in the pieces in which no request waited for a pause."""
+        edges = np.linspace(self.probe.window.start_ns, self.probe.window.end_ns, PIECES + 1)
+        meets = [(edges[:-1] <= pause.end_ns) & (edges[1:] >= pause.start_ns) for pause in self.pauses]
+        calm = ~np.any([*meets, np.zeros(PIECES, dtype=bool)], axis=0)
+        return Tally(tally.judged * calm, tally.late * calm, tally.late_unlagged * calm)
+
+
 class _Window(Struct, frozen=True):
     """One window, with the latencies of the queue under its arrivals, sorted in each piece, in service times."""
 
-    probe: Probe
-    tally: Tally
-    rate_rps: float
+    watched: _Watched
+    tally: Tally  # of the pieces without a pause
+    whole: Tally
     queue: ReferenceQueue
     latencies: tuple[NDArray[np.float64], ...]
 
     @classmethod
-    def of(cls, probe: Probe, tally: Tally, queue: ReferenceQueue, *, rate_rps: float) -> _Window:
+    def of(cls, watched: _Watched, tally: Tally, queue: ReferenceQueue) -> _Window:
+        probe = watched.probe
         latency = queue.latency_ns(probe.due_ns) / queue.takes_ns
         edges = np.searchsorted(probe.due_ns, np.linspace(probe.window.start_ns, probe.window.end_ns, PIECES + 1))
         pieces = tuple(np.sort(latency[first:end]) for first, end in pairwise(edges))
-        return cls(probe, tally, rate_rps, queue, pieces)
+        return cls(watched, watched.calm(tally), tally, queue, pieces)
 
     def late(self, *, unlagged: bool) -> NDArray[np.int64]:
         """Late requests in each piece."""
@@ -343,86 +402,9 @@ class _Window(Struct, frozen=True):
 
     def expected(self, level: float) -> NDArray[np.float64]:
         """How many of the judged would be late in each piece if the queue's latency were judged by a level."""
-        theory = _OF_THEORY / PIECES * self.queue.share_above(level, self.rate_rps)
+        theory = _OF_THEORY / PIECES * self.queue.share_above(level, self.watched.rate_rps)
         shares = [
             (one.size - np.searchsorted(one, level, side="right") + theory) / (one.size + _OF_THEORY / PIECES)
             for one in self.latencies
         ]
         return np.asarray(self.tally.judged * np.array(shares))
-
-
-_LONG_RUN = 50_000
-"""Requests of a long run: beside the exact M/M/1 the rate is 1 % off from a load of 0.7 on, and 4 % at a quarter."""
-_SERVICE_BISECTIONS = 9  # Halvings of the range of loads, which leave a five-hundredth of it
-_LOWEST_LOAD, _HIGHEST_LOAD = 0.02, 0.98
-"""Loads that are tried, in shares of the capacity; beyond the highest a long run is too short."""
-_MODEL_ERROR = 0.02
-"""Relative error of the rate since a service is no such queue: a part of its time overlaps with the next request's."""
-
-
-def service_times_ns(due_ns: NDArray[np.float64], done_ns: NDArray[np.float64], servers: int) -> NDArray[np.float64]:
-    """Time of each request in service, in no order that a caller may rely on.
-
-    A request begins when it has come and at most ``servers - 1`` of those before it are not answered yet. A single
-    server need not take them as they came: which of several waiting connections an event loop reads first is open. It
-    begins with a request when the one that it answered before is done.
-
-    ``due_ns``: arrivals, ascending.
-    """
-    if servers == 1:
-        order = np.argsort(done_ns, kind="stable")
-        due_ns, done_ns = due_ns[order], done_ns[order]
-        begun = np.maximum(due_ns, np.concatenate(([-np.inf], done_ns[:-1])))
-        return done_ns - begun
-    begun, answered = np.array(due_ns, dtype=np.float64), list[float]()
-    for number, done in enumerate(done_ns.tolist()):
-        if number >= servers:
-            begun[number] = max(begun[number], answered[number - servers])
-        bisect.insort(answered, done)
-    return np.maximum(done_ns - begun, 0.0)
-
-
-def rate_by_service_times(
-    takes_ns: NDArray[np.float64], servers: int, *, limit_ns: float, allowed: float
-) -> LaunchValue | None:
-    """The rate of random arrivals at which the latency of a share of the requests is above a limit in the long run.
-
-    The standard error is that of the mean m and the mean square q of n times. By Kingman's heavy-traffic limit
-    ``1 - load`` is proportional to q/m at the rate λ = load · servers / m, so that
-
-        d ln λ = -dm/m - (1 - load) / load · (dq/q - dm/m)
-
-    ``allowed``: share of the requests that may be above it. Returns None if the times decide nothing: fewer than two,
-    or a limit that too many exceed without any wait.
-    """
-    if takes_ns.size < 2 or takes_ns.mean() <= 0 or np.mean(takes_ns > limit_ns) >= allowed:
-        return None
-    rng = np.random.default_rng(0)
-    gaps = rng.exponential(1.0, _LONG_RUN)
-    arrivals = np.cumsum(gaps / gaps.mean())
-    takes = rng.permutation(np.sort(takes_ns)[np.arange(_LONG_RUN) * takes_ns.size // _LONG_RUN])
-    mean = float(takes_ns.mean())
-    low, high = _LOWEST_LOAD, _HIGHEST_LOAD
-    for _ in range(_SERVICE_BISECTIONS):
-        load = (low + high) / 2
-        latency = _latency(arrivals * mean / (load * servers), takes, servers)[_LONG_RUN // 10 :]  # it begins empty
-        low, high = (load, high) if np.mean(latency > limit_ns) < allowed else (low, load)
-    if low == _LOWEST_LOAD:
-        return None
-    load = 1.0 if high == _HIGHEST_LOAD else (low + high) / 2
-    speed, shape = takes_ns / mean, takes_ns**2 / np.mean(takes_ns**2)
-    influence = speed + (1 - load) / load * (shape - speed)
-    error = float(np.std(influence)) / math.sqrt(takes_ns.size)
-    return LaunchValue(load * servers * 1e9 / mean, math.hypot(error, _MODEL_ERROR))
-
-
-def _latency(due: NDArray[np.float64], takes: NDArray[np.float64], servers: int) -> NDArray[np.float64]:
-    """Latency of each request of a queue that serves some at a time, first come, first served."""
-    if servers == 1:
-        work = np.cumsum(takes)
-        return np.asarray(work + np.maximum.accumulate(due - (work - takes)) - due)
-    free, done = [0.0] * servers, np.empty_like(due)
-    for number, (came, time) in enumerate(zip(due.tolist(), takes.tolist(), strict=True)):
-        done[number] = max(came, free[0]) + time
-        heapq.heapreplace(free, done[number])
-    return done - due

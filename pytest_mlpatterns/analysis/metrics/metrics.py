@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import numpy as np
@@ -21,6 +21,7 @@ from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Goodput, LatencyPe
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, Figure, PatternMetrics, ScalingIndices
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
+from pytest_mlpatterns.analysis.metrics.searched_rates import counted_rates, known_rate
 from pytest_mlpatterns.analysis.metrics.stream_metrics import StreamMetrics
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate, min_samples, wilson_interval
 from pytest_mlpatterns.errors import InvalidResultError
@@ -269,7 +270,7 @@ class Metrics(PatternMetrics, StreamMetrics):
     def launch_values(self, metric: Metric) -> tuple[LaunchValue, ...]:
         """The metric's value in each launch that has one; for NMRT, in each search; for its indices, in each pass."""
         if isinstance(metric.kind, Nmrt):
-            return tuple(one.nmrt for one in self._searches(metric.kind.objective) if one.nmrt.value > 0)
+            return tuple(rate for rate in counted_rates(self._searches(metric.kind.objective)) if rate.value > 0)
         if isinstance(metric.kind, AtNmrt):
             values = [metric.kind.read(capacity, self.price) for capacity in self._searches(None)]
         elif metric.of is None:
@@ -294,6 +295,10 @@ class Metrics(PatternMetrics, StreamMetrics):
             confidence: of the interval.
             scatter: launches of a baseline, which show how much launches differ.
         """
+        if isinstance(metric.kind, Nmrt) and metric.kind.objective is not None:
+            interval_of = partial(estimate, launch_sd=metric.launch_sd, confidence=confidence, scatter=scatter)
+            searches = self._searches(metric.kind.objective)
+            return known_rate(searches, interval_of) if searches else None
         values = self.launch_values(metric)
         if any(math.isinf(launch.value) for launch in values):
             return Estimate(math.inf, min(launch.value for launch in values), math.inf)
