@@ -211,9 +211,10 @@ class SettledComparison:
     def _is_judged_by_the_code(self) -> bool:
         """Whether other code was recorded, and nothing else has changed: a package has to fail by the file itself."""
         try:
-            return self._found().revision is not None and not self._changed_facts()
+            found = self._found()
         except (UnknownRevisionError, SettingError):
             return False
+        return found.revision is not None and not found.note and not self._changed_facts()
 
     def _found(self) -> Settlement:
         assert self._experiment.settle is not None

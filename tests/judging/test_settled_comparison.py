@@ -164,6 +164,23 @@ def test_what_the_file_saw_on_a_machine_as_quick_as_then_needs_fewer_pairs(
     assert recorded.seen_worse == worse
 
 
+@pytest.mark.parametrize(
+    ("settlement", "is_judged"),
+    [
+        (Settlement(SimpleNamespace(), NAME), True),  # type: ignore[arg-type]
+        (Settlement(SimpleNamespace(), NAME, "whose files differ"), False),  # type: ignore[arg-type]
+        (Settlement(None, "the present code"), False),
+        (UnknownRevisionError("this clone is shallow"), False),
+    ],
+    ids=["other code", "other files were measured", "the same code", "unknown"],
+)
+def test_the_file_stops_at_one_launch_where_the_recorded_code_decides(
+    monkeypatch: pytest.MonkeyPatch, settlement: Settlement | Exception, is_judged: bool
+) -> None:
+    _, comparison = settled(monkeypatch, Screen([verdict(PASS)]), Recorded(), settlement=settlement)
+    assert comparison._is_judged_by_the_code() is is_judged
+
+
 @pytest.mark.parametrize("seen", [OPEN, FAIL])
 def test_anything_else_is_the_recorded_code_s_to_decide(monkeypatch: pytest.MonkeyPatch, seen: Outcome) -> None:
     found, comparison = settled(monkeypatch, Screen([verdict(seen)]), Recorded([verdict(FAIL, of="revision")]))
