@@ -114,7 +114,7 @@ class LaunchRunner:
         return self._deployment
 
     def want_requests(self, enough: int) -> None:
-        """The verdicts need this many requests, for which the windows may be longer if the first one is not planned."""
+        """The verdicts need this many requests, for which the window of the first launch may be longer."""
         self._enough = enough
 
     def measure(self, plan: LoadPlan | None = None) -> Launch:
@@ -160,12 +160,16 @@ class LaunchRunner:
         return self.deployment.cold_start_ns
 
     def _planned_launch(self, deployment: Deployment) -> Launch:
-        """Measure a launch; the first one plans the window of a slow service, and the next ones keep to the plan."""
+        """Measure a launch; the first one plans the window of a slow service, and the next ones keep to the plan.
+
+        A window that is longer for what the verdicts need is that of the first launch alone, after which they have it.
+        """
         measurement = _LaunchMeasurement(deployment, self.plan, self._generator)
-        planned = self.plan.window_plan(self._start_ns, measurement.round, enough=self._enough)
-        launch = measurement.run(self._on_progress, self._planned if self._is_planned else planned)
+        plan = self.plan.window_plan(self._start_ns, measurement.round, enough=self._enough)
+        launch = measurement.run(self._on_progress, self._planned if self._is_planned else plan)
         if not self._is_planned and not launch.silence:
-            self._is_planned, self._planned = True, measurement.planned
+            planned = measurement.planned
+            self._is_planned, self._planned = True, planned if planned and planned.is_of_slow_service else None
         return launch
 
     def _longer_window(self, launch: Launch) -> int | None:

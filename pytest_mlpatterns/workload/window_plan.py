@@ -33,6 +33,11 @@ class RequestWindow(Struct, frozen=True):
     least_ns: int
     longest_ns: int
 
+    @property
+    def is_of_slow_service(self) -> bool:
+        """Whether it was planned since a service is slow, not for the requests that a verdict needs."""
+        return self.longest_ns >= _LONGEST_FACTOR * self.requests * SLOW_INTERVAL_NS
+
 
 class WindowPlan(Struct, frozen=True):
     """What is known of a launch before its load begins."""

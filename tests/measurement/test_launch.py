@@ -274,6 +274,20 @@ class TestLaunch:
             assert due.sum() >= 20
         assert launches[0].samples.due_in(launches[0].window).sum() == due.sum()
 
+    def test_the_first_window_has_the_requests_that_a_verdict_needs(self, generator: Generator) -> None:
+        def script(_: object) -> list[Send]:
+            time.sleep(0.005)
+            return [Send(answer(b'{"predictions": [1]}'))]
+
+        plan = replace(
+            PLAN, duration_ns=100 * MS, warmup_ns=700 * MS, budget_ns=20_000 * MS, launches=8, stretches=True
+        )
+        with bench_of(script, plan, generator) as runner:
+            runner.want_requests(60)
+            first, second = runner.measure(), runner.measure()
+        assert first.samples.due_in(first.window).sum() == 60
+        assert second.window.duration_ns < first.window.duration_ns
+
     def test_a_request_longer_than_the_window_lengthens_it(self, generator: Generator) -> None:
         plan = replace(PLAN, duration_ns=100 * MS, warmup_ns=50 * MS, budget_ns=20_000 * MS, launches=8)
         with bench_of(slowly, plan, generator) as runner:

@@ -68,6 +68,16 @@ def test_a_window_is_longer_for_the_requests_that_a_verdict_needs_if_another_lau
     assert requests(replace(PLAN, enough=459, is_given=True), interval_ns) == 0
 
 
+@pytest.mark.parametrize(
+    ("interval_ns", "is_slow"), [(3 * MS, False), (5 * MS, False), (35 * MS, True), (250 * MS, True), (60 * S, True)]
+)
+def test_only_the_window_of_a_slow_service_is_kept_for_the_next_launches(interval_ns: int, is_slow: bool) -> None:
+    """The requests that a verdict needs are those of the first launch: another one need not be as long."""
+    found = replace(PLAN, enough=459).window(interval_ns, S)
+    assert found is not None
+    assert found.is_of_slow_service is is_slow
+
+
 def test_a_window_lasts_its_time_at_least_and_three_times_as_long_as_planned_at_most() -> None:
     """A service whose first answers alone were slow has as many requests as without a plan."""
     assert PLAN.window(250 * MS, S) == RequestWindow(16, 700 * MS, 12 * S)
