@@ -157,7 +157,9 @@ def file_launch(rng: np.random.Generator, side: Side, setting: Setting, *, machi
     seen = Window(START_NS, end_ns)
     read_ns = np.arange(START_NS - 3 * _READ_NS, end_ns + 3 * _READ_NS, _READ_NS, dtype=np.int64)
     generator_ns = _GENERATOR_NS * samples.outcome.size
-    used = _usage(rng, life, read_ns, work_ns=share * found.work_ns, generator_ns=generator_ns)
+    longer = (read_ns[-1] - read_ns[0]) / (end_ns - START_NS + lead_ns)  # the load goes on while the readings are made
+    work_ns = share * found.work_ns * longer
+    used = _usage(rng, life, read_ns, work_ns=work_ns, generator_ns=generator_ns * longer)
     launch = _record(rng, life, samples=samples, window=seen, used=used if service.counted else None, setting=setting)
     fixed = (met.fixed_ns(rng), met.fixed_ns(rng))
     report = _report(samples, machine, window=seen, generator_ns=generator_ns)
