@@ -209,8 +209,11 @@ class BaselineComparison:
         return self._launched(entry).left_open(verdicts, compared, excuse, stands=self._stands)
 
     def _is_left_to_the_code(self, compared: Sequence[ComparedMetric], entry: Entry) -> bool:
-        """Whether the recorded code decides in any case: a primary metric is worse, and no neighbour was busy."""
-        if why_busy(self._measurement.metrics.launches) is not None:
+        """Whether the recorded code decides in any case: a primary metric is worse.
+
+        If a neighbour was busy, the next launch may be a quiet one, as long as the budget has time for one.
+        """
+        if why_busy(self._measurement.metrics.launches) is not None and self._measurement.may_pair_after_a_launch:
             return False
         primary = [one for one in compared if not one.is_guard and one.metric.of is not None]
         verdicts = self._judge_look(primary, entry, self._measurement.metrics, is_screen=True, is_aside=True)

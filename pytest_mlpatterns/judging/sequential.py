@@ -296,6 +296,11 @@ class SequentialMeasurement:
         done, most = len(self._found.launches), self._max_launches
         return forecast(self.budget, done, self._cost.launch_ns, fewest=done, most=most, what=LAUNCHES).number
 
+    @property
+    def may_pair_after_a_launch(self) -> bool:
+        """Whether the budget has time for another launch and the fewest pairs, each of which takes about as long."""
+        return self.budget.allows((1 + FEWEST_PAIRS) * self._cost.launch_ns)
+
     def may_launch_again(self) -> bool:
         """Whether the budget has time for another launch."""
         return self._supply.may_go_on(self.budget)

@@ -118,8 +118,11 @@ class Runner:
         """Nothing runs."""
 
 
-def screened_launches(*, is_settled: bool = True, **change: Any) -> int:
-    """Launches that a screen by the file takes. ``is_settled``: whether the recorded code can be measured."""
+def screened_launches(*, is_settled: bool = True, start_s: int = 0, **change: Any) -> int:
+    """Launches that a screen by the file takes in 60 s.
+
+    ``is_settled``: whether the recorded code can be measured. ``start_s``: time of the first start.
+    """
     runner = Runner(**change)
     settings = read_settings({}, {}, {})
     baseline = BaselineMatch(SETUP, BaselineMode.CHECK, BEFORE, name="2026-01-31")
@@ -128,7 +131,7 @@ def screened_launches(*, is_settled: bool = True, **change: Any) -> int:
         settings=settings, setup=SETUP, smoke=False, baseline=baseline, driver=None, scatter=USUAL_SCATTER, plan=plan
     )
     experiment.driver = SimpleNamespace(on_note=lambda _note: None)
-    measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8)  # type: ignore[arg-type]
+    measurement = SequentialMeasurement(runner, Spending(Budget(60 * S, start_s * S)), 8)  # type: ignore[arg-type]
     comparison = BaselineComparison(experiment, measurement, is_settled=lambda: is_settled)
     metrics = compared_by_default(settings, streams=False)
     compared = compared_metrics(metrics, settings.tolerance, comparison.alpha, requested=False)
@@ -184,6 +187,7 @@ def test_a_screen_that_sees_a_slower_service_leaves_the_rest_to_the_recorded_cod
     assert screened_launches(rtm_ns=3.6 * MS) == 1
     assert screened_launches(rtm_ns=3.6 * MS, is_settled=False) >= 2
     assert screened_launches(rtm_ns=3.6 * MS, others_cores=0.9) >= 2  # the next launch may be a quiet one
+    assert screened_launches(rtm_ns=3.6 * MS, others_cores=0.9, start_s=15) == 1, "and three pairs take 45 s"
     assert screened_launches(rss_mib=80.0) >= 2  # which no machine changes: the file fails it, by two launches
     assert screened_launches() >= 2
 
