@@ -199,7 +199,7 @@ def searched(rate: float, windows: int = 0) -> Capacity:
     """A search that found this rate, with a pause in that many windows; without pauses it is 60 req/s."""
     least, most, without = (LaunchValue(one, 0.01) for one in (0.0, 60.0, 60.0))
     pauses = Pauses(windows, 6, 203_000_000, least, most, without) if windows else None
-    return structs.replace(capacity(rate, objective="p99<50ms"), pauses=pauses)
+    return structs.replace(capacity(rate, objective="p99<50ms"), ladder=(), pauses=pauses)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +226,13 @@ def test_pauses_count_until_a_further_search_shows_none(
     assert found is not None
     assert (found.low, found.high) == (low, high)
     assert said in describe_pauses(searches)
+
+
+def test_the_interval_ends_at_the_capacity_of_the_climb() -> None:
+    climbed = structs.replace(searched(40), ladder=capacity(100).ladder)
+    found = known_rate([climbed, searched(40)], lambda _rates: Estimate(40, 1, 1600))
+    assert found is not None
+    assert (found.low, found.high) == (1, pytest.approx(110))
 
 
 def test_a_window_that_kept_the_objective_contradicts_that_no_rate_does() -> None:

@@ -129,7 +129,7 @@ P99 = "p99<50ms"
 def paused(rate: float = 0.0, most: float = 60.0, windows: int = 2) -> Capacity:
     """A search that met pauses: with them this rate, with fewer the other, and without any 60 req/s."""
     rates = (LaunchValue(0.0, 0.0), LaunchValue(most, 0.01), LaunchValue(60, 0.01))
-    return replace(found(rate, objective=P99), pauses=Pauses(windows, 6, 203_000_000, *rates))
+    return replace(found(rate, objective=P99), ladder=(), pauses=Pauses(windows, 6, 203_000_000, *rates))
 
 
 @pytest.mark.parametrize(("slo", "searches"), [(SLO, 1), (P99, 2)])

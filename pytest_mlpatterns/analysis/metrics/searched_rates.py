@@ -7,6 +7,7 @@ often. A search of a few seconds may also lie between two pauses, so a PASS of p
 
 from __future__ import annotations
 
+import math
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
 
+_CLIMB_ERROR = 1.1  # Largest factor by which the capacity of a launch is above that of the climb
 _RARE = 0.01 + 1e-9  # Allowed share of late requests up to which a PASS rests on two searches
 
 
@@ -27,6 +29,7 @@ def known_rate(searches: Sequence[Capacity], rate_of: Callable[[Sequence[LaunchV
     """The rate of several searches under one objective, with its interval; None if no rate keeps it.
 
     With pauses it reaches from the rate of a service that makes more of them than were met to that of one with fewer.
+    It ends at the capacity, which a climb before the first search found.
 
     ``rate_of``: the interval of the rates of searches.
     """
@@ -37,7 +40,9 @@ def known_rate(searches: Sequence[Capacity], rate_of: Callable[[Sequence[LaunchV
             for of in (attrgetter("least"), attrgetter("most"))
         )
         found = Estimate(found.value, least.low, most.high)
-    return found if found.high > 0 else None
+    climbed = [_CLIMB_ERROR * step.rate_rps for one in searches for step in one.ladder]
+    highest = max(found.value, min(found.high, max(climbed, default=math.inf)))
+    return Estimate(found.value, found.low, highest) if highest > 0 else None
 
 
 def counted_rates(searches: Sequence[Capacity]) -> list[LaunchValue]:
