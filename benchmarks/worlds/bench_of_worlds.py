@@ -37,6 +37,7 @@ CLAIM = (
 )
 COUNT = 100
 _BATCH = 5  # Worlds that a process judges at once
+_FAILS, _PASSES = ("fail", "invalid", "error"), ("pass", "none", "error")
 _TELL_S = 20.0  # Time from one line on the progress to the next
 
 
@@ -54,11 +55,11 @@ class Cell(Struct, frozen=True):
 
     @property
     def wrong_fail(self) -> float:
-        return self.share("fail", "invalid") if self.truth is Truth.FINE else 0.0
+        return self.share(*_FAILS) if self.truth is Truth.FINE else 0.0
 
     @property
     def wrong_pass(self) -> float:
-        return self.share("pass", "none") if self.truth is Truth.WORSE else 0.0
+        return self.share(*_PASSES) if self.truth is Truth.WORSE else 0.0
 
     @property
     def undecided(self) -> float:
@@ -67,7 +68,7 @@ class Cell(Struct, frozen=True):
     @property
     def wrong(self) -> list[Ruling]:
         """The rulings that are wrong."""
-        kinds = ("fail", "invalid") if self.truth is Truth.FINE else ("pass", "none")
+        kinds = _FAILS if self.truth is Truth.FINE else _PASSES
         return [one for one in self.rulings if one.kind in kinds]
 
     @property
@@ -96,15 +97,15 @@ class Job(Struct, frozen=True):
 
 
 def judge(job: Job) -> tuple[Job, list[Ruling]]:
-    """Draw and judge these worlds; one whose judging raises an error is invalid."""
+    """Draw and judge these worlds; one whose judging raises an error is wrong."""
     family, rulings = FAMILIES[job.family], []
     for number in job.numbers:
         seed = [zlib.crc32(f"{family.name}, {job.mode}".encode()), number]
         world = family.world(np.random.default_rng(seed), job.mode)
         try:
             rulings.append(ruling_of(world, seed))
-        except Exception:  # what no rule foresaw is shown, and counts as wrong
-            rulings.append(Ruling("invalid", reasons=traceback.format_exc()))
+        except Exception:  # what no rule foresaw is shown
+            rulings.append(Ruling("error", reasons=traceback.format_exc()))
         rulings[-1] = replace(rulings[-1], world=world.label)
     return job, rulings
 

@@ -166,7 +166,7 @@ class Life(Struct, frozen=True):
     @property
     def waited(self) -> float:
         """The part of the factor that is waiting, which takes no CPU time."""
-        return math.prod(one.time for one in self.side.changes if one.waits)
+        return float(math.prod(one.time for one in self.side.changes if one.waits))
 
 
 class Answers(Struct, frozen=True):
@@ -190,10 +190,10 @@ def answers(
     speed = met.speed(moments_ns)
     ttft = gaps = tokens = None
     if service.stream is None:
-        plain = _whole(rng, life, shape)
+        plain, idle_ns = _whole(rng, life, shape)
         times = plain * speed
     else:
-        ttft, gaps, tokens = _streamed(rng, life, shape)
+        ttft, gaps, tokens, idle_ns = _streamed(rng, life, shape)
         plain = ttft + gaps.sum(axis=-1)
         ttft, gaps = ttft * speed, gaps * (speed if isinstance(speed, float) else speed[..., None])
         times = ttft + gaps.sum(axis=-1)
@@ -206,12 +206,20 @@ def answers(
         if one.failing:
             outcome[rng.random(shape) < one.failing] = one.status
     cpu = service.cpu if met.record is None else met.record.cpu
-    work = float((plain * speed).sum()) * cpu * life.cpu / life.waited
+    work = (float((plain * speed).sum()) - idle_ns * met.mean_speed) * cpu * life.cpu / life.waited
     return Answers(times, work, outcome, ttft, gaps, tokens)
 
 
-def _whole(rng: np.random.Generator, life: Life, shape: tuple[int, ...]) -> Times:
-    """Times of whole answers, on a quiet machine or as they were recorded."""
+def _slowed(rng: np.random.Generator, times_ns: Times, share: float, *, times: float, waits: bool) -> float:
+    """Let a share of the requests take longer; returns the time of all of them that is waiting."""
+    hit = rng.random(times_ns.shape) < share
+    before = float(times_ns[hit].sum())
+    times_ns[hit] *= times
+    return before * (times - 1) if waits else 0.0
+
+
+def _whole(rng: np.random.Generator, life: Life, shape: tuple[int, ...]) -> tuple[Times, float]:
+    """Times of whole answers, on a quiet machine or as they were recorded; and how much of them is waiting."""
     service, changes, record = life.side.service, life.side.changes, life.met.record
     if record is None:
         found = service.rtm_ns * np.exp(rng.normal(0, service.spread, shape))
@@ -223,17 +231,24 @@ def _whole(rng: np.random.Generator, life: Life, shape: tuple[int, ...]) -> Time
         is_second = rng.random(shape) < share
         slower = {mode: math.prod(one.times for one in changes if one.mode == mode) for mode in ("fast", "second")}
         found *= np.where(is_second, service.apart * slower["second"], slower["fast"])
-    if service.heavy:
+    idle_ns = 0.0
+    if service.heavy:  # such a request waits for something
         is_heavy = rng.random(shape) < service.heavy
-        found[is_heavy] *= 1 + rng.pareto(2.5, int(is_heavy.sum()))
-    for one, share in zip(changes, life.shares, strict=True):
-        if share:
-            found[rng.random(shape) < share] *= one.times
-    return life.factor * found
+        waited = found[is_heavy] * rng.pareto(2.5, int(is_heavy.sum()))
+        found[is_heavy] += waited
+        idle_ns += float(waited.sum())
+    idle_ns += sum(
+        _slowed(rng, found, share, times=one.times, waits=one.waits)
+        for one, share in zip(changes, life.shares, strict=True)
+        if share
+    )
+    return life.factor * found, life.factor * idle_ns
 
 
-def _streamed(rng: np.random.Generator, life: Life, shape: tuple[int, ...]) -> tuple[Times, Times, NDArray[np.int64]]:
-    """Times to the first token, the gaps behind it, and the number of tokens, on a quiet machine."""
+def _streamed(
+    rng: np.random.Generator, life: Life, shape: tuple[int, ...]
+) -> tuple[Times, Times, NDArray[np.int64], float]:
+    """Times to the first token, the gaps behind it, the number of tokens, and how much of the times is waiting."""
     service, side = life.side.service, life.side
     stream, record = service.stream, life.met.record
     assert stream is not None
@@ -244,10 +259,11 @@ def _streamed(rng: np.random.Generator, life: Life, shape: tuple[int, ...]) -> t
         times, shares = record.drawn(rng, shape)
         ttft, pace = times * shares, times * (1 - shares) / max(stream.tokens - 1, 1)
     ttft *= side.product("ttft") * life.factor
-    for one, share in zip(side.changes, life.shares, strict=True):
-        slowest = one.ttft_share or share
-        if slowest:
-            ttft[rng.random(shape) < slowest] *= one.ttft_times if one.ttft_share else one.times
+    idle_ns = sum(
+        _slowed(rng, ttft, one.ttft_share, times=one.ttft_times, waits=one.waits)
+        for one in side.changes
+        if one.ttft_share
+    )
     count = np.full(shape, stream.tokens)
     if stream.lengths:
         lengths = np.exp(np.random.default_rng(1).normal(0, stream.lengths, 8))  # those of eight inputs, one by one
@@ -256,7 +272,7 @@ def _streamed(rng: np.random.Generator, life: Life, shape: tuple[int, ...]) -> t
     pace *= side.product("tpot") * life.factor
     gaps = pace[..., None] * np.exp(rng.normal(0, 0.05, (*shape, int(count.max()) - 1)))
     gaps *= np.arange(gaps.shape[-1]) < count[..., None] - 1
-    return ttft, gaps, count
+    return ttft, gaps, count, idle_ns
 
 
 def side_of(service: Service, changes: Sequence[Change]) -> Side:

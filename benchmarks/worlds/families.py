@@ -42,7 +42,8 @@ STREAM_RATE = Service("stream, 20/s", stream=Stream(200 * MS, 10 * MS, 20), rate
 WHOLE = (USUAL, FOUR, TWO_MODES, HEAVY, FEW, QUICK, OPEN, UNCOUNTED, UNSTEADY)
 STREAMS = (STREAM, LENGTHS, STREAM_RATE)
 ALL = (*WHOLE, SLOW, BATCHED, CACHED, *STREAMS)
-MANY = (USUAL, FOUR, TWO_MODES, QUICK, UNCOUNTED)  # services with some hundred requests a launch
+COUNTED = (USUAL, FOUR, TWO_MODES, QUICK)
+MANY = (*COUNTED, UNCOUNTED)  # services with some hundred requests a launch
 
 IDLE = Machine()
 NEIGHBOURS = (
@@ -65,7 +66,7 @@ CHANGING = tuple(
 )
 LIMITED = Machine("the generator is the limit", generator_limited=True, others=1.0)
 LOADED = Machine("load of 20", others=1.9, queue_ns=5 * MS, starts=10.0, drift=0.02)
-ANY = (IDLE, IDLE, *NEIGHBOURS, STEAL[2], SLOWER[1], FASTER[1], CHANGING[1])
+ANY = (IDLE, IDLE, *NEIGHBOURS, STEAL[2], SLOWER[1], CHANGING[1])
 
 BASELINE = (Mode.FILE, Mode.SETTLED)
 COMPARED = (Mode.FILE, Mode.SETTLED, Mode.REVISION)
@@ -153,12 +154,13 @@ def _times(*factors: float, waits: bool = False) -> tuple[Change, ...]:
 
 _PACKAGE = "package onnxruntime"
 _QUARTER = tuple(
-    Change(f"{share:.0%} x3", share=share, times=3.0, vary=vary)
+    Change(f"{share:.0%} x3", share=share, times=3.0, vary=vary, waits=waits)
     for share in (0.2, 0.25, 0.3, 0.35)
-    for vary in (0.0, 0.04)
+    for vary, waits in ((0.0, False), (0.04, True))
 )
 _TAIL = tuple(
-    Change(f"{share:.0%} x{times:g}", share=share, times=times) for share, times in ((0.02, 10), (0.05, 6), (0.08, 4))
+    Change(f"{share:.0%} x{times:g}", share=share, times=times, waits=waits)
+    for share, times, waits in ((0.02, 10, True), (0.05, 6, False), (0.08, 4, True))
 )
 _FINE, _WORSE, _REPLAYS = Truth.FINE, Truth.WORSE, replays()
 FAMILIES = (
@@ -174,39 +176,53 @@ FAMILIES = (
     Family("unchanged, speed changes", _FINE, (*SHARED, Mode.REVISION, Mode.PARITY), now=CHANGING, same_machine=True),
     Family("unchanged, another machine", _FINE, (Mode.SETTLED,), now=(*SLOWER, *FASTER), elsewhere=True),
     Family("unchanged, load of 20", _FINE, (Mode.SETTLED, Mode.REVISION), now=(LOADED,)),
+    Family(
+        "unchanged, a harmless package, any machine",
+        _FINE,
+        SHARED,
+        now=(IDLE, *NEIGHBOURS, *SLOWER, *STEAL),
+        around=[Change("another version")],
+        named=_PACKAGE,
+    ),
     # no worse
     Family("faster", _FINE, SIDES, _times(0.5, 0.7, 0.9), now=ANY),
     Family("+3 to 5 %", _FINE, SIDES, _times(1.03, 1.05), now=(IDLE, IDLE, *NEIGHBOURS)),
     Family("waits less, more CPU allowed", _FINE, COMPARED, [Change("CPU +3 %", cpu=1.03)], MANY),
     # the code is worse
     Family("everything +20 to 50 %", _WORSE, SIDES, _times(1.22, 1.3, 1.5), now=ANY),
+    Family("everything +22 to 50 %, machine faster", _WORSE, STORED[:2], _times(1.22, 1.3, 1.5), now=FASTER),
     Family("everything +50 to 1,000 %", _WORSE, SIDES, _times(1.6, 2.0, 4.0, 11.0), now=ANY),
     Family("waits +25 to 100 %", _WORSE, COMPARED, _times(1.25, 1.5, 2.0, waits=True), now=ANY),
     Family("a fifth to a third x3", _WORSE, COMPARED, _QUARTER, (*MANY, OPEN)),
     Family("a fifth to a third x3, busy", _WORSE, COMPARED, _QUARTER, (*MANY, OPEN), now=NEIGHBOURS),
     Family("half x2", _WORSE, COMPARED, [Change("half x2", share=0.5, times=2.0)], (*WHOLE, SLOW)),
     Family("2 to 8 % x4 to 10", _WORSE, COMPARED, _TAIL, MANY),
+    Family("2 % x10, 20 requests a launch", _WORSE, COMPARED, _TAIL[:1], (FEW, SLOW)),
     Family("fast mode x1.5", _WORSE, COMPARED, [Change("fast", mode="fast", times=1.5)], (TWO_MODES,)),
     Family("second mode x2", _WORSE, COMPARED, [Change("second", mode="second", times=2.0)], (TWO_MODES,)),
     Family(
         "TTFT: 9 % x4 to 10",
         _WORSE,
         COMPARED,
-        [Change(f"9 % x{times}", ttft_share=0.09, ttft_times=times) for times in (4, 10)],
+        [Change(f"9 % x{times}", ttft_share=0.09, ttft_times=times, waits=True) for times in (4, 10)],
         (STREAM, LONG, STREAM_RATE),
     ),
     Family(
         "TTFT: a fifth to a third x3",
         _WORSE,
         COMPARED,
-        [Change(f"{share:.0%} x3", ttft_share=share, ttft_times=3) for share in (0.2, 0.25, 0.3, 0.35)],
+        [
+            Change(f"{share:.0%} x3", ttft_share=share, ttft_times=3, waits=waits)
+            for share in (0.2, 0.25, 0.3, 0.35)
+            for waits in (False, True)
+        ],
         (STREAM, LONG, STREAM_RATE),
     ),
     Family("TTFT +30 to 200 %", _WORSE, COMPARED, [Change("TTFT", ttft=times) for times in (1.3, 2.0, 3.0)], STREAMS),
     Family("TPOT +25 to 100 %", _WORSE, COMPARED, [Change("TPOT", tpot=times) for times in (1.25, 1.5, 2.0)], STREAMS),
     Family("2 to 4 % fail", _WORSE, COMPARED, [Change("fail", failing=share) for share in (0.02, 0.04)], (*MANY, OPEN)),
     Family("10 to 30 % refused", _WORSE, COMPARED, [Change("429", failing=share, status=429) for share in (0.1, 0.3)]),
-    Family("memory +40 to 100 %", _WORSE, COMPARED, [Change("memory", memory=times) for times in (1.4, 2.0)], MANY),
+    Family("memory +40 to 100 %", _WORSE, COMPARED, [Change("memory", memory=times) for times in (1.4, 2.0)], COUNTED),
     Family(
         "leak of 4 to 40 KiB", _WORSE, COMPARED, [Change("leak", growth=size) for size in (4096, 40960)], (USUAL, QUICK)
     ),
@@ -293,6 +309,7 @@ FAMILIES = (
         named="OMP_NUM_THREADS",
     ),
     Family("a data file x1.5 to 4", _WORSE, SHARED, around=_times(1.5, 2.5, 4.0)),
+    Family("a data file x2 to 4, machine slower", _WORSE, SHARED, now=SLOWER[1:3], around=_times(2.0, 4.0)),
     Family(
         "a data file x1.5 to 4, neighbours then and now",
         _WORSE,
@@ -309,7 +326,12 @@ FAMILIES = (
         around=_times(1.5, 4.0, waits=True),
     ),
     Family(
-        "a data file x4, the generator is the limit", _WORSE, SHARED, services=MANY, now=(LIMITED,), around=_times(4.0)
+        "a data file x4, the generator is the limit",
+        _WORSE,
+        (Mode.FILE, Mode.TREE),
+        services=MANY,
+        now=(LIMITED,),
+        around=_times(4.0),
     ),
     # the entry's commit holds the regression
     Family("dirty entry: everything +30 to 300 %", _WORSE, (Mode.DIRTY,), _times(1.3, 2.0, 4.0)),

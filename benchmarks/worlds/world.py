@@ -93,7 +93,7 @@ class Change(Struct, frozen=True):
     label: str = "none"
     time: float = 1.0  # times as long as every request takes, and its CPU time
     cpu: float = 1.0  # times as much CPU time, beside the latency
-    waits: bool = False  # whether what ``time`` adds is waiting, which takes no CPU time
+    waits: bool = False  # whether what times are longer by is waiting, which takes no CPU time
     share: float = 0.0  # share of the requests that take ``times`` as long, a new mode
     vary: float = 0.0  # standard deviation of that share between launches
     times: float = 1.0
@@ -151,7 +151,8 @@ class World(Struct, frozen=True):
 class Ruling(Struct, frozen=True):
     """What came of the test of one world."""
 
-    kind: str  # ``pass``, ``fail``, ``slower`` (probably slower), ``open``, ``none`` (no verdict) or ``invalid``
+    # ``pass``, ``fail``, ``slower`` (probably slower), ``open``, ``none`` (no verdict), ``invalid``, or ``error`` of the bench
+    kind: str
     metrics: tuple[str, ...] = ()  # those that failed, or were left open
     reasons: str = ""  # of these
     seconds: float = 0.0  # that the test would have taken
