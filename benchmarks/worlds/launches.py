@@ -157,9 +157,8 @@ def file_launch(rng: np.random.Generator, side: Side, setting: Setting, *, machi
     seen = Window(START_NS, end_ns)
     read_ns = np.arange(START_NS - 3 * _READ_NS, end_ns + 3 * _READ_NS, _READ_NS, dtype=np.int64)
     generator_ns = _GENERATOR_NS * samples.outcome.size
-    longer = (read_ns[-1] - read_ns[0]) / (end_ns - START_NS + lead_ns)  # the load goes on while the readings are made
-    work_ns = share * found.work_ns * longer
-    used = _usage(rng, life, read_ns, work_ns=work_ns, generator_ns=generator_ns * longer)
+    own_ns = _used_by(shot, read_ns, share * found.work_ns)
+    used = _usage(life, read_ns, own_ns, generator_ns=generator_ns)
     launch = _record(rng, life, samples=samples, window=seen, used=used if service.counted else None, setting=setting)
     fixed = (met.fixed_ns(rng), met.fixed_ns(rng))
     report = _report(samples, machine, window=seen, generator_ns=generator_ns)
@@ -193,19 +192,25 @@ def _report(samples: Samples, machine: Machine, *, window: Window, generator_ns:
     )
 
 
-def _usage(rng: np.random.Generator, life: Life, read_ns: Int, *, work_ns: float, generator_ns: float) -> Usage:
-    """Readings of the resources at these moments; the work is spread evenly."""
+def _used_by(shot: Shot, read_ns: Int, work_ns: float) -> NDArray[np.float64]:
+    """CPU time until each of these moments: a request uses its part evenly while it is answered."""
+    took_ns = (shot.done_ns - shot.due_ns).astype(np.float64)
+    done = np.clip((read_ns[:, None] - shot.due_ns) / took_ns, 0, 1)
+    found: NDArray[np.float64] = done @ (work_ns * took_ns / took_ns.sum())
+    return found
+
+
+def _usage(life: Life, read_ns: Int, own_ns: NDArray[np.float64], *, generator_ns: float) -> Usage:
+    """Readings of the resources at these moments. ``own_ns``: CPU time of the service until each of them."""
     met, elapsed = life.met, (read_ns - read_ns[0]).astype(np.float64)
-    share = elapsed / max(elapsed[-1], 1.0)
-    steps = rng.normal(0, 0.02 * elapsed[-1] / math.sqrt(share.size), share.size) if share.size > 2 else 0.0
-    own = np.maximum.accumulate(work_ns * np.clip(share + steps / max(elapsed[-1], 1.0) * (share > 0), 0, None))
+    share = own_ns / max(own_ns[-1], 1.0)
     others = met.others * elapsed + generator_ns * share
-    rss = np.full(read_ns.shape, life.memory) + _growth(life) * share * work_ns / max(_per_request(life), 1.0)
+    rss = np.full(read_ns.shape, life.memory) + _growth(life) * own_ns / max(_per_request(life), 1.0)
     return Usage(
         time_ns=read_ns,
-        cpu_ns=own.astype(np.int64),
+        cpu_ns=own_ns.astype(np.int64),
         rss_bytes=rss.astype(np.int64),
-        machine_busy_ns=np.minimum(own + others, CORES * elapsed).astype(np.int64),
+        machine_busy_ns=np.minimum(own_ns + others, CORES * elapsed).astype(np.int64),
         others_ns=others.astype(np.int64),
         steal_ns=(met.steal * CORES * elapsed).astype(np.int64),
         throttled_ns=(met.throttled * elapsed).astype(np.int64),
@@ -356,7 +361,7 @@ class Blocks:
         window = Window(self.ends_ns[0], self.ends_ns[-1])
         generator_ns = _GENERATOR_NS * self.samples.outcome.size
         read_ns = np.array(self.ends_ns, dtype=np.int64)
-        used = _usage(rng, self.life, read_ns, work_ns=self.work_ns[-1], generator_ns=generator_ns)
+        used = _usage(self.life, read_ns, np.array(self.work_ns), generator_ns=generator_ns)
         setting = self.setting if with_facts else replace(self.setting, facts={})
         launch = _record(
             rng,

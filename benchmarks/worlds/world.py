@@ -151,7 +151,8 @@ class World(Struct, frozen=True):
 class Ruling(Struct, frozen=True):
     """What came of the test of one world."""
 
-    # ``pass``, ``fail``, ``slower`` (probably slower), ``open``, ``none`` (no verdict), ``invalid``, or ``error`` of the bench
+    # ``pass``, ``fail``, ``slower`` (probably slower), ``open``, ``none`` (no verdict), ``invalid``, or ``error`` of
+    # the bench
     kind: str
     metrics: tuple[str, ...] = ()  # those that failed, or were left open
     reasons: str = ""  # of these
