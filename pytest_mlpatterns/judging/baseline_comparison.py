@@ -6,12 +6,10 @@ It must not know pytest, nor which verdicts fail a test.
 from __future__ import annotations
 
 import functools
-import math
 from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
 from pytest_mlpatterns.analysis.health.machine import (
     SLOWER,
     Excuse,
@@ -22,45 +20,34 @@ from pytest_mlpatterns.analysis.health.machine import (
     why_busy,
 )
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, are_of_streams, metric_named, standing_metrics
-from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, LatencyPercentile, Metric, Nmrt, objective_of, times_of
-from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, looks_beside_entry
-from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, ratio_of
-from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Metric, Nmrt, objective_of, times_of
+from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
-from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, with_medians
-from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
-from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import (
     Basis,
     announce_tails,
     choose,
-    describe_too_few,
+    describe_left_out,
     facts_of,
     is_asked_for,
-    noted,
-    present_values,
     sizes_for_tails,
-    tails_left_out,
     why_left_out,
     with_own_scatter,
 )
-from pytest_mlpatterns.judging.guards import (
-    AbsentMetricError,
-    EntrySample,
-    MeasuredSample,
-    UnknownMetricError,
+from pytest_mlpatterns.judging.leaks import confirm_growths
+from pytest_mlpatterns.judging.look import EntrySample, Look
+from pytest_mlpatterns.judging.machine_doubts import Launched
+from pytest_mlpatterns.judging.metric_rules import (
     is_left_to_starts,
-    judge_guarded,
+    judge_metrics,
     launches_for_tail,
-    left_out_by,
-    not_judged,
-    with_starts_named,
+    require_requested,
+    why_not_compared,
     without_start,
 )
-from pytest_mlpatterns.judging.leaks import confirm_growths
-from pytest_mlpatterns.judging.machine_doubts import Launched
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
 from pytest_mlpatterns.records.setup import differing_facts
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
@@ -73,7 +60,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.launch import LaunchValue
 
 _SCREEN_LAUNCHES = 3
 """Launches after which a comparison that the revision can settle is no longer worth its time: a fourth narrows the
@@ -101,8 +87,7 @@ class BaselineComparison:
         self._is_settled = is_settled
         self._baseline = experiment.baseline
         self._left_out: dict[str, LeftOut] = {}
-        self._too_few: set[str] = set()
-        self._judged: set[str] = set()
+        self._has_judged = False
         self._nothing_judged = False
 
     @property
@@ -152,7 +137,7 @@ class BaselineComparison:
         growths = [one for one in compared if one.metric.name in GROWTHS]
         together = [one for one in compared if one.metric.of is not None and one not in growths]
         verdicts = [*self._decide(together, entry, is_screen=is_screen)] if together else []
-        found = self._judge_look(growths, entry, self._measurement.metrics)
+        found = self._noted(growths, entry)
         verdicts += confirm_growths(found, growths, self._measurement.follow_growth)
         for one in compared:
             if one.metric.is_of_scaling:  # another pass takes longer than a whole test
@@ -162,9 +147,7 @@ class BaselineComparison:
             ):
                 more = functools.partial(self._measurement.search, objective_of(one.metric))
                 verdicts += self._decide([one], entry, more, is_screen=is_screen)
-        self._nothing_judged = not self._judged
-        tails = tails_left_out([one.metric for one in compared], self._measurement.metrics)
-        self._left_out |= {label: why for label, why in tails.items() if label in self._too_few}
+        self._nothing_judged = not self._has_judged
         return verdicts
 
     def chosen(self, choice: Choice) -> list[ComparedMetric]:
@@ -216,7 +199,8 @@ class BaselineComparison:
         if why_busy(self._measurement.metrics.launches) is not None and self._measurement.may_pair_after_a_launch:
             return False
         primary = [one for one in compared if not one.is_guard and one.metric.of is not None]
-        verdicts = self._judge_look(primary, entry, self._measurement.metrics, is_screen=True, is_aside=True)
+        look = self._look(entry, self._measurement.metrics, is_screen=True)
+        verdicts = judge_metrics(primary, look).verdicts
         return any(one.outcome is Outcome.FAIL or one.suspected for one in verdicts) and self._is_settled()
 
     @property
@@ -235,7 +219,7 @@ class BaselineComparison:
 
     def judge_aside(self, compared: Sequence[ComparedMetric], entry: Entry, metrics: Metrics) -> Sequence[Verdict]:
         """A verdict for each metric that both sides have, of other launches or beside another entry; notes nothing."""
-        return self._judge_look(compared, entry, metrics, is_aside=True)
+        return judge_metrics(compared, self._look(entry, metrics)).verdicts
 
     def _slower(self, entry: Entry) -> Excuse | None:
         """That a fixed work takes longer than when the entry was recorded; None if that is not known.
@@ -256,7 +240,7 @@ class BaselineComparison:
     def _judge_all(self, compared: Sequence[ComparedMetric], entry: Entry, *, is_screen: bool) -> Sequence[Verdict]:
         """The verdicts of one look; a failure that the machine may explain stays open, if the file decides."""
         self._measurement.require_valid()
-        verdicts = self._judge_look(compared, entry, self._measurement.metrics, is_screen=is_screen)
+        verdicts = self._noted(compared, entry, is_screen=is_screen)
         if is_screen:
             found = {verdict.metric: verdict for verdict in verdicts}
             return [*(with_rates(found) if self._experiment.plan.schedule.closed else found).values()]
@@ -268,104 +252,26 @@ class BaselineComparison:
         quiet = [one for one in launches if why_busy([one]) is None]
         return self._launched(entry).left_open(verdicts, compared, excuse, stands=self._stands, quiet=quiet)
 
-    def _judge_look(
-        self,
-        compared: Sequence[ComparedMetric],
-        entry: Entry,
-        metrics: Metrics,
-        *,
-        is_screen: bool = False,
-        is_aside: bool = False,
-    ) -> Sequence[Verdict]:
-        """A verdict for each metric that both sides have; notes why the others have none, unless this is an aside."""
-        verdicts = []
+    def _noted(self, compared: Sequence[ComparedMetric], entry: Entry, *, is_screen: bool = False) -> Sequence[Verdict]:
+        """The verdicts of one look at everything; notes why the other metrics have none."""
+        look = replace(self._look(entry, self._measurement.metrics, is_screen=is_screen), checks_samples=not is_screen)
+        found = judge_metrics(compared, look)
+        require_requested(found, compared, look, beside="the baseline")
         for one in compared:
-            try:
-                if isinstance(one.metric.kind, LatencyPercentile) and not (one.is_guard or is_screen or is_aside):
-                    metrics.interval_of(one.metric)  # raises TooFewSamplesError; a screen is checked anyway
-                verdict = self._judge_one(one, entry, metrics, is_screen=is_screen)
-            except (UnknownMetricError, InvalidResultError) as error:
-                too_few = isinstance(error, TooFewSamplesError) and not one.is_guard
-                if too_few and not is_aside and self._measurement.may_launch_again():
-                    raise  # a primary metric is worth another launch
-                if not is_aside:
-                    self._leave_out(one, error)
-                continue
-            if not is_aside:
+            error = found.left_out.get(one.metric.name)
+            if isinstance(error, TooFewSamplesError) and not one.is_guard and self._measurement.may_launch_again():
+                raise error  # a primary metric is worth another launch
+            if error is None:
+                self._has_judged = True
                 self._left_out.pop(one.metric.label, None)
-                self._too_few.discard(one.metric.label)
-                self._judged.add(one.metric.name)
-            verdicts.append(verdict)
-        return verdicts
+        self._left_out |= why_not_compared(found.left_out, compared, look, settings=self._experiment.settings)
+        return found.verdicts
 
-    def _judge_one(self, compared: ComparedMetric, entry: Entry, metrics: Metrics, *, is_screen: bool) -> Verdict:
-        metric, in_flight = compared.metric, self._experiment.setup.load.in_flight
-        if compared.is_guard:
-            present = MeasuredSample(metrics)
-            found = judge_guarded(compared, EntrySample(entry), present, against="baseline", in_flight=in_flight)
-            return with_starts_named(found, len(metrics.starts_ns))
-        if metrics.only_at_least(metric):
-            raise UnknownMetricError("is a lower bound only, since its search ended before the deployment degraded")
-
-        def before(of: Metric) -> Sequence[LaunchValue]:
-            return entry.metrics.get(of.name, ())
-
-        def now(of: Metric) -> Sequence[LaunchValue]:
-            return present_values(metrics, of, before(of))
-
+    def _look(self, entry: Entry, metrics: Metrics, *, is_screen: bool = False) -> Look:
         most = self._experiment.settings.launches  # a look that never happens would waste its share of the error
-        most = min(_SCREEN_LAUNCHES, most) if is_screen else most
-
-        def judge(by: Metric) -> Verdict:
-            judged = replace(by, launch_sd=metric.launch_sd, sd_degrees=metric.sd_degrees)  # of the same launches
-            values, recorded = self._both_known(judged, now(by), before(by))
-            looks = looks_beside_entry(len(recorded), launches=most, alpha=compared.alpha)
-            change = functools.partial(
-                judge_change,
-                judged,
-                tolerance=compared.tolerance,
-                plan=looks,
-                size=SampleSize(len(values), metrics.blocks),
-                in_flight=in_flight,
-            )
-            mine, recorded_side = side_of(values, metrics.launch_values), side_of(recorded, EntrySample(entry).values)
-            return judge_by_kind(judged, change, present=mine, reference=recorded_side)
-
-        verdict = judge_time(
-            metric,
-            lambda of: launch_deviation(before(of)) if now(of) else math.inf,
-            judge=judge,
-            ratio=lambda of, confidence: ratio_of(now(of), before(of), metric.launch_sd, confidence=confidence),
-        )
-        return noted(with_medians(verdict, metric, before=before(metric), now=now(metric)), metric, metrics)
-
-    def _both_known(
-        self, metric: Metric, now: Sequence[LaunchValue], before: Sequence[LaunchValue]
-    ) -> tuple[Sequence[LaunchValue], Sequence[LaunchValue]]:
-        """The values of both sides."""
-        why = "" if now else why_unknown(metric.name, self._measurement.metrics.indices.missing)
-        if not before and not why:
-            raise UnknownMetricError("is not recorded yet; record it: --perf-baseline update")
-        if not now:
-            pattern = self._experiment.setup.pattern
-            raise AbsentMetricError(f"is not known for {pattern}{why and f': {why}'}")
-        return now, before
-
-    def _leave_out(self, compared: ComparedMetric, error: UnknownMetricError | InvalidResultError) -> None:
-        """Note a metric that cannot be compared; a guard that this system never has is not worth a note."""
-        why = left_out_by(error)
-        if isinstance(error, UnknownMetricError):
-            if compared.requested:
-                raise not_judged(compared.metric, why, "the baseline") from None
-        elif isinstance(error, TooFewSamplesError):
-            if compared.requested:
-                raise error
-            self._too_few.add(compared.metric.label)
-            why = describe_too_few(error, self._experiment.settings.duration_ns)
-        if is_asked_for(compared, self._experiment.settings) or not (
-            compared.is_guard and isinstance(error, AbsentMetricError)
-        ):
-            self._left_out[compared.metric.label] = why
+        looks = SequentialPlan(first=1, last=min(_SCREEN_LAUNCHES, most) if is_screen else most)
+        setup = self._experiment.setup
+        return Look(metrics, EntrySample(entry), looks, setup.load.in_flight, str(setup.pattern))
 
     def _search_once(self, metric: Metric) -> None:
         """Search for NMRT if no search has found it yet; that of a decided assertion found a lower bound only."""
@@ -378,11 +284,6 @@ def _needed(compared: Sequence[ComparedMetric], entry: Entry | None) -> int:
     """Requests that the percentiles need which an entry has enough requests for; 0 if none needs any."""
     recorded = 0 if entry is None else sum(launch.requests for launch in entry.counts)
     return max((size for size in sizes_for_tails(compared) if size <= recorded), default=0)
-
-
-def describe_left_out(left_out: Mapping[str, LeftOut]) -> str:
-    """Metrics that were not compared: ``p99 latency (is not recorded yet), peak memory (is not recorded yet)``."""
-    return ", ".join(f"{name} ({why})" for name, why in left_out.items())
 
 
 _SHARE = 0.5  # Share of its tolerance up to which the estimate of a rate shows no change

@@ -326,6 +326,11 @@ def describe_too_few(error: TooFewSamplesError, duration_ns: int) -> LeftOut:
     return LeftOut(f"needs {error.needed:,} requests, there were {error.found:,} ({window})")
 
 
+def describe_left_out(left_out: Mapping[str, LeftOut]) -> str:
+    """Metrics that were not compared: ``p99 latency (is not recorded yet), peak memory (is not recorded yet)``."""
+    return ", ".join(f"{name} ({why})" for name, why in left_out.items())
+
+
 def tails_left_out(compared: Sequence[Metric], present: Metrics) -> dict[str, LeftOut]:
     """Why percentiles are not judged, by their labels: one sentence for all that need more requests than there were."""
     tails = _beyond(compared, present.requests)

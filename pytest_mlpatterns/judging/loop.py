@@ -14,7 +14,7 @@ from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.judging.budget import Budget
 
@@ -26,6 +26,8 @@ class Ruling(Struct, frozen=True):
     verdicts: Sequence[Verdict] = ()
     fewest: int = 0  # measurements that it has to rest on, whatever the budget
     why_not: TooFewSamplesError | None = None  # why there is no verdict yet
+    left_out: Mapping[str, Exception] = {}  # why other metrics have no verdict, by name
+    wants_start: bool = False  # whether another start without a load may
 
 
 class Supply(Struct, frozen=True):

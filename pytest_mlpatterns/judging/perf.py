@@ -30,13 +30,13 @@ from pytest_mlpatterns.judging.compared_metrics import (
     marked_accepted,
     read_metrics,
 )
-from pytest_mlpatterns.judging.interleaved_verdicts import Factor, SideComparison
 from pytest_mlpatterns.judging.leaks import LeakAssertions, check_leak_limits
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, NmrtAssertions, check_percentile, cost_limit
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, ScalingAssertions, require_goodput
 from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_asked, with_further, with_steps
 from pytest_mlpatterns.judging.sequential import measure_for_the_baseline, measurement_of
 from pytest_mlpatterns.judging.settled_comparison import comparison_of
+from pytest_mlpatterns.judging.sides import Factor, SideComparison
 from pytest_mlpatterns.judging.unhurt_assertions import UnhurtAssertions, read_unhurt_limits
 from pytest_mlpatterns.judging.verdict_log import (
     VerdictLog,

@@ -11,29 +11,43 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS
-from pytest_mlpatterns.analysis.metrics.metric import Nmrt
-from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.analysis.statistics.alpha_spending import FEWEST_PAIRS, REVISION_ALPHA
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS
+from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Nmrt
+from pytest_mlpatterns.analysis.statistics.alpha_spending import (
+    CONFIRMING_PAIRS,
+    FEWEST_PAIRS,
+    REVISION_ALPHA,
+    SequentialPlan,
+    looks_of_pairs,
+    looks_that_fit,
+)
+from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
 from pytest_mlpatterns.errors import PerfFailure, SettingError
-from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
 from pytest_mlpatterns.judging.compared_metrics import (
     Basis,
     choose,
+    describe_left_out,
     is_asked_for,
     left_out_if_measured,
     sizes_for_tails,
-    tails_left_out,
     why_left_out,
     with_own_scatter,
 )
-from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricError, left_out_by, not_judged
-from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_nmrt_no_lower, judge_no_slower
 from pytest_mlpatterns.judging.leaks import confirm_growths
+from pytest_mlpatterns.judging.look import Look, Pairs, UnknownMetricError
+from pytest_mlpatterns.judging.loop import Ruling
+from pytest_mlpatterns.judging.metric_rules import (
+    MOST_STARTS,
+    judge_metrics,
+    require_requested,
+    rule_pairs,
+    why_not_compared,
+)
+from pytest_mlpatterns.judging.ratio_rules import RatioQuestion, change_verdict
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.setup import FactChange, Setup, differing_facts
-from pytest_mlpatterns.records.verdict import LeftOut, Verdict
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.revision.client import NothingToCompareError, RevisionClient
 from pytest_mlpatterns.revision.messages import Reason
 from pytest_mlpatterns.system.environment_facts import environment_facts
@@ -42,8 +56,9 @@ from pytest_mlpatterns.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch
     from pytest_mlpatterns.judging.causes import Causes
-    from pytest_mlpatterns.judging.compared_metrics import Choice
+    from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
@@ -56,6 +71,7 @@ NOT_IN_BLOCKS = "its steps need a whole window, and two sides are measured in sh
 _SEARCHED = LeftOut("is searched for on both sides only if compare= names it")
 """Why NMRT and what comes with it are not compared although the test measured them."""
 _BLOCKS = 4  # Blocks A B B A of a launch
+_ONE_LOOK = SequentialPlan(first=1, last=1)
 
 
 class RevisionComparison:
@@ -198,47 +214,46 @@ class RevisionComparison:
         )
 
     def _judge(self, run: InterleavedRun, choice: Choice) -> Sequence[Verdict]:
-        verdicts: list[Verdict] = []
-        why_not: dict[str, Exception] = {}
         run.want_requests(max(sizes_for_tails(choice(False)), default=0))
         with self._taking(run):
             streams = self._streaming(run) if choice(True) != choice(False) else {"before": False, "now": False}
             compared = with_own_scatter(choose(choice, **streams), self._experiment.scatter)
-            asked = {one.metric.name for one in compared if is_asked_for(one, self._experiment.settings)}
-            searched = [one for one in compared if one.metric.of is None and one.metric.name in asked]
-            growths = [one for one in compared if one.metric.name in GROWTHS]
-            together = [one for one in compared if one.metric.of is not None and one not in growths]
-            if together:
-                found, why_not = judge_no_slower(run, together, budget_ns=self._measurement.time_of(run))
-                verdicts += found
-            if growths:
-                found, unknown = judge_growths(run, growths, budget_ns=self._measurement.time_of(run))
-                verdicts += confirm_growths(found, growths, self._measurement.follow_growth)
-                why_not |= unknown
-            for one in searched:
-                if one.metric.kind != Nmrt():
-                    why_not[one.metric.name] = UnknownMetricError("is not compared with a revision; record a baseline")
-                else:
-                    verdicts.append(judge_nmrt_no_lower(run, one, budget_ns=self._measurement.time_of(run)))
+            found = self._measured(run, compared)
         if run.launches:
             self._reference = replace(reference_from_interleaved(run), revision_commit=self._revision.commit)
             before, now = (launches[0].facts for launches in (run.first_launches, run.second_launches))
             self._facts_changed = differing_facts(before, now)
-        for one in compared:
-            if (why := why_not.get(one.metric.name)) is None:
-                continue
-            if one.requested:
-                raise not_judged(one.metric, left_out_by(why), self._name)
-            may_be_absent = one.is_guard and one in growths and isinstance(why, AbsentMetricError)
-            if not may_be_absent or one.metric.name in asked:  # a short window knows no growth
-                self._left_out[one.metric.label] = left_out_by(why)
-        unasked = [one for one in compared if one.metric.of is None and one.metric.name not in asked]
+        settings, look = self._experiment.settings, Look.at_pairs(Pairs.of(run), _ONE_LOOK)
+        require_requested(found, compared, look, beside=self._name)
+        self._left_out |= why_not_compared(found.left_out, compared, look, settings=settings)
+        unasked = [one for one in compared if one.metric.of is None and not is_asked_for(one, settings)]
         self._left_out |= left_out_if_measured(unasked, self._measurement.so_far, _SEARCHED)
-        tails = tails_left_out([one.metric for one in compared], Metrics(tuple(run.second_launches)))
-        self._left_out |= {label: why for label, why in tails.items() if label in self._left_out}
         self._left_out |= why_left_out(choice, **streams)
-        self._judged |= bool(verdicts)
-        return verdicts
+        self._judged |= bool(found.verdicts)
+        return found.verdicts
+
+    def _measured(self, run: InterleavedRun, compared: Sequence[ComparedMetric]) -> Ruling:
+        """What all metrics come to, after as many pairs, searches and longer loads as that takes."""
+        growths = [one for one in compared if one.metric.name in GROWTHS]
+        together = [one for one in compared if one.metric.of is not None and one not in growths]
+        verdicts: list[Verdict] = []
+        left_out: dict[str, Exception] = {}
+        if together:
+            found = judge_no_slower(run, together, budget_ns=self._measurement.time_of(run))
+            verdicts += found.verdicts
+            left_out |= found.left_out
+        if growths:
+            found = judge_growths(run, growths, budget_ns=self._measurement.time_of(run))
+            verdicts += confirm_growths(found.verdicts, growths, self._measurement.follow_growth)
+            left_out |= found.left_out
+        for one in compared:
+            if one.metric.of is not None or not is_asked_for(one, self._experiment.settings):
+                continue
+            if one.metric.kind != Nmrt():
+                left_out[one.metric.name] = UnknownMetricError("is not compared with a revision; record a baseline")
+            else:
+                verdicts.append(judge_nmrt_no_lower(run, one, budget_ns=self._measurement.time_of(run)))
+        return Ruling(wants_more=False, verdicts=verdicts, left_out=left_out)
 
     def _streaming(self, run: InterleavedRun) -> dict[str, bool]:
         """Whether the answers streamed ``before``, and do ``now``, by the first paired launch."""
@@ -256,6 +271,58 @@ class RevisionComparison:
         finally:
             new, spent_s = run.second_launches[launches:], run.spent_s - before_s
             self._measurement.take(new, run.second_starts_ns, spent_s=spent_s)
+
+
+def judge_no_slower(run: InterleavedRun, compared: Sequence[ComparedMetric], *, budget_ns: int) -> Ruling:
+    """Measure until it is decided whether the second variant is worse than the first beyond the tolerance.
+
+    A change counts only if it also exceeds the metric's absolute floor. Latency, throughput and CPU time are
+    ratios of neighbouring blocks; the others compare the launches of both variants. NMRT is judged from searches of its
+    own; see :func:`judge_nmrt_no_lower`.
+
+    ``run``: an interleaved run of the reference and the present, in that order. ``compared``: any metrics except NMRT,
+    at least one.
+    """
+    tolerance = min((one.tolerance for one in compared if not one.is_guard), default=USUAL_TOLERANCE)
+    looks = looks_of_pairs(tolerance, REVISION_ALPHA, budget_ns)
+    ruling = Ruling(wants_more=True)
+
+    def look(found: Sequence[PairedLaunch]) -> Outcome:
+        nonlocal looks, ruling
+        if len(found) == looks.first:
+            looks = looks_that_fit(looks, budget_ns, run.spent_s / len(found))
+        ruling = rule_pairs(compared, Look.at_pairs(Pairs.of(run), looks))
+        return Outcome.INCONCLUSIVE if ruling.wants_more else Outcome.PASS
+
+    run.decide(look, budget_ns, max_launches=looks.last)
+    while ruling.wants_start and run.start_again(budget_ns, most=MOST_STARTS):
+        look(run.launches)
+    may_count_together = len(run.launches) >= CONFIRMING_PAIRS
+    return replace(ruling, verdicts=failed_together(ruling.verdicts)) if may_count_together else ruling
+
+
+def judge_growths(run: InterleavedRun, compared: Sequence[ComparedMetric], *, budget_ns: int) -> Ruling:
+    """Judge the growth of memory, descriptors and threads over the launches of a run; measures if there are none yet.
+
+    A failing verdict is a suspicion only; see :mod:`pytest_mlpatterns.judging.leaks`.
+    """
+    if not run.launches:
+        run.measure_first(budget_ns)
+    return judge_metrics(compared, Look.at_pairs(Pairs.of(run), _ONE_LOOK))
+
+
+def judge_nmrt_no_lower(run: InterleavedRun, compared: ComparedMetric, *, budget_ns: int) -> Verdict:
+    """Measure until it is decided whether the NMRT of the second variant is lower than the first's.
+
+    ``run``: an interleaved run of the reference and the present, in that order.
+    """
+    plan = SequentialPlan(first=2, last=8, alpha=compared.alpha, pass_alpha=REVISION_ALPHA)
+    question = RatioQuestion.of_change(METRICS["nmrt"], compared.tolerance, plan)
+    run.decide_nmrt(
+        lambda _found: question.verdict(Pairs.of(run).ratios("nmrt")).outcome, budget_ns, max_launches=plan.last
+    )
+    pairs = Pairs.of(run)
+    return change_verdict(question, question.verdict(pairs.ratios("nmrt")), pairs, tolerance=compared.tolerance)
 
 
 def check_length(schedule: Schedule, budget_ns: int, revision: str) -> None:

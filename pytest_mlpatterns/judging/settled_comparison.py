@@ -26,7 +26,7 @@ from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.compared_metrics import Basis, Choice, ComparedMetric, Comparison, left_out_if_measured
-from pytest_mlpatterns.judging.interleaved_verdicts import metrics_of
+from pytest_mlpatterns.judging.look import Pairs
 from pytest_mlpatterns.judging.machine_doubts import Launched
 from pytest_mlpatterns.judging.settle import EXCUSED, Ruling, Seen, settle
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
@@ -240,7 +240,7 @@ class SettledComparison:
         )
         compared = {} if entry is None else {one.metric.name: one for one in self._screen.chosen(choice)}
         if not seen and entry is not None and run is not None:  # the load generator was the limit of what the file saw
-            shown = self._screen.judge_aside([*compared.values()], entry, metrics_of(run)[1])
+            shown = self._screen.judge_aside([*compared.values()], entry, Pairs.of(run).second)
             seen = {verdict.metric: verdict for verdict in shown}
         rulings: dict[str, Ruling] = {}
         for name in {**seen, **judged}:
@@ -263,7 +263,7 @@ class SettledComparison:
         then = now = Launched(entry, so_far, so_far.launches, self._screen.judge_aside)
         if run is not None and len(run.first_launches) >= _FEWEST_LAUNCHES:
             both = (*run.first_launches, *run.second_launches)
-            now = Launched(entry, metrics_of(run)[0], both, self._screen.judge_aside)
+            now = Launched(entry, Pairs.of(run).first, both, self._screen.judge_aside)
         may_excuse = not seen.is_standing and self._experiment.settings.noise is not NoisePolicy.TRUST
         return replace(
             seen,

@@ -23,11 +23,11 @@ from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import InvalidResultError
-from pytest_mlpatterns.judging import baseline_comparison
+from pytest_mlpatterns.judging import metric_rules
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, marked_accepted
-from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricError
+from pytest_mlpatterns.judging.look import AbsentMetricError, UnknownMetricError
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.baseline_entry import Entry
@@ -384,7 +384,7 @@ def test_only_a_guard_that_the_system_never_has_is_left_out_without_a_word(
     def refuse(*_args: object, **_options: object) -> Verdict:
         raise why
 
-    monkeypatch.setattr(baseline_comparison, "judge_guarded", refuse)
+    monkeypatch.setattr(metric_rules, "judge_guarded", refuse)
     _, comparison = compare(Runner(), entry=BEFORE)
     left_out = LeftOut(str(why), is_sentence=isinstance(why, InvalidResultError))
     assert comparison.basis.left_out.get("p99 latency") == (left_out if named else None)

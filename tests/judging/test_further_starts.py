@@ -11,7 +11,7 @@ from test_baseline_comparison import Runner, compare, make_entry, make_launch
 from test_interleaved_verdicts import DEFAULT, declared_launch, paired, verdicts
 
 from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch
-from pytest_mlpatterns.judging.guards import MOST_STARTS, is_left_to_starts
+from pytest_mlpatterns.judging.metric_rules import MOST_STARTS, is_left_to_starts
 from pytest_mlpatterns.records.launch import Estimate, Launch
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 

@@ -14,7 +14,8 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedLaunch, VariantFigures, paired_log_ratio
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
-from pytest_mlpatterns.judging.interleaved_verdicts import Factor, judge_factor, judge_no_slower
+from pytest_mlpatterns.judging.revision_comparison import judge_no_slower
+from pytest_mlpatterns.judging.sides import Factor, judge_factor
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import Outcome
 
@@ -88,7 +89,7 @@ def verdicts(
     pairing: Any, *metrics: str, tolerance: float | None = 0.05, requested: bool = True
 ) -> dict[str, tuple[Outcome, str]]:
     wanted = compared_metrics([METRICS[name] for name in metrics], Tolerances(tolerance), 0.025, requested=requested)
-    found, _ = judge_no_slower(pairing, wanted, budget_ns=10**12)
+    found = judge_no_slower(pairing, wanted, budget_ns=10**12).verdicts
     return {verdict.metric: (verdict.outcome, verdict.reason) for verdict in found}
 
 
@@ -103,7 +104,7 @@ def test_launches_of_which_three_fit_into_the_budget_keep_no_error_probability_f
         def decide(self, judge: Callable[..., Outcome], budget_ns: int, *, max_launches: int) -> Outcome:
             return super().decide(judge, budget_ns, max_launches=3)
 
-    (verdict,), _ = judge_no_slower(Slow(scattered, spent_s=29.0), wanted, budget_ns=budget_s * S)  # type: ignore[arg-type]
+    (verdict,) = judge_no_slower(Slow(scattered, spent_s=29.0), wanted, budget_ns=budget_s * S).verdicts  # type: ignore[arg-type]
     assert verdict.outcome is outcome
 
 
@@ -212,7 +213,7 @@ def test_a_ratio_that_the_file_saw_too_fails_in_three_pairs() -> None:
     """Its entry knows many starts, so that three which settle in the slower way by chance pass by it."""
     slower = Declared([paired(FAST, SLOW)])
     (wanted,) = compared_metrics([METRICS["rtm"]], Tolerances(0.1), 0.025, requested=True)
-    (verdict,), _ = judge_no_slower(slower, [replace(wanted, seen_worse=True)], budget_ns=10**12)  # type: ignore[arg-type]
+    (verdict,) = judge_no_slower(slower, [replace(wanted, seen_worse=True)], budget_ns=10**12).verdicts  # type: ignore[arg-type]
     assert (verdict.outcome, len(slower.launches)) == (Outcome.FAIL, 3)
 
 
@@ -247,7 +248,7 @@ def test_the_ratio_of_the_printed_rates_is_the_printed_change() -> None:
         second=replace(side(2 * MS, 1, None), throughput_rps=400.0),
     )
     wanted = compared_metrics([METRICS["throughput"]], Tolerances(0.05), 0.025, requested=True)
-    ((verdict,), _) = judge_no_slower(Declared([drifting]), wanted, budget_ns=10**12)
+    (verdict,) = judge_no_slower(Declared([drifting]), wanted, budget_ns=10**12).verdicts
     assert "throughput 508 req/s (main (1a2b3c4)) against 461 req/s (the present): 9.3 % worse" in verdict.reason
     assert verdict.change is not None
     assert (verdict.reference_value, verdict.present_value) == (508.0, pytest.approx(508 * (1 - verdict.change.value)))
@@ -347,6 +348,6 @@ def test_a_service_several_times_as_slow_fails_by_its_metrics_together(shift: fl
     wanted = compared_metrics(
         [METRICS[name] for name in ("rtm", "cpu_per_request")], Tolerances(), 0.025, requested=False
     )
-    verdicts, _ = judge_no_slower(Declared(given), wanted, budget_ns=12 * S)
+    verdicts = judge_no_slower(Declared(given), wanted, budget_ns=12 * S).verdicts
     assert [one.outcome for one in verdicts] == [outcome, outcome], [one.reason for one in verdicts]
     assert ("together with CPU per request: each is at least 3 times as bad" in verdicts[0].reason) is (shift == 0)

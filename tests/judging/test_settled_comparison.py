@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
+from support.declared_run import DeclaredRun
 from support.synthetic import even_launch, make_setup
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
@@ -299,8 +300,7 @@ def test_what_a_limited_generator_hides_is_seen_beside_the_recorded_code(monkeyp
     screen = Screen(GeneratorLimitError("the load generator was the limit"))
     screen.judge_aside = lambda *_: [verdict(FAIL)]  # type: ignore[method-assign]
     recorded = Recorded([verdict(PASS, of="revision")])
-    sides: Any = {f"{side}_launches": [even_launch()] * 3 for side in ("first", "second")}
-    recorded.run = SimpleNamespace(**sides, first_starts_ns=(), second_starts_ns=())  # type: ignore[assignment]
+    recorded.run = DeclaredRun(first_launches=[even_launch()] * 3, second_launches=[even_launch()] * 3)  # type: ignore[assignment]
     found, _ = settled(monkeypatch, screen, recorded)
     assert found["rtm"].outcome is OPEN
     assert "and so is the baseline's commit (a1b2c3d) today: not the code" in found["rtm"].reason

@@ -20,7 +20,8 @@ from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_by_default, compared_metrics
-from pytest_mlpatterns.judging.guards import EntrySample, MeasuredSample, judge_guarded
+from pytest_mlpatterns.judging.look import EntrySample, MeasuredSample
+from pytest_mlpatterns.judging.metric_rules import judge_guarded
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.settle import Seen, settle
 from pytest_mlpatterns.judging.settled_comparison import SettledComparison

@@ -24,7 +24,7 @@ from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, choose, compared_by_default, compared_metrics
-from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
+from pytest_mlpatterns.judging.revision_comparison import judge_no_slower
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.paired_blocks import stream_figures, stream_ratios
 from pytest_mlpatterns.records.baseline_entry import Entry
@@ -191,10 +191,10 @@ def test_a_tail_of_too_few_streams_is_left_out_with_the_window_that_it_needs() -
 @pytest.mark.parametrize(("ratio", "outcome"), [(1.0, Outcome.PASS), (1.12, Outcome.FAIL)])
 def test_a_revision_is_compared_by_pairs_of_blocks(ratio: float, outcome: Outcome) -> None:
     wanted = compared_metrics([METRICS["ttft"], METRICS["tpot"]], Tolerances(0.05), 0.025, requested=False)
-    found, why_not = judge_no_slower(OfStreams(ratio), wanted, budget_ns=10**12)
-    assert [(verdict.metric, verdict.outcome) for verdict in found] == [("ttft", outcome)]
-    assert "TTFT 50.0 ms (main (1a2b3c4)) against" in found[0].reason
-    assert {name: str(why) for name, why in why_not.items()} == {"tpot": "is not known of both sides"}
+    found = judge_no_slower(OfStreams(ratio), wanted, budget_ns=10**12)  # type: ignore[arg-type]
+    assert [(verdict.metric, verdict.outcome) for verdict in found.verdicts] == [("ttft", outcome)]
+    assert "TTFT 50.0 ms (main (1a2b3c4)) against" in found.verdicts[0].reason
+    assert {name: str(why) for name, why in found.left_out.items()} == {"tpot": "is not known of both sides"}
 
 
 def test_every_paired_metric_has_a_figure_and_a_ratio() -> None:

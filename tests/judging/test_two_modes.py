@@ -24,7 +24,7 @@ from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
-from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
+from pytest_mlpatterns.judging.revision_comparison import judge_no_slower
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Launch
@@ -130,11 +130,13 @@ class Declared(DeclaredRun):
     """An interleaved run of eight blocks a side, each with one request more in one of the modes."""
 
     of_present: Callable[[int], NDArray[np.int64]]
+    knows_means: bool = True
 
     def next_launch(self) -> tuple[PairedLaunch, Launch, Launch]:
         seeds = np.random.default_rng(len(self.launches)).integers(0, 1000, 16).tolist()
         first = [two_modes(seed, 25) for seed in seeds[:8]]
-        return paired(first, [self.of_present(seed) for seed in seeds[8:]]), launched(0), launched(1)
+        found = paired(first, [self.of_present(seed) for seed in seeds[8:]])
+        return found if self.knows_means else replace(found, latency_mean=None), launched(0), launched(1)
 
 
 def paired(first: list[NDArray[np.int64]], second: list[NDArray[np.int64]]) -> PairedLaunch:
@@ -152,20 +154,9 @@ def paired(first: list[NDArray[np.int64]], second: list[NDArray[np.int64]]) -> P
 
 
 def beside_a_revision(*, knows_means: bool = True, **changes: float) -> Verdict:
-    run = Declared(lambda seed: two_modes(seed, 25, **changes))
-    if not knows_means:
-        decide = run.decide
-
-        def without_means(judge: Callable[..., Outcome], budget_ns: int, *, max_launches: int) -> Outcome:
-            return decide(
-                lambda found: judge([replace(one, latency_mean=None) for one in found]),
-                budget_ns,
-                max_launches=max_launches,
-            )
-
-        run.decide = without_means  # type: ignore[method-assign]
+    run = Declared(lambda seed: two_modes(seed, 25, **changes), knows_means=knows_means)
     compared = compared_metrics([METRICS["rtm"]], Tolerances(TOLERANCE), 0.025, requested=False)
-    (verdict,), _ = judge_no_slower(run, compared, budget_ns=10**12)  # type: ignore[arg-type]
+    (verdict,) = judge_no_slower(run, compared, budget_ns=10**12).verdicts  # type: ignore[arg-type]
     return verdict
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch
+from pytest_mlpatterns.analysis.statistics.log_ratio import PairedCapacity, PairedLaunch
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import Outcome
 
@@ -16,6 +16,7 @@ class DeclaredRun:
     in_flight: int | None = 1
     spent_s: float = 1.0
     launches: list[PairedLaunch] = field(default_factory=list)
+    capacities: list[PairedCapacity] = field(default_factory=list)
     first_launches: list[Launch] = field(default_factory=list)
     second_launches: list[Launch] = field(default_factory=list)
     first_starts_ns: list[int] = field(default_factory=list)

@@ -9,7 +9,7 @@ from support.synthetic import MS
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts.count_comparison import STORED_TAIL_ALPHA, TAIL_ALPHA, judge_tail
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, marked_accepted
-from pytest_mlpatterns.judging.guards import judge_guarded, launches_for_tail
+from pytest_mlpatterns.judging.metric_rules import judge_guarded, launches_for_tail
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.verdict import Acceptance, Outcome
 
