@@ -61,6 +61,8 @@ CLAIM = (
 RECORDED, SCREEN_LAUNCHES = 8, 3
 SCREEN_S = min_samples(99) / RATE_RPS
 """Window of a launch that the file is to decide: it has the requests that p99 needs."""
+MOMENTS = 4
+"""Moments of the fixed work in a launch: before and after its start, and twice after its load."""
 BLOCKS = 10
 """Moments of the fixed work in a paired launch."""
 FLICKERING = Service("cores change between two speeds, 1 and 1.6", launch_sd=0.045, flicker=1.6)
@@ -86,8 +88,8 @@ def on_machine(found: Sample, factor: float) -> Sample:
 
 def settled(rng: np.random.Generator, service: Service, change: Change, *, factor: float) -> Run:
     """One run: the file with few launches, then the recorded code."""
-    then = sample(rng, service, UNCHANGED, launches=RECORDED, window_s=STORED_S)
-    now = on_machine(sample(rng, service, change, launches=SCREEN_LAUNCHES, window_s=SCREEN_S), factor)
+    then = sample(rng, service, UNCHANGED, launches=RECORDED, window_s=STORED_S, moments=MOMENTS)
+    now = on_machine(sample(rng, service, change, launches=SCREEN_LAUNCHES, window_s=SCREEN_S, moments=MOMENTS), factor)
     launches, screened = 1, stored_outcomes(then, now.first(1), looks=SCREEN_LAUNCHES)
     while launches < SCREEN_LAUNCHES and decided(screened, launches) is None and not is_slower(then, now, launches):
         launches += 1
@@ -136,8 +138,10 @@ def is_slower(then: Sample, now: Sample, launches: int) -> bool:
 
 def alone(rng: np.random.Generator, service: Service, change: Change, *, factor: float) -> Run:
     """One run that the file decides: what the fixed workload explains, by three launches, is left undecided."""
-    then = sample(rng, service, UNCHANGED, launches=RECORDED, window_s=STORED_S)
-    everything = on_machine(sample(rng, service, change, launches=STORED_LAUNCHES, window_s=STORED_S), factor)
+    then = sample(rng, service, UNCHANGED, launches=RECORDED, window_s=STORED_S, moments=MOMENTS)
+    everything = on_machine(
+        sample(rng, service, change, launches=STORED_LAUNCHES, window_s=STORED_S, moments=MOMENTS), factor
+    )
     run, launches = None, 0
     while run is None and launches < STORED_LAUNCHES:
         launches += 1

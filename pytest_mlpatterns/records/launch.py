@@ -241,7 +241,7 @@ class Launch(Struct, frozen=True):
     the first failed input of the window and its error; None if no request failed. ``silence`` says why the service is
     taken for dead at the end of the load; empty if it still answered. ``track`` is what the deployment held over the
     requests that it had answered; None if its processes are not known. ``facts`` is the environment of the service;
-    only the first launch of a run may have it. ``sorting_ns`` are the CPU times of a fixed work before and after the
+    only the first launch of a run may have it. ``sorting_ns`` are the CPU times of a fixed work around start and
     load, or their mean before all blocks (:mod:`pytest_mlpatterns.system.machine`); empty if it was not done.
     ``answer_form`` is what its first answer looked like, in words; empty if it was a stream, or is not known.
     ``given_window_ns`` is the length that the window was to have, if a request was longer and so the window was; None

@@ -287,6 +287,7 @@ class TestLaunch:
             first, second = runner.measure(), runner.measure()
         assert first.samples.due_in(first.window).sum() == 60
         assert second.window.duration_ns < first.window.duration_ns
+        assert [len(one.sorting_ns) for one in (first, second)] == [4, 4]  # one may decide, and has to know the machine
 
     def test_a_request_longer_than_the_window_lengthens_it(self, generator: Generator) -> None:
         plan = replace(PLAN, duration_ns=100 * MS, warmup_ns=50 * MS, budget_ns=20_000 * MS, launches=8)
