@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth
+    from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.samples import Growth, ResourceTrack
 
     Follow = Callable[[int, Callable[[ResourceTrack], bool]], FollowedGrowth]
@@ -45,55 +46,48 @@ def check_leak_limits(limit_bytes: int, longest_ns: int, *, limit: object, durat
         raise SettingError(f'assert_no_leak(duration={shown(duration)}), expected at least 1s; write "10s"')
 
 
-class LeakAssertions:
-    """Follows what a test's deployment holds, and judges it."""
+def decide_leak(
+    experiment: Experiment, measurement: SequentialMeasurement, limit_bytes: float, *, longest_ns: int
+) -> tuple[Verdict, ...]:
+    """Load the deployment until it is decided whether it leaks.
 
-    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
-        self._experiment = experiment
-        self._measurement = measurement
+    Returns A verdict on memory, and on descriptors and threads if the system counts them. With too few requests
+    it is one open verdict.
+    """
+    measurement.require_valid()
+    limits = {name: limit_bytes if name in with_role(Role.HELD) else COUNTED_LIMIT for name in GROWTHS}
 
-    def decide(self, limit_bytes: float, longest_ns: int) -> tuple[Verdict, ...]:
-        """Load the deployment until it is decided whether it leaks.
+    def is_decided(track: ResourceTrack) -> bool:
+        found = _verdicts(track, limits, is_whole=False)
+        shown = limit_bytes * int(track.requests[-1] - track.requests[0])  # a process first fills what it freed before
+        return shown >= resource_of(METRICS["memory_growth"]).least_gain and all(
+            one.outcome is Outcome.PASS for one in found
+        )
 
-        Returns A verdict on memory, and on descriptors and threads if the system counts them; none in a smoke run. With
-        too few requests it is one open verdict.
-        """
-        self._measurement.measure_at_least(1)
-        if self._experiment.smoke:
-            return ()
-        self._measurement.require_valid()
-        limits = {name: limit_bytes if name in with_role(Role.HELD) else COUNTED_LIMIT for name in GROWTHS}
+    followed = measurement.follow_growth(longest_ns, is_decided, is_asked=True)
+    if followed.track is None:
+        pattern = experiment.setup.pattern
+        raise InvalidResultError(f"memory growth is not known for {pattern}; name its process: Url(..., pid=...)")
+    found = _verdicts(followed.track, limits, is_whole=True)
+    if not found:
+        return (_too_few(followed.track, longest_ns),)
+    return tuple(
+        _with_end(_unless_a_cache_fills(verdict, followed, experiment.settings.pattern), followed) for verdict in found
+    )
 
-        def is_decided(track: ResourceTrack) -> bool:
-            found = _verdicts(track, limits, is_whole=False)
-            shown = limit_bytes * int(
-                track.requests[-1] - track.requests[0]
-            )  # a process first fills what it freed before
-            return shown >= resource_of(METRICS["memory_growth"]).least_gain and all(
-                one.outcome is Outcome.PASS for one in found
-            )
 
-        followed = self._measurement.follow_growth(longest_ns, is_decided, is_asked=True)
-        if followed.track is None:
-            pattern = self._experiment.setup.pattern
-            raise InvalidResultError(f"memory growth is not known for {pattern}; name its process: Url(..., pid=...)")
-        found = _verdicts(followed.track, limits, is_whole=True)
-        if not found:
-            return (_too_few(followed.track, longest_ns),)
-        return tuple(_with_end(self._unless_a_cache_fills(verdict, followed), followed) for verdict in found)
-
-    def _unless_a_cache_fills(self, verdict: Verdict, followed: FollowedGrowth) -> Verdict:
-        """The verdict; one on memory that does not pass is open while a cache of the pattern fills."""
-        if verdict.metric != "memory_growth" or verdict.outcome is Outcome.PASS:
-            return verdict
-        caches = [part for part in self._experiment.settings.pattern.parts if isinstance(part, Cached)]
-        layers = zip(caches, followed.total.layers_named("cached"), followed.stats.layers_named("cached"), strict=False)
-        for cache, total, last in layers:
-            missing, new = cache.max_entries - _entries(total.counters), _entries(last.counters)
-            if cache.store.startswith("memory:") and missing > 0 and new > 0:
-                why = f"but the cache still fills: {missing:,} of {cache.max_entries:,} entries are missing"
-                return verdict.left_open(WhyOpen(OpenBy.CACHE, why))
+def _unless_a_cache_fills(verdict: Verdict, followed: FollowedGrowth, pattern: Pattern) -> Verdict:
+    """The verdict; one on memory that does not pass is open while a cache of the pattern fills."""
+    if verdict.metric != "memory_growth" or verdict.outcome is Outcome.PASS:
         return verdict
+    caches = [part for part in pattern.parts if isinstance(part, Cached)]
+    layers = zip(caches, followed.total.layers_named("cached"), followed.stats.layers_named("cached"), strict=False)
+    for cache, total, last in layers:
+        missing, new = cache.max_entries - _entries(total.counters), _entries(last.counters)
+        if cache.store.startswith("memory:") and missing > 0 and new > 0:
+            why = f"but the cache still fills: {missing:,} of {cache.max_entries:,} entries are missing"
+            return verdict.left_open(WhyOpen(OpenBy.CACHE, why))
+    return verdict
 
 
 def _with_end(verdict: Verdict, followed: FollowedGrowth) -> Verdict:

@@ -25,14 +25,17 @@ from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.price import Price, parse_amount
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.units import SECOND_NS, format_percent, format_rate
+from pytest_mlpatterns.units import SECOND_NS, format_percent, format_rate, parse_share
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.launch import Capacity
+    from pytest_mlpatterns.records.objective import Objective
 
 _LIMIT_ALPHA = 0.02
 """Probability, over all interim looks, of failing a value exactly at the limit, if launches vary as the prior expects.
@@ -41,78 +44,69 @@ Up to 2.5 % if they vary by up to 8 % and a baseline entry shows it (``benchmark
 """
 
 
-class LimitAssertions:
-    """Judges limits of one test."""
+def decide_limit(
+    experiment: Experiment, measurement: SequentialMeasurement, metric: Metric, *, limit: float
+) -> Verdict:
+    """Measure until it is decided whether a metric keeps a limit, which is in the metric's unit."""
+    plan = limit_plan(experiment.settings.launches)
+    entry = experiment.baseline.entry
+    scatter = () if entry is None else entry.metrics.get(metric.name, ())
 
-    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
-        self._experiment = experiment
-        self._measurement = measurement
+    def judge() -> Verdict:
+        measurement.require_valid(errors_count=not metric.counts_failures)
+        size = measurement.sample_size(metric)
+        confidence, metrics = plan.confidence(size.launches), measurement.metrics
+        measured = metrics.interval_of(metric, confidence, scatter=scatter)
+        if measured is None:
+            raise InvalidResultError(_why_unknown(metric, experiment, metrics))
+        if math.isinf(measured.high):
+            return _judge_with_failures(metric, measured, limit, metrics=metrics)
+        verdict = judge_limit(metric, measured, limit, size=size, modes=metrics.modes_of(metric))
+        left_out = metrics.unjudged(metric)
+        return _with_reason(verdict, left_out) if left_out else verdict
 
-    def decide(self, metric: Metric, limit: float) -> Verdict | None:
-        """Measure until it is decided whether a metric keeps a limit.
+    why = _why_hopeless(metric, limit, measurement, plan=plan) if metric.counts_failures else ""
+    return _with_reason(judge(), why) if why else measurement.decide(judge)
 
-        ``limit``: in the metric's unit. Returns the verdict; None in a smoke run.
-        """
-        plan = limit_plan(self._experiment.settings.launches)
-        entry = self._experiment.baseline.entry
-        scatter = () if entry is None else entry.metrics.get(metric.name, ())
 
-        def judge() -> Verdict:
-            self._measurement.require_valid(errors_count=not metric.counts_failures)
-            size = self._measurement.sample_size(metric)
-            confidence, metrics = plan.confidence(size.launches), self._measurement.metrics
-            measured = metrics.interval_of(metric, confidence, scatter=scatter)
-            if measured is None:
-                raise InvalidResultError(self._why_unknown(metric))
-            if math.isinf(measured.high):
-                return _judge_with_failures(metric, measured, limit, metrics=metrics)
-            verdict = judge_limit(metric, measured, limit, size=size, modes=metrics.modes_of(metric))
-            left_out = metrics.unjudged(metric)
-            return _with_reason(verdict, left_out) if left_out else verdict
+def _why_hopeless(metric: Metric, limit: float, measurement: SequentialMeasurement, *, plan: SequentialPlan) -> str:
+    """Why no number of further launches decides an error rate, which is left open then; empty if they may.
 
-        self._measurement.measure_at_least(1)
-        if self._experiment.smoke:
-            return None
-        why = self._why_hopeless(metric, limit, plan)
-        return _with_reason(judge(), why) if why else self._measurement.decide(judge)
+    Without a failure so far nothing shows a high rate, and too few requests to exclude one stay too few. So
+    the time is left to the other assertions.
+    """
+    metrics = measurement.metrics
+    if not metrics.requests or metrics.failures:
+        return ""
+    last = measurement.reachable_launches
+    requests = metrics.requests * last // len(metrics.launches)
+    wanted = wilson_interval(0, requests, plan.confidence(last)).high
+    if wanted < limit:
+        return ""
+    needed = math.ceil(requests * wanted / (1 - wanted) * (1 - limit) / limit)
+    so_far_s = sum(launch.window.duration_ns for launch in metrics.launches) / SECOND_NS
+    window_s = math.ceil(needed / last * so_far_s / metrics.requests)
+    return (
+        f"none of {metrics.requests:,} requests failed, and {needed:,} without a failure decide it; the test has "
+        f'time for {requests:,}: measure longer (duration="{window_s}s")'
+    )
 
-    def _why_hopeless(self, metric: Metric, limit: float, plan: SequentialPlan) -> str:
-        """Why no number of further launches decides an error rate, which is left open then; empty if they may.
 
-        Without a failure so far nothing shows a high rate, and too few requests to exclude one stay too few. So
-        the time is left to the other assertions.
-        """
-        metrics = self._measurement.metrics
-        if not metric.counts_failures or not metrics.requests or metrics.failures:
-            return ""
-        last = self._measurement.reachable_launches
-        requests = metrics.requests * last // len(metrics.launches)
-        wanted = wilson_interval(0, requests, plan.confidence(last)).high
-        if wanted < limit:
-            return ""
-        needed = math.ceil(requests * wanted / (1 - wanted) * (1 - limit) / limit)
-        so_far_s = sum(launch.window.duration_ns for launch in metrics.launches) / SECOND_NS
-        window_s = math.ceil(needed / last * so_far_s / metrics.requests)
+def _why_unknown(metric: Metric, experiment: Experiment, metrics: Metrics) -> str:
+    pattern = experiment.setup.pattern
+    if metric.of_streams and any(launch.samples.stream for launch in metrics.launches):
+        return f"the streams have no chunk with content, so there is no {metric.label}; yield at least one"
+    if metric.of_streams:
+        seen = form_of_answers(metrics.launches)
         return (
-            f"none of {metrics.requests:,} requests failed, and {needed:,} without a failure decide it; the test has "
-            f'time for {requests:,}: measure longer (duration="{window_s}s")'
+            f"the answers do not stream, so there is no {metric.label}{seen}; expected a model that yields, or a "
+            "service that answers with server-sent events, or with JSON lines or chunks in chunked transfer"
         )
-
-    def _why_unknown(self, metric: Metric) -> str:
-        pattern = self._experiment.setup.pattern
-        if metric.of_streams and any(launch.samples.stream for launch in self._measurement.metrics.launches):
-            return f"the streams have no chunk with content, so there is no {metric.label}; yield at least one"
-        if metric.of_streams:
-            seen = form_of_answers(self._measurement.metrics.launches)
-            return (
-                f"the answers do not stream, so there is no {metric.label}{seen}; expected a model that yields, or a "
-                "service that answers with server-sent events, or with JSON lines or chunks in chunked transfer"
-            )
-        if metric.name == "cache_hit_ratio":
-            ours = self._experiment.system.model is not None
-            use = "Cached()" if ours else 'metrics=Prometheus("/metrics", cache_hits="...", cache_misses="...")'
-            return f"{pattern} has no cache that was asked, so there is no {metric.label}; use {use}"
-        return f"{metric.label} is not known for {pattern}; name its process: Url(..., pid=...)"
+    if metric.name == "cache_hit_ratio":
+        ours = experiment.system.model is not None
+        use = "Cached()" if ours else 'metrics=Prometheus("/metrics", cache_hits="...", cache_misses="...")'
+        return f"{pattern} has no cache that was asked, so there is no {metric.label}; use {use}"
+    return f"{metric.label} is not known for {pattern}; name its process: Url(..., pid=...)"
 
 
 def _with_reason(verdict: Verdict, more: str) -> Verdict:
@@ -150,16 +144,6 @@ class NmrtAssertions:
         if experiment.searches:  # of a ranking, after the test
             measurement.reserve_for_search()
 
-    def search(self, slo: str | None) -> None:
-        """Search to the end, after a launch under the test's own load; a smoke run does not search.
-
-        ``slo``: a latency objective such as ``"p95<50ms"``; None for throughput alone.
-        """
-        objective = None if slo is None else parse_objective(slo)
-        self._measurement.measure_at_least(1)
-        if not self._experiment.smoke:
-            self._measurement.search(objective)
-
     def search_for_ranking(self) -> None:
         """Do the searches that a ranking needs and the test did not do, or stopped when its own limit was decided."""
         if not self._experiment.searches:
@@ -171,13 +155,15 @@ class NmrtAssertions:
             if not any(one.objective == objective and one.end is not SearchEnd.DECIDED for one in capacities):
                 self._measurement.search(objective)
 
-    def decide_at_least(self, limit: float, slo: str | None) -> Verdict | None:
-        """Search until it is decided whether the deployment sustains a rate.
+    def at_least(self, limit: float, slo: str | None) -> Callable[[], Verdict]:
+        """What decides whether the deployment sustains a rate.
 
         ``limit``: requests per second. ``slo``: a latency objective such as ``"p95<50ms"`` that must hold at that rate.
-        Returns the verdict; None in a smoke run.
         """
-        objective = None if slo is None else parse_objective(slo)
+        return functools.partial(self._decide, limit, None if slo is None else parse_objective(slo))
+
+    def _decide(self, limit: float, objective: Objective | None) -> Verdict:
+        """Search until it is decided."""
         metric = nmrt_metric(objective)
         settings = self._experiment.settings
         plan = limit_plan(min(settings.launches, max(settings.budget_ns // _SEARCH_NS, _FEWEST_SEARCHES)))
@@ -195,9 +181,6 @@ class NmrtAssertions:
             size = self._measurement.sample_size(metric)
             return self._so_far(judge_limit(metric, found() or Estimate(0.0, 0.0, 0.0), limit, size=size), metric)
 
-        self._measurement.measure_at_least(1)
-        if self._experiment.smoke:
-            return None
         self._measurement.require_valid()  # what serves no launch is not worth a search
         search = functools.partial(self._measurement.search, objective, is_enough, shares=True)
         before = found()
@@ -282,6 +265,15 @@ def cost_limit(limit: object, price: Price | None) -> float:
             "convert one of the two"
         )
     return amount.value
+
+
+def error_rate_limit(limit: object) -> float:
+    """The limit of the error rate, a share that a run can show."""
+    share = parse_share(limit, name="assert_error_rate_below(...)")
+    if share in (0, 1):
+        why = "more than 0, which no run can show" if share == 0 else "less than 1, which is 100 %"
+        raise SettingError(f'assert_error_rate_below({shown(limit)}), expected {why}; write 0.01 or "1%"')
+    return share
 
 
 def limit_plan(max_launches: int) -> SequentialPlan:

@@ -9,6 +9,7 @@ It must not know how a pass is measured, nor pytest.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -89,15 +90,12 @@ class ScalingAssertions:
             self._run, self._cores_each = None, each
         return self._measured(numbers)
 
-    def decide_efficiency(self, limit: float, replicas: object) -> Verdict | None:
-        """Measure until it is decided whether the scaling efficiency reaches a limit.
+    def efficiency(self, limit: float, replicas: object) -> Callable[[], Verdict]:
+        """What decides whether the scaling efficiency of this many replicas reaches a share."""
+        return functools.partial(self._decide_efficiency, limit, read_replicas(replicas))
 
-        ``limit``: a share. Returns the verdict; None in a smoke run.
-        """
-        number = read_replicas(replicas)
+    def _decide_efficiency(self, limit: float, number: int) -> Verdict:
         self._measured((1, number))
-        if self._experiment.smoke:
-            return None
 
         def judged(found: Scaling, confidence: float) -> Verdict:
             verdict = judge_limit(EFFICIENCY, found.efficiency(number, confidence), limit)
@@ -107,17 +105,14 @@ class ScalingAssertions:
 
         return self._decide(judged)
 
-    def decide_scale_out(self, limit_ns: int) -> Verdict | None:
+    def decide_scale_out(self, limit_ns: int) -> Verdict:
         """Measure until it is decided whether one more replica carries its share in time.
 
-        ``limit_ns``: the longest acceptable time from asking for it, in nanoseconds. Returns the verdict; None in a
-        smoke run.
+        ``limit_ns``: the longest acceptable time from asking for it, in nanoseconds.
         """
-        if not self._engine.adds_replicas and not self._experiment.smoke:  # which a pass of a minute would find out too
+        if not self._engine.adds_replicas:  # which a pass of a minute would find out too
             raise InvalidResultError(f"the scale-out time is not known: {BY_NO_ENGINE}")
         self._measured((1,))
-        if self._experiment.smoke:
-            return None
 
         def judged(found: Scaling, confidence: float) -> Verdict:
             took = scale_out_ns(found.scale_outs, confidence)
@@ -252,20 +247,20 @@ class OverloadAssertions:
         NMRT.
         """
         peak = _peak(up_to, "measure_overload(up_to=...)")
-        self._use(slo)
+        self._limit_ns = None if slo is None else _time_of(slo)
         self._measurement.measure_at_least(1)
         if self._experiment.smoke:
             return None
         self._offer(peak)
         return self.overloads[-1]
 
-    def decide_goodput(self, share: float, at: object, slo: str) -> Verdict | None:
-        """Measure until it is decided whether the goodput at a load is a share of the NMRT; None in a smoke run."""
+    def goodput(self, share: float, at: object, slo: str) -> Callable[[], Verdict]:
+        """What decides whether the goodput at a load is a share of the NMRT."""
         peak = _peak(at, "assert_goodput_at_least(at=...)")
-        self._use(slo)
-        self._measurement.measure_at_least(1)
-        if self._experiment.smoke:
-            return None
+        return functools.partial(self._decide_goodput, share, peak, _time_of(slo))
+
+    def _decide_goodput(self, share: float, peak: float, limit_ns: float) -> Verdict:
+        self._limit_ns = limit_ns
         if not any(peak in plan.ratios for _, plan, _ in self._runs):
             self._offer(peak)
         plan = limit_plan(self._experiment.settings.launches)
@@ -289,13 +284,12 @@ class OverloadAssertions:
             _refuse_busy(verdict, [step for one in overloads for step in one.steps if step.load_ratio == peak])
         return verdict
 
-    def decide_recovery(self, limit_ns: int, slo: str | None) -> Verdict | None:
-        """Measure until it is decided whether the service recovers within a time; None in a smoke run."""
-        if slo is not None:
-            self._use(slo)
-        self._measurement.measure_at_least(1)
-        if self._experiment.smoke:
-            return None
+    def recovery(self, limit_ns: int, slo: str | None) -> Callable[[], Verdict]:
+        """What decides whether the service recovers within a time, by the last objective if none is given."""
+        return functools.partial(self._decide_recovery, limit_ns, None if slo is None else _time_of(slo))
+
+    def _decide_recovery(self, limit_ns: int, in_time_ns: float | None) -> Verdict:
+        self._limit_ns = self._limit_ns if in_time_ns is None else in_time_ns
         watch_s = _WATCH_MARGIN * limit_ns / SECOND_NS
         known = [one for one in self.overloads if one.recovery_ns is not None or one.watched_ns >= limit_ns]
         if not known:
@@ -315,9 +309,6 @@ class OverloadAssertions:
         if not any(stays_failing(one) for one in self.overloads):
             _refuse_busy(verdict, [one.peak for one in self.overloads])
         return verdict
-
-    def _use(self, slo: str | None) -> None:
-        self._limit_ns = None if slo is None else float(_time_of(slo))
 
     def _offer(self, peak: float, *, watch_s: float = 0.0, afresh: bool = False) -> None:
         if afresh:
@@ -345,12 +336,12 @@ class OverloadAssertions:
         raise (GeneratorLimitError if last.end is SearchEnd.GENERATOR else InvalidResultError)(why)
 
 
-def _time_of(slo: str) -> int:
+def _time_of(slo: str) -> float:
     """The time of an objective, within which an answer is in time."""
     objective = parse_objective(slo)
     if objective.is_of_streams:
         raise SettingError(f"slo is {shown(slo)}, expected a time of the whole answer under overload; write p95<2s")
-    return objective.longest_ns
+    return float(objective.longest_ns)
 
 
 def _refuse_unfit(overloads: list[Overload]) -> None:

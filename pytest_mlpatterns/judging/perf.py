@@ -23,6 +23,7 @@ from pytest_mlpatterns.errors import (
     SettingError,
     UnequalAnswersWarning,
 )
+from pytest_mlpatterns.judging import limit_assertions
 from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.compared_metrics import (
     compared_by_default,
@@ -30,8 +31,7 @@ from pytest_mlpatterns.judging.compared_metrics import (
     marked_accepted,
     read_metrics,
 )
-from pytest_mlpatterns.judging.leaks import LeakAssertions, check_leak_limits
-from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, NmrtAssertions, check_percentile, cost_limit
+from pytest_mlpatterns.judging.leaks import check_leak_limits, decide_leak
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, ScalingAssertions, require_goodput
 from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_asked, with_further, with_steps
 from pytest_mlpatterns.judging.sequential import measure_for_the_baseline, measurement_of
@@ -46,10 +46,9 @@ from pytest_mlpatterns.judging.verdict_log import (
     refuse_missing_figures,
     refuse_settings,
 )
-from pytest_mlpatterns.records.objective import parse_promise
+from pytest_mlpatterns.records.objective import parse_objective, parse_promise
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
-from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -83,11 +82,10 @@ class Perf:
         self._runner = runner
         settings = experiment.settings
         self._measurement = measurement_of(experiment, runner, spent_ns)
-        self._limits = LimitAssertions(experiment, self._measurement)
-        self._nmrt = NmrtAssertions(experiment, self._measurement)
-        self._overload = OverloadAssertions(experiment, self._measurement)
-        self._leaks = LeakAssertions(experiment, self._measurement)
-        self._unhurt = UnhurtAssertions(experiment, self._measurement)
+        self._parts = experiment, self._measurement
+        self._nmrt = limit_assertions.NmrtAssertions(*self._parts)
+        self._overload = OverloadAssertions(*self._parts)
+        self._unhurt = UnhurtAssertions(*self._parts)
         self._sides = SideComparison(experiment, self._measurement, runner)
         self._scaling = ScalingAssertions(experiment, self._measurement, runner.close)
         self._causes = Causes(experiment, self._measurement)
@@ -163,7 +161,7 @@ class Perf:
     @at_the_call
     def assert_latency_below(self, limit: object, percentile: float) -> None:
         """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
-        check_percentile(percentile, "assert_latency_below")
+        limit_assertions.check_percentile(percentile, "assert_latency_below")
         self._check_limit(percentile_metric(percentile), parse_duration(limit, name="assert_latency_below(...)"))
 
     @at_the_call
@@ -179,11 +177,7 @@ class Perf:
     @at_the_call
     def assert_error_rate_below(self, limit: object) -> None:
         """The share of requests without a 2xx answer is below a limit, 0.001 or ``"0.1%"``."""
-        share = parse_share(limit, name="assert_error_rate_below(...)")
-        if share in (0, 1):
-            why = "more than 0, which no run can show" if share == 0 else "less than 1, which is 100 %"
-            raise SettingError(f'assert_error_rate_below({shown(limit)}), expected {why}; write 0.01 or "1%"')
-        self._check_limit(METRICS["error_rate"], share)
+        self._check_limit(METRICS["error_rate"], limit_assertions.error_rate_limit(limit))
 
     @at_the_call
     def assert_peak_memory_below(self, limit: object) -> None:
@@ -242,7 +236,7 @@ class Perf:
             limit: the amount, in the currency of the price.
         """
         price = self._experiment.settings.price
-        self._check_limit(priced_metric("cost", price), cost_limit(limit, price))
+        self._check_limit(priced_metric("cost", price), limit_assertions.cost_limit(limit, price))
 
     @at_the_call
     def measure_nmrt(self, *, slo: str | None = None) -> Metrics:
@@ -256,7 +250,10 @@ class Perf:
         Returns:
             The metrics with ``nmrt_rps`` and ``nmrt_concurrency``; ``capacities`` holds the ladder.
         """
-        self._nmrt.search(slo)
+        objective = None if slo is None else parse_objective(slo)
+        self._measurement.measure_at_least(1)
+        if not self.smoke:
+            self._measurement.search(objective)
         return self.metrics
 
     @at_the_call
@@ -268,7 +265,7 @@ class Perf:
             slo: a latency objective such as ``"p95<50ms"`` that must hold at that rate.
         """
         limit = parse_number(rps, name="assert_nmrt_at_least(...)")
-        self._settle("nmrt", lambda: self._nmrt.decide_at_least(limit, slo))
+        self._settle("nmrt", self._nmrt.at_least(limit, slo))
 
     @at_the_call
     def measure_overload(self, *, up_to: float = 2.0, slo: str | None = None) -> Overload | None:
@@ -305,13 +302,13 @@ class Perf:
             self._check_limit(goodput_metric(parse_promise(kept)), least)
             return
         least = parse_share(share, name="assert_goodput_at_least(...)")
-        self._settle("goodput", lambda: self._overload.decide_goodput(least, at, kept))
+        self._settle("goodput", self._overload.goodput(least, at, kept))
 
     @at_the_call
     def assert_recovers_within(self, limit: object, *, slo: str | None = None) -> None:
         """After a load beyond the NMRT the service answers in time again within a time such as ``"5s"``."""
         limit_ns = parse_duration(limit, name="assert_recovers_within(...)")
-        self._settle("recovery", lambda: self._overload.decide_recovery(limit_ns, slo))
+        self._settle("recovery", self._overload.recovery(limit_ns, slo))
 
     @at_the_call
     def assert_unhurt(self, *, step: object = None, errors: object = 0, within: object = None, **limit: object) -> None:
@@ -328,7 +325,7 @@ class Perf:
             limit: ``p50``, ``p90``, ``p95`` or ``p99``: ``"2x"`` that before the step (p99 by default), or ``"200ms"``.
         """
         limits = read_unhurt_limits(step, limit, errors=errors, within=within)
-        self._settle_all(lambda: self._unhurt.decide(limits), "unhurt")
+        self._settle_all("unhurt", self._unhurt.kept(limits))
 
     @at_the_call
     def measure_scaling(self, replicas: Iterable[int] = (1, 2, 4), *, cpus_per_replica: int | None = None) -> Scaling:
@@ -357,7 +354,7 @@ class Perf:
             replicas: number of replicas, from 2.
         """
         share = parse_share(limit, name="assert_scaling_efficiency_at_least(...)")
-        self._settle(EFFICIENCY.name, lambda: self._scaling.decide_efficiency(share, replicas))
+        self._settle(EFFICIENCY.name, self._scaling.efficiency(share, replicas))
 
     @at_the_call
     def assert_scale_out_below(self, limit: object) -> None:
@@ -389,7 +386,7 @@ class Perf:
         limit_bytes = parse_size(limit, name="assert_no_leak(...)")
         longest_ns = parse_duration(duration, name="assert_no_leak(duration=...)")
         check_leak_limits(limit_bytes, longest_ns, limit=limit, duration=duration)
-        self._settle_all(lambda: self._leaks.decide(limit_bytes, longest_ns), "memory_growth")
+        self._settle_all("memory_growth", lambda: decide_leak(*self._parts, limit_bytes, longest_ns=longest_ns))
 
     @at_the_call
     def assert_faster_than(
@@ -547,20 +544,22 @@ class Perf:
         return diagnosis_of(self._measurement.so_far, self._runner.log_tail())
 
     def _check_limit(self, metric: Metric, limit: float) -> None:
-        self._settle(metric.name, lambda: self._limits.decide(metric, limit))
+        self._settle(metric.name, lambda: limit_assertions.decide_limit(*self._parts, metric, limit=limit))
 
     def _assert_stream(self, quantity: str, limit: object, percentile: float) -> None:
-        check_percentile(percentile, f"assert_{quantity}_below")
+        limit_assertions.check_percentile(percentile, f"assert_{quantity}_below")
         limit_ns = parse_duration(limit, name=f"assert_{quantity}_below(...)")
         self._check_limit(stream_metric(quantity, percentile), limit_ns)
 
-    def _settle(self, metric: str, decide: Callable[[], Verdict | None]) -> None:
-        self._settle_all(lambda: [verdict for verdict in (decide(),) if verdict is not None], metric)
+    def _settle(self, metric: str, decide: Callable[[], Verdict]) -> None:
+        self._settle_all(metric, lambda: [decide()])
 
-    def _settle_all(self, decide: Callable[[], Sequence[Verdict]], metric: str) -> None:
+    def _settle_all(self, metric: str, decide: Callable[[], Sequence[Verdict]]) -> None:
+        """Decide an assertion after a first launch, which is all that a smoke run measures."""
         try:
             with self._measurement.counted():
-                verdicts = decide()
+                self._measurement.measure_at_least(1)
+                verdicts = [] if self.smoke else decide()
         except GeneratorLimitError as error:
             verdicts = [no_verdict(metric, "limit", error)]
         self._verdicts.add(verdicts, LimitFailure)
@@ -569,8 +568,10 @@ class Perf:
         from pytest_mlpatterns.judging.other_side import asked_side  # starts processes: not on Windows
 
         side = asked_side(self._experiment, method, on=factor.on, other=other, reference=reference)
+        if self.smoke:
+            self._sides.ask_both(side)
         self._settle(factor.on, lambda: self._sides.decide(side, factor))
-        undecided = not self._experiment.smoke and self._verdicts.all[-1].outcome is Outcome.INCONCLUSIVE
+        undecided = not self.smoke and self._verdicts.all[-1].outcome is Outcome.INCONCLUSIVE
         if self._sides.difference and not undecided:  # the warning of an undecided one has it
             text = f"{self._experiment.test}: {self._sides.difference}; if both are right, say so with check="
             self._verdicts.warn(UnequalAnswersWarning(text))

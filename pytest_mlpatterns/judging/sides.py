@@ -87,21 +87,25 @@ class SideComparison:
         self._runner = runner
         self.difference: str = ""
 
-    def decide(self, other: OtherSide, factor: Factor) -> Verdict | None:
-        """Measure both sides until the factor is decided; None in a smoke run, which asks both once.
+    def ask_both(self, other: OtherSide) -> None:
+        """Ask both sides once, which is all that a smoke run does.
 
         Raises Exception: any that the check raises, for answers of either side.
         """
-        plan = self._experiment.plan
-        answers = AnswerComparison(Side(other.own, plan), Side(other.variant.name, other.variant.plan))
-        look = answers.look if other.answers_alike else None
         self._measurement.measure_at_least(1)
-        if self._experiment.smoke:
-            with StartedDeployments([other.variant]) as (theirs,):
-                if look is not None:
-                    look(self._runner.deployment, theirs)
-            self.difference = answers.difference
-            return None
+        answers = self._answers(other)
+        with StartedDeployments([other.variant]) as (theirs,):
+            if other.answers_alike:
+                answers.look(self._runner.deployment, theirs)
+        self.difference = answers.difference
+
+    def decide(self, other: OtherSide, factor: Factor) -> Verdict:
+        """Measure both sides until the factor is decided.
+
+        Raises Exception: any that the check raises, for answers of either side.
+        """
+        answers = self._answers(other)
+        look = answers.look if other.answers_alike else None
         self._runner.close()  # both sides need the machine to themselves
         run = self._experiment.interleave(self._experiment.variant(other.own), other.variant, look)
         self._measurement.watch(run)
@@ -110,6 +114,9 @@ class SideComparison:
         self.difference = answers.difference
         verdict = replace(verdict, against=other.kind)
         return replace(verdict, reason=f"{verdict.reason}; {self.difference}") if self.difference else verdict
+
+    def _answers(self, other: OtherSide) -> AnswerComparison:
+        return AnswerComparison(Side(other.own, self._experiment.plan), Side(other.variant.name, other.variant.plan))
 
 
 def _read_on(on: object, method: str) -> str:

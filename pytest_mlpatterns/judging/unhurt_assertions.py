@@ -5,6 +5,7 @@ It must not know how the steps were noted, nor pytest.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ from pytest_mlpatterns.units import parse_duration, parse_number, parse_share
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.capacity.step_impact import AroundStep
     from pytest_mlpatterns.judging.experiment import Experiment
@@ -124,8 +125,8 @@ class UnhurtAssertions:
         launches = self._launches
         return latency_moments(launches[-1]) if launches and launches[-1].steps else ()
 
-    def decide(self, limits: UnhurtLimits) -> Sequence[Verdict]:
-        """Measure until it is decided whether the steps keep their limits; no verdict in a smoke run.
+    def kept(self, limits: UnhurtLimits) -> Callable[[], Sequence[Verdict]]:
+        """What decides whether the steps keep their limits; until then a launch may lag as far as these allow.
 
         Requests that fail or are late make no other verdict of the test invalid then, since this one judges them.
         """
@@ -135,9 +136,10 @@ class UnhurtAssertions:
                 "write perf(rate_rps=200, during=function)"
             )
         self._measurement.allow_lag_beside(limits.hurt.limit_ns or 0.0)
-        self._measurement.measure_at_least(1)
-        if self._experiment.smoke:
-            return ()
+        return functools.partial(self._decide, limits)
+
+    def _decide(self, limits: UnhurtLimits) -> Sequence[Verdict]:
+        """Measure until it is decided."""
         plan = limit_plan(self._experiment.settings.launches)
 
         def judge() -> Sequence[Verdict]:

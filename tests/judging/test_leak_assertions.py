@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,12 +13,12 @@ from pytest_mlpatterns import Cached, Pattern, Single
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric import resource_of
 from pytest_mlpatterns.errors import InvalidResultError
-from pytest_mlpatterns.judging.leaks import LeakAssertions
+from pytest_mlpatterns.judging.leaks import decide_leak
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.measurement.further_load import FollowedGrowth
 from pytest_mlpatterns.records.samples import ResourceTrack
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import parse_size
 
 SECOND_NS = 1_000_000_000
@@ -31,12 +32,8 @@ class Declared:
     """A measurement whose long load is declared."""
 
     def __init__(self, track: ResourceTrack | None, total: PatternStats, last: PatternStats, *, is_whole: bool) -> None:
-        self.launches = 0
         self.decided = False
         self._found = FollowedGrowth(track, last, total, is_whole=is_whole)
-
-    def measure_at_least(self, launches: int) -> None:
-        self.launches = launches
 
     def require_valid(self) -> None:
         """It is."""
@@ -54,25 +51,25 @@ def cache_stats(misses: int, evictions: int = 0) -> PatternStats:
     return PatternStats(layers=(LayerStats(0, "cached", {"misses": misses, "evictions": evictions}),))
 
 
+Leaks = Callable[..., tuple[Verdict, ...]]
+
+
 def assertions(
     track: ResourceTrack | None,
     pattern: Pattern | None = None,
     *,
     total: PatternStats = NOTHING,
     last: PatternStats = NOTHING,
-    smoke: bool = False,
     is_whole: bool = True,
-) -> tuple[LeakAssertions, Declared]:
+) -> tuple[Leaks, Declared]:
     declared = Declared(track, total, last, is_whole=is_whole)
     found = pattern or Single()
-    experiment = SimpleNamespace(
-        smoke=smoke, settings=SimpleNamespace(pattern=found), setup=SimpleNamespace(pattern=found)
-    )
-    return LeakAssertions(cast("Any", experiment), cast("Any", declared)), declared
+    experiment = SimpleNamespace(settings=SimpleNamespace(pattern=found), setup=SimpleNamespace(pattern=found))
+    return partial(decide_leak, cast("Any", experiment), cast("Any", declared)), declared
 
 
-def outcomes(leaks: LeakAssertions, limit: float = 100) -> dict[str, Outcome]:
-    return {one.metric: one.outcome for one in leaks.decide(limit, 10 * SECOND_NS)}
+def outcomes(leaks: Leaks, limit: float = 100) -> dict[str, Outcome]:
+    return {one.metric: one.outcome for one in leaks(limit, longest_ns=10 * SECOND_NS)}
 
 
 def test_each_resource_has_a_verdict() -> None:
@@ -83,7 +80,6 @@ def test_each_resource_has_a_verdict() -> None:
         "descriptor_growth": Outcome.PASS,
         "thread_growth": Outcome.PASS,
     }
-    assert declared.launches == 1
     assert not declared.decided
 
 
@@ -113,23 +109,17 @@ def test_what_the_system_does_not_tell_has_no_verdict() -> None:
     assert outcomes(leaks) == {"memory_growth": Outcome.PASS}
 
 
-def test_a_smoke_run_judges_nothing() -> None:
-    leaks, _ = assertions(LEAKING, smoke=True)
-
-    assert leaks.decide(100, SECOND_NS) == ()
-
-
 def test_unknown_processes_are_asked_for() -> None:
     leaks, _ = assertions(None)
 
     with pytest.raises(InvalidResultError, match=r"memory growth is not known for single; name its process: Url"):
-        leaks.decide(100, SECOND_NS)
+        leaks(100, longest_ns=SECOND_NS)
 
 
 def test_with_too_few_requests_the_verdict_is_open() -> None:
     leaks, declared = assertions(ResourceTrack(REQUESTS[:3], FLAT[:3]))
 
-    (verdict,) = leaks.decide(100, 10 * SECOND_NS)
+    (verdict,) = leaks(100, longest_ns=10 * SECOND_NS)
 
     assert not declared.decided
     assert verdict.outcome is Outcome.INCONCLUSIVE
@@ -139,7 +129,7 @@ def test_with_too_few_requests_the_verdict_is_open() -> None:
 def test_a_load_that_ended_early_is_said_with_what_did_not_pass() -> None:
     leaks, _ = assertions(LEAKING, is_whole=False)
 
-    memory, descriptors, _ = leaks.decide(100, 10 * SECOND_NS)
+    memory, descriptors, _ = leaks(100, longest_ns=10 * SECOND_NS)
 
     assert memory.reason.endswith("; the load ended early, before it took the memory that the machine has left")
     assert "ended early" not in descriptors.reason
@@ -149,7 +139,7 @@ def test_a_load_that_ended_early_is_said_with_what_did_not_pass() -> None:
 def test_while_our_cache_fills_the_verdict_is_open_and_names_what_is_missing(new: int) -> None:
     leaks, _ = assertions(LEAKING, Cached(max_entries=10_000), total=cache_stats(4975), last=cache_stats(new))
 
-    memory = leaks.decide(100, 10 * SECOND_NS)[0]
+    memory = leaks(100, longest_ns=10 * SECOND_NS)[0]
 
     assert memory.outcome is Outcome.INCONCLUSIVE
     assert memory.reason.endswith("but the cache still fills: 5,025 of 10,000 entries are missing")

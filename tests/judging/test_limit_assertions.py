@@ -1,6 +1,7 @@
 """Limits of a slow service whose times have two modes: those outside of both are decided, one between stays open."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from support.synthetic import MS, START_NS, S, launch, samples
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.budget import Budget, Spending
-from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_percentile
+from pytest_mlpatterns.judging.limit_assertions import check_percentile, decide_limit
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -41,20 +42,17 @@ def slow_launch(number: int, requests: int = REQUESTS) -> Launch:
     return launch(samples(due_ns, latency_ns.astype(np.int64)), seconds=6.0)
 
 
-def measured(launches: int, requests: int = REQUESTS) -> tuple[LimitAssertions, SequentialMeasurement]:
+def measured(launches: int, requests: int = REQUESTS) -> tuple[Callable[..., Verdict], SequentialMeasurement]:
     runner = FakeRunner([slow_launch(number, requests) for number in range(launches)])
-    experiment: Any = SimpleNamespace(
-        settings=SimpleNamespace(launches=launches), baseline=SimpleNamespace(entry=None), smoke=False
-    )
+    experiment: Any = SimpleNamespace(settings=SimpleNamespace(launches=launches), baseline=SimpleNamespace(entry=None))
     measurement = SequentialMeasurement(runner, Spending(Budget(600 * S)), launches)  # type: ignore[arg-type]
-    return LimitAssertions(experiment, measurement), measurement
+    return partial(decide_limit, experiment, measurement), measurement
 
 
 def decided(limit_ms: float) -> tuple[Verdict, int]:
     """The verdict on a limit of RTM, and the launches that it took."""
     limits, measurement = measured(LAUNCHES)
-    verdict = limits.decide(METRICS["rtm"], limit_ms * MS)
-    assert verdict is not None
+    verdict = limits(METRICS["rtm"], limit=limit_ms * MS)
     return verdict, len(measurement.metrics.launches)
 
 
@@ -77,7 +75,7 @@ def test_a_limit_between_two_modes_stays_open_and_the_reason_names_them() -> Non
 def test_a_median_of_one_request_is_refused_as_other_percentiles_are() -> None:
     limits, _ = measured(1, requests=1)
     with pytest.raises(TooFewSamplesError, match="RTM of 1 sample, expected at least 7"):
-        limits.decide(METRICS["rtm"], 470 * MS)
+        limits(METRICS["rtm"], limit=470 * MS)
 
 
 def sent(count: int, *, failed: int = 0) -> Launch:
@@ -91,8 +89,7 @@ def error_rate(*launches: Launch, limit: float = 0.01) -> tuple[Verdict, int]:
     """The verdict on a limit of the error rate, and the launches that it took."""
     limits, measurement = measured(LAUNCHES)
     measurement._runner = FakeRunner(launches)  # type: ignore[assignment]
-    verdict = limits.decide(METRICS["error_rate"], limit)
-    assert verdict is not None
+    verdict = limits(METRICS["error_rate"], limit=limit)
     return verdict, len(measurement.metrics.launches)
 
 

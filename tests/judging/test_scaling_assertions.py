@@ -105,7 +105,7 @@ def test_passes_are_added_until_the_efficiency_is_decided(
     assertions: Callable[..., ScalingAssertions], efficiencies: list[float], outcome: Outcome, passes: int
 ) -> None:
     judged = assertions(efficiencies)
-    verdict = judged.decide_efficiency(0.8, 2)
+    verdict = judged.efficiency(0.8, 2)()
     assert verdict is not None
     assert (verdict.metric, verdict.outcome) == ("scaling_efficiency", outcome)
     assert judged._measurement.interleaved_s == passes
@@ -118,8 +118,8 @@ def test_there_is_no_verdict_on_the_pattern_if_the_cores_are_used_up(
     assertions: Callable[..., ScalingAssertions],
 ) -> None:
     with pytest.raises(GeneratorLimitError, match=r"the cores, not the pattern, end the scaling; measure with fewer"):
-        assertions([0.5] * 4, 2.0).decide_efficiency(0.8, 2)
-    verdict = assertions([1.0] * 4, 2.0).decide_efficiency(0.8, 2)
+        assertions([0.5] * 4, 2.0).efficiency(0.8, 2)()
+    verdict = assertions([1.0] * 4, 2.0).efficiency(0.8, 2)()
     assert verdict is not None
     assert verdict.outcome is Outcome.PASS
 
@@ -127,7 +127,7 @@ def test_there_is_no_verdict_on_the_pattern_if_the_cores_are_used_up(
 def test_what_was_measured_is_not_measured_again(assertions: Callable[..., ScalingAssertions]) -> None:
     judged = assertions([1.0] * 4)
     judged.measure((4, 1, 2))
-    judged.decide_efficiency(0.8, 2)
+    judged.efficiency(0.8, 2)()
     assert judged._measurement.interleaved_s == 2
 
 
@@ -138,16 +138,16 @@ def test_each_replica_gets_cores_of_its_own_until_another_measurement(
     judged = assertions([1.0] * 4)
     judged.measure((1, 2), 1)
     first = judged._run
-    assert judged.decide_efficiency(0.8, 2) is not None
+    assert judged.efficiency(0.8, 2)() is not None
     assert judged._run is first
-    assert judged.decide_efficiency(0.8, 4) is not None
+    assert judged.efficiency(0.8, 4)() is not None
     assert judged._run is not first
     assert judged._run.variants == {  # type: ignore[union-attr]
         1: ("single", ReplicaCores(1, 4)),
         4: ("replicated(replicas=4)", ReplicaCores(1, 4)),
     }
     with pytest.raises(SettingError, match=r"^8 replicas of 1 core need 8 cores and one for the load generator; this "):
-        judged.decide_efficiency(0.8, 8)
+        judged.efficiency(0.8, 8)()
     judged.measure((1, 2))
     assert judged._run.variants[2] == ("replicated", None)  # type: ignore[union-attr]
 
@@ -199,14 +199,10 @@ class TestScaleOut:
         with pytest.raises(InvalidResultError, match=message):
             assertions([1.0] * 2, **declared).decide_scale_out(2 * S)
 
-    def test_a_smoke_run_has_no_verdict(self, assertions: Callable[..., ScalingAssertions]) -> None:
-        assert assertions([], smoke=True).decide_scale_out(2 * S) is None
-
 
 def test_a_smoke_run_measures_no_scaling(assertions: Callable[..., ScalingAssertions]) -> None:
     judged = assertions([], smoke=True)
     assert judged.measure((1, 2)).steps == ()
-    assert judged.decide_efficiency(0.8, 2) is None
     assert judged.record is None
 
 
@@ -230,7 +226,7 @@ def test_other_numbers_of_replicas_are_refused(
 
 def test_the_efficiency_of_one_replica_is_refused(assertions: Callable[..., ScalingAssertions]) -> None:
     with pytest.raises(SettingError, match=r"replicas=1\), expected a whole number of replicas from 2"):
-        assertions([1.0]).decide_efficiency(0.8, 1)
+        assertions([1.0]).efficiency(0.8, 1)()
 
 
 def test_on_ray_the_scale_out_time_is_said_to_be_unknown_before_anything_is_measured(

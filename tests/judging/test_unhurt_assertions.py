@@ -44,6 +44,13 @@ def make(runner: FakeRunner, *, smoke: bool = False, launches: int = 8, during: 
     return UnhurtAssertions(experiment, measurement)  # type: ignore[arg-type]
 
 
+def verdicts_of(unhurt: UnhurtAssertions, limits: UnhurtLimits) -> Sequence[Verdict]:
+    """The verdicts, after the first launch that each assertion has."""
+    decide = unhurt.kept(limits)
+    unhurt._measurement.measure_at_least(1)
+    return decide()
+
+
 def limits(**given: Any) -> UnhurtLimits:
     parameters = signature(Perf.assert_unhurt).parameters
     usual = {name: parameters[name].default for name in ("step", "errors", "within")}
@@ -104,21 +111,23 @@ class TestDecisions:
     def test_a_harmless_step_passes_with_as_many_launches_as_it_needs(self) -> None:
         runner = FakeRunner(Step())
         unhurt = make(runner)
-        assert outcomes(unhurt.decide(limits())) == [Outcome.PASS, Outcome.PASS]
+        assert outcomes(verdicts_of(unhurt, limits())) == [Outcome.PASS, Outcome.PASS]
         assert 2 <= runner.launches <= 4
         assert [one.launch for one in unhurt.impacts] == list(range(1, runner.launches + 1))
         assert len(unhurt.course) == 80
 
     def test_one_that_hurts_fails_and_is_confirmed_by_a_second_launch(self) -> None:
         runner = FakeRunner(Step(blocked_s=0.5))
-        hurt, errors = make(runner).decide(limits(step="reload"))
+        hurt, errors = verdicts_of(make(runner), limits(step="reload"))
         assert (hurt.outcome, errors.outcome) == (Outcome.FAIL, Outcome.PASS)
         assert 2 <= runner.launches <= 3
 
     def test_lost_requests_fail(self) -> None:
-        found = make(FakeRunner(Step(blocked_s=0.1, lost=0.5))).decide(limits(p99="1min", errors=0))
+        found = verdicts_of(make(FakeRunner(Step(blocked_s=0.1, lost=0.5))), limits(p99="1min", errors=0))
         assert found[1].outcome is Outcome.FAIL
-        assert outcomes(make(FakeRunner(Step(blocked_s=0.05))).decide(limits(errors=None, p50="2x"))) == [Outcome.PASS]
+        assert outcomes(verdicts_of(make(FakeRunner(Step(blocked_s=0.05))), limits(errors=None, p50="2x"))) == [
+            Outcome.PASS
+        ]
 
     def test_requests_that_a_judged_step_lost_make_no_other_verdict_invalid(self) -> None:
         unhurt = make(FakeRunner(Step(blocked_s=1.0, lost=0.9)))
@@ -126,36 +135,36 @@ class TestDecisions:
         measurement.measure_at_least(1)
         with pytest.raises(InvalidResultError, match=r"over 5.0 %"):
             measurement.require_valid()
-        unhurt.decide(limits(errors="90%", within="5s"))
+        verdicts_of(unhurt, limits(errors="90%", within="5s"))
         measurement.require_valid()
 
     def test_the_time_until_it_is_well_again(self) -> None:
         unhurt = make(FakeRunner(Step(blocked_s=0.5)))
-        recovery, errors = unhurt.decide(limits(within="2s"))
+        recovery, errors = verdicts_of(unhurt, limits(within="2s"))
         assert (recovery.metric, recovery.outcome, errors.outcome) == ("recovery", Outcome.PASS, Outcome.PASS)
-        assert unhurt.decide(limits(within="200ms"))[0].outcome is Outcome.FAIL
+        assert verdicts_of(unhurt, limits(within="200ms"))[0].outcome is Outcome.FAIL
 
     def test_each_step_is_judged_unless_one_is_named(self) -> None:
         runner = FakeRunner(Step(blocked_s=0.5), Step(begin_s=2.5, name="kill"))
         unhurt = make(runner)
-        assert outcomes(unhurt.decide(limits(step="kill", errors=None))) == [Outcome.PASS]
-        assert outcomes(unhurt.decide(limits(errors=None))) == [Outcome.FAIL, Outcome.PASS]
+        assert outcomes(verdicts_of(unhurt, limits(step="kill", errors=None))) == [Outcome.PASS]
+        assert outcomes(verdicts_of(unhurt, limits(errors=None))) == [Outcome.FAIL, Outcome.PASS]
 
     def test_impacts_have_the_limit_of_the_latest_assertion(self) -> None:
         unhurt = make(FakeRunner(Step()))
         assert unhurt.impacts == ()
         assert unhurt.course == ()
-        unhurt.decide(limits(p95="500ms", errors=None))
+        verdicts_of(unhurt, limits(p95="500ms", errors=None))
         assert {one.limit_ns for one in unhurt.impacts} == {0.5 * S}
 
     def test_busy_neighbours_leave_lateness_open_but_neither_long_blocks_nor_lost_requests(self) -> None:
-        late = make(FakeRunner(Step(slower=3.0), others_cores=1.4)).decide(limits(errors=None))
+        late = verdicts_of(make(FakeRunner(Step(slower=3.0), others_cores=1.4)), limits(errors=None))
         assert late[0].outcome is Outcome.INCONCLUSIVE
         assert late[0].why_open is not None
         assert late[0].why_open.by is OpenBy.MACHINE
         assert "; meanwhile other processes used 1.4 of the 2 cores" in late[0].reason
         lost = FakeRunner(Step(blocked_s=0.5, lost=0.5), others_cores=1.4)
-        assert outcomes(make(lost).decide(limits())) == [Outcome.FAIL, Outcome.FAIL]
+        assert outcomes(verdicts_of(make(lost), limits())) == [Outcome.FAIL, Outcome.FAIL]
 
     @pytest.mark.parametrize(
         ("limit", "lag_ns", "decided"),
@@ -165,15 +174,15 @@ class TestDecisions:
         runner = FakeRunner(Step(blocked_s=0.5), lag_ns=lag_ns)
         unhurt = make(runner)
         if decided:
-            assert outcomes(unhurt.decide(limits(p95=limit, errors=None))) == [Outcome.FAIL]
+            assert outcomes(verdicts_of(unhurt, limits(p95=limit, errors=None))) == [Outcome.FAIL]
         else:
             with pytest.raises(GeneratorLimitError, match=r"behind its schedule: .* allowed are"):
-                unhurt.decide(limits(p95=limit, errors=None))
+                verdicts_of(unhurt, limits(p95=limit, errors=None))
 
     def test_what_a_late_generator_leaves_of_an_absolute_limit_drops_no_launch(self) -> None:
         runner = FakeRunner(Step(blocked_s=0.5), lag_ns=9 * MS)
         unhurt = make(runner)
-        unhurt.decide(limits(p95="100ms", errors=None))
+        verdicts_of(unhurt, limits(p95="100ms", errors=None))
         assert (runner.launches, unhurt._measurement.dropped) == (2, 0)
         with pytest.raises(GeneratorLimitError):
             unhurt._measurement.require_valid()
@@ -187,28 +196,23 @@ class TestDecisions:
                 return replace(launch, samples=replace(launch.samples, outcome=outcome))
 
         runner = TimingOut(Step(blocked_s=0.2, lost=0.5), others_cores=1.4)
-        assert make(runner).decide(limits())[1].outcome is Outcome.INCONCLUSIVE
+        assert verdicts_of(make(runner), limits())[1].outcome is Outcome.INCONCLUSIVE
 
 
 class TestRefusals:
     def test_a_test_without_a_function_has_no_steps(self) -> None:
         with pytest.raises(SettingError, match=r"without a function .*write perf\(rate_rps=200, during=function\)"):
-            make(FakeRunner(), during=None).decide(limits())
+            verdicts_of(make(FakeRunner(), during=None), limits())
 
     def test_a_step_that_the_function_does_not_name(self) -> None:
         with pytest.raises(SettingError, match=r"step='relaod'\), did you mean reload\? expected 'reload'; the functi"):
-            make(FakeRunner(Step())).decide(limits(step="relaod"))
+            verdicts_of(make(FakeRunner(Step())), limits(step="relaod"))
 
     @pytest.mark.parametrize("step", [None, "reload"])
     def test_a_function_that_names_none(self, step: str | None) -> None:
         with pytest.raises(SettingError, match=r"during\.step"):
-            make(FakeRunner()).decide(limits(step=step))
+            verdicts_of(make(FakeRunner()), limits(step=step))
 
     def test_a_service_that_fell_silent(self) -> None:
         with pytest.raises(InvalidResultError, match="no answer since"):
-            make(FakeRunner(Step(), silence="no answer since 1 s")).decide(limits())
-
-    def test_a_smoke_run_has_no_verdict(self) -> None:
-        runner = FakeRunner(Step())
-        assert make(runner, smoke=True).decide(limits()) == ()
-        assert runner.launches == 1
+            verdicts_of(make(FakeRunner(Step(), silence="no answer since 1 s")), limits())
