@@ -11,9 +11,9 @@ from pytest_mlpatterns import App
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.experiment import SystemUnderTest
-from pytest_mlpatterns.judging.overload_assertions import read_replicas
+from pytest_mlpatterns.judging.limit_assertions import NmrtAssertions
+from pytest_mlpatterns.judging.overload_assertions import ScalingAssertions
 from pytest_mlpatterns.judging.perf import Perf
-from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.serving.model import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
@@ -56,13 +56,10 @@ _SEEDS = {
 }
 
 
-def _read_objective(_limit: float, slo: object) -> None:
-    if slo is not None:
-        parse_objective(slo)
-
-
 class Reading(Perf):
     """Reads its arguments, and measures nothing."""
+
+    _nothing: Any = None
 
     def __init__(self) -> None:
         payload = read_payload([1])
@@ -74,22 +71,14 @@ class Reading(Perf):
             setup=SimpleNamespace(pattern="single"),
             plan=LoadPlan(payload, PoissonRate(1), duration_ns=S, warmup_ns=0, timeout_ns=S, check=None),
             smoke=True,
+            searches=(),
         )
-        self._sides: Any = SimpleNamespace(decide=lambda _other, _factor: None, difference="")
-        self._verdicts: Any = SimpleNamespace(all=[SimpleNamespace(outcome=None)])
-        self._nmrt: Any = SimpleNamespace(decide_at_least=_read_objective)
-        self._scaling: Any = SimpleNamespace(
-            decide_efficiency=lambda _limit, replicas: read_replicas(replicas), decide_scale_out=lambda _limit: None
-        )
-        self._leaks: Any = SimpleNamespace(decide=lambda _limit, _longest_ns: ())
+        self._sides: Any = SimpleNamespace(ask_both=lambda _other: None, difference="")
+        self._verdicts: Any = SimpleNamespace(ask=lambda _tolerances: None)
+        self._nmrt = NmrtAssertions(self._experiment, self._nothing)
+        self._scaling = ScalingAssertions(self._experiment, self._nothing, lambda: None)
 
-    def _check_limit(self, *_arguments: Any) -> None: ...
-
-    def _settle(self, _metric: str, decide: Any) -> None:
-        decide()
-
-    def _settle_all(self, decide: Any, _metric: str) -> None:
-        decide()
+    def _settle_all(self, *_arguments: Any) -> None: ...
 
     def _compare(self, *_arguments: Any, **_options: Any) -> None: ...
 
