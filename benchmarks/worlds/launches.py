@@ -44,7 +44,7 @@ _READ_NS = 50 * MS  # Interval of the readings of a file's launch
 _GENERATOR_NS = 40_000  # CPU time of the generator for a request
 _BYTES = 150
 _QUEUE_APART = 0.08  # By how much the mean wait for a core differs between the sides of a pair
-_BLOCK_FIXED = 1  # Moments of the fixed work before each block
+_FIXED, _BLOCK_FIXED = 4, 1  # Moments of the fixed work of a file's launch, and before each block
 
 
 class Drawn(Struct, frozen=True):
@@ -160,7 +160,7 @@ def file_launch(rng: np.random.Generator, side: Side, setting: Setting, *, machi
     own_ns = _used_by(shot, read_ns, share * found.work_ns)
     used = _usage(life, read_ns, own_ns, generator_ns=generator_ns)
     launch = _record(rng, life, samples=samples, window=seen, used=used if service.counted else None, setting=setting)
-    fixed = (met.fixed_ns(rng), met.fixed_ns(rng))
+    fixed = tuple(met.fixed_ns(rng) for _ in range(_FIXED))
     report = _report(samples, machine, window=seen, generator_ns=generator_ns)
     launch = replace(launch, sorting_ns=fixed, generator=report, rate_rps=service.rate_rps)
     drained_s = max(int(samples.done_ns.max()) - end_ns, 0) / 1e9
