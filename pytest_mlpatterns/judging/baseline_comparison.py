@@ -163,7 +163,7 @@ class BaselineComparison:
 
     def _measure_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry, *, is_screen: bool) -> None:
         """Measure as many launches as the percentiles need that the baseline entry can be compared by."""
-        if is_screen and self._is_left_to_the_code(compared, entry):
+        if is_screen and self._is_enough(compared, entry):
             return
         metrics = self._measurement.metrics
         launches = len(metrics.launches)
@@ -181,7 +181,7 @@ class BaselineComparison:
         """Measure until the changes of these metrics are decided, and discount what a slower machine explains."""
         judge = functools.partial(self._judge_all, compared, entry, is_screen=is_screen)
         if is_screen:  # the recorded code decides a start, beside that of the present
-            is_enough = functools.partial(self._is_left_to_the_code, compared, entry)
+            is_enough = functools.partial(self._is_enough, compared, entry)
             return self._measurement.decide_all(judge, more, at_most=_SCREEN_LAUNCHES, is_enough=is_enough)
         self._measurement.decide_all(lambda: without_start(judge()), more)
         while is_left_to_starts(verdicts := judge()) and self._measurement.start_again():
@@ -191,17 +191,20 @@ class BaselineComparison:
         excuse = self._slower(entry)  # which may measure
         return self._launched(entry).left_open(verdicts, compared, excuse, stands=self._stands)
 
-    def _is_left_to_the_code(self, compared: Sequence[ComparedMetric], entry: Entry) -> bool:
-        """Whether the recorded code decides in any case: a primary metric is worse.
+    def _is_enough(self, compared: Sequence[ComparedMetric], entry: Entry) -> bool:
+        """Whether a screen ends here, since the recorded code decides.
 
-        If a neighbour was busy, the next launch may be a quiet one, as long as the budget has time for one.
+        It does if the budget has no time for another launch and the pairs, or if a primary metric is worse and no
+        neighbour was busy, without whom it may be better.
         """
-        if why_busy(self._measurement.metrics.launches) is not None and self._measurement.may_pair_after_a_launch:
+        has_time = self._measurement.may_pair_after_a_launch
+        if has_time and why_busy(self._measurement.metrics.launches) is not None:
             return False
         primary = [one for one in compared if not one.is_guard and one.metric.of is not None]
         look = self._look(entry, self._measurement.metrics, is_screen=True)
-        verdicts = judge_metrics(primary, look).verdicts
-        return any(one.outcome is Outcome.FAIL or one.suspected for one in verdicts) and self._is_settled()
+        verdicts = judge_metrics(primary, look).verdicts if has_time else ()
+        is_worse = any(one.outcome is Outcome.FAIL or one.suspected for one in verdicts)
+        return (is_worse or not has_time) and self._is_settled()
 
     @property
     def _trusts(self) -> bool:

@@ -181,7 +181,7 @@ def rule_pairs(compared: Sequence[ComparedMetric], look: Look) -> Ruling:
     assert look.pairs is not None
     found, done = judge_metrics(compared, look), len(look.pairs.launches)
     waits = any(
-        one.requested or launches_for_tail(error.needed, error.found, done) > done
+        one.requested or one.is_suspected or launches_for_tail(error.needed, error.found, done) > done
         for one in compared
         if isinstance(error := found.left_out.get(one.metric.name), TooFewSamplesError)
     )

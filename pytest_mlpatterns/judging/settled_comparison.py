@@ -157,7 +157,8 @@ class SettledComparison:
         if self._why_not:
             return None
         stands = {name for name, one in seen.items() if name in self._standing and self._is_decided(one)}
-        rest = _settled(choice, stands, self._surely_worse(seen))
+        worse = {name for name, one in seen.items() if one.outcome is Outcome.FAIL or one.suspected}
+        rest = _settled(choice, stands, worse, is_calm=self._is_as_then())
         if not (rest(False) or rest(True)):
             return [*seen.values()]
         try:
@@ -198,15 +199,13 @@ class SettledComparison:
             raise UnknownRevisionError(missing)
         return verdicts
 
-    def _surely_worse(self, seen: Mapping[str, Verdict]) -> set[str]:
-        """What the file saw beyond its tolerance, on a machine that is as quick and as quiet as at the recording."""
+    def _is_as_then(self) -> bool:
+        """Whether the machine is as quick and as quiet as at the recording."""
         entry, so_far = self._experiment.baseline.entry, self._measurement.so_far
         if entry is None or so_far is None or why_busy(so_far.launches):
-            return set()
+            return False
         ratio = ratio_of_means(sorting_times_ns(so_far.launches), entry.sorting_ns)
-        if ratio is None or ratio >= SLOWER:
-            return set()
-        return {name for name, one in seen.items() if one.outcome is Outcome.FAIL or one.suspected}
+        return ratio is not None and ratio < SLOWER
 
     def _is_judged_by_the_code(self) -> bool:
         """Whether other code was recorded, and nothing else has changed: a package has to fail by the file itself."""
@@ -318,10 +317,11 @@ def _only(choice: Choice, *, settled: bool) -> Choice:
     ]
 
 
-def _settled(choice: Choice, stands: set[str], worse: set[str]) -> Choice:
+def _settled(choice: Choice, stands: set[str], worse: set[str], *, is_calm: bool) -> Choice:
     """The metrics that the recorded code settles, at the level of a comparison with a revision.
 
-    What the file saw ``worse`` rests on fewer pairs: its entry knows many starts, of either way that they settle in.
+    What the file saw ``worse`` on a machine that is as then rests on fewer pairs: its entry knows many starts, of
+    either way that they settle in.
 
     The CPU time, the guard whose looks share a level, has that of one of two primary metrics: at a fifth of it, 6 % of
     services with 15 % more work stayed open. An unchanged one is a whole tolerance away from an alarm.
@@ -336,7 +336,8 @@ def _settled(choice: Choice, stands: set[str], worse: set[str]) -> Choice:
                 alpha=guarded if one.is_guard else one.alpha * factor,
                 # a search has to be asked for; what is not known is the file's to judge
                 requested=isinstance(one.metric.kind, Nmrt),
-                seen_worse=one.metric.name in worse,
+                seen_worse=is_calm and one.metric.name in worse,
+                is_suspected=one.metric.name in worse,
             )
             for one in choice(streams)
             if one.metric.name not in stands

@@ -11,6 +11,7 @@ from support.synthetic import MS
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, judge_ratio
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import (
+    Shift,
     Side,
     assignments,
     judge_by_kind,
@@ -251,6 +252,11 @@ class TestPairs:
     def test_a_worse_kind_that_surely_came_more_often_fails(self, first: Sequence[float]) -> None:
         second = (22.0, 22.1, 21.9, 22.2, 16.0, 22.1, 22.0, 21.8, 22.0, 16.1, 22.2, 21.9)
         assert self.verdict(first, second, sizes=True) is FAIL
+
+    def test_scatter_that_looks_like_a_worse_kind_does_not_fail(self) -> None:
+        """All launches together are 2 % worse: a kind that comes four times as often would make them 30 % worse."""
+        assert Shift(9, 10, 2, 10).outcome(PASS, worsening=0.02, tolerance=0.1) is OPEN
+        assert Shift(9, 10, 2, 10).outcome(PASS, worsening=0.30, tolerance=0.1) is FAIL
 
     def test_a_better_kind_that_only_the_second_side_shows_passes(self) -> None:
         slow = (22.0, 22.1, 21.9, 22.2, 22.0, 22.1, 21.8, 22.1)

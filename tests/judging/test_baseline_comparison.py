@@ -190,6 +190,7 @@ def test_a_screen_that_sees_a_slower_service_leaves_the_rest_to_the_recorded_cod
     assert screened_launches(rtm_ns=3.6 * MS, others_cores=0.9, start_s=15) == 1, "and three pairs take 45 s"
     assert screened_launches(rss_mib=80.0) >= 2  # which no machine changes: the file fails it, by two launches
     assert screened_launches() >= 2
+    assert screened_launches(start_s=15) == 1, "further launches would leave the recorded code no time for three pairs"
 
 
 def test_a_test_whose_history_knows_its_scatter_is_judged_by_that() -> None:

@@ -68,11 +68,13 @@ class Recorded:
         self.run = None
         self.asked: list[str] = []
         self.levels: dict[str, float] = {}
+        self.suspected: set[str] = set()
         self.seen_worse: list[str] = []
 
     def compare(self, choice: Any) -> Sequence[Verdict]:
         self.asked += [one.metric.name for one in choice(False)]
         self.levels = {one.metric.name: one.alpha for one in choice(False)}
+        self.suspected = {one.metric.name for one in choice(False) if one.is_suspected}
         self.seen_worse = [one.metric.name for one in choice(False) if one.seen_worse]
         if isinstance(self.found, Exception):
             raise self.found
@@ -337,3 +339,10 @@ def test_what_an_interleaved_run_does_not_give_is_the_file_s(
     assert screen.judged == others
     assert recorded.asked == ["rtm"]
     assert [*found] == ["rtm", *others]
+
+
+def test_what_the_file_suspects_is_worth_the_pairs_to_judge_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    suspected = replace(verdict(OPEN, "p99"), change=Estimate(0.6, -0.1, 1.3))
+    recorded = Recorded([verdict(PASS, of="revision")])
+    settled(monkeypatch, Screen([verdict(PASS), suspected]), recorded, "rtm", "p99")
+    assert recorded.suspected == {"p99"}

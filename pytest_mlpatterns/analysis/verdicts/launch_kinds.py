@@ -239,13 +239,18 @@ class Shift(Struct, frozen=True):
         """The chance of as many now, or more, if nothing changed."""
         return excess_chance(self.now, self.of_now, before=self.before, of_before=self.of_before)
 
-    def outcome(self, within: Outcome) -> Outcome:
-        """The outcome of a comparison that has this one within the kinds: FAIL if the worse kind surely came more often
-        than before, no PASS while it may."""
+    def outcome(self, within: Outcome, worsening: float, tolerance: float) -> Outcome:
+        """The outcome of a comparison that has this one within the kinds.
+
+        FAIL if the worse kind surely came more often than before, no PASS while it may. The launches together show it:
+        if they are not worse, what looks like a kind is their scatter.
+
+        ``worsening``: of all launches together, beside the ``tolerance``.
+        """
         chance = self.chance
-        if chance < _SURELY or within is Outcome.FAIL:
+        if within is Outcome.FAIL or (chance < _SURELY and worsening > tolerance):
             return Outcome.FAIL
-        return Outcome.INCONCLUSIVE if within is Outcome.PASS and chance < _SIGN else within
+        return Outcome.INCONCLUSIVE if within is Outcome.PASS and chance < _SIGN and worsening > 0 else within
 
 
 def assignments(kinds: TwoKinds, present: Side) -> list[tuple[bool, ...]]:
@@ -333,11 +338,9 @@ class _KindComparison(Struct, frozen=True):
     def _with_shift(self, found: Verdict, present: Sequence[LaunchValue], is_high: tuple[bool, ...]) -> Verdict:
         """A verdict within the kinds, as it is if the worse kind came no more often, or is within the tolerance."""
         shift = Shift.between(self.kinds.is_high, is_high, better=self.metric.better)
-        outcome, whole = shift.outcome(found.outcome), self.judge(present, self.reference)
-        is_worse = whole.change is not None and whole.change.value > 0
-        if outcome is found.outcome or not (
-            is_worse and self.kinds.exceeds(found.tolerance or 0.0, self.metric.better)
-        ):
+        whole, tolerance = self.judge(present, self.reference), found.tolerance or 0.0
+        outcome = shift.outcome(found.outcome, 0.0 if whole.change is None else whole.change.value, tolerance)
+        if outcome is found.outcome or not self.kinds.exceeds(tolerance, self.metric.better):
             return found
         why = self.kinds.shifted(shift, self.metric)
         if outcome is Outcome.INCONCLUSIVE:
@@ -398,9 +401,10 @@ class PairedKinds(Struct, frozen=True):
         lost = any(answer.lost(high=better == "higher") for answer in self.answers)
         if len({one.outcome for one in found}) > 1 or (nearest.outcome is Outcome.PASS and lost):
             nearest = replace(nearest, outcome=Outcome.INCONCLUSIVE)
-        whole, outcome = judge(self.ratios), self._shift(better).outcome(nearest.outcome)
-        is_worse = whole.judged.value > 1 if better == "lower" else whole.judged.value < 1
-        if outcome is nearest.outcome or not (is_worse and self.kinds.exceeds(tolerance, better)):
+        whole = judge(self.ratios)
+        worsening = whole.judged.value - 1 if better == "lower" else 1 - whole.judged.value
+        outcome = self._shift(better).outcome(nearest.outcome, worsening, tolerance)
+        if outcome is nearest.outcome or not self.kinds.exceeds(tolerance, better):
             return nearest
         return replace(whole if outcome is Outcome.FAIL else nearest, outcome=outcome)
 

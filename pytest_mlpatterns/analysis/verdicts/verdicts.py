@@ -347,7 +347,7 @@ def _range(metric: Metric, low: float, high: float, *, dash: str = "–", otherw
 def _what_helps(half: float, apart: float, launches: int) -> tuple[str, bool]:
     """How many more launches would decide, ``2 more launches would narrow it to ±1.5 %``, or why none would.
 
-    The second value says whether some number of them decides.
+    The second value is whether some number of them decides.
 
     ``half``: half the width of the present interval, on the logarithm. ``apart``: distance of the value from the limit,
     on the logarithm.
