@@ -188,6 +188,14 @@ class Basis(Struct, frozen=True, kw_only=True):
     facts_changed: tuple[FactChange, ...] | None = None
     remedy: str = ""  # what to do first so that something is compared; empty if nothing is known
 
+    def required(self, command: str) -> str:
+        """Why a test fails that has to be compared; empty if it was. ``command``: runs this test alone."""
+        if not self.missing:
+            return ""
+        asked = "a comparison" if self.gap is None else f"one; record it: {command} --perf-baseline update"
+        why, asked = (f"{self.remedy}; {self.missing}", "one") if self.remedy else (self.missing, asked)
+        return f"{why}, and --perf-baseline require asks for {asked}"
+
 
 class Comparison(Protocol):
     """What compares one test with what it was.

@@ -33,7 +33,7 @@ from pytest_mlpatterns.judging.compared_metrics import (
 )
 from pytest_mlpatterns.judging.leaks import check_leak_limits, decide_leak
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, ScalingAssertions, require_goodput
-from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_asked, with_further, with_steps
+from pytest_mlpatterns.judging.result_builder import Found, build_result, searched_for
 from pytest_mlpatterns.judging.sequential import measure_for_the_baseline, measurement_of
 from pytest_mlpatterns.judging.settled_comparison import comparison_of
 from pytest_mlpatterns.judging.sides import Factor, SideComparison
@@ -78,7 +78,6 @@ class Perf:
 
     def __init__(self, experiment: Experiment, runner: LaunchRunner, spent_ns: int = 0) -> None:
         self._experiment = experiment
-        self._setup = experiment.setup
         self._runner = runner
         settings = experiment.settings
         self._measurement = measurement_of(experiment, runner, spent_ns)
@@ -116,7 +115,7 @@ class Perf:
         raise missing_attribute(self, name, latency)
 
     def __repr__(self) -> str:
-        return f"<perf of {self._setup.pattern} under {self._setup.load}>"
+        return f"<perf of {self._experiment.setup.pattern} under {self._experiment.setup.load}>"
 
     @property
     @at_the_call
@@ -492,8 +491,7 @@ class Perf:
                 measure_for_the_baseline(self._measurement, lambda: self.result(passed=True), steady=steady)
             self._nmrt.search_for_ranking()
         judged = {verdict.metric for verdict in self._verdicts.all if verdict.against in ("baseline", "revision")}
-        so_far = self._measurement.so_far
-        searched = () if so_far is None else searched_for(so_far)
+        searched = searched_for(self._measurement.so_far)
 
         def others(streams: bool) -> Sequence[Metric]:
             metrics = (*compared_by_default(self._experiment.settings, streams=streams), *searched)
@@ -501,13 +499,9 @@ class Perf:
 
         self._causes.profile_alone()
         self._compare(others, self._experiment.settings.tolerance, requested=False)
-        basis = self._comparison.basis
-        if not self.smoke and mode is BaselineMode.REQUIRE and (why := basis.missing):
-            update = f"one; record it: {self._experiment.command} --perf-baseline update"
-            asked = update if basis.gap is not None else "a comparison"
-            if basis.remedy:
-                why, asked = f"{basis.remedy}; {why}", "one"
-            self._verdicts.fail(PerfFailure(f"{why}, and --perf-baseline require asks for {asked}"))
+        why = self._comparison.basis.required(self._experiment.command)
+        if why and mode is BaselineMode.REQUIRE and not self.smoke:
+            self._verdicts.fail(PerfFailure(why))
 
     @property
     def interrupted(self) -> bool:
@@ -530,14 +524,19 @@ class Perf:
         Args:
             passed: whether nothing failed the test; one whose gate only warns has failed nevertheless.
         """
-        passed = passed and not self._verdicts.advised
-        verdicts = self._verdicts.all
-        found = build_result(
-            self._experiment, self._measurement, self._comparison.basis, verdicts=verdicts, passed=passed
+        found = Found(
+            passed=passed and not self._verdicts.advised,
+            basis=self._comparison.basis,
+            verdicts=self._verdicts.all,
+            asked=self._verdicts.asked,
+            overloads=self._overload.overloads,
+            scaling=self._scaling.record,
+            profile=self._causes.profile,
+            held=self._causes.held,
+            steps=self._unhurt.impacts,
+            course=self._unhurt.course,
         )
-        overloads, growth, scaling = self._overload.overloads, self._measurement.growth, self._scaling.record
-        found = found and with_further(found, overloads, followed=growth, scaling=scaling, causes=self._causes)
-        return found and with_steps(with_asked(found, self._verdicts.asked), self._unhurt.impacts, self._unhurt.course)
+        return build_result(self._experiment, self._measurement, found)
 
     def diagnosis(self) -> str:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""

@@ -10,6 +10,7 @@ from collections import Counter
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import growth_record
@@ -79,57 +80,83 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.analysis.statistics.log_ratio import VariantFigures
-    from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.measurement.further_load import FollowedGrowth
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, ScalingRecord, StepImpact
     from pytest_mlpatterns.records.latency import Percentiles
-    from pytest_mlpatterns.records.launch import Estimate, GeneratorReport, Launch, Noise
+    from pytest_mlpatterns.records.launch import Busy, Estimate, GeneratorReport, Launch, Noise
+    from pytest_mlpatterns.records.profile import ProfileRecord
+    from pytest_mlpatterns.records.samples import HeldRecord
 
 
-def build_result(
-    experiment: Experiment,
-    measurement: SequentialMeasurement,
-    basis: Basis,
-    *,
-    verdicts: Sequence[Verdict],
-    passed: bool,
-) -> TestResult | None:
+class Found(Struct, frozen=True, kw_only=True):
+    """What a test has found beside its launches."""
+
+    passed: bool
+    basis: Basis  # what it was compared with
+    verdicts: Sequence[Verdict] = ()
+    asked: Mapping[str, float] = {}  # metrics that its own assertions compare, by name with the tolerance of each
+    overloads: tuple[Overload, ...] = ()  # beyond the NMRT
+    scaling: ScalingRecord | None = None  # at several numbers of replicas
+    profile: ProfileRecord | None = None  # why it failed, by function
+    held: HeldRecord | None = None  # the same by the lines that hold memory
+    steps: tuple[StepImpact, ...] = ()  # what the steps of the function beside the load did
+    course: tuple[LatencyMoment, ...] = ()  # the latency through the window of the last launch, if it had steps
+
+
+def build_result(experiment: Experiment, measurement: SequentialMeasurement, found: Found) -> TestResult | None:
     """The result record of one test, for reports and the baseline; None if nothing was measured."""
     if (metrics := measurement.so_far) is None:
         return None
-    figures, by_launch = estimated(metrics, [*experiment.ranked, *(verdict.metric for verdict in verdicts)])
+    growth = measurement.growth
+    figures, by_launch = estimated(metrics, [*experiment.ranked, *(verdict.metric for verdict in found.verdicts)])
     measured = _measured(metrics, by_launch, measurement.budget.spent_ns / 1e9)
-    judged = Judged(
-        passed=passed,
-        unjudged=_unjudged(experiment, basis, has_verdicts=bool(verdicts), passed=passed),
-        accepted=experiment.agreed.states,
-        baseline_note=basis.note,
-        baseline_gap=basis.gap,
-        not_compared=dict(basis.left_out),
-        probably_slower=probably_slower(verdicts, measured.busy),
-        notes=_notes(metrics, measurement, experiment),
-        facts_changed=basis.facts_changed,
-    )
-    noise = (*noise_of(metrics.launches, interleaved=basis.is_interleaved), *_changes(experiment))
+    missing = dict(metrics.indices.missing)
+    notes = [*_notes(metrics, measurement, experiment), *map(describe_overload, found.overloads)]
+    if found.scaling is not None:
+        notes += [*describe_scaling(found.scaling), *describe_indices(figures, missing)]
+    noise = (*noise_of(metrics.launches, interleaved=found.basis.is_interleaved), *_changes(experiment))
     return with_compared_figures(
         TestResult(
             test=experiment.test,
             setup=experiment.setup,
             metrics=figures,
-            verdicts=tuple(verdicts),
-            reference=basis.reference,
+            verdicts=tuple(found.verdicts),
+            reference=found.basis.reference,
             stream=stream_record(metrics),
-            definition=_definition(experiment, metrics),
-            judged=judged,
+            definition=_definition(experiment, metrics, found.asked),
+            judged=_judged(experiment, found, (*notes, *describe_steps(found.steps)), busy=measured.busy),
             measured=measured,
             conditions=_conditions(metrics, experiment, noise, dropped=measurement.dropped),
-            limits=Limits(metrics.capacities, missing_indices=dict(metrics.indices.missing)),
-            causes=CauseRecord(splits_of(metrics.launches)),
+            limits=Limits(metrics.capacities, found.overloads, found.scaling, missing),
+            causes=CauseRecord(
+                splits_of(metrics.launches),
+                found.profile,
+                found.held,
+                None if growth is None else growth_record(growth.track),
+                found.steps,
+                found.course if found.steps else (),
+            ),
         )
+    )
+
+
+def _judged(experiment: Experiment, found: Found, notes: tuple[str, ...], *, busy: Busy | None) -> Judged:
+    basis, verdicts = found.basis, found.verdicts
+    asks = found.passed and not experiment.smoke and experiment.settings.compare != ()
+    is_open = basis.missing and (not verdicts or basis.gap is BaselineGap.NOT_COMPARABLE)
+    return Judged(
+        passed=found.passed,
+        unjudged=Unjudged(Kind.NOT_COMPARED, basis.missing) if asks and is_open else None,
+        accepted=experiment.agreed.states,
+        baseline_note=basis.note,
+        baseline_gap=basis.gap,
+        not_compared=dict(basis.left_out),
+        probably_slower=probably_slower(verdicts, busy),
+        notes=notes,
+        facts_changed=basis.facts_changed,
     )
 
 
@@ -138,10 +165,10 @@ def with_compared_figures(result: TestResult) -> TestResult:
     return replace(result, metrics={name: figure_of(result, name) or found for name, found in result.metrics.items()})
 
 
-def _definition(experiment: Experiment, metrics: Metrics) -> Definition:
+def _definition(experiment: Experiment, metrics: Metrics, asked: Mapping[str, float]) -> Definition:
     settings = experiment.settings
     compared = compared_by_default(settings, streams=metrics.streams)
-    tolerances = {metric.name: settings.tolerance.of(metric) for metric in compared}
+    tolerances = {**{metric.name: settings.tolerance.of(metric) for metric in compared}, **asked}
     return Definition(
         command=experiment.command,
         tolerance=settings.tolerance.usual,
@@ -150,21 +177,6 @@ def _definition(experiment: Experiment, metrics: Metrics) -> Definition:
         price=metrics.price,
         terms=Terms(settings.budget_ns, settings.launches, tolerances, settings.budget_in_marker),
     )
-
-
-def with_asked(result: TestResult, asked: Mapping[str, float]) -> TestResult:
-    """The result with the metrics that the test's own assertions compare, by name with the tolerance of each."""
-    if (terms := result.definition.terms) is None or not asked:
-        return result
-    terms = replace(terms, tolerances={**terms.tolerances, **asked})
-    return replace(result, definition=replace(result.definition, terms=terms))
-
-
-def _unjudged(experiment: Experiment, basis: Basis, *, has_verdicts: bool, passed: bool) -> Unjudged | None:
-    """Why the test is not compared: nothing judged it, or not the entry that it has; None if it is."""
-    asks = passed and not experiment.smoke and experiment.settings.compare != ()
-    is_open = basis.missing and (not has_verdicts or basis.gap is BaselineGap.NOT_COMPARABLE)
-    return Unjudged(Kind.NOT_COMPARED, basis.missing) if asks and is_open else None
 
 
 def estimated(
@@ -176,34 +188,6 @@ def estimated(
         _plain({metric.name: found for metric, found in estimates}),
         {metric.name: launch_values_of(metrics, metric) for metric, _ in estimates},
     )
-
-
-def with_further(
-    result: TestResult,
-    overloads: Sequence[Overload],
-    *,
-    followed: FollowedGrowth | None,
-    scaling: ScalingRecord | None,
-    causes: Causes,
-) -> TestResult:
-    """The result with what was measured beside its launches: beyond the NMRT, for leaks, at replicas, for causes."""
-    growth = None if followed is None else growth_record(followed.track)
-    notes = list(map(describe_overload, overloads))
-    if scaling is not None:
-        notes += [*describe_scaling(scaling), *describe_indices(result)]
-    return replace(
-        result.with_notes(notes),
-        limits=replace(result.limits, overloads=tuple(overloads), scaling=scaling),
-        causes=replace(result.causes, growth=growth, profile=causes.profile, held=causes.held),
-    )
-
-
-def with_steps(result: TestResult, impacts: Sequence[StepImpact], course: Sequence[LatencyMoment]) -> TestResult:
-    """The result with what the steps of the function beside the load did; the same without one."""
-    if not impacts:
-        return result
-    causes = replace(result.causes, steps=tuple(impacts), latency_over_time=tuple(course))
-    return replace(result.with_notes(describe_steps(impacts)), causes=causes)
 
 
 def reference_from_baseline(entry: Entry, name: str) -> Reference:
@@ -434,9 +418,10 @@ def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
         return None
 
 
-def searched_for(metrics: Metrics) -> list[Metric]:
+def searched_for(metrics: Metrics | None) -> list[Metric]:
     """The NMRT metrics that the test searched for: without an objective, and under each."""
-    return [nmrt_metric(one) for one in dict.fromkeys(capacity.objective for capacity in metrics.capacities)]
+    capacities = () if metrics is None else metrics.capacities
+    return [nmrt_metric(one) for one in dict.fromkeys(capacity.objective for capacity in capacities)]
 
 
 def estimates_of(metrics: Metrics, judged: Sequence[str] = ()) -> list[tuple[Metric, Estimate]]:

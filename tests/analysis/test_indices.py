@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
-from support.synthetic import PROPERTY, S, capacity, even_launch, result, usage
+from support.synthetic import PROPERTY, S, capacity, even_launch, usage
 
 from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED, Scaling, ScalingStep, scaling_indices, why_unknown
 from pytest_mlpatterns.analysis.metrics.definitions import SCALING_INDICES
@@ -226,13 +226,11 @@ class TestMissing:
 class TestNotes:
     def test_the_indices_stand_in_one_line(self) -> None:
         metrics = {"hsx": (0.9, 0.88, 0.92), "sc": (1.8, 1.7, 1.9), "hsxt": (0.95, 0.94, 0.96)}
-        assert describe_indices(result(metrics=metrics)) == [
-            "HSX 90.0 % (88.0 % to 92.0 %), SC 1.80 (1.70 to 1.90); HSXt 95.0 %"
-        ]
+        assert describe_indices(metrics, {}) == ["HSX 90.0 % (88.0 % to 92.0 %), SC 1.80 (1.70 to 1.90); HSXt 95.0 %"]
 
     def test_what_is_missing_is_said_once_for_all_that_need_it(self) -> None:
         missing = {"hsxc": "there is no price", "hsx": "there is no price", "sc": "there is no price"}
-        assert describe_indices(result(metrics={"hsxe": (0.9, 0.8, 1.0)}, missing_indices=missing)) == [
+        assert describe_indices({"hsxe": (0.9, 0.8, 1.0)}, missing) == [
             "HSXe 90.0 %",
             "HSX and SC are not known: there is no price",
         ]

@@ -1,6 +1,5 @@
 """The result record: what it leaves out."""
 
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -9,19 +8,21 @@ from msgspec.structs import replace
 from support.experiments import declared_experiment
 from support.profiles import slower_normalize
 from support.reported import OVERLOAD, SCALING, report
+from support.stepped import Step, stepped_launch
 from support.synthetic import MS, START_NS, S, counterpart, even_launch, launch, result, samples
 
+from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, around_steps, impacts_of
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.budget import Budget, Spending
+from pytest_mlpatterns.judging.compared_metrics import Basis
 from pytest_mlpatterns.judging.result_builder import (
+    Found,
     _generator_notes,
     build_result,
     estimate_or_none,
     unsteady_notes,
     with_compared_figures,
-    with_further,
 )
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import Estimate, GeneratorReport, Launch, Warmup
@@ -81,23 +82,26 @@ def test_every_report_has_the_figure_that_was_compared() -> None:
     assert with_compared_figures(built) == built
 
 
-def test_a_result_has_what_was_measured_beside_its_launches() -> None:
-    causes: Any = SimpleNamespace(profile=slower_normalize(), held=None)
-    found = with_further(result(), [OVERLOAD], followed=None, scaling=SCALING, causes=causes)
-    assert (found.limits.overloads, found.limits.scaling) == ((OVERLOAD,), SCALING)
-    assert found.causes.profile == causes.profile
-    assert found.judged.notes[0].startswith("the service sheds load: at 2 times the NMRT")
-
-
-def built(found: Launch, *, spent_s: float = 0.0) -> TestResult:
+def built(launched: Launch, *, spent_s: float = 0.0, **found: Any) -> TestResult:
     """The result of a test whose only launch an interleaved run made."""
     spending = Spending(Budget(60 * S, round(spent_s * S)))
     experiment, measurement = declared_experiment(), SequentialMeasurement(cast("Any", None), spending, 8)
-    measurement.take([found], spent_s=spent_s)
-    comparison = BaselineComparison(experiment, measurement)
-    whole = build_result(experiment, measurement, comparison.basis, verdicts=(), passed=True)
+    measurement.take([launched], spent_s=spent_s)
+    whole = build_result(experiment, measurement, Found(passed=True, basis=Basis(), **found))
     assert whole is not None
     return whole
+
+
+def test_a_result_has_what_was_measured_beside_its_launches() -> None:
+    profile, steps = slower_normalize(), impacts_of(around_steps([stepped_launch(Step(blocked_s=0.5))]), USUAL_LIMIT)
+    found = built(even_launch(), overloads=(OVERLOAD,), scaling=SCALING, profile=profile, steps=steps, asked={"p99": 2})
+    assert (found.limits.overloads, found.limits.scaling) == ((OVERLOAD,), SCALING)
+    assert (found.causes.profile, found.causes.steps) == (profile, steps)
+    shed, *_, step = found.judged.notes
+    assert shed.startswith("the service sheds load: at 2 times the NMRT")
+    assert step.startswith("step reload, ")
+    assert found.definition.terms is not None
+    assert found.definition.terms.tolerances["p99"] == 2
 
 
 def test_what_a_test_spent_is_what_its_budget_has_counted() -> None:

@@ -195,15 +195,16 @@ _WHOLE_INDEX = ("hsx", "sc")
 _INDEX_PARTS = ("hsxt", "hsxe", "hsxc")
 
 
-def describe_indices(result: TestResult) -> list[str]:
+def describe_indices(
+    metrics: Mapping[str, tuple[float, float, float]], missing_indices: Mapping[str, str]
+) -> list[str]:
     """``HSX 90.2 % (88.1 % to 92.3 %), SC 1.80 (1.70 to 1.91); HSXt 95.0 %, …``, and what is missing."""
-    metrics = result.metrics
     whole = [_with_interval(name, metrics[name]) for name in _WHOLE_INDEX if name in metrics]
     parts = [
         f"{METRICS[name].label} {METRICS[name].show(metrics[name][0])}" for name in _INDEX_PARTS if name in metrics
     ]
     known = "; ".join(", ".join(some) for some in (whole, parts) if some)
-    return [*filter(None, [known]), *describe_missing_indices(result.limits.missing_indices)]
+    return [*filter(None, [known]), *describe_missing_indices(missing_indices)]
 
 
 def describe_missing_indices(missing: Mapping[str, str]) -> list[str]:

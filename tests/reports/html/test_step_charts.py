@@ -6,7 +6,6 @@ from support.stepped import Step, stepped_launch
 from support.synthetic import LAYERS, result
 
 from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, around_steps, impacts_of, latency_moments
-from pytest_mlpatterns.judging.result_builder import with_steps
 from pytest_mlpatterns.records.capacity import LatencyMoment
 from pytest_mlpatterns.reports.html.charts import charts_of, tracks_chart
 from pytest_mlpatterns.reports.html.drawing import chart_figure
@@ -17,7 +16,12 @@ LAUNCHES = [
     for seed, blocked_s in enumerate((0.5, 0.2))
 ]
 IMPACTS = impacts_of(around_steps(LAUNCHES), USUAL_LIMIT)
-STEPPED = with_steps(result(layers=LAYERS), IMPACTS, latency_moments(LAUNCHES[-1]))
+STEPPED = result(
+    layers=LAYERS,
+    steps=IMPACTS,
+    latency_over_time=latency_moments(LAUNCHES[-1]),
+    notes=tuple(describe_steps(IMPACTS)),
+)
 
 
 def test_the_courses_mark_the_steps_of_the_last_launch() -> None:
@@ -40,16 +44,14 @@ def test_requests_that_fail_have_a_course_of_their_own() -> None:
     moments = tuple(
         LatencyMoment(float(at), None if at == 2 else 1e6, None if at == 2 else 2e6, int(at == 2)) for at in range(4)
     )
-    chart = tracks_chart(with_steps(result(), IMPACTS, moments))
+    chart = tracks_chart(result(steps=IMPACTS, latency_over_time=moments))
     latency, failed = chart.tracks[:2]
     assert [row[0] for row in latency.rows] == [0.0, 1.0, 3.0]
     assert failed.rows == ((0.0, 0.0), (1.0, 0.0), (2.0, 1.0), (3.0, 0.0))
 
 
 def test_without_steps_nothing_is_marked() -> None:
-    plain = with_steps(result(layers=LAYERS), (), ())
-    assert plain == result(layers=LAYERS)
-    assert all(not chart.spans for chart in charts_of(plain))
+    assert all(not chart.spans for chart in charts_of(result(layers=LAYERS)))
 
 
 def test_the_notes_name_the_worst_launch_of_each_step() -> None:
