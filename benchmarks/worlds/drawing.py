@@ -26,11 +26,10 @@ if TYPE_CHECKING:
 STEP_NS = 5 * MS  # Shortest moment of which a machine has a speed of its own
 SORTING_NS = 0.7 * MS  # Time of the fixed work
 CORES = 2
-_FIXED_SD, _FIXED_DISTURBED = (
-    0.02,
-    0.1,
-)  # Scatter of the fixed work, and share of its moments that take up to half longer
-_SHARING = 0.1  # By how much longer all work takes for each core that neighbours use: caches, threads of a core
+_FIXED_SD, _FIXED_DISTURBED = 0.02, 0.1
+"""Scatter of the fixed work, and the share of its moments that take up to a half longer."""
+_SHARING, _FIXED_SHARING = 0.1, 0.03
+"""By how much longer a request, and the fixed work, take for each core that neighbours use: they share caches."""
 _SLICE_NS, _STEAL_NS, _THROTTLE_NS = 3 * MS, 5 * MS, 30 * MS  # Mean length of a wait for a core, the host, a limit
 _QUEUE_SD = 0.15  # By how much the mean wait for a core differs between launches
 _MEMORY_SD, _MEMORY_JUMP, _START_SD, _CPU_SD = 0.01, 0.03, 0.06, 0.015
@@ -114,6 +113,7 @@ class Met(Struct, frozen=True):
             return float(rng.choice(self.record.fixed_ns))
         speed = self.factor if self.course is None else self.factor * float(rng.choice(self.course))
         late = 1 + rng.uniform(0, 0.5) * (rng.random() < _FIXED_DISTURBED)
+        speed *= (1 + _FIXED_SHARING * self.others) / (1 + _SHARING * self.others)
         return SORTING_NS * self.fixed_slower * speed * late * math.exp(rng.normal(0, _FIXED_SD))
 
 

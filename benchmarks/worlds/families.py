@@ -65,7 +65,7 @@ CHANGING = tuple(
     for flicker, seconds in ((1.6, 0.03), (1.6, 0.3), (2.2, 0.1), (1.4, 3.0))
 )
 LIMITED = Machine("the generator is the limit", generator_limited=True, others=1.0)
-LOADED = Machine("load of 20", others=1.9, queue_ns=5 * MS, starts=10.0, drift=0.02)
+LOADED = Machine("load of 20", others=1.9, queue_ns=5 * MS, starts=5.0, drift=0.02)
 ANY = (IDLE, IDLE, *NEIGHBOURS, STEAL[2], SLOWER[1], CHANGING[1])
 
 BASELINE = (Mode.FILE, Mode.SETTLED)

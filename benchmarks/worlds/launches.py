@@ -43,7 +43,7 @@ WARM_NS = 300 * MS
 _READ_NS = 50 * MS  # Interval of the readings of a file's launch
 _GENERATOR_NS = 40_000  # CPU time of the generator for a request
 _BYTES = 150
-_QUEUE_APART = 0.08  # By how much the mean wait for a core differs between the sides of a pair
+_QUEUE_APART = 0.2  # By how much the mean wait for a core differs between the sides of a pair
 _FIXED, _BLOCK_FIXED = 4, 1  # Moments of the fixed work of a file's launch, and before each block
 
 
