@@ -137,7 +137,7 @@ class BaselineComparison:
         growths = [one for one in compared if one.metric.name in GROWTHS]
         together = [one for one in compared if one.metric.of is not None and one not in growths]
         verdicts = [*self._decide(together, entry, is_screen=is_screen)] if together else []
-        found = self._noted(growths, entry)
+        found = self._noted(growths)
         verdicts += confirm_growths(found, growths, self._measurement.follow_growth)
         for one in compared:
             if one.metric.is_of_scaling:  # another pass takes longer than a whole test
@@ -201,7 +201,7 @@ class BaselineComparison:
         if has_time and why_busy(self._measurement.metrics.launches) is not None:
             return False
         primary = [one for one in compared if not one.is_guard and one.metric.of is not None]
-        look = self._look(entry, self._measurement.metrics, is_screen=True)
+        look = self.look(self._measurement.metrics, is_screen=True)
         verdicts = judge_metrics(primary, look).verdicts if has_time else ()
         is_worse = any(one.outcome is Outcome.FAIL or one.suspected for one in verdicts)
         return (is_worse or not has_time) and self._is_settled()
@@ -218,11 +218,7 @@ class BaselineComparison:
 
     def _launched(self, entry: Entry) -> Launched:
         metrics = self._measurement.metrics
-        return Launched(entry, metrics, metrics.launches, self.judge_aside)
-
-    def judge_aside(self, compared: Sequence[ComparedMetric], entry: Entry, metrics: Metrics) -> Sequence[Verdict]:
-        """A verdict for each metric that both sides have, of other launches or beside another entry; notes nothing."""
-        return judge_metrics(compared, self._look(entry, metrics)).verdicts
+        return Launched(entry, self.look(metrics), metrics.launches)
 
     def _slower(self, entry: Entry) -> Excuse | None:
         """That a fixed work takes longer than when the entry was recorded; None if that is not known.
@@ -243,7 +239,7 @@ class BaselineComparison:
     def _judge_all(self, compared: Sequence[ComparedMetric], entry: Entry, *, is_screen: bool) -> Sequence[Verdict]:
         """The verdicts of one look; a failure that the machine may explain stays open, if the file decides."""
         self._measurement.require_valid()
-        verdicts = self._noted(compared, entry, is_screen=is_screen)
+        verdicts = self._noted(compared, is_screen=is_screen)
         if is_screen:
             found = {verdict.metric: verdict for verdict in verdicts}
             return [*(with_rates(found) if self._experiment.plan.schedule.closed else found).values()]
@@ -255,9 +251,9 @@ class BaselineComparison:
         quiet = [one for one in launches if why_busy([one]) is None]
         return self._launched(entry).left_open(verdicts, compared, excuse, stands=self._stands, quiet=quiet)
 
-    def _noted(self, compared: Sequence[ComparedMetric], entry: Entry, *, is_screen: bool = False) -> Sequence[Verdict]:
+    def _noted(self, compared: Sequence[ComparedMetric], *, is_screen: bool = False) -> Sequence[Verdict]:
         """The verdicts of one look at everything; notes why the other metrics have none."""
-        look = replace(self._look(entry, self._measurement.metrics, is_screen=is_screen), checks_samples=not is_screen)
+        look = replace(self.look(self._measurement.metrics, is_screen=is_screen), checks_samples=not is_screen)
         found = judge_metrics(compared, look)
         require_requested(found, compared, look, beside="the baseline")
         for one in compared:
@@ -270,11 +266,13 @@ class BaselineComparison:
         self._left_out |= why_not_compared(found.left_out, compared, look, settings=self._experiment.settings)
         return found.verdicts
 
-    def _look(self, entry: Entry, metrics: Metrics, *, is_screen: bool = False) -> Look:
+    def look(self, present: Metrics, *, is_screen: bool = False) -> Look:
+        """What decides these launches beside the entry."""
+        assert self._baseline.entry is not None
         most = self._experiment.settings.launches  # a look that never happens would waste its share of the error
         looks = SequentialPlan(first=1, last=min(_SCREEN_LAUNCHES, most) if is_screen else most)
         setup = self._experiment.setup
-        return Look(metrics, EntrySample(entry), looks, setup.load.in_flight, str(setup.pattern))
+        return Look(present, EntrySample(self._baseline.entry), looks, setup.load.in_flight, str(setup.pattern))
 
     def _search_once(self, metric: Metric) -> None:
         """Search for NMRT if no search has found it yet; that of a decided assertion found a lower bound only."""

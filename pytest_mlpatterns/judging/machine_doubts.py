@@ -17,17 +17,17 @@ from pytest_mlpatterns.analysis.metrics.definitions import leading_time, metric_
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.baseline.lookup import scaled
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, failed_by_whole_answers
+from pytest_mlpatterns.judging.look import EntrySample, Look
+from pytest_mlpatterns.judging.metric_rules import judge_metrics
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import Launch
-
-    Judge = Callable[[Sequence[ComparedMetric], Entry, Metrics], Sequence[Verdict]]
 
 _QUIET_LAUNCHES = 2  # Launches on a quiet machine that a failure may rest on while the others were disturbed
 LEAST_ROOM = 0.1  # Least tolerance beside such an entry: a service and a fixed work do not slow down by the same
@@ -37,17 +37,21 @@ class Launched(Struct, frozen=True):
     """Launches of some minutes beside the entry."""
 
     entry: Entry
-    metrics: Metrics  # of the launches that are judged
+    look: Look  # at the launches that are judged
     beside: Sequence[Launch]  # all launches of these minutes, which show the machine
-    judge: Judge  # compares metrics with an entry, over given launches
 
     def change(self, compared: ComparedMetric, excuse: Excuse | None = None) -> Verdict | None:
         """By how much they are worse than the entry, or than it would be on such a machine; None if not known."""
         if excuse is None or _times(self.entry, compared.metric, excuse) <= 1:
-            return next(iter(self.judge([compared], self.entry, self.metrics)), None)
+            return next(iter(judge_metrics([compared], self.look).verdicts), None)
         room = 0.0 if compared.metric.counts_failures else LEAST_ROOM  # whose tolerance is a difference
         roomy = replace(compared, tolerance=max(compared.tolerance, room))
-        return next(iter(self.judge([roomy], excused(self.entry, compared.metric, excuse), self.metrics)), None)
+        look = replace(self.look, reference=EntrySample(excused(self.entry, compared.metric, excuse)))
+        return next(iter(judge_metrics([roomy], look).verdicts), None)
+
+    def of(self, metrics: Metrics) -> Launched:
+        """The same of other launches."""
+        return replace(self, look=replace(self.look, present=metrics))
 
     def excuses(self, metric: Metric) -> list[Excuse]:
         """What the machine did in these minutes that makes a metric worse."""
@@ -59,7 +63,7 @@ class Launched(Struct, frozen=True):
 
         ``others``: of further launches that share it, in which it may be worse by more.
         """
-        sides = [replace(self, metrics=metrics) for metrics in (self.metrics, *others)]
+        sides = [self, *map(self.of, others)]
         excuses = (
             one for one in self.excuses(compared.metric) if any(is_within(side.change(compared, one)) for side in sides)
         )
@@ -81,13 +85,12 @@ class Launched(Struct, frozen=True):
         """
         if excuse is None or not (failed := _failed(verdicts)):
             return verdicts
-        doubted = failed - stands - failed_by_whole_answers(verdicts, self.entry, self.metrics)
-        sides = [(self.metrics, excuse), *([(Metrics(tuple(quiet)), None)] if len(quiet) >= _QUIET_LAUNCHES else [])]
+        doubted = failed - stands - failed_by_whole_answers(verdicts, self.entry, self.look.present)
+        sides = [(self, excuse), *([(self.of(Metrics(tuple(quiet))), None)] if len(quiet) >= _QUIET_LAUNCHES else [])]
         open_now = {
             one.metric.name
             for one in compared
-            if one.metric.name in doubted
-            and not any(_fails(replace(self, metrics=side).change(one, why)) for side, why in sides)
+            if one.metric.name in doubted and not any(_fails(side.change(one, why)) for side, why in sides)
         }
         left = WhyOpen(OpenBy.MACHINE, excuse.why)
         return [one.left_open(left, f"but {left}") if one.metric in open_now else one for one in verdicts]

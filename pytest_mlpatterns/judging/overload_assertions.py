@@ -58,15 +58,11 @@ _ALPHA = 0.02  # Probability, over all interim looks, of failing a figure exactl
 
 
 class ScalingAssertions:
-    """Measures the scaling of one test's pattern, and judges it.
+    """Measures the scaling of one test's pattern, and judges it."""
 
-    ``close``: closes the test's own deployment, since each number of replicas needs the machine to itself.
-    """
-
-    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement, close: Callable[[], None]) -> None:
+    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
         self._experiment = experiment
         self._measurement = measurement
-        self._close = close
         self._run: ScalingRun | None = None
         self._cores_each: int | None = None
 
@@ -163,7 +159,7 @@ class ScalingAssertions:
                 cpus_per_replica=self._cores_each,
                 balance=balance_of(pattern),
             )
-        self._close()
+        self._measurement.close()  # each number of replicas needs the machine to itself
         while self._run.passes < _PASSES:
             self._pass()
         return self._run.scaling

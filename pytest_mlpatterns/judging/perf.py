@@ -86,9 +86,9 @@ class Perf:
         self._overload = OverloadAssertions(*self._parts)
         self._unhurt = UnhurtAssertions(*self._parts)
         self._sides = SideComparison(experiment, self._measurement, runner)
-        self._scaling = ScalingAssertions(experiment, self._measurement, runner.close)
+        self._scaling = ScalingAssertions(*self._parts)
         self._causes = Causes(experiment, self._measurement)
-        self._comparison = comparison_of(experiment, self._measurement, runner=runner, causes=self._causes)
+        self._comparison = comparison_of(experiment, self._measurement, self._causes)
         self._verdicts = VerdictLog(
             experiment.test,
             settings.inconclusive,

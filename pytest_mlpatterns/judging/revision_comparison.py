@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS
@@ -54,7 +55,7 @@ from pytest_mlpatterns.system.environment_facts import environment_facts
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch
     from pytest_mlpatterns.judging.causes import Causes
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
-    from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.result_parts import Reference
     from pytest_mlpatterns.workload.schedule import Schedule
 
@@ -72,6 +72,18 @@ _SEARCHED = LeftOut("is searched for on both sides only if compare= names it")
 """Why NMRT and what comes with it are not compared although the test measured them."""
 _BLOCKS = 4  # Blocks A B B A of a launch
 _ONE_LOOK = SequentialPlan(first=1, last=1)
+
+
+class _State(Struct, frozen=True):
+    """What a comparison has come to so far."""
+
+    why_not: str = ""  # why both sides do not compare; empty if they do
+    details: str = ""  # of that, such as what the other side printed
+    is_new: bool = False  # whether the test is new, so that there is nothing to compare with
+    is_judged: bool = False  # whether there is a verdict
+    left_out: Mapping[str, LeftOut] = {}  # why metrics were not compared, by label
+    reference: Reference | None = None
+    facts_changed: tuple[FactChange, ...] | None = None
 
 
 class RevisionComparison:
@@ -86,7 +98,6 @@ class RevisionComparison:
         revision: RevisionClient,
         measurement: SequentialMeasurement,
         *,
-        runner: LaunchRunner,
         causes: Causes,
         name: str = "",
     ) -> None:
@@ -94,16 +105,9 @@ class RevisionComparison:
         self._experiment = experiment
         self._revision = revision
         self._measurement = measurement
-        self._runner = runner
         self._causes = causes
         self._run: InterleavedRun | None = None
-        self._why_not = ""
-        self._details = ""
-        self._is_new = False
-        self._left_out: dict[str, LeftOut] = {}
-        self._judged = False
-        self._reference: Reference | None = None
-        self._facts_changed: tuple[FactChange, ...] | None = None
+        self._state = _State()
 
     @property
     def run(self) -> InterleavedRun | None:
@@ -113,16 +117,17 @@ class RevisionComparison:
     @property
     def basis(self) -> Basis:
         """What was compared with so far, and what was not compared."""
-        missing = self._why_not
-        if self._left_out and not self._judged:
-            missing = f"not compared with {self._revision.name}: {describe_left_out(self._left_out)}"
+        state = self._state
+        missing = state.why_not
+        if state.left_out and not state.is_judged:
+            missing = f"not compared with {self._revision.name}: {describe_left_out(state.left_out)}"
         return Basis(
-            reference=self._reference,
+            reference=state.reference,
             missing=missing,
-            left_out=self._left_out,
-            note="" if self._experiment.smoke else self._why_not,
+            left_out=state.left_out,
+            note="" if self._experiment.smoke else state.why_not,
             is_interleaved=True,
-            facts_changed=self._facts_changed,
+            facts_changed=state.facts_changed,
         )
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
@@ -149,22 +154,22 @@ class RevisionComparison:
         missing, why = self.basis.missing, self.basis.missing
         if self._experiment.comparison_required and missing:
             why = f"{missing}, and --perf-baseline require asks for a comparison"
-        elif self._is_new or self._experiment.settings.during is not None:
+        elif self._state.is_new or self._experiment.settings.during is not None:
             return
         if missing:
-            raise PerfFailure("\n\n".join(filter(None, (why, self._details))))
+            raise PerfFailure("\n\n".join(filter(None, (why, self._state.details))))
 
     def compare(self, choice: Choice) -> Sequence[Verdict]:
         """Measure both revisions and judge; nothing is an error here that only makes a comparison impossible."""
         if self._experiment.system.is_attached:
-            self._why_not = (
-                f"not compared with {self._name}: {self._experiment.setup.pattern} runs already and is the "
+            self._note(
+                why_not=f"not compared with {self._name}: {self._experiment.setup.pattern} runs already and is the "
                 "same service on both sides; name it as App(...) or Command(...), which a revision can start, or "
                 "deselect the test"
             )
         if self._experiment.settings.during is not None:
-            self._why_not = f"not compared with {self._name}: it has during=, and {NOT_IN_BLOCKS}"
-        if self._why_not or not (choice(False) or choice(True)):
+            self._note(why_not=f"not compared with {self._name}: it has during=, and {NOT_IN_BLOCKS}")
+        if self._state.why_not or not (choice(False) or choice(True)):
             return ()
         try:
             if self._run is None:
@@ -172,16 +177,16 @@ class RevisionComparison:
             if self._run is None:
                 return ()
             self._measurement.watch(self._run)
-            self._runner.close()  # both revisions need the machine to themselves
+            self._measurement.close()  # both revisions need the machine to themselves
             verdicts = self._judge(self._run, choice)
             launches = (*self._run.first_launches, *self._run.second_launches)
             starts_ns = [launch.cold_start_ns for launch in launches if launch.cold_start_ns is not None]
             self._causes.search(self._revision, verdicts, starts_ns)
             return verdicts
         except NothingToCompareError as error:
-            self._is_new = error.reason is Reason.ABSENT
+            is_new = error.reason is Reason.ABSENT
             new = f"new: nothing to compare with at {self._name}"
-            self._why_not, self._details = new if self._is_new else str(error), error.details
+            self._note(why_not=new if is_new else str(error), details=error.details, is_new=is_new)
             return ()
         finally:
             self._revision.close()
@@ -190,8 +195,9 @@ class RevisionComparison:
         """A run of both revisions, which later metrics share; None if they do not compare, and notes why."""
         theirs = self._revision.setup()
         if differences := self._experiment.setup.differences(theirs.setup, timing=False):
-            self._why_not = self._incomparable(theirs.setup, "; ".join(differences))
-            self._facts_changed = differing_facts(self._revision.facts(), environment_facts(), same_program=False)
+            self._note_incomparable(theirs.setup, "; ".join(differences))
+            facts = differing_facts(self._revision.facts(), environment_facts(), same_program=False)
+            self._note(facts_changed=facts)
             return None
         check_length(self._experiment.plan.schedule, self._experiment.settings.budget_ns, self._name)
         plan = replace(self._experiment.plan, payload=theirs.payload)
@@ -199,19 +205,23 @@ class RevisionComparison:
             Variant(self._name, self._revision.start, plan), self._experiment.variant("the present")
         )
 
-    def _incomparable(self, theirs: Setup, differences: str) -> str:
-        """Why a test is not compared whose set-up is another one there.
+    def _note_incomparable(self, theirs: Setup, differences: str) -> None:
+        """Note why a test is not compared whose set-up is another one there.
 
         A version that the user gave the model, and nothing else, makes it new: a name of its own would do the same.
         """
         own = self._experiment.setup
-        self._is_new = not own.differences(replace(theirs, model=own.model), timing=False)
-        if self._is_new:
-            return f"new: another model than at {self._name} ({differences}), so there is nothing to compare with"
-        return (
+        is_new = not own.differences(replace(theirs, model=own.model), timing=False)
+        why_not = (
             f"not comparable with {self._name} ({differences}); give the test another name: a new test has nothing to "
             "compare with"
         )
+        if is_new:
+            why_not = f"new: another model than at {self._name} ({differences}), so there is nothing to compare with"
+        self._note(why_not=why_not, is_new=is_new)
+
+    def _note(self, **changes: Any) -> None:
+        self._state = replace(self._state, **changes)
 
     def _judge(self, run: InterleavedRun, choice: Choice) -> Sequence[Verdict]:
         run.want_requests(max(sizes_for_tails(choice(False)), default=0))
@@ -220,16 +230,19 @@ class RevisionComparison:
             compared = with_own_scatter(choose(choice, **streams), self._experiment.scatter)
             found = self._measured(run, compared)
         if run.launches:
-            self._reference = replace(reference_from_interleaved(run), revision_commit=self._revision.commit)
             before, now = (launches[0].facts for launches in (run.first_launches, run.second_launches))
-            self._facts_changed = differing_facts(before, now)
+            reference = replace(reference_from_interleaved(run), revision_commit=self._revision.commit)
+            self._note(reference=reference, facts_changed=differing_facts(before, now))
         settings, look = self._experiment.settings, Look.at_pairs(Pairs.of(run), _ONE_LOOK)
         require_requested(found, compared, look, beside=self._name)
-        self._left_out |= why_not_compared(found.left_out, compared, look, settings=settings)
         unasked = [one for one in compared if one.metric.of is None and not is_asked_for(one, settings)]
-        self._left_out |= left_out_if_measured(unasked, self._measurement.so_far, _SEARCHED)
-        self._left_out |= why_left_out(choice, **streams)
-        self._judged |= bool(found.verdicts)
+        left_out = {
+            **self._state.left_out,
+            **why_not_compared(found.left_out, compared, look, settings=settings),
+            **left_out_if_measured(unasked, self._measurement.so_far, _SEARCHED),
+            **why_left_out(choice, **streams),
+        }
+        self._note(left_out=left_out, is_judged=self._state.is_judged or bool(found.verdicts))
         return found.verdicts
 
     def _measured(self, run: InterleavedRun, compared: Sequence[ComparedMetric]) -> Ruling:

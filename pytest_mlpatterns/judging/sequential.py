@@ -353,6 +353,10 @@ class SequentialMeasurement:
             self.growth = self._runner.follow_growth(most_ns, is_decided)
         return self.growth
 
+    def close(self) -> None:
+        """End the deployment, if others need the machine to themselves."""
+        self._runner.close()
+
     def counted(self) -> AbstractContextManager[None]:
         """Count the time of a block in the budget, once if such blocks are nested."""
         return self._spending.counted()

@@ -81,7 +81,7 @@ class Rule(Struct, frozen=True):
     verdict: Callable[[Seen], Verdict]
 
 
-class Ruling(Struct, frozen=True):
+class Decision(Struct, frozen=True):
     """The verdict on one metric, and why."""
 
     verdict: Verdict
@@ -89,10 +89,10 @@ class Ruling(Struct, frozen=True):
     seen: Seen  # what the rule applied to
 
 
-def settle(seen: Seen) -> Ruling:
+def settle(seen: Seen) -> Decision:
     """The verdict of the first rule that applies."""
     rule = next(rule for rule in RULES if rule.applies(seen))
-    return Ruling(rule.verdict(seen), rule, seen)
+    return Decision(rule.verdict(seen), rule, seen)
 
 
 def _by_file(seen: Seen) -> Verdict:

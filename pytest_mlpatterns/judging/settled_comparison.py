@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import (
@@ -28,7 +29,8 @@ from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.compared_metrics import Basis, Choice, ComparedMetric, Comparison, left_out_if_measured
 from pytest_mlpatterns.judging.look import Pairs
 from pytest_mlpatterns.judging.machine_doubts import Launched
-from pytest_mlpatterns.judging.settle import EXCUSED, Ruling, Seen, settle
+from pytest_mlpatterns.judging.metric_rules import judge_metrics
+from pytest_mlpatterns.judging.settle import EXCUSED, Decision, Seen, settle
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.revision.commits import ShallowCloneError, UnknownRevisionError
 from pytest_mlpatterns.wording import listed
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
-    from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.setup import FactChange
 
 _FEWEST_LAUNCHES = 3
@@ -53,17 +54,26 @@ _MAY_BE_FASTER = "this machine may be faster than when the baseline was recorded
 """What a reader has to know if the file decides on such a machine."""
 
 
-def comparison_of(
-    experiment: Experiment, measurement: SequentialMeasurement, *, runner: LaunchRunner, causes: Causes
-) -> Comparison:
+def comparison_of(experiment: Experiment, measurement: SequentialMeasurement, causes: Causes) -> Comparison:
     """What compares a test: with a revision, with the baseline, or with the baseline and the code that it is of."""
     if experiment.revision is not None:
         from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 
-        return RevisionComparison(experiment, experiment.revision, measurement, runner=runner, causes=causes)
+        return RevisionComparison(experiment, experiment.revision, measurement, causes=causes)
     if experiment.settle is not None and experiment.settings.during is None:
-        return SettledComparison(experiment, measurement, runner=runner, causes=causes)
+        return SettledComparison(experiment, measurement, causes)
     return BaselineComparison(experiment, measurement)
+
+
+class _Settled(Struct, frozen=True):
+    """What the recorded code has decided, or why it could not."""
+
+    labels: frozenset[str] | None = None  # of the metrics that it decided; None if the file decides so far
+    searched: Mapping[str, LeftOut] = {}  # why what only a search knows was left out, by label
+    why_not: str = ""  # why it could not be measured; empty if it could, or nothing asked for it
+    remedy: str = ""  # what to do about that
+    may_hide: bool = False  # whether the file decided on a machine that may be faster
+    why: str = ""  # what decided, in words
 
 
 class SettledComparison:
@@ -72,24 +82,14 @@ class SettledComparison:
     alpha: float = BaselineComparison.alpha
     kind: Literal["baseline", "revision"] = "baseline"
 
-    def __init__(
-        self, experiment: Experiment, measurement: SequentialMeasurement, *, runner: LaunchRunner, causes: Causes
-    ) -> None:
+    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement, causes: Causes) -> None:
         self._experiment = experiment
         self._measurement = measurement
-        self._runner = runner
         self._causes = causes
         self._screen = BaselineComparison(experiment, measurement, is_settled=self._is_judged_by_the_code)
-        self._standing = standing_metrics(overloads=experiment.settings.overload)
         self._settlement: Settlement | None = None
         self._revision: RevisionComparison | None = None
-        self._is_settled = False
-        self._settled: set[str] = set()
-        self._searched: dict[str, LeftOut] = {}
-        self._why_not = ""
-        self._remedy = ""
-        self._may_hide = False
-        self._calm = ""
+        self._settled = _Settled()
 
     @property
     def basis(self) -> Basis:
@@ -100,23 +100,23 @@ class SettledComparison:
             beside = self._revision.basis
             known |= beside.left_out
             reference = beside.reference and replace(beside.reference, entry=self._experiment.baseline.name)
-        known |= self._searched
+        known |= self._settled.searched
         found = replace(
             by_file,
             reference=reference or by_file.reference,
-            left_out={label: why for label, why in known.items() if label not in self._settled},
+            left_out={label: why for label, why in known.items() if label not in (self._settled.labels or ())},
             is_interleaved=self._run is not None,
-            remedy=self._remedy,
+            remedy=self._settled.remedy,
             note="" if self._experiment.smoke else "; ".join(filter(None, self._notes(by_file.note))),
         )
-        return replace(found, missing="", gap=None) if self._is_settled else found
+        return found if self._settled.labels is None else replace(found, missing="", gap=None)
 
     def _notes(self, by_file: str) -> Sequence[str]:
         """What a reader of the comparison has to know; ``by_file`` is what the file notes."""
-        if not self._is_settled:
-            return by_file, _MAY_BE_FASTER if self._may_hide else "", self._why_not
+        if self._settled.labels is None:
+            return by_file, _MAY_BE_FASTER if self._settled.may_hide else "", self._settled.why_not
         details = self._experiment.baseline.details
-        return self._calm, f"its entry is of another environment ({details})" if details else ""
+        return self._settled.why, f"its entry is of another environment ({details})" if details else ""
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice; see :meth:`Comparison.judge`."""
@@ -126,9 +126,10 @@ class SettledComparison:
         others = _only(choice, settled=False)
         if not (others(False) or others(True)) or self._causes.interrupted:
             return settled
-        if self._experiment.baseline.entry is None and self._is_settled:
+        if self._experiment.baseline.entry is None and self._settled.labels is not None:
             metrics = self._measurement.metrics
-            self._searched |= left_out_if_measured(others(metrics.streams), metrics, _ELSEWHERE)
+            searched = left_out_if_measured(others(metrics.streams), metrics, _ELSEWHERE)
+            self._settled = replace(self._settled, searched={**self._settled.searched, **searched})
         return [*settled, *self._screen.judge(others)]
 
     def _screened_or_settled(self, choice: Choice) -> Sequence[Verdict]:
@@ -146,7 +147,7 @@ class SettledComparison:
             return [*seen.values()]
         settled = self._settle(choice, seen)
         if settled is None and is_clear:  # the only doubt is a machine that may be faster
-            self._may_hide = True
+            self._settled = replace(self._settled, may_hide=True)
             return [*seen.values()]
         if limited is not None and settled is not None and self._found().revision is None:
             raise limited  # there is nothing else to measure
@@ -154,7 +155,7 @@ class SettledComparison:
 
     def _settle(self, choice: Choice, seen: Mapping[str, Verdict]) -> Sequence[Verdict] | None:
         """The verdicts of the recorded code; None if it cannot be measured, and notes why."""
-        if self._why_not:
+        if self._settled.why_not:
             return None
         stands = {name for name, one in seen.items() if name in self._standing and self._is_decided(one)}
         worse = {name for name, one in seen.items() if one.outcome is Outcome.FAIL or one.suspected}
@@ -166,8 +167,9 @@ class SettledComparison:
         except (UnknownRevisionError, SettingError, InvalidResultError) as error:
             if isinstance(error, InvalidResultError) and error.side not in ("", self._found().name):
                 raise  # the present fails
-            self._why_not = f"not settled by the recorded revision: {error}"
-            self._remedy = str(error) if isinstance(error, ShallowCloneError) else ""
+            remedy = str(error) if isinstance(error, ShallowCloneError) else ""
+            why_not = f"not settled by the recorded revision: {error}"
+            self._settled = replace(self._settled, why_not=why_not, remedy=remedy)
             return None
         return self._merged(choice, seen, verdicts)
 
@@ -185,7 +187,6 @@ class SettledComparison:
                 self._experiment,
                 settlement.revision,
                 self._measurement,
-                runner=self._runner,
                 causes=self._causes,
                 name=settlement.name,
             )
@@ -239,16 +240,16 @@ class SettledComparison:
         )
         compared = {} if entry is None else {one.metric.name: one for one in self._screen.chosen(choice)}
         if not seen and entry is not None and run is not None:  # the load generator was the limit of what the file saw
-            shown = self._screen.judge_aside([*compared.values()], entry, Pairs.of(run).second)
+            shown = judge_metrics([*compared.values()], self._screen.look(Pairs.of(run).second)).verdicts
             seen = {verdict.metric: verdict for verdict in shown}
-        rulings: dict[str, Ruling] = {}
+        decisions: dict[str, Decision] = {}
         for name in {**seen, **judged}:
             known = replace(common, file=seen.get(name), recorded=judged.get(name), is_standing=name in self._standing)
-            rulings[name] = settle(self._explained(known, compared[name]) if known.is_worse else known)
-        self._is_settled = True
-        self._settled |= {metric_named(name).label for name in judged}
-        self._calm = ", ".join(filter(None, (f"{_calm(rulings)}settled by {settlement.name}", settlement.note)))
-        return [ruling.verdict for ruling in rulings.values()]
+            decisions[name] = settle(self._explained(known, compared[name]) if known.is_worse else known)
+        why = ", ".join(filter(None, (f"{_calm(decisions)}settled by {settlement.name}", settlement.note)))
+        labels = (self._settled.labels or frozenset()) | {metric_named(name).label for name in judged}
+        self._settled = replace(self._settled, labels=labels, why=why)
+        return [one.verdict for one in decisions.values()]
 
     def _is_decided(self, screened: Verdict) -> bool:
         """Whether the file alone decides a metric."""
@@ -259,10 +260,10 @@ class SettledComparison:
         entry, so_far, run = self._experiment.baseline.entry, self._measurement.so_far, self._run
         assert entry is not None
         assert so_far is not None
-        then = now = Launched(entry, so_far, so_far.launches, self._screen.judge_aside)
+        then = now = Launched(entry, self._screen.look(so_far), so_far.launches)
         if run is not None and len(run.first_launches) >= _FEWEST_LAUNCHES:
             both = (*run.first_launches, *run.second_launches)
-            now = Launched(entry, Pairs.of(run).first, both, self._screen.judge_aside)
+            now = Launched(entry, self._screen.look(Pairs.of(run).first), both)
         may_excuse = not seen.is_standing and self._experiment.settings.noise is not NoisePolicy.TRUST
         return replace(
             seen,
@@ -271,6 +272,11 @@ class SettledComparison:
             excuse_then=then.explains(one) if may_excuse else "",
             busy=next((excuse.why for excuse in now.excuses(one.metric)), ""),
         )
+
+    @property
+    def _standing(self) -> frozenset[str]:
+        """Names of the metrics that no machine changes."""
+        return standing_metrics(overloads=self._experiment.settings.overload)
 
     @property
     def _run(self) -> InterleavedRun | None:
@@ -296,12 +302,12 @@ def _named(changes: Sequence[FactChange]) -> str:
     return f"{', '.join(named[:_MOST_FACTS])}{more}" if more else listed(named)
 
 
-def _calm(rulings: Mapping[str, Ruling]) -> str:
+def _calm(decisions: Mapping[str, Decision]) -> str:
     """How much slower the machine is, if that is why the file decided nothing; empty otherwise."""
-    leading = next((rulings[name] for name in streams_first(with_role(Role.LEADING)) if name in rulings), None)
+    leading = next((decisions[name] for name in streams_first(with_role(Role.LEADING)) if name in decisions), None)
     if leading is None or leading.rule is not EXCUSED:
         return ""
-    if any(ruling.verdict.outcome is not Outcome.PASS for ruling in rulings.values()):
+    if any(one.verdict.outcome is not Outcome.PASS for one in decisions.values()):
         return ""
     changes = [one.change.value for one in (leading.verdict, leading.seen.today) if one is not None and one.change]
     times, why = 1 + min(changes), leading.seen.excuse

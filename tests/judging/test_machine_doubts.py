@@ -1,24 +1,19 @@
 """What the machine explains of launches that are slower than an entry: by what it did in these minutes, and no more."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from support.synthetic import MS, S
+from support.synthetic import MS
 from test_baseline_comparison import BEFORE, SETUP, make_launch
 
-from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.baseline.lookup import BaselineMatch
-from pytest_mlpatterns.config.run_settings import BaselineMode
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.config.settings import read_settings
-from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
-from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_metrics
+from pytest_mlpatterns.judging.look import EntrySample, Look
 from pytest_mlpatterns.judging.machine_doubts import Launched, is_within
-from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import Launch, Taken
 
 SLOWER_MS = 4.0
@@ -27,14 +22,8 @@ SLOWER_MS = 4.0
 
 def launched(launches: list[Launch], beside: list[Launch] | None = None, *, taken: Taken | None = None) -> Launched:
     entry = replace(BEFORE, taken=taken or Taken())
-    settings = read_settings({"launches": 8}, {}, {})
-    baseline = BaselineMatch(SETUP, BaselineMode.CHECK, entry, name="2026-01-31")
-    experiment: Any = SimpleNamespace(
-        settings=settings, setup=SETUP, smoke=False, baseline=baseline, scatter=USUAL_SCATTER
-    )
-    runner: Any = SimpleNamespace(measure=lambda: launches[0])
-    judge = BaselineComparison(experiment, SequentialMeasurement(runner, Spending(Budget(60 * S)), 8)).judge_aside
-    return Launched(entry, Metrics(tuple(launches)), beside or launches, judge)
+    look = Look(Metrics(tuple(launches)), EntrySample(entry), SequentialPlan(first=1, last=8), SETUP.load.in_flight)
+    return Launched(entry, look, beside or launches)
 
 
 def compared(name: str) -> ComparedMetric:

@@ -126,7 +126,7 @@ def settle(
         measurement.measure_at_least(1)
         measurement.search(None)
     causes = Causes(experiment, measurement)
-    comparison = RevisionComparison(experiment, revision, measurement, runner=runner, causes=causes)
+    comparison = RevisionComparison(experiment, revision, measurement, causes=causes)
     comparison._run = run if theirs is None else None
     wanted = compared_metrics(list(map(metric_named, names)), settings.tolerance, comparison.alpha, requested=False)
     return {one.metric: one.outcome for one in comparison.judge(lambda _streams: wanted)}, comparison

@@ -59,6 +59,9 @@ class Measurement:
 
     def require_valid(self) -> None: ...
 
+    def close(self) -> None:
+        """Nothing runs."""
+
     def take_indices(self, indices: object) -> None:
         self.indices = indices
 
@@ -88,7 +91,7 @@ def assertions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScalingAssertio
             driver=SimpleNamespace(on_progress=None),
             plan=SimpleNamespace(schedule=ClosedLoop(1)),
         )
-        return ScalingAssertions(experiment, Measurement(), lambda: None)  # type: ignore[arg-type]
+        return ScalingAssertions(experiment, Measurement())  # type: ignore[arg-type]
 
     return make
 

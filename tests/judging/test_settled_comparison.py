@@ -13,9 +13,10 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
-from pytest_mlpatterns.judging import revision_comparison, settled_comparison
+from pytest_mlpatterns.judging import machine_doubts, revision_comparison, settled_comparison
 from pytest_mlpatterns.judging.compared_metrics import Basis, compared_metrics
 from pytest_mlpatterns.judging.experiment import Settlement
+from pytest_mlpatterns.judging.loop import Ruling
 from pytest_mlpatterns.judging.settled_comparison import SettledComparison
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
@@ -54,8 +55,8 @@ class Screen:
     def chosen(self, choice: Any) -> Any:
         return choice(False)
 
-    def judge_aside(self, *_: object) -> Sequence[Verdict]:
-        return ()
+    def look(self, _present: object) -> None:
+        """Nothing is judged by it."""
 
 
 class Recorded:
@@ -92,8 +93,12 @@ def settled(
     gap: BaselineGap | None = None,
     sorting_ns: tuple[Sequence[float], Sequence[float]] = ((), ()),
     interrupted: bool = False,
+    aside: Sequence[Verdict] = (),
 ) -> tuple[dict[str, Verdict], SettledComparison]:
-    """Compare some metrics, with these two sides; the fixed work took so long then, and takes so long now."""
+    """Compare some metrics, with these two sides; the fixed work took so long then, and takes so long now.
+
+    ``aside``: what other launches come to beside the entry.
+    """
 
     def settle() -> Settlement:
         if isinstance(settlement, Exception):
@@ -116,8 +121,10 @@ def settled(
     measurement: Any = SimpleNamespace(metrics=metrics, so_far=metrics)
     monkeypatch.setattr(settled_comparison, "BaselineComparison", lambda *_, **__: screen)
     monkeypatch.setattr(revision_comparison, "RevisionComparison", lambda *_, **__: recorded)
+    for module in (settled_comparison, machine_doubts):
+        monkeypatch.setattr(module, "judge_metrics", lambda *_: Ruling(wants_more=False, verdicts=aside))
     settled_comparison.BaselineComparison.alpha = 0.01  # type: ignore[misc]
-    comparison = SettledComparison(experiment, measurement, runner=cast("Any", None), causes=cast("Any", causes))
+    comparison = SettledComparison(experiment, measurement, cast("Any", causes))
     chosen = [METRICS[name] for name in names or ("rtm",)]
     compared = compared_metrics(chosen, Tolerances(), 0.01, requested=False)
     return {one.metric: one for one in comparison.judge(lambda _: compared)}, comparison
@@ -300,10 +307,9 @@ def test_a_limit_of_the_generator_is_never_silence(monkeypatch: pytest.MonkeyPat
 def test_what_a_limited_generator_hides_is_seen_beside_the_recorded_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """The launches of the present there are worse than the entry, and so are those of the recorded code."""
     screen = Screen(GeneratorLimitError("the load generator was the limit"))
-    screen.judge_aside = lambda *_: [verdict(FAIL)]  # type: ignore[method-assign]
     recorded = Recorded([verdict(PASS, of="revision")])
     recorded.run = DeclaredRun(first_launches=[even_launch()] * 3, second_launches=[even_launch()] * 3)  # type: ignore[assignment]
-    found, _ = settled(monkeypatch, screen, recorded)
+    found, _ = settled(monkeypatch, screen, recorded, aside=[verdict(FAIL)])
     assert found["rtm"].outcome is OPEN
     assert "and so is the baseline's commit (a1b2c3d) today: not the code" in found["rtm"].reason
 

@@ -105,7 +105,7 @@ def test_a_slower_machine_that_refuses_more_of_an_overload_is_asked_about(
     runner: Any = SimpleNamespace(measure=lambda: next(made), want_requests=lambda _enough: None)
     measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8, overload=True)
     nobody: Any = None
-    comparison = SettledComparison(experiment, measurement, runner=nobody, causes=nobody)
+    comparison = SettledComparison(experiment, measurement, nobody)
 
     def choice(streams: bool) -> Sequence[ComparedMetric]:
         wanted = compared_by_default(settings, streams=streams)

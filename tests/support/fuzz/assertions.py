@@ -76,7 +76,7 @@ class Reading(Perf):
         self._sides: Any = SimpleNamespace(ask_both=lambda _other: None, difference="")
         self._verdicts: Any = SimpleNamespace(ask=lambda _tolerances: None)
         self._nmrt = NmrtAssertions(self._experiment, self._nothing)
-        self._scaling = ScalingAssertions(self._experiment, self._nothing, lambda: None)
+        self._scaling = ScalingAssertions(self._experiment, self._nothing)
 
     def _settle_all(self, *_arguments: Any) -> None: ...
 
