@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT
 from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY, Scaling
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, goodput_metric, priced_metric
+from pytest_mlpatterns.analysis.metrics.estimates import searched_for
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric, stream_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics, missing_attribute
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
@@ -33,7 +34,7 @@ from pytest_mlpatterns.judging.compared_metrics import (
 )
 from pytest_mlpatterns.judging.leaks import check_leak_limits, decide_leak
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, ScalingAssertions, require_goodput
-from pytest_mlpatterns.judging.result_builder import Found, build_result, searched_for
+from pytest_mlpatterns.judging.result_builder import Found, build_result
 from pytest_mlpatterns.judging.sequential import measure_for_the_baseline, measurement_of
 from pytest_mlpatterns.judging.settled_comparison import comparison_of
 from pytest_mlpatterns.judging.sides import Factor, SideComparison

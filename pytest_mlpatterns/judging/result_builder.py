@@ -5,7 +5,6 @@ It must not know pytest, and makes no verdict.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -25,12 +24,8 @@ from pytest_mlpatterns.analysis.health.machine import (
 )
 from pytest_mlpatterns.analysis.health.sustained import spread_note
 from pytest_mlpatterns.analysis.metrics.definitions import (
-    LOCATIONS,
-    METRICS,
     is_known_metric,
     metric_named,
-    nmrt_metric,
-    own_metrics,
     with_locations,
     with_role,
 )
@@ -40,11 +35,11 @@ from pytest_mlpatterns.analysis.metrics.distribution_summary import (
     stream_percentiles,
     stream_record,
 )
-from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
+from pytest_mlpatterns.analysis.metrics.estimates import estimated, estimates_of, plain
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.analysis.verdicts.open_reasons import probably_slower
-from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging.compared_metrics import Basis, compared_by_default, facts_of
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import describe_failures
@@ -86,7 +81,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, ScalingRecord, StepImpact
     from pytest_mlpatterns.records.latency import Percentiles
-    from pytest_mlpatterns.records.launch import Busy, Estimate, GeneratorReport, Launch, Noise
+    from pytest_mlpatterns.records.launch import Busy, GeneratorReport, Launch, Noise
     from pytest_mlpatterns.records.profile import ProfileRecord
     from pytest_mlpatterns.records.samples import HeldRecord
 
@@ -179,17 +174,6 @@ def _definition(experiment: Experiment, metrics: Metrics, asked: Mapping[str, fl
     )
 
 
-def estimated(
-    metrics: Metrics, judged: Sequence[str] = ()
-) -> tuple[dict[str, tuple[float, float, float]], dict[str, tuple[tuple[float, float], ...]]]:
-    """Every metric that the launches give, and its ``(value, relative_error)`` of each launch, both by its name."""
-    estimates = estimates_of(metrics, judged)
-    return (
-        _plain({metric.name: found for metric, found in estimates}),
-        {metric.name: launch_values_of(metrics, metric) for metric, _ in estimates},
-    )
-
-
 def reference_from_baseline(entry: Entry, name: str) -> Reference:
     """The reference for reports from a baseline entry, without the metrics that this version does not know."""
     known = [metric for metric in entry.metrics if is_known_metric(metric)]
@@ -198,7 +182,7 @@ def reference_from_baseline(entry: Entry, name: str) -> Reference:
     return Reference(
         "baseline",
         name,
-        _plain(estimates),
+        plain(estimates),
         entry.latency,
         launches=launches,
         split=entry.split,
@@ -293,7 +277,7 @@ def _all_figures(launches: Sequence[Launch], starts_ns: Sequence[int]) -> dict[s
     if not launches:
         return {}
     metrics = Metrics(tuple(launches), starts_ns=tuple(starts_ns))
-    return _plain({metric.name: found for metric, found in estimates_of(metrics)})
+    return plain({metric.name: found for metric, found in estimates_of(metrics)})
 
 
 def _stream_percentiles(launches: Sequence[Launch]) -> dict[str, Percentiles]:
@@ -317,10 +301,6 @@ def _pooled(figures: Sequence[VariantFigures]) -> Percentiles:
     for one in figures:
         counts.update(one.latencies)
     return percentiles_of_counts(counts)
-
-
-def _plain(estimates: Mapping[str, Estimate]) -> dict[str, tuple[float, float, float]]:
-    return {name: (found.value, found.low, found.high) for name, found in estimates.items()}
 
 
 def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Experiment) -> tuple[str, ...]:
@@ -402,39 +382,3 @@ def unsteady_notes(metrics: Metrics, *, changes: bool) -> tuple[str, ...]:
     if notes and any(launch.warmup.steady is False for launch in metrics.launches):
         notes.insert(0, "the warm-up ended by its limit, not because the load was steady")
     return tuple(notes)
-
-
-def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
-    """A metric of this result; None if it does not apply or has too few samples.
-
-    If every request failed, the rate and the CPU time of successful answers would be those of requests from before the
-    window, and are None.
-    """
-    if Role.OF_ANSWERS in metric.roles and 0 < metrics.requests == sum(metrics.failures.values()):
-        return None
-    try:
-        return None if metrics.only_at_least(metric) else metrics.interval_of(metric)
-    except InvalidResultError:
-        return None
-
-
-def searched_for(metrics: Metrics | None) -> list[Metric]:
-    """The NMRT metrics that the test searched for: without an objective, and under each."""
-    capacities = () if metrics is None else metrics.capacities
-    return [nmrt_metric(one) for one in dict.fromkeys(capacity.objective for capacity in capacities)]
-
-
-def estimates_of(metrics: Metrics, judged: Sequence[str] = ()) -> list[tuple[Metric, Estimate]]:
-    """Every metric that the launches give, and the goodput under the objectives that were judged."""
-    others = [metric for metric in searched_for(metrics) if metric.name not in METRICS]
-    others += [
-        metric_named(name) for name in dict.fromkeys(judged) if name.startswith("goodput(") and is_known_metric(name)
-    ]
-    known = (*METRICS.values(), *own_metrics().values(), *LOCATIONS.values(), *others)
-    found = [(metric, estimate_or_none(metrics, metric)) for metric in known]
-    return [(metric, value) for metric, value in found if value is not None and math.isfinite(value.high)]
-
-
-def launch_values_of(metrics: Metrics, metric: Metric) -> tuple[tuple[float, float], ...]:
-    """The value of each launch, and its relative error."""
-    return tuple((value.value, value.relative_error) for value in metrics.launch_values(metric))

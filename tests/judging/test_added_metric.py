@@ -8,12 +8,12 @@ from test_baseline_comparison import Runner, compare, make_entry, make_launch
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.analysis.choice.ranking import rank
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.estimates import estimates_of, launch_values_of
 from pytest_mlpatterns.analysis.metrics.metric import Group, Metric, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_of
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.compared_metrics import read_metrics
-from pytest_mlpatterns.judging.result_builder import estimates_of, launch_values_of
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import update_lines

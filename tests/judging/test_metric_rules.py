@@ -1,17 +1,33 @@
-"""Guards: how many launches a comparison waits for, and how sure a verdict on the tail is."""
+"""Rules of one metric: what a look lacks, how many launches a comparison waits for, and how sure one of the tail is."""
 
+import re
 from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
-from support.synthetic import MS
+from msgspec.structs import replace
+from support.synthetic import MS, even_launch, make_setup
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.count_comparison import STORED_TAIL_ALPHA, TAIL_ALPHA, judge_tail
-from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, marked_accepted
-from pytest_mlpatterns.judging.metric_rules import judge_guarded, launches_for_tail
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
+from pytest_mlpatterns.config.settings import read_settings
+from pytest_mlpatterns.errors import InvalidResultError, PerfFailure
+from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_metrics, marked_accepted
+from pytest_mlpatterns.judging.look import EntrySample, Look, MeasuredSample, Pairs
+from pytest_mlpatterns.judging.loop import Ruling
+from pytest_mlpatterns.judging.metric_rules import (
+    judge_guarded,
+    judge_metrics,
+    launches_for_tail,
+    require_requested,
+    why_not_compared,
+)
+from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.latency import RequestCounts
-from pytest_mlpatterns.records.verdict import Acceptance, Outcome
+from pytest_mlpatterns.records.verdict import Acceptance, LeftOut, Outcome
 
 
 @pytest.mark.parametrize(
@@ -74,3 +90,39 @@ def test_a_tail_that_an_acceptance_lets_pass_names_it_although_p99_is_as_it_was(
     assert found.change is not None
     assert found.change.value == 0
     assert bool(marked_accepted(found, compared).accepted) is (outcome is Outcome.PASS)
+
+
+PRESENT, PLAN = Metrics((even_launch(),)), SequentialPlan(first=1, last=8)
+BARE = Metrics((replace(even_launch(), usage=None, cold_start_ns=None),))
+PAIRS = Pairs(("main", "the present"), (), (), 1.0, 1, PRESENT, PRESENT)
+BESIDE_NOTHING = Look(PRESENT, EntrySample(Entry(make_setup(), {}, {}, None, "2026-01-31")), PLAN, pattern="single")
+
+
+@pytest.mark.parametrize(
+    ("look", "name", "requested", "why"),
+    [
+        (BESIDE_NOTHING, "rtm", False, "is not recorded yet; record it: --perf-baseline update"),
+        (BESIDE_NOTHING, "peak_memory", False, "is not recorded yet"),
+        (replace(BESIDE_NOTHING, present=BARE, reference=MeasuredSample(PRESENT)), "cold_start", False, ""),
+        (replace(BESIDE_NOTHING, present=BARE, reference=MeasuredSample(PRESENT)), "cold_start", True, "is not known"),
+        (Look.at_pairs(PAIRS, PLAN), "rtm", False, "is not known of both sides"),
+        (Look.at_pairs(replace(PAIRS, first=BARE), PLAN), "cold_start", False, "is not known of both sides"),
+    ],
+)
+def test_a_metric_that_one_side_lacks_is_left_out_and_why(look: Look, name: str, requested: bool, why: str) -> None:
+    (one,) = compared_metrics([METRICS[name]], Tolerances(), 0.01, requested=False)
+    ruling, settings = judge_metrics([one], look), read_settings({"compare": name} if requested else {}, {}, {})
+    found = why_not_compared(ruling.left_out, [one], look, settings=settings)
+    assert (ruling.verdicts, found) == ([], {one.metric.label: LeftOut(why)} if why else {})
+    require_requested(ruling, [one], look, beside="the baseline")
+    with pytest.raises(
+        PerfFailure, match=f"cannot judge {re.escape(one.metric.label)} against the baseline: it is not"
+    ):
+        require_requested(ruling, [replace(one, requested=True)], look, beside="the baseline")
+
+
+def test_a_requested_metric_that_is_invalid_fails_beside_an_entry_too() -> None:
+    (one,) = compared_metrics([METRICS["rtm"]], Tolerances(), 0.01, requested=True)
+    ruling = Ruling(wants_more=False, left_out={"rtm": InvalidResultError("the slowest known request failed")})
+    with pytest.raises(PerfFailure, match="cannot judge RTM against the baseline: the slowest known request failed"):
+        require_requested(ruling, [one], BESIDE_NOTHING, beside="the baseline")

@@ -13,6 +13,7 @@ from support.synthetic import MS, START_NS, S, counterpart, even_launch, launch,
 
 from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, around_steps, impacts_of
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.estimates import estimate_or_none
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import Basis
@@ -20,7 +21,6 @@ from pytest_mlpatterns.judging.result_builder import (
     Found,
     _generator_notes,
     build_result,
-    estimate_or_none,
     unsteady_notes,
     with_compared_figures,
 )
