@@ -21,7 +21,7 @@ from pytest_mlpatterns.analysis.health.machine import (
 )
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, are_of_streams, metric_named, standing_metrics
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Metric, Nmrt, objective_of, times_of
-from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, SequentialPlan
+from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, CONFIRMING_LAUNCHES, SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
@@ -258,8 +258,9 @@ class BaselineComparison:
         require_requested(found, compared, look, beside="the baseline")
         for one in compared:
             error = found.left_out.get(one.metric.name)
-            if isinstance(error, TooFewSamplesError) and not one.is_guard and self._measurement.may_launch_again():
-                raise error  # a primary metric is worth another launch
+            is_worth_it = not one.is_guard and self._measurement.may_launch_again(CONFIRMING_LAUNCHES)
+            if is_worth_it and isinstance(error, TooFewSamplesError):
+                raise error  # a primary metric is worth another launch: a service that became slow has few requests
             if error is None:
                 self._has_judged = True
                 self._left_out.pop(one.metric.label, None)

@@ -49,12 +49,12 @@ def ruling_of(judge: Callable[[], Sequence[Verdict]], *, is_confirmed: bool, few
     """What a look at all verdicts of a test comes to.
 
     ``is_confirmed``: whether a failure rests on enough; otherwise it wants more. ``fewest``: what it then has to rest
-    on whatever the budget.
+    on whatever the budget, as has a metric with too few samples.
     """
     try:
         verdicts = judge()
     except TooFewSamplesError as error:
-        return Ruling(wants_more=True, why_not=error)
+        return Ruling(wants_more=True, fewest=fewest, why_not=error)
     outcomes = {verdict.outcome for verdict in verdicts}
     if Outcome.FAIL in outcomes:
         return Ruling(not is_confirmed, verdicts, 0 if is_confirmed else fewest)

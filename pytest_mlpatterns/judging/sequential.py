@@ -301,9 +301,9 @@ class SequentialMeasurement:
         """Whether the budget has time for another launch and the fewest pairs, each of which takes about as long."""
         return self.budget.allows((1 + FEWEST_PAIRS) * self._cost.launch_ns)
 
-    def may_launch_again(self) -> bool:
-        """Whether the budget has time for another launch."""
-        return self._supply.may_go_on(self.budget)
+    def may_launch_again(self, fewest: int = 0) -> bool:
+        """Whether the budget has time for another launch; ``fewest`` are measured in any case."""
+        return self._supply.may_go_on(self.budget, fewest)
 
     def launch_again(self) -> str:
         """Measure another launch, whose deployment later searches and loads use.
