@@ -296,7 +296,7 @@ def test_a_service_that_runs_already_is_judged_by_the_file(shop: Repository) -> 
     """Nothing in the repository says whether it changed."""
     with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
         target = TARGET.format(url=f"http://{server.address[0]}:{server.address[1]}/v1/models/m:predict")
-        shop.write({"test_shop.py": TESTS.replace('"20s"', '"5s"') + target})
+        shop.write({"test_shop.py": TESTS.replace('"20s"', '"10s"') + target})
         assert run(shop, "--perf-baseline", "update").exit_code == 0
         edit(shop, much_faster)
         slower = run(shop, "--perf-noise", "trust")
