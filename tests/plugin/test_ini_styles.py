@@ -39,6 +39,7 @@ TEXT = {
     "settle": "fetch",
     "smoke": "true",
     "startup-timeout": "9s",
+    "time": "10min",
     "tolerance": "rtm=0.05, p99=30%",
 }
 """A value of each key, as every style can have it, and as it is read."""
