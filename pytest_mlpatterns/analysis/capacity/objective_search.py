@@ -22,6 +22,7 @@ Further windows show whether the service stops again.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from itertools import pairwise
@@ -170,7 +171,7 @@ def highest_rate(
     capacity_rps = min(fit.capacity_rps for fit in fits)
     if abs(_lowest(fits, unlagged=True).value - answer.value) > _LAG_CHANGES * capacity_rps:
         late = f"the load generator sent too late to tell whether {objective} holds at {format_rate(last)}"
-    both = min((fit.answer_of_both() for fit in fits), key=lambda found: found.value)
+    both = min((fit.both for fit in fits), key=lambda found: found.value)
     is_sure = both.value > 0 and both.relative_error <= _SURE
     found = Found(both, late, tuple(fit.level for fit in fits) if is_sure else ())
     return _with_pauses(found, fits, watched)
@@ -274,29 +275,34 @@ class _Fit:
         ]
         return max(kept, default=0.0)
 
-    def answer_of_both(self) -> LaunchValue:
-        """The rate by the late requests and by the service times together, without the pauses."""
+    @functools.cached_property
+    def both(self) -> LaunchValue:
+        """The rate by the late requests and by the service times together, without the pauses, after all windows."""
         found = self.answer(unlagged=False)
-        runs = self._service_times_ns
-        if not runs:
+        if not self._service_times_ns:
             return found
-        times = rate_by_service_times(runs, self._servers, limit_ns=self._bound.limit_ns, allowed=self._allowed)
-        both = _agreed(found, times)
+        both = _agreed(found, self._by_times)
         return LaunchValue(min(both.value, self.capacity_rps), both.relative_error)
+
+    @functools.cached_property
+    def _by_times(self) -> LaunchValue | None:
+        """The rate by the service times of all windows, which takes a simulation; None if they decide nothing."""
+        runs, limit_ns = self._service_times_ns, self._bound.limit_ns
+        return rate_by_service_times(runs, self._servers, limit_ns=limit_ns, allowed=self._allowed) if runs else None
 
     def answers_with_pauses(self) -> tuple[LaunchValue, ...]:
         """The rates with more pauses than were met, with as many and with fewer.
 
         They are of a queue that makes pauses, or if there is none, of a curve through all that was late.
         """
-        runs, limit_ns, without = self._service_times_ns, self._bound.limit_ns, self.answer_of_both()
-        if runs and rate_by_service_times(runs, self._servers, limit_ns=limit_ns, allowed=self._allowed):
+        without = self.both
+        if self._by_times is not None:
             shares = shares_with_pauses(
-                runs,
+                self._service_times_ns,
                 self._servers,
                 [pause.length_ns for one in self._windows for pause in one.watched.pauses],
                 watched_ns=sum(one.watched.length_ns for one in self._windows),
-                limit_ns=limit_ns,
+                limit_ns=self._bound.limit_ns,
                 allowed=self._allowed,
             )
             return tuple(LaunchValue(share * without.value, without.relative_error * (share > 0)) for share in shares)
