@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.verdicts.tolerances import can_more_than_double, changes_to_accept
 from pytest_mlpatterns.cli.output import add_command, read_results_file, require_other
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.verdict import ACCEPTED_FILE, Acceptance, Outcome, Verdict, pattern_of, rounded_ceiling
+from pytest_mlpatterns.records.verdict import ACCEPTED_FILE, Acceptance, Verdict, pattern_of, rounded_ceiling
 from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.units import format_percent, parse_ratio, parse_share
 from pytest_mlpatterns.wording import count, listed, named, shown
@@ -199,7 +199,7 @@ def _compared(result: TestResult) -> list[Verdict]:
 
 def _failed(result: TestResult) -> list[Verdict]:
     """The changes that failed, or may have."""
-    return [one for one in _compared(result) if one.outcome is Outcome.FAIL or one.suspected]
+    return [one for one in _compared(result) if one.is_worse]
 
 
 def _table(verdict: Verdict, test: str, options: argparse.Namespace, *, since: str | None) -> str:

@@ -203,7 +203,7 @@ class BaselineComparison:
         primary = [one for one in compared if not one.is_guard and one.metric.of is not None]
         look = self.look(self._measurement.metrics, is_screen=True)
         verdicts = judge_metrics(primary, look).verdicts if has_time else ()
-        is_worse = any(one.outcome is Outcome.FAIL or one.suspected for one in verdicts)
+        is_worse = any(one.is_worse for one in verdicts)
         return (is_worse or not has_time) and self._is_settled()
 
     @property

@@ -53,7 +53,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     @property
     def is_worse(self) -> bool:
         """Whether the file saw it worse than the tolerance, surely or by its estimate."""
-        return self.file is not None and (self.by_file is FAIL or self.file.suspected)
+        return self.file is not None and self.file.is_worse
 
     @property
     def is_decided(self) -> bool:

@@ -158,7 +158,7 @@ class SettledComparison:
         if self._settled.why_not:
             return None
         stands = {name for name, one in seen.items() if name in self._standing and self._is_decided(one)}
-        worse = {name for name, one in seen.items() if one.outcome is Outcome.FAIL or one.suspected}
+        worse = {name for name, one in seen.items() if one.is_worse}
         rest = _settled(choice, stands, worse, is_calm=self._is_as_then())
         if not (rest(False) or rest(True)):
             return [*seen.values()]

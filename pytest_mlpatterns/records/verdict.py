@@ -224,6 +224,11 @@ class Verdict(Record, frozen=True):
             return False
         return self.change.value > self.tolerance
 
+    @property
+    def is_worse(self) -> bool:
+        """Whether it is beyond the tolerance or the limit: a failure, or suspected."""
+        return self.outcome is Outcome.FAIL or self.suspected
+
 
 class Kind(StrEnum):
     """What came of a test that asked for ``perf``, the most urgent first."""

@@ -15,7 +15,6 @@ from pytest_mlpatterns.analysis.causes.latency_split import CallsChange, PartCha
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, is_known_metric, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.setup import SystemKind
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.terminal_text import Span, TextColumn, table_lines, text_of
 from pytest_mlpatterns.units import Unit, format_duration, format_percent, format_size
 from pytest_mlpatterns.wording import count, listed
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.profile import Frame, FunctionChange, FunctionTime, NativeChange, ProfileRecord
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.samples import MemorySite
+    from pytest_mlpatterns.records.verdict import Verdict
 
 
 _MOST = 4  # Parts that a line names
@@ -71,7 +71,7 @@ def where_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
     changed are waits alone, what the profile names comes first, since waits follow from what takes longer.
     """
     judged = list(verdicts)
-    failing = (verdict for verdict in judged if verdict.outcome is Outcome.FAIL or verdict.suspected)
+    failing = (verdict for verdict in judged if verdict.is_worse)
     splits = (found for verdict in failing if (found := _split(result, verdict)) is not None)
     split = next(splits, None)
     parts = [] if split is None else [split.text]
@@ -332,7 +332,7 @@ def _asked_for(result: TestResult, verdicts: Iterable[Verdict]) -> ProfileRecord
 
 
 def _asks_for_functions(verdict: Verdict) -> bool:
-    if verdict.against != "revision" or not (verdict.outcome is Outcome.FAIL or verdict.suspected):
+    if verdict.against != "revision" or not verdict.is_worse:
         return False
     return functions_explain(verdict.metric)
 
@@ -458,7 +458,7 @@ def held_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
 
 
 def _asks_for_memory(verdict: Verdict) -> bool:
-    is_failing = verdict.outcome is Outcome.FAIL or verdict.suspected
+    is_failing = verdict.is_worse
     return is_failing and verdict.against == "revision" and verdict.metric in with_role(Role.HELD)
 
 
