@@ -208,7 +208,7 @@ class BaselineComparison:
 
     @property
     def _trusts(self) -> bool:
-        """Whether a failure stands whatever the machine did."""
+        """Whether the machine excuses no failure, as ``noise="trust"`` asks."""
         return self._experiment.settings.noise is NoisePolicy.TRUST
 
     @property

@@ -75,7 +75,7 @@ class ComparedMetric(Struct, frozen=True):
     usual: float = 0.0  # the tolerance without the acceptance, if there is one
     ratio_prior: RatioPrior = USUAL_PRIOR  # what the interval of an interleaved comparison starts from
     is_suspected: bool = False  # whether the baseline file saw it worse, so that it is worth the pairs to judge it
-    seen_worse: bool = False  # whether the baseline file saw it beyond its tolerance, so that fewer pairs confirm that
+    seen_worse: bool = False  # the same on a machine that was as quick and as quiet as then: fewer pairs confirm it
 
     @property
     def stored_tolerance(self) -> float:

@@ -24,7 +24,7 @@ class Ruling(Struct, frozen=True):
 
     wants_more: bool  # whether another measurement may change it
     verdicts: Sequence[Verdict] = ()
-    fewest: int = 0  # measurements that it has to rest on, whatever the budget
+    fewest: int = 0  # measurements that it has to rest on, also if the budget is spent
     why_not: TooFewSamplesError | None = None  # why there is no verdict yet
     left_out: Mapping[str, Exception] = {}  # why other metrics have no verdict, by name
     wants_start: bool = False  # whether another start without a load may
@@ -48,8 +48,8 @@ class Supply(Struct, frozen=True):
 def ruling_of(judge: Callable[[], Sequence[Verdict]], *, is_confirmed: bool, fewest: int) -> Ruling:
     """What a look at all verdicts of a test comes to.
 
-    ``is_confirmed``: whether a failure rests on enough; otherwise it wants more. ``fewest``: what it then has to rest
-    on whatever the budget, as has a metric with too few samples.
+    ``is_confirmed``: whether a failure rests on enough; otherwise it wants more. ``fewest``: what a failure, or a
+    metric with too few samples, has to rest on, also if the budget is spent.
     """
     try:
         verdicts = judge()

@@ -374,7 +374,7 @@ class Perf:
     def assert_no_leak(self, limit: object = "1KiB", *, duration: object = "10s") -> None:
         """Resident memory grows by less than a size such as ``"100 B"`` per request, or its growth levels off.
 
-        The running deployment is loaded for 2, 4 or 10 s, until that is decided, whatever the budget; a smaller
+        The running deployment is loaded for 2, 4 or 10 s, until that is decided, also if the budget is spent; a smaller
         limit needs more requests. Open descriptors and threads grow by less than 1 per 1,000 requests, if the system
         counts them. A growth that slows down, stops or comes in single steps is no failure: the verdict is then open,
         with the number of requests that would decide it.
@@ -400,7 +400,7 @@ class Perf:
         """The test's service is faster than another one, measured interleaved.
 
         Both are started several times and loaded in short alternating blocks, so that the speed of the machine does not
-        matter. A launch takes some seconds; three of each are measured whatever the budget. A factor
+        matter. A launch takes some seconds; three of each are measured, also if the budget is spent. A factor
         above 1 that is missed beside busy neighbours stays undecided (see ``noise=``). With ``check=`` the answers of
         both are checked; without, answers that differ are reported.
 

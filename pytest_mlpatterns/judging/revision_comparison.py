@@ -151,13 +151,12 @@ class RevisionComparison:
 
     def _fail_unless_compared(self) -> None:
         """Fail a test that was not compared; one that is new at the present revision has nothing to compare with."""
-        missing, why = self.basis.missing, self.basis.missing
-        if self._experiment.comparison_required and missing:
-            why = f"{missing}, and --perf-baseline require asks for a comparison"
-        elif self._state.is_new or self._experiment.settings.during is not None:
+        missing, is_required = self.basis.missing, self._experiment.comparison_required
+        has_nothing = self._state.is_new or self._experiment.settings.during is not None
+        if not missing or (has_nothing and not is_required):
             return
-        if missing:
-            raise PerfFailure("\n\n".join(filter(None, (why, self._state.details))))
+        why = f"{missing}, and --perf-baseline require asks for a comparison" if is_required else missing
+        raise PerfFailure("\n\n".join(filter(None, (why, self._state.details))))
 
     def compare(self, choice: Choice) -> Sequence[Verdict]:
         """Measure both revisions and judge; nothing is an error here that only makes a comparison impossible."""

@@ -24,7 +24,7 @@ from pytest_mlpatterns.analysis.health.machine import why_busy
 from pytest_mlpatterns.analysis.health.sustained import Fault
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, FEWEST_PAIRS
+from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, FEWEST_PAIRS, MOST_LOOKS
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, why_invalid
 from pytest_mlpatterns.baseline.updates import UPDATE_LAUNCHES, is_narrow, may_be_of_two_kinds, reasons_not_to_record
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, TooFewSamplesError
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.samples import ResourceTrack
     from pytest_mlpatterns.records.verdict import Verdict
 
-_MOST_PAIRS = 24  # Pairs that any comparison measures at most
 _FEWEST_IN_TIME = 3  # Launches that a limit on time does not reduce further
 _LEAST_GROWTH_NS = 2_000_000_000  # Load that follows a suspected growth, if less is left of the budget
 
@@ -391,7 +390,7 @@ class SequentialMeasurement:
                 self._foresee(self._supply.done(), self._cost.each_ns, fewest=1, most=self._max_launches)
 
     def _foresee(
-        self, done: int, each_ns: float, *, fewest: int, most: int = _MOST_PAIRS, what: tuple[str, str] = LAUNCHES
+        self, done: int, each_ns: float, *, fewest: int, most: int = MOST_LOOKS, what: tuple[str, str] = LAUNCHES
     ) -> None:
         self.forecast = forecast(self.budget, done, each_ns, fewest=fewest, most=most, what=what)
         self._announce(self.forecast)

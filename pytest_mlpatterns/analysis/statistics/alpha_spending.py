@@ -78,7 +78,8 @@ def looks_that_fit(looks: SequentialPlan, budget_ns: int, launch_s: float) -> Se
 _NODES = 96  # Gauss-Legendre nodes of the numerical integration
 _REACH = 7.0  # Standard deviations on each side that the numerical integration covers
 _NEWTON_STEPS, _CLOSE = 50, 1e-9
-_FEWEST_LOOKS, _USUAL_LOOKS, _MOST_LOOKS = 8, 14, 24
+_FEWEST_LOOKS, _USUAL_LOOKS = 8, 14
+MOST_LOOKS = 24  # Most looks of any plan, and so the most pairs of a comparison
 _PLANNED_SD = 0.043  # Relative standard deviation between launches that a plan is made for
 _PLANNED_QUANTILES = 4.5  # Sum of the quantiles of error and power in the size of a plan (2.5 % and 0.6 %)
 
@@ -105,7 +106,7 @@ class SequentialPlan(Struct, frozen=True):
 
     @classmethod
     def for_tolerance(
-        cls, tolerance: float, alpha: float = 0.01, pass_alpha: float | None = None, *, most: int = _MOST_LOOKS
+        cls, tolerance: float, alpha: float = 0.01, pass_alpha: float | None = None, *, most: int = MOST_LOOKS
     ) -> SequentialPlan:
         """A plan long enough to distinguish a change of twice the tolerance from one at the tolerance.
 
@@ -117,9 +118,9 @@ class SequentialPlan(Struct, frozen=True):
         whose launches differ by 4 %, eight leave one of eight undecided, and twelve one of forty.
         """
         apart = math.log((1 + 2 * tolerance) / (1 + tolerance))
-        needed = _MOST_LOOKS if apart <= 0 else math.ceil((_PLANNED_QUANTILES * _PLANNED_SD / apart) ** 2)
+        needed = MOST_LOOKS if apart <= 0 else math.ceil((_PLANNED_QUANTILES * _PLANNED_SD / apart) ** 2)
         return cls(
-            last=max(min(max(needed, _USUAL_LOOKS), most, _MOST_LOOKS), _FEWEST_LOOKS),
+            last=max(min(max(needed, _USUAL_LOOKS), most, MOST_LOOKS), _FEWEST_LOOKS),
             alpha=alpha,
             pass_alpha=pass_alpha,
         )
