@@ -89,7 +89,7 @@ class Spending:
 
     def __init__(self, budget: Budget, clock: Callable[[], int] = _now_ns) -> None:
         self.clock = clock
-        self.beside_ns = 0
+        self.beside_ns: int = 0
         self._known = budget
         self._since: int | None = None
 
