@@ -80,6 +80,11 @@ class Reference(Record, frozen=True):
         present = {f"present_{name}": value for name, value in own.pop("present").items()}
         return {name: (own | present)[name] for name in _ORDER}
 
+    @property
+    def pairs(self) -> int:
+        """Paired launches that were measured; a percentile whose requests count together has fewer values than that."""
+        return max(map(len, self.log_ratios.values()), default=0)
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_json`, also after a trip through JSON."""

@@ -211,6 +211,7 @@ def _reason_of_change(result: TestResult, compared: Sequence[Verdict], *, is_all
     first, measured, terms = suspected[0], result.measured, result.definition.terms
     metric = metric_named(first.metric) if is_known_metric(first.metric) else None
     tolerance, is_beside = first.tolerance or 0.0, first.against == "revision"
+    pairs = 0 if result.reference is None or not is_beside else result.reference.pairs
     usual = tolerance if terms is None else terms.tolerances.get(first.metric, tolerance)
     by_launch, explained = _launch_values(result, first)
     assert first.change is not None
@@ -223,7 +224,7 @@ def _reason_of_change(result: TestResult, compared: Sequence[Verdict], *, is_all
             first.change,
             allowed,
             measured.seconds_spent,
-            launches=len(by_launch) if is_beside and by_launch else measured.launch_count,
+            launches=pairs or measured.launch_count,
             answers=0 if is_beside else measured.requests,
             recorded=0 if is_beside or result.reference is None else result.reference.launches,
             scatter=stdev(by_launch) if len(by_launch) > 1 else 0.0,

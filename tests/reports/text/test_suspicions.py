@@ -173,6 +173,12 @@ def test_launches_of_a_revision_that_differ_are_its_reason() -> None:
     assert "why   its launches differ by ±41.6 % from each other, of which ±1.8 % is usual" in text
 
 
+def test_pairs_that_are_too_few_are_all_counted_though_the_requests_of_a_tail_count_together() -> None:
+    pairs = {"p99": ((0.4, 0.2),), "rtm": ((0.0, 0.01),) * 6}
+    text = " ".join(block(SUSPECTED, reference=replace(counterpart(kind="revision"), log_ratios=pairs)))
+    assert "why   6 paired launches are too few" in text
+
+
 def test_the_machine_is_named_once_for_the_run() -> None:
     busy = [
         result(f"t.py::{name}", verdicts=(SUSPECTED,), busy=Busy(cores, cores=2), **AGAINST) for name, cores in NAMED
