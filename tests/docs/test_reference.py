@@ -12,6 +12,7 @@ from support.pages import ROOT, first_cells, page, pages, section
 import pytest_mlpatterns
 from pytest_mlpatterns import App, Command, Url, patterns
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.config.arguments import merge_markers
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.perf import Perf
@@ -62,6 +63,14 @@ def test_every_assertion_is_in_the_reference_and_every_one_on_a_page_exists() ->
     assert documented == exist
     assert set(re.findall(r"\bassert_\w+", "".join(first_cells(page("docs/reference/assertions.md"))))) == exist
     assert named <= exist
+
+
+def test_every_command_is_in_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["no-such-command"])
+    _, _, exist = capsys.readouterr().err.strip().rpartition("expected one of ")
+    documented = [cell.strip("`").split()[0] for cell in first_cells(page("docs/reference/commands.md"))]
+    assert sorted(documented) == sorted(exist.split(", "))
 
 
 def test_every_metric_is_in_the_reference() -> None:
