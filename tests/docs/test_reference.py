@@ -108,7 +108,7 @@ def test_arguments_of_a_pattern_are_shown_with_their_defaults(written: str) -> N
     assert shown == type(shown)()
 
 
-@pytest.mark.parametrize("written", signatures("docs/reference/targets.md"))
+@pytest.mark.parametrize("written", signatures("docs/how-to/existing-service.md"))
 def test_shown_target_can_be_made(written: str) -> None:
     assert eval(written, {"App": App, "Command": Command, "Url": Url})
 
