@@ -77,7 +77,7 @@ def test_members_are_sorted_and_usual_ones_are_left_out() -> None:
 
 def test_the_line_of_the_reference_is_one() -> None:
     """The page shows it in lines, between its members."""
-    (block,) = (one for one in blocks("text") if one.page.endswith("history-file.md") and one.text.startswith("{"))
+    (block,) = (one for one in blocks("text") if one.page.endswith("how-to/history.md") and one.text.startswith("{"))
     text = block.text.replace("\n", "")
     line = HistoryLine.from_text(text)
     assert line.to_text() == text
