@@ -22,11 +22,12 @@ from pytest_mlpatterns.baseline.updates import RunFacts, update_of
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import MlpatternsError, PerfFailure, RegressionFailure
-from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver, Settlement, load_plan, read_inputs, setup_of
+from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver, Settlement
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.measurement.further_load import FollowedGrowth
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, BlockPlan, response_pace
+from pytest_mlpatterns.measurement.system_under_test import load_plan, read_inputs, setup_of
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.baseline_entry import Entry, EntryKey
 from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue

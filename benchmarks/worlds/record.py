@@ -22,18 +22,17 @@ from peers.disturbance import Beside, disturbed
 from pytest_mlpatterns import App, Command
 from pytest_mlpatterns.analysis.health.machine import taken_in
 from pytest_mlpatterns.config.settings import read_settings
-from pytest_mlpatterns.judging.experiment import (
+from pytest_mlpatterns.loadgen.ceiling import measure_ceiling
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.measurement.interleaved import InterleavedRun, Variant
+from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.measurement.system_under_test import (
     ModelUnderTest,
     load_plan,
     read_inputs,
     request_builder,
     system_under_test,
 )
-from pytest_mlpatterns.loadgen.ceiling import measure_ceiling
-from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.measurement.interleaved import InterleavedRun, Variant
-from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.serving.model import StartOptions
 from pytest_mlpatterns.system.environment import environment
 from worlds.recorded import Recording, Side, write
@@ -170,7 +169,8 @@ def record(real: Real, condition: str) -> Path:
                 runner.close()
                 variants = [Variant(name, system.start, plan) for name in ("first", "second")]
                 run = InterleavedRun(variants[0], variants[1], generator, on_progress=lambda _progress: None)
-                run.decide(lambda _found: Outcome.INCONCLUSIVE, 60_000_000_000, max_launches=PAIRS)
+                for _ in range(PAIRS):
+                    run.measure(60_000_000_000)
         finally:
             generator.close()
     callers = int(real.marker["concurrency"])

@@ -1,7 +1,4 @@
-"""One test compared with its stored baseline.
-
-It must not know pytest, nor which verdicts fail a test.
-"""
+"""One test compared with its stored baseline. It must not know pytest, nor which verdicts fail a test."""
 
 from __future__ import annotations
 
@@ -22,13 +19,13 @@ from pytest_mlpatterns.analysis.health.machine import (
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, are_of_streams, metric_named, standing_metrics
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Metric, Nmrt, objective_of, times_of
 from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, CONFIRMING_LAUNCHES, SequentialPlan
+from pytest_mlpatterns.analysis.verdicts.few_samples import foreseen_tails
 from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import (
     Basis,
-    announce_tails,
     choose,
     describe_left_out,
     facts_of,
@@ -46,7 +43,6 @@ from pytest_mlpatterns.judging.metric_rules import (
     launches_for_tail,
     require_requested,
     why_not_compared,
-    without_start,
 )
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
 from pytest_mlpatterns.records.setup import differing_facts
@@ -58,6 +54,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.loop import Ruling, Want
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.baseline_entry import Entry
 
@@ -120,33 +117,29 @@ class BaselineComparison:
         return self._compare(choice, is_screen=True)
 
     def _compare(self, choice: Choice, *, is_screen: bool) -> Sequence[Verdict]:
-        self._measurement.want_requests(_needed(choice(False), self._baseline.entry))
-        self._measurement.measure_at_least(1)
+        measurement, entry = self._measurement, self._baseline.entry
+        measurement.runner.want_requests(_needed(choice(False), entry))
+        measurement.measure_at_least(1)
         if self._experiment.smoke:
             return ()
-        self._measurement.require_valid()
-        entry, compared = self._baseline.entry, self.chosen(choice)
+        measurement.require_valid()
+        compared = self.chosen(choice)
         self._left_out |= why_left_out(choice, **self._streams)
-        if self._baseline.mode is not BaselineMode.OFF:
-            for one in compared:
-                if isinstance(one.metric.kind, Nmrt | AtNmrt) and is_asked_for(one, self._experiment.settings):
-                    self._search_once(one.metric)
+        asked = [one for one in compared if is_asked_for(one, self._experiment.settings)]
+        for one in asked if self._baseline.mode is not BaselineMode.OFF else ():
+            if isinstance(one.metric.kind, Nmrt | AtNmrt):
+                self._search_once(one.metric)
         if entry is None:
             return ()
-        self._measure_for_tail(compared, entry, is_screen=is_screen)
         growths = [one for one in compared if one.metric.name in GROWTHS]
         together = [one for one in compared if one.metric.of is not None and one not in growths]
-        verdicts = [*self._decide(together, entry, is_screen=is_screen)] if together else []
-        found = self._noted(growths)
-        verdicts += confirm_growths(found, growths, self._measurement.follow_growth)
+        verdicts = [*self._decide(together, entry, beside=compared, is_screen=is_screen)] if together else []
+        verdicts += confirm_growths(self._noted(growths), growths, measurement.follow_growth)
         for one in compared:
             if one.metric.is_of_scaling:  # another pass takes longer than a whole test
                 verdicts += self._judge_all([one], entry, is_screen=is_screen)
-            elif one.metric.of is None and (
-                is_asked_for(one, self._experiment.settings) or not self._measurement.metrics.only_at_least(one.metric)
-            ):
-                more = functools.partial(self._measurement.search, objective_of(one.metric))
-                verdicts += self._decide([one], entry, more, is_screen=is_screen)
+            elif one.metric.of is None and (one in asked or not measurement.metrics.only_at_least(one.metric)):
+                verdicts += self._decide([one], entry, beside=[one], is_screen=is_screen)
         self._nothing_judged = not self._has_judged
         return verdicts
 
@@ -161,37 +154,55 @@ class BaselineComparison:
         entry, now = self._baseline.entry, self._measurement.metrics.streams
         return {"before": now if entry is None else are_of_streams(entry.metrics), "now": now}
 
-    def _measure_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry, *, is_screen: bool) -> None:
-        """Measure as many launches as the percentiles need that the baseline entry can be compared by."""
-        if is_screen and self._is_enough(compared, entry):
-            return
-        metrics = self._measurement.metrics
-        launches = len(metrics.launches)
-        announce_tails(self._experiment, self._measurement, [one.metric for one in compared])
-        self._measurement.measure_at_least(launches_for_tail(_needed(compared, entry), metrics.requests, launches))
-
     def _decide(
         self,
         compared: Sequence[ComparedMetric],
         entry: Entry,
-        more: Callable[[], None] | None = None,
         *,
+        beside: Sequence[ComparedMetric],
         is_screen: bool,
     ) -> Sequence[Verdict]:
-        """Measure until the changes of these metrics are decided, and discount what a slower machine explains."""
-        judge = functools.partial(self._judge_all, compared, entry, is_screen=is_screen)
-        if is_screen:  # the recorded code decides a start, beside that of the present
-            is_enough = functools.partial(self._is_enough, compared, entry)
-            return self._measurement.decide_all(judge, more, at_most=_SCREEN_LAUNCHES, is_enough=is_enough)
-        self._measurement.decide_all(lambda: without_start(judge()), more)
-        while is_left_to_starts(verdicts := judge()) and self._measurement.start_again():
-            pass
-        if self._trusts or not any(verdict.outcome is Outcome.FAIL for verdict in verdicts):
-            return verdicts
-        excuse = self._slower(entry)  # which may measure
-        return self._launched(entry).left_open(verdicts, compared, excuse, stands=self._stands)
+        """Measure until the changes of these metrics are decided, and discount what a slower machine explains.
 
-    def _is_enough(self, compared: Sequence[ComparedMetric], entry: Entry) -> bool:
+        ``beside``: all that are compared. A screen leaves a start to the recorded code, whose starts are paired.
+        """
+        measurement = self._measurement
+        wants: Want = "launch" if compared[0].metric.of is not None else "search"
+        judge = functools.partial(self._judge_all, compared, entry, is_screen=is_screen)
+        confirmed = measurement.confirmed(judge, wants)
+        wanted, has_started = 0, False
+
+        def look() -> Ruling:
+            nonlocal wanted, has_started
+            ruling, done = confirmed(), len(measurement.metrics.launches)
+            is_enough = is_screen and self._is_enough(compared, ruling.verdicts)
+            if not wanted:
+                wanted = done if is_enough else self._launches_for_tail(beside, entry)
+            if done < wanted or ruling.why_not is not None:
+                return replace(ruling, wants=ruling.wants or "launch")
+            if is_screen:
+                return replace(ruling, wants=None) if is_enough or done >= _SCREEN_LAUNCHES else ruling
+            if is_left_to_starts(ruling.verdicts) or has_started:
+                wants_start, has_started = is_left_to_starts(ruling.verdicts), True
+                return replace(ruling, wants="start" if wants_start else None, fewest=0)
+            may_excuse = ruling.wants is None and done < _SCREEN_LAUNCHES and self._may_be_excused(ruling.verdicts)
+            return replace(ruling, wants="launch") if may_excuse and self._slower_by(entry) >= SLOWER else ruling
+
+        search = None if wants == "launch" else functools.partial(measurement.search, objective_of(compared[0].metric))
+        verdicts = measurement.rule(look, search).verdicts
+        if is_screen or not self._may_be_excused(verdicts):
+            return verdicts
+        return self._launched(entry).left_open(verdicts, compared, self._slower(entry), stands=self._stands)
+
+    def _launches_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry) -> int:
+        """Launches after which the percentiles are known that the baseline entry can be compared by."""
+        metrics = self._measurement.metrics
+        named = [one.metric for one in compared]
+        if foreseen := foreseen_tails(named, metrics, self._measurement.reachable_launches):
+            self._experiment.driver.on_note(foreseen)
+        return launches_for_tail(_needed(compared, entry), metrics.requests, len(metrics.launches))
+
+    def _is_enough(self, compared: Sequence[ComparedMetric], verdicts: Sequence[Verdict]) -> bool:
         """Whether a screen ends here, since the recorded code decides.
 
         It does if the budget has no time for another launch and the pairs, or if a primary metric is worse and no
@@ -200,16 +211,14 @@ class BaselineComparison:
         has_time = self._measurement.may_pair_after_a_launch
         if has_time and why_busy(self._measurement.metrics.launches) is not None:
             return False
-        primary = [one for one in compared if not one.is_guard and one.metric.of is not None]
-        look = self.look(self._measurement.metrics, is_screen=True)
-        verdicts = judge_metrics(primary, look).verdicts if has_time else ()
-        is_worse = any(one.is_worse for one in verdicts)
+        primary = {one.metric.name for one in compared if not one.is_guard and one.metric.of is not None}
+        is_worse = any(one.is_worse for one in verdicts if one.metric in primary)
         return (is_worse or not has_time) and self._is_settled()
 
-    @property
-    def _trusts(self) -> bool:
-        """Whether the machine excuses no failure, as ``noise="trust"`` asks."""
-        return self._experiment.settings.noise is NoisePolicy.TRUST
+    def _may_be_excused(self, verdicts: Sequence[Verdict]) -> bool:
+        """Whether one of them failed, and ``noise="trust"`` does not forbid that the machine excuses it."""
+        is_trusted = self._experiment.settings.noise is NoisePolicy.TRUST
+        return not is_trusted and any(verdict.outcome is Outcome.FAIL for verdict in verdicts)
 
     @property
     def _stands(self) -> frozenset[str]:
@@ -220,18 +229,13 @@ class BaselineComparison:
         metrics = self._measurement.metrics
         return Launched(entry, self.look(metrics), metrics.launches)
 
+    def _slower_by(self, entry: Entry) -> float:
+        """How many times as long a fixed work takes as when the entry was recorded; 0 if that is not known."""
+        return ratio_of_sorting(sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns) or 0.0
+
     def _slower(self, entry: Entry) -> Excuse | None:
-        """That a fixed work takes longer than when the entry was recorded; None if that is not known.
-
-        One launch may be disturbed at its end, so three launches have to show a slower machine.
-        """
-
-        def measured() -> float:
-            return ratio_of_sorting(sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns) or 0.0
-
-        if measured() >= SLOWER:
-            self._measurement.measure_at_least(_SCREEN_LAUNCHES)
-        if (times := measured()) < SLOWER:
+        """That a fixed work takes longer; one launch may be disturbed at its end, so three of them have to show it."""
+        if (times := self._slower_by(entry)) < SLOWER:
             return None
         why = f"this machine takes up to {times:.2f} times as long for the same work as when the baseline was recorded"
         return Excuse(f"{why}, which explains it", times, times)
@@ -244,7 +248,7 @@ class BaselineComparison:
             found = {verdict.metric: verdict for verdict in verdicts}
             return [*(with_rates(found) if self._experiment.plan.schedule.closed else found).values()]
         launches = self._measurement.metrics.launches
-        excuse = None if self._trusts else taken_excuse(launches, entry.taken)
+        excuse = taken_excuse(launches, entry.taken) if self._may_be_excused(verdicts) else None
         if excuse is None:
             return verdicts
         excuse = replace(excuse, why=f"{excuse.why}, which explains {excuse.times:.2f} times")
@@ -309,4 +313,4 @@ def _by_its_times(verdict: Verdict, screened: Mapping[str, Verdict]) -> Verdict:
         one is None or one.outcome is not Outcome.PASS for one in times
     ):
         return verdict
-    return replace(verdict, outcome=Outcome.PASS, reason=f"{verdict.reason}; decided by the times that it follows from")
+    return replace(verdict.saying("decided by the times that it follows from"), outcome=Outcome.PASS)

@@ -5,55 +5,38 @@ tolerance, keeps the measurement going while its estimate is, and passes otherwi
 primary metrics share the probability of a false alarm. A guard has a level of its own, since an unchanged one is far
 from its tolerance.
 
-A service that no longer streams still has a TTFT, that of the whole answer, which is the first content that its callers
-see. So TTFT is judged beside the metrics of whole answers. A tail that has too few samples is left out, and the
-reports name what it would take. This module must not know how launches are measured.
+This module must not know how launches are measured.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import geometric_mean
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
-    LOCATIONS,
-    comparable_metrics,
-    is_comparable,
     leading_time,
     metric_named,
     with_role,
 )
 from pytest_mlpatterns.analysis.metrics.metric import (
     LatencyPercentile,
-    Location,
     Metric,
     Role,
-    StreamPercentile,
     times_of,
 )
-from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.analysis.statistics.log_ratio import USUAL_PRIOR, RatioPrior
 from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR, Tolerances, accepted_ceiling
 from pytest_mlpatterns.analysis.verdicts.verdicts import GUARD_ALPHA
-from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
-from pytest_mlpatterns.judging.sequential import SPARE_REQUESTS, SequentialMeasurement
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
-from pytest_mlpatterns.units import format_count, format_duration
-from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.changes.series import LaunchScatter
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
     from pytest_mlpatterns.records.verdict import Acceptance
@@ -89,20 +72,6 @@ class ComparedMetric(Struct, frozen=True):
         return usual * (STORED_TAIL_FACTOR if is_wider else 1.0)
 
 
-def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
-    """The metrics of a comparison, by name.
-
-    ``argument``: where they come from, for messages; ``...`` in it is replaced.
-    """
-    known = comparable_metrics()
-    for name in names if isinstance(names, list | tuple | set | frozenset) else [names]:
-        if name is names or not is_comparable(name):
-            hint = did_you_mean(name, known) if isinstance(name, str) else ""
-            found = argument.replace("...", shown(names))
-            raise SettingError(f"{found}, {hint}expected a tuple of {', '.join(known)}")
-    return [metric_named(name) for name in names]
-
-
 def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, ...]:
     """The metrics that every comparison of a test judges: those of ``compare=``, or the default ones.
 
@@ -127,23 +96,17 @@ def compared_metrics(
 
     ``alpha``: probability of a false alarm of all primary ones together.
     """
-    always = Role.ALWAYS_GUARD
-    roles = [
-        (one, always in one.roles or one.is_tail or (not requested and Role.GUARD in one.roles)) for one in metrics
-    ]
-    primary = alpha / max(sum(not is_guard for _, is_guard in roles), 1)
-    compared = [
-        ComparedMetric(
-            metric,
-            tolerances.of(metric),
-            GUARD_ALPHA if is_guard else primary,
-            is_guard,
-            requested,
-            is_set=tolerances.names(metric),
+    chosen = [*metrics]
+    always = {Role.ALWAYS_GUARD} if requested else {Role.ALWAYS_GUARD, Role.GUARD}
+    guards = {one.name for one in chosen if one.is_tail or not always.isdisjoint(one.roles)}
+    primary = alpha / max(sum(one.name not in guards for one in chosen), 1)
+    levels = [(one, one.name in guards, GUARD_ALPHA if one.name in guards else primary) for one in chosen]
+    return [
+        _with_ceiling(
+            ComparedMetric(one, tolerances.of(one), level, is_guard, requested, is_set=tolerances.names(one)), accepted
         )
-        for metric, is_guard in roles
+        for one, is_guard, level in levels
     ]
-    return [_with_ceiling(one, accepted) for one in compared]
 
 
 def marked_accepted(verdict: Verdict, compared: ComparedMetric | None) -> Verdict:
@@ -157,7 +120,7 @@ def marked_accepted(verdict: Verdict, compared: ComparedMetric | None) -> Verdic
     if verdict.outcome is Outcome.PASS and worse > compared.usual_beside(verdict.against):
         return replace(verdict, accepted=str(compared.accepted))
     if verdict.outcome is Outcome.FAIL:
-        return replace(verdict, reason=f"{verdict.reason}; accepted was {compared.accepted}")
+        return verdict.saying(f"accepted was {compared.accepted}")
     return verdict
 
 
@@ -168,11 +131,12 @@ def is_asked_for(compared: ComparedMetric, settings: Settings) -> bool:
 
 def _with_ceiling(compared: ComparedMetric, accepted: Sequence[Acceptance]) -> ComparedMetric:
     """The metric with the highest ceiling that is accepted, if that is above its tolerance."""
-    known = [(ceiling, one) for one in accepted if (ceiling := accepted_ceiling(one, compared.metric)) is not None]
-    ceiling, acceptance = max(known, key=lambda pair: pair[0], default=(0.0, None))
-    if acceptance is None or ceiling <= compared.tolerance:
-        return compared
-    return replace(compared, tolerance=ceiling, accepted=acceptance, usual=compared.tolerance)
+    for one in accepted:
+        ceiling = accepted_ceiling(one, compared.metric)
+        if ceiling is not None and ceiling > compared.tolerance:
+            usual = compared.tolerance if compared.accepted is None else compared.usual
+            compared = replace(compared, tolerance=ceiling, accepted=one, usual=usual)
+    return compared
 
 
 class Basis(Struct, frozen=True, kw_only=True):
@@ -198,15 +162,10 @@ class Basis(Struct, frozen=True, kw_only=True):
 
 
 class Comparison(Protocol):
-    """What compares one test with what it was.
-
-    Attributes:
-        alpha: probability of a false alarm of a comparison, over all interim looks and metrics.
-        kind: of the reference.
-    """
+    """What compares one test with what it was. ``alpha``: probability of a false alarm, over all looks and metrics."""
 
     alpha: float
-    kind: Literal["baseline", "revision"]
+    kind: Literal["baseline", "revision"]  # of the reference
 
     @property
     def basis(self) -> Basis:
@@ -215,17 +174,8 @@ class Comparison(Protocol):
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice, and measure as much as that takes.
 
-        Args:
-            choice: those that are known on one side only are left out, and :attr:`basis` names them; if the test
-                requested one of them itself, that is an error.
-
-        Returns:
-            One verdict for each metric that could be compared.
-
-        Raises:
-            DeploymentError: a deployment did not start, or died.
-            InvalidResultError: the measurement supports no verdict.
-            PerfFailure: a metric that the test requested cannot be compared.
+        A metric that one side only knows is left out, and :attr:`basis` names it. Raises InvalidResultError: the
+        measurement supports no verdict. Raises PerfFailure: a metric that the test requested cannot be compared.
         """
 
 
@@ -278,116 +228,12 @@ def left_out_if_measured(
     return {} if measured is None else {one.metric.label: why for one in compared if measured.launch_values(one.metric)}
 
 
-def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValue]) -> Sequence[LaunchValue]:
-    """A metric in the launches of the present; of a service that no longer streams, TTFT is that of whole answers.
-
-    ``before``: the metric in the launches of the reference; empty if it is not known.
-    """
-    found = present.comparable_values(metric)
-    whole = _of_whole_answers(metric)
-    return present.comparable_values(whole) if not found and before and whole is not None else found
-
-
-def noted(verdict: Verdict, metric: Metric, present: Metrics) -> Verdict:
-    """A verdict with a note if it judges the TTFT of a service that no longer streams."""
-    if present.streams or _of_whole_answers(metric) is None:
-        return verdict
-    why = "the answers no longer stream, so the first content is the whole answer"
-    return replace(verdict, reason=f"{verdict.reason}; {why}")
-
-
-def failed_by_whole_answers(verdicts: Sequence[Verdict], entry: Entry, present: Metrics) -> frozenset[str]:
-    """Names of the metrics that fail on any machine, since the answers no longer stream.
-
-    These are the TTFT verdicts for which the whole answers of the baseline itself took too long.
-    """
-    if present.streams:
-        return frozenset()
-    return frozenset(
-        verdict.metric
-        for verdict in verdicts
-        if verdict.metric == leading_time(streams=True).name
-        and (whole := _of_whole_answers(metric_named(verdict.figure))) is not None
-        and (values := [one.value for one in entry.metrics.get(whole.name, ()) if one.value > 0])
-        and geometric_mean(values) > (verdict.reference_value or 0.0) * (1 + (verdict.tolerance or 0.0))
-    )
-
-
-def _of_whole_answers(metric: Metric) -> Metric | None:
-    """The same figure of whole answers, if it is one of TTFT; None for other metrics."""
-    first = leading_time(streams=True).name
-    match metric.kind:
-        case Location(stands_for) if stands_for == first:
-            return LOCATIONS[leading_time(streams=False).name]
-        case StreamPercentile(quantity, percentile) if quantity == first:
-            return percentile_metric(percentile)
-    return None
-
-
-_NAMED = 4  # Metrics that the sentence names as judged: as many as are read at a glance
-
-
-def describe_too_few(error: TooFewSamplesError, duration_ns: int) -> LeftOut:
-    """What a percentile needs, and the window that gives it: ``needs 459 requests, there were 300 (duration="5s")``."""
-    if not error.found:
-        return LeftOut(str(error), is_sentence=True)
-    window = _longer(duration_ns, error.needed, error.found)
-    return LeftOut(f"needs {error.needed:,} requests, there were {error.found:,} ({window})")
-
-
 def describe_left_out(left_out: Mapping[str, LeftOut]) -> str:
     """Metrics that were not compared: ``p99 latency (is not recorded yet), peak memory (is not recorded yet)``."""
     return ", ".join(f"{name} ({why})" for name, why in left_out.items())
-
-
-def tails_left_out(compared: Sequence[Metric], present: Metrics) -> dict[str, LeftOut]:
-    """Why percentiles are not judged, by their labels: one sentence for all that need more requests than there were."""
-    tails = _beyond(compared, present.requests)
-    if not tails or not present.requests:
-        return {}
-    duration_ns = present.launches[-1].window.duration_ns
-    window = _longer(duration_ns, max(tails.values()), present.requests)
-    why = LeftOut(f"{_sentence(tails, present)} ({window})", is_sentence=True)
-    return dict.fromkeys(tails, why)
-
-
-def announce_tails(experiment: Experiment, measurement: SequentialMeasurement, compared: Sequence[Metric]) -> None:
-    """Report the percentiles that even all launches of the budget cannot judge, as the launches so far show.
-
-    ``measurement``: at least one launch.
-    """
-    present = measurement.metrics
-    launches = len(present.launches)
-    tails = _beyond(compared, math.floor(present.requests * measurement.reachable_launches / launches))
-    if not tails or not present.requests:
-        return
-    open_yet = _beyond(compared, present.requests)
-    others = [metric.label for metric in compared if metric.label not in open_yet]
-    named = ", ".join([*others[:_NAMED], *(["…"] if len(others) > _NAMED else [])])
-    judged = f"; judged are {named}" if others else ""
-    experiment.driver.on_note(f"{_sentence(tails, present)}{judged}")
 
 
 def sizes_for_tails(compared: Iterable[ComparedMetric]) -> list[int]:
     """Requests that each percentile among the guards needs."""
     kinds = [one.metric.kind for one in compared if one.is_guard]
     return [min_samples(kind.percentile) for kind in kinds if isinstance(kind, LatencyPercentile)]
-
-
-def _beyond(compared: Sequence[Metric], requests: int) -> dict[str, int]:
-    """The requests that percentiles need which need more of them, by label, the lowest first."""
-    whole = [(one.percentile, one.label) for one in compared if one.is_tail or isinstance(one.kind, LatencyPercentile)]
-    return {label: needed for percentile, label in sorted(whole) if (needed := min_samples(percentile)) > requests}
-
-
-def _sentence(needed: Mapping[str, int], present: Metrics) -> str:
-    """What they need: ``at 4.0 answers a second p95 latency needs 23 s and p99 latency needs 115 s``."""
-    window_ns = sum(launch.window.duration_ns for launch in present.launches)
-    times_ns = {label: size * window_ns / present.requests for label, size in needed.items()}
-    needs = [f"{label} needs {format_duration(math.ceil(time_ns / 1e9) * 1e9)}" for label, time_ns in times_ns.items()]
-    return f"at {format_count(present.requests * 1e9 / window_ns)} answers a second {listed(needs)}"
-
-
-def _longer(duration_ns: int, needed: int, found: int) -> str:
-    """The window with enough requests, if all launches so far had too few."""
-    return f'duration="{math.ceil(SPARE_REQUESTS * duration_ns / 1e9 * needed / found)}s"'

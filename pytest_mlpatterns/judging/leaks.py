@@ -14,12 +14,14 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.causes.growth import describe_growth, growth_of, is_leak, judge_leak
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Metric, Role, resource_of
-from pytest_mlpatterns.errors import InvalidResultError, SettingError
+from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.judging.budget import Budget
+from pytest_mlpatterns.judging.loop import Ruling, Supply, decide
 from pytest_mlpatterns.patterns import Cached
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
-from pytest_mlpatterns.units import SECOND_NS, format_duration
-from pytest_mlpatterns.wording import count, shown
+from pytest_mlpatterns.units import format_duration
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,15 +37,6 @@ if TYPE_CHECKING:
 
 COUNTED_LIMIT = 1.0  # Descriptors and threads per 1,000 requests that are a leak
 _LONGEST_NS = 10_000_000_000  # Longest load that confirms a suspicion
-
-
-def check_leak_limits(limit_bytes: int, longest_ns: int, *, limit: object, duration: object) -> None:
-    """Refuse a limit that no run can show, and a load that is too short for any."""
-    if limit_bytes == 0:
-        why = "expected more than 0, which no run can show"
-        raise SettingError(f'assert_no_leak({shown(limit)}), {why}; write "100 B"')
-    if longest_ns < SECOND_NS:
-        raise SettingError(f'assert_no_leak(duration={shown(duration)}), expected at least 1s; write "10s"')
 
 
 def decide_leak(
@@ -94,8 +87,7 @@ def _with_end(verdict: Verdict, followed: FollowedGrowth) -> Verdict:
     """The verdict; one that is no pass reports a load that ended early."""
     if followed.is_whole or verdict.outcome is Outcome.PASS:
         return verdict
-    early = "the load ended early, before it took the memory that the machine has left"
-    return replace(verdict, reason=f"{verdict.reason}; {early}")
+    return verdict.saying("the load ended early, before it took the memory that the machine has left")
 
 
 def _too_few(track: ResourceTrack, longest_ns: int) -> Verdict:
@@ -122,11 +114,8 @@ def _verdicts(track: ResourceTrack, limits: Mapping[str, float], *, is_whole: bo
 
 def confirm_growths(
     verdicts: Sequence[Verdict], compared: Sequence[ComparedMetric], follow: Follow
-) -> tuple[Verdict, ...]:
-    """The verdicts on growths, each suspicion confirmed, passed, or open if the long load had too few readings.
-
-    ``verdicts``: of the short windows; a failing one is a suspicion, an open one is none.
-    """
+) -> Sequence[Verdict]:
+    """The verdicts on growths, after a long load if one of the short windows fails, which is a suspicion only."""
     metrics = {one.metric.name: one.metric for one in compared}
     limits = {  # the growth up to which the present is not worse than the reference
         verdict.metric: max(
@@ -135,20 +124,26 @@ def confirm_growths(
         for verdict in verdicts
         if verdict.outcome is Outcome.FAIL
     }
-    if not limits:
-        return tuple(replace(verdict, outcome=Outcome.PASS) for verdict in verdicts)
+    tracks: list[ResourceTrack | None] = []
 
     def is_harmless(track: ResourceTrack) -> bool:
         growths = [(_growth_in(track, metrics[name]), limits[name] / resource_of(metrics[name]).per) for name in limits]
         return all(growth and growth.stays_below(limit) for growth, limit in growths)
 
-    track = follow(_LONGEST_NS, is_harmless).track
-    return tuple(
-        _confirmed(metrics[verdict.metric], verdict, limits[verdict.metric], track=track)
-        if verdict.metric in limits
-        else replace(verdict, outcome=Outcome.PASS)
-        for verdict in verdicts
-    )
+    def look() -> Ruling:
+        if limits and not tracks:
+            return Ruling("load")
+        return Ruling(
+            verdicts=[
+                _confirmed(metrics[one.metric], one, limits[one.metric], track=tracks[0])
+                if one.metric in limits
+                else replace(one, outcome=Outcome.PASS)
+                for one in verdicts
+            ]
+        )
+
+    load = Supply(lambda: tracks.append(follow(_LONGEST_NS, is_harmless).track), lambda: len(tracks), most=1)
+    return decide(look, {"load": load}, lambda: Budget(0)).verdicts
 
 
 def _growth_in(track: ResourceTrack, metric: Metric) -> Growth | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -17,19 +16,16 @@ from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric,
 from pytest_mlpatterns.analysis.metrics.searched_rates import describe_pauses, searches_needed
 from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_samples, wilson_interval
+from pytest_mlpatterns.analysis.statistics.intervals import estimate, wilson_interval
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
-from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
+from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue, SearchEnd
-from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.records.price import Price, parse_amount
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.units import SECOND_NS, format_percent, format_rate, parse_share
-from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.units import SECOND_NS, format_percent, format_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.experiment import Experiment
@@ -62,11 +58,10 @@ def decide_limit(
         if math.isinf(measured.high):
             return _judge_with_failures(metric, measured, limit, metrics=metrics)
         verdict = judge_limit(metric, measured, limit, size=size, modes=metrics.modes_of(metric))
-        left_out = metrics.unjudged(metric)
-        return _with_reason(verdict, left_out) if left_out else verdict
+        return verdict.saying(metrics.unjudged(metric))
 
     why = _why_hopeless(metric, limit, measurement, plan=plan) if metric.counts_failures else ""
-    return _with_reason(judge(), why) if why else measurement.decide(judge)
+    return judge().saying(why) if why else measurement.decide(judge)
 
 
 def _why_hopeless(metric: Metric, limit: float, measurement: SequentialMeasurement, *, plan: SequentialPlan) -> str:
@@ -109,10 +104,6 @@ def _why_unknown(metric: Metric, experiment: Experiment, metrics: Metrics) -> st
     return f"{metric.label} is not known for {pattern}; name its process: Url(..., pid=...)"
 
 
-def _with_reason(verdict: Verdict, more: str) -> Verdict:
-    return replace(verdict, reason=f"{verdict.reason}; {more}")
-
-
 def _judge_with_failures(metric: Metric, measured: Estimate, limit: float, *, metrics: Metrics) -> Verdict:
     """The verdict on a percentile that may have no value, because enough requests failed: they are the latest."""
     assert isinstance(metric.kind, LatencyPercentile | StreamPercentile)  # nothing else is infinite
@@ -135,145 +126,95 @@ _AGAIN_S = 4.0
 _STEP_S = 5  # A budget that is advised is a multiple of it
 
 
-class NmrtAssertions:
-    """Searches for NMRT in one test, and judges it."""
+def search_for_ranking(experiment: Experiment, measurement: SequentialMeasurement) -> None:
+    """Do the searches that a ranking needs and the test did not do, or stopped when its own limit was decided."""
+    if not experiment.searches:
+        return
+    measurement.measure_at_least(1)
+    measurement.require_valid()
+    for objective in experiment.searches:
+        capacities = measurement.metrics.capacities
+        if not any(one.objective == objective and one.end is not SearchEnd.DECIDED for one in capacities):
+            measurement.search(objective)
 
-    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
-        self._experiment = experiment
-        self._measurement = measurement
-        if experiment.searches:  # of a ranking, after the test
-            measurement.reserve_for_search()
 
-    def search_for_ranking(self) -> None:
-        """Do the searches that a ranking needs and the test did not do, or stopped when its own limit was decided."""
-        if not self._experiment.searches:
-            return
-        self._measurement.measure_at_least(1)
-        self._measurement.require_valid()
-        for objective in self._experiment.searches:
-            capacities = self._measurement.metrics.capacities
-            if not any(one.objective == objective and one.end is not SearchEnd.DECIDED for one in capacities):
-                self._measurement.search(objective)
+def decide_nmrt(
+    experiment: Experiment, measurement: SequentialMeasurement, limit: float, *, objective: Objective | None
+) -> Verdict:
+    """Search until it is decided whether the deployment sustains a rate, and there keeps a latency objective."""
+    metric, settings = nmrt_metric(objective), experiment.settings
+    plan = limit_plan(min(settings.launches, max(settings.budget_ns // _SEARCH_NS, _FEWEST_SEARCHES)))
 
-    def at_least(self, limit: float, slo: str | None) -> Callable[[], Verdict]:
-        """What decides whether the deployment sustains a rate.
+    def is_enough(value: LaunchValue) -> bool:
+        measured = estimate([value], metric.launch_sd, plan.confidence(1))
+        return objective is None and judge_limit(metric, measured, limit).outcome is Outcome.PASS
 
-        ``limit``: requests per second. ``slo``: a latency objective such as ``"p95<50ms"`` that must hold at that rate.
-        """
-        return functools.partial(self._decide, limit, None if slo is None else parse_objective(slo))
+    def found() -> Estimate | None:
+        metrics = measurement.metrics
+        return metrics.estimate(metric, plan.confidence(len(metrics.launch_values(metric))))
 
-    def _decide(self, limit: float, objective: Objective | None) -> Verdict:
-        """Search until it is decided."""
-        metric = nmrt_metric(objective)
-        settings = self._experiment.settings
-        plan = limit_plan(min(settings.launches, max(settings.budget_ns // _SEARCH_NS, _FEWEST_SEARCHES)))
+    def searches() -> list[Capacity]:
+        return [one for one in measurement.metrics.capacities if one.objective == objective]
 
-        def is_enough(value: LaunchValue) -> bool:
-            measured = estimate([value], metric.launch_sd, plan.confidence(1))
-            return objective is None and judge_limit(metric, measured, limit).outcome is Outcome.PASS
+    def judge() -> Verdict:
+        measurement.require_valid()
+        verdict = judge_limit(metric, found() or Estimate(0.0, 0.0, 0.0), limit, size=measurement.sample_size(metric))
+        return _so_far(verdict, metric, searches())
 
-        def found() -> Estimate | None:
-            metrics = self._measurement.metrics
-            return metrics.estimate(metric, plan.confidence(len(metrics.launch_values(metric))))
-
-        def judge() -> Verdict:
-            self._measurement.require_valid()
-            size = self._measurement.sample_size(metric)
-            return self._so_far(judge_limit(metric, found() or Estimate(0.0, 0.0, 0.0), limit, size=size), metric)
-
-        self._measurement.require_valid()  # what serves no launch is not worth a search
-        search = functools.partial(self._measurement.search, objective, is_enough, shares=True)
-        before = found()
-        if before is None or judge_limit(metric, before, limit).outcome is not Outcome.PASS:
-            search()
-        again_s = None if objective is None else _AGAIN_S
-        return self._at_the_end(self._measurement.decide(judge, search, more_s=again_s), metric)
-
-    def _so_far(self, verdict: Verdict, metric: Metric) -> Verdict:
-        """A verdict by the searches so far, with the pauses of the service.
-
-        It is open if the generator ended them, since the next may not be held up, and if a PASS rests on too few.
-        """
-        if pauses := describe_pauses(self._searches(metric)):
-            verdict = _with_reason(verdict, pauses)
-        if verdict.outcome is Outcome.PASS:
-            return replace(verdict, outcome=Outcome.INCONCLUSIVE) if self._lacks(metric) else verdict
-        try:
-            self._refuse_early_end(metric)
-        except GeneratorLimitError:
-            return replace(verdict, outcome=Outcome.INCONCLUSIVE)
+    measurement.require_valid()  # what serves no launch is not worth a search
+    search = functools.partial(measurement.search, objective, is_enough, shares=True)
+    before = found()
+    if before is None or judge_limit(metric, before, limit).outcome is not Outcome.PASS:
+        search()
+    verdict = measurement.decide(judge, search, more_s=None if objective is None else _AGAIN_S)
+    if verdict.outcome is Outcome.PASS:
         return verdict
-
-    def _at_the_end(self, verdict: Verdict, metric: Metric) -> Verdict:
-        """The last verdict, with what a second search takes if it needs one that the budget had no time for."""
-        if verdict.outcome is Outcome.PASS:
-            return verdict
-        self._refuse_early_end(metric)
-        done, lacks = len(self._searches(metric)), self._lacks(metric)
-        if not lacks and (verdict.outcome is not Outcome.FAIL or done > 1):
-            return verdict
-        needed = done + 1
-        needed_s = _STEP_S * math.ceil(needed / done * self._measurement.budget.spent_ns / SECOND_NS / _STEP_S)
-        launches = f"launches={needed} and " if self._experiment.settings.launches < needed else ""
-        second = f'it rests on one search; {launches}budget="{needed_s}s" has time for a second one, which confirms it'
-        return _with_reason(verdict, second)
-
-    def _lacks(self, metric: Metric) -> bool:
-        """Whether a PASS needs another search."""
-        objective, searches = objective_of(metric), self._searches(metric)
-        return objective is not None and len(searches) < searches_needed(searches, objective)
-
-    def _searches(self, metric: Metric) -> list[Capacity]:
-        return [one for one in self._measurement.metrics.capacities if one.objective == objective_of(metric)]
-
-    def _refuse_early_end(self, metric: Metric) -> None:
-        """Raise if no search found the capacity, and one ended for another reason than a decided limit."""
-        searches = self._searches(metric)
-        early = [one for one in searches if one.at_least and one.end is not SearchEnd.DECIDED]
-        if not early or not all(one.at_least for one in searches):
-            return
-        last = early[-1]
-        why = f"{metric.label} is at least {format_rate(last.nmrt.value)}, but not known: {last.stopped}"
-        raise (GeneratorLimitError if last.end is SearchEnd.GENERATOR else InvalidResultError)(why)
+    _refuse_early_end(metric, searches())
+    if not _lacks(metric, searches()) and (verdict.outcome is not Outcome.FAIL or len(searches()) > 1):
+        return verdict
+    return verdict.saying(_second_search(experiment, measurement, done=len(searches())))
 
 
-def check_percentile(percentile: object, name: str) -> None:
-    """Refuse what is no percentile of a latency."""
-    if not isinstance(percentile, int | float) or isinstance(percentile, bool):
-        given = shown(percentile)
-        number = re.search(r"[1-9]\d?(\.\d+)?", percentile) if isinstance(percentile, str) else None
-        example = "95" if number is None else number[0]
-        raise SettingError(f"{name}(...): percentile is {given}, expected a number; write percentile={example}")
-    try:
-        min_samples(percentile)
-    except ValueError as error:
-        raise SettingError(f"{name}(percentile={shown(percentile)}): {error}") from None
+def _so_far(verdict: Verdict, metric: Metric, searches: Sequence[Capacity]) -> Verdict:
+    """A verdict by the searches so far, with the pauses of the service.
+
+    It is open if the generator ended them, since the next may not be held up, and if a PASS rests on too few.
+    """
+    verdict = verdict.saying(describe_pauses(searches))
+    is_open = verdict.outcome is Outcome.PASS and _lacks(metric, searches)
+    if verdict.outcome is not Outcome.PASS:
+        try:
+            _refuse_early_end(metric, searches)
+        except GeneratorLimitError:
+            is_open = True
+    return replace(verdict, outcome=Outcome.INCONCLUSIVE) if is_open else verdict
 
 
-def cost_limit(limit: object, price: Price | None) -> float:
-    """The limit of a cost, such as ``"0.40 USD"``, in the currency of the price."""
-    name = "assert_cost_below"
-    amount = parse_amount(limit, name=f"{name}(...)")
-    if price is None:
-        raise SettingError(
-            f"{name}({shown(limit)}) without a price, expected what cores and memory cost; write for "
-            f'example perf_price = "0.0425 {amount.currency} per core-hour, 0.0057 {amount.currency} per GiB-hour"'
-        )
-    if amount.currency != price.currency:
-        raise SettingError(
-            f"{name}({shown(limit)}) at a price of {price}, expected an amount in {price.currency}; "
-            "convert one of the two"
-        )
-    return amount.value
+def _second_search(experiment: Experiment, measurement: SequentialMeasurement, *, done: int) -> str:
+    """What a second search takes, where the budget had no time for one."""
+    needed = done + 1
+    needed_s = _STEP_S * math.ceil(needed / done * measurement.budget.spent_ns / SECOND_NS / _STEP_S)
+    launches = f"launches={needed} and " if experiment.settings.launches < needed else ""
+    return f'it rests on one search; {launches}budget="{needed_s}s" has time for a second one, which confirms it'
 
 
-def error_rate_limit(limit: object) -> float:
-    """The limit of the error rate, a share that a run can show."""
-    share = parse_share(limit, name="assert_error_rate_below(...)")
-    if share in (0, 1):
-        why = "more than 0, which no run can show" if share == 0 else "less than 1, which is 100 %"
-        raise SettingError(f'assert_error_rate_below({shown(limit)}), expected {why}; write 0.01 or "1%"')
-    return share
+def _lacks(metric: Metric, searches: Sequence[Capacity]) -> bool:
+    """Whether a PASS needs another search."""
+    objective = objective_of(metric)
+    return objective is not None and len(searches) < searches_needed(searches, objective)
+
+
+def _refuse_early_end(metric: Metric, searches: Sequence[Capacity]) -> None:
+    """Raise if no search found the capacity, and one ended for another reason than a decided limit."""
+    early = [one for one in searches if one.at_least and one.end is not SearchEnd.DECIDED]
+    if early and all(one.at_least for one in searches):
+        raise not_known(early[-1], metric.label)
+
+
+def not_known(search: Capacity, what: str) -> GeneratorLimitError | InvalidResultError:
+    """The error of a search that ended before it found the capacity."""
+    why = f"{what} is at least {format_rate(search.nmrt.value)}, but not known: {search.stopped}"
+    return (GeneratorLimitError if search.end is SearchEnd.GENERATOR else InvalidResultError)(why)
 
 
 def limit_plan(max_launches: int) -> SequentialPlan:

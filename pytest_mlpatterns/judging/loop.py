@@ -1,33 +1,41 @@
 """The loop of a test: look at what there is, measure what the look wants, and look again.
 
-A look is a function from what is measured to a :class:`Ruling`; a :class:`Supply` measures one more launch, pair,
-search or start. Only this module asks a budget whether another one may begin.
+A rule is a function from a look to a :class:`Ruling`; a :class:`Supply` measures one more of something. Only this
+module asks a budget whether another one may begin.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import TooFewSamplesError
+from pytest_mlpatterns.judging.budget import Budget
+from pytest_mlpatterns.judging.look import Pairs
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.judging.budget import Budget
+    from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+    from pytest_mlpatterns.measurement.interleaved import InterleavedRun
+
+Want = Literal["launch", "pair", "search", "start", "load"]
+"""What another look may want: a launch, a paired launch, a search for NMRT, a start without a load, a longer load."""
+MOST_STARTS = 20
+"""Further starts of a pair. Of starts that take 74 % longer (tolerance 50 %) and scatter by 10 %, 9 of 10 fail after 6;
+where 20 do not decide, the change is at the tolerance."""
 
 
 class Ruling(Struct, frozen=True):
     """What one look comes to."""
 
-    wants_more: bool  # whether another measurement may change it
+    wants: Want | None = None  # what may change it; None if nothing does
     verdicts: Sequence[Verdict] = ()
-    fewest: int = 0  # measurements that it has to rest on, also if the budget is spent
+    fewest: int = 0  # of what is wanted, as many are measured also if the budget is spent
     why_not: TooFewSamplesError | None = None  # why there is no verdict yet
     left_out: Mapping[str, Exception] = {}  # why other metrics have no verdict, by name
-    wants_start: bool = False  # whether another start without a load may
 
 
 class Supply(Struct, frozen=True):
@@ -36,16 +44,15 @@ class Supply(Struct, frozen=True):
     measure: Callable[[], object]
     done: Callable[[], int]  # how many there are
     most: int
-    each_ns: Callable[[], float]  # what the next one takes
-    fewest: int = 0  # how many are measured in any case
+    each_ns: Callable[[], float] = lambda: 0.0  # what the next one takes
 
     def may_go_on(self, budget: Budget, fewest: int = 0) -> bool:
         """Whether another one may begin; ``fewest`` are measured in any case."""
         done = self.done()
-        return done < self.most and (done < max(self.fewest, fewest) or budget.allows(self.each_ns()))
+        return done < self.most and (done < fewest or budget.allows(self.each_ns()))
 
 
-def ruling_of(judge: Callable[[], Sequence[Verdict]], *, is_confirmed: bool, fewest: int) -> Ruling:
+def ruling_of(judge: Callable[[], Sequence[Verdict]], wants: Want, *, is_confirmed: bool, fewest: int) -> Ruling:
     """What a look at all verdicts of a test comes to.
 
     ``is_confirmed``: whether a failure rests on enough; otherwise it wants more. ``fewest``: what a failure, or a
@@ -54,15 +61,39 @@ def ruling_of(judge: Callable[[], Sequence[Verdict]], *, is_confirmed: bool, few
     try:
         verdicts = judge()
     except TooFewSamplesError as error:
-        return Ruling(wants_more=True, fewest=fewest, why_not=error)
+        return Ruling(wants, fewest=fewest, why_not=error)
     outcomes = {verdict.outcome for verdict in verdicts}
     if Outcome.FAIL in outcomes:
-        return Ruling(not is_confirmed, verdicts, 0 if is_confirmed else fewest)
-    return Ruling(Outcome.INCONCLUSIVE in outcomes, verdicts)
+        return Ruling(None, verdicts) if is_confirmed else Ruling(wants, verdicts, fewest)
+    return Ruling(wants if Outcome.INCONCLUSIVE in outcomes else None, verdicts)
 
 
-def decide(look: Callable[[], Ruling], supply: Supply, budget: Callable[[], Budget]) -> Ruling:
+def decide(look: Callable[[], Ruling], supplies: Mapping[Want, Supply], budget: Callable[[], Budget]) -> Ruling:
     """Measure while a look wants more and may have it; the last look."""
-    while (ruling := look()).wants_more and supply.may_go_on(budget(), ruling.fewest):
+    while (ruling := look()).wants is not None:
+        supply = supplies[ruling.wants]
+        if not supply.may_go_on(budget(), ruling.fewest):
+            break
         supply.measure()
     return ruling
+
+
+def decide_pairs(
+    rule: Callable[[Pairs], Ruling], run: InterleavedRun, looks: SequentialPlan, *, budget_ns: int, wants: Want = "pair"
+) -> Ruling:
+    """The same of an interleaved run, which may take this time in all; the pairs or searches of the first look, too."""
+
+    def each_ns() -> float:
+        return run.spent_s * 1e9 / max(len(run.launches) + len(run.capacities), 1)
+
+    supplies: dict[Want, Supply] = {
+        "pair": Supply(lambda: run.measure(budget_ns), lambda: len(run.launches), looks.last, each_ns),
+        "search": Supply(lambda: run.search(budget_ns), lambda: len(run.capacities), looks.last, each_ns),
+        "start": Supply(run.start_again, lambda: len(run.first_starts_ns), MOST_STARTS, lambda: run.start_ns),
+    }
+
+    def look() -> Ruling:
+        is_early = supplies[wants].done() < looks.first
+        return Ruling(wants, fewest=looks.first) if is_early else rule(Pairs.of(run))
+
+    return decide(look, supplies, lambda: Budget(budget_ns, round(run.spent_s * 1e9)))

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.health.machine import Excuse, speed_excuse, taken_excuse
 from pytest_mlpatterns.analysis.metrics.definitions import leading_time, metric_named
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.verdicts.whole_answers import failed_by_whole_answers
 from pytest_mlpatterns.baseline.lookup import scaled
-from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, failed_by_whole_answers
 from pytest_mlpatterns.judging.look import EntrySample, Look
 from pytest_mlpatterns.judging.metric_rules import judge_metrics
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
+    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import Launch
 

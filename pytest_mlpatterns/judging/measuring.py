@@ -15,7 +15,11 @@ from pytest_mlpatterns.config.settings import Settings, read_settings
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import whole_number
 from pytest_mlpatterns.judging.budget import Budget, Spending
-from pytest_mlpatterns.judging.experiment import (
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.measurement.system_under_test import (
     ModelUnderTest,
     checked_target,
     load_plan,
@@ -25,17 +29,13 @@ from pytest_mlpatterns.judging.experiment import (
     require_own_processes,
     system_under_test,
 )
-from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
-from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.serving.model import StartOptions
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.judging.experiment import SystemUnderTest
+    from pytest_mlpatterns.measurement.system_under_test import SystemUnderTest
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.workload.plan import LoadPlan

@@ -28,17 +28,13 @@ from pytest_mlpatterns.analysis.verdicts.count_comparison import (
     judge_tail,
     tail_ceiling,
 )
+from pytest_mlpatterns.analysis.verdicts.few_samples import describe_too_few, tails_left_out
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
 from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change, judge_guard
+from pytest_mlpatterns.analysis.verdicts.whole_answers import noted, present_values
 from pytest_mlpatterns.errors import InvalidResultError, PerfFailure, TooFewSamplesError
-from pytest_mlpatterns.judging.compared_metrics import (
-    describe_too_few,
-    is_asked_for,
-    noted,
-    present_values,
-    tails_left_out,
-)
+from pytest_mlpatterns.judging.compared_metrics import is_asked_for
 from pytest_mlpatterns.judging.look import AbsentMetricError, Look, MeasuredSample, Sample, UnknownMetricError
 from pytest_mlpatterns.judging.loop import Ruling
 from pytest_mlpatterns.judging.ratio_rules import RatioQuestion
@@ -64,7 +60,7 @@ def judge_metrics(compared: Sequence[ComparedMetric], look: Look) -> Ruling:
             verdicts.append(judge_metric(one, look))
         except (UnknownMetricError, InvalidResultError) as error:
             left_out[one.metric.name] = error
-    return Ruling(wants_more=False, verdicts=verdicts, left_out=left_out)
+    return Ruling(verdicts=verdicts, left_out=left_out)
 
 
 def judge_metric(compared: ComparedMetric, look: Look) -> Verdict:
@@ -186,11 +182,12 @@ def rule_pairs(compared: Sequence[ComparedMetric], look: Look) -> Ruling:
         if isinstance(error := found.left_out.get(one.metric.name), TooFewSamplesError)
     )
     failed = {verdict.metric for verdict in found.verdicts if verdict.outcome is Outcome.FAIL}
-    wants_more = waits or any(one.outcome is Outcome.INCONCLUSIVE for one in without_start(found.verdicts))
+    if not waits and is_left_to_starts(found.verdicts):
+        return replace(found, wants="start")
+    wants_more = waits or any(one.outcome is Outcome.INCONCLUSIVE for one in found.verdicts)
     if failed:
         wants_more = done < min(confirming_pairs(one) for one in compared if one.metric.name in failed)
-    wants_start = not waits and is_left_to_starts(found.verdicts)
-    return replace(found, wants_more=wants_more, wants_start=wants_start)
+    return replace(found, wants="pair" if wants_more else None)
 
 
 def require_requested(found: Ruling, compared: Sequence[ComparedMetric], look: Look, *, beside: str) -> None:
@@ -304,9 +301,6 @@ def _values_of_both(
 
 
 START = "cold_start"  # Metric that each start of a deployment gives, loaded or not
-MOST_STARTS = 20
-"""Further starts of a test. Of starts that take 74 % longer (tolerance 50 %) and scatter by 10 %, 9 of 10 fail after 6;
-where 20 do not decide, the change is at the tolerance."""
 
 
 def is_left_to_starts(verdicts: Iterable[Verdict]) -> bool:
@@ -322,13 +316,7 @@ def is_left_to_starts(verdicts: Iterable[Verdict]) -> bool:
     return start.change is None or start.change.low <= (start.tolerance or 0.0)
 
 
-def without_start(verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
-    """The verdicts that need launches under load: those on other metrics, if the start alone is open."""
-    return [one for one in verdicts if one.metric != START] if is_left_to_starts(verdicts) else verdicts
-
-
 def with_starts_named(verdict: Verdict, starts: int) -> Verdict:
     """The verdict on the start, with the number of further starts that it rests on."""
-    if verdict.metric != START or not starts:
-        return verdict
-    return replace(verdict, reason=f"{verdict.reason}; with {count(starts, 'further start')} without load")
+    is_named = verdict.metric == START and starts
+    return verdict.saying(f"with {count(starts, 'further start')} without load") if is_named else verdict

@@ -1,18 +1,11 @@
-"""Load beyond the NMRT in one test: its measurements, and verdicts on goodput and recovery.
-
-It must not know how load is offered, nor pytest.
-
-How the test's pattern scales: passes over numbers of replicas, and verdicts on efficiency and scale-out time.
-
-It must not know how a pass is measured, nor pytest.
+"""Load beyond the NMRT, with verdicts on goodput and recovery; and passes over numbers of replicas, with verdicts on
+efficiency and scale-out time. This module must not know how load is offered or a pass measured, nor pytest.
 """
 
 from __future__ import annotations
 
 import functools
 from typing import TYPE_CHECKING
-
-from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.overload import (
     default_limit_ns,
@@ -28,21 +21,18 @@ from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT, scale_out_n
 from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY, Scaling
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
+from pytest_mlpatterns.config.assertions import read_cores_each, read_numbers, read_peak, read_replicas, read_time_of
 from pytest_mlpatterns.engines.engine import Engine, engine_named
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
-from pytest_mlpatterns.fields import whole_number
 from pytest_mlpatterns.judging.budget import Budget
-from pytest_mlpatterns.judging.limit_assertions import limit_plan
+from pytest_mlpatterns.judging.limit_assertions import limit_plan, not_known
 from pytest_mlpatterns.judging.loop import Ruling, Supply, decide
 from pytest_mlpatterns.measurement.scaling import BY_NO_ENGINE, ScalingRun
 from pytest_mlpatterns.patterns.replication import balance_of, with_replicas
-from pytest_mlpatterns.records.launch import Capacity, Estimate, SearchEnd
-from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.notes import describe_behaviour, describe_step
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
-from pytest_mlpatterns.units import SECOND_NS, format_rate, parse_number
-from pytest_mlpatterns.wording import count, shown
+from pytest_mlpatterns.units import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +41,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.capacity import Overload, OverloadStep, ScalingRecord
+    from pytest_mlpatterns.records.launch import Capacity, Estimate
 
 _PASSES = 2  # Passes before the first verdict: an interval needs two
 _MOST_PASSES = 4  # Most passes of an open verdict
@@ -73,7 +64,7 @@ class ScalingAssertions:
 
     def measure(self, replicas: object, cpus_per_replica: object = None) -> Scaling:
         """Measure NMRT at each number of replicas, in two passes; a smoke run measures nothing."""
-        numbers, each = _numbers(replicas), _cores_each(cpus_per_replica)
+        numbers, each = read_numbers(replicas), read_cores_each(cpus_per_replica)
         if each is not None:
             pattern = self._experiment.settings.pattern
             if balance_of(pattern) is None:
@@ -132,11 +123,11 @@ class ScalingAssertions:
 
         def look() -> Ruling:
             verdict = judged(run.scaling, plan.confidence(run.passes))
-            return Ruling(verdict.outcome is Outcome.INCONCLUSIVE, [verdict])
+            return Ruling("search" if verdict.outcome is Outcome.INCONCLUSIVE else None, [verdict])
 
         budget = Budget(self._experiment.settings.budget_ns)
         passes = Supply(self._pass, lambda: run.passes, _MOST_PASSES, lambda: run.spent_s / run.passes * SECOND_NS)
-        return decide(look, passes, lambda: budget.after(round(run.spent_s * SECOND_NS))).verdicts[0]
+        return decide(look, {"search": passes}, lambda: budget.after(round(run.spent_s * SECOND_NS))).verdicts[0]
 
     def _measured(self, numbers: tuple[int, ...]) -> Scaling:
         cores = None if self._cores_each is None else ReplicaCores(self._cores_each, max(numbers))
@@ -159,64 +150,20 @@ class ScalingAssertions:
                 cpus_per_replica=self._cores_each,
                 balance=balance_of(pattern),
             )
-        self._measurement.close()  # each number of replicas needs the machine to itself
+        self._measurement.runner.close()  # each number of replicas needs the machine to itself
         while self._run.passes < _PASSES:
             self._pass()
         return self._run.scaling
 
     def _pass(self) -> None:
         assert self._run is not None
-        with self._measurement.beside_budget():
+        with self._measurement.spending.beside():
             self._run.measure_pass()
         self._measurement.take_indices(self._run.scaling.indices)
 
 
-def read_replicas(replicas: object) -> int:
-    """The number of replicas whose efficiency is asked for."""
-    name = f"assert_scaling_efficiency_at_least(replicas={shown(replicas)})"
-    return whole_number(replicas, name, least=2, expected="a whole number of replicas from 2, such as 2")
-
-
-def _cores_each(cpus_per_replica: object) -> int | None:
-    """The number of cores of each replica."""
-    if cpus_per_replica is None:
-        return None
-    name = f"measure_scaling(cpus_per_replica={shown(cpus_per_replica)})"
-    return whole_number(cpus_per_replica, name, least=1, expected="a whole number of cores for each replica, such as 1")
-
-
-def _numbers(replicas: object) -> tuple[int, ...]:
-    """The numbers of replicas, ascending."""
-    name = f"measure_scaling(replicas={shown(replicas)})"
-    if not isinstance(replicas, tuple | list | range | set | frozenset):
-        raise SettingError(f"{name}, expected numbers of replicas; write replicas=(1, 2, 4)")
-    numbers = sorted({whole_number(number, name, least=1, expected="whole numbers from 1") for number in replicas})
-    if len(numbers) < 2 or numbers[0] != 1:
-        raise SettingError(
-            f"{name} has {count(len(numbers), 'number')}, expected at least two, and 1 among them, which the others "
-            "are compared with; write replicas=(1, 2, 4)"
-        )
-    return tuple(numbers)
-
-
-_DEFAULT_PEAK, _HIGHEST_PEAK = 2.0, 10.0
+_DEFAULT_PEAK = 2.0  # Highest load beyond which a service is to recover
 _WATCH_MARGIN = 1.25  # How much longer than a limit the recovery is watched
-
-
-def require_goodput(share: object, rps: object, *, slo: str | None, at: float | None) -> str:
-    """Check that an assertion on goodput has a rate, or a share and a load. Returns what each request keeps.
-
-    ``share``: of the NMRT; None for a rate. ``rps``: requests per second at the load of the test; None for a share.
-    ``at``: the load as a multiple of the NMRT; None for that of the test.
-    """
-    if (share is None) is not (at is None) or (share is None) is (rps is None):
-        raise SettingError(
-            'assert_goodput_at_least(...) expected a rate at the load of the test (rps=8, slo="ttft<300ms"), or a '
-            'share of the NMRT at a multiple of it (0.9, at=2.0, slo="p95<200ms")'
-        )
-    if slo is None:
-        raise SettingError('assert_goodput_at_least(...) expected what each request keeps; add slo="ttft<300ms"')
-    return slo
 
 
 class OverloadAssertions:
@@ -242,8 +189,8 @@ class OverloadAssertions:
         ``slo``: an objective whose time decides which answers are in time; None for ten times the median at half the
         NMRT.
         """
-        peak = _peak(up_to, "measure_overload(up_to=...)")
-        self._limit_ns = None if slo is None else _time_of(slo)
+        peak = read_peak(up_to, "measure_overload(up_to=...)")
+        self._limit_ns = None if slo is None else read_time_of(slo)
         self._measurement.measure_at_least(1)
         if self._experiment.smoke:
             return None
@@ -252,8 +199,8 @@ class OverloadAssertions:
 
     def goodput(self, share: float, at: object, slo: str) -> Callable[[], Verdict]:
         """What decides whether the goodput at a load is a share of the NMRT."""
-        peak = _peak(at, "assert_goodput_at_least(at=...)")
-        return functools.partial(self._decide_goodput, share, peak, _time_of(slo))
+        peak = read_peak(at, "assert_goodput_at_least(at=...)")
+        return functools.partial(self._decide_goodput, share, peak, read_time_of(slo))
 
     def _decide_goodput(self, share: float, peak: float, limit_ns: float) -> Verdict:
         self._limit_ns = limit_ns
@@ -272,7 +219,9 @@ class OverloadAssertions:
                 if step.limited:
                     raise GeneratorLimitError(f"at {peak:g} times the NMRT {step.limited}")
             verdict = judge_limit(goodput_metric(peak, overloads[-1].limit_ns), found, share)
-            return _with_words(verdict, overloads[-1], peak)
+            step = next(step for step in overloads[-1].steps if step.load_ratio == peak)
+            said = f"{describe_step(step, overloads[-1])}; {describe_behaviour(overloads[-1])}"
+            return verdict if verdict.outcome is Outcome.PASS else verdict.saying(said)
 
         verdict = self._measurement.decide(judge, lambda: self._offer(peak, afresh=True))
         overloads, found = measured()
@@ -282,24 +231,23 @@ class OverloadAssertions:
 
     def recovery(self, limit_ns: int, slo: str | None) -> Callable[[], Verdict]:
         """What decides whether the service recovers within a time, by the last objective if none is given."""
-        return functools.partial(self._decide_recovery, limit_ns, None if slo is None else _time_of(slo))
+        return functools.partial(self._decide_recovery, limit_ns, None if slo is None else read_time_of(slo))
 
     def _decide_recovery(self, limit_ns: int, in_time_ns: float | None) -> Verdict:
         self._limit_ns = self._limit_ns if in_time_ns is None else in_time_ns
         watch_s = _WATCH_MARGIN * limit_ns / SECOND_NS
-        known = [one for one in self.overloads if one.recovery_ns is not None or one.watched_ns >= limit_ns]
-        if not known:
+
+        def known() -> list[Overload]:
+            return [one for one in self.overloads if one.recovery_ns is not None or one.watched_ns >= limit_ns]
+
+        if not known():
             self._offer(_DEFAULT_PEAK, watch_s=watch_s)
 
         def judge() -> Verdict:
-            overloads = [one for one in self.overloads if one.recovery_ns is not None or one.watched_ns >= limit_ns]
+            overloads = known()
             _refuse_unfit(overloads)
-            verdict = judge_recovery(overloads, limit_ns)
-            open_ones = [one for one in overloads if one.recovery_ns is None]
-            if not open_ones:
-                return verdict
-            said = describe_step(open_ones[-1].back, open_ones[-1])
-            return replace(verdict, reason=f"{verdict.reason}; {said}")
+            said = [describe_step(one.back, one) for one in overloads if one.recovery_ns is None]
+            return judge_recovery(overloads, limit_ns).saying("".join(said[-1:]))
 
         verdict = self._measurement.decide(judge, lambda: self._offer(_DEFAULT_PEAK, watch_s=watch_s, afresh=True))
         if not any(stays_failing(one) for one in self.overloads):
@@ -327,17 +275,7 @@ class OverloadAssertions:
             if found[-1].nmrt.value > 0:
                 return found[-1]
             raise InvalidResultError(f"there is no NMRT to overload the service with: {found[-1].stopped}")
-        last = [one for one in self._measurement.metrics.capacities if one.objective is None][-1]
-        why = f"the NMRT is at least {format_rate(last.nmrt.value)}, but not known: {last.stopped}"
-        raise (GeneratorLimitError if last.end is SearchEnd.GENERATOR else InvalidResultError)(why)
-
-
-def _time_of(slo: str) -> float:
-    """The time of an objective, within which an answer is in time."""
-    objective = parse_objective(slo)
-    if objective.is_of_streams:
-        raise SettingError(f"slo is {shown(slo)}, expected a time of the whole answer under overload; write p95<2s")
-    return float(objective.longest_ns)
+        raise not_known([one for one in self._measurement.metrics.capacities if one.objective is None][-1], "the NMRT")
 
 
 def _refuse_unfit(overloads: list[Overload]) -> None:
@@ -357,21 +295,3 @@ def _refuse_busy(verdict: Verdict, steps: list[OverloadStep]) -> None:
     busy = next((step.busy for step in steps if step.busy), None)
     if verdict.outcome is Outcome.FAIL and busy:
         raise GeneratorLimitError(f"{verdict.reason}, while {busy}; measure again when the machine is quieter")
-
-
-def _with_words(verdict: Verdict, overload: Overload, at: float) -> Verdict:
-    """The verdict with what happened to the other requests, and what would help."""
-    if verdict.outcome is Outcome.PASS:
-        return verdict
-    step = next(step for step in overload.steps if step.load_ratio == at)
-    said = f"{describe_step(step, overload)}; {describe_behaviour(overload)}"
-    return replace(verdict, reason=f"{verdict.reason}; {said}")
-
-
-def _peak(given: object, name: str) -> float:
-    peak = parse_number(given, name=name, example="2.0")
-    if not 1 < peak <= _HIGHEST_PEAK:
-        raise SettingError(
-            f"{name} is {given!r}, expected a multiple of the NMRT above 1 and at most {_HIGHEST_PEAK:g}; write 2.0"
-        )
-    return peak

@@ -15,6 +15,15 @@ from pytest_mlpatterns.analysis.metrics.estimates import searched_for
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric, stream_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics, missing_attribute
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
+from pytest_mlpatterns.config.assertions import (
+    check_leak_limits,
+    check_percentile,
+    cost_limit,
+    error_rate_limit,
+    read_metrics,
+    read_unhurt_limits,
+    require_goodput,
+)
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import (
     GeneratorLimitError,
@@ -24,23 +33,18 @@ from pytest_mlpatterns.errors import (
     SettingError,
     UnequalAnswersWarning,
 )
-from pytest_mlpatterns.judging import limit_assertions
 from pytest_mlpatterns.judging.causes import Causes
-from pytest_mlpatterns.judging.compared_metrics import (
-    compared_by_default,
-    compared_metrics,
-    marked_accepted,
-    read_metrics,
-)
-from pytest_mlpatterns.judging.leaks import check_leak_limits, decide_leak
-from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, ScalingAssertions, require_goodput
+from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, marked_accepted
+from pytest_mlpatterns.judging.leaks import decide_leak
+from pytest_mlpatterns.judging.limit_assertions import decide_limit, decide_nmrt, search_for_ranking
+from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, ScalingAssertions
 from pytest_mlpatterns.judging.result_builder import Found, build_result
 from pytest_mlpatterns.judging.sequential import measure_for_the_baseline, measurement_of
 from pytest_mlpatterns.judging.settled_comparison import comparison_of
-from pytest_mlpatterns.judging.sides import Factor, SideComparison
-from pytest_mlpatterns.judging.unhurt_assertions import UnhurtAssertions, read_unhurt_limits
+from pytest_mlpatterns.judging.unhurt_assertions import UnhurtAssertions
 from pytest_mlpatterns.judging.verdict_log import (
     VerdictLog,
+    assertions_at_the_call,
     at_the_call,
     diagnosis_of,
     no_verdict,
@@ -62,41 +66,28 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.capacity import Overload
+    from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.serving.targets import Target
 
 
+@assertions_at_the_call
 class Perf:
-    """One test's measurement: the ``perf`` fixture.
+    """One test's measurement: the ``perf`` fixture. The load starts when the first figure or assertion needs it.
 
-    The load starts when the first figure or assertion needs it.
-
-    Args:
-        experiment: what is measured and compared.
-        runner: starts and measures its deployments.
-        spent_ns: time that a first start took before.
+    ``spent_ns``: time that a first start took before.
     """
 
     def __init__(self, experiment: Experiment, runner: LaunchRunner, spent_ns: int = 0) -> None:
+        measurement = measurement_of(experiment, runner, spent_ns)
         self._experiment = experiment
-        self._runner = runner
-        settings = experiment.settings
-        self._measurement = measurement_of(experiment, runner, spent_ns)
-        self._parts = experiment, self._measurement
-        self._nmrt = limit_assertions.NmrtAssertions(*self._parts)
-        self._overload = OverloadAssertions(*self._parts)
-        self._unhurt = UnhurtAssertions(*self._parts)
-        self._sides = SideComparison(experiment, self._measurement, runner)
-        self._scaling = ScalingAssertions(*self._parts)
-        self._causes = Causes(experiment, self._measurement)
-        self._comparison = comparison_of(experiment, self._measurement, self._causes)
-        self._verdicts = VerdictLog(
-            experiment.test,
-            settings.inconclusive,
-            lambda: self.result(passed=False),
-            results_file=experiment.results_file,
-            gate=settings.gate,
-        )
+        self._measurement = measurement
+        self._overload = OverloadAssertions(experiment, measurement)
+        self._unhurt = UnhurtAssertions(experiment, measurement)
+        self._scaling = ScalingAssertions(experiment, measurement)
+        self._causes = Causes(experiment, measurement)
+        self._comparison = comparison_of(experiment, measurement, self._causes)
+        self._verdicts = VerdictLog(experiment, lambda: self.result(passed=False))
 
     @property
     def smoke(self) -> bool:
@@ -139,7 +130,7 @@ class Perf:
         Raises:
             DeploymentError: the deployment did not start.
         """
-        return self._runner.deployment.client
+        return self._measurement.runner.deployment.client
 
     @at_the_call
     def predict(self, value: Any) -> Any:
@@ -151,71 +142,58 @@ class Perf:
         Raises:
             DeploymentError: it does not answer, or answers with an error.
         """
-        return self._runner.deployment.predict(value)
+        return self._measurement.runner.deployment.predict(value)
 
-    @at_the_call
     def assert_rtm_below(self, limit: object) -> None:
         """The response time median is below a time such as ``"20ms"``."""
         self._check_limit(METRICS["rtm"], parse_duration(limit, name="assert_rtm_below(...)"))
 
-    @at_the_call
     def assert_latency_below(self, limit: object, percentile: float) -> None:
         """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
-        limit_assertions.check_percentile(percentile, "assert_latency_below")
+        check_percentile(percentile, "assert_latency_below")
         self._check_limit(percentile_metric(percentile), parse_duration(limit, name="assert_latency_below(...)"))
 
-    @at_the_call
     def assert_throughput_at_least(self, rps: object) -> None:
         """The throughput in successful answers per second reaches a rate."""
         self._check_limit(METRICS["throughput"], parse_number(rps, name="assert_throughput_at_least(rps=...)"))
 
-    @at_the_call
     def assert_asl_below(self, limit: object) -> None:
         """The average system load is below a share of the machine, 0.8 or ``"80%"``."""
         self._check_limit(METRICS["asl"], parse_share(limit, name="assert_asl_below(...)"))
 
-    @at_the_call
     def assert_error_rate_below(self, limit: object) -> None:
         """The share of requests without a 2xx answer is below a limit, 0.001 or ``"0.1%"``."""
-        self._check_limit(METRICS["error_rate"], limit_assertions.error_rate_limit(limit))
+        self._check_limit(METRICS["error_rate"], error_rate_limit(limit))
 
-    @at_the_call
     def assert_peak_memory_below(self, limit: object) -> None:
         """The peak resident memory of the deployment's processes is below a size such as ``"512MiB"``."""
         self._check_limit(METRICS["peak_memory"], parse_size(limit, name="assert_peak_memory_below(...)"))
 
-    @at_the_call
     def assert_cpu_per_request_below(self, limit: object) -> None:
         """The deployment's CPU time per successful answer is below a time such as ``"2ms"``."""
         self._check_limit(METRICS["cpu_per_request"], parse_duration(limit, name="assert_cpu_per_request_below(...)"))
 
-    @at_the_call
     def assert_cold_start_below(self, limit: object) -> None:
         """The time from the start of the processes to the first answered inference is below one such as ``"3s"``."""
         self._check_limit(METRICS["cold_start"], parse_duration(limit, name="assert_cold_start_below(...)"))
 
-    @at_the_call
     def assert_cache_hit_ratio_at_least(self, limit: object) -> None:
         """The share of inputs answered without a model call of their own reaches a limit, 0.5 or ``"50%"``."""
         share = parse_share(limit, name="assert_cache_hit_ratio_at_least(...)")
         self._check_limit(METRICS["cache_hit_ratio"], share)
 
-    @at_the_call
     def assert_ttft_below(self, limit: object, percentile: float = 50) -> None:
         """The time to the first token is below one such as ``"300ms"``; of failed requests it is infinite."""
         self._assert_stream("ttft", limit, percentile)
 
-    @at_the_call
     def assert_itl_below(self, limit: object, percentile: float = 50) -> None:
         """The inter-token latency, the gap between two tokens of an answer, is below a time such as ``"40ms"``."""
         self._assert_stream("itl", limit, percentile)
 
-    @at_the_call
     def assert_tpot_below(self, limit: object, percentile: float = 50) -> None:
         """The time per output token of a request is below one such as ``"40ms"``; of failed ones it is infinite."""
         self._assert_stream("tpot", limit, percentile)
 
-    @at_the_call
     def assert_output_tokens_at_least(self, rps: object, *, per_user: bool = False) -> None:
         """The output tokens per second reach a rate.
 
@@ -226,19 +204,14 @@ class Perf:
         metric = METRICS["output_tokens_per_user" if per_user else "output_tokens"]
         self._check_limit(metric, parse_number(rps, name="assert_output_tokens_at_least(rps=...)"))
 
-    @at_the_call
     def assert_cost_below(self, limit: object) -> None:
-        """A million successful answers cost less than an amount such as ``"0.40 USD"``; the test needs a price.
+        """A million successful answers cost less than an amount in the currency of the test's price: ``"0.40 USD"``.
 
         It pays for the CPU time that the deployment used, and for its peak memory.
-
-        Args:
-            limit: the amount, in the currency of the price.
         """
         price = self._experiment.settings.price
-        self._check_limit(priced_metric("cost", price), limit_assertions.cost_limit(limit, price))
+        self._check_limit(priced_metric("cost", price), cost_limit(limit, price))
 
-    @at_the_call
     def measure_nmrt(self, *, slo: str | None = None) -> Metrics:
         """Search for NMRT, the most requests per second that the deployment sustains before it begins to degrade.
 
@@ -250,13 +223,12 @@ class Perf:
         Returns:
             The metrics with ``nmrt_rps`` and ``nmrt_concurrency``; ``capacities`` holds the ladder.
         """
-        objective = None if slo is None else parse_objective(slo)
+        objective = _objective(slo)
         self._measurement.measure_at_least(1)
         if not self.smoke:
             self._measurement.search(objective)
         return self.metrics
 
-    @at_the_call
     def assert_nmrt_at_least(self, rps: object, *, slo: str | None = None) -> None:
         """The deployment sustains a rate; measures until that is decided.
 
@@ -264,10 +236,9 @@ class Perf:
             rps: requests per second.
             slo: a latency objective such as ``"p95<50ms"`` that must hold at that rate.
         """
-        limit = parse_number(rps, name="assert_nmrt_at_least(...)")
-        self._settle("nmrt", self._nmrt.at_least(limit, slo))
+        limit, objective = parse_number(rps, name="assert_nmrt_at_least(...)"), _objective(slo)
+        self._settle("nmrt", lambda: decide_nmrt(self._experiment, self._measurement, limit, objective=objective))
 
-    @at_the_call
     def measure_overload(self, *, up_to: float = 2.0, slo: str | None = None) -> Overload | None:
         """Offer open-loop load below and beyond the NMRT, up to a multiple of it, and back to 0.8 times.
 
@@ -281,7 +252,6 @@ class Perf:
         """
         return self._overload.measure(up_to, slo)
 
-    @at_the_call
     def assert_goodput_at_least(
         self, share: object = None, *, slo: str | None = None, at: float | None = None, rps: object = None
     ) -> None:
@@ -304,13 +274,11 @@ class Perf:
         least = parse_share(share, name="assert_goodput_at_least(...)")
         self._settle("goodput", self._overload.goodput(least, at, kept))
 
-    @at_the_call
     def assert_recovers_within(self, limit: object, *, slo: str | None = None) -> None:
         """After a load beyond the NMRT the service answers in time again within a time such as ``"5s"``."""
         limit_ns = parse_duration(limit, name="assert_recovers_within(...)")
         self._settle("recovery", self._overload.recovery(limit_ns, slo))
 
-    @at_the_call
     def assert_unhurt(self, *, step: object = None, errors: object = 0, within: object = None, **limit: object) -> None:
         """A step of the function beside the load (``during=``) does not hurt the requests around it.
 
@@ -327,7 +295,6 @@ class Perf:
         limits = read_unhurt_limits(step, limit, errors=errors, within=within)
         self._settle_all("unhurt", self._unhurt.kept(limits))
 
-    @at_the_call
     def measure_scaling(self, replicas: Iterable[int] = (1, 2, 4), *, cpus_per_replica: int | None = None) -> Scaling:
         """Measure NMRT of the test's pattern at several numbers of replicas, as ``Replicated(n)`` starts them.
 
@@ -345,7 +312,6 @@ class Perf:
         """
         return self._scaling.measure(replicas, cpus_per_replica)
 
-    @at_the_call
     def assert_scaling_efficiency_at_least(self, limit: object, *, replicas: int) -> None:
         """NMRT of this many replicas over as many times the NMRT of one reaches a share, 0.8 or ``"80%"``.
 
@@ -356,7 +322,6 @@ class Perf:
         share = parse_share(limit, name="assert_scaling_efficiency_at_least(...)")
         self._settle(EFFICIENCY.name, self._scaling.efficiency(share, replicas))
 
-    @at_the_call
     def assert_scale_out_below(self, limit: object) -> None:
         """One more replica, asked for while callers keep one at its knee, carries its share in less than this time.
 
@@ -370,7 +335,6 @@ class Perf:
         limit_ns = parse_duration(limit, name="assert_scale_out_below(...)")
         self._settle(SCALE_OUT.name, lambda: self._scaling.decide_scale_out(limit_ns))
 
-    @at_the_call
     def assert_no_leak(self, limit: object = "1KiB", *, duration: object = "10s") -> None:
         """Resident memory grows by less than a size such as ``"100 B"`` per request, or its growth levels off.
 
@@ -386,9 +350,9 @@ class Perf:
         limit_bytes = parse_size(limit, name="assert_no_leak(...)")
         longest_ns = parse_duration(duration, name="assert_no_leak(duration=...)")
         check_leak_limits(limit_bytes, longest_ns, limit=limit, duration=duration)
-        self._settle_all("memory_growth", lambda: decide_leak(*self._parts, limit_bytes, longest_ns=longest_ns))
+        parts = self._experiment, self._measurement
+        self._settle_all("memory_growth", lambda: decide_leak(*parts, limit_bytes, longest_ns=longest_ns))
 
-    @at_the_call
     def assert_faster_than(
         self,
         other: Pattern | Target | Callable[..., Any] | str | None = None,
@@ -417,10 +381,8 @@ class Perf:
                 calls again when its call has returned. RTM is compared with the median time of a call, throughput with
                 calls per second.
         """
-        factor = Factor.faster(on, by, method="assert_faster_than")
-        self._compare_sides("assert_faster_than", factor, other=other, reference=reference)
+        self._compare_sides("assert_faster_than", other, reference, on=on, by=by)
 
-    @at_the_call
     def assert_not_slower_than(
         self,
         other: Pattern | Target | Callable[..., Any] | str | None = None,
@@ -440,10 +402,8 @@ class Perf:
                 its rate. None is the test's tolerance of this metric, 10 % unless it sets another.
             on, reference: as for ``assert_faster_than``.
         """
-        factor = Factor.not_slower(on, by, self._experiment.settings.tolerance, method="assert_not_slower_than")
-        self._compare_sides("assert_not_slower_than", factor, other=other, reference=reference)
+        self._compare_sides("assert_not_slower_than", other, reference, on=on, by=by)
 
-    @at_the_call
     def assert_no_regression(self, metrics: Sequence[str] = ("rtm", "throughput"), tolerance: object = None) -> None:
         """No metric is worse than the baseline, or than the other revision, beyond the tolerance.
 
@@ -472,16 +432,10 @@ class Perf:
         self._compare(lambda _streams: requested, tolerances, requested=True)
 
     def finish(self, warn: Callable[[Warning], None] | None = None) -> None:
-        """After the test's body: measure what is still missing, and compare.
+        """After the test's body: measure what is still missing, a first launch or a search for NMRT, and compare.
 
-        A test without an assertion gets its first launch here, a ranking its search for NMRT.
-
-        Args:
-            warn: takes the warning of an open verdict, since there is no line of the test to point to any more.
-
-        Raises:
-            RegressionFailure: worse than the baseline beyond the tolerance.
-            PerfFailure: there is no comparable entry, and one is required.
+        ``warn``: takes the warning of an open verdict, since there is no line of the test to point to any more. Raises
+        PerfFailure: worse than the baseline, or without a comparison that is required.
         """
         if warn is not None:
             self._verdicts.warn_through(warn)
@@ -490,7 +444,7 @@ class Perf:
             if mode is BaselineMode.UPDATE:
                 steady = not self._experiment.changes
                 measure_for_the_baseline(self._measurement, lambda: self.result(passed=True), steady=steady)
-            self._nmrt.search_for_ranking()
+            search_for_ranking(self._experiment, self._measurement)
         judged = {verdict.metric for verdict in self._verdicts.all if verdict.against in ("baseline", "revision")}
         searched = searched_for(self._measurement.so_far)
 
@@ -522,8 +476,7 @@ class Perf:
     def result(self, *, passed: bool) -> TestResult | None:
         """Everything for reports and the baseline; None if nothing was measured.
 
-        Args:
-            passed: whether nothing failed the test; one whose gate only warns has failed nevertheless.
+        ``passed``: whether nothing failed the test; one whose gate only warns has failed nevertheless.
         """
         found = Found(
             passed=passed and not self._verdicts.advised,
@@ -541,13 +494,13 @@ class Perf:
 
     def diagnosis(self) -> str:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""
-        return diagnosis_of(self._measurement.so_far, self._runner.log_tail())
+        return diagnosis_of(self._measurement.so_far, self._measurement.runner.log_tail())
 
     def _check_limit(self, metric: Metric, limit: float) -> None:
-        self._settle(metric.name, lambda: limit_assertions.decide_limit(*self._parts, metric, limit=limit))
+        self._settle(metric.name, lambda: decide_limit(self._experiment, self._measurement, metric, limit=limit))
 
     def _assert_stream(self, quantity: str, limit: object, percentile: float) -> None:
-        limit_assertions.check_percentile(percentile, f"assert_{quantity}_below")
+        check_percentile(percentile, f"assert_{quantity}_below")
         limit_ns = parse_duration(limit, name=f"assert_{quantity}_below(...)")
         self._check_limit(stream_metric(quantity, percentile), limit_ns)
 
@@ -557,23 +510,29 @@ class Perf:
     def _settle_all(self, metric: str, decide: Callable[[], Sequence[Verdict]]) -> None:
         """Decide an assertion after a first launch, which is all that a smoke run measures."""
         try:
-            with self._measurement.counted():
+            with self._measurement.spending.counted():
                 self._measurement.measure_at_least(1)
                 verdicts = [] if self.smoke else decide()
         except GeneratorLimitError as error:
             verdicts = [no_verdict(metric, "limit", error)]
         self._verdicts.add(verdicts, LimitFailure)
 
-    def _compare_sides(self, method: str, factor: Factor, *, other: object, reference: object) -> None:
-        from pytest_mlpatterns.judging.other_side import asked_side  # starts processes: not on Windows
+    def _compare_sides(self, method: str, other: object, reference: object, *, on: object, by: object) -> None:
+        from pytest_mlpatterns.judging.sides import (  # starts processes: not on Windows
+            Factor,
+            SideComparison,
+            asked_side,
+        )
 
+        factor = Factor.asked(method, on=on, by=by, tolerances=self._experiment.settings.tolerance)
         side = asked_side(self._experiment, method, on=factor.on, other=other, reference=reference)
+        sides = SideComparison(self._experiment, self._measurement, side)
         if self.smoke:
-            self._sides.ask_both(side)
-        self._settle(factor.on, lambda: self._sides.decide(side, factor))
+            sides.ask_both()
+        self._settle(factor.on, lambda: sides.decide(factor))
         undecided = not self.smoke and self._verdicts.all[-1].outcome is Outcome.INCONCLUSIVE
-        if self._sides.difference and not undecided:  # the warning of an undecided one has it
-            text = f"{self._experiment.test}: {self._sides.difference}; if both are right, say so with check="
+        if sides.difference and not undecided:  # the warning of an undecided one has it
+            text = f"{self._experiment.test}: {sides.difference}; if both are right, say so with check="
             self._verdicts.warn(UnequalAnswersWarning(text))
 
     def _compare(self, metrics: Callable[[bool], Sequence[Metric]], tolerances: Tolerances, *, requested: bool) -> None:
@@ -586,7 +545,7 @@ class Perf:
             return chosen
 
         try:
-            with self._measurement.counted():
+            with self._measurement.spending.counted():
                 verdicts = self._comparison.judge(choice)
         except GeneratorLimitError as error:
             found = no_verdict("rtm", self._comparison.kind, error)
@@ -597,3 +556,7 @@ class Perf:
         self._verdicts.add([marked_accepted(one, known.get(one.metric)) for one in verdicts], RegressionFailure)
         if self.interrupted:
             raise KeyboardInterrupt
+
+
+def _objective(slo: str | None) -> Objective | None:
+    return None if slo is None else parse_objective(slo)

@@ -83,7 +83,7 @@ def _with_kinds(verdict: Verdict, words: str) -> Verdict:
     contains = change is not None and change.low <= tolerance < change.high
     if verdict.outcome is Outcome.INCONCLUSIVE and not contains:
         return verdict.left_open(WhyOpen(OpenBy.KINDS, words))
-    return replace(verdict, reason=f"{verdict.reason}; {words}")
+    return verdict.saying(words)
 
 
 def change_verdict(question: RatioQuestion, verdict: RatioVerdict, pairs: Pairs, *, tolerance: float) -> Verdict:

@@ -80,8 +80,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, ScalingRecord, StepImpact
-    from pytest_mlpatterns.records.latency import Percentiles
-    from pytest_mlpatterns.records.launch import Busy, GeneratorReport, Launch, Noise
+    from pytest_mlpatterns.records.launch import Busy, GeneratorReport, Noise
     from pytest_mlpatterns.records.profile import ProfileRecord
     from pytest_mlpatterns.records.samples import HeldRecord
 
@@ -105,14 +104,15 @@ def build_result(experiment: Experiment, measurement: SequentialMeasurement, fou
     """The result record of one test, for reports and the baseline; None if nothing was measured."""
     if (metrics := measurement.so_far) is None:
         return None
-    growth = measurement.growth
+    growth = measurement.beside.growth
     figures, by_launch = estimated(metrics, [*experiment.ranked, *(verdict.metric for verdict in found.verdicts)])
     measured = _measured(metrics, by_launch, measurement.budget.spent_ns / 1e9)
     missing = dict(metrics.indices.missing)
     notes = [*_notes(metrics, measurement, experiment), *map(describe_overload, found.overloads)]
     if found.scaling is not None:
         notes += [*describe_scaling(found.scaling), *describe_indices(figures, missing)]
-    noise = (*noise_of(metrics.launches, interleaved=found.basis.is_interleaved), *_changes(experiment))
+    change = None if experiment.cluster is None else experiment.cluster.change()  # in the cluster meanwhile
+    noise = [*noise_of(metrics.launches, interleaved=found.basis.is_interleaved), *([] if change is None else [change])]
     return with_compared_figures(
         TestResult(
             test=experiment.test,
@@ -124,7 +124,7 @@ def build_result(experiment: Experiment, measurement: SequentialMeasurement, fou
             definition=_definition(experiment, metrics, found.asked),
             judged=_judged(experiment, found, (*notes, *describe_steps(found.steps)), busy=measured.busy),
             measured=measured,
-            conditions=_conditions(metrics, experiment, noise, dropped=measurement.dropped),
+            conditions=_conditions(metrics, experiment, noise, dropped=measurement.beside.dropped),
             limits=Limits(metrics.capacities, found.overloads, found.scaling, missing),
             causes=CauseRecord(
                 splits_of(metrics.launches),
@@ -192,26 +192,39 @@ def reference_from_baseline(entry: Entry, name: str) -> Reference:
 
 def reference_from_interleaved(run: InterleavedRun) -> Reference:
     """The reference for reports from the first variant of an interleaved run; the second is the present."""
-    first = [launch.first for launch in run.launches]
-    second = [launch.second for launch in run.launches]
+    of_streams = [name for launch in run.launches for name in launch.streams]
+    names = tuple(dict.fromkeys((*with_locations(with_role(Role.PAIRED)), *of_streams)))
+    ratios = {name: [found for one in run.launches if (found := one.ratio(name)) is not None] for name in names}
+    first = Metrics(tuple(run.first_launches), starts_ns=tuple(run.first_starts_ns))
+    second = Metrics(tuple(run.second_launches), starts_ns=tuple(run.second_starts_ns))
+    before = _side(first, [launch.first for launch in run.launches], names)
     return Reference(
         "revision",
         run.names[0],
-        {**_all_figures(run.first_launches, run.first_starts_ns), **_figures(first, _paired_names(run))},
-        _pooled(first),
-        Beside(
-            {**_all_figures(run.second_launches, run.second_starts_ns), **_figures(second, _paired_names(run))},
-            _pooled(second),
-            _stream_percentiles(run.second_launches),
-            splits_of(run.second_launches),
-        ),
-        {
-            name: tuple((ratio.value, ratio.error) for ratio in ratios)
-            for name in _paired_names(run)
-            if (ratios := [ratio for one in run.launches if (ratio := one.ratio(name)) is not None])
-        },
-        stream_percentiles=_stream_percentiles(run.first_launches),
-        split=splits_of(run.first_launches),
+        before.metrics,
+        before.latency_percentiles,
+        _side(second, [launch.second for launch in run.launches], names),
+        {name: tuple((ratio.value, ratio.error) for ratio in found) for name, found in ratios.items() if found},
+        stream_percentiles=before.stream_percentiles,
+        split=before.split,
+    )
+
+
+def _side(metrics: Metrics, figures: Sequence[VariantFigures], names: Sequence[str]) -> Beside:
+    """One side of an interleaved run: every metric of its launches and further starts, and the latencies of its blocks.
+
+    Metrics that blocks measure have the mean, smallest and largest of the launches.
+    """
+    known = plain({metric.name: found for metric, found in estimates_of(metrics)}) if metrics.launches else {}
+    values = {name: [figure for one in figures if (figure := one.figure(name)) is not None] for name in names}
+    counts: Counter[int] = Counter()
+    for one in figures:
+        counts.update(one.latencies)
+    return Beside(
+        {**known, **{name: (fmean(found), min(found), max(found)) for name, found in values.items() if found}},
+        percentiles_of_counts(counts),
+        stream_percentiles(metrics) if metrics.launches else {},
+        splits_of(metrics.launches),
     )
 
 
@@ -251,12 +264,6 @@ def _conditions(metrics: Metrics, experiment: Experiment, noise: Sequence[Noise]
     )
 
 
-def _changes(experiment: Experiment) -> list[Noise]:
-    """What changed in the cluster meanwhile, one entry at most."""
-    change = None if experiment.cluster is None else experiment.cluster.change()
-    return [] if change is None else [change]
-
-
 def _generator_figures(metrics: Metrics, dropped: int) -> dict[str, Any]:
     reports = [launch.generator for launch in metrics.launches]
     return {
@@ -272,37 +279,6 @@ def _generator_figures(metrics: Metrics, dropped: int) -> dict[str, Any]:
     }
 
 
-def _all_figures(launches: Sequence[Launch], starts_ns: Sequence[int]) -> dict[str, tuple[float, float, float]]:
-    """Every metric of the launches and further starts of one variant: its tail, failures, memory and start too."""
-    if not launches:
-        return {}
-    metrics = Metrics(tuple(launches), starts_ns=tuple(starts_ns))
-    return plain({metric.name: found for metric, found in estimates_of(metrics)})
-
-
-def _stream_percentiles(launches: Sequence[Launch]) -> dict[str, Percentiles]:
-    return stream_percentiles(Metrics(tuple(launches))) if launches else {}
-
-
-def _paired_names(run: InterleavedRun) -> tuple[str, ...]:
-    """Names of the metrics that paired launches measure."""
-    of_streams = [name for launch in run.launches for name in launch.streams]
-    return tuple(dict.fromkeys((*with_locations(with_role(Role.PAIRED)), *of_streams)))
-
-
-def _figures(figures: Sequence[VariantFigures], names: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """The mean, smallest and largest value of each metric over the launches of one variant."""
-    values = {name: [figure for one in figures if (figure := one.figure(name)) is not None] for name in names}
-    return {name: (fmean(found), min(found), max(found)) for name, found in values.items() if found}
-
-
-def _pooled(figures: Sequence[VariantFigures]) -> Percentiles:
-    counts: Counter[int] = Counter()
-    for one in figures:
-        counts.update(one.latencies)
-    return percentiles_of_counts(counts)
-
-
 def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Experiment) -> tuple[str, ...]:
     silences = [launch.silence for launch in metrics.launches if launch.silence]
     changes = experiment.changes
@@ -312,8 +288,15 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
         kinds = describe_failures(metrics.failures, metrics.first_failure)
         notes.append(f"{failed:,} of {metrics.requests:,} requests failed ({kinds})")
     notes += _generator_notes([launch.generator for launch in metrics.launches])
-    notes += [*_lengthened_window(metrics, experiment), *metrics.stream_notes()]
-    overhead = metrics.launches[-1].generator.library_overhead_ns
+    last = metrics.launches[-1]
+    if last.given_window_ns is not None and not experiment.settings.stretches:
+        notes.append(
+            f"a request takes up to {format_duration(last.longest_answer_ns)}, longer than the window of "
+            f"{format_duration(last.given_window_ns)}; the window was lengthened to "
+            f"{format_duration(last.window.duration_ns)}"
+        )
+    notes += metrics.stream_notes()
+    overhead = last.generator.library_overhead_ns
     if overhead is not None:
         notes.append(
             f"driven through a client library, which adds about {format_duration(overhead)} to every request here"
@@ -323,11 +306,12 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
     if experiment.run_ns is not None and experiment.budget_ns < experiment.settings.budget_ns:
         share = format_duration(experiment.run_ns) if experiment.run_ns else "nothing"
         notes.append(f"had {share} of --perf-time, less than its budget")
-    if measurement.forecast is not None and measurement.forecast.beyond_ns:
-        notes.append(measurement.forecast.text)
-    if measurement.dropped:
+    dropped, forecast = measurement.beside.dropped, measurement.beside.forecast
+    if forecast is not None and forecast.beyond_ns:
+        notes.append(forecast.text)
+    if dropped:
         notes.append(
-            f"{measurement.dropped} of {measurement.dropped + len(metrics.launches)} launches were dropped "
+            f"{dropped} of {dropped + len(metrics.launches)} launches were dropped "
             "and measured again, because the load generator was the limit"
         )
     replaced = sum(launch.stats.replaced for launch in metrics.launches if launch.stats)
@@ -336,8 +320,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
     notes += [describe_capacity(capacity) for capacity in metrics.capacities]
     notable = [layer for layer in metrics.layers if layer.layer != "wire" or experiment.setup.wire != str(REST_JSON)]
     notes += [text for layer in notable if (text := describe_layer(layer))]
-    last = metrics.by_launch[-1]
-    if cycle := describe_cycle(metrics.layers, last.requests, metrics.launches[-1].request_bytes.size):
+    if cycle := describe_cycle(metrics.layers, metrics.by_launch[-1].requests, last.request_bytes.size):
         notes.append(cycle)
     return tuple(notes)
 
@@ -360,18 +343,6 @@ def _generator_notes(reports: Sequence[GeneratorReport]) -> list[str]:
             "most; in the others each chunk counts as a token"
         )
     return notes
-
-
-def _lengthened_window(metrics: Metrics, experiment: Experiment) -> list[str]:
-    """The note about a window that is longer than ``duration=``; none about a default length."""
-    launch = metrics.launches[-1]
-    if launch.given_window_ns is None or experiment.settings.stretches:
-        return []
-    return [
-        f"a request takes up to {format_duration(launch.longest_answer_ns)}, longer than the window of "
-        f"{format_duration(launch.given_window_ns)}; the window was lengthened to "
-        f"{format_duration(launch.window.duration_ns)}"
-    ]
 
 
 def unsteady_notes(metrics: Metrics, *, changes: bool) -> tuple[str, ...]:

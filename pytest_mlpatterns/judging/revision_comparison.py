@@ -6,7 +6,6 @@ Both are measured interleaved. It must not know pytest, nor which verdicts fail 
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
@@ -36,18 +35,12 @@ from pytest_mlpatterns.judging.compared_metrics import (
 )
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.look import Look, Pairs, UnknownMetricError
-from pytest_mlpatterns.judging.loop import Ruling
-from pytest_mlpatterns.judging.metric_rules import (
-    MOST_STARTS,
-    judge_metrics,
-    require_requested,
-    rule_pairs,
-    why_not_compared,
-)
+from pytest_mlpatterns.judging.loop import Ruling, decide_pairs
+from pytest_mlpatterns.judging.metric_rules import judge_metrics, require_requested, rule_pairs, why_not_compared
 from pytest_mlpatterns.judging.ratio_rules import RatioQuestion, change_verdict
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
-from pytest_mlpatterns.records.setup import FactChange, Setup, differing_facts
+from pytest_mlpatterns.records.setup import Setup, differing_facts
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.revision.client import NothingToCompareError, RevisionClient
 from pytest_mlpatterns.revision.messages import Reason
@@ -55,15 +48,13 @@ from pytest_mlpatterns.system.environment_facts import environment_facts
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch
     from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
-    from pytest_mlpatterns.records.result_parts import Reference
     from pytest_mlpatterns.workload.schedule import Schedule
 
 NOT_IN_BLOCKS = "its steps need a whole window, and two sides are measured in short blocks that alternate"
@@ -81,13 +72,14 @@ class _State(Struct, frozen=True):
     details: str = ""  # of that, such as what the other side printed
     is_new: bool = False  # whether the test is new, so that there is nothing to compare with
     is_judged: bool = False  # whether there is a verdict
-    left_out: Mapping[str, LeftOut] = {}  # why metrics were not compared, by label
-    reference: Reference | None = None
-    facts_changed: tuple[FactChange, ...] | None = None
+    basis: Basis = Basis(is_interleaved=True)
 
 
 class RevisionComparison:
-    """Compares one test with itself at another revision. ``name``: of the revision in messages; empty for its own."""
+    """Compares one test with itself at another revision, in an interleaved run; None if nothing was measured.
+
+    ``name``: of the revision in messages; empty for its own.
+    """
 
     alpha: float = REVISION_ALPHA
     kind: Literal["baseline", "revision"] = "revision"
@@ -106,29 +98,17 @@ class RevisionComparison:
         self._revision = revision
         self._measurement = measurement
         self._causes = causes
-        self._run: InterleavedRun | None = None
+        self.run: InterleavedRun | None = None
         self._state = _State()
-
-    @property
-    def run(self) -> InterleavedRun | None:
-        """The interleaved run; None if nothing was measured."""
-        return self._run
 
     @property
     def basis(self) -> Basis:
         """What was compared with so far, and what was not compared."""
         state = self._state
         missing = state.why_not
-        if state.left_out and not state.is_judged:
-            missing = f"not compared with {self._revision.name}: {describe_left_out(state.left_out)}"
-        return Basis(
-            reference=state.reference,
-            missing=missing,
-            left_out=state.left_out,
-            note="" if self._experiment.smoke else state.why_not,
-            is_interleaved=True,
-            facts_changed=state.facts_changed,
-        )
+        if state.basis.left_out and not state.is_judged:
+            missing = f"not compared with {self._revision.name}: {describe_left_out(state.basis.left_out)}"
+        return replace(state.basis, missing=missing, note="" if self._experiment.smoke else state.why_not)
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice with the other revision.
@@ -171,14 +151,14 @@ class RevisionComparison:
         if self._state.why_not or not (choice(False) or choice(True)):
             return ()
         try:
-            if self._run is None:
-                self._run = self._interleaved_run()
-            if self._run is None:
+            if self.run is None:
+                self.run = self._interleaved_run()
+            if self.run is None:
                 return ()
-            self._measurement.watch(self._run)
-            self._measurement.close()  # both revisions need the machine to themselves
-            verdicts = self._judge(self._run, choice)
-            launches = (*self._run.first_launches, *self._run.second_launches)
+            self._measurement.watch(self.run)
+            self._measurement.runner.close()  # both revisions need the machine to themselves
+            verdicts = self._judge(self.run, choice)
+            launches = (*self.run.first_launches, *self.run.second_launches)
             starts_ns = [launch.cold_start_ns for launch in launches if launch.cold_start_ns is not None]
             self._causes.search(self._revision, verdicts, starts_ns)
             return verdicts
@@ -196,7 +176,7 @@ class RevisionComparison:
         if differences := self._experiment.setup.differences(theirs.setup, timing=False):
             self._note_incomparable(theirs.setup, "; ".join(differences))
             facts = differing_facts(self._revision.facts(), environment_facts(), same_program=False)
-            self._note(facts_changed=facts)
+            self._note(basis=replace(self._state.basis, facts_changed=facts))
             return None
         check_length(self._experiment.plan.schedule, self._experiment.settings.budget_ns, self._name)
         plan = replace(self._experiment.plan, payload=theirs.payload)
@@ -224,38 +204,48 @@ class RevisionComparison:
 
     def _judge(self, run: InterleavedRun, choice: Choice) -> Sequence[Verdict]:
         run.want_requests(max(sizes_for_tails(choice(False)), default=0))
-        with self._taking(run):
-            streams = self._streaming(run) if choice(True) != choice(False) else {"before": False, "now": False}
+        try:
+            streams = self._streams(run, choice)
             compared = with_own_scatter(choose(choice, **streams), self._experiment.scatter)
             found = self._measured(run, compared)
+        finally:
+            self._measurement.take(run)
+        basis = self._state.basis
         if run.launches:
             before, now = (launches[0].facts for launches in (run.first_launches, run.second_launches))
             reference = replace(reference_from_interleaved(run), revision_commit=self._revision.commit)
-            self._note(reference=reference, facts_changed=differing_facts(before, now))
+            basis = replace(basis, reference=reference, facts_changed=differing_facts(before, now))
+            self._note(basis=basis)
         settings, look = self._experiment.settings, Look.at_pairs(Pairs.of(run), _ONE_LOOK)
         require_requested(found, compared, look, beside=self._name)
         unasked = [one for one in compared if one.metric.of is None and not is_asked_for(one, settings)]
         left_out = {
-            **self._state.left_out,
+            **basis.left_out,
             **why_not_compared(found.left_out, compared, look, settings=settings),
             **left_out_if_measured(unasked, self._measurement.so_far, _SEARCHED),
             **why_left_out(choice, **streams),
         }
-        self._note(left_out=left_out, is_judged=self._state.is_judged or bool(found.verdicts))
+        is_judged = self._state.is_judged or bool(found.verdicts)
+        self._note(basis=replace(basis, left_out=left_out), is_judged=is_judged)
         return found.verdicts
+
+    def _streams(self, run: InterleavedRun, choice: Choice) -> dict[str, bool]:
+        """Whether the answers streamed ``before``, and do ``now``, by the first pair, which every metric needs."""
+        if not run.launches and any(one.metric.of is not None for one in (*choice(False), *choice(True))):
+            run.measure(self._measurement.time_of(run))
+        sides = {"before": run.first_launches, "now": run.second_launches}
+        return {name: bool(found) and found[0].samples.came_in_pieces for name, found in sides.items()}
 
     def _measured(self, run: InterleavedRun, compared: Sequence[ComparedMetric]) -> Ruling:
         """What all metrics come to, after as many pairs, searches and longer loads as that takes."""
         growths = [one for one in compared if one.metric.name in GROWTHS]
         together = [one for one in compared if one.metric.of is not None and one not in growths]
-        verdicts: list[Verdict] = []
-        left_out: dict[str, Exception] = {}
+        found = Ruling()
         if together:
             found = judge_no_slower(run, together, budget_ns=self._measurement.time_of(run))
-            verdicts += found.verdicts
-            left_out |= found.left_out
+        verdicts, left_out = [*found.verdicts], {**found.left_out}
         if growths:
-            found = judge_growths(run, growths, budget_ns=self._measurement.time_of(run))
+            found = judge_metrics(growths, Look.at_pairs(Pairs.of(run), _ONE_LOOK))
             verdicts += confirm_growths(found.verdicts, growths, self._measurement.follow_growth)
             left_out |= found.left_out
         for one in compared:
@@ -265,76 +255,42 @@ class RevisionComparison:
                 left_out[one.metric.name] = UnknownMetricError("is not compared with a revision; record a baseline")
             else:
                 verdicts.append(judge_nmrt_no_lower(run, one, budget_ns=self._measurement.time_of(run)))
-        return Ruling(wants_more=False, verdicts=verdicts, left_out=left_out)
-
-    def _streaming(self, run: InterleavedRun) -> dict[str, bool]:
-        """Whether the answers streamed ``before``, and do ``now``, by the first paired launch."""
-        if not run.launches:
-            run.measure_first(self._measurement.time_of(run))
-        before, now = (launches[0].samples.came_in_pieces for launches in (run.first_launches, run.second_launches))
-        return {"before": before, "now": now}
-
-    @contextmanager
-    def _taking(self, run: InterleavedRun) -> Iterator[None]:
-        """Adopt what an interleaved run measures of the present, and count the time that it takes."""
-        launches, before_s = len(run.second_launches), run.spent_s
-        try:
-            yield
-        finally:
-            new, spent_s = run.second_launches[launches:], run.spent_s - before_s
-            self._measurement.take(new, run.second_starts_ns, spent_s=spent_s)
+        return Ruling(verdicts=verdicts, left_out=left_out)
 
 
 def judge_no_slower(run: InterleavedRun, compared: Sequence[ComparedMetric], *, budget_ns: int) -> Ruling:
-    """Measure until it is decided whether the second variant is worse than the first beyond the tolerance.
+    """Measure until it is decided whether the second side is worse than the first beyond the tolerance.
 
-    A change counts only if it also exceeds the metric's absolute floor. Latency, throughput and CPU time are
-    ratios of neighbouring blocks; the others compare the launches of both variants. NMRT is judged from searches of its
-    own; see :func:`judge_nmrt_no_lower`.
+    Latency, throughput and CPU time are ratios of neighbouring blocks; the others compare the launches of both sides.
 
-    ``run``: an interleaved run of the reference and the present, in that order. ``compared``: any metrics except NMRT,
-    at least one.
+    ``compared``: any metrics except NMRT, at least one.
     """
     tolerance = min((one.tolerance for one in compared if not one.is_guard), default=USUAL_TOLERANCE)
-    looks = looks_of_pairs(tolerance, REVISION_ALPHA, budget_ns)
-    ruling = Ruling(wants_more=True)
+    planned = looks = looks_of_pairs(tolerance, REVISION_ALPHA, budget_ns)
 
-    def look(found: Sequence[PairedLaunch]) -> Outcome:
-        nonlocal looks, ruling
-        if len(found) == looks.first:
-            looks = looks_that_fit(looks, budget_ns, run.spent_s / len(found))
-        ruling = rule_pairs(compared, Look.at_pairs(Pairs.of(run), looks))
-        return Outcome.INCONCLUSIVE if ruling.wants_more else Outcome.PASS
+    def rule(pairs: Pairs) -> Ruling:
+        nonlocal looks
+        if len(pairs.launches) == looks.first:
+            looks = looks_that_fit(looks, budget_ns, pairs.spent_s / looks.first)
+        return rule_pairs(compared, Look.at_pairs(pairs, looks))
 
-    run.decide(look, budget_ns, max_launches=looks.last)
-    while ruling.wants_start and run.start_again(budget_ns, most=MOST_STARTS):
-        look(run.launches)
+    ruling = decide_pairs(rule, run, planned, budget_ns=budget_ns)
     may_count_together = len(run.launches) >= CONFIRMING_PAIRS
     return replace(ruling, verdicts=failed_together(ruling.verdicts)) if may_count_together else ruling
 
 
-def judge_growths(run: InterleavedRun, compared: Sequence[ComparedMetric], *, budget_ns: int) -> Ruling:
-    """Judge the growth of memory, descriptors and threads over the launches of a run; measures if there are none yet.
-
-    A failing verdict is a suspicion only; see :mod:`pytest_mlpatterns.judging.leaks`.
-    """
-    if not run.launches:
-        run.measure_first(budget_ns)
-    return judge_metrics(compared, Look.at_pairs(Pairs.of(run), _ONE_LOOK))
-
-
 def judge_nmrt_no_lower(run: InterleavedRun, compared: ComparedMetric, *, budget_ns: int) -> Verdict:
-    """Measure until it is decided whether the NMRT of the second variant is lower than the first's.
-
-    ``run``: an interleaved run of the reference and the present, in that order.
-    """
+    """Search on both sides until it is decided whether NMRT of the second one is lower."""
     plan = SequentialPlan(first=2, last=8, alpha=compared.alpha, pass_alpha=REVISION_ALPHA)
     question = RatioQuestion.of_change(METRICS["nmrt"], compared.tolerance, plan)
-    run.decide_nmrt(
-        lambda _found: question.verdict(Pairs.of(run).ratios("nmrt")).outcome, budget_ns, max_launches=plan.last
-    )
-    pairs = Pairs.of(run)
-    return change_verdict(question, question.verdict(pairs.ratios("nmrt")), pairs, tolerance=compared.tolerance)
+
+    def rule(pairs: Pairs) -> Ruling:
+        verdict = question.verdict(pairs.ratios("nmrt"))
+        judged = change_verdict(question, verdict, pairs, tolerance=compared.tolerance)
+        return Ruling("search" if judged.outcome is Outcome.INCONCLUSIVE else None, [judged])
+
+    (verdict,) = decide_pairs(rule, run, plan, budget_ns=budget_ns, wants="search").verdicts
+    return verdict
 
 
 def check_length(schedule: Schedule, budget_ns: int, revision: str) -> None:

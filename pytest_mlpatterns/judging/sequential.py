@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -25,9 +25,10 @@ from pytest_mlpatterns.analysis.health.sustained import Fault
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, FEWEST_PAIRS, MOST_LOOKS
+from pytest_mlpatterns.analysis.verdicts.few_samples import with_needed_budget
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, why_invalid
 from pytest_mlpatterns.baseline.updates import UPDATE_LAUNCHES, is_narrow, may_be_of_two_kinds, reasons_not_to_record
-from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.judging.budget import (
     LAUNCHES,
     LEAST_SEARCH_NS,
@@ -39,10 +40,9 @@ from pytest_mlpatterns.judging.budget import (
     forecast,
     share_of,
 )
-from pytest_mlpatterns.judging.loop import Ruling, Supply, decide, ruling_of
+from pytest_mlpatterns.judging.loop import Ruling, Supply, Want, decide, ruling_of
 from pytest_mlpatterns.measurement.launch import Interrupted, LaunchRunner
 from pytest_mlpatterns.records.launch import Launch, LaunchValue, SearchEnd
-from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -82,13 +82,19 @@ class Validity(Struct, frozen=True):
             raise InvalidResultError(f"{lags}; if the test is meant to overload it, write perf(overload=True)")
 
 
+class Beside(Struct, frozen=True):
+    """What a measurement has come to beside its launches, for reports."""
+
+    dropped: int = 0  # launches that do not count because the load generator was the limit
+    growth: FollowedGrowth | None = None  # what the last long load found; None without one
+    forecast: Forecast | None = None  # what was announced last; None before the first launch
+
+
 class SequentialMeasurement:
     """Measures as many launches as the verdicts of one test need.
 
-    ``spending``: of the test's time. ``price``: of cores and memory; None if there is no cost. ``announce``: takes what
-    the test may take, after each launch and pair. ``dropped``: launches that do not count because the load generator
-    was the limit. ``growth``: what the last long load found; None without one. ``forecast``: what was announced last;
-    None before the first launch.
+    ``runner``: of its deployments. ``spending``: of the test's time. ``price``: of cores and memory; None if there is
+    no cost. ``announce``: takes what the test may take, after each launch and pair.
     """
 
     def __init__(
@@ -101,16 +107,14 @@ class SequentialMeasurement:
         price: Price | None = None,
         announce: Callable[[Forecast], None] = lambda _forecast: None,
     ) -> None:
-        self._runner = runner
+        self.runner: LaunchRunner = runner
+        self.spending: Spending = spending
+        self.beside: Beside = Beside()
         self._max_launches = max_launches
-        self._spending = spending
         self._validity = Validity(overload)
         self._found = Metrics((), price=price)
         self._cost = Cost(launched_ns=spending.budget.spent_ns)  # of a start
         self._announce = announce
-        self.dropped: int = 0
-        self.growth: FollowedGrowth | None = None
-        self.forecast: Forecast | None = None
 
     @property
     def metrics(self) -> Metrics:
@@ -126,20 +130,16 @@ class SequentialMeasurement:
     @property
     def budget(self) -> Budget:
         """What the test may take, and what it has taken."""
-        return self._spending.budget
+        return self.spending.budget
 
     @property
     def took_ns(self) -> int:
         """The time that everything took, also what is beside the budget."""
-        return self.budget.spent_ns + self._spending.beside_ns
+        return self.budget.spent_ns + self.spending.beside_ns
 
     def sample_size(self, metric: Metric) -> SampleSize:
         """How much a verdict on a metric rests on so far."""
         return SampleSize(max(len(self.metrics.launch_values(metric)), 1), self.metrics.blocks)
-
-    def want_requests(self, enough: int) -> None:
-        """The verdicts need this many requests, which the first window should have if that takes little."""
-        self._runner.want_requests(enough)
 
     def excuse_failures(self) -> None:
         """Failed and late requests make no measurement invalid from now on: an assertion on a step judges them."""
@@ -153,23 +153,13 @@ class SequentialMeasurement:
         """Refuse a measurement that supports no verdict."""
         self._validity.require(self.metrics, errors_count=errors_count, judged_ns=judged_ns)
 
-    def measure_at_least(self, launches: int, within_ns: int | None = None) -> None:
+    def measure_at_least(self, launches: int) -> None:
         """Measure until there are this many launches or the budget is spent, but at least one launch."""
 
         def look() -> Ruling:
-            done = len(self._found.launches)
-            in_time = within_ns is None or replace(self.budget, limit_ns=within_ns).allows(self._cost.each_ns)
-            return Ruling(done < launches and (in_time or done < _FEWEST_IN_TIME))
+            return Ruling("launch" if len(self._found.launches) < launches else None, fewest=1)
 
-        decide(look, replace(self._supply, fewest=1), lambda: self.budget)
-
-    def measure_while(self, wants_more: Callable[[], bool], launches: int) -> None:
-        """Measure one launch after the other while more are wanted, within the budget."""
-
-        def look() -> Ruling:
-            return Ruling(len(self._found.launches) < launches and wants_more())
-
-        decide(look, self._supply, lambda: self.budget)
+        decide(look, {"launch": self._supply}, lambda: self.budget)
 
     def measure_again(self, least: int, *, steady: bool = True, is_enough: Callable[[], bool] = lambda: True) -> None:
         """Measure once more as many launches as were disturbed, at least one, and drop the disturbed ones."""
@@ -184,14 +174,12 @@ class SequentialMeasurement:
             if not is_enough():
                 self._find(launches=everything)
 
-    def take(self, launches: Sequence[Launch], starts_ns: Sequence[int] = (), *, spent_s: float = 0.0) -> None:
-        """Adopt the launches of an interleaved run if there are none yet, so that nothing is measured twice.
-
-        ``spent_s``: seconds that the run took.
-        """
-        if not self._found.launches and launches:
-            self._cost = self._cost.with_launches(len(launches), round(spent_s * 1e9))
-            self._find(launches=tuple(launches), starts_ns=(*self._found.starts_ns, *starts_ns))
+    def take(self, run: InterleavedRun) -> None:
+        """Adopt the second side of an interleaved run if there is no launch yet, so that nothing is measured twice."""
+        if not self._found.launches and run.second_launches:
+            self._cost = self._cost.with_launches(len(run.second_launches), round(run.spent_s * 1e9))
+            starts_ns = (*self._found.starts_ns, *run.second_starts_ns)
+            self._find(launches=tuple(run.second_launches), starts_ns=starts_ns)
 
     def watch(self, run: InterleavedRun) -> None:
         """Announce what the test may take after each pair of an interleaved run."""
@@ -224,43 +212,46 @@ class SequentialMeasurement:
         judge: Callable[[], Sequence[Verdict]],
         more: Callable[[], None] | None = None,
         *,
-        at_most: int | None = None,
         more_s: float | None = None,
-        is_enough: Callable[[], bool] = lambda: False,
     ) -> Sequence[Verdict]:
         """Judge, and measure more until a verdict fails or none is open, as far as the budget allows.
 
-        ``more``: measures more; None for another launch. ``at_most``: launches after which open verdicts are returned,
-        since something else decides them; None to go on. ``more_s``: least time that ``more`` needs after a launch;
-        None for what it took so far. ``is_enough``: whether something else decides what is not passed by now.
+        ``more``: measures more; None for another launch. ``more_s``: least time that ``more`` needs after a launch;
+        None for what it took so far.
         """
-        limited: list[str] = []
+        return self.rule(self.confirmed(judge, "launch" if more is None else "search"), more, more_s=more_s).verdicts
+
+    def confirmed(self, judge: Callable[[], Sequence[Verdict]], wants: Want = "launch") -> Callable[[], Ruling]:
+        """A look at verdicts; a failing one rests on two launches, also beyond the budget."""
         uncounted = self._supply.done() - len(self._found.launches)
+        fewest = CONFIRMING_LAUNCHES + uncounted if wants == "launch" else 0
 
         def look() -> Ruling:
-            done = len(self._found.launches)
-            fewest = CONFIRMING_LAUNCHES + uncounted if more is None else 0
-            ruling = ruling_of(judge, is_confirmed=done >= CONFIRMING_LAUNCHES, fewest=fewest)
-            is_last = at_most is not None and done >= at_most
-            wants_more = ruling.wants_more and (ruling.why_not is not None or not (is_last or is_enough()))
-            return replace(ruling, wants_more=wants_more)
+            is_confirmed = len(self._found.launches) >= CONFIRMING_LAUNCHES
+            return ruling_of(judge, wants, is_confirmed=is_confirmed, fewest=fewest)
+
+        return look
+
+    def rule(
+        self, look: Callable[[], Ruling], more: Callable[[], object] | None = None, *, more_s: float | None = None
+    ) -> Ruling:
+        """Measure what a look wants, as far as the budget allows; the last look. Arguments as above."""
+        limited: list[str] = []
 
         def again() -> None:
             limited[:] = filter(None, [self.launch_again()])
 
-        supply = replace(self._supply, measure=more or again)
+        launches = replace(self._supply, measure=again)
+        searches = replace(launches, measure=more or again)
         if more_s is not None:
-            supply = replace(supply, each_ns=lambda: self._cost.launch_ns + more_s * 1e9)
-        ruling = decide(look, supply, lambda: self.budget)
+            searches = replace(searches, each_ns=lambda: self._cost.launch_ns + more_s * 1e9)
+        starts = replace(launches, measure=self._start_again, each_ns=lambda: self._last_start_ns)
+        ruling = decide(look, {"launch": launches, "search": searches, "start": starts}, lambda: self.budget)
         if ruling.why_not is not None:
             raise with_needed_budget(ruling.why_not, self._found.launches, self.budget.spent_ns) from None
-        if ruling.fewest and limited:
+        if ruling.wants and ruling.fewest and limited:
             raise GeneratorLimitError(f"no further launch can confirm the failure: {limited[0]}")
-        return ruling.verdicts
-
-    def reserve_for_search(self) -> None:
-        """Leave half of the budget to the first search, which comes when all else is decided."""
-        self._spending.keep(self.budget.limit_ns // 2)
+        return ruling
 
     def search(
         self,
@@ -275,7 +266,7 @@ class SequentialMeasurement:
 
         ``objective``: latency objective to keep; None for throughput alone.
         """
-        self._spending.keep(0)
+        self.spending.keep(0)
         ended = [one for one in self._found.capacities if one.objective == objective]
         if any(not one.at_least or one.end is SearchEnd.GENERATOR for one in ended):
             self.launch_again()
@@ -286,7 +277,7 @@ class SequentialMeasurement:
             most = self._max_launches - len(ended)
             left_ns = share_of(left_ns, self._cost.launch_ns, most, climbs=all(one.at_least for one in ended))
         with self._further():
-            found = self._runner.search(decided, objective, left_ns)
+            found = self.runner.search(decided, objective, left_ns)
         self._find(capacities=(*self._found.capacities, found))
 
     @property
@@ -300,6 +291,10 @@ class SequentialMeasurement:
         """Whether the budget has time for another launch and the fewest pairs, each of which takes about as long."""
         return self.budget.allows((1 + FEWEST_PAIRS) * self._cost.launch_ns)
 
+    def may_launch_within(self, limit_ns: int) -> bool:
+        """Whether another launch ends within this time, in place of the budget."""
+        return replace(self.budget, limit_ns=limit_ns).allows(self._cost.each_ns)
+
     def may_launch_again(self, fewest: int = 0) -> bool:
         """Whether the budget has time for another launch; ``fewest`` are measured in any case."""
         return self._supply.may_go_on(self.budget, fewest)
@@ -311,34 +306,33 @@ class SequentialMeasurement:
         """
         launch = self._launch()
         while (limited := self._why_limited(launch)) and self.may_launch_again():
-            self.dropped += 1
+            self._drop()
             launch = self._launch()
         if limited and self._found.launches:
-            self.dropped += 1
+            self._drop()
             return limited
         self._find(launches=(*self._found.launches, launch))
         return ""
 
-    def start_again(self) -> bool:
-        """Start the deployment again without a load, and note how long that took.
+    def _drop(self) -> None:
+        self.beside = replace(self.beside, dropped=self.beside.dropped + 1)
 
-        Returns False if the budget, or the largest number of launches, allows no further start, or none is known.
-        """
-        self.measure_at_least(1)
-        starts = [*(one.cold_start_ns for one in self._found.launches), *self._found.starts_ns]
-        last_ns = starts[-1]
-        if last_ns is None or not replace(self._supply, each_ns=lambda: last_ns).may_go_on(self.budget):
-            return False
+    @property
+    def _last_start_ns(self) -> float:
+        last = [*(one.cold_start_ns for one in self._found.launches), *self._found.starts_ns][-1]
+        return math.inf if last is None else last
+
+    def _start_again(self) -> None:
+        """Start the deployment again without a load, and note how long that took."""
         with self._further():
-            start_ns = self._runner.start_again()
+            start_ns = self.runner.start_again()
         if start_ns is not None:
             self._find(starts_ns=(*self._found.starts_ns, start_ns))
-        return start_ns is not None
 
     def offer_overload(self, plan: OverloadPlan, nmrt_rps: float) -> tuple[OfferedLoad, ...]:
         """Offer loads beyond the NMRT to the running deployment."""
         with self._further():
-            return self._runner.offer_overload(plan, nmrt_rps)
+            return self.runner.offer_overload(plan, nmrt_rps)
 
     def follow_growth(
         self, longest_ns: int, is_decided: Callable[[ResourceTrack], bool], *, is_asked: bool = False
@@ -348,21 +342,10 @@ class SequentialMeasurement:
         ``is_asked``: whether the test asks for such a load, which then takes its time in any case.
         """
         most_ns = longest_ns if is_asked else min(longest_ns, max(self.budget.left_ns, _LEAST_GROWTH_NS))
-        with self.counted():
-            self.growth = self._runner.follow_growth(most_ns, is_decided)
-        return self.growth
-
-    def close(self) -> None:
-        """End the deployment, if others need the machine to themselves."""
-        self._runner.close()
-
-    def counted(self) -> AbstractContextManager[None]:
-        """Count the time of a block in the budget, once if such blocks are nested."""
-        return self._spending.counted()
-
-    def beside_budget(self) -> AbstractContextManager[None]:
-        """Count the time of what the same test measures beside its budget."""
-        return self._spending.beside()
+        with self.spending.counted():
+            growth = self.runner.follow_growth(most_ns, is_decided)
+        self.beside = replace(self.beside, growth=growth)
+        return growth
 
     @property
     def _supply(self) -> Supply:
@@ -378,22 +361,23 @@ class SequentialMeasurement:
         return None if launch.silence else Metrics((launch,)).why_limited(self._validity.judged_ns)
 
     def _launch(self) -> Launch:
-        began = self._spending.clock()
-        with self.counted():
+        began = self.spending.clock()
+        with self.spending.counted():
             try:
-                return self._runner.measure()
+                return self.runner.measure()
             except Interrupted as stop:
                 self._find(launches=(*self._found.launches, stop.launch))
                 raise
             finally:
-                self._cost = self._cost.with_launches(1, self._spending.clock() - began)
+                self._cost = self._cost.with_launches(1, self.spending.clock() - began)
                 self._foresee(self._supply.done(), self._cost.each_ns, fewest=1, most=self._max_launches)
 
     def _foresee(
         self, done: int, each_ns: float, *, fewest: int, most: int = MOST_LOOKS, what: tuple[str, str] = LAUNCHES
     ) -> None:
-        self.forecast = forecast(self.budget, done, each_ns, fewest=fewest, most=most, what=what)
-        self._announce(self.forecast)
+        found = forecast(self.budget, done, each_ns, fewest=fewest, most=most, what=what)
+        self.beside = replace(self.beside, forecast=found)
+        self._announce(found)
 
     def _find(self, **found: Any) -> None:
         """Note what was found."""
@@ -402,20 +386,21 @@ class SequentialMeasurement:
     @contextmanager
     def _further(self) -> Iterator[None]:
         """Count the time of what follows a launch."""
-        began = self._spending.clock()
-        with self.counted():
+        began = self.spending.clock()
+        with self.spending.counted():
             try:
                 yield
             finally:
-                self._cost = self._cost.with_further(self._spending.clock() - began)
+                self._cost = self._cost.with_further(self.spending.clock() - began)
 
 
 def measurement_of(experiment: Experiment, runner: LaunchRunner, spent_ns: int) -> SequentialMeasurement:
     """The measurement of a test, for which a first start took some time."""
     settings = experiment.settings
+    reserved_ns = experiment.budget_ns // 2 if experiment.searches else 0  # for those of a ranking, after the test
     return SequentialMeasurement(
         runner,
-        Spending(Budget(experiment.budget_ns, spent_ns)),
+        Spending(Budget(experiment.budget_ns, spent_ns, reserved_ns)),
         settings.launches,
         overload=settings.overload,
         price=settings.price,
@@ -432,24 +417,8 @@ def _is_disturbed(launch: Launch, *, steady: bool) -> bool:
     return why_busy([launch]) is not None or (steady and LaunchBlocks(launch).trend() is not None)
 
 
-SPARE_REQUESTS = 1.1  # Factor on the window that is recommended, since the number of requests varies
-
-
-def with_needed_budget(error: TooFewSamplesError, launches: Sequence[Launch], spent_ns: int) -> TooFewSamplesError:
-    """The error with the time of a request and the budget that it takes, if a request is longer than the window.
-
-    ``spent_ns``: time that all of them took.
-    """
-    if not launches or launches[-1].given_window_ns is None or not error.found:
-        return error
-    needed_s = math.ceil(SPARE_REQUESTS * spent_ns / 1e9 * error.needed / error.found)
-    took = format_duration(launches[-1].longest_answer_ns)
-    text = f'{error}; a request takes up to {took}, so give budget="{needed_s}s"'
-    return TooFewSamplesError(text, needed=error.needed, found=error.found)
-
-
 _LAUNCHES_OF_TWO_KINDS = 12
-"""The same where launches settle in one of two ways: chance leaves each of them three of twelve in nearly all runs."""
+"""Launches of an update that settle in one of two ways: of twelve, chance leaves each way three in nearly all runs."""
 _FEWEST_UPDATE_LAUNCHES = 3  # Launches of a measurement that is repeated before it is recorded
 _UPDATE_NS = 12_000_000_000
 """Time for these launches; beyond it there are fewer, if they make the entry narrow enough. If a service settles in one
@@ -465,21 +434,21 @@ def measure_for_the_baseline(
     little by itself; the code that it was recorded from decides then.
     """
 
-    def is_wide() -> bool:
+    def shows(reason: Callable[[TestResult], object]) -> bool:
         found = result()
-        return found is not None and not is_narrow(found)
+        return found is not None and bool(reason(found))
 
-    measurement.measure_at_least(UPDATE_LAUNCHES, within_ns=_UPDATE_NS)
+    def lacks() -> bool:
+        return shows(lambda found: not is_narrow(found)) or shows(may_be_of_two_kinds)
 
-    def lacks_a_kind() -> bool:
-        found = result()
-        return found is not None and may_be_of_two_kinds(found)
+    def look() -> Ruling:
+        done = len(measurement.metrics.launches)
+        in_time = done < _FEWEST_IN_TIME or measurement.may_launch_within(_UPDATE_NS)
+        is_short = done < UPDATE_LAUNCHES and (in_time or shows(lambda found: not is_narrow(found)))
+        wants_more = is_short or (done < _LAUNCHES_OF_TWO_KINDS and shows(may_be_of_two_kinds))
+        return Ruling("launch" if wants_more else None)
 
-    measurement.measure_while(is_wide, UPDATE_LAUNCHES)
-    measurement.measure_while(lacks_a_kind, _LAUNCHES_OF_TWO_KINDS)
-    found = result()
-    if found is not None and reasons_not_to_record(found):
-        is_known = not (is_wide() or lacks_a_kind())
-        measurement.measure_again(
-            _FEWEST_UPDATE_LAUNCHES, steady=steady, is_enough=lambda: not is_known or not (is_wide() or lacks_a_kind())
-        )
+    measurement.rule(look)
+    if shows(reasons_not_to_record):
+        is_known = not lacks()
+        measurement.measure_again(_FEWEST_UPDATE_LAUNCHES, steady=steady, is_enough=lambda: not is_known or not lacks())

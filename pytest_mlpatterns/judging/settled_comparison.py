@@ -22,7 +22,7 @@ from pytest_mlpatterns.analysis.health.machine import (
 )
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, standing_metrics, streams_first, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Nmrt, Role
-from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA
+from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, REVISION_ALPHA
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
@@ -38,15 +38,19 @@ from pytest_mlpatterns.wording import listed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.experiment import Experiment, Settlement
     from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
+    from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.setup import FactChange
+    from pytest_mlpatterns.revision.client import RevisionClient
 
 _FEWEST_LAUNCHES = 3
 """Launches of the recorded code from which their median counts: one that was disturbed is not the median of three."""
+_FACTOR = REVISION_ALPHA / BASELINE_ALPHA  # Of the error probabilities of both comparisons
 _MOST_FACTS = 3  # Changed facts that a verdict names
 _ELSEWHERE = LeftOut("needs an entry of this machine: --perf-baseline update")
 """Why what the recorded code cannot settle is not compared."""
@@ -65,6 +69,64 @@ def comparison_of(experiment: Experiment, measurement: SequentialMeasurement, ca
     return BaselineComparison(experiment, measurement)
 
 
+class Screened(Struct, frozen=True):
+    """What the file sees of a test, and on which machine."""
+
+    seen: Mapping[str, Verdict]  # by metric; empty if the load generator was the limit
+    entry: Entry | None  # None without a comparable one
+    present: Metrics | None  # None before the first launch
+    standing: frozenset[str]  # names of the metrics that no machine changes
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the file alone decides every metric."""
+        return bool(self.seen) and all(map(self.decides, self.seen.values()))
+
+    def decides(self, verdict: Verdict) -> bool:
+        """Whether the file alone decides a metric."""
+        return Seen(file=verdict, is_standing=verdict.metric in self.standing).is_decided
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether the same work takes less time than when the entry was recorded, or may do: a faster machine."""
+        if self.entry is None or self.present is None:
+            return True
+        return may_be_faster(sorting_times_ns(self.present.launches), self.entry.sorting_ns)
+
+    @property
+    def is_as_then(self) -> bool:
+        """Whether the machine is as quick and as quiet as at the recording."""
+        if self.entry is None or self.present is None or why_busy(self.present.launches):
+            return False
+        ratio = ratio_of_means(sorting_times_ns(self.present.launches), self.entry.sorting_ns)
+        return ratio is not None and ratio < SLOWER
+
+    def to_settle(self, compared: Sequence[ComparedMetric]) -> list[ComparedMetric]:
+        """The metrics that the recorded code settles, at the level of a comparison with a revision.
+
+        What the file saw worse on a machine that is as then rests on fewer pairs: its entry knows many starts, of
+        either way that they settle in.
+
+        The CPU time, the guard whose looks share a level, has that of one of two primary metrics: at a fifth of it, 6 %
+        of services with 15 % more work stayed open. An unchanged one is a whole tolerance away from an alarm.
+        """
+        worse = {name for name, one in self.seen.items() if one.is_worse}
+        seen_worse = worse if self.is_as_then else set()
+        stands = {name for name, one in self.seen.items() if name in self.standing and self.decides(one)}
+        return [
+            replace(
+                one,
+                alpha=REVISION_ALPHA / 2 if one.is_guard else one.alpha * _FACTOR,
+                # a search has to be asked for; what is not known is the file's to judge
+                requested=isinstance(one.metric.kind, Nmrt),
+                seen_worse=one.metric.name in seen_worse,
+                is_suspected=one.metric.name in worse,
+            )
+            for one in compared
+            if one.metric.name not in stands
+        ]
+
+
 class _Settled(Struct, frozen=True):
     """What the recorded code has decided, or why it could not."""
 
@@ -79,89 +141,103 @@ class _Settled(Struct, frozen=True):
 class SettledComparison:
     """Compares one test with its stored baseline, and with the recorded code where the file does not decide."""
 
-    alpha: float = BaselineComparison.alpha
+    alpha: float = BASELINE_ALPHA
     kind: Literal["baseline", "revision"] = "baseline"
 
     def __init__(self, experiment: Experiment, measurement: SequentialMeasurement, causes: Causes) -> None:
         self._experiment = experiment
         self._measurement = measurement
         self._causes = causes
-        self._screen = BaselineComparison(experiment, measurement, is_settled=self._is_judged_by_the_code)
+        self._file = self._by_file()
         self._settlement: Settlement | None = None
-        self._revision: RevisionComparison | None = None
+        self._code: RevisionComparison | None = None
         self._settled = _Settled()
+
+    def _by_file(self) -> BaselineComparison:
+        return BaselineComparison(self._experiment, self._measurement, is_settled=self._is_judged_by_the_code)
+
+    def _by_code(self, revision: RevisionClient, name: str) -> RevisionComparison:
+        from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
+
+        return RevisionComparison(self._experiment, revision, self._measurement, causes=self._causes, name=name)
 
     @property
     def basis(self) -> Basis:
         """What was compared with so far, and what was not compared."""
-        by_file, reference = self._screen.basis, None
+        by_file, reference, settled = self._file.basis, None, self._settled
         known = {**by_file.left_out}
-        if self._revision is not None:
-            beside = self._revision.basis
+        if self._code is not None:
+            beside = self._code.basis
             known |= beside.left_out
             reference = beside.reference and replace(beside.reference, entry=self._experiment.baseline.name)
-        known |= self._settled.searched
+        known |= settled.searched
+        details = self._experiment.baseline.details
+        notes: tuple[str, ...] = settled.why, f"its entry is of another environment ({details})" if details else ""
+        if settled.labels is None:
+            notes = by_file.note, _MAY_BE_FASTER if settled.may_hide else "", settled.why_not
         found = replace(
             by_file,
             reference=reference or by_file.reference,
-            left_out={label: why for label, why in known.items() if label not in (self._settled.labels or ())},
+            left_out={label: why for label, why in known.items() if label not in (settled.labels or ())},
             is_interleaved=self._run is not None,
-            remedy=self._settled.remedy,
-            note="" if self._experiment.smoke else "; ".join(filter(None, self._notes(by_file.note))),
+            remedy=settled.remedy,
+            note="" if self._experiment.smoke else "; ".join(filter(None, notes)),
         )
-        return found if self._settled.labels is None else replace(found, missing="", gap=None)
-
-    def _notes(self, by_file: str) -> Sequence[str]:
-        """What a reader of the comparison has to know; ``by_file`` is what the file notes."""
-        if self._settled.labels is None:
-            return by_file, _MAY_BE_FASTER if self._settled.may_hide else "", self._settled.why_not
-        details = self._experiment.baseline.details
-        return self._settled.why, f"its entry is of another environment ({details})" if details else ""
+        return found if settled.labels is None else replace(found, missing="", gap=None)
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice; see :meth:`Comparison.judge`."""
         if self._experiment.smoke or not (choice(False) or choice(True)):
-            return self._screen.judge(choice)
-        settled = self._screened_or_settled(_only(choice, settled=True))
-        others = _only(choice, settled=False)
+            return self._file.judge(choice)
+
+        def others(streams: bool) -> Sequence[ComparedMetric]:
+            return [one for one in choice(streams) if not _is_settled(one)]
+
+        settled = self._screened_or_settled(lambda streams: [one for one in choice(streams) if _is_settled(one)])
         if not (others(False) or others(True)) or self._causes.interrupted:
             return settled
         if self._experiment.baseline.entry is None and self._settled.labels is not None:
             metrics = self._measurement.metrics
             searched = left_out_if_measured(others(metrics.streams), metrics, _ELSEWHERE)
             self._settled = replace(self._settled, searched={**self._settled.searched, **searched})
-        return [*settled, *self._screen.judge(others)]
+        return [*settled, *self._file.judge(others)]
 
     def _screened_or_settled(self, choice: Choice) -> Sequence[Verdict]:
         """The verdicts of the file if it decides, else of the recorded code if it can be measured, else of the file."""
         limited: GeneratorLimitError | None = None
-        seen: dict[str, Verdict] = {}
+        seen: Sequence[Verdict] = ()
         try:
-            seen = {verdict.metric: verdict for verdict in self._screen.screen(choice)}
+            seen = self._file.screen(choice)
         except GeneratorLimitError as error:
             if not self._experiment.plan.schedule.closed:
                 raise  # the load was not sustained, which the short blocks of both revisions do not show
             limited = error  # the machine is too busy for the file; both revisions may still be compared
-        is_clear = bool(seen) and all(map(self._is_decided, seen.values()))
-        if is_clear and not self._is_faster():
-            return [*seen.values()]
-        settled = self._settle(choice, seen)
-        if settled is None and is_clear:  # the only doubt is a machine that may be faster
+        screened = self._screened(seen)
+        if screened.is_clear and not screened.is_faster:
+            return seen
+        settled = self._settle(choice, screened)
+        if settled is None and screened.is_clear:  # the only doubt is a machine that may be faster
             self._settled = replace(self._settled, may_hide=True)
-            return [*seen.values()]
+            return seen
         if limited is not None and settled is not None and self._found().revision is None:
             raise limited  # there is nothing else to measure
-        return self._screen.judge(choice) if settled is None else settled
+        return self._file.judge(choice) if settled is None else settled
 
-    def _settle(self, choice: Choice, seen: Mapping[str, Verdict]) -> Sequence[Verdict] | None:
+    def _screened(self, seen: Sequence[Verdict]) -> Screened:
+        standing = standing_metrics(overloads=self._experiment.settings.overload)
+        by_metric = {verdict.metric: verdict for verdict in seen}
+        return Screened(by_metric, self._experiment.baseline.entry, self._measurement.so_far, standing)
+
+    def _settle(self, choice: Choice, screened: Screened) -> Sequence[Verdict] | None:
         """The verdicts of the recorded code; None if it cannot be measured, and notes why."""
         if self._settled.why_not:
             return None
-        stands = {name for name, one in seen.items() if name in self._standing and self._is_decided(one)}
-        worse = {name for name, one in seen.items() if one.is_worse}
-        rest = _settled(choice, stands, worse, is_calm=self._is_as_then())
+
+        def rest(streams: bool) -> Sequence[ComparedMetric]:
+            return screened.to_settle(choice(streams))
+
         if not (rest(False) or rest(True)):
-            return [*seen.values()]
+            return [*screened.seen.values()]
         try:
             verdicts = self._by_the_recorded_code(rest)
         except (UnknownRevisionError, SettingError, InvalidResultError) as error:
@@ -171,7 +247,7 @@ class SettledComparison:
             why_not = f"not settled by the recorded revision: {error}"
             self._settled = replace(self._settled, why_not=why_not, remedy=remedy)
             return None
-        return self._merged(choice, seen, verdicts)
+        return self._merged(choice, screened, {verdict.metric: verdict for verdict in verdicts})
 
     def _by_the_recorded_code(self, choice: Choice) -> Sequence[Verdict]:
         """The verdicts by the recorded code; none if the present is that code."""
@@ -180,33 +256,17 @@ class SettledComparison:
             if settlement.note and self._experiment.baseline.entry is not None:
                 raise UnknownRevisionError(f"{settlement.name} is the commit that brought the entry, {settlement.note}")
             return ()
-        if self._revision is None:
-            from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
-
-            self._revision = RevisionComparison(
-                self._experiment,
-                settlement.revision,
-                self._measurement,
-                causes=self._causes,
-                name=settlement.name,
-            )
+        if self._code is None:
+            self._code = self._by_code(settlement.revision, settlement.name)
         try:
-            verdicts = self._revision.compare(choice)
+            verdicts = self._code.compare(choice)
         except DeploymentError as error:
             if error.names(settlement.name):
                 raise UnknownRevisionError(str(error)) from error
             raise
-        if missing := self._revision.basis.missing:
+        if missing := self._code.basis.missing:
             raise UnknownRevisionError(missing)
         return verdicts
-
-    def _is_as_then(self) -> bool:
-        """Whether the machine is as quick and as quiet as at the recording."""
-        entry, so_far = self._experiment.baseline.entry, self._measurement.so_far
-        if entry is None or so_far is None or why_busy(so_far.launches):
-            return False
-        ratio = ratio_of_means(sorting_times_ns(so_far.launches), entry.sorting_ns)
-        return ratio is not None and ratio < SLOWER
 
     def _is_judged_by_the_code(self) -> bool:
         """Whether other code was recorded, and nothing else has changed: a package has to fail by the file itself."""
@@ -222,48 +282,41 @@ class SettledComparison:
             self._settlement = self._experiment.settle()
         return self._settlement
 
-    def _merged(self, choice: Choice, seen: Mapping[str, Verdict], settled: Sequence[Verdict]) -> Sequence[Verdict]:
+    def _merged(self, choice: Choice, screened: Screened, judged: Mapping[str, Verdict]) -> Sequence[Verdict]:
         """The verdict on each metric, of the recorded code and of the file; and the line that names what decided."""
-        settlement, changes = self._found(), self._changed_facts()
+        settlement, changes, run = self._found(), self._changed_facts(), self._run
+        seen, entry = screened.seen, screened.entry
         common = Seen(
             name=settlement.name,
             is_same=settlement.revision is None,
-            is_faster=self._is_faster(),
+            is_faster=screened.is_faster,
             other_files=settlement.note,
             changed=_named(changes),
             is_small=all(one.is_small for one in changes),
         )
-        judged, entry, run = (
-            {verdict.metric: verdict for verdict in settled},
-            self._experiment.baseline.entry,
-            self._run,
-        )
-        compared = {} if entry is None else {one.metric.name: one for one in self._screen.chosen(choice)}
+        compared = {} if entry is None else {one.metric.name: one for one in self._file.chosen(choice)}
         if not seen and entry is not None and run is not None:  # the load generator was the limit of what the file saw
-            shown = judge_metrics([*compared.values()], self._screen.look(Pairs.of(run).second)).verdicts
+            shown = judge_metrics([*compared.values()], self._file.look(Pairs.of(run).second)).verdicts
             seen = {verdict.metric: verdict for verdict in shown}
         decisions: dict[str, Decision] = {}
         for name in {**seen, **judged}:
-            known = replace(common, file=seen.get(name), recorded=judged.get(name), is_standing=name in self._standing)
+            is_standing = name in screened.standing
+            known = replace(common, file=seen.get(name), recorded=judged.get(name), is_standing=is_standing)
             decisions[name] = settle(self._explained(known, compared[name]) if known.is_worse else known)
         why = ", ".join(filter(None, (f"{_calm(decisions)}settled by {settlement.name}", settlement.note)))
         labels = (self._settled.labels or frozenset()) | {metric_named(name).label for name in judged}
         self._settled = replace(self._settled, labels=labels, why=why)
         return [one.verdict for one in decisions.values()]
 
-    def _is_decided(self, screened: Verdict) -> bool:
-        """Whether the file alone decides a metric."""
-        return Seen(file=screened, is_standing=screened.metric in self._standing).is_decided
-
     def _explained(self, seen: Seen, one: ComparedMetric) -> Seen:
         """The same, with what the launches show of a metric that the file sees worse."""
         entry, so_far, run = self._experiment.baseline.entry, self._measurement.so_far, self._run
         assert entry is not None
         assert so_far is not None
-        then = now = Launched(entry, self._screen.look(so_far), so_far.launches)
+        then = now = Launched(entry, self._file.look(so_far), so_far.launches)
         if run is not None and len(run.first_launches) >= _FEWEST_LAUNCHES:
             both = (*run.first_launches, *run.second_launches)
-            now = Launched(entry, self._screen.look(Pairs.of(run).first), both)
+            now = Launched(entry, self._file.look(Pairs.of(run).first), both)
         may_excuse = not seen.is_standing and self._experiment.settings.noise is not NoisePolicy.TRUST
         return replace(
             seen,
@@ -274,25 +327,18 @@ class SettledComparison:
         )
 
     @property
-    def _standing(self) -> frozenset[str]:
-        """Names of the metrics that no machine changes."""
-        return standing_metrics(overloads=self._experiment.settings.overload)
-
-    @property
     def _run(self) -> InterleavedRun | None:
         """What measures both sides; None if the file decides so far."""
-        return None if self._revision is None else self._revision.run
-
-    def _is_faster(self) -> bool:
-        """Whether the same work takes less time than when the entry was recorded, or may do: a faster machine."""
-        entry = self._experiment.baseline.entry
-        if entry is None:
-            return True
-        return may_be_faster(sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns)
+        return None if self._code is None else self._code.run
 
     def _changed_facts(self) -> list[FactChange]:
         """What of the environment a person has changed since the recording."""
-        return [one for one in self._screen.basis.facts_changed or () if one.may_be_intended]
+        return [one for one in self._file.basis.facts_changed or () if one.may_be_intended]
+
+
+def _is_settled(one: ComparedMetric) -> bool:
+    """Whether the recorded code can settle a metric: one of launches, or NMRT without an objective."""
+    return one.metric.of is not None or one.metric.kind == Nmrt()
 
 
 def _named(changes: Sequence[FactChange]) -> str:
@@ -314,39 +360,3 @@ def _calm(decisions: Mapping[str, Decision]) -> str:
     return (
         f"this machine takes {times:.1f} times as long as when the baseline was recorded ({why}); the code does not: "
     )
-
-
-def _only(choice: Choice, *, settled: bool) -> Choice:
-    """The metrics of a choice that the recorded code can settle, or the others."""
-    return lambda streams: [
-        one for one in choice(streams) if (one.metric.of is not None or one.metric.kind == Nmrt()) is settled
-    ]
-
-
-def _settled(choice: Choice, stands: set[str], worse: set[str], *, is_calm: bool) -> Choice:
-    """The metrics that the recorded code settles, at the level of a comparison with a revision.
-
-    What the file saw ``worse`` on a machine that is as then rests on fewer pairs: its entry knows many starts, of
-    either way that they settle in.
-
-    The CPU time, the guard whose looks share a level, has that of one of two primary metrics: at a fifth of it, 6 % of
-    services with 15 % more work stayed open. An unchanged one is a whole tolerance away from an alarm.
-    """
-    factor = REVISION_ALPHA / BaselineComparison.alpha
-    guarded = REVISION_ALPHA / 2
-
-    def settled(streams: bool) -> Sequence[ComparedMetric]:
-        return [
-            replace(
-                one,
-                alpha=guarded if one.is_guard else one.alpha * factor,
-                # a search has to be asked for; what is not known is the file's to judge
-                requested=isinstance(one.metric.kind, Nmrt),
-                seen_worse=is_calm and one.metric.name in worse,
-                is_suspected=one.metric.name in worse,
-            )
-            for one in choice(streams)
-            if one.metric.name not in stands
-        ]
-
-    return settled

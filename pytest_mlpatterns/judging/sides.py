@@ -1,37 +1,205 @@
-"""Whether one service is faster than another one beside it, or not slower: what is asked, measured and judged.
+"""One test's service beside another side: a pattern, a model, a service or plain calls of a library; which is faster.
 
-This module must not know how variants are started, nor pytest.
+Each side is a variant of an interleaved run, deployed as the test's own is. This module must not know limits or pytest.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.health.machine import why_busy
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, with_role
-from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA, SequentialPlan, looks_of_pairs
+from pytest_mlpatterns.config.assertions import read_factor_metric, read_margin
+from pytest_mlpatterns.config.lists import read_pattern
 from pytest_mlpatterns.config.settings import NoisePolicy
-from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.judging.look import Pairs
+from pytest_mlpatterns.engines.engine import launch
+from pytest_mlpatterns.engines.local.plain_calls import deploy_calls
+from pytest_mlpatterns.errors import DeploymentError, SettingError
+from pytest_mlpatterns.judging.loop import Ruling, Want, decide_pairs
 from pytest_mlpatterns.judging.ratio_rules import RatioQuestion
+from pytest_mlpatterns.judging.revision_comparison import NOT_IN_BLOCKS
 from pytest_mlpatterns.measurement.answer_check import AnswerComparison, Side
-from pytest_mlpatterns.measurement.variant import StartedDeployments
+from pytest_mlpatterns.measurement.system_under_test import require_own_processes
+from pytest_mlpatterns.measurement.variant import StartedDeployments, Variant
+from pytest_mlpatterns.patterns import Pattern, Single
+from pytest_mlpatterns.patterns.pattern import name_of
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
-from pytest_mlpatterns.units import format_percent, parse_number, parse_ratio
+from pytest_mlpatterns.serving.external.start import deploy_target
+from pytest_mlpatterns.serving.import_string import is_import_string
+from pytest_mlpatterns.serving.model import is_stepped, pack_inputs, service_plan
+from pytest_mlpatterns.serving.targets import App, Command, Target, Url
+from pytest_mlpatterns.units import format_percent, parse_number
+from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.workload.request_builder import RequestBuilder
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
     from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.judging.other_side import OtherSide
+    from pytest_mlpatterns.judging.look import Pairs
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
-    from pytest_mlpatterns.measurement.launch import LaunchRunner
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.workload.plan import LoadPlan
+
+_KINDS = (
+    "another pattern, a model (a callable, a class or an import string), or a service: App(...), Command(...) or "
+    "Url(...)"
+)
+_MOST_THREADS = 256  # Most callers of plain calls: each is a thread, and all share one interpreter
+
+
+class OtherSide(Struct, frozen=True):
+    """The other side of a comparison."""
+
+    own: str  # how the test's side is named beside it
+    variant: Variant  # how it is started, and what is sent to it
+    kind: Literal["pattern", "service"]  # of the other side, for results
+    answers_alike: bool  # whether both sides answer in the same form, so that one check fits both and answers compare
+
+
+def asked_side(experiment: Experiment, method: str, *, on: str, other: object, reference: object) -> OtherSide:
+    """The other side that an assertion asks for: a pattern, a model or a service, or plain calls of a library.
+
+    ``other``: a pattern or its name, a model, or a target; None for plain calls. ``reference``: what is called plainly;
+    None for another side.
+    """
+    if (other is None) == (reference is None):
+        found = "neither" if other is None else "both"
+        raise SettingError(f"{method}(...) has {found} of other and reference=, expected one of them")
+    if reference is not None and on == "nmrt":
+        raise SettingError(f'{method}(on="nmrt", reference=...), expected "rtm" or "throughput" of plain calls')
+    if experiment.settings.during is not None:
+        raise SettingError(f"{method}(...) of a test with during=, expected none: {NOT_IN_BLOCKS}")
+    return plain_side(experiment, reference, method) if other is None else other_side(experiment, other, method)
+
+
+def other_side(experiment: Experiment, given: object, method: str) -> OtherSide:
+    """The other side that a test names."""
+    if isinstance(given, App | Command | Url):
+        return _service(experiment, given, method)
+    if isinstance(given, list | tuple | set):
+        raise SettingError(f"{method}({shown(given)}), expected one; write an assertion for each")
+    is_pattern = isinstance(given, Pattern) or (isinstance(given, type) and issubclass(given, Pattern))
+    if is_pattern or (isinstance(given, str) and not is_import_string(given)):
+        return _pattern(experiment, read_pattern(given, f"{method}(...)"), method)
+    if callable(given) or is_stepped(given) or isinstance(given, str):
+        return _model(experiment, given, method)
+    raise SettingError(f"{method}(...) is {shown(given)}, expected {_KINDS}")
+
+
+def plain_side(experiment: Experiment, reference: object, method: str) -> OtherSide:
+    """Plain calls of a library as the other side."""
+    what = f"{method}(reference=...)"
+    if isinstance(reference, App | Command | Url | Pattern):
+        raise SettingError(f"{what} is {shown(reference)}, expected a callable; write {method}({shown(reference)})")
+    settings, plan = experiment.settings, experiment.plan
+    schedule = plan.schedule
+    if not isinstance(schedule, ClosedLoop) or schedule.think_time_ns or schedule.concurrency > _MOST_THREADS:
+        raise SettingError(
+            f"{what} under {schedule}, expected a closed loop of at most {_MOST_THREADS} callers: each calls again "
+            "when its call has returned; write perf(concurrency=4)"
+        )
+    if settings.engine != "local":
+        raise SettingError(f'{what} beside engine="{settings.engine}", which plain calls do not have; leave it out')
+    _require_inputs(plan, what)
+    options = experiment.system.options
+    packed = service_plan(Single(), reference, experiment.system.by_value, what=what)
+    inputs = pack_inputs(plan.payload.inputs, experiment.system.by_value)
+    name, start = f"plain calls of {name_of(reference)}", functools.partial(deploy_calls, packed, inputs, options)
+    return _beside(experiment, Variant(name, start, plan), answers_alike=plan.payload.builder is None)
+
+
+def _pattern(experiment: Experiment, rival: Pattern, method: str) -> OtherSide:
+    """The same model under another pattern."""
+    pattern = experiment.setup.pattern
+    if experiment.system.model is None:
+        raise SettingError(
+            f"{method}({rival}) for {pattern}, expected a service to compare it with, as this one is not served by a "
+            'pattern; write App("package.module:app")'
+        )
+    if str(rival) == str(pattern):
+        raise SettingError(f"{method}({rival}) under that very pattern, expected another")
+    theirs = experiment.variant_under(rival)
+    variant = replace(theirs, start=_started(theirs.name, theirs.start))
+    return OtherSide(str(pattern), variant, "pattern", answers_alike=True)
+
+
+def _model(experiment: Experiment, model: object, method: str) -> OtherSide:
+    """Another model: under the test's pattern, or alone beside a service."""
+    own, system, plan = experiment.system.model, experiment.system, experiment.plan
+    if own is not None and (own.model is model or (isinstance(model, str) and own.model == model)):
+        raise SettingError(f"{method}({name_of(model)}) is the test's own model, expected another")
+    _require_inputs(plan, f"{method}({name_of(model)})")
+    pattern = experiment.settings.pattern if own is not None else Single()
+    packed = service_plan(pattern, model, system.by_value, what=f"{method}(...)")
+    payload = plan.payload if own is not None else plan.payload.at("")
+    start = functools.partial(launch, packed, replace(system.options, payload=payload, builder=None))
+    theirs = Variant(name_of(model), start, replace(plan, payload=payload))
+    return _beside(experiment, theirs, answers_alike=plan.payload.builder is None)
+
+
+def _service(experiment: Experiment, target: Target, method: str) -> OtherSide:
+    """A service that exists already, or that its own command starts."""
+    settings, system, plan = experiment.settings, experiment.system, experiment.plan
+    if target == system.service:
+        raise SettingError(f"{method}({target}) is the test's own service, expected another")
+    require_own_processes(settings, target, "perf")
+    if _needs_library(target) != _needs_library(system.service):
+        raise SettingError(
+            f"{method}({target}) beside {experiment.setup.pattern}: one of them needs a client library for https or "
+            "HTTP/2, whose time would count on one side only; expected both or neither"
+        )
+    builder = None if settings.request is None else RequestBuilder(settings.request, target.path)
+    payload = plan.payload.at(target.path, builder)
+    start = functools.partial(deploy_target, target, replace(system.options, payload=payload, builder=builder))
+    return _beside(experiment, Variant(str(target), start, replace(plan, payload=payload)), answers_alike=True)
+
+
+def _beside(experiment: Experiment, theirs: Variant, *, answers_alike: bool) -> OtherSide:
+    """Another model or service; both may be called the same, such as one application with two settings."""
+    model, pattern = experiment.system.model, experiment.settings.pattern
+    own, name = str(experiment.setup.pattern), theirs.name
+    if model is not None and model.model is not None:
+        own = name_of(model.model) if pattern == Single() else f"{name_of(model.model)}, {pattern}"
+    if own == name:
+        own, name = f"{own}, this side", f"{name}, the other side"
+    return OtherSide(own, Variant(name, _started(name, theirs.start), theirs.plan), "service", answers_alike)
+
+
+def _needs_library(service: object) -> bool:
+    """Whether requests to a service go through a client library."""
+    return isinstance(service, Url) and (service.is_https or service.http2)
+
+
+def _require_inputs(plan: LoadPlan, found: str) -> None:
+    """Refuse whole requests: a model takes inputs."""
+    if plan.payload.requests and plan.payload.builder is None:
+        raise SettingError(
+            f"{found} beside a perf_payload of httpx.Request objects, which no model takes; expected inputs: return "
+            "these from perf_payload, and make the requests with perf(request=...)"
+        )
+
+
+def _started(name: str, start: Callable[[], Deployment]) -> Callable[[], Deployment]:
+    """The start of the other side, whose errors name it."""
+
+    def started() -> Deployment:
+        try:
+            return start()
+        except DeploymentError as error:
+            named = error.said if error.names(name) else f"{name}: {error.said}"
+            raise type(error)(f"the other side: {named}", side=name) from error
+
+    return started
 
 
 class Factor(Struct, frozen=True):
@@ -42,19 +210,17 @@ class Factor(Struct, frozen=True):
     margin: float | None = None  # how many times as slow it may be, if that was asked; None if it has to be faster
 
     @classmethod
-    def faster(cls, on: object, by: object, *, method: str) -> Factor:
-        """One side is ``by`` times as fast as the other; ``method`` names the assertion in messages."""
-        times = parse_number(by, name=f"{method}(by=...)", example="2.0")
-        if not times:
-            given = wording.shown(by)
-            raise SettingError(f"{method}(by={given}), expected more than 0, which any service is; write 2.0")
-        return cls(_read_on(on, method), times)
+    def asked(cls, method: str, *, on: object, by: object, tolerances: Tolerances) -> Factor:
+        """What an assertion asks for: that one side is ``by`` times as fast as the other, or slower by at most that.
 
-    @classmethod
-    def not_slower(cls, on: object, by: object, tolerances: Tolerances, *, method: str) -> Factor:
-        """One side is slower than the other by at most the margin ``by``; None is the tolerance of the metric."""
-        name = _read_on(on, method)
-        margin = tolerances.of(name) + 1 if by is None else _read_margin(by, f"{method}(by=...)")
+        A margin that is not given is the tolerance of the metric.
+        """
+        name, shape = read_factor_metric(on, method), f"{method}(by=...)"
+        if method == "assert_faster_than":
+            if times := parse_number(by, name=shape, example="2.0"):
+                return cls(name, times)
+            raise SettingError(f"{method}(by={shown(by)}), expected more than 0, which any service is; write 2.0")
+        margin = tolerances.of(name) + 1 if by is None else read_margin(by, shape)
         return cls(name, 1 / margin, margin)
 
     def looks(self, budget_ns: int) -> SequentialPlan:
@@ -76,85 +242,52 @@ class Factor(Struct, frozen=True):
 
 
 class SideComparison:
-    """Measures one test's service beside another one.
+    """Measures one test's service beside another one; a check of answers may raise any exception."""
 
-    ``difference``: the first answers of both sides that differed in the last comparison; empty if they did not.
-    """
-
-    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement, runner: LaunchRunner) -> None:
+    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement, other: OtherSide) -> None:
         self._experiment = experiment
         self._measurement = measurement
-        self._runner = runner
-        self.difference: str = ""
+        self._other = other
+        self._answers = AnswerComparison(Side(other.own, experiment.plan), Side(other.variant.name, other.variant.plan))
 
-    def ask_both(self, other: OtherSide) -> None:
-        """Ask both sides once, which is all that a smoke run does.
+    @property
+    def difference(self) -> str:
+        """The first answers of both sides that differed; empty if they did not."""
+        return self._answers.difference
 
-        Raises Exception: any that the check raises, for answers of either side.
-        """
+    def ask_both(self) -> None:
+        """Ask both sides once, which is all that a smoke run does."""
         self._measurement.measure_at_least(1)
-        answers = self._answers(other)
-        with StartedDeployments([other.variant]) as (theirs,):
-            if other.answers_alike:
-                answers.look(self._runner.deployment, theirs)
-        self.difference = answers.difference
+        with StartedDeployments([self._other.variant]) as (theirs,):
+            if self._other.answers_alike:
+                self._answers.look(self._measurement.runner.deployment, theirs)
 
-    def decide(self, other: OtherSide, factor: Factor) -> Verdict:
-        """Measure both sides until the factor is decided.
-
-        Raises Exception: any that the check raises, for answers of either side.
-        """
-        answers = self._answers(other)
-        look = answers.look if other.answers_alike else None
-        self._runner.close()  # both sides need the machine to themselves
-        run = self._experiment.interleave(self._experiment.variant(other.own), other.variant, look)
+    def decide(self, factor: Factor) -> Verdict:
+        """Measure both sides until the factor is decided."""
+        other, experiment = self._other, self._experiment
+        look = self._answers.look if other.answers_alike else None
+        self._measurement.runner.close()  # both sides need the machine to themselves
+        run = experiment.interleave(experiment.variant(other.own), other.variant, look)
         self._measurement.watch(run)
-        neighbours = self._experiment.settings.noise is not NoisePolicy.TRUST
+        neighbours = experiment.settings.noise is not NoisePolicy.TRUST
         verdict = judge_factor(run, factor, budget_ns=self._measurement.time_of(run), neighbours=neighbours)
-        self.difference = answers.difference
-        verdict = replace(verdict, against=other.kind)
-        return replace(verdict, reason=f"{verdict.reason}; {self.difference}") if self.difference else verdict
-
-    def _answers(self, other: OtherSide) -> AnswerComparison:
-        return AnswerComparison(Side(other.own, self._experiment.plan), Side(other.variant.name, other.variant.plan))
-
-
-def _read_on(on: object, method: str) -> str:
-    """The name of the metric that is compared."""
-    known = with_role(Role.FACTOR)
-    if not isinstance(on, str) or on not in known:
-        expected = ", ".join(map(repr, known))
-        raise SettingError(f"{method}(on={wording.shown(on)}), expected one of {expected}")
-    return on
-
-
-def _read_margin(by: object, name: str) -> float:
-    """The margin as a factor of time."""
-    if isinstance(by, str) and by.strip().endswith("%"):
-        return 1 + parse_ratio(by, name=name)
-    factor = parse_number(by, name=name, example='"10%"')
-    if factor < 1:
-        raise SettingError(
-            f"{name} is {wording.shown(by)}, expected a share as text or a factor of at least 1; "
-            'write "10%", or 2.0 for twice the time'
-        )
-    return factor
+        return replace(verdict.saying(self.difference), against=other.kind)
 
 
 def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbours: bool) -> Verdict:
-    """Measure until it is decided whether the first variant is faster than the second by the asked factor.
+    """Measure until it is decided whether the first side of a run is faster than the second by the asked factor.
 
-    ``run``: an interleaved run of the test's side and the other, in that order. ``asked``: the factor. ``neighbours``:
-    whether busy neighbours leave a missed factor open.
+    ``neighbours``: whether busy neighbours leave a missed factor open.
     """
     looks = asked.looks(budget_ns)
+    wants: Want = "search" if asked.on == "nmrt" else "pair"
 
-    def look(_found: object) -> Outcome:
-        return rule_factor(Pairs.of(run), asked, looks, neighbours=neighbours).outcome
+    def rule(pairs: Pairs) -> Ruling:
+        verdict = rule_factor(pairs, asked, looks, neighbours=neighbours)
+        return Ruling(wants if verdict.outcome is Outcome.INCONCLUSIVE else None, [verdict])
 
-    decide = run.decide_nmrt if asked.on == "nmrt" else run.decide
-    decide(look, budget_ns, max_launches=looks.last)
-    return rule_factor(Pairs.of(run), asked, looks, neighbours=neighbours)
+    (verdict,) = decide_pairs(rule, run, looks, budget_ns=budget_ns, wants=wants).verdicts
+    return verdict
 
 
 def rule_factor(pairs: Pairs, asked: Factor, looks: SequentialPlan, *, neighbours: bool) -> Verdict:

@@ -9,8 +9,6 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from pytest_mlpatterns.analysis.capacity.step_impact import (
     USUAL_LIMIT,
     HurtLimit,
@@ -24,83 +22,23 @@ from pytest_mlpatterns.analysis.capacity.step_impact import (
 )
 from pytest_mlpatterns.analysis.health.machine import why_busy
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.fields import plain_number, whole_number
 from pytest_mlpatterns.judging.limit_assertions import limit_plan
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
-from pytest_mlpatterns.units import parse_duration, parse_number, parse_share
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.analysis.capacity.step_impact import AroundStep
+    from pytest_mlpatterns.config.assertions import UnhurtLimits
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.capacity import LatencyMoment, StepImpact
     from pytest_mlpatterns.records.launch import Launch
 
 _METHOD = "assert_unhurt"
-_PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
-"""Percentiles that an assertion may limit, by their names."""
 _BUSY_FACTOR = 3
 """How many times as late neighbours make an answer: with two of them on each core a service has a third of it."""
-
-
-class UnhurtLimits(Struct, frozen=True):
-    """What an assertion asks of a step."""
-
-    step: str | None  # its name; None for each step
-    hurt: HurtLimit  # when requests are hurt
-    errors: float | None  # requests that may fail in each launch, from 1 on; or below 1 their share; None for any
-    # time until it must be well again, in place of the limit of the percentile; None if it may not be hurt at all
-    within_ns: int | None
-
-
-def read_unhurt_limits(
-    step: object, percentiles: Mapping[str, object], *, errors: object, within: object
-) -> UnhurtLimits:
-    """The arguments of the assertion."""
-    if step is not None and not isinstance(step, str):
-        raise SettingError(f'{_METHOD}(step={shown(step)}), expected the name of a step; write step="reload"')
-    if len(percentiles) > 1:
-        raise SettingError(f"{_METHOD}({', '.join(f'{name}=...' for name in percentiles)}), expected one percentile")
-    hurt = USUAL_LIMIT
-    for name, limit in percentiles.items():
-        if name not in _PERCENTILES:
-            hint = did_you_mean(name, [*_PERCENTILES, "step", "errors", "within"], "{}=")
-            known = listed([f"{one}=" for one in _PERCENTILES], "or")
-            raise SettingError(f"{_METHOD}({name}={shown(limit)}), {hint}expected {known}")
-        hurt = _hurt_limit(name, limit)
-    return UnhurtLimits(
-        step,
-        hurt,
-        None if errors is None else _errors(errors),
-        None if within is None else parse_duration(within, name=f"{_METHOD}(within=...)"),
-    )
-
-
-def _hurt_limit(name: str, limit: object) -> HurtLimit:
-    """The limit of a percentile: ``"2x"`` of the one before, or a time."""
-    said = f"{_METHOD}({name}={shown(limit)})"
-    if isinstance(limit, str) and limit.strip().endswith("x"):
-        ratio = parse_number(limit.strip()[:-1], name=said, example='"2x"')
-        if ratio <= 1:
-            raise SettingError(f'{said}, expected a multiple above 1 of the {name} before the step; write "2x"')
-        return HurtLimit(_PERCENTILES[name], ratio)
-    if plain_number(limit) is not None:
-        raise SettingError(f'{said}, expected "2x" for a multiple of the {name} before the step, or a time: "200ms"')
-    return HurtLimit(_PERCENTILES[name], None, float(parse_duration(limit, name=said)))
-
-
-def _errors(errors: object) -> float:
-    found = f"{_METHOD}(errors={shown(errors)})"
-    if isinstance(errors, str) or (isinstance(errors, float) and 0 < errors < 1):
-        share = parse_share(errors, name=found)
-        if share in (0, 1):
-            raise SettingError(f'{found}, expected a share above 0 and below 100 %, or errors=0; write "1%"')
-        return share
-    expected = 'a whole number of failed requests, or a share of them such as "1%"'
-    return whole_number(errors, found, least=0, expected=expected)
 
 
 class UnhurtAssertions:
@@ -147,14 +85,11 @@ class UnhurtAssertions:
             judged_ns = self._least_limit_ns(limits)
             self._measurement.allow_lag_beside(judged_ns)
             self._measurement.require_valid(judged_ns=judged_ns)
-            confidence = plan.confidence(len(self._launches))
-            steps = self._steps(limits.step)
+            steps, launches = self._steps(limits.step), self._launches
             self._limits.update(dict.fromkeys(steps, limits.hurt))
-            return [
-                verdict
-                for found in steps.values()
-                for verdict in _judged(found, limits, self._launches, confidence=confidence)
-            ]
+            confidence = plan.confidence(len(launches))
+            judged = [_judged(found, limits, launches, confidence=confidence) for found in steps.values()]
+            return [verdict for verdicts in judged for verdict in verdicts]
 
         return self._measurement.decide_all(judge)
 
@@ -198,17 +133,13 @@ def _judged(
         return judge_hurt(found, hurt, confidence=confidence)
 
     busy = why_busy(launches)
+    machine = WhyOpen(OpenBy.MACHINE, f"meanwhile {busy}")
     verdict = of(limits.hurt)
     if verdict.outcome is Outcome.FAIL and busy and of(limits.hurt.times(_BUSY_FACTOR)).outcome is not Outcome.FAIL:
-        verdict = verdict.left_open(WhyOpen(OpenBy.MACHINE, _busy_words(busy)))
+        verdict = verdict.left_open(machine)
     if limits.errors is None:
         return [verdict]
     failed = judge_errors(found, limits.hurt, limits.errors, confidence=confidence)
-    is_doubted = failed.outcome is Outcome.FAIL and busy and not is_failed_anyway(found, limits.hurt, limits.errors)
-    if is_doubted:
-        failed = failed.left_open(WhyOpen(OpenBy.MACHINE, _busy_words(busy or "")))
+    if failed.outcome is Outcome.FAIL and busy and not is_failed_anyway(found, limits.hurt, limits.errors):
+        failed = failed.left_open(machine)
     return [verdict, failed]
-
-
-def _busy_words(busy: str) -> str:
-    return f"meanwhile {busy}"

@@ -39,35 +39,20 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pytest_mlpatterns.errors import GeneratorLimitError
+    from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.records.result import TestResult
 
 
 class VerdictLog:
-    """Collects verdicts, and raises failures.
+    """Collects verdicts, and raises failures. ``advised``: those that were not raised, because the gate only warns."""
 
-    ``results_file``: that the run will write; empty if it writes none.
-
-    ``advised``: failures that were not raised, because the gate only warns; the body of the test goes on after each.
-    """
-
-    def __init__(
-        self,
-        test: str,
-        policy: InconclusivePolicy,
-        result: Callable[[], TestResult | None],
-        *,
-        results_file: str = "",
-        gate: Gate = Gate.FAIL,
-    ) -> None:
+    def __init__(self, experiment: Experiment, result: Callable[[], TestResult | None]) -> None:
         self.all: list[Verdict] = []
         self.advised: list[PerfFailure] = []
         self.asked: dict[str, float] = {}
         self.warn: Callable[[Warning], None] = _warn_at_the_test
-        self._test = test
-        self._policy = policy
+        self._experiment = experiment
         self._result = result
-        self._results_file = results_file
-        self._gate = gate
 
     def add(self, verdicts: Sequence[Verdict], failure: type[PerfFailure]) -> None:
         """Add verdicts to the result."""
@@ -76,9 +61,10 @@ class VerdictLog:
             self.fail(self._failure(failure, failed))
             return
         undecided = [verdict for verdict in verdicts if verdict.outcome is Outcome.INCONCLUSIVE]
-        if undecided and self._policy is InconclusivePolicy.FAIL:
+        policy = self._experiment.settings.inconclusive
+        if undecided and policy is InconclusivePolicy.FAIL:
             self.fail(self._failure(InconclusiveFailure, undecided))
-        if undecided and self._policy is InconclusivePolicy.WARN:
+        if undecided and policy is InconclusivePolicy.WARN:
             self._warn_of(undecided)
 
     def ask(self, tolerances: Mapping[str, float]) -> None:
@@ -90,15 +76,15 @@ class VerdictLog:
         result = self._result()
         short = open_in_short(undecided, is_likely=result is not None and bool(result.judged.probably_slower))
         try:
-            self.warn(InconclusiveWarning(f"{self._test}: undecided: {reasons}", short))
+            self.warn(InconclusiveWarning(f"{self._experiment.test}: undecided: {reasons}", short))
         except InconclusiveWarning:  # the project's filter makes errors of warnings
-            if self._gate is Gate.FAIL:
+            if self._experiment.settings.gate is Gate.FAIL:
                 raise
             self.fail(self._failure(InconclusiveFailure, undecided))
 
     def fail(self, failure: PerfFailure) -> None:
         """Raise a failure, or keep it if the gate only warns."""
-        if self._gate is Gate.FAIL:
+        if self._experiment.settings.gate is Gate.FAIL:
             raise failure
         self.advised.append(failure)
 
@@ -113,11 +99,10 @@ class VerdictLog:
     def _failure(self, failure: type[PerfFailure], verdicts: Sequence[Verdict]) -> PerfFailure:
         result = self._result()
         assert result is not None
-        result = replace(result, definition=replace(result.definition, location=_asserted_at(self._test)))
-        where = [text for text in (where_sentence(result, verdicts),) if text]
-        return failure(
-            failure_text(verdicts, result, self._results_file), [*(verdict.reason for verdict in verdicts), *where]
-        )
+        location = _asserted_at(self._experiment.test)
+        result = replace(result, definition=replace(result.definition, location=location))
+        reasons = [*(verdict.reason for verdict in verdicts), where_sentence(result, verdicts)]
+        return failure(failure_text(verdicts, result, self._experiment.results_file), [*filter(None, reasons)])
 
 
 def no_verdict(metric: str, against: Literal["limit", "baseline", "revision"], error: GeneratorLimitError) -> Verdict:
@@ -143,6 +128,7 @@ def _asserted_at(test: str) -> Location:
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_Class = TypeVar("_Class")
 _FIGURE = re.compile(r"\b(\w+)\.metrics\.(\w+)")
 
 
@@ -168,6 +154,14 @@ def at_the_call(method: Callable[_P, _R]) -> Callable[_P, _R]:
             raise error.with_traceback(error.__traceback__)  # noqa: B904 - without the entry of this frame
 
     return call
+
+
+def assertions_at_the_call(fixture: type[_Class]) -> type[_Class]:
+    """The same of each assertion and measurement of a class."""
+    for name, method in [*vars(fixture).items()]:
+        if name.startswith(("assert_", "measure_")):
+            setattr(fixture, name, at_the_call(method))
+    return fixture
 
 
 def frame_of_the_test() -> tuple[FrameType, int]:

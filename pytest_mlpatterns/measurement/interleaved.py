@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -29,7 +29,6 @@ from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, BlockPlan, own_part, stream_ratios
 from pytest_mlpatterns.measurement.variant import TRIES, StartedDeployments, Variant, VariantRun, named_errors
 from pytest_mlpatterns.records.launch import Capacity, Launch, SearchEnd
-from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_rate
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InterleavedRun", "Variant"]
 
-_Found = TypeVar("_Found")
+_FEWEST_SEARCHES = 2  # Searches of each variant that a budget has time for
 
 
 class InterleavedRun:
@@ -101,82 +100,32 @@ class InterleavedRun:
         """A verdict needs this many requests of either side, which the first launches have if that takes little."""
         self._enough = enough
 
-    def decide(
-        self,
-        judge: Callable[[Sequence[PairedLaunch]], Outcome],
-        budget_ns: int,
-        *,
-        max_launches: int,
-        min_launches: int = FEWEST_PAIRS,
-    ) -> Outcome:
-        """Measure until a verdict is decided, the budget is spent, or the last launch is measured.
-
-        Launches that exist already are judged first.
-        """
-        design = self._design.within(budget_ns, min_launches, self._enough)
-        return self._decide(
-            self.launches,
-            lambda: self._measure(design),
-            judge,
-            budget_ns=budget_ns,
-            undecided=range(min_launches, max_launches),
-        )
-
     def watch(self, on_launch: Callable[[], None]) -> None:
         """Call a function after each paired launch and each pair of searches."""
         self._on_launch = on_launch
 
-    def measure_first(self, budget_ns: int) -> None:
-        """Measure the first paired launch of :meth:`decide`, for what has to be known before a verdict."""
-        self._timed(lambda: self._measure(self._design.within(budget_ns, FEWEST_PAIRS, self._enough)))
+    def measure(self, budget_ns: int, fewest: int = FEWEST_PAIRS) -> None:
+        """Measure one paired launch, of the ``fewest`` that a budget has time for."""
+        self._timed(lambda: self._measure(self._design.within(budget_ns, fewest, self._enough)))
+        self._on_launch()
 
-    def start_again(self, budget_ns: int, *, most: int) -> bool:
-        """Start both variants once more, side by side as for a launch, and close them without a load."""
-        done = len(self.first_starts_ns)
+    def search(self, budget_ns: int) -> None:
+        """Search for the capacity of both variants once."""
+        search_ns = max(budget_ns // (2 * _FEWEST_SEARCHES), self._design.least_ns)
+        self._timed(lambda: self._measure_capacities(search_ns))
+        self._on_launch()
+
+    @property
+    def start_ns(self) -> float:
+        """The time of the last start of both variants side by side; infinite if that is not known."""
         known = (*self.first_starts_ns[-1:], *self.second_starts_ns[-1:])
         launches = (*self.first_launches[-1:], *self.second_launches[-1:])
-        least_ns = max(known or [one.cold_start_ns or 0 for one in launches], default=0)
-        if done >= most or self.spent_s * 1e9 + least_ns > budget_ns:
-            return False
-        self._timed(lambda: self._start(is_second_first=bool((len(self.launches) + done) % 2)))
-        return len(self.first_starts_ns) > done
+        return max(known or [one.cold_start_ns or math.inf for one in launches], default=math.inf)
 
-    def decide_nmrt(
-        self,
-        judge: Callable[[Sequence[PairedCapacity]], Outcome],
-        budget_ns: int,
-        *,
-        max_launches: int,
-        min_launches: int = 2,
-    ) -> Outcome:
-        """As :meth:`decide`, over pairs of capacity searches."""
-        search_ns = max(budget_ns // (2 * min_launches), self._design.least_ns)
-        return self._decide(
-            self.capacities,
-            lambda: self._measure_capacities(search_ns),
-            judge,
-            budget_ns=budget_ns,
-            undecided=range(min_launches, max_launches),
-        )
-
-    def _decide(
-        self,
-        found: Sequence[_Found],
-        measure: Callable[[], None],
-        judge: Callable[[Sequence[_Found]], Outcome],
-        *,
-        budget_ns: int,
-        undecided: range,
-    ) -> Outcome:
-        while True:
-            outcome = judge(found) if len(found) >= undecided.start else Outcome.INCONCLUSIVE
-            if outcome is not Outcome.INCONCLUSIVE or len(found) >= undecided.stop:
-                return outcome
-            each_s = self.spent_s / max(len(self.launches) + len(self.capacities), 1)
-            if len(found) >= undecided.start and (self.spent_s + each_s) * 1e9 > budget_ns:
-                return outcome
-            self._timed(measure)
-            self._on_launch()
+    def start_again(self) -> None:
+        """Start both variants once more, side by side as for a launch, and close them without a load."""
+        done = len(self.launches) + len(self.first_starts_ns)
+        self._timed(lambda: self._start(is_second_first=bool(done % 2)))
 
     def _timed(self, measure: Callable[[], None]) -> None:
         started = time.perf_counter()

@@ -16,8 +16,8 @@ from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import Settings, given_value, read_settings
 from pytest_mlpatterns.engines.engine import engine_named
 from pytest_mlpatterns.errors import MissingExtraError, SettingError
-from pytest_mlpatterns.judging.experiment import (
-    Experiment,
+from pytest_mlpatterns.judging.experiment import Experiment
+from pytest_mlpatterns.measurement.system_under_test import (
     ModelUnderTest,
     checked_target,
     load_plan,

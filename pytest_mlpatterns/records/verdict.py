@@ -192,13 +192,16 @@ class Verdict(Record, frozen=True):
         """Whether the machine leaves it open, so that another moment would decide it."""
         return self.why_open is not None and self.why_open.by is OpenBy.MACHINE
 
+    def saying(self, more: str) -> Verdict:
+        """The verdict with more in its reason; the same if that is empty."""
+        return replace(self, reason=f"{self.reason}; {more}") if more else self
+
     def left_open(self, why: WhyOpen, said: str = "") -> Verdict:
         """The verdict, left open for a reason that more measuring does not remove; the reason is said in its words.
 
         ``said``: longer words for it; empty for its own.
         """
-        reason = f"{self.reason}; {said or why}"
-        return replace(self, outcome=Outcome.INCONCLUSIVE, reason=reason, why_open=why)
+        return replace(self.saying(said or str(why)), outcome=Outcome.INCONCLUSIVE, why_open=why)
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values; JSON has no infinity, as which a percentile among failed requests is known."""

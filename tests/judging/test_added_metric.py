@@ -12,8 +12,8 @@ from pytest_mlpatterns.analysis.metrics.estimates import estimates_of, launch_va
 from pytest_mlpatterns.analysis.metrics.metric import Group, Metric, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_of
+from pytest_mlpatterns.config.assertions import read_metrics
 from pytest_mlpatterns.config.settings import read_settings
-from pytest_mlpatterns.judging.compared_metrics import read_metrics
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import update_lines

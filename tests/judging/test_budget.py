@@ -110,10 +110,12 @@ class Measured:
             return [Verdict("rtm", "limit", outcome, "so it is")]
 
         def look() -> Ruling:
-            return ruling_of(judge, is_confirmed=self.done >= 2, fewest=2)
+            if self.done < fewest:
+                return Ruling("launch", fewest=fewest)
+            return ruling_of(judge, "launch", is_confirmed=self.done >= 2, fewest=2)
 
-        supply = Supply(self.measure, lambda: self.done, most, lambda: self._seconds * S, fewest)
-        return decide(look, supply, lambda: self.spending.budget), self.done
+        launches = Supply(self.measure, lambda: self.done, most, lambda: self._seconds * S)
+        return decide(look, {"launch": launches}, lambda: self.spending.budget), self.done
 
 
 @pytest.mark.parametrize(

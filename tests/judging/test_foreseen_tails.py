@@ -1,8 +1,5 @@
 """Percentiles that so few answers cannot give: the sentence that is shared, and when it is announced."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -10,9 +7,13 @@ from support.synthetic import MS, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.verdicts.few_samples import (
+    describe_too_few,
+    foreseen_tails,
+    tails_left_out,
+    with_needed_budget,
+)
 from pytest_mlpatterns.errors import TooFewSamplesError
-from pytest_mlpatterns.judging.compared_metrics import announce_tails, describe_too_few, tails_left_out
-from pytest_mlpatterns.judging.sequential import with_needed_budget
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import LeftOut
 
@@ -22,16 +23,6 @@ COMPARED = [METRICS[name] for name in ("rtm", "p99", "p95", "error_rate")]
 def slow_launch(requests: int = 24) -> Launch:
     """Four answers a second for six seconds."""
     return launch(samples(START_NS + np.arange(requests) * S // 4, 190 * MS), seconds=6.0)
-
-
-def announced(reachable: int) -> list[str]:
-    notes: list[str] = []
-    experiment: Any = SimpleNamespace(
-        driver=SimpleNamespace(on_note=notes.append),
-    )
-    measurement: Any = SimpleNamespace(metrics=Metrics((slow_launch(),)), reachable_launches=reachable)
-    announce_tails(experiment, measurement, COMPARED)
-    return notes
 
 
 def test_percentiles_of_too_few_requests_share_one_sentence() -> None:
@@ -50,10 +41,10 @@ ONE = "at 4.00 answers a second p99 latency needs 115 s; judged are RTM, error r
 
 
 @pytest.mark.parametrize(
-    ("reachable", "notes"), [(2, [BOTH]), (8, [ONE]), (20, [])], ids=["short budget", "longer budget", "long budget"]
+    ("reachable", "note"), [(2, BOTH), (8, ONE), (20, "")], ids=["short budget", "longer budget", "long budget"]
 )
-def test_what_no_launch_of_the_budget_reaches_is_announced(reachable: int, notes: list[str]) -> None:
-    assert announced(reachable) == notes
+def test_what_no_launch_of_the_budget_reaches_is_announced(reachable: int, note: str) -> None:
+    assert foreseen_tails(COMPARED, Metrics((slow_launch(),)), reachable) == note
 
 
 def test_a_reference_with_too_few_requests_has_the_count_and_the_window() -> None:

@@ -11,7 +11,8 @@ from test_baseline_comparison import Runner, compare, make_entry, make_launch
 from test_interleaved_verdicts import DEFAULT, declared_launch, paired, verdicts
 
 from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch
-from pytest_mlpatterns.judging.metric_rules import MOST_STARTS, is_left_to_starts
+from pytest_mlpatterns.judging.loop import MOST_STARTS
+from pytest_mlpatterns.judging.metric_rules import is_left_to_starts
 from pytest_mlpatterns.records.launch import Estimate, Launch
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
@@ -40,13 +41,10 @@ class Starting(DeclaredRun):
         first, second = self.starts_s()
         return paired(2 * MS, 2 * MS), declared_launch(start_s=first), declared_launch(start_s=second)
 
-    def start_again(self, _budget_ns: int, *, most: int) -> bool:
-        if len(self.first_starts_ns) >= most:
-            return False
+    def start_again(self) -> None:
         first, second = self.starts_s()
         self.first_starts_ns.append(round(first * S))
         self.second_starts_ns.append(round(second * S))
-        return True
 
 
 def judged(slower: float) -> list[tuple[Outcome, Starting, str]]:

@@ -1,6 +1,6 @@
 """Verdicts on two variants whose paired launches are declared: floors, guards, and metrics that are not known."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,12 @@ from support.declared_run import DeclaredRun
 from support.synthetic import MS, START_NS, S, launch, samples, usage
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.statistics.alpha_spending import looks_of_pairs, looks_that_fit
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedLaunch, VariantFigures, paired_log_ratio
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
+from pytest_mlpatterns.judging.look import Look, Pairs
+from pytest_mlpatterns.judging.metric_rules import rule_pairs
 from pytest_mlpatterns.judging.revision_comparison import judge_no_slower
 from pytest_mlpatterns.judging.sides import Factor, judge_factor
 from pytest_mlpatterns.records.launch import Launch
@@ -99,12 +102,11 @@ def test_launches_of_which_three_fit_into_the_budget_keep_no_error_probability_f
 ) -> None:
     scattered = [paired(2 * MS, factor * 2 * MS) for factor in (0.96, 1.0, 1.04)]
     wanted = compared_metrics([METRICS["rtm"]], Tolerances(0.08), 0.025, requested=True)
-
-    class Slow(Declared):
-        def decide(self, judge: Callable[..., Outcome], budget_ns: int, *, max_launches: int) -> Outcome:
-            return super().decide(judge, budget_ns, max_launches=3)
-
-    (verdict,) = judge_no_slower(Slow(scattered, spent_s=29.0), wanted, budget_ns=budget_s * S).verdicts  # type: ignore[arg-type]
+    run = Declared(scattered)
+    for _ in scattered:
+        run.measure(budget_s * S)
+    looks = looks_that_fit(looks_of_pairs(0.08, 0.025, budget_s * S), budget_s * S, 29 / 3)
+    (verdict,) = rule_pairs(wanted, Look.at_pairs(Pairs.of(run), looks)).verdicts  # type: ignore[arg-type]
     assert verdict.outcome is outcome
 
 

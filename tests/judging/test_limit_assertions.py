@@ -10,9 +10,10 @@ import pytest
 from support.synthetic import MS, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.config.assertions import check_percentile
 from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.budget import Budget, Spending
-from pytest_mlpatterns.judging.limit_assertions import check_percentile, decide_limit
+from pytest_mlpatterns.judging.limit_assertions import decide_limit
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -88,7 +89,7 @@ def sent(count: int, *, failed: int = 0) -> Launch:
 def error_rate(*launches: Launch, limit: float = 0.01) -> tuple[Verdict, int]:
     """The verdict on a limit of the error rate, and the launches that it took."""
     limits, measurement = measured(LAUNCHES)
-    measurement._runner = FakeRunner(launches)  # type: ignore[assignment]
+    measurement.runner = FakeRunner(launches)  # type: ignore[assignment]
     verdict = limits(METRICS["error_rate"], limit=limit)
     return verdict, len(measurement.metrics.launches)
 

@@ -12,17 +12,16 @@ from pytest_mlpatterns import App, Batched, Cached, Command, DeploymentError, Mo
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
-from pytest_mlpatterns.judging import other_side as module
-from pytest_mlpatterns.judging.experiment import (
-    Experiment,
-    LoadDriver,
+from pytest_mlpatterns.judging import sides as module
+from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver
+from pytest_mlpatterns.judging.sides import asked_side, other_side, plain_side
+from pytest_mlpatterns.measurement.system_under_test import (
     ModelUnderTest,
     load_plan,
     request_builder,
     setup_of,
     system_under_test,
 )
-from pytest_mlpatterns.judging.other_side import asked_side, other_side, plain_side
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.model import StartOptions

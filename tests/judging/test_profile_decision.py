@@ -13,13 +13,15 @@ from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import DeploymentError, ProfilerError
 from pytest_mlpatterns.judging import cause_search
 from pytest_mlpatterns.judging.budget import Budget, Spending
-from pytest_mlpatterns.judging.causes import Causes, SearchEnded, names_functions
+from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.experiment import Experiment
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.profiled_pair import ProfiledSide
 from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun, ProfileRecord
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.reports.text.where import functions_explain
 from pytest_mlpatterns.revision.client import RevisionClient
+from pytest_mlpatterns.system.time_limit import TimeIsUp
 
 
 def verdict(metric: str, outcome: Outcome = Outcome.FAIL) -> Verdict:
@@ -84,6 +86,12 @@ def causes_of(mode: ProfileMode, **given: Any) -> Causes:
     )
 
 
+def profiled(*verdicts: Verdict) -> bool:
+    causes = causes_of(ProfileMode.AUTO)
+    causes.search(REVISION, verdicts)
+    return causes.profile is not None
+
+
 REVISION = cast(
     "RevisionClient",
     SimpleNamespace(
@@ -107,13 +115,13 @@ def _plain_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     "metric", ["rtm", "p99", "throughput", "nmrt", "cpu_per_request", "ttft", "tpot", "output_tokens"]
 )
 def test_a_failure_of_a_time_or_a_rate_asks_for_functions(metric: str) -> None:
-    assert names_functions([verdict("error_rate"), verdict(metric)])
-    assert not names_functions([verdict(metric, Outcome.PASS), verdict(metric, Outcome.INCONCLUSIVE)])
+    assert profiled(verdict("error_rate"), verdict(metric))
+    assert not profiled(verdict(metric, Outcome.PASS), verdict(metric, Outcome.INCONCLUSIVE))
 
 
 @pytest.mark.parametrize("metric", ["peak_memory", "memory_growth", "error_rate", "cold_start", "response_bytes"])
 def test_a_failure_of_anything_else_does_not(metric: str) -> None:
-    assert not names_functions([verdict(metric)])
+    assert not functions_explain(metric)
 
 
 def test_auto_profiles_after_a_failure_only() -> None:
@@ -203,7 +211,7 @@ INTERRUPTED = "the search for the cause was interrupted"
     ("while_cleaning", "note"),
     [
         (KeyboardInterrupt(), INTERRUPTED),
-        (SearchEnded(), INTERRUPTED),
+        (TimeIsUp(), INTERRUPTED),
         (DeploymentError("it does not end"), "no profile: it does not end"),
     ],
 )
@@ -254,7 +262,7 @@ class Waiting(ScriptedPair):
 def waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cause_search, "ProfiledPair", Waiting)
     monkeypatch.setattr("pytest_mlpatterns.judging.causes._LEAST_NS", 20_000_000)
-    monkeypatch.setattr("pytest_mlpatterns.judging.causes._CLEANING_S", 0.02)
+    monkeypatch.setattr("pytest_mlpatterns.system.time_limit._CLEANING_S", 0.02)
     for listed in (SHOWN, ENDED):
         listed.clear()
 

@@ -1,5 +1,6 @@
 """The result record: what it leaves out."""
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -86,7 +87,7 @@ def built(launched: Launch, *, spent_s: float = 0.0, **found: Any) -> TestResult
     """The result of a test whose only launch an interleaved run made."""
     spending = Spending(Budget(60 * S, round(spent_s * S)))
     experiment, measurement = declared_experiment(), SequentialMeasurement(cast("Any", None), spending, 8)
-    measurement.take([launched], spent_s=spent_s)
+    measurement.take(cast("Any", SimpleNamespace(second_launches=[launched], second_starts_ns=[], spent_s=spent_s)))
     whole = build_result(experiment, measurement, Found(passed=True, basis=Basis(), **found))
     assert whole is not None
     return whole

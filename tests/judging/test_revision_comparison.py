@@ -1,18 +1,20 @@
 """A comparison with a revision: loads that it refuses, and the metrics that it searches for or names as missing."""
 
 import math
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from support.declared_run import DeclaredRun
 from support.synthetic import S, make_setup
 from test_interleaved_verdicts import declared_launch, paired
 
 from pytest_mlpatterns import ClosedLoop, Stages
 from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
-from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity, PairedLaunch
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.budget import Budget, Spending
@@ -20,7 +22,7 @@ from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison, check_length, least_ns
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.records.launch import Capacity, LaunchValue
+from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome
 from pytest_mlpatterns.revision.client import NothingToCompareError
@@ -44,6 +46,31 @@ def test_a_load_without_a_length_fits_every_budget() -> None:
     assert least_ns(ClosedLoop(1)) == 0
 
 
+@dataclass
+class Searching(DeclaredRun):
+    """Equal launches, and both sides with a declared NMRT."""
+
+    nmrt: tuple[float, float]
+    given_s: set[int] = field(default_factory=set)
+
+    def next_launch(self) -> tuple[PairedLaunch, Launch, Launch]:
+        return paired(2e6, 2e6), declared_launch(), declared_launch()
+
+    def measure(self, budget_ns: int) -> None:
+        self.given_s.add(round(budget_ns / S))
+        super().measure(budget_ns)
+
+    def search(self, budget_ns: int) -> None:
+        self.given_s.add(round(budget_ns / S))
+        first, second = (Capacity(LaunchValue(one, 0.01), 4, (), "declared", at_least=False) for one in self.nmrt)
+        ratio = LogRatio(math.log(self.nmrt[1] / self.nmrt[0]), 0.01)
+        self.capacities.append(PairedCapacity(ratio, first, second))
+
+    def watch(self, _on_launch: object) -> None: ...
+
+    def want_requests(self, _enough: int) -> None: ...
+
+
 def settle(
     *names: str,
     nmrt: tuple[float, float] = (300.0, 300.0),
@@ -59,40 +86,7 @@ def settle(
     """
     named = {} if searched else {"compare": names}
     settings = read_settings({**named, "profile": "off", **marker}, {}, {})
-    run: Any = SimpleNamespace(
-        launches=[],
-        capacities=[],
-        first_launches=[],
-        second_launches=[],
-        first_starts_ns=[],
-        second_starts_ns=[],
-        names=("main", "the present"),
-        in_flight=1,
-        spent_s=1.0,
-        given_s=[],
-        watch=lambda _on_launch: None,
-        want_requests=lambda _enough: None,
-        measure_first=lambda _budget_ns: run.decide(lambda _found: Outcome.PASS, 0, max_launches=1),
-    )
-
-    def decide(judge: Any, budget_ns: int, *, max_launches: int) -> None:
-        run.given_s.append(round(budget_ns / S))
-        outcome = Outcome.INCONCLUSIVE
-        while outcome is Outcome.INCONCLUSIVE and len(run.launches) < max_launches:
-            run.launches.append(paired(2e6, 2e6))
-            run.first_launches.append(declared_launch())
-            run.second_launches.append(declared_launch())
-            outcome = judge(run.launches)
-
-    def decide_nmrt(judge: Any, budget_ns: int, *, max_launches: int) -> None:
-        run.given_s.append(round(budget_ns / S))
-        outcome = Outcome.INCONCLUSIVE
-        first, second = (Capacity(LaunchValue(one, 0.01), 4, (), "declared", at_least=False) for one in nmrt)
-        while outcome is Outcome.INCONCLUSIVE and len(run.capacities) < max_launches:
-            run.capacities.append(PairedCapacity(LogRatio(math.log(nmrt[1] / nmrt[0]), 0.01), first, second))
-            outcome = judge(run.capacities)
-
-    run.decide, run.decide_nmrt = decide, decide_nmrt
+    run: Any = Searching(nmrt, names=("main", "the present"))
     setup = make_setup()
     experiment: Any = SimpleNamespace(
         settings=settings,
@@ -127,14 +121,14 @@ def settle(
         measurement.search(None)
     causes = Causes(experiment, measurement)
     comparison = RevisionComparison(experiment, revision, measurement, causes=causes)
-    comparison._run = run if theirs is None else None
+    comparison.run = run if theirs is None else None
     wanted = compared_metrics(list(map(metric_named, names)), settings.tolerance, comparison.alpha, requested=False)
     return {one.metric: one.outcome for one in comparison.judge(lambda _streams: wanted)}, comparison
 
 
 def test_both_sides_have_what_the_budget_has_left() -> None:
     _, comparison = settle("rtm", "nmrt")
-    assert comparison._run.given_s == [21, 21], "40 of 60 s are spent, and 1 s by the run itself, which counts its own"
+    assert comparison.run.given_s == {21}, "40 of 60 s are spent, and 1 s by the run itself, which counts its own"
 
 
 @pytest.mark.parametrize(("now_rps", "outcome"), [(300.0, Outcome.PASS), (100.0, Outcome.FAIL)])

@@ -1,7 +1,7 @@
 """Verdicts on the scaling efficiency: from declared passes, until they are decided."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,25 +50,25 @@ def declared_run(
 
 
 class Measurement:
-    """Counts the passes beside the budget as a second each."""
+    """Counts the passes beside the budget."""
 
-    interleaved_s = 0.0
     indices: object = None
+
+    def __init__(self) -> None:
+        self.runner = SimpleNamespace(close=lambda: None)
+        self.passes = 0
+        self.spending = SimpleNamespace(beside=self.beside)
+
+    def beside(self) -> AbstractContextManager[None]:
+        self.passes += 1
+        return nullcontext()
 
     def measure_at_least(self, _launches: int) -> None: ...
 
     def require_valid(self) -> None: ...
 
-    def close(self) -> None:
-        """Nothing runs."""
-
     def take_indices(self, indices: object) -> None:
         self.indices = indices
-
-    @contextmanager
-    def beside_budget(self) -> Iterator[None]:
-        yield
-        self.interleaved_s += 1
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_passes_are_added_until_the_efficiency_is_decided(
     verdict = judged.efficiency(0.8, 2)()
     assert verdict is not None
     assert (verdict.metric, verdict.outcome) == ("scaling_efficiency", outcome)
-    assert judged._measurement.interleaved_s == passes
+    assert judged._measurement.passes == passes
     assert judged._run is not None
     assert judged._measurement.indices == judged._run.scaling.indices
     assert judged.record is not None
@@ -131,7 +131,7 @@ def test_what_was_measured_is_not_measured_again(assertions: Callable[..., Scali
     judged = assertions([1.0] * 4)
     judged.measure((4, 1, 2))
     judged.efficiency(0.8, 2)()
-    assert judged._measurement.interleaved_s == 2
+    assert judged._measurement.passes == 2
 
 
 def test_each_replica_gets_cores_of_its_own_until_another_measurement(
@@ -185,7 +185,7 @@ class TestScaleOut:
         verdict = judged.decide_scale_out(2 * S)
         assert verdict is not None
         assert (verdict.metric, verdict.outcome) == ("scale_out", outcome)
-        assert judged._measurement.interleaved_s == passes
+        assert judged._measurement.passes == passes
         assert judged._run is not None
         assert judged._run.numbers == (1,)
 

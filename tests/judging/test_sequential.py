@@ -12,6 +12,7 @@ from support.synthetic import MS, START_NS, S, capacity, even_launch, launch, sa
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.judging.budget import Budget, Spending
+from pytest_mlpatterns.judging.loop import Ruling
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.launch import Interrupted
 from pytest_mlpatterns.records.launch import Capacity, Launch, Warmup
@@ -131,7 +132,7 @@ def test_a_failure_that_a_limited_generator_leaves_unconfirmed_is_undecided() ->
 def test_a_failure_is_confirmed_by_the_first_launch_that_the_generator_does_not_limit() -> None:
     measurement, runner = make_measurement((GOOD, LIMITED, LIMITED, GOOD), seconds=0.02, budget_ns=80 * MS)
     assert measurement.decide(judge_in_turn(measurement, FAIL)).outcome is FAIL
-    assert (runner.measured, measurement.dropped) == (4, 2)
+    assert (runner.measured, measurement.beside.dropped) == (4, 2)
 
 
 @pytest.mark.parametrize("launches", [1, 2])
@@ -150,13 +151,13 @@ def test_an_open_verdict_does_not_go_over_the_budget() -> None:
 def test_a_launch_in_which_the_generator_was_the_limit_is_measured_again() -> None:
     measurement, runner = make_measurement((LIMITED, LIMITED, GOOD))
     assert measurement.metrics.generator.limited is None
-    assert (runner.measured, measurement.dropped, len(measurement.metrics.launches)) == (3, 2, 1)
+    assert (runner.measured, measurement.beside.dropped, len(measurement.metrics.launches)) == (3, 2, 1)
 
 
 def test_a_generator_that_is_always_the_limit_leaves_one_limited_launch() -> None:
     measurement, runner = make_measurement((LIMITED,), most=4)
     assert measurement.metrics.generator.limited is not None
-    assert (runner.measured, measurement.dropped) == (4, 3)
+    assert (runner.measured, measurement.beside.dropped) == (4, 3)
 
 
 def test_what_is_measured_again_counts_against_the_budget() -> None:
@@ -170,7 +171,7 @@ def test_a_limited_launch_beside_good_ones_is_dropped() -> None:
     measurement, runner = make_measurement((GOOD, LIMITED), most=3)
     assert measurement.decide(judge_in_turn(measurement, OPEN)).outcome is OPEN
     assert measurement.metrics.generator.limited is None
-    assert (runner.measured, measurement.dropped, len(measurement.metrics.launches)) == (3, 2, 1)
+    assert (runner.measured, measurement.beside.dropped, len(measurement.metrics.launches)) == (3, 2, 1)
 
 
 @pytest.mark.parametrize("before", [(), (LIMITED,)], ids=["at once", "in a launch that is measured again"])
@@ -198,7 +199,7 @@ def test_a_launch_at_whose_end_the_service_is_dead_is_the_last_and_a_failure_of_
 ) -> None:
     measurement, runner = make_measurement(launches)
     measurement.measure_at_least(6)
-    assert (runner.measured, measurement.dropped) == (launches.index(SILENT) + 1, 0)
+    assert (runner.measured, measurement.beside.dropped) == (launches.index(SILENT) + 1, 0)
     measurement.measure_again(1)
     assert SILENT in measurement.metrics.launches
     assert runner.measured == launches.index(SILENT) + 1
@@ -209,8 +210,9 @@ def test_a_launch_at_whose_end_the_service_is_dead_is_the_last_and_a_failure_of_
 
 def test_launches_of_a_comparison_are_taken_where_there_are_none() -> None:
     measurement, runner = make_measurement()
-    measurement.take([GOOD, GOOD])
-    measurement.take([GOOD])
+    for launches in ([GOOD, GOOD], [GOOD]):
+        run: Any = SimpleNamespace(second_launches=launches, second_starts_ns=[], spent_s=0.0)
+        measurement.take(run)
     assert len(measurement.metrics.launches) == 2
     assert runner.measured == 0
     measurement.decide(judge_in_turn(measurement, OPEN))
@@ -237,7 +239,7 @@ def test_a_growth_is_followed_as_long_as_the_budget_allows_unless_the_test_asks_
     measurement.follow_growth(10 * S, lambda _track: True)
     measurement.follow_growth(10 * S, lambda _track: True, is_asked=True)
     runner.now_ns += 60 * S
-    with measurement.counted():
+    with measurement.spending.counted():
         runner.now_ns += 5 * S
     measurement.follow_growth(10 * S, lambda _track: True)
     assert runner.left_ns == [5 * S, 10 * S, 2 * S]
@@ -331,18 +333,16 @@ def test_disturbed_launches_are_kept_if_hardly_any_other_is_left() -> None:
     assert len(measurement.metrics.launches) == 5
 
 
-def test_a_time_bounds_the_launches_beyond_three() -> None:
-    measurement, runner = make_measurement(seconds=0.02)
-    measurement.measure_at_least(5, within_ns=MS)
-    assert runner.measured == 3
-
-
 def test_a_further_start_is_made_if_the_budget_has_time_for_one_as_long_as_the_last() -> None:
     measurement, runner = make_measurement([replace(GOOD, cold_start_ns=S)], seconds=1.9, budget_ns=3 * S)
-    assert measurement.start_again()
-    with measurement.counted():
+
+    def start_until(starts: int) -> None:
+        measurement.rule(lambda: Ruling("start" if len(measurement.metrics.starts_ns) < starts else None))
+
+    start_until(1)
+    with measurement.spending.counted():
         runner.now_ns += 200 * MS
-    assert not measurement.start_again()
+    start_until(2)
     assert measurement.metrics.starts_ns == (S,)
 
 

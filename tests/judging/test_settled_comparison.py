@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -10,14 +10,17 @@ from support.declared_run import DeclaredRun
 from support.synthetic import even_launch, make_setup
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
-from pytest_mlpatterns.judging import machine_doubts, revision_comparison, settled_comparison
-from pytest_mlpatterns.judging.compared_metrics import Basis, compared_metrics
+from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.compared_metrics import Basis, ComparedMetric, compared_metrics
 from pytest_mlpatterns.judging.experiment import Settlement
-from pytest_mlpatterns.judging.loop import Ruling
-from pytest_mlpatterns.judging.settled_comparison import SettledComparison
+from pytest_mlpatterns.judging.look import EntrySample, Look
+from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
+from pytest_mlpatterns.judging.settled_comparison import Screened, SettledComparison
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.result_parts import BaselineGap
@@ -26,6 +29,8 @@ from pytest_mlpatterns.revision.commits import ShallowCloneError, UnknownRevisio
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 NAME = "the baseline's commit (a1b2c3d)"
+PRESENT = Metrics((even_launch(),) * 3)
+ENTRY = Entry(make_setup(), {"rtm": (LaunchValue(1e6, 0.01),) * 4}, {}, None, "2026-01-31")
 
 
 def verdict(outcome: Outcome, metric: str = "rtm", *, of: str = "baseline") -> Verdict:
@@ -55,8 +60,8 @@ class Screen:
     def chosen(self, choice: Any) -> Any:
         return choice(False)
 
-    def look(self, _present: object) -> None:
-        """Nothing is judged by it."""
+    def look(self, present: Metrics) -> Look:
+        return Look(present, EntrySample(ENTRY), SequentialPlan(first=1, last=8))
 
 
 class Recorded:
@@ -68,22 +73,29 @@ class Recorded:
         self.found, self.basis = found, Basis(missing=missing)
         self.run = None
         self.asked: list[str] = []
-        self.levels: dict[str, float] = {}
-        self.suspected: set[str] = set()
-        self.seen_worse: list[str] = []
 
     def compare(self, choice: Any) -> Sequence[Verdict]:
         self.asked += [one.metric.name for one in choice(False)]
-        self.levels = {one.metric.name: one.alpha for one in choice(False)}
-        self.suspected = {one.metric.name for one in choice(False) if one.is_suspected}
-        self.seen_worse = [one.metric.name for one in choice(False) if one.seen_worse]
         if isinstance(self.found, Exception):
             raise self.found
         return self.found
 
 
+class Declared(SettledComparison):
+    """A comparison whose sides are declared."""
+
+    def __init__(self, experiment: Any, measurement: Any, causes: Any, sides: tuple[Screen, Recorded]) -> None:
+        self._sides: Any = sides
+        super().__init__(experiment, measurement, causes)
+
+    def _by_file(self) -> BaselineComparison:
+        return self._sides[0]
+
+    def _by_code(self, _revision: object, _name: str) -> RevisionComparison:
+        return self._sides[1]
+
+
 def settled(
-    monkeypatch: pytest.MonkeyPatch,
     screen: Screen,
     recorded: Recorded,
     *names: str,
@@ -93,12 +105,8 @@ def settled(
     gap: BaselineGap | None = None,
     sorting_ns: tuple[Sequence[float], Sequence[float]] = ((), ()),
     interrupted: bool = False,
-    aside: Sequence[Verdict] = (),
 ) -> tuple[dict[str, Verdict], SettledComparison]:
-    """Compare some metrics, with these two sides; the fixed work took so long then, and takes so long now.
-
-    ``aside``: what other launches come to beside the entry.
-    """
+    """Compare some metrics, with these two sides; the fixed work took so long then, and takes so long now."""
 
     def settle() -> Settlement:
         if isinstance(settlement, Exception):
@@ -106,7 +114,7 @@ def settled(
         return settlement or Settlement(SimpleNamespace(), NAME)  # type: ignore[arg-type]
 
     then_ns, now_ns = sorting_ns
-    stored = Entry(make_setup(), {}, {}, None, "2026-01-31", sorting_ns=tuple(then_ns)) if entry else None
+    stored = replace(ENTRY, sorting_ns=tuple(then_ns)) if entry else None
     experiment: Any = SimpleNamespace(
         smoke=False,
         settle=settle,
@@ -115,63 +123,79 @@ def settled(
         plan=SimpleNamespace(schedule=SimpleNamespace(closed=closed)),
         baseline=SimpleNamespace(entry=stored, name="the entry", details="", gap=gap),
     )
-    causes = SimpleNamespace(interrupted=interrupted)
+    causes: Any = SimpleNamespace(interrupted=interrupted)
     launches = (replace(even_launch(), sorting_ns=tuple(now_ns)),)
-    metrics = SimpleNamespace(launches=launches, streams=False, launch_values=lambda _: [LaunchValue(1.0, 0.0)])
+    metrics: Any = SimpleNamespace(launches=launches, streams=False, launch_values=lambda _: [LaunchValue(1.0, 0.0)])
     measurement: Any = SimpleNamespace(metrics=metrics, so_far=metrics)
-    monkeypatch.setattr(settled_comparison, "BaselineComparison", lambda *_, **__: screen)
-    monkeypatch.setattr(revision_comparison, "RevisionComparison", lambda *_, **__: recorded)
-    for module in (settled_comparison, machine_doubts):
-        monkeypatch.setattr(module, "judge_metrics", lambda *_: Ruling(wants_more=False, verdicts=aside))
-    settled_comparison.BaselineComparison.alpha = 0.01  # type: ignore[misc]
-    comparison = SettledComparison(experiment, measurement, cast("Any", causes))
+    comparison = Declared(experiment, measurement, causes, (screen, recorded))
     chosen = [METRICS[name] for name in names or ("rtm",)]
     compared = compared_metrics(chosen, Tolerances(), 0.01, requested=False)
     return {one.metric: one for one in comparison.judge(lambda _: compared)}, comparison
 
 
-def test_what_the_file_decides_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_file_decides_is_not_measured_again() -> None:
     recorded = Recorded()
-    found, comparison = settled(monkeypatch, Screen([verdict(PASS)]), recorded)
+    found, comparison = settled(Screen([verdict(PASS)]), recorded)
     assert found["rtm"].outcome is PASS
     assert recorded.asked == []
     assert comparison.basis.note == ""
 
 
+def screened(*seen: Verdict, then_ns: Sequence[float] = (), now_ns: Sequence[float] = ()) -> Screened:
+    """What the file sees, on a machine on which the fixed work took so long then, and takes so long now."""
+    entry = replace(ENTRY, sorting_ns=tuple(then_ns))
+    present = Metrics((replace(even_launch(), sorting_ns=tuple(now_ns)),))
+    return Screened({one.metric: one for one in seen}, entry, present, frozenset({"peak_memory"}))
+
+
+def chosen(*names: str) -> Sequence[ComparedMetric]:
+    return compared_metrics([METRICS[name] for name in names], Tolerances(), 0.01, requested=False)
+
+
 @pytest.mark.parametrize(
-    ("then_ns", "now_ns", "outcome"),
+    ("then_ns", "now_ns", "is_faster"),
     [
-        ([1e6], [0.90e6], FAIL),
-        ([1e6], [0.94e6], FAIL),
-        ([1e6], [0.96e6], PASS),
-        ([1e6], [1.3e6], PASS),
-        ([1e6, 1.6e6] * 8, [1e6, 1.6e6], FAIL),  # a host whose cores change between two speeds: it may be faster now
-        ([1e6, 1.1e6] * 8, [1e6, 1.1e6], PASS),
+        ([1e6], [0.90e6], True),
+        ([1e6], [0.94e6], True),
+        ([1e6], [0.96e6], False),
+        ([1e6], [1.3e6], False),
+        ([1e6, 1.6e6] * 8, [1e6, 1.6e6], True),  # a host whose cores change between two speeds: it may be faster now
+        ([1e6, 1.1e6] * 8, [1e6, 1.1e6], False),
     ],
 )
 def test_on_a_machine_that_became_faster_or_may_have_the_file_decides_nothing(
-    monkeypatch: pytest.MonkeyPatch, then_ns: list[float], now_ns: list[float], outcome: Outcome
+    then_ns: list[float], now_ns: list[float], is_faster: bool
 ) -> None:
+    assert screened(verdict(PASS), then_ns=then_ns, now_ns=now_ns).is_faster is is_faster
     recorded = Recorded([verdict(FAIL, of="revision")])
-    found, _ = settled(monkeypatch, Screen([verdict(PASS)]), recorded, sorting_ns=(then_ns, now_ns))
-    assert found["rtm"].outcome is outcome
+    found, _ = settled(Screen([verdict(PASS)]), recorded, sorting_ns=(then_ns, now_ns))
+    assert found["rtm"].outcome is (FAIL if is_faster else PASS)
 
 
-def test_the_cpu_time_is_settled_at_half_the_level_of_a_primary_metric(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = Recorded([verdict(PASS, of="revision")])
-    settled(monkeypatch, Screen([verdict(OPEN)]), recorded, "rtm", "throughput", "cpu_per_request")
-    assert recorded.levels == {"rtm": 0.0125, "throughput": 0.0125, "cpu_per_request": 0.0125}
+def test_the_cpu_time_is_settled_at_half_the_level_of_a_primary_metric() -> None:
+    found = screened(verdict(OPEN)).to_settle(chosen("rtm", "throughput", "cpu_per_request"))
+    assert {one.metric.name: one.alpha for one in found} == dict.fromkeys(
+        ("rtm", "throughput", "cpu_per_request"), 0.0125
+    )
 
 
 @pytest.mark.parametrize(("now_ns", "worse"), [(1.0e6, ["rtm"]), (1.3e6, [])], ids=["as quick", "slower"])
-def test_what_the_file_saw_on_a_machine_as_quick_as_then_needs_fewer_pairs(
-    monkeypatch: pytest.MonkeyPatch, now_ns: float, worse: list[str]
-) -> None:
+def test_what_the_file_saw_on_a_machine_as_quick_as_then_needs_fewer_pairs(now_ns: float, worse: list[str]) -> None:
     """On a slower machine everything looks worse, so that the file knows nothing of this metric."""
-    recorded = Recorded([verdict(FAIL, of="revision")])
-    screen = Screen([verdict(FAIL), verdict(PASS, "throughput")])
-    settled(monkeypatch, screen, recorded, "rtm", "throughput", sorting_ns=([1e6], [now_ns]))
-    assert recorded.seen_worse == worse
+    seen = screened(verdict(FAIL), verdict(PASS, "throughput"), then_ns=[1e6], now_ns=[now_ns])
+    assert [one.metric.name for one in seen.to_settle(chosen("rtm", "throughput")) if one.seen_worse] == worse
+
+
+def test_what_the_file_suspects_is_worth_the_pairs_to_judge_it() -> None:
+    suspected = replace(verdict(OPEN, "p99"), change=Estimate(0.6, -0.1, 1.3))
+    found = screened(verdict(PASS), suspected).to_settle(chosen("rtm", "p99"))
+    assert [one.metric.name for one in found if one.is_suspected] == ["p99"]
+
+
+def test_what_no_machine_changes_and_the_file_decides_is_not_settled() -> None:
+    for outcome, settles in ((FAIL, ["rtm"]), (OPEN, ["rtm", "peak_memory"])):
+        seen = screened(verdict(OPEN), verdict(outcome, "peak_memory"))
+        assert [one.metric.name for one in seen.to_settle(chosen("rtm", "peak_memory"))] == settles
 
 
 @pytest.mark.parametrize(
@@ -185,23 +209,23 @@ def test_what_the_file_saw_on_a_machine_as_quick_as_then_needs_fewer_pairs(
     ids=["other code", "other files were measured", "the same code", "unknown"],
 )
 def test_the_file_stops_at_one_launch_where_the_recorded_code_decides(
-    monkeypatch: pytest.MonkeyPatch, settlement: Settlement | Exception, is_judged: bool
+    settlement: Settlement | Exception, is_judged: bool
 ) -> None:
-    _, comparison = settled(monkeypatch, Screen([verdict(PASS)]), Recorded(), settlement=settlement)
+    _, comparison = settled(Screen([verdict(PASS)]), Recorded(), settlement=settlement)
     assert comparison._is_judged_by_the_code() is is_judged
 
 
 @pytest.mark.parametrize("seen", [OPEN, FAIL])
-def test_anything_else_is_the_recorded_code_s_to_decide(monkeypatch: pytest.MonkeyPatch, seen: Outcome) -> None:
-    found, comparison = settled(monkeypatch, Screen([verdict(seen)]), Recorded([verdict(FAIL, of="revision")]))
+def test_anything_else_is_the_recorded_code_s_to_decide(seen: Outcome) -> None:
+    found, comparison = settled(Screen([verdict(seen)]), Recorded([verdict(FAIL, of="revision")]))
     assert (found["rtm"].outcome, found["rtm"].against) == (FAIL, "revision")
     assert comparison.basis.note == f"settled by {NAME}"
 
 
-def test_what_no_machine_changes_and_the_file_decides_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_machine_changes_and_the_file_decides_stands() -> None:
     recorded = Recorded([verdict(PASS, of="revision")])
     screen = Screen([verdict(OPEN), verdict(FAIL, "peak_memory")])
-    found, _ = settled(monkeypatch, screen, recorded, "rtm", "peak_memory")
+    found, _ = settled(screen, recorded, "rtm", "peak_memory")
     assert {name: one.outcome for name, one in found.items()} == {"rtm": PASS, "peak_memory": FAIL}
     assert recorded.asked == ["rtm"]
 
@@ -217,12 +241,10 @@ def test_what_no_machine_changes_and_the_file_decides_stands(monkeypatch: pytest
     ],
     ids=["does not answer", "too long", "generator", "no NMRT", "not comparable"],
 )
-def test_if_the_recorded_code_gives_no_measurement_the_file_decides_and_says_why(
-    monkeypatch: pytest.MonkeyPatch, why: Recorded
-) -> None:
+def test_if_the_recorded_code_gives_no_measurement_the_file_decides_and_says_why(why: Recorded) -> None:
     screen = Screen([verdict(OPEN)], alone=[verdict(FAIL)])
     screen.basis = Basis(missing="nothing to compare with", gap=BaselineGap.NOT_COMPARABLE)
-    found, comparison = settled(monkeypatch, screen, why)
+    found, comparison = settled(screen, why)
     assert found["rtm"].outcome is FAIL
     assert comparison.basis.note.startswith("not settled by the recorded revision: ")
     assert comparison.basis.missing == "nothing to compare with"
@@ -231,30 +253,27 @@ def test_if_the_recorded_code_gives_no_measurement_the_file_decides_and_says_why
     assert why.asked == ["rtm"]  # it is not tried again
 
 
-def test_an_error_of_the_present_is_the_test_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_present_is_the_test_s() -> None:
     with pytest.raises(DeploymentError, match="the present: a process ended"):
-        settled(monkeypatch, Screen([verdict(OPEN)]), Recorded(DeploymentError("the present: a process ended")))
+        settled(Screen([verdict(OPEN)]), Recorded(DeploymentError("the present: a process ended")))
 
 
 @pytest.mark.parametrize("seen", [OPEN, PASS], ids=["open", "only the machine may be faster"])
-def test_requests_of_the_present_that_fail_beside_the_recorded_code_are_the_test_s_error(
-    monkeypatch: pytest.MonkeyPatch, seen: Outcome
-) -> None:
+def test_requests_of_the_present_that_fail_beside_the_recorded_code_are_the_test_s_error(seen: Outcome) -> None:
     failed = InvalidResultError("the present: 300 of 1,000 requests failed", side="the present")
     with pytest.raises(InvalidResultError, match="300 of 1,000 requests failed"):
-        settled(monkeypatch, Screen([verdict(seen)]), Recorded(failed), sorting_ns=([1e6], [0.7e6]))
+        settled(Screen([verdict(seen)]), Recorded(failed), sorting_ns=([1e6], [0.7e6]))
 
 
-def test_requests_of_the_recorded_code_that_fail_leave_it_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_of_the_recorded_code_that_fail_leave_it_to_the_file() -> None:
     failed = InvalidResultError(f"{NAME}: 300 of 1,000 requests failed", side=NAME)
-    _, comparison = settled(monkeypatch, Screen([verdict(OPEN)]), Recorded(failed))
+    _, comparison = settled(Screen([verdict(OPEN)]), Recorded(failed))
     assert comparison.basis.note == f"not settled by the recorded revision: {failed}"
 
 
-def test_a_machine_that_may_be_faster_is_named_if_it_could_not_be_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_may_be_faster_is_named_if_it_could_not_be_settled() -> None:
     recorded = Recorded()
     found, comparison = settled(
-        monkeypatch,
         Screen([verdict(PASS)]),
         recorded,
         settlement=UnknownRevisionError("this clone is shallow"),
@@ -268,87 +287,74 @@ def test_a_machine_that_may_be_faster_is_named_if_it_could_not_be_settled(monkey
 
 
 @pytest.mark.parametrize("entry", [True, False])
-def test_what_only_an_entry_of_this_machine_has_is_named(monkeypatch: pytest.MonkeyPatch, entry: bool) -> None:
+def test_what_only_an_entry_of_this_machine_has_is_named(entry: bool) -> None:
     screen, recorded = Screen([verdict(OPEN)]), Recorded([verdict(PASS, of="revision")])
-    _, comparison = settled(monkeypatch, screen, recorded, "rtm", "asl_at_nmrt", entry=entry)
+    _, comparison = settled(screen, recorded, "rtm", "asl_at_nmrt", entry=entry)
     why = LeftOut("needs an entry of this machine: --perf-baseline update")
     assert comparison.basis.left_out == ({} if entry else {METRICS["asl_at_nmrt"].label: why})
 
 
 @pytest.mark.parametrize("kind", [UnknownRevisionError, ShallowCloneError])
-def test_code_that_is_not_known_leaves_it_to_the_file(
-    monkeypatch: pytest.MonkeyPatch, kind: type[UnknownRevisionError]
-) -> None:
+def test_code_that_is_not_known_leaves_it_to_the_file(kind: type[UnknownRevisionError]) -> None:
     unknown = kind("this clone is shallow")
-    found, comparison = settled(
-        monkeypatch, Screen([verdict(OPEN)], alone=[verdict(OPEN)]), Recorded(), settlement=unknown
-    )
+    found, comparison = settled(Screen([verdict(OPEN)], alone=[verdict(OPEN)]), Recorded(), settlement=unknown)
     assert found["rtm"].outcome is OPEN
     assert comparison.basis.note == "not settled by the recorded revision: this clone is shallow"
     assert comparison.basis.remedy == ("this clone is shallow" if kind is ShallowCloneError else "")
 
 
-def test_a_machine_too_busy_for_the_file_may_still_compare_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_too_busy_for_the_file_may_still_compare_both() -> None:
     busy = GeneratorLimitError("the load generator was the limit")
-    found, _ = settled(monkeypatch, Screen(busy), Recorded([verdict(PASS, of="revision")]))
+    found, _ = settled(Screen(busy), Recorded([verdict(PASS, of="revision")]))
     assert found["rtm"].outcome is PASS
     with pytest.raises(GeneratorLimitError):  # an open loop that was not sustained
-        settled(monkeypatch, Screen(busy), Recorded([verdict(PASS, of="revision")]), closed=False)
+        settled(Screen(busy), Recorded([verdict(PASS, of="revision")]), closed=False)
 
 
-def test_a_limit_of_the_generator_is_never_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_of_the_generator_is_never_silence() -> None:
     """The working tree is the recorded code, so that nothing else can be measured."""
     busy, here = GeneratorLimitError("the load generator was the limit"), Settlement(None, "the present code")
     for entry in (True, False):
         with pytest.raises(GeneratorLimitError):
-            settled(monkeypatch, Screen(busy), Recorded(), settlement=here, entry=entry)
+            settled(Screen(busy), Recorded(), settlement=here, entry=entry)
 
 
-def test_what_a_limited_generator_hides_is_seen_beside_the_recorded_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_limited_generator_hides_is_seen_beside_the_recorded_code() -> None:
     """The launches of the present there are worse than the entry, and so are those of the recorded code."""
     screen = Screen(GeneratorLimitError("the load generator was the limit"))
     recorded = Recorded([verdict(PASS, of="revision")])
     recorded.run = DeclaredRun(first_launches=[even_launch()] * 3, second_launches=[even_launch()] * 3)  # type: ignore[assignment]
-    found, _ = settled(monkeypatch, screen, recorded, aside=[verdict(FAIL)])
+    found, _ = settled(screen, recorded)
     assert found["rtm"].outcome is OPEN
     assert "and so is the baseline's commit (a1b2c3d) today: not the code" in found["rtm"].reason
 
 
-def test_what_the_code_of_an_entry_with_other_files_shares_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_code_of_an_entry_with_other_files_shares_proves_nothing() -> None:
     later = Settlement(SimpleNamespace(), NAME, "whose files differ from those that the file was recorded from")  # type: ignore[arg-type]
     screen, recorded = Screen([verdict(FAIL)]), Recorded([verdict(PASS, of="revision")])
-    found, _ = settled(monkeypatch, screen, recorded, settlement=later)
+    found, _ = settled(screen, recorded, settlement=later)
     assert found["rtm"].outcome is FAIL
     assert found["rtm"].reason.endswith(
         "whose files differ from those that the file was recorded from: it may have the change too"
     )
 
 
-def test_a_commit_with_other_files_is_not_the_measured_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_with_other_files_is_not_the_measured_code() -> None:
     here = Settlement(None, "the present code", "whose files differ from those that the file was recorded from")
     screen = Screen([verdict(FAIL)], alone=[verdict(FAIL)])
-    found, comparison = settled(monkeypatch, screen, Recorded(), settlement=here)
+    found, comparison = settled(screen, Recorded(), settlement=here)
     assert found["rtm"].outcome is FAIL
     assert "the commit that brought the entry, whose files differ" in comparison.basis.note
-    _, elsewhere = settled(monkeypatch, Screen([]), Recorded(), settlement=here, entry=False)
+    _, elsewhere = settled(Screen([]), Recorded(), settlement=here, entry=False)
     assert elsewhere.basis.note.startswith("settled by the present code")  # nothing speaks against it
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_what_an_interleaved_run_does_not_give_is_the_file_s(
-    monkeypatch: pytest.MonkeyPatch, interrupted: bool
-) -> None:
+def test_what_an_interleaved_run_does_not_give_is_the_file_s(interrupted: bool) -> None:
     """Unless an interrupt waits for the verdicts that there are."""
     recorded, screen = Recorded([verdict(PASS, of="revision")]), Screen([verdict(OPEN)], alone=[verdict(PASS, "sc")])
-    found, _ = settled(monkeypatch, screen, recorded, "rtm", "sc", interrupted=interrupted)
+    found, _ = settled(screen, recorded, "rtm", "sc", interrupted=interrupted)
     others = [] if interrupted else ["sc"]
     assert screen.judged == others
     assert recorded.asked == ["rtm"]
     assert [*found] == ["rtm", *others]
-
-
-def test_what_the_file_suspects_is_worth_the_pairs_to_judge_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    suspected = replace(verdict(OPEN, "p99"), change=Estimate(0.6, -0.1, 1.3))
-    recorded = Recorded([verdict(PASS, of="revision")])
-    settled(monkeypatch, Screen([verdict(PASS), suspected]), recorded, "rtm", "p99")
-    assert recorded.suspected == {"p99"}

@@ -11,11 +11,12 @@ from support.stepped import SECONDS, Step, stepped_launch
 from support.synthetic import MS, S, usage
 
 from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, HurtLimit
+from pytest_mlpatterns.config.assertions import UnhurtLimits, read_unhurt_limits
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.judging.unhurt_assertions import UnhurtAssertions, UnhurtLimits, read_unhurt_limits
+from pytest_mlpatterns.judging.unhurt_assertions import UnhurtAssertions
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict
 
@@ -183,7 +184,7 @@ class TestDecisions:
         runner = FakeRunner(Step(blocked_s=0.5), lag_ns=9 * MS)
         unhurt = make(runner)
         verdicts_of(unhurt, limits(p95="100ms", errors=None))
-        assert (runner.launches, unhurt._measurement.dropped) == (2, 0)
+        assert (runner.launches, unhurt._measurement.beside.dropped) == (2, 0)
         with pytest.raises(GeneratorLimitError):
             unhurt._measurement.require_valid()
 

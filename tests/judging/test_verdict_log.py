@@ -2,6 +2,7 @@
 
 import pytest
 from msgspec.structs import replace
+from support.experiments import verdict_log
 from support.synthetic import result, verdict
 
 from pytest_mlpatterns.config.settings import InconclusivePolicy
@@ -16,7 +17,7 @@ DIGITS = replace(result(passed=False), test=f"{HERE}::test_digits")
 
 
 def log(gate: Gate, policy: InconclusivePolicy = InconclusivePolicy.WARN) -> VerdictLog:
-    return VerdictLog("test_perf.py::test_digits", policy, lambda: result(passed=False), gate=gate)
+    return verdict_log("test_perf.py::test_digits", result(passed=False), gate=gate, policy=policy)
 
 
 def refuse(warning: Warning) -> None:
@@ -50,7 +51,7 @@ def test_a_gate_that_warns_keeps_each_failure_with_its_whole_text() -> None:
 
 
 def test_a_failure_names_the_file_of_its_test_from_the_root() -> None:
-    failing = VerdictLog(f"{HERE}::test_digits", InconclusivePolicy.WARN, lambda: DIGITS)
+    failing = verdict_log(f"{HERE}::test_digits", DIGITS)
     with pytest.raises(LimitFailure, match=rf"{HERE}:\d+"):
         failing.add([OVER], LimitFailure)
 

@@ -22,7 +22,6 @@ from pytest_mlpatterns.loadgen.messages import Event, LoadJob, WindowOpened
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun, Variant
 from pytest_mlpatterns.measurement.load_source import CallLoop
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign
-from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.serving.model import pack_inputs, service_plan
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
@@ -132,7 +131,7 @@ def test_plain_calls_are_measured_beside_the_served_model_and_end(tmp_path: Path
     variants = Variant("served", served, PLAN), Variant("plain", partial(calls, sleeps, tmp_path), PLAN)
     run = InterleavedRun(*variants, generator, on_progress=lambda _progress: None, design=SHORT)
     try:
-        run.decide(lambda _found: Outcome.PASS, 60 * S, max_launches=1, min_launches=1)
+        run.measure(60 * S, 1)
     finally:
         generator.close()
     (launched,), (found,) = run.second_launches, run.launches
@@ -150,5 +149,5 @@ def test_a_process_that_dies_in_its_calls_is_an_error_of_its_side(tmp_path: Path
     variants = [Variant(name, partial(calls, model, tmp_path), PLAN) for name, model in (("a", sleeps), ("b", dies))]
     run = InterleavedRun(*variants, generator, on_progress=lambda _progress: None, design=SHORT)
     with pytest.raises(DeploymentError, match=r"^b: its process: process \d+ ended with exit code 3"):
-        run.decide(lambda _found: Outcome.PASS, 60 * S, max_launches=1, min_launches=1)
+        run.measure(60 * S, 1)
     generator.close()

@@ -27,6 +27,8 @@ from pytest_mlpatterns import Deployment, DeploymentError, InvalidResultError, M
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity, PairedLaunch, judge_ratio
 from pytest_mlpatterns.engines.local.launcher import launch
+from pytest_mlpatterns.judging.look import Pairs
+from pytest_mlpatterns.judging.loop import Ruling, decide_pairs
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, Transport
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun, Variant
@@ -126,14 +128,10 @@ def after(seconds: float, data: bytes = answer(b'{"predictions": [1]}')) -> Any:
     return script
 
 
-def never(_: Sequence[object]) -> Outcome:
-    return Outcome.INCONCLUSIVE
-
-
 def measured(run: InterleavedRun, launches: int = 1) -> list[PairedLaunch]:
     """So many launches, whatever they say."""
-    outcome = run.decide(never, 60 * S, max_launches=launches, min_launches=1)
-    assert outcome is Outcome.INCONCLUSIVE
+    for _ in range(launches):
+        run.measure(60 * S, 1)
     return run.launches
 
 
@@ -160,13 +158,10 @@ class TestRealDeployments:
         def at_least(factor: float, launches: Sequence[PairedLaunch]) -> Outcome:
             return judge_ratio([one.rtm for one in launches], factor, "higher", plan=SequentialPlan()).outcome
 
-        assert run.decide(partial(at_least, 1.2), 60 * S, max_launches=12) is Outcome.PASS
-        assert len(run.launches) >= 3
+        launches = measured(run, 3)
         assert 0 < run.spent_s < 60
-        launches, spent_s = list(run.launches), run.spent_s
-        assert run.decide(partial(at_least, 1e6), 60 * S, max_launches=12) is Outcome.FAIL
-        assert run.launches[: len(launches)] == launches
-        assert run.spent_s == spent_s  # what was there was enough
+        assert at_least(1.2, launches) is Outcome.PASS
+        assert at_least(1e6, launches) is Outcome.FAIL
         assert len(our_children() - before) <= 1  # the generator, which goes on
 
         found = launches[0]
@@ -219,10 +214,7 @@ class TestRealDeployments:
         variants = make_variant("quick", OneAtATime(0.003), tmp_path), make_variant("slow", OneAtATime(0.012), tmp_path)
         run = InterleavedRun(*variants, generator, on_progress=silent)
 
-        def at_most(launches: Sequence[PairedCapacity]) -> Outcome:
-            return judge_ratio([one.nmrt for one in launches], 100.0, "lower", plan=SequentialPlan(first=1)).outcome
-
-        assert run.decide_nmrt(at_most, 60 * S, max_launches=1, min_launches=1) is Outcome.PASS
+        run.search(60 * S)
         (found,) = run.capacities
         assert found.first.nmrt.value <= 2 / 0.003  # a busy generator notes answers in bunches
         assert found.second.nmrt.value <= 2 / 0.012
@@ -236,7 +228,7 @@ class TestRealDeployments:
         run = InterleavedRun(*variants, generator, on_progress=silent)
         run.capacities.append(PairedCapacity(LogRatio(0, 0), capacity(), capacity()))  # so that the other begins
         with pytest.raises(InvalidResultError, match=r"slow: NMRT is at least .* but not known: the time was up"):
-            run.decide_nmrt(never, S, max_launches=2)
+            run.search(S)
 
 
 class SlowToStart(Sleeps):
@@ -248,14 +240,14 @@ class SlowToStart(Sleeps):
 
 
 class TestFurtherStarts:
-    def test_both_sides_start_again_without_load_until_the_most_or_the_budget(self, tmp_path: Path) -> None:
+    def test_both_sides_start_again_without_load(self, tmp_path: Path) -> None:
         before = our_children()
         variants = make_variant("a", Sleeps(0.0), tmp_path), make_variant("b", SlowToStart, tmp_path)
         run = InterleavedRun(*variants, Recording(tmp_path / "generator.log"), on_progress=silent)
-        assert run.start_again(60 * S, most=2)
-        assert not run.start_again(S // 2, most=2), "a start takes longer than what is left"
-        assert run.start_again(60 * S, most=2)
-        assert not run.start_again(60 * S, most=2)
+        assert run.start_ns == math.inf, "no start is known yet"
+        run.start_again()
+        assert run.start_ns == run.second_starts_ns[0]
+        run.start_again()
         assert len(run.first_starts_ns) == len(run.second_starts_ns) == 2
         assert min(run.second_starts_ns) >= S
         assert any(b - a > 0.3 * S for a, b in zip(run.first_starts_ns, run.second_starts_ns, strict=True))
@@ -413,19 +405,20 @@ class TestTurns:
 
 
 class TestDeciding:
-    def test_the_budget_ends_it_after_the_launches_that_a_judgement_needs(self, generator: Generator) -> None:
+    def test_the_budget_ends_it_after_the_pairs_of_the_first_look(self, generator: Generator) -> None:
         asked: list[int] = []
 
-        def judge(launches: Sequence[PairedLaunch]) -> Outcome:
-            asked.append(len(launches))
-            return Outcome.PASS if len(launches) == 3 else Outcome.INCONCLUSIVE
+        def rule(pairs: Pairs) -> Ruling:
+            asked.append(len(pairs.launches))
+            return Ruling(None if len(pairs.launches) == 3 else "pair")
 
+        looks = SequentialPlan(first=2, last=8)
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             variants = scripted(one, [], "A"), scripted(other, [], "B")
             run = InterleavedRun(*variants, generator, on_progress=silent, design=SHORT)
-            assert run.decide(judge, 1, max_launches=8, min_launches=2) is Outcome.INCONCLUSIVE
+            assert decide_pairs(rule, run, looks, budget_ns=1).wants == "pair"
             assert (len(run.launches), asked) == (2, [2])
-            assert run.decide(judge, 60 * S, max_launches=8, min_launches=2) is Outcome.PASS
+            assert decide_pairs(rule, run, looks, budget_ns=60 * S).wants is None
             assert (len(run.launches), asked) == (3, [2, 2, 3])
 
     def test_ctrl_c_passes_through_and_both_are_closed(self, generator: Generator) -> None:

@@ -15,8 +15,8 @@ from pytest_mlpatterns.config.arguments import merge_markers
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.engines.engine import engine_named
-from pytest_mlpatterns.judging.experiment import checked_target
 from pytest_mlpatterns.judging.perf import Perf
+from pytest_mlpatterns.measurement.system_under_test import checked_target
 from pytest_mlpatterns.plugin.name_hints import require_known_keys, require_known_options
 from pytest_mlpatterns.plugin.options import OPTIONS
 from pytest_mlpatterns.records.launch import Estimate

@@ -1,16 +1,14 @@
 """An interleaved run whose launches are made up: what a judgement asks of it, without a server."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pytest_mlpatterns.analysis.statistics.log_ratio import PairedCapacity, PairedLaunch
 from pytest_mlpatterns.records.launch import Launch
-from pytest_mlpatterns.records.verdict import Outcome
 
 
 @dataclass(kw_only=True)
 class DeclaredRun:
-    """Launches one after the other, from the third on judged after each."""
+    """Launches one after the other, which take no time."""
 
     names: tuple[str, str] = ("main (1a2b3c4)", "the present")
     in_flight: int | None = 1
@@ -21,17 +19,20 @@ class DeclaredRun:
     second_launches: list[Launch] = field(default_factory=list)
     first_starts_ns: list[int] = field(default_factory=list)
     second_starts_ns: list[int] = field(default_factory=list)
+    start_ns = 0.0
 
     def next_launch(self) -> tuple[PairedLaunch, Launch, Launch]:
         """A paired launch, and those of its sides."""
         raise NotImplementedError
 
-    def decide(self, judge: Callable[..., Outcome], _budget_ns: int, *, max_launches: int) -> Outcome:
-        outcome = Outcome.INCONCLUSIVE
-        while outcome is Outcome.INCONCLUSIVE and len(self.launches) < max_launches:
-            paired, first, second = self.next_launch()
-            self.launches.append(paired)
-            self.first_launches.append(first)
-            self.second_launches.append(second)
-            outcome = judge(self.launches) if len(self.launches) >= 3 else outcome
-        return outcome
+    def measure(self, _budget_ns: int) -> None:
+        paired, first, second = self.next_launch()
+        self.launches.append(paired)
+        self.first_launches.append(first)
+        self.second_launches.append(second)
+
+    def search(self, _budget_ns: int) -> None:
+        raise NotImplementedError
+
+    def start_again(self) -> None:
+        raise NotImplementedError

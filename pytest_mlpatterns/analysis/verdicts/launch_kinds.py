@@ -313,7 +313,7 @@ class _KindComparison(Struct, frozen=True):
         nearest = min(found, key=lambda one: abs(one.change.value) if one.change else 0.0)
         words = self.kinds.describe(self.metric)
         if len({one.outcome for one in found}) == 1:
-            return replace(nearest, reason=f"{nearest.reason}; {words}")
+            return nearest.saying(words)
         count = wording.count(len(present.values), "launch", "launches")
         why = f"{words}, and {count} of one way may be of either"
         return nearest.left_open(WhyOpen(OpenBy.KINDS, why))
@@ -345,7 +345,7 @@ class _KindComparison(Struct, frozen=True):
         why = self.kinds.shifted(shift, self.metric)
         if outcome is Outcome.INCONCLUSIVE:
             return found.left_open(WhyOpen(OpenBy.KINDS, why))
-        return replace(whole, outcome=outcome, reason=f"{whole.reason}; {why}")
+        return replace(whole.saying(why), outcome=outcome)
 
     def _centred(self, values: Sequence[LaunchValue], is_high: Sequence[bool]) -> list[LaunchValue]:
         """Launches of both kinds, moved to the mean of the reference by what its kinds differ from it."""
@@ -364,7 +364,7 @@ class _KindComparison(Struct, frozen=True):
         is_open = is_expected(recorded, of) and (is_better or may_come)
         if verdict.outcome is Outcome.PASS and is_open:
             return verdict.left_open(WhyOpen(OpenBy.KINDS, why))
-        return replace(verdict, reason=f"{verdict.reason}; {why}")
+        return verdict.saying(why)
 
 
 class PairedAnswer(Struct, frozen=True):

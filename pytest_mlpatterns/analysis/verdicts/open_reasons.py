@@ -244,9 +244,7 @@ def _with_others(verdict: Verdict, causes: Mapping[str, str]) -> Verdict:
     """The verdict as a failure, with the metrics of other causes that it fails with."""
     others = [metric_named(name).label for name, cause in causes.items() if cause != causes[verdict.metric]]
     why = f"each is at least {_MANY_TIMES:g} times as bad, and they share no cause"
-    return replace(
-        verdict, outcome=Outcome.FAIL, reason=f"{verdict.reason}; together with {listed(others, 'and')}: {why}"
-    )
+    return replace(verdict.saying(f"together with {listed(others, 'and')}: {why}"), outcome=Outcome.FAIL)
 
 
 def _times(verdict: Verdict) -> float:

@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from pytest_mlpatterns.analysis.metrics.definitions import (
     METRICS,
     comparable_metrics,
@@ -229,4 +227,4 @@ def with_medians(
     values = [estimate(side, metric.launch_sd).value for side in (before, now)]
     if not all(map(math.isfinite, values)):
         return verdict
-    return replace(verdict, reason=f"{verdict.reason}; {median_text(metric, ' → '.join(map(metric.show, values)))}")
+    return verdict.saying(median_text(metric, " → ".join(map(metric.show, values))))

@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from support.experiments import verdict_log
 from support.profiles import nothing_stands_out, slower_normalize
 from support.splits import AFTER, BEFORE, split, with_splits
 from support.synthetic import MS, US, counterpart, make_setup, result
 
-from pytest_mlpatterns.config.settings import InconclusivePolicy
 from pytest_mlpatterns.errors import PerfFailure, RegressionFailure
-from pytest_mlpatterns.judging.verdict_log import VerdictLog
 from pytest_mlpatterns.records.latency import LatencySplit
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import NativeChange, ProfileRecord
@@ -214,7 +213,7 @@ def test_a_service_whose_inside_is_not_known_has_no_line() -> None:
     "test", ["text/test_where.py::test_digits", "test_perf.py::test_digits"], ids=["own", "helper"]
 )
 def test_a_missed_limit_names_the_line_of_the_assertion(test: str) -> None:
-    log = VerdictLog(test, InconclusivePolicy.WARN, lambda: with_splits({}, {}))
+    log = verdict_log(test, with_splits({}, {}))
     with pytest.raises(PerfFailure) as failure:
         log.add([failing(against="limit")], PerfFailure)
     line_number = failure.traceback[0].lineno + 1
@@ -224,7 +223,7 @@ def test_a_missed_limit_names_the_line_of_the_assertion(test: str) -> None:
 
 def test_a_failure_carries_the_line_where_only_its_reasons_are_shown() -> None:
     found = with_splits({"rtm": BEFORE}, {"rtm": AFTER}, **ONE_CALLER)
-    log = VerdictLog("test_perf.py::test_digits", InconclusivePolicy.WARN, lambda: found)
+    log = verdict_log("test_perf.py::test_digits", found)
     with pytest.raises(RegressionFailure) as failure:
         log.add([failing()], RegressionFailure)
     assert failure.value.reasons == ("rtm is worse", "where: +12.7 ms: model on CPU +11.7 ms, queue wait +1.00 ms")

@@ -10,10 +10,9 @@ from msgspec.structs import replace
 from pytest_mlpatterns import App
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.judging.experiment import SystemUnderTest
-from pytest_mlpatterns.judging.limit_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.overload_assertions import ScalingAssertions
 from pytest_mlpatterns.judging.perf import Perf
+from pytest_mlpatterns.measurement.system_under_test import SystemUnderTest
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.serving.model import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
@@ -70,12 +69,11 @@ class Reading(Perf):
             system=SystemUnderTest(App("service:app"), StartOptions(S, payload, Path("/"))),
             setup=SimpleNamespace(pattern="single"),
             plan=LoadPlan(payload, PoissonRate(1), duration_ns=S, warmup_ns=0, timeout_ns=S, check=None),
-            smoke=True,
+            smoke=False,
             searches=(),
         )
-        self._sides: Any = SimpleNamespace(ask_both=lambda _other: None, difference="")
-        self._verdicts: Any = SimpleNamespace(ask=lambda _tolerances: None)
-        self._nmrt = NmrtAssertions(self._experiment, self._nothing)
+        self._measurement: Any = self._nothing
+        self._verdicts: Any = SimpleNamespace(ask=lambda _tolerances: None, all=[SimpleNamespace(outcome=None)])
         self._scaling = ScalingAssertions(self._experiment, self._nothing)
 
     def _settle_all(self, *_arguments: Any) -> None: ...

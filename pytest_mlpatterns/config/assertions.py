@@ -1,0 +1,233 @@
+"""The arguments of the assertions of ``perf``: each is read, or refused with what is expected, before anything starts.
+
+This module must not know what is measured or judged.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, HurtLimit
+from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics, is_comparable, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
+from pytest_mlpatterns.analysis.statistics.intervals import min_samples
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.fields import plain_number, whole_number
+from pytest_mlpatterns.records.objective import parse_objective
+from pytest_mlpatterns.records.price import Price, parse_amount
+from pytest_mlpatterns.units import SECOND_NS, parse_duration, parse_number, parse_ratio, parse_share
+from pytest_mlpatterns.wording import count, did_you_mean, listed, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_UNHURT = "assert_unhurt"
+_PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
+"""Percentiles that an assertion may limit, by their names."""
+_HIGHEST_PEAK = 10.0  # Highest load, as a multiple of the NMRT
+
+
+def check_percentile(percentile: object, name: str) -> None:
+    """Refuse what is no percentile of a latency."""
+    if not isinstance(percentile, int | float) or isinstance(percentile, bool):
+        given = shown(percentile)
+        number = re.search(r"[1-9]\d?(\.\d+)?", percentile) if isinstance(percentile, str) else None
+        example = "95" if number is None else number[0]
+        raise SettingError(f"{name}(...): percentile is {given}, expected a number; write percentile={example}")
+    try:
+        min_samples(percentile)
+    except ValueError as error:
+        raise SettingError(f"{name}(percentile={shown(percentile)}): {error}") from None
+
+
+def cost_limit(limit: object, price: Price | None) -> float:
+    """The limit of a cost, such as ``"0.40 USD"``, in the currency of the price."""
+    name = "assert_cost_below"
+    amount = parse_amount(limit, name=f"{name}(...)")
+    if price is None:
+        raise SettingError(
+            f"{name}({shown(limit)}) without a price, expected what cores and memory cost; write for "
+            f'example perf_price = "0.0425 {amount.currency} per core-hour, 0.0057 {amount.currency} per GiB-hour"'
+        )
+    if amount.currency != price.currency:
+        raise SettingError(
+            f"{name}({shown(limit)}) at a price of {price}, expected an amount in {price.currency}; "
+            "convert one of the two"
+        )
+    return amount.value
+
+
+def error_rate_limit(limit: object) -> float:
+    """The limit of the error rate, a share that a run can show."""
+    share = parse_share(limit, name="assert_error_rate_below(...)")
+    if share in (0, 1):
+        why = "more than 0, which no run can show" if share == 0 else "less than 1, which is 100 %"
+        raise SettingError(f'assert_error_rate_below({shown(limit)}), expected {why}; write 0.01 or "1%"')
+    return share
+
+
+def read_replicas(replicas: object) -> int:
+    """The number of replicas whose efficiency is asked for."""
+    name = f"assert_scaling_efficiency_at_least(replicas={shown(replicas)})"
+    return whole_number(replicas, name, least=2, expected="a whole number of replicas from 2, such as 2")
+
+
+def read_cores_each(cpus_per_replica: object) -> int | None:
+    """The number of cores of each replica."""
+    if cpus_per_replica is None:
+        return None
+    name = f"measure_scaling(cpus_per_replica={shown(cpus_per_replica)})"
+    return whole_number(cpus_per_replica, name, least=1, expected="a whole number of cores for each replica, such as 1")
+
+
+def read_numbers(replicas: object) -> tuple[int, ...]:
+    """The numbers of replicas, ascending."""
+    name = f"measure_scaling(replicas={shown(replicas)})"
+    if not isinstance(replicas, tuple | list | range | set | frozenset):
+        raise SettingError(f"{name}, expected numbers of replicas; write replicas=(1, 2, 4)")
+    numbers = sorted({whole_number(number, name, least=1, expected="whole numbers from 1") for number in replicas})
+    if len(numbers) < 2 or numbers[0] != 1:
+        raise SettingError(
+            f"{name} has {count(len(numbers), 'number')}, expected at least two, and 1 among them, which the others "
+            "are compared with; write replicas=(1, 2, 4)"
+        )
+    return tuple(numbers)
+
+
+def require_goodput(share: object, rps: object, *, slo: str | None, at: float | None) -> str:
+    """Check that an assertion on goodput has a rate, or a share and a load. Returns what each request keeps.
+
+    ``share``: of the NMRT; None for a rate. ``rps``: requests per second at the load of the test; None for a share.
+    ``at``: the load as a multiple of the NMRT; None for that of the test.
+    """
+    if (share is None) is not (at is None) or (share is None) is (rps is None):
+        raise SettingError(
+            'assert_goodput_at_least(...) expected a rate at the load of the test (rps=8, slo="ttft<300ms"), or a '
+            'share of the NMRT at a multiple of it (0.9, at=2.0, slo="p95<200ms")'
+        )
+    if slo is None:
+        raise SettingError('assert_goodput_at_least(...) expected what each request keeps; add slo="ttft<300ms"')
+    return slo
+
+
+def read_time_of(slo: str) -> float:
+    """The time of an objective, within which an answer is in time."""
+    objective = parse_objective(slo)
+    if objective.is_of_streams:
+        raise SettingError(f"slo is {shown(slo)}, expected a time of the whole answer under overload; write p95<2s")
+    return float(objective.longest_ns)
+
+
+def read_peak(given: object, name: str) -> float:
+    """The highest load, as a multiple of the NMRT."""
+    peak = parse_number(given, name=name, example="2.0")
+    if not 1 < peak <= _HIGHEST_PEAK:
+        raise SettingError(
+            f"{name} is {given!r}, expected a multiple of the NMRT above 1 and at most {_HIGHEST_PEAK:g}; write 2.0"
+        )
+    return peak
+
+
+class UnhurtLimits(Struct, frozen=True):
+    """What an assertion asks of a step."""
+
+    step: str | None  # its name; None for each step
+    hurt: HurtLimit  # when requests are hurt
+    errors: float | None  # requests that may fail in each launch, from 1 on; or below 1 their share; None for any
+    # time until it must be well again, in place of the limit of the percentile; None if it may not be hurt at all
+    within_ns: int | None
+
+
+def read_unhurt_limits(
+    step: object, percentiles: Mapping[str, object], *, errors: object, within: object
+) -> UnhurtLimits:
+    """The arguments of the assertion."""
+    if step is not None and not isinstance(step, str):
+        raise SettingError(f'{_UNHURT}(step={shown(step)}), expected the name of a step; write step="reload"')
+    if len(percentiles) > 1:
+        raise SettingError(f"{_UNHURT}({', '.join(f'{name}=...' for name in percentiles)}), expected one percentile")
+    hurt = USUAL_LIMIT
+    for name, limit in percentiles.items():
+        if name not in _PERCENTILES:
+            hint = did_you_mean(name, [*_PERCENTILES, "step", "errors", "within"], "{}=")
+            known = listed([f"{one}=" for one in _PERCENTILES], "or")
+            raise SettingError(f"{_UNHURT}({name}={shown(limit)}), {hint}expected {known}")
+        hurt = _hurt_limit(name, limit)
+    return UnhurtLimits(
+        step,
+        hurt,
+        None if errors is None else _errors(errors),
+        None if within is None else parse_duration(within, name=f"{_UNHURT}(within=...)"),
+    )
+
+
+def _hurt_limit(name: str, limit: object) -> HurtLimit:
+    """The limit of a percentile: ``"2x"`` of the one before, or a time."""
+    said = f"{_UNHURT}({name}={shown(limit)})"
+    if isinstance(limit, str) and limit.strip().endswith("x"):
+        ratio = parse_number(limit.strip()[:-1], name=said, example='"2x"')
+        if ratio <= 1:
+            raise SettingError(f'{said}, expected a multiple above 1 of the {name} before the step; write "2x"')
+        return HurtLimit(_PERCENTILES[name], ratio)
+    if plain_number(limit) is not None:
+        raise SettingError(f'{said}, expected "2x" for a multiple of the {name} before the step, or a time: "200ms"')
+    return HurtLimit(_PERCENTILES[name], None, float(parse_duration(limit, name=said)))
+
+
+def _errors(errors: object) -> float:
+    found = f"{_UNHURT}(errors={shown(errors)})"
+    if isinstance(errors, str) or (isinstance(errors, float) and 0 < errors < 1):
+        share = parse_share(errors, name=found)
+        if share in (0, 1):
+            raise SettingError(f'{found}, expected a share above 0 and below 100 %, or errors=0; write "1%"')
+        return share
+    expected = 'a whole number of failed requests, or a share of them such as "1%"'
+    return whole_number(errors, found, least=0, expected=expected)
+
+
+def check_leak_limits(limit_bytes: int, longest_ns: int, *, limit: object, duration: object) -> None:
+    """Refuse a limit that no run can show, and a load that is too short for any."""
+    if limit_bytes == 0:
+        why = "expected more than 0, which no run can show"
+        raise SettingError(f'assert_no_leak({shown(limit)}), {why}; write "100 B"')
+    if longest_ns < SECOND_NS:
+        raise SettingError(f'assert_no_leak(duration={shown(duration)}), expected at least 1s; write "10s"')
+
+
+def read_factor_metric(on: object, method: str) -> str:
+    """The name of the metric that is compared."""
+    known = with_role(Role.FACTOR)
+    if not isinstance(on, str) or on not in known:
+        expected = ", ".join(map(repr, known))
+        raise SettingError(f"{method}(on={shown(on)}), expected one of {expected}")
+    return on
+
+
+def read_margin(by: object, name: str) -> float:
+    """The margin as a factor of time."""
+    if isinstance(by, str) and by.strip().endswith("%"):
+        return 1 + parse_ratio(by, name=name)
+    factor = parse_number(by, name=name, example='"10%"')
+    if factor < 1:
+        raise SettingError(
+            f"{name} is {shown(by)}, expected a share as text or a factor of at least 1; "
+            'write "10%", or 2.0 for twice the time'
+        )
+    return factor
+
+
+def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
+    """The metrics of a comparison, by name.
+
+    ``argument``: where they come from, for messages; ``...`` in it is replaced.
+    """
+    known = comparable_metrics()
+    for name in names if isinstance(names, list | tuple | set | frozenset) else [names]:
+        if name is names or not is_comparable(name):
+            hint = did_you_mean(name, known) if isinstance(name, str) else ""
+            found = argument.replace("...", shown(names))
+            raise SettingError(f"{found}, {hint}expected a tuple of {', '.join(known)}")
+    return [metric_named(name) for name in names]

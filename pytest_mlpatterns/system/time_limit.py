@@ -1,0 +1,72 @@
+"""A time limit of a block of the main thread, which holds also while it waits."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+_CLEANING_S = 5.0  # Time that a block which has ended may take to clean up
+
+
+class TimeIsUp(BaseException):
+    """The time of a block is over."""
+
+
+def time_limit(limit_ns: int | None, show: Callable[[int | None], None]) -> contextlib.AbstractContextManager[None]:
+    """End a block by :class:`TimeIsUp` after this time; there is no limit outside of the thread that signals reach.
+
+    ``limit_ns``: None for no limit. ``show``: takes the seconds that are left, once a second; None at the end.
+    """
+    if limit_ns is None or threading.current_thread() is not threading.main_thread():
+        return contextlib.nullcontext()
+    return _TimeLimit(limit_ns, show)
+
+
+class _TimeLimit:
+    """Ends a block by a signal, as Ctrl-C would; the one that is taken does nothing to a process that expects none."""
+
+    def __init__(self, limit_ns: int, show: Callable[[int | None], None]) -> None:
+        self._ends = time.monotonic() + limit_ns / 1e9
+        self._show = show
+        self._cleans = False
+        self._over, self._main = threading.Event(), threading.get_ident()
+        self._calling = threading.Thread(target=self._call, name="time limit", daemon=True)
+        self._handler: Any = None
+
+    def __enter__(self) -> None:
+        self._handler = signal.signal(signal.SIGURG, self._tick)
+        self._calling.start()
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._over.set()
+        self._calling.join()
+        signal.signal(signal.SIGURG, self._handler)
+        self._show(None)
+        if self._cleans and isinstance(error, Exception):  # what was cut made another error of it
+            raise TimeIsUp from error
+
+    def _call(self) -> None:
+        wait_s = 0.0
+        while not self._over.wait(wait_s):
+            signal.pthread_kill(self._main, signal.SIGURG)
+            wait_s = min(max(self._ends - time.monotonic(), 0.01), 1.0)
+
+    def _tick(self, _number: int, frame: FrameType | None) -> None:
+        while frame is not None and frame.f_code.co_name != "__del__":  # where Python drops what is raised
+            frame = frame.f_back
+        left_s = self._ends - time.monotonic()
+        if self._over.is_set() or frame is not None:
+            return
+        if left_s <= 0:
+            self._ends, self._cleans = time.monotonic() + _CLEANING_S, True
+            raise TimeIsUp
+        if not self._cleans:
+            self._show(math.ceil(left_s))
