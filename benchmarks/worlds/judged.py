@@ -132,10 +132,17 @@ class DrawnRun(InterleavedRun):
     """An interleaved run whose launches are drawn; when it measures another one is the package's own."""
 
     def __init__(
-        self, rng: np.random.Generator, clock: Clock, pairing: Pairing, *, names: Sequence[str], plan: Any
+        self,
+        rng: np.random.Generator,
+        clock: Clock,
+        pairing: Pairing,
+        *,
+        design: BlockDesign,
+        names: Sequence[str],
+        plan: Any,
     ) -> None:
-        variants = [Variant(name, _never_started, plan) for name in names]
-        super().__init__(variants[0], variants[1], cast("Any", None), on_progress=lambda _progress: None)
+        first, second = (Variant(name, _never_started, plan) for name in names)
+        super().__init__(first, second, cast("Any", None), on_progress=lambda _progress: None, design=design)
         self._rng, self._clock, self._pairing = rng, clock, pairing
         self._drawn_plan: BlockPlan | None = None
 
@@ -174,7 +181,7 @@ def _never_started() -> Any:
 class DrawnExperiment(Experiment, frozen=True, kw_only=True):
     """A test of a world."""
 
-    draw: Callable[[str, str], InterleavedRun]  # an interleaved run of two sides, by their names
+    draw: Callable[[str, str, BlockDesign], InterleavedRun]  # an interleaved run of two sides, by their names
 
     def variant(self, name: str, *, profiled: bool = False) -> Variant:
         return Variant(name, _never_started, self.plan)
@@ -183,7 +190,7 @@ class DrawnExperiment(Experiment, frozen=True, kw_only=True):
         return Variant(str(pattern), _never_started, self.plan)
 
     def interleave(self, first: Variant, second: Variant, look: Any = None) -> InterleavedRun:
-        return self.draw(first.name, second.name)
+        return self.draw(first.name, second.name, self.design)
 
 
 class _Test(Struct, frozen=True):
@@ -268,13 +275,13 @@ class Judging:
         assert result is not None
         return update_of(result, None, RunFacts({}, "a1b2c3d", "2026-01-31")).after
 
-    def _run(self, first: str, second: str) -> InterleavedRun:
+    def _run(self, first: str, second: str, design: BlockDesign) -> InterleavedRun:
         sides = (self.recorded, self.present)
         if self.world.mode is Mode.PARITY:  # the test's own side comes first
             sides = sides[::-1]
         setting = self._setting(changed=self.world.around != NO_CHANGE)
         pairing = Pairing(*sides, self._later(), setting)
-        return DrawnRun(self._rng, self.clock, pairing, names=(first, second), plan=self._test.plan)
+        return DrawnRun(self._rng, self.clock, pairing, design=design, names=(first, second), plan=self._test.plan)
 
     def _later(self) -> Machine:
         """The machine once the first launches are over."""

@@ -36,7 +36,7 @@ ARGUMENT_HELP: Mapping[str, str] = {
     "noise": 'what a failure is worth while others use the cores: "doubt" or "trust"',
     "price": "what cores and memory cost: 0.0425 USD per core-hour",
     "launches": "most launches until a verdict is decided (default: 8)",
-    "budget": "time of the test from its first start to its verdict (default: 30s)",
+    "budget": "time of the test from its first start to its verdict (default: 60s)",
     "inconclusive": 'outcome of a test that is still undecided: "warn", "fail" or "pass"',
     "gate": 'whether a failing verdict fails the test ("fail") or is only shown ("warn")',
     "startup_timeout": "time for a deployment to get ready (default: 60s)",

@@ -32,6 +32,7 @@ from pytest_mlpatterns.config.lists import patterns_of, read_pattern, read_wire,
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.records.verdict import Gate
+from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule
@@ -44,7 +45,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.verdict import Acceptance
 
 
-DEFAULT_BUDGET = "30s"  # Measuring time of a test until its verdict is decided
+DEFAULT_BUDGET = "60s"  # Most time of a test from its first start to its verdict, where nothing gives another one
+_PLANNED_NS = 30 * SECOND_NS
+"""Time that the loads of such a test are planned for. An idle machine decides most tests in it; beyond it a test only
+goes on while a verdict is open, as on a busy one."""
 _Member = TypeVar("_Member", Pattern, Wire)
 
 
@@ -78,7 +82,8 @@ class Settings(Struct, frozen=True):
     ``warmup_ns`` is None if the warm-up ends when the load is steady. ``compare`` names the metrics that are compared;
     None for the default ones. ``overload`` expects that the service cannot sustain the load. ``stretches`` lets a
     window of few requests be longer than ``duration_ns``. ``price`` is None if there is no cost. ``model`` and
-    ``payload`` are None if they come from the fixtures. ``budget_in_marker`` means that no option changes the budget.
+    ``payload`` are None if they come from the fixtures. ``budget_ns`` is what a test may take, and ``planned_ns`` what
+    its loads are planned for: all of a budget that was given. ``budget_in_marker`` means that no option changes it.
     ``engine`` is a name as given, and so is ``generators_on``, where the load generators run; the registry of engines
     checks both.
     ``cpus`` is None if the deployment may use all cores. ``accept`` are the worsenings that its marker accepts.
@@ -93,6 +98,7 @@ class Settings(Struct, frozen=True):
     timeout_ns: int
     startup_timeout_ns: int
     budget_ns: int
+    planned_ns: int
     budget_in_marker: bool
     launches: int
     generators: int
@@ -147,6 +153,8 @@ def read_settings(
     settings["duration"], settings["stretches"] = window
     for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
         settings[f"{name}_ns"] = settings.pop(name)
+    given = given_value("budget", marker=marker, options=options, ini=ini)[0]
+    settings["planned_ns"] = _PLANNED_NS if given is None else settings["budget_ns"]
     return Settings(**settings, budget_in_marker=marker.get("budget") is not None)
 
 

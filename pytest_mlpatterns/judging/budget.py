@@ -1,8 +1,10 @@
 """The time of one test: one value that every phase of it draws from.
 
-A budget is wall time from the first start of a test to its verdict. What must be measured in any case does not ask it:
-one launch, another one that confirms a failure, or the fewest pairs of an interleaved comparison. The search for a
-cause and the passes of a scaling measurement are beside it. This module must not know what is measured.
+A budget is wall time from the first start of a test to its verdict. Windows, pairs, searches and all that no open
+verdict asks for are planned for a part of it, so that a test which an idle machine decides takes no longer; an open
+verdict goes on to its limit. What must be measured in any case does not ask it: one launch, another one that confirms a
+failure, or the fewest pairs of an interleaved comparison. The search for a cause and the passes of a scaling
+measurement are beside it. This module must not know what is measured.
 """
 
 from __future__ import annotations
@@ -26,6 +28,12 @@ class Budget(Struct, frozen=True):
     limit_ns: int  # time from its first start to its verdict
     spent_ns: int = 0
     reserved_ns: int = 0  # kept for a later phase
+    planned_ns: int | None = None  # time that it is planned for; None for all of it
+
+    @property
+    def planned(self) -> Budget:
+        """The same for what no open verdict asks for."""
+        return replace(self, limit_ns=self.limit_ns if self.planned_ns is None else self.planned_ns)
 
     @property
     def most_ns(self) -> int:

@@ -106,6 +106,11 @@ class Experiment(Struct, frozen=True, kw_only=True):
         own_ns = self.settings.budget_ns
         return own_ns if self.run_ns is None else min(own_ns, self.run_ns)
 
+    @property
+    def planned_ns(self) -> int:
+        """The part of it that its loads are planned for."""
+        return min(self.settings.planned_ns, self.budget_ns)
+
     def within(self, run_ns: int) -> Experiment:
         """The same with the time that the run has left for it, for which windows are planned too, within reason."""
         given_ns = self.plan.budget_ns
@@ -161,10 +166,12 @@ class Experiment(Struct, frozen=True, kw_only=True):
     def interleave(
         self, first: Variant, second: Variant, look: Callable[[Deployment, Deployment], None] | None = None
     ) -> InterleavedRun:
-        """An interleaved run of two variants; nothing is started yet. ``look`` is called once when both run.
-
-        The fewest pairs are measured in any case, in half of the budget if less is left.
-        """
-        design = BlockDesign(least_ns=self.settings.budget_ns // (2 * FEWEST_PAIRS))
+        """An interleaved run of two variants; nothing is started yet. ``look`` is called once when both run."""
         on_progress = self.driver.on_progress
-        return InterleavedRun(first, second, self.generator, on_progress=on_progress, design=design, look=look)
+        return InterleavedRun(first, second, self.generator, on_progress=on_progress, design=self.design, look=look)
+
+    @property
+    def design(self) -> BlockDesign:
+        """The design of pairs: the fewest are measured in any case, in half of what is planned if less is left."""
+        least_ns = self.settings.planned_ns // (2 * FEWEST_PAIRS)
+        return BlockDesign(least_ns=least_ns, beyond_ns=self.budget_ns - self.planned_ns)

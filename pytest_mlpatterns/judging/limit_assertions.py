@@ -143,7 +143,11 @@ def decide_nmrt(
 ) -> Verdict:
     """Search until it is decided whether the deployment sustains a rate, and there keeps a latency objective."""
     metric, settings = nmrt_metric(objective), experiment.settings
-    plan = limit_plan(min(settings.launches, max(settings.budget_ns // _SEARCH_NS, _FEWEST_SEARCHES)))
+    planned, most = (
+        min(settings.launches, max(time_ns // _SEARCH_NS, _FEWEST_SEARCHES))
+        for time_ns in (settings.planned_ns, settings.budget_ns)
+    )
+    plan = replace(limit_plan(most), planned=planned)
 
     def is_enough(value: LaunchValue) -> bool:
         measured = estimate([value], metric.launch_sd, plan.confidence(1))

@@ -98,7 +98,7 @@ def _measured(settings: Settings, model: ModelUnderTest, payload: object, *, tar
         system, plan = _parts(settings, model, payload, target=target, directory=scratch.path)
         runner = LaunchRunner(system.start, plan, generator, on_progress=lambda _progress: None)
         resources.callback(runner.close)
-        spending = Spending(Budget(settings.budget_ns))
+        spending = Spending(Budget(settings.budget_ns, planned_ns=settings.planned_ns))
         with spending.counted():
             is_remote = runner.deployment.endpoint.remote
         if is_remote:

@@ -258,7 +258,8 @@ class OverloadAssertions:
         if afresh:
             self._measurement.launch_again()
         capacity = self._capacity()
-        plan = plan_overload(peak, self._measurement.budget.left_ns / SECOND_NS, watch_s=watch_s)
+        budget = self._measurement.budget if self._runs else self._measurement.budget.planned
+        plan = plan_overload(peak, budget.left_ns / SECOND_NS, watch_s=watch_s)
         loads = self._measurement.offer_overload(plan, capacity.nmrt.value)
         self._runs.append((capacity, plan, loads))
 

@@ -271,7 +271,7 @@ def judge_no_slower(run: InterleavedRun, compared: Sequence[ComparedMetric], *, 
     def rule(pairs: Pairs) -> Ruling:
         nonlocal looks
         if len(pairs.launches) == looks.first:
-            looks = looks_that_fit(looks, budget_ns, pairs.spent_s / looks.first)
+            looks = looks_that_fit(looks, budget_ns, pairs.spent_s / looks.first, beyond_ns=run.beyond_ns)
         return rule_pairs(compared, Look.at_pairs(pairs, looks))
 
     ruling = decide_pairs(rule, run, planned, budget_ns=budget_ns)

@@ -154,12 +154,12 @@ class SequentialMeasurement:
         self._validity.require(self.metrics, errors_count=errors_count, judged_ns=judged_ns)
 
     def measure_at_least(self, launches: int) -> None:
-        """Measure until there are this many launches or the budget is spent, but at least one launch."""
+        """Measure until there are this many launches or the planned time is spent, but at least one launch."""
 
         def look() -> Ruling:
             return Ruling("launch" if len(self._found.launches) < launches else None, fewest=1)
 
-        decide(look, {"launch": self._supply}, lambda: self.budget)
+        decide(look, {"launch": self._supply}, lambda: self.budget.planned)
 
     def measure_again(self, least: int, *, steady: bool = True, is_enough: Callable[[], bool] = lambda: True) -> None:
         """Measure once more as many launches as were disturbed, at least one, and drop the disturbed ones."""
@@ -262,7 +262,8 @@ class SequentialMeasurement:
     ) -> None:
         """Search for the capacity of the deployment; a second search for the same objective has a fresh deployment.
 
-        The first one has the time that every search needs, also if the assertions before it left less.
+        The first one has the time that every search needs, also if the assertions before it left less; a further one
+        has it while the budget does.
 
         ``objective``: latency objective to keep; None for throughput alone.
         """
@@ -270,9 +271,10 @@ class SequentialMeasurement:
         ended = [one for one in self._found.capacities if one.objective == objective]
         if any(not one.at_least or one.end is SearchEnd.GENERATOR for one in ended):
             self.launch_again()
-        left_ns = self.budget.left_ns
+        planned = self.budget.planned
+        left_ns = max(planned.left_ns, min(self.budget.left_ns, LEAST_SEARCH_NS))
         if not self._found.capacities:
-            left_ns = max(left_ns, min(self.budget.limit_ns // 2, LEAST_SEARCH_NS))
+            left_ns = max(left_ns, min(planned.limit_ns // 2, LEAST_SEARCH_NS))
         if objective is not None and shares:
             most = self._max_launches - len(ended)
             left_ns = share_of(left_ns, self._cost.launch_ns, most, climbs=all(one.at_least for one in ended))
@@ -282,14 +284,14 @@ class SequentialMeasurement:
 
     @property
     def reachable_launches(self) -> int:
-        """Launches that the budget has time for in all, as far as the test allows them."""
+        """Launches that the planned time has room for in all, as far as the test allows them."""
         done, most = len(self._found.launches), self._max_launches
-        return forecast(self.budget, done, self._cost.launch_ns, fewest=done, most=most, what=LAUNCHES).number
+        return forecast(self.budget.planned, done, self._cost.launch_ns, fewest=done, most=most, what=LAUNCHES).number
 
     @property
     def may_pair_after_a_launch(self) -> bool:
-        """Whether the budget has time for another launch and the fewest pairs, each of which takes about as long."""
-        return self.budget.allows((1 + FEWEST_PAIRS) * self._cost.launch_ns)
+        """Whether the planned time has room for another launch and the fewest pairs, which take about as long each."""
+        return self.budget.planned.allows((1 + FEWEST_PAIRS) * self._cost.launch_ns)
 
     def may_launch_within(self, limit_ns: int) -> bool:
         """Whether another launch ends within this time, in place of the budget."""
@@ -397,10 +399,10 @@ class SequentialMeasurement:
 def measurement_of(experiment: Experiment, runner: LaunchRunner, spent_ns: int) -> SequentialMeasurement:
     """The measurement of a test, for which a first start took some time."""
     settings = experiment.settings
-    reserved_ns = experiment.budget_ns // 2 if experiment.searches else 0  # for those of a ranking, after the test
+    reserved_ns = experiment.planned_ns // 2 if experiment.searches else 0  # for those of a ranking, after the test
     return SequentialMeasurement(
         runner,
-        Spending(Budget(experiment.budget_ns, spent_ns, reserved_ns)),
+        Spending(Budget(experiment.budget_ns, spent_ns, reserved_ns, experiment.planned_ns)),
         settings.launches,
         overload=settings.overload,
         price=settings.price,
@@ -428,7 +430,7 @@ of two ways at even chances, four launches miss one of them in 12 % of entries, 
 def measure_for_the_baseline(
     measurement: SequentialMeasurement, result: Callable[[], TestResult | None], *, steady: bool
 ) -> None:
-    """Measure what an update records, within the budget; what should not be recorded is measured once more.
+    """Measure what an update records, in the planned time; what should not be recorded is measured once more.
 
     So an update takes no longer than a comparison which the file leaves open. An entry that is still wide decides
     little by itself; the code that it was recorded from decides then.
@@ -446,7 +448,8 @@ def measure_for_the_baseline(
         in_time = done < _FEWEST_IN_TIME or measurement.may_launch_within(_UPDATE_NS)
         is_short = done < UPDATE_LAUNCHES and (in_time or shows(lambda found: not is_narrow(found)))
         wants_more = is_short or (done < _LAUNCHES_OF_TWO_KINDS and shows(may_be_of_two_kinds))
-        return Ruling("launch" if wants_more else None)
+        has_time = measurement.may_launch_within(measurement.budget.planned.limit_ns)
+        return Ruling("launch" if wants_more and has_time else None)
 
     measurement.rule(look)
     if shows(reasons_not_to_record):

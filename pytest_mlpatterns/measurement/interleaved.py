@@ -100,6 +100,11 @@ class InterleavedRun:
         """A verdict needs this many requests of either side, which the first launches have if that takes little."""
         self._enough = enough
 
+    @property
+    def beyond_ns(self) -> int:
+        """Time at the end of a budget that launches are not planned for."""
+        return self._design.beyond_ns
+
     def watch(self, on_launch: Callable[[], None]) -> None:
         """Call a function after each paired launch and each pair of searches."""
         self._on_launch = on_launch
@@ -111,7 +116,7 @@ class InterleavedRun:
 
     def search(self, budget_ns: int) -> None:
         """Search for the capacity of both variants once."""
-        search_ns = max(budget_ns // (2 * _FEWEST_SEARCHES), self._design.least_ns)
+        search_ns = max((budget_ns - self.beyond_ns) // (2 * _FEWEST_SEARCHES), self._design.least_ns)
         self._timed(lambda: self._measure_capacities(search_ns))
         self._on_launch()
 

@@ -115,6 +115,7 @@ class BlockDesign(Struct, frozen=True):
     # keep it, blocks are shortened down to two requests of a caller, then rounds are left out down to one
     launch_ns: int = 20_000_000_000
     least_ns: int = 0  # the same if less is left of the budget
+    beyond_ns: int = 0  # time at the end of a budget that launches are not planned for
     # time for all launches of slow variants, which are as many as make the interval narrowest. None if
     # ``launch_ns`` holds for them too
     budget_ns: int | None = None
@@ -130,7 +131,7 @@ class BlockDesign(Struct, frozen=True):
 
         ``enough``: requests that a verdict needs of either side.
         """
-        budget_ns = max(budget_ns, launches * self.least_ns)
+        budget_ns = max(budget_ns - self.beyond_ns, launches * self.least_ns)
         launch_ns = min(self.launch_ns, budget_ns // launches)
         budget = budget_ns if launches > 1 else None
         return structs.replace(self, launch_ns=launch_ns, budget_ns=budget, enough=enough)

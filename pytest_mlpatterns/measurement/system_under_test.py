@@ -139,7 +139,7 @@ def load_plan(settings: Settings, payload: Payload) -> LoadPlan:
         generators=settings.generators,
         stretches=settings.stretches,
         tokens=settings.tokens,
-        budget_ns=settings.budget_ns,
+        budget_ns=settings.planned_ns,
         launches=settings.launches,
         overloads=settings.overload,
         during=settings.during,

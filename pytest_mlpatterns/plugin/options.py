@@ -55,7 +55,7 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
         "metavar": "PATH",
         "help": "the baseline file (default: perf-baseline.json in the root directory)",
     },
-    "budget": {"metavar": "TIME", "help": "time of one test from its first start to its verdict (default: 30s)"},
+    "budget": {"metavar": "TIME", "help": "time of one test from its first start to its verdict (default: 60s)"},
     "compare": {
         "metavar": "METRICS",
         "help": "compare these metrics with the baseline or revision, separated by commas (default: those that "

@@ -18,7 +18,13 @@ def test_boundaries_are_those_of_lan_and_demets() -> None:
 
 @pytest.mark.parametrize(
     "looks",
-    [SequentialPlan(), SequentialPlan(last=8), SequentialPlan(first=1, last=24, alpha=0.02), SequentialPlan(4, 4)],
+    [
+        SequentialPlan(),
+        SequentialPlan(last=8),
+        SequentialPlan(first=1, last=24, alpha=0.02),
+        SequentialPlan(4, 4),
+        SequentialPlan(last=11, planned=6, alpha=0.025),
+    ],
 )
 def test_all_looks_together_are_wrong_as_seldom_as_they_say(looks: SequentialPlan) -> None:
     rng = np.random.default_rng(32)
@@ -27,6 +33,16 @@ def test_all_looks_together_are_wrong_as_seldom_as_they_say(looks: SequentialPla
     over = [NormalDist().inv_cdf(0.5 + looks.confidence(int(number)) / 2) for number in numbers]
     wrong = (sums > over).any(axis=1).mean()
     assert wrong == pytest.approx(looks.alpha, abs=5 * math.sqrt(looks.alpha / 60_000))
+
+
+@pytest.mark.parametrize("looks", [3, 4, 5, 6])
+def test_looks_beyond_the_planned_ones_widen_these_by_little(looks: int) -> None:
+    def width(plan: SequentialPlan) -> float:
+        return NormalDist().inv_cdf(0.5 + plan.confidence(looks) / 2)
+
+    found = width(SequentialPlan(last=11, planned=6))
+    assert width(SequentialPlan(last=6)) < found < width(SequentialPlan(last=11))
+    assert found < 1.05 * width(SequentialPlan(last=6))
 
 
 def test_a_single_look_spends_everything() -> None:

@@ -25,7 +25,7 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Poisso
 S = 1_000_000_000
 LEVELS: dict[str, tuple[str, tuple[Any, Any], tuple[Any, Any], tuple[Any, Any], Any]] = {
     "duration": ("duration_ns", ("1s", S), ("2s", 2 * S), ("4s", 4 * S), 7 * S // 10),
-    "budget": ("budget_ns", ("1s", S), ("2s", 2 * S), ("4s", 4 * S), 30 * S),
+    "budget": ("budget_ns", ("1s", S), ("2s", 2 * S), ("4s", 4 * S), 60 * S),
     "startup_timeout": ("startup_timeout_ns", ("1s", S), ("2s", 2 * S), ("4s", 4 * S), 60 * S),
     "tolerance": (
         "tolerance",
@@ -127,12 +127,19 @@ def test_options_are_named_by_their_help_and_take_no_optional_value() -> None:
         assert attributes.get("nargs") is None
 
 
+@pytest.mark.parametrize("source", ["marker", "options", "ini", ""])
+def test_loads_are_planned_for_all_of_a_given_budget_and_for_half_of_the_usual_one(source: str) -> None:
+    given = {name: {"budget": "60s"} if name == source else {} for name in ("marker", "options", "ini")}
+    found = read_settings(**given)
+    assert (found.budget_ns, found.planned_ns) == (60 * S, 60 * S if source else 30 * S)
+
+
 def test_without_any_argument_the_defaults_are_as_documented() -> None:
     found = read_settings({}, {}, {})
     assert found.pattern == Single()
     assert found.schedule == ClosedLoop(1)
     assert (found.duration_ns, found.warmup_ns, found.timeout_ns) == (7 * S // 10, None, 10 * S)
-    assert (found.startup_timeout_ns, found.budget_ns, found.launches) == (60 * S, 30 * S, 8)
+    assert (found.startup_timeout_ns, found.budget_ns, found.launches) == (60 * S, 60 * S, 8)
     assert (found.tolerance, found.inconclusive) == (Tolerances(), InconclusivePolicy.WARN)
     assert (found.compare, found.overload, found.noise, found.stretches) == (None, False, NoisePolicy.DOUBT, True)
     assert (found.payload, found.model, found.check, found.wire) == (None, None, None, Wire("rest", "json"))

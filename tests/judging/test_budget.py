@@ -34,6 +34,13 @@ def test_what_is_kept_for_a_later_phase_is_not_left_for_this_one() -> None:
     assert (budget.left_ns, budget.allows(6 * S)) == (5 * S, False)
 
 
+def test_what_no_open_verdict_asks_for_has_the_planned_part_of_a_budget() -> None:
+    budget = Budget(60 * S, 25 * S, planned_ns=30 * S)
+    assert (budget.left_ns, budget.planned.left_ns) == (35 * S, 5 * S)
+    assert budget.planned.after(9 * S).left_ns == 0
+    assert Budget(60 * S).planned == Budget(60 * S), "a budget that was given is planned for as a whole"
+
+
 def test_nested_blocks_count_once_and_what_is_beside_does_not_count() -> None:
     clock = Clock()
     spending = Spending(Budget(30 * S), clock)

@@ -56,7 +56,7 @@ class Asked:
 
 
 def make(runner: FakeRunner, *, launches: int = 1, budget_s: float = 60.0) -> Asked:
-    settings = SimpleNamespace(launches=launches, budget_ns=round(budget_s * S))
+    settings = SimpleNamespace(launches=launches, budget_ns=round(budget_s * S), planned_ns=round(budget_s * S))
     plan = SimpleNamespace(schedule=ClosedLoop(1))
     experiment = SimpleNamespace(smoke=False, settings=settings, searches=(), plan=plan)
     measurement = SequentialMeasurement(runner, Spending(Budget(round(budget_s * S))), launches)  # type: ignore[arg-type]

@@ -226,6 +226,16 @@ def test_an_interleaved_run_of_the_test_has_what_its_budget_has_left() -> None:
     assert measurement.time_of(run) == 14 * S
 
 
+def test_only_an_open_verdict_goes_on_after_the_planned_time() -> None:
+    runner = FakeRunner([GOOD], 10.0)
+    spending = Spending(Budget(60 * S, planned_ns=30 * S), lambda: runner.now_ns)
+    measurement = SequentialMeasurement(runner, spending, 8)  # type: ignore[arg-type]
+    measurement.measure_at_least(8)
+    assert (runner.measured, measurement.reachable_launches, measurement.may_pair_after_a_launch) == (3, 3, False)
+    measurement.decide(judge_in_turn(measurement, OPEN))
+    assert runner.measured == 6
+
+
 def test_a_start_before_the_first_launch_is_part_of_what_a_launch_takes() -> None:
     runner = FakeRunner([GOOD], 0.5)
     measurement = SequentialMeasurement(runner, Spending(Budget(2 * S, S), lambda: runner.now_ns), 8)  # type: ignore[arg-type]

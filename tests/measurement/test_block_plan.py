@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, BlockPlan, ResponsePace, response_pace
@@ -83,6 +84,10 @@ def test_blocks_get_longer_for_the_requests_of_a_percentile_rather_than_a_launch
     design = BlockDesign().within(30 * S, 3, 459)
     assert design.blocks((pace, pace), start_s).lengths_ns == (length_ms * MS,) * 2
     assert BlockDesign().blocks((pace, pace), start_s).lengths_ns == (100 * MS,) * 2
+
+
+def test_blocks_are_planned_without_the_time_that_only_open_verdicts_have() -> None:
+    assert BlockDesign(beyond_ns=30 * S).within(45 * S, 3) == replace(BlockDesign().within(15 * S, 3), beyond_ns=30 * S)
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def assert_says_all(judged: Run, test: str, verdict: str) -> None:
     assert re.fullmatch(f"LimitFailure: {verdict}", messages[0])
     facts = judged.facts(test)
     assert facts["set-up"] == "load closed(2)"
-    assert re.fullmatch(r"1 launch, \d blocks?, [\d,]+ requests, 0 failed, [\d.]+ s( of 30 s)?", facts["measured"])
+    assert re.fullmatch(r"1 launch, \d blocks?, [\d,]+ requests, 0 failed, [\d.]+ s( of 60 s)?", facts["measured"])
     assert facts["metrics"]
     assert "test_perf.py" in facts["next"]
     assert "pytest_mlpatterns/" not in text  # nobody wants to read frames of ours

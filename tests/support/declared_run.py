@@ -13,6 +13,7 @@ class DeclaredRun:
     names: tuple[str, str] = ("main (1a2b3c4)", "the present")
     in_flight: int | None = 1
     spent_s: float = 1.0
+    beyond_ns: int = 0
     launches: list[PairedLaunch] = field(default_factory=list)
     capacities: list[PairedCapacity] = field(default_factory=list)
     first_launches: list[Launch] = field(default_factory=list)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Busy
     from pytest_mlpatterns.records.result import TestResult
 
-_DEFAULT_S = 120  # Budget that is recommended where none can be computed: four times the usual one
+_DEFAULT_S = 120  # Budget that is recommended where none can be computed: twice the usual one
 _STEP_S = 10  # Step to which a computed budget is rounded up
 _MOST_ROWS = 7
 """Rows of the text on an undecided test: with its row in the table and the line that pytest writes, 12 at most."""
