@@ -17,7 +17,7 @@ from pytest_mlpatterns.analysis.health.machine import (
     why_busy,
 )
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, are_of_streams, metric_named, standing_metrics
-from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Metric, Nmrt, objective_of, times_of
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt, objective_of, times_of
 from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, CONFIRMING_LAUNCHES, SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.few_samples import foreseen_tails
 from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
@@ -38,6 +38,7 @@ from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.look import EntrySample, Look
 from pytest_mlpatterns.judging.machine_doubts import Launched
 from pytest_mlpatterns.judging.metric_rules import (
+    START,
     is_left_to_starts,
     judge_metrics,
     launches_for_tail,
@@ -128,7 +129,9 @@ class BaselineComparison:
         asked = [one for one in compared if is_asked_for(one, self._experiment.settings)]
         for one in asked if self._baseline.mode is not BaselineMode.OFF else ():
             if isinstance(one.metric.kind, Nmrt | AtNmrt):
-                self._search_once(one.metric)
+                known = measurement.metrics.launch_values(one.metric)
+                if not known or measurement.metrics.only_at_least(one.metric):  # that of a decided assertion is a bound
+                    measurement.search(objective_of(one.metric))
         if entry is None:
             return ()
         growths = [one for one in compared if one.metric.name in GROWTHS]
@@ -166,33 +169,33 @@ class BaselineComparison:
 
         ``beside``: all that are compared. A screen leaves a start to the recorded code, whose starts are paired.
         """
-        measurement = self._measurement
-        wants: Want = "launch" if compared[0].metric.of is not None else "search"
+        measurement, metric = self._measurement, compared[0].metric
+        wants: Want = "launch" if metric.of is not None else "search"
         judge = functools.partial(self._judge_all, compared, entry, is_screen=is_screen)
         confirmed = measurement.confirmed(judge, wants)
-        wanted, has_started = 0, False
+        for_tail = 0
 
         def look() -> Ruling:
-            nonlocal wanted, has_started
-            ruling, done = confirmed(), len(measurement.metrics.launches)
+            nonlocal for_tail
+            ruling, metrics = confirmed(), measurement.metrics
             is_enough = is_screen and self._is_enough(compared, ruling.verdicts)
-            if not wanted:
-                wanted = done if is_enough else self._launches_for_tail(beside, entry)
-            if done < wanted or ruling.why_not is not None:
+            done = len(metrics.launches)
+            if not for_tail:  # by the first look
+                for_tail = done if is_enough else self._launches_for_tail(beside, entry)
+            if done < for_tail or ruling.why_not is not None:
                 return replace(ruling, wants=ruling.wants or "launch")
             if is_screen:
-                return replace(ruling, wants=None) if is_enough or done >= _SCREEN_LAUNCHES else ruling
-            if is_left_to_starts(ruling.verdicts) or has_started:
-                wants_start, has_started = is_left_to_starts(ruling.verdicts), True
-                return replace(ruling, wants="start" if wants_start else None, fewest=0)
-            may_excuse = ruling.wants is None and done < _SCREEN_LAUNCHES and self._may_be_excused(ruling.verdicts)
-            return replace(ruling, wants="launch") if may_excuse and self._slower_by(entry) >= SLOWER else ruling
+                return rule_screen(ruling, done, is_enough=is_enough)
+            is_doubted = self._may_be_excused(ruling.verdicts) and self._slower_by(entry) >= SLOWER
+            return rule_alone(ruling, done, starts=len(metrics.starts_ns), is_doubted=is_doubted)
 
-        search = None if wants == "launch" else functools.partial(measurement.search, objective_of(compared[0].metric))
-        verdicts = measurement.rule(look, search).verdicts
+        verdicts = measurement.rule(look, functools.partial(measurement.search, objective_of(metric))).verdicts
         if is_screen or not self._may_be_excused(verdicts):
             return verdicts
-        return self._launched(entry).left_open(verdicts, compared, self._slower(entry), stands=self._stands)
+        times = self._slower_by(entry)
+        why = f"this machine takes up to {times:.2f} times as long for the same work as when the baseline was recorded"
+        slower = Excuse(f"{why}, which explains it", times, times) if times >= SLOWER else None
+        return self._launched(entry).left_open(verdicts, compared, slower, stands=self._stands)
 
     def _launches_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry) -> int:
         """Launches after which the percentiles are known that the baseline entry can be compared by."""
@@ -233,13 +236,6 @@ class BaselineComparison:
         """How many times as long a fixed work takes as when the entry was recorded; 0 if that is not known."""
         return ratio_of_sorting(sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns) or 0.0
 
-    def _slower(self, entry: Entry) -> Excuse | None:
-        """That a fixed work takes longer; one launch may be disturbed at its end, so three of them have to show it."""
-        if (times := self._slower_by(entry)) < SLOWER:
-            return None
-        why = f"this machine takes up to {times:.2f} times as long for the same work as when the baseline was recorded"
-        return Excuse(f"{why}, which explains it", times, times)
-
     def _judge_all(self, compared: Sequence[ComparedMetric], entry: Entry, *, is_screen: bool) -> Sequence[Verdict]:
         """The verdicts of one look; a failure that the machine may explain stays open, if the file decides."""
         self._measurement.require_valid()
@@ -279,11 +275,26 @@ class BaselineComparison:
         setup = self._experiment.setup
         return Look(present, EntrySample(self._baseline.entry), looks, setup.load.in_flight, str(setup.pattern))
 
-    def _search_once(self, metric: Metric) -> None:
-        """Search for NMRT if no search has found it yet; that of a decided assertion found a lower bound only."""
-        metrics = self._measurement.metrics
-        if not metrics.launch_values(metric) or metrics.only_at_least(metric):
-            self._measurement.search(objective_of(metric))
+
+def rule_screen(ruling: Ruling, launches: int, *, is_enough: bool) -> Ruling:
+    """What a screen wants: nothing if the recorded code decides, and in any case after three launches."""
+    return replace(ruling, wants=None) if is_enough or launches >= _SCREEN_LAUNCHES else ruling
+
+
+def rule_alone(ruling: Ruling, launches: int, *, starts: int, is_doubted: bool) -> Ruling:
+    """What the file wants if it decides alone.
+
+    Starts without a load decide a start that alone is open. Three launches show whether the machine is slower, since
+    one of them may be disturbed at its end.
+
+    ``starts``: those without a load so far. ``is_doubted``: whether a slower machine may explain a failure.
+    """
+    if is_left_to_starts(ruling.verdicts):
+        return replace(ruling, wants="start", fewest=0)
+    if starts and {one.metric for one in ruling.verdicts if one.outcome is Outcome.FAIL} == {START}:
+        return replace(ruling, wants=None)
+    may_show = is_doubted and ruling.wants is None and launches < _SCREEN_LAUNCHES
+    return replace(ruling, wants="launch") if may_show else ruling
 
 
 def _needed(compared: Sequence[ComparedMetric], entry: Entry | None) -> int:

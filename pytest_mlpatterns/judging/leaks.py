@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.causes.growth import describe_growth, growth_of, is_leak, judge_leak
+from pytest_mlpatterns.analysis.causes.growth import growth_in, judge_leaks, judge_suspicion
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, with_role
-from pytest_mlpatterns.analysis.metrics.metric import Metric, Role, resource_of
+from pytest_mlpatterns.analysis.metrics.metric import Role, resource_of
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging.budget import Budget
 from pytest_mlpatterns.judging.loop import Ruling, Supply, decide
 from pytest_mlpatterns.patterns import Cached
-from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import format_duration
-from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth
     from pytest_mlpatterns.patterns import Pattern
-    from pytest_mlpatterns.records.samples import Growth, ResourceTrack
+    from pytest_mlpatterns.records.samples import ResourceTrack
 
     Follow = Callable[[int, Callable[[ResourceTrack], bool]], FollowedGrowth]
 
@@ -51,7 +49,7 @@ def decide_leak(
     limits = {name: limit_bytes if name in with_role(Role.HELD) else COUNTED_LIMIT for name in GROWTHS}
 
     def is_decided(track: ResourceTrack) -> bool:
-        found = _verdicts(track, limits, is_whole=False)
+        found = judge_leaks(track, limits, is_whole=False)
         shown = limit_bytes * int(track.requests[-1] - track.requests[0])  # a process first fills what it freed before
         return shown >= resource_of(METRICS["memory_growth"]).least_gain and all(
             one.outcome is Outcome.PASS for one in found
@@ -61,12 +59,12 @@ def decide_leak(
     if followed.track is None:
         pattern = experiment.setup.pattern
         raise InvalidResultError(f"memory growth is not known for {pattern}; name its process: Url(..., pid=...)")
-    found = _verdicts(followed.track, limits, is_whole=True)
+    found = judge_leaks(followed.track, limits, is_whole=True)
     if not found:
         return (_too_few(followed.track, longest_ns),)
-    return tuple(
-        _with_end(_unless_a_cache_fills(verdict, followed, experiment.settings.pattern), followed) for verdict in found
-    )
+    early = "" if followed.is_whole else "the load ended early, before it took the memory that the machine has left"
+    judged = [_unless_a_cache_fills(one, followed, experiment.settings.pattern) for one in found]
+    return tuple(one if one.outcome is Outcome.PASS else one.saying(early) for one in judged)
 
 
 def _unless_a_cache_fills(verdict: Verdict, followed: FollowedGrowth, pattern: Pattern) -> Verdict:
@@ -83,13 +81,6 @@ def _unless_a_cache_fills(verdict: Verdict, followed: FollowedGrowth, pattern: P
     return verdict
 
 
-def _with_end(verdict: Verdict, followed: FollowedGrowth) -> Verdict:
-    """The verdict; one that is no pass reports a load that ended early."""
-    if followed.is_whole or verdict.outcome is Outcome.PASS:
-        return verdict
-    return verdict.saying("the load ended early, before it took the memory that the machine has left")
-
-
 def _too_few(track: ResourceTrack, longest_ns: int) -> Verdict:
     """The verdict where growths cannot be seen."""
     requests = int(track.requests[-1] - track.requests[0])
@@ -100,16 +91,6 @@ def _too_few(track: ResourceTrack, longest_ns: int) -> Verdict:
 def _entries(counters: Mapping[str, int]) -> int:
     """Entries that a cache gained."""
     return counters.get("misses", 0) - counters.get("evictions", 0)
-
-
-def _verdicts(track: ResourceTrack, limits: Mapping[str, float], *, is_whole: bool) -> list[Verdict]:
-    """A verdict on each resource whose growth is known."""
-    found = []
-    for name, limit in limits.items():
-        growth = _growth_in(track, METRICS[name])
-        if growth is not None:
-            found.append(judge_leak(METRICS[name], growth, limit, is_whole=is_whole))
-    return found
 
 
 def confirm_growths(
@@ -127,7 +108,7 @@ def confirm_growths(
     tracks: list[ResourceTrack | None] = []
 
     def is_harmless(track: ResourceTrack) -> bool:
-        growths = [(_growth_in(track, metrics[name]), limits[name] / resource_of(metrics[name]).per) for name in limits]
+        growths = [(growth_in(track, metrics[name]), limits[name] / resource_of(metrics[name]).per) for name in limits]
         return all(growth and growth.stays_below(limit) for growth, limit in growths)
 
     def look() -> Ruling:
@@ -135,7 +116,7 @@ def confirm_growths(
             return Ruling("load")
         return Ruling(
             verdicts=[
-                _confirmed(metrics[one.metric], one, limits[one.metric], track=tracks[0])
+                judge_suspicion(metrics[one.metric], one, limits[one.metric], track=tracks[0])
                 if one.metric in limits
                 else replace(one, outcome=Outcome.PASS)
                 for one in verdicts
@@ -144,32 +125,3 @@ def confirm_growths(
 
     load = Supply(lambda: tracks.append(follow(_LONGEST_NS, is_harmless).track), lambda: len(tracks), most=1)
     return decide(look, {"load": load}, lambda: Budget(0)).verdicts
-
-
-def _growth_in(track: ResourceTrack, metric: Metric) -> Growth | None:
-    """The growth that a metric is about; None if the track has too few readings of its resource."""
-    return growth_of(track.requests, getattr(track, resource_of(metric).resource))
-
-
-def _confirmed(metric: Metric, suspicion: Verdict, limit: float, *, track: ResourceTrack | None) -> Verdict:
-    """The verdict on one suspicion after the long load."""
-    growth = None if track is None else _growth_in(track, metric)
-    if growth is None:
-        few = "its processes are not known"
-        if track is not None:
-            requests = int(track.requests[-1] - track.requests[0]) if track.requests.size else 0
-            few = f"{count(track.requests.size, 'reading')} over {count(requests, 'request')} are too few"
-        why = f"a longer load could not show whether it is a leak, since {few}"
-        return suspicion.left_open(WhyOpen(OpenBy.REQUESTS, why))
-    per = resource_of(metric).per
-    before, now = suspicion.reference_value or 0.0, max(per * growth.slope.value, 0.0)
-    ends = [max(per * end, metric.floor) for end in (growth.slope.value, growth.slope.low, growth.slope.high)]
-    change = Estimate(*(end / max(before, metric.floor) - 1 for end in ends))
-    reason = f"{metric.label} {metric.show(before)} → {metric.show(now)}: {describe_growth(metric, growth)}"
-    return replace(
-        suspicion,
-        outcome=Outcome.FAIL if is_leak(metric, growth, limit) else Outcome.PASS,
-        reason=f"{reason}; up to {metric.show(limit)} does not count",
-        change=change,
-        present_value=now,
-    )

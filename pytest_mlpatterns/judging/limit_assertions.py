@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import nmrt_metric
-from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric, StreamPercentile, objective_of
+from pytest_mlpatterns.analysis.metrics.metric import Metric, objective_of
 from pytest_mlpatterns.analysis.metrics.searched_rates import describe_pauses, searches_needed
 from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, wilson_interval
-from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_beyond_failures, judge_limit
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue, SearchEnd
-from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.units import SECOND_NS, format_percent, format_rate
+from pytest_mlpatterns.units import SECOND_NS, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +55,7 @@ def decide_limit(
         if measured is None:
             raise InvalidResultError(_why_unknown(metric, experiment, metrics))
         if math.isinf(measured.high):
-            return _judge_with_failures(metric, measured, limit, metrics=metrics)
+            return judge_beyond_failures(metric, measured, limit, metrics=metrics)
         verdict = judge_limit(metric, measured, limit, size=size, modes=metrics.modes_of(metric))
         return verdict.saying(metrics.unjudged(metric))
 
@@ -102,20 +101,6 @@ def _why_unknown(metric: Metric, experiment: Experiment, metrics: Metrics) -> st
         use = "Cached()" if ours else 'metrics=Prometheus("/metrics", cache_hits="...", cache_misses="...")'
         return f"{pattern} has no cache that was asked, so there is no {metric.label}; use {use}"
     return f"{metric.label} is not known for {pattern}; name its process: Url(..., pid=...)"
-
-
-def _judge_with_failures(metric: Metric, measured: Estimate, limit: float, *, metrics: Metrics) -> Verdict:
-    """The verdict on a percentile that may have no value, because enough requests failed: they are the latest."""
-    assert isinstance(metric.kind, LatencyPercentile | StreamPercentile)  # nothing else is infinite
-    failed = format_percent(sum(metrics.failures.values()) / metrics.requests)
-    beyond = format_percent(1 - metric.kind.percentile / 100)
-    outcome = Outcome.FAIL if measured.low >= limit else Outcome.INCONCLUSIVE
-    reason = (
-        f"{metric.label} {outcome.verb} below {metric.show(limit)}: {failed} of the "
-        f"requests failed ({describe_failures(metrics.failures)}), a failed request counts as infinitely late, and "
-        f"{beyond} may take longer"
-    )
-    return Verdict(metric.name, "limit", outcome, reason)
 
 
 _FEWEST_SEARCHES, _SEARCH_NS = 4, 10_000_000_000

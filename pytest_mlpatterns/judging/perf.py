@@ -46,13 +46,13 @@ from pytest_mlpatterns.judging.verdict_log import (
     VerdictLog,
     assertions_at_the_call,
     at_the_call,
-    diagnosis_of,
     no_verdict,
     refuse_missing_figures,
     refuse_settings,
 )
 from pytest_mlpatterns.records.objective import parse_objective, parse_promise
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.reports.text.failure import diagnosis_of
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
 
 if TYPE_CHECKING:

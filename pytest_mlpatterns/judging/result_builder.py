@@ -16,13 +16,11 @@ from pytest_mlpatterns.analysis.causes.growth import growth_record
 from pytest_mlpatterns.analysis.causes.latency_split import splits_of
 from pytest_mlpatterns.analysis.health.machine import (
     busy_on_average,
-    crowding_note,
     node_figures,
     noise_of,
     sorting_times_ns,
     taken_in,
 )
-from pytest_mlpatterns.analysis.health.sustained import spread_note
 from pytest_mlpatterns.analysis.metrics.definitions import (
     is_known_metric,
     metric_named,
@@ -42,7 +40,6 @@ from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.analysis.verdicts.open_reasons import probably_slower
 from pytest_mlpatterns.judging.compared_metrics import Basis, compared_by_default, facts_of
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
-from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import (
     BaselineGap,
@@ -58,18 +55,15 @@ from pytest_mlpatterns.records.result_parts import (
 )
 from pytest_mlpatterns.records.verdict import Kind, Unjudged, Verdict
 from pytest_mlpatterns.reports.text.comparison import figure_of
+from pytest_mlpatterns.reports.text.launch_notes import launch_notes, layer_notes, unsteady_notes
 from pytest_mlpatterns.reports.text.notes import (
-    describe_capacity,
-    describe_cycle,
     describe_indices,
-    describe_layer,
     describe_overload,
     describe_scaling,
     describe_steps,
 )
 from pytest_mlpatterns.units import format_duration, format_size
 from pytest_mlpatterns.wire import REST_JSON
-from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +74,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, ScalingRecord, StepImpact
-    from pytest_mlpatterns.records.launch import Busy, GeneratorReport, Noise
+    from pytest_mlpatterns.records.launch import Busy, Noise
     from pytest_mlpatterns.records.profile import ProfileRecord
     from pytest_mlpatterns.records.samples import HeldRecord
 
@@ -281,28 +275,8 @@ def _generator_figures(metrics: Metrics, dropped: int) -> dict[str, Any]:
 
 def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Experiment) -> tuple[str, ...]:
     silences = [launch.silence for launch in metrics.launches if launch.silence]
-    changes = experiment.changes
-    notes = [*silences, *experiment.agreed.notes, *unsteady_notes(metrics, changes=changes)]
-    if metrics.failures:
-        failed = sum(metrics.failures.values())
-        kinds = describe_failures(metrics.failures, metrics.first_failure)
-        notes.append(f"{failed:,} of {metrics.requests:,} requests failed ({kinds})")
-    notes += _generator_notes([launch.generator for launch in metrics.launches])
-    last = metrics.launches[-1]
-    if last.given_window_ns is not None and not experiment.settings.stretches:
-        notes.append(
-            f"a request takes up to {format_duration(last.longest_answer_ns)}, longer than the window of "
-            f"{format_duration(last.given_window_ns)}; the window was lengthened to "
-            f"{format_duration(last.window.duration_ns)}"
-        )
-    notes += metrics.stream_notes()
-    overhead = last.generator.library_overhead_ns
-    if overhead is not None:
-        notes.append(
-            f"driven through a client library, which adds about {format_duration(overhead)} to every request here"
-        )
-    spread = next(filter(None, (spread_note(launch.generator) for launch in metrics.launches)), None)
-    notes += filter(None, [metrics.generator.limited, spread, crowding_note(metrics.launches)])
+    notes = [*silences, *experiment.agreed.notes, *unsteady_notes(metrics, changes=experiment.changes)]
+    notes += launch_notes(metrics, kept=format_size(KEPT_BYTES), stretches=experiment.settings.stretches)
     if experiment.run_ns is not None and experiment.budget_ns < experiment.settings.budget_ns:
         share = format_duration(experiment.run_ns) if experiment.run_ns else "nothing"
         notes.append(f"had {share} of --perf-time, less than its budget")
@@ -311,45 +285,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
         notes.append(forecast.text)
     if dropped:
         notes.append(
-            f"{dropped} of {dropped + len(metrics.launches)} launches were dropped "
-            "and measured again, because the load generator was the limit"
+            f"{dropped} of {dropped + len(metrics.launches)} launches were dropped and measured again, because the "
+            "load generator was the limit"
         )
-    replaced = sum(launch.stats.replaced for launch in metrics.launches if launch.stats)
-    if replaced:
-        notes.append(f"{count(replaced, 'worker process', 'worker processes')} died under load and were replaced")
-    notes += [describe_capacity(capacity) for capacity in metrics.capacities]
-    notable = [layer for layer in metrics.layers if layer.layer != "wire" or experiment.setup.wire != str(REST_JSON)]
-    notes += [text for layer in notable if (text := describe_layer(layer))]
-    if cycle := describe_cycle(metrics.layers, metrics.by_launch[-1].requests, last.request_bytes.size):
-        notes.append(cycle)
-    return tuple(notes)
-
-
-def _generator_notes(reports: Sequence[GeneratorReport]) -> list[str]:
-    """What the load generator could not do as it was asked, or did twice."""
-    notes = []
-    if any(report.connection_limit_reached for report in reports):
-        notes.append("the load generator had all its connections in use; some requests waited for one")
-    if again := sum(report.sent_again for report in reports):
-        requests = count(again, "request was", "requests were")
-        notes.append(f"{requests} sent again on a fresh connection: the server had closed the idle one")
-    if any(report.answers_cut for report in reports):
-        notes.append(
-            f"check= saw fewer answers of a launch, because {format_size(KEPT_BYTES)} of them are kept at most"
-        )
-    if any(report.texts_cut for report in reports):
-        notes.append(
-            f"tokens= counted fewer answers of a launch, because {format_size(KEPT_BYTES)} of their text are kept at "
-            "most; in the others each chunk counts as a token"
-        )
-    return notes
-
-
-def unsteady_notes(metrics: Metrics, *, changes: bool) -> tuple[str, ...]:
-    """What shows that the load was not steady: trends through a window, and the warm-ups before them without an end."""
-    if changes:
-        return ()
-    notes = [trend for blocks in metrics.by_launch if (trend := blocks.trend())]
-    if notes and any(launch.warmup.steady is False for launch in metrics.launches):
-        notes.insert(0, "the warm-up ended by its limit, not because the load was steady")
-    return tuple(notes)
+    return (*notes, *layer_notes(metrics, names_wire=experiment.setup.wire != str(REST_JSON)))

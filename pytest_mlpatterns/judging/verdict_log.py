@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.metrics.metrics import Metrics, missing_figure
+from pytest_mlpatterns.analysis.metrics.metrics import missing_figure
 from pytest_mlpatterns.config.settings import InconclusivePolicy
 from pytest_mlpatterns.errors import (
     InconclusiveFailure,
@@ -191,15 +191,3 @@ def refuse_settings(args: Sequence[object], given: Mapping[str, object]) -> NoRe
         f"perf(...) in the body of a test, expected its settings in the marker above it; write @{marker}, or of "
         f"one case of several pytest.param(..., marks={marker})"
     )
-
-
-def diagnosis_of(measured: Metrics | None, log: str) -> str:
-    """The diagnosis as text; empty if there is nothing.
-
-    ``measured``: what was measured so far; None if nothing was. ``log``: the end of the log of the deployment's
-    processes.
-    """
-    launches = () if measured is None else measured.launches
-    tracebacks = [text for launch in launches if launch.stats for text in launch.stats.tracebacks]
-    parts = [f"The model raised:\n{text}" for text in dict.fromkeys(tracebacks)]
-    return "\n\n".join([*parts, f"The deployment printed last:\n{log}"] if log else parts)

@@ -267,6 +267,12 @@ def test_a_machine_that_is_slower_than_it_was_does_not_fail_unchanged_code(marke
     assert re.search(why, verdicts["rtm"].reason)
 
 
+def test_a_verdict_on_a_slower_machine_rests_on_every_launch_that_shows_it() -> None:
+    runner = Runner(machine=1.4)
+    verdicts, _ = compare(runner, "rtm", "error_rate")
+    assert f"(0 of {Metrics(tuple(runner.launches)).requests:,})" in verdicts["error_rate"].reason
+
+
 def test_what_a_slower_machine_does_not_explain_fails() -> None:
     verdicts, _ = compare(Runner(rtm_ns=4.2 * MS, rss_mib=80.0, machine=1.3))
     assert {"rtm", "throughput", "cpu_per_request", "peak_memory"} <= failing(verdicts)

@@ -11,7 +11,8 @@ from test_baseline_comparison import Runner, compare, make_entry, make_launch
 from test_interleaved_verdicts import DEFAULT, declared_launch, paired, verdicts
 
 from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch
-from pytest_mlpatterns.judging.loop import MOST_STARTS
+from pytest_mlpatterns.judging.baseline_comparison import rule_alone, rule_screen
+from pytest_mlpatterns.judging.loop import MOST_STARTS, Ruling, Want
 from pytest_mlpatterns.judging.metric_rules import is_left_to_starts
 from pytest_mlpatterns.records.launch import Estimate, Launch
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -134,3 +135,38 @@ def test_only_an_open_start_alone_is_left_to_starts(others: Any, start: Any, exp
     found = [verdict(name, outcome) for name, outcome in zip(("rtm",), others, strict=True)]
     assert is_left_to_starts([*found, verdict("cold_start", *start)]) is expected
     assert not is_left_to_starts(found)
+
+
+def ruled(*verdicts: Verdict, wants: Want | None = None, launches: int = 1, **at: Any) -> Want | None:
+    """What the file wants after some launches, if it decides alone."""
+    return rule_alone(Ruling(wants, verdicts, 2), launches, **{"starts": 0, "is_doubted": False, **at}).wants
+
+
+PASSED, OPEN_START = verdict("rtm", Outcome.PASS), verdict("cold_start", Outcome.INCONCLUSIVE)
+FAILED, FAILED_START = verdict("rtm", Outcome.FAIL), verdict("cold_start", Outcome.FAIL, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (ruled(PASSED), None),
+        (ruled(verdict("rtm", Outcome.INCONCLUSIVE), OPEN_START, wants="launch"), "launch"),
+        (ruled(PASSED, OPEN_START, wants="launch"), "start"),
+        (ruled(PASSED, OPEN_START, wants="launch", starts=3), "start"),
+        (ruled(PASSED, FAILED_START, wants="launch"), "launch"),  # of one launch, which a second one confirms
+        (ruled(PASSED, FAILED_START, wants="launch", starts=3), None),
+        (ruled(FAILED, wants="launch", starts=3), "launch"),
+        (ruled(FAILED, launches=2), None),
+        (ruled(FAILED, launches=2, is_doubted=True), "launch"),  # three show whether the machine is slower
+        (ruled(FAILED, launches=3, is_doubted=True), None),
+    ],
+)
+def test_what_the_file_wants_if_it_decides_alone(wanted: Want | None, expected: Want | None) -> None:
+    assert wanted == expected
+
+
+@pytest.mark.parametrize(
+    ("launches", "is_enough", "expected"), [(1, False, "launch"), (1, True, None), (3, False, None)]
+)
+def test_a_screen_ends_where_the_recorded_code_decides(launches: int, is_enough: bool, expected: Want | None) -> None:
+    assert rule_screen(Ruling("launch", [FAILED], 2), launches, is_enough=is_enough).wants == expected

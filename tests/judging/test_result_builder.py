@@ -20,9 +20,7 @@ from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import Basis
 from pytest_mlpatterns.judging.result_builder import (
     Found,
-    _generator_notes,
     build_result,
-    unsteady_notes,
     with_compared_figures,
 )
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -30,6 +28,7 @@ from pytest_mlpatterns.records.launch import Estimate, GeneratorReport, Launch, 
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.ci_reports import properties_of
+from pytest_mlpatterns.reports.text.launch_notes import generator_notes, unsteady_notes
 from pytest_mlpatterns.reports.text.summary_table import cells_of
 
 
@@ -120,5 +119,5 @@ def test_a_result_says_whether_the_load_generator_was_the_limit(core_share: floa
 def test_requests_that_were_sent_again_are_noted_by_their_number() -> None:
     reports = [GeneratorReport(0, 1, 9, connections=1, sent_again=again) for again in (5, 7)]
     why = "sent again on a fresh connection: the server had closed the idle one"
-    assert _generator_notes(reports) == [f"12 requests were {why}"]
-    assert _generator_notes([replace(reports[0], sent_again=1)]) == [f"1 request was {why}"]
+    assert generator_notes(reports, "64 MiB") == [f"12 requests were {why}"]
+    assert generator_notes([replace(reports[0], sent_again=1)], "64 MiB") == [f"1 request was {why}"]

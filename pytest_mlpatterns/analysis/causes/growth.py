@@ -21,15 +21,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric import Metric, resource_of
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
 from pytest_mlpatterns.records.launch import Estimate, Usage
 from pytest_mlpatterns.records.samples import Growth, GrowthRecord, HeldMemory, HeldRecord, MemorySite, ResourceTrack
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -215,6 +218,45 @@ def judge_leak(metric: Metric, growth: Growth, limit: float, *, is_whole: bool) 
         return Verdict(metric.name, "limit", outcome, reason)
     reason += f", and that is open{_what_decides(metric, growth, limit)}"
     return Verdict(metric.name, "limit", outcome, reason, why_open=WhyOpen(OpenBy.REQUESTS, reason))
+
+
+def judge_leaks(track: ResourceTrack, limits: Mapping[str, float], *, is_whole: bool) -> list[Verdict]:
+    """A verdict on each resource whose growth is known."""
+    found = []
+    for name, limit in limits.items():
+        growth = growth_in(track, METRICS[name])
+        if growth is not None:
+            found.append(judge_leak(METRICS[name], growth, limit, is_whole=is_whole))
+    return found
+
+
+def growth_in(track: ResourceTrack, metric: Metric) -> Growth | None:
+    """The growth that a metric is about; None if the track has too few readings of its resource."""
+    return growth_of(track.requests, getattr(track, resource_of(metric).resource))
+
+
+def judge_suspicion(metric: Metric, suspicion: Verdict, limit: float, *, track: ResourceTrack | None) -> Verdict:
+    """The verdict on one suspicion after the long load."""
+    growth = None if track is None else growth_in(track, metric)
+    if growth is None:
+        few = "its processes are not known"
+        if track is not None:
+            requests = int(track.requests[-1] - track.requests[0]) if track.requests.size else 0
+            few = f"{count(track.requests.size, 'reading')} over {count(requests, 'request')} are too few"
+        why = f"a longer load could not show whether it is a leak, since {few}"
+        return suspicion.left_open(WhyOpen(OpenBy.REQUESTS, why))
+    per = resource_of(metric).per
+    before, now = suspicion.reference_value or 0.0, max(per * growth.slope.value, 0.0)
+    ends = [max(per * end, metric.floor) for end in (growth.slope.value, growth.slope.low, growth.slope.high)]
+    change = Estimate(*(end / max(before, metric.floor) - 1 for end in ends))
+    reason = f"{metric.label} {metric.show(before)} → {metric.show(now)}: {describe_growth(metric, growth)}"
+    return replace(
+        suspicion,
+        outcome=Outcome.FAIL if is_leak(metric, growth, limit) else Outcome.PASS,
+        reason=f"{reason}; up to {metric.show(limit)} does not count",
+        change=change,
+        present_value=now,
+    )
 
 
 def describe_growth(metric: Metric, growth: Growth, *, recent: bool = False) -> str:

@@ -175,6 +175,20 @@ def judge_limit(
     return Verdict(metric.name, "limit", outcome, f"{describe_estimate(metric, measured)} {outcome.verb} {wanted}")
 
 
+def judge_beyond_failures(metric: Metric, measured: Estimate, limit: float, *, metrics: Metrics) -> Verdict:
+    """The verdict on a percentile that may have no value, because enough requests failed: they are the latest."""
+    assert isinstance(metric.kind, LatencyPercentile | StreamPercentile)  # nothing else is infinite
+    failed = format_percent(sum(metrics.failures.values()) / metrics.requests)
+    beyond = format_percent(1 - metric.kind.percentile / 100)
+    outcome = Outcome.FAIL if measured.low >= limit else Outcome.INCONCLUSIVE
+    reason = (
+        f"{metric.label} {outcome.verb} below {metric.show(limit)}: {failed} of the "
+        f"requests failed ({describe_failures(metrics.failures)}), a failed request counts as infinitely late, and "
+        f"{beyond} may take longer"
+    )
+    return Verdict(metric.name, "limit", outcome, reason)
+
+
 def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     metric: Metric,
     present: Sequence[LaunchValue],

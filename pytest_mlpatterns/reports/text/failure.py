@@ -27,6 +27,7 @@ from pytest_mlpatterns.reports.text.where import functions_explain, where_texts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.result_parts import Location
     from pytest_mlpatterns.records.setup import Setup
@@ -255,3 +256,15 @@ def _against_recorded(verdicts: Sequence[Verdict], result: TestResult) -> list[s
 
 def _position(location: Location) -> str:
     return f"{location.file}:{location.line}"
+
+
+def diagnosis_of(measured: Metrics | None, log: str) -> str:
+    """The diagnosis as text; empty if there is nothing.
+
+    ``measured``: what was measured so far; None if nothing was. ``log``: the end of the log of the deployment's
+    processes.
+    """
+    launches = () if measured is None else measured.launches
+    tracebacks = [text for launch in launches if launch.stats for text in launch.stats.tracebacks]
+    parts = [f"The model raised:\n{text}" for text in dict.fromkeys(tracebacks)]
+    return "\n\n".join([*parts, f"The deployment printed last:\n{log}"] if log else parts)
