@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from support import ROOT
@@ -127,23 +128,19 @@ def is_in(module: str, place: str) -> bool:
     return f"/{place}" in f"/{module}"
 
 
+@cache
+def deciding() -> dict[str, list[tuple[int, str]]]:
+    """The decisions of each module that has some; the modules are read once for all tests."""
+    found = {module: list(decisions(module.read_text(encoding="utf-8"))) for module in PACKAGE.rglob("*.py")}
+    return {module.relative_to(PACKAGE).as_posix(): there for module, there in found.items() if there}
+
+
 def test_nothing_is_decided_by_a_sentence() -> None:
-    found = {
-        f"{name}:{line} {code}"
-        for module in sorted(PACKAGE.rglob("*.py"))
-        if not any(is_in(name := module.relative_to(PACKAGE).as_posix(), place) for place in ALLOWED)
-        for line, code in decisions(module.read_text(encoding="utf-8"))
-    }
-    assert not found
+    assert not {name: found for name, found in deciding().items() if not any(is_in(name, place) for place in ALLOWED)}
 
 
 def test_every_module_that_may_read_text_does() -> None:
-    reading = {
-        module.relative_to(PACKAGE).as_posix()
-        for module in PACKAGE.rglob("*.py")
-        if any(decisions(module.read_text(encoding="utf-8")))
-    }
-    assert not {place for place in ALLOWED if not any(is_in(name, place) for name in reading)}
+    assert not {place for place in ALLOWED if not any(is_in(name, place) for name in deciding())}
 
 
 @pytest.mark.parametrize(

@@ -37,11 +37,11 @@ def test_a_marker_says_it_in_a_line(text: str, expected: Acceptance) -> None:
     assert (again.metric, again.ceiling, again.until) == (expected.metric, expected.ceiling, expected.until)
 
 
-@pytest.mark.parametrize("metric", comparable_metrics())
-def test_what_a_failure_of_any_metric_advises_can_be_written(metric: str) -> None:
-    change = 0.97 if METRICS[metric].better == "higher" or metric == "error_rate" else 2.53
-    (accepted,) = read_accept(f"{metric} +{rounded_ceiling(change):g} %: why", SOURCE)
-    assert accepted.ceiling >= change
+def test_what_a_failure_of_any_metric_advises_can_be_written() -> None:
+    for metric in comparable_metrics():
+        change = 0.97 if METRICS[metric].better == "higher" or metric == "error_rate" else 2.53
+        (accepted,) = read_accept(f"{metric} +{rounded_ceiling(change):g} %: why", SOURCE)
+        assert accepted.ceiling >= change, metric
 
 
 def test_a_marker_may_have_several_or_none() -> None:

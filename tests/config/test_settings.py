@@ -80,21 +80,17 @@ IN_FLIGHT = "a whole number of requests in flight from 1 to 10,000; write 16"
 
 
 @pytest.mark.parametrize("name", LEVELS)
-@pytest.mark.parametrize(
-    "given", [given for size in range(4) for given in itertools.combinations(("marker", "option", "ini"), size)]
-)
-def test_the_marker_wins_over_the_command_line_over_the_ini_file_over_the_default(
-    name: str, given: tuple[str, ...]
-) -> None:
+def test_the_marker_wins_over_the_command_line_over_the_ini_file_over_the_default(name: str) -> None:
     field, marker, option, ini, default = LEVELS[name]
     text = name.replace("_", "-")
-    found = read_settings(
-        {name: marker[0]} if "marker" in given else {},
-        {text: option[0] if "option" in given else None},
-        {text: ini[0] if "ini" in given else ""},
-    )
-    comes_to = {"marker": marker[1], "option": option[1], "ini": ini[1]}
-    assert getattr(found, field) == (comes_to[given[0]] if given else default)
+    for has_marker, has_option, has_ini in itertools.product((False, True), repeat=3):
+        found = read_settings(
+            {name: marker[0]} if has_marker else {},
+            {text: option[0] if has_option else None},
+            {text: ini[0] if has_ini else ""},
+        )
+        rest = ini[1] if has_ini else default
+        assert getattr(found, field) == (marker[1] if has_marker else option[1] if has_option else rest)
 
 
 def test_every_option_of_a_test_has_its_levels_tested() -> None:

@@ -173,13 +173,12 @@ def test_a_text_that_is_no_line_is_refused_with_the_reason(text: str, expected: 
         HistoryLine.from_text(text)
 
 
-@pytest.mark.parametrize("member", sorted(MEMBERS))
 @pytest.mark.parametrize("strange", STRANGE, ids=range(len(STRANGE)))
-def test_any_value_in_the_place_of_a_member_is_read_or_refused(member: str, strange: Any) -> None:
-    for plain in ({**FULL.to_json(), member: strange}, {**FULL.to_json(), "values": {"rtm": strange}}):
+def test_any_value_in_the_place_of_a_member_is_read_or_refused(strange: Any) -> None:
+    for plain in ({"values": {"rtm": strange}}, *({member: strange} for member in MEMBERS)):
         with contextlib.suppress(ValueError):
-            line = HistoryLine.from_json(plain)
-            assert HistoryLine.from_text(line.to_text()).to_text() == line.to_text()
+            line = HistoryLine.from_json({**FULL.to_json(), **plain})
+            assert HistoryLine.from_text(line.to_text()).to_text() == line.to_text(), plain
 
 
 def test_a_line_of_a_compaction_of_earlier_versions_is_read() -> None:

@@ -240,14 +240,10 @@ class TestDeployment:
     @pytest.mark.parametrize(
         "pattern",
         [
-            Single(),
-            Replicated(2),
             Replicated(2, balance="shared-socket"),
             Microservice(),
             Microservice(wire="rest+json"),
-            Cached(),
-            Batched(),
-            Queued(),
+            Cached() | Batched() | Queued(),
             Pipeline(stages=["model", Echo]),
             Ensemble(models=["model", Echo], combine=sum),
             Cached() | Batched() | Replicated(2),
