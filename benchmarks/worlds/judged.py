@@ -183,7 +183,7 @@ class DrawnExperiment(Experiment, frozen=True, kw_only=True):
 
     draw: Callable[[str, str, BlockDesign], InterleavedRun]  # an interleaved run of two sides, by their names
 
-    def variant(self, name: str, *, profiled: bool = False) -> Variant:
+    def variant(self, name: str) -> Variant:
         return Variant(name, _never_started, self.plan)
 
     def variant_under(self, pattern: Any, replica_cores: Any = None) -> Variant:

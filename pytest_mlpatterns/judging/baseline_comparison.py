@@ -36,6 +36,7 @@ from pytest_mlpatterns.judging.compared_metrics import (
 )
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.look import EntrySample, Look
+from pytest_mlpatterns.judging.loop import ruling_of
 from pytest_mlpatterns.judging.machine_doubts import Launched
 from pytest_mlpatterns.judging.metric_rules import (
     START,
@@ -85,14 +86,13 @@ class BaselineComparison:
         self._is_settled = is_settled
         self._baseline = experiment.baseline
         self._left_out: dict[str, LeftOut] = {}
-        self._has_judged = False
-        self._nothing_judged = False
+        self._has_judged: bool | None = None  # None before the first look
 
     @property
     def basis(self) -> Basis:
         """What was compared with so far, and what was not compared."""
         match, so_far, missing = self._baseline, self._measurement.so_far, self._baseline.missing
-        if self._nothing_judged:
+        if self._has_judged is False:
             missing = (
                 f"not compared with the baseline: {describe_left_out(self._left_out) or 'no metric of it is known'}"
             )
@@ -106,18 +106,16 @@ class BaselineComparison:
         )
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
-        """Compare the metrics of a choice with the baseline; see :meth:`Comparison.judge`.
+        """Compare the metrics of a choice with the baseline, and measure as much as that takes.
 
-        What the machine may explain stays open, since nothing else decides it.
+        A metric that one side only knows is left out; if the test requested it itself, that is a failure. What the
+        machine may explain stays open, since nothing else decides it.
         """
-        verdicts = self._compare(choice, is_screen=False)
+        verdicts = self.compare(choice, is_screen=False)
         return failed_together(verdicts, busy_on_average(self._measurement.metrics.launches)) if verdicts else ()
 
-    def screen(self, choice: Choice) -> Sequence[Verdict]:
-        """Compare with few launches and without excuses: what does not pass is settled by the recorded revision."""
-        return self._compare(choice, is_screen=True)
-
-    def _compare(self, choice: Choice, *, is_screen: bool) -> Sequence[Verdict]:
+    def compare(self, choice: Choice, *, is_screen: bool = True) -> Sequence[Verdict]:
+        """Compare, or screen: with few launches and without excuses, since the recorded code settles the rest."""
         measurement, entry = self._measurement, self._baseline.entry
         measurement.runner.want_requests(_needed(choice(False), entry))
         measurement.measure_at_least(1)
@@ -137,13 +135,12 @@ class BaselineComparison:
         growths = [one for one in compared if one.metric.name in GROWTHS]
         together = [one for one in compared if one.metric.of is not None and one not in growths]
         verdicts = [*self._decide(together, entry, beside=compared, is_screen=is_screen)] if together else []
-        verdicts += confirm_growths(self._noted(growths), growths, measurement.follow_growth)
+        verdicts += confirm_growths(self._noted(growths).verdicts, growths, measurement.follow_growth)
         for one in compared:
             if one.metric.is_of_scaling:  # another pass takes longer than a whole test
-                verdicts += self._judge_all([one], entry, is_screen=is_screen)
+                verdicts += self._ruled([one], "launch", 0, is_screen=is_screen).verdicts
             elif one.metric.of is None and (one in asked or not measurement.metrics.only_at_least(one.metric)):
                 verdicts += self._decide([one], entry, beside=[one], is_screen=is_screen)
-        self._nothing_judged = not self._has_judged
         return verdicts
 
     def chosen(self, choice: Choice) -> list[ComparedMetric]:
@@ -171,13 +168,11 @@ class BaselineComparison:
         """
         measurement, metric = self._measurement, compared[0].metric
         wants: Want = "launch" if metric.of is not None else "search"
-        judge = functools.partial(self._judge_all, compared, entry, is_screen=is_screen)
-        confirmed = measurement.confirmed(judge, wants)
-        for_tail = 0
+        for_tail, fewest = 0, measurement.confirming if wants == "launch" else 0
 
         def look() -> Ruling:
             nonlocal for_tail
-            ruling, metrics = confirmed(), measurement.metrics
+            ruling, metrics = self._ruled(compared, wants, fewest, is_screen=is_screen), measurement.metrics
             is_enough = is_screen and self._is_enough(compared, ruling.verdicts)
             done = len(metrics.launches)
             if not for_tail:  # by the first look
@@ -236,36 +231,41 @@ class BaselineComparison:
         """How many times as long a fixed work takes as when the entry was recorded; 0 if that is not known."""
         return ratio_of_sorting(sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns) or 0.0
 
-    def _judge_all(self, compared: Sequence[ComparedMetric], entry: Entry, *, is_screen: bool) -> Sequence[Verdict]:
-        """The verdicts of one look; a failure that the machine may explain stays open, if the file decides."""
+    def _ruled(self, compared: Sequence[ComparedMetric], wants: Want, fewest: int, *, is_screen: bool) -> Ruling:
+        """What one look comes to; a failure that the machine may explain is open if the file decides."""
         self._measurement.require_valid()
-        verdicts = self._noted(compared, is_screen=is_screen)
-        if is_screen:
-            found = {verdict.metric: verdict for verdict in verdicts}
-            return [*(with_rates(found) if self._experiment.plan.schedule.closed else found).values()]
-        launches = self._measurement.metrics.launches
-        excuse = taken_excuse(launches, entry.taken) if self._may_be_excused(verdicts) else None
-        if excuse is None:
-            return verdicts
-        excuse = replace(excuse, why=f"{excuse.why}, which explains {excuse.times:.2f} times")
-        quiet = [one for one in launches if why_busy([one]) is None]
-        return self._launched(entry).left_open(verdicts, compared, excuse, stands=self._stands, quiet=quiet)
+        found = self._noted(compared, is_screen=is_screen)
+        if found.why_not is not None:
+            return replace(found, wants=wants, fewest=fewest)
+        verdicts, entry, launches = found.verdicts, self._baseline.entry, self._measurement.metrics.launches
+        if is_screen and self._experiment.plan.schedule.closed:
+            verdicts = [*with_rates({verdict.metric: verdict for verdict in verdicts}).values()]
+        elif not is_screen and entry is not None and self._may_be_excused(verdicts):
+            excuse = taken_excuse(launches, entry.taken)
+            if excuse is not None:
+                excuse = replace(excuse, why=f"{excuse.why}, which explains {excuse.times:.2f} times")
+            quiet = [one for one in launches if why_busy([one]) is None]
+            launched = self._launched(entry)
+            verdicts = launched.left_open(verdicts, compared, excuse, stands=self._stands, quiet=quiet)
+        return ruling_of(verdicts, wants, is_confirmed=self._measurement.is_confirmed, fewest=fewest)
 
-    def _noted(self, compared: Sequence[ComparedMetric], *, is_screen: bool = False) -> Sequence[Verdict]:
-        """The verdicts of one look at everything; notes why the other metrics have none."""
+    def _noted(self, compared: Sequence[ComparedMetric], *, is_screen: bool = False) -> Ruling:
+        """What one look at everything finds; notes why the other metrics have no verdict."""
         look = replace(self.look(self._measurement.metrics, is_screen=is_screen), checks_samples=not is_screen)
         found = judge_metrics(compared, look)
-        require_requested(found, compared, look, beside="the baseline")
         for one in compared:
             error = found.left_out.get(one.metric.name)
+            # a primary metric is worth another launch: a service that became slow has few requests
             is_worth_it = not one.is_guard and self._measurement.may_launch_again(CONFIRMING_LAUNCHES)
-            if is_worth_it and isinstance(error, TooFewSamplesError):
-                raise error  # a primary metric is worth another launch: a service that became slow has few requests
-            if error is None:
-                self._has_judged = True
-                self._left_out.pop(one.metric.label, None)
+            if isinstance(error, TooFewSamplesError) and (one.requested or is_worth_it):
+                return replace(found, why_not=error)
+        require_requested(found, compared, beside="the baseline")
+        known = [one.metric for one in compared if one.metric.name not in found.left_out]
+        self._has_judged = self._has_judged or bool(known)
+        for metric in known:
+            self._left_out.pop(metric.label, None)
         self._left_out |= why_not_compared(found.left_out, compared, look, settings=self._experiment.settings)
-        return found.verdicts
+        return found
 
     def look(self, present: Metrics, *, is_screen: bool = False) -> Look:
         """What decides these launches beside the entry."""

@@ -87,10 +87,7 @@ def _why_not_readable(experiment: Experiment) -> str:
 
 
 def trace_limit_ns(startup_timeout_ns: int, starts_ns: Sequence[int]) -> int:
-    """Time limit for a start that is traced, and for each of its answers.
-
-    ``startup_timeout_ns``: of the test, which is kept at least.
-    """
+    """Time limit for a start that is traced, and for each of its answers; that of the test is kept at least."""
     return max(startup_timeout_ns, min(_TIMES_THE_START * max(starts_ns, default=0), _LONGEST_NS))
 
 

@@ -1,4 +1,4 @@
-"""Which metrics a comparison judges, and how: primary metrics and guards; and what every comparison answers.
+"""Which metrics a comparison judges, and how: primary metrics and guards; and what it was compared with.
 
 A primary metric passes only if it is shown to be within its tolerance. A guard fails if it is surely worse beyond its
 tolerance, keeps the measurement going while its estimate is, and passes otherwise: it need not be known precisely. The
@@ -11,7 +11,7 @@ This module must not know how launches are measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -159,24 +159,6 @@ class Basis(Struct, frozen=True, kw_only=True):
         asked = "a comparison" if self.gap is None else f"one; record it: {command} --perf-baseline update"
         why, asked = (f"{self.remedy}; {self.missing}", "one") if self.remedy else (self.missing, asked)
         return f"{why}, and --perf-baseline require asks for {asked}"
-
-
-class Comparison(Protocol):
-    """What compares one test with what it was. ``alpha``: probability of a false alarm, over all looks and metrics."""
-
-    alpha: float
-    kind: Literal["baseline", "revision"]  # of the reference
-
-    @property
-    def basis(self) -> Basis:
-        """What was compared with so far, and what was not compared."""
-
-    def judge(self, choice: Choice) -> Sequence[Verdict]:
-        """Compare the metrics of a choice, and measure as much as that takes.
-
-        A metric that one side only knows is left out, and :attr:`basis` names it. Raises InvalidResultError: the
-        measurement supports no verdict. Raises PerfFailure: a metric that the test requested cannot be compared.
-        """
 
 
 def facts_of(measured: Metrics | None) -> EnvironmentFacts:

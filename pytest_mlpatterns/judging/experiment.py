@@ -1,12 +1,10 @@
 """What one perf test is about: the system under test, its workload, and what it is compared with.
 
-An :class:`Experiment` starts deployments, runs them against each other, and measures launches of them. The plugin
-builds those of tests from the parts here, ``measure`` its own. This module must not know pytest.
+The plugin builds it. This module must not know pytest.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -151,10 +149,9 @@ class Experiment(Struct, frozen=True, kw_only=True):
             settle=(lambda: None) if self.revision is None else self.revision.await_setup,
         )
 
-    def variant(self, name: str, *, profiled: bool = False) -> Variant:
-        """The system under test as one variant of an interleaved run; ``profiled`` as for :class:`SystemUnderTest`."""
-        start = functools.partial(self.system.start, profiled=True) if profiled else self.system.start
-        return Variant(name, start, self.plan)
+    def variant(self, name: str) -> Variant:
+        """The system under test as one variant of an interleaved run."""
+        return Variant(name, self.system.start, self.plan)
 
     def variant_under(self, pattern: Pattern, replica_cores: ReplicaCores | None = None) -> Variant:
         """The same model under another pattern, with the same load.

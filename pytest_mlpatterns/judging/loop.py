@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.judging.budget import Budget
 from pytest_mlpatterns.judging.look import Pairs
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+    from pytest_mlpatterns.errors import TooFewSamplesError
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 
 Want = Literal["launch", "pair", "search", "start", "load"]
@@ -52,16 +52,12 @@ class Supply(Struct, frozen=True):
         return done < self.most and (done < fewest or budget.allows(self.each_ns()))
 
 
-def ruling_of(judge: Callable[[], Sequence[Verdict]], wants: Want, *, is_confirmed: bool, fewest: int) -> Ruling:
+def ruling_of(verdicts: Sequence[Verdict], wants: Want, *, is_confirmed: bool, fewest: int) -> Ruling:
     """What a look at all verdicts of a test comes to.
 
-    ``is_confirmed``: whether a failure rests on enough; otherwise it wants more. ``fewest``: what a failure, or a
-    metric with too few samples, has to rest on, also if the budget is spent.
+    ``is_confirmed``: whether a failure rests on enough; otherwise it wants more. ``fewest``: what it has to rest on,
+    also if the budget is spent.
     """
-    try:
-        verdicts = judge()
-    except TooFewSamplesError as error:
-        return Ruling(wants, fewest=fewest, why_not=error)
     outcomes = {verdict.outcome for verdict in verdicts}
     if Outcome.FAIL in outcomes:
         return Ruling(None, verdicts) if is_confirmed else Ruling(wants, verdicts, fewest)

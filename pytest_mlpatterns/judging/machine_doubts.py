@@ -64,11 +64,10 @@ class Launched(Struct, frozen=True):
 
         ``others``: of further launches that share it, in which it may be worse by more.
         """
-        sides = [self, *map(self.of, others)]
-        excuses = (
-            one for one in self.excuses(compared.metric) if any(is_within(side.change(compared, one)) for side in sides)
-        )
-        return next((one.why for one in excuses), "")
+        for one in self.excuses(compared.metric):
+            if any(is_within(side.change(compared, one)) for side in (self, *map(self.of, others))):
+                return one.why
+        return ""
 
     def left_open(
         self,

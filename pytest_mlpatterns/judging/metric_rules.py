@@ -190,17 +190,10 @@ def rule_pairs(compared: Sequence[ComparedMetric], look: Look) -> Ruling:
     return replace(found, wants="pair" if wants_more else None)
 
 
-def require_requested(found: Ruling, compared: Sequence[ComparedMetric], look: Look, *, beside: str) -> None:
-    """Refuse a comparison without a metric that the test requested.
-
-    Raises:
-        PerfFailure: the reason, and what the metric was to be judged ``beside``.
-        TooFewSamplesError: launches beside an entry may have more samples later.
-    """
+def require_requested(found: Ruling, compared: Sequence[ComparedMetric], *, beside: str) -> None:
+    """Refuse a comparison without a metric that the test requested; ``beside``: what it was to be judged beside."""
     for one in compared:
         if one.requested and (error := found.left_out.get(one.metric.name)) is not None:
-            if look.pairs is None and isinstance(error, TooFewSamplesError):
-                raise error
             why = _left_out_by(error).of("it")
             raise PerfFailure(f"assert_no_regression cannot judge {one.metric.label} against {beside}: {why}") from None
 

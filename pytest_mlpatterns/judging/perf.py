@@ -15,15 +15,7 @@ from pytest_mlpatterns.analysis.metrics.estimates import searched_for
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric, stream_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics, missing_attribute
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-from pytest_mlpatterns.config.assertions import (
-    check_leak_limits,
-    check_percentile,
-    cost_limit,
-    error_rate_limit,
-    read_metrics,
-    read_unhurt_limits,
-    require_goodput,
-)
+from pytest_mlpatterns.config import assertions
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import (
     GeneratorLimitError,
@@ -150,7 +142,7 @@ class Perf:
 
     def assert_latency_below(self, limit: object, percentile: float) -> None:
         """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
-        check_percentile(percentile, "assert_latency_below")
+        assertions.check_percentile(percentile, "assert_latency_below")
         self._check_limit(percentile_metric(percentile), parse_duration(limit, name="assert_latency_below(...)"))
 
     def assert_throughput_at_least(self, rps: object) -> None:
@@ -163,7 +155,7 @@ class Perf:
 
     def assert_error_rate_below(self, limit: object) -> None:
         """The share of requests without a 2xx answer is below a limit, 0.001 or ``"0.1%"``."""
-        self._check_limit(METRICS["error_rate"], error_rate_limit(limit))
+        self._check_limit(METRICS["error_rate"], assertions.error_rate_limit(limit))
 
     def assert_peak_memory_below(self, limit: object) -> None:
         """The peak resident memory of the deployment's processes is below a size such as ``"512MiB"``."""
@@ -210,7 +202,7 @@ class Perf:
         It pays for the CPU time that the deployment used, and for its peak memory.
         """
         price = self._experiment.settings.price
-        self._check_limit(priced_metric("cost", price), cost_limit(limit, price))
+        self._check_limit(priced_metric("cost", price), assertions.cost_limit(limit, price))
 
     def measure_nmrt(self, *, slo: str | None = None) -> Metrics:
         """Search for NMRT, the most requests per second that the deployment sustains before it begins to degrade.
@@ -266,7 +258,7 @@ class Perf:
             at: the load, as a multiple of the NMRT.
             rps: requests per second, at the load of the test.
         """
-        kept = require_goodput(share, rps, slo=slo, at=at)
+        kept = assertions.require_goodput(share, rps, slo=slo, at=at)
         if at is None:
             least = parse_number(rps, name="assert_goodput_at_least(rps=...)")
             self._check_limit(goodput_metric(parse_promise(kept)), least)
@@ -292,7 +284,7 @@ class Perf:
                 may be hurt, and the percentile is only the limit by which they are.
             limit: ``p50``, ``p90``, ``p95`` or ``p99``: ``"2x"`` that before the step (p99 by default), or ``"200ms"``.
         """
-        limits = read_unhurt_limits(step, limit, errors=errors, within=within)
+        limits = assertions.read_unhurt_limits(step, limit, errors=errors, within=within)
         self._settle_all("unhurt", self._unhurt.kept(limits))
 
     def measure_scaling(self, replicas: Iterable[int] = (1, 2, 4), *, cpus_per_replica: int | None = None) -> Scaling:
@@ -349,7 +341,7 @@ class Perf:
         """
         limit_bytes = parse_size(limit, name="assert_no_leak(...)")
         longest_ns = parse_duration(duration, name="assert_no_leak(duration=...)")
-        check_leak_limits(limit_bytes, longest_ns, limit=limit, duration=duration)
+        assertions.check_leak_limits(limit_bytes, longest_ns, limit=limit, duration=duration)
         parts = self._experiment, self._measurement
         self._settle_all("memory_growth", lambda: decide_leak(*parts, limit_bytes, longest_ns=longest_ns))
 
@@ -419,7 +411,7 @@ class Perf:
             RegressionFailure: a metric is surely worse.
             PerfFailure: a metric cannot be judged; the message gives the reason.
         """
-        requested = read_metrics(metrics, "assert_no_regression(metrics=...)")
+        requested = assertions.read_metrics(metrics, "assert_no_regression(metrics=...)")
         if self._experiment.settings.compare == ():
             raise SettingError(
                 "perf(compare=()) compares nothing, but assert_no_regression(...) does; leave one of them out"
@@ -500,7 +492,7 @@ class Perf:
         self._settle(metric.name, lambda: decide_limit(self._experiment, self._measurement, metric, limit=limit))
 
     def _assert_stream(self, quantity: str, limit: object, percentile: float) -> None:
-        check_percentile(percentile, f"assert_{quantity}_below")
+        assertions.check_percentile(percentile, f"assert_{quantity}_below")
         limit_ns = parse_duration(limit, name=f"assert_{quantity}_below(...)")
         self._check_limit(stream_metric(quantity, percentile), limit_ns)
 

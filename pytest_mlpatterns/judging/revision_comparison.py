@@ -111,10 +111,7 @@ class RevisionComparison:
         return replace(state.basis, missing=missing, note="" if self._experiment.smoke else state.why_not)
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
-        """Compare the metrics of a choice with the other revision.
-
-        See :meth:`pytest_mlpatterns.judging.compared_metrics.Comparison.judge`.
-        """
+        """Compare the metrics of a choice with the other revision, and measure as much as that takes."""
         settings, plan = self._experiment.settings, self._experiment.plan
         may_lag = not plan.schedule.closed and not settings.overload  # blocks are too short for a backlog
         if self._experiment.smoke or plan.check is not None or may_lag:
@@ -217,7 +214,7 @@ class RevisionComparison:
             basis = replace(basis, reference=reference, facts_changed=differing_facts(before, now))
             self._note(basis=basis)
         settings, look = self._experiment.settings, Look.at_pairs(Pairs.of(run), _ONE_LOOK)
-        require_requested(found, compared, look, beside=self._name)
+        require_requested(found, compared, beside=self._name)
         unasked = [one for one in compared if one.metric.of is None and not is_asked_for(one, settings)]
         left_out = {
             **basis.left_out,

@@ -28,7 +28,7 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUN
 from pytest_mlpatterns.analysis.verdicts.few_samples import with_needed_budget
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, why_invalid
 from pytest_mlpatterns.baseline.updates import UPDATE_LAUNCHES, is_narrow, may_be_of_two_kinds, reasons_not_to_record
-from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
+from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.judging.budget import (
     LAUNCHES,
     LEAST_SEARCH_NS,
@@ -219,18 +219,26 @@ class SequentialMeasurement:
         ``more``: measures more; None for another launch. ``more_s``: least time that ``more`` needs after a launch;
         None for what it took so far.
         """
-        return self.rule(self.confirmed(judge, "launch" if more is None else "search"), more, more_s=more_s).verdicts
-
-    def confirmed(self, judge: Callable[[], Sequence[Verdict]], wants: Want = "launch") -> Callable[[], Ruling]:
-        """A look at verdicts; a failing one rests on two launches, also beyond the budget."""
-        uncounted = self._supply.done() - len(self._found.launches)
-        fewest = CONFIRMING_LAUNCHES + uncounted if wants == "launch" else 0
+        wants: Want = "launch" if more is None else "search"
+        fewest = self.confirming if more is None else 0
 
         def look() -> Ruling:
-            is_confirmed = len(self._found.launches) >= CONFIRMING_LAUNCHES
-            return ruling_of(judge, wants, is_confirmed=is_confirmed, fewest=fewest)
+            try:
+                return ruling_of(judge(), wants, is_confirmed=self.is_confirmed, fewest=fewest)
+            except TooFewSamplesError as error:
+                return Ruling(wants, fewest=fewest, why_not=error)
 
-        return look
+        return self.rule(look, more, more_s=more_s).verdicts
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether a failure rests on two launches."""
+        return len(self._found.launches) >= CONFIRMING_LAUNCHES
+
+    @property
+    def confirming(self) -> int:
+        """Launches and starts until a failure is confirmed, beside those that do not count so far."""
+        return CONFIRMING_LAUNCHES + self._supply.done() - len(self._found.launches)
 
     def rule(
         self, look: Callable[[], Ruling], more: Callable[[], object] | None = None, *, more_s: float | None = None

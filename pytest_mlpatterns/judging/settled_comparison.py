@@ -26,7 +26,7 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA,
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
-from pytest_mlpatterns.judging.compared_metrics import Basis, Choice, ComparedMetric, Comparison, left_out_if_measured
+from pytest_mlpatterns.judging.compared_metrics import Basis, Choice, ComparedMetric, left_out_if_measured
 from pytest_mlpatterns.judging.look import Pairs
 from pytest_mlpatterns.judging.machine_doubts import Launched
 from pytest_mlpatterns.judging.metric_rules import judge_metrics
@@ -58,7 +58,9 @@ _MAY_BE_FASTER = "this machine may be faster than when the baseline was recorded
 """What a reader has to know if the file decides on such a machine."""
 
 
-def comparison_of(experiment: Experiment, measurement: SequentialMeasurement, causes: Causes) -> Comparison:
+def comparison_of(
+    experiment: Experiment, measurement: SequentialMeasurement, causes: Causes
+) -> BaselineComparison | RevisionComparison | SettledComparison:
     """What compares a test: with a revision, with the baseline, or with the baseline and the code that it is of."""
     if experiment.revision is not None:
         from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
@@ -76,6 +78,7 @@ class Screened(Struct, frozen=True):
     entry: Entry | None  # None without a comparable one
     present: Metrics | None  # None before the first launch
     standing: frozenset[str]  # names of the metrics that no machine changes
+    limited: GeneratorLimitError | None = None  # why it sees nothing
 
     @property
     def is_clear(self) -> bool:
@@ -186,14 +189,20 @@ class SettledComparison:
         return found if settled.labels is None else replace(found, missing="", gap=None)
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
-        """Compare the metrics of a choice; see :meth:`Comparison.judge`."""
+        """Compare the metrics of a choice, and measure as much as that takes."""
         if self._experiment.smoke or not (choice(False) or choice(True)):
             return self._file.judge(choice)
 
         def others(streams: bool) -> Sequence[ComparedMetric]:
             return [one for one in choice(streams) if not _is_settled(one)]
 
-        settled = self._screened_or_settled(lambda streams: [one for one in choice(streams) if _is_settled(one)])
+        def settles(streams: bool) -> Sequence[ComparedMetric]:
+            return [one for one in choice(streams) if _is_settled(one)]
+
+        screened = self._screened(settles)
+        settled: Sequence[Verdict] = [*screened.seen.values()]
+        if not screened.is_clear or screened.is_faster:
+            settled = self._settle(settles, screened)
         if not (others(False) or others(True)) or self._causes.interrupted:
             return settled
         if self._experiment.baseline.entry is None and self._settled.labels is not None:
@@ -202,52 +211,44 @@ class SettledComparison:
             self._settled = replace(self._settled, searched={**self._settled.searched, **searched})
         return [*settled, *self._file.judge(others)]
 
-    def _screened_or_settled(self, choice: Choice) -> Sequence[Verdict]:
-        """The verdicts of the file if it decides, else of the recorded code if it can be measured, else of the file."""
-        limited: GeneratorLimitError | None = None
+    def _screened(self, choice: Choice) -> Screened:
+        """What the file sees; nothing if the load generator was the limit, where both revisions may be compared yet."""
         seen: Sequence[Verdict] = ()
+        limited: GeneratorLimitError | None = None
         try:
-            seen = self._file.screen(choice)
+            seen = self._file.compare(choice)
         except GeneratorLimitError as error:
             if not self._experiment.plan.schedule.closed:
                 raise  # the load was not sustained, which the short blocks of both revisions do not show
-            limited = error  # the machine is too busy for the file; both revisions may still be compared
-        screened = self._screened(seen)
-        if screened.is_clear and not screened.is_faster:
-            return seen
-        settled = self._settle(choice, screened)
-        if settled is None and screened.is_clear:  # the only doubt is a machine that may be faster
-            self._settled = replace(self._settled, may_hide=True)
-            return seen
-        if limited is not None and settled is not None and self._found().revision is None:
-            raise limited  # there is nothing else to measure
-        return self._file.judge(choice) if settled is None else settled
-
-    def _screened(self, seen: Sequence[Verdict]) -> Screened:
+            limited = error
         standing = standing_metrics(overloads=self._experiment.settings.overload)
         by_metric = {verdict.metric: verdict for verdict in seen}
-        return Screened(by_metric, self._experiment.baseline.entry, self._measurement.so_far, standing)
+        return Screened(by_metric, self._experiment.baseline.entry, self._measurement.so_far, standing, limited)
 
-    def _settle(self, choice: Choice, screened: Screened) -> Sequence[Verdict] | None:
-        """The verdicts of the recorded code; None if it cannot be measured, and notes why."""
-        if self._settled.why_not:
-            return None
+    def _settle(self, choice: Choice, screened: Screened) -> Sequence[Verdict]:
+        """The verdicts of the recorded code; if it cannot be measured, notes why, and those of the file."""
 
         def rest(streams: bool) -> Sequence[ComparedMetric]:
             return screened.to_settle(choice(streams))
 
-        if not (rest(False) or rest(True)):
-            return [*screened.seen.values()]
-        try:
-            verdicts = self._by_the_recorded_code(rest)
-        except (UnknownRevisionError, SettingError, InvalidResultError) as error:
-            if isinstance(error, InvalidResultError) and error.side not in ("", self._found().name):
-                raise  # the present fails
-            remedy = str(error) if isinstance(error, ShallowCloneError) else ""
-            why_not = f"not settled by the recorded revision: {error}"
-            self._settled = replace(self._settled, why_not=why_not, remedy=remedy)
-            return None
-        return self._merged(choice, screened, {verdict.metric: verdict for verdict in verdicts})
+        if not self._settled.why_not:
+            try:
+                found = self._by_the_recorded_code(rest) if rest(False) or rest(True) else None
+            except (UnknownRevisionError, SettingError, InvalidResultError) as error:
+                if isinstance(error, InvalidResultError) and error.side not in ("", self._found().name):
+                    raise  # the present fails
+                remedy = str(error) if isinstance(error, ShallowCloneError) else ""
+                why_not = f"not settled by the recorded revision: {error}"
+                self._settled = replace(self._settled, why_not=why_not, remedy=remedy)
+            else:
+                if screened.limited is not None and self._found().revision is None:
+                    raise screened.limited  # there is nothing else to measure
+                known = {verdict.metric: verdict for verdict in found or ()}
+                return [*screened.seen.values()] if found is None else self._merged(choice, screened, known)
+        if not screened.is_clear:
+            return self._file.judge(choice)
+        self._settled = replace(self._settled, may_hide=True)  # the only doubt is a machine that may be faster
+        return [*screened.seen.values()]
 
     def _by_the_recorded_code(self, choice: Choice) -> Sequence[Verdict]:
         """The verdicts by the recorded code; none if the present is that code."""

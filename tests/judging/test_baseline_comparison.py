@@ -135,7 +135,7 @@ def screened_launches(*, is_settled: bool = True, start_s: int = 0, **change: An
     comparison = BaselineComparison(experiment, measurement, is_settled=lambda: is_settled)
     metrics = compared_by_default(settings, streams=False)
     compared = compared_metrics(metrics, settings.tolerance, comparison.alpha, requested=False)
-    comparison.screen(lambda _streams: compared)
+    comparison.compare(lambda _streams: compared)
     return len(runner.launches)
 
 

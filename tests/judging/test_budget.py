@@ -119,7 +119,10 @@ class Measured:
         def look() -> Ruling:
             if self.done < fewest:
                 return Ruling("launch", fewest=fewest)
-            return ruling_of(judge, "launch", is_confirmed=self.done >= 2, fewest=2)
+            try:
+                return ruling_of(judge(), "launch", is_confirmed=self.done >= 2, fewest=2)
+            except TooFewSamplesError as error:
+                return Ruling("launch", fewest=2, why_not=error)
 
         launches = Supply(self.measure, lambda: self.done, most, lambda: self._seconds * S)
         return decide(look, {"launch": launches}, lambda: self.spending.budget), self.done

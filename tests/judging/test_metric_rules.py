@@ -114,15 +114,15 @@ def test_a_metric_that_one_side_lacks_is_left_out_and_why(look: Look, name: str,
     ruling, settings = judge_metrics([one], look), read_settings({"compare": name} if requested else {}, {}, {})
     found = why_not_compared(ruling.left_out, [one], look, settings=settings)
     assert (ruling.verdicts, found) == ([], {one.metric.label: LeftOut(why)} if why else {})
-    require_requested(ruling, [one], look, beside="the baseline")
+    require_requested(ruling, [one], beside="the baseline")
     with pytest.raises(
         PerfFailure, match=f"cannot judge {re.escape(one.metric.label)} against the baseline: it is not"
     ):
-        require_requested(ruling, [replace(one, requested=True)], look, beside="the baseline")
+        require_requested(ruling, [replace(one, requested=True)], beside="the baseline")
 
 
 def test_a_requested_metric_that_is_invalid_fails_beside_an_entry_too() -> None:
     (one,) = compared_metrics([METRICS["rtm"]], Tolerances(), 0.01, requested=True)
     ruling = Ruling(left_out={"rtm": InvalidResultError("the slowest known request failed")})
     with pytest.raises(PerfFailure, match="cannot judge RTM against the baseline: the slowest known request failed"):
-        require_requested(ruling, [one], BESIDE_NOTHING, beside="the baseline")
+        require_requested(ruling, [one], beside="the baseline")

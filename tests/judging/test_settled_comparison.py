@@ -48,7 +48,7 @@ class Screen:
         self.seen, self.alone = seen, alone
         self.judged: list[str] = []
 
-    def screen(self, _choice: object) -> Sequence[Verdict]:
+    def compare(self, _choice: object) -> Sequence[Verdict]:
         if isinstance(self.seen, Exception):
             raise self.seen
         return self.seen
