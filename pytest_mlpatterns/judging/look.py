@@ -7,7 +7,7 @@ present. This module must not know how anything is started or measured.
 from __future__ import annotations
 
 from statistics import fmean
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -37,16 +37,6 @@ class AbsentMetricError(UnknownMetricError):
     """The same of a metric that this system never has, so that nothing is missing unless the test asks for it."""
 
 
-class Sample(Protocol):
-    """Launches of one side."""
-
-    def counts_for(self, metric: Metric) -> Sequence[RequestCounts]:
-        """The requests of each launch that a metric is of; empty if unknown."""
-
-    def values(self, metric: Metric) -> Sequence[LaunchValue]:
-        """The metric in each launch; empty if unknown."""
-
-
 class EntrySample(Struct, frozen=True):
     """The launches of a baseline entry."""
 
@@ -74,6 +64,10 @@ class MeasuredSample(Struct, frozen=True):
     def values(self, metric: Metric) -> Sequence[LaunchValue]:
         """The metric in each launch that has one."""
         return self.metrics.comparable_values(metric)
+
+
+Sample = EntrySample | MeasuredSample
+"""Launches of one side."""
 
 
 def _counts_for(metric: Metric, launches: Sequence[RequestCounts]) -> Sequence[RequestCounts]:
