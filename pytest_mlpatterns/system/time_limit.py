@@ -60,13 +60,14 @@ class _TimeLimit:
             wait_s = min(max(self._ends - time.monotonic(), 0.01), 1.0)
 
     def _tick(self, _number: int, frame: FrameType | None) -> None:
-        while frame is not None and frame.f_code.co_name != "__del__":  # where Python drops what is raised
-            frame = frame.f_back
-        left_s = self._ends - time.monotonic()
-        if self._over.is_set() or frame is not None:
+        if self._over.is_set():
             return
-        if left_s <= 0:
+        left_s = self._ends - time.monotonic()
+        if left_s > 0 and not self._cleans:
+            self._show(math.ceil(left_s))
+        ends = (_TimeLimit.__enter__.__code__, _TimeLimit.__exit__.__code__)  # where nothing ends the ticks any more
+        while frame is not None and frame.f_code.co_name != "__del__" and frame.f_code not in ends:
+            frame = frame.f_back  # __del__: there Python drops what is raised
+        if left_s <= 0 and frame is None:
             self._ends, self._cleans = time.monotonic() + _CLEANING_S, True
             raise TimeIsUp
-        if not self._cleans:
-            self._show(math.ceil(left_s))

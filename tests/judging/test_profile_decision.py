@@ -21,7 +21,7 @@ from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun, Profil
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.where import functions_explain
 from pytest_mlpatterns.revision.client import RevisionClient
-from pytest_mlpatterns.system.time_limit import TimeIsUp
+from pytest_mlpatterns.system.time_limit import TimeIsUp, time_limit
 
 
 def verdict(metric: str, outcome: Outcome = Outcome.FAIL) -> Verdict:
@@ -278,6 +278,15 @@ def test_a_search_has_a_limit_that_holds_while_it_waits() -> None:
     assert not causes.interrupted
     assert [*dict.fromkeys(SHOWN)] == ["RTM is worse; searching for the cause, 1 s left", ""]
     assert signal.getsignal(signal.SIGURG) is handler
+
+
+def test_a_limit_that_is_over_at_once_ends_the_block_alone_and_leaves_no_tick() -> None:
+    handler = signal.getsignal(signal.SIGURG)
+    for _ in range(20):
+        with pytest.raises(TimeIsUp), time_limit(0, lambda _left: None):
+            threading.Event().wait()
+        assert signal.getsignal(signal.SIGURG) is handler
+    assert not [one for one in threading.enumerate() if one.name == "time limit"]
 
 
 @pytest.mark.usefixtures("waiting")
