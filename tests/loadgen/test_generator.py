@@ -27,7 +27,7 @@ from pytest_mlpatterns.records.addressing import Balance, Progress
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
 
-pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+pytestmark = pytest.mark.processes
 
 LONG_NS = 600_000 * MS
 
@@ -82,6 +82,7 @@ def works(generator: Generator, server: ScriptedServer, processes: int = 1) -> b
     return not result.stopped_early and set(samples_of(result).outcome.tolist()) == {200}
 
 
+@pytest.mark.covered_processes
 class TestJobs:
     def test_jobs_one_after_the_other_are_driven_by_one_process(self, fresh: Generator, server: ScriptedServer) -> None:
         before = our_children()
@@ -164,6 +165,7 @@ class TestJobs:
         assert [log.read_text() for log in logs] == [""] * len(logs)
 
 
+@pytest.mark.covered_processes
 class TestAddedServers:
     @pytest.mark.parametrize("processes", [1, 2])
     def test_a_server_that_is_added_gets_its_turn_until_the_load_is_ended(
@@ -224,6 +226,7 @@ class TestAddedServers:
         assert not (samples.target[late] == 1).any()
 
 
+@pytest.mark.covered_processes
 class TestSharedLoads:
     def test_callers_are_shared_out_and_their_rows_merged_in_the_order_of_completion(
         self, generator: Generator
@@ -297,6 +300,7 @@ class TestSharedLoads:
 
 
 class TestCtrlC:
+    @pytest.mark.covered_processes
     def test_ctrl_c_keeps_the_recording_and_the_next_job_works(self, fresh: Generator, server: ScriptedServer) -> None:
         before = our_children()
         job = a_job([server.address], ClosedLoop(2), duration_ns=LONG_NS)

@@ -38,7 +38,7 @@ from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule, Trace
 
-pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+pytestmark = pytest.mark.processes
 
 INPUTS = [[1, 2], [3, 4], [5, 6]]
 
@@ -95,6 +95,7 @@ def measure(target: Url, tmp_path: Path, schedule: Schedule, timeout_ns: int = 1
     return launch
 
 
+@pytest.mark.covered_processes
 @pytest.mark.parametrize("http2", [False, True])
 @pytest.mark.parametrize("schedule", [ClosedLoop(3), ConstantRate(100)], ids=str)
 def test_https_is_driven_with_either_http_and_every_answer_is_right(
@@ -122,6 +123,7 @@ def test_http2_without_encryption_is_driven_by_prior_knowledge(tmp_path: Path) -
     ("scheme", "http2", "path"),
     [("https", False, "/stream"), ("https", True, "/stream"), ("http", True, "/stream"), ("http", True, "/lines")],
 )
+@pytest.mark.covered_processes
 def test_every_chunk_of_a_stream_is_counted_over_encryption_and_over_http2(
     certificates: tuple[Path, Path, Path], scheme: str, http2: bool, path: str
 ) -> None:
@@ -161,6 +163,7 @@ IN_CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(LINES), LINES)
     ],
     ids=["lines", "event", "event-and-done", "sized-event", "chunked-lines"],
 )
+@pytest.mark.covered_processes
 def test_a_stream_that_lasts_until_the_connection_is_closed_needs_its_last_event(
     head: bytes, body: bytes, outcome: int
 ) -> None:
@@ -193,6 +196,7 @@ def test_a_request_that_an_answer_makes_due_is_sent_before_the_next_tick(schedul
     assert np.median(samples.sent_ns - samples.due_ns) < TICK_NS / 2
 
 
+@pytest.mark.covered_processes
 def test_a_trace_is_sent_whole_up_to_its_last_request(tmp_path: Path) -> None:
     file = tmp_path / "trace.csv"
     file.write_text("timestamp\n0\n" + "".join(f"0.100{number}\n" for number in range(5)))
@@ -202,6 +206,7 @@ def test_a_trace_is_sent_whole_up_to_its_last_request(tmp_path: Path) -> None:
         assert np.count_nonzero(samples.due_ns >= window.start_ns) == 6
 
 
+@pytest.mark.covered_processes
 def test_a_server_that_is_gone_gives_counted_refusals_and_no_crash(tmp_path: Path) -> None:
     from pytest_mlpatterns.loadgen.messages import LoadJob, WindowOpened
     from pytest_mlpatterns.records.addressing import Progress, Remote
@@ -239,6 +244,7 @@ def test_the_overhead_of_the_library_is_measured_beside_the_ceiling(tmp_path: Pa
     assert generator.library_overhead_ns is not None
 
 
+@pytest.mark.covered_processes
 @pytest.mark.parametrize("loop", [LoadLoop, PyreqwestLoop])
 @pytest.mark.parametrize("answers", [0, 1])
 def test_a_request_that_meets_a_closed_idle_connection_is_sent_again_once(
@@ -271,6 +277,7 @@ class BrokenClient:
         raise RuntimeError("the client is broken")
 
 
+@pytest.mark.covered_processes
 def test_a_request_that_ends_in_an_unexpected_error_is_a_row_and_the_log_has_the_error_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,7 @@ from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint
 
-pytestmark = [pytest.mark.processes, pytest.mark.covered_processes, pytest.mark.usefixtures("no_process_is_left")]
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("no_process_is_left")]
 
 HERE = sys.modules[__name__]
 
@@ -56,6 +56,7 @@ def kill(pid: int) -> None:
     assert survivors([pid], 30) == set()
 
 
+@pytest.mark.covered_processes
 class TestAsking:
     def test_a_deployment_has_an_address_and_a_name(self, deployment: Deployment) -> None:
         ((host, port),) = deployment.addresses
@@ -118,6 +119,7 @@ class TestAsking:
         deployment.close()
 
 
+@pytest.mark.covered_processes
 class TestKnowing:
     def test_statistics_count_inference_requests(self, deployment: Deployment) -> None:
         before = deployment.stats()
@@ -167,6 +169,7 @@ class TestDying:
         with pytest.raises(DeploymentError, match=f"process {pid} ended with signal SIGKILL"):
             deployment.predict(1)
 
+    @pytest.mark.covered_processes
     def test_one_replica_of_several_that_dies_is_named(self, tmp_path: Path) -> None:
         with deployed(double, tmp_path, Replicated(2), by_value=[HERE]) as deployment:
             dead = deployment.pids[1]
@@ -191,6 +194,7 @@ class TestDying:
 
 
 class TestEnding:
+    @pytest.mark.covered_processes
     @pytest.mark.parametrize("balance", ["round-robin", "shared-socket"])
     def test_close_leaves_no_process_and_no_listener_and_is_safe_to_call_twice(
         self, balance: str, tmp_path: Path

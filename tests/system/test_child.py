@@ -24,7 +24,7 @@ from pytest_mlpatterns.system import log_file
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.orphans import Stopped, alive
 
-pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+pytestmark = pytest.mark.processes
 
 PATIENCE_S = 15
 
@@ -67,6 +67,7 @@ class TestMessages:
     def test_a_value_of_any_size_makes_the_round_trip(self, child: Child, message: object) -> None:
         assert ask(child, "echo", message) == message
 
+    @pytest.mark.covered_processes
     def test_values_of_several_threads_do_not_mix(self, child: Child) -> None:
         values = [bytes([number]) * 300_000 for number in range(8)]
         threads = [threading.Thread(target=child.send, args=(("echo", value),)) for value in values]
@@ -76,6 +77,7 @@ class TestMessages:
         for thread in threads:
             thread.join(PATIENCE_S)
 
+    @pytest.mark.covered_processes
     @pytest.mark.parametrize("sizes", [(0,), (1,), (100_000,), (3, 0, 2_000_000, 1)], ids=str)
     def test_raw_buffers_travel_beside_the_value(self, child: Child, sizes: tuple[int, ...]) -> None:
         arrays = [array("q", range(size)) for size in sizes]
@@ -99,6 +101,7 @@ class TestMessages:
             child.receive(0.01)
         assert ask(child, "echo", 1) == 1
 
+    @pytest.mark.covered_processes
     def test_what_a_child_prints_is_in_its_log_and_not_among_the_messages(self, child: Child) -> None:
         assert ask(child, "print", "a printed line") == "printed"
         assert child.log_tail().splitlines() == ["| a printed line"] * 4
@@ -121,17 +124,20 @@ class TestMessages:
     def test_a_child_reads_nothing_from_its_standard_input(self, child: Child) -> None:
         assert ask(child, "read") == ""
 
+    @pytest.mark.covered_processes
     def test_a_child_that_listens_hears_messages_in_a_thread_of_its_own(self, child: Child) -> None:
         assert ask(child, "listen") == "listening"
         child.send("hello")
         assert child.receive(PATIENCE_S) == ("heard", "hello")
 
+    @pytest.mark.covered_processes
     def test_a_child_that_cannot_handle_a_message_ends_with_the_reason(self, child: Child) -> None:
         assert ask(child, "listen badly") == "listening"
         child.send({})
         with pytest.raises(ChildError, match=r"(?s)signal SIGKILL; it printed last:.*KeyError: 'no such key'"):
             child.receive(PATIENCE_S)
 
+    @pytest.mark.covered_processes
     def test_descriptors_are_inherited_by_their_numbers(self, tmp_path: Path) -> None:
         reading, writing = os.pipe()
         try:
@@ -213,6 +219,7 @@ class TestTheEnd:
         child.close_channel()
         assert survivors([child.pid], PATIENCE_S) == set()
 
+    @pytest.mark.covered_processes
     def test_a_child_whose_work_is_done_waits_for_its_threads_and_takes_no_module_apart(
         self, child: Child, tmp_path: Path
     ) -> None:
@@ -319,6 +326,7 @@ class TestTheEnd:
         finally:
             survivors(answers[-1:], 0)
 
+    @pytest.mark.covered_processes
     def test_a_process_that_asks_for_it_is_interrupted_when_its_parent_is_gone(self, tmp_path: Path) -> None:
         child = """if True:
             import os, sys, threading

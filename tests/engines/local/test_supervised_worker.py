@@ -22,7 +22,7 @@ from pytest_mlpatterns.serving.processes import Ready, WorkerStats
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.sockets import listening_socket
 
-pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+pytestmark = pytest.mark.processes
 
 PATIENCE_S = 30
 
@@ -110,6 +110,7 @@ def replaced(member: SupervisedWorker, starter: Starter) -> Child:
     return child
 
 
+@pytest.mark.covered_processes
 class TestKnowing:
     def test_worker_has_the_state_of_its_process(self, member: SupervisedWorker) -> None:
         assert (member.role, member.position, member.replaced) == ("worker", 1, 0)
@@ -164,6 +165,7 @@ class TestKnowing:
 
 
 class TestReplacement:
+    @pytest.mark.covered_processes
     def test_a_guarded_process_is_replaced_when_it_dies(self, member: SupervisedWorker, starter: Starter) -> None:
         first = member.child
         member.guard()
@@ -356,6 +358,7 @@ def double(batch: list[Any]) -> list[Any]:
     return [2 * value for value in batch]
 
 
+@pytest.mark.covered_processes
 def test_killed_worker_is_replaced_and_requests_meanwhile_are_answered(tmp_path: Path) -> None:
     with deployed(double, tmp_path, Queued(), by_value=[sys.modules[__name__]]) as deployment:
         assert deployment.predict(1) == 2

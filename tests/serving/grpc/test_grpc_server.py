@@ -39,7 +39,7 @@ from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.wire.grpc_call import message_class
 from pytest_mlpatterns.workload.payload import read_payload
 
-pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+pytestmark = pytest.mark.processes
 
 GRPC = Wire.parse("grpc")
 
@@ -108,6 +108,7 @@ def triton_type(array: np.ndarray[Any, Any]) -> str:
     return str(np_to_triton_dtype(array.dtype))
 
 
+@pytest.mark.covered_processes
 class TestTritonclient:
     @pytest.mark.parametrize("dtype", ["?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"])
     def test_arrays_of_every_type_come_back(self, client: Any, dtype: str) -> None:
@@ -250,6 +251,7 @@ class TestDeployment:
         ],
         ids=str,
     )
+    @pytest.mark.covered_processes
     def test_every_pattern_answers(self, tmp_path: Path, pattern: Pattern) -> None:
         before = our_children()
         with closing(started(Echo, tmp_path, pattern, [np.ones(3, "f4")])) as deployment:
@@ -279,6 +281,7 @@ class TestDeployment:
         response = echo.client.post("/v2/models/other/infer", content=b"")
         assert response.status_code == 400
 
+    @pytest.mark.covered_processes
     def test_a_full_queue_is_unavailable_and_says_when_to_try_again(self, tmp_path: Path) -> None:
         with (
             closing(started(slow, tmp_path, Queued(capacity=1))) as deployment,
