@@ -174,6 +174,7 @@ FAMILIES = (
     Family("unchanged, machine slower", _FINE, STORED, now=SLOWER),
     Family("unchanged, machine faster", _FINE, STORED, now=FASTER),
     Family("unchanged, speed changes", _FINE, (*SHARED, Mode.REVISION, Mode.PARITY), now=CHANGING, same_machine=True),
+    Family("unchanged, speed changes now alone", _FINE, (*SHARED, Mode.REVISION), now=CHANGING),
     Family("unchanged, another machine", _FINE, (Mode.SETTLED,), now=(*SLOWER, *FASTER), elsewhere=True),
     Family("unchanged, load of 20", _FINE, (Mode.SETTLED, Mode.REVISION), now=(LOADED,)),
     Family(

@@ -185,12 +185,15 @@ class BaselineComparison:
             return rule_alone(ruling, done, starts=len(metrics.starts_ns), is_doubted=is_doubted)
 
         verdicts = measurement.rule(look, functools.partial(measurement.search, objective_of(metric))).verdicts
-        if is_screen or not self._may_be_excused(verdicts):
+        if is_screen:
             return verdicts
+        launched = self._launched(entry)
+        if not self._may_be_excused(verdicts):
+            return launched.unhidden(verdicts, compared)
         times = self._slower_by(entry)
         why = f"this machine takes up to {times:.2f} times as long for the same work as when the baseline was recorded"
         slower = Excuse(f"{why}, which explains it", times, times) if times >= SLOWER else None
-        return self._launched(entry).left_open(verdicts, compared, slower, stands=self._stands)
+        return launched.left_open(verdicts, compared, slower, stands=self._stands)
 
     def _launches_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry) -> int:
         """Launches after which the percentiles are known that the baseline entry can be compared by."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.health.machine import Excuse, speed_excuse, taken_excuse
+from pytest_mlpatterns.analysis.health.machine import Excuse, hiding_speed, speed_excuse, taken_excuse
 from pytest_mlpatterns.analysis.metrics.definitions import leading_time, metric_named
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.verdicts.whole_answers import failed_by_whole_answers
@@ -43,7 +43,7 @@ class Launched(Struct, frozen=True):
 
     def change(self, compared: ComparedMetric, excuse: Excuse | None = None) -> Verdict | None:
         """By how much they are worse than the entry, or than it would be on such a machine; None if not known."""
-        if excuse is None or _times(self.entry, compared.metric, excuse) <= 1:
+        if excuse is None or _times(self.entry, compared.metric, excuse) == 1:
             return next(iter(judge_metrics([compared], self.look).verdicts), None)
         room = 0.0 if compared.metric.counts_failures else LEAST_ROOM  # whose tolerance is a difference
         roomy = replace(compared, tolerance=max(compared.tolerance, room))
@@ -68,6 +68,25 @@ class Launched(Struct, frozen=True):
             if any(is_within(side.change(compared, one)) for side in (self, *map(self.of, others))):
                 return one.why
         return ""
+
+    def unhidden(self, verdicts: Sequence[Verdict], compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
+        """The verdicts, with every pass left open that does not hold beside the entry as it would be on this machine.
+
+        A service that became slower passes on a machine that became faster.
+        """
+        speed = hiding_speed(self.beside, self.entry.sorting_ns)
+        if speed is None:
+            return verdicts
+        hidden = {
+            one.metric.name
+            for one in compared
+            if not (one.metric.is_tail or one.metric.counts_failures) and not is_within(self.change(one, speed))
+        }
+        left = WhyOpen(OpenBy.MACHINE, speed.why)
+        return [
+            one.left_open(left, f"but {left}") if one.outcome is Outcome.PASS and one.metric in hidden else one
+            for one in verdicts
+        ]
 
     def left_open(
         self,

@@ -54,8 +54,6 @@ _FACTOR = REVISION_ALPHA / BASELINE_ALPHA  # Of the error probabilities of both 
 _MOST_FACTS = 3  # Changed facts that a verdict names
 _ELSEWHERE = LeftOut("needs an entry of this machine: --perf-baseline update")
 """Why what the recorded code cannot settle is not compared."""
-_MAY_BE_FASTER = "this machine may be faster than when the baseline was recorded, which can hide a slower service"
-"""What a reader has to know if the file decides on such a machine."""
 
 
 def comparison_of(
@@ -137,7 +135,6 @@ class _Settled(Struct, frozen=True):
     searched: Mapping[str, LeftOut] = {}  # why what only a search knows was left out, by label
     why_not: str = ""  # why it could not be measured; empty if it could, or nothing asked for it
     remedy: str = ""  # what to do about that
-    may_hide: bool = False  # whether the file decided on a machine that may be faster
     why: str = ""  # what decided, in words
 
 
@@ -177,7 +174,7 @@ class SettledComparison:
         details = self._experiment.baseline.details
         notes: tuple[str, ...] = settled.why, f"its entry is of another environment ({details})" if details else ""
         if settled.labels is None:
-            notes = by_file.note, _MAY_BE_FASTER if settled.may_hide else "", settled.why_not
+            notes = by_file.note, settled.why_not
         found = replace(
             by_file,
             reference=reference or by_file.reference,
@@ -245,10 +242,7 @@ class SettledComparison:
                     raise screened.limited  # there is nothing else to measure
                 known = {verdict.metric: verdict for verdict in found or ()}
                 return [*screened.seen.values()] if found is None else self._merged(choice, screened, known)
-        if not screened.is_clear:
-            return self._file.judge(choice)
-        self._settled = replace(self._settled, may_hide=True)  # the only doubt is a machine that may be faster
-        return [*screened.seen.values()]
+        return self._file.judge(choice)
 
     def _by_the_recorded_code(self, choice: Choice) -> Sequence[Verdict]:
         """The verdicts by the recorded code; none if the present is that code."""

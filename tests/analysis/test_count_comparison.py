@@ -157,6 +157,12 @@ def test_one_failed_request_is_no_sign_of_a_change() -> None:
     assert failures(launches(6), present).outcome is Outcome.PASS
 
 
+def test_two_failed_requests_of_a_service_that_had_none_are_suspected() -> None:
+    then, now = [RequestCounts(240, 0, {3 * MS: 240})], [RequestCounts(240, 2, {3 * MS: 238})]
+    assert failures(then, now).outcome is Outcome.INCONCLUSIVE
+    assert failures([RequestCounts(240, 1, {3 * MS: 239})], now).outcome is Outcome.PASS
+
+
 def test_some_failed_requests_are_suspected() -> None:
     present = [RequestCounts(300, 6, {3 * MS: 294}), *launches(1, seed=1)]
     assert failures(launches(6), present).outcome is Outcome.INCONCLUSIVE

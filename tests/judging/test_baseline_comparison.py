@@ -345,6 +345,14 @@ class TestTheFileAloneOnAMachineOfAnotherSpeed:
         verdicts, _ = compare(Runner(machine=0.8, rtm_ns=1.5 * 3 * MS))
         assert "rtm" in failing(verdicts)
 
+    @pytest.mark.parametrize("slower", [1.3, 1.5])
+    def test_slower_code_that_a_faster_machine_hides_is_left_open(self, slower: float) -> None:
+        for seed in range(0, 80, 16):
+            verdicts, _ = compare(Runner(seed=seed, machine=0.6, rtm_ns=slower * 3 * MS))
+            assert verdicts["rtm"].outcome is Outcome.INCONCLUSIVE, seed
+            assert verdicts["rtm"].by_machine
+            assert "times as long, which hides a slower service" in verdicts["rtm"].reason
+
     def test_a_disturbed_moment_is_no_slower_machine(self) -> None:
         class Disturbed(Runner):
             def measure(self) -> Launch:

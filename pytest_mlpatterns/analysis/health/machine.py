@@ -295,6 +295,14 @@ def speed_excuse(launches: Sequence[Launch], then_ns: Sequence[float]) -> Excuse
     return Excuse(f"a fixed workload takes {ratio:.2f} times as long", ratio, ratio)
 
 
+def hiding_speed(launches: Sequence[Launch], then_ns: Sequence[float]) -> Excuse | None:
+    """That a fixed work takes less time than at the recording, which hides a slower service; None as above."""
+    ratio = ratio_of_sorting(sorting_times_ns(launches), then_ns)
+    if ratio is None or ratio >= _FASTER:
+        return None
+    return Excuse(f"a fixed workload takes {ratio:.2f} times as long, which hides a slower service", ratio, ratio)
+
+
 def _lower_quartile(values: Sequence[float]) -> float:
     """The second smallest of eight, and the smallest of up to four."""
     return sorted(values)[(len(values) - 1) // 4]
