@@ -105,7 +105,7 @@ def unpickles(node: ast.AST) -> bool:
         isinstance(function, ast.Attribute)
         and function.attr in ("load", "loads", "Unpickler", "open")
         and isinstance(function.value, ast.Name)
-        and function.value.id in frozenset({"pickle", "cloudpickle", "joblib", "dill", "marshal", "shelve"})
+        and function.value.id in UNPICKLERS
     )
 
 
@@ -119,12 +119,23 @@ def can_connect(node: ast.AST) -> bool:
     return bool(imported(node) & CLIENTS) or connects(node)
 
 
+UNPICKLERS = frozenset(("pickle", "cloudpickle", "joblib", "dill", "marshal", "shelve"))
+CAN_BE_FOUND = re.compile(
+    rf"allow_pickle|_connection|\b({'|'.join(sorted(UNPICKLERS))})\b"
+    rf"|^ *(from|import) ({'|'.join(sorted({name.partition('.')[0] for name in CLIENTS}))})\b",
+    re.MULTILINE,
+)
+"""What a text has if its code unpickles or connects; most modules have nothing of it, and are not parsed."""
+
+
 @cache
 def modules_that() -> dict[object, set[str]]:
     """Modules of the package with a node for which each function holds; they are read once for all."""
     found: dict[object, set[str]] = {holds: set() for holds in (unpickles, unpickles_arrays, can_connect)}
     for module in PACKAGE.rglob("*.py"):
-        nodes = list(executed(ast.parse(module.read_bytes())))
+        if not CAN_BE_FOUND.search(text := module.read_text(encoding="utf-8")):
+            continue
+        nodes = list(executed(ast.parse(text)))
         for holds, modules in found.items():
             assert callable(holds)
             if any(holds(node) for node in nodes):
