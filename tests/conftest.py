@@ -79,7 +79,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[object]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Iterator[object]:
     """Measure none in a process that only hands tests to workers."""
-    with _coverage_paused(session.config.getoption("numprocesses", None) is not None):
+    with _coverage_paused(bool(session.config.getoption("numprocesses", None))):
         return (yield)
 
 
