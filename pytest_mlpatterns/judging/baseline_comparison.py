@@ -11,7 +11,7 @@ from pytest_mlpatterns.analysis.health.machine import (
     SLOWER,
     Excuse,
     busy_on_average,
-    ratio_of_sorting,
+    slower_by,
     sorting_times_ns,
     taken_excuse,
     why_busy,
@@ -232,7 +232,7 @@ class BaselineComparison:
 
     def _slower_by(self, entry: Entry) -> float:
         """How many times as long a fixed work takes as when the entry was recorded; 0 if that is not known."""
-        return ratio_of_sorting(sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns) or 0.0
+        return slower_by(sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns)
 
     def _ruled(self, compared: Sequence[ComparedMetric], wants: Want, fewest: int, *, is_screen: bool) -> Ruling:
         """What one look comes to; a failure that the machine may explain is open if the file decides."""

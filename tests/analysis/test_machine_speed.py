@@ -11,6 +11,7 @@ from pytest_mlpatterns.analysis.health.machine import (
     least_ratio_of_means,
     ratio_of_means,
     ratio_of_sorting,
+    slower_by,
     sorting_times_ns,
     taken_factor,
 )
@@ -26,6 +27,21 @@ def test_the_fixed_work_is_known_only_if_each_launch_did_it() -> None:
 
 def test_a_disturbed_moment_is_not_the_machine_s_speed() -> None:
     assert ratio_of_sorting((105.0, 72.0), (71.0, 105.0, 72.0, 73.0, 72.0)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("now", "times"),
+    [
+        ([72.0] * 12, 72 / 70),
+        ([70.0, 112.0] * 6, 91 / 70),  # a host that has begun to change its speed
+        ([70.0, 112.0] * 2, 1.0),  # moments of one launch do not show it
+        ([70.0] * 9 + [105.0] * 3, 1.125),
+        ([70.0] * 10 + [105.0] * 2, 1.0),  # one in five may be disturbed
+        ([], 0.0),
+    ],
+)
+def test_a_machine_is_slower_by_what_its_quiet_moments_show_or_the_mean_of_many(now: list[float], times: float) -> None:
+    assert slower_by(now, [70.0] * 16) == pytest.approx(times)
 
 
 def test_the_means_include_what_disturbed_some_launches() -> None:

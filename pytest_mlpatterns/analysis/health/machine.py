@@ -186,13 +186,15 @@ _PERIOD_NS = 100_000_000  # Time that a request may wait for the next period of 
 SLOWER = 1.06
 """Ratio of the fixed work's times from which the machine counts as slower. The times vary by 2 to 3 % between launches,
 three against eight by 2 %. From 1.10, one in a hundred unchanged tests on machines up to twice as slow would fail."""
+_SLOWER_MEAN, _MOMENTS_OF_MEAN = 1.1, 8
+"""The same of the mean, and its fewest moments: if one moment in five takes up to a half longer, it scatters by 4 %."""
 _FASTER = 0.95
 """Ratio of the fixed work's time to that of the recording below which the machine counts as faster, which would hide a
 slower service. A change of 20 % passes the file only below 0.9. With launches that differ by 3 %, twice what was seen,
 a machine that stays the same is below in one of fifty runs; such a run takes the time of a settling."""
 _MAY_HIDE = 0.9
 """The same ratio less its standard error, below which a change of 20 % may be hidden, on a host that changes its speed
-all the time (``benchmarks/settled_simulation.py``)."""
+all the time."""
 _MIDDLE_HALF = 1.349  # Width of the middle half of a normal distribution, in standard deviations
 _LEAST_LEFT = 0.05
 """Share of the machine that is left at least, since counters of 10 ms may report that others used all of it."""
@@ -247,6 +249,15 @@ def least_ratio_of_means(now: Sequence[float], then: Sequence[float]) -> float |
         return None
     low, high = np.log(np.percentile(then, (25, 75)))
     return ratio * math.exp(-(high - low) / _MIDDLE_HALF * math.sqrt(1 / len(now) + 1 / len(then)))
+
+
+def slower_by(now: Sequence[float], then: Sequence[float]) -> float:
+    """How many times as long the fixed work takes as before, as a slower machine shows it; 0 if that is not known.
+
+    Of a host that has begun to change its speed all the time only the mean does.
+    """
+    lowest, mean = ratio_of_sorting(now, then) or 0.0, ratio_of_means(now, then) or 0.0
+    return max(lowest, mean) if mean >= _SLOWER_MEAN and len(now) >= _MOMENTS_OF_MEAN else lowest
 
 
 def may_be_faster(now: Sequence[float], then: Sequence[float]) -> bool:
