@@ -32,7 +32,6 @@ NAMES = (
     "baseline_simulation",
     "verdict_simulation",
     "limit_simulation",
-    "settled_simulation",
     "worlds",
     "verdict_error_rates",
     "suite_time",

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
-
     Procedure = Callable[[np.random.Generator, "Service", "Change"], "Run"]
     Judge = Callable[["Sample", "Sample"], dict[str, Outcome]]
 
@@ -55,10 +53,6 @@ RATE_RPS = 330
 LATENCY_NS = 3e6
 RECORDED, STORED_LAUNCHES, STORED_S = 6, 8, 0.7
 PAIRED_LAUNCHES, PAIRS, BLOCK_S = 15, 4, 0.1
-DISTURBED_LAUNCHES = 3
-FIXED_NS, FIXED_SD, FIXED_DISTURBED = 0.7e6, 0.03, 0.2
-"""CPU time of the fixed work after a launch, its scatter, twice that seen on two cores with eight processes, and the
-share of launches in which other guests of the host make it take up to a half longer."""
 LAUNCH_S = 1.7
 """From one launch to the next: start, warm-up and window."""
 SPEED = ("rtm", "throughput")
@@ -74,9 +68,7 @@ class Service:
     """How the latency of a service is distributed, and by how much its launches and the machine vary.
 
     ``heavy`` requests have a Pareto tail of exponent 2.5 (a share), ``second`` take 2.5 times as long (a share),
-    ``pauses`` come per second and hold five neighbouring requests for 10 ms each. On a ``disturbed`` host this share of
-    the time everything takes up to 1.8 times as long, for some launches in a row. A core changes between two speeds, 1
-    and ``flicker``: the fixed work meets one of them, the requests of a launch both many times.
+    ``pauses`` come per second and hold five neighbouring requests for 10 ms each.
     """
 
     label: str
@@ -87,8 +79,6 @@ class Service:
     drift: float = 0.0
     pauses: float = 0.0
     failing: float = 0.0
-    disturbed: float = 0.0
-    flicker: float = 1.0
 
 
 USUAL = Service("launches 1.7 %, lognormal")
@@ -101,10 +91,6 @@ SERVICES = (
     Service("drift of ±2.5 % within and between launches", drift=0.025),
     Service("a pause of 10 ms every 2 s", pauses=0.5),
     Service("1 % of the requests always fail", failing=0.01),
-)
-DISTURBED = (
-    Service("disturbed for a fifth of the time", disturbed=0.2),
-    Service("disturbed for half of the time", disturbed=0.5),
 )
 
 
@@ -135,68 +121,18 @@ CHANGES = (
 
 @dataclass
 class Sample:
-    """The launches of one side: requests (empty if unknown), values by metric, and fixed work."""
+    """The launches of one side: requests (empty if unknown), and values by metric."""
 
     counts: list[RequestCounts] = field(default_factory=list)
     values: dict[str, list[LaunchValue]] = field(default_factory=dict)
-    moments_ns: list[list[float]] = field(default_factory=list)
 
     def of(self, launches: Sequence[int]) -> Sample:
         """Some of the launches, by their numbers from zero."""
         values = {name: [found[number] for number in launches] for name, found in self.values.items()}
-        moments_ns = [self.moments_ns[number] for number in launches if self.moments_ns]
-        return Sample([self.counts[number] for number in launches if self.counts], values, moments_ns)
-
-    @property
-    def fixed_ns(self) -> list[float]:
-        """Times of the fixed work at all moments."""
-        return [ns for moments in self.moments_ns for ns in moments]
+        return Sample([self.counts[number] for number in launches if self.counts], values)
 
     def first(self, launches: int) -> Sample:
         return self.of(range(launches))
-
-    def slower(self, ratio: float) -> Sample:
-        """What the same launches would be on a machine on which everything takes so many times as long."""
-        values = {
-            name: [LaunchValue(one.value * metric_of(name).unit.scale(ratio), one.relative_error) for one in found]
-            for name, found in self.values.items()
-        }
-        counts = [
-            replace(one, latencies={round(ns * ratio): count for ns, count in one.latencies.items()})
-            for one in self.counts
-        ]
-        return Sample(counts, values, self.moments_ns)
-
-
-def metric_of(name: str) -> Metric:
-    """What a value is of; the location is one of latencies, as RTM is."""
-    return METRICS["rtm" if name == LOCATION else name]
-
-
-@dataclass(frozen=True)
-class Slowness:
-    """How a host slows a launch down: a factor on the service, for a share of the requests."""
-
-    service: float = 1.0
-    share: float = 0.0
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator, launches: int, disturbed: float) -> list[Slowness]:
-        """One for each of neighbouring launches; a disturbance lasts for three of them in the mean."""
-        found, is_disturbed = [], bool(rng.random() < disturbed)
-        for _ in range(launches):
-            if is_disturbed:
-                service = math.exp(rng.uniform(0.05, 0.6) + 0.25 * rng.uniform(0, 0.6))
-                found.append(cls(service, rng.uniform(0.2, 1)))
-            else:
-                found.append(cls())
-            if rng.random() < 1 / DISTURBED_LAUNCHES:  # the state is drawn anew
-                is_disturbed = bool(rng.random() < disturbed)
-        return found
-
-    def mean(self, factor: float) -> float:
-        """The mean over all requests of what a factor is for those that are slowed down."""
-        return 1 + self.share * (factor - 1)
 
 
 @dataclass(frozen=True)
@@ -244,27 +180,14 @@ def one_launch(found: NDArray[np.float64], failing: float, rng: np.random.Genera
     return RequestCounts(found.size, failed, counted(found[failed:].astype(np.int64)))
 
 
-def fixed_ns(rng: np.random.Generator, service: Service, slowness: Slowness) -> float:
-    """Time of the fixed work, which takes a hundredth of a second, at one moment."""
-    moment = slowness.service if rng.random() < slowness.share else 1.0
-    moment *= 1 + rng.uniform(0, 0.5) * (rng.random() < FIXED_DISTURBED)
-    moment *= service.flicker if rng.random() < 0.5 else 1.0
-    return FIXED_NS * moment * math.exp(rng.normal(0, FIXED_SD))
-
-
-def sample(
-    rng: np.random.Generator, service: Service, change: Change, *, launches: int, window_s: float, moments: int = 2
-) -> Sample:
-    """Launches measured one after the other; the fixed work is done at several moments of each."""
+def sample(rng: np.random.Generator, service: Service, change: Change, *, launches: int, window_s: float) -> Sample:
+    """Launches measured one after the other."""
     machine = (float(rng.random()), float(rng.uniform(30, 150)))
     found = Sample(values={name: [] for name in (*SPEED, LOCATION, *VALUES)})
     count = round(RATE_RPS * window_s)
-    (fixed,) = rng.spawn(1)
-    for number, slowness in enumerate(Slowness.draw(rng, launches, service.disturbed)):
+    for number in range(launches):
         scatter = Scatter.draw(rng, service, number=number, machine=machine)
         requests = latencies(rng, service, change, scatter=scatter, count=count)
-        requests[: round(slowness.share * count)] *= slowness.service
-        found.moments_ns.append([fixed_ns(fixed, service, slowness) for _ in range(moments)])
         found.counts.append(one_launch(requests, service.failing + change.failing, rng))
         median, mean = float(np.median(requests)), float(requests.mean())
         error = 1.2533 * service.spread / math.sqrt(count)
@@ -273,12 +196,9 @@ def sample(
         spread = float(winsorized.std()) / (1 - TRIM)
         found.values[LOCATION].append(LaunchValue(location(requests), spread / math.sqrt(count)))
         found.values["throughput"].append(LaunchValue(1e9 / mean, float(requests.std()) / mean / math.sqrt(count)))
-        found.values["cpu_per_request"].append(
-            LaunchValue(2e6 * scatter.cpu * change.cpu * slowness.mean(slowness.service), 0.005)
-        )
+        found.values["cpu_per_request"].append(LaunchValue(2e6 * scatter.cpu * change.cpu, 0.005))
         found.values["peak_memory"].append(LaunchValue(100 * 2**20 * scatter.memory * change.memory, 0.0))
-        start = scatter.start * change.start * slowness.mean(slowness.service)
-        found.values["cold_start"].append(LaunchValue(0.6e9 * start, 0.0))
+        found.values["cold_start"].append(LaunchValue(0.6e9 * scatter.start * change.start, 0.0))
     return found
 
 
