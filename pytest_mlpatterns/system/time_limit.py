@@ -34,14 +34,15 @@ class _TimeLimit:
     """Ends a block by a signal, as Ctrl-C would; the one that is taken does nothing to a process that expects none."""
 
     def __init__(self, limit_ns: int, show: Callable[[int | None], None]) -> None:
-        self._ends = time.monotonic() + limit_ns / 1e9
-        self._show = show
+        self._limit_s, self._show = limit_ns / 1e9, show
+        self._ends = time.monotonic() + self._limit_s
         self._cleans = False
         self._over, self._main = threading.Event(), threading.get_ident()
         self._calling = threading.Thread(target=self._call, name="time limit", daemon=True)
         self._handler: Any = None
 
     def __enter__(self) -> None:
+        self._show(math.ceil(self._limit_s))
         self._handler = signal.signal(signal.SIGURG, self._tick)
         self._calling.start()
 
@@ -54,10 +55,8 @@ class _TimeLimit:
             raise TimeIsUp from error
 
     def _call(self) -> None:
-        wait_s = 0.0
-        while not self._over.wait(wait_s):
+        while not self._over.wait(min(max(self._ends - time.monotonic(), 0.01), 1.0)):
             signal.pthread_kill(self._main, signal.SIGURG)
-            wait_s = min(max(self._ends - time.monotonic(), 0.01), 1.0)
 
     def _tick(self, _number: int, frame: FrameType | None) -> None:
         if self._over.is_set():
