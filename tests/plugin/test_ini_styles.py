@@ -125,6 +125,7 @@ def test_numbers_and_tables_are_read_as_text(tmp_path: Path, style: str, name: s
     assert found(tmp_path, style, {name: value})[name] == read
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("style", STYLES)
 def test_the_command_line_overrides_a_key(tmp_path: Path, style: str) -> None:
     configure(tmp_path, style, {"tolerance": "0.05", "smoke": "true"})
@@ -154,6 +155,7 @@ def refused(directory: Path, style: str, line: str) -> str:
     return message
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize(
     ("line", "words"),
@@ -194,6 +196,7 @@ def test_a_run_takes_its_settings_from_native_toml(tmp_path: Path) -> None:
     assert "smoke run: 2 perf tests" in run.section("performance")
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("style", STYLES)
 def test_a_misspelled_key_is_answered_with_the_nearest(tmp_path: Path, style: str) -> None:
     configure(tmp_path, style, {"tolerence": "0.05"})
@@ -203,12 +206,14 @@ def test_a_misspelled_key_is_answered_with_the_nearest(tmp_path: Path, style: st
     assert message == "ERROR: perf_tolerence is not an ini key; did you mean perf_tolerance? pytest --help lists all"
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("style", STYLES)
 def test_an_argument_of_the_marker_is_no_key(tmp_path: Path, style: str) -> None:
     words = "ERROR: perf_concurrency is not an ini key; concurrency is set in the marker: pytest.mark.perf("
     assert refused(tmp_path, style, "perf_concurrency = 4").startswith(words)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("style", STYLES)
 def test_a_key_that_resembles_none_of_ours_ends_the_run_too(tmp_path: Path, style: str) -> None:
     assert refused(tmp_path, style, "perf_zebra = 1") == (

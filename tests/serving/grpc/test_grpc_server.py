@@ -251,7 +251,6 @@ class TestDeployment:
         ],
         ids=str,
     )
-    @pytest.mark.covered_processes
     def test_every_pattern_answers(self, tmp_path: Path, pattern: Pattern) -> None:
         before = our_children()
         with closing(started(Echo, tmp_path, pattern, [np.ones(3, "f4")])) as deployment:
