@@ -93,6 +93,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     _running.append(item)
     try:
         with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("CI", raising=False)  # the suite says the same where it is set
             if item.get_closest_marker("covered_processes") is None:
                 patch.delenv(_COVERAGE, raising=False)
             with _coverage_paused(item.get_closest_marker("simulation") is not None):
@@ -123,12 +124,6 @@ def _coverage_paused(is_asked: bool) -> Iterator[None]:
         yield
     finally:
         measuring.start()
-
-
-@pytest.fixture(autouse=True)
-def _no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The suite says the same where CI is set."""
-    monkeypatch.delenv("CI", raising=False)
 
 
 @pytest.fixture
