@@ -4,6 +4,7 @@
 from pytest_mlpatterns.errors import (
     BaselineFileError as BaselineFileError,
     ChildError as ChildError,
+    CountError as CountError,
     DeploymentError as DeploymentError,
     HistoryError as HistoryError,
     InconclusiveFailure as InconclusiveFailure,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BaselineFileError",
     "ChildError",
+    "CountError",
     "DeploymentError",
     "GeneratorLimitError",
     "HistoryError",
@@ -103,6 +104,10 @@ class ModelLoadError(DeploymentError):
 
 class ProfilerError(MlpatternsError):
     """The profiler cannot read a process, or gave nothing that can be read; the test has no profile then."""
+
+
+class CountError(MlpatternsError):
+    """The instructions of a service cannot be counted, or not to the end; it has no count then."""
 
 
 class InvalidResultError(MlpatternsError):

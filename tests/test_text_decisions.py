@@ -26,6 +26,7 @@ PATTERNS = frozenset(("findall", "finditer", "fullmatch", "match", "search", "sp
 OTHER_PROGRAMS = (
     "loadgen/pyreqwest_loop.py",
     "plain_caller.py",
+    "profiling/callgrind.py",
     "profiling/py_spy.py",
     "ray",
     "records/json_text.py",

@@ -48,7 +48,8 @@ class Engine(Protocol):
         gives_cores: whether it gives a deployment the cores that the options name; for others, :func:`launch` does.
         adds_replicas: whether its deployments have a scaler, which adds replicas while they run.
         sends_load: whether load can be sent from where it serves, ``perf(generators_on=...)``.
-        is_readable: whether its processes run on this machine and heed ``options.profiled`` and ``options.traced``.
+        is_readable: whether its processes run on this machine and heed ``options.profiled``,
+            ``options.traced`` and ``options.under``.
     """
 
     gives_cores: bool = False

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from pytest_mlpatterns.config.settings import Settings
+    from pytest_mlpatterns.records.count import RunUnder
     from pytest_mlpatterns.records.samples import Traced
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.model import StartOptions
@@ -70,13 +71,20 @@ class SystemUnderTest(Struct, frozen=True):
         """Whether the service runs already and is only connected to."""
         return isinstance(self.service, Url)
 
-    def start(self, *, profiled: bool = False, traced: Traced = "", timeout_ns: int | None = None) -> Deployment:
+    def start(
+        self,
+        *,
+        profiled: bool = False,
+        traced: Traced = "",
+        under: RunUnder | None = None,
+        timeout_ns: int | None = None,
+    ) -> Deployment:
         """Start a deployment and wait until it is ready.
 
-        ``timeout_ns``: start-up time limit; None for that of the test.
+        ``under``: what runs its processes. ``timeout_ns``: start-up time limit; None for that of the test.
         """
         limit_ns = self.options.timeout_ns if timeout_ns is None else timeout_ns
-        options = replace(self.options, profiled=profiled, traced=traced, timeout_ns=limit_ns)
+        options = replace(self.options, profiled=profiled, traced=traced, under=under, timeout_ns=limit_ns)
         if isinstance(self.service, ServicePlan):
             return launch(self.service, options)
         from pytest_mlpatterns.serving.external.start import deploy_target

@@ -204,7 +204,7 @@ class _Served:
 
     def _start(self, request: StartDeployment) -> DeploymentStarted:
         self._deployment = deployment = self._experiment.system.start(
-            profiled=request.profiled, traced=request.traced, timeout_ns=request.timeout_ns
+            profiled=request.profiled, traced=request.traced, under=request.under, timeout_ns=request.timeout_ns
         )
         return DeploymentStarted(
             deployment.endpoint,

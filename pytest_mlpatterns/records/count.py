@@ -7,6 +7,7 @@ and packages are the same; then the machine and what else runs on it change noth
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from statistics import median
 from typing import Literal
@@ -18,6 +19,7 @@ from pytest_mlpatterns.records.codec import Count as Number
 from pytest_mlpatterns.records.launch import Estimate
 
 Means = Literal["valgrind", "hardware"]  # What counted; counts of different means are not compared
+PLACES = ("libraries", "functions", "calls")  # Fields of a count that name where it was spent
 
 
 class RunUnder(Struct, frozen=True):
@@ -26,6 +28,13 @@ class RunUnder(Struct, frozen=True):
     words: tuple[str, ...] = ()  # the program, with its options, that runs the command of each process; empty for none
     env: Mapping[str, str] = {}  # environment variables that replace those of the service
     import_path: str = ""  # directory in front of ``PYTHONPATH``; empty for none
+
+    def environment(self, given: Mapping[str, str]) -> dict[str, str]:
+        """The environment of a process that would have this one by itself."""
+        found = {**given, **self.env}
+        if self.import_path:
+            found["PYTHONPATH"] = os.pathsep.join(filter(None, [self.import_path, given.get("PYTHONPATH")]))
+        return found
 
 
 class Count(Record, frozen=True):

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_mlpatterns.engines.engine import EngineSession
+    from pytest_mlpatterns.records.count import RunUnder
     from pytest_mlpatterns.records.samples import Traced
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.verdict import Acceptance
@@ -124,7 +125,7 @@ class RevisionClient:
             self._setup = None
             log = self._directory / f"reference-{id(self):x}.log"
             tree = self._worktree
-            python = None if tree.environment is None else tree.environment.python
+            python = None if tree.environment is None else [str(tree.environment.python)]
             env = None if self._session is None else self._session.access_variables()
             self._child = Child("pytest_mlpatterns.plugin.revision_server", log=log, python=python, env=env)
             job = ReferenceJob(self._test, tree.directory, tree.present_root, tree.root, self._inherited_options)
@@ -151,7 +152,14 @@ class RevisionClient:
         assert self._setup is not None
         return self._setup
 
-    def start(self, *, profiled: bool = False, traced: Traced = "", timeout_ns: int | None = None) -> Deployment:
+    def start(
+        self,
+        *,
+        profiled: bool = False,
+        traced: Traced = "",
+        under: RunUnder | None = None,
+        timeout_ns: int | None = None,
+    ) -> Deployment:
         """Start a deployment at the revision. Closing it stops it; the process stays for the next deployment.
 
         ``timeout_ns``: time limit for the start and for each of its statistics; None for that of the test. Raises
@@ -160,7 +168,7 @@ class RevisionClient:
         if self.setup().setup.engine and self._session is not None:
             self._session.watch()
         self._answer_ns = self._timeout_ns if timeout_ns is None else timeout_ns
-        request = StartDeployment(profiled, traced, timeout_ns)
+        request = StartDeployment(profiled, traced, under, timeout_ns)
         return self._deployment_of(self._ask(request, DeploymentStarted, self._answer_ns / 1e9))
 
     def _deployment_of(self, started: DeploymentStarted) -> Deployment:

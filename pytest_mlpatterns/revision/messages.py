@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from pytest_mlpatterns.records.count import RunUnder
     from pytest_mlpatterns.records.samples import Traced
     from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup
     from pytest_mlpatterns.records.telemetry import PatternStats
@@ -63,6 +64,7 @@ class StartDeployment(Struct, frozen=True):
 
     profiled: bool = False
     traced: Traced = ""
+    under: RunUnder | None = None
     timeout_ns: int | None = None  # start-up time limit; None for that of the test
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.patterns.layer import Handler
     from pytest_mlpatterns.patterns.pattern import Pattern
+    from pytest_mlpatterns.records.count import RunUnder
     from pytest_mlpatterns.records.samples import Traced
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.payload import Payload
@@ -66,9 +67,15 @@ class StartOptions(Struct, frozen=True):
     # what the engine shares in this session, whose type it alone knows; None for an engine that shares nothing
     session: Any = None
     profiled: bool = False  # its processes permit a profiler of the same user to read them
-    # since when its processes follow their allocations, which makes them slower; each answer of theirs may then take as
-    # long as the start
+    # since when its processes follow their allocations, which makes them slower
     traced: Traced = ""
+    # how its processes are run while their work is counted, which makes them slower, too; None: by themselves
+    under: RunUnder | None = None
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether its processes are made slower, and each of their answers may take as long as the start."""
+        return bool(self.traced) or self.under is not None
 
 
 def start_with_cpus(cpus: float | None, start: Callable[[], Deployment]) -> Deployment:

@@ -51,8 +51,8 @@ class _Farewell(Struct, frozen=True):
 class Child:
     """The parent's handle of a child process.
 
-    ``module``: dotted name of the module whose ``main()`` the child runs. ``python``: the interpreter of another
-    environment, which has this package; None for this process's own.
+    ``module``: dotted name of the module whose ``main()`` the child runs. ``python``: the command of an
+    interpreter whose environment has this package; None for this process's own.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Child:
         log: Path,
         pass_fds: Sequence[int] = (),
         on_end: Callable[[], None] | None = None,
-        python: Path | None = None,
+        python: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._log = LogFile(log)
@@ -76,7 +76,7 @@ class Child:
             with contextlib.nullcontext() if share is None else share.inherited():
                 self._process = subprocess.Popen(
                     [
-                        sys.executable if python is None else str(python),
+                        *([sys.executable] if python is None else python),
                         "-P",
                         "-c",
                         f"from {module} import main; main(); from pytest_mlpatterns.system.child import leave; leave()",

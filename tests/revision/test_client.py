@@ -16,6 +16,7 @@ from pytest_mlpatterns.engines.ray.messages import RayApplication
 from pytest_mlpatterns.engines.ray.processes import RayProcesses
 from pytest_mlpatterns.engines.ray.settings import RUN_VARIABLE
 from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.records.count import RunUnder
 from pytest_mlpatterns.records.setup import LoadDescription, Setup, SystemDescription
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.revision import client
@@ -129,10 +130,10 @@ def test_a_start_and_its_statistics_have_the_limit_that_is_asked_for(
     setup, stats = RevisionSetup(SETUP, read_payload([[1]])), StatsFound(PatternStats())
     process = Process(setup, started, stats, DeploymentStopped(), started, stats)
     revision = client_of(process)
-    revision.start(traced=True, timeout_ns=90 * 10**9).stats()
+    revision.start(traced=True, under=RunUnder(("valgrind",)), timeout_ns=90 * 10**9).stats()
     revision._stop()
     revision.start().stats()
-    assert StartDeployment(traced=True, timeout_ns=90 * 10**9) in process.asked
+    assert StartDeployment(traced=True, under=RunUnder(("valgrind",)), timeout_ns=90 * 10**9) in process.asked
     assert process.limits_s == [1.0, 90.0, 90.0, 20.0, 1.0, 1.0]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import itertools
+import os
 import secrets
 import sys
 import time
@@ -273,7 +274,10 @@ class Launcher:
         def start(on_end: Callable[[], None]) -> Child:
             log = self._options.directory / f"{self._identity.rpartition(':')[2]}-{next(self._logs)}.log"
             descriptors = [] if listener is None else [listener.fileno()]
-            child = Child(_WORKER, log=log, pass_fds=descriptors, on_end=on_end, env=group.env)
+            under, env, python = self._options.under, group.env, None
+            if under is not None:
+                env, python = under.environment({**os.environ, **(env or {})}), [*under.words, sys.executable]
+            child = Child(_WORKER, log=log, pass_fds=descriptors, on_end=on_end, env=env, python=python)
             try:
                 child.send(job)
             except ChildError:
@@ -287,7 +291,7 @@ class Launcher:
             role=group.role,
             position=group.position,
             listener=listener if group.restart else None,
-            answer_timeout_s=self._options.timeout_ns / 1e9 if self._options.traced else _ANSWER_TIMEOUT_S,
+            answer_timeout_s=self._options.timeout_ns / 1e9 if self._options.is_slow else _ANSWER_TIMEOUT_S,
         )
         self.workers.append(worker)
         if group.restart:

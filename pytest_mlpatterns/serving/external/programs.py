@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from pytest_mlpatterns.records.count import RunUnder
+
 SOCKET = "{socket}"
 """Placeholder for the descriptor of an inherited listening socket; ``{port}`` and ``{NAME_port}`` are free ports."""
 _MARGIN_S = 9.0
@@ -44,6 +46,7 @@ class Program(Struct, frozen=True):
     cwd: Path
     log: Path
     profiled: bool = False
+    under: RunUnder | None = None  # what runs it; None: it runs by itself
 
 
 class SupervisePrograms(Struct, frozen=True):

@@ -391,4 +391,4 @@ def _program(
     env.setdefault("PATH", os.pathsep.join(commands))
     log = options.directory / f"server-{time.perf_counter_ns():x}.log"
     words = tuple(word.replace("{python}", sys.executable) for word in words)
-    return Program(words, env, cwd, log, profiled=options.profiled)
+    return Program(words, env, cwd, log, profiled=options.profiled, under=options.under)

@@ -132,10 +132,14 @@ def _spawn(program: Program, ports: Mapping[str, int], listener: socket.socket |
         text = text.replace(SOCKET, str(*descriptors))
         return _PLACEHOLDER.sub(lambda match: str(ports[match[1]]), text)
 
+    words = [filled(word) for word in program.words]
+    env = {**os.environ, **{name: filled(text) for name, text in program.env.items()}}
+    if program.under is not None:
+        words, env = [*program.under.words, *words], program.under.environment(env)
     with program.log.open("ab") as output:
         return subprocess.Popen(
-            [filled(word) for word in program.words],
-            env={**os.environ, **{name: filled(text) for name, text in program.env.items()}},
+            words,
+            env=env,
             cwd=program.cwd,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -1,0 +1,419 @@
+"""One counted pass: the instructions that a service executes per request, the same on every machine.
+
+The service is started as for a launch, but under what counts, with the seed of hashes fixed and its thread pools at one
+thread. One caller warms it up, and then sends whole rounds of the same inputs; the counters are read between the
+rounds. What the service does in that time without a request, such as the ticks of a server, is counted in two idle
+moments and subtracted, since a slower machine gives it more time.
+
+A machine whose processor counts for this user needs no valgrind. Nothing here knows limits or baselines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import platform
+import socket
+import sys
+import time
+import warnings
+from collections import Counter
+from statistics import median
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
+
+from pytest_mlpatterns.analysis.statistics.intervals import order_bounds
+from pytest_mlpatterns.errors import CountError, DeploymentError, LeftoverWarning, OpenPortWarning
+from pytest_mlpatterns.profiling.callgrind import Callgrind, Reading
+from pytest_mlpatterns.profiling.python_calls import PythonCalls
+from pytest_mlpatterns.records.count import Count, Means, RunUnder
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.system.hardware_counters import HardwareCounters, why_no_counters
+from pytest_mlpatterns.system.owned_files import temporary_directory
+from pytest_mlpatterns.system.process_tree import ProcessTree
+from pytest_mlpatterns.wording import count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_mlpatterns.profiling.frame_names import SourceNames
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.workload.payload import Payload
+    from pytest_mlpatterns.workload.plan import LoadPlan
+
+LONGEST_NS = 60_000_000_000  # Time limit of a pass, in nanoseconds
+_POOLS = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
+    *("NUMBA_NUM_THREADS", "RAYON_NUM_THREADS"),
+)
+"""Variables with the number of threads of a pool, whose threads wait for each other, and execute code meanwhile."""
+_FIXED = {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", **dict.fromkeys(_POOLS, "1")}
+_MOST_REQUESTS = 32  # Most requests of a round
+_ROUND = 200_000_000  # Instructions of a round, about; a round of cheaper requests has the most
+_FEWEST_ROUNDS = 6  # Rounds from which order statistics give a 95 % interval of the median
+_LEAST_ROUNDS = 2  # Rounds without which there is no count
+_EXACT = 0.005  # Width of the interval, as a share of the count, at which no further round is counted
+_WARM_REQUESTS = 64  # Requests before the count, at least: Python specializes code that has run often
+_WARM_S = 10.0  # Time after which the warm-up ends with its round, in seconds
+_CALLS_S = 20.0  # Time limit of the count of calls, in seconds, after that of instructions
+_IDLE_S = 0.4  # Length of an idle moment, in seconds
+_START_SHARE = 0.85  # Part of the time limit that the start may take
+_LIBRARIES, _FUNCTIONS = 20, 40  # Most libraries and functions that a count names
+
+
+class WorkCounter(Protocol):
+    """What counts. Deadlines are on the clock of ``time.monotonic``.
+
+    Attributes:
+        under: how the processes are run.
+    """
+
+    under: RunUnder
+
+    def begin(self, roots: Sequence[int], deadline: float) -> None:
+        """Count the processes under these from now on.
+
+        Raises:
+            CountError: the processes do not answer.
+        """
+
+    def read(self, deadline: float) -> Reading:
+        """What was executed since the last look.
+
+        Raises:
+            CountError: the processes do not answer.
+        """
+        ...
+
+    def refusal(self) -> str:
+        """Why a process cannot run under it; empty if nothing is known."""
+        ...
+
+    def close(self) -> None:
+        """Release what it holds."""
+
+
+class Start(Protocol):
+    """Starts the deployment that is counted; ``SystemUnderTest.start`` and ``RevisionClient.start`` fulfil it."""
+
+    def __call__(self, *, under: RunUnder | None, timeout_ns: int | None) -> Deployment:
+        """Start it and wait until it is ready."""
+        ...
+
+
+def counted_pass(
+    start: Start,
+    plan: LoadPlan,
+    *,
+    directory: Path,
+    names: SourceNames | None = None,
+    limit_ns: int = LONGEST_NS,
+    requests: int | None = None,
+) -> Count:
+    """Count the instructions per request of a service, and the calls of its Python functions.
+
+    ``directory``: of this run, in which a private one is made and removed. ``names``: of the functions that are called;
+    None: calls are not counted. ``limit_ns``: time after which no further request is sent. ``requests``: of a round, as
+    in the count that this one will be compared with; None to choose.
+
+    Raises CountError: it cannot be counted, with the reason.
+    """
+    began = time.monotonic()
+    with temporary_directory("count-", above=directory) as private, warnings.catch_warnings():
+        for category in (LeftoverWarning, OpenPortWarning):  # the load itself has warned
+            warnings.simplefilter("ignore", category)
+        counter = Callgrind(private) if why_no_counters() else _Hardware()
+        counting = Counting(plan.payload, counter, deadline=began + limit_ns / 1e9)
+        counting.run(start, requests)
+        calls: Mapping[str, float] = {}
+        if names is not None:
+            calling = Counting(plan.payload, PythonCalls(private, names), deadline=time.monotonic() + _CALLS_S)
+            with contextlib.suppress(CountError):  # instructions are what is judged; calls only explain them
+                calling.run(start, counting.requests)
+                calls = calling.by_function(_FUNCTIONS)
+        return counting.count(counter, calls, time.monotonic() - began)
+
+
+class Counting:
+    """Starts the service under a counter, sends the requests of one pass, and reads the counter between the rounds.
+
+    ``requests``: of a round, once that is known.
+    """
+
+    def __init__(self, payload: Payload, counter: WorkCounter, *, deadline: float) -> None:
+        self.requests: int = 0
+        self._payload = payload
+        self._counter = counter
+        self._deadline = deadline
+        self._inputs = len(payload.bodies or payload.requests)
+        self._rounds: list[Stretch] = []
+        self._idle: list[Stretch] = []
+        self._read_at = 0.0
+
+    def run(self, start: Start, requests: int | None) -> None:
+        """Start the service, count it, and end it. Raises CountError: it cannot be counted."""
+        under = RunUnder(
+            self._counter.under.words, {**_FIXED, **self._counter.under.env}, self._counter.under.import_path
+        )
+        left_ns = round((self._deadline - time.monotonic()) * _START_SHARE * 1e9)
+        try:
+            deployment = start(under=under, timeout_ns=left_ns)
+            caller = _Caller(deployment, self._payload, self._deadline)
+            try:
+                self._count(deployment.pids, caller, requests)
+            finally:
+                caller.close()
+                self._counter.close()
+                deployment.close()
+        except DeploymentError as error:
+            raise CountError(self._counter.refusal() or f"while it is counted: {error}") from error
+        except TimeoutError:
+            if len(self._rounds) < _LEAST_ROUNDS:
+                done = f"{len(self._rounds)} of the {_LEAST_ROUNDS} rounds that it needs"
+                raise CountError(f"the time limit of the count was over after {done}") from None
+
+    def _count(self, roots: Sequence[int], caller: _Caller, requests: int | None) -> None:
+        """Warm up, and count rounds until they are known well enough, or the time is over."""
+        started = time.monotonic()
+        numbers = itertools.cycle(spread(self._inputs, requests or min(self._inputs, _MOST_REQUESTS)))
+        for sent, number in enumerate(numbers, 1):
+            caller.send((number,))
+            self._require_time((time.monotonic() - started) / sent, requests or 1)
+            if sent == _WARM_REQUESTS or time.monotonic() - started > _WARM_S:
+                break
+        self._counter.begin(roots, self._deadline)
+        self._read_at = self._counter.read(self._deadline).at
+        self._idle.append(self._stretch(caller, ()))
+        self._stretch(caller, (0,))  # slower than the next ones: what counts translates the code of the service anew
+        first = self._stretch(caller, (0,))
+        self.requests = requests = requests or requests_of_round(self._inputs, first.reading.total)
+        self._require_time(first.seconds, requests)
+        while not is_known(self.per_request()) and self._has_time():
+            self._rounds.append(self._stretch(caller, spread(self._inputs, requests)))
+        self._idle.append(self._stretch(caller, ()))
+
+    def count(self, counter: Callgrind | _Hardware, calls: Mapping[str, float], seconds: float) -> Count:
+        """What was counted, as a record. ``calls``: of Python functions. ``seconds``: time that all of it took."""
+        known = estimated(self.per_request())
+        return Count(
+            rounds=tuple(self.per_request()),
+            low=known.low,
+            high=known.high,
+            requests=self.requests,
+            seconds=seconds,
+            means=counter.means,
+            tool=counter.tool,
+            architecture=platform.machine(),
+            python=f"{sys.version_info.major}.{sys.version_info.minor}",
+            environment=_FIXED,
+            idle_per_second=self.idle_per_second(),
+            libraries=self.by_library(_LIBRARIES),
+            functions=self.by_function(_FUNCTIONS),
+            calls=calls,
+        )
+
+    def per_request(self) -> list[float]:
+        """Instructions per request in each round, without those of idle processes."""
+        idle = self.idle_per_second()
+        return [max(one.reading.total - idle * one.seconds, 0.0) / self.requests for one in self._rounds]
+
+    def idle_per_second(self) -> float:
+        """Instructions per second of idle processes."""
+        return sum(one.reading.total for one in self._idle) / sum(one.seconds for one in self._idle)
+
+    def by_library(self, most: int) -> dict[str, float]:
+        """The libraries with the most instructions per request."""
+        found = Counter[str]()
+        for (library, _), instructions in self._functions().items():
+            found[library] += instructions
+        return dict(found.most_common(most))
+
+    def by_function(self, most: int) -> dict[str, float]:
+        """The functions with the most instructions per request."""
+        return {f"{name} ({place})": n for (place, name), n in self._functions().most_common(most)}
+
+    def _functions(self) -> Counter[tuple[str, str]]:
+        """Instructions per request of each function, without those of idle processes."""
+        found, idle = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+        for one in self._rounds:
+            found.update(one.reading.functions)
+        for one in self._idle:
+            idle.update(one.reading.functions)
+        share = sum(one.seconds for one in self._rounds) / sum(one.seconds for one in self._idle)
+        requests = self.requests * len(self._rounds)
+        return Counter({key: max(found[key] - share * idle[key], 0.0) / requests for key in found})
+
+    def _stretch(self, caller: _Caller, numbers: Sequence[int]) -> Stretch:
+        """What the requests of these inputs execute; without any, what an idle moment does."""
+        if numbers:
+            caller.send(numbers)
+        else:
+            time.sleep(_IDLE_S)  # the moment that is counted
+        before, reading = self._read_at, self._counter.read(self._deadline)
+        self._read_at = reading.at
+        return Stretch(reading, self._read_at - before)
+
+    def _require_time(self, each_s: float, requests: int) -> None:
+        """Raise CountError if the fewest rounds cannot end in time. ``each_s``: seconds of a request."""
+        needed_s = _LEAST_ROUNDS * requests * each_s
+        if time.monotonic() + needed_s > self._deadline:
+            rounds = f"{_LEAST_ROUNDS} rounds of {count(requests, 'request')}"
+            raise CountError(f"{rounds} take about {needed_s:.0f} s while they are counted, more than are left")
+
+    def _has_time(self) -> bool:
+        """Whether a round as long as the last one ends before the deadline."""
+        longest_s = max((one.seconds for one in self._rounds), default=0.0)
+        return time.monotonic() + longest_s + _IDLE_S < self._deadline
+
+
+class Stretch(Struct, frozen=True):
+    """What was counted between two looks, and the time between them."""
+
+    reading: Reading
+    seconds: float
+
+
+def spread(inputs: int, requests: int) -> tuple[int, ...]:
+    """The inputs of a round, by index: all of them equally often, or as many as there are requests, evenly spread."""
+    if requests >= inputs:
+        return tuple(number % inputs for number in range(requests))
+    return tuple(number * inputs // requests for number in range(requests))
+
+
+def requests_of_round(inputs: int, instructions: int) -> int:
+    """Number of requests of a round, of one that executes so; machines agree on it, since no time enters."""
+    wanted = min(max(_ROUND // max(instructions, 1), 1), _MOST_REQUESTS)
+    wanted = 1 << (wanted.bit_length() - 1)
+    return wanted if inputs >= wanted else wanted // inputs * inputs
+
+
+def estimated(rounds: Sequence[float]) -> Estimate:
+    """The median round and its 95 % interval by order statistics; that of a few rounds is their range."""
+    ascending = sorted(rounds)
+    low, high = order_bounds(len(ascending), 50.0)
+    return Estimate(median(ascending), ascending[low], ascending[high])
+
+
+def is_known(rounds: Sequence[float]) -> bool:
+    """Whether the rounds are enough."""
+    if len(rounds) < _FEWEST_ROUNDS:
+        return False
+    found = estimated(rounds)
+    return found.high - found.low <= _EXACT * found.value
+
+
+class _Caller:
+    """The only caller of a pass: sends requests one after another, each as the load sends it."""
+
+    def __init__(self, deployment: Deployment, payload: Payload, deadline: float) -> None:
+        at = deployment.endpoint
+        is_plain = at.remote is None and not at.polled and at.wire.protocol != "grpc"
+        self._messages = deployment.messages(payload) if is_plain else ()
+        self._deployment = deployment
+        self._payload = payload
+        self._deadline = deadline
+        self._sent = 0
+        self._connections: dict[tuple[str, int], socket.socket] = {}
+
+    def send(self, numbers: Sequence[int]) -> None:
+        """Send the requests of these inputs, to the servers in turn. Raises TimeoutError: the deadline is over."""
+        for number in numbers:
+            try:
+                status = self._answer(number) if self._messages else self._answer_to_client(number)
+            except TimeoutError:
+                raise
+            except (OSError, http.client.HTTPException) as error:
+                why = self._deployment.reason_of_failure()
+                raise DeploymentError(f"{self._payload.name_of(number)} got no answer: {error}{why}") from error
+            if status // 100 != 2:
+                raise CountError(f"{self._payload.name_of(number)} was answered {status} while it was counted")
+            self._sent += 1
+
+    def close(self) -> None:
+        """Close all connections."""
+        while self._connections:
+            self._connections.popitem()[1].close()
+
+    def _answer(self, number: int) -> int:
+        """The status of an answer over HTTP; the request goes out in one piece, so that servers read it as one."""
+        addresses = self._deployment.addresses
+        address = addresses[self._sent % len(addresses)]
+        kept = self._connections.pop(address, None)
+        connection = kept or socket.create_connection(address, self._left_s())
+        try:
+            connection.settimeout(self._left_s())
+            connection.sendall(self._messages[number])
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            response.read()
+        except (ConnectionError, http.client.HTTPException):
+            connection.close()
+            if kept is None:
+                raise
+            return self._answer(number)  # the server has closed a connection that was idle
+        except BaseException:
+            connection.close()
+            raise
+        if response.will_close:
+            connection.close()
+        else:
+            self._connections[address] = connection
+        return response.status
+
+    def _answer_to_client(self, number: int) -> int:
+        """The status of an answer over another protocol."""
+        import httpx
+
+        deployment = self._deployment
+        client = deployment.client_of(self._sent % len(deployment.addresses))
+        try:
+            return deployment.ask(client, deployment.request_of(self._payload, number), self._left_s()).status_code
+        except httpx.TimeoutException:
+            raise TimeoutError from None
+        except httpx.HTTPError as error:
+            raise ConnectionError(str(error)) from error
+
+    def _left_s(self) -> float:
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        return left_s
+
+
+class _Hardware:
+    """The counters of the processor; fulfils :class:`WorkCounter`."""
+
+    means: Means = "hardware"
+
+    def __init__(self) -> None:
+        self.tool: str = "the counters of the processor"
+        self.under: RunUnder = RunUnder()
+        self._counters: HardwareCounters | None = None
+        self._last = 0
+
+    def begin(self, roots: Sequence[int], deadline: float) -> None:
+        """Count from now on."""
+        tree = ProcessTree(lambda: roots)
+        tree.search()
+        try:
+            self._counters = HardwareCounters(tree.pids)
+        except OSError as error:
+            raise CountError(f"the counters of the processor cannot be read: {error.strerror}") from error
+
+    def read(self, deadline: float) -> Reading:
+        """What was executed since the last look."""
+        assert self._counters is not None
+        before, self._last = self._last, self._counters.read()
+        return Reading(self._last - before, at=time.monotonic())
+
+    def refusal(self) -> str:
+        """They refuse no program."""
+        return ""
+
+    def close(self) -> None:
+        """Release the counters."""
+        if self._counters is not None:
+            self._counters.close()

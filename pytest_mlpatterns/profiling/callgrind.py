@@ -1,0 +1,205 @@
+"""callgrind: the tool of valgrind that counts the instructions of processes, by library and C function.
+
+valgrind runs a program on a processor of its own making, so what it counts depends neither on other programs nor on the
+speed of the machine. It follows the processes that a program starts. It counts from when it is asked to, since a start
+under it takes five times as long without counting, and fifty times with it. ``vgdb`` asks, through pipes
+in a private directory; between two rounds each process writes what it counted into a file there, and begins anew.
+
+This module must not know what is counted, nor how often.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pytest_mlpatterns.errors import CountError
+from pytest_mlpatterns.records.count import Means, RunUnder
+from pytest_mlpatterns.system.hardware_counters import why_no_counters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+_OPTIONS = (
+    *("--tool=callgrind", "-q", "--trace-children=yes", "--max-threads=2000", "--instr-atstart=no"),
+    *("--sigill-diagnostics=yes", "--dump-line=no", "--separate-recs=1"),
+)
+"""Without lines, what a process writes is a tenth as long."""
+_INSTALL = "apt-get install valgrind"  # The package has this name in the distributions of Linux
+_PIPE = re.compile(r"pipe-from-vgdb-to-(\d+)-by-")  # Name of the pipe through which a process is asked
+_WRITTEN = re.compile(r"out\.(\d+)(?:\.\d+)?")  # Name of a file with what a process counted
+_NAMED = re.compile(r"\((\d+)\)(?: (.*))?")  # A name of a file of callgrind: its number, and at first the name
+_BUILD = re.compile(r"(?:\.cpython-\w+|\.abi3)?(?:-[\w-]+)?\.so$")  # End of the name of an extension module
+_LONGEST_NAME = 120  # Letters of the name of a function; templates of C++ have thousands
+_UNKNOWN_INSTRUCTION = re.compile(r"unhandled instruction bytes|Unrecognised instruction")
+
+
+class Countable(Struct, frozen=True):
+    """Whether this machine can count the instructions of a service that a test starts here."""
+
+    why: str = ""  # half a sentence on why they cannot; empty if they can
+    lacks_tool: bool = False  # whether only valgrind is missing, which a package installs
+
+
+class Reading(Struct, frozen=True):
+    """What the processes of a service executed between two looks."""
+
+    total: int
+    functions: Mapping[tuple[str, str], int] = {}  # the same by library and function; empty if not known
+    at: float = 0.0  # when it was read, on the clock of ``time.monotonic``
+
+
+def countable(system: str = sys.platform) -> Countable:
+    """Whether there are counters or valgrind, without a start of it."""
+    if not why_no_counters():
+        return Countable()
+    if system == "darwin":
+        return Countable("macOS has no valgrind; count on Linux, for instance in a container")
+    if not system.startswith("linux"):
+        return Countable(f"{system} has no valgrind; count on Linux")
+    if shutil.which("valgrind") is None or shutil.which("vgdb") is None:
+        return Countable(f"valgrind is not installed ({_INSTALL})", lacks_tool=True)
+    return Countable()
+
+
+class Callgrind:
+    """Counts the processes that are started under it. ``directory``: private and empty, for its pipes and files."""
+
+    means: Means = "valgrind"
+
+    def __init__(self, directory: Path) -> None:
+        if why := countable().why:
+            raise CountError(why)
+        valgrind, vgdb = shutil.which("valgrind") or "valgrind", shutil.which("vgdb") or "vgdb"
+        self.tool: str = _version_of(valgrind)
+        self._directory = directory
+        self._vgdb = (vgdb, f"--vgdb-prefix={directory / 'pipe'}", "--max-invoke-ms=1")
+        self._read: set[str] = set()
+        self.under: RunUnder = RunUnder(
+            (
+                valgrind,
+                *_OPTIONS,
+                f"--vgdb-prefix={directory / 'pipe'}",
+                f"--callgrind-out-file={directory / 'out.%p'}",
+                f"--log-file={directory / 'log.%p'}",
+            ),
+            {"VALGRIND_OPTS": ""},
+        )
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes that run under it."""
+        found = (_PIPE.match(entry.name) for entry in self._directory.iterdir())
+        return tuple(sorted(int(match[1]) for match in found if match is not None))
+
+    def begin(self, roots: Sequence[int], deadline: float) -> None:
+        """Count all its processes from now on. ``deadline``: on the clock of ``time.monotonic``, as of all methods."""
+        self._ask("instrumentation on", deadline)
+
+    def read(self, deadline: float) -> Reading:
+        """What was executed since the last look; by processes that have ended meanwhile, too."""
+        self._ask("dump", deadline)
+        at = time.monotonic()
+        total, functions = 0, Counter[tuple[str, str]]()
+        for file in self._directory.iterdir():
+            if file.name not in self._read and _WRITTEN.fullmatch(file.name):
+                self._read.add(file.name)
+                found = read_profile(file.read_text(encoding="utf-8", errors="replace").splitlines())
+                total += found.total
+                functions.update(found.functions)
+        return Reading(total, functions, at)
+
+    def refusal(self) -> str:
+        """Why a process cannot run under valgrind; empty if it printed no reason."""
+        for file in self._directory.glob("log.*"):
+            text = file.read_text(encoding="utf-8", errors="replace")
+            if _UNKNOWN_INSTRUCTION.search(text):
+                return f"{self.tool} does not know an instruction of the service, such as one of AVX-512"
+        return ""
+
+    def close(self) -> None:
+        """It holds nothing; its files are the owner's of the directory."""
+
+    def _ask(self, command: str, deadline: float) -> None:
+        """Give all processes a command, and wait until they have followed it."""
+        asked = [self._process(pid, command) for pid in self.pids]
+        try:
+            for process in asked:
+                process.communicate(timeout=max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            raise CountError(f"a process of the service did not answer {self.tool} in time") from None
+        finally:
+            for process in asked:
+                process.kill()
+                process.communicate()
+
+    def _process(self, pid: int, command: str) -> subprocess.Popen[bytes]:
+        words = [*self._vgdb, f"--pid={pid}", *command.split()]
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def read_profile(lines: Iterable[str]) -> Reading:
+    """A file of callgrind: what each function itself executed, without those that it called.
+
+    The format is that of the manual of valgrind, "Callgrind Format Specification". A cost stands in a line of its own
+    after its function; the line after ``calls=`` has the cost of the call, which the called functions have, too.
+    """
+    total, functions = 0, Counter[tuple[str, str]]()
+    names: dict[str, dict[str, str]] = {"ob": {}, "fn": {}}
+    library = function = ""
+    is_call = False
+    for line in lines:
+        if line[:1] in "0123456789+-*" and line:
+            if not is_call:
+                functions[library, function] += int(line.rpartition(" ")[2])
+            is_call = False
+            continue
+        key, _, value = line.partition("=")
+        if key == "calls":
+            is_call = True
+        elif key in ("ob", "cob"):
+            name = _named(value, names["ob"])
+            library = library_name(name) if key == "ob" else library
+        elif key in ("fn", "cfn"):
+            name = _named(value, names["fn"])
+            function = name[:_LONGEST_NAME] if key == "fn" else function
+        elif line.startswith(("totals:", "summary:")):
+            total = int(line.partition(":")[2])
+    return Reading(total or sum(functions.values()), functions)
+
+
+def _named(value: str, names: dict[str, str]) -> str:
+    """The name that a number stands for, which is given with it where it occurs for the first time."""
+    match = _NAMED.fullmatch(value)
+    if match is None:
+        return value
+    if match[2] is not None:
+        names[match[1]] = match[2]
+    return names.get(match[1], "")
+
+
+def library_name(path: str) -> str:
+    """The name of a library as reports have it: that of its file, for an extension module without what its build added.
+
+    Code that a program makes while it runs has no file.
+    """
+    name = path.rpartition("/")[2]
+    return "code made at run time" if name in ("", "???") else _BUILD.sub("", name)
+
+
+def _version_of(valgrind: str) -> str:
+    """Name and version, such as ``valgrind-3.24.0``."""
+    try:
+        done = subprocess.run([valgrind, "--version"], capture_output=True, text=True, timeout=10.0, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise CountError(f"valgrind cannot be started: {error}") from error
+    return done.stdout.strip()[:40] or f"valgrind ({platform.machine()})"

@@ -1,0 +1,62 @@
+"""How often a service calls each of its Python functions: read from the files of its processes.
+
+:mod:`pytest_mlpatterns.profiling.call_counter` writes them, in each process that heeds ``PYTHONPATH``.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.profiling import call_counter
+from pytest_mlpatterns.profiling.callgrind import Reading
+from pytest_mlpatterns.profiling.py_spy import RawFrame
+from pytest_mlpatterns.records.count import RunUnder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.profiling.frame_names import SourceNames
+
+
+class PythonCalls:
+    """Counts the calls of processes that are started under it. ``directory``: private and empty."""
+
+    def __init__(self, directory: Path, names: SourceNames) -> None:
+        copied = directory / "sitecustomize.py"
+        copied.write_bytes(Path(str(call_counter.__file__)).read_bytes())
+        self.under: RunUnder = RunUnder(import_path=str(directory))
+        self._directory = directory
+        self._names = names
+        self._last: Counter[tuple[str, str]] = Counter()
+
+    def begin(self, roots: Sequence[int], deadline: float) -> None:
+        """They count since their start."""
+
+    def read(self, deadline: float) -> Reading:
+        """What was called since the last look: by file and function."""
+        now: Counter[tuple[str, str]] = Counter()
+        for counts in self._directory.glob(f"*{call_counter.COUNTS}"):
+            called = array("Q", counts.read_bytes())
+            text = counts.with_suffix(call_counter.NAMES).read_text(encoding="utf-8", errors="replace")
+            for line, times in zip(text.splitlines(), called, strict=False):
+                if times:
+                    now[self._function(line)] += times
+        found = now - self._last
+        self._last = now
+        return Reading(found.total(), found, time.monotonic())
+
+    def refusal(self) -> str:
+        """They refuse no program."""
+        return ""
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+    def _function(self, line: str) -> tuple[str, str]:
+        name, number, file = line.split("\t", 2)
+        frame = self._names.frame(RawFrame(name.rpartition(".")[2], file, int(number), name))
+        return frame.file, frame.function

@@ -1,0 +1,237 @@
+"""A counted pass with a counter whose figures are declared: its rounds, its interval, its requests, and its end."""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.services.scripted import Close, Request, ScriptedServer, Send, Silence, Step, answer
+
+from pytest_mlpatterns import Deployment, DeploymentError
+from pytest_mlpatterns.errors import CountError
+from pytest_mlpatterns.measurement import counted_pass as module
+from pytest_mlpatterns.measurement.counted_pass import (
+    Counting,
+    counted_pass,
+    estimated,
+    is_known,
+    requests_of_round,
+    spread,
+)
+from pytest_mlpatterns.profiling.callgrind import Reading
+from pytest_mlpatterns.records.count import Count, RunUnder
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.serving.processes import ForeignProcesses
+from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.payload import read_payload
+
+INPUTS = [[number] for number in range(10)]
+
+
+class Declared:
+    """A counter for which each request of a server costs 1,000, an idle second 500, and collecting garbage more."""
+
+    under = RunUnder(("tool", "--option"), {"PYTHONHASHSEED": "7", "TOOL": "1"}, "/counts")
+
+    def __init__(self, answered: Callable[[], int], extra: Callable[[int], int] = lambda _: 0) -> None:
+        self.answered = answered
+        self.extra = extra
+        self.closed = False
+        self._last = (0, time.monotonic())
+
+    def begin(self, roots: Sequence[int], deadline: float) -> None:
+        pass
+
+    def read(self, deadline: float) -> Reading:
+        before, self._last = self._last, (self.answered(), time.monotonic())
+        worked = sum(1000 + self.extra(number) for number in range(before[0], self._last[0]))
+        idle = round(500 * (self._last[1] - before[1]))
+        return Reading(worked + idle, {("lib", "work"): worked, ("lib", "tick"): idle}, self._last[1])
+
+    def refusal(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Bench:
+    """A scripted server that is counted."""
+
+    def __init__(self, script: Callable[[Request], Sequence[Step]] | None = None) -> None:
+        self.seen: list[bytes] = []
+        self.started: list[dict[str, Any]] = []
+        self._script = script or (lambda _: [Send(answer(b'{"predictions": [1]}'))])
+
+    def run(
+        self, extra: Callable[[int], int] = lambda _: 0, *, requests: int | None = None, seconds: float = 30.0
+    ) -> Counting:
+        with ScriptedServer(self._seen) as server:
+            self.counter = Declared(lambda: len(self.seen), extra)
+            counting = Counting(read_payload(INPUTS), self.counter, deadline=time.monotonic() + seconds)
+            counting.run(functools.partial(self._start, server), requests)
+        return counting
+
+    def _seen(self, request: Request) -> Sequence[Step]:
+        steps = self._script(request)
+        self.seen.append(request.body)
+        return steps
+
+    def _start(self, server: ScriptedServer, **how: Any) -> Deployment:
+        self.started.append(how)
+        return Deployment(Endpoint((server.address,), "/v1/models/m:predict", "m"), ForeignProcesses())
+
+
+@pytest.fixture(autouse=True)
+def short_idle_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_IDLE_S", 0.02)
+
+
+def test_idle_work_is_no_work_of_requests() -> None:
+    bench = Bench()
+    counting = bench.run()
+    assert counting.requests == 30
+    assert counting.per_request() == pytest.approx([1000] * 6, rel=0.001)
+    assert counting.idle_per_second() == pytest.approx(500, rel=0.1)
+    assert counting.by_function(1) == pytest.approx({"work (lib)": 1000}, rel=0.001)
+    assert counting.by_library(5) == pytest.approx({"lib": 1000}, rel=0.001)
+    assert bench.counter.closed
+
+
+def test_a_service_is_started_under_its_counter_with_fixed_variables() -> None:
+    bench = Bench()
+    bench.run()
+    (how,) = bench.started
+    assert how["under"].words == ("tool", "--option")
+    assert how["under"].import_path == "/counts"
+    assert (how["under"].env["OMP_NUM_THREADS"], how["under"].env["PYTHONHASHSEED"]) == ("1", "7")
+    assert 20 * 10**9 < how["timeout_ns"] < 30 * 10**9
+
+
+def test_rounds_are_those_of_the_count_to_compare_with() -> None:
+    bench = Bench()
+    assert bench.run(requests=4).requests == 4
+    wanted = [b'{"instances":[[%d]]}' % number for number in (0, 2, 5, 7)]
+    assert bench.seen[-24:] == wanted * 6
+
+
+def test_a_collection_of_garbage_takes_more_rounds_and_does_not_move_the_count() -> None:
+    counting = Bench().run(lambda number: 5000 if number == 70 else 0, requests=10)
+    assert len(counting.per_request()) == 9
+    assert estimated(counting.per_request()).value == pytest.approx(1000, rel=0.001)
+
+
+def test_a_connection_that_the_server_closed_is_opened_again() -> None:
+    bench = Bench(lambda request: [Send(answer()), Close()] if request.number % 7 == 3 else [Send(answer())])
+    assert bench.run().per_request() == pytest.approx([1000] * 6, rel=0.01)
+
+
+def test_an_answer_that_is_no_success_ends_the_count() -> None:
+    bench = Bench(lambda request: [Send(answer(status=500 if request.number == 40 else 200))])
+    with pytest.raises(CountError, match="perf_payload item 0 was answered 500 while it was counted"):
+        bench.run()
+    assert bench.counter.closed
+
+
+def test_a_server_that_hangs_up_ends_the_count() -> None:
+    bench = Bench(lambda request: [Close()])
+    with pytest.raises(CountError, match="while it is counted: perf_payload item 0 got no answer"):
+        bench.run()
+
+
+def test_the_time_limit_ends_a_count_that_has_too_few_rounds() -> None:
+    bench = Bench(lambda request: [Silence()] if request.number == 100 else [Send(answer())])
+    with pytest.raises(CountError, match="the time limit of the count was over after 1 of the 2 rounds"):
+        bench.run(requests=20, seconds=0.6)
+
+
+def test_the_time_limit_keeps_the_rounds_that_are_done() -> None:
+    bench = Bench(lambda request: [Silence()] if request.number == 120 else [Send(answer())])
+    assert len(bench.run(requests=20, seconds=0.6).per_request()) == 2
+
+
+def slow_answer(_: object) -> list[Step]:
+    time.sleep(0.05)
+    return [Send(answer())]
+
+
+@pytest.mark.parametrize(("requests", "seconds"), [(1, 0.12), (10, 0.9)])
+def test_a_count_that_cannot_end_in_time_is_given_up_at_once(requests: int, seconds: float) -> None:
+    bench = Bench(slow_answer)
+    with pytest.raises(CountError, match=f"2 rounds of {requests} requests? take about . s while they are counted"):
+        bench.run(requests=requests, seconds=seconds)
+    assert len(bench.seen) <= 2
+
+
+def test_a_start_that_fails_is_the_reason(tmp_path: Path) -> None:
+    def start(**_: Any) -> Deployment:
+        raise DeploymentError("the model is absent")
+
+    counting = Counting(read_payload(INPUTS), Declared(lambda: 0), deadline=time.monotonic() + 30)
+    with pytest.raises(CountError, match="while it is counted: the model is absent"):
+        counting.run(start, None)
+
+
+def test_the_directory_of_a_pass_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+
+    def declared(directory: Path) -> Declared:
+        (directory / "out.1").touch()
+        counter = Declared(lambda: len(bench.seen))
+        counter.means, counter.tool = "valgrind", "valgrind-3.24.0"  # type: ignore[attr-defined]
+        return counter
+
+    monkeypatch.setattr(module, "Callgrind", declared)
+    monkeypatch.setattr(module, "why_no_counters", lambda: "none")
+    with ScriptedServer(bench._seen) as server:
+        plan: Any = type("Plan", (), {"payload": read_payload(INPUTS)})
+        found = counted_pass(functools.partial(bench._start, server), plan, directory=tmp_path)
+    assert found.per_request.value == pytest.approx(1000, rel=0.001)
+    assert (found.means, found.tool, found.requests) == ("valgrind", "valgrind-3.24.0", 30)
+    assert Count.from_json(found.to_json()) == found
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "requests", "numbers"),
+    [
+        (3, 6, (0, 1, 2, 0, 1, 2)),
+        (3, 3, (0, 1, 2)),
+        (10, 4, (0, 2, 5, 7)),
+        (100, 1, (0,)),
+    ],
+)
+def test_rounds_are_spread_over_the_inputs(inputs: int, requests: int, numbers: tuple[int, ...]) -> None:
+    assert spread(inputs, requests) == numbers
+
+
+@pytest.mark.parametrize(
+    ("inputs", "instructions", "requests"),
+    [
+        (1, 1_000, 32),
+        (50, 4_000_000, 32),
+        (50, 10_000_000, 16),
+        (50, 150_000_000, 1),
+        (50, 5_000_000_000, 1),
+        (10, 4_000_000, 30),
+        (10, 20_000_000, 8),
+        (3, 0, 30),
+    ],
+)
+def test_requests_of_a_round_follow_from_instructions(inputs: int, instructions: int, requests: int) -> None:
+    assert requests_of_round(inputs, instructions) == requests
+
+
+def test_the_interval_is_that_of_the_median() -> None:
+    assert estimated([5.0, 1.0, 3.0]) == Estimate(3.0, 1.0, 5.0)
+    assert estimated([float(number) for number in range(1, 10)]) == Estimate(5.0, 2.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "known"),
+    [([100.0] * 5, False), ([100.0] * 6, True), ([100.0] * 5 + [100.6], False), ([100.0] * 8 + [200.0], True)],
+)
+def test_rounds_are_enough_when_their_median_is_known(rounds: list[float], known: bool) -> None:
+    assert is_known(rounds) is known
