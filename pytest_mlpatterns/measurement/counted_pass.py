@@ -346,9 +346,9 @@ class _Caller:
         try:
             connection.settimeout(self._left_s())
             connection.sendall(self._messages[number])
-            response = http.client.HTTPResponse(connection)
-            response.begin()
-            response.read()
+            with contextlib.closing(http.client.HTTPResponse(connection)) as response:
+                response.begin()
+                response.read()
         except (ConnectionError, http.client.HTTPException):
             connection.close()
             if kept is None:

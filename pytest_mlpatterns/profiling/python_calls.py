@@ -22,8 +22,14 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.profiling.frame_names import SourceNames
 
 
+_ALL = "all functions"  # Stands for those of a library: which of them are called is a matter of its own
+
+
 class PythonCalls:
-    """Counts the calls of processes that are started under it. ``directory``: private and empty."""
+    """Counts the calls of processes that are started under it: of each function of the project, and of each library.
+
+    ``directory``: private and empty.
+    """
 
     def __init__(self, directory: Path, names: SourceNames) -> None:
         copied = directory / "sitecustomize.py"
@@ -37,7 +43,7 @@ class PythonCalls:
         """They count since their start."""
 
     def read(self, deadline: float) -> Reading:
-        """What was called since the last look: by file and function."""
+        """What was called since the last look."""
         now: Counter[tuple[str, str]] = Counter()
         for counts in self._directory.glob(f"*{call_counter.COUNTS}"):
             called = array("Q", counts.read_bytes())
@@ -59,4 +65,6 @@ class PythonCalls:
     def _function(self, line: str) -> tuple[str, str]:
         name, number, file = line.split("\t", 2)
         frame = self._names.frame(RawFrame(name.rpartition(".")[2], file, int(number), name))
-        return frame.file, frame.function
+        if frame.owner == "project":
+            return frame.file, frame.function
+        return frame.file.partition("/")[0].removesuffix(".py"), _ALL

@@ -58,8 +58,8 @@ class Count(Record, frozen=True):
     libraries: Mapping[str, Amount] = {}
     # the same by C function, as ``function (library)``; the largest only
     functions: Mapping[str, Amount] = {}
-    # calls per request of Python functions, as ``qualified name (file:line)``, the most frequent first; empty if not
-    # counted, or the processes run no Python
+    # calls per request of Python functions, as ``qualified name (file)``, the most frequent first, with those of a
+    # library as ``all functions (sklearn)``; empty if not counted, or the processes run no Python
     calls: Mapping[str, Amount] = {}
 
     @property

@@ -72,4 +72,5 @@ def test_a_process_and_its_forks_are_counted_without_a_thread(tmp_path: Path) ->
         found = calls.read(0.0).functions
         assert found["service.py", "Shop.find"] == 3
         assert found["service.py", "part"] == 5
+        assert found["threading", "all functions"] > 0
         process.communicate()

@@ -33,8 +33,6 @@ async def app(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[
 class Handler(BaseHTTPRequestHandler):
     """What a forked worker does."""
 
-    protocol_version = "HTTP/1.1"
-
     def do_GET(self) -> None:
         """Answer a question for readiness."""
         self.do_POST()
