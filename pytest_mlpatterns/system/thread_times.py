@@ -182,6 +182,10 @@ class RunQueueClock:
             self._of_thread.file = None
             return None
 
+    def ignore(self) -> None:
+        """Know of no wait from now on: charging one is work, which a busy machine would add to every request."""
+        self._path = ""
+
     def claim(self, waited_ns: int) -> None:
         """Part of what this thread has waited is charged already."""
         self._of_thread.claimed_ns = getattr(self._of_thread, "claimed_ns", 0) + waited_ns

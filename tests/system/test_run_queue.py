@@ -44,3 +44,11 @@ def test_each_thread_has_its_own() -> None:
     thread.start()
     thread.join()
     assert all(waited_ns is None or waited_ns >= 0 for waited_ns in (clock.waited_ns(), *found))
+
+
+def test_waits_that_are_ignored_are_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "schedstat"
+    path.write_text("100 2500 7\n")
+    clock = RunQueueClock(str(path))
+    clock.ignore()
+    assert (clock.waited_ns(), clock.unclaimed_ns()) == (None, None)

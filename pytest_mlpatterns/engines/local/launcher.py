@@ -259,6 +259,7 @@ class Launcher:
             is_polled=self.is_polled and isinstance(source, Listen) and not source.internal,
             profiled=self._options.profiled,
             traced=self._options.traced,
+            counted=self._options.under is not None,
         )
 
     def _spawn(

@@ -78,3 +78,4 @@ class WorkerJob(Struct, frozen=True):
     is_polled: bool = False  # requests are answered 202, and results are kept until clients fetch them
     profiled: bool = False
     traced: Traced = ""
+    counted: bool = False

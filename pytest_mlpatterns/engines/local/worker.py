@@ -75,6 +75,8 @@ def main() -> None:
         _call(_load(job, channel, _caller_of), parent, channel)
         return
     stack = _load(job, channel, _stack_of)
+    if job.counted:
+        stack.run_queue.ignore()
     caller = ModelCaller(stack.handler)
     if isinstance(job.source, ListenGrpc):
         _serve_grpc(job, job.source.port, _Service(parent, stack, caller))
