@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 import counted_models as models
 
 from pytest_mlpatterns import App, Batched, Cached, Command, Pipeline, Single
-from pytest_mlpatterns.measurement.system_under_test import SystemUnderTest
 from pytest_mlpatterns.measurement.counted_pass import counted_pass
+from pytest_mlpatterns.measurement.system_under_test import SystemUnderTest
 from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.workload.payload import read_payload

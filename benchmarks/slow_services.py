@@ -82,7 +82,7 @@ class Case:
         """pytest's."""
         how = "--perf-against=main" if self.mode == "against" else "--perf-baseline=check"
         own = () if self.tolerance is None else (f"--perf-tolerance={self.tolerance}",)
-        return (how, "--perf-profile=off", f"--perf-budget={self.budget_s}s", *own)
+        return (how, "--perf-profile=off", "--perf-count=off", f"--perf-budget={self.budget_s}s", *own)
 
 
 MODES = ("check", "against")

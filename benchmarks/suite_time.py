@@ -82,7 +82,9 @@ def answers() -> Table:
         def run(added: Added, *arguments: str) -> Callable[[], PluginRun]:
             def once() -> PluginRun:
                 set_added(top, added)
-                return run_pytest(top, "--perf-profile=off", *arguments, "test_digits.py::test_digits")
+                return run_pytest(
+                    top, "--perf-profile=off", "--perf-count=off", *arguments, "test_digits.py::test_digits"
+                )
 
             return once
 

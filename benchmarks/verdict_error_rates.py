@@ -144,7 +144,8 @@ class Laboratory:
             self._record_baseline_where_old(case)
         how = "--perf-against=main" if case.mode == "against" else "--perf-baseline=check"
         own = () if case.mode == "check" and case.tolerance == USUAL_TOLERANCE else (case.tolerance,)
-        options = (how, "--perf-profile=off", *(f"--perf-tolerance={tolerance}" for tolerance in own))
+        off = ("--perf-profile=off", "--perf-count=off")
+        options = (how, *off, *(f"--perf-tolerance={tolerance}" for tolerance in own))
         with disturbed(case.beside):
             ran = self._pytest(self._added(case), _test_of(case), *options)
         self._records.add({"kind": "run", "case": case.name, "outcome": _outcome(ran), **ran})

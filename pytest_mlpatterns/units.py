@@ -31,6 +31,7 @@ __all__ = [
     "format_rate",
     "format_size",
     "parse_duration",
+    "parse_instructions",
     "parse_number",
     "parse_ratio",
     "parse_share",
@@ -53,6 +54,7 @@ _BYTES_PER = {
     **{unit: 1000**power for power, unit in enumerate(("kB", "MB", "GB", "TB"), start=1)},
     **{unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)},
 }
+_INSTRUCTIONS_PER = {"k": 10**3, "M": 10**6, "G": 10**9}
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([^\s\d.]+)\s*")
 
 
@@ -109,6 +111,13 @@ def parse_number(value: object, *, name: str, example: str = "100") -> float:
     return number
 
 
+def parse_instructions(value: object, *, name: str) -> float:
+    """Read a number of instructions: a plain number, or text such as ``"4.2M"``."""
+    if isinstance(value, str) and value.strip()[-1:] in _INSTRUCTIONS_PER:
+        return _quantity(value, _INSTRUCTIONS_PER, name, expected="a number of instructions", example="4.2M")
+    return parse_number(value, name=name, example='"4.2M"')
+
+
 def format_duration(ns: float) -> str:
     """Print nanoseconds with three significant digits and the unit that keeps the number between 1 and 1000."""
     return " ".join(_duration(ns))
@@ -147,6 +156,7 @@ class Unit(Enum):
     TOKEN_RATE = "tokens_per_s"
     RATIO = "ratio"
     SIZE = "bytes"
+    INSTRUCTIONS = "instructions"
     COST = "per_million_requests"
     PER_SECOND = "per_s"
     COUNT = ""
@@ -164,6 +174,8 @@ class Unit(Enum):
                 return _percent(value), "%"
             case Unit.SIZE:
                 return _size(value)
+            case Unit.INSTRUCTIONS:
+                return _instructions(value)
             case Unit.RATE | Unit.TOKEN_RATE | Unit.PER_SECOND | Unit.COST | Unit.COUNT:
                 per_second = {Unit.RATE: "req/s", Unit.TOKEN_RATE: "tok/s", Unit.PER_SECOND: "/s"}
                 return _three_digits(value), per_second.get(self, "")
@@ -185,6 +197,8 @@ class Unit(Enum):
                 return parse_share(text, name=name)
             case Unit.SIZE:
                 return parse_size(text, name=name)
+            case Unit.INSTRUCTIONS:
+                return parse_instructions(text, name=name)
             case Unit.RATE | Unit.TOKEN_RATE | Unit.COST | Unit.PER_SECOND | Unit.COUNT:
                 return parse_number(text, name=name, example=self.example)
 
@@ -197,6 +211,7 @@ class Unit(Enum):
             Unit.TOKEN_RATE: "400",
             Unit.RATIO: "10%",
             Unit.SIZE: "512MiB",
+            Unit.INSTRUCTIONS: "4.2M",
             Unit.COST: "0.40",
             Unit.PER_SECOND: "400",
             Unit.COUNT: "4",
@@ -226,6 +241,14 @@ def _duration(ns: float) -> tuple[str, str]:
         if abs(ns) >= 0.9995 * scale:
             return _three_digits(ns / scale), unit
     return _three_digits(ns), "ns"
+
+
+def _instructions(number: float) -> tuple[str, str]:
+    """Number and unit of instructions."""
+    for unit in ("G", "M", "k"):
+        if abs(number) >= 0.9995 * _INSTRUCTIONS_PER[unit]:
+            return _three_digits(number / _INSTRUCTIONS_PER[unit]), unit
+    return _three_digits(number), ""
 
 
 def _size(size_bytes: float) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from pytest_mlpatterns.units import (
     format_rate,
     format_size,
     parse_duration,
+    parse_instructions,
     parse_number,
     parse_ratio,
     parse_size,
@@ -299,3 +300,14 @@ def test_an_interval_of_changes_has_its_unit_once(low: float, text: str) -> None
 @pytest.mark.parametrize(("unit", "factor"), [(Unit.DURATION, 2.0), (Unit.RATE, 0.5), (Unit.RATIO, 1), (Unit.SIZE, 1)])
 def test_a_slower_machine_scales_times_and_rates_only(unit: Unit, factor: float) -> None:
     assert unit.scale(2.0) == factor
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("4.2M", 4.2e6), ("900 k", 9e5), ("1.5G", 1.5e9), (4_200_000, 4.2e6), ("420", 420.0)]
+)
+def test_instructions_are_a_number_with_or_without_a_unit(text: object, number: float) -> None:
+    assert parse_instructions(text, name="limit") == pytest.approx(number)
+    assert Unit.INSTRUCTIONS.read(Unit.INSTRUCTIONS.show(number), name="limit") == pytest.approx(number)
+    for wrong in ("4.2 M instructions", "M", -1, "4,2M"):
+        with pytest.raises(UnitError, match=r'"4\.2M"'):
+            parse_instructions(wrong, name="limit")

@@ -207,7 +207,7 @@ def _test_of(service: Service) -> _Test:
     load: dict[str, object] = {"concurrency": service.callers}
     if service.rate_rps is not None:
         load = {"rate_rps": service.rate_rps}
-    settings = read_settings({**load, "profile": "off", "inconclusive": "pass"}, {}, {})
+    settings = read_settings({**load, "profile": "off", "count": "off", "inconclusive": "pass"}, {}, {})
     payload = read_inputs(settings, [[float(number)] for number in range(8)], None)
     plan = load_plan(settings, payload)
     return _Test(settings, setup_of(settings, payload, None, model=""), plan, _window_of(service, plan))

@@ -6,11 +6,11 @@ one launch per pair, numbers of five digits. An entry may have an ``anchor`` (``
 earlier one), its ``latency`` distribution (``[[percent, ns], …]``, for charts only), the ``counts`` of requests
 (``{launch: [due, failed, [[ns, count], …]]}``, one line each, latencies up to the median as one), the ``facts`` of the
 service's environment (texts by name), the ``split`` of its latency, the ``sorting_ns`` of each launch, the digest of
-the ``tree`` that was measured, what others had ``taken`` of the machine, and what was ``disturbed`` when it was
-recorded. A set-up has a ``model`` if the model names a version; ``headers``, ``duration``, ``warmup``, ``timeout`` and
-``generators`` are absent from older entries and are then not compared. Entries of 0.2 have a ``calibration``, which is
-not read and is left out when the file is written. A file of another format or a later version is refused and stays as
-it is.
+the ``tree`` that was measured, what others had ``taken`` of the machine, what was ``disturbed`` when it was recorded,
+and its counted ``work``. A set-up has a ``model`` if the model names a version; ``headers``, ``duration``, ``warmup``,
+``timeout`` and ``generators`` are absent from older entries and are then not compared. Entries of 0.2 have a
+``calibration``, which is not read and is left out when the file is written. A file of another format or a later version
+is refused and stays as it is.
 
 A ``split`` is ``{latency: {"mean": ns, "median": ns, "requests": n, "calls": {model: calls per request}, "parts":
 {"STAGE/PART": [mean ns, median ns, standard error ns]}}}``. A part that this version does not know is left out when it
@@ -33,7 +33,9 @@ from msgspec.structs import asdict
 
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry
-from pytest_mlpatterns.records.codec import Amount, Count, as_written, checked, plain
+from pytest_mlpatterns.records.codec import Amount, as_written, checked, plain
+from pytest_mlpatterns.records.codec import Count as Number
+from pytest_mlpatterns.records.count import PLACES, Count
 from pytest_mlpatterns.records.faults import fault
 from pytest_mlpatterns.records.json_text import laid_out, parsed, rounded, shown
 from pytest_mlpatterns.records.latency import PARTS, LatencySplit, RequestCounts, SplitMetric, SplitPart
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
 FORMAT = "pytest-mlpatterns-baseline"  # Names the format in the file
 VERSION = 1  # Version of the format; a file of a later one is refused
+_MOST_PLACES = 12  # Libraries, functions and calls of a count that are written, of each
 _LEAST_VALUE = 1e-9  # Smaller values are written as zero
 _MOST_ERROR = 10  # Relative error of a value that decides nothing; a larger one means no less
 _ALWAYS = ("pattern", "load", "wire", "payload")  # Members of a set-up that are written although empty
@@ -67,14 +70,14 @@ class _SplitInFile(Struct, frozen=True):
 
     mean: float
     median: float
-    requests: Count
+    requests: Number
     # by part, or by stage or model and part, as ``features/model_cpu``: mean, median, standard error
     parts: Mapping[str, tuple[float, float, float]]
     calls: Mapping[str, float] = {}  # of each model per request
 
 
 _StreamCounts = Annotated[
-    Mapping[str, Mapping[str, tuple[tuple[Count, Count], ...]]],
+    Mapping[str, Mapping[str, tuple[tuple[Number, Number], ...]]],
     Meta(description="TTFT and TPOT of each launch, those below p90 as one; empty in entries of older versions"),
 ]
 
@@ -84,9 +87,9 @@ _EntryAsWritten = as_written(
     may_have_more=True,
     setup=as_written(Setup, pattern=str, load=str, order=(Literal["shuffled"], "")),
     metrics=_Metrics,
-    anchor=(as_written(Anchor, may_have_more=True, metrics=_Metrics, updates=(Count, 1)) | None, None),
+    anchor=(as_written(Anchor, may_have_more=True, metrics=_Metrics, updates=(Number, 1)) | None, None),
     latency=(tuple[tuple[Annotated[float, Meta(ge=0, le=100)], Amount], ...], ()),
-    counts=(Mapping[str, tuple[Count, Count, tuple[tuple[Count, Count], ...]]], {}),
+    counts=(Mapping[str, tuple[Number, Number, tuple[tuple[Number, Number], ...]]], {}),
     stream_counts=(_StreamCounts, {}),
     split=(Mapping[str, _SplitInFile], {}),
     sorting_ns=(tuple[Annotated[float, Meta(ge=1e-3)], ...], ()),
@@ -237,6 +240,7 @@ def _entry(data: Any) -> Entry:
         taken=data.taken,
         accepted=data.accepted,
         sorting_ns=data.sorting_ns,
+        work=data.work,
     )
 
 
@@ -305,7 +309,17 @@ def _plain_circumstances(entry: Entry) -> dict[str, Any]:
         "accepted": list(entry.accepted),
         "sorting_ns": [rounded(ns) for ns in entry.sorting_ns],
         "disturbed": list(entry.disturbed),
+        "work": {} if entry.work is None else _plain_work(entry.work),
     }
+    return {name: value for name, value in found.items() if value}
+
+
+def _plain_work(work: Count) -> dict[str, Any]:
+    """Plain values of a count: of the places the largest, which name what grows later; the file is read in diffs."""
+    whole = work.to_json()
+    found = {name: rounded(value) if isinstance(value, float) else value for name, value in whole.items()}
+    places = {name: {at: rounded(whole[name][at]) for at in [*whole[name]][:_MOST_PLACES]} for name in PLACES}
+    found |= {"rounds": list(map(rounded, work.rounds)), **places}
     return {name: value for name, value in found.items() if value}
 
 

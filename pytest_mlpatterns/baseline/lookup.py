@@ -40,6 +40,8 @@ class BaselineMatch(Struct, frozen=True):
     # software; None without one
     recorded: EntryKey | None = None
     accepted: tuple[str, ...] = ()  # the acceptances that held when that entry was recorded
+    # the entry of the same set-up with a count, also one of another machine; None without one
+    counted: Entry | None = None
 
     @property
     def missing(self) -> str:
@@ -65,8 +67,8 @@ class BaselineLookup:
         mode = BaselineMode.CHECK if self._run.baseline is BaselineMode.PRUNE else self._run.baseline
         if self._run.smoke or mode in (BaselineMode.OFF, BaselineMode.UPDATE):
             return BaselineMatch(setup, mode)
-        by_machine, sought = self._entries.get(test, {}), BaselineMatch(setup, mode)
-        machine = self._environment.machine_of(cluster)
+        by_machine, machine = self._entries.get(test, {}), self._environment.machine_of(cluster)
+        sought = BaselineMatch(setup, mode, counted=_with_work(by_machine, setup, machine))
         if (own := by_machine.get(machine)) is None:
             return self._match_elsewhere(test, by_machine, sought, machine=machine)
         if differences := own.differences(setup, self._environment.versions):
@@ -99,6 +101,20 @@ class BaselineLookup:
 
     def _name_of(self, entry: Entry) -> str:
         return f"{self._run.baseline_file.name}, {entry.recorded_at}"
+
+
+def _with_work(by_machine: Mapping[str, Entry], setup: Setup, machine: str) -> Entry | None:
+    """The entry of this machine if it has a count, else the latest one, whose count holds on machines that are alike.
+
+    Instructions of hardware are those of its own libraries, so that they hold on the same machine alone.
+    """
+    found = [
+        (name == machine, entry.date, entry)
+        for name, entry in by_machine.items()
+        if entry.work is not None and (name == machine or entry.work.means != "hardware")
+        if not setup.differences(entry.setup)
+    ]
+    return max(found, key=lambda one: one[:2])[2] if found else None
 
 
 _PACED = "throughput"  # The rate that a schedule sets

@@ -126,6 +126,7 @@ def _entry_of(result: TestResult, facts: RunFacts) -> Entry:
         taken=result.conditions.taken,
         accepted=tuple(text for text, ended in result.judged.accepted.items() if not ended),
         sorting_ns=result.conditions.sorting_ns,
+        work=None if result.causes.work is None else result.causes.work.now,
     )
 
 

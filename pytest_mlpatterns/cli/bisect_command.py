@@ -115,10 +115,11 @@ def _run(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> BisectPlan:
     from pytest_mlpatterns.analysis.changes.bisection import SearchRules
-    from pytest_mlpatterns.history.bisect import BisectPlan, searchable_metrics
+    from pytest_mlpatterns.analysis.metrics.definitions import bisectable
+    from pytest_mlpatterns.history.bisect import BisectPlan
     from pytest_mlpatterns.history.checkout import commit_names, read_range
 
-    known = searchable_metrics()
+    known = bisectable()
     if options.metric not in known:
         hint = did_you_mean(options.metric, known)
         raise SettingError(f"--metric is {shown(options.metric)}, {hint}expected one of {', '.join(known)}")

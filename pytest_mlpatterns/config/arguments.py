@@ -41,6 +41,7 @@ ARGUMENT_HELP: Mapping[str, str] = {
     "gate": 'whether a failing verdict fails the test ("fail") or is only shown ("warn")',
     "startup_timeout": "time for a deployment to get ready (default: 60s)",
     "profile": 'whether both sides of a regression are profiled: "auto", "on" or "off"',
+    "count": 'when the instructions of a request are counted: "auto", "instructions" or "off"',
     "generators": "load generator processes (default: 1)",
     "wire": 'the format of the requests, or a list that makes one test of each (default: "rest+json")',
     "cpus": 'cores that the deployment gets, such as 2 or 0.5 (default: "all")',

@@ -7,6 +7,8 @@ setting.
 
 from __future__ import annotations
 
+import platform
+import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -76,6 +78,14 @@ class ProfileMode(StrEnum):
     OFF = "off"
 
 
+class CountMode(StrEnum):
+    """When instructions are counted: when a busy machine leaves a comparison open, always, or never."""
+
+    AUTO = "auto"
+    INSTRUCTIONS = "instructions"
+    OFF = "off"
+
+
 class Settings(Struct, frozen=True):
     """Settings of one perf test.
 
@@ -107,6 +117,7 @@ class Settings(Struct, frozen=True):
     overload: bool
     noise: NoisePolicy
     profile: ProfileMode
+    count: CountMode
     stretches: bool
     price: Price | None
     inconclusive: InconclusivePolicy
@@ -177,6 +188,16 @@ def given_value(
     return None, f"perf({name}=...)"
 
 
+def read_count(value: object, source: str) -> CountMode:
+    """When instructions are counted; where no system counts them, nothing can ask for it."""
+    mode: CountMode = read_choice(CountMode, value, source)
+    if mode is CountMode.INSTRUCTIONS and sys.platform != "linux":
+        raise SettingError(
+            f"{source} is {mode}, which {platform.system()} cannot count, expected Linux; write auto or off"
+        )
+    return mode
+
+
 _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "pattern": (
         lambda value, source: Single() if isinstance(value, list | tuple) else read_pattern(value, source),
@@ -194,6 +215,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "overload": (read_truth, False),
     "noise": (lambda value, source: read_choice(NoisePolicy, value, source), NoisePolicy.DOUBT),
     "profile": (lambda value, source: read_choice(ProfileMode, value, source), ProfileMode.AUTO),
+    "count": (read_count, CountMode.AUTO),
     "inconclusive": (lambda value, source: read_choice(InconclusivePolicy, value, source), InconclusivePolicy.WARN),
     "gate": (lambda value, source: read_choice(Gate, value, source), Gate.FAIL),
     "price": (read_price, None),

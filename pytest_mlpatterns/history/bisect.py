@@ -32,8 +32,7 @@ from pytest_mlpatterns.analysis.changes.bisection import (
     check_step,
     most_steps,
 )
-from pytest_mlpatterns.analysis.metrics.definitions import metric_named, with_role
-from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
+from pytest_mlpatterns.analysis.metrics.definitions import bisectable, metric_named
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic
 from pytest_mlpatterns.errors import DeploymentError, SettingError
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.analysis.changes.bisection import StepCheck
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.history.checkout import CommitRange
     from pytest_mlpatterns.revision.commits import Revision
 
@@ -172,7 +172,7 @@ class BisectPlan(Struct, frozen=True):
     """What is searched for, and how long."""
 
     test: str  # id of the test
-    metric: str  # name of one of :func:`searchable_metrics`
+    metric: str  # name of one of :func:`bisectable`
     commits: CommitRange  # the range
     names: Mapping[str, CommitName]  # how people name the commits, by hash
     budget_ns: int  # time of one measurement
@@ -201,11 +201,6 @@ class BisectPlan(Struct, frozen=True):
         ends = {"good": self.commits.shas[0], "bad": self.commits.shas[-1]}
         rules = {"error": self.rules.error, "smallest": self.rules.smallest}
         return {"test": self.test, "metric": self.metric, **ends, **rules}
-
-
-def searchable_metrics() -> tuple[str, ...]:
-    """The metrics that launches of two commits compare in pairs, by name."""
-    return tuple(with_role(Role.PAIRED))
 
 
 class Search:
@@ -300,7 +295,7 @@ class Search:
         """The error of an end of the range that cannot be compared with the other one."""
         commits = self._plan.commits
         if isinstance(found, CommitRun):
-            known = [one for one in searchable_metrics() if found.ratios(one)]
+            known = [one for one in bisectable() if found.ratios(one)]
             return SettingError(
                 f"--metric {self._plan.metric}: {self._plan.test} does not have it at {commits.good.name} and "
                 f"{commits.bad.name}, expected {listed(known, 'or')}"

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-from pytest_mlpatterns.config.settings import InconclusivePolicy, ProfileMode, Settings
+from pytest_mlpatterns.config.settings import CountMode, InconclusivePolicy, ProfileMode, Settings
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ResultFileError, SettingError
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.reports.files.result_file import Results, read_results
@@ -114,6 +114,7 @@ class CommitJob(Struct, frozen=True):
             profile=profile,
             inconclusive=InconclusivePolicy.PASS,
             gate=Gate.WARN,
+            count=CountMode.OFF,
             accept=(),
         )
         return replace(settings, compare=(asked.metric,), tolerance=Tolerances({asked.metric: asked.tolerance}))

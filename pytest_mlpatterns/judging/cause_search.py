@@ -48,7 +48,7 @@ def profile_of(
 
     ``longest_ns``: time that the search may take in all, so that no start goes on for longer; None for any.
     """
-    if why := _why_not_readable(experiment):
+    if why := why_not_readable(experiment):
         return ProfileRecord(note=f"no profile: {why}")
     options = experiment.system.options
     profiler = find_py_spy("--perf-profile on" if revision is None else _WHAT, options.directory)
@@ -77,7 +77,7 @@ def _present_top(options: StartOptions, reference: Worktree) -> Path:
     return reference.present_root if options.trees is None else options.trees[1]
 
 
-def _why_not_readable(experiment: Experiment) -> str:
+def why_not_readable(experiment: Experiment) -> str:
     """Why this run cannot look into the processes of a test; empty if it can."""
     if experiment.system.is_attached:
         return f"the processes of {experiment.setup.pattern} are not those of this run"
@@ -105,7 +105,7 @@ def held_by(
     longest_ns: int | None,
 ) -> HeldRecord:
     """Which lines hold more memory than at the other revision; ``longest_ns`` as for :func:`profile_of`."""
-    if why := _why_not_readable(experiment):
+    if why := why_not_readable(experiment):
         return HeldRecord(f"memory by line is not known: {why}")
     tree, root = revision.worktree, experiment.system.options.root
     names = (SourceNames(tree.directory, tree.root), SourceNames(root, _present_top(experiment.system.options, tree)))

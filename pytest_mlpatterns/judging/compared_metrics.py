@@ -22,6 +22,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     with_role,
 )
 from pytest_mlpatterns.analysis.metrics.metric import (
+    Counted,
     LatencyPercentile,
     Metric,
     Role,
@@ -31,12 +32,14 @@ from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.analysis.statistics.log_ratio import USUAL_PRIOR, RatioPrior
 from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR, Tolerances, accepted_ceiling
 from pytest_mlpatterns.analysis.verdicts.verdicts import GUARD_ALPHA
+from pytest_mlpatterns.config.settings import CountMode
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.changes.series import LaunchScatter
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.config.settings import Settings
+    from pytest_mlpatterns.records.count import Count
     from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
     from pytest_mlpatterns.records.verdict import Acceptance
@@ -80,7 +83,12 @@ def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, .
     if settings.compare is not None:
         return tuple(map(metric_named, settings.compare))
     metrics = {**with_role(Role.PRIMARY, streams=streams), **with_role(Role.GUARD)}.values()
-    judged = [metric for metric in metrics if streams or not metric.of_streams]
+    is_counted = settings.count is CountMode.INSTRUCTIONS
+    judged = [
+        metric
+        for metric in metrics
+        if (streams or not metric.of_streams) and (is_counted or not isinstance(metric.kind, Counted))
+    ]
     return tuple(metric for metric in judged if settings.schedule.closed or not times_of(metric))
 
 
@@ -150,6 +158,8 @@ class Basis(Struct, frozen=True, kw_only=True):
     is_interleaved: bool = False  # whether the test was measured in turns with another revision
     # what of the environment differs from that of the reference, comparable or not; None if one is unknown
     facts_changed: tuple[FactChange, ...] | None = None
+    counted: Count | None = None  # the instructions of a request there; None if they were not counted
+    not_counted: str = ""  # why instructions cannot be counted here that would decide it: the tool that is missing
     remedy: str = ""  # what to do first so that something is compared; empty if nothing is known
 
     def required(self, command: str) -> str:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.errors import TooFewSamplesError
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 
-Want = Literal["launch", "pair", "search", "start", "load"]
-"""What another look may want: a launch, a paired launch, a search for NMRT, a start without a load, a longer load."""
+Want = Literal["launch", "pair", "search", "start", "load", "count"]
+"""What another look may want: a launch, a pair, a search for NMRT, a start without a load, a longer load, a count."""
 MOST_STARTS = 20
 """Further starts of a pair. Of starts that take 74 % longer (tolerance 50 %) and scatter by 10 %, 9 of 10 fail after 6;
 where 20 do not decide, the change is at the tolerance."""

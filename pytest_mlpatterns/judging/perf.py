@@ -27,6 +27,7 @@ from pytest_mlpatterns.errors import (
 )
 from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, marked_accepted
+from pytest_mlpatterns.judging.counted_comparison import CountedComparison
 from pytest_mlpatterns.judging.leaks import decide_leak
 from pytest_mlpatterns.judging.limit_assertions import decide_limit, decide_nmrt, search_for_ranking
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, ScalingAssertions
@@ -45,7 +46,7 @@ from pytest_mlpatterns.judging.verdict_log import (
 from pytest_mlpatterns.records.objective import parse_objective, parse_promise
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.failure import diagnosis_of
-from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
+from pytest_mlpatterns.units import parse_duration, parse_instructions, parse_number, parse_share, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -78,7 +79,8 @@ class Perf:
         self._unhurt = UnhurtAssertions(experiment, measurement)
         self._scaling = ScalingAssertions(experiment, measurement)
         self._causes = Causes(experiment, measurement)
-        self._comparison = comparison_of(experiment, measurement, self._causes)
+        times = comparison_of(experiment, measurement, self._causes)
+        self._comparison = CountedComparison(times, experiment, measurement, causes=self._causes)
         self._verdicts = VerdictLog(experiment, lambda: self.result(passed=False))
 
     @property
@@ -164,6 +166,10 @@ class Perf:
     def assert_cpu_per_request_below(self, limit: object) -> None:
         """The deployment's CPU time per successful answer is below a time such as ``"2ms"``."""
         self._check_limit(METRICS["cpu_per_request"], parse_duration(limit, name="assert_cpu_per_request_below(...)"))
+
+    def assert_instructions_below(self, limit: object) -> None:
+        """The deployment's user-space instructions per request, counted in a pass of their own, are below 4.2M."""
+        self._check_limit(METRICS["instructions"], parse_instructions(limit, name="assert_instructions_below(...)"))
 
     def assert_cold_start_below(self, limit: object) -> None:
         """The time from the start of the processes to the first answered inference is below one such as ``"3s"``."""
@@ -290,9 +296,8 @@ class Perf:
     def measure_scaling(self, replicas: Iterable[int] = (1, 2, 4), *, cpus_per_replica: int | None = None) -> Scaling:
         """Measure NMRT of the test's pattern at several numbers of replicas, as ``Replicated(n)`` starts them.
 
-        Two passes, the second in the opposite order. Each number of replicas takes a search for NMRT and a window of
-        a second in each pass, about ten seconds; that is beside the test's budget. One replica then gets another under
-        load, which takes as long as the scale-out and a second more.
+        Two passes, the second in the opposite order. Each number of replicas takes a search for NMRT and a window in
+        each pass, about ten seconds beside the test's budget. One replica then gets another under load.
 
         Args:
             replicas: different numbers from 1 on, 1 among them.
@@ -317,8 +322,7 @@ class Perf:
     def assert_scale_out_below(self, limit: object) -> None:
         """One more replica, asked for while callers keep one at its knee, carries its share in less than this time.
 
-        Uses what :meth:`measure_scaling` has measured, or measures one replica alone. It raises ``InvalidResultError``
-        if the time is not known: with ``balance="shared-socket"``, or if the replica never carried its share.
+        Uses what :meth:`measure_scaling` has measured, or measures one replica alone.
 
         Args:
             limit: the time, such as ``"2s"``, from asking for the replica until it gives at least 90 % of its share of
@@ -356,9 +360,8 @@ class Perf:
         """The test's service is faster than another one, measured interleaved.
 
         Both are started several times and loaded in short alternating blocks, so that the speed of the machine does not
-        matter. A launch takes some seconds; three of each are measured, also if the budget is spent. A factor
-        above 1 that is missed beside busy neighbours stays undecided (see ``noise=``). With ``check=`` the answers of
-        both are checked; without, answers that differ are reported.
+        matter. Three launches of each are measured, also if the budget is spent. A factor above 1 that is missed beside
+        busy neighbours stays undecided (see ``noise=``). Answers of both that differ are reported without ``check=``.
 
         Args:
             other: the same model under another pattern, or its name; another model under the test's pattern, as a
@@ -366,12 +369,11 @@ class Perf:
                 It gets the same inputs in the same order, under the same load, over the same wire or by the same
                 ``request=``.
             by: smallest acceptable factor, such as 3.0.
-            on: ``"rtm"`` (the other's RTM over this one's), ``"throughput"`` or ``"nmrt"`` (this one's over the
-                other's).
+            on: ``"rtm"`` or ``"instructions"`` (the other's over this one's), ``"throughput"`` or ``"nmrt"`` (the
+                inverse).
             reference: instead of ``other`` a model, or function of a library, that is called without a server: with a
-                list of one input, in a process of its own, by as many threads as the test has callers, each of which
-                calls again when its call has returned. RTM is compared with the median time of a call, throughput with
-                calls per second.
+                list of one input, in a process of its own, by as many threads as the test has callers. RTM is compared
+                with the median time of a call, throughput with calls per second.
         """
         self._compare_sides("assert_faster_than", other, reference, on=on, by=by)
 

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
+    from pytest_mlpatterns.records.count import Count
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.records.result import TestResult
@@ -195,6 +196,10 @@ class SequentialMeasurement:
     def time_of(self, run: InterleavedRun) -> int:
         """The time that an interleaved run of the test may take in all: what it took, and what the budget has left."""
         return round(run.spent_s * 1e9) + self.budget.left_ns
+
+    def take_count(self, count: Count) -> None:
+        """Adopt a pass that counted the instructions of a request."""
+        self._find(counts=(*self._found.counts, count))
 
     def take_indices(self, indices: ScalingIndices) -> None:
         """Adopt the scalability indices of the same test, of all passes so far, for its metrics."""

@@ -39,6 +39,8 @@ class Seen(Struct, frozen=True, kw_only=True):
     excuse: str = ""  # what of the machine explains what is shared today, in words
     excuse_then: str = ""  # what of the machine explains what the file saw, in words
     busy: str = ""  # what the machine does today, also if it explains less
+    # that the counted work of a request is unchanged, and most of its time, in words; empty if not, or not counted
+    work: str = ""
 
     @property
     def by_file(self) -> Outcome | None:
@@ -107,6 +109,11 @@ def _beside(seen: Seen) -> Verdict:
     return replace(seen.recorded, reason=f"{seen.recorded.reason}{said}")
 
 
+def _by_work(seen: Seen) -> Verdict:
+    found = seen.recorded or _by_file(seen)
+    return replace(found, outcome=PASS, why_open=None, reason=f"{found.reason}; {seen.work}")
+
+
 def _by_file_alone(seen: Seen) -> Verdict:
     """The file's verdict; a failure that the machine explains is open."""
     found = _by_file(seen)
@@ -162,6 +169,12 @@ EXCUSED = Rule(
 )
 """The one rule by which a metric passes that is worse today."""
 RULES = (
+    Rule(
+        "either: open; the counted work of a request is unchanged, and most of its time",
+        "PASS",
+        lambda seen: seen.work and OPEN in (seen.beside, seen.by_file),
+        _by_work,
+    ),
     Rule(
         "beside: open, not suspected; file: passes, on a machine that is no faster",
         "PASS",

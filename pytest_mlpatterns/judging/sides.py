@@ -6,25 +6,28 @@ Each side is a variant of an interleaved run, deployed as the test's own is. Thi
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import why_busy
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA, SequentialPlan, looks_of_pairs
+from pytest_mlpatterns.analysis.statistics.intervals import estimate, ratio_of
 from pytest_mlpatterns.config.assertions import read_factor_metric, read_margin
 from pytest_mlpatterns.config.lists import read_pattern
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.engines.local.plain_calls import deploy_calls
 from pytest_mlpatterns.errors import DeploymentError, SettingError
+from pytest_mlpatterns.judging.counting import CountedPasses, is_counted
 from pytest_mlpatterns.judging.loop import Ruling, Want, decide_pairs
 from pytest_mlpatterns.judging.ratio_rules import RatioQuestion
 from pytest_mlpatterns.judging.revision_comparison import NOT_IN_BLOCKS
 from pytest_mlpatterns.measurement.answer_check import AnswerComparison, Side
-from pytest_mlpatterns.measurement.system_under_test import require_own_processes
+from pytest_mlpatterns.measurement.system_under_test import require_own_processes, start_with
 from pytest_mlpatterns.measurement.variant import StartedDeployments, Variant
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import name_of
@@ -40,13 +43,14 @@ from pytest_mlpatterns.workload.request_builder import RequestBuilder
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.look import Pairs
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
+    from pytest_mlpatterns.records.count import Count
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
 
@@ -75,8 +79,8 @@ def asked_side(experiment: Experiment, method: str, *, on: str, other: object, r
     if (other is None) == (reference is None):
         found = "neither" if other is None else "both"
         raise SettingError(f"{method}(...) has {found} of other and reference=, expected one of them")
-    if reference is not None and on == "nmrt":
-        raise SettingError(f'{method}(on="nmrt", reference=...), expected "rtm" or "throughput" of plain calls')
+    if reference is not None and METRICS[on].of is None:
+        raise SettingError(f'{method}(on="{on}", reference=...), expected "rtm" or "throughput" of plain calls')
     if experiment.settings.during is not None:
         raise SettingError(f"{method}(...) of a test with during=, expected none: {NOT_IN_BLOCKS}")
     return plain_side(experiment, reference, method) if other is None else other_side(experiment, other, method)
@@ -142,7 +146,7 @@ def _model(experiment: Experiment, model: object, method: str) -> OtherSide:
     pattern = experiment.settings.pattern if own is not None else Single()
     packed = service_plan(pattern, model, system.by_value, what=f"{method}(...)")
     payload = plan.payload if own is not None else plan.payload.at("")
-    start = functools.partial(launch, packed, replace(system.options, payload=payload, builder=None))
+    start = start_with(functools.partial(launch, packed), replace(system.options, payload=payload, builder=None))
     theirs = Variant(name_of(model), start, replace(plan, payload=payload))
     return _beside(experiment, theirs, answers_alike=plan.payload.builder is None)
 
@@ -160,7 +164,8 @@ def _service(experiment: Experiment, target: Target, method: str) -> OtherSide:
         )
     builder = None if settings.request is None else RequestBuilder(settings.request, target.path)
     payload = plan.payload.at(target.path, builder)
-    start = functools.partial(deploy_target, target, replace(system.options, payload=payload, builder=builder))
+    options = replace(system.options, payload=payload, builder=builder)
+    start = start_with(functools.partial(deploy_target, target), options)
     return _beside(experiment, Variant(str(target), start, replace(plan, payload=payload)), answers_alike=True)
 
 
@@ -189,12 +194,12 @@ def _require_inputs(plan: LoadPlan, found: str) -> None:
         )
 
 
-def _started(name: str, start: Callable[[], Deployment]) -> Callable[[], Deployment]:
+def _started(name: str, start: Callable[..., Deployment]) -> Callable[..., Deployment]:
     """The start of the other side, whose errors name it."""
 
-    def started() -> Deployment:
+    def started(**how: Any) -> Deployment:
         try:
-            return start()
+            return start(**how)
         except DeploymentError as error:
             named = error.said if error.names(name) else f"{name}: {error.said}"
             raise type(error)(f"the other side: {named}", side=name) from error
@@ -264,6 +269,8 @@ class SideComparison:
 
     def decide(self, factor: Factor) -> Verdict:
         """Measure both sides until the factor is decided."""
+        if is_counted(METRICS[factor.on]):
+            return self._by_work(factor)
         other, experiment = self._other, self._experiment
         look = self._answers.look if other.answers_alike else None
         self._measurement.runner.close()  # both sides need the machine to themselves
@@ -272,6 +279,32 @@ class SideComparison:
         neighbours = experiment.settings.noise is not NoisePolicy.TRUST
         verdict = judge_factor(run, factor, budget_ns=self._measurement.time_of(run), neighbours=neighbours)
         return replace(verdict.saying(self.difference), against=other.kind)
+
+    def _by_work(self, factor: Factor) -> Verdict:
+        """Whether the test's side needs fewer instructions than the other, or as few, by the asked factor."""
+        passes = CountedPasses(self._experiment, self._measurement).required(f'on="{factor.on}"')
+        other, side = self._other, self._other.variant
+        theirs = passes.count_side(side.name, side.start, side.plan, requests=passes.now[-1].requests)
+        names = other.own, side.name
+        return passes.decide(lambda: replace(rule_work(passes.now, [theirs], factor, names=names), against=other.kind))
+
+
+def rule_work(own: Sequence[Count], theirs: Sequence[Count], asked: Factor, *, names: tuple[str, str]) -> Verdict:
+    """Whether the first side needs as few instructions as is asked, of the passes of both."""
+    metric = METRICS[asked.on]
+    first, second = (Metrics((), counts=tuple(side)).launch_values(metric) for side in (own, theirs))
+    fewer = ratio_of(second, first, metric.launch_sd, prior_degrees=metric.sd_degrees)
+    outcome = Outcome.PASS if fewer.low >= asked.least else Outcome.INCONCLUSIVE
+    outcome = Outcome.FAIL if fewer.high < asked.least else outcome
+    shown = " against ".join(
+        f"{metric.show(estimate(side, metric.launch_sd).value)} ({name})"
+        for side, name in zip((first, second), names, strict=True)
+    )
+    reason = (
+        f"{metric.label} {shown}: {fewer.value:.3g} times as few ({fewer.low:.3g} to {fewer.high:.3g}), which "
+        f"{outcome.verb} at least {asked.words}"
+    )
+    return Verdict(metric.name, "pattern", outcome, reason)
 
 
 def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbours: bool) -> Verdict:

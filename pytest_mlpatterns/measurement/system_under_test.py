@@ -91,7 +91,7 @@ class SystemUnderTest(Struct, frozen=True):
 
         return deploy_target(self.service, options)
 
-    def start_under(self, pattern: Pattern, replica_cores: ReplicaCores | None = None) -> Callable[[], Deployment]:
+    def start_under(self, pattern: Pattern, replica_cores: ReplicaCores | None = None) -> Callable[..., Deployment]:
         """Pack the same model for another pattern; the result starts it.
 
         ``replica_cores``: cores of its own for each replica, instead of the test's ``cpus=``.
@@ -99,7 +99,12 @@ class SystemUnderTest(Struct, frozen=True):
         if self.model is None:
             raise SettingError(f"{self.service} under {pattern}, expected a model that this package serves")
         options = self.options if replica_cores is None else replace(self.options, replica_cores=replica_cores)
-        return functools.partial(launch, self.model.plan(pattern), options)
+        return start_with(functools.partial(launch, self.model.plan(pattern)), options)
+
+
+def start_with(deploy: Callable[[StartOptions], Deployment], options: StartOptions) -> Callable[..., Deployment]:
+    """What starts a deployment with these options, or with others that it takes by name."""
+    return lambda **how: deploy(replace(options, **how))
 
 
 def setup_of(settings: Settings, payload: Payload, target: Target | None, *, model: str) -> Setup:

@@ -78,7 +78,7 @@ class Variant(Struct, frozen=True):
     """One arm of an interleaved run."""
 
     name: str
-    start: Callable[[], Deployment]
+    start: Callable[..., Deployment]  # takes other options of the start by name
     plan: LoadPlan  # what is sent to it. A check of answers in it is ignored
 
 

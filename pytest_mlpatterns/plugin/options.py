@@ -61,6 +61,12 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
         "help": "compare these metrics with the baseline or revision, separated by commas (default: those that "
         "--perf-help calls compared by default)",
     },
+    "count": {
+        "choices": ("auto", "instructions", "off"),
+        "help": "count the instructions of a request, which no machine changes: when a busy machine leaves a "
+        "comparison open (auto, the default), for every test (instructions), or never (off); needs valgrind, or "
+        "hardware counters that may be read",
+    },
     "cpus": {
         "metavar": "NUMBER",
         "help": "cores that each deployment gets: a whole number by CPU affinity, a fraction such as 0.5 by the quota "

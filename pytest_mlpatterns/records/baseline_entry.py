@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.latency import LatencySplits, Percentiles, RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue, Taken
 from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup, SystemKind
@@ -57,6 +58,7 @@ class Entry(Struct, frozen=True):
     # CPU times of a fixed work in the launches, by which later launches judge whether the machine is faster or
     # slower; empty in entries of older versions
     sorting_ns: tuple[float, ...] = ()
+    work: Count | None = None  # the last pass that counted the instructions of a request; None without one
 
     @property
     def recorded_at(self) -> str:

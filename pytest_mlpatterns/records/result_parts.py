@@ -14,7 +14,9 @@ from msgspec import Struct
 
 from pytest_mlpatterns.records.baseline_entry import commit_in
 from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, ScalingRecord, StepImpact
-from pytest_mlpatterns.records.codec import Amount, Count, Record
+from pytest_mlpatterns.records.codec import Amount, Record
+from pytest_mlpatterns.records.codec import Count as Number
+from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.latency import Latency, LatencySplits, Percentiles, RequestCounts
 from pytest_mlpatterns.records.launch import Busy, Capacity, GeneratorPart, NodeFigures, Noise, Taken, Warmup
 from pytest_mlpatterns.records.objective import parse_objective
@@ -63,7 +65,7 @@ class Reference(Record, frozen=True):
     present: Beside = Beside()
     # ``(log(present/reference), standard error)`` of each paired launch, by the metric's name
     log_ratios: Mapping[str, tuple[tuple[float, float], ...]] = {}
-    launches: Count = 0  # launches that a baseline entry was recorded from; 0 if unknown, or for a revision
+    launches: Number = 0  # launches that a baseline entry was recorded from; 0 if unknown, or for a revision
     # distributions of ``ttft``, ``itl`` and ``tpot`` of the reference; empty if unknown
     stream_percentiles: Mapping[str, Percentiles] = {}
     # where the time of the reference's requests went; empty if unknown
@@ -98,14 +100,14 @@ class Location(Struct, frozen=True):
     """Where a test is defined: the file relative to pytest's root directory, with slashes, and its line from 1."""
 
     file: str
-    line: Count
+    line: Number
 
 
 class Terms(Struct, frozen=True):
     """What a comparison of the test may take, and how much worse each metric may be."""
 
-    budget_ns: Count  # time that it may measure
-    launches: Count  # most launches beside a stored baseline
+    budget_ns: Number  # time that it may measure
+    launches: Number  # most launches beside a stored baseline
     # largest acceptable worsening by the name of each metric that a comparison judges; of an error rate the
     # difference
     tolerances: Mapping[str, Amount]
@@ -154,6 +156,8 @@ class Judged(Record, frozen=True):
     # why a metric was not compared with the reference, by its label: ``is not recorded yet``. Percentiles that
     # need more requests share a sentence, ``at 4.0 answers a second p99 latency needs 115 s``
     not_compared: Mapping[str, LeftOut] = {}
+    # why instructions could not be counted that would decide what a busy machine leaves open; empty if nothing asked
+    not_counted: str = ""
     # what of the environment differs from that of the reference, or of an entry that was not comparable; None if
     # one of them is not known
     facts_changed: tuple[FactChange, ...] | None = None
@@ -174,11 +178,11 @@ class Measured(Record, frozen=True):
 
     # one ``(value, relative_error)`` per launch, by the metric's name
     launches: Mapping[str, tuple[tuple[float, float], ...]]
-    launch_count: Count  # number of launches
-    blocks: Count  # number of blocks in them
+    launch_count: Number  # number of launches
+    blocks: Number  # number of blocks in them
     seconds_spent: float  # time that the measurement took
-    requests: Count  # number of requests
-    failed_requests: Mapping[str, Count]  # number of requests by outcome code, of those without a 2xx response
+    requests: Number  # number of requests
+    failed_requests: Mapping[str, Number]  # number of requests by outcome code, of those without a 2xx response
     # the first input whose request failed, and its error; None if none failed
     first_failure: FirstFailure | None = None
     counts: tuple[RequestCounts, ...] = ()  # requests, failures and latencies of each launch
@@ -251,6 +255,13 @@ class Limits(Record, frozen=True):
         return super().from_json({**data, "capacities": [_with_objective(one) for one in data["capacities"]]})
 
 
+class CountedWork(Record, frozen=True):
+    """The instructions of a request, as the last pass of each side counted them."""
+
+    now: Count
+    before: Count | None = None  # of what the present was compared with; None if that was not counted
+
+
 class CauseRecord(Record, frozen=True):
     """What explains the figures of a test."""
 
@@ -259,6 +270,7 @@ class CauseRecord(Record, frozen=True):
     profile: ProfileRecord | None = None
     # which lines hold more memory, or why that is not known; None if nothing asked for it
     held: HeldRecord | None = None
+    work: CountedWork | None = None  # None if instructions were not counted
     growth: GrowthRecord | None = None  # memory over the long load of a test for leaks; None without one
     # what the steps of the function beside the load did, launch by launch; empty without one
     steps: tuple[StepImpact, ...] = ()

@@ -233,6 +233,9 @@ _ORDER = (
 """What most probably explains a change of speed comes first; the rest, the system, comes last."""
 
 
+_OF_WORK = re.compile(f"Python.*|PYTHON(?!HASHSEED)[A-Z_]+|GIL|program|libc|{PACKAGE}.*")
+
+
 class FactChange(Record, frozen=True):
     """A fact that differs between two environments."""
 
@@ -250,6 +253,11 @@ class FactChange(Record, frozen=True):
     def may_be_intended(self) -> bool:
         """Whether a person sets it: packages, the interpreter, variables and limits; not the system."""
         return _place(self.name) < len(_ORDER)
+
+    @property
+    def may_change_work(self) -> bool:
+        """Whether it may change the instructions that a request needs: packages, the interpreter, the C library."""
+        return _OF_WORK.fullmatch(self.name) is not None
 
     @property
     def is_small(self) -> bool:

@@ -79,18 +79,19 @@ def test_a_role_has_metrics_in_the_order_of_definitions(role: Role) -> None:
         (Role.PRIMARY, "rtm throughput ttft tpot output_tokens"),
         (
             Role.GUARD,
-            "p95 p99 ttft:p95 tpot:p95 error_rate cpu_per_request peak_memory memory_growth descriptor_growth "
-            "thread_growth cold_start response_bytes",
+            "p95 p99 ttft:p95 tpot:p95 error_rate cpu_per_request instructions peak_memory memory_growth "
+            "descriptor_growth thread_growth cold_start response_bytes",
         ),
         (
             Role.STANDING,
-            "error_rate peak_memory memory_growth descriptor_growth thread_growth request_bytes response_bytes",
+            "error_rate instructions peak_memory memory_growth descriptor_growth thread_growth request_bytes "
+            "response_bytes",
         ),
         (Role.INDEPENDENT_OF_LATENCY, "cpu_per_request cold_start"),
         (Role.PAIRED, "rtm throughput ttft tpot output_tokens cpu_per_request"),
-        (Role.FACTOR, "rtm throughput nmrt"),
-        (Role.RECORDED, "p95 p99 ttft:p95 ttft:p99 tpot:p95 cpu_per_request peak_memory"),
-        (Role.COLUMN, "rtm p95 throughput ttft ttft:p95 tpot output_tokens nmrt asl cost"),
+        (Role.FACTOR, "rtm throughput nmrt instructions"),
+        (Role.RECORDED, "p95 p99 ttft:p95 ttft:p99 tpot:p95 cpu_per_request instructions peak_memory"),
+        (Role.COLUMN, "rtm p95 throughput ttft ttft:p95 tpot output_tokens nmrt asl instructions cost"),
     ],
 )
 def test_what_comparisons_and_tables_are_about(role: Role, names: str) -> None:

@@ -19,6 +19,7 @@ from pytest_mlpatterns.baseline.file import FORMAT, VERSION, read_baselines, wri
 from pytest_mlpatterns.baseline.updates import anchor_of
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry
+from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue
 
@@ -48,6 +49,17 @@ FULL = replace(
         )
     },
     sorting_ns=(701_500.0, 698_200.0),
+    work=Count(
+        (4_000_100.0, 4_000_200.0),
+        low=4_000_100.0,
+        high=4_000_200.0,
+        requests=8,
+        seconds=9.5,
+        means="valgrind",
+        architecture="x86_64",
+        environment={"PYTHONHASHSEED": "0"},
+        libraries={"libpython3.11.so.1.0": 3_800_000.0},
+    ),
 )
 """With everything that an entry may have."""
 PLAIN: dict[str, Any] = {

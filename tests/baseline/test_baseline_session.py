@@ -16,6 +16,7 @@ from pytest_mlpatterns.baseline.updates import anchor_of
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry, EntryKey, Level
+from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue, Noise
 from pytest_mlpatterns.records.price import Price
@@ -30,6 +31,7 @@ THERE = "Abacus 3000, 2 cores, wood, Python 3.12"
 NEAR = "Slide Rule 1, 2 cores, bone, Python 3.12"
 SEES = "this entry sees changes from 30 % on"
 """Of two launches, whose scatter is hardly known."""
+WORK = Count((4e6, 4e6), low=4e6, high=4e6, requests=8, seconds=9.0, means="valgrind")
 COMPARING = (BaselineMode.CHECK, BaselineMode.REQUIRE, BaselineMode.PRUNE)
 
 
@@ -125,6 +127,25 @@ def test_an_entry_of_another_machine_names_the_code_that_settles_the_test(tmp_pa
     found = opened(tmp_path, before=before).match(TEST, SETUP)
     assert found.recorded == EntryKey(TEST, NEAR, "1a2b3c4", "")
     assert found.entry is None
+
+
+@pytest.mark.parametrize(
+    ("entries", "counted"),
+    [
+        ({HERE: None, THERE: "valgrind", NEAR: "valgrind"}, NEAR),  # the latest
+        ({HERE: "valgrind", NEAR: "valgrind"}, HERE),
+        ({NEAR: "hardware"}, None),  # which counts the code for its own processor
+        ({HERE: "hardware"}, HERE),
+    ],
+)
+def test_a_count_of_any_machine_is_found(tmp_path: Path, entries: dict[str, Any], counted: str | None) -> None:
+    dates = {HERE: "2026-01-01", THERE: "2026-01-31", NEAR: "2026-02-28"}
+    before = {
+        machine: entry(date=dates[machine], work=None if means is None else replace(WORK, means=means))
+        for machine, means in entries.items()
+    }
+    found = opened(tmp_path, before={TEST: before}).match(TEST, SETUP).counted
+    assert (None if found is None else found.date) == (counted and dates[counted])
 
 
 # --- a Ray cluster ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,14 @@ from pytest_mlpatterns.config import settings as config
 from pytest_mlpatterns.config.arguments import ARGUMENT_HELP, LOAD_ARGUMENTS, merge_markers
 from pytest_mlpatterns.config.lists import patterns_of, wires_of
 from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource, HistoryFail, read_run_settings
-from pytest_mlpatterns.config.settings import InconclusivePolicy, NoisePolicy, ProfileMode, read_choice, read_settings
+from pytest_mlpatterns.config.settings import (
+    CountMode,
+    InconclusivePolicy,
+    NoisePolicy,
+    ProfileMode,
+    read_choice,
+    read_settings,
+)
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Batched, Cached, Replicated, Single
 from pytest_mlpatterns.plugin.options import OPTIONS
@@ -33,6 +40,13 @@ LEVELS: dict[str, tuple[str, tuple[Any, Any], tuple[Any, Any], tuple[Any, Any], 
         ("5%", Tolerances(0.05)),
         ("rtm=0.3, p99=40%", Tolerances({"rtm": 0.3, "p99": 0.4})),
         Tolerances(),
+    ),
+    "count": (
+        "count",
+        ("off", CountMode.OFF),
+        ("instructions", CountMode.INSTRUCTIONS),
+        ("off", CountMode.OFF),
+        CountMode.AUTO,
     ),
     "gate": ("gate", ("warn", Gate.WARN), ("fail", Gate.FAIL), ("warn", Gate.WARN), Gate.FAIL),
     "compare": ("compare", (["p99"], ("p99",)), ("rtm, error_rate", ("rtm", "error_rate")), ("rtm", ("rtm",)), None),

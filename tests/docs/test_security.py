@@ -36,6 +36,7 @@ CONNECTING = {
     "loadgen/null_server.py": "listens, for the ceiling of the generator",
     "loadgen/pyreqwest_loop.py": "the deployment",
     "measurement/answer_check.py": "the deployment, or both of a comparison",
+    "measurement/counted_pass.py": "the deployment",
     "measurement/last_answer.py": "the deployment",
     "serving/bounded_client.py": "the transport of the clients below",
     "serving/deployment.py": "the deployment",

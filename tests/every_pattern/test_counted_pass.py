@@ -16,8 +16,8 @@ from support.services.processes import our_children
 
 from pytest_mlpatterns import App, Batched, Command, Microservice, Pattern, Single
 from pytest_mlpatterns.errors import CountError
-from pytest_mlpatterns.measurement.system_under_test import SystemUnderTest
 from pytest_mlpatterns.measurement.counted_pass import LONGEST_NS, counted_pass
+from pytest_mlpatterns.measurement.system_under_test import SystemUnderTest
 from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.serving.model import service_plan

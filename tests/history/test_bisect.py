@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from support.old_commits import run_with_ratios
 
 from pytest_mlpatterns.analysis.changes.bisection import SearchRules
+from pytest_mlpatterns.analysis.metrics.definitions import bisectable
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.history.bisect import BisectPlan, Search, SearchState, searchable_metrics
+from pytest_mlpatterns.history.bisect import BisectPlan, Search, SearchState
 from pytest_mlpatterns.history.checkout import CommitRange
 from pytest_mlpatterns.history.commit_runs import CommitRun, MeasuredAs, NotRun, WhyNotRun
 from pytest_mlpatterns.records.bisect import CommitName, SearchedCommit, SearchEnd, WhyRange
@@ -378,4 +379,4 @@ def test_the_announcement_has_the_size_and_the_time() -> None:
 
 
 def test_the_metrics_that_are_searched_for_are_compared_in_pairs() -> None:
-    assert {"rtm", "throughput", "cpu_per_request"} <= {*searchable_metrics()}
+    assert {"rtm", "throughput", "cpu_per_request", "instructions"} <= {*bisectable()}

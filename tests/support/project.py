@@ -62,6 +62,7 @@ OPTIONS = (
     ),
     "--perf-noise=trust",
     "--perf-profile=off",
+    "--perf-count=off",
 )
 """Without plugins that may be installed beside ours and clash with it, warn under pytest-xdist, or cost time; and since
 the suite itself keeps the machine busy, a failure does not stay open because of that. A profile takes seconds."""

@@ -310,6 +310,7 @@ _SMALLEST = {
     Unit.RATIO: 0.001,
     Unit.RATE: 0.001,
     Unit.TOKEN_RATE: 0.001,
+    Unit.INSTRUCTIONS: 1.0,
     Unit.COST: 1e-9,
     Unit.PER_SECOND: 0.001,
     Unit.COUNT: 0.001,

@@ -124,6 +124,10 @@ class ScalingIndex(Struct, frozen=True):
     largest: float
 
 
+class Counted(Struct, frozen=True):
+    """Work that a pass of its own counts, which neither the machine nor its neighbours change."""
+
+
 MetricKind = (
     LatencyPercentile
     | StreamPercentile
@@ -134,6 +138,7 @@ MetricKind = (
     | Location
     | CallersRate
     | ScalingIndex
+    | Counted
 )
 """What more is known of some metrics than of others."""
 
@@ -174,7 +179,7 @@ class Metric(Struct, frozen=True):
     @property
     def is_of_scaling(self) -> bool:
         """Whether its values come from the passes of ``perf.measure_scaling()``."""
-        return self.of is None and not isinstance(self.kind, Nmrt | AtNmrt)
+        return self.of is None and not isinstance(self.kind, Nmrt | AtNmrt | Counted)
 
     def bounded(self, found: Estimate) -> Estimate:
         """An estimate of the metric, with an interval that ends at its largest value."""

@@ -17,7 +17,15 @@ import numpy as np
 from pytest_mlpatterns.analysis.health.sustained import GeneratorMetrics, backlogs_of, why_limited, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Goodput, LatencyPercentile, Metric, Nmrt, StreamPercentile
+from pytest_mlpatterns.analysis.metrics.metric import (
+    AtNmrt,
+    Counted,
+    Goodput,
+    LatencyPercentile,
+    Metric,
+    Nmrt,
+    StreamPercentile,
+)
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, Figure, PatternMetrics, ScalingIndices
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
@@ -35,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.analysis.statistics.distributions import Modes
+    from pytest_mlpatterns.records.count import Count
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.outcomes import FirstFailure
     from pytest_mlpatterns.records.price import Price
@@ -64,6 +73,7 @@ class Metrics(PatternMetrics, StreamMetrics):
         price: of cores and memory; None if there is no cost.
         indices: of scalability, if the test measured how its pattern scales.
         starts_ns: times from start to first answer of deployments that were started again and not loaded.
+        counts: passes that counted the instructions of a request.
     """
 
     launches: tuple[Launch, ...]
@@ -71,6 +81,7 @@ class Metrics(PatternMetrics, StreamMetrics):
     price: Price | None = None
     indices: ScalingIndices = NO_INDICES
     starts_ns: tuple[int, ...] = ()
+    counts: tuple[Count, ...] = ()
 
     def __repr__(self) -> str:
         return f"<metrics of {self.requests:,} requests in {len(self.launches)} launches>"
@@ -115,6 +126,9 @@ class Metrics(PatternMetrics, StreamMetrics):
     )
     cpu_ns_per_request: ClassVar[Figure] = Figure(
         "cpu_per_request", "CPU time of the deployment's process tree per successful answer."
+    )
+    instructions_per_request: ClassVar[Figure] = Figure(
+        "instructions", "User-space instructions of the deployment's processes per request; None if not counted."
     )
     peak_rss_bytes: ClassVar[Figure] = Figure(
         "peak_memory", "Highest resident memory of the process tree in the window."
@@ -271,6 +285,8 @@ class Metrics(PatternMetrics, StreamMetrics):
         """The metric's value in each launch that has one; for NMRT, in each search; for its indices, in each pass."""
         if isinstance(metric.kind, Nmrt):
             return tuple(rate for rate in counted_rates(self._searches(metric.kind.objective)) if rate.value > 0)
+        if isinstance(metric.kind, Counted):
+            return tuple(map(_counted_value, self.counts))
         if isinstance(metric.kind, AtNmrt):
             values = [metric.kind.read(capacity, self.price) for capacity in self._searches(None)]
         elif metric.of is None:
@@ -360,6 +376,15 @@ class Metrics(PatternMetrics, StreamMetrics):
             if why := why_limited(launch.generator, send_lag_ns=lag, latency_ns=latency_ns):
                 return why
         return None
+
+
+_TO_95_PERCENT = 1.96  # Standard errors from a value to an end of its interval
+
+
+def _counted_value(count: Count) -> LaunchValue:
+    """The instructions of one pass, and what its rounds scatter by."""
+    found = count.per_request
+    return LaunchValue(found.value, (found.high - found.low) / (2 * _TO_95_PERCENT * found.value))
 
 
 _PERCENTILE = re.compile(r"(?:^|_)p(?P<percent>\d{1,2})(?:_|$)")

@@ -36,6 +36,7 @@ _UNITS = {
     Unit.TOKEN_RATE: ("tokens_per_second", "{token}/s", 1.0),
     Unit.RATIO: ("ratio", "1", 1.0),
     Unit.SIZE: ("bytes", "By", 1.0),
+    Unit.INSTRUCTIONS: ("", "{instruction}", 1.0),
     Unit.COST: ("per_million_requests", "1", 1.0),
     Unit.PER_SECOND: ("per_second", "1/s", 1.0),
     Unit.COUNT: ("", "1", 1.0),

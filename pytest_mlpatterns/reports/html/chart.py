@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
 
-Unit = Literal["duration", "rate", "ratio", "change", "size", "count", "seconds", "text"]
+Unit = Literal["duration", "rate", "ratio", "change", "size", "instructions", "count", "seconds", "text"]
 Cell = float | str | None
 Tone = Literal["worse", "better", "open"]
 """What a change is: one for the worse, for the better, or one that is not confirmed yet."""
@@ -29,6 +29,7 @@ _UNITS: Mapping[MetricUnit, Unit] = {
     MetricUnit.TOKEN_RATE: "count",
     MetricUnit.RATIO: "ratio",
     MetricUnit.SIZE: "size",
+    MetricUnit.INSTRUCTIONS: "instructions",
     MetricUnit.COST: "count",
     MetricUnit.PER_SECOND: "count",
     MetricUnit.COUNT: "count",
@@ -38,6 +39,7 @@ _TICKS: Mapping[Unit, MetricUnit] = {
     "ratio": MetricUnit.RATIO,
     "change": MetricUnit.RATIO,
     "size": MetricUnit.SIZE,
+    "instructions": MetricUnit.INSTRUCTIONS,
 }
 _MOST_MOMENTS = 80  # Most points of a time series that a chart draws
 

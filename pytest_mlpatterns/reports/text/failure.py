@@ -243,6 +243,8 @@ def _wrong(metrics: set[str], slow: str) -> str:
         return "leaks"
     if metrics <= {"recovery", "unhurt"} and "unhurt" in metrics:
         return "hurts requests"
+    if metrics == {"instructions"}:
+        return "adds work"
     return "fails requests" if metrics == {"error_rate"} else slow
 
 

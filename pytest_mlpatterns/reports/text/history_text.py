@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.changes.findings import Level, changes_in, levels_of, place_of
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, is_known_metric, metric_named, with_role
-from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, bisectable, is_known_metric, metric_named
 from pytest_mlpatterns.records.bisect import BisectResult, CommitName, SearchedCommit, SearchEnd, SearchExtent, WhyRange
 from pytest_mlpatterns.records.history import Change, Course, NewChange
 from pytest_mlpatterns.reports.text.terminal_text import Line, Style, cut, line, padded, wrapped
@@ -210,7 +209,7 @@ def change_sentence(change: Change, *, passed: bool = False, tolerance: float | 
 def bisect_command(change: Change, test: str = "") -> str:
     """The command that finds the commit of a change; empty if its commits are not known, or are the same.
 
-    A metric that is not measured as a ratio, such as p95, is searched for by RTM.
+    A metric that no two commits are compared by, such as p95, is searched for by RTM.
 
     ``test``: its id from where the command is to run; empty for pytest's root.
     """
@@ -218,7 +217,7 @@ def bisect_command(change: Change, test: str = "") -> str:
     if not old or not new or old == new:
         return ""
     commits = f"{old[:_GIVEN_DIGITS]}..{new[:_GIVEN_DIGITS]}"
-    is_searched = change.metric in with_role(Role.PAIRED) and change.metric != _USUAL
+    is_searched = change.metric in bisectable() and change.metric != _USUAL
     metric = f" --metric {change.metric}" if is_searched else ""
     return f"python -m pytest_mlpatterns bisect {shlex.quote(test or change.test)} {commits}{metric}"
 

@@ -130,7 +130,7 @@ def _number(score: float) -> str:
 _WIDE = 100  # Terminal width from which on the table has every column
 _HEADINGS = {"RTM": "RTM (p50)", "ASL": "ASL (CPU share)"}
 """Headings that explain what is not known by that name elsewhere, if there is room for them."""
-_UNITS = {Unit.RATE: "req/s", Unit.TOKEN_RATE: "tok/s", Unit.COST: "cost/million"}
+_UNITS = {Unit.RATE: "req/s", Unit.TOKEN_RATE: "tok/s", Unit.COST: "cost/million", Unit.INSTRUCTIONS: "instructions"}
 """Headings of columns whose unit says what they are, so that their cells have none."""
 _LEGEND = {"RTM": "median latency (p50)", "ASL": "CPU share of the machine"}  # The same below a table without that room
 _LONGEST_SERVICE = 24  # Columns of a service in a narrow terminal: the name of its program; a command may have hundreds
@@ -283,8 +283,8 @@ def _has_room(metric: Metric, results: Sequence[TestResult], *, wide: bool) -> b
     """Whether the table has a column: always, but for what nothing measured, and for details in a narrow terminal."""
     if isinstance(metric.kind, Nmrt):
         return any(result.limits.capacities for result in results)
-    if metric.unit is Unit.COST:
-        return any(metric.name in result.metrics for result in results)
+    if metric.unit in (Unit.COST, Unit.INSTRUCTIONS):
+        return (wide or metric.unit is Unit.COST) and any(metric.name in result.metrics for result in results)
     is_detail = metric.is_stream_tail or (metric.unit is Unit.RATE and results[0].stream is not None)
     return wide or not is_detail
 

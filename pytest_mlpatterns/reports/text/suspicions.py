@@ -53,6 +53,7 @@ _MOST_LAUNCHES = 100  # Most launches that a marker takes
 _BY_LAUNCHES = ("limit", "baseline")  # References beside which the test's launches are limited by its marker
 _OF_SIDES = ("limit", "pattern", "service")
 """References without a change in tolerances, so that the reason of a verdict has its figures."""
+_WORK = "instructions"  # The metric that is counted, and shown although it passes
 _LABEL = 6  # Columns of a label, such as ``next``, and the space after it
 
 
@@ -87,7 +88,11 @@ def undecided_lines(
     as_above = as_above and step.by is OpenBy.MACHINE
     rows = _figures(result, width)
     why = f"{step.preface}the machine, as above" if as_above and step.why else step.why
-    rows += _labelled("why", why, width) + _labelled("next", "" if as_above else step.lead, width)
+    work = next((comparison_row(one) for one in result.verdicts if one.metric == _WORK), None)
+    counted = "" if work is None else f"{work.label} {work.reference} → {work.present}: {work.change}"
+    rows += _labelled("why", "; ".join(filter(None, (why, counted))), width) + _labelled(
+        "next", "" if as_above else step.lead, width
+    )
     if step.command and not as_above:
         rows += [f"  {'' if step.advice else 'next':<{_LABEL}}{step.command}"]
     further = [part for text in notes for part in wrapped(text, width, "  ", others="    ")]
@@ -106,18 +111,21 @@ def is_of_the_machine(result: TestResult) -> bool:
 def busy_machine(results: Sequence[TestResult]) -> str:
     """That the machine left tests undecided: ``the machine was busy (1.6 of 2 cores): 5 of 6 tests undecided``.
 
-    ``results``: of a run. Returns an empty text if it left none so.
+    ``results``: of a run. Also names the tool that would have counted them instead; empty if there is neither.
     """
+    tools = [one.judged.not_counted for one in results if one.judged.not_counted]
+    missing = f"instructions are not counted: {tools[0]}" if tools else ""
     undecided = [one for one in results if one.kind in OPEN_KINDS]
     of_machine = [one for one in undecided if is_of_the_machine(one)]
     known = [one.measured.busy for one in of_machine if one.measured.busy is not None]
     if not known:
-        return ""
+        return missing
     most = max(known, key=lambda one: one.others_cores)
     share = f"{format_percent(most.steal_ratio or most.throttled_ratio)} of its time"
     taken = f"{most.others_cores:.1f} of {most.cores} cores" if most.others_cores else share
     left = f"{len(of_machine)} of {wording.count(len(results), 'test')} undecided"
-    return f"the machine was busy ({taken}): {left}{'' if len(of_machine) == len(undecided) else ' because of it'}"
+    because = "" if len(of_machine) == len(undecided) else " because of it"
+    return "; ".join(filter(None, [f"the machine was busy ({taken}): {left}{because}", missing]))
 
 
 def suspected_sentences(result: TestResult) -> list[str]:

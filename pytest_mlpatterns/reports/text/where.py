@@ -7,6 +7,7 @@ stand the functions that got slower: with their callers, their figures and their
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -16,11 +17,11 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS, is_known_met
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.reports.text.terminal_text import Span, TextColumn, table_lines, text_of
-from pytest_mlpatterns.units import Unit, format_duration, format_percent, format_size
+from pytest_mlpatterns.units import Unit, format_count, format_duration, format_percent, format_size
 from pytest_mlpatterns.wording import count, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_mlpatterns.records.latency import LatencySplit, LatencySplits, SplitMetric
     from pytest_mlpatterns.records.profile import Frame, FunctionChange, FunctionTime, NativeChange, ProfileRecord
@@ -75,11 +76,47 @@ def where_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
     splits = (found for verdict in failing if (found := _split(result, verdict)) is not None)
     split = next(splits, None)
     parts = [] if split is None else [split.text]
+    work, record = work_texts(result, judged), result.causes.profile
     causes, further = function_texts(result, judged), [*profile_texts(result, judged), *held_texts(result, judged)]
+    if work:  # which no time of a function explains on a busy machine, if none stands out
+        causes = [*work, *(causes if record is not None and record.changes else [])]
     change = None if split is None else split.change
     if change is not None and change.follows_from(cause_ns(result), _callers_per_process(result)):
         return [*causes, *parts, *further]
     return [*parts, *causes, *further]
+
+
+def work_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
+    """Where a request needs more instructions: libraries, their functions, and what is called more often; or nothing.
+
+    For example ``+645 k instructions a request: libpython3.11.so.1.0 +640 k``.
+    """
+    metric, work = METRICS["instructions"], result.causes.work
+    if work is None or work.before is None or not any(one.metric == metric.name and one.is_worse for one in verdicts):
+        return []
+    then, now = work.before, work.now
+    whole = now.per_request.value - then.per_request.value
+    texts = [f"+{metric.show(whole)} instructions a request"]
+    for before, after, said in ((then.libraries, now.libraries, ""), (then.functions, now.functions, "mostly in ")):
+        grown = [f"{place} +{metric.show(more)}" for place, more in _grown(before, after, _SHARE_OF_WORK * whole)]
+        texts += [f"{said or texts.pop() + ': '}{', '.join(grown)}"] if grown else []
+    calls = [
+        f"{place} {format_count(now.calls[place] - more)} → {format_count(now.calls[place])}"
+        for place, more in _grown(then.calls, now.calls, _MORE_CALLS)
+    ]
+    return [*texts, *([f"called more often per request: {', '.join(calls)}"] if calls else [])]
+
+
+def _grown(before: Mapping[str, float], now: Mapping[str, float], least: float) -> list[tuple[str, float]]:
+    """The places that grew by at least this, the most first; one that is not known had at most the smallest known."""
+    unknown = min(before.values(), default=math.inf)
+    grown = [(place, value - before.get(place, unknown)) for place, value in now.items()]
+    return sorted((one for one in grown if one[1] >= least), key=lambda one: -one[1])[:_MOST_GROWN]
+
+
+_SHARE_OF_WORK = 0.2  # Share of the further instructions from which a library or a function is named
+_MORE_CALLS = 0.5  # Further calls per request from which a function is named
+_MOST_GROWN = 2  # Places that a line on work names
 
 
 def where_sentence(result: TestResult, verdicts: Iterable[Verdict] | None = None) -> str:
@@ -256,6 +293,7 @@ def _moved(part: PartChange) -> str:
     return f"{part.label} {signed_duration(part.change_ns)}"
 
 
+_OF_FUNCTIONS = (Unit.DURATION, Unit.RATE, Unit.TOKEN_RATE, Unit.INSTRUCTIONS)
 _NOT_OF_REQUESTS = ("cold_start", "recovery", "unhurt")  # Times that no function of a request explains
 _IN_PART = 0.25  # Share of a function's change that the part of the latency at least has which it is named in
 _WIDEST = 0.2  # Half the interval of a slow-down from which it shows nothing
@@ -293,7 +331,7 @@ def missing_profile(result: TestResult) -> str:
 
 def functions_explain(metric: str) -> bool:
     """Whether a metric is a time or a rate of requests, which functions that got slower explain."""
-    is_time = is_known_metric(metric) and metric_named(metric).unit in (Unit.DURATION, Unit.RATE, Unit.TOKEN_RATE)
+    is_time = is_known_metric(metric) and metric_named(metric).unit in _OF_FUNCTIONS
     return is_time and metric not in _NOT_OF_REQUESTS
 
 

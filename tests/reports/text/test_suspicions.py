@@ -188,6 +188,10 @@ def test_the_machine_is_named_once_for_the_run() -> None:
     assert busy_machine([*busy, calm]) == text
     assert busy_machine([*busy, elsewhere]) == f"{text} because of it"
     assert busy_machine([calm, elsewhere]) == ""
+    missing = "instructions are not counted: valgrind is not installed (apt-get install valgrind)"
+    bare = replace(calm, judged=replace(calm.judged, not_counted=missing.partition(": ")[2]))
+    assert busy_machine([bare, elsewhere, bare]) == missing
+    assert busy_machine([*busy, bare]) == f"{text}; {missing}"
 
 
 NAMED = (("a", 1.6), ("b", 1.4))
