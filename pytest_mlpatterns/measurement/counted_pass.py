@@ -20,23 +20,24 @@ import time
 import warnings
 from collections import Counter
 from statistics import median
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.statistics.intervals import order_bounds
 from pytest_mlpatterns.errors import CountError, DeploymentError, LeftoverWarning, OpenPortWarning
-from pytest_mlpatterns.profiling.callgrind import Callgrind, Reading
+from pytest_mlpatterns.profiling.callgrind import Callgrind
 from pytest_mlpatterns.profiling.python_calls import PythonCalls
-from pytest_mlpatterns.records.count import Count, Means, RunUnder
+from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.system.hardware_counters import HardwareCounters, why_no_counters
 from pytest_mlpatterns.system.owned_files import temporary_directory
 from pytest_mlpatterns.system.process_tree import ProcessTree
+from pytest_mlpatterns.system.work_counter import HardwareCounters, Reading, WorkCounter, why_no_counters
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pytest_mlpatterns.profiling.frame_names import SourceNames
@@ -51,8 +52,8 @@ _POOLS = (
 )
 """Variables with the number of threads of a pool, whose threads wait for each other, and execute code meanwhile."""
 _FIXED = {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", **dict.fromkeys(_POOLS, "1")}
-_MOST_REQUESTS = 32  # Most requests of a round
-_ROUND = 200_000_000  # Instructions of a round, about; a round of cheaper requests has the most
+_MOST_REQUESTS = 128  # Most requests of a round
+_ROUND = 64_000_000  # Instructions of a round, about; a round of cheaper requests has the most
 _FEWEST_ROUNDS = 6  # Rounds from which order statistics give a 95 % interval of the median
 _LEAST_ROUNDS = 2  # Rounds without which there is no count
 _EXACT = 0.005  # Width of the interval, as a share of the count, at which no further round is counted
@@ -64,48 +65,8 @@ _START_SHARE = 0.85  # Part of the time limit that the start may take
 _LIBRARIES, _FUNCTIONS = 20, 40  # Most libraries and functions that a count names
 
 
-class WorkCounter(Protocol):
-    """What counts. Deadlines are on the clock of ``time.monotonic``.
-
-    Attributes:
-        under: how the processes are run.
-    """
-
-    under: RunUnder
-
-    def begin(self, roots: Sequence[int], deadline: float) -> None:
-        """Count the processes under these from now on.
-
-        Raises:
-            CountError: the processes do not answer.
-        """
-
-    def read(self, deadline: float) -> Reading:
-        """What was executed since the last look.
-
-        Raises:
-            CountError: the processes do not answer.
-        """
-        ...
-
-    def refusal(self) -> str:
-        """Why a process cannot run under it; empty if nothing is known."""
-        ...
-
-    def close(self) -> None:
-        """Release what it holds."""
-
-
-class Start(Protocol):
-    """Starts the deployment that is counted; ``SystemUnderTest.start`` and ``RevisionClient.start`` fulfil it."""
-
-    def __call__(self, *, under: RunUnder | None, timeout_ns: int | None) -> Deployment:
-        """Start it and wait until it is ready."""
-        ...
-
-
 def counted_pass(
-    start: Start,
+    start: Callable[..., Deployment],
     plan: LoadPlan,
     *,
     directory: Path,
@@ -115,9 +76,10 @@ def counted_pass(
 ) -> Count:
     """Count the instructions per request of a service, and the calls of its Python functions.
 
-    ``directory``: of this run, in which a private one is made and removed. ``names``: of the functions that are called;
-    None: calls are not counted. ``limit_ns``: time after which no further request is sent. ``requests``: of a round, as
-    in the count that this one will be compared with; None to choose.
+    ``start``: ``SystemUnderTest.start``, or that of a revision. ``directory``: of this run, in which a private one is
+    made and removed. ``names``: of the functions that are called; None: calls are not counted. ``limit_ns``: time after
+    which no further request is sent. ``requests``: of a round, as in the count that this one will be compared with;
+    None to choose.
 
     Raises CountError: it cannot be counted, with the reason.
     """
@@ -125,7 +87,7 @@ def counted_pass(
     with temporary_directory("count-", above=directory) as private, warnings.catch_warnings():
         for category in (LeftoverWarning, OpenPortWarning):  # the load itself has warned
             warnings.simplefilter("ignore", category)
-        counter = Callgrind(private) if why_no_counters() else _Hardware()
+        counter: WorkCounter = Callgrind(private) if why_no_counters() else HardwareCounters()
         counting = Counting(plan.payload, counter, deadline=began + limit_ns / 1e9)
         counting.run(start, requests)
         calls: Mapping[str, float] = {}
@@ -134,7 +96,7 @@ def counted_pass(
             with contextlib.suppress(CountError):  # instructions are what is judged; calls only explain them
                 calling.run(start, counting.requests)
                 calls = calling.by_function(_FUNCTIONS)
-        return counting.count(counter, calls, time.monotonic() - began)
+        return counting.count(calls, time.monotonic() - began)
 
 
 class Counting:
@@ -153,17 +115,17 @@ class Counting:
         self._idle: list[Stretch] = []
         self._read_at = 0.0
 
-    def run(self, start: Start, requests: int | None) -> None:
+    def run(self, start: Callable[..., Deployment], requests: int | None) -> None:
         """Start the service, count it, and end it. Raises CountError: it cannot be counted."""
-        under = RunUnder(
-            self._counter.under.words, {**_FIXED, **self._counter.under.env}, self._counter.under.import_path
-        )
+        under = replace(self._counter.under, env={**_FIXED, **self._counter.under.env})
         left_ns = round((self._deadline - time.monotonic()) * _START_SHARE * 1e9)
         try:
             deployment = start(under=under, timeout_ns=left_ns)
             caller = _Caller(deployment, self._payload, self._deadline)
             try:
-                self._count(deployment.pids, caller, requests)
+                tree = ProcessTree(lambda: deployment.pids)
+                tree.search()
+                self._count(tree.pids, caller, requests)
             finally:
                 caller.close()
                 self._counter.close()
@@ -175,7 +137,7 @@ class Counting:
                 done = f"{len(self._rounds)} of the {_LEAST_ROUNDS} rounds that it needs"
                 raise CountError(f"the time limit of the count was over after {done}") from None
 
-    def _count(self, roots: Sequence[int], caller: _Caller, requests: int | None) -> None:
+    def _count(self, pids: Sequence[int], caller: _Caller, requests: int | None) -> None:
         """Warm up, and count rounds until they are known well enough, or the time is over."""
         started = time.monotonic()
         numbers = itertools.cycle(spread(self._inputs, requests or min(self._inputs, _MOST_REQUESTS)))
@@ -184,18 +146,18 @@ class Counting:
             self._require_time((time.monotonic() - started) / sent, requests or 1)
             if sent == _WARM_REQUESTS or time.monotonic() - started > _WARM_S:
                 break
-        self._counter.begin(roots, self._deadline)
+        self._counter.begin(pids, self._deadline)
         self._read_at = self._counter.read(self._deadline).at
-        self._idle.append(self._stretch(caller, ()))
         self._stretch(caller, (0,))  # slower than the next ones: what counts translates the code of the service anew
         first = self._stretch(caller, (0,))
+        self._idle.append(self._stretch(caller, ()))
         self.requests = requests = requests or requests_of_round(self._inputs, first.reading.total)
         self._require_time(first.seconds, requests)
         while not is_known(self.per_request()) and self._has_time():
             self._rounds.append(self._stretch(caller, spread(self._inputs, requests)))
         self._idle.append(self._stretch(caller, ()))
 
-    def count(self, counter: Callgrind | _Hardware, calls: Mapping[str, float], seconds: float) -> Count:
+    def count(self, calls: Mapping[str, float], seconds: float) -> Count:
         """What was counted, as a record. ``calls``: of Python functions. ``seconds``: time that all of it took."""
         known = estimated(self.per_request())
         return Count(
@@ -204,8 +166,8 @@ class Counting:
             high=known.high,
             requests=self.requests,
             seconds=seconds,
-            means=counter.means,
-            tool=counter.tool,
+            means=self._counter.means,
+            tool=self._counter.tool,
             architecture=platform.machine(),
             python=f"{sys.version_info.major}.{sys.version_info.minor}",
             environment=_FIXED,
@@ -381,39 +343,3 @@ class _Caller:
         if left_s <= 0:
             raise TimeoutError
         return left_s
-
-
-class _Hardware:
-    """The counters of the processor; fulfils :class:`WorkCounter`."""
-
-    means: Means = "hardware"
-
-    def __init__(self) -> None:
-        self.tool: str = "the counters of the processor"
-        self.under: RunUnder = RunUnder()
-        self._counters: HardwareCounters | None = None
-        self._last = 0
-
-    def begin(self, roots: Sequence[int], deadline: float) -> None:
-        """Count from now on."""
-        tree = ProcessTree(lambda: roots)
-        tree.search()
-        try:
-            self._counters = HardwareCounters(tree.pids)
-        except OSError as error:
-            raise CountError(f"the counters of the processor cannot be read: {error.strerror}") from error
-
-    def read(self, deadline: float) -> Reading:
-        """What was executed since the last look."""
-        assert self._counters is not None
-        before, self._last = self._last, self._counters.read()
-        return Reading(self._last - before, at=time.monotonic())
-
-    def refusal(self) -> str:
-        """They refuse no program."""
-        return ""
-
-    def close(self) -> None:
-        """Release the counters."""
-        if self._counters is not None:
-            self._counters.close()

@@ -10,7 +10,6 @@ This module must not know what is counted, nor how often.
 
 from __future__ import annotations
 
-import platform
 import re
 import shutil
 import subprocess
@@ -22,11 +21,11 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import CountError
-from pytest_mlpatterns.records.count import Means, RunUnder
-from pytest_mlpatterns.system.hardware_counters import why_no_counters
+from pytest_mlpatterns.records.count import RunUnder
+from pytest_mlpatterns.system.work_counter import Reading, WorkCounter, why_no_counters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 _OPTIONS = (
@@ -39,6 +38,7 @@ _PIPE = re.compile(r"pipe-from-vgdb-to-(\d+)-by-")  # Name of the pipe through w
 _WRITTEN = re.compile(r"out\.(\d+)(?:\.\d+)?")  # Name of a file with what a process counted
 _NAMED = re.compile(r"\((\d+)\)(?: (.*))?")  # A name of a file of callgrind: its number, and at first the name
 _BUILD = re.compile(r"(?:\.cpython-\w+|\.abi3)?(?:-[\w-]+)?\.so$")  # End of the name of an extension module
+_VERSION_S = 10.0  # Time limit for ``valgrind --version``, in seconds
 _LONGEST_NAME = 120  # Letters of the name of a function; templates of C++ have thousands
 _UNKNOWN_INSTRUCTION = re.compile(r"unhandled instruction bytes|Unrecognised instruction")
 
@@ -48,14 +48,6 @@ class Countable(Struct, frozen=True):
 
     why: str = ""  # half a sentence on why they cannot; empty if they can
     lacks_tool: bool = False  # whether only valgrind is missing, which a package installs
-
-
-class Reading(Struct, frozen=True):
-    """What the processes of a service executed between two looks."""
-
-    total: int
-    functions: Mapping[tuple[str, str], int] = {}  # the same by library and function; empty if not known
-    at: float = 0.0  # when it was read, on the clock of ``time.monotonic``
 
 
 def countable(system: str = sys.platform) -> Countable:
@@ -71,10 +63,10 @@ def countable(system: str = sys.platform) -> Countable:
     return Countable()
 
 
-class Callgrind:
+class Callgrind(WorkCounter):
     """Counts the processes that are started under it. ``directory``: private and empty, for its pipes and files."""
 
-    means: Means = "valgrind"
+    means = "valgrind"
 
     def __init__(self, directory: Path) -> None:
         if why := countable().why:
@@ -101,8 +93,8 @@ class Callgrind:
         found = (_PIPE.match(entry.name) for entry in self._directory.iterdir())
         return tuple(sorted(int(match[1]) for match in found if match is not None))
 
-    def begin(self, roots: Sequence[int], deadline: float) -> None:
-        """Count all its processes from now on. ``deadline``: on the clock of ``time.monotonic``, as of all methods."""
+    def begin(self, pids: Sequence[int], deadline: float) -> None:
+        """Count all that run under it from now on."""
         self._ask("instrumentation on", deadline)
 
     def read(self, deadline: float) -> Reading:
@@ -125,9 +117,6 @@ class Callgrind:
             if _UNKNOWN_INSTRUCTION.search(text):
                 return f"{self.tool} does not know an instruction of the service, such as one of AVX-512"
         return ""
-
-    def close(self) -> None:
-        """It holds nothing; its files are the owner's of the directory."""
 
     def _ask(self, command: str, deadline: float) -> None:
         """Give all processes a command, and wait until they have followed it."""
@@ -199,7 +188,7 @@ def library_name(path: str) -> str:
 def _version_of(valgrind: str) -> str:
     """Name and version, such as ``valgrind-3.24.0``."""
     try:
-        done = subprocess.run([valgrind, "--version"], capture_output=True, text=True, timeout=10.0, check=True)
+        done = subprocess.run([valgrind, "--version"], capture_output=True, text=True, timeout=_VERSION_S, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         raise CountError(f"valgrind cannot be started: {error}") from error
-    return done.stdout.strip()[:40] or f"valgrind ({platform.machine()})"
+    return done.stdout.strip()

@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.profiling import call_counter
-from pytest_mlpatterns.profiling.callgrind import Reading
 from pytest_mlpatterns.profiling.py_spy import RawFrame
 from pytest_mlpatterns.records.count import RunUnder
+from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_mlpatterns.profiling.frame_names import SourceNames
 
 
 _ALL = "all functions"  # Stands for those of a library: which of them are called is a matter of its own
 
 
-class PythonCalls:
+class PythonCalls(WorkCounter):
     """Counts the calls of processes that are started under it: of each function of the project, and of each library.
 
     ``directory``: private and empty.
@@ -39,9 +37,6 @@ class PythonCalls:
         self._names = names
         self._last: Counter[tuple[str, str]] = Counter()
 
-    def begin(self, roots: Sequence[int], deadline: float) -> None:
-        """They count since their start."""
-
     def read(self, deadline: float) -> Reading:
         """What was called since the last look."""
         now: Counter[tuple[str, str]] = Counter()
@@ -54,13 +49,6 @@ class PythonCalls:
         found = now - self._last
         self._last = now
         return Reading(found.total(), found, time.monotonic())
-
-    def refusal(self) -> str:
-        """They refuse no program."""
-        return ""
-
-    def close(self) -> None:
-        """It holds nothing."""
 
     def _function(self, line: str) -> tuple[str, str]:
         name, number, file = line.split("\t", 2)
