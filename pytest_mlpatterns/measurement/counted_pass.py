@@ -61,6 +61,7 @@ _WARM_REQUESTS = 64  # Requests before the count, at least: Python specializes c
 _WARM_S = 10.0  # Time after which the warm-up ends with its round, in seconds
 _CALLS_S = 20.0  # Time limit of the count of calls, in seconds, after that of instructions
 _IDLE_S = 0.4  # Length of an idle moment, in seconds
+_READ_S = 5.0  # Time in which the counters are read after the deadline, in seconds
 _START_SHARE = 0.85  # Part of the time limit that the start may take
 _LIBRARIES, _FUNCTIONS = 20, 40  # Most libraries and functions that a count names
 
@@ -120,42 +121,44 @@ class Counting:
         under = replace(self._counter.under, env={**_FIXED, **self._counter.under.env})
         left_ns = round((self._deadline - time.monotonic()) * _START_SHARE * 1e9)
         try:
-            deployment = start(under=under, timeout_ns=left_ns)
-            caller = _Caller(deployment, self._payload, self._deadline)
-            try:
-                tree = ProcessTree(lambda: deployment.pids)
-                tree.search()
-                self._count(tree.pids, caller, requests)
-            finally:
-                caller.close()
-                self._counter.close()
-                deployment.close()
+            with (
+                contextlib.closing(start(under=under, timeout_ns=left_ns)) as deployment,
+                contextlib.closing(self._counter),
+                contextlib.suppress(TimeoutError),
+            ):
+                self._count(deployment, requests)
         except DeploymentError as error:
             raise CountError(self._counter.refusal() or f"while it is counted: {error}") from error
-        except TimeoutError:
-            if len(self._rounds) < _LEAST_ROUNDS:
-                done = f"{len(self._rounds)} of the {_LEAST_ROUNDS} rounds that it needs"
-                raise CountError(f"the time limit of the count was over after {done}") from None
+        if len(self._rounds) < _LEAST_ROUNDS:
+            done = f"{len(self._rounds)} of the {_LEAST_ROUNDS} rounds that it needs"
+            raise CountError(f"the time limit of the count was over after {done}")
 
-    def _count(self, pids: Sequence[int], caller: _Caller, requests: int | None) -> None:
-        """Warm up, and count rounds until they are known well enough, or the time is over."""
+    def _count(self, deployment: Deployment, requests: int | None) -> None:
+        """Warm up, and count rounds until they are known well enough. Raises TimeoutError: the deadline is over."""
+        tree = ProcessTree(lambda: deployment.pids)
+        tree.search()
+        with contextlib.closing(_Caller(deployment, self._payload, self._deadline)) as caller:
+            self._warm_up(caller, requests)
+            self._counter.begin(tree.pids, self._deadline + _READ_S)
+            self._stretch(caller, ())
+            self._stretch(caller, (0,))  # slower than the next: what counts translates the code of the service anew
+            first = self._stretch(caller, (0,))
+            self._idle.append(self._stretch(caller, ()))
+            self.requests = requests or requests_of_round(self._inputs, first.reading.total)
+            self._require_time(first.seconds, self.requests)
+            while not is_known(self.per_request()) and self._has_time():
+                self._rounds.append(self._stretch(caller, spread(self._inputs, self.requests)))
+            self._idle.append(self._stretch(caller, ()))
+
+    def _warm_up(self, caller: _Caller, requests: int | None) -> None:
+        """Send requests that are not counted, until they are enough or take long."""
         started = time.monotonic()
         numbers = itertools.cycle(spread(self._inputs, requests or min(self._inputs, _MOST_REQUESTS)))
         for sent, number in enumerate(numbers, 1):
             caller.send((number,))
             self._require_time((time.monotonic() - started) / sent, requests or 1)
             if sent == _WARM_REQUESTS or time.monotonic() - started > _WARM_S:
-                break
-        self._counter.begin(pids, self._deadline)
-        self._read_at = self._counter.read(self._deadline).at
-        self._stretch(caller, (0,))  # slower than the next ones: what counts translates the code of the service anew
-        first = self._stretch(caller, (0,))
-        self._idle.append(self._stretch(caller, ()))
-        self.requests = requests = requests or requests_of_round(self._inputs, first.reading.total)
-        self._require_time(first.seconds, requests)
-        while not is_known(self.per_request()) and self._has_time():
-            self._rounds.append(self._stretch(caller, spread(self._inputs, requests)))
-        self._idle.append(self._stretch(caller, ()))
+                return
 
     def count(self, calls: Mapping[str, float], seconds: float) -> Count:
         """What was counted, as a record. ``calls``: of Python functions. ``seconds``: time that all of it took."""
@@ -214,7 +217,7 @@ class Counting:
             caller.send(numbers)
         else:
             time.sleep(_IDLE_S)  # the moment that is counted
-        before, reading = self._read_at, self._counter.read(self._deadline)
+        before, reading = self._read_at, self._counter.read(self._deadline + _READ_S)
         self._read_at = reading.at
         return Stretch(reading, self._read_at - before)
 

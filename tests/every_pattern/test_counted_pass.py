@@ -85,7 +85,6 @@ def test_the_same_code_has_the_same_count_and_a_tenth_more_work_is_seen(tmp_path
     more = counted(tmp_path, Single(), slower)
     assert again.per_request.value == pytest.approx(first.per_request.value, rel=0.005)
     assert 1.05 < more.per_request.value / first.per_request.value < 1.1
-    assert first.requests == 32
     assert next(iter(first.libraries)).startswith(("libpython", "python"))
     assert first.calls["work (test_counted_pass.py)"] == 1
     assert (first.means, first.architecture) == ("valgrind", platform.machine())

@@ -58,6 +58,7 @@ class Bench:
     def __init__(self, script: Callable[[Request], Sequence[Step]] | None = None) -> None:
         self.seen: list[bytes] = []
         self.started: list[dict[str, Any]] = []
+        self.stopped = 0
         self._script = script or (lambda _: [Send(answer(b'{"predictions": [1]}'))])
 
     def run(
@@ -76,7 +77,10 @@ class Bench:
 
     def _start(self, server: ScriptedServer, **how: Any) -> Deployment:
         self.started.append(how)
-        return Deployment(Endpoint((server.address,), "/v1/models/m:predict", "m"), ForeignProcesses())
+        return Deployment(Endpoint((server.address,), "/v1/models/m:predict", "m"), ForeignProcesses((), self._stop))
+
+    def _stop(self) -> None:
+        self.stopped += 1
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +149,20 @@ def test_the_time_limit_ends_a_count_that_has_too_few_rounds() -> None:
 def test_the_time_limit_keeps_the_rounds_that_are_done() -> None:
     bench = Bench(lambda request: [Silence()] if request.number == 120 else [Send(answer())])
     assert len(bench.run(requests=20, seconds=0.6).per_request()) == 2
+
+
+def test_an_interrupt_ends_the_service() -> None:
+    bench = Bench()
+
+    def interrupt(number: int) -> int:
+        if number > 70:
+            raise KeyboardInterrupt
+        return 0
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(interrupt)
+    assert bench.counter.closed
+    assert bench.stopped == 1
 
 
 def slow_answer(_: object) -> list[Step]:
