@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 import warnings
-from collections import Counter
+from collections import defaultdict
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,7 @@ _EXACT = 0.005  # Width of the interval, as a share of the count, at which no fu
 _WARM_REQUESTS = 64  # Requests before the count, at least: Python specializes code that has run often
 _WARM_S = 10.0  # Time after which the warm-up ends with its round, in seconds
 _CALLS_S = 20.0  # Time limit of the count of calls, in seconds, after that of instructions
+_TRIED = 3  # Requests that are counted before the rounds, to know how many a round has
 _IDLE_S = 0.4  # Length of an idle moment, in seconds
 _READ_S = 5.0  # Time in which the counters are read after the deadline, in seconds
 _START_SHARE = 0.85  # Part of the time limit that the start may take
@@ -96,7 +97,7 @@ def counted_pass(
             calling = Counting(plan.payload, PythonCalls(private, names), deadline=time.monotonic() + _CALLS_S)
             with contextlib.suppress(CountError):  # instructions are what is judged; calls only explain them
                 calling.run(start, counting.requests)
-                calls = calling.by_function(_FUNCTIONS)
+                calls = calling.most_of(_function, _FUNCTIONS)
         return counting.count(calls, time.monotonic() - began)
 
 
@@ -141,11 +142,11 @@ class Counting:
             self._warm_up(caller, requests)
             self._counter.begin(tree.pids, self._deadline + _READ_S)
             self._stretch(caller, ())
-            self._stretch(caller, (0,))  # slower than the next: what counts translates the code of the service anew
-            first = self._stretch(caller, (0,))
+            # the first is slower, since what counts translates the code of the service anew
+            one = min((self._stretch(caller, (0,)) for _ in range(_TRIED)), key=lambda tried: tried.seconds)
             self._idle.append(self._stretch(caller, ()))
-            self.requests = requests or requests_of_round(self._inputs, first.reading.total)
-            self._require_time(first.seconds, self.requests)
+            self.requests = requests or requests_of_round(self._inputs, one.reading.total)
+            self._require_time(one.seconds, self.requests)
             while not is_known(self.per_request()) and self._has_time():
                 self._rounds.append(self._stretch(caller, spread(self._inputs, self.requests)))
             self._idle.append(self._stretch(caller, ()))
@@ -175,8 +176,8 @@ class Counting:
             python=f"{sys.version_info.major}.{sys.version_info.minor}",
             environment=_FIXED,
             idle_per_second=self.idle_per_second(),
-            libraries=self.by_library(_LIBRARIES),
-            functions=self.by_function(_FUNCTIONS),
+            libraries=self.most_of(lambda library, _: library, _LIBRARIES),
+            functions=self.most_of(_function, _FUNCTIONS),
             calls=calls,
         )
 
@@ -189,27 +190,17 @@ class Counting:
         """Instructions per second of idle processes."""
         return sum(one.reading.total for one in self._idle) / sum(one.seconds for one in self._idle)
 
-    def by_library(self, most: int) -> dict[str, float]:
-        """The libraries with the most instructions per request."""
-        found = Counter[str]()
-        for (library, _), instructions in self._functions().items():
-            found[library] += instructions
-        return dict(found.most_common(most))
-
-    def by_function(self, most: int) -> dict[str, float]:
-        """The functions with the most instructions per request."""
-        return {f"{name} ({place})": n for (place, name), n in self._functions().most_common(most)}
-
-    def _functions(self) -> Counter[tuple[str, str]]:
-        """Instructions per request of each function, without those of idle processes."""
-        found, idle = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-        for one in self._rounds:
-            found.update(one.reading.functions)
-        for one in self._idle:
-            idle.update(one.reading.functions)
+    def most_of(self, name: Callable[[str, str], str], most: int) -> dict[str, float]:
+        """The most instructions per request, without those of idle processes, by what a library and function make."""
+        found: dict[str, float] = defaultdict(float)
         share = sum(one.seconds for one in self._rounds) / sum(one.seconds for one in self._idle)
+        for stretches, weight in ((self._rounds, 1.0), (self._idle, -share)):
+            for one in stretches:
+                for (library, function), instructions in one.reading.functions.items():
+                    found[name(library, function)] += weight * instructions
         requests = self.requests * len(self._rounds)
-        return Counter({key: max(found[key] - share * idle[key], 0.0) / requests for key in found})
+        largest = sorted(found.items(), key=lambda item: -item[1])[:most]
+        return {key: value / requests for key, value in largest if value > 0}
 
     def _stretch(self, caller: _Caller, numbers: Sequence[int]) -> Stretch:
         """What the requests of these inputs execute; without any, what an idle moment does."""
@@ -232,6 +223,10 @@ class Counting:
         """Whether a round as long as the last one ends before the deadline."""
         longest_s = max((one.seconds for one in self._rounds), default=0.0)
         return time.monotonic() + longest_s + _IDLE_S < self._deadline
+
+
+def _function(library: str, function: str) -> str:
+    return f"{function} ({library})"
 
 
 class Stretch(Struct, frozen=True):

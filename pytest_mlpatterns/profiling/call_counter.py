@@ -1,9 +1,8 @@
 """Counts the calls of Python functions in whatever process imports this, and in those that it forks.
 
 A copy of this file is the ``sitecustomize`` of a service that is counted, so it needs nothing but the standard library.
-Each process has two files in the directory of the copy: the functions that it has called, one a line, and how often it
-called each, as native 64-bit integers. They can be read at any time, without a word of the process, which has neither a
-thread nor a signal handler for them.
+Each process has two files beside the copy: the functions that it has called, one a line, and how often it called each,
+as native 64-bit integers. They can be read at any time; the process needs neither a thread nor a signal for it.
 """
 
 from __future__ import annotations
@@ -27,11 +26,8 @@ class CallCounter:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
-        self._is_open = False
         self.open()
-        os.register_at_fork(
-            before=lambda: self._pause(True), after_in_parent=lambda: self._pause(False), after_in_child=self.open
-        )
+        os.register_at_fork(before=self.pause, after_in_parent=self.resume, after_in_child=self.open)
 
     def open(self) -> None:
         """Begin to count, in new files of this process."""
@@ -43,15 +39,19 @@ class CallCounter:
         os.ftruncate(counts, MOST * _BYTES)
         self._counts = memoryview(mmap.mmap(counts, MOST * _BYTES)).cast("Q")
         os.close(counts)
-        self._is_open = True
+        self.resume()
 
-    def _pause(self, is_paused: bool) -> None:
-        """A copy of this process would count in the same files until it has its own."""
-        self._is_open = not is_paused
+    def pause(self) -> None:
+        """Count nothing: a forked copy of this process would do so in the same files."""
+        self._is_counting = False
+
+    def resume(self) -> None:
+        """Count again."""
+        self._is_counting = True
 
     def on_call(self, code: CodeType, _offset: int = 0) -> None:
         """A function was called; the callback of ``sys.monitoring``."""
-        if not self._is_open:
+        if not self._is_counting:
             return
         place = self._places.get(code)
         if place is None:
@@ -66,7 +66,7 @@ class CallCounter:
             self.on_call(frame.f_code)
 
     def start(self) -> None:
-        """Count the calls of all threads that start from now on, and of this one."""
+        """Count the calls of this thread, and of those that start from now on."""
         monitoring: Any = getattr(sys, "monitoring", None)
         if monitoring is None:
             threading.setprofile(self.on_event)
@@ -78,18 +78,5 @@ class CallCounter:
         monitoring.set_events(tool, monitoring.events.PY_START)
 
 
-def _import_hidden() -> None:
-    """Import the ``sitecustomize`` that the copy of this file hides, if there is one."""
-    directory, hiding = os.path.dirname(__file__), sys.modules.pop(__name__)
-    sys.path.remove(directory)
-    try:
-        __import__(__name__)
-    except ImportError:
-        sys.modules[__name__] = hiding
-    finally:
-        sys.path.insert(0, directory)
-
-
 if __name__ == "sitecustomize":
     CallCounter(os.path.dirname(__file__)).start()
-    _import_hidden()

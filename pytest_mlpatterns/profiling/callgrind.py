@@ -72,20 +72,13 @@ class Callgrind(WorkCounter):
         if why := countable().why:
             raise CountError(why)
         valgrind, vgdb = shutil.which("valgrind") or "valgrind", shutil.which("vgdb") or "vgdb"
-        self.tool: str = _version_of(valgrind)
+        pipes, out, log = (directory / name for name in ("pipe", "out.%p", "log.%p"))
+        files = (f"--vgdb-prefix={pipes}", f"--callgrind-out-file={out}", f"--log-file={log}")
+        self.under = RunUnder((valgrind, *_OPTIONS, *files), {"VALGRIND_OPTS": ""})
+        self.tool = _version_of(valgrind)
+        self._vgdb = (vgdb, files[0], "--max-invoke-ms=1")
         self._directory = directory
-        self._vgdb = (vgdb, f"--vgdb-prefix={directory / 'pipe'}", "--max-invoke-ms=1")
         self._read: set[str] = set()
-        self.under: RunUnder = RunUnder(
-            (
-                valgrind,
-                *_OPTIONS,
-                f"--vgdb-prefix={directory / 'pipe'}",
-                f"--callgrind-out-file={directory / 'out.%p'}",
-                f"--log-file={directory / 'log.%p'}",
-            ),
-            {"VALGRIND_OPTS": ""},
-        )
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -101,14 +94,12 @@ class Callgrind(WorkCounter):
         """What was executed since the last look; by processes that have ended meanwhile, too."""
         self._ask("dump", deadline)
         at = time.monotonic()
-        total, functions = 0, Counter[tuple[str, str]]()
+        functions = Counter[tuple[str, str]]()
         for file in self._directory.iterdir():
             if file.name not in self._read and _WRITTEN.fullmatch(file.name):
                 self._read.add(file.name)
-                found = read_profile(file.read_text(encoding="utf-8", errors="replace").splitlines())
-                total += found.total
-                functions.update(found.functions)
-        return Reading(total, functions, at)
+                functions += read_profile(file.read_text(encoding="utf-8", errors="replace").splitlines())
+        return Reading(functions.total(), functions, at)
 
     def refusal(self) -> str:
         """Why a process cannot run under valgrind; empty if it printed no reason."""
@@ -120,50 +111,45 @@ class Callgrind(WorkCounter):
 
     def _ask(self, command: str, deadline: float) -> None:
         """Give all processes a command, and wait until they have followed it."""
-        asked = [self._process(pid, command) for pid in self.pids]
+        words, quiet = [*self._vgdb, *command.split()], subprocess.DEVNULL
+        asked = [
+            subprocess.Popen([*words[:1], f"--pid={pid}", *words[1:]], stdin=quiet, stdout=quiet, stderr=quiet)
+            for pid in self.pids
+        ]
         try:
             for process in asked:
-                process.communicate(timeout=max(deadline - time.monotonic(), 0))
+                process.wait(max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
             raise CountError(f"a process of the service did not answer {self.tool} in time") from None
         finally:
             for process in asked:
                 process.kill()
-                process.communicate()
-
-    def _process(self, pid: int, command: str) -> subprocess.Popen[bytes]:
-        words = [*self._vgdb, f"--pid={pid}", *command.split()]
-        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                process.wait()
 
 
-def read_profile(lines: Iterable[str]) -> Reading:
-    """A file of callgrind: what each function itself executed, without those that it called.
+def read_profile(lines: Iterable[str]) -> Counter[tuple[str, str]]:
+    """A file of callgrind: what each function of a library itself executed, without those that it called.
 
     The format is that of the manual of valgrind, "Callgrind Format Specification". A cost stands in a line of its own
     after its function; the line after ``calls=`` has the cost of the call, which the called functions have, too.
     """
-    total, functions = 0, Counter[tuple[str, str]]()
+    functions = Counter[tuple[str, str]]()
     names: dict[str, dict[str, str]] = {"ob": {}, "fn": {}}
-    library = function = ""
+    now = {"ob": "", "fn": ""}
     is_call = False
     for line in lines:
-        if line[:1] in "0123456789+-*" and line:
-            if not is_call:
-                functions[library, function] += int(line.rpartition(" ")[2])
-            is_call = False
-            continue
         key, _, value = line.partition("=")
-        if key == "calls":
+        if (kind := key[-2:]) in names and key in ("ob", "cob", "fn", "cfn"):
+            name = _named(value, names[kind])
+            if key == kind:
+                now[kind] = library_name(name) if kind == "ob" else name[:_LONGEST_NAME]
+        elif key == "calls":
             is_call = True
-        elif key in ("ob", "cob"):
-            name = _named(value, names["ob"])
-            library = library_name(name) if key == "ob" else library
-        elif key in ("fn", "cfn"):
-            name = _named(value, names["fn"])
-            function = name[:_LONGEST_NAME] if key == "fn" else function
-        elif line.startswith(("totals:", "summary:")):
-            total = int(line.partition(":")[2])
-    return Reading(total or sum(functions.values()), functions)
+        elif line and line[0] in "0123456789+-*":
+            if not is_call:
+                functions[now["ob"], now["fn"]] += int(line.rpartition(" ")[2])
+            is_call = False
+    return functions
 
 
 def _named(value: str, names: dict[str, str]) -> str:

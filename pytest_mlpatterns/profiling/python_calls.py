@@ -1,4 +1,4 @@
-"""How often a service calls each of its Python functions: read from the files of its processes.
+"""How often a service calls its Python functions: read from the files of its processes.
 
 :mod:`pytest_mlpatterns.profiling.call_counter` writes them, in each process that heeds ``PYTHONPATH``.
 """
@@ -19,20 +19,15 @@ from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
 if TYPE_CHECKING:
     from pytest_mlpatterns.profiling.frame_names import SourceNames
 
-
 _ALL = "all functions"  # Stands for those of a library: which of them are called is a matter of its own
 
 
 class PythonCalls(WorkCounter):
-    """Counts the calls of processes that are started under it: of each function of the project, and of each library.
-
-    ``directory``: private and empty.
-    """
+    """Counts the calls of each function of the project, and of each library. ``directory``: private."""
 
     def __init__(self, directory: Path, names: SourceNames) -> None:
-        copied = directory / "sitecustomize.py"
-        copied.write_bytes(Path(str(call_counter.__file__)).read_bytes())
-        self.under: RunUnder = RunUnder(import_path=str(directory))
+        (directory / "sitecustomize.py").write_bytes(Path(str(call_counter.__file__)).read_bytes())
+        self.under = RunUnder(import_path=str(directory))
         self._directory = directory
         self._names = names
         self._last: Counter[tuple[str, str]] = Counter()
@@ -41,13 +36,10 @@ class PythonCalls(WorkCounter):
         """What was called since the last look."""
         now: Counter[tuple[str, str]] = Counter()
         for counts in self._directory.glob(f"*{call_counter.COUNTS}"):
-            called = array("Q", counts.read_bytes())
-            text = counts.with_suffix(call_counter.NAMES).read_text(encoding="utf-8", errors="replace")
-            for line, times in zip(text.splitlines(), called, strict=False):
-                if times:
-                    now[self._function(line)] += times
-        found = now - self._last
-        self._last = now
+            lines = counts.with_suffix(call_counter.NAMES).read_text(encoding="utf-8", errors="replace").splitlines()
+            for line, times in zip(lines, array("Q", counts.read_bytes()), strict=False):
+                now[self._function(line)] += times
+        found, self._last = now - self._last, now
         return Reading(found.total(), found, time.monotonic())
 
     def _function(self, line: str) -> tuple[str, str]:

@@ -63,7 +63,7 @@ def counted(
     service: Pattern | Target,
     model: object = usual,
     *,
-    limit_ns: int = LONGEST_NS,
+    limit_ns: int = 5 * LONGEST_NS,
     calls: bool = False,
 ) -> Count:
     options = make_start_options(directory, INPUTS)

@@ -94,8 +94,8 @@ def test_idle_work_is_no_work_of_requests() -> None:
     assert counting.requests == 120
     assert counting.per_request() == pytest.approx([1000] * 6, rel=0.001)
     assert counting.idle_per_second() == pytest.approx(500, rel=0.1)
-    assert counting.by_function(1) == pytest.approx({"work (lib)": 1000}, rel=0.001)
-    assert counting.by_library(5) == pytest.approx({"lib": 1000}, rel=0.001)
+    assert counting.most_of("{1} ({0})".format, 1) == pytest.approx({"work (lib)": 1000}, rel=0.001)
+    assert counting.most_of("{0}".format, 5) == pytest.approx({"lib": 1000}, rel=0.001)
     assert bench.counter.closed
 
 
