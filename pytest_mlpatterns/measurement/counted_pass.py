@@ -59,7 +59,6 @@ _LEAST_ROUNDS = 2  # Rounds without which there is no count
 _EXACT = 0.005  # Width of the interval, as a share of the count, at which no further round is counted
 _WARM_REQUESTS = 64  # Requests before the count, at least: Python specializes code that has run often
 _WARM_S = 10.0  # Time after which the warm-up ends with its round, in seconds
-_CALLS_S = 20.0  # Time limit of the count of calls, in seconds, after that of instructions
 _TRIED = 3  # Requests that are counted before the rounds, to know how many a round has
 _IDLE_S = 0.4  # Length of an idle moment, in seconds
 _READ_S = 5.0  # Time in which the counters are read after the deadline, in seconds
@@ -81,7 +80,7 @@ def counted_pass(
     ``start``: ``SystemUnderTest.start``, or that of a revision. ``directory``: of this run, in which a private one is
     made and removed. ``names``: of the functions that are called; None: calls are not counted. ``limit_ns``: time after
     which no further request is sent. ``requests``: of a round, as in the count that this one will be compared with;
-    None to choose.
+    None to choose. Calls are counted in what is left of the time.
 
     Raises CountError: it cannot be counted, with the reason.
     """
@@ -90,11 +89,12 @@ def counted_pass(
         for category in (LeftoverWarning, OpenPortWarning):  # the load itself has warned
             warnings.simplefilter("ignore", category)
         counter: WorkCounter = Callgrind(private) if why_no_counters() else HardwareCounters()
-        counting = Counting(plan.payload, counter, deadline=began + limit_ns / 1e9)
+        deadline = began + limit_ns / 1e9
+        counting = Counting(plan.payload, counter, deadline)
         counting.run(start, requests)
         calls: Mapping[str, float] = {}
         if names is not None:
-            calling = Counting(plan.payload, PythonCalls(private, names), deadline=time.monotonic() + _CALLS_S)
+            calling = Counting(plan.payload, PythonCalls(private, names), deadline)
             with contextlib.suppress(CountError):  # instructions are what is judged; calls only explain them
                 calling.run(start, counting.requests)
                 calls = calling.most_of(_function, _FUNCTIONS)
@@ -107,7 +107,7 @@ class Counting:
     ``requests``: of a round, once that is known.
     """
 
-    def __init__(self, payload: Payload, counter: WorkCounter, *, deadline: float) -> None:
+    def __init__(self, payload: Payload, counter: WorkCounter, deadline: float) -> None:
         self.requests: int = 0
         self._payload = payload
         self._counter = counter
@@ -302,26 +302,22 @@ class _Caller:
         addresses = self._deployment.addresses
         address = addresses[self._sent % len(addresses)]
         kept = self._connections.pop(address, None)
-        connection = kept or socket.create_connection(address, self._left_s())
-        try:
+        with contextlib.ExitStack() as used:
+            connection = used.enter_context(kept or socket.create_connection(address, self._left_s()))
             connection.settimeout(self._left_s())
-            connection.sendall(self._messages[number])
-            with contextlib.closing(http.client.HTTPResponse(connection)) as response:
-                response.begin()
-                response.read()
-        except (ConnectionError, http.client.HTTPException):
-            connection.close()
-            if kept is None:
-                raise
-            return self._answer(number)  # the server has closed a connection that was idle
-        except BaseException:
-            connection.close()
-            raise
-        if response.will_close:
-            connection.close()
-        else:
-            self._connections[address] = connection
-        return response.status
+            try:
+                connection.sendall(self._messages[number])
+                with contextlib.closing(http.client.HTTPResponse(connection)) as response:
+                    response.begin()
+                    response.read()
+            except (ConnectionError, http.client.HTTPException):
+                if kept is None:
+                    raise
+                return self._answer(number)  # the server has closed a connection that was idle
+            if not response.will_close:
+                used.pop_all()
+                self._connections[address] = connection
+            return response.status
 
     def _answer_to_client(self, number: int) -> int:
         """The status of an answer over another protocol."""

@@ -78,6 +78,7 @@ class Callgrind(WorkCounter):
         self.tool = _version_of(valgrind)
         self._vgdb = (vgdb, files[0], "--max-invoke-ms=1")
         self._directory = directory
+        self._counted: tuple[int, ...] = ()
         self._read: set[str] = set()
 
     @property
@@ -88,15 +89,22 @@ class Callgrind(WorkCounter):
 
     def begin(self, pids: Sequence[int], deadline: float) -> None:
         """Count all that run under it from now on."""
+        self._counted = self.pids
+        self._read = {file.name for file in self._directory.iterdir()}
         self._ask("instrumentation on", deadline)
 
     def read(self, deadline: float) -> Reading:
-        """What was executed since the last look; by processes that have ended meanwhile, too."""
+        """What was executed since the last look.
+
+        A forked process has the counts of its parent too, and one that was started anew has none, so both end a count.
+        """
         self._ask("dump", deadline)
         at = time.monotonic()
         functions = Counter[tuple[str, str]]()
         for file in self._directory.iterdir():
-            if file.name not in self._read and _WRITTEN.fullmatch(file.name):
+            if file.name not in self._read and (of := _WRITTEN.fullmatch(file.name)) is not None:
+                if int(of[1]) not in self._counted:
+                    raise CountError(f"requests start processes, which {self.tool} cannot count beside the service")
                 self._read.add(file.name)
                 functions += read_profile(file.read_text(encoding="utf-8", errors="replace").splitlines())
         return Reading(functions.total(), functions, at)

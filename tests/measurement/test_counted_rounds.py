@@ -66,7 +66,7 @@ class Bench:
     ) -> Counting:
         with ScriptedServer(self._seen) as server:
             self.counter = Declared(lambda: len(self.seen), extra)
-            counting = Counting(read_payload(INPUTS), self.counter, deadline=time.monotonic() + seconds)
+            counting = Counting(read_payload(INPUTS), self.counter, time.monotonic() + seconds)
             counting.run(functools.partial(self._start, server), requests)
         return counting
 
@@ -182,7 +182,7 @@ def test_a_start_that_fails_is_the_reason(tmp_path: Path) -> None:
     def start(**_: Any) -> Deployment:
         raise DeploymentError("the model is absent")
 
-    counting = Counting(read_payload(INPUTS), Declared(lambda: 0), deadline=time.monotonic() + 30)
+    counting = Counting(read_payload(INPUTS), Declared(lambda: 0), time.monotonic() + 30)
     with pytest.raises(CountError, match="while it is counted: the model is absent"):
         counting.run(start, None)
 

@@ -126,11 +126,19 @@ def test_each_process_writes_what_it_counted_and_is_read_once(counter: Callgrind
     assert f"--vgdb-prefix={tmp_path}/pipe" in counter.under.words
     for pid in (30, 12):
         (tmp_path / f"pipe-from-vgdb-to-{pid}-by-somebody-on-here").touch()
-    (tmp_path / "out.5").write_text("fn=(1) work\n0 1000\n")  # one that has ended
+    (tmp_path / "out.5").write_text("fn=(1) work\n0 1000\n")  # one that has ended before
     assert counter.pids == (12, 30)
     counter.begin((), time.monotonic() + 30)
-    assert counter.read(time.monotonic() + 30).total == 1042
+    assert counter.read(time.monotonic() + 30).total == 42
     assert counter.read(time.monotonic() + 30).total == 0
+
+
+@pytest.mark.processes
+def test_a_process_that_a_request_starts_ends_the_count(counter: Callgrind, tmp_path: Path) -> None:
+    counter.begin((), time.monotonic() + 30)
+    (tmp_path / "out.77").write_text("fn=(1) work\n0 1000\n")
+    with pytest.raises(CountError, match="requests start processes, which"):
+        counter.read(time.monotonic() + 30)
 
 
 @pytest.mark.processes
