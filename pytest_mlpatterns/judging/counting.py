@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.measurement.counted_pass import Start
     from pytest_mlpatterns.profiling.callgrind import Countable
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.count import Count
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.revision.client import RevisionClient
+    from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
 
 INSTRUCTIONS = METRICS["instructions"]
@@ -243,7 +243,13 @@ class CountedPasses:
         return CountedBeside("revision", other.name, MeasuredSample(Metrics((), counts=self._then)), self._then[-1])
 
     def count_side(
-        self, name: str, start: Start, plan: LoadPlan, *, requests: int | None, roots: tuple[Path, ...] = ()
+        self,
+        name: str,
+        start: Callable[..., Deployment],
+        plan: LoadPlan,
+        *,
+        requests: int | None,
+        roots: tuple[Path, ...] = (),
     ) -> Count:
         """One pass of a side, beside the budget, which the live line announces.
 
