@@ -27,7 +27,7 @@ from pytest_mlpatterns.errors import (
 )
 from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, marked_accepted
-from pytest_mlpatterns.judging.counted_comparison import CountedComparison
+from pytest_mlpatterns.judging.counting import CountedComparison
 from pytest_mlpatterns.judging.leaks import decide_leak
 from pytest_mlpatterns.judging.limit_assertions import decide_limit, decide_nmrt, search_for_ranking
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, ScalingAssertions

@@ -14,8 +14,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.errors import CountError, GeneratorLimitError, PerfFailure, SettingError
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import Basis, compared_by_default, compared_metrics
-from pytest_mlpatterns.judging.counted_comparison import CountedComparison
-from pytest_mlpatterns.judging.counting import CountedPasses, holds_here, own_share
+from pytest_mlpatterns.judging.counting import CountedComparison, CountedPasses, holds_here, own_share
 from pytest_mlpatterns.judging.limit_assertions import decide_limit
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.sides import Factor, rule_work

@@ -196,15 +196,7 @@ _RESOURCES = (
         launch_sd=_SD_OF_PASSES,
         kind=Counted(),
         roles=_BESIDE
-        | {
-            Role.GUARD,
-            Role.ALWAYS_GUARD,
-            Role.STANDING,
-            Role.FACTOR,
-            Role.RECORDED,
-            Role.COLUMN,
-            Role.FACT,
-        },
+        | {Role.GUARD, Role.ALWAYS_GUARD, Role.STANDING, Role.FACTOR, Role.RECORDED, Role.COLUMN, Role.FACT},
         group=Group.RESOURCES,
         tolerance=0.02,
         short_label="instructions",
