@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -46,10 +46,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
     from pytest_mlpatterns.judging.causes import Causes
-    from pytest_mlpatterns.judging.compared_metrics import Choice, Comparison
+    from pytest_mlpatterns.judging.compared_metrics import Choice
     from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.judging.settled_comparison import SettledComparison
     from pytest_mlpatterns.profiling.callgrind import Countable
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.count import Count
@@ -57,6 +60,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
+
+    _Times: TypeAlias = BaselineComparison | RevisionComparison | SettledComparison
 
 INSTRUCTIONS = METRICS["instructions"]
 _MOST_CHANGES = 3  # Changed packages that a verdict names
@@ -180,7 +185,7 @@ class CountedPasses:
 
         def look() -> Ruling:
             is_confirmed = len(self.now) >= CONFIRMING_LAUNCHES
-            return ruling_of(lambda: [judge()], "count", is_confirmed=is_confirmed, fewest=0)
+            return ruling_of([judge()], "count", is_confirmed=is_confirmed, fewest=0)
 
         def budget() -> Budget:
             return Budget(PASS_NS, round(sum(one.seconds for one in self.now) * SECOND_NS))
@@ -298,7 +303,7 @@ class CountedComparison:
     """Compares one test by times, and by instructions."""
 
     def __init__(
-        self, inner: Comparison, experiment: Experiment, measurement: SequentialMeasurement, *, causes: Causes
+        self, inner: _Times, experiment: Experiment, measurement: SequentialMeasurement, *, causes: Causes
     ) -> None:
         self.alpha: float = inner.alpha
         self.kind: Literal["baseline", "revision"] = inner.kind
@@ -324,7 +329,10 @@ class CountedComparison:
         )
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
-        """Compare the metrics of a choice; see :meth:`Comparison.judge`."""
+        """Compare the metrics of a choice, and measure as much as that takes.
+
+        Raises PerfFailure: a metric that the test requested cannot be compared.
+        """
 
         def times(streams: bool) -> Sequence[ComparedMetric]:
             return [one for one in choice(streams) if not is_counted(one.metric)]
