@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.plan import LoadPlan
 
+    Start = Callable[..., Deployment]  # Takes ``under`` and ``timeout_ns``, as ``SystemUnderTest.start`` does
+
 LONGEST_NS = 60_000_000_000  # Time limit of a pass, in nanoseconds
 _POOLS = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
@@ -62,12 +64,13 @@ _WARM_S = 10.0  # Time after which the warm-up ends with its round, in seconds
 _TRIED = 3  # Requests that are counted before the rounds, to know how many a round has
 _IDLE_S = 0.4  # Length of an idle moment, in seconds
 _READ_S = 5.0  # Time in which the counters are read after the deadline, in seconds
+_MOST_IDLE = 0.1  # Share of what is counted in a round that idle processes may execute
 _START_SHARE = 0.85  # Part of the time limit that the start may take
 _LIBRARIES, _FUNCTIONS = 20, 40  # Most libraries and functions that a count names
 
 
 def counted_pass(
-    start: Callable[..., Deployment],
+    start: Start,
     plan: LoadPlan,
     *,
     directory: Path,
@@ -77,7 +80,7 @@ def counted_pass(
 ) -> Count:
     """Count the instructions per request of a service, and the calls of its Python functions.
 
-    ``start``: ``SystemUnderTest.start``, or that of a revision. ``directory``: of this run, in which a private one is
+    ``directory``: of this run, in which a private one is
     made and removed. ``names``: of the functions that are called; None: calls are not counted. ``limit_ns``: time after
     which no further request is sent. ``requests``: of a round, as in the count that this one will be compared with;
     None to choose. Calls are counted in what is left of the time.
@@ -117,7 +120,7 @@ class Counting:
         self._idle: list[Stretch] = []
         self._read_at = 0.0
 
-    def run(self, start: Callable[..., Deployment], requests: int | None) -> None:
+    def run(self, start: Start, requests: int | None) -> None:
         """Start the service, count it, and end it. Raises CountError: it cannot be counted."""
         under = replace(self._counter.under, env={**_FIXED, **self._counter.under.env})
         left_ns = round((self._deadline - time.monotonic()) * _START_SHARE * 1e9)
@@ -143,12 +146,13 @@ class Counting:
             self._counter.begin(tree.pids, self._deadline + _READ_S)
             self._stretch(caller, ())
             # the first is slower, since what counts translates the code of the service anew
-            one = min((self._stretch(caller, (0,)) for _ in range(_TRIED)), key=lambda tried: tried.seconds)
+            tried = [self._stretch(caller, (number,)) for number in spread(self._inputs, _TRIED)]
             self._idle.append(self._stretch(caller, ()))
-            self.requests = requests or requests_of_round(self._inputs, one.reading.total)
-            self._require_time(one.seconds, self.requests)
+            self.requests = requests or requests_of_round(self._inputs, max(one.reading.total for one in tried))
+            self._require_time(min(one.seconds for one in tried), self.requests)
             while not is_known(self.per_request()) and self._has_time():
                 self._rounds.append(self._stretch(caller, spread(self._inputs, self.requests)))
+                self._require_rest()
             self._idle.append(self._stretch(caller, ()))
 
     def _warm_up(self, caller: _Caller, requests: int | None) -> None:
@@ -218,6 +222,15 @@ class Counting:
         if time.monotonic() + needed_s > self._deadline:
             rounds = f"{_LEAST_ROUNDS} rounds of {count(requests, 'request')}"
             raise CountError(f"{rounds} take about {needed_s:.0f} s while they are counted, more than are left")
+
+    def _require_rest(self) -> None:
+        """Raise CountError if idle processes execute too much for the work of a request to show beside it."""
+        counted = sum(one.reading.total for one in self._rounds)
+        if self.idle_per_second() * sum(one.seconds for one in self._rounds) > _MOST_IDLE * counted:
+            raise CountError(
+                f"its processes execute {self.idle_per_second():,.0f} instructions per second without a request, "
+                "perhaps by threads that spin while they wait; give their pool one thread"
+            )
 
     def _has_time(self) -> bool:
         """Whether a round as long as the last one ends before the deadline."""

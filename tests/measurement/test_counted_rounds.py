@@ -36,16 +36,17 @@ class Declared(WorkCounter):
     means, tool = "valgrind", "valgrind-3.24.0"
     under = RunUnder(("tool", "--option"), {"PYTHONHASHSEED": "7", "TOOL": "1"}, "/counts")
 
-    def __init__(self, answered: Callable[[], int], extra: Callable[[int], int] = lambda _: 0) -> None:
+    def __init__(self, answered: Callable[[], int], extra: Callable[[int], int] = lambda _: 0, spin: int = 500) -> None:
         self.answered = answered
         self.extra = extra
+        self.spin = spin
         self.closed = False
         self._last = (0, time.monotonic())
 
     def read(self, deadline: float) -> Reading:
         before, self._last = self._last, (self.answered(), time.monotonic())
         worked = sum(1000 + self.extra(number) for number in range(before[0], self._last[0]))
-        idle = round(500 * (self._last[1] - before[1]))
+        idle = round(self.spin * (self._last[1] - before[1]))
         return Reading(worked + idle, {("lib", "work"): worked, ("lib", "tick"): idle}, self._last[1])
 
     def close(self) -> None:
@@ -55,17 +56,18 @@ class Declared(WorkCounter):
 class Bench:
     """A scripted server that is counted."""
 
-    def __init__(self, script: Callable[[Request], Sequence[Step]] | None = None) -> None:
+    def __init__(self, script: Callable[[Request], Sequence[Step]] | None = None, spin: int = 500) -> None:
         self.seen: list[bytes] = []
         self.started: list[dict[str, Any]] = []
         self.stopped = 0
+        self._spin = spin
         self._script = script or (lambda _: [Send(answer(b'{"predictions": [1]}'))])
 
     def run(
         self, extra: Callable[[int], int] = lambda _: 0, *, requests: int | None = None, seconds: float = 30.0
     ) -> Counting:
         with ScriptedServer(self._seen) as server:
-            self.counter = Declared(lambda: len(self.seen), extra)
+            self.counter = Declared(lambda: len(self.seen), extra, self._spin)
             counting = Counting(read_payload(INPUTS), self.counter, time.monotonic() + seconds)
             counting.run(functools.partial(self._start, server), requests)
         return counting
@@ -109,6 +111,12 @@ def test_a_service_is_started_under_its_counter_with_fixed_variables() -> None:
     assert 20 * 10**9 < how["timeout_ns"] < 30 * 10**9
 
 
+def test_a_cached_answer_does_not_choose_the_length_of_rounds() -> None:
+    bench = Bench()
+    missed = bench.run(lambda number: 0 if bench.seen[number] in bench.seen[number - 5 : number] else 8_000_000)
+    assert missed.requests == 4
+
+
 def test_rounds_are_those_of_the_count_to_compare_with() -> None:
     bench = Bench()
     assert bench.run(requests=4).requests == 4
@@ -125,6 +133,11 @@ def test_a_collection_of_garbage_takes_more_rounds_and_does_not_move_the_count()
 def test_a_connection_that_the_server_closed_is_opened_again() -> None:
     bench = Bench(lambda request: [Send(answer()), Close()] if request.number % 7 == 3 else [Send(answer())])
     assert bench.run().per_request() == pytest.approx([1000] * 6, rel=0.01)
+
+
+def test_threads_that_spin_end_the_count() -> None:
+    with pytest.raises(CountError, match=r"its processes execute [\d,]+ instructions per second without a request"):
+        Bench(spin=1_000_000_000).run()
 
 
 def test_an_answer_that_is_no_success_ends_the_count() -> None:
