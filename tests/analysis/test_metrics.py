@@ -16,6 +16,7 @@ from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import Figure, ScalingIndices
 from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.launch import Capacity, GeneratorReport, Launch, LaunchValue
 from pytest_mlpatterns.records.package_layers import derived_metrics
 from pytest_mlpatterns.records.price import Price
@@ -224,7 +225,9 @@ def test_the_course_of_the_load_is_that_of_the_last_launch() -> None:
 
 def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> None:
     indices = ScalingIndices(dict.fromkeys(SCALING_INDICES, (LaunchValue(0.9, 0.01),) * 2), {})
-    metrics = Metrics((noisy_launch(1), noisy_launch(2)), (capacity(),), Price(0.04, 0.005, "USD"), indices)
+    counts = (Count((4e6, 4.1e6), low=4e6, high=4.1e6, requests=8, seconds=9.0, means="valgrind"),)
+    price = Price(0.04, 0.005, "USD")
+    metrics = Metrics((noisy_launch(1), noisy_launch(2)), (capacity(),), price, indices, counts=counts)
     streams = Metrics((stream_launch(jitter=0.1), stream_launch(jitter=0.1, seed=1)))
     held = np.arange(0, 1000, 10)
     grows = Metrics((replace(noisy_launch(1), track=ResourceTrack(held, held, held, held)),))
