@@ -22,7 +22,6 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     with_role,
 )
 from pytest_mlpatterns.analysis.metrics.metric import (
-    Counted,
     LatencyPercentile,
     Metric,
     Role,
@@ -83,12 +82,8 @@ def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, .
     if settings.compare is not None:
         return tuple(map(metric_named, settings.compare))
     metrics = {**with_role(Role.PRIMARY, streams=streams), **with_role(Role.GUARD)}.values()
-    is_counted = settings.count is CountMode.INSTRUCTIONS
-    judged = [
-        metric
-        for metric in metrics
-        if (streams or not metric.of_streams) and (is_counted or not isinstance(metric.kind, Counted))
-    ]
+    judged = [metric for metric in metrics if streams or not metric.of_streams]
+    judged = [one for one in judged if settings.count is CountMode.INSTRUCTIONS or not one.is_counted]
     return tuple(metric for metric in judged if settings.schedule.closed or not times_of(metric))
 
 

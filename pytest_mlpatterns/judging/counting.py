@@ -22,7 +22,6 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import busy_on_average
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, leading_time, with_locations
-from pytest_mlpatterns.analysis.metrics.metric import Counted, Metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES
 from pytest_mlpatterns.analysis.verdicts.open_reasons import probably_slower
@@ -69,11 +68,6 @@ PASS_NS = 60_000_000_000  # Time of the passes of one side
 _ALIKE = ("means", "architecture", "python", "requests", "environment")
 """Fields of two counts that are equal if they count the same instructions for the same code."""
 _OWN = 0.7  # Share of the latency that is the service's own CPU time, from which unchanged work is an unchanged time
-
-
-def is_counted(metric: Metric) -> bool:
-    """Whether a pass of its own counts a metric."""
-    return isinstance(metric.kind, Counted)
 
 
 def is_left_to_a_count(verdict: Verdict) -> bool:
@@ -335,7 +329,7 @@ class CountedComparison:
         """
 
         def times(streams: bool) -> Sequence[ComparedMetric]:
-            return [one for one in choice(streams) if not is_counted(one.metric)]
+            return [one for one in choice(streams) if not one.metric.is_counted]
 
         verdicts: Sequence[Verdict] = ()
         limited: GeneratorLimitError | None = None
@@ -343,7 +337,7 @@ class CountedComparison:
             verdicts = self._inner.judge(times)
         except GeneratorLimitError as error:
             limited = error
-        asked = next((one for one in choice(False) if is_counted(one.metric)), None)
+        asked = next((one for one in choice(False) if one.metric.is_counted), None)
         compared = asked or self._in_their_place(times(False), verdicts, limited)
         is_over = self._experiment.smoke or self._causes.interrupted or (self.kind == "revision" and self.basis.missing)
         if compared is not None and not is_over:

@@ -19,7 +19,7 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, wilson_interval
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_beyond_failures, judge_limit
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
-from pytest_mlpatterns.judging.counting import CountedPasses, is_counted
+from pytest_mlpatterns.judging.counting import CountedPasses
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue, SearchEnd
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import SECOND_NS, format_rate
@@ -60,7 +60,7 @@ def decide_limit(
         verdict = judge_limit(metric, measured, limit, size=size, modes=metrics.modes_of(metric))
         return verdict.saying(metrics.unjudged(metric))
 
-    if is_counted(metric):
+    if metric.is_counted:
         return CountedPasses(experiment, measurement).required("assert_instructions_below(...)").decide(judge)
     why = _why_hopeless(metric, limit, measurement, plan=plan) if metric.counts_failures else ""
     return judge().saying(why) if why else measurement.decide(judge)

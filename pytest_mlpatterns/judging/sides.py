@@ -22,7 +22,7 @@ from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.engines.local.plain_calls import deploy_calls
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.judging.counting import CountedPasses, is_counted
+from pytest_mlpatterns.judging.counting import CountedPasses
 from pytest_mlpatterns.judging.loop import Ruling, Want, decide_pairs
 from pytest_mlpatterns.judging.ratio_rules import RatioQuestion
 from pytest_mlpatterns.judging.revision_comparison import NOT_IN_BLOCKS
@@ -269,7 +269,7 @@ class SideComparison:
 
     def decide(self, factor: Factor) -> Verdict:
         """Measure both sides until the factor is decided."""
-        if is_counted(METRICS[factor.on]):
+        if METRICS[factor.on].is_counted:
             return self._by_work(factor)
         other, experiment = self._other, self._experiment
         look = self._answers.look if other.answers_alike else None

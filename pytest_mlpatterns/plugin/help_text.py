@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest_mlpatterns
 from pytest_mlpatterns import patterns
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.analysis.metrics.metric import Counted, Metric, Role
+from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
 from pytest_mlpatterns.config.arguments import ARGUMENT_HELP
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.patterns import Pattern
@@ -86,7 +86,7 @@ def _table(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
 def _meaning(metric: Metric) -> str:
     words = " ".join(_WORDS.get(word, word) for word in metric.label.split(" "))
     better = "; higher is better" if metric.better == "higher" else ""
-    judged = "; compared if it is counted" if isinstance(metric.kind, Counted) else "; compared by default"
+    judged = "; compared if it is counted" if metric.is_counted else "; compared by default"
     return f"{words}{better}{judged if metric.roles & {Role.PRIMARY, Role.GUARD} else ''}"
 
 

@@ -315,9 +315,7 @@ def with_locations(names: Iterable[str]) -> tuple[str, ...]:
 
 def bisectable() -> tuple[str, ...]:
     """The names of the metrics that two commits are compared by: as ratios of paired launches, or counted."""
-    return tuple(
-        name for name, metric in METRICS.items() if Role.PAIRED in metric.roles or isinstance(metric.kind, Counted)
-    )
+    return tuple(name for name, metric in METRICS.items() if Role.PAIRED in metric.roles or metric.is_counted)
 
 
 def streams_first(metrics: Mapping[str, Metric]) -> tuple[str, ...]:

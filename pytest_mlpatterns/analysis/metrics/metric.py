@@ -177,6 +177,11 @@ class Metric(Struct, frozen=True):
         return f"{shown} {self.currency}" if self.currency else shown
 
     @property
+    def is_counted(self) -> bool:
+        """Whether a pass of its own counts it."""
+        return isinstance(self.kind, Counted)
+
+    @property
     def is_of_scaling(self) -> bool:
         """Whether its values come from the passes of ``perf.measure_scaling()``."""
         return self.of is None and not isinstance(self.kind, Nmrt | AtNmrt | Counted)

@@ -17,15 +17,7 @@ import numpy as np
 from pytest_mlpatterns.analysis.health.sustained import GeneratorMetrics, backlogs_of, why_limited, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.analysis.metrics.metric import (
-    AtNmrt,
-    Counted,
-    Goodput,
-    LatencyPercentile,
-    Metric,
-    Nmrt,
-    StreamPercentile,
-)
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Goodput, LatencyPercentile, Metric, Nmrt, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, Figure, PatternMetrics, ScalingIndices
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
@@ -285,7 +277,7 @@ class Metrics(PatternMetrics, StreamMetrics):
         """The metric's value in each launch that has one; for NMRT, in each search; for its indices, in each pass."""
         if isinstance(metric.kind, Nmrt):
             return tuple(rate for rate in counted_rates(self._searches(metric.kind.objective)) if rate.value > 0)
-        if isinstance(metric.kind, Counted):
+        if metric.is_counted:
             return tuple(map(_counted_value, self.counts))
         if isinstance(metric.kind, AtNmrt):
             values = [metric.kind.read(capacity, self.price) for capacity in self._searches(None)]

@@ -21,7 +21,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     streams_first,
     with_role,
 )
-from pytest_mlpatterns.analysis.metrics.metric import Counted, Group, LatencyPercentile, Role
+from pytest_mlpatterns.analysis.metrics.metric import Group, LatencyPercentile, Role
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.package_layers import layer_kind
 from pytest_mlpatterns.records.setup import CLUSTER
@@ -419,7 +419,7 @@ def _columns(results: Sequence[TestResult]) -> list[str]:
         for name, metric in METRICS.items()
         if (streaming == {True} and isinstance(metric.kind, LatencyPercentile))
         or (len(streaming) > 1 and (metric.is_tail or metric.is_stream_tail))
-        or (isinstance(metric.kind, Counted) and not any(name in one.metrics for one in results))
+        or (metric.is_counted and not any(name in one.metrics for one in results))
     }
     return [name for name in streams_first(with_role(Role.COLUMN)) if name not in left_out]
 
