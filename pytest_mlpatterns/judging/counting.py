@@ -91,6 +91,15 @@ def own_share(figures: Mapping[str, float], in_flight: int | None, threads: int)
     return share * callers / min(callers, max(threads, 1))
 
 
+def unhindered_figures(reference: Reference) -> Mapping[str, float]:
+    """CPU time and latency without the waits for a processor, in the server and before it; empty if not known."""
+    split, cpu = reference.split.get("rtm"), reference.metrics.get("cpu_per_request")
+    if split is None or cpu is None or not any(part.name == "run_queue" for part in split.parts):
+        return {}
+    waits_ns = sum(part.mean_ns for part in split.parts if part.name in ("run_queue", "socket"))
+    return {"rtm": split.mean_ns - waits_ns, "cpu_per_request": cpu[0]}
+
+
 def holds_here(entry: Entry, now: Count, facts: EnvironmentFacts | None) -> bool:
     """Whether the count of an entry, of any machine, is that of its code here.
 
@@ -411,14 +420,18 @@ class CountedComparison:
         return [_by_work(one, words) if may_decide and share >= _OWN and one in left else one for one in verdicts]
 
     def _share(self) -> float:
-        """The share of a request's latency that is its own CPU time, in quiet launches of the entry or other code."""
+        """The share of a request's latency that is its own CPU time, in launches of the entry or of other code.
+
+        It is that of quiet ones, or of what is left without the waits for a processor.
+        """
         entry, reference = self._experiment.baseline.entry, self._inner.basis.reference
         stored = {} if entry is None else {name: min(v.value for v in found) for name, found in entry.metrics.items()}
         beside = {} if reference is None else {name: low for name, (_, low, _) in reference.metrics.items()}
         usages = [one.usage for one in self._measurement.metrics.launches if one.usage is not None]
         threads = max((sum(one.busy_threads) for one in usages), default=1)
         in_flight = self._experiment.setup.load.in_flight
-        return max(own_share(quietest, in_flight, threads) for quietest in (stored, beside))
+        unhindered = {} if reference is None else unhindered_figures(reference)
+        return max(own_share(quietest, in_flight, threads) for quietest in (stored, beside, unhindered))
 
     def _reference(self, known: Reference | None) -> Reference | None:
         """The reference with the instructions that the present was compared with."""

@@ -8,13 +8,20 @@ import pytest
 from msgspec.structs import replace
 from support.declared_run import DeclaredRun
 from support.experiments import declared_experiment
+from support.splits import split
 from support.synthetic import MS, SETUP, even_launch
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.errors import CountError, GeneratorLimitError, PerfFailure, SettingError
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import Basis, compared_by_default, compared_metrics
-from pytest_mlpatterns.judging.counting import CountedComparison, CountedPasses, holds_here, own_share
+from pytest_mlpatterns.judging.counting import (
+    CountedComparison,
+    CountedPasses,
+    holds_here,
+    own_share,
+    unhindered_figures,
+)
 from pytest_mlpatterns.judging.limit_assertions import decide_limit
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.sides import Factor, rule_work
@@ -22,6 +29,7 @@ from pytest_mlpatterns.profiling.callgrind import Countable
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.result_parts import Reference
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
@@ -335,3 +343,12 @@ def test_two_services_are_compared_by_their_instructions(
     assert verdict.outcome is outcome
     assert verdict.reason.startswith(f"instructions per request 4.00 M (cached) against {theirs / 1e6:.3g}")
     assert said in verdict.reason
+
+
+def test_waits_for_a_processor_are_no_part_of_the_latency_that_is_compared_with_cpu_time() -> None:
+    busy = split({"model_cpu": 5.6 * MS, "run_queue": 6.0 * MS, "socket": 4.0 * MS})
+    reference = Reference("revision", "main", {"cpu_per_request": (6.0 * MS, 5.0 * MS, 7.0 * MS)}, split={"rtm": busy})
+    assert own_share(unhindered_figures(reference), 1, 1) > 0.9
+    waits = split({"model_cpu": 5.6 * MS, "run_queue": 6.0 * MS, "model_wait": 9.0 * MS})
+    assert own_share(unhindered_figures(replace(reference, split={"rtm": waits})), 1, 1) < 0.5
+    assert unhindered_figures(replace(reference, split={})) == {}
