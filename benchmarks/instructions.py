@@ -1,9 +1,9 @@
 """How exact is a count of instructions, and what does a pass take? The same code several times, idle or beside loops.
 
-    python benchmarks/instructions.py [NAMES] [--passes N] [--loops N] [--changes]
+    python benchmarks/instructions.py [NAMES] [--passes N] [--loops N] [--changes] [--where]
 
 Each service is counted so many times; the scatter is the standard deviation of the passes, as a share of their mean.
-``--changes`` counts a model without and with small changes.
+``--changes`` counts a model without and with small changes, ``--where`` prints where the instructions are.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.profiling import call_counter
+from pytest_mlpatterns.profiling.frame_names import is_ours
 from pytest_mlpatterns.profiling.py_spy import RawFrame
 from pytest_mlpatterns.records.count import RunUnder
 from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
@@ -45,6 +46,8 @@ class PythonCalls(WorkCounter):
     def _function(self, line: str) -> tuple[str, str]:
         name, number, file = line.split("\t", 2)
         frame = self._names.frame(RawFrame(name.rpartition(".")[2], file, int(number), name))
+        if is_ours(file):
+            return "pytest_mlpatterns", _ALL
         if frame.owner == "project":
             return frame.file, frame.function
         return frame.file.partition("/")[0].removesuffix(".py"), _ALL

@@ -49,6 +49,12 @@ def test_files_hold_names_and_counts(tmp_path: Path) -> None:
     assert calls.read(0.0).total == 0
 
 
+def test_functions_of_this_package_are_those_of_a_library(tmp_path: Path) -> None:
+    CallCounter(str(tmp_path)).on_call(CallCounter.pause.__code__)
+    found = PythonCalls(tmp_path, SourceNames(tmp_path)).read(0.0).functions
+    assert found == {("pytest_mlpatterns", "all functions"): 1}
+
+
 def test_more_functions_than_places_share_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_counter, "MOST", 2)
     counter = CallCounter(str(tmp_path))
