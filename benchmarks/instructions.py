@@ -118,7 +118,7 @@ def report(name: str, counts: list[Count]) -> None:
     width = median((one.high - one.low) / one.per_request.value for one in counts)
     print(
         f"{name:24s} {mean:14,.0f} a request  passes ±{scatter:.2%} (range {(max(values) - min(values)) / mean:.2%})  "
-        f"rounds {width:.2%} ({len(last.rounds)} of {last.requests})  idle {last.idle_per_second:,.0f}/s  "
+        f"rounds {width:.2%} ({len(last.rounds)} of {last.requests})  "
         f"{median(one.seconds for one in counts):.1f} s",
         flush=True,
     )

@@ -104,15 +104,11 @@ class BaselineLookup:
 
 
 def _with_work(by_machine: Mapping[str, Entry], setup: Setup, machine: str) -> Entry | None:
-    """The entry of this machine if it has a count, else the latest one, whose count holds on machines that are alike.
-
-    Instructions of hardware are those of its own libraries, so that they hold on the same machine alone.
-    """
+    """The entry of this machine if it has a count, else the latest one: a count holds on machines that are alike."""
     found = [
         (name == machine, entry.date, entry)
         for name, entry in by_machine.items()
-        if entry.work is not None and (name == machine or entry.work.means != "hardware")
-        if not setup.differences(entry.setup)
+        if entry.work is not None and not setup.differences(entry.setup)
     ]
     return max(found, key=lambda one: one[:2])[2] if found else None
 

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 INSTRUCTIONS = METRICS["instructions"]
 _MOST_CHANGES = 3  # Changed packages that a verdict names
 PASS_NS = 60_000_000_000  # Time of the passes of one side
-_ALIKE = ("means", "architecture", "python", "requests", "environment")
+_ALIKE = ("architecture", "python", "requests", "environment")
 """Fields of two counts that are equal if they count the same instructions for the same code."""
 _OWN = 0.7  # Share of the latency that is the service's own CPU time, from which unchanged work is an unchanged time
 

@@ -5,7 +5,7 @@ thread. One caller warms it up, and then sends whole rounds of the same inputs; 
 rounds. What the service does in that time without a request, such as the ticks of a server, is counted in two idle
 moments and subtracted, since a slower machine gives it more time.
 
-A machine whose processor counts for this user needs no valgrind. Nothing here knows limits or baselines.
+Nothing here knows limits or baselines.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.system.owned_files import temporary_directory
 from pytest_mlpatterns.system.process_tree import ProcessTree
-from pytest_mlpatterns.system.work_counter import HardwareCounters, Reading, WorkCounter, why_no_counters
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.profiling.frame_names import SourceNames
     from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.plan import LoadPlan
 
@@ -91,9 +91,8 @@ def counted_pass(
     with temporary_directory("count-", above=directory) as private, warnings.catch_warnings():
         for category in (LeftoverWarning, OpenPortWarning):  # the load itself has warned
             warnings.simplefilter("ignore", category)
-        counter: WorkCounter = Callgrind(private) if why_no_counters() else HardwareCounters()
         deadline = began + limit_ns / 1e9
-        counting = Counting(plan.payload, counter, deadline)
+        counting = Counting(plan.payload, Callgrind(private), deadline)
         counting.run(start, requests)
         calls: Mapping[str, float] = {}
         if names is not None:
@@ -174,12 +173,10 @@ class Counting:
             high=known.high,
             requests=self.requests,
             seconds=seconds,
-            means=self._counter.means,
             tool=self._counter.tool,
             architecture=platform.machine(),
             python=f"{sys.version_info.major}.{sys.version_info.minor}",
             environment=_FIXED,
-            idle_per_second=self.idle_per_second(),
             libraries=self.most_of(lambda library, _: library, _LIBRARIES),
             functions=self.most_of(_function, _FUNCTIONS),
             calls=calls,

@@ -64,8 +64,7 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
     "count": {
         "choices": ("auto", "instructions", "off"),
         "help": "count the instructions of a request, which no machine changes: when a busy machine leaves a "
-        "comparison open (auto, the default), for every test (instructions), or never (off); needs valgrind, or "
-        "hardware counters that may be read",
+        "comparison open (auto, the default), for every test (instructions), or never (off); needs valgrind",
     },
     "cpus": {
         "metavar": "NUMBER",

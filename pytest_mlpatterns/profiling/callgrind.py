@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from pytest_mlpatterns.errors import CountError
 from pytest_mlpatterns.records.count import RunUnder
-from pytest_mlpatterns.system.work_counter import Reading, WorkCounter, why_no_counters
+from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,9 +51,7 @@ class Countable(Struct, frozen=True):
 
 
 def countable(system: str = sys.platform) -> Countable:
-    """Whether there are counters or valgrind, without a start of it."""
-    if not why_no_counters():
-        return Countable()
+    """Whether there is valgrind, without a start of it."""
     if system == "darwin":
         return Countable("macOS has no valgrind; count on Linux, for instance in a container")
     if not system.startswith("linux"):
@@ -65,8 +63,6 @@ def countable(system: str = sys.platform) -> Countable:
 
 class Callgrind(WorkCounter):
     """Counts the processes that are started under it. ``directory``: private and empty, for its pipes and files."""
-
-    means = "valgrind"
 
     def __init__(self, directory: Path) -> None:
         if why := countable().why:

@@ -1,7 +1,7 @@
 """The work of a service that can be counted: user-space instructions of its processes per request.
 
 A count is made by a pass of its own, with one caller, in whole rounds of the same inputs
-(:mod:`pytest_mlpatterns.measurement.counted_pass`). Counts are compared if their means, architecture, Python, inputs
+(:mod:`pytest_mlpatterns.measurement.counted_pass`). Counts are compared if their architecture, Python, inputs
 and packages are the same; then the machine and what else runs on it change nothing.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from statistics import median
-from typing import Literal
 
 from msgspec import Struct
 
@@ -18,7 +17,6 @@ from pytest_mlpatterns.records.codec import Amount, Record
 from pytest_mlpatterns.records.codec import Count as Number
 from pytest_mlpatterns.records.launch import Estimate
 
-Means = Literal["valgrind", "hardware"]  # What counted; counts of different means are not compared
 PLACES = ("libraries", "functions", "calls")  # Fields of a count that name where it was spent
 
 
@@ -47,12 +45,10 @@ class Count(Record, frozen=True):
     high: Amount
     requests: Number  # requests of one round
     seconds: Amount  # time that the pass took, start included
-    means: Means
     tool: str = ""  # name and version, such as ``valgrind-3.24.0``; for reports
     architecture: str = ""  # of the processor, such as ``x86_64``
     python: str = ""  # of this process, such as ``3.11``
     environment: Mapping[str, str] = {}  # the variables that were fixed
-    idle_per_second: Amount = 0.0  # instructions per second without a request, which were subtracted
     # instructions per request by the file name of the library, such as ``libpython3.11.so.1.0``, the largest first;
     # empty if not known
     libraries: Mapping[str, Amount] = {}

@@ -225,7 +225,7 @@ def test_the_course_of_the_load_is_that_of_the_last_launch() -> None:
 
 def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> None:
     indices = ScalingIndices(dict.fromkeys(SCALING_INDICES, (LaunchValue(0.9, 0.01),) * 2), {})
-    counts = (Count((4e6, 4.1e6), low=4e6, high=4.1e6, requests=8, seconds=9.0, means="valgrind"),)
+    counts = (Count((4e6, 4.1e6), low=4e6, high=4.1e6, requests=8, seconds=9.0),)
     price = Price(0.04, 0.005, "USD")
     metrics = Metrics((noisy_launch(1), noisy_launch(2)), (capacity(),), price, indices, counts=counts)
     streams = Metrics((stream_launch(jitter=0.1), stream_launch(jitter=0.1, seed=1)))

@@ -55,7 +55,6 @@ FULL = replace(
         high=4_000_200.0,
         requests=8,
         seconds=9.5,
-        means="valgrind",
         architecture="x86_64",
         environment={"PYTHONHASHSEED": "0"},
         libraries={"libpython3.11.so.1.0": 3_800_000.0},

@@ -87,7 +87,7 @@ def test_the_same_code_has_the_same_count_and_a_tenth_more_work_is_seen(tmp_path
     assert 1.05 < more.per_request.value / first.per_request.value < 1.1
     assert next(iter(first.libraries)).startswith(("libpython", "python"))
     assert first.calls["work (test_counted_pass.py)"] == 1
-    assert (first.means, first.architecture) == ("valgrind", platform.machine())
+    assert first.architecture == platform.machine()
 
 
 @pytest.mark.parametrize("pattern", [Batched(max_batch_size=4), Microservice()], ids=str)

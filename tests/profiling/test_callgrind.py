@@ -86,20 +86,12 @@ def test_a_machine_without_valgrind_names_what_to_do(
     system: str, installed: bool, why: str, lacks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if installed else None)
-    monkeypatch.setattr(callgrind, "why_no_counters", lambda: "none")
     found = countable(system)
     assert (found.why, found.lacks_tool) == (why, lacks)
 
 
-def test_counters_of_the_processor_need_no_valgrind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _: None)
-    monkeypatch.setattr(callgrind, "why_no_counters", str)
-    assert countable("linux").why == ""
-
-
 def test_a_counter_without_valgrind_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    monkeypatch.setattr(callgrind, "why_no_counters", lambda: "none")
     with pytest.raises(CountError, match="apt-get install valgrind"):
         Callgrind(tmp_path)
 
