@@ -23,6 +23,7 @@ TEXT = {
     "duration": "1s",
     "engine": "local",
     "gate": "warn",
+    "count": "off",
     "generators-on": "local",
     "history": "perf-history.jsonl",
     "history-fail": "new",
