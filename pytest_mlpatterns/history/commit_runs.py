@@ -111,6 +111,7 @@ class CommitJob(Struct, frozen=True):
         settings = replace(
             settings,
             budget_ns=asked.budget_ns,
+            planned_ns=asked.budget_ns,
             profile=profile,
             inconclusive=InconclusivePolicy.PASS,
             gate=Gate.WARN,

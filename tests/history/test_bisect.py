@@ -12,13 +12,15 @@ from support.old_commits import run_with_ratios
 
 from pytest_mlpatterns.analysis.changes.bisection import SearchRules
 from pytest_mlpatterns.analysis.metrics.definitions import bisectable
+from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.history.bisect import BisectPlan, Search, SearchState
 from pytest_mlpatterns.history.checkout import CommitRange
-from pytest_mlpatterns.history.commit_runs import CommitRun, MeasuredAs, NotRun, WhyNotRun
+from pytest_mlpatterns.history.commit_runs import CommitJob, CommitRun, MeasuredAs, NotRun, WhyNotRun
 from pytest_mlpatterns.records.bisect import CommitName, SearchedCommit, SearchEnd, WhyRange
 from pytest_mlpatterns.reports.text.history_text import announcement, result_lines, searched_line
 from pytest_mlpatterns.revision.commits import Revision
+from pytest_mlpatterns.revision.worktree import Worktree
 
 BUDGET_NS = 10 * 10**9
 ERROR = NotRun(WhyNotRun.IMPORT, "ImportError: no")
@@ -380,3 +382,10 @@ def test_the_announcement_has_the_size_and_the_time() -> None:
 
 def test_the_metrics_that_are_searched_for_are_compared_in_pairs() -> None:
     assert {"rtm", "throughput", "cpu_per_request", "instructions"} <= {*bisectable()}
+
+
+def test_a_commit_is_measured_within_its_time_whose_loads_are_planned_for_it(tmp_path: Path) -> None:
+    tree = Worktree(Revision(sha(0), "v1", "", "good123"), tmp_path, tmp_path, tmp_path, ())
+    job = CommitJob("t.py::test", tree, tree, MeasuredAs(BUDGET_NS, "rtm", 0.1), tmp_path / "r.json", (), "")
+    found = job.applied(read_settings({}, {}, {}))
+    assert (found.budget_ns, found.planned_ns) == (BUDGET_NS, BUDGET_NS)
