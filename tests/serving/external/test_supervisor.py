@@ -109,8 +109,13 @@ def test_a_misspelled_command_is_answered_with_the_nearest(tmp_path: Path, monke
 
 
 def test_a_supervisor_that_does_not_answer_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DeploymentError, match=r"it does not run after 1\.00 ns"):
-        SupervisedPrograms([waits(tmp_path)], tmp_path, timeout_ns=1)
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    with monkeypatch.context() as waiting:
+        waiting.setattr(programs_module.Child, "receive", late)
+        with pytest.raises(DeploymentError, match=r"it does not run after 1\.00 ns"):
+            SupervisedPrograms([waits(tmp_path)], tmp_path, timeout_ns=1)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
