@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -39,7 +39,7 @@ from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.reports.text.where import functions_explain
 from pytest_mlpatterns.revision.commits import UnknownRevisionError
 from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent
-from pytest_mlpatterns.wording import first_line, listed
+from pytest_mlpatterns.wording import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     _Times: TypeAlias = BaselineComparison | RevisionComparison | SettledComparison
 
 INSTRUCTIONS = METRICS["instructions"]
-_MOST_CHANGES = 3  # Changed packages that a verdict names
 PASS_NS = 60_000_000_000  # Time of the passes of one side
 _ALIKE = ("architecture", "python", "requests", "environment")
 """Fields of two counts that are equal if they count the same instructions for the same code."""
@@ -216,7 +215,7 @@ class CountedPasses:
         found = None if other is None else self._beside(other)
         verdict = None if found is None else self.decide(lambda: self._judge(compared, found))
         if own is not None:
-            return self._settled(compared, own, found, verdict), found or CountedBeside.entry(own)
+            return self._settled(compared, own, found=found, verdict=verdict), found or CountedBeside.entry(own)
         assert verdict is not None
         assert found is not None
         return verdict, found
@@ -226,27 +225,24 @@ class CountedPasses:
         now = present or MeasuredSample(self._measurement.metrics)
         return judge_guarded(compared, beside.sample, now, against=beside.kind, in_flight=None)
 
-    def _settled(self, compared: ComparedMetric, own: Entry, *beside: Any) -> Verdict:
+    def _settled(
+        self, compared: ComparedMetric, own: Entry, *, found: CountedBeside | None, verdict: Verdict | None
+    ) -> Verdict:
         """The verdict, with what the entry of this machine shows of packages that changed since.
 
-        ``beside``: the other code and the verdict beside it; None if the present is that code.
+        ``found``, ``verdict``: the other code, and the verdict beside it; None if the present is that code.
         """
-        found, verdict = beside
         stored, facts = CountedBeside.entry(own), facts_of(self._measurement.so_far)
-        changes = [one for one in differing_facts(own.facts, facts) or () if one.may_be_intended]
-        changes = [one for one in changes if one.may_change_work]
-        return settle(
-            Seen(
-                file=self._judge(compared, stored),
-                recorded=verdict,
-                name="" if found is None else found.name,
-                is_same=found is None and self._experiment.settle is not None,
-                is_standing=True,
-                today=None if found is None else self._judge(compared, stored, found.sample),
-                changed=listed([*map(str, changes[:_MOST_CHANGES])]),
-                is_small=all(one.is_small for one in changes),
-            )
-        ).verdict
+        changes = differing_facts(own.facts, facts) or ()
+        seen = Seen(
+            file=self._judge(compared, stored),
+            recorded=verdict,
+            name="" if found is None else found.name,
+            is_same=found is None and self._experiment.settle is not None,
+            is_standing=True,
+            today=None if found is None else self._judge(compared, stored, found.sample),
+        )
+        return settle(seen.after([one for one in changes if one.may_be_intended and one.may_change_work])).verdict
 
     def _beside(self, other: RevisionClient) -> CountedBeside:
         """The same test at the other code, counted once."""

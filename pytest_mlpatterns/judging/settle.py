@@ -16,11 +16,15 @@ from pytest_mlpatterns.analysis.metrics.definitions import metric_named
 from pytest_mlpatterns.judging.machine_doubts import is_within
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import format_percent
+from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from pytest_mlpatterns.records.setup import FactChange
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
+_MOST_FACTS = 3  # Changed facts that a verdict names
 
 
 class Seen(Struct, frozen=True, kw_only=True):
@@ -41,6 +45,13 @@ class Seen(Struct, frozen=True, kw_only=True):
     busy: str = ""  # what the machine does today, also if it explains less
     # that the counted work of a request is unchanged, and most of its time, in words; empty if not, or not counted
     work: str = ""
+
+    def after(self, changes: Sequence[FactChange]) -> Seen:
+        """The same after these changes of the environment, at most three of which are named."""
+        named = [str(one) for one in sorted(changes, key=lambda one: one.is_small)]  # patch levels last
+        more = f" and {len(named) - _MOST_FACTS} more" if len(named) > _MOST_FACTS else ""
+        words = f"{', '.join(named[:_MOST_FACTS])}{more}" if more else listed(named)
+        return replace(self, changed=words, is_small=all(one.is_small for one in changes))
 
     @property
     def by_file(self) -> Outcome | None:

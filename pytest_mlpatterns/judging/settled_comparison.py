@@ -33,7 +33,6 @@ from pytest_mlpatterns.judging.metric_rules import judge_metrics
 from pytest_mlpatterns.judging.settle import EXCUSED, Decision, Seen, settle
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.revision.commits import ShallowCloneError, UnknownRevisionError
-from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
 _FEWEST_LAUNCHES = 3
 """Launches of the recorded code from which their median counts: one that was disturbed is not the median of three."""
 _FACTOR = REVISION_ALPHA / BASELINE_ALPHA  # Of the error probabilities of both comparisons
-_MOST_FACTS = 3  # Changed facts that a verdict names
 _ELSEWHERE = LeftOut("needs an entry of this machine: --perf-baseline update")
 """Why what the recorded code cannot settle is not compared."""
 
@@ -279,16 +277,14 @@ class SettledComparison:
 
     def _merged(self, choice: Choice, screened: Screened, judged: Mapping[str, Verdict]) -> Sequence[Verdict]:
         """The verdict on each metric, of the recorded code and of the file; and the line that names what decided."""
-        settlement, changes, run = self._found(), self._changed_facts(), self._run
+        settlement, run = self._found(), self._run
         seen, entry = screened.seen, screened.entry
         common = Seen(
             name=settlement.name,
             is_same=settlement.revision is None,
             is_faster=screened.is_faster,
             other_files=settlement.note,
-            changed=_named(changes),
-            is_small=all(one.is_small for one in changes),
-        )
+        ).after(self._changed_facts())
         compared = {} if entry is None else {one.metric.name: one for one in self._file.chosen(choice)}
         if not seen and entry is not None and run is not None:  # the load generator was the limit of what the file saw
             shown = judge_metrics([*compared.values()], self._file.look(Pairs.of(run).second)).verdicts
@@ -334,13 +330,6 @@ class SettledComparison:
 def _is_settled(one: ComparedMetric) -> bool:
     """Whether the recorded code can settle a metric: one of launches, or NMRT without an objective."""
     return one.metric.of is not None or one.metric.kind == Nmrt()
-
-
-def _named(changes: Sequence[FactChange]) -> str:
-    """Changes in words, at most three of them; those that are more than a patch level first."""
-    named = [str(one) for one in sorted(changes, key=lambda one: one.is_small)]
-    more = f" and {len(named) - _MOST_FACTS} more" if len(named) > _MOST_FACTS else ""
-    return f"{', '.join(named[:_MOST_FACTS])}{more}" if more else listed(named)
 
 
 def _calm(decisions: Mapping[str, Decision]) -> str:
