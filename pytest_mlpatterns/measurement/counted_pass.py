@@ -32,7 +32,6 @@ from pytest_mlpatterns.profiling.python_calls import PythonCalls
 from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.system.owned_files import temporary_directory
-from pytest_mlpatterns.system.process_tree import ProcessTree
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 
     Start = Callable[..., Deployment]  # Takes ``under`` and ``timeout_ns``, as ``SystemUnderTest.start`` does
 
-LONGEST_NS = 60_000_000_000  # Time limit of a pass, in nanoseconds
 _POOLS = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
     *("NUMBA_NUM_THREADS", "RAYON_NUM_THREADS"),
@@ -74,16 +72,15 @@ def counted_pass(
     plan: LoadPlan,
     *,
     directory: Path,
+    limit_ns: int,
     names: SourceNames | None = None,
-    limit_ns: int = LONGEST_NS,
     requests: int | None = None,
 ) -> Count:
     """Count the instructions per request of a service, and the calls of its Python functions.
 
-    ``directory``: of this run, in which a private one is
-    made and removed. ``names``: of the functions that are called; None: calls are not counted. ``limit_ns``: time after
-    which no further request is sent. ``requests``: of a round, as in the count that this one will be compared with;
-    None to choose. Calls are counted in what is left of the time.
+    ``directory``: of this run, in which a private one is made and removed. ``limit_ns``: time after which no further
+    request is sent; calls are counted in what is left of it. ``names``: of the functions that are called; None: calls
+    are not counted. ``requests``: of a round, as in the count that this one will be compared with; None to choose.
 
     Raises CountError: it cannot be counted, with the reason.
     """
@@ -138,11 +135,9 @@ class Counting:
 
     def _count(self, deployment: Deployment, requests: int | None) -> None:
         """Warm up, and count rounds until they are known well enough. Raises TimeoutError: the deadline is over."""
-        tree = ProcessTree(lambda: deployment.pids)
-        tree.search()
         with contextlib.closing(_Caller(deployment, self._payload, self._deadline)) as caller:
             self._warm_up(caller, requests)
-            self._counter.begin(tree.pids, self._deadline + _READ_S)
+            self._counter.begin(self._deadline + _READ_S)
             self._stretch(caller, ())
             # the first is slower, since what counts translates the code of the service anew
             tried = [self._stretch(caller, (number,)) for number in spread(self._inputs, _TRIED)]
@@ -166,9 +161,10 @@ class Counting:
 
     def count(self, calls: Mapping[str, float], seconds: float) -> Count:
         """What was counted, as a record. ``calls``: of Python functions. ``seconds``: time that all of it took."""
-        known = estimated(self.per_request())
+        rounds = self.per_request()
+        known = estimated(rounds)
         return Count(
-            rounds=tuple(self.per_request()),
+            rounds=tuple(rounds),
             low=known.low,
             high=known.high,
             requests=self.requests,

@@ -25,7 +25,7 @@ from pytest_mlpatterns.records.count import RunUnder
 from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
 _OPTIONS = (
@@ -83,7 +83,7 @@ class Callgrind(WorkCounter):
         found = (_PIPE.match(entry.name) for entry in self._directory.iterdir())
         return tuple(sorted(int(match[1]) for match in found if match is not None))
 
-    def begin(self, pids: Sequence[int], deadline: float) -> None:
+    def begin(self, deadline: float) -> None:
         """Count all that run under it from now on."""
         self._counted = self.pids
         self._read = {file.name for file in self._directory.iterdir()}

@@ -9,7 +9,7 @@ from msgspec import Struct
 from pytest_mlpatterns.records.count import RunUnder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 
 class Reading(Struct, frozen=True):
@@ -26,8 +26,8 @@ class WorkCounter(Protocol):
     tool: str = ""
     under: RunUnder = RunUnder()
 
-    def begin(self, pids: Sequence[int], deadline: float) -> None:
-        """Count these processes, and those that they start. ``deadline``: on the clock of ``time.monotonic``."""
+    def begin(self, deadline: float) -> None:
+        """Count the processes that run under it from now on. ``deadline``: on the clock of ``time.monotonic``."""
         return
 
     def read(self, deadline: float) -> Reading:

@@ -16,7 +16,7 @@ from support.services.processes import our_children
 
 from pytest_mlpatterns import App, Batched, Command, Microservice, Pattern, Single
 from pytest_mlpatterns.errors import CountError
-from pytest_mlpatterns.measurement.counted_pass import LONGEST_NS, counted_pass
+from pytest_mlpatterns.measurement.counted_pass import counted_pass
 from pytest_mlpatterns.measurement.system_under_test import SystemUnderTest
 from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.records.count import Count
@@ -63,7 +63,7 @@ def counted(
     service: Pattern | Target,
     model: object = usual,
     *,
-    limit_ns: int = 5 * LONGEST_NS,
+    limit_ns: int = 300_000_000_000,
     calls: bool = False,
 ) -> Count:
     options = make_start_options(directory, INPUTS)

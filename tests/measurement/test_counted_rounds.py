@@ -210,7 +210,7 @@ def test_the_directory_of_a_pass_is_removed(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(module, "Callgrind", declared)
     with ScriptedServer(bench._seen) as server:
         plan: Any = type("Plan", (), {"payload": read_payload(INPUTS)})
-        found = counted_pass(functools.partial(bench._start, server), plan, directory=tmp_path)
+        found = counted_pass(functools.partial(bench._start, server), plan, directory=tmp_path, limit_ns=60_000_000_000)
     assert found.per_request.value == pytest.approx(1000, rel=0.001)
     assert (found.tool, found.requests) == ("valgrind-3.24.0", 120)
     assert Count.from_json(found.to_json()) == found

@@ -120,14 +120,14 @@ def test_each_process_writes_what_it_counted_and_is_read_once(counter: Callgrind
         (tmp_path / f"pipe-from-vgdb-to-{pid}-by-somebody-on-here").touch()
     (tmp_path / "out.5").write_text("fn=(1) work\n0 1000\n")  # one that has ended before
     assert counter.pids == (12, 30)
-    counter.begin((), time.monotonic() + 30)
+    counter.begin(time.monotonic() + 30)
     assert counter.read(time.monotonic() + 30).total == 42
     assert counter.read(time.monotonic() + 30).total == 0
 
 
 @pytest.mark.processes
 def test_a_process_that_a_request_starts_ends_the_count(counter: Callgrind, tmp_path: Path) -> None:
-    counter.begin((), time.monotonic() + 30)
+    counter.begin(time.monotonic() + 30)
     (tmp_path / "out.77").write_text("fn=(1) work\n0 1000\n")
     with pytest.raises(CountError, match="requests start processes, which"):
         counter.read(time.monotonic() + 30)
@@ -138,7 +138,7 @@ def test_a_process_that_does_not_answer_ends_the_count(counter: Callgrind, tmp_p
     (tmp_path / "bin" / "vgdb").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "pipe-from-vgdb-to-12-by-somebody-on-here").touch()
     with pytest.raises(CountError, match=r"did not answer valgrind-3\.24\.0 in time"):
-        counter.begin((), time.monotonic() + 0.1)
+        counter.begin(time.monotonic() + 0.1)
 
 
 @pytest.mark.processes
