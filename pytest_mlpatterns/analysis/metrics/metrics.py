@@ -23,7 +23,13 @@ from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, Figur
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.metrics.searched_rates import counted_rates, known_rate
 from pytest_mlpatterns.analysis.metrics.stream_metrics import StreamMetrics
-from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate, min_samples, wilson_interval
+from pytest_mlpatterns.analysis.statistics.intervals import (
+    CONFIDENCE,
+    TO_95_PERCENT,
+    estimate,
+    min_samples,
+    wilson_interval,
+)
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.latency import STREAM_QUANTITIES, RequestCounts
 from pytest_mlpatterns.records.launch import Capacity, Estimate, Launch, LaunchValue
@@ -370,13 +376,10 @@ class Metrics(PatternMetrics, StreamMetrics):
         return None
 
 
-_TO_95_PERCENT = 1.96  # Standard errors from a value to an end of its interval
-
-
 def _counted_value(count: Count) -> LaunchValue:
     """The instructions of one pass, and what its rounds scatter by."""
     found = count.per_request
-    return LaunchValue(found.value, (found.high - found.low) / (2 * _TO_95_PERCENT * found.value))
+    return LaunchValue(found.value, (found.high - found.low) / (2 * TO_95_PERCENT * found.value))
 
 
 _PERCENTILE = re.compile(r"(?:^|_)p(?P<percent>\d{1,2})(?:_|$)")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CONFIDENCE = 0.95  # Confidence of the intervals that are shown and compared with limits
+TO_95_PERCENT = 1.96  # Standard errors from an estimate to an end of such an interval
 CHANGE_CONFIDENCE = 0.99
 """Confidence of the intervals of a change against a baseline: a false alarm costs more than a second look."""
 LAUNCH_SD = 0.017

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.statistics.intervals import TO_95_PERCENT
 from pytest_mlpatterns.analysis.verdicts.verdicts import log_change
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import format_percent
@@ -194,7 +195,6 @@ def _points(found: OpenChange) -> str:
 
 
 _LIKELY = 1.28  # Standard errors beyond the tolerance that chance gives in one of ten cases
-_TO_95_PERCENT = 1.96  # Standard errors from an estimate to an end of its interval
 _MANY_TIMES = 3.0
 """Times as bad, by their estimates, from which two metrics without a shared cause fail together: less than 0.1 % of
 unchanged services whose paired launches differ by a factor of two are, and none of 400 worlds at a load of 20 was
@@ -265,7 +265,7 @@ def _errors_beyond(verdict: Verdict) -> float:
     assert tolerance is not None
     values = (change.low, change.value, change.high, tolerance)
     low, value, high, most = (_worsening(verdict, worse) for worse in values)
-    return (value - most) / max((high - low) / (2 * _TO_95_PERCENT), 1e-9)
+    return (value - most) / max((high - low) / (2 * TO_95_PERCENT), 1e-9)
 
 
 def _cause_of(name: str) -> str:
