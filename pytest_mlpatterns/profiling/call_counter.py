@@ -1,4 +1,4 @@
-"""Counts the calls of Python functions in whatever process imports this, and in those that it forks.
+"""Counts the calls of Python functions in each process that imports this module, and in those that it forks.
 
 A copy of this file is the ``sitecustomize`` of a service that is counted, so it needs nothing but the standard library.
 Each process has two files beside the copy: the functions that it has called, one a line, and how often it called each,

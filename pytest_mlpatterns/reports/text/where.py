@@ -496,8 +496,7 @@ def held_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
 
 
 def _asks_for_memory(verdict: Verdict) -> bool:
-    is_failing = verdict.is_worse
-    return is_failing and verdict.against == "revision" and verdict.metric in with_role(Role.HELD)
+    return verdict.is_worse and verdict.against == "revision" and verdict.metric in with_role(Role.HELD)
 
 
 def _of_resident(verdict: Verdict, per: str) -> str:
