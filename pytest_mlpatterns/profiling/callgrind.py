@@ -70,8 +70,8 @@ class Callgrind(WorkCounter):
         valgrind, vgdb = shutil.which("valgrind") or "valgrind", shutil.which("vgdb") or "vgdb"
         pipes, out, log = (directory / name for name in ("pipe", "out.%p", "log.%p"))
         files = (f"--vgdb-prefix={pipes}", f"--callgrind-out-file={out}", f"--log-file={log}")
-        self.under = RunUnder((valgrind, *_OPTIONS, *files), {"VALGRIND_OPTS": ""})
-        self.tool = _version_of(valgrind)
+        self.under: RunUnder = RunUnder((valgrind, *_OPTIONS, *files), {"VALGRIND_OPTS": ""})
+        self.tool: str = _version_of(valgrind)
         self._vgdb = (vgdb, files[0], "--max-invoke-ms=1")
         self._directory = directory
         self._counted: tuple[int, ...] = ()

@@ -28,7 +28,7 @@ class PythonCalls(WorkCounter):
 
     def __init__(self, directory: Path, names: SourceNames) -> None:
         (directory / "sitecustomize.py").write_bytes(Path(str(call_counter.__file__)).read_bytes())
-        self.under = RunUnder(import_path=str(directory))
+        self.under: RunUnder = RunUnder(import_path=str(directory))
         self._directory = directory
         self._names = names
         self._last: Counter[tuple[str, str]] = Counter()
