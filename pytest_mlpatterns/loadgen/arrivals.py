@@ -7,7 +7,6 @@ connections.
 from __future__ import annotations
 
 from array import array
-from collections import deque
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Protocol
 
@@ -77,13 +76,14 @@ class ClosedLoopArrivals:
         self._schedule = schedule
         self._share = share
         self._send = send
-        self._think_ns = schedule.think_time_ns
-        self._stagger_ns = 0 if self._think_ns else stagger_ns
+        self._thinks = schedule.think_time_ns > 0
+        self._pauses = schedule.pauses(share.number)
+        self._stagger_ns = 0 if self._thinks else stagger_ns
         self._fixed = schedule.length_ns is None
         self._callers = 0
         self._surplus = 0
         self._resting = 0
-        self._thinking: deque[int] = deque()
+        self._thinking: list[int] = []
         self._origin_ns = 0
         self.next_due_ns: int = NEVER_NS
 
@@ -97,8 +97,8 @@ class ClosedLoopArrivals:
             self._callers -= 1
         elif failed:
             self._resting += 1
-        elif self._think_ns:
-            self._thinking.append(now_ns + self._think_ns)
+        elif self._thinks:
+            heappush(self._thinking, now_ns + next(self._pauses))
             self.next_due_ns = self._thinking[0]
         else:
             return True
@@ -106,7 +106,7 @@ class ClosedLoopArrivals:
 
     def send_due(self, now_ns: int) -> None:
         while self._thinking and self._thinking[0] <= now_ns:
-            self._send(self._thinking.popleft())
+            self._send(heappop(self._thinking))
         self.next_due_ns = self._thinking[0] if self._thinking else NEVER_NS
 
     def tick(self, now_ns: int) -> None:
@@ -133,7 +133,7 @@ class ClosedLoopArrivals:
         for number in range(wanted - self._callers):
             self._callers += 1
             if later_ns := number * self._stagger_ns:
-                self._thinking.append(now_ns + later_ns)
+                heappush(self._thinking, now_ns + later_ns)
             else:
                 self._send(None)
         self.next_due_ns = self._thinking[0] if self._thinking else NEVER_NS

@@ -212,7 +212,7 @@ def _slices_of(pace: ResponsePace, length_ns: int) -> int:
 def response_pace(schedule: Schedule, latency_ns: float) -> ResponsePace:
     """The one of a variant under a schedule, from the median latency of its warm-up."""
     if isinstance(schedule, ClosedLoop):
-        cycle_ns = latency_ns + schedule.think_time_ns
+        cycle_ns = latency_ns + schedule.mean_think_time_ns
         return ResponsePace(cycle_ns / schedule.concurrency, cycle_ns)
     if isinstance(schedule, ConstantRate | PoissonRate | GammaRate):
         return ResponsePace(1e9 / schedule.rate_rps, 1e9 / schedule.rate_rps)

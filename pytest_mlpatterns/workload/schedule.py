@@ -217,6 +217,10 @@ class Stages:
         """No pause."""
         return 0
 
+    def pauses(self, _generator: int, /) -> Iterator[int]:
+        """No pause."""
+        return itertools.repeat(0)
+
     def level_at(self, elapsed_ns: int) -> float:
         """The level at this time; linear between the ends of stages."""
         begin, before = 0, self.start
@@ -259,7 +263,11 @@ class ClosedSchedule(Protocol):
 
     @property
     def think_time_ns(self) -> int:
-        """Pause of each caller between a response and its next request."""
+        """Longest pause of a caller between a response and its next request; 0 without pauses."""
+        ...
+
+    def pauses(self, generator: int, /) -> Iterator[int]:
+        """The pauses of one generator's callers, in the order in which they begin; the same at every call."""
         ...
 
     @property
@@ -298,16 +306,26 @@ class ClosedLoop:
     """
 
     concurrency: int  #: callers, 1..10,000
-    think_time: str = "0s"  #: pause of each caller after a response, such as ``"50ms"``
+    #: pause of each caller after a response, ``"50ms"``, or the shortest and the longest one, ``("10ms", "2s")``: each
+    #: pause is then drawn between them, the same ones in every launch and on both sides of a comparison
+    think_time: str | tuple[str, str] = "0s"
     closed: ClassVar[bool] = True
     length_ns: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "concurrency", fields.concurrency(self.concurrency, "concurrency"))
-        parse_duration(self.think_time, name="ClosedLoop(think_time=...)")
+        given: object = self.think_time
+        if isinstance(given, list):
+            object.__setattr__(self, "think_time", tuple(given))
+        if len(ends := self._ends_ns) != 2 or ends[0] > ends[1]:
+            raise SettingError(
+                f"ClosedLoop(think_time={shown(given)}), expected a time, or the shortest and the longest "
+                'one; write ("10ms", "2s")'
+            )
 
     def __str__(self) -> str:
-        pause = f", think_time={self.think_time}" if self.think_time_ns else ""
+        text = " to ".join(self.think_time) if isinstance(self.think_time, tuple) else self.think_time
+        pause = f", think_time={text}" if self.think_time_ns else ""
         return f"closed({self.concurrency}{pause})"
 
     def describe(self) -> LoadDescription:
@@ -316,8 +334,27 @@ class ClosedLoop:
 
     @property
     def think_time_ns(self) -> int:
-        """Pause between a response and the next request."""
-        return parse_duration(self.think_time)
+        """Longest pause between a response and the next request."""
+        return self._ends_ns[1]
+
+    @property
+    def mean_think_time_ns(self) -> float:
+        """The pause on average."""
+        return sum(self._ends_ns) / 2
+
+    def pauses(self, generator: int, /) -> Iterator[int]:
+        """The pauses of one generator's callers, in the order in which they begin; the same at every call."""
+        shortest, longest = self._ends_ns
+        if shortest == longest:
+            return itertools.repeat(longest)
+        draw = random.Random(generator)  # noqa: S311 - pauses, not secrets
+        return iter(lambda: draw.randint(shortest, longest), None)
+
+    @property
+    def _ends_ns(self) -> tuple[int, ...]:
+        """The shortest and the longest pause."""
+        ends = self.think_time if isinstance(self.think_time, tuple) else (self.think_time,) * 2
+        return tuple(parse_duration(end, name="ClosedLoop(think_time=...)") for end in ends)
 
     @property
     def max_concurrency(self) -> int:

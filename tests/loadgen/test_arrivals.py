@@ -50,6 +50,17 @@ def test_callers_that_think_begin_at_once() -> None:
     assert sent == [None, None]
 
 
+def test_callers_of_random_pauses_send_in_the_order_in_which_these_end() -> None:
+    loop = ClosedLoop(3, think_time=("10ms", "90ms"))
+    arrivals, sent = started(loop)
+    for _ in range(3):
+        assert not arrivals.answered(5 * MS, failed=False)
+    due = sorted(5 * MS + pause for pause in itertools.islice(loop.pauses(0), 3))
+    assert arrivals.next_due_ns == due[0]
+    arrivals.send_due(100 * MS)
+    assert sent[3:] == due
+
+
 def test_a_caller_that_failed_rests_until_the_next_tick() -> None:
     arrivals, sent = started(ClosedLoop(2))
     assert not arrivals.answered(1 * MS, failed=True)

@@ -15,6 +15,7 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Poisso
 SCHEDULES = [
     ClosedLoop(8),
     ClosedLoop(3, think_time="50ms"),
+    ClosedLoop(3, think_time=("10ms", "2s")),
     ConstantRate(200),
     PoissonRate(12.5, seed=7),
     Stages((("1s", 100), ("2s", 5))),
@@ -49,6 +50,7 @@ def test_a_trace_reads_back_as_it_describes_itself(tmp_path: Path) -> None:
     [
         ("closed(8)", 8, False, False),
         ("closed(8, think_time=50ms)", 8, True, False),
+        ("closed(8, think_time=10ms to 2s)", 8, True, False),
         ("constant(200/s)", None, True, False),
         ("poisson(200/s)", None, True, False),
         ("stages(rate_rps: 0, 1s→100)", None, True, True),

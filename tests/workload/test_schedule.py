@@ -25,6 +25,7 @@ PER_SECOND = "requests per second, from 0.000001 to 1,000,000; write 200"
     [
         (ClosedLoop(8), "closed(8)"),
         (ClosedLoop(8, think_time="50ms"), "closed(8, think_time=50ms)"),
+        (ClosedLoop(8, think_time=("10ms", "2s")), "closed(8, think_time=10ms to 2s)"),
         (ConstantRate(200), "constant(200/s)"),
         (ConstantRate(0.5), "constant(0.5/s)"),
         (PoissonRate(200.0), "poisson(200/s)"),
@@ -43,6 +44,7 @@ def test_a_schedule_prints_as_baselines_keep_it(schedule: object, text: str) -> 
     ("one", "same", "other"),
     [
         (ClosedLoop(8), ClosedLoop(8), ClosedLoop(9)),
+        (ClosedLoop(8, ("1s", "2s")), ClosedLoop(8, ["1s", "2s"]), ClosedLoop(8, ("1s", "3s"))),  # type: ignore[arg-type]
         (ConstantRate(8), ConstantRate(8.0), ConstantRate(9)),
         (PoissonRate(8), PoissonRate(8), PoissonRate(8, seed=1)),
         (Stages((("1s", 4),)), Stages([["1s", 4]]), Stages((("1s", 5),))),  # type: ignore[arg-type]
@@ -63,6 +65,9 @@ def test_a_schedule_is_a_value(one: object, same: object, other: object) -> None
         (lambda: ClosedLoop(1.5), "concurrency is 1.5", IN_FLIGHT),
         (lambda: ClosedLoop(True), "concurrency is True", IN_FLIGHT),
         (lambda: ClosedLoop(1, think_time=5), "ClosedLoop(think_time=...) is 5", "a time with its unit"),
+        (lambda: ClosedLoop(1, think_time=("1s", 5)), "ClosedLoop(think_time=...) is 5", "a time with its unit"),
+        (lambda: ClosedLoop(1, think_time=("2s", "1s")), "ClosedLoop(think_time=('2s', '1s'))", '("10ms", "2s")'),
+        (lambda: ClosedLoop(1, think_time=("2s",)), "ClosedLoop(think_time=('2s',))", '("10ms", "2s")'),
         (lambda: ConstantRate(0), "rate_rps is 0", PER_SECOND),
         (lambda: ConstantRate(-1), "rate_rps is -1", PER_SECOND),
         (lambda: ConstantRate(MAX_RATE_RPS + 1), "rate_rps is 1000001", PER_SECOND),
@@ -132,6 +137,15 @@ def test_a_closed_loop_has_the_same_callers_at_any_time() -> None:
     assert (loop.concurrency_at(0), loop.concurrency_at(10**15)) == (10_000, 10_000)
     assert loop.think_time_ns == 50 * MS
     assert ClosedLoop(1).think_time_ns == 0
+
+
+def test_pauses_between_two_times_are_uniform_and_the_same_in_each_launch() -> None:
+    loop = ClosedLoop(8, think_time=("10ms", "30ms"))
+    pauses = list(itertools.islice(loop.pauses(0), 2000))
+    assert pauses == list(itertools.islice(loop.pauses(0), 2000))
+    assert pauses[:9] != list(itertools.islice(loop.pauses(1), 9)), "another generator has other callers"
+    assert (min(pauses) // MS, max(pauses) // MS, round(sum(pauses) / 2000 / MS)) == (10, 29, 20)
+    assert (loop.think_time_ns, loop.mean_think_time_ns) == (30 * MS, 20 * MS)
 
 
 @pytest.mark.parametrize("rate", [0.5, 1, 3, 200, 999.9, MAX_RATE_RPS])
