@@ -320,7 +320,7 @@ class Judging:
             case Mode.DIRTY:
                 return {"settle": lambda: Settlement(self._revision(RECORDED), RECORDED, NOTE)}
             case Mode.TREE:
-                return {"settle": lambda: Settlement(None, "the present code")}
+                return {"settle": lambda: Settlement(None, "the working tree itself")}
             case Mode.REVISION:
                 return {"revision": self._revision("main (a1b2c3d)")}
         return {}

@@ -55,7 +55,7 @@ def profile_of(
     plan = replace(experiment.plan, warmup_ns=min(experiment.plan.warmup_ns or 0, _LONGEST_WARMUP_NS))
     limit_ns = _within(experiment.settings.startup_timeout_ns, longest_ns)
     start = functools.partial(experiment.system.start, profiled=True, timeout_ns=limit_ns)
-    present = Variant("the present", start, plan)
+    present = Variant("the working tree", start, plan)
     if revision is None:
         now, before = ProfiledSide(present, SourceNames(options.root)), None
     else:
@@ -115,7 +115,7 @@ def held_by(
     starts = [
         functools.partial(one, traced=since, timeout_ns=limit_ns) for one in (revision.start, experiment.system.start)
     ]
-    sides = (Variant(revision.name, starts[0], theirs), Variant("the present", starts[1], experiment.plan))
+    sides = (Variant(revision.name, starts[0], theirs), Variant("the working tree", starts[1], experiment.plan))
     with StartedDeployments(sides) as running:
         held = [
             held_under_load(side, deployment, experiment.generator, of_growth=of_growth)

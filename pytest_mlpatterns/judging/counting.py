@@ -171,7 +171,7 @@ class CountedPasses:
         """
         system, stored = self._experiment.system, self._experiment.baseline.counted
         requests = None if stored is None or stored.work is None else stored.work.requests
-        found = self.count_side("the present", system.start, self._experiment.plan, requests=requests)
+        found = self.count_side("the working tree", system.start, self._experiment.plan, requests=requests)
         self._measurement.take_count(found)
 
     def required(self, what: str) -> CountedPasses:

@@ -50,14 +50,14 @@ def decide_limit(
 
     def judge() -> Verdict:
         measurement.require_valid(errors_count=not metric.counts_failures)
-        size = measurement.sample_size(metric)
-        confidence, metrics = plan.confidence(size.launches), measurement.metrics
+        launches = measurement.launches_with(metric)
+        confidence, metrics = plan.confidence(launches), measurement.metrics
         measured = metrics.interval_of(metric, confidence, scatter=scatter)
         if measured is None:
             raise InvalidResultError(_why_unknown(metric, experiment, metrics))
         if math.isinf(measured.high):
             return judge_beyond_failures(metric, measured, limit, metrics=metrics)
-        verdict = judge_limit(metric, measured, limit, size=size, modes=metrics.modes_of(metric))
+        verdict = judge_limit(metric, measured, limit, launches=launches, modes=metrics.modes_of(metric))
         return verdict.saying(metrics.unjudged(metric))
 
     if metric.is_counted:
@@ -150,7 +150,9 @@ def decide_nmrt(
 
     def judge() -> Verdict:
         measurement.require_valid()
-        verdict = judge_limit(metric, found() or Estimate(0.0, 0.0, 0.0), limit, size=measurement.sample_size(metric))
+        verdict = judge_limit(
+            metric, found() or Estimate(0.0, 0.0, 0.0), limit, launches=measurement.launches_with(metric)
+        )
         return _so_far(verdict, metric, searches())
 
     measurement.require_valid()  # what serves no launch is not worth a search

@@ -31,7 +31,7 @@ from pytest_mlpatterns.analysis.verdicts.count_comparison import (
 from pytest_mlpatterns.analysis.verdicts.few_samples import describe_too_few, tails_left_out
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
 from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, with_medians
-from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change, judge_guard
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_guard
 from pytest_mlpatterns.analysis.verdicts.whole_answers import noted, present_values
 from pytest_mlpatterns.errors import InvalidResultError, PerfFailure, TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import is_asked_for
@@ -147,7 +147,7 @@ class _Values(Struct, frozen=True):
             judged,
             tolerance=self.compared.tolerance,
             plan=look.plan(self.compared.alpha, len(before)),
-            size=SampleSize(len(now), look.present.blocks),
+            launches=len(now),
             in_flight=look.in_flight,
         )
         mine, other = side_of(now, look.present.launch_values), side_of(before, look.reference.values)

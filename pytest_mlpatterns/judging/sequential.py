@@ -26,7 +26,7 @@ from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, FEWEST_PAIRS, MOST_LOOKS
 from pytest_mlpatterns.analysis.verdicts.few_samples import with_needed_budget
-from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, why_invalid
+from pytest_mlpatterns.analysis.verdicts.verdicts import why_invalid
 from pytest_mlpatterns.baseline.updates import UPDATE_LAUNCHES, is_narrow, may_be_of_two_kinds, reasons_not_to_record
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.judging.budget import (
@@ -138,9 +138,9 @@ class SequentialMeasurement:
         """The time that everything took, also what is beside the budget."""
         return self.budget.spent_ns + self.spending.beside_ns
 
-    def sample_size(self, metric: Metric) -> SampleSize:
-        """How much a verdict on a metric rests on so far."""
-        return SampleSize(max(len(self.metrics.launch_values(metric)), 1), self.metrics.blocks)
+    def launches_with(self, metric: Metric) -> int:
+        """The launches that a verdict on a metric rests on so far."""
+        return max(len(self.metrics.launch_values(metric)), 1)
 
     def excuse_failures(self) -> None:
         """Failed and late requests make no measurement invalid from now on: an assertion on a step judges them."""

@@ -233,7 +233,7 @@ class SettledComparison:
                 if isinstance(error, InvalidResultError) and error.side not in ("", self._found().name):
                     raise  # the present fails
                 remedy = str(error) if isinstance(error, ShallowCloneError) else ""
-                why_not = f"not settled by the recorded revision: {error}"
+                why_not = f"not compared with the recorded commit: {error}"
                 self._settled = replace(self._settled, why_not=why_not, remedy=remedy)
             else:
                 if screened.limited is not None and self._found().revision is None:
@@ -294,7 +294,7 @@ class SettledComparison:
             is_standing = name in screened.standing
             known = replace(common, file=seen.get(name), recorded=judged.get(name), is_standing=is_standing)
             decisions[name] = settle(self._explained(known, compared[name]) if known.is_worse else known)
-        why = ", ".join(filter(None, (f"{_calm(decisions)}settled by {settlement.name}", settlement.note)))
+        why = ", ".join(filter(None, (f"{_calm(decisions)}compared with {settlement.name}", settlement.note)))
         labels = (self._settled.labels or frozenset()) | {metric_named(name).label for name in judged}
         self._settled = replace(self._settled, labels=labels, why=why)
         return [one.verdict for one in decisions.values()]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _SETTLED_MODES = (BaselineMode.CHECK, BaselineMode.REQUIRE, BaselineMode.PRUNE)
 """Modes of the baseline in which a test is compared with it, so that its commit can settle the comparison."""
-_SELF = "the present code"
+_SELF = "the working tree itself"
 
 
 class Settlements:

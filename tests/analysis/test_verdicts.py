@@ -18,7 +18,6 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.distributions import Modes
 from pytest_mlpatterns.analysis.statistics.intervals import ratio_of
 from pytest_mlpatterns.analysis.verdicts.verdicts import (
-    SampleSize,
     describe_estimate,
     judge_change,
     judge_guard,
@@ -176,7 +175,7 @@ def test_a_change_up_to_the_floor_does_not_count(
     metric: object, baseline: float, present: float, outcome: Outcome
 ) -> None:
     sides = [exact(value) * 6 for value in (present, baseline)]
-    found = judge_change(metric, *sides, tolerance=0.1, size=SampleSize(6, 48))  # type: ignore[arg-type]
+    found = judge_change(metric, *sides, tolerance=0.1, launches=6)  # type: ignore[arg-type]
     assert found.outcome is outcome
     assert ("do not count" in found.reason) is (outcome is Outcome.PASS)
     assert ("includes the tolerance of 62.5 % (5.00 µs)" in found.reason) is (outcome is Outcome.INCONCLUSIVE)
@@ -220,7 +219,7 @@ def test_metrics_without_variance_are_compared_by_their_ranges(
 ) -> None:
     sides = ([value * MIB for value in side] for side in (present, baseline))
     found = judge_change(
-        METRICS["response_bytes"], *(exact(*side) for side in sides), tolerance=0.08, size=SampleSize(len(present), 24)
+        METRICS["response_bytes"], *(exact(*side) for side in sides), tolerance=0.08, launches=len(present)
     )
     assert found.outcome is outcome
     assert words in found.reason
@@ -318,37 +317,36 @@ DUE = START_NS + np.arange(600) * 5 * MS
 
 
 @pytest.mark.parametrize(
-    ("metric", "measured", "limit", "stand", "reason"),
+    ("metric", "measured", "limit", "launches", "reason"),
     [
         (
             RTM,
             (19.83, 19.1, 20.6),
             20,
-            SampleSize(3, 41),
-            "RTM 19.1–20.6 ms includes the limit of 20.0 ms after 3 launches, 41 blocks; "
+            3,
+            "RTM 19.1–20.6 ms includes the limit of 20.0 ms after 3 launches; "
             "even 20 more launches would narrow it only to ±1.4 %",
         ),
         (
             RTM,
             (19.5, 18.6, 20.6),
             20,
-            SampleSize(1, 12),
-            "RTM 18.6–20.6 ms includes the limit of 20.0 ms after 1 launch, 12 blocks; "
-            "4 more launches would narrow it to ±2.3 %",
+            1,
+            "RTM 18.6–20.6 ms includes the limit of 20.0 ms after 1 launch; 4 more launches would narrow it to ±2.3 %",
         ),
         (
             RTM,
             (0.9, 0.8, 1.1),
             1,
-            SampleSize(1, 1),
+            1,
             "RTM 800 µs to 1.10 ms includes the limit of 1.00 ms after 1 launch",
         ),
     ],
 )
 def test_an_open_verdict_on_a_limit_says_what_would_decide_it(
-    metric: object, measured: tuple[float, float, float], limit: float, stand: SampleSize, reason: str
+    metric: object, measured: tuple[float, float, float], limit: float, launches: int, reason: str
 ) -> None:
-    found = judge_limit(metric, Estimate(*(value * MS for value in measured)), limit * MS, size=stand)  # type: ignore[arg-type]
+    found = judge_limit(metric, Estimate(*(value * MS for value in measured)), limit * MS, launches=launches)  # type: ignore[arg-type]
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.reason.startswith(reason)
 
@@ -359,25 +357,25 @@ def test_an_open_verdict_on_a_limit_says_what_would_decide_it(
         (
             stream_metric("ttft"),
             Modes(190 * MS, 375 * MS, 267 * MS, 0.42),
-            "TTFT 185–381 ms includes the limit of 270 ms after 2 launches, 24 blocks; TTFT has two modes, 190 and "
+            "TTFT 185–381 ms includes the limit of 270 ms after 2 launches; TTFT has two modes, 190 and "
             "375 ms (42.0 % and 58.0 % of the requests); the median lies in either",
         ),
         (
             percentile_metric(95),
             Modes(190 * MS, 375 * MS, 267 * MS, 0.42),
-            "p95 latency 185–381 ms includes the limit of 270 ms after 2 launches, 24 blocks; latency has two modes, "
+            "p95 latency 185–381 ms includes the limit of 270 ms after 2 launches; latency has two modes, "
             "190 and 375 ms (42.0 % and 58.0 % of the requests); p95 lies in either",
         ),
         (
             stream_metric("itl"),
             Modes(0.9 * MS, 375 * MS, 200 * MS, 0.5),
-            "ITL 185–381 ms includes the limit of 270 ms after 2 launches, 24 blocks; ITL has two modes, 900 µs and "
+            "ITL 185–381 ms includes the limit of 270 ms after 2 launches; ITL has two modes, 900 µs and "
             "375 ms (50.0 % and 50.0 % of the gaps); the median lies in either",
         ),
         (
             RTM,
             Modes(10 * MS, 200 * MS, 45 * MS, 0.1),
-            "RTM 185–381 ms includes the limit of 270 ms after 2 launches, 24 blocks; even 20 more launches",
+            "RTM 185–381 ms includes the limit of 270 ms after 2 launches; even 20 more launches",
         ),
     ],
     ids=["stream", "percentile", "gaps", "interval within a mode"],
@@ -386,22 +384,22 @@ def test_an_open_verdict_between_two_modes_says_that_shares_decide_it(
     metric: Metric, modes: Modes, reason: str
 ) -> None:
     measured = Estimate(267 * MS, 185 * MS, 381 * MS)
-    found = judge_limit(metric, measured, 270 * MS, size=SampleSize(2, 24), modes=modes)
+    found = judge_limit(metric, measured, 270 * MS, launches=2, modes=modes)
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.reason.startswith(reason)
 
 
 def test_an_open_verdict_on_a_share_promises_no_width() -> None:
-    found = judge_limit(METRICS["error_rate"], Estimate(0.01, 0.0, 0.03), 0.02, size=SampleSize(2, 24))
-    assert found.reason == "error rate 0.0–3.0 % includes the limit of 2.0 % after 2 launches, 24 blocks"
+    found = judge_limit(METRICS["error_rate"], Estimate(0.01, 0.0, 0.03), 0.02, launches=2)
+    assert found.reason == "error rate 0.0–3.0 % includes the limit of 2.0 % after 2 launches"
 
 
 def test_an_open_change_has_its_interval_and_on_what_it_rests() -> None:
     before = exact(100 * MS, 101 * MS, 100 * MS)
-    found = judge_change(RTM, exact(108 * MS), before, tolerance=0.10, size=SampleSize(1, 12))
+    found = judge_change(RTM, exact(108 * MS), before, tolerance=0.10, launches=1)
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.reason.startswith("RTM 100 ms → 108 ms: ")
-    assert found.reason.endswith("includes the tolerance of 10.0 % after 1 launch, 12 blocks")
+    assert found.reason.endswith("includes the tolerance of 10.0 % after 1 launch")
 
 
 def test_looks_make_the_interval_of_each_verdict_as_sure_as_it_has_to_be() -> None:

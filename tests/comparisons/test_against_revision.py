@@ -153,7 +153,7 @@ def result_of(run: Run, test: str) -> dict[str, Any]:
 def test_a_regression_is_caught_without_any_baseline_file(compared: Run) -> None:
     assert compared.exit_code == 1
     assert re.search("RegressionFailure: (mean latency|RTM) ", compared.failure("test_shop"))
-    assert "(the present)" in compared.failure("test_shop")
+    assert "(the working tree)" in compared.failure("test_shop")
     assert "compared 5 of 9 tests with main (" in compared.out
     assert not (compared.directory / "perf-baseline.json").exists()
 
@@ -167,7 +167,7 @@ def test_a_distributed_run_catches_a_regression(shop: Repository) -> None:
     assert line.at.commit == shop.git("rev-parse", "HEAD")
     assert all(ratio.log_ratio > 0.5 for ratio in line.ratios["rtm"])
     assert re.search("RegressionFailure: (mean latency|RTM) ", run.out)
-    assert "(the present)" in run.out
+    assert "(the working tree)" in run.out
     assert "compared 1 of 1 test with main (" in run.out
     assert not (shop.top / "perf-baseline.json").exists()
 

@@ -132,7 +132,7 @@ def test_a_branch_that_was_recorded_on_a_laptop_and_squashed_gates_a_fresh_clone
 
     unchanged = run(clone, "--perf-baseline", "require")
     assert unchanged.exit_code == 0, unchanged.out
-    assert "settled by the baseline's commit (" in unchanged.out
+    assert "compared with the baseline's commit (" in unchanged.out
     assert "baseline not comparable" not in unchanged.out
 
     clone.write(model(0.06))
@@ -168,7 +168,7 @@ def test_the_very_tree_of_the_entry_is_not_measured_twice_and_what_it_shares_is_
     words = " ".join(shared.out.split())
     assert "with the code that was recorded: not the code, and " in words
     assert ("no sign of the machine explains it" in words) is not ("run it again in a quieter moment" in words)
-    assert "settled by the present code" in words
+    assert "compared with the working tree itself" in words
 
 
 @pytest.mark.parametrize("kind", ["data", "variable"])
@@ -271,7 +271,7 @@ def test_a_commit_that_cannot_be_measured_leaves_it_to_the_file_and_says_why(sho
     found = run(shop, "--perf-noise", "trust")
     assert found.exit_code == 1
     words = " ".join(found.out.split())
-    assert "not settled by the recorded revision: test_shop.py::test_shop fails at the baseline's commit (" in words
+    assert "not compared with the recorded commit: test_shop.py::test_shop fails at the baseline's commit (" in words
     assert "no such weights" in words
 
 
@@ -285,7 +285,7 @@ def test_a_shallow_clone_says_what_to_do_and_fetches_if_it_may(shop: Repository,
     assert re.match(r"E +PerfFailure: this clone is shallow, .*`fetch-depth: 0`.*; baseline not comparable \(", line)
     assert "record it" not in line
     words = " ".join(shallow.out.split())
-    assert "not settled by the recorded revision: this clone is shallow" in words
+    assert "not compared with the recorded commit: this clone is shallow" in words
     assert "`fetch-depth: 0`" in words
     fetched = run(clone, "--perf-settle", "fetch")
     assert fetched.exit_code == 1
@@ -302,4 +302,4 @@ def test_a_service_that_runs_already_is_judged_by_the_file(shop: Repository) -> 
         slower = run(shop, "--perf-noise", "trust")
     assert slower.exit_code == 1
     assert re.search("RegressionFailure: (mean latency|RTM) ", slower.out)
-    assert "settled by" not in slower.out  # launches may settle in two ways
+    assert "compared with the" not in slower.out  # launches may settle in two ways

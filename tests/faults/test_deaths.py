@@ -243,7 +243,7 @@ class TestElsewhere:
         )
 
     @RARE
-    @pytest.mark.parametrize(("side", "after"), [("the present", ("600", "0.25")), ("main", ("0.25", "600"))])
+    @pytest.mark.parametrize(("side", "after"), [("the working tree", ("600", "0.25")), ("main", ("0.25", "600"))])
     def test_a_revision_that_deadlocks_is_named(self, tmp_path: Path, side: str, after: tuple[str, str]) -> None:
         there, here = (model("hangs", after=seconds) for seconds in after)
         Repository.made(tmp_path / "project").commit({"pytest.ini": "[pytest]\n", **there.files})

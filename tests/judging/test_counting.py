@@ -218,7 +218,7 @@ def test_a_test_that_asks_has_one_more_guard_with_a_tolerance_of_its_own(monkeyp
     found, _ = compared_test(times, marker)
     assert "instructions" not in times.asked
     assert outcomes(found) == {"rtm": PASS, "instructions": FAIL}
-    assert passes.sides == ["the present", "main (1a2b3c4)", "the present"]  # a failure is confirmed
+    assert passes.sides == ["the working tree", "main (1a2b3c4)", "the working tree"]  # a failure is confirmed
 
 
 def test_a_count_of_an_entry_needs_no_other_code_where_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +226,7 @@ def test_a_count_of_an_entry_needs_no_other_code_where_it_holds(monkeypatch: pyt
     passes = Passes(monkeypatch, count())
     found, comparison = compared_test(Times(), marker, counted=entry(count()), other=False)
     assert outcomes(found) == {"instructions": PASS}
-    assert (found[0].against, passes.sides) == ("baseline", ["the present"])
+    assert (found[0].against, passes.sides) == ("baseline", ["the working tree"])
     Passes(monkeypatch, count(python="3.99"))
     found, comparison = compared_test(Times(), marker, stored=entry(count()), counted=entry(count()), other=False)
     assert list(found) == []
@@ -243,7 +243,7 @@ def test_a_package_that_computes_more_is_named(monkeypatch: pytest.MonkeyPatch) 
     )
     assert outcomes(found) == {"instructions": FAIL}
     assert "and so is main (1a2b3c4) today: not the code, but numpy 1.26.4 → 2.1.0 changed" in found[0].reason
-    assert passes.sides == ["the present", "main (1a2b3c4)"]
+    assert passes.sides == ["the working tree", "main (1a2b3c4)"]
 
 
 @pytest.mark.parametrize(

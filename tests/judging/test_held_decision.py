@@ -92,7 +92,7 @@ def traced(
 
 def test_a_failure_of_peak_memory_is_traced_on_both_sides(scripted: Scripted) -> None:
     found = traced("rtm", "peak_memory", "memory_growth")
-    assert scripted.asked == [("main (abc1234)", False), ("the present", False)]
+    assert scripted.asked == [("main (abc1234)", False), ("the working tree", False)]
     site = MemorySite("<module>", "model.py", 4, "", MIB, 3 * MIB)
     assert found.held == HeldRecord("", False, MIB, 3 * MIB, (site,))
     assert found._measurement.took_ns > found._measurement.budget.spent_ns == 0

@@ -94,7 +94,7 @@ def test_a_tail_that_an_acceptance_lets_pass_names_it_although_p99_is_as_it_was(
 
 PRESENT, PLAN = Metrics((even_launch(),)), SequentialPlan(first=1, last=8)
 BARE = Metrics((replace(even_launch(), usage=None, cold_start_ns=None),))
-PAIRS = Pairs(("main", "the present"), (), (), 1.0, 1, PRESENT, PRESENT)
+PAIRS = Pairs(("main", "the working tree"), (), (), 1.0, 1, PRESENT, PRESENT)
 BESIDE_NOTHING = Look(PRESENT, EntrySample(Entry(make_setup(), {}, {}, None, "2026-01-31")), PLAN, pattern="single")
 
 

@@ -86,7 +86,7 @@ def settle(
     """
     named = {} if searched else {"compare": names}
     settings = read_settings({**named, "profile": "off", **marker}, {}, {})
-    run: Any = Searching(nmrt, names=("main", "the present"))
+    run: Any = Searching(nmrt, names=("main", "the working tree"))
     setup = make_setup()
     experiment: Any = SimpleNamespace(
         settings=settings,

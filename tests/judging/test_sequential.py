@@ -139,7 +139,7 @@ def test_a_failure_is_confirmed_by_the_first_launch_that_the_generator_does_not_
 def test_a_verdict_rests_on_the_launches_so_far(launches: int) -> None:
     measurement, _ = make_measurement()
     measurement.measure_at_least(launches)
-    assert measurement.sample_size(METRICS["rtm"]).launches == launches
+    assert measurement.launches_with(METRICS["rtm"]) == launches
 
 
 def test_an_open_verdict_does_not_go_over_the_budget() -> None:

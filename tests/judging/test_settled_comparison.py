@@ -203,7 +203,7 @@ def test_what_no_machine_changes_and_the_file_decides_is_not_settled() -> None:
     [
         (Settlement(SimpleNamespace(), NAME), True),  # type: ignore[arg-type]
         (Settlement(SimpleNamespace(), NAME, "whose files differ"), False),  # type: ignore[arg-type]
-        (Settlement(None, "the present code"), False),
+        (Settlement(None, "the working tree itself"), False),
         (UnknownRevisionError("this clone is shallow"), False),
     ],
     ids=["other code", "other files were measured", "the same code", "unknown"],
@@ -219,7 +219,7 @@ def test_the_file_stops_at_one_launch_where_the_recorded_code_decides(
 def test_anything_else_is_the_recorded_code_s_to_decide(seen: Outcome) -> None:
     found, comparison = settled(Screen([verdict(seen)]), Recorded([verdict(FAIL, of="revision")]))
     assert (found["rtm"].outcome, found["rtm"].against) == (FAIL, "revision")
-    assert comparison.basis.note == f"settled by {NAME}"
+    assert comparison.basis.note == f"compared with {NAME}"
 
 
 def test_what_no_machine_changes_and_the_file_decides_stands() -> None:
@@ -235,8 +235,8 @@ def test_what_no_machine_changes_and_the_file_decides_stands() -> None:
     [
         Recorded(DeploymentError(f"test_it at {NAME} did not answer within 60 s", side=NAME)),
         Recorded(SettingError("closed(4) takes 60 s")),
-        Recorded(GeneratorLimitError("the present: in 5 blocks in a row the generator was the limit")),
-        Recorded(InvalidResultError("the present: NMRT is at least 5 req/s, but not known")),
+        Recorded(GeneratorLimitError("the working tree: in 5 blocks in a row the generator was the limit")),
+        Recorded(InvalidResultError("the working tree: NMRT is at least 5 req/s, but not known")),
         Recorded(missing="not comparable"),
     ],
     ids=["does not answer", "too long", "generator", "no NMRT", "not comparable"],
@@ -246,7 +246,7 @@ def test_if_the_recorded_code_gives_no_measurement_the_file_decides_and_says_why
     screen.basis = Basis(missing="nothing to compare with", gap=BaselineGap.NOT_COMPARABLE)
     found, comparison = settled(screen, why)
     assert found["rtm"].outcome is FAIL
-    assert comparison.basis.note.startswith("not settled by the recorded revision: ")
+    assert comparison.basis.note.startswith("not compared with the recorded commit: ")
     assert comparison.basis.missing == "nothing to compare with"
     assert comparison.basis.gap is BaselineGap.NOT_COMPARABLE
     comparison.judge(lambda _: compared_metrics([METRICS["throughput"]], Tolerances(), 0.01, requested=False))
@@ -254,13 +254,13 @@ def test_if_the_recorded_code_gives_no_measurement_the_file_decides_and_says_why
 
 
 def test_an_error_of_the_present_is_the_test_s() -> None:
-    with pytest.raises(DeploymentError, match="the present: a process ended"):
-        settled(Screen([verdict(OPEN)]), Recorded(DeploymentError("the present: a process ended")))
+    with pytest.raises(DeploymentError, match="the working tree: a process ended"):
+        settled(Screen([verdict(OPEN)]), Recorded(DeploymentError("the working tree: a process ended")))
 
 
 @pytest.mark.parametrize("seen", [OPEN, PASS], ids=["open", "only the machine may be faster"])
 def test_requests_of_the_present_that_fail_beside_the_recorded_code_are_the_test_s_error(seen: Outcome) -> None:
-    failed = InvalidResultError("the present: 300 of 1,000 requests failed", side="the present")
+    failed = InvalidResultError("the working tree: 300 of 1,000 requests failed", side="the working tree")
     with pytest.raises(InvalidResultError, match="300 of 1,000 requests failed"):
         settled(Screen([verdict(seen)]), Recorded(failed), sorting_ns=([1e6], [0.7e6]))
 
@@ -268,7 +268,7 @@ def test_requests_of_the_present_that_fail_beside_the_recorded_code_are_the_test
 def test_requests_of_the_recorded_code_that_fail_leave_it_to_the_file() -> None:
     failed = InvalidResultError(f"{NAME}: 300 of 1,000 requests failed", side=NAME)
     _, comparison = settled(Screen([verdict(OPEN)]), Recorded(failed))
-    assert comparison.basis.note == f"not settled by the recorded revision: {failed}"
+    assert comparison.basis.note == f"not compared with the recorded commit: {failed}"
 
 
 def test_on_a_faster_machine_the_file_alone_decides_what_could_not_be_settled() -> None:
@@ -280,7 +280,7 @@ def test_on_a_faster_machine_the_file_alone_decides_what_could_not_be_settled() 
         sorting_ns=([1e6], [0.7e6]),
     )
     assert found["rtm"] == hidden
-    assert comparison.basis.note == "not settled by the recorded revision: this clone is shallow"
+    assert comparison.basis.note == "not compared with the recorded commit: this clone is shallow"
 
 
 @pytest.mark.parametrize("entry", [True, False])
@@ -296,7 +296,7 @@ def test_code_that_is_not_known_leaves_it_to_the_file(kind: type[UnknownRevision
     unknown = kind("this clone is shallow")
     found, comparison = settled(Screen([verdict(OPEN)], alone=[verdict(OPEN)]), Recorded(), settlement=unknown)
     assert found["rtm"].outcome is OPEN
-    assert comparison.basis.note == "not settled by the recorded revision: this clone is shallow"
+    assert comparison.basis.note == "not compared with the recorded commit: this clone is shallow"
     assert comparison.basis.remedy == ("this clone is shallow" if kind is ShallowCloneError else "")
 
 
@@ -310,7 +310,7 @@ def test_a_machine_too_busy_for_the_file_may_still_compare_both() -> None:
 
 def test_a_limit_of_the_generator_is_never_silence() -> None:
     """The working tree is the recorded code, so that nothing else can be measured."""
-    busy, here = GeneratorLimitError("the load generator was the limit"), Settlement(None, "the present code")
+    busy, here = GeneratorLimitError("the load generator was the limit"), Settlement(None, "the working tree itself")
     for entry in (True, False):
         with pytest.raises(GeneratorLimitError):
             settled(Screen(busy), Recorded(), settlement=here, entry=entry)
@@ -337,13 +337,13 @@ def test_what_the_code_of_an_entry_with_other_files_shares_proves_nothing() -> N
 
 
 def test_a_commit_with_other_files_is_not_the_measured_code() -> None:
-    here = Settlement(None, "the present code", "whose files differ from those that the file was recorded from")
+    here = Settlement(None, "the working tree itself", "whose files differ from those that the file was recorded from")
     screen = Screen([verdict(FAIL)], alone=[verdict(FAIL)])
     found, comparison = settled(screen, Recorded(), settlement=here)
     assert found["rtm"].outcome is FAIL
     assert "the commit that brought the entry, whose files differ" in comparison.basis.note
     _, elsewhere = settled(Screen([]), Recorded(), settlement=here, entry=False)
-    assert elsewhere.basis.note.startswith("settled by the present code")  # nothing speaks against it
+    assert elsewhere.basis.note.startswith("compared with the working tree itself")  # nothing speaks against it
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

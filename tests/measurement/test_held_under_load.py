@@ -93,7 +93,7 @@ def test_a_line_that_keeps_memory_of_every_request_is_found_with_its_bytes(
     monkeypatch.setattr(held_memory, "_GROWTH_NS", 200_000_000)
     deployment = start(tmp_path)
     with contextlib.closing(deployment):
-        variant = Variant("the present", lambda: deployment, PLAN)
+        variant = Variant("the working tree", lambda: deployment, PLAN)
         grown = held_under_load(variant, deployment, generator, of_growth=True)
     assert grown is not None
     own = {line: size for (file, line), size in grown.sites.items() if file == __file__}

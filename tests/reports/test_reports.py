@@ -185,7 +185,7 @@ def test_only_an_improvement_over_the_baseline_is_suggested_for_recording() -> N
 
 
 def test_what_a_reader_of_the_comparison_has_to_know_is_said() -> None:
-    note = "not settled by the recorded revision: perf-baseline.json is not in a git repository"
+    note = "not compared with the recorded commit: perf-baseline.json is not in a git repository"
     assert summary([result(baseline_note=note, verdicts=(SAME,))], 160)[-1] == f"  {note}"
 
 

@@ -220,5 +220,5 @@ def test_the_service_of_another_revision_is_started_from_its_own_tree(tmp_path: 
     run = Project({}).run(repository.top, "--perf-against", "main")
     assert run.outcomes == {"failed": 2}
     for test in ("test_service[app]", "test_service[command]"):
-        assert "(the present)" in run.failure(test)
+        assert "(the working tree)" in run.failure(test)
     assert repository.worktrees() == [repository.top]

@@ -10,7 +10,7 @@ from pytest_mlpatterns.records.launch import Launch
 class DeclaredRun:
     """Launches one after the other, which take no time."""
 
-    names: tuple[str, str] = ("main (1a2b3c4)", "the present")
+    names: tuple[str, str] = ("main (1a2b3c4)", "the working tree")
     in_flight: int | None = 1
     spent_s: float = 1.0
     beyond_ns: int = 0

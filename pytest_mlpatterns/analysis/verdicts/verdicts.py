@@ -10,7 +10,6 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns import wording
@@ -40,16 +39,6 @@ _SIGN = 0.90
 _MOST_MORE = 20  # Most further launches that are advised
 _LAUNCHES_OF_BUDGET = 4
 """Windows that an advised budget has time for: starts and warm-ups take about one, and three launches decide most."""
-
-
-class SampleSize(Struct, frozen=True):
-    """What an interval rests on."""
-
-    launches: int
-    blocks: int
-
-    def __str__(self) -> str:
-        return f"{wording.count(self.launches, 'launch', 'launches')}, {wording.count(self.blocks, 'block')}"
 
 
 def why_invalid(
@@ -142,14 +131,15 @@ def describe_estimate(metric: Metric, value: Estimate) -> str:
 
 
 def judge_limit(
-    metric: Metric, measured: Estimate, limit: float, *, size: SampleSize | None = None, modes: Modes | None = None
+    metric: Metric, measured: Estimate, limit: float, *, launches: int | None = None, modes: Modes | None = None
 ) -> Verdict:
     """Compare with a limit that the test asserts.
 
     PASS if the whole interval is within the limit (the limit itself included if higher is better, excluded if lower
     is), FAIL if the whole interval is beyond it.
 
-    ``limit``: in the metric's unit. ``modes``: of the times that the metric is a percentile of; None if they have one.
+    ``limit``: in the metric's unit. ``launches``: that the interval rests on, for messages. ``modes``: of the times
+    that the metric is a percentile of; None if they have one.
     """
     below = metric.better == "lower"
     if measured.high < limit if below else measured.low >= limit:
@@ -158,21 +148,25 @@ def judge_limit(
         outcome = Outcome.FAIL
     else:
         outcome = Outcome.INCONCLUSIVE
-    if outcome is Outcome.INCONCLUSIVE and size is not None:
+    if outcome is Outcome.INCONCLUSIVE and launches is not None:
         shown = f"{metric.label} {_range(metric, measured.low, measured.high)}"
-        reason = f"{shown} includes the limit of {metric.show(limit)} after {size}"
+        reason = f"{shown} includes the limit of {metric.show(limit)} {_after(launches)}"
         why_open = None
         if modes is not None and measured.low < modes.valley < measured.high:
             why_open = WhyOpen(OpenBy.MODES, _either_mode(metric, modes))
             reason += f"; {why_open}"
         elif metric.launch_sd > 0 and min(measured.low, limit) > 0:
             half = math.log(measured.high / measured.low) / 2
-            words, suffices = _what_helps(half, abs(math.log(measured.value / limit)), size.launches)
+            words, suffices = _what_helps(half, abs(math.log(measured.value / limit)), launches)
             reason += f"; {words}"
             why_open = None if suffices else WhyOpen(OpenBy.LAUNCHES, words)
         return Verdict(metric.name, "limit", outcome, reason, why_open=why_open)
     wanted = f"{'below' if below else 'at least'} {metric.show(limit)}"
     return Verdict(metric.name, "limit", outcome, f"{describe_estimate(metric, measured)} {outcome.verb} {wanted}")
+
+
+def _after(launches: int) -> str:
+    return f"after {wording.count(launches, 'launch', 'launches')}"
 
 
 def judge_beyond_failures(metric: Metric, measured: Estimate, limit: float, *, metrics: Metrics) -> Verdict:
@@ -196,7 +190,7 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     *,
     tolerance: float,
     plan: SequentialPlan | None = None,
-    size: SampleSize | None = None,
+    launches: int | None = None,
     in_flight: int | None = None,
 ) -> Verdict:
     """Compare with a baseline.
@@ -219,9 +213,9 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     if isinstance(metric.kind, Location):
         found = replace(found, metric=metric.kind.stands_for, judged_by=metric.name)
     reason = f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: "
-    if outcome is Outcome.INCONCLUSIVE and size is not None:
+    if outcome is Outcome.INCONCLUSIVE and launches is not None:
         floor = f" ({metric.floor_text})" if allowed > tolerance else ""
-        reason += f"{_undecided(change, allowed)}{floor} after {size}"
+        reason += f"{_undecided(change, allowed)}{floor} {_after(launches)}"
         return replace(found, reason=reason)
     floor = f"; changes up to {metric.floor_text} do not count" if tolerance < change.high <= allowed else ""
     decided = _decided(change, "99 % interval" if varies else "range")

@@ -93,10 +93,9 @@ def _wraps(parts: Sequence[_Part]) -> int:
 
 
 def measured_counts(result: TestResult) -> list[str]:
-    """How much was measured: ``["2 launches", "24 blocks", "7,406 requests"]``."""
+    """How much was measured: ``["2 launches", "7,406 requests"]``."""
     return [
         wording.count(result.measured.launch_count, "launch", "launches"),
-        wording.count(result.measured.blocks, "block"),
         wording.count(result.measured.requests, "request"),
     ]
 

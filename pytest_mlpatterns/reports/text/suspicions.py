@@ -203,7 +203,7 @@ def _step(result: TestResult, reason: OpenReason, compared: Sequence[Verdict]) -
 
 
 def beside_recorded(result: TestResult) -> str:
-    """The command that runs the baseline's commit beside the present code; empty if it cannot."""
+    """The command that runs the baseline's commit beside the working tree; empty if it cannot."""
     if result.reference is None or result.reference.kind != "baseline":
         return ""
     commit = result.reference.recorded_commit

@@ -332,7 +332,7 @@ class TestOneTest:
             ({"failed_requests": {"500": 1200, "-1": 3}}, "1,203 (500: 1,200, time-out: 3)"),
             ({"location": None}, "pytest test_perf.py::test_digits"),
             ({"noise": ("the machine was busy",)}, "the machine was busy"),
-            ({"launch_count": 1, "blocks": 1, "requests": 1}, "1 launch, 1 block, 1 request in"),
+            ({"launch_count": 1, "blocks": 1, "requests": 1}, "1 launch, 1 request in"),
             ({"setup": make_setup("p", "l", "w", "x", "model 2")}, "model 2"),
         ],
     )
