@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, HurtLimit
-from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics, is_comparable, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.definitions import (
+    comparable_metrics,
+    is_comparable,
+    metric_named,
+    priced_metric,
+    with_role,
+)
 from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
+from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric, stream_metric
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import plain_number, whole_number
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.price import Price, parse_amount
-from pytest_mlpatterns.units import SECOND_NS, parse_duration, parse_number, parse_ratio, parse_share
+from pytest_mlpatterns.units import SECOND_NS, Unit, parse_duration, parse_number, parse_ratio, parse_share
 from pytest_mlpatterns.wording import count, did_you_mean, listed, shown
 
 if TYPE_CHECKING:
@@ -30,43 +37,50 @@ _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 _HIGHEST_PEAK = 10.0  # Highest load, as a multiple of the NMRT
 
 
-def check_percentile(percentile: object, name: str) -> None:
-    """Refuse what is no percentile of a latency."""
+class Limit(Struct, frozen=True):
+    """What an assertion asks of a metric."""
+
+    metric: Metric
+    value: float  # in the metric's unit
+
+
+def percentile_of(quantity: str, percentile: object, where: str) -> Metric:
+    """The metric of a percentile of ``latency``, ``ttft``, ``itl`` or ``tpot``."""
     if not isinstance(percentile, int | float) or isinstance(percentile, bool):
         given = shown(percentile)
         number = re.search(r"[1-9]\d?(\.\d+)?", percentile) if isinstance(percentile, str) else None
         example = "95" if number is None else number[0]
-        raise SettingError(f"{name}(...): percentile is {given}, expected a number; write percentile={example}")
+        raise SettingError(f"{where}: percentile is {given}, expected a number; write percentile={example}")
     try:
         min_samples(percentile)
     except ValueError as error:
-        raise SettingError(f"{name}(percentile={shown(percentile)}): {error}") from None
+        raise SettingError(f"{where.replace('...', f'percentile={shown(percentile)}')}: {error}") from None
+    return percentile_metric(percentile) if quantity == "latency" else stream_metric(quantity, percentile)
 
 
-def cost_limit(limit: object, price: Price | None) -> float:
-    """The limit of a cost, such as ``"0.40 USD"``, in the currency of the price."""
-    name = "assert_cost_below"
-    amount = parse_amount(limit, name=f"{name}(...)")
+def read_limit(metric: Metric, limit: object, where: str, *, price: Price | None) -> Limit:
+    """A limit of a metric, as its unit is read: a cost in the currency of the price, a share that a run can show."""
+    if metric.unit is Unit.COST:
+        return Limit(priced_metric(metric.name, price), _cost(limit, where, price))
+    value = metric.unit.read(limit, name=where)
+    if metric.counts_failures and value in (0, 1):
+        why = "more than 0, which no run can show" if value == 0 else "less than 1, which is 100 %"
+        raise SettingError(f'{where.replace("...", shown(limit))}, expected {why}; write 0.01 or "1%"')
+    return Limit(metric, value)
+
+
+def _cost(limit: object, where: str, price: Price | None) -> float:
+    amount, given = parse_amount(limit, name=where), where.replace("...", shown(limit))
     if price is None:
         raise SettingError(
-            f"{name}({shown(limit)}) without a price, expected what cores and memory cost; write for "
+            f"{given} without a price, expected what cores and memory cost; write for "
             f'example perf_price = "0.0425 {amount.currency} per core-hour, 0.0057 {amount.currency} per GiB-hour"'
         )
     if amount.currency != price.currency:
         raise SettingError(
-            f"{name}({shown(limit)}) at a price of {price}, expected an amount in {price.currency}; "
-            "convert one of the two"
+            f"{given} at a price of {price}, expected an amount in {price.currency}; convert one of the two"
         )
     return amount.value
-
-
-def error_rate_limit(limit: object) -> float:
-    """The limit of the error rate, a share that a run can show."""
-    share = parse_share(limit, name="assert_error_rate_below(...)")
-    if share in (0, 1):
-        why = "more than 0, which no run can show" if share == 0 else "less than 1, which is 100 %"
-        raise SettingError(f'assert_error_rate_below({shown(limit)}), expected {why}; write 0.01 or "1%"')
-    return share
 
 
 def read_replicas(replicas: object) -> int:

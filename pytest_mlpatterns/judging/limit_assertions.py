@@ -7,27 +7,31 @@ from __future__ import annotations
 
 import functools
 import math
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.metrics.definitions import nmrt_metric
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, nmrt_metric
 from pytest_mlpatterns.analysis.metrics.metric import Metric, objective_of
 from pytest_mlpatterns.analysis.metrics.searched_rates import describe_pauses, searches_needed
 from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, wilson_interval
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_beyond_failures, judge_limit
+from pytest_mlpatterns.config import assertions
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.judging.counting import CountedPasses
+from pytest_mlpatterns.judging.verdict_log import assertions_at_the_call
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue, SearchEnd
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import SECOND_NS, format_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+    from pytest_mlpatterns.config.assertions import Limit
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.launch import Capacity
@@ -38,6 +42,97 @@ _LIMIT_ALPHA = 0.02
 
 Up to 2.5 % if they vary by up to 8 % and a baseline entry shows it (``benchmarks/verdict_simulation.py``).
 """
+
+
+@assertions_at_the_call
+class LimitAssertions(ABC):
+    """The plain limits of ``perf``, whose base it is: names for a metric and a limit, which is read as its unit is."""
+
+    _experiment: Experiment
+    _measurement: SequentialMeasurement
+
+    def assert_rtm_below(self, limit: object) -> None:
+        """The response time median is below a time such as ``"20ms"``."""
+        self._read("rtm", limit, "assert_rtm_below(...)")
+
+    def assert_latency_below(self, limit: object, percentile: float) -> None:
+        """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
+        self._read("latency", limit, "assert_latency_below(...)", percentile=percentile)
+
+    def assert_throughput_at_least(self, rps: object) -> None:
+        """The throughput in successful answers per second reaches a rate."""
+        self._read("throughput", rps, "assert_throughput_at_least(rps=...)")
+
+    def assert_asl_below(self, limit: object) -> None:
+        """The average system load is below a share of the machine, 0.8 or ``"80%"``."""
+        self._read("asl", limit, "assert_asl_below(...)")
+
+    def assert_error_rate_below(self, limit: object) -> None:
+        """The share of requests without a 2xx answer is below a limit, 0.001 or ``"0.1%"``."""
+        self._read("error_rate", limit, "assert_error_rate_below(...)")
+
+    def assert_peak_memory_below(self, limit: object) -> None:
+        """The peak resident memory of the deployment's processes is below a size such as ``"512MiB"``."""
+        self._read("peak_memory", limit, "assert_peak_memory_below(...)")
+
+    def assert_cpu_per_request_below(self, limit: object) -> None:
+        """The deployment's CPU time per successful answer is below a time such as ``"2ms"``."""
+        self._read("cpu_per_request", limit, "assert_cpu_per_request_below(...)")
+
+    def assert_instructions_below(self, limit: object) -> None:
+        """The deployment's user-space instructions per request, counted in a pass of their own, are below 4.2M."""
+        self._read("instructions", limit, "assert_instructions_below(...)")
+
+    def assert_cold_start_below(self, limit: object) -> None:
+        """The time from the start of the processes to the first answered inference is below one such as ``"3s"``."""
+        self._read("cold_start", limit, "assert_cold_start_below(...)")
+
+    def assert_cache_hit_ratio_at_least(self, limit: object) -> None:
+        """The share of inputs answered without a model call of their own reaches a limit, 0.5 or ``"50%"``."""
+        self._read("cache_hit_ratio", limit, "assert_cache_hit_ratio_at_least(...)")
+
+    def assert_ttft_below(self, limit: object, percentile: float = 50) -> None:
+        """The time to the first token is below one such as ``"300ms"``; of failed requests it is infinite."""
+        self._read("ttft", limit, "assert_ttft_below(...)", percentile=percentile)
+
+    def assert_itl_below(self, limit: object, percentile: float = 50) -> None:
+        """The inter-token latency, the gap between two tokens of an answer, is below a time such as ``"40ms"``."""
+        self._read("itl", limit, "assert_itl_below(...)", percentile=percentile)
+
+    def assert_tpot_below(self, limit: object, percentile: float = 50) -> None:
+        """The time per output token of a request is below one such as ``"40ms"``; of failed ones it is infinite."""
+        self._read("tpot", limit, "assert_tpot_below(...)", percentile=percentile)
+
+    def assert_output_tokens_at_least(self, rps: object, *, per_user: bool = False) -> None:
+        """The output tokens per second reach a rate.
+
+        Args:
+            rps: tokens per second.
+            per_user: those that one caller sees while its answer streams, instead of all together.
+        """
+        name = "output_tokens_per_user" if per_user else "output_tokens"
+        self._read(name, rps, "assert_output_tokens_at_least(rps=...)")
+
+    def assert_cost_below(self, limit: object) -> None:
+        """A million successful answers cost less than an amount in the currency of the test's price: ``"0.40 USD"``.
+
+        It pays for the CPU time that the deployment used, and for its peak memory.
+        """
+        self._read("cost", limit, "assert_cost_below(...)")
+
+    def _read(self, name: str, limit: object, where: str, *, percentile: object = None) -> None:
+        metric = METRICS[name] if percentile is None else assertions.percentile_of(name, percentile, where)
+        self._keep(assertions.read_limit(metric, limit, where, price=self._experiment.settings.price))
+
+    def _keep(self, limit: Limit) -> None:
+        self._settle(
+            limit.metric.name,
+            lambda: decide_limit(self._experiment, self._measurement, limit.metric, limit=limit.value),
+        )
+
+    @abstractmethod
+    def _settle(self, metric: str, decide: Callable[[], Verdict]) -> None:
+        """Decide an assertion after a first launch, which is all that a smoke run measures."""
 
 
 def decide_limit(

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT
 from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY, Scaling
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, goodput_metric, priced_metric
+from pytest_mlpatterns.analysis.metrics.definitions import goodput_metric
 from pytest_mlpatterns.analysis.metrics.estimates import searched_for
-from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric, stream_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics, missing_attribute
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config import assertions
@@ -29,7 +28,7 @@ from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, marked_accepted
 from pytest_mlpatterns.judging.counting import CountedComparison
 from pytest_mlpatterns.judging.leaks import decide_leak
-from pytest_mlpatterns.judging.limit_assertions import decide_limit, decide_nmrt, search_for_ranking
+from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, decide_nmrt, search_for_ranking
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, ScalingAssertions
 from pytest_mlpatterns.judging.result_builder import Found, build_result
 from pytest_mlpatterns.judging.sequential import measure_for_the_baseline, measurement_of
@@ -46,7 +45,7 @@ from pytest_mlpatterns.judging.verdict_log import (
 from pytest_mlpatterns.records.objective import parse_objective, parse_promise
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.failure import diagnosis_of
-from pytest_mlpatterns.units import parse_duration, parse_instructions, parse_number, parse_share, parse_size
+from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -65,7 +64,7 @@ if TYPE_CHECKING:
 
 
 @assertions_at_the_call
-class Perf:
+class Perf(LimitAssertions):
     """One test's measurement: the ``perf`` fixture. The load starts when the first figure or assertion needs it.
 
     ``spent_ns``: time that a first start took before.
@@ -138,78 +137,6 @@ class Perf:
         """
         return self._measurement.runner.deployment.predict(value)
 
-    def assert_rtm_below(self, limit: object) -> None:
-        """The response time median is below a time such as ``"20ms"``."""
-        self._check_limit(METRICS["rtm"], parse_duration(limit, name="assert_rtm_below(...)"))
-
-    def assert_latency_below(self, limit: object, percentile: float) -> None:
-        """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
-        assertions.check_percentile(percentile, "assert_latency_below")
-        self._check_limit(percentile_metric(percentile), parse_duration(limit, name="assert_latency_below(...)"))
-
-    def assert_throughput_at_least(self, rps: object) -> None:
-        """The throughput in successful answers per second reaches a rate."""
-        self._check_limit(METRICS["throughput"], parse_number(rps, name="assert_throughput_at_least(rps=...)"))
-
-    def assert_asl_below(self, limit: object) -> None:
-        """The average system load is below a share of the machine, 0.8 or ``"80%"``."""
-        self._check_limit(METRICS["asl"], parse_share(limit, name="assert_asl_below(...)"))
-
-    def assert_error_rate_below(self, limit: object) -> None:
-        """The share of requests without a 2xx answer is below a limit, 0.001 or ``"0.1%"``."""
-        self._check_limit(METRICS["error_rate"], assertions.error_rate_limit(limit))
-
-    def assert_peak_memory_below(self, limit: object) -> None:
-        """The peak resident memory of the deployment's processes is below a size such as ``"512MiB"``."""
-        self._check_limit(METRICS["peak_memory"], parse_size(limit, name="assert_peak_memory_below(...)"))
-
-    def assert_cpu_per_request_below(self, limit: object) -> None:
-        """The deployment's CPU time per successful answer is below a time such as ``"2ms"``."""
-        self._check_limit(METRICS["cpu_per_request"], parse_duration(limit, name="assert_cpu_per_request_below(...)"))
-
-    def assert_instructions_below(self, limit: object) -> None:
-        """The deployment's user-space instructions per request, counted in a pass of their own, are below 4.2M."""
-        self._check_limit(METRICS["instructions"], parse_instructions(limit, name="assert_instructions_below(...)"))
-
-    def assert_cold_start_below(self, limit: object) -> None:
-        """The time from the start of the processes to the first answered inference is below one such as ``"3s"``."""
-        self._check_limit(METRICS["cold_start"], parse_duration(limit, name="assert_cold_start_below(...)"))
-
-    def assert_cache_hit_ratio_at_least(self, limit: object) -> None:
-        """The share of inputs answered without a model call of their own reaches a limit, 0.5 or ``"50%"``."""
-        share = parse_share(limit, name="assert_cache_hit_ratio_at_least(...)")
-        self._check_limit(METRICS["cache_hit_ratio"], share)
-
-    def assert_ttft_below(self, limit: object, percentile: float = 50) -> None:
-        """The time to the first token is below one such as ``"300ms"``; of failed requests it is infinite."""
-        self._assert_stream("ttft", limit, percentile)
-
-    def assert_itl_below(self, limit: object, percentile: float = 50) -> None:
-        """The inter-token latency, the gap between two tokens of an answer, is below a time such as ``"40ms"``."""
-        self._assert_stream("itl", limit, percentile)
-
-    def assert_tpot_below(self, limit: object, percentile: float = 50) -> None:
-        """The time per output token of a request is below one such as ``"40ms"``; of failed ones it is infinite."""
-        self._assert_stream("tpot", limit, percentile)
-
-    def assert_output_tokens_at_least(self, rps: object, *, per_user: bool = False) -> None:
-        """The output tokens per second reach a rate.
-
-        Args:
-            rps: tokens per second.
-            per_user: those that one caller sees while its answer streams, instead of all together.
-        """
-        metric = METRICS["output_tokens_per_user" if per_user else "output_tokens"]
-        self._check_limit(metric, parse_number(rps, name="assert_output_tokens_at_least(rps=...)"))
-
-    def assert_cost_below(self, limit: object) -> None:
-        """A million successful answers cost less than an amount in the currency of the test's price: ``"0.40 USD"``.
-
-        It pays for the CPU time that the deployment used, and for its peak memory.
-        """
-        price = self._experiment.settings.price
-        self._check_limit(priced_metric("cost", price), assertions.cost_limit(limit, price))
-
     def measure_nmrt(self, *, slo: str | None = None) -> Metrics:
         """Search for NMRT, the most requests per second that the deployment sustains before it begins to degrade.
 
@@ -267,7 +194,7 @@ class Perf:
         kept = assertions.require_goodput(share, rps, slo=slo, at=at)
         if at is None:
             least = parse_number(rps, name="assert_goodput_at_least(rps=...)")
-            self._check_limit(goodput_metric(parse_promise(kept)), least)
+            self._keep(assertions.Limit(goodput_metric(parse_promise(kept)), least))
             return
         least = parse_share(share, name="assert_goodput_at_least(...)")
         self._settle("goodput", self._overload.goodput(least, at, kept))
@@ -489,14 +416,6 @@ class Perf:
     def diagnosis(self) -> str:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""
         return diagnosis_of(self._measurement.so_far, self._measurement.runner.log_tail())
-
-    def _check_limit(self, metric: Metric, limit: float) -> None:
-        self._settle(metric.name, lambda: decide_limit(self._experiment, self._measurement, metric, limit=limit))
-
-    def _assert_stream(self, quantity: str, limit: object, percentile: float) -> None:
-        assertions.check_percentile(percentile, f"assert_{quantity}_below")
-        limit_ns = parse_duration(limit, name=f"assert_{quantity}_below(...)")
-        self._check_limit(stream_metric(quantity, percentile), limit_ns)
 
     def _settle(self, metric: str, decide: Callable[[], Verdict]) -> None:
         self._settle_all(metric, lambda: [decide()])

@@ -10,7 +10,7 @@ import pytest
 from support.synthetic import MS, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.config.assertions import check_percentile
+from pytest_mlpatterns.config.assertions import percentile_of
 from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.limit_assertions import decide_limit
@@ -122,4 +122,4 @@ def test_an_error_rate_that_further_launches_may_decide_is_measured_on() -> None
 )
 def test_a_percentile_that_is_no_number_is_refused_with_one_that_can_be_written(given: object, example: str) -> None:
     with pytest.raises(SettingError, match=rf"is {given!r}, expected a number; write percentile={example}$"):
-        check_percentile(given, "assert_latency_below")
+        percentile_of("latency", given, "assert_latency_below(...)")
