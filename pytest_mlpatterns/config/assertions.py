@@ -12,13 +12,15 @@ from msgspec import Struct
 
 from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, HurtLimit
 from pytest_mlpatterns.analysis.metrics.definitions import (
+    METRICS,
     comparable_metrics,
     is_comparable,
+    is_known_metric,
     metric_named,
     priced_metric,
     with_role,
 )
-from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Location, Metric, ResourceGrowth, Role
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric, stream_metric
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.errors import SettingError
@@ -56,6 +58,25 @@ def percentile_of(quantity: str, percentile: object, where: str) -> Metric:
     except ValueError as error:
         raise SettingError(f"{where.replace('...', f'percentile={shown(percentile)}')}: {error}") from None
     return percentile_metric(percentile) if quantity == "latency" else stream_metric(quantity, percentile)
+
+
+def read_metric(name: str, where: str) -> Metric:
+    """The metric that a limit names: ``throughput``, ``p95``, ``mean``, or a time with one of these, ``ttft:p95``."""
+    spelled = "".join(name.split()).removeprefix("latency:")
+    metric = metric_named(spelled) if is_known_metric(spelled) else None
+    if metric is None or not _has_limits(metric):
+        known = [one.name for one in METRICS.values() if _has_limits(one)]
+        hint = did_you_mean(spelled, ["mean", *known])
+        raise SettingError(
+            f"{where} limits {shown(name)}, {hint}expected p95, mean, ttft:p95, ttft:mean, or another metric that "
+            "pytest --perf-help lists"
+        )
+    return metric
+
+
+def _has_limits(metric: Metric) -> bool:
+    """Whether a limit can be judged by what every test measures, a search for NMRT or a pass that counts."""
+    return not metric.is_of_scaling and not isinstance(metric.kind, AtNmrt | Location | ResourceGrowth)
 
 
 def read_limit(metric: Metric, limit: object, where: str, *, price: Price | None) -> Limit:

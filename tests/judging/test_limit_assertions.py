@@ -10,7 +10,7 @@ import pytest
 from support.synthetic import MS, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.config.assertions import percentile_of
+from pytest_mlpatterns.config.assertions import percentile_of, read_metric
 from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.limit_assertions import decide_limit
@@ -123,3 +123,41 @@ def test_an_error_rate_that_further_launches_may_decide_is_measured_on() -> None
 def test_a_percentile_that_is_no_number_is_refused_with_one_that_can_be_written(given: object, example: str) -> None:
     with pytest.raises(SettingError, match=rf"is {given!r}, expected a number; write percentile={example}$"):
         percentile_of("latency", given, "assert_latency_below(...)")
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("p97.5", "p97.5"),
+        ("p50", "rtm"),
+        ("latency:p95", "p95"),
+        ("latency:mean", "mean"),
+        ("ttft : p95", "ttft:p95"),
+        ("itl:mean", "itl:mean"),
+        ("throughput", "throughput"),
+        ("cache_hit_ratio", "cache_hit_ratio"),
+    ],
+)
+def test_a_limit_names_a_metric_with_its_percentile_or_mean(given: str, name: str) -> None:
+    assert read_metric(given, "assert_that(...)").name == name
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("troughput", "did you mean throughput"),
+        ("p100", "expected p95, mean"),
+        ("sc", "exp"),
+        ("ttft_mean", "expected"),
+    ],
+)
+def test_a_name_that_is_no_metric_of_limits_is_refused_with_a_similar_one(given: str, hint: str) -> None:
+    with pytest.raises(SettingError, match=rf"^assert_that\(...\) limits '{given}', .*{hint}"):
+        read_metric(given, "assert_that(...)")
+
+
+def test_a_mean_is_the_arithmetic_one_of_the_answers() -> None:
+    _, measurement = measured(1)
+    measurement.measure_at_least(1)
+    times_ns = measurement.metrics.latencies_ns
+    assert measurement.metrics.mean_ns.value == pytest.approx(times_ns.mean())

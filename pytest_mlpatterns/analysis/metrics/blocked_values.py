@@ -81,6 +81,11 @@ class BlockedValues:
         position = np.minimum((cumulated < wanted[:, None]).sum(axis=1), upper.size - 1)
         return LaunchValue(value, relative_error(upper[position]))
 
+    def mean(self) -> LaunchValue | None:
+        """The arithmetic mean; None without a value."""
+        sums, sizes = (np.bincount(self._block, one, self._weights.shape[1]) for one in (self.ascending, None))
+        return quotient(sums, sizes.astype(np.float64), self._weights)
+
     def location(self) -> LaunchValue | None:
         """The location of the whole distribution, see :mod:`pytest_mlpatterns.analysis.statistics.distributions`;
         None if it is empty.

@@ -104,6 +104,10 @@ class LaunchBlocks:
         """The location of the latencies of the successful requests; None if there is none."""
         return self._latencies.location()
 
+    def mean(self) -> LaunchValue | None:
+        """The arithmetic mean of the latencies of the successful requests; None if there is none."""
+        return self._latencies.mean()
+
     def throughput(self) -> LaunchValue | None:
         """Successful answers per second."""
         cuts_ns = self._answers.cuts(self._edges)

@@ -30,6 +30,7 @@ from pytest_mlpatterns.analysis.metrics.metric_makers import (
     SHOWN,
     growth_metric,
     layer_metric,
+    mean_metric,
     percentile_metric,
     scaling_metric,
     size_metric,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.price import Price
 
 _NMRT = "nmrt"
-_PERCENTILE = re.compile(r"\d{1,2}(?:\.\d+)?")
+_PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
 
 def own_metrics() -> dict[str, Metric]:
@@ -285,6 +286,7 @@ LOCATIONS: Mapping[str, Metric] = {
 
 They are no names in options. ITL has none: chunks that arrive together have gaps of zero, which have no logarithm.
 """
+_MEANS = {mean.name: mean for mean in map(mean_metric, ("latency", *STREAM_QUANTITIES))}  # Only limits name them
 GROWTHS = tuple(name for name, metric in METRICS.items() if isinstance(metric.kind, ResourceGrowth))
 """Names of the metrics that are the growth of a resource, per request."""
 SCALING_INDICES = tuple(name for name, metric in METRICS.items() if metric.is_of_scaling)
@@ -380,16 +382,17 @@ def priced_metric(name: str, price: Price | None) -> Metric:
 
 def metric_named(name: str) -> Metric:
     """The metric of this name, the inverse of :attr:`Metric.name`. Raises KeyError: there is no such metric."""
-    known = METRICS.get(name) or _LOCATIONS_BY_NAME.get(name)
+    known = METRICS.get(name) or _LOCATIONS_BY_NAME.get(name) or _MEANS.get(name)
     if known is not None:
         return known
     if name.startswith(f"{_NMRT}(") and name.endswith(")"):
         return nmrt_metric(parse_objective(name[len(_NMRT) + 1 : -1]))
     if name.startswith("goodput(") and name.endswith(")"):
         return goodput_metric(parse_promise(name[len("goodput(") : -1]))
-    quantity, colon, rank = name.partition(":p")
-    if colon and quantity in STREAM_QUANTITIES and _PERCENTILE.fullmatch(rank) and 1 <= float(rank) < 100:
-        return stream_metric(quantity, float(rank))
+    quantity, _, rank = name.rpartition(":")
+    found = _PERCENTILE.fullmatch(rank)
+    if found and quantity in ("", *STREAM_QUANTITIES) and 1 <= float(found[1]) < 100:
+        return stream_metric(quantity, float(found[1])) if quantity else percentile_metric(float(found[1]))
     return own_metrics()[name]
 
 

@@ -101,6 +101,26 @@ def stream_location(quantity: str) -> Metric:
     )
 
 
+def mean_metric(quantity: str) -> Metric:
+    """The metric of the arithmetic mean of a time, of successful answers: ``mean`` for the latency, ``ttft:mean``."""
+    is_whole = quantity == "latency"
+
+    def read(blocks: LaunchBlocks) -> LaunchValue | None:
+        if is_whole:
+            return blocks.mean()
+        return None if blocks.streams is None else blocks.streams.mean(quantity)
+
+    return Metric(
+        "mean" if is_whole else f"{quantity}:mean",
+        f"arithmetic mean of {quantity if is_whole else quantity.upper()}",
+        read,
+        Unit.DURATION,
+        floor=LATENCY_FLOOR_NS,
+        of_streams=not is_whole,
+        group=Group.LATENCY if is_whole else Group.STREAMS,
+    )
+
+
 def token_rate(
     name: str,
     label: str,

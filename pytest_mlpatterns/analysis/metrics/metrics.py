@@ -16,7 +16,7 @@ import numpy as np
 
 from pytest_mlpatterns.analysis.health.sustained import GeneratorMetrics, backlogs_of, why_limited, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import metric_named
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Goodput, LatencyPercentile, Metric, Nmrt, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, Figure, PatternMetrics, ScalingIndices
@@ -88,6 +88,11 @@ class Metrics(PatternMetrics, StreamMetrics):
     def rtm_ns(self) -> Estimate:
         """Response time median: from when a request was due until its last byte; failed requests are the latest."""
         return self.latency_ns(50)
+
+    @property
+    def mean_ns(self) -> Estimate:
+        """Arithmetic mean latency of the successful requests."""
+        return self._known("mean")
 
     @property
     def throughput_rps(self) -> Estimate:
@@ -356,9 +361,9 @@ class Metrics(PatternMetrics, StreamMetrics):
         return tuple(LaunchBlocks(launch, self.price) for launch in self.launches)
 
     def _known(self, name: str) -> Estimate:
-        found = self.estimate(METRICS[name])
+        found = self.estimate(metric := metric_named(name))
         if found is None:
-            raise InvalidResultError(f"no request succeeded, so there is no {METRICS[name].label}")
+            raise InvalidResultError(f"no request succeeded, so there is no {metric.label}")
         return found
 
     def why_limited(self, judged_ns: float = 0.0) -> str | None:

@@ -120,6 +120,10 @@ class StreamBlocks:
         """
         return (self._first if quantity == "ttft" else self._per_token).location()
 
+    def mean(self, quantity: str) -> LaunchValue | None:
+        """The arithmetic mean of the TTFT, ITL or TPOT of the successful streams; None if there is none."""
+        return {"ttft": self._first, "itl": self._inter_token, "tpot": self._per_token}[quantity].mean()
+
     def output_tokens(self) -> LaunchValue | None:
         """Tokens per second of the window, of streams that ended well; a token counts as the answer does that it is of.
 
