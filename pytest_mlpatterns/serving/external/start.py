@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.wire import Wire
 
-_ASK_TIMEOUT_S = 2.0  # Time limit of one request to a server that starts, in seconds; a server may lose its first ones
 _TELLING_S = 0.25  # A wait for an answer that is shorter, as the last one may be, shows nothing of the server
 _POLL_S = 0.02  # Interval of requests to a server that starts, in seconds
 _TRIES = 3  # Attempts with another port if a process took the first one
@@ -174,7 +173,6 @@ class _Start:
             lambda timeout_s: deployment.ask(client, request, timeout_s),
             lambda response: response.status_code not in _NOT_YET,
             shown,
-            patient=True,
         )
         deployment.note_first_answer(self._programs.started_ns)
         failure = stream_failure(response, self._options.wire, request["content"], stream=deployment.endpoint.stream)
@@ -194,13 +192,11 @@ class _Start:
         ask: Callable[[float], httpx.Response],
         is_final: Callable[[httpx.Response], bool],
         shown: str,
-        *,
-        patient: bool = False,
     ) -> httpx.Response:
-        """Send a request repeatedly until it has a final answer.
+        """Send a request repeatedly until it has a final answer; ``ask`` sends it, and takes a time limit in seconds.
 
-        ``ask``: sends it; takes a time limit in seconds. ``patient``: give a request all the remaining time, instead of
-        two seconds (four if they are the last).
+        Each request has all the time that is left: a server that takes one after the other still works on a request
+        that was given up, so that the next one waits behind it.
         """
         import httpx
 
@@ -209,7 +205,7 @@ class _Start:
         outcome = ""
         while (left_s := (self._deadline_ns - time.perf_counter_ns()) / 1e9) > 0:
             try:
-                response = ask(left_s if patient or left_s < 2 * _ASK_TIMEOUT_S else _ASK_TIMEOUT_S)
+                response = ask(left_s)
                 if is_final(response):
                     return response
                 outcome = f"to {shown} the answer is {response.status_code}; {_RAISE_LIMIT}"

@@ -163,6 +163,22 @@ class TestCommand:
         timer.join()
         assert deployment.predict([1]) == 1
 
+    def test_the_ready_path_is_asked_once_and_waited_for(
+        self, start: Starting, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A server of one thread works on a request that was given up, and the next one waits behind it."""
+        waits_s: list[float] = []
+
+        def ask(client: httpx.Client, path: str, timeout_s: float) -> httpx.Response:
+            page = get_page(client, path, timeout_s)
+            waits_s.append(timeout_s)
+            return page
+
+        monkeypatch.setattr("pytest_mlpatterns.serving.bounded_client.get_page", ask)
+        start(command(), [[1]], timeout="10min")
+        assert len(waits_s) == 1
+        assert waits_s[0] > 60
+
     def test_a_server_that_is_busy_at_first_is_asked_again(self, start: Starting) -> None:
         assert start(command("busy=2"), [[1]]).predict([5]) == 5
 
