@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus, start_with_replica_cores
+from pytest_mlpatterns.serving.readiness import set_up
 from pytest_mlpatterns.wording import did_you_mean, shown
 
 if TYPE_CHECKING:
@@ -258,8 +259,19 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     engine = engine_named(options.engine)
     engine.require_installed(f'engine="{options.engine}"')
     engine.check(plan, options)
+
+    def start() -> Deployment:
+        deployment = engine.launch(plan, options)
+        try:
+            for number in range(len(deployment.addresses)):
+                set_up(deployment, number, plan.name, options=options)
+        except BaseException:
+            deployment.close()
+            raise
+        return deployment
+
     if engine.gives_cores:
-        return engine.launch(plan, options)
+        return start()
     if options.replica_cores is not None:
-        return start_with_replica_cores(options.replica_cores, plan.root.replicas, lambda: engine.launch(plan, options))
-    return start_with_cpus(options.cpus, lambda: engine.launch(plan, options))
+        return start_with_replica_cores(options.replica_cores, plan.root.replicas, start)
+    return start_with_cpus(options.cpus, start)

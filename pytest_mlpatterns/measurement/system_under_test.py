@@ -6,6 +6,7 @@ The plugin and ``measure`` build it from settings here. This module must not kno
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -175,6 +176,13 @@ def checked_target(value: object, argument: str) -> Target | None:
             f"{argument} is {shown(value)}, expected App('package.module:app'), Command('serve --port {{port}}') or "
             "Url('http://127.0.0.1:8000/predict')"
         )
+    return value
+
+
+def checked_setup(value: object) -> Callable[..., object] | None:
+    """What sets a service up after its start; None without one."""
+    if value is not None and (not callable(value) or inspect.iscoroutinefunction(value)):
+        raise SettingError(f"perf_setup is {shown(value)}, expected a plain function; write def setup(client): ...")
     return value
 
 

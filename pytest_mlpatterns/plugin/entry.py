@@ -251,6 +251,12 @@ def perf_target() -> object:
 
 
 @pytest.fixture
+def perf_setup() -> object:
+    """What sets the service up; override it: a function ``setup(client)``, called after each start, before the load."""
+    return None
+
+
+@pytest.fixture
 def _perf_pattern(request: pytest.FixtureRequest) -> Pattern | None:
     """The pattern of this test, out of the marker's list."""
     return getattr(request, "param", None)
@@ -277,6 +283,7 @@ def perf(
     *,
     perf_payload: object,
     perf_target: object,
+    perf_setup: object,
     _perf_pattern: object,
     _perf_wire: object,
 ) -> Iterator[Perf]:
@@ -284,13 +291,19 @@ def perf(
     session = _session(request.config)
     from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
 
-    with session.measurement(request.node, FixtureValues(perf_model, perf_payload, perf_target)) as measurement:
+    fixtures = FixtureValues(perf_model, perf_payload, perf_target, perf_setup)
+    with session.measurement(request.node, fixtures) as measurement:
         yield measurement
 
 
 @pytest.fixture
 def perf_deploy(
-    request: pytest.FixtureRequest, perf_model: object, perf_payload: object, *, perf_target: object
+    request: pytest.FixtureRequest,
+    perf_model: object,
+    perf_payload: object,
+    *,
+    perf_target: object,
+    perf_setup: object,
 ) -> Callable[..., contextlib.AbstractContextManager[Deployment]]:
     """Start a deployment without load: ``with perf_deploy(Replicated(2)) as deployment: deployment.predict(x)``.
 
@@ -298,7 +311,7 @@ def perf_deploy(
     one that the fixture ``perf_target`` names.
     """
 
-    return _deployer(request, perf_model, perf_payload, perf_target=perf_target)
+    return _deployer(request, perf_model, perf_payload, perf_target=perf_target, perf_setup=perf_setup)
 
 
 @pytest.fixture(scope="session")
@@ -311,7 +324,12 @@ def perf_deploy_session(request: pytest.FixtureRequest) -> Callable[..., context
 
 
 def _deployer(
-    request: pytest.FixtureRequest, perf_model: object, perf_payload: object, *, perf_target: object
+    request: pytest.FixtureRequest,
+    perf_model: object,
+    perf_payload: object,
+    *,
+    perf_target: object,
+    perf_setup: object = None,
 ) -> Callable[..., contextlib.AbstractContextManager[Deployment]]:
     node, session = request.node, _session(request.config)
 
@@ -327,9 +345,10 @@ def _deployer(
     ) -> contextlib.AbstractContextManager[Deployment]:
         from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
 
+        setup = perf_setup if target is None and model is None else None
         if target is None and pattern is None and model is None:
             target = perf_target
-        fixtures = FixtureValues(perf_model, perf_payload, target)
+        fixtures = FixtureValues(perf_model, perf_payload, target, setup)
         arguments = {"pattern": pattern, "wire": wire, "model": model, "payload": payload, "request": request}
         arguments["cpus"] = cpus
         return session.deployed(node, fixtures, arguments)

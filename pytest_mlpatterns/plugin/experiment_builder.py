@@ -19,6 +19,7 @@ from pytest_mlpatterns.errors import MissingExtraError, SettingError
 from pytest_mlpatterns.judging.experiment import Experiment
 from pytest_mlpatterns.measurement.system_under_test import (
     ModelUnderTest,
+    checked_setup,
     checked_target,
     load_plan,
     read_inputs,
@@ -37,7 +38,7 @@ from pytest_mlpatterns.serving.model_version import model_version
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pytest_mlpatterns.judging.experiment import LoadDriver
     from pytest_mlpatterns.plugin.engine_sessions import EngineSessions
@@ -61,17 +62,18 @@ _EXPECTED = {"perf_model": 'a callable, a class or "package.module:attribute"', 
 
 
 class FixtureValues(Struct, frozen=True):
-    """What the fixtures ``perf_model``, ``perf_payload`` and ``perf_target`` gave a test."""
+    """What the fixtures ``perf_model``, ``perf_payload``, ``perf_target`` and ``perf_setup`` gave a test."""
 
     model: object
     payload: object
     target: object
+    setup: object = None
 
     def under(self, settings: Settings) -> FixtureValues:
         """The same, with the model and payload that the marker names instead."""
         model = self.model if settings.model is None else settings.model
         payload = self.payload if settings.payload is None else settings.payload
-        return FixtureValues(model, payload, self.target)
+        return FixtureValues(model, payload, self.target, self.setup)
 
 
 class ExperimentBuilder:
@@ -109,7 +111,7 @@ class ExperimentBuilder:
         require_no_pattern(settings, target, "perf", argument="perf_target")
         require_own_processes(settings, target, "perf")
         setup = setup_of(settings, payload, target, model="" if target is not None else model_version(fixtures.model))
-        options = self._start_options(settings, payload, builder)
+        options = self._start_options(settings, payload, builder, setup=checked_setup(fixtures.setup))
         return Experiment(
             test=item.nodeid,
             settings=settings,
@@ -135,7 +137,7 @@ class ExperimentBuilder:
         first = (
             None if fixtures.payload is None or target is not None else read_inputs(settings, fixtures.payload, None)
         )
-        options = self._start_options(settings, first, builder)
+        options = self._start_options(settings, first, builder, setup=checked_setup(fixtures.setup))
         model = self._model(node, fixtures.model, "perf_deploy")
         return system_under_test(model, settings.pattern, target, options=options).start()
 
@@ -170,7 +172,12 @@ class ExperimentBuilder:
         return shlex.join(["pytest", *(["-c", str(file)] if file else ()), test, *options])
 
     def _start_options(
-        self, settings: Settings, payload: Payload | None, builder: RequestBuilder | None
+        self,
+        settings: Settings,
+        payload: Payload | None,
+        builder: RequestBuilder | None,
+        *,
+        setup: Callable[..., object] | None,
     ) -> StartOptions:
         return StartOptions(
             timeout_ns=settings.startup_timeout_ns,
@@ -179,6 +186,7 @@ class ExperimentBuilder:
             trees=self._trees,
             wire=settings.wire,
             root=self._config.rootpath,
+            setup=setup,
             builder=builder,
             engine=settings.engine,
             cpus=settings.cpus,

@@ -60,6 +60,7 @@ class StartOptions(Struct, frozen=True):
     trees: tuple[Path, Path] | None = None
     wire: Wire = REST_JSON
     root: Path = Path()  # working directories of the user's own servers are relative to it
+    setup: Callable[..., object] | None = None  # called with the client of each server before it is asked
     builder: RequestBuilder | None = None  # makes the requests for the user's own servers instead of the wire
     engine: str = "local"  # name of the engine that starts patterns
     cpus: float | None = None  # number of cores that the deployment gets; None for all

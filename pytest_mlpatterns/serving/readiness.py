@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError, ModelLoadError
 from pytest_mlpatterns.serving.failed_request import stream_failure
+from pytest_mlpatterns.serving.tracebacks import folded, user_traceback
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wire.kserve_v1 import decode_error
 from pytest_mlpatterns.workload.request_builder import text_of
@@ -89,6 +90,19 @@ def await_ready(deployment: Deployment, model: str, started_ns: int, *, options:
                 subject=model,
                 of_model=True,
             )
+
+
+def set_up(deployment: Deployment, number: int, subject: object, *, options: StartOptions) -> int:
+    """Call the user's ``perf_setup`` with the client of one server, once that answers; the nanoseconds that it took."""
+    began_ns = time.perf_counter_ns()
+    if options.setup is not None:
+        try:
+            options.setup(deployment.client_of(number))
+        except Exception as error:  # any error of the user's code
+            printed = f"\nIt printed last:\n{log}" if (log := deployment.log_tail()) else ""
+            said = f"{subject}: perf_setup failed:\n{folded(user_traceback(error))}{printed}"
+            raise DeploymentError(said, subject=subject) from None
+    return time.perf_counter_ns() - began_ns
 
 
 def left_s(started_ns: int, options: StartOptions) -> float:

@@ -16,6 +16,7 @@ from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.failed_request import error_text, stream_failure
 from pytest_mlpatterns.serving.processes import ForeignProcesses
+from pytest_mlpatterns.serving.readiness import set_up
 from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
 from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.wire.stream_request import read_stream
@@ -59,6 +60,7 @@ def attach(target: Url, options: StartOptions) -> Deployment:
     processes = ForeignProcesses(pids, on_facts=lambda: merged_facts(map(process_facts, pids)))
     deployment = Deployment(endpoint, processes, builder=options.builder)
     try:
+        deadline += set_up(deployment, 0, target, options=options) / 1e9
         if options.payload is not None:
             _check_first_answer(deployment, target, options, deadline=deadline)
         if (names := prometheus_of(target)) is not None:

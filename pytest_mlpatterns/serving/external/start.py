@@ -32,6 +32,7 @@ from pytest_mlpatterns.serving.external.programs import SOCKET, Program, Supervi
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.failed_request import error_text, stream_failure
 from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus
+from pytest_mlpatterns.serving.readiness import set_up
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url, prometheus_of
 from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.system.import_redirect import map_path
@@ -143,7 +144,10 @@ class _Start:
         return deployment
 
     def _await_ready(self, deployment: Deployment, number: int) -> None:
-        """Wait until the ready path succeeds, then until one inference request has succeeded if an input is known."""
+        """Wait until the ready path succeeds; set the server up, whose time does not count; then ask for an inference.
+
+        It is asked if an input is known.
+        """
         import httpx
 
         from pytest_mlpatterns.serving.bounded_client import BoundedTransport, get_page
@@ -162,10 +166,14 @@ class _Start:
                 lambda response: is_ready(response, ready, wire),
                 f"GET {path}",
             )
+        set_up_ns = set_up(deployment, number, self._target, options=self._options)
+        self._deadline_ns += set_up_ns
         if self._options.payload is not None:
-            self._await_first_answer(deployment, number, deployment.request_of(self._options.payload))
+            self._await_first_answer(deployment, number, self._programs.started_ns + set_up_ns)
 
-    def _await_first_answer(self, deployment: Deployment, number: int, request: dict[str, Any]) -> None:
+    def _await_first_answer(self, deployment: Deployment, number: int, started_ns: int) -> None:
+        assert self._options.payload is not None
+        request = deployment.request_of(self._options.payload)
         client = deployment.client_of(number)
         shown = f"{request['method']} {request['url']}"
         printed = self._programs.traceback_from_now()
@@ -174,7 +182,7 @@ class _Start:
             lambda response: response.status_code not in _NOT_YET,
             shown,
         )
-        deployment.note_first_answer(self._programs.started_ns)
+        deployment.note_first_answer(started_ns)
         failure = stream_failure(response, self._options.wire, request["content"], stream=deployment.endpoint.stream)
         if failure or not response.is_success:
             advice = advice_on_request(response, self._target, self._options, client=client)
