@@ -263,7 +263,7 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     def start() -> Deployment:
         deployment = engine.launch(plan, options)
         try:
-            for number in range(len(deployment.addresses)):
+            for number in range(len(deployment.addresses) if options.setup else 0):
                 set_up(deployment, number, plan.name, options=options)
         except BaseException:
             deployment.close()

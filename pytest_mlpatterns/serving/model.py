@@ -37,7 +37,7 @@ from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.patterns.layer import Handler
     from pytest_mlpatterns.patterns.pattern import Pattern
@@ -60,6 +60,7 @@ class StartOptions(Struct, frozen=True):
     trees: tuple[Path, Path] | None = None
     wire: Wire = REST_JSON
     root: Path = Path()  # working directories of the user's own servers are relative to it
+    ports: Mapping[str, int] = {}  # those of the companions of the user's own server, by name
     setup: Callable[..., object] | None = None  # called with the client of each server before it is asked
     builder: RequestBuilder | None = None  # makes the requests for the user's own servers instead of the wire
     engine: str = "local"  # name of the engine that starts patterns

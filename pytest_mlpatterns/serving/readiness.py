@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,8 @@ def set_up(deployment: Deployment, number: int, subject: object, *, options: Sta
     began_ns = time.perf_counter_ns()
     if options.setup is not None:
         try:
-            options.setup(deployment.client_of(number))
+            takes_ports = "ports" in inspect.signature(options.setup).parameters
+            options.setup(deployment.client_of(number), **({"ports": options.ports} if takes_ports else {}))
         except Exception as error:  # any error of the user's code
             printed = f"\nIt printed last:\n{log}" if (log := deployment.log_tail()) else ""
             said = f"{subject}: perf_setup failed:\n{folded(user_traceback(error))}{printed}"

@@ -26,6 +26,8 @@ from pytest_mlpatterns.wire.stream_request import read_stream
 from pytest_mlpatterns.wording import shown
 
 _PORTS = re.compile(r"\{((?:[a-z]\w*_)?port)\}")
+_COMPANION_PORT = re.compile(r"\{port:([A-Za-z][\w-]*)\}")
+"""Placeholder of the port of a companion."""
 _SHELL_OPERATORS = {"&&", "||", "|", ";", "&", ">", ">>", "<"}
 """Words that only a shell understands; a command is started without one."""
 _SERVERS = ("uvicorn", "granian")
@@ -133,6 +135,9 @@ class App:
         cwd: working directory, relative to pytest's root directory, which is the default.
         stop: time limit for the end after SIGTERM, before the processes are killed.
         stream: the form of answers that come in pieces, as of :class:`Url`.
+        companions: what it needs beside it, ``App(...)`` and ``Command(...)``: started before it, in this order, and
+            ended after it. Their CPU time and memory are not counted.
+        name: by which ``{port:NAME}`` in a command or ``env`` means the port of a companion.
 
     Raises:
         SettingError: an argument is not valid.
@@ -150,6 +155,8 @@ class App:
     cwd: str | Path | None = None
     stop: str = "5s"
     stream: str | JsonLines | None = None
+    companions: Sequence[App | Command] = ()
+    name: str = ""
 
     def __post_init__(self) -> None:
         if not is_import_string(self.app):
@@ -169,13 +176,13 @@ class App:
         _check_start("App", self)
 
     def __str__(self) -> str:
-        return _shown(self, repr(self.app), ("path", "workers", "server", "balance", "factory"))
+        return _shown(self, repr(self.app), ("path", "workers", "server", "balance", "factory", "name"))
 
     __repr__ = __str__
 
     def describe(self) -> SystemDescription:
         """Description of the service for results."""
-        return SystemDescription(str(self), SystemKind.APP)
+        return SystemDescription(_with_companions(self), SystemKind.APP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +204,8 @@ class Command:
         cwd: working directory, relative to pytest's root directory, which is the default.
         stop: time limit for the end after SIGTERM, before the processes are killed.
         stream: the form of answers that come in pieces, as of :class:`Url`.
+        companions: as of :class:`App`.
+        name: as of :class:`App`.
 
     Raises:
         SettingError: an argument is not valid, or the command does not contain ``{port}``.
@@ -210,6 +219,8 @@ class Command:
     cwd: str | Path | None = None
     stop: str = "5s"
     stream: str | JsonLines | None = None
+    companions: Sequence[App | Command] = ()
+    name: str = ""
 
     def __post_init__(self) -> None:
         __tracebackhide__ = True
@@ -241,13 +252,13 @@ class Command:
     def __str__(self) -> str:
         words = [Path(word).name if Path(word).is_absolute() else word for word in public_words(self.words)]
         line = self.command if isinstance(self.command, str) and words == list(self.words) else shlex.join(words)
-        return _shown(self, repr(unquoted(line)), ("path",))
+        return _shown(self, repr(unquoted(line)), ("path", "name"))
 
     __repr__ = __str__
 
     def describe(self) -> SystemDescription:
         """Description of the service for results."""
-        return SystemDescription(str(self), SystemKind.COMMAND)
+        return SystemDescription(_with_companions(self), SystemKind.COMMAND)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -269,11 +280,27 @@ def prometheus_of(target: Target) -> Prometheus | None:
     return Prometheus(target.metrics) if isinstance(target.metrics, str) else target.metrics
 
 
+def with_ports(text: str, target: App | Command, ports: Mapping[str, int]) -> str:
+    """A word or a variable of a target with the ports of its companions, by name."""
+    if missing := set(_COMPANION_PORT.findall(text)) - ports.keys():
+        known = f"one of {', '.join(ports)}" if ports else "a companion before it"
+        raise SettingError(
+            f"{target} asks for {{port:{min(missing)}}}, expected the name of {known}; write "
+            f'companions=[App(..., name="{min(missing)}")]'
+        )
+    return _COMPANION_PORT.sub(lambda match: str(ports[match[1]]), text)
+
+
 def _shown(target: object, first: str, names: Sequence[str]) -> str:
     """Text form of a target in baselines; without environment and directory, so that it is the same on each machine."""
     defaults = {name: found.default for name, found in type(target).__dataclass_fields__.items()}  # type: ignore[attr-defined]
     given = [f"{name}={getattr(target, name)!r}" for name in names if getattr(target, name) != defaults[name]]
     return f"{type(target).__name__}({', '.join([first, *map(address_without_credentials, given)])})"
+
+
+def _with_companions(target: App | Command) -> str:
+    """A target and what runs beside it, as results name them."""
+    return " beside ".join(map(str, (target, *target.companions)))
 
 
 def _check_start(kind: str, target: App | Command) -> None:
@@ -295,8 +322,24 @@ def _check_start(kind: str, target: App | Command) -> None:
         raise SettingError(f"{kind}(cwd={shown(target.cwd)}), expected the path of a directory")
     parse_duration(target.stop, name=f"{kind}(stop=...)")
     object.__setattr__(target, "env", dict(target.env))
+    _check_companions(kind, target)
     _check_metrics(kind, target.metrics)
     read_stream(target.stream, kind)
+
+
+def _check_companions(kind: str, target: App | Command) -> None:
+    """Check what runs beside a target, and its own name as a companion."""
+    if not isinstance(target.name, str) or (target.name and not re.fullmatch(r"[A-Za-z][\w-]*", target.name)):
+        raise SettingError(f'{kind}(name={shown(target.name)}), expected a word such as "fake"')
+    found = target.companions
+    if not isinstance(found, list | tuple) or not all(isinstance(one, App | Command) for one in found):
+        raise SettingError(f"{kind}(companions={shown(found)}), expected a list of App(...) and Command(...)")
+    if nested := [one for one in found if one.companions]:
+        raise SettingError(f"{kind}(companions=...) has {nested[0]}; list its companions here, before it")
+    names = [one.name for one in found if one.name]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise SettingError(f"{kind}(companions=...) has two of the name {shown(doubled[0])}, expected different names")
+    object.__setattr__(target, "companions", tuple(found))
 
 
 def _split(url: str, found: str) -> SplitResult:

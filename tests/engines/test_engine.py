@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mlpatterns import MissingExtraError, SettingError, Single
+from pytest_mlpatterns import DeploymentError, MissingExtraError, SettingError, Single
 from pytest_mlpatterns.engines import engine as engine_module
 from pytest_mlpatterns.engines.engine import Engine, engine_named, engine_names, launch
 from pytest_mlpatterns.engines.local.launcher import LocalEngine
@@ -37,7 +37,7 @@ class Recorded(Engine):
 
 
 def options(**changes: Any) -> Any:
-    return SimpleNamespace(**{"engine": "own", "cpus": None, "replica_cores": None, **changes})
+    return SimpleNamespace(**{"engine": "own", "cpus": None, "replica_cores": None, "setup": None, **changes})
 
 
 @pytest.fixture
@@ -111,6 +111,22 @@ def test_an_engine_that_gives_the_cores_itself_gets_the_options_as_they_are(monk
     monkeypatch.setattr(engine_module, "engine_named", lambda _name: engine)
     given = options(cpus=3, replica_cores="two each")
     assert launch(PLAN, given) == (PLAN, given)  # type: ignore[comparison-overlap]
+
+
+def test_each_server_of_a_model_is_set_up_and_a_failure_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+    clients = {0: "first", 1: "second"}
+    engine: Any = Recorded()
+    engine.launch = lambda *_: SimpleNamespace(
+        addresses=clients, client_of=clients.get, log_tail=str, close=lambda: closed.append(True)
+    )
+    monkeypatch.setattr(engine_module, "engine_named", lambda _name: engine)
+    seen: list[str] = []
+    launch(PLAN, options(setup=seen.append))
+    assert (seen, closed) == (["first", "second"], [])
+    with pytest.raises(DeploymentError, match=r"(?s)perf_setup failed:.*KeyError: 'first'"):
+        launch(PLAN, options(setup={}.__getitem__))
+    assert closed == [True]
 
 
 def test_a_composition_is_checked_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:

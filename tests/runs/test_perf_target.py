@@ -160,6 +160,73 @@ def perf_target(request):
 def test_service(perf):
     perf.assert_rtm_below("10s")
 """
+GATEWAY = """
+import os
+from urllib.request import Request, urlopen
+
+ENDPOINTS = set()
+UPSTREAM = os.environ["UPSTREAM"]
+
+def app(environ, start):
+    method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    if path == "/endpoints":
+        ENDPOINTS.add(body)
+    if path != "/bench" or b"bench" not in ENDPOINTS:
+        start("204 No Content" if path == "/endpoints" else "404 Not Found", [("content-length", "0")])
+        return [b""]
+    with urlopen(Request(f"{UPSTREAM}/predict", body)) as answer:
+        found = answer.read()
+    start("200 OK", [("content-length", str(len(found)))])
+    return [found]
+
+if __name__ == "__main__":
+    import sys
+    from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+    WSGIRequestHandler.log_message = lambda *_: None
+    make_server("127.0.0.1", int(sys.argv[1]), app).serve_forever()
+"""
+SET_UP = f"""
+from pathlib import Path
+
+import pytest
+
+from pytest_mlpatterns import App, Command
+
+FAKE = App("service:app", name="fake")
+pytestmark = {QUICK}
+
+@pytest.fixture
+def perf_target():
+    env = {{"UPSTREAM": "http://127.0.0.1:{{port:fake}}"}}
+    return Command("{{python}} gateway.py {{port}}", path="/bench", env=env, companions=[FAKE])
+
+@pytest.fixture
+def perf_payload():
+    return [[1, 2]]
+
+@pytest.fixture
+def perf_setup():
+    def setup(client, ports):
+        with Path("set-up.txt").open("a") as file:
+            file.write(f"{{ports['fake'] > 1}} ")
+        client.post("/endpoints", content="bench").raise_for_status()
+    return setup
+
+def test_gateway(perf):
+    perf.assert_rtm_below("10s")
+    perf.assert_error_rate_below(0.5)
+    assert perf.metrics.cold_start_ns.value > 0
+
+class TestSetUpFails:
+    @pytest.fixture
+    def perf_setup(self):
+        return lambda client: client.get("/bench").raise_for_status()
+
+    def test_gateway(self, perf):
+        pass
+"""
 PROJECT = (
     Project()
     .with_file("service.py", SERVICE.format(seconds=0.005))
@@ -195,6 +262,17 @@ def test_a_service_is_measured_checked_and_asked_in_every_way(run: Run) -> None:
 )
 def test_what_does_not_go_together_is_told(run: Run, test: str, expected: str) -> None:
     assert expected in run.failure(test)
+
+
+def test_a_gateway_is_set_up_after_each_start_and_has_what_it_calls_beside_it(tmp_path: Path) -> None:
+    project = PROJECT.with_file("gateway.py", GATEWAY).with_file("test_perf.py", SET_UP)
+    run = project.run(tmp_path, "-W", "ignore", "-k", "TestSetUpFails or test_gateway")
+    assert run.table == {"test_gateway": "pass"}
+    failure = run.failure("TestSetUpFails.test_gateway")
+    assert "perf_setup failed:" in failure
+    assert 'return lambda client: client.get("/bench").raise_for_status()' in failure
+    assert "HTTPStatusError: Client error '404 Not Found'" in failure
+    assert set((tmp_path / "set-up.txt").read_text().split()) == {"True"}
 
 
 def test_a_slower_service_is_a_regression_against_its_baseline(tmp_path: Path) -> None:

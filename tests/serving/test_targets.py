@@ -8,7 +8,7 @@ import pytest
 
 from pytest_mlpatterns import JsonLines, Prometheus
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
+from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of, with_ports
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,11 @@ def test_a_target_reads_the_same_wherever_it_runs(target: App | Command, expecte
         ({"env": ["A=1"]}, "App(env=...), expected a mapping of text to text"),
         ({"cwd": 1}, "App(cwd=1), expected the path of a directory"),
         ({"stop": 5}, "App(stop=...) is 5, expected a time with its unit"),
+        ({"name": "a b"}, "App(name='a b'), expected a word such as \"fake\""),
+        ({"companions": App("fake:app")}, "App(companions=App('fake:app')), expected a list of App(...) and Command("),
+        ({"companions": ["fake:app"]}, "App(companions=['fake:app']), expected a list"),
+        ({"companions": [App("a:b", companions=[App("c:d")])]}, "has App('a:b'); list its companions here, before it"),
+        ({"companions": [App("a:b", name="one")] * 2}, "has two of the name 'one', expected different names"),
         ({"metrics": 9090}, "App(metrics=9090), expected a path such as"),
         ({"metrics": "metrics"}, "Prometheus('metrics'), expected a path or address"),
     ],
@@ -200,6 +205,22 @@ def test_the_places_of_ports_are_found_in_words_and_environment() -> None:
     target = Command("serve {port} {grpc_port}", env={"METRICS": "{metrics_port}", "AGAIN": "{port}", "NO": "{Port}"})
     assert target.ports == ("port", "grpc_port", "metrics_port")
     assert Command("serve", env={"PORT": "{port}"}).ports == ("port",)
+
+
+def test_a_port_of_no_companion_is_refused() -> None:
+    target = Command("serve {port} {port:fake}")
+    assert with_ports("a {port} {port:fake}", target, {"fake": 80}) == "a {port} 80"
+    for ports, known in (({}, "a companion before it"), ({"a": 1, "b": 2}, "one of a, b")):
+        with pytest.raises(
+            SettingError, match=rf"asks for \{{port:fake\}}, expected the name of {known}; write compan"
+        ):
+            with_ports("{port:fake}", target, ports)
+
+
+def test_results_name_companions_and_messages_do_not() -> None:
+    target = Command("serve {port} {port:fake}", companions=[App("fake:app", name="fake")])
+    assert str(target) == "Command('serve {port} {port:fake}')"
+    assert target.describe().text == "Command('serve {port} {port:fake}') beside App('fake:app', name='fake')"
 
 
 def test_what_a_target_was_given_cannot_be_changed_later() -> None:

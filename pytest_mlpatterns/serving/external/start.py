@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning, missing_extra
 from pytest_mlpatterns.records.addressing import Balance
@@ -33,7 +34,7 @@ from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.failed_request import error_text, stream_failure
 from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus
 from pytest_mlpatterns.serving.readiness import set_up
-from pytest_mlpatterns.serving.targets import App, Command, Target, Url, prometheus_of
+from pytest_mlpatterns.serving.targets import App, Command, Target, Url, prometheus_of, with_ports
 from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.system.import_redirect import map_path
 from pytest_mlpatterns.system.loaded_packages import logged_modules
@@ -80,16 +81,35 @@ def deploy_target(target: Target, options: StartOptions) -> Deployment:
 
 
 def _started(target: App | Command, options: StartOptions) -> Deployment:
-    def start() -> Deployment:
-        return _Start(target, options).deployment()
-
     for _ in range(_TRIES - 1):
         with contextlib.suppress(_PortTakenError):
-            return start_with_cpus(options.cpus, start)
+            return _started_once(target, options)
     try:
-        return start_with_cpus(options.cpus, start)
+        return _started_once(target, options)
     except _PortTakenError as error:
         raise DeploymentError(str(error), subject=target) from None
+
+
+def _started_once(target: App | Command, options: StartOptions) -> Deployment:
+    """Start the companions of a target and then the target, which ends them after its own end."""
+    ports: dict[str, int] = {}
+    companions: list[Deployment] = []
+    alone = StartOptions(options.timeout_ns, None, options.directory, options.trees, root=options.root)
+    try:
+        for one in target.companions:
+            companions.append(_started(one, replace(alone, ports=dict(ports))))
+            if one.name:
+                ports[one.name] = companions[-1].addresses[0][1]
+        options = replace(options, ports={**options.ports, **ports})
+        return start_with_cpus(options.cpus, lambda: _Start(target, options, companions).deployment())
+    except BaseException as error:
+        with contextlib.ExitStack() as closing:
+            for companion in companions:
+                closing.callback(companion.close)
+        if isinstance(error, DeploymentError) and len(companions) < len(target.companions):
+            said = f"{target}: its companion {error}"
+            raise DeploymentError(said, subject=target) from None
+        raise
 
 
 class _PortTakenError(DeploymentError):
@@ -99,7 +119,7 @@ class _PortTakenError(DeploymentError):
 class _Start:
     """One start of a server."""
 
-    def __init__(self, target: App | Command, options: StartOptions) -> None:
+    def __init__(self, target: App | Command, options: StartOptions, companions: Sequence[Deployment]) -> None:
         self._target = target
         self._options = options
         self._deadline_ns = time.perf_counter_ns() + options.timeout_ns
@@ -110,6 +130,7 @@ class _Start:
             stop_ns=parse_duration(target.stop),
             timeout_ns=options.timeout_ns,
         )
+        self._processes = _ServerProcesses(self._programs, str(target), options.directory, companions=companions)
         self._ports = list(dict.fromkeys(ports["port"] for ports in self._programs.ports))
         self._request_ports = self._ports
         if options.wire.protocol == "grpc" and "grpc_port" in self._programs.ports[0]:
@@ -127,9 +148,8 @@ class _Start:
             stream=read_stream(target.stream, type(target).__name__),
             accepts=CLIENT_ACCEPTS,
         )
-        processes = _ServerProcesses(self._programs, str(target), self._options.directory)
         traits = Traits(current_share())
-        deployment = Deployment(endpoint, processes, traits, builder=self._options.builder)
+        deployment = Deployment(endpoint, self._processes, traits, builder=self._options.builder)
         try:
             for number in range(len(self._ports)):
                 self._await_ready(deployment, number)
@@ -244,6 +264,7 @@ class _Start:
                     f"test again\n{error}"
                 ) from None
             raise DeploymentError(f"{self._target}: {error}", subject=self._target) from None
+        self._processes.check_companions()
 
     def _check_openness(self) -> None:
         """Warn if the server listens on all interfaces, which is the default of some servers."""
@@ -258,17 +279,26 @@ class _Start:
             )
 
     def _printed(self) -> str:
-        tail = self._programs.log_tail()
+        tail = self._processes.log_tail()
         return f"\nIt printed last:\n{tail}" if tail else ""
 
 
 class _ServerProcesses:
-    """Supervised programs as the processes of a deployment; a warning at the end names those that had to be killed."""
+    """Supervised programs as the processes of a deployment; a warning at the end names those that had to be killed.
 
-    def __init__(self, programs: SupervisedPrograms, name: str, directory: Path) -> None:
+    ``companions``: what runs beside them, and ends with them.
+    """
+
+    def __init__(
+        self, programs: SupervisedPrograms, name: str, directory: Path, *, companions: Sequence[Deployment]
+    ) -> None:
         self._programs = programs
         self._name = name
         self._directory = directory
+        self._companions = companions
+
+    def __str__(self) -> str:
+        return self._name
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -281,6 +311,15 @@ class _ServerProcesses:
             self._programs.check(_POLL_S)
         except DeploymentError as error:
             raise DeploymentError(f"{self._name}: {error}", subject=self._name) from None
+        self.check_companions()
+
+    def check_companions(self) -> None:
+        """Check that all companions run."""
+        for companion in self._companions:
+            try:
+                companion.processes.check()
+            except DeploymentError as error:
+                raise DeploymentError(f"{self._name}: its companion {error}", subject=self._name) from None
 
     def stats(self) -> PatternStats:
         """Return empty statistics, if the programs still run."""
@@ -300,16 +339,21 @@ class _ServerProcesses:
         return merged_facts(process_facts(pid, others if one is None else one) for pid, one in logged.items())
 
     def log_tail(self) -> str:
-        """Last lines of the programs' output."""
-        return self._programs.log_tail()
+        """Last lines of the programs' output, and of their companions'."""
+        beside = [(one.processes, one.log_tail()) for one in self._companions]
+        printed = [f"its companion {processes} printed last:\n{tail}" for processes, tail in beside if tail]
+        return "\n".join(filter(None, (self._programs.log_tail(), *printed)))
 
     def traceback_from_now(self) -> Callable[[], str]:
         """A function that returns the traceback that a program printed since this call."""
         return self._programs.traceback_from_now()
 
     def stop(self) -> None:
-        """End the programs and all processes that they started; warn about those that had to be killed."""
-        stopped = self._programs.stop()
+        """End the programs and all processes that they started, then their companions; warn about those killed."""
+        with contextlib.ExitStack() as closing:
+            for companion in self._companions:
+                closing.callback(companion.close)
+            stopped = self._programs.stop()
         if stopped.killed:
             warnings.warn(
                 f"{self._name}: processes that did not end after SIGTERM were killed: "
@@ -394,5 +438,6 @@ def _program(
     ]  # as in an activated environment
     env.setdefault("PATH", os.pathsep.join(commands))
     log = options.directory / f"server-{time.perf_counter_ns():x}.log"
-    words = tuple(word.replace("{python}", sys.executable) for word in words)
+    words = tuple(with_ports(word.replace("{python}", sys.executable), target, options.ports) for word in words)
+    env = {name: with_ports(text, target, options.ports) for name, text in env.items()}
     return Program(words, env, cwd, log, profiled=options.profiled, under=options.under)

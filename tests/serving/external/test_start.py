@@ -182,6 +182,22 @@ class TestCommand:
     def test_a_server_that_is_busy_at_first_is_asked_again(self, start: Starting) -> None:
         assert start(command("busy=2"), [[1]]).predict([5]) == 5
 
+    def test_companions_run_beside_it_uncounted_and_their_end_is_named(self, start: Starting) -> None:
+        env = {"UPSTREAM": "{port:first}"}
+        show = Command(["sh", "-c", f'echo "$0"; exec {sys.executable} {SERVER} "$1"', "{port:first}", "{port}"])
+        companions = [command(name="first"), replace(show, name="second", stop="2s")]
+        deployment = start(command("{port:second}", env=env, companions=companions), [[1]])
+        first = int(deployment.log_tail().rpartition("| ")[2])
+        owners = {one.laddr.port: one.pid for one in psutil.net_connections("tcp") if one.status == "LISTEN"}
+        assert owners[first] not in {*deployment.pids, *psutil.Process(deployment.pids[0]).children()}
+        assert str(first) in psutil.Process(deployment.pids[0]).environ()["UPSTREAM"]
+        deployment.stats()
+        os.kill(owners[first], 9)
+        while not (reason := deployment.reason_of_failure()):
+            pass  # its supervisor has not reported it yet
+        assert ": its companion Command(" in reason
+        assert "name='first'): python ended with signal SIGKILL" in reason
+
     @pytest.mark.parametrize(
         ("target", "expected"),
         [
@@ -193,8 +209,22 @@ class TestCommand:
             (command("status=422"), "answered 422 to its first request, POST /predict"),
             (command("status=404", path="/"), 'name the path that takes inputs: Command(..., path="/predict")'),
             (command("dies-at=1"), "ended with exit code 4; it printed last:\n| out of memory"),
+            (
+                command(companions=[command(name="a"), command("dies-loading")]),
+                ": its companion Command('{python} behaving.py {port} dies-loading', path='/predict'): python ended",
+            ),
         ],
-        ids=["unknown command", "no program", "no directory", "dies", "ends", "422", "no path", "dies of a request"],
+        ids=[
+            "unknown command",
+            "no program",
+            "no directory",
+            "dies",
+            "ends",
+            "422",
+            "no path",
+            "dies of a request",
+            "companion",
+        ],
     )
     def test_what_does_not_start_is_told_and_leaves_nothing(
         self, start: Starting, target: Command, expected: str
