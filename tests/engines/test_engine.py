@@ -125,7 +125,7 @@ def test_each_server_of_a_model_is_set_up_and_a_failure_ends_all(monkeypatch: py
     launch(PLAN, options(setup=seen.append))
     assert (seen, closed) == (["first", "second"], [])
     with pytest.raises(DeploymentError, match=r"(?s)perf_setup failed:.*KeyError: 'first'"):
-        launch(PLAN, options(setup={}.__getitem__))
+        launch(PLAN, options(setup=lambda client: {}[client]))
     assert closed == [True]
 
 
