@@ -86,7 +86,8 @@ def read_limit(metric: Metric, limit: object, where: str, *, price: Price | None
     value = metric.unit.read(limit, name=where)
     if metric.counts_failures and value in (0, 1):
         why = "more than 0, which no run can show" if value == 0 else "less than 1, which is 100 %"
-        raise SettingError(f'{where.replace("...", shown(limit))}, expected {why}; write 0.01 or "1%"')
+        advice = "" if value else "; perf.assert_no_failures() asserts that no request of this run failed"
+        raise SettingError(f'{where.replace("...", shown(limit))}, expected {why}; write 0.01 or "1%"{advice}')
     return Limit(metric, value)
 
 

@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from pytest_mlpatterns.analysis.health.sustained import Fault
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, nmrt_metric
 from pytest_mlpatterns.analysis.metrics.metric import Metric, objective_of
 from pytest_mlpatterns.analysis.metrics.searched_rates import describe_pauses, searches_needed
 from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, wilson_interval
-from pytest_mlpatterns.analysis.verdicts.verdicts import judge_beyond_failures, judge_limit
+from pytest_mlpatterns.analysis.verdicts.few_samples import judge_few
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_beyond_failures, judge_limit, why_invalid
 from pytest_mlpatterns.config import assertions
-from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
+from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.judging.counting import CountedPasses
 from pytest_mlpatterns.judging.verdict_log import assertions_at_the_call
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue, SearchEnd
+from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import SECOND_NS, format_rate
 
@@ -50,12 +53,13 @@ class LimitAssertions(ABC):
 
     _experiment: Experiment
     _measurement: SequentialMeasurement
+    _none_may_fail = False  # whether the test asserts it, and none has failed yet
 
     def assert_rtm_below(self, limit: object) -> None:
         """The response time median is below a time such as ``"20ms"``."""
         self._read("rtm", limit, "assert_rtm_below(...)")
 
-    def assert_latency_below(self, limit: object, percentile: float) -> None:
+    def assert_latency_below(self, limit: object, percentile: float | None = None) -> None:
         """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
         self._read("latency", limit, "assert_latency_below(...)", percentile=percentile)
 
@@ -120,8 +124,17 @@ class LimitAssertions(ABC):
         """
         self._read("cost", limit, "assert_cost_below(...)")
 
+    def assert_no_failures(self) -> None:
+        """No request of this run failed: an exact statement, which is never undecided."""
+        self._settle("error_rate", lambda: judge_failures(self._measurement))
+        self._none_may_fail = not self._measurement.metrics.failures
+
     def _read(self, name: str, limit: object, where: str, *, percentile: object = None) -> None:
-        metric = METRICS[name] if percentile is None else assertions.percentile_of(name, percentile, where)
+        metric = (
+            METRICS[name]
+            if percentile is None and name in METRICS
+            else assertions.percentile_of(name, percentile, where)
+        )
         self._keep(assertions.read_limit(metric, limit, where, price=self._experiment.settings.price))
 
     def _keep(self, limit: Limit) -> None:
@@ -133,6 +146,9 @@ class LimitAssertions(ABC):
     @abstractmethod
     def _settle(self, metric: str, decide: Callable[[], Verdict]) -> None:
         """Decide an assertion after a first launch, which is all that a smoke run measures."""
+
+
+_EXACT = "perf.assert_no_failures() asserts only that none failed in this run, which is known"
 
 
 def decide_limit(
@@ -158,7 +174,26 @@ def decide_limit(
     if metric.is_counted:
         return CountedPasses(experiment, measurement).required("assert_instructions_below(...)").decide(judge)
     why = _why_hopeless(metric, limit, measurement, plan=plan) if metric.counts_failures else ""
-    return judge().saying(why) if why else measurement.decide(judge)
+    try:
+        found = judge().saying(why) if why else measurement.decide(judge)
+        none_failed = metric.counts_failures and not measurement.metrics.failures
+        return found.saying(_EXACT if none_failed and found.outcome is Outcome.INCONCLUSIVE else "")
+    except TooFewSamplesError as error:
+        metrics = measurement.metrics
+        confidence = plan.confidence(len(metrics.launches))
+        return judge_few(metric, limit, error, metrics=metrics, confidence=confidence)
+
+
+def judge_failures(measurement: SequentialMeasurement) -> Verdict:
+    """Whether no request of the launches so far failed, which is known exactly."""
+    metrics = measurement.metrics
+    failed, all_of_them = sum(metrics.failures.values()), f"{metrics.requests:,} requests failed"
+    if failed:
+        kinds = describe_failures(metrics.failures, metrics.first_failure)
+        return Verdict("error_rate", "limit", Outcome.FAIL, f"{failed:,} of {all_of_them}, expected none ({kinds})")
+    if (why := why_invalid(metrics)) is not None and why.fault is Fault.SERVICE:
+        raise InvalidResultError(str(why))
+    return Verdict("error_rate", "limit", Outcome.PASS, f"none of {all_of_them}")
 
 
 def _why_hopeless(metric: Metric, limit: float, measurement: SequentialMeasurement, *, plan: SequentialPlan) -> str:

@@ -373,6 +373,8 @@ class Perf(LimitAssertions):
             metrics = (*compared_by_default(self._experiment.settings, streams=streams), *searched)
             return [metric for metric in metrics if metric.name not in judged]
 
+        if self._none_may_fail and not self.smoke and self._measurement.metrics.failures:
+            self.assert_no_failures()  # launches after the assertion count, too
         self._causes.profile_alone()
         self._compare(others, self._experiment.settings.tolerance, requested=False)
         why = self._comparison.basis.required(self._experiment.command)

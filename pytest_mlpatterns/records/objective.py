@@ -12,7 +12,23 @@ from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wording import did_you_mean, shown
 
 QUANTITIES = ("latency", *STREAM_QUANTITIES)  # Times that can be promised: of the whole answer, and of streams
-_BOUND = re.compile(r"\s*(?:(rtm)|p(\d+(?:\.\d+)?)|([a-z]+)(?:\s*:\s*p(\d+(?:\.\d+)?))?)\s*<\s*(\S.*)")
+_PART = re.compile(r"\s*([^<>=]*?)\s*([<>]=?|==?)\s*(\S.*)")
+_TIME = re.compile(r"(rtm)|p(\d+(?:\.\d+)?)|([a-z]+)(?:\s*:\s*p(\d+(?:\.\d+)?))?")
+
+
+class Part(Struct, frozen=True):
+    """One part of what is promised or asserted, ``p95<50ms``: words that are not read yet."""
+
+    text: str
+    name: str = ""  # of what is limited
+    sign: str = ""  # ``<``, ``>=`` or another one; empty if the text has none
+    limit: str = ""
+
+
+def parts_of(text: object) -> list[Part]:
+    """The parts between commas; none if it is no text."""
+    parts = text.split(",") if isinstance(text, str) else []
+    return [Part(one.strip(), *(found.groups() if (found := _PART.fullmatch(one)) else ())) for one in parts]
 
 
 class Bound(Struct, frozen=True):
@@ -109,8 +125,7 @@ def parse_promise(text: object) -> Promise:
 
 
 def _bounds(text: object, expected: str) -> tuple[Bound, ...]:
-    parts = text.split(",") if isinstance(text, str) else []
-    bounds = tuple(_bound(part, text, expected) for part in parts)
+    bounds = tuple(_bound(part, text, expected) for part in parts_of(text))
     names = [str(bound).partition("<")[0] for bound in bounds]
     if not bounds:
         raise SettingError(f"slo is {shown(text)}, expected {expected}")
@@ -119,16 +134,16 @@ def _bounds(text: object, expected: str) -> tuple[Bound, ...]:
     return bounds
 
 
-def _bound(part: str, text: object, expected: str) -> Bound:
-    match = _BOUND.fullmatch(part)
-    if match is None:
+def _bound(part: Part, text: object, expected: str) -> Bound:
+    match = _TIME.fullmatch(part.name)
+    if match is None or part.sign != "<":
         raise SettingError(f"slo is {shown(text)}, expected {expected}")
-    rtm, of_latency, quantity, of_quantity, limit = match.groups()
+    rtm, of_latency, quantity, of_quantity = match.groups()
     if quantity is not None and quantity not in QUANTITIES:
         hint = did_you_mean(quantity, QUANTITIES)
         raise SettingError(f"slo is {shown(text)}, {hint}expected {expected}")
     percentile = 50.0 if rtm else float(of_latency or of_quantity) if of_latency or of_quantity else None
     if percentile is not None and not 1 <= percentile < 100:
         raise SettingError(f"slo is {shown(text)}, expected {expected}")
-    limit_ns = parse_duration(limit.strip(), name=f"slo {shown(text)}")
+    limit_ns = parse_duration(part.limit.strip(), name=f"slo {shown(text)}")
     return Bound(percentile, limit_ns, quantity or "latency")

@@ -16,6 +16,7 @@ from pytest_mlpatterns.records.launch import Launch
 
 ASSERTIONS: dict[str, Callable[[Perf], object]] = {
     "rtm": lambda perf: perf.assert_rtm_below("1ns"),
+    "failures": lambda perf: perf.assert_no_failures(),
     "nmrt": lambda perf: perf.assert_nmrt_at_least(1e9, slo="p95<1ms"),
     "search": lambda perf: perf.measure_nmrt(),
     "goodput": lambda perf: perf.assert_goodput_at_least(0.9, at=2.0, slo="p95<1ms"),

@@ -1,5 +1,6 @@
 """Limits of a slow service whose times have two modes: those outside of both are decided, one between stays open."""
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -9,14 +10,14 @@ import numpy as np
 import pytest
 from support.synthetic import MS, START_NS, S, launch, samples
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
 from pytest_mlpatterns.config.assertions import percentile_of, read_metric
-from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
+from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.budget import Budget, Spending
-from pytest_mlpatterns.judging.limit_assertions import decide_limit
+from pytest_mlpatterns.judging.limit_assertions import decide_limit, judge_failures
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import Launch
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict
 
 LAUNCHES = 8
 REQUESTS = 24
@@ -73,10 +74,29 @@ def test_a_limit_between_two_modes_stays_open_and_the_reason_names_them() -> Non
     assert "more launches" not in verdict.reason
 
 
-def test_a_median_of_one_request_is_refused_as_other_percentiles_are() -> None:
-    limits, _ = measured(1, requests=1)
-    with pytest.raises(TooFewSamplesError, match="RTM of 1 sample, expected at least 7"):
-        limits(METRICS["rtm"], limit=470 * MS)
+@pytest.mark.parametrize(
+    ("name", "requests", "limit_ms", "words"),
+    [
+        ("rtm", 1, 470, "RTM of 1 sample, expected at least 7 for 99 % confidence; .*; 6 more are needed"),
+        ("p99", 20, 470, "p99 latency of 160 samples, expected at least 459 .*; 299 more are needed"),
+    ],
+)
+def test_too_few_samples_leave_a_limit_open_with_the_number_that_is_missing(
+    name: str, requests: int, limit_ms: int, words: str
+) -> None:
+    limits, _ = measured(1 if requests == 1 else LAUNCHES, requests)
+    verdict = limits(metric_named(name), limit=limit_ms * MS)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.why_open is not None
+    assert verdict.why_open.by is OpenBy.REQUESTS
+    assert re.fullmatch(words, verdict.reason)
+
+
+def test_too_few_samples_of_which_surely_too_many_are_late_fail() -> None:
+    limits, measurement = measured(LAUNCHES, requests=20)
+    verdict = limits(metric_named("p99"), limit=250 * MS)
+    assert (verdict.outcome, len(measurement.metrics.launches)) == (Outcome.FAIL, LAUNCHES)
+    assert re.fullmatch(r"p99 latency is not below 250 ms: \d+ of 160 requests are later or failed", verdict.reason)
 
 
 def sent(count: int, *, failed: int = 0) -> Launch:
@@ -104,7 +124,7 @@ def test_an_error_rate_that_no_launch_can_decide_leaves_the_time_to_others() -> 
     assert (verdict.outcome, launches) == (Outcome.INCONCLUSIVE, 1)
     assert verdict.reason.endswith(
         "; none of 60 requests failed, and 640 without a failure decide it; the test has time for 480: measure longer "
-        '(duration="1s")'
+        '(duration="1s"); perf.assert_no_failures() asserts only that none failed in this run, which is known'
     )
 
 
@@ -114,6 +134,16 @@ def test_an_error_rate_that_further_launches_may_decide_is_measured_on() -> None
     verdict, launches = error_rate(*[sent(60, failed=2)] * 8)
     assert verdict.outcome is Outcome.FAIL
     assert launches > 1
+
+
+def test_no_failure_is_an_exact_statement_about_the_run() -> None:
+    _, measurement = measured(LAUNCHES)
+    measurement.runner = FakeRunner([sent(60), sent(60, failed=1)])  # type: ignore[assignment]
+    measurement.measure_at_least(1)
+    assert judge_failures(measurement) == Verdict("error_rate", "limit", Outcome.PASS, "none of 60 requests failed")
+    measurement.launch_again()
+    reason = "1 of 120 requests failed, expected none (500: 1)"
+    assert judge_failures(measurement) == Verdict("error_rate", "limit", Outcome.FAIL, reason)
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,9 @@ class BlockedValues:
 
     def mean(self) -> LaunchValue | None:
         """The arithmetic mean; None without a value."""
-        sums, sizes = (np.bincount(self._block, one, self._weights.shape[1]) for one in (self.ascending, None))
-        return quotient(sums, sizes.astype(np.float64), self._weights)
+        blocks = self._weights.shape[1]
+        sums, sizes = (np.bincount(self._block, one, blocks).astype(np.float64) for one in (self.ascending, None))
+        return quotient(sums, sizes, self._weights)
 
     def location(self) -> LaunchValue | None:
         """The location of the whole distribution, see :mod:`pytest_mlpatterns.analysis.statistics.distributions`;

@@ -9,9 +9,9 @@ import math
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile
-from pytest_mlpatterns.analysis.statistics.intervals import min_samples
+from pytest_mlpatterns.analysis.statistics.intervals import min_samples, wilson_interval
 from pytest_mlpatterns.errors import TooFewSamplesError
-from pytest_mlpatterns.records.verdict import LeftOut
+from pytest_mlpatterns.records.verdict import LeftOut, OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import listed
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Launch
 
 _SPARE_REQUESTS = 1.1  # Factor on the window that is recommended, since the number of requests varies
+_ROUNDED = 1.01  # Factor within which counted times are rounded
 _NAMED = 4  # Metrics that the sentence names as judged: as many as are read at a glance
 
 
@@ -37,6 +38,25 @@ def with_needed_budget(error: TooFewSamplesError, launches: Sequence[Launch], sp
     took = format_duration(launches[-1].longest_answer_ns)
     text = f'{error}; a request takes up to {took}, so give budget="{needed_s}s"'
     return TooFewSamplesError(text, needed=error.needed, found=error.found)
+
+
+def judge_few(
+    metric: Metric, limit: float, error: TooFewSamplesError, *, metrics: Metrics, confidence: float
+) -> Verdict:
+    """The verdict on a percentile of too few samples: open, or a failure if surely more of them are beyond the limit.
+
+    ``confidence``: that of the interval of their share.
+    """
+    is_whole, quantity = isinstance(metric.kind, LatencyPercentile), metric.name.partition(":")[0]
+    launches = [one if is_whole else one.of_streams(quantity) for one in metrics.request_counts]
+    known = [one for one in launches if one is not None]
+    late = [sum(n for time, n in one.latencies.items() if time > _ROUNDED * limit) + one.failed for one in known]
+    beyond, size = sum(late), sum(one.requests for one in known)
+    if size and wilson_interval(beyond, size, confidence).low > 1 - metric.percentile / 100:
+        text = f"{metric.label} is not below {metric.show(limit)}: {beyond:,} of {size:,} requests are later or failed"
+        return Verdict(metric.name, "limit", Outcome.FAIL, text)
+    why = WhyOpen(OpenBy.REQUESTS, f"{error}; {error.needed - error.found:,} more are needed")
+    return Verdict(metric.name, "limit", Outcome.INCONCLUSIVE, str(why), why_open=why)
 
 
 def describe_too_few(error: TooFewSamplesError, duration_ns: int) -> LeftOut:
