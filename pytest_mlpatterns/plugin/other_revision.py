@@ -6,7 +6,6 @@ import contextlib
 import functools
 import os
 import sys
-import sysconfig
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -21,6 +20,7 @@ from pytest_mlpatterns.revision.dependencies import change_note
 from pytest_mlpatterns.revision.environment import require_no_copy, revision_environment
 from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.worktree import Worktree, checkout, remove_stale
+from pytest_mlpatterns.system.import_redirect import is_installed
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count, visible
 
@@ -158,14 +158,6 @@ class OtherRevision:
             import_path, python_path = job.import_path, job.python_path
         project_paths = None
         if (environment := self.worktree.environment) is not None:
-            import_path = tuple(path for path in import_path if not _is_installed(path))
+            import_path = tuple(path for path in import_path if not is_installed(path))
             project_paths = tuple(os.path.join(self.worktree.root, path) for path in environment.project_paths)
         return InheritedOptions(tuple(options), values_of_conftests(config), import_path, project_paths, python_path)
-
-
-def _is_installed(path: str) -> bool:
-    """Whether an entry of ``sys.path`` holds Python itself or installed packages."""
-    if os.path.basename(path) in ("site-packages", "dist-packages"):
-        return True
-    libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
-    return path.endswith(".zip") or any(path == top or path.startswith(os.path.join(top, "")) for top in libraries)

@@ -133,6 +133,8 @@ class App:
         metrics: path of the application's Prometheus metrics, or a :class:`Prometheus`.
         env: environment variables in addition to those of pytest.
         cwd: working directory, relative to pytest's root directory, which is the default.
+        python: Python of another environment, which serves it, relative to pytest's root directory. That environment
+            needs uvicorn or granian, but not this package.
         stop: time limit for the end after SIGTERM, before the processes are killed.
         stream: the form of answers that come in pieces, as of :class:`Url`.
         companions: what it needs beside it, ``App(...)`` and ``Command(...)``: started before it, in this order, and
@@ -157,6 +159,7 @@ class App:
     stream: str | JsonLines | None = None
     companions: Sequence[App | Command] = ()
     name: str = ""
+    python: str | Path | None = None
 
     def __post_init__(self) -> None:
         if not is_import_string(self.app):
@@ -190,9 +193,9 @@ class Command:
     """A server that a command starts in its own session, and that ends with the test.
 
     In the command and in ``env``, ``{port}`` is replaced by a free port, which the server must open on 127.0.0.1, and
-    ``{python}`` by the Python that runs pytest. Commands of its environment come first in the ``PATH``. Further free
-    ports are ``{grpc_port}``, which takes the requests if the wire is ``grpc``, ``{metrics_port}``, and any other name
-    that ends in ``_port``. The server must stay in the foreground; if it fails, the error contains its last output.
+    ``{python}`` by the Python that runs pytest, or by ``python=``. Commands beside it come first in ``PATH``. Further
+    free ports are ``{grpc_port}``, which takes the requests if the wire is ``grpc``, ``{metrics_port}``, and any other
+    name that ends in ``_port``. The server must stay in the foreground; if it fails, the error has its last output.
 
     Args:
         command: a command line, split into words as by a shell but run without one, or a list of words.
@@ -202,6 +205,8 @@ class Command:
             ``"http://127.0.0.1:{metrics_port}/metrics"``, or a :class:`Prometheus`.
         env: environment variables in addition to those of pytest.
         cwd: working directory, relative to pytest's root directory, which is the default.
+        python: Python of another environment, such as ``".venv-server/bin/python"``, relative to pytest's root
+            directory; ``{python}`` and the commands beside it. That environment does not need this package.
         stop: time limit for the end after SIGTERM, before the processes are killed.
         stream: the form of answers that come in pieces, as of :class:`Url`.
         companions: as of :class:`App`.
@@ -221,6 +226,7 @@ class Command:
     stream: str | JsonLines | None = None
     companions: Sequence[App | Command] = ()
     name: str = ""
+    python: str | Path | None = None
 
     def __post_init__(self) -> None:
         __tracebackhide__ = True
@@ -318,8 +324,9 @@ def _check_start(kind: str, target: App | Command) -> None:
         raise SettingError(f'{kind}(env=...), expected a mapping of text to text; write env={{"THREADS": "1"}}')
     if (bad := next((name for name in target.env if not name or "=" in name), None)) is not None:
         raise SettingError(f"{kind}(env=...) names the variable {shown(bad)}, expected a name without an equals sign")
-    if target.cwd is not None and not (isinstance(target.cwd, str | Path) and _is_argument(str(target.cwd))):
-        raise SettingError(f"{kind}(cwd={shown(target.cwd)}), expected the path of a directory")
+    for name, value, what in (("cwd", target.cwd, "directory"), ("python", target.python, "Python interpreter")):
+        if value is not None and not (isinstance(value, str | Path) and _is_argument(str(value))):
+            raise SettingError(f"{kind}({name}={shown(value)}), expected the path of a {what}")
     parse_duration(target.stop, name=f"{kind}(stop=...)")
     object.__setattr__(target, "env", dict(target.env))
     _check_companions(kind, target)

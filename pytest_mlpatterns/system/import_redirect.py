@@ -123,6 +123,16 @@ def is_environment(folder: str) -> bool:
     )
 
 
+def is_installed(path: str) -> bool:
+    """Whether an entry of ``sys.path`` holds Python itself or installed packages."""
+    import sysconfig  # an application's process needs none
+
+    if os.path.basename(path) in ("site-packages", "dist-packages"):
+        return True
+    libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+    return path.endswith(".zip") or any(path == top or path.startswith(os.path.join(top, "")) for top in libraries)
+
+
 class _Trees:
     """The two tops with symbolic links resolved, for mapping many paths."""
 

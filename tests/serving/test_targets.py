@@ -162,6 +162,7 @@ def test_a_target_reads_the_same_wherever_it_runs(target: App | Command, expecte
         ({"env": {"A": 1}}, "App(env=...), expected a mapping of text to text"),
         ({"env": ["A=1"]}, "App(env=...), expected a mapping of text to text"),
         ({"cwd": 1}, "App(cwd=1), expected the path of a directory"),
+        ({"python": 3.11}, "App(python=3.11), expected the path of a Python interpreter"),
         ({"stop": 5}, "App(stop=...) is 5, expected a time with its unit"),
         ({"name": "a b"}, "App(name='a b'), expected a word such as \"fake\""),
         ({"companions": App("fake:app")}, "App(companions=App('fake:app')), expected a list of App(...) and Command("),

@@ -198,6 +198,8 @@ def _call(caller: PlainCaller, parent: _Parent, channel: Channel) -> None:
 
 def _serve_http(job: WorkerJob, source: Listen, service: _Service) -> None:
     """Serve HTTP until the parent closes the channel."""
+    import uvloop
+
     from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
 
     app = ModelApp(
@@ -224,7 +226,7 @@ def _serve_http(job: WorkerJob, source: Listen, service: _Service) -> None:
         await service.stack.close()
 
     service.parent.end = server.end
-    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
 
 

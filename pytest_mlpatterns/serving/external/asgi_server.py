@@ -2,6 +2,9 @@
 
 An environment variable describes the application, because granian loads it in processes of its own (:func:`load`).
 The application is imported with the import path of pytest. An import error goes to standard error.
+
+This may run in another environment, which has neither this package nor what it requires: the standard library and
+uvicorn are all that it imports.
 """
 
 from __future__ import annotations
@@ -28,12 +31,15 @@ _GRACE_S = 3  # Time that uvicorn gives open requests at its end, in seconds
 
 
 def description_of(
-    app: str, *, factory: bool, import_path: Sequence[str], trees: tuple[Path, Path] | None, profiled: bool = False
+    app: str, *, factory: bool, import_path: Sequence[str], trees: tuple[Path, Path] | None, profiled: bool, whole: bool
 ) -> str:
-    """Value of the environment variable :data:`VARIABLE`."""
+    """Value of the environment variable :data:`VARIABLE`.
+
+    ``whole``: the import path is that of the process; else the path of its own environment follows.
+    """
     tops = None if trees is None else [str(top) for top in trees]
-    described = {"app": app, "factory": factory, "import_path": list(import_path), "trees": tops, "profiled": profiled}
-    return json.dumps(described)
+    found = {"app": app, "factory": factory, "import_path": list(import_path), "trees": tops, "profiled": profiled}
+    return json.dumps({**found, "whole": whole})
 
 
 def load() -> Any:
@@ -50,7 +56,7 @@ def _load() -> Any:
     job = json.loads(os.environ[VARIABLE])
     if job["profiled"]:
         permit_tracer()  # granian's processes, which it starts itself
-    sys.path[:] = job["import_path"]
+    sys.path[:] = [*job["import_path"], *(() if job["whole"] else sys.path)]
     trees = None if job["trees"] is None else (Path(job["trees"][0]), Path(job["trees"][1]))
     if trees is not None:
         from pytest_mlpatterns.system.import_redirect import install

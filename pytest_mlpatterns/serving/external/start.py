@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import shlex
+import subprocess
 import sys
 import time
 import warnings
@@ -36,7 +38,7 @@ from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus
 from pytest_mlpatterns.serving.readiness import set_up
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url, prometheus_of, with_ports
 from pytest_mlpatterns.system.cpu_share import current_share
-from pytest_mlpatterns.system.import_redirect import map_path
+from pytest_mlpatterns.system.import_redirect import is_installed, map_path
 from pytest_mlpatterns.system.loaded_packages import logged_modules
 from pytest_mlpatterns.system.orphans import describe_killed
 from pytest_mlpatterns.units import format_duration, parse_duration
@@ -57,7 +59,12 @@ _TRIES = 3  # Attempts with another port if a process took the first one
 _NOT_YET = (502, 503, 504)  # Statuses of a server whose model is not loaded yet
 _RAISE_LIMIT = 'raise the limit with perf(startup_timeout="5min") or --perf-startup-timeout'
 _ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - recognized here, not bound
-_UVICORN = ("{python}", "-P", "-c", "from pytest_mlpatterns.serving.external.asgi_server import main; main()", SOCKET)
+_UVICORN = (
+    *("{python}", "-c"),  # Python 3.10 has no -P
+    "import sys; sys.path = [*filter(None, sys.path)]; "
+    "from pytest_mlpatterns.serving.external.asgi_server import main; main()",
+    SOCKET,
+)
 _GRANIAN = (
     *("{python}", "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"),
     *("--log-level", "warning", "--no-access-log", "--factory", "pytest_mlpatterns.serving.external.asgi_server:load"),
@@ -400,15 +407,23 @@ def _command_program(target: Command, options: StartOptions) -> Program:
 
 
 def _app_programs(target: App, options: StartOptions) -> list[Program]:
-    cwd = _directory(target, options)
-    import_path = [str(cwd), *sys.path]
+    cwd, is_ours = _directory(target, options), target.python is None
     described = asgi.description_of(
-        target.app, factory=target.factory, import_path=import_path, trees=options.trees, profiled=options.profiled
+        target.app,
+        factory=target.factory,
+        import_path=[str(cwd), *(path for path in sys.path if is_ours or not is_installed(path))],
+        trees=options.trees,
+        profiled=options.profiled,
+        whole=is_ours,
     )
     env = {**target.env, asgi.VARIABLE: described, asgi.DIRECTORY: str(options.directory)}
+    if not is_ours:
+        given = target.env.get("PYTHONPATH", os.environ.get("PYTHONPATH"))
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [_this_package(options.directory), given]))
+        _require_server(target, options)
     if target.server == "uvicorn":
         return [_program(target, _UVICORN, env, cwd=cwd, options=options) for _ in range(target.workers)]
-    if importlib.util.find_spec("granian") is None:
+    if is_ours and importlib.util.find_spec("granian") is None:
         raise DeploymentError(missing_extra(str(target), "granian", "granian"), subject=target)
     if target.balance == "shared-socket":
         return [_program(target, [*_GRANIAN, "--workers", str(target.workers)], env, cwd=cwd, options=options)]
@@ -428,16 +443,85 @@ def _directory(target: App | Command, options: StartOptions) -> Path:
 def _program(
     target: App | Command, words: Sequence[str], env: Mapping[str, str], *, cwd: Path, options: StartOptions
 ) -> Program:
-    env = dict(env)
-    if options.trees is not None and "PYTHONPATH" in env:
-        given = [map_path(entry, *options.trees) for entry in env["PYTHONPATH"].split(os.pathsep)]
-        env["PYTHONPATH"] = os.pathsep.join([*given, *filter(None, [os.environ.get("PYTHONPATH")])])
-    commands = [
-        str(Path(sys.executable).parent),
-        *filter(None, [os.environ.get("PATH")]),
-    ]  # as in an activated environment
+    env, python = dict(env), python_of(target, options)
+    if options.trees is not None and ("PYTHONPATH" in env or target.python is not None):
+        given = [map_path(entry, *options.trees) for entry in env.get("PYTHONPATH", "").split(os.pathsep)]
+        inherited = os.environ.get("PYTHONPATH") if target.python is None else _redirected(target, options)
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [*given, inherited]))
+    commands = [os.path.dirname(python), *filter(None, [os.environ.get("PATH")])]  # as in an activated environment
     env.setdefault("PATH", os.pathsep.join(commands))
     log = options.directory / f"server-{time.perf_counter_ns():x}.log"
-    words = tuple(with_ports(word.replace("{python}", sys.executable), target, options.ports) for word in words)
+    words = tuple(with_ports(word.replace("{python}", python), target, options.ports) for word in words)
     env = {name: with_ports(text, target, options.ports) for name, text in env.items()}
     return Program(words, env, cwd, log, profiled=options.profiled, under=options.under)
+
+
+# --- another environment ----------------------------------------------------------------------------------------------
+
+
+def python_of(target: App | Command, options: StartOptions) -> str:
+    """The Python of the environment that serves a target: that of pytest, or another one of the user's tree."""
+    if target.python is None:
+        return sys.executable
+    path = os.path.abspath(options.root / Path(target.python).expanduser())
+    if options.trees is not None:  # a revision has no environment of its own
+        path = map_path(path, *options.trees[::-1])
+    if os.path.isfile(path) and os.access(path, os.X_OK):
+        return path
+    found = "is a directory" if os.path.isdir(path) else "cannot be run" if os.path.exists(path) else "does not exist"
+    raise DeploymentError(
+        f"{target}: python={str(target.python)!r}, but {path} {found}, expected the Python of the environment that "
+        'serves it, relative to pytest\'s root directory; write python=".venv-server/bin/python"',
+        subject=target,
+    )
+
+
+def _this_package(directory: Path) -> str:
+    """A folder for ``PYTHONPATH`` with this package alone, and not with what is installed beside it."""
+    folder = directory / "site-packages"
+    folder.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        (folder / "pytest_mlpatterns").symlink_to(Path(asgi.__file__).parents[2])
+    return str(folder)
+
+
+def _require_server(target: App, options: StartOptions) -> None:
+    """Refuse an environment that cannot serve an application."""
+    code = "import sys, importlib.util; print(importlib.util.find_spec(sys.argv[1]) is not None)"
+    if _asked(target, options, code, target.server) != "True":
+        python = python_of(target, options)
+        raise DeploymentError(
+            f"{target}: {python} has no {target.server}, expected it to serve the application; install it: "
+            f"{shlex.join([python, '-m', 'pip', 'install', target.server])}",
+            subject=target,
+        )
+
+
+def _redirected(target: App | Command, options: StartOptions) -> str:
+    """``PYTHONPATH`` by which another environment loads its editable projects from the tree of the revision."""
+    code = (
+        "import os, pathlib, sys; from pytest_mlpatterns.system.import_redirect import install; "
+        "install(*map(pathlib.Path, sys.argv[1:])); print(os.environ['PYTHONPATH'])"
+    )
+    return _asked(target, options, code, *map(str, options.trees or ()))
+
+
+def _asked(target: App | Command, options: StartOptions, *code: str) -> str:
+    """What a line of code prints, with its arguments, that the other environment runs beside this package."""
+    path = filter(None, [_this_package(options.directory), os.environ.get("PYTHONPATH")])
+    python = python_of(target, options)
+    done = subprocess.run(
+        [python, "-c", *code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        cwd=options.directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        printed = f"{done.stdout}{done.stderr}".strip()[-300:]
+        raise DeploymentError(
+            f"{target}: {python} is no Python that runs; it printed {printed or 'nothing'}", subject=target
+        )
+    return done.stdout.strip()

@@ -15,7 +15,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -59,8 +58,8 @@ def main() -> None:
         try:
             ports = _start(job, running)
         except OSError as error:
-            word = job.programs[len(running)].words[0]
-            channel.send(NotStarted(f"{word} cannot be started: {_reason_of(error, word)}"))
+            program = job.programs[len(running)]
+            channel.send(NotStarted(f"{program.words[0]} cannot be started: {_reason_of(error, program)}"))
             return
         for number, process in enumerate(running):
             threading.Thread(target=_watch, args=(number, process, events.put), daemon=True).start()
@@ -175,17 +174,17 @@ def _family(sessions: set[int]) -> set[psutil.Process]:
     return orphans.below(os.getpid()) | orphans.of_sessions(sessions)
 
 
-def _reason_of(error: OSError, word: str) -> str:
-    """Why a command cannot be started; ``word``: its first, which may be misspelled."""
-    missing = f" ({error.filename})" if error.filename else ""
-    hint = did_you_mean(word, _commands(), likeness=_LIKE) if error.filename == word else ""
+def _reason_of(error: OSError, program: Program) -> str:
+    """Why a command cannot be started; its first word may be misspelled."""
+    missing, word = f" ({error.filename})" if error.filename else "", program.words[0]
+    hint = did_you_mean(word, _commands(program.env), likeness=_LIKE) if error.filename == word else ""
     return f"{error.strerror}{missing}; {hint}".rstrip("; ")
 
 
-def _commands() -> set[str]:
-    """The names of all commands of this environment."""
+def _commands(env: Mapping[str, str]) -> set[str]:
+    """The names of all commands of an environment."""
     found: set[str] = set()
-    for directory in (*os.get_exec_path(), os.path.dirname(sys.executable)):
+    for directory in os.get_exec_path(env):
         with contextlib.suppress(OSError):
             found.update(os.listdir(directory))
     return found
