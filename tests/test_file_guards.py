@@ -29,6 +29,7 @@ GUARDED = {
     ("system/files.py", "_share_with_writers", "os.fchown"): "the open lock; the system refuses one of another user",
     ("system/files.py", "_share_with_writers", "os.fchmod"): "the open lock; the system refuses one of another user",
     ("system/scratch_directory.py", "__init__", ".rename"): "OwnedDirectory.rename",
+    ("serving/external/start.py", "_this_package", ".symlink_to"): "a free name in the run's private directory",
     ("revision/worktree.py", "_copy", "shutil.copy2"): "its directory, without links, is below the private worktree",
 }
 """What guards each call, by module, function and call."""

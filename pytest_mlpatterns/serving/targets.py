@@ -324,9 +324,9 @@ def _check_start(kind: str, target: App | Command) -> None:
         raise SettingError(f'{kind}(env=...), expected a mapping of text to text; write env={{"THREADS": "1"}}')
     if (bad := next((name for name in target.env if not name or "=" in name), None)) is not None:
         raise SettingError(f"{kind}(env=...) names the variable {shown(bad)}, expected a name without an equals sign")
-    for name, value, what in (("cwd", target.cwd, "directory"), ("python", target.python, "Python interpreter")):
-        if value is not None and not (isinstance(value, str | Path) and _is_argument(str(value))):
-            raise SettingError(f"{kind}({name}={shown(value)}), expected the path of a {what}")
+    for name, given, what in (("cwd", target.cwd, "directory"), ("python", target.python, "Python interpreter")):
+        if given is not None and not (isinstance(given, str | Path) and _is_argument(str(given))):
+            raise SettingError(f"{kind}({name}={shown(given)}), expected the path of a {what}")
     parse_duration(target.stop, name=f"{kind}(stop=...)")
     object.__setattr__(target, "env", dict(target.env))
     _check_companions(kind, target)

@@ -7,7 +7,7 @@ from environments import Environment, Kind
 from outcome import Outcome
 from tools import ROOT
 
-__all__ = ["PAGE", "table_of", "write_page"]
+__all__ = ["PAGE", "table_of", "write_page", "write_table"]
 
 PAGE = ROOT / "docs" / "reference" / "compatibility.md"
 _HEADINGS = {
@@ -18,13 +18,17 @@ _HEADINGS = {
 
 
 def write_page(outcomes: Mapping[Environment, Outcome]) -> None:
-    """Write every table between its two comments."""
-    text = PAGE.read_text(encoding="utf-8")
+    """Write every table of environments."""
     for kind in _HEADINGS:
-        table = table_of(kind, outcomes)
-        pattern = rf"(<!-- {kind}: written by make compat -->\n)(?:.*?\n)?(<!-- end of {kind} -->)"
-        text, replaced = re.subn(pattern, lambda found, new=table: f"{found[1]}{new}\n{found[2]}", text, flags=re.S)
-        assert replaced == 1, f"{PAGE} has no place for {kind}"
+        write_table(kind, table_of(kind, outcomes))
+
+
+def write_table(kind: str, table: str) -> None:
+    """Write a table between its two comments."""
+    text = PAGE.read_text(encoding="utf-8")
+    pattern = rf"(<!-- {kind}: written by make compat -->\n)(?:.*?\n)?(<!-- end of {kind} -->)"
+    text, replaced = re.subn(pattern, lambda found: f"{found[1]}{table}\n{found[2]}", text, flags=re.S)
+    assert replaced == 1, f"{PAGE} has no place for {kind}"
     PAGE.write_text(text, encoding="utf-8")
 
 

@@ -20,22 +20,24 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from environments import ENVIRONMENTS, Environment
 from outcome import Outcome, outcome_of
-from page import write_page
+from page import write_page, write_table
+from servers import table_of_servers
 from tools import CACHE, PROJECTS, ROOT, Tools, digest_of
 
 RUN_S = 600.0
 MACOS = "sitecustomize_macos.py"
+SERVERS = "servers"  # Name of the table of those that are resolved only
 AT_ONCE = int(os.environ.get("AT_ONCE", "2"))
 
 
 def main(names: list[str]) -> int:
-    """Run the environments with these names, or all; returns the exit code."""
+    """Run the environments with these names, or all and ``servers``; returns the exit code."""
     known = {environment.name: environment for environment in ENVIRONMENTS}
-    if unknown := set(names) - known.keys():
-        sys.exit(f"there is no environment {', '.join(sorted(unknown))}, expected of: {', '.join(known)}")
+    if unknown := set(names) - {*known, SERVERS}:
+        sys.exit(f"there is no environment {', '.join(sorted(unknown))}, expected of: {', '.join([*known, SERVERS])}")
     tools = Tools()
     wheel = tools.build_wheel()
-    wanted = [known[name] for name in names] or [*ENVIRONMENTS]
+    wanted = [known[name] for name in names if name != SERVERS] if names else [*ENVIRONMENTS]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         outcomes = dict(zip(wanted, pool.map(lambda one: kept_or_new(one, tools, wheel), wanted), strict=True))
     failed = [environment.name for environment, outcome in outcomes.items() if outcome.problem]
@@ -44,9 +46,14 @@ def main(names: list[str]) -> int:
         print(f"the page is not written: no result for {', '.join(missing)}")
     else:
         write_page({environment: load(environment, wheel) for environment in ENVIRONMENTS})
+    if not names or SERVERS in names:
+        rows, unfit = table_of_servers(tools.resolve, f"pytest-mlpatterns @ {wheel.as_uri()}")
+        write_table(SERVERS, "\n".join(["| server | version | beside the package |", "|---|---|---|", *rows]))
+        print(*rows, sep="\n")
+        failed += unfit
     absent = sum(bool(outcome.absent) for outcome in outcomes.values())
     print(f"{absent} cannot be made on this machine")
-    print(f"{len(wanted) - len(failed) - absent} passed, {len(failed)} failed")
+    print(f"{sum(not one.problem for one in outcomes.values()) - absent} passed, {len(failed)} failed")
     return 1 if failed else 0
 
 

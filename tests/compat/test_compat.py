@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from environments import ENVIRONMENTS, Environment, Kind
 from outcome import Outcome, outcome_of
 from page import PAGE, table_of
+from servers import SERVERS, table_of_servers
 from tools import PROJECTS
 
 JUNIT = '<testsuites><testsuite tests="{tests}" skipped="{skipped}" failures="0" errors="0"/></testsuites>'
@@ -73,7 +75,23 @@ def test_the_page_has_a_row_for_every_environment_and_none_that_does_not_work() 
     text = PAGE.read_text(encoding="utf-8")
     rows = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")]
     assert set(rows) >= {environment.name for environment in ENVIRONMENTS}
+    assert set(rows) >= set(SERVERS)
     assert "does not work" not in text
+    assert "| **" not in text  # a server that does not fit
+
+
+def test_a_server_fits_if_it_keeps_its_version_beside_the_package() -> None:
+    def resolve(requirements: Iterable[str]) -> dict[str, str]:
+        asked = list(requirements)
+        beside, name = "ours" in asked, asked[0].partition("[")[0]
+        if beside and name == "mlflow":
+            raise OSError("no solution")
+        return {name: "1.0" if beside and name == "bentoml" else "2.0", "uvicorn": "0.3" if beside else "0.4"}
+
+    rows, unfit = table_of_servers(resolve, "ours")
+    assert unfit == ["bentoml", "mlflow"]
+    assert {"| bentoml | 2.0 | **fits as 1.0 only** |", "| mlflow | 2.0 | **does not fit** |"} <= {*rows}
+    assert "| litserve | 2.0 | fits; uvicorn 0.3 in place of 0.4 |" in rows
 
 
 def test_every_project_file_is_used() -> None:

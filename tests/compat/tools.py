@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 import zipfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -66,6 +68,18 @@ class Tools:
             options += [f"--extra={extra}" for extra in filter(None, environment.extras.split(","))]
         self._call("pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *options, *packages)
         return folder / "bin" / "python"
+
+    def resolve(self, requirements: Iterable[str]) -> dict[str, str]:
+        """The versions that would be installed for these requirements, by name; raises OSError if none fit."""
+        asked = CACHE / f"resolve-{uuid.uuid4().hex}.in"
+        asked.write_text("\n".join(requirements), encoding="utf-8")
+        try:
+            found = _run(
+                self._uv, "pip", "compile", "--no-header", "--no-annotate", "--python", sys.executable, str(asked)
+            )
+        finally:
+            asked.unlink()
+        return dict(line.split("==") for line in found.splitlines() if "==" in line)
 
     @staticmethod
     def versions(python: Path) -> dict[str, str]:

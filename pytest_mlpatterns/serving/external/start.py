@@ -99,6 +99,8 @@ def _started(target: App | Command, options: StartOptions) -> Deployment:
 
 def _started_once(target: App | Command, options: StartOptions) -> Deployment:
     """Start the companions of a target and then the target, which ends them after its own end."""
+    for one in (*target.companions, target):
+        python_of(one, options)  # before anything starts
     ports: dict[str, int] = {}
     companions: list[Deployment] = []
     alone = StartOptions(options.timeout_ns, None, options.directory, options.trees, root=options.root)

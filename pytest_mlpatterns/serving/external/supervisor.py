@@ -177,7 +177,9 @@ def _family(sessions: set[int]) -> set[psutil.Process]:
 def _reason_of(error: OSError, program: Program) -> str:
     """Why a command cannot be started; its first word may be misspelled."""
     missing, word = f" ({error.filename})" if error.filename else "", program.words[0]
-    hint = did_you_mean(word, _commands(program.env), likeness=_LIKE) if error.filename == word else ""
+    hint = (
+        did_you_mean(word, _commands({**os.environ, **program.env}), likeness=_LIKE) if error.filename == word else ""
+    )
     return f"{error.strerror}{missing}; {hint}".rstrip("; ")
 
 
