@@ -24,6 +24,7 @@ from pytest_mlpatterns.analysis.statistics.intervals import (
     order_bounds,
     prior_weight,
     t_quantile,
+    within_seen,
 )
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
@@ -48,8 +49,6 @@ freedom. With 0.1 and 2, up to 6 % of simulated limits between modes whose share
 side, with these up to 2 %."""
 _MEDIAN = 50  # Percent of the median
 _FEWEST_FOR_A_MEDIAN = 2  # Fewest samples of a median, whose ends are then the samples
-_FEW_SD = 0.3
-"""Least relative deviation of a few requests: that of a service whose answers differ by a factor of two at most."""
 
 
 class LaunchTimes(Struct, frozen=True):
@@ -95,7 +94,7 @@ class PooledTimes:
         gives it. It is never narrower than the bounds of order statistics over the times of all launches, whose ranks
         hold what shares differ by between launches. And it is never wider than these bounds with what launches differ
         by in speed: medians of launches that jump between two modes do not show that the median is beyond both. The
-        median of two to six values, which no order statistic bounds, has a wide interval around their geometric mean.
+        median of two to six values, which no order statistic bounds, is within their range and what requests differ by.
 
         ``percentile``: at least 1 and less than 100. ``launches``: the percentile in each launch. Raises ValueError:
         another percentile.
@@ -130,14 +129,9 @@ class PooledTimes:
             )
 
     def _of_few(self, confidence: float) -> Estimate:
-        """A limit that is far away is decided by three answers; requests differ by :data:`_FEW_SD` at least."""
-        logs = np.log(np.maximum(self._ascending, 1))
-        deviation = max(float(logs.std(ddof=1)), _FEW_SD)
-        half = t_quantile(confidence, logs.size - 1) * deviation / math.sqrt(logs.size)
-        middle = float(np.median(self._ascending))
-        center = float(logs.mean())
-        low, high = math.exp(center - half), math.exp(center + half)
-        return Estimate(min(max(middle, low), high), low, high)
+        """A limit that is far away is decided by two answers."""
+        anywhere = Estimate(float(np.median(self._ascending)), 0.0, math.inf)
+        return within_seen(anywhere, (self._at(0), self._at(self.finite - 1)), confidence, of=self.finite)
 
     @cached_property
     def modes(self) -> Modes | None:

@@ -32,6 +32,9 @@ LAUNCH_SD = 0.017
 """Relative standard deviation between launches of one deployment, as measured on a shared machine; the prior."""
 PRIOR_DEGREES = 2
 """Degrees of freedom of the prior, added to those of the measured launches; fewer if they contradict it."""
+FEW_SD = 0.25
+"""Largest relative deviation of launches, or of the answers of a service, that the range of a few of them may hide: one
+answer in 360 then takes twice as long as the median."""
 _WIDEST = 20.0  # Half of the widest interval of a log ratio: a factor of 5e8 stands for no knowledge
 _RESAMPLES = 200  # Resamples of a bootstrap, which find a standard error to 5 %
 _RUN = 3  # Blocks of a run that are drawn together, as neighbours resemble each other (circular block bootstrap)
@@ -114,6 +117,22 @@ def block_weights(blocks: int) -> NDArray[np.float64]:
     return counts.reshape(_RESAMPLES, blocks).astype(np.float64)
 
 
+def within_seen(
+    found: Estimate, seen: tuple[float, float], confidence: float, *, of: int = 1, deviation: float = FEW_SD
+) -> Estimate:
+    """An interval that reaches no further beyond what was seen than values may differ by.
+
+    Of n values that scatter around m by a deviation s on the logarithm, all are above m exp(s z) with the chance
+    P(Z > z)^n. So m is within [lowest exp(-s z), highest exp(s z)], for the z at which that is (1 - confidence) / 2.
+    With more values than give a z above zero, these are the bounds of order statistics, of any distribution.
+
+    ``seen``: the lowest and the highest value. ``of``: n; 1 also holds for more. ``deviation``: s.
+    """
+    z = max(-NormalDist().inv_cdf(((1 - confidence) / 2) ** (1 / of)), 0.0)
+    reach = math.exp(deviation * z)
+    return Estimate(found.value, max(found.low, seen[0] / reach), min(found.high, seen[1] * reach))
+
+
 def relative_error(resampled: NDArray[np.float64]) -> float:
     """Relative standard error: the standard deviation of the logarithms of resampled values above zero."""
     positive = resampled[resampled > 0]
@@ -137,7 +156,8 @@ def estimate(
         variance = (k prior + Σ(y - ȳ)²) / (k + J - 1)
 
     with t at k + J - 1 degrees of freedom. Launches that vary more than expected reduce the weight k of the prior,
-    which would make the interval too narrow.
+    which would make the interval too narrow. Student's t of a few launches that differ a lot has no bound in practice;
+    :func:`within_seen` has one.
 
     ``launches``: at least one. ``launch_sd``: prior relative deviation between launches; 0 for values that do not vary
     by themselves (sizes), whose interval is then the range over the launches. ``scatter``: other launches of the same
@@ -150,7 +170,9 @@ def estimate(
     positive = [launch for launch in scatter if launch.value > 0]
     variance, degrees = _launch_variance(launches, positive, launch_sd, prior_degrees=prior_degrees)
     error = math.sqrt(variance / len(launches))
-    return LogMean(_log_mean(launches), error, degrees, len(launches)).interval(confidence)
+    found = LogMean(_log_mean(launches), error, degrees, len(launches)).interval(confidence)
+    most_sd = max(_most_sd(launches, launch_sd), launch_deviation(positive) if positive else 0.0)
+    return within_seen(found, (min(values), max(values)), confidence, deviation=most_sd)
 
 
 def ratio_of(
@@ -166,7 +188,11 @@ def ratio_of(
     As :func:`estimate`, with k + J1 - 1 + J2 - 1 degrees of freedom and variance (1/J1 + 1/J2).
     All values must be above zero.
     """
-    return log_ratio_of(present, baseline, launch_sd, prior_degrees=prior_degrees).interval(confidence)
+    found = log_ratio_of(present, baseline, launch_sd, prior_degrees=prior_degrees).interval(confidence)
+    now, then = ([one.value for one in side] for side in (present, baseline))
+    most_sd = math.sqrt(2) * _most_sd([*present, *baseline], launch_sd)  # of a launch beside one of the other side
+    seen = min(now) / max(then), max(now) / min(then)
+    return within_seen(found, seen, confidence, deviation=most_sd)
 
 
 def log_ratio_of(
@@ -279,6 +305,12 @@ def t_quantile(confidence: float, degrees: float) -> float:
         first = 1 / (((degrees + 6) / (degrees * y) - 0.089 * d - 0.822) * (degrees + 2) * 3)
         y = ((first + 0.5 / (degrees + 4)) * y - 1) * (degrees + 1) / (degrees + 2) + 1 / y
     return math.sqrt(degrees * y)
+
+
+def _most_sd(launches: Sequence[LaunchValue], launch_sd: float) -> float:
+    """By how much the values of launches may differ from their mean: the launches, and what is within them."""
+    within = sum(launch.relative_error**2 for launch in launches) / len(launches)
+    return math.hypot(max(FEW_SD, launch_sd), math.sqrt(within))
 
 
 def _log_mean(launches: Sequence[LaunchValue]) -> float:
