@@ -34,5 +34,5 @@ def test_a_change_at_the_tolerance_or_without_an_interval_has_no_time(change: Es
     assert (seconds_to_decide(change, 0.10, 10.0, launches=5) is not None) is is_known
 
 
-def test_an_interval_that_is_narrow_already_asks_for_no_less_than_was_spent() -> None:
-    assert seconds_to_decide(Estimate(0.2, 0.19, 0.21), 0.10, 10.0, launches=5) == 10.0
+def test_an_interval_that_is_narrow_already_asks_for_one_launch_more_and_not_for_what_was_spent() -> None:
+    assert seconds_to_decide(Estimate(0.2, 0.19, 0.21), 0.10, 10.0, launches=5) == 12.0

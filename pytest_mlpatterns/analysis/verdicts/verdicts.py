@@ -381,8 +381,8 @@ def seconds_to_decide(
     m recorded ones it is proportional to sqrt(1/n + 1/m).
 
     ``change``: relative; worse is positive. ``recorded``: launches of the baseline; 0 if both sides are measured
-    together. Returns the time in all, at least ``spent_s``; None if no number of launches suffices, or the change is
-    too close to the tolerance.
+    together. Returns the time in all, at least that of one launch more; None if no number of launches suffices, or the
+    change is too close to the tolerance.
     """
     half = (log_change(change.high) - log_change(change.low)) / 2
     apart = abs(log_change(change.value) - log_change(tolerance))
@@ -392,7 +392,7 @@ def seconds_to_decide(
     wanted = (1 / launches + fixed) * (apart / half) ** 2 - fixed
     if wanted <= 0:
         return None
-    return max(spent_s, _SPARE * spent_s / (launches * wanted))
+    return spent_s * max((launches + 1) / launches, _SPARE / (launches * wanted))
 
 
 def log_change(change: float) -> float:
