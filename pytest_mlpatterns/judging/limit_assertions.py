@@ -14,11 +14,11 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.sustained import Fault
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, nmrt_metric
-from pytest_mlpatterns.analysis.metrics.metric import Metric, objective_of
+from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric, StreamPercentile, objective_of
 from pytest_mlpatterns.analysis.metrics.searched_rates import describe_pauses, searches_needed
 from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.statistics.intervals import estimate, wilson_interval
+from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_samples, wilson_interval
 from pytest_mlpatterns.analysis.verdicts.few_samples import judge_few
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_beyond_failures, judge_limit, why_invalid
 from pytest_mlpatterns.config import assertions
@@ -45,6 +45,9 @@ _LIMIT_ALPHA = 0.02
 
 Up to 2.5 % if they vary by up to 8 % and a baseline entry shows it (``benchmarks/verdict_simulation.py``).
 """
+_FAR = 4 / 3
+"""How many times the limit a value is whose failure no second start has to confirm, if the planned time has none: what
+launches of one deployment differ by, 8 % at most, is far less."""
 
 
 @assertions_at_the_call
@@ -155,32 +158,41 @@ def decide_limit(
     experiment: Experiment, measurement: SequentialMeasurement, metric: Metric, *, limit: float
 ) -> Verdict:
     """Measure until it is decided whether a metric keeps a limit, which is in the metric's unit."""
-    plan = limit_plan(experiment.settings.launches)
-    entry = experiment.baseline.entry
+    most, entry = experiment.settings.launches, experiment.baseline.entry
     scatter = () if entry is None else entry.metrics.get(metric.name, ())
+    if isinstance(metric.kind, LatencyPercentile | StreamPercentile):
+        measurement.runner.want_requests(min_samples(metric.kind.percentile))
+
+    @functools.cache  # once the first launch has shown what one takes
+    def plan() -> SequentialPlan:
+        return replace(limit_plan(most), planned=measurement.reachable_launches)
+
+    def is_far_beyond() -> bool:
+        found = measurement.metrics.interval_of(metric)
+        return found is not None and _FAR * min(found.value, limit) <= max(found.value, limit)
 
     def judge() -> Verdict:
         measurement.require_valid(errors_count=not metric.counts_failures)
-        launches = measurement.launches_with(metric)
-        confidence, metrics = plan.confidence(launches), measurement.metrics
-        measured = metrics.interval_of(metric, confidence, scatter=scatter)
+        launches, metrics = measurement.launches_with(metric), measurement.metrics
+        measured = metrics.interval_of(metric, plan().confidence(launches), scatter=scatter)
         if measured is None:
             raise InvalidResultError(_why_unknown(metric, experiment, metrics))
         if math.isinf(measured.high):
             return judge_beyond_failures(metric, measured, limit, metrics=metrics)
-        verdict = judge_limit(metric, measured, limit, launches=launches, modes=metrics.modes_of(metric))
+        modes = metrics.modes_of(metric)
+        verdict = judge_limit(metric, measured, limit, launches=launches, modes=modes, is_only=most == 1)
         return verdict.saying(metrics.unjudged(metric))
 
     if metric.is_counted:
         return CountedPasses(experiment, measurement).required("assert_instructions_below(...)").decide(judge)
-    why = _why_hopeless(metric, limit, measurement, plan=plan) if metric.counts_failures else ""
+    why = _why_hopeless(metric, limit, measurement, plan=plan()) if metric.counts_failures else ""
     try:
-        found = judge().saying(why) if why else measurement.decide(judge)
+        found = judge().saying(why) if why else measurement.decide(judge, is_sure=is_far_beyond)
         none_failed = metric.counts_failures and not measurement.metrics.failures
         return found.saying(_EXACT if none_failed and found.outcome is Outcome.INCONCLUSIVE else "")
     except TooFewSamplesError as error:
         metrics = measurement.metrics
-        confidence = plan.confidence(len(metrics.launches))
+        confidence = plan().confidence(len(metrics.launches))
         return judge_few(metric, limit, error, metrics=metrics, confidence=confidence)
 
 
@@ -294,7 +306,8 @@ def decide_nmrt(
     if verdict.outcome is Outcome.PASS:
         return verdict
     _refuse_early_end(metric, searches())
-    if not _lacks(metric, searches()) and (verdict.outcome is not Outcome.FAIL or len(searches()) > 1):
+    is_confirmed = verdict.outcome is not Outcome.FAIL or len(searches()) > 1 or settings.launches == 1
+    if not _lacks(metric, searches()) and is_confirmed:
         return verdict
     return verdict.saying(_second_search(experiment, measurement, done=len(searches())))
 

@@ -206,10 +206,15 @@ class SequentialMeasurement:
         self._find(indices=indices)
 
     def decide(
-        self, judge: Callable[[], Verdict], more: Callable[[], None] | None = None, *, more_s: float | None = None
+        self,
+        judge: Callable[[], Verdict],
+        more: Callable[[], None] | None = None,
+        *,
+        more_s: float | None = None,
+        is_sure: Callable[[], bool] = lambda: False,
     ) -> Verdict:
         """As :meth:`decide_all`, for one verdict."""
-        (verdict,) = self.decide_all(lambda: [judge()], more, more_s=more_s)
+        (verdict,) = self.decide_all(lambda: [judge()], more, more_s=more_s, is_sure=is_sure)
         return verdict
 
     def decide_all(
@@ -218,18 +223,22 @@ class SequentialMeasurement:
         more: Callable[[], None] | None = None,
         *,
         more_s: float | None = None,
+        is_sure: Callable[[], bool] = lambda: False,
     ) -> Sequence[Verdict]:
         """Judge, and measure more until a verdict fails or none is open, as far as the budget allows.
 
         ``more``: measures more; None for another launch. ``more_s``: least time that ``more`` needs after a launch;
-        None for what it took so far.
+        None for what it took so far. ``is_sure``: whether a failure is so clear that only the planned time confirms it.
         """
         wants: Want = "launch" if more is None else "search"
         fewest = self.confirming if more is None else 0
 
         def look() -> Ruling:
             try:
-                return ruling_of(judge(), wants, is_confirmed=self.is_confirmed, fewest=fewest)
+                verdicts = judge()
+                has_time = self.budget.planned.allows(self._cost.each_ns)
+                is_confirmed = self.is_confirmed or (not has_time and is_sure())
+                return ruling_of(verdicts, wants, is_confirmed=is_confirmed, fewest=fewest)
             except TooFewSamplesError as error:
                 return Ruling(wants, fewest=fewest, why_not=error)
 
@@ -297,8 +306,8 @@ class SequentialMeasurement:
 
     @property
     def reachable_launches(self) -> int:
-        """Launches that the planned time has room for in all, as far as the test allows them."""
-        done, most = len(self._found.launches), self._max_launches
+        """Launches, one at least, that the planned time has room for in all, as far as the test allows them."""
+        done, most = len(self.metrics.launches), self._max_launches
         return forecast(self.budget.planned, done, self._cost.launch_ns, fewest=done, most=most, what=LAUNCHES).number
 
     @property
@@ -461,7 +470,8 @@ def measure_for_the_baseline(
         in_time = done < _FEWEST_IN_TIME or measurement.may_launch_within(_UPDATE_NS)
         is_short = done < UPDATE_LAUNCHES and (in_time or shows(lambda found: not is_narrow(found)))
         wants_more = is_short or (done < _LAUNCHES_OF_TWO_KINDS and shows(may_be_of_two_kinds))
-        has_time = measurement.may_launch_within(measurement.budget.planned.limit_ns)
+        budget = measurement.budget if done < CONFIRMING_LAUNCHES else measurement.budget.planned
+        has_time = measurement.may_launch_within(budget.limit_ns)
         return Ruling("launch" if wants_more and has_time else None)
 
     measurement.rule(look)

@@ -21,7 +21,8 @@ _LEAST_SHARE = 0.25  # Smallest share of a launch that its window gets; with les
 _CLOSING_NS = 300_000_000  # Measured time from the last answer of a launch to the start of the next one
 _LEAST_CYCLES = 2  # Requests of each caller that a launch should have time for, else fewer launches are planned
 _FEWEST = 8
-"""Requests to which a window that the user chose is shortened at most: fewer than seven show no median at 99 %."""
+"""Requests that a window has time for, so that another start is not worth more, and to which one that the user chose is
+shortened at most: fewer than seven show no median at 99 %."""
 _LONGEST_FACTOR = 3
 """How many times as long as planned a window may take; a service that is as slow as that shows it in fewer requests."""
 
@@ -76,7 +77,8 @@ class WindowPlan(Struct, frozen=True):
         is_kept = self.is_given and given >= self.callers
         if is_kept and given <= most:
             return None
-        wanted = given if is_kept else max(_ENOUGH, given, spent_ns / interval_ns)
+        usual = max(_ENOUGH, given, spent_ns / interval_ns)
+        wanted = given if is_kept else max(usual, self.enough if self.enough < usual + spent_ns / interval_ns else 0)
         requests = whole_rounds(wanted, most, self.round, callers=self.callers)
         if is_kept:
             requests = max(requests, min(math.floor(given), _FEWEST))
@@ -84,15 +86,22 @@ class WindowPlan(Struct, frozen=True):
         return RequestWindow(requests, 0 if is_kept else self.window_ns, longest_ns)
 
     def _room_ns(self, interval_ns: float, spent_ns: int) -> float:
-        """Time for the window: of a quarter of the budget, or of more if that leaves too little."""
+        """Time for the window: of a quarter of the budget, or of more if that leaves too few answers for a median.
+
+        If two launches have no time for these either, one has them, and as much time as was spent before it.
+        """
         cycle_ns = self.callers * interval_ns
         spent_ns += _CLOSING_NS + round(cycle_ns - interval_ns)  # what the other callers have in flight at the end
+        few_ns = _FEWEST * interval_ns
         for launches in range(min(_LAUNCHES, self.launches), 1, -1):
             launch_ns = self.budget_ns / launches
             room_ns = launch_ns - spent_ns
-            if room_ns >= max(_LEAST_SHARE * launch_ns, _LEAST_CYCLES * cycle_ns):
+            if room_ns >= max(_LEAST_SHARE * launch_ns, _LEAST_CYCLES * cycle_ns, few_ns):
                 return room_ns
-        return max(self.budget_ns / min(2, self.launches) - spent_ns, cycle_ns)
+        room_ns = max(self.budget_ns - spent_ns, min(max((self.enough + self.callers) * interval_ns, few_ns), spent_ns))
+        if self.launches > 1:
+            room_ns = min(room_ns, max(few_ns, spent_ns))
+        return max(room_ns, cycle_ns, 2 * interval_ns)
 
 
 def whole_rounds(wanted: float, most: float, of: int, *, callers: int) -> int:

@@ -30,9 +30,13 @@ class FakeRunner:
 
     def __init__(self, launches: Sequence[Launch]) -> None:
         self._left = list(launches)
+        self.measured = 0
 
     def measure(self) -> Launch:
+        self.measured += 1
         return self._left.pop(0)
+
+    def want_requests(self, _enough: int) -> None: ...
 
 
 def slow_launch(number: int, requests: int = REQUESTS) -> Launch:
@@ -97,6 +101,40 @@ def test_too_few_samples_of_which_surely_too_many_are_late_fail() -> None:
     verdict = limits(metric_named("p99"), limit=250 * MS)
     assert (verdict.outcome, len(measurement.metrics.launches)) == (Outcome.FAIL, LAUNCHES)
     assert re.fullmatch(r"p99 latency is not below 250 ms: \d+ of 160 requests are later or failed", verdict.reason)
+
+
+def slow_calls(limit_s: float, *, launches: int = 8, planned_s: float = 30) -> tuple[Verdict, int]:
+    """The verdict on a call of 3.0 to 3.7 s, of which a launch of 29 s has eight, and the launches that it took."""
+    latency_ns = (np.array([3.0, 3.7, 3.1, 3.2, 3.1, 3.4, 3.1, 3.3]) * S).astype(np.int64)
+    due_ns = START_NS + np.concatenate([[0], np.cumsum(latency_ns)[:-1]])
+    runner = FakeRunner([launch(samples(due_ns, latency_ns), seconds=26.0)] * 2)
+    experiment: Any = SimpleNamespace(settings=SimpleNamespace(launches=launches), baseline=SimpleNamespace(entry=None))
+    spending = Spending(Budget(60 * S, planned_ns=round(planned_s * S)), lambda: 29 * S * runner.measured)
+    measurement = SequentialMeasurement(runner, spending, launches)  # type: ignore[arg-type]
+    verdict = decide_limit(experiment, measurement, METRICS["rtm"], limit=limit_s * S)
+    return verdict, len(measurement.metrics.launches)
+
+
+@pytest.mark.parametrize(("limit_s", "outcome"), [(2.0, Outcome.FAIL), (4.0, Outcome.PASS)])
+def test_a_limit_that_is_far_away_is_decided_by_one_launch_if_the_planned_time_has_no_second(
+    limit_s: float, outcome: Outcome
+) -> None:
+    verdict, launches = slow_calls(limit_s)
+    assert (verdict.outcome, launches) == (outcome, 1)
+
+
+def test_a_failure_is_confirmed_if_it_is_near_or_the_planned_time_has_a_second_launch() -> None:
+    assert slow_calls(2.7)[1] == slow_calls(2.0, planned_s=60)[1] == 2
+
+
+def test_the_only_launch_that_a_test_wants_asks_for_no_second_one() -> None:
+    verdict, launches = slow_calls(3.3, launches=1)
+    assert (verdict.outcome, launches) == (Outcome.INCONCLUSIVE, 1)
+    assert verdict.reason.endswith(
+        "includes the limit of 3.30 s after 1 launch; it is 4.7 % away, and one launch shows ±14.8 %"
+    )
+    verdict, launches = slow_calls(2.7, launches=1)
+    assert (verdict.outcome, launches) == (Outcome.FAIL, 1)
 
 
 def sent(count: int, *, failed: int = 0) -> Launch:

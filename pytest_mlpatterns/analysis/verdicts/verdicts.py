@@ -131,7 +131,13 @@ def describe_estimate(metric: Metric, value: Estimate) -> str:
 
 
 def judge_limit(
-    metric: Metric, measured: Estimate, limit: float, *, launches: int | None = None, modes: Modes | None = None
+    metric: Metric,
+    measured: Estimate,
+    limit: float,
+    *,
+    launches: int | None = None,
+    modes: Modes | None = None,
+    is_only: bool = False,
 ) -> Verdict:
     """Compare with a limit that the test asserts.
 
@@ -139,7 +145,7 @@ def judge_limit(
     is), FAIL if the whole interval is beyond it.
 
     ``limit``: in the metric's unit. ``launches``: that the interval rests on, for messages. ``modes``: of the times
-    that the metric is a percentile of; None if they have one.
+    that the metric is a percentile of; None if they have one. ``is_only``: whether the test wants no further launch.
     """
     below = metric.better == "lower"
     if measured.high < limit if below else measured.low >= limit:
@@ -156,10 +162,13 @@ def judge_limit(
             why_open = WhyOpen(OpenBy.MODES, _either_mode(metric, modes))
             reason += f"; {why_open}"
         elif metric.launch_sd > 0 and min(measured.low, limit) > 0:
-            half = math.log(measured.high / measured.low) / 2
-            words, suffices = _what_helps(half, abs(math.log(measured.value / limit)), launches)
-            reason += f"; {words}"
+            half, apart = math.log(measured.high / measured.low) / 2, abs(math.log(measured.value / limit))
+            words, suffices = _what_helps(half, apart, launches)
             why_open = None if suffices else WhyOpen(OpenBy.LAUNCHES, words)
+            if is_only:
+                words = f"it is {format_percent(apart)} away, and one launch shows ±{format_percent(half)}"
+                why_open = WhyOpen(OpenBy.EDGE, words)
+            reason += f"; {words}"
         return Verdict(metric.name, "limit", outcome, reason, why_open=why_open)
     wanted = f"{'below' if below else 'at least'} {metric.show(limit)}"
     return Verdict(metric.name, "limit", outcome, f"{describe_estimate(metric, measured)} {outcome.verb} {wanted}")
