@@ -38,6 +38,12 @@ from pytest_mlpatterns.records.layer_description import (
 )
 from pytest_mlpatterns.records.telemetry import LayerStats as LayerStats, PatternStats as PatternStats
 from pytest_mlpatterns.units import Unit as Unit
+from pytest_mlpatterns.workload.figures import (
+    Computed as Computed,
+    FigureAnswer as FigureAnswer,
+    Header as Header,
+    Json as Json,
+)
 from pytest_mlpatterns.workload.input_order import InOrder as InOrder, Uniform as Uniform, Zipf as Zipf
 from pytest_mlpatterns.workload.prompts import Prompts as Prompts
 from pytest_mlpatterns.workload.schedule import (

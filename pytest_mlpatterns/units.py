@@ -36,6 +36,7 @@ __all__ = [
     "parse_ratio",
     "parse_share",
     "parse_size",
+    "parse_unit",
 ]
 
 
@@ -101,6 +102,21 @@ def parse_share(value: object, *, name: str = "share") -> float:
             f'{name} is {shown(value)}, expected at most 1 (100 %); write {percent / 100:g} or "{percent:g}%"'
         )
     return share
+
+
+def parse_unit(text: object, *, name: str) -> tuple[Unit, float]:
+    """Read the unit of a number: ``"ms"``, ``"KiB"``, ``"%"``, or nothing for a plain number.
+
+    Returns:
+        The unit of a metric, and the factor on the number that gives its value.
+    """
+    scales: dict[object, tuple[Unit, float]] = {"": (Unit.COUNT, 1), "%": (Unit.RATIO, 0.01)}
+    for unit, factors in ((Unit.DURATION, _NS_PER), (Unit.SIZE, _BYTES_PER)):
+        scales |= {written: (unit, factor) for written, factor in factors.items()}
+    if isinstance(text, str) and text in scales:
+        return scales[text]
+    units = ", ".join(map(str, filter(None, scales)))
+    raise UnitError(f'{name} is {shown(text)}, expected the unit of a number; write "ms", or one of {units}')
 
 
 def parse_number(value: object, *, name: str, example: str = "100") -> float:

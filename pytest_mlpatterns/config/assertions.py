@@ -17,6 +17,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     is_comparable,
     is_known_metric,
     metric_named,
+    own_metrics,
     priced_metric,
     with_role,
 )
@@ -60,12 +61,12 @@ def percentile_of(quantity: str, percentile: object, where: str) -> Metric:
     return percentile_metric(percentile) if quantity == "latency" else stream_metric(quantity, percentile)
 
 
-def read_metric(name: str, where: str) -> Metric:
+def read_metric(name: object, where: str) -> Metric:
     """The metric that a limit names: ``throughput``, ``p95``, ``mean``, or a time with one of these, ``ttft:p95``."""
-    spelled = "".join(name.split()).removeprefix("latency:")
+    spelled = "".join(name.split()).removeprefix("latency:") if isinstance(name, str) else ""
     metric = metric_named(spelled) if is_known_metric(spelled) else None
     if metric is None or not _has_limits(metric):
-        known = [one.name for one in METRICS.values() if _has_limits(one)]
+        known = [one.name for one in (METRICS | own_metrics()).values() if _has_limits(one)]
         hint = did_you_mean(spelled, ["mean", *known])
         raise SettingError(
             f"{where} limits {shown(name)}, {hint}expected p95, mean, ttft:p95, ttft:mean, or another metric that "
@@ -263,7 +264,7 @@ def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
     known = comparable_metrics()
     for name in names if isinstance(names, list | tuple | set | frozenset) else [names]:
         if name is names or not is_comparable(name):
-            hint = did_you_mean(name, known) if isinstance(name, str) else ""
+            hint = did_you_mean(name, [*known, *own_metrics()]) if isinstance(name, str) else ""
             found = argument.replace("...", shown(names))
             raise SettingError(f"{found}, {hint}expected a tuple of {', '.join(known)}")
     return [metric_named(name) for name in names]

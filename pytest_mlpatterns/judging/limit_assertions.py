@@ -14,7 +14,14 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.sustained import Fault
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, nmrt_metric
-from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric, StreamPercentile, objective_of
+from pytest_mlpatterns.analysis.metrics.metric import (
+    FigureOfAnswers,
+    LatencyPercentile,
+    Metric,
+    Nmrt,
+    StreamPercentile,
+    objective_of,
+)
 from pytest_mlpatterns.analysis.metrics.searched_rates import describe_pauses, searches_needed
 from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
@@ -22,13 +29,14 @@ from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_sample
 from pytest_mlpatterns.analysis.verdicts.few_samples import judge_few
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_beyond_failures, judge_limit, why_invalid
 from pytest_mlpatterns.config import assertions
-from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.counting import CountedPasses
 from pytest_mlpatterns.judging.verdict_log import assertions_at_the_call
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue, SearchEnd
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import SECOND_NS, format_rate
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,6 +140,22 @@ class LimitAssertions(ABC):
         self._settle("error_rate", lambda: judge_failures(self._measurement))
         self._none_may_fail = not self._measurement.metrics.failures
 
+    def assert_metric(self, name: str, *, below: object = None, at_least: object = None) -> None:
+        """Any metric is below a limit, or reaches one: ``assert_metric("queue_time:p95", below="5ms")``.
+
+        Args:
+            name: as results have it, such as ``"rtm"``, ``"p97"`` or ``"ttft:p95"``; of a figure of ``perf_figures``
+                ``"queue_time"`` is the mean, and ``"queue_time:p95"`` a percentile.
+            below: limit, with the unit of the metric.
+            at_least: limit, instead of ``below``.
+        """
+        where = f"assert_metric({shown(name)}, {'below' if at_least is None else 'at_least'}=...)"
+        if (below is None) is (at_least is None):
+            raise SettingError(f"{where} expected one limit; write below= or at_least=")
+        metric, given = assertions.read_metric(name, where), below if at_least is None else at_least
+        asked = replace(metric, better="lower" if at_least is None else "higher")
+        self._keep(assertions.read_limit(asked, given, where, price=self._experiment.settings.price))
+
     def _read(self, name: str, limit: object, where: str, *, percentile: object = None) -> None:
         metric = (
             METRICS[name]
@@ -141,10 +165,11 @@ class LimitAssertions(ABC):
         self._keep(assertions.read_limit(metric, limit, where, price=self._experiment.settings.price))
 
     def _keep(self, limit: Limit) -> None:
-        self._settle(
-            limit.metric.name,
-            lambda: decide_limit(self._experiment, self._measurement, limit.metric, limit=limit.value),
-        )
+        parts, metric = (self._experiment, self._measurement), limit.metric
+        if isinstance(metric.kind, Nmrt):
+            self._settle("nmrt", lambda: decide_nmrt(*parts, limit.value, objective=objective_of(metric)))
+        else:
+            self._settle(metric.name, lambda: decide_limit(*parts, metric, limit=limit.value))
 
     @abstractmethod
     def _settle(self, metric: str, decide: Callable[[], Verdict]) -> None:
@@ -160,7 +185,7 @@ def decide_limit(
     """Measure until it is decided whether a metric keeps a limit, which is in the metric's unit."""
     most, entry = experiment.settings.launches, experiment.baseline.entry
     scatter = () if entry is None else entry.metrics.get(metric.name, ())
-    if isinstance(metric.kind, LatencyPercentile | StreamPercentile):
+    if isinstance(metric.kind, LatencyPercentile | StreamPercentile | FigureOfAnswers) and metric.kind.percentile:
         measurement.runner.want_requests(min_samples(metric.kind.percentile))
 
     @functools.cache  # once the first launch has shown what one takes
@@ -233,6 +258,8 @@ def _why_hopeless(metric: Metric, limit: float, measurement: SequentialMeasureme
 
 def _why_unknown(metric: Metric, experiment: Experiment, metrics: Metrics) -> str:
     pattern = experiment.setup.pattern
+    if isinstance(metric.kind, FigureOfAnswers):
+        return f"no answer has {metric.kind.figure}; add it to the perf_figures of this test"
     if metric.of_streams and any(launch.samples.stream for launch in metrics.launches):
         return f"the streams have no chunk with content, so there is no {metric.label}; yield at least one"
     if metric.of_streams:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS
-from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric, Role
+from pytest_mlpatterns.analysis.metrics.metric import FigureOfAnswers, LatencyPercentile, Metric, Role
 from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_PAIRS, FEWEST_PAIRS
 from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, ratio_of
 from pytest_mlpatterns.analysis.statistics.log_ratio import ratio_estimate
@@ -72,7 +72,7 @@ def judge_metric(compared: ComparedMetric, look: Look) -> Verdict:
         sides = look.reference, MeasuredSample(look.present)
         found = judge_guarded(compared, *sides, against=look.against, in_flight=look.in_flight)
         return with_starts_named(found, len(look.present.starts_ns))
-    if look.checks_samples and isinstance(metric.kind, LatencyPercentile):
+    if look.checks_samples and isinstance(metric.kind, LatencyPercentile | FigureOfAnswers):
         look.present.interval_of(metric)  # raises TooFewSamplesError
     if look.present.only_at_least(metric):
         raise UnknownMetricError("is a lower bound only, since its search ended before the deployment degraded")

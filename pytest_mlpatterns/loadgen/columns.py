@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns import fields
 from pytest_mlpatterns.analysis.metrics.samples import join_samples, shift_samples
+from pytest_mlpatterns.loadgen.recorder import FIGURE
 from pytest_mlpatterns.records.samples import Samples, StreamSamples
 from pytest_mlpatterns.wire.stream_events import text_of
 from pytest_mlpatterns.wording import shown
@@ -62,12 +63,14 @@ def _columns(samples: Samples) -> dict[str, Any]:
     columns = {name: getattr(samples, name) for name in _DTYPES}
     if samples.stream is not None:
         columns |= {name: getattr(samples.stream, name) for name in _STREAM_DTYPES}
-    return columns
+    return columns | {f"{FIGURE}{name}": values for name, values in samples.figures.items()}
 
 
 def _samples(columns: Mapping[str, Any]) -> Samples:
     stream = StreamSamples(**_arrays(columns, _STREAM_DTYPES)) if "chunk_ns" in columns else None
-    return Samples(**_arrays(columns, _DTYPES), stream=stream)
+    names = [name.removeprefix(FIGURE) for name in columns if name.startswith(FIGURE)]
+    figures = {name: np.frombuffer(columns[f"{FIGURE}{name}"], np.float64) for name in names}
+    return Samples(**_arrays(columns, _DTYPES), stream=stream, figures=figures)
 
 
 def _arrays(columns: Mapping[str, Any], dtypes: Mapping[str, Any]) -> dict[str, Any]:

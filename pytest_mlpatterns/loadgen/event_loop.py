@@ -318,7 +318,7 @@ class LoadLoop:
         """The function that creates connections that read answers in pieces."""
         from pytest_mlpatterns.loadgen.http1 import Http1Pieces, Http1Stream
 
-        keep, follow = job.keep_answers > 0, job.endpoint.polled
+        keep, follow = job.keeps_answers, job.endpoint.polled
         http1 = Http1Pieces if usual_form(job.endpoint.stream) is StreamForm.CHUNKS else Http1Stream
 
         def protocol(address: tuple[str, int], answer: StreamedAnswer) -> ClientProtocol:
@@ -333,6 +333,7 @@ class LoadLoop:
         """Send the load until its run drains, and await all answers."""
         select, clock, pool, load_run = self.selector.select, perf_counter_ns, self._pool, self.load_run
         alarm, answered, arrived, next_request = self._alarm, self._next, self._arrived, load_run.next_request
+        figures = load_run.figures
         now = clock()
         load_run.start(now)
         next_tick = now + load_run.first_tick_ns
@@ -346,10 +347,11 @@ class LoadLoop:
                 key.data(mask)
             if arrived:
                 self._parse_some()
-            if answered:  # all available responses are stamped before the next request is sent
-                for connection in answered:
-                    connection.send(next_request())
-                answered.clear()
+            for connection in answered:  # all available responses are stamped before the next request is sent
+                connection.send(next_request())
+            answered.clear()
+            if figures is not None:
+                figures.read()
             now = clock()
             due_ns = load_run.next_due_ns
             if now >= due_ns:
@@ -378,7 +380,7 @@ class LoadLoop:
 
 def _protocol_factory(job: LoadJob) -> Callable[[tuple[str, int]], ClientProtocol]:
     """The function that creates the job's client protocol for an address."""
-    keep = job.keep_answers > 0
+    keep = job.keeps_answers
     if job.transport is Transport.HTTP1:
         return lambda address: Http1(job.messages, address[0], follow=job.endpoint.polled, keep=keep)
     from pytest_mlpatterns.loadgen.http2 import HeaderReader, Http2, RequestBlocks

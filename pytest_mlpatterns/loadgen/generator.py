@@ -258,6 +258,8 @@ def merged(parts: Sequence[LoadResult]) -> LoadResult:
         answers=[answer for part in parts for answer in part.answers],
         stopped_early=any(part.stopped_early for part in parts),
         failed={outcome: answer for part in reversed(parts) for outcome, answer in part.failed.items()},
+        figure_faults={name: why for part in reversed(parts) for name, why in part.figure_faults.items()},
+        without_figure={name: answer for part in reversed(parts) for name, answer in part.without_figure.items()},
     )
 
 

@@ -20,7 +20,13 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Arrivals, ConversationArrivals, arrivals_of
 from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult, Warm, WindowOpened
-from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES, ResponseSample, SampleRecorder, StreamColumns
+from pytest_mlpatterns.loadgen.recorder import (
+    KEPT_BYTES,
+    FigureColumns,
+    ResponseSample,
+    SampleRecorder,
+    StreamColumns,
+)
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
@@ -114,7 +120,8 @@ class LoadRun:
 
     ``send``: sends the prepared request of this index; a due time of None means now.
 
-    ``answers``: the kept responses; None if the job keeps none. ``waited_ns``: wait for a connection of each request
+    ``answers``: the kept responses; None if the job keeps none. ``figures``: the same if figures are read from them;
+    else None. ``waited_ns``: wait for a connection of each request
     that had none, since the window opened, and ``sent_again_ns`` due times of the requests sent once more.
     """
 
@@ -122,9 +129,8 @@ class LoadRun:
         self.recording: SampleRecorder = SampleRecorder(
             StreamColumns(KEPT_BYTES // job.share.of if job.keep_texts else 0) if job.stream else None
         )
-        self.answers: ResponseSample | None = (
-            ResponseSample(job.keep_answers, KEPT_BYTES // job.share.of) if job.keep_answers else None
-        )
+        self.answers: ResponseSample | None = _kept_answers(job, self.recording)
+        self.figures: FigureColumns | None = self.answers if isinstance(self.answers, FigureColumns) else None
         self.connect_ns: array[int] = array("q")
         self.waited_ns: array[int] = array("q")
         self.sent_again_ns: array[int] = array("q")
@@ -259,8 +265,10 @@ class LoadRun:
         """Everything recorded; valid once the window is closed."""
         assert self._warmup is not None
         assert self._report is not None
+        figures = self.figures
+        columns = {} if figures is None else figures.columns()
         return LoadResult(
-            columns=self.recording.columns(streams=self._job.stream),
+            columns=self.recording.columns(streams=self._job.stream) | columns,
             window=Window(self._window_start_ns, self._stop_ns),
             warmup=self._warmup,
             generator=replace(
@@ -272,6 +280,8 @@ class LoadRun:
             stopped_early=self.stop_early,
             failed={} if self.recording.streams is None else self.recording.streams.failed,
             planned=self._planned,
+            figure_faults={} if figures is None else figures.reader.faults,
+            without_figure={} if figures is None else figures.reader.without,
         )
 
     def _arrivals_of(self, schedule: Schedule) -> Arrivals:
@@ -391,6 +401,13 @@ class LoadRun:
             opened_late_ns=self._opened_late_ns,
             ticks_cpu_ns=self._ticks_cpu_ns,
         )
+
+
+def _kept_answers(job: LoadJob, recording: SampleRecorder) -> ResponseSample | None:
+    limit, limit_bytes = job.keep_answers, KEPT_BYTES // job.share.of
+    if job.figures is not None:
+        return FigureColumns(job.figures, recording, limit=limit, limit_bytes=limit_bytes)
+    return ResponseSample(limit, limit_bytes) if limit else None
 
 
 def _callers_of(job: LoadJob) -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.outcomes import FailedAnswer
     from pytest_mlpatterns.records.samples import Window
     from pytest_mlpatterns.workload.endpoint import Endpoint
+    from pytest_mlpatterns.workload.figures import FigurePlan
     from pytest_mlpatterns.workload.schedule import Schedule
     from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
@@ -61,6 +62,7 @@ class LoadJob(Struct, frozen=True):
     ``window`` is given if it ends by its requests, or plans that from the answers of the warm-up; None if it lasts
     ``duration_ns``. The first request of such a window is the first of the order. One generator alone sends that load.
     ``stagger_ns`` is the time between the first requests of two callers of a closed loop.
+    ``figures`` are read from every answer that counts; None for none.
     ``beside`` is another closed loop with which this one alternates, each in as many ``slices`` of its ``duration_ns``;
     None for none.
     """
@@ -79,8 +81,14 @@ class LoadJob(Struct, frozen=True):
     keep_texts: bool = False
     window: RequestWindow | WindowPlan | None = None
     stagger_ns: int = 0
+    figures: FigurePlan | None = None
     beside: LoadJob | None = None
     slices: int = 1
+
+    @property
+    def keeps_answers(self) -> bool:
+        """Whether answers are kept whole, for a while at least."""
+        return self.keep_answers > 0 or self.figures is not None
 
     @property
     def most_ns(self) -> int:
@@ -134,7 +142,8 @@ class LoadResult(Struct, frozen=True):
     streams if the job reads streams. ``failed`` has, by outcome, the first answer of the window that did not count and
     has a reason; only of a job that reads streams. ``planned`` is the window if it ended by its requests. If the load
     alternated with another one, ``slices`` are the parts of the window in which it was sent, and ``beside`` is the
-    result of the other.
+    result of the other. ``figure_faults`` and ``without_figure`` are as
+    :class:`pytest_mlpatterns.workload.figures.FigureReader` has them.
     """
 
     columns: dict[str, Any]
@@ -147,3 +156,5 @@ class LoadResult(Struct, frozen=True):
     planned: RequestWindow | None = None
     slices: tuple[Window, ...] = ()
     beside: LoadResult | None = None
+    figure_faults: dict[str, str] = {}
+    without_figure: dict[str, str] = {}

@@ -21,7 +21,7 @@ from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer, answers_to
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Remote
@@ -128,6 +128,8 @@ class PyreqwestLoop:
             load_run.answers.offer(request, received.body, received.head)
         if load_run.answered(due_ns, now, failed=outcome in _REFUSED):
             self._start_request(load_run.next_request(), None)
+        if load_run.figures is not None:
+            load_run.figures.read()
         self._note_due()
 
     async def _outcome_of(self, request: int, received: _Received) -> int:
@@ -176,7 +178,7 @@ class _Received:
         self.began = True
         self.body = bytes(await response.bytes())
         if with_head:
-            self.head = _head_of(response.headers)
+            self.head = _head_of(response)
         return int(response.status)
 
     async def pieces(self, prepared: Any, *, with_head: bool) -> int:
@@ -188,7 +190,7 @@ class _Received:
             kind, coding = (response.get_header(name) or "" for name in ("content-type", "content-encoding"))
             answer.read_type(kind, coding, is_sized=response.get_header("content-length") is not None)
             if with_head:
-                self.head = _head_of(response.headers)
+                self.head = _head_of(response)
             while (piece := await response.body_reader.read_chunk()) is not None:
                 answer.now_ns = perf_counter_ns()
                 pieces.append(bytes(piece))
@@ -210,9 +212,10 @@ def parse_message(message: bytes) -> tuple[str, str, list[tuple[str, str]], byte
     return method, path, [(name, value) for name, value in pairs if name.lower() not in _FRAMING], body
 
 
-def _head_of(headers: Mapping[str, str]) -> bytes:
-    """The response head in the form our own connections give; the status line is ignored."""
-    return "\r\n".join(["", *(f"{name}: {value}" for name, value in headers.items())]).encode("latin-1")
+def _head_of(response: Any) -> bytes:
+    """The response head in the form our own connections give."""
+    lines = (f"HTTP/1.1 {response.status}", *(f"{name}: {value}" for name, value in response.headers.items()))
+    return "\r\n".join(lines).encode("latin-1")
 
 
 def _is_delimited(response: Any) -> bool:

@@ -7,6 +7,7 @@ streams. The generator process imports this module, which must not load numpy.
 from __future__ import annotations
 
 from array import array
+from math import nan
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
+    from pytest_mlpatterns.workload.figures import FigurePlan, FigureReader
 
     AddRow = Callable[[int, int, int, int, int, int, int], None]
     """Appends the values of one row, in the order of :attr:`SampleRecorder.COLUMNS`."""
@@ -150,6 +152,54 @@ class ResponseSample:
         over = self._bytes + size > self._limit_bytes
         self.is_cut = self.is_cut or over
         return over
+
+
+FIGURE = "figure:"  # Before the name of a figure in the name of its column
+
+
+class FigureColumns(ResponseSample):
+    """Keeps responses as its base does, and reads figures from each: a column of each, in step with the recording.
+
+    They are read when :meth:`read` is called, so that no stamp waits for it.
+
+    ``reader``: of the figures.
+    """
+
+    def __init__(self, plan: FigurePlan, recording: SampleRecorder, *, limit: int, limit_bytes: int) -> None:
+        super().__init__(limit, limit_bytes)
+        self.reader: FigureReader = plan.reader()
+        self._recording = recording
+        self._waiting: list[tuple[int, bytes, bytes]] = []
+        self._columns = {figure.name: array("d") for figure in plan.figures}
+
+    def offer(self, request: int, body: bytes, head: bytes = b"") -> None:
+        """Offer the response of the last row, which is to the request of this index."""
+        self._waiting.append((len(self._recording) - 1, head, body))
+        if self._limit:
+            super().offer(request, body, head)
+
+    def read(self) -> None:
+        """Read the figures of the responses that have come."""
+        for row, head, body in self._waiting:
+            self._pad(row)
+            for name, value in self.reader.read(head, body).items():
+                self._columns[name].append(value)
+        self._waiting.clear()
+
+    def clear(self) -> None:
+        """Drop all responses, and what is known of those without a figure, at the start of the measured window."""
+        super().clear()
+        self.reader.without.clear()
+
+    def columns(self) -> dict[str, PickleBuffer]:
+        """The columns as raw buffers; a response that is too long, and a failure, have NaN."""
+        self.read()
+        self._pad(len(self._recording))
+        return {f"{FIGURE}{name}": PickleBuffer(column) for name, column in self._columns.items()}
+
+    def _pad(self, rows: int) -> None:
+        for column in self._columns.values():
+            column.extend([nan] * (rows - len(column)))
 
 
 class StreamColumns:

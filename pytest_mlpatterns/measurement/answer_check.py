@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from pytest_mlpatterns.loadgen.messages import LoadResult
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.wire.stream_request import StreamFault
     from pytest_mlpatterns.workload.payload import Payload
@@ -250,6 +251,22 @@ def check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answ
     except (ValueError, IndexError) as error:
         raise InvalidResultError(f"check= could not read an answer: {error}") from error
     check_outputs(plan.check, inputs, outputs)
+
+
+def require_figures(plan: LoadPlan, result: LoadResult, samples: Samples | None = None) -> None:
+    """Refuse figures that cannot be read.
+
+    ``samples``: of a load in which each figure is expected at least once; None if it may lack them.
+    """
+    for name, why in result.figure_faults.items():
+        raise SettingError(f"perf_figures: {name} {why}")
+    if samples is None or plan.figures is None:
+        return
+    good = samples.successes_in(result.window)
+    for name, values in samples.figures.items():
+        if good.any() and np.isnan(values[good]).all():
+            first = result.without_figure.get(name, "a body that is too long to be kept")
+            raise InvalidResultError(f"perf_figures: no answer has {name}; the first one has {first}")
 
 
 def check_outputs(check: Check, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:

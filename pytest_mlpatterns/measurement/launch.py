@@ -18,7 +18,7 @@ from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator, LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
-from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers, send_one
+from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers, require_figures, send_one
 from pytest_mlpatterns.measurement.last_answer import (
     describe_first_failure,
     require_answer,
@@ -214,7 +214,7 @@ class LaunchRunner:
         from pytest_mlpatterns.measurement.capacity import CapacitySearch
 
         deployment = self._untouched()
-        plan = replace(self.plan, schedule=ClosedLoop(1), check=None)  # what the service itself can do
+        plan = replace(self.plan, schedule=ClosedLoop(1), check=None, figures=None)  # what the service itself can do
         template = job_for(deployment, plan, deployment.messages(plan.payload))
         longest_ns = MAX_SEARCH_NS if objective is None else MAX_OBJECTIVE_SEARCH_NS
         search = CapacitySearch(
@@ -272,7 +272,7 @@ class LaunchRunner:
         """What loads the running deployment, whose answers are neither checked nor counted in tokens."""
         from pytest_mlpatterns.measurement.further_load import FurtherLoad
 
-        deployment, plan = self._untouched(), replace(self.plan, check=None, tokens=None)
+        deployment, plan = self._untouched(), replace(self.plan, check=None, tokens=None, figures=None)
         job = job_for(deployment, plan, deployment.messages(plan.payload))
         return FurtherLoad(deployment, plan, job, self._generator, self._on_progress)
 
@@ -331,6 +331,7 @@ class _LaunchMeasurement:
                 when = f"after {count(self._answers, 'answer')}"
             error.add(f"this happened under load, {when}")
             raise
+        require_figures(self._plan, result, launch.samples)
         if self._plan.check is not None:
             check_answers(self._deployment, self._plan, result.answers, are_cut=result.generator.answers_cut)
         return launch
@@ -450,4 +451,5 @@ def job_for(
         stream=deployment.streams or asks_for_streams(deployment.endpoint.wire, messages),
         keep_texts=plan.tokens is not None,
         think_ns=b"" if talks is None else talks.think_ns,
+        figures=plan.figures,
     )

@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
+import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric
 from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import describe_env, name_of
+from pytest_mlpatterns.records.layer_description import Figure
+from pytest_mlpatterns.records.package_layers import answer_figures, describe_figures
 from pytest_mlpatterns.records.setup import Setup, SystemDescription
-from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, service_plan
+from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, pack_figures, service_plan
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url
-from pytest_mlpatterns.units import format_duration
+from pytest_mlpatterns.units import format_duration, parse_unit
 from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.workload.figures import Computed, FigurePlan, Read
 from pytest_mlpatterns.workload.payload import Payload, read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
@@ -35,6 +42,13 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.model import StartOptions
     from pytest_mlpatterns.system.cpu_share import ReplicaCores
+
+
+_FIGURE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_FIGURE_EXAMPLE = (
+    'write {"queue_time": Header("x-queue-time", unit="ms")}, Json("usage.queue_time", unit="s"), '
+    "or a function of the answer"
+)
 
 
 class ModelUnderTest(Struct, frozen=True):
@@ -139,6 +153,32 @@ def read_inputs(
     serves. ``builder``: what makes the requests from inputs; None if the wire does.
     """
     return read_payload(given, settings.wire, "" if target is None else target.path, builder=builder)
+
+
+def read_figures(given: object, by_value: Sequence[ModuleType]) -> FigurePlan | None:
+    """The figures that are read from answers, as ``perf_figures`` has them; None for none."""
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise SettingError(f"perf_figures is {shown(given)}, expected a dictionary; {_FIGURE_EXAMPLE}")
+    figures, readers = [], {}
+    for name, how in given.items():
+        if not isinstance(name, str) or not _FIGURE_NAME.fullmatch(name):
+            raise SettingError(f'perf_figures names {shown(name)}, expected a name in lower case such as "queue_time"')
+        if is_known_metric(name) and name not in {one.name for one in answer_figures()}:
+            raise SettingError(f"perf_figures names {name}, which is a metric already; rename the figure")
+        read = Computed(how) if callable(how) else how
+        if not isinstance(read, Read):
+            raise SettingError(f"perf_figures[{shown(name)}] is {shown(how)}, expected one of three; {_FIGURE_EXAMPLE}")
+        if read.better not in ("lower", "higher"):
+            raise SettingError(
+                f'perf_figures[{shown(name)}] has better={shown(read.better)}, expected "lower" or "higher"'
+            )
+        unit, factor = parse_unit(read.unit, name=f"the unit of perf_figures[{shown(name)}]")
+        figures.append(Figure(name, name, unit, better=read.better))
+        readers[name] = read, factor
+    describe_figures(figures)
+    return FigurePlan(tuple(figures), pack_figures(readers, by_value), tuple(sys.path)) if figures else None
 
 
 def load_plan(settings: Settings, payload: Payload) -> LoadPlan:

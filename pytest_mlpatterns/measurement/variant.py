@@ -31,6 +31,7 @@ from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, Inval
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.generator_process import LocalPool
+from pytest_mlpatterns.measurement.answer_check import require_figures
 from pytest_mlpatterns.measurement.last_answer import describe_first_failure, why_silent
 from pytest_mlpatterns.measurement.launch import job_for
 from pytest_mlpatterns.measurement.load_source import CallLoop, LoadEvents, apart_from, load_source
@@ -239,6 +240,7 @@ class VariantRun:
         samples, window = samples_of(result, self._variant.plan.tokens), result.window
         self._done_ns.append(samples.done_ns)
         self._require_answers(samples, result)
+        require_figures(self._variant.plan, result)
         if result.slices:
             samples, window = joined_slices(samples, result.slices)
         recording = BlockRecording(samples, window, None if usage is None else usage.since(-2), result.generator)

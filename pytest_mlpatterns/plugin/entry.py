@@ -257,6 +257,16 @@ def perf_setup() -> object:
 
 
 @pytest.fixture
+def perf_figures() -> object:
+    """Figures of your own, read from each answer; override it: a dictionary from a name to where it is.
+
+    ``{"queue_time": Header("x-queue-time", unit="ms"), "eval": Json("eval_duration", unit="ns"),
+    "words": lambda answer: len(answer.body.split())}``. Each becomes a metric: ``queue_time``, ``queue_time:p95``.
+    """
+    return None
+
+
+@pytest.fixture
 def _perf_pattern(request: pytest.FixtureRequest) -> Pattern | None:
     """The pattern of this test, out of the marker's list."""
     return getattr(request, "param", None)
@@ -284,6 +294,7 @@ def perf(
     perf_payload: object,
     perf_target: object,
     perf_setup: object,
+    perf_figures: object,
     _perf_pattern: object,
     _perf_wire: object,
 ) -> Iterator[Perf]:
@@ -291,7 +302,7 @@ def perf(
     session = _session(request.config)
     from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
 
-    fixtures = FixtureValues(perf_model, perf_payload, perf_target, perf_setup)
+    fixtures = FixtureValues(perf_model, perf_payload, perf_target, perf_setup, perf_figures)
     with session.measurement(request.node, fixtures) as measurement:
         yield measurement
 

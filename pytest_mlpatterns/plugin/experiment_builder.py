@@ -22,6 +22,7 @@ from pytest_mlpatterns.measurement.system_under_test import (
     checked_setup,
     checked_target,
     load_plan,
+    read_figures,
     read_inputs,
     request_builder,
     require_no_pattern,
@@ -62,18 +63,19 @@ _EXPECTED = {"perf_model": 'a callable, a class or "package.module:attribute"', 
 
 
 class FixtureValues(Struct, frozen=True):
-    """What the fixtures ``perf_model``, ``perf_payload``, ``perf_target`` and ``perf_setup`` gave a test."""
+    """What the fixtures ``perf_model``, ``perf_payload``, ``perf_target`` and those beside them gave a test."""
 
     model: object
     payload: object
     target: object
     setup: object = None
+    figures: object = None
 
     def under(self, settings: Settings) -> FixtureValues:
         """The same, with the model and payload that the marker names instead."""
         model = self.model if settings.model is None else settings.model
         payload = self.payload if settings.payload is None else settings.payload
-        return FixtureValues(model, payload, self.target, self.setup)
+        return replace(self, model=model, payload=payload)
 
 
 class ExperimentBuilder:
@@ -119,7 +121,7 @@ class ExperimentBuilder:
             system=system_under_test(
                 self._model(item, fixtures.model, "perf"), settings.pattern, target, options=options
             ),
-            plan=load_plan(settings, payload),
+            plan=replace(load_plan(settings, payload), figures=read_figures(fixtures.figures, self._by_value(item))),
             driver=self._driver,
             command=self._command(item),
             baseline=BaselineMatch(setup, BaselineMode.OFF),

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     import pytest
 
 
-_FIXTURES = ("perf_model", "perf_payload", "perf_target", "perf_setup", "perf", "perf_deploy", "perf_deploy_session")
+_FIXTURES = (
+    *("perf_model", "perf_payload", "perf_target", "perf_setup", "perf_figures"),
+    *("perf", "perf_deploy", "perf_deploy_session"),
+)
 _WORDS = {
     "RTM": "response time median (RTM)",
     "TTFT": "time to first token (TTFT)",

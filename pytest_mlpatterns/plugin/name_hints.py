@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import ModuleType
 
-FIXTURES = ("perf", "perf_deploy", "perf_deploy_session", "perf_model", "perf_payload", "perf_setup", "perf_target")
+FIXTURES = (
+    *("perf", "perf_deploy", "perf_deploy_session"),
+    *("perf_figures", "perf_model", "perf_payload", "perf_setup", "perf_target"),
+)
 """The fixtures of this plugin."""
 _PREFIX = "--perf-"
 _REMOVED = {"calibrate": "since each launch shows how fast the machine is"}

@@ -34,7 +34,7 @@ The metrics follow from what layers counted. A pattern outside this package desc
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -321,6 +321,9 @@ def layer_kind(name: str) -> LayerKind:
 
 def describe_layer_kind(name: str, kind: LayerKind) -> None:
     """Add the description of a layer of a pattern outside this package; a later one of the same name replaces it."""
+    if name == _ANSWERS:
+        describe_figures(kind.figures)
+        return
     if name in PACKAGE_LAYERS:
         raise SettingError(f"a pattern named {shown(name)} has a layer_kind, but the package has one; rename the class")
     if not isinstance(kind, LayerKind):
@@ -336,6 +339,27 @@ def describe_layer_kind(name: str, kind: LayerKind) -> None:
     LAYER_KINDS[name] = kind
 
 
+_ANSWERS = "figures of answers"  # Name under which :data:`LAYER_KINDS` has the figures that tests read from answers
+
+
+def answer_figures() -> tuple[Figure, ...]:
+    """The figures that tests read from answers (``perf_figures``)."""
+    return layer_kind(_ANSWERS).figures
+
+
+def describe_figures(figures: Iterable[Figure]) -> None:
+    """Add figures that a test reads from answers; all tests share their names."""
+    known = {one.name: one for one in answer_figures()}
+    for figure in figures:
+        if (other := known.setdefault(figure.name, figure)) != figure:
+            found, before = (f"{one.unit.value or 'number'}, {one.better} is better" for one in (figure, other))
+            raise SettingError(
+                f"perf_figures has {figure.name} ({found}), and that of another test has it otherwise ({before}); "
+                "rename one of the two"
+            )
+    LAYER_KINDS[_ANSWERS] = LayerKind(figures=tuple(known.values()))
+
+
 def package_figures() -> Iterator[Figure]:
     """The metrics of the package's own layers; one that two kinds have comes twice, with other notes."""
     return (figure for kind in PACKAGE_LAYERS.values() for figure in kind.figures if figure.name)
@@ -348,7 +372,8 @@ def own_layer_kinds() -> dict[str, LayerKind]:
 
 def own_figures() -> Iterator[Figure]:
     """The metrics of patterns outside this package."""
-    return (figure for kind in own_layer_kinds().values() for figure in kind.figures if figure.name)
+    kinds = (kind for name, kind in own_layer_kinds().items() if name != _ANSWERS)
+    return (figure for kind in kinds for figure in kind.figures if figure.name)
 
 
 def derived_metrics(stats: PatternStats | None) -> dict[str, DerivedMetric]:

@@ -144,7 +144,8 @@ class Samples(Struct, frozen=True):
     arrived. ``outcome`` (int16) is the HTTP status, or one of the negative codes of
     :class:`pytest_mlpatterns.records.outcomes.Failure`. ``request`` (uint32) is the index of the prepared request,
     ``target`` (uint8) the index of the address, ``received_bytes`` (uint32) the size of the whole response, headers
-    included. ``stream`` has what came in pieces; None if the load was not read as a stream.
+    included. ``stream`` has what came in pieces; None if the load was not read as a stream. ``figures`` are read
+    from answers, by name (float64, in the unit of the metric); NaN of an answer that does not have one.
     """
 
     due_ns: NDArray[np.int64]
@@ -155,6 +156,7 @@ class Samples(Struct, frozen=True):
     target: NDArray[np.uint8]
     received_bytes: NDArray[np.uint32]
     stream: StreamSamples | None = None
+    figures: Mapping[str, NDArray[np.float64]] = {}
 
     @property
     def came_in_pieces(self) -> bool:

@@ -207,6 +207,11 @@ def pack_inputs(inputs: Sequence[object], by_value: Sequence[ModuleType] = ()) -
     return _pickled(list(inputs), by_value, "perf_payload", fix="give plain values")
 
 
+def pack_figures(readers: object, by_value: Sequence[ModuleType] = ()) -> bytes:
+    """Prepare what reads figures from answers for the load generator."""
+    return _pickled(readers, by_value, "perf_figures", fix="give functions of plain values, at the top of a module")
+
+
 class ServicePlan(Struct, frozen=True):
     """What an engine starts: the name under which the model is served, and the process tree with everything packed."""
 

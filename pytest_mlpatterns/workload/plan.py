@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.records.samples import Samples, Window
+    from pytest_mlpatterns.workload.figures import FigurePlan
     from pytest_mlpatterns.workload.payload import Payload
 
 
@@ -25,6 +26,7 @@ class LoadPlan(Struct, frozen=True):
     ``stretches``, it may be longer than ``duration_ns``.
     ``tokens`` counts the tokens of an answer's text where the server reports none; None if each chunk counts as one.
     ``during`` runs beside the load in the window of each launch; None if nothing does.
+    ``figures`` are read from every answer; None for none.
     ``overloads`` is whether the service is not expected to sustain the load, so that it may refuse requests.
     """
 
@@ -41,6 +43,7 @@ class LoadPlan(Struct, frozen=True):
     launches: int = 1
     overloads: bool = False
     during: Callable[[Any], object] | None = None
+    figures: FigurePlan | None = None
 
     def window_plan(self, start_ns: int, requests: int, *, enough: int = 0) -> WindowPlan | None:
         """How the window is planned once the service answers; None for a window of ``duration_ns``.

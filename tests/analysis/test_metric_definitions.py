@@ -27,7 +27,7 @@ def test_nmrt_under_an_objective_keeps_the_objective() -> None:
     assert (metric.kind, metric.name, metric.unit) == (Nmrt(OBJECTIVE), "nmrt(p95<50.0ms)", Unit.RATE)
 
 
-@pytest.mark.parametrize("name", ["p96", "nmrt(fast)", "nmrt(p95<50ms", "nmrt2", ""])
+@pytest.mark.parametrize("name", ["p960", "nmrt(fast)", "nmrt(p95<50ms", "nmrt2", ""])
 def test_other_names_are_unknown(name: str) -> None:
     assert not is_known_metric(name)
 

@@ -22,6 +22,7 @@ UNPICKLING = {
     "serving/handler_stack.py": "a pattern, from the parent process",
     "engines/local/worker.py": "the inputs of a plain call, from the parent process",
     "serving/model.py": "a model, from the parent process",
+    "workload/figures.py": "functions that read figures from answers, from the parent process",
     "system/pipe_messages.py": "messages of the parent or of a child, through an inherited pipe",
 }
 """What each module unpickles."""

@@ -42,8 +42,9 @@ def ini(**keys: str) -> None:
 
 def perf() -> Any:
     """The fixture of a test of which nothing is measured yet."""
-    found = object.__new__(Perf)
-    found._measurement = SimpleNamespace(so_far=None)  # type: ignore[assignment]
+    found: Any = object.__new__(Perf)
+    found._experiment = SimpleNamespace(settings=SimpleNamespace(price=None))
+    found._measurement = SimpleNamespace(so_far=None)
     return found
 
 
@@ -388,7 +389,8 @@ BODY: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "no request may fail": (
         lambda: perf().assert_error_rate_below(0),
-        'assert_error_rate_below(0), expected more than 0, which no run can show; write 0.01 or "1%"',
+        'assert_error_rate_below(0), expected more than 0, which no run can show; write 0.01 or "1%"; '
+        "perf.assert_no_failures() asserts that no request of this run failed",
     ),
     "a time without a unit": (
         lambda: perf().assert_rtm_below(20),

@@ -108,6 +108,22 @@ class LaunchBlocks:
         """The arithmetic mean of the latencies of the successful requests; None if there is none."""
         return self._latencies.mean()
 
+    def figure(self, name: str, percentile: float | None = None) -> LaunchValue | None:
+        """The mean of a figure of answers, or a percentile of it; None if no answer has it."""
+        found = self.figures.get(name)
+        if found is None:
+            return None
+        return found.mean() if percentile is None else found.percentile(percentile)
+
+    @cached_property
+    def figures(self) -> dict[str, BlockedValues]:
+        """The figures that were read from the successful answers, of those that have them."""
+        found, rows = {}, self._successes
+        for name, values in self._launch.samples.figures.items():
+            has = rows[~np.isnan(values[rows])]
+            found[name] = BlockedValues.of(values[has], self._block_of(has), self._weights)
+        return found
+
     def throughput(self) -> LaunchValue | None:
         """Successful answers per second."""
         cuts_ns = self._answers.cuts(self._edges)
@@ -278,10 +294,13 @@ class LaunchBlocks:
 
     @cached_property
     def _latencies(self) -> BlockedValues:
-        due_ns = self._launch.samples.due_ns[self._successes]
-        block = np.minimum(np.searchsorted(self._edges, due_ns, side="right") - 1, self.count - 1)
         inputs = self._launch.samples.request[self._successes]
-        return BlockedValues(self.latencies_ns, block, self._weights, inputs=inputs)
+        return BlockedValues(self.latencies_ns, self._block_of(self._successes), self._weights, inputs=inputs)
+
+    def _block_of(self, requests: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The block in which each request was due."""
+        due_ns = self._launch.samples.due_ns[requests]
+        return np.minimum(np.searchsorted(self._edges, due_ns, side="right") - 1, self.count - 1)
 
     def _quotient(self, over: NDArray[np.float64], under: NDArray[np.float64]) -> LaunchValue | None:
         return quotient(over, under, self._weights)

@@ -18,6 +18,7 @@ from pytest_mlpatterns.analysis.metrics.metric import (
     AtNmrt,
     CallersRate,
     Counted,
+    FigureOfAnswers,
     Goodput,
     Group,
     Location,
@@ -28,6 +29,8 @@ from pytest_mlpatterns.analysis.metrics.metric import (
 )
 from pytest_mlpatterns.analysis.metrics.metric_makers import (
     SHOWN,
+    figure_metric,
+    figure_percentile,
     growth_metric,
     layer_metric,
     mean_metric,
@@ -44,7 +47,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
 from pytest_mlpatterns.records.layer_description import CPU_FLOOR_NS, LATENCY_FLOOR_NS
 from pytest_mlpatterns.records.objective import Objective, Promise, parse_objective, parse_promise
-from pytest_mlpatterns.records.package_layers import own_figures, package_figures
+from pytest_mlpatterns.records.package_layers import answer_figures, own_figures, package_figures
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
@@ -58,8 +61,9 @@ _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
 
 def own_metrics() -> dict[str, Metric]:
-    """The metrics that patterns outside this package describe, by name."""
-    return {figure.name: layer_metric(figure) for figure in own_figures()}
+    """The metrics that patterns outside this package describe, and the means of figures of answers, by name."""
+    layers = {figure.name: layer_metric(figure) for figure in own_figures()}
+    return layers | {figure.name: figure_metric(figure) for figure in answer_figures()}
 
 
 def layer_metrics() -> dict[str, Metric]:
@@ -342,7 +346,9 @@ def comparable_metrics() -> dict[str, Metric]:
 
 def is_comparable(name: object) -> bool:
     """Whether a comparison can judge a metric of this name."""
-    return isinstance(name, str) and name in comparable_metrics()
+    if not isinstance(name, str) or not is_known_metric(name):
+        return False
+    return name in comparable_metrics() or isinstance(metric_named(name).kind, FigureOfAnswers)
 
 
 STANDING = frozenset(with_role(Role.STANDING))  # Names of the metrics that no machine changes
@@ -391,9 +397,14 @@ def metric_named(name: str) -> Metric:
         return goodput_metric(parse_promise(name[len("goodput(") : -1]))
     quantity, _, rank = name.rpartition(":")
     found = _PERCENTILE.fullmatch(rank)
-    if found and quantity in ("", *STREAM_QUANTITIES) and 1 <= float(found[1]) < 100:
-        return stream_metric(quantity, float(found[1])) if quantity else percentile_metric(float(found[1]))
-    return own_metrics()[name]
+    own = own_metrics()
+    if found is None or not 1 <= (percentile := float(found[1])) < 100:
+        return own[name]
+    if quantity in ("", *STREAM_QUANTITIES):
+        return stream_metric(quantity, percentile) if quantity else percentile_metric(percentile)
+    if not isinstance(own[quantity].kind, FigureOfAnswers):
+        raise KeyError(name)
+    return figure_percentile(own[quantity], percentile)
 
 
 def location_of(metric: Metric) -> Metric | None:

@@ -16,7 +16,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     nmrt_metric,
     own_metrics,
 )
-from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
+from pytest_mlpatterns.analysis.metrics.metric import FigureOfAnswers, Goodput, Metric, Role
 from pytest_mlpatterns.errors import InvalidResultError
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.records.launch import Estimate
+
+_RANKS = (50, 95, 99)  # Percentiles of a figure of answers that a result has
 
 
 def estimated(
@@ -58,12 +60,13 @@ def searched_for(metrics: Metrics | None) -> list[Metric]:
 
 
 def estimates_of(metrics: Metrics, judged: Sequence[str] = ()) -> list[tuple[Metric, Estimate]]:
-    """Every metric that the launches give, and the goodput under the objectives that were judged."""
+    """Every metric that the launches give, and the goodput and the percentiles of figures that were judged."""
+    own, figures = own_metrics(), [name for name in metrics.by_launch[0].figures if is_known_metric(name)]
     others = [metric for metric in searched_for(metrics) if metric.name not in METRICS]
-    others += [
-        metric_named(name) for name in dict.fromkeys(judged) if name.startswith("goodput(") and is_known_metric(name)
-    ]
-    known = (*METRICS.values(), *own_metrics().values(), *LOCATIONS.values(), *others)
+    names = [*(f"{name}:p{rank}" for name in figures for rank in _RANKS), *judged]
+    wanted = [metric_named(name) for name in dict.fromkeys(names) if is_known_metric(name) and name not in own]
+    others += [metric for metric in wanted if isinstance(metric.kind, Goodput | FigureOfAnswers)]
+    known = (*METRICS.values(), *own.values(), *LOCATIONS.values(), *others)
     found = [(metric, estimate_or_none(metrics, metric)) for metric in known]
     return [(metric, value) for metric, value in found if value is not None and math.isfinite(value.high)]
 

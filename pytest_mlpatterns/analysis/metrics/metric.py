@@ -56,6 +56,7 @@ class Group(StrEnum):
     LATENCY = "Latency"
     CAPACITY = "Capacity"
     RESOURCES = "Resources"
+    FIGURES = "Figures of answers"
     OTHERS = "Wire and pattern"
 
 
@@ -124,6 +125,13 @@ class ScalingIndex(Struct, frozen=True):
     largest: float
 
 
+class FigureOfAnswers(Struct, frozen=True):
+    """A figure that the user reads from each answer."""
+
+    figure: str  # its name
+    percentile: float | None = None  # which of its percentiles; None for its mean
+
+
 class Counted(Struct, frozen=True):
     """Work that a pass of its own counts, which neither the machine nor its neighbours change."""
 
@@ -138,6 +146,7 @@ MetricKind = (
     | Location
     | CallersRate
     | ScalingIndex
+    | FigureOfAnswers
     | Counted
 )
 """What more is known of some metrics than of others."""

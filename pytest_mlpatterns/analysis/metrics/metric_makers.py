@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from pytest_mlpatterns.analysis.metrics.metric import (
     USUAL_TOLERANCE,
     CallersRate,
+    FigureOfAnswers,
     Group,
     LatencyPercentile,
     Location,
@@ -154,6 +157,35 @@ def layer_metric(figure: Figure) -> Metric:
 
     launch_sd = LAUNCH_SD if figure.varies else 0.0
     return Metric(figure.name, figure.label, read, figure.unit, figure.better, launch_sd, figure.floor)
+
+
+def figure_metric(figure: Figure) -> Metric:
+    """The mean of a figure that the user reads from answers: ``queue_time``."""
+    return Metric(
+        figure.name,
+        f"mean {figure.name}",
+        lambda blocks: blocks.figure(figure.name),
+        figure.unit,
+        figure.better,
+        floor=LATENCY_FLOOR_NS if figure.unit is Unit.DURATION else 0.0,
+        kind=FigureOfAnswers(figure.name),
+        group=Group.FIGURES,
+        short_label=figure.name,
+    )
+
+
+def figure_percentile(mean: Metric, percentile: float) -> Metric:
+    """A percentile of the same figure: ``queue_time:p95``."""
+    rank = f"p{percentile:.10g}"
+    return replace(
+        mean,
+        name=f"{mean.name}:{rank}",
+        label=f"{rank} {mean.name}",
+        of=lambda blocks: blocks.figure(mean.name, percentile),
+        kind=FigureOfAnswers(mean.name, percentile),
+        tolerance=USUAL_TOLERANCE if percentile == 50 else _TAIL_TOLERANCE,
+        short_label="",
+    )
 
 
 def growth_metric(name: str, label: str, resource: str, *, short: str, floor: float, least_gain: float) -> Metric:

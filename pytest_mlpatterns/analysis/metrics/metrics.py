@@ -13,11 +13,20 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import numpy as np
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.sustained import GeneratorMetrics, backlogs_of, why_limited, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named
-from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Goodput, LatencyPercentile, Metric, Nmrt, StreamPercentile
+from pytest_mlpatterns.analysis.metrics.metric import (
+    AtNmrt,
+    FigureOfAnswers,
+    Goodput,
+    LatencyPercentile,
+    Metric,
+    Nmrt,
+    StreamPercentile,
+)
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, Figure, PatternMetrics, ScalingIndices
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
@@ -33,18 +42,22 @@ from pytest_mlpatterns.analysis.statistics.intervals import (
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.latency import STREAM_QUANTITIES, RequestCounts
 from pytest_mlpatterns.records.launch import Capacity, Estimate, Launch, LaunchValue
-from pytest_mlpatterns.wording import did_you_mean
+from pytest_mlpatterns.wording import count, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.analysis.metrics.blocked_values import BlockedValues
     from pytest_mlpatterns.analysis.statistics.distributions import Modes
     from pytest_mlpatterns.records.count import Count
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.outcomes import FirstFailure
     from pytest_mlpatterns.records.price import Price
+
+
+_BILLION = 1e9  # Factor with which a figure that may be below 1 becomes as large as a time in nanoseconds
 
 
 def missing_figure(name: str) -> str:
@@ -273,7 +286,43 @@ class Metrics(PatternMetrics, StreamMetrics):
                 return self.latency_ns(percentile, confidence, scatter=scatter)
             case StreamPercentile(quantity, percentile):
                 return self.stream_percentile(quantity, percentile, confidence, scatter=scatter)
+            case FigureOfAnswers() as kind if found := self._with_figure(kind.figure):
+                return self._figure(metric, kind.percentile, found, confidence=confidence, scatter=scatter)
         return self.estimate(metric, confidence, scatter=scatter)
+
+    def _figure(
+        self,
+        metric: Metric,
+        percentile: float | None,
+        found: Sequence[BlockedValues],
+        *,
+        confidence: float,
+        scatter: Sequence[LaunchValue],
+    ) -> Estimate | None:
+        """The mean or a percentile of a figure of answers, which is exact if no answer differs."""
+        least, most = (float(pick(one.ascending[at] for one in found)) for pick, at in ((min, 0), (max, -1)))
+        if least == most:
+            return Estimate(least, least, least)
+        if percentile is None:
+            return self.estimate(metric, confidence, scatter=scatter)
+        times = PooledTimes([LaunchTimes(one.ascending.astype(np.float64) * _BILLION) for one in found])
+        launches = [replace(one, value=one.value * _BILLION) for one in self.launch_values(metric)]
+        pooled = times.estimate(metric, percentile, launches, confidence=confidence, scatter=scatter)
+        return Estimate(*(part / _BILLION for part in (pooled.value, pooled.low, pooled.high)))
+
+    def _with_figure(self, name: str) -> list[BlockedValues]:
+        """A figure of answers in each launch that has it."""
+        found = [blocks.figures[name] for blocks in self.by_launch if name in blocks.figures]
+        return [one for one in found if one.ascending.size]
+
+    def figure_notes(self) -> list[str]:
+        """Sentences about figures that only some of the answers have."""
+        successes, notes = sum(blocks.latencies_ns.size for blocks in self.by_launch), []
+        for name in self.by_launch[0].figures:
+            has = sum(one.ascending.size for one in self._with_figure(name))
+            if has < successes:
+                notes.append(f"{name} is that of {has:,} of {count(successes, 'answer')}; the others do not have it")
+        return notes
 
     def modes_of(self, metric: Metric) -> Modes | None:
         """The two modes of the times that a metric is a percentile of; None if they have one, and for other metrics."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, layer_metrics
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, is_known_metric, layer_metrics, metric_named
+from pytest_mlpatterns.analysis.metrics.metric import FigureOfAnswers
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate
 from pytest_mlpatterns.records.latency import SPLIT_LAYER
 from pytest_mlpatterns.records.launch import Estimate, Launch, LaunchValue
@@ -111,18 +112,21 @@ class PatternMetrics(ABC):
     encode_ns: ClassVar[Figure] = Figure("encode", "Mean time to encode a response, compression included.")
 
     def figure(self, name: str) -> Estimate | None:
-        """A metric that a pattern describes, your own one in its ``layer_kind``; None if its layer did not count it.
+        """A metric that a pattern describes, your own one in its ``layer_kind``; or a figure of ``perf_figures``.
+
+        None if no layer counted it, or no answer has it.
 
         Raises:
-            KeyError: no pattern describes a metric of this name.
+            KeyError: there is no such metric, or it has an attribute.
         """
         known = layer_metrics()
-        if name not in known:
+        found = known.get(name) or (metric_named(name) if is_known_metric(str(name)) else None)
+        if found is None or not (name in known or isinstance(found.kind, FigureOfAnswers)):
             __tracebackhide__ = True
             described = listed(list(known), "or")
             hint = did_you_mean(str(name), known)
             raise KeyError(f"no pattern describes the metric {shown(name)}, {hint}expected {described}")
-        return self.estimate(known[name])
+        return self.estimate(found)
 
     @property
     def layers(self) -> tuple[LayerStats, ...]:

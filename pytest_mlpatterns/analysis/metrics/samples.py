@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_COLUMNS = tuple(name for name in Samples.__struct_fields__ if name != "stream")
+_COLUMNS = tuple(name for name in Samples.__struct_fields__ if name not in ("stream", "figures"))
 _STREAM_COLUMNS = tuple(name for name in StreamSamples.__struct_fields__ if name != "chunk_ns")
 
 
 def take_rows(samples: Samples, rows: NDArray[np.int64]) -> Samples:
     """The requests with these indices, in this order. ``rows``: indices, shape ``(taken,)``."""
     columns: dict[str, Any] = {name: getattr(samples, name)[rows] for name in _COLUMNS}
+    columns["figures"] = {name: values[rows] for name, values in samples.figures.items()}
     if samples.stream is not None:
         columns["stream"] = _take_streams(samples.stream, rows)
     return Samples(**columns)
@@ -52,6 +53,8 @@ def join_samples(parts: Sequence[Samples]) -> Samples:
     """
     order = np.argsort(_joined(parts, "done_ns"), kind="stable")
     columns: dict[str, Any] = {name: _joined(parts, name)[order] for name in _COLUMNS}
+    names = parts[0].figures
+    columns["figures"] = {name: np.concatenate([part.figures[name] for part in parts])[order] for name in names}
     streams = [part.stream for part in parts if part.stream is not None]
     if streams:
         joined = {name: _joined(streams, name) for name in (*_STREAM_COLUMNS, "chunk_ns")}
@@ -66,7 +69,7 @@ def _joined(parts: Sequence[Samples] | Sequence[StreamSamples], name: str) -> ND
 
 def shift_samples(samples: Samples, by_ns: int) -> Samples:
     """The same requests, all of their times later by ``by_ns``."""
-    columns: dict[str, Any] = {name: getattr(samples, name) for name in _COLUMNS}
+    columns: dict[str, Any] = {name: getattr(samples, name) for name in (*_COLUMNS, "figures")}
     for name in ("due_ns", "sent_ns", "done_ns"):
         columns[name] = columns[name] + by_ns
     stream = samples.stream

@@ -23,7 +23,6 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     metric_named,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Location, Metric, Nmrt, Role, StreamPercentile, times_of
-from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.verdict import Outcome
@@ -117,11 +116,6 @@ def _family(metric: Metric) -> str:
 
 
 def _named(name: str) -> Metric:
-    if name not in METRICS and name[:1] == "p":
-        try:
-            return percentile_metric(float(name[1:]))
-        except ValueError:
-            pass
     return metric_named(name)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.metrics.definitions import (
     GROWTHS,
     is_known_metric,
+    metric_named,
     metrics_in,
     nmrt_metric,
     objectives_of,
@@ -215,11 +216,9 @@ def metric_table(result: TestResult) -> Markup | None:
     )
     found = dict.fromkeys((*result.metrics, *compared))
     others = [name for name in found if name not in known and name not in searched and is_known_metric(name)]
-    parts: dict[str, Sequence[str]] = {
-        **named,
-        Group.CAPACITY: (*named[Group.CAPACITY], *searched),
-        Group.OTHERS: others,
-    }
+    parts: dict[str, Sequence[str]] = {**named, Group.CAPACITY: (*named[Group.CAPACITY], *searched)}
+    for group in (Group.FIGURES, Group.OTHERS):
+        parts[group] = [name for name in others if metric_named(name).group is group]
     heads = ["Metric", "Value", "95 % interval"]
     if result.reference is not None or compared:
         other = "Reference" if result.reference is None else result.reference.kind.capitalize()

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, priced_metric, streams_first, with_role
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, priced_metric, streams_first, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.verdicts.tolerances import changes_to_accept
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
+from pytest_mlpatterns.records.package_layers import answer_figures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict, rounded_ceiling
 from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of
 from pytest_mlpatterns.reports.text.notes import changed_facts, overload_picture, tokens_text
@@ -193,10 +194,11 @@ def _labelled(label: str, lines: Sequence[str]) -> list[str]:
 
 
 def _other_metrics(result: TestResult, shown: set[str]) -> list[str]:
+    names = (*streams_first(with_role(Role.FACT)), *(figure.name for figure in answer_figures()))
     return [
-        f"{metric.label} {priced_metric(name, result.definition.price).show(Estimate(*result.metrics[name]).value)}"
-        for name, metric in ((name, METRICS[name]) for name in streams_first(with_role(Role.FACT)))
-        if name in result.metrics and name not in shown
+        f"{metric.label} {metric.show(Estimate(*result.metrics[metric.name]).value)}"
+        for metric in (priced_metric(name, result.definition.price) for name in names)
+        if metric.name in result.metrics and metric.name not in shown
     ]
 
 

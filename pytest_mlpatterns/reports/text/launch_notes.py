@@ -39,7 +39,7 @@ def launch_notes(metrics: Metrics, *, kept: str, stretches: bool) -> list[str]:
             f"{format_duration(last.given_window_ns)}; the window was lengthened to "
             f"{format_duration(last.window.duration_ns)}"
         )
-    notes += metrics.stream_notes()
+    notes += [*metrics.stream_notes(), *metrics.figure_notes()]
     overhead = last.generator.library_overhead_ns
     if overhead is not None:
         notes.append(
