@@ -250,16 +250,20 @@ def read_load(marker: Mapping[str, Any]) -> Schedule:
     if len(given) > 1:
         raise SettingError(f"perf({'=..., '.join(given)}=...) gives several loads, expected one; leave the others out")
     if given == ["load"]:
-        load = marker["load"]
-        if not isinstance(load, Schedule):
-            raise SettingError(
-                f"perf(load=...) is {shown(load)}, expected a schedule; write ClosedLoop(16), ConstantRate(200), "
-                "PoissonRate(200), GammaRate(200), Stages([('10s', 100)]), Trace('arrivals.csv')"
-            )
-        return load
+        return require_schedule(marker["load"], "perf(load=...)")
     if given == ["rate_rps"]:
         return ConstantRate(marker["rate_rps"])
     return ClosedLoop(1 if marker.get("concurrency") is None else marker["concurrency"])
+
+
+def require_schedule(load: object, name: str) -> Schedule:
+    """The load that an argument of this name gives."""
+    if not isinstance(load, Schedule):
+        raise SettingError(
+            f"{name} is {shown(load)}, expected a schedule; write ClosedLoop(16), ConstantRate(200), "
+            "PoissonRate(200), GammaRate(200), Stages([('10s', 100)]), Trace('arrivals.csv')"
+        )
+    return load
 
 
 def require_open_beside(load: Schedule, caller: str) -> None:

@@ -48,7 +48,7 @@ from pytest_mlpatterns.reports.text.failure import diagnosis_of
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import httpx
 
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.serving.targets import Target
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 
 @assertions_at_the_call
@@ -283,6 +284,8 @@ class Perf(LimitAssertions):
         by: object = 1.0,
         on: str = "rtm",
         reference: Callable[..., Any] | str | None = None,
+        load: Schedule | None = None,
+        payload: object = None,
     ) -> None:
         """The test's service is faster than another one, measured interleaved.
 
@@ -295,14 +298,17 @@ class Perf(LimitAssertions):
                 callable, a class or an import string; or a service, ``App(...)``, ``Command(...)`` or ``Url(...)``.
                 It gets the same inputs in the same order, under the same load, over the same wire or by the same
                 ``request=``.
-            by: smallest acceptable factor, such as 3.0.
-            on: ``"rtm"`` or ``"instructions"`` (the other's over this one's), ``"throughput"`` or ``"nmrt"`` (the
-                inverse).
+            by: smallest acceptable factor, such as 1.3 or ``"30%"``.
+            on: ``"rtm"``, ``"ttft"`` or ``"instructions"`` (the other's over this one's), ``"throughput"`` or
+                ``"nmrt"`` (the inverse).
             reference: instead of ``other`` a model, or function of a library, that is called without a server: with a
                 list of one input, in a process of its own, by as many threads as the test has callers. RTM is compared
                 with the median time of a call, throughput with calls per second.
+            load: instead of ``other`` another load of the test's own service, such as ``ClosedLoop(2)``.
+            payload: instead of ``other`` other inputs of the test's own service, as of ``perf_payload``.
         """
-        self._compare_sides("assert_faster_than", other, reference, on=on, by=by)
+        given = {"other": other, "reference": reference, "load": load, "payload": payload}
+        self._compare_sides("assert_faster_than", given, on=on, by=by)
 
     def assert_not_slower_than(
         self,
@@ -311,6 +317,8 @@ class Perf(LimitAssertions):
         by: object = None,
         on: str = "rtm",
         reference: Callable[..., Any] | str | None = None,
+        load: Schedule | None = None,
+        payload: object = None,
     ) -> None:
         """The test's service is not slower than another one by more than a margin, measured interleaved.
 
@@ -321,9 +329,10 @@ class Perf(LimitAssertions):
             other: as for ``assert_faster_than``.
             by: the margin: ``"10%"`` allows 1.1 times the other's RTM, or its rate over 1.1; 2.0 twice its RTM, or half
                 its rate. None is the test's tolerance of this metric, 10 % unless it sets another.
-            on, reference: as for ``assert_faster_than``.
+            on, reference, load, payload: as for ``assert_faster_than``.
         """
-        self._compare_sides("assert_not_slower_than", other, reference, on=on, by=by)
+        given = {"other": other, "reference": reference, "load": load, "payload": payload}
+        self._compare_sides("assert_not_slower_than", given, on=on, by=by)
 
     def assert_no_regression(self, metrics: Sequence[str] = ("rtm", "throughput"), tolerance: object = None) -> None:
         """No metric is worse than the baseline, or than the other revision, beyond the tolerance.
@@ -432,7 +441,7 @@ class Perf(LimitAssertions):
             verdicts = [no_verdict(metric, "limit", error)]
         self._verdicts.add(verdicts, LimitFailure)
 
-    def _compare_sides(self, method: str, other: object, reference: object, *, on: object, by: object) -> None:
+    def _compare_sides(self, method: str, given: Mapping[str, object], *, on: object, by: object) -> None:
         from pytest_mlpatterns.judging.sides import (  # starts processes: not on Windows
             Factor,
             SideComparison,
@@ -440,7 +449,7 @@ class Perf(LimitAssertions):
         )
 
         factor = Factor.asked(method, on=on, by=by, tolerances=self._experiment.settings.tolerance)
-        side = asked_side(self._experiment, method, on=factor.on, other=other, reference=reference)
+        side = asked_side(self._experiment, method, given, on=factor.on)
         sides = SideComparison(self._experiment, self._measurement, side)
         if self.smoke:
             sides.ask_both()

@@ -18,7 +18,7 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA,
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, ratio_of
 from pytest_mlpatterns.config.assertions import read_factor_metric, read_margin
 from pytest_mlpatterns.config.lists import read_pattern
-from pytest_mlpatterns.config.settings import NoisePolicy
+from pytest_mlpatterns.config.settings import NoisePolicy, require_schedule
 from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.engines.local.plain_calls import deploy_calls
 from pytest_mlpatterns.errors import DeploymentError, SettingError
@@ -27,7 +27,7 @@ from pytest_mlpatterns.judging.loop import Ruling, Want, decide_pairs
 from pytest_mlpatterns.judging.ratio_rules import RatioQuestion
 from pytest_mlpatterns.judging.revision_comparison import NOT_IN_BLOCKS
 from pytest_mlpatterns.measurement.answer_check import AnswerComparison, Side
-from pytest_mlpatterns.measurement.system_under_test import require_own_processes, start_with
+from pytest_mlpatterns.measurement.system_under_test import read_inputs, require_own_processes, start_with
 from pytest_mlpatterns.measurement.variant import StartedDeployments, Variant
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import name_of
@@ -35,15 +35,15 @@ from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.serving.external.start import deploy_target
 from pytest_mlpatterns.serving.import_string import is_import_string
-from pytest_mlpatterns.serving.model import is_stepped, pack_inputs, service_plan
+from pytest_mlpatterns.serving.model import ServicePlan, is_stepped, pack_inputs, service_plan
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url
 from pytest_mlpatterns.units import format_percent, parse_number
-from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.wording import listed, shown
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
     from pytest_mlpatterns.judging.experiment import Experiment
@@ -70,20 +70,24 @@ class OtherSide(Struct, frozen=True):
     answers_alike: bool  # whether both sides answer in the same form, so that one check fits both and answers compare
 
 
-def asked_side(experiment: Experiment, method: str, *, on: str, other: object, reference: object) -> OtherSide:
-    """The other side that an assertion asks for: a pattern, a model or a service, or plain calls of a library.
+def asked_side(experiment: Experiment, method: str, given: Mapping[str, object], *, on: str) -> OtherSide:
+    """The other side that an assertion asks for.
 
-    ``other``: a pattern or its name, a model, or a target; None for plain calls. ``reference``: what is called plainly;
-    None for another side.
+    ``given``: one of its arguments by name, the others are None. ``other`` is a pattern or its name, a model, or a
+    target; ``reference`` is called plainly; ``load`` and ``payload`` are sent to the test's own service.
     """
-    if (other is None) == (reference is None):
-        found = "neither" if other is None else "both"
-        raise SettingError(f"{method}(...) has {found} of other and reference=, expected one of them")
-    if reference is not None and METRICS[on].of is None:
+    asked = [name for name in given if given[name] is not None]
+    if len(asked) != 1:
+        found = listed([f"{name}=" for name in asked]) or "none"
+        raise SettingError(f"{method}(...) has {found}, expected one of other, reference=, load= and payload=")
+    (name,) = asked
+    if name == "reference" and METRICS[on].of is None:
         raise SettingError(f'{method}(on="{on}", reference=...), expected "rtm" or "throughput" of plain calls')
+    if name == "load" and (on == "nmrt" or METRICS[on].is_counted):
+        raise SettingError(f'{method}(on="{on}", load=...), expected another metric: {on} has a load of its own')
     if experiment.settings.during is not None:
         raise SettingError(f"{method}(...) of a test with during=, expected none: {NOT_IN_BLOCKS}")
-    return plain_side(experiment, reference, method) if other is None else other_side(experiment, other, method)
+    return _SIDES[name](experiment, given[name], method)
 
 
 def other_side(experiment: Experiment, given: object, method: str) -> OtherSide:
@@ -120,6 +124,32 @@ def plain_side(experiment: Experiment, reference: object, method: str) -> OtherS
     inputs = pack_inputs(plan.payload.inputs, experiment.system.by_value)
     name, start = f"plain calls of {name_of(reference)}", functools.partial(deploy_calls, packed, inputs, options)
     return _beside(experiment, Variant(name, start, plan), answers_alike=plan.payload.builder is None)
+
+
+def load_side(experiment: Experiment, load: object, method: str) -> OtherSide:
+    """The test's own service under another load."""
+    plan = replace(experiment.plan, schedule=require_schedule(load, f"{method}(load=...)"))
+    own, name = str(experiment.plan.schedule), str(plan.schedule)
+    if own == name:
+        raise SettingError(f"{method}(load={name}) under that very load, expected another")
+    return _own_service(own, Variant(name, experiment.system.start, plan))
+
+
+def payload_side(experiment: Experiment, payload: object, method: str) -> OtherSide:
+    """The test's own service with other inputs."""
+    system = experiment.system
+    target = None if isinstance(system.service, ServicePlan) else system.service
+    read = read_inputs(experiment.settings, payload, target, builder=system.options.builder)
+    if read.digest == experiment.plan.payload.digest:
+        raise SettingError(f"{method}(payload=...) has the test's own inputs, expected others")
+    start, plan = replace(system, options=replace(system.options, payload=read)).start, experiment.plan
+    return _own_service("the test's payload", Variant("the other payload", start, replace(plan, payload=read)))
+
+
+def _own_service(own: str, theirs: Variant) -> OtherSide:
+    """The test's own service once more; a check sees its answers, which differ from those to other inputs."""
+    variant = replace(theirs, start=_started(theirs.name, theirs.start))
+    return OtherSide(own, variant, "service", answers_alike=theirs.plan.check is not None)
 
 
 def _pattern(experiment: Experiment, rival: Pattern, method: str) -> OtherSide:
@@ -207,6 +237,9 @@ def _started(name: str, start: Callable[..., Deployment]) -> Callable[..., Deplo
     return started
 
 
+_SIDES = {"other": other_side, "reference": plain_side, "load": load_side, "payload": payload_side}
+
+
 class Factor(Struct, frozen=True):
     """How many times as fast one side has to be as the other."""
 
@@ -222,7 +255,8 @@ class Factor(Struct, frozen=True):
         """
         name, shape = read_factor_metric(on, method), f"{method}(by=...)"
         if method == "assert_faster_than":
-            if times := parse_number(by, name=shape, example="2.0"):
+            is_share = isinstance(by, str) and by.strip().endswith("%")
+            if times := read_margin(by, shape) if is_share else parse_number(by, name=shape, example="2.0"):
                 return cls(name, times)
             raise SettingError(f"{method}(by={shown(by)}), expected more than 0, which any service is; write 2.0")
         margin = tolerances.of(name) + 1 if by is None else read_margin(by, shape)
@@ -332,7 +366,10 @@ def rule_factor(pairs: Pairs, asked: Factor, looks: SequentialPlan, *, neighbour
     metric, by = METRICS[asked.on], asked.least
     lower = metric.better == "lower"
     question = RatioQuestion(metric.name, by if lower else 1 / by, "higher" if lower else "lower", looks)
-    verdict, busy = question.verdict(pairs.ratios(metric.name)), None
+    ratios, busy = pairs.ratios(metric.name), None
+    if not ratios:
+        raise SettingError(f'on="{metric.name}" of answers that are no streams, expected another one; write on="rtm"')
+    verdict = question.verdict(ratios)
     if verdict.outcome is Outcome.FAIL and neighbours and by > 1 and metric.name != "nmrt":
         quiet = pairs.quiet
         if len(quiet.launches) >= looks.first:

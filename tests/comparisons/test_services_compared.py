@@ -29,6 +29,16 @@ def application(delay_s, times):
 
     return app
 
+async def stream(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    number = json.loads((await receive())["body"])["number"]
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    for delay_s in (number / 100, 0.01):
+        await asyncio.sleep(delay_s)
+        await send({"type": "http.response.body", "body": b"data: {}\\n\\n", "more_body": True})
+    await send({"type": "http.response.body", "body": b"data: [DONE]\\n\\n"})
+
 ours = application(0.02, 2)
 slow = application(0.06, 2)
 wrong = application(0.02, 3)
@@ -38,7 +48,7 @@ import time
 
 import pytest
 
-from pytest_mlpatterns import App
+from pytest_mlpatterns import App, ClosedLoop
 
 pytestmark = {QUICK.replace("launches=1", 'launches=1, budget="3s"')}
 
@@ -78,11 +88,24 @@ class TestServices:
     def test_check(self, perf):
         perf.assert_not_slower_than(App("service:wrong"), by=5.0)
 
+    @pytest.mark.perf(concurrency=4)
+    def test_load(self, perf):
+        perf.assert_faster_than(load=ClosedLoop(1), by="100%", on="throughput")
+
     def test_absent(self, perf):
         perf.assert_not_slower_than(App("servce:ours"))
 
     def test_model(self, perf):
         perf.assert_not_slower_than(served, by=5.0)
+
+class TestStreams:
+    @pytest.fixture
+    def perf_target(self):
+        return App("service:stream")
+
+    @pytest.mark.perf(payload=[1], request=lambda number: {{"json": {{"number": number}}}})
+    def test_payload(self, perf):
+        perf.assert_faster_than(payload=[9], by=2.0, on="ttft")
 
 class TestModels:
     @pytest.fixture
@@ -123,7 +146,7 @@ def reasons(run: Run) -> dict[str, tuple[str, str, str]]:
 
 
 def test_a_run_ends_with_the_outcome_of_each_comparison(run: Run) -> None:
-    assert {name: run.outcomes[name] for name in ("passed", "failed")} == {"passed": 6, "failed": 5}
+    assert {name: run.outcomes[name] for name in ("passed", "failed")} == {"passed": 8, "failed": 5}
 
 
 def test_a_service_that_is_faster_passes_with_both_named(reasons: dict[str, tuple[str, str, str]]) -> None:
@@ -133,6 +156,14 @@ def test_a_service_that_is_faster_passes_with_both_named(reasons: dict[str, tupl
         r"RTM [^(]+\(App\('service:ours', path='/ours'\)\) against [^(]+\(App\('service:slow', path=", reason
     )
     assert "answers differ" not in reason
+
+
+def test_two_loads_and_two_payloads_of_one_service_are_compared(reasons: dict[str, tuple[str, str, str]]) -> None:
+    assert reasons["test_load"][:2] == ("service", "pass")
+    of_load = r"^throughput [^(]+\(closed\(4\)\) against [^(]+\(closed\(1\)\): .* at least 2;"
+    assert re.search(of_load, reasons["test_load"][2])
+    assert reasons["test_payload"][:2] == ("service", "pass")
+    assert re.search(r"^TTFT .*\(the test's payload\) against .*\(the other payload\): ", reasons["test_payload"][2])
 
 
 def test_a_service_that_is_too_slow_fails_with_both_named(run: Run) -> None:
@@ -184,6 +215,6 @@ def test_a_served_model_is_compared_with_plain_calls_of_it(run: Run, reasons: di
 
 def test_a_smoke_run_starts_the_other_side_too(tmp_path: Path) -> None:
     run = PROJECT.run(tmp_path, "--perf-smoke", "-k", "absent or unequal or broken or plain")
-    assert run.outcomes == {"passed": 2, "failed": 2, "deselected": 7, "warnings": 1}
+    assert run.outcomes == {"passed": 2, "failed": 2, "deselected": 9, "warnings": 1}
     assert "the other side: App('servce:ours')" in run.failure("TestServices.test_absent")
     assert "UnequalAnswersWarning" in run.out

@@ -14,6 +14,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.statistics.alpha_spending import looks_of_pairs, looks_that_fit
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedLaunch, VariantFigures, paired_log_ratio
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
+from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.look import Look, Pairs
 from pytest_mlpatterns.judging.metric_rules import rule_pairs
@@ -290,6 +291,10 @@ class TestFasterBesideBusyNeighbours:
         outcome, reason = faster(run, 2.0, neighbours=False)
         assert outcome is Outcome.FAIL
         assert BUSY not in reason
+
+    def test_a_time_of_streams_has_no_factor_without_streams(self) -> None:
+        with pytest.raises(SettingError, match=r'^on="ttft" of answers that are no streams, .* write on="rtm"$'):
+            faster(Declared(self.FASTER), 1.0, on="ttft")
 
     def test_a_slower_pattern_is_slower_beside_any_neighbours(self) -> None:
         run = Declared((paired(3 * MS, 2 * MS),), present=declared_launch(others=1.4))

@@ -9,12 +9,13 @@ import httpx
 import pytest
 
 from pytest_mlpatterns import App, Batched, Cached, Command, DeploymentError, ModelLoadError, SettingError, Single, Url
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging import sides as module
 from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver
-from pytest_mlpatterns.judging.sides import asked_side, other_side, plain_side
+from pytest_mlpatterns.judging.sides import Factor, asked_side, other_side, plain_side
 from pytest_mlpatterns.measurement.system_under_test import (
     ModelUnderTest,
     load_plan,
@@ -220,8 +221,12 @@ def test_a_pattern_that_does_not_start_is_the_other_side_too(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("sides", "marker", "message"),
     [
-        ({"other": None, "reference": None}, {}, "has neither of other and reference=, expected one of them"),
-        ({"other": Cached(), "reference": rival}, {}, "has both of other and reference=, expected one of them"),
+        ({}, {}, "(...) has none, expected one of other, reference=, load= and payload="),
+        ({"other": Cached(), "reference": rival}, {}, "(...) has other= and reference=, expected one of other, ref"),
+        ({"load": ClosedLoop(2), "payload": [3]}, {}, "(...) has load= and payload=, expected one of other, ref"),
+        ({"load": 2}, {}, "(load=...) is 2, expected a schedule; write ClosedLoop(16)"),
+        ({"load": ClosedLoop(1)}, {}, "(load=closed(1)) under that very load, expected another"),
+        ({"payload": [1, 2]}, {}, "(payload=...) has the test's own inputs, expected others"),
         (
             {"other": Cached(), "reference": None},
             {"during": len, "rate_rps": 10},
@@ -231,11 +236,31 @@ def test_a_pattern_that_does_not_start_is_the_other_side_too(monkeypatch: pytest
 )
 def test_what_an_assertion_asks_for_is_one_side(sides: dict[str, Any], marker: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=re.escape(message)):
-        asked_side(experiment(**marker), METHOD, on="rtm", **sides)
+        asked_side(experiment(**marker), METHOD, sides, on="rtm")
 
 
 def test_a_pattern_and_a_library_are_asked_for() -> None:
-    assert asked_side(experiment(), METHOD, on="rtm", other=Cached(), reference=None).kind == "pattern"
-    assert asked_side(experiment(), METHOD, on="rtm", other=None, reference=rival).kind == "service"
+    assert asked_side(experiment(), METHOD, {"other": Cached(), "load": None}, on="rtm").kind == "pattern"
+    assert asked_side(experiment(), METHOD, {"other": None, "reference": rival}, on="rtm").kind == "service"
     with pytest.raises(SettingError, match=r'on="nmrt", reference=...\), expected "rtm" or "throughput"'):
-        asked_side(experiment(), METHOD, on="nmrt", other=None, reference=rival)
+        asked_side(experiment(), METHOD, {"reference": rival}, on="nmrt")
+
+
+@pytest.mark.parametrize("mine", [experiment(concurrency=4), experiment(LIT, request=as_json, concurrency=4)])
+def test_another_load_or_other_inputs_are_sent_to_the_same_service(mine: Experiment) -> None:
+    loaded = asked_side(mine, METHOD, {"load": ClosedLoop(2)}, on="ttft")
+    assert (loaded.own, loaded.variant.name) == ("closed(4)", "closed(2)")
+    assert (loaded.variant.plan.schedule, loaded.variant.plan.payload) == (ClosedLoop(2), mine.plan.payload)
+    other = asked_side(mine, METHOD, {"payload": [3]}, on="nmrt")
+    assert (other.own, other.variant.name) == ("the test's payload", "the other payload")
+    assert [*other.variant.plan.payload.inputs] == [3]
+    assert other.variant.plan.payload.builder == mine.plan.payload.builder
+    assert other.variant.plan.schedule == ClosedLoop(4)
+    assert not loaded.answers_alike
+    with pytest.raises(SettingError, match=r'on="nmrt", load=...\), expected another metric'):
+        asked_side(mine, METHOD, {"load": ClosedLoop(2)}, on="nmrt")
+
+
+def test_a_factor_is_a_number_or_a_share_more() -> None:
+    assert Factor.asked(METHOD, on="ttft", by="30%", tolerances=Tolerances()).least == pytest.approx(1.3)
+    assert Factor.asked(METHOD, on="ttft", by=2.5, tolerances=Tolerances()).words == "2.5"

@@ -40,7 +40,7 @@ _ROLES_OF_PERCENTILES: Mapping[float, frozenset[Role]] = {
     99: frozenset({Role.GUARD, Role.RECORDED, Role.EVALUATED}),
 }
 _ROLES_OF_STREAMS: Mapping[tuple[str, float], frozenset[Role]] = {
-    ("ttft", 50): SHOWN | _TIME | {Role.LEADING, Role.PICTURED},
+    ("ttft", 50): SHOWN | _TIME | {Role.LEADING, Role.PICTURED, Role.FACTOR},
     ("ttft", 95): SHOWN | {Role.GUARD, Role.RECORDED},
     ("ttft", 99): frozenset({Role.RECORDED}),
     ("itl", 50): frozenset({Role.FACT, Role.PICTURED}),
