@@ -117,6 +117,7 @@ def apart_from(deployment: Deployment, generator: Generator | CallLoop, processe
 
     ``deployment``: what is loaded; without ``cpus=`` nothing changes.
     """
+    deployment.drop_connections()  # a server of one thread waits for the next request on one that is idle
     if deployment.cpu_share is None:
         yield
         return

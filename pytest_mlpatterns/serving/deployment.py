@@ -100,6 +100,7 @@ class Deployment:
         self.scraper: Scraper | None = None
         self._builder = builder
         self._clients: list[httpx.Client] = []
+        self._transport: httpx.BaseTransport | None = None
         self._next_server = itertools.count()
 
     @property
@@ -159,12 +160,17 @@ class Deployment:
         import httpx
 
         if not self._clients:
-            transport = transport_to(self.endpoint)
+            self._transport = transport_to(self.endpoint)
             self._clients = [
-                httpx.Client(base_url=url, timeout=_CLIENT_TIMEOUT_S, trust_env=False, transport=transport)
+                httpx.Client(base_url=url, timeout=_CLIENT_TIMEOUT_S, trust_env=False, transport=self._transport)
                 for url in self.endpoint.urls
             ]
         return self._clients[number]
+
+    def drop_connections(self) -> None:
+        """Close the connections of its clients over HTTP, which open others when they are used again."""
+        if self._transport is not None and self.endpoint.wire.protocol != "grpc":
+            self._transport.close()
 
     def messages(self, payload: Payload) -> tuple[bytes, ...]:
         """Complete requests for this deployment, one for each input."""

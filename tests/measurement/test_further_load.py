@@ -50,6 +50,9 @@ class World:
         self.checks += 1
         return (self.now_ns - self.added[0][0]) // (20 * MS) if self._gets_requests else 0
 
+    def drop_connections(self) -> None:
+        """There are none."""
+
     def stats(self) -> None:
         """All processes run."""
 

@@ -5,8 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,7 @@ from support.services.processes import our_children, survivors
 from support.services.scripted import Close, ScriptedServer, Send, Step, answer, refused_port
 
 from pytest_mlpatterns import Deployment, DeploymentError, Replicated, Url
+from pytest_mlpatterns.measurement.load_source import apart_from
 from pytest_mlpatterns.serving.external import attach as attach_module
 from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.processes import ForeignProcesses
@@ -27,6 +30,7 @@ from pytest_mlpatterns.workload.endpoint import Endpoint
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("no_process_is_left")]
 
 HERE = sys.modules[__name__]
+GENERATOR: Any = "none is asked without cpus="
 
 
 def double(batch: list[Any]) -> list[Any]:
@@ -49,6 +53,26 @@ def scripted(*steps: Step) -> Iterator[Deployment]:
         ) as deployment,
     ):
         yield deployment
+
+
+def test_a_server_of_one_thread_is_free_of_functional_requests_once_the_load_begins() -> None:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = "127.0.0.1", server.server_port
+        with closing(Deployment(Endpoint((address,), "/", ""), ForeignProcesses())) as deployment:
+            deployment.client.get("/")
+            with apart_from(deployment, GENERATOR, 1):
+                assert httpx.get(deployment.url, timeout=30, trust_env=False).status_code == 200
+            assert deployment.client.get("/").status_code == 200
+        server.shutdown()
 
 
 def kill(pid: int) -> None:
