@@ -80,17 +80,33 @@ class DeploymentError(MlpatternsError):
         said: the message, which names a model without ``perf_model`` before it.
         subject: the model or service with which that begins; empty if it begins otherwise.
         side: the side of a comparison that the message names; empty if it names none.
+        retry: whether a start is tried once more; None: if one of the same service has succeeded.
+        ends_starts: whether a start failed again, after one that succeeded, so that there are no further ones.
     """
 
-    def __init__(self, said: str = "", *, subject: object = "", of_model: bool = False, side: str = "") -> None:
+    def __init__(
+        self,
+        said: str = "",
+        *,
+        subject: object = "",
+        of_model: bool = False,
+        side: str = "",
+        retry: bool | None = None,
+    ) -> None:
         super().__init__(f"perf_model {said}" if of_model else said)
         self.said: str = said
         self.subject: str = str(subject)
         self.side: str = side
+        self.retry: bool | None = retry
+        self.ends_starts: bool = False
 
     def names(self, side: str) -> bool:
         """Whether the message names this side of a comparison already."""
         return side in (self.subject, self.side)
+
+    def end_starts(self) -> None:
+        """Note that there are no further starts."""
+        self.ends_starts = True
 
     def add(self, line: str) -> None:
         """Add a line to the message."""

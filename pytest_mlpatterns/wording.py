@@ -42,6 +42,12 @@ def first_line(text: object) -> str:
     return str(text).strip().partition("\n")[0]
 
 
+def first_and_last(text: object) -> str:
+    """The first line of a message, and the last one if that is what the first one announces."""
+    first, *further = str(text).strip().splitlines() or [""]
+    return f"{first} {further[-1].lstrip('| ')}" if further and first.endswith(":") else first
+
+
 def count(number: int, one: str, many: str | None = None) -> str:
     """A number with its noun: ``count(1, "launch", "launches")`` is ``1 launch``, ``count(2_000, "request")`` is
     ``2,000 requests``.

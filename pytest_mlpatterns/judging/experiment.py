@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER, LaunchScatter
@@ -15,6 +15,7 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import FEWEST_PAIRS
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign
+from pytest_mlpatterns.measurement.system_under_test import Starts
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.verdict import NOTHING_ACCEPTED, Accepted, held_by
 
@@ -95,6 +96,7 @@ class Experiment(Struct, frozen=True, kw_only=True):
     # worsenings that the team has agreed to, by the files and markers of this tree; :attr:`agreed` is less
     accepted: Accepted = NOTHING_ACCEPTED
     run_ns: int | None = None  # time that the run has left for the test; None for any
+    starts: Starts = field(default_factory=Starts)  # what its starts have come to
     results_file: str = ""  # that the run will write, as a command names it; empty if it writes none
     scatter: LaunchScatter = USUAL_SCATTER  # by how much the launches of this test differ, where its history knows it
 
@@ -141,7 +143,7 @@ class Experiment(Struct, frozen=True, kw_only=True):
     def runner(self) -> LaunchRunner:
         """Measures launches of the system under test, none of them while the other revision still collects tests."""
         return LaunchRunner(
-            self.system.start,
+            self.starts.patient(self.system.start),
             self.plan,
             self.generator,
             on_progress=self.driver.on_progress,
@@ -151,14 +153,15 @@ class Experiment(Struct, frozen=True, kw_only=True):
 
     def variant(self, name: str) -> Variant:
         """The system under test as one variant of an interleaved run."""
-        return Variant(name, self.system.start, self.plan)
+        return Variant(name, self.starts.patient(self.system.start), self.plan)
 
     def variant_under(self, pattern: Pattern, replica_cores: ReplicaCores | None = None) -> Variant:
         """The same model under another pattern, with the same load.
 
         ``replica_cores``: cores of its own for each replica, instead of the test's ``cpus=``.
         """
-        return Variant(str(pattern), self.system.start_under(pattern, replica_cores), self.plan)
+        name = str(pattern)
+        return Variant(name, self.starts.patient(self.system.start_under(pattern, replica_cores), name), self.plan)
 
     def interleave(
         self, first: Variant, second: Variant, look: Callable[[Deployment, Deployment], None] | None = None

@@ -9,10 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.judging.budget import Budget
 from pytest_mlpatterns.judging.look import Pairs
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.measurement.system_under_test import ends_starts
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
+from pytest_mlpatterns.wording import first_and_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -64,14 +68,43 @@ def ruling_of(verdicts: Sequence[Verdict], wants: Want, *, is_confirmed: bool, f
     return Ruling(wants if Outcome.INCONCLUSIVE in outcomes else None, verdicts)
 
 
-def decide(look: Callable[[], Ruling], supplies: Mapping[Want, Supply], budget: Callable[[], Budget]) -> Ruling:
-    """Measure while a look wants more and may have it; the last look."""
+def decide(
+    look: Callable[[], Ruling],
+    supplies: Mapping[Want, Supply],
+    budget: Callable[[], Budget],
+    *,
+    last: Callable[[], Ruling] | None = None,
+) -> Ruling:
+    """Measure while a look wants more and may have it; the last look.
+
+    ``last``: the look once there are no further starts; None for the same one.
+    """
     while (ruling := look()).wants is not None:
         supply = supplies[ruling.wants]
         if not supply.may_go_on(budget(), ruling.fewest):
             break
-        supply.measure()
+        if why := _why_no_more(supply):
+            return _left_open(ruling if last is None else last(), why)
     return ruling
+
+
+def _why_no_more(supply: Supply) -> str:
+    """Measure one more. If a further start fails again, why there is none: what there is decides then; else empty."""
+    done = supply.done()
+    try:
+        supply.measure()
+    except DeploymentError as error:
+        if not done or not ends_starts(error):
+            raise
+        return f"a further start failed twice: {first_and_last(error)}"
+    return ""
+
+
+def _left_open(ruling: Ruling, why: str) -> Ruling:
+    """The look with its failures left open, which another launch was to confirm, and with why it is open."""
+    passes = Outcome.PASS
+    verdicts = [one if one.outcome is passes else one.left_open(WhyOpen(OpenBy.STARTS, why)) for one in ruling.verdicts]
+    return replace(ruling, verdicts=verdicts)
 
 
 def decide_pairs(
@@ -92,4 +125,7 @@ def decide_pairs(
         is_early = supplies[wants].done() < looks.first
         return Ruling(wants, fewest=looks.first) if is_early else rule(Pairs.of(run))
 
-    return decide(look, supplies, lambda: Budget(budget_ns, round(run.spent_s * 1e9)))
+    def budget() -> Budget:
+        return Budget(budget_ns, round(run.spent_s * 1e9))
+
+    return decide(look, supplies, budget, last=lambda: rule(Pairs.of(run)))

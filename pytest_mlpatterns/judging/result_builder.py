@@ -286,6 +286,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
     dropped, forecast = measurement.beside.dropped, measurement.beside.forecast
     if forecast is not None and forecast.beyond_ns:
         notes.append(forecast.text)
+    notes += experiment.starts.notes
     if dropped:
         notes.append(
             f"{dropped} of {dropped + len(metrics.launches)} launches were dropped and measured again, because the "

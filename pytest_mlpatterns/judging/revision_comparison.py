@@ -178,7 +178,8 @@ class RevisionComparison:
         check_length(self._experiment.plan.schedule, self._experiment.settings.budget_ns, self._name)
         plan = replace(self._experiment.plan, payload=theirs.payload)
         return self._experiment.interleave(
-            Variant(self._name, self._revision.start, plan), self._experiment.variant("the working tree")
+            Variant(self._name, self._experiment.starts.patient(self._revision.start, self._name), plan),
+            self._experiment.variant("the working tree"),
         )
 
     def _note_incomparable(self, theirs: Setup, differences: str) -> None:

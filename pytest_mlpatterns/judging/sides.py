@@ -207,7 +207,12 @@ def _beside(experiment: Experiment, theirs: Variant, *, answers_alike: bool) -> 
         own = name_of(model.model) if pattern == Single() else f"{name_of(model.model)}, {pattern}"
     if own == name:
         own, name = f"{own}, this side", f"{name}, the other side"
-    return OtherSide(own, Variant(name, _started(name, theirs.start), theirs.plan), "service", answers_alike)
+    return OtherSide(
+        own,
+        Variant(name, _started(name, experiment.starts.patient(theirs.start, name)), theirs.plan),
+        "service",
+        answers_alike,
+    )
 
 
 def _needs_library(service: object) -> bool:

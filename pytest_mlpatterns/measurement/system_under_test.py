@@ -10,14 +10,14 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric
 from pytest_mlpatterns.engines.engine import launch
-from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import describe_env, name_of
 from pytest_mlpatterns.records.layer_description import Figure
@@ -26,7 +26,7 @@ from pytest_mlpatterns.records.setup import Setup, SystemDescription
 from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, pack_figures, service_plan
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url
 from pytest_mlpatterns.units import format_duration, parse_unit
-from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.wording import first_and_last, shown
 from pytest_mlpatterns.workload.figures import Computed, FigurePlan, Read
 from pytest_mlpatterns.workload.payload import Payload, read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
@@ -115,6 +115,60 @@ class SystemUnderTest(Struct, frozen=True):
             raise SettingError(f"{self.service} under {pattern}, expected a model that this package serves")
         options = self.options if replica_cores is None else replace(self.options, replica_cores=replica_cores)
         return start_with(functools.partial(launch, self.model.plan(pattern)), options)
+
+
+class Starts:
+    """The starts of the sides of a test: one that fails is tried once more if it was late, or one before has succeeded.
+
+    A failure of the first start that was not late, such as an import error, comes again. ``notes``: what was tried
+    again, for reports.
+    """
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self._succeeded: set[str] = set()
+        self._given_up: dict[str, DeploymentError] = {}
+
+    def patient(self, start: Callable[..., Deployment], side: str = "") -> Callable[..., Deployment]:
+        """The start of a side, tried once more; ``side``: its name, empty for the test's own."""
+        return functools.partial(self._start, start, side)
+
+    def _start(self, start: Callable[..., Deployment], side: str, **how: Any) -> Deployment:
+        if side in self._given_up:
+            raise self._given_up[side]
+        try:
+            deployment = start(**how)
+        except DeploymentError as error:
+            if not (side in self._succeeded if error.retry is None else error.retry):
+                raise
+            deployment = self._again(start, side, error, how=how)
+        self._succeeded.add(side)
+        return deployment
+
+    def _again(
+        self, start: Callable[..., Deployment], side: str, first: DeploymentError, *, how: dict[str, Any]
+    ) -> Deployment:
+        try:
+            deployment = start(**how)
+        except DeploymentError as error:
+            if side in self._succeeded:
+                error.end_starts()
+                self._given_up[side] = error
+                self.notes.append(
+                    f"a further start failed twice, and what was measured before it counts: {first_and_last(error)}"
+                )
+            else:
+                error.add(f"it was tried twice; the first time: {first_and_last(first)}")
+            raise
+        self.notes.append(f"a start failed and was tried once more: {first_and_last(first)}")
+        return deployment
+
+
+def ends_starts(error: BaseException | None) -> bool:
+    """Whether an error, or one that it names a side of, is of a start that was given up."""
+    while error is not None and not getattr(error, "ends_starts", False):
+        error = error.__cause__
+    return error is not None
 
 
 def start_with(deploy: Callable[[StartOptions], Deployment], options: StartOptions) -> Callable[..., Deployment]:

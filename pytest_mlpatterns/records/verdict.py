@@ -135,6 +135,7 @@ class OpenBy(StrEnum):
     CACHE = "cache"  # that still fills
     UNEXPLAINED = "unexplained"  # a change without a change of the code
     EDGE = "edge"  # of the tolerance, at which the change is
+    STARTS = "starts"  # further ones failed
     RECORDED = "recorded"  # too few launches of the baseline
     WIDE = "wide"  # an interval that no reasonable time narrows, without another reason
 

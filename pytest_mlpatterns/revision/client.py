@@ -169,7 +169,11 @@ class RevisionClient:
             self._session.watch()
         self._answer_ns = self._timeout_ns if timeout_ns is None else timeout_ns
         request = StartDeployment(profiled, traced, under, timeout_ns)
-        return self._deployment_of(self._ask(request, DeploymentStarted, self._answer_ns / 1e9))
+        try:
+            return self._deployment_of(self._ask(request, DeploymentStarted, self._answer_ns / 1e9))
+        except DeploymentError:
+            self.close()  # it has ended or is still busy; another start has a process of its own
+            raise
 
     def _deployment_of(self, started: DeploymentStarted) -> Deployment:
         """The deployment as this process sees it; one on a cluster is read there, not through that process."""

@@ -38,7 +38,8 @@ def ended_while_loading(role: str, model: str, why: str) -> ModelLoadError:
 
 def too_slow_to_load(role: str, model: str, log: str, *, options: StartOptions) -> DeploymentError:
     """The error of a process that has not built its model in time; ``log`` has its last lines."""
-    return DeploymentError(_too_slow(_name(role, model), "still loading", options, log=log), **_naming(role, model))
+    said = _too_slow(_name(role, model), "still loading", options, log=log)
+    return DeploymentError(said, **_naming(role, model), retry=True)
 
 
 def too_slow_to_answer(model: str, log: str, *, options: StartOptions) -> DeploymentError:
@@ -103,7 +104,7 @@ def set_up(deployment: Deployment, number: int, subject: object, *, options: Sta
         except Exception as error:  # any error of the user's code
             printed = f"\nIt printed last:\n{log}" if (log := deployment.log_tail()) else ""
             said = f"{subject}: perf_setup failed:\n{folded(user_traceback(error))}{printed}"
-            raise DeploymentError(said, subject=subject) from None
+            raise DeploymentError(said, subject=subject, retry=False) from None
     return time.perf_counter_ns() - began_ns
 
 

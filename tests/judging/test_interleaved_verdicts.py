@@ -14,7 +14,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.statistics.alpha_spending import looks_of_pairs, looks_that_fit
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedLaunch, VariantFigures, paired_log_ratio
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.look import Look, Pairs
 from pytest_mlpatterns.judging.metric_rules import rule_pairs
@@ -255,6 +255,20 @@ def test_the_ratio_of_the_printed_rates_is_the_printed_change() -> None:
     assert "throughput 508 req/s (main (1a2b3c4)) against 461 req/s (the working tree): 9.3 % worse" in verdict.reason
     assert verdict.change is not None
     assert (verdict.reference_value, verdict.present_value) == (508.0, pytest.approx(508 * (1 - verdict.change.value)))
+
+
+def test_a_pair_whose_start_is_given_up_leaves_the_verdict_to_those_before() -> None:
+    class Ending(Declared):
+        def next_launch(self) -> tuple[PairedLaunch, Launch, Launch]:
+            if self.launches:
+                failed = DeploymentError("it is not ready")
+                failed.end_starts()
+                raise failed
+            return super().next_launch()
+
+    run = Ending((paired(2 * MS, 3 * MS),))
+    assert verdicts(run, "rtm")["rtm"][0] is Outcome.INCONCLUSIVE
+    assert len(run.launches) == 1
 
 
 BUSY = "other processes used 1.4 of the 2 cores meanwhile"

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from support.synthetic import MS, START_NS, S, capacity, even_launch, launch, samples, usage
 
-from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns import DeploymentError, GeneratorLimitError, InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.loop import Ruling
@@ -45,6 +45,8 @@ class FakeRunner:
             raise Interrupted(GOOD)
         if found is STOP_AND_END:
             raise KeyboardInterrupt
+        if isinstance(found, Exception):
+            raise found
         return found
 
     def start_again(self) -> int:
@@ -106,6 +108,35 @@ def test_launches_are_made_until_it_is_decided(
     measurement, runner = make_measurement()
     assert measurement.decide(judge_in_turn(measurement, *outcomes)).outcome is outcome
     assert len(measurement.metrics.launches) == runner.measured == launches
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "launches", "outcome", "words"),
+    [
+        ((OPEN,), 2, OPEN, "so it is; a further start failed twice: it is not ready"),
+        ((FAIL,), 1, OPEN, "so it is; a further start failed twice: it is not ready"),
+        ((OPEN, FAIL), 2, FAIL, "so it is"),
+    ],
+)
+def test_a_further_start_that_is_given_up_leaves_the_verdict_to_the_launches_before(
+    outcomes: tuple[Outcome, ...], launches: int, outcome: Outcome, words: str
+) -> None:
+    failed = DeploymentError("it is not ready\nits log")
+    failed.end_starts()
+    measurement, _ = make_measurement([GOOD] * launches + [failed])  # type: ignore[list-item]
+    verdict = measurement.decide(judge_in_turn(measurement, *outcomes))
+    assert (verdict.outcome, verdict.reason) == (outcome, words)
+    assert len(measurement.metrics.launches) == launches
+
+
+@pytest.mark.parametrize(("launches", "is_given_up"), [(0, True), (1, False)])
+def test_a_failed_start_without_a_launch_and_a_death_under_load_are_errors(launches: int, is_given_up: bool) -> None:
+    failed = DeploymentError("it ended")
+    if is_given_up:
+        failed.end_starts()
+    measurement, _ = make_measurement([GOOD] * launches + [failed])  # type: ignore[list-item]
+    with pytest.raises(DeploymentError, match="it ended"):
+        measurement.decide(judge_in_turn(measurement, OPEN))
 
 
 def test_too_few_samples_to_the_end_are_an_error() -> None:

@@ -227,6 +227,35 @@ class TestSetUpFails:
     def test_gateway(self, perf):
         pass
 """
+FLAKY = """
+import sys
+from pathlib import Path
+
+starts = Path(f"starts-{sys.argv[2]}")
+starts.write_text(starts.read_text() + "." if starts.exists() else ".")
+if str(len(starts.read_text())) in sys.argv[2]:
+    sys.exit("the card is in use")
+import serve
+"""
+STARTS_AGAIN = f"""
+import pytest
+
+from pytest_mlpatterns import Command
+
+pytestmark = {QUICK}
+
+@pytest.fixture
+def perf_payload():
+    return [[1, 2]]
+
+@pytest.fixture(params=["2", "23"], ids=["once", "twice"])
+def perf_target(request):
+    return Command(["{{python}}", "flaky.py", "{{port}}", request.param], path="/predict")
+
+@pytest.mark.perf(launches=2)
+def test_start(perf):
+    perf.assert_rtm_below("1us")
+"""
 PROJECT = (
     Project()
     .with_file("service.py", SERVICE.format(seconds=0.005))
@@ -273,6 +302,21 @@ def test_a_gateway_is_set_up_after_each_start_and_has_what_it_calls_beside_it(tm
     assert 'return lambda client: client.get("/bench").raise_for_status()' in failure
     assert "HTTPStatusError: Client error '404 Not Found'" in failure
     assert set((tmp_path / "set-up.txt").read_text().split()) == {"True"}
+
+
+def test_a_start_that_fails_is_tried_once_more_and_does_not_take_the_launches_before_it(tmp_path: Path) -> None:
+    project = PROJECT.with_file("flaky.py", FLAKY).with_file("test_perf.py", STARTS_AGAIN)
+    run = project.run(tmp_path, "-W", "ignore")
+    assert run.table == {"test_start[once]": "FAIL", "test_start[twice]": "undecided"}
+    assert "measured  2 launches" in run.failure("test_start[once]")
+    once, _, twice = " ".join(run.section("performance").split()).partition("[twice]: undecided")
+    ended = "python ended with exit code 1; it printed last: the card is in use"
+    assert (
+        "a start failed and was tried once more: Command('{python} flaky.py {port} 2', path='/predict'): " + ended
+        in once
+    )
+    assert "is not below 1.00 µs; a further start failed twice: Command('{python} flaky.py {port} 23'" in twice
+    assert ended in twice
 
 
 def test_a_slower_service_is_a_regression_against_its_baseline(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def _started_once(target: App | Command, options: StartOptions) -> Deployment:
                 closing.callback(companion.close)
         if isinstance(error, DeploymentError) and len(companions) < len(target.companions):
             said = f"{target}: its companion {error}"
-            raise DeploymentError(said, subject=target) from None
+            raise DeploymentError(said, subject=target, retry=error.retry) from None
         raise
 
 
@@ -239,16 +239,18 @@ class _Start:
 
         from pytest_mlpatterns.serving.bounded_client import EndlessAnswerError
 
-        outcome = ""
+        outcome, is_late = "", True  # late: it has answered nothing, so that it may have needed more time
         while (left_s := (self._deadline_ns - time.perf_counter_ns()) / 1e9) > 0:
             try:
                 response = ask(left_s)
                 if is_final(response):
                     return response
+                is_late = False
                 outcome = f"to {shown} the answer is {response.status_code}; {_RAISE_LIMIT}"
             except EndlessAnswerError as error:
                 if error.is_over_bound:
                     raise DeploymentError(f"{self._target}: {error}{self._printed()}", subject=self._target) from None
+                is_late = False
                 if not outcome or left_s > _TELLING_S:
                     outcome = str(error)
             except httpx.RequestError as error:  # also a body that does not match its Content-Encoding
@@ -259,6 +261,7 @@ class _Start:
             f"{self._target} is not ready after {format_duration(self._options.timeout_ns)}, the start-up time limit: "
             f"{outcome or f'to {shown} there is no answer; {_RAISE_LIMIT}'}{self._printed()}",
             subject=self._target,
+            retry=is_late or None,
         )
 
     def _check_running(self) -> None:
