@@ -15,7 +15,7 @@ _OWN_PATTERN = "a pattern of your own takes a file, see docs/how-to/own-pattern.
 _RETRIES = "each request is sent once, and error_rate counts those that failed; leave it out"
 _REMOVED: Mapping[str, str] = {
     "Autoscaled": "compare Replicated(replicas=...) at several sizes, or perf.measure_scaling()",
-    "Bulk": "write perf(concurrency=2, duration=...) over the inputs, and assert_throughput_at_least(...)",
+    "Bulk": 'write perf(requests="all", concurrency=2), and assert_total_time_below(...)',
     "Bursts": 'write Stages([("1s", 1000), ("9s", 100)])',
     "Fallback": _OWN_PATTERN,
     "Faulty": _OWN_PATTERN,

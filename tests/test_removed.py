@@ -10,7 +10,7 @@ from pytest_mlpatterns.removed import why_removed
 
 RETRIES = "each request is sent once, and error_rate counts those that failed; leave it out"
 LOADS = {
-    "Bulk": "write perf(concurrency=2, duration=...) over the inputs, and assert_throughput_at_least(...)",
+    "Bulk": 'write perf(requests="all", concurrency=2), and assert_total_time_below(...)',
     "Bursts": 'write Stages([("1s", 1000), ("9s", 100)])',
     "Mix": "write a test for each class of callers",
     "Retries": RETRIES,

@@ -113,20 +113,20 @@ def _with_work(by_machine: Mapping[str, Entry], setup: Setup, machine: str) -> E
     return max(found, key=lambda one: one[:2])[2] if found else None
 
 
-_PACED = "throughput"  # The rate that a schedule sets
+_PACED = ("throughput", "total_time")  # What a schedule sets
 
 
 def scaled(entry: Entry, ratio: float) -> Entry:
     """What an entry would be on a machine that takes ``ratio`` times as long: times multiplied, rates divided.
 
-    Shares, sizes, counts and unknown metrics stay as they are, and so does the throughput of a paced load: an open
-    loop, or a closed loop with think time.
+    Shares, sizes, counts and unknown metrics stay as they are, and so do throughput and total time of a paced load: an
+    open loop, or a closed loop with think time.
     """
-    paced = _PACED if entry.setup.load.paced else ""
+    paced = _PACED if entry.setup.load.paced else ()
     metrics = {
         name: tuple(LaunchValue(launch.value * factor, launch.relative_error) for launch in launches)
         for name, launches in entry.metrics.items()
-        for factor in [1.0 if name == paced or not is_known_metric(name) else metric_named(name).unit.scale(ratio)]
+        for factor in [1.0 if name in paced or not is_known_metric(name) else metric_named(name).unit.scale(ratio)]
     }
     latency = tuple((percent, ns * ratio) for percent, ns in entry.latency)
     return replace(

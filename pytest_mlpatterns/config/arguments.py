@@ -21,7 +21,8 @@ ARGUMENT_HELP: Mapping[str, str] = {
     "rate_rps": "requests per second at even intervals, an open loop",
     "load": "any other load: PoissonRate(200), Stages([('10s', 100)]), Trace('arrivals.csv')",
     "duration": "the measured window of one launch (default: 0.7s, 2s in an open loop)",
-    "warmup": 'load before the window (default: "auto", until it is steady)',
+    "requests": 'requests of the window of one launch instead of duration=: a number, or "all" for each input once',
+    "warmup": 'load before the window, a time or a number of requests (default: "auto", until it is steady)',
     "timeout": "a request that takes longer counts as failed (default: 10s)",
     "payload": "the inputs, instead of the fixture perf_payload",
     "model": "the model, instead of the fixture perf_model",
@@ -51,6 +52,7 @@ ARGUMENT_HELP: Mapping[str, str] = {
 """Marker argument → what it means."""
 LOAD_ARGUMENTS = ("concurrency", "rate_rps", "load")
 """Marker arguments that define the load; a marker gives at most one of them."""
+WINDOW_ARGUMENTS = ("duration", "requests")  # Likewise those of the window of a launch
 
 
 def merge_markers(
@@ -59,6 +61,7 @@ def merge_markers(
     """Merge the arguments of a test's markers, the closest first; for each argument the closest marker wins.
 
     ``concurrency``, ``rate_rps`` and ``load`` count as one argument: the closest marker with any of them sets the load.
+    So do ``duration`` and ``requests``.
     """
     merged: dict[str, Any] = {}
     for args, given in markers:
@@ -76,11 +79,8 @@ def merge_markers(
                 raise SettingError(
                     f"{caller}({named(name)}=...) is not an argument of the marker; {hint}allowed are: {allowed}"
                 )
-        load_chosen = any(name in merged for name in LOAD_ARGUMENTS)
-        for name, value in given.items():
-            if name in LOAD_ARGUMENTS and load_chosen:
-                continue
-            merged.setdefault(name, value)
+        chosen = [name for group in (LOAD_ARGUMENTS, WINDOW_ARGUMENTS) if set(group) & set(merged) for name in group]
+        merged = {**{name: value for name, value in given.items() if name not in chosen}, **merged}
     return merged
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns import fields
 from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics, is_comparable
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _MIN_DURATION_NS = 100_000_000
 """Shortest measured window, in nanoseconds: shorter ones hold few requests of any service."""
+_MOST_REQUESTS = 10_000_000  # Most of a window, whose recording then takes half a GiB
+_REQUESTS = re.compile(r"\s*(\d{1,9})\s+requests?\s*")
 _LEAST_CPUS = 0.01  # Least share of a core that a control group can give: a millisecond in a period of 100
 _MOST_CPUS = 1e6  # Most cores that a setting may name; the machine decides later
 
@@ -49,6 +52,8 @@ def read_duration(value: object, source: str) -> int | None:
     """Convert the length of a measured window, at least 100 ms, to nanoseconds, and ``"auto"`` to None."""
     if isinstance(value, str) and value == "auto":
         return None
+    if isinstance(value, str) and (number := number_of_requests(value, source)):
+        raise SettingError(f"{source} is {shown(value)}, expected a time; write requests={number}")
     nanoseconds = parse_duration(value, name=source)
     if nanoseconds < _MIN_DURATION_NS:
         raise SettingError(f"{source} is {shown(value)}, expected at least 100ms to contain enough requests")
@@ -69,13 +74,35 @@ def read_positive(value: object, source: str) -> int:
 
 
 def read_warmup(value: object, source: str) -> int | None:
-    """Convert a time to nanoseconds, and ``"auto"`` to None."""
-    if isinstance(value, str) and value == "auto":
+    """Convert a time to nanoseconds, and ``"auto"`` or a number of requests to None."""
+    if (isinstance(value, str) and value == "auto") or number_of_requests(value, source):
         return None
     try:
         return parse_duration(value, name=source)
     except UnitError as error:
-        raise UnitError(f'{error}, or "auto"') from None
+        raise UnitError(f'{error}, 50 for as many requests, or "auto"') from None
+
+
+def number_of_requests(value: object, source: str) -> int | None:
+    """The number that ``50`` or ``"50 requests"`` gives; None for any other value."""
+    text = _REQUESTS.fullmatch(value) if isinstance(value, str) else None
+    if text is None and fields.plain_number(value) is None:
+        return None
+    return whole_number(_MOST_REQUESTS, "requests")(value if text is None else int(text[1]), source)
+
+
+def read_requests(value: object, source: str) -> int | Literal["all"] | None:
+    """Convert the requests of a window: a number, or ``"all"`` for each input once; None is none."""
+    if value is None:
+        return None
+    if isinstance(value, str) and value == "all":
+        return "all"
+    is_bare = isinstance(value, str) and value.strip().isdecimal()  # as options and ini files have it
+    if number := number_of_requests(f"{value} requests" if is_bare else value, source):
+        return number
+    raise SettingError(
+        f'{source} is {shown(value)}, expected a number of requests, or "all" for each input once; write requests=500'
+    )
 
 
 def read_cpus(value: object, source: str) -> float | None:

@@ -10,21 +10,23 @@ from __future__ import annotations
 import platform
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from msgspec import Struct
 
 from pytest_mlpatterns.config.acceptances import read_accept
-from pytest_mlpatterns.config.arguments import LOAD_ARGUMENTS
+from pytest_mlpatterns.config.arguments import LOAD_ARGUMENTS, WINDOW_ARGUMENTS
 from pytest_mlpatterns.config.converters import (
     as_given,
     function_like,
+    number_of_requests,
     read_choice,
     read_compared,
     read_cpus,
     read_duration,
     read_positive,
     read_price,
+    read_requests,
     read_tolerances,
     read_truth,
     read_warmup,
@@ -89,22 +91,25 @@ class CountMode(StrEnum):
 class Settings(Struct, frozen=True):
     """Settings of one perf test.
 
-    ``warmup_ns`` is None if the warm-up ends when the load is steady. ``compare`` names the metrics that are compared;
-    None for the default ones. ``overload`` expects that the service cannot sustain the load. ``stretches`` lets a
-    window of few requests be longer than ``duration_ns``. ``price`` is None if there is no cost. ``model`` and
-    ``payload`` are None if they come from the fixtures. ``budget_ns`` is what a test may take, and ``planned_ns`` what
-    its loads are planned for: all of a budget that was given. ``budget_in_marker`` means that no option changes it.
-    ``engine`` is a name as given, and so is ``generators_on``, where the load generators run; the registry of engines
-    checks both.
-    ``cpus`` is None if the deployment may use all cores. ``accept`` are the worsenings that its marker accepts.
-    ``gate`` is what a failing verdict does. ``tokens`` is None if each chunk counts as a token where the server reports
-    no usage. ``during`` runs beside the load; None if nothing does.
+    ``requests`` are those of a window that does not last ``duration_ns``; None for one that does. ``warmup_ns`` is
+    None if the warm-up ends when the load is steady, or by its number of requests, which is 0 otherwise.
+    ``compare`` names the metrics that are compared; None for the default ones. ``overload`` expects that the
+    service cannot sustain the load. ``stretches`` lets a window of few requests be longer than ``duration_ns``.
+    ``price`` is None if there is no cost. ``model`` and ``payload`` are None if they come from the fixtures.
+    ``budget_ns`` is what a test may take, and ``planned_ns`` what its loads are planned for: all of a budget that
+    was given. ``budget_in_marker`` means that no option changes it. ``engine`` is a name as given, and so is
+    ``generators_on``, where the load generators run; the registry of engines checks both. ``cpus`` is None if the
+    deployment may use all cores. ``accept`` are the worsenings that its marker accepts. ``gate`` is what a failing
+    verdict does. ``tokens`` is None if each chunk counts as a token where the server reports no usage. ``during``
+    runs beside the load; None if nothing does.
     """
 
     pattern: Pattern
     schedule: Schedule
     duration_ns: int
+    requests: int | Literal["all"] | None
     warmup_ns: int | None
+    warmup_requests: int
     timeout_ns: int
     startup_timeout_ns: int
     budget_ns: int
@@ -150,10 +155,13 @@ def read_settings(
     empty if not given.
     """
     patterns_of(marker, options, ini), wires_of(marker)  # raise errors of the lists
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"warmup_requests": 0}
+    left_out = _outdone_window(marker, options, ini, caller=caller)
     for name, (read, default) in _READERS.items():
         value, source = given_value(name, marker=marker, options=options, ini=ini, caller=caller)
-        values[name] = read(default if value is None else value, source)
+        values[name] = read(default if value is None or name == left_out else value, source)
+        if name == "warmup":
+            values["warmup_requests"] = number_of_requests(value, source) or 0
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
     load = read_load(marker)
     if values["during"] is not None:
@@ -162,6 +170,7 @@ def read_settings(
     settings = {**values, **members, "schedule": load, "generators_on": place}
     window = window_of(load, values["duration"], marker, is_beside=values["during"] is not None)
     settings["duration"], settings["stretches"] = window
+    settings["requests"] = _requests_of(load, values)
     for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
         settings[f"{name}_ns"] = settings.pop(name)
     given = given_value("budget", marker=marker, options=options, ini=ini)[0]
@@ -188,6 +197,34 @@ def given_value(
     return None, f"perf({name}=...)"
 
 
+def _outdone_window(*levels: Mapping[str, Any], caller: str) -> str:
+    """The argument for the window that does not count, since a closer one gives another; empty if there is none."""
+    for given, form in zip(levels, (f"{caller}({{}}=...)", "--perf-{}", "ini key perf_{}"), strict=True):
+        names = [name for name in WINDOW_ARGUMENTS if given.get(name) not in (None, "")]
+        if len(names) > 1:
+            both = " and ".join(map(form.format, names))
+            raise SettingError(f"{both} each end the window of a launch, expected one of them; leave the other one out")
+        if names:
+            return next(name for name in WINDOW_ARGUMENTS if name not in names)
+    return ""
+
+
+def _requests_of(load: Schedule, values: Mapping[str, Any]) -> int | Literal["all"] | None:
+    """The requests of a window; none of a load with a length of its own, for all tests of which an option may stand."""
+    requests: int | Literal["all"] | None = None if load.length_ns is not None else values["requests"]
+    if requests is not None and values["during"] is not None:
+        raise SettingError(
+            f"requests={shown(requests)} beside during=, expected a window of known length, in which the function "
+            'runs; write duration="4s"'
+        )
+    if requests is not None and values["generators"] > 1:
+        raise SettingError(
+            f"requests={shown(requests)} beside generators={values['generators']}, expected one generator, which "
+            "counts them; leave generators= out"
+        )
+    return requests
+
+
 def read_count(value: object, source: str) -> CountMode:
     """When instructions are counted; where no system counts them, nothing can ask for it."""
     mode: CountMode = read_choice(CountMode, value, source)
@@ -204,6 +241,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
         Single(),
     ),
     "duration": (read_duration, "auto"),
+    "requests": (read_requests, None),
     "warmup": (read_warmup, "auto"),
     "timeout": (read_positive, "10s"),
     "startup_timeout": (read_positive, "60s"),
@@ -289,7 +327,7 @@ def window_of(
         if is_beside:
             return DURING_WINDOW_NS, False
         return CLOSED_WINDOW_NS if load.closed else OPEN_WINDOW_NS, True
-    for name in ("duration", "warmup"):
+    for name in (*WINDOW_ARGUMENTS, "warmup"):
         if marker.get(name) is not None:
             raise SettingError(
                 f"perf({name}=...) and {load}, expected one of them; the load has its own length, so leave {name}= out"

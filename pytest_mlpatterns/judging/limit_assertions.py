@@ -78,6 +78,10 @@ class LimitAssertions(ABC):
         """The throughput in successful answers per second reaches a rate."""
         self._read("throughput", rps, "assert_throughput_at_least(rps=...)")
 
+    def assert_total_time_below(self, limit: object) -> None:
+        """The time of all requests of a launch (``requests=``) is below one such as ``"2s"``; infinite if one fails."""
+        self._read("total_time", limit, "assert_total_time_below(...)")
+
     def assert_asl_below(self, limit: object) -> None:
         """The average system load is below a share of the machine, 0.8 or ``"80%"``."""
         self._read("asl", limit, "assert_asl_below(...)")
@@ -200,6 +204,9 @@ def decide_limit(
         measurement.require_valid(errors_count=not metric.counts_failures)
         launches, metrics = measurement.launches_with(metric), measurement.metrics
         measured = metrics.interval_of(metric, plan().confidence(launches), scatter=scatter)
+        if measured is None and metric.name == "total_time" and experiment.settings.requests is not None:
+            measurement.launch_again()  # those so far are blocks of a comparison
+            measured = measurement.metrics.interval_of(metric, plan().confidence(launches))
         if measured is None:
             raise InvalidResultError(_why_unknown(metric, experiment, metrics))
         if math.isinf(measured.high):
@@ -250,13 +257,16 @@ def _why_hopeless(metric: Metric, limit: float, measurement: SequentialMeasureme
     needed = math.ceil(requests * wanted / (1 - wanted) * (1 - limit) / limit)
     so_far_s = sum(launch.window.duration_ns for launch in metrics.launches) / SECOND_NS
     window_s = math.ceil(needed / last * so_far_s / metrics.requests)
+    longer = f"requests={math.ceil(needed / last)}" if metrics.launches[-1].requests else f'duration="{window_s}s"'
     return (
         f"none of {metrics.requests:,} requests failed, and {needed:,} without a failure decide it; the test has "
-        f'time for {requests:,}: measure longer (duration="{window_s}s")'
+        f"time for {requests:,}: measure longer ({longer})"
     )
 
 
 def _why_unknown(metric: Metric, experiment: Experiment, metrics: Metrics) -> str:
+    if metric.name == "total_time":
+        return "there is no total time of a window by time, expected a number of requests; write perf(requests=500)"
     pattern = experiment.setup.pattern
     if isinstance(metric.kind, FigureOfAnswers):
         return f"no answer has {metric.kind.figure}; add it to the perf_figures of this test"

@@ -209,7 +209,8 @@ def why_not_compared(
             continue
         why = _left_out_by(error)
         if isinstance(error, TooFewSamplesError):
-            few = describe_too_few(error, settings.duration_ns) if look.pairs is None else why
+            duration_ns = settings.duration_ns if settings.requests is None else None
+            few = describe_too_few(error, duration_ns) if look.pairs is None else why
             why = tails.get(one.metric.label, few)
         # short windows of pairs know no growth; that they know another guard of one side only is worth a note
         may_be_absent = one.is_guard and (look.pairs is None or one.metric.name in GROWTHS)

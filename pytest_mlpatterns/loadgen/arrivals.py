@@ -196,6 +196,11 @@ class ConversationArrivals:
         return self
 
     @property
+    def goes_on(self) -> bool:
+        """Whether a caller thinks before the next turn of a conversation."""
+        return bool(self._thinking)
+
+    @property
     def next_due_ns(self) -> int:
         """Time of the next call of :meth:`send_due`; ``NEVER_NS`` if only responses and ticks make requests due."""
         next_ns = self._thinking[0][0] if self._thinking else NEVER_NS

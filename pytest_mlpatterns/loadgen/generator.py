@@ -292,7 +292,7 @@ class GeneratorWatch:
     def __init__(self, processes: Sequence[GeneratorProcess], job: LoadJob) -> None:
         self.processes = processes
         self._quiet_s = [0.0] * len(processes)
-        warmup_ns = WARMUP_CAP_NS if job.warmup_ns is None else job.warmup_ns
+        warmup_ns = (job.warmup_requests * job.timeout_ns or WARMUP_CAP_NS) if job.warmup_ns is None else job.warmup_ns
         answer_ns = 2 * job.timeout_ns  # the one that a warm-up waits for, and the last one of the window
         self._longest_s = (warmup_ns + job.most_ns + answer_ns) / 1e9 + _LATE_S
         self._began = time.perf_counter()

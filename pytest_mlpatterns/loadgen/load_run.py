@@ -41,6 +41,7 @@ MIN_WINDOW_REQUESTS = 8  # Smallest number of completed requests in a window
 WARMUP_CAP_NS = 3_000_000_000
 """Longest warm-up of a service that answers by then; the result records whether the load was steady."""
 _WINDOWS = 3  # Windows that have to agree, as in Triton's perf_analyzer
+_SURELY_DEAD = 8  # Requests in a row without an answer, for two time-outs, that end a window of given requests
 _ENOUGH_ANSWERS = 8
 """Answers after which a slow service is warm, steady or not: as many as one window has of a fast one."""
 _SPREAD = 0.10  # Largest spread of the windows, as a share of the middle value, as in Triton's perf_analyzer
@@ -142,7 +143,7 @@ class LoadRun:
         self._draws = _drawn(job)
         next(self._draws)
         self.next_request: Callable[[], int] = self._draws.__next__
-        self._conversations = ConversationArrivals(job.think_ns, send, self.recording) if job.think_ns else None
+        self._conversations = ConversationArrivals(job.think_ns, self._go_on, self.recording) if job.think_ns else None
         self._has_length = job.schedule.length_ns is not None
         self._arrivals = self._arrivals_of(ClosedLoop(1) if self._has_length else job.schedule)
         self._arrivals_since_ns = 0
@@ -160,8 +161,9 @@ class LoadRun:
         self._warmup_since_ns = 0
         self._planned = job.window if isinstance(job.window, RequestWindow) else None
         self._left = -1  # below zero it counts the requests without a limit
-        self._full = self._full_seen = False
-        self._window_row = self._window_start_ns = 0
+        self._alive = (0, 0)  # rows at the last tick after which the latest request had an answer, and its time
+        self._full = self._full_seen = self._is_emptying = False
+        self._window_row = self._window_start_ns = self._followed = 0
         self._window_cpu_ns = self._ticks_cpu_ns = 0
         self._loop_lag_ns = 0
         self._opened_late_ns = 0
@@ -199,23 +201,41 @@ class LoadRun:
         self._start_ns = self._warmup_since_ns = self._last_tick_ns = now_ns
         closed = self._has_length or self._job.schedule.closed
         self._warmup_answers = WarmupAnswers(self._callers, now_ns, closed=closed)
+        self._alive = (0, now_ns)
         if self._opens_at_once:  # its first requests count too
             self._open_window(now_ns)
         self._arrivals.start(now_ns)
 
     def answered(self, due_ns: int, now_ns: int, *, failed: bool) -> bool:
         """Note that a request has ended. Returns whether the loop must send :attr:`next_request` now."""
-        if self._warmup is None and self._warmup_answers.add(now_ns) and self._may_open:
-            self._warm_by_answers = True
-            self._open_window(now_ns)  # here, so that the request that follows is the first of the window
-        elif self._warmup is None and self._waits_for_answers and self._warm(now_ns):
-            self._open_window(now_ns)
-        if (self._left == 0 and self._is_full(now_ns)) or now_ns >= self._stop_ns:
+        if self._warmup is None and not self._is_emptying:
+            self._see_warm(now_ns)
+        if (self._left == 0 and self._has_all(now_ns)) or now_ns >= self._stop_ns or self._is_emptying:
             return False
         again = due_ns >= self._arrivals_since_ns and self._arrivals.answered(now_ns, failed=failed)
         if again and self._left:
             self._left -= 1
+        elif self._left == 0 and self._is_given:  # of conversations, whose next turns are no beginnings
+            return False
         return again
+
+    def _see_warm(self, now_ns: int) -> None:
+        """End the warm-up with the answer that shows that it is over."""
+        is_slow = self._warmup_answers.add(now_ns)
+        if self._waits_for_answers or (self._job.warmup_requests and self._may_open):
+            is_warm = self._warm(now_ns)
+        else:
+            is_warm = self._warm_by_answers = is_slow and self._may_open
+        if is_warm:
+            self._end_warmup(now_ns)  # here, so that the request that follows is the first of the window
+
+    def _end_warmup(self, now_ns: int) -> None:
+        """Open the window; one of given requests once all that was sent in the warm-up is answered."""
+        if self._is_given and self._in_flight:
+            self._is_emptying = True
+            self._arrivals.finish()
+        else:
+            self._open_window(now_ns)
 
     def due_at_once(self, asked_ns: int, sent_ns: int) -> int:
         """When a request was due that was to be sent at once: as it was sent, or asked for if the window began between.
@@ -240,15 +260,18 @@ class LoadRun:
         self._loop_lag_ns = max(self._loop_lag_ns, now_ns - self._last_tick_ns - TICK_NS)
         self._last_tick_ns = now_ns
         self._see_full(now_ns)
-        if self._warmup is None and (self.stop_early or self._warm(now_ns)):
-            if self._job.share.of == 1 or self.stop_early:
+        if self._warmup is None and (self.stop_early or self._is_emptying or self._warm(now_ns)):
+            if self.stop_early:
                 self._open_window(now_ns)
+            elif self._job.share.of == 1:
+                self._end_warmup(now_ns)
             elif not self._reported_warm:
                 self._reported_warm = True
                 self._emit(Warm())
-        if self._warmup is not None and not self.draining and (self.stop_early or now_ns >= self._stop_ns):
+        is_over = self.stop_early or now_ns >= self._stop_ns or (self._is_given and self._is_done(now_ns))
+        if self._warmup is not None and not self.draining and is_over:
             self._close_window(now_ns, connections, limit_reached=limit_reached)
-        if not self.draining:
+        if not self.draining and not self._is_emptying:
             self._arrivals.tick(now_ns)
         self._report_progress(now_ns)
         self._ticks_cpu_ns += process_time_ns() - cpu_ns
@@ -289,10 +312,40 @@ class LoadRun:
         return arrivals if self._conversations is None else self._conversations.begun_by(arrivals)
 
     def _send_next(self, due_ns: int | None) -> None:
-        if self._left == 0 and self._is_full(self._last_tick_ns if due_ns is None else due_ns):
+        if self._left == 0 and (self._is_given or self._is_full(self._last_tick_ns if due_ns is None else due_ns)):
             return
         self._left -= self._left != 0
         self._send(self.next_request(), due_ns)
+
+    @property
+    def _is_given(self) -> bool:
+        """Whether the user gave the number of requests."""
+        return self._planned is not None and self._planned.is_given
+
+    def _go_on(self, request: int, due_ns: int | None) -> None:
+        """Send a turn after the first one of a conversation, which ``_left`` does not count."""
+        self._followed += 1
+        self._send(request, due_ns)
+
+    @property
+    def _in_flight(self) -> int:
+        """Requests without an answer, in the warm-up or in a window of given requests."""
+        begun = -1 if self._warmup is None or self._planned is None else self._planned.requests
+        return begun - self._left + self._followed - (len(self.recording) - self._window_row)
+
+    def _has_all(self, now_ns: int) -> bool:
+        """Whether the callers of a window that has all its requests send nothing more; turns of conversations go on."""
+        return self._conversations is None if self._is_given else self._is_full(now_ns)
+
+    def _is_done(self, now_ns: int) -> bool:
+        """Whether all given requests are answered, or the service is surely dead."""
+        if self.recording.outcome and self.recording.outcome[-1] > 0:
+            self._alive = (len(self.recording), now_ns)
+        rows, since_ns = self._alive
+        if len(self.recording) - rows >= _SURELY_DEAD and now_ns - since_ns > 2 * self._job.timeout_ns:
+            return True
+        goes_on = self._conversations is not None and self._conversations.goes_on
+        return self._left == 0 and not self._in_flight and not goes_on
 
     def _is_full(self, now_ns: int) -> bool:
         """Whether the window has all its requests. It ends when the loop has sent what it was about to send."""
@@ -336,6 +389,9 @@ class LoadRun:
         """Whether the warm-up is over: its time is up, or the load is steady."""
         if self._has_no_callers:
             return True
+        if self._job.warmup_requests:
+            seen = -1 - self._left if self._is_given else self._warmup_answers.count
+            return seen >= self._job.share.part_of(self._job.warmup_requests)
         elapsed = now_ns - self._start_ns
         if self._job.warmup_ns is not None:
             is_answered = not self._waits_for_answers or self._warmup_answers.count >= self._callers
@@ -351,7 +407,7 @@ class LoadRun:
     def _open_window(self, now_ns: int) -> None:
         steady = self._warmup_answers.is_steady if self._warm_by_answers else is_steady(self._warmup_windows)
         steady = steady or self._has_no_callers  # the others decide whether the load is
-        fixed = self._job.warmup_ns is not None
+        fixed = self._job.warmup_ns is not None or self._job.warmup_requests > 0
         self._warmup = Warmup(now_ns - self._start_ns, len(self.recording), None if fixed else steady)
         self._window_start_ns, self._window_row = now_ns, len(self.recording)
         self._stop_ns = now_ns + self._job.duration_ns
@@ -363,8 +419,9 @@ class LoadRun:
         if self.recording.streams is not None:
             self.recording.streams.drop_texts(now_ns)
         shared_clock = self._job.share.of > 1 and not self._job.schedule.closed
-        if self._has_length or shared_clock:  # all generators of a load start its clock at the same moment
-            if self._has_length:  # nothing that the caller of the warm-up began goes on
+        begins_anew = self._is_given and not self._opens_at_once
+        if self._has_length or shared_clock or begins_anew:  # generators of a load start its clock at the same moment
+            if not shared_clock or self._has_length:  # nothing that the callers of the warm-up began goes on
                 self._arrivals.finish()
                 self._arrivals_since_ns = now_ns
             self._arrivals = self._arrivals_of(self._job.schedule)
@@ -378,6 +435,7 @@ class LoadRun:
         interval_ns = self._warmup_answers.interval_ns
         if isinstance(self._job.window, WindowPlan) and interval_ns and self.recording.median_latency_ns(0):
             self._planned = self._job.window.window(interval_ns, now_ns - self._start_ns)
+        self._is_emptying, self._followed = False, 0
         if self._planned is not None:
             not_yet_sent = -1 - self._left - self._draws.send(True)
             self._left = self._planned.requests - not_yet_sent

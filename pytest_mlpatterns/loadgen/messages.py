@@ -61,6 +61,7 @@ class LoadJob(Struct, frozen=True):
     ``keep_texts`` keeps the texts of streams whose tokens the server does not report, up to a limit.
     ``window`` is given if it ends by its requests, or plans that from the answers of the warm-up; None if it lasts
     ``duration_ns``. The first request of such a window is the first of the order. One generator alone sends that load.
+    ``warmup_requests`` end the warm-up in place of a time; 0 for none.
     ``stagger_ns`` is the time between the first requests of two callers of a closed loop.
     ``figures`` are read from every answer that counts; None for none.
     ``beside`` is another closed loop with which this one alternates, each in as many ``slices`` of its ``duration_ns``;
@@ -80,6 +81,7 @@ class LoadJob(Struct, frozen=True):
     think_ns: bytes = b""
     keep_texts: bool = False
     window: RequestWindow | WindowPlan | None = None
+    warmup_requests: int = 0
     stagger_ns: int = 0
     figures: FigurePlan | None = None
     beside: LoadJob | None = None

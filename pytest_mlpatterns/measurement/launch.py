@@ -14,6 +14,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import track_of
+from pytest_mlpatterns.analysis.metrics.samples import take_rows
 from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator, LoadInterrupted
@@ -202,7 +203,8 @@ class LaunchRunner:
     def _with_given_window(self, launch: Launch) -> Launch:
         """The launch with the length of the window that was given, if a request is longer and lengthened it."""
         was_lengthened = self._given_ns < min(launch.longest_answer_ns, launch.window.duration_ns)
-        if launch.open_loop or self.plan.schedule.length_ns is not None or not was_lengthened:
+        has_length = self.plan.requests > 0 or self.plan.schedule.length_ns is not None
+        if launch.open_loop or has_length or not was_lengthened:
             return launch
         return replace(launch, given_window_ns=self._given_ns)
 
@@ -340,7 +342,8 @@ class _LaunchMeasurement:
         self, on_progress: Callable[[Progress], None], window: RequestWindow | WindowPlan | None
     ) -> tuple[Launch, LoadResult]:
         """Run the load."""
-        self._job = replace(self._job, window=window)
+        warmup_requests = self._plan.warmup_requests if self._plan.warmup_ns is None else 0
+        self._job = replace(self._job, window=window, warmup_requests=warmup_requests)
         self._sorting_ns = sorting_time_ns()
         self._monitor.sample()
         events = LoadEvents(on_progress, self._open_window, self._poll, self._open_beside)
@@ -397,15 +400,19 @@ class _LaunchMeasurement:
         self._monitor.sample()
         report, schedule, samples = result.generator, self._plan.schedule, samples_of(result, self._plan.tokens)
         self._answers = int(samples.succeeded.sum())
+        window = sending = result.window
+        if self._plan.requests:  # no rate is cut at an answer of the warm-up, which was over before
+            samples = take_rows(samples, np.flatnonzero(samples.due_in(window)))
+            window, sending = (samples.span_of(result.window, answered=answered) for answered in (True, False))
         silence = ""
         if not result.stopped_early:
-            silence = self._silence(samples, result.window)
+            silence = self._silence(samples, sending)
         # A silent service answers no question for its metrics either.
         stats = (self._deployment.processes if silence else self._deployment).stats()
         usage = self._monitor.usage()
         return Launch(
             samples=samples,
-            window=result.window,
+            window=window,
             usage=usage,
             stats=stats if self._stats_before is None else stats.since(self._stats_before),
             warmup=result.warmup,
@@ -419,13 +426,14 @@ class _LaunchMeasurement:
             open_loop=not schedule.closed,
             rate_rps=self._plan.rate_of(samples, result.window),
             first_failure=describe_first_failure(
-                self._deployment, self._plan.payload, samples, window=result.window, stats=stats, answers=result.failed
+                self._deployment, self._plan.payload, samples, window=window, stats=stats, answers=result.failed
             ),
             silence=silence,
-            track=track_of(usage, samples.done_ns, (result.window,)),
+            track=track_of(usage, samples.done_ns, (window,)),
             sorting_ns=(self._sorting_ns, sorting_time_ns()),
             answer_form=self._deployment.answer_form,
             steps=self._steps,
+            requests=self._plan.requests,
         )
 
 

@@ -113,7 +113,8 @@ class ScalingRun:
             self._capacities[number].append(capacity)
             if capacity.nmrt.value > 0:
                 at_nmrt = ClosedLoop(capacity.concurrency)
-                plan = replace(variant.plan, schedule=at_nmrt, duration_ns=_WINDOW_NS, warmup_ns=_WARMUP_NS, check=None)
+                plan = replace(variant.plan, schedule=at_nmrt, duration_ns=_WINDOW_NS, warmup_ns=_WARMUP_NS)
+                plan = replace(plan, requests=0, check=None)
                 self._launches[number].append(runner.measure(plan))
                 if number == self.numbers[0]:
                     if runner.deployment.scaler is None:

@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -26,7 +26,7 @@ from pytest_mlpatterns.records.setup import Setup, SystemDescription
 from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, pack_figures, service_plan
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url
 from pytest_mlpatterns.units import format_duration, parse_unit
-from pytest_mlpatterns.wording import first_and_last, shown
+from pytest_mlpatterns.wording import count, first_and_last, shown
 from pytest_mlpatterns.workload.figures import Computed, FigurePlan, Read
 from pytest_mlpatterns.workload.payload import Payload, read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
@@ -187,8 +187,8 @@ def setup_of(settings: Settings, payload: Payload, target: Target | None, *, mod
         payload=payload.digest,
         model=model,
         headers=payload.headers,
-        duration=format_duration(settings.duration_ns),
-        warmup="auto" if settings.warmup_ns is None else format_duration(settings.warmup_ns),
+        duration=_length_of(settings.duration_ns, settings.requests or 0),
+        warmup=_length_of(settings.warmup_ns, settings.warmup_requests),
         timeout=format_duration(settings.timeout_ns),
         generators=str(settings.generators) + ("" if place == "local" else f" on {place}"),
         cpus="" if settings.cpus is None else f"{settings.cpus:g}",
@@ -196,6 +196,13 @@ def setup_of(settings: Settings, payload: Payload, target: Target | None, *, mod
         engine="" if target is not None or settings.engine == "local" else settings.engine,
         order="shuffled" if payload.is_shuffled else "",
     )
+
+
+def _length_of(time_ns: int | None, requests: int | Literal["all"]) -> str:
+    """The length of a window or a warm-up as entries hold it; ``requests`` are 0 for one that lasts its time."""
+    if requests:
+        return "each input once" if requests == "all" else count(requests, "request")
+    return "auto" if time_ns is None else format_duration(time_ns)
 
 
 def read_inputs(
@@ -235,6 +242,22 @@ def read_figures(given: object, by_value: Sequence[ModuleType]) -> FigurePlan | 
     return FigurePlan(tuple(figures), pack_figures(readers, by_value), tuple(sys.path)) if figures else None
 
 
+def _requests_of(settings: Settings, payload: Payload) -> int:
+    """The requests of each window; 0 for one that lasts its time."""
+    given, is_drawn = settings.requests, payload.draw is not None and not payload.is_shuffled
+    if given == "all" and is_drawn:
+        raise SettingError(
+            f'requests="all" of inputs in the order {payload.draw}, which sends some of them more often, expected a '
+            "list, or a number; write requests=500"
+        )
+    if isinstance(given, int) and payload.conversations is not None:
+        raise SettingError(
+            f"requests={given} of conversations, which would end in their middle, expected each of them once; write "
+            'requests="all", or duration="10s"'
+        )
+    return payload.beginnings if given == "all" else given or 0
+
+
 def load_plan(settings: Settings, payload: Payload) -> LoadPlan:
     """What is sent, when, and for how long."""
     return LoadPlan(
@@ -251,6 +274,8 @@ def load_plan(settings: Settings, payload: Payload) -> LoadPlan:
         launches=settings.launches,
         overloads=settings.overload,
         during=settings.during,
+        requests=_requests_of(settings, payload),
+        warmup_requests=settings.warmup_requests,
     )
 
 

@@ -53,6 +53,7 @@ from pytest_mlpatterns.records.outcomes import FailedAnswer, FirstFailure, descr
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.system.cpu_share import put_on_cores
 from pytest_mlpatterns.system.machine import sorting_time_ns
+from pytest_mlpatterns.units import MAX_DURATION_NS
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 from pytest_mlpatterns.workload.window_plan import RequestWindow
 
@@ -169,6 +170,8 @@ class VariantRun:
         length_ns = max(shortest_ns, self._variant.plan.warmup_ns or 0)
         answers = _WARM_ANSWERS * schedule.concurrency if isinstance(schedule, ClosedLoop) else 0
         window = self._counted(answers, length_ns, longest_ns) if longest_ns > length_ns else None
+        if given := self._variant.plan.warmup_requests:
+            window = self._counted(max(answers, given), length_ns, MAX_DURATION_NS)
         job = self.job_from(0, length_ns, window=window)
         result = self.send(replace(job, schedule=ClosedLoop(1)) if has_length else job)
         samples = samples_of(result)

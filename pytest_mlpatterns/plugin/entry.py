@@ -40,9 +40,9 @@ _EMPTY_RESULTS: pytest.StashKey[Path] = pytest.StashKey()  # Set if the results 
 _ONLY_SHOWS = ("help", "version", "collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow")
 """Options of pytest with which no test runs."""
 _MARKER = (
-    "perf(pattern=Single(), concurrency=1 | rate_rps=..., duration='auto', warmup='auto', timeout='10s', payload=..., "
-    "model=..., wire='rest+json', check=..., tolerance=0.10, launches=8, budget='60s', ...): measure the model of this "
-    "test under load and judge it; see pytest-mlpatterns"
+    "perf(pattern=Single(), concurrency=1 | rate_rps=..., duration='auto' | requests=..., warmup='auto', "
+    "timeout='10s', payload=..., model=..., wire='rest+json', check=..., tolerance=0.10, launches=8, budget='60s', "
+    "...): measure the model of this test under load and judge it; see pytest-mlpatterns"
 )
 
 

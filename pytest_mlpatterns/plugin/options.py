@@ -132,6 +132,11 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
         "help": "rank the patterns of each test by these weights of metrics, among those that keep the requirements: "
         "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms",
     },
+    "requests": {
+        "metavar": "NUMBER",
+        "help": "requests of the window of one launch, instead of --perf-duration: a number, or all for each input "
+        "once",
+    },
     "settle": {
         "choices": ("auto", "off", "fetch"),
         "help": "measure a test that the baseline file does not decide interleaved with the commit that the baseline "

@@ -245,7 +245,8 @@ class Launch(Struct, frozen=True):
     load, or their mean before all blocks (:mod:`pytest_mlpatterns.system.machine`); empty if it was not done.
     ``answer_form`` is what its first answer looked like, in words; empty if it was a stream, or is not known.
     ``given_window_ns`` is the length that the window was to have, if a request was longer and so the window was; None
-    otherwise. ``steps`` are those of the function that ran beside the load; empty without one.
+    otherwise. ``requests`` are those that the user gave its window, which then lasts from the first one to the last
+    answer; 0 for a window by time. ``steps`` are those of the function that ran beside the load; empty without one.
     """
 
     samples: Samples
@@ -266,6 +267,12 @@ class Launch(Struct, frozen=True):
     answer_form: str = ""
     given_window_ns: int | None = None
     steps: tuple[DuringStep, ...] = ()
+    requests: int = 0
+
+    @property
+    def sending(self) -> Window:
+        """The part of the window in which requests were due."""
+        return self.samples.span_of(self.window, answered=False) if self.requests else self.window
 
     @property
     def longest_answer_ns(self) -> int:

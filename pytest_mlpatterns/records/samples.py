@@ -187,6 +187,14 @@ class Samples(Struct, frozen=True):
         """Mask of the requests that were due in the window."""
         return window.covers(self.due_ns)
 
+    def span_of(self, window: Window, *, answered: bool) -> Window:
+        """From when the first request of a window was due until the last one was, or was answered."""
+        inside = self.due_in(window)
+        if not inside.any():
+            return window
+        end_ns = self.done_ns[inside].max() if answered else self.due_ns[inside].max() + 1
+        return Window(int(self.due_ns[inside].min()), int(end_ns))
+
     def successes_in(self, window: Window) -> NDArray[np.bool_]:
         """Mask of the successful requests that were due in the window."""
         return self.due_in(window) & self.succeeded

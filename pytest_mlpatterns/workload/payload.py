@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,11 @@ class Payload(Struct, frozen=True):
     def is_shuffled(self) -> bool:
         """Whether each input is sent once in a fixed random order, and then all again."""
         return isinstance(self.draw, Shuffled)
+
+    @property
+    def beginnings(self) -> int:
+        """Inputs of a round: the requests of each once, or the conversations."""
+        return len(array("I", self.order(all_requests=False))) or len(self.bodies or self.requests)
 
     @property
     def needs_model(self) -> bool:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate, Schedule
-from pytest_mlpatterns.workload.window_plan import WindowPlan
+from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 class LoadPlan(Struct, frozen=True):
     """The load of one launch.
 
-    If ``warmup_ns`` is None, the warm-up ends when the load is steady. ``budget_ns`` is the time for all ``launches``,
-    for which the window of a slow service is planned; 0 for a window of ``duration_ns`` in any case. If the window
-    ``stretches``, it may be longer than ``duration_ns``.
+    If ``requests`` is not 0, it is the number of a window's requests, or conversations. If ``warmup_ns``
+    is None, the warm-up ends when the load is steady, or after ``warmup_requests``. ``budget_ns`` is the time for all
+    ``launches``, for which the window of a slow service is planned; 0 for a window of ``duration_ns`` in any case. If
+    the window ``stretches``, it may be longer than ``duration_ns``.
     ``tokens`` counts the tokens of an answer's text where the server reports none; None if each chunk counts as one.
     ``during`` runs beside the load in the window of each launch; None if nothing does.
     ``figures`` are read from every answer; None for none.
@@ -44,15 +45,19 @@ class LoadPlan(Struct, frozen=True):
     overloads: bool = False
     during: Callable[[Any], object] | None = None
     figures: FigurePlan | None = None
+    requests: int = 0
+    warmup_requests: int = 0
 
-    def window_plan(self, start_ns: int, requests: int, *, enough: int = 0) -> WindowPlan | None:
-        """How the window is planned once the service answers; None for a window of ``duration_ns``.
+    def window_plan(self, start_ns: int, requests: int, *, enough: int = 0) -> RequestWindow | WindowPlan | None:
+        """The window, or how it is planned once the service answers; None for a window of ``duration_ns``.
 
         Several generators share no count of requests, and conversations and schedules with a length no rounds. A
         function beside the load knows its length from the beginning.
 
         ``requests``: of a round of the inputs. ``enough``: requests as of :class:`WindowPlan`.
         """
+        if self.requests:
+            return RequestWindow(self.requests, is_given=True)
         alone = self.generators == 1 and self.payload.conversations is None and self.schedule.length_ns is None
         alone = alone and self.during is None
         if not self.budget_ns or not alone:

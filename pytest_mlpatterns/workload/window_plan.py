@@ -11,6 +11,8 @@ import math
 
 from msgspec import Struct
 
+from pytest_mlpatterns.units import MAX_DURATION_NS
+
 SLOW_INTERVAL_NS = 35_000_000
 """Time between two answers from which a service is slow: fewer than twenty fit into the default window of 0.7 s."""
 _ENOUGH = 20
@@ -28,11 +30,16 @@ _LONGEST_FACTOR = 3
 
 
 class RequestWindow(Struct, frozen=True):
-    """A window that ends when its number of requests were due in it, after a least and at most a longest time."""
+    """A window that ends when its number of requests were due in it, after a least and at most a longest time.
+
+    One that the user gave begins when the warm-up is answered, and ends with its last answer. Its
+    number is then that of conversations, if these are sent, each to its end.
+    """
 
     requests: int
-    least_ns: int
-    longest_ns: int
+    least_ns: int = 0
+    longest_ns: int = MAX_DURATION_NS
+    is_given: bool = False
 
     @property
     def is_of_slow_service(self) -> bool:

@@ -13,7 +13,7 @@ from pytest_mlpatterns.records.latency import STREAM_QUANTITIES, RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue
 
 TIMES = (
-    *("rtm", "p90", "p95", "p99", "cpu_per_request", "cold_start"),
+    *("rtm", "p90", "p95", "p99", "total_time", "cpu_per_request", "cold_start"),
     *(f"{quantity}{rank}" for quantity in STREAM_QUANTITIES for rank in ("", ":p95", ":p99")),
     *("cache_hit", "cache_miss", "batch_wait", "queue_wait", "limit_wait", "hop"),
     *("cascade_first", "cascade_second", "replica_time", "decode", "encode"),
@@ -45,8 +45,9 @@ def test_every_metric_is_a_time_a_rate_or_stays_as_it_is() -> None:
     [("closed(8)", 80.0), ("closed(8, think_time=50ms)", 100.0), ("constant(200)", 100.0), ("poisson(200)", 100.0)],
 )
 def test_a_rate_that_a_clock_sets_is_not_that_of_the_machine(load: str, rate: float) -> None:
-    found = scaled(replace(entry("rtm", "throughput"), setup=make_setup(load=load)), 1.25)
+    found = scaled(replace(entry("rtm", "throughput", "total_time"), setup=make_setup(load=load)), 1.25)
     assert found.metrics["throughput"][0].value == rate
+    assert found.metrics["total_time"][0].value == (100.0 if rate == 100.0 else 125.0)
     assert found.metrics["rtm"][0].value == 125.0
 
 

@@ -29,6 +29,8 @@ def test_percentiles_of_too_few_requests_share_one_sentence() -> None:
     found = tails_left_out(COMPARED, Metrics((slow_launch(), slow_launch())))
     why = 'at 4.00 answers a second p95 latency needs 23.0 s and p99 latency needs 115 s (duration="64s")'
     assert found == dict.fromkeys(["p95 latency", "p99 latency"], LeftOut(why, is_sentence=True))
+    given = tails_left_out(COMPARED, Metrics((replace(slow_launch(), requests=24),)))
+    assert str(given["p99 latency"]).endswith("p99 latency needs 115 s (requests=459)")
 
 
 def test_percentiles_of_enough_requests_and_of_none_have_none() -> None:
@@ -50,6 +52,7 @@ def test_what_no_launch_of_the_budget_reaches_is_announced(reachable: int, note:
 def test_a_reference_with_too_few_requests_has_the_count_and_the_window() -> None:
     error = TooFewSamplesError("p99 latency needs 459 requests", needed=459, found=300)
     assert describe_too_few(error, 3 * S) == LeftOut('needs 459 requests, there were 300 (duration="6s")')
+    assert describe_too_few(error, None) == LeftOut("needs 459 requests, there were 300 (requests=459)")
     assert describe_too_few(TooFewSamplesError("too few"), 3 * S) == LeftOut("too few", is_sentence=True)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.synthetic import MS, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.config.assertions import percentile_of, read_metric
-from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.limit_assertions import decide_limit, judge_failures
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -50,7 +52,9 @@ def slow_launch(number: int, requests: int = REQUESTS) -> Launch:
 
 def measured(launches: int, requests: int = REQUESTS) -> tuple[Callable[..., Verdict], SequentialMeasurement]:
     runner = FakeRunner([slow_launch(number, requests) for number in range(launches)])
-    experiment: Any = SimpleNamespace(settings=SimpleNamespace(launches=launches), baseline=SimpleNamespace(entry=None))
+    experiment: Any = SimpleNamespace(
+        settings=SimpleNamespace(launches=launches, requests=None), baseline=SimpleNamespace(entry=None)
+    )
     measurement = SequentialMeasurement(runner, Spending(Budget(600 * S)), launches)  # type: ignore[arg-type]
     return partial(decide_limit, experiment, measurement), measurement
 
@@ -164,6 +168,43 @@ def test_an_error_rate_that_no_launch_can_decide_leaves_the_time_to_others() -> 
         "; none of 60 requests failed, and 640 without a failure decide it; the test has time for 480: measure longer "
         '(duration="1s"); perf.assert_no_failures() asserts only that none failed in this run, which is known'
     )
+
+
+def test_of_given_requests_more_of_them_are_advised() -> None:
+    verdict, _ = error_rate(replace(sent(60), requests=60))
+    assert "the test has time for 480: measure longer (requests=80)" in verdict.reason
+
+
+def total_time(one: Launch, limit_s: float) -> Verdict:
+    """The verdict on the total time of a launch of 0.7 s, measured eight times."""
+    limits, measurement = measured(LAUNCHES)
+    measurement.runner = FakeRunner([one] * LAUNCHES)  # type: ignore[assignment]
+    verdict: Verdict = limits(METRICS["total_time"], limit=limit_s * S)
+    return verdict
+
+
+def test_the_total_time_is_that_of_all_given_requests() -> None:
+    one = replace(sent(60), requests=60)
+    assert total_time(one, 1.0).outcome is Outcome.PASS
+    assert total_time(one, 0.5).outcome is Outcome.FAIL
+    (found,) = Metrics((one,)).launch_values(METRICS["total_time"])
+    assert found.value == pytest.approx(0.7 * S)
+    assert Metrics((sent(60),)).total_time_ns is None
+
+
+def test_a_total_time_with_a_failed_request_is_no_time_below_a_limit() -> None:
+    verdict = total_time(replace(sent(60, failed=1), requests=60), 100.0)
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.reason == (
+        "total time is not below 100 s: 1.7 % of the requests failed (500: 2), a failed request counts as "
+        "infinitely late"
+    )
+
+
+def test_a_total_time_of_a_window_by_time_says_what_to_write() -> None:
+    limits, _ = measured(1)
+    with pytest.raises(InvalidResultError, match=r"window by time, expected .*; write perf\(requests=500\)$"):
+        limits(METRICS["total_time"], limit=S)
 
 
 def test_an_error_rate_that_further_launches_may_decide_is_measured_on() -> None:

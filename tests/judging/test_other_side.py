@@ -27,6 +27,7 @@ from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.model import StartOptions
 from pytest_mlpatterns.serving.targets import Target
+from pytest_mlpatterns.workload.input_order import InOrder, Zipf
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
@@ -49,7 +50,8 @@ def experiment(target: Target | None = None, payload: object = (1, 2), **marker:
     """A test's own side: the model ``own``, or a target."""
     settings = read_settings(marker, {}, {})
     builder = request_builder(settings, target, "perf")
-    inputs = read_payload(list(payload), settings.wire, target.path if target else "", builder=builder)  # type: ignore[call-overload]
+    given = list(payload) if isinstance(payload, list | tuple) else payload
+    inputs = read_payload(given, settings.wire, target.path if target else "", builder=builder)
     options = StartOptions(10**9, inputs, Path(), wire=settings.wire, builder=builder, engine=settings.engine)
     model = ModelUnderTest(None if target else own, (), "test_it", "perf")
     setup = setup_of(settings, inputs, target, model="")
@@ -63,6 +65,32 @@ def experiment(target: Target | None = None, payload: object = (1, 2), **marker:
         command="pytest",
         baseline=BaselineMatch(setup, BaselineMode.OFF),
     )
+
+
+@pytest.mark.parametrize(
+    ("marker", "requests", "duration", "warmup"),
+    [
+        ({}, 0, "700 ms", "auto"),
+        ({"requests": 500, "warmup": 50}, 500, "500 requests", "50 requests"),
+        ({"requests": "all", "warmup": "2s"}, 2, "each input once", "2.00 s"),
+        ({"requests": "all", "payload": InOrder([1, 2, 3])}, 3, "each input once", "auto"),
+    ],
+)
+def test_a_window_of_given_requests_is_a_fact_of_the_set_up(
+    marker: dict[str, Any], requests: int, duration: str, warmup: str
+) -> None:
+    mine = experiment(**{"payload": (1, 2), **marker})
+    assert mine.plan.requests == requests
+    assert (mine.setup.duration, mine.setup.warmup) == (duration, warmup)
+
+
+def test_a_number_of_requests_that_has_no_meaning_is_refused() -> None:
+    with pytest.raises(SettingError, match=r'requests="all" of inputs in the order zipf.*write requests=500'):
+        experiment(payload=Zipf([1, 2]), requests="all")
+    talks = [{"turns": ["a", "b"]}, {"turns": ["c"]}]
+    with pytest.raises(SettingError, match=r'requests=5 of conversations.*write requests="all"'):
+        experiment(payload=talks, requests=5, wire="openai")
+    assert experiment(payload=talks, requests="all", wire="openai").plan.requests == 2
 
 
 LIT = Command("serve {port}", path="/predict")

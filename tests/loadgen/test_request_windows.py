@@ -1,6 +1,8 @@
 """Loads of slow services: warmed up by answers, in windows that end by their requests. The clock is declared."""
 
+from array import array
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +19,14 @@ S = 1000 * MS
 PLAN = WindowPlan(budget_ns=30 * S, launches=8, start_ns=1500 * MS, round=5, callers=2, window_ns=700 * MS)
 
 
-def a_slow_job(schedule: Schedule | None = None, **changes: object) -> LoadJob:
-    facts = {"duration_ns": 700 * MS, "warmup_ns": None, "window": PLAN}
+def a_slow_job(schedule: Schedule | None = None, **changes: Any) -> LoadJob:
+    facts: dict[str, Any] = {"duration_ns": 700 * MS, "warmup_ns": None, "window": PLAN}
     return a_job([("127.0.0.1", 1)], schedule or ClosedLoop(2), **{**facts, **changes})
+
+
+def given(requests: int) -> RequestWindow:
+    """A window of so many requests, as the marker gives it."""
+    return RequestWindow(requests, is_given=True)
 
 
 def steadily(latency_ns: int) -> Callable[[int, int], int]:
@@ -145,3 +152,54 @@ class TestWindow:
         result = run_declared(a_slow_job(), steadily(400 * MS), outcome=503)
         assert result.planned is None
         assert 700 * MS <= result.window.duration_ns <= 750 * MS
+
+
+class TestGivenRequests:
+    """``requests=`` of the marker: the service is idle before the first one, and the last one is answered."""
+
+    @pytest.mark.parametrize(
+        "warmup", [{"warmup_ns": 0}, {"warmup_ns": S}, {"warmup_ns": None}, {"warmup_requests": 6}]
+    )
+    @pytest.mark.parametrize(
+        "schedule",
+        [ClosedLoop(2), ClosedLoop(40), ClosedLoop(2, think_time=("10ms", "2s")), ConstantRate(7), PoissonRate(20)],
+        ids=str,
+    )
+    def test_a_window_has_exactly_them_and_all_their_answers(self, schedule: Schedule, warmup: dict[str, Any]) -> None:
+        job = a_slow_job(schedule, **{"window": given(12), **warmup})
+        result = run_declared(job, lambda _, number: (90 + 17 * (number % 5)) * MS)
+        samples = samples_of(result)
+        before = samples.due_ns < result.window.start_ns
+        assert sorted(inputs_in(result)) == sorted([*range(5), *range(5), 0, 1])
+        assert samples.done_ns[before].max(initial=0) <= result.window.start_ns, "the warm-up is answered"
+        assert samples.done_ns.max() <= result.window.end_ns <= samples.done_ns.max() + 50 * MS
+        assert result.generator.completed == 12
+
+    def test_callers_that_rest_after_failures_send_them_too(self) -> None:
+        result = run_declared(a_slow_job(window=given(12)), steadily(370 * MS), outcome=-1)
+        assert len(inputs_in(result)) == 12
+
+    def test_a_service_that_answers_nothing_for_two_time_outs_ends_it(self) -> None:
+        job = a_slow_job(window=given(10_000), timeout_ns=S)
+        result = run_declared(job, lambda _, number: S if number > 30 else 5 * MS, outcome=-1)
+        assert 1 <= len(inputs_in(result)) < 20
+
+    def test_conversations_are_sent_to_their_end(self) -> None:
+        """Requests 0, 1 and 2 are one, 3 and 4 another; all are sent twice."""
+        parts = {"think_ns": array("q", [S, 0, -1, S, -1]).tobytes(), "order": array("I", [0, 3]).tobytes()}
+        for schedule in (ClosedLoop(3), ConstantRate(2)):
+            result = run_declared(a_slow_job(schedule, window=given(4), warmup_requests=3, **parts), steadily(90 * MS))
+            assert sorted(inputs_in(result)) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+            assert samples_of(result).done_ns.max() <= result.window.end_ns
+
+
+@pytest.mark.parametrize("window", [None, PLAN])
+@pytest.mark.parametrize("latency_ns", [2 * MS, 300 * MS])
+def test_a_warm_up_of_requests_ends_with_the_answer_to_the_last_one(latency_ns: int, window: WindowPlan | None) -> None:
+    warmup = run_declared(a_slow_job(warmup_requests=50, window=window), steadily(latency_ns)).warmup
+    assert (warmup.requests, warmup.duration_ns, warmup.steady) == (50, 25 * latency_ns, None)
+
+
+def test_a_warm_up_of_requests_sends_no_more_before_given_ones() -> None:
+    result = run_declared(a_slow_job(warmup_requests=50, window=given(4)), steadily(20 * MS))
+    assert (result.warmup.requests, samples_of(result).outcome.size) == (50, 54)

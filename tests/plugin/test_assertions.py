@@ -142,6 +142,36 @@ def test_ten_requests(perf):
 """
 """At most ten requests and none that failed say that the rate is below 28 % (Wilson, 95 %), on any machine."""
 
+GIVEN = """
+import pytest
+
+pytestmark = pytest.mark.perf(duration="5s", launches=1)
+
+def generate(batch):
+    yield "one"
+    yield " two"
+
+def figures(perf):
+    perf.assert_total_time_below("60s")
+    (launch,) = perf.metrics.launches
+    seconds = perf.metrics.total_time_ns.value / 1e9
+    sent = launch.samples.request[launch.samples.due_in(launch.window)]
+    return seconds, sorted(sent.tolist()), launch
+
+@pytest.mark.perf(model=lambda batch: batch, payload=[*range(37)], requests="all", concurrency=2)
+def test_each_input_once(perf):
+    seconds, sent, _ = figures(perf)
+    assert sent == [*range(37)]
+    assert perf.metrics.throughput_rps.value == pytest.approx(37 / seconds)
+
+@pytest.mark.perf(model=generate, wire="openai", payload=["a", "b"], requests=21, rate_rps=100, warmup=3)
+def test_streams(perf):
+    seconds, sent, launch = figures(perf)
+    assert sent == [0] * 11 + [1] * 10
+    assert launch.warmup.requests >= 3
+    assert perf.metrics.output_tokens_rps.value == pytest.approx(42 / seconds, rel=0.2)
+"""
+
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Run:
@@ -191,6 +221,11 @@ def test_limits_that_hold_pass_and_those_that_do_not_fail(judged: Run) -> None:
 @pytest.mark.parametrize(("test", "verdict"), FAILURES.items(), ids=FAILURES.keys())
 def test_a_failure_says_what_was_found_what_it_stands_on_and_what_to_do(judged: Run, test: str, verdict: str) -> None:
     assert_says_all(judged, test, verdict)
+
+
+def test_given_requests_are_sent_and_their_time_is_the_one_that_rates_are_of(tmp_path: Path) -> None:
+    run = Project().with_file("test_perf.py", GIVEN).run(tmp_path, "-n", "1")
+    assert run.outcomes == {"passed": 2}, run.out
 
 
 def test_a_failure_says_the_same_in_a_distributed_run(tmp_path: Path) -> None:

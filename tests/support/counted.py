@@ -19,6 +19,7 @@ _OF_WHOLE_ANSWERS = frozenset(("rtm", "p90", "p95", "p99", "throughput", "error_
     "request_bytes",
     "response_bytes",
     "cost",
+    "total_time",
 }
 """Metrics of every answer: all successful requests are judged."""
 _OF_NO_REQUEST = frozenset(

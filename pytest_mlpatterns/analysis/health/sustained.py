@@ -259,7 +259,9 @@ def why_not_sustained(backlogs: Sequence[Backlog]) -> str | None:
 def backlogs_of(launches: Sequence[Launch]) -> list[Backlog]:
     """The backlog of each launch whose load is an open loop of one rate."""
     found = (
-        backlog_of(launch.samples, launch.window, launch.rate_rps) for launch in launches if launch.rate_rps is not None
+        backlog_of(launch.samples, launch.sending, launch.rate_rps)
+        for launch in launches
+        if launch.rate_rps is not None
     )
     return [backlog for backlog in found if backlog is not None]
 

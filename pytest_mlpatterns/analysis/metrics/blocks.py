@@ -130,6 +130,18 @@ class LaunchBlocks:
         answers = np.diff(self._answers.by(cuts_ns))
         return self._quotient(answers * 1e9, np.diff(cuts_ns)) if answers.any() else None
 
+    def total_time(self) -> LaunchValue | None:
+        """Nanoseconds from when the first of the given requests was due until the last one was answered.
+
+        Infinite if one failed, since its answer never came. None of a window by time.
+        """
+        if not self._launch.requests:
+            return None
+        rate = self.throughput()
+        if rate is None or self.failures or self.requests < self._launch.requests:
+            return LaunchValue(math.inf, 0.0)
+        return LaunchValue(float(self._launch.window.duration_ns), rate.relative_error)
+
     def error_rate(self) -> LaunchValue | None:
         """Share of requests that got no 2xx answer."""
         return LaunchValue(sum(self.failures.values()) / self.requests, 0.0) if self.requests else None

@@ -92,6 +92,15 @@ _SPEEDS = (
         roles=SHOWN | {Role.PRIMARY, Role.PAIRED, Role.FACTOR, Role.OF_ANSWERS},
         group=Group.CAPACITY,
     ),
+    Metric(
+        "total_time",
+        "total time",
+        LaunchBlocks.total_time,
+        Unit.DURATION,
+        floor=LATENCY_FLOOR_NS,
+        roles=frozenset({Role.FACT}),
+        group=Group.CAPACITY,
+    ),
     *(stream_metric(quantity, percentile) for quantity in STREAM_QUANTITIES for percentile in (50, 95, 99)),
     token_rate(
         "output_tokens",

@@ -112,6 +112,10 @@ class Metrics(PatternMetrics, StreamMetrics):
         """Successful answers per second in the window."""
         return self._known("throughput")
 
+    total_time_ns: ClassVar[Figure] = Figure(
+        "total_time", "From when the first of ``requests=`` was due until the last answer; None of a window by time."
+    )
+
     @property
     def error_ratio(self) -> Estimate:
         """Share of requests without a 2xx answer, with its binomial interval."""

@@ -123,7 +123,7 @@ class PooledTimes:
         if count < (_FEWEST_FOR_A_MEDIAN if percentile == _MEDIAN and self.finite == count else needed):
             raise TooFewSamplesError(
                 f"{metric.label} of {wording.count(count, 'sample')}, expected at least {needed} for 99 % "
-                "confidence; measure longer (duration=), or with more load",
+                f"confidence; write requests={needed}, or measure longer",
                 needed=needed,
                 found=count,
             )

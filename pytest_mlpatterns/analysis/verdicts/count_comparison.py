@@ -328,8 +328,8 @@ def _require_percentile(then: _Pool, now: _Pool, metric: Metric) -> None:
     for name, pool in (("reference", then), ("present", now)):
         if pool.requests < needed:
             raise TooFewSamplesError(
-                f"{label} needs {needed} requests, the {name} has {pool.requests:,}; measure longer (duration=), or "
-                "with more load",
+                f"{label} needs {needed} requests, the {name} has {pool.requests:,}; write requests={needed}, or "
+                "measure longer",
                 needed=needed,
                 found=pool.requests,
             )

@@ -59,8 +59,11 @@ def judge_few(
     return Verdict(metric.name, "limit", Outcome.INCONCLUSIVE, str(why), why_open=why)
 
 
-def describe_too_few(error: TooFewSamplesError, duration_ns: int) -> LeftOut:
-    """What a percentile needs, and the window that gives it: ``needs 459 requests, there were 300 (duration="5s")``."""
+def describe_too_few(error: TooFewSamplesError, duration_ns: int | None) -> LeftOut:
+    """What a percentile needs, and the window that gives it: ``needs 459 requests, there were 300 (duration="5s")``.
+
+    ``duration_ns``: length of a window; None if it has a given number of requests.
+    """
     if not error.found:
         return LeftOut(str(error), is_sentence=True)
     window = _longer(duration_ns, error.needed, error.found)
@@ -72,7 +75,8 @@ def tails_left_out(compared: Sequence[Metric], present: Metrics) -> dict[str, Le
     tails = _beyond(compared, present.requests)
     if not tails or not present.requests:
         return {}
-    duration_ns = present.launches[-1].window.duration_ns
+    last = present.launches[-1]
+    duration_ns = None if last.requests else last.window.duration_ns
     window = _longer(duration_ns, max(tails.values()), present.requests)
     why = LeftOut(f"{_sentence(tails, present)} ({window})", is_sentence=True)
     return dict.fromkeys(tails, why)
@@ -103,6 +107,8 @@ def _sentence(needed: Mapping[str, int], present: Metrics) -> str:
     return f"at {format_count(present.requests * 1e9 / window_ns)} answers a second {listed(needs)}"
 
 
-def _longer(duration_ns: int, needed: int, found: int) -> str:
+def _longer(duration_ns: int | None, needed: int, found: int) -> str:
     """The window with enough requests, if all launches so far had too few."""
+    if duration_ns is None:
+        return f"requests={needed}"
     return f'duration="{math.ceil(_SPARE_REQUESTS * duration_ns / 1e9 * needed / found)}s"'

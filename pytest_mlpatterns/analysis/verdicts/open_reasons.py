@@ -40,7 +40,7 @@ _NEXT: Mapping[OpenBy, str] = {
     OpenBy.KINDS: "let more launches show both ways: raise launches= and budget= in the marker of the test",
     OpenBy.LAUNCHES: "look for what differs from one start to the next, or move the limit away from what is measured",
     OpenBy.STARTS: "find why the service does not start, or give it more time: --perf-startup-timeout 5min",
-    OpenBy.REQUESTS: "measure longer (duration=, of the marker or of perf.assert_no_leak), or with more load",
+    OpenBy.REQUESTS: "measure more (requests= or duration=, or that of perf.assert_no_leak), or with more load",
     OpenBy.CACHE: "give the cache a quarter of its entries, so that it is full earlier",
     OpenBy.UNEXPLAINED: "look for a data file, a variable or another service that changed, and record it anew if that "
     "is intended",

@@ -179,16 +179,15 @@ def _after(launches: int) -> str:
 
 
 def judge_beyond_failures(metric: Metric, measured: Estimate, limit: float, *, metrics: Metrics) -> Verdict:
-    """The verdict on a percentile that may have no value, because enough requests failed: they are the latest."""
-    assert isinstance(metric.kind, LatencyPercentile | StreamPercentile)  # nothing else is infinite
+    """The verdict on a time that may have no value, because enough requests failed: they are the latest."""
     failed = format_percent(sum(metrics.failures.values()) / metrics.requests)
-    beyond = format_percent(1 - metric.kind.percentile / 100)
     outcome = Outcome.FAIL if measured.low >= limit else Outcome.INCONCLUSIVE
     reason = (
         f"{metric.label} {outcome.verb} below {metric.show(limit)}: {failed} of the "
-        f"requests failed ({describe_failures(metrics.failures)}), a failed request counts as infinitely late, and "
-        f"{beyond} may take longer"
+        f"requests failed ({describe_failures(metrics.failures)}), a failed request counts as infinitely late"
     )
+    if isinstance(metric.kind, LatencyPercentile | StreamPercentile):
+        reason += f", and {format_percent(1 - metric.kind.percentile / 100)} may take longer"
     return Verdict(metric.name, "limit", outcome, reason)
 
 
