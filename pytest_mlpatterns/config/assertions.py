@@ -45,6 +45,7 @@ class Limit(Struct, frozen=True):
 
     metric: Metric
     value: float  # in the metric's unit
+    source: str = ""  # where it stands, and its tolerance; empty if the test has it as it is
 
 
 def percentile_of(quantity: str, percentile: object, where: str) -> Metric:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -28,10 +29,10 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_samples, wilson_interval
 from pytest_mlpatterns.analysis.verdicts.few_samples import judge_few
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_beyond_failures, judge_limit, why_invalid
-from pytest_mlpatterns.config import assertions
+from pytest_mlpatterns.config import assertions, limit_tables
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.counting import CountedPasses
-from pytest_mlpatterns.judging.verdict_log import assertions_at_the_call
+from pytest_mlpatterns.judging.verdict_log import assertions_at_the_call, frame_of_the_test
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue, SearchEnd
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -39,7 +40,7 @@ from pytest_mlpatterns.units import SECOND_NS, format_rate
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.config.assertions import Limit
@@ -160,31 +161,61 @@ class LimitAssertions(ABC):
         asked = replace(metric, better="lower" if at_least is None else "higher")
         self._keep(assertions.read_limit(asked, given, where, price=self._experiment.settings.price))
 
+    def assert_that(
+        self, text: str | None = None, *, limits: Mapping[str, object] | str | Path | None = None, tolerance: object = 0
+    ) -> None:
+        """Limits as text, each with a verdict of its own: ``"p95<50ms, mean<20ms, error_rate<1%, throughput>=100"``.
+
+        A metric is named as ``pytest --perf-help`` names it; a time has its mean or any percentile too, ``ttft:p95``.
+
+        Args:
+            text: limits of this test, whatever its parameters are.
+            limits: limits by the id of the parameters, ``{"small-1": "p95<20ms"}``; or a TOML or CSV file of them, by
+                its path from the file of the test.
+            tolerance: by which a metric may be worse than each limit, ``"10%"``.
+        """
+        folder = Path(frame_of_the_test()[0].f_code.co_filename).parent
+        rows = [] if limits is None else [limit_tables.read_row(limits, self._experiment.test, folder)]
+        if text is not None or not rows:
+            rows.append(limit_tables.Row(limit_tables.CALL, text))
+        price = self._experiment.settings.price
+        self._keep(*limit_tables.read_limits(rows, tolerance, price=price))
+
     def _read(self, name: str, limit: object, where: str, *, percentile: object = None) -> None:
-        metric = (
-            METRICS[name]
-            if percentile is None and name in METRICS
-            else assertions.percentile_of(name, percentile, where)
-        )
+        metric = (percentile is None and METRICS.get(name)) or assertions.percentile_of(name, percentile, where)
         self._keep(assertions.read_limit(metric, limit, where, price=self._experiment.settings.price))
 
-    def _keep(self, limit: Limit) -> None:
-        parts, metric = (self._experiment, self._measurement), limit.metric
-        if isinstance(metric.kind, Nmrt):
-            self._settle("nmrt", lambda: decide_nmrt(*parts, limit.value, objective=objective_of(metric)))
-        else:
-            self._settle(metric.name, lambda: decide_limit(*parts, metric, limit=limit.value))
+    def _keep(self, *limits: Limit) -> None:
+        self._settle_all(limits[0].metric.name, lambda: decide_limits(self._experiment, self._measurement, limits))
+
+    def _settle(self, metric: str, decide: Callable[[], Verdict]) -> None:
+        self._settle_all(metric, lambda: [decide()])
 
     @abstractmethod
-    def _settle(self, metric: str, decide: Callable[[], Verdict]) -> None:
+    def _settle_all(self, metric: str, decide: Callable[[], Sequence[Verdict]]) -> None:
         """Decide an assertion after a first launch, which is all that a smoke run measures."""
 
 
-_EXACT = "perf.assert_no_failures() asserts only that none failed in this run, which is known"
+def decide_limits(
+    experiment: Experiment, measurement: SequentialMeasurement, limits: Sequence[Limit]
+) -> Sequence[Verdict]:
+    """Decide one after the other; after a failure, the others are judged by what was measured until then."""
+    verdicts: list[Verdict] = []
+    for one in limits:
+        has_failed = any(verdict.outcome is Outcome.FAIL for verdict in verdicts)
+        if isinstance(one.metric.kind, Nmrt):
+            found = decide_nmrt(experiment, measurement, one.value, objective=objective_of(one.metric))
+        else:
+            found = decide_limit(experiment, measurement, one.metric, limit=one.value, may_go_on=not has_failed)
+        verdicts.append(found.saying(one.source))
+    return verdicts
+
+
+_EXACT = "perf.assert_no_failures() asserts only that none failed in this run, which is known"  # Beside an open limit
 
 
 def decide_limit(
-    experiment: Experiment, measurement: SequentialMeasurement, metric: Metric, *, limit: float
+    experiment: Experiment, measurement: SequentialMeasurement, metric: Metric, *, limit: float, may_go_on: bool = True
 ) -> Verdict:
     """Measure until it is decided whether a metric keeps a limit, which is in the metric's unit."""
     most, entry = experiment.settings.launches, experiment.baseline.entry
@@ -219,7 +250,7 @@ def decide_limit(
         return CountedPasses(experiment, measurement).required("assert_instructions_below(...)").decide(judge)
     why = _why_hopeless(metric, limit, measurement, plan=plan()) if metric.counts_failures else ""
     try:
-        found = judge().saying(why) if why else measurement.decide(judge, is_sure=is_far_beyond)
+        found = judge().saying(why) if why or not may_go_on else measurement.decide(judge, is_sure=is_far_beyond)
         none_failed = metric.counts_failures and not measurement.metrics.failures
         return found.saying(_EXACT if none_failed and found.outcome is Outcome.INCONCLUSIVE else "")
     except TooFewSamplesError as error:

@@ -428,9 +428,6 @@ class Perf(LimitAssertions):
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""
         return diagnosis_of(self._measurement.so_far, self._measurement.runner.log_tail())
 
-    def _settle(self, metric: str, decide: Callable[[], Verdict]) -> None:
-        self._settle_all(metric, lambda: [decide()])
-
     def _settle_all(self, metric: str, decide: Callable[[], Sequence[Verdict]]) -> None:
         """Decide an assertion after a first launch, which is all that a smoke run measures."""
         try:

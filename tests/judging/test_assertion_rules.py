@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from support.experiments import declared_experiment
-from support.synthetic import even_launch
+from support.synthetic import even_launch, noisy_launch
 
-from pytest_mlpatterns import SettingError
+from pytest_mlpatterns import LimitFailure, Outcome, SettingError
 from pytest_mlpatterns.judging.experiment import LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.records.launch import Launch
 
 ASSERTIONS: dict[str, Callable[[Perf], object]] = {
     "rtm": lambda perf: perf.assert_rtm_below("1ns"),
+    "that": lambda perf: perf.assert_that("rtm<1ns, throughput>=1"),
     "failures": lambda perf: perf.assert_no_failures(),
     "nmrt": lambda perf: perf.assert_nmrt_at_least(1e9, slo="p95<1ms"),
     "search": lambda perf: perf.measure_nmrt(),
@@ -55,6 +56,9 @@ def test_a_smoke_run_has_one_launch_and_no_verdict(name: str) -> None:
         lambda perf: perf.assert_recovers_within("1s", slo="ttft<1ms"),
         lambda perf: perf.assert_scaling_efficiency_at_least(0.9, replicas=1),
         lambda perf: perf.assert_error_rate_below(0),
+        lambda perf: perf.assert_that("rtm<1s, p95<50"),
+        lambda perf: perf.assert_that(),
+        lambda perf: perf.assert_that(limits={"small-1": "p95<1s"}),
     ],
 )
 def test_a_bad_argument_costs_no_launch(asserted: Callable[[Perf], object]) -> None:
@@ -62,3 +66,28 @@ def test_a_bad_argument_costs_no_launch(asserted: Callable[[Perf], object]) -> N
     with pytest.raises(SettingError):
         asserted(perf_of(launches, smoke=False))
     assert not launches
+
+
+def test_each_part_of_a_text_has_a_verdict_of_its_own() -> None:
+    launches: list[Launch] = []
+    perf = perf_of(launches, smoke=False)
+    with pytest.raises(LimitFailure, match=r"^throughput .* is not at least 1,000,001 req/s; widened by 10%"):
+        perf.assert_that("rtm<60s, throughput>=1111112, mean<60s, p99.9<60s", tolerance="10%")
+    outcomes = {one.metric: one.outcome for one in perf._verdicts.all}
+    assert outcomes == {
+        "rtm": Outcome.PASS,
+        "throughput": Outcome.FAIL,
+        "mean": Outcome.PASS,
+        "p99.9": Outcome.INCONCLUSIVE,
+    }
+    assert len(launches) == 2, "a failure is confirmed by a second launch, and then the others take no time"
+
+
+def test_a_request_that_fails_after_the_assertion_fails_the_test_at_its_end() -> None:
+    launches: list[Launch] = []
+    perf = perf_of(launches, smoke=False)
+    perf.assert_no_failures()
+    perf._measurement.runner.measure = lambda: noisy_launch(1)  # type: ignore[method-assign]
+    perf._measurement.launch_again()
+    with pytest.raises(LimitFailure, match=r"^\d+ of 1,200 requests failed, expected none \("):
+        perf.finish()

@@ -39,7 +39,13 @@ def test_the_first_limit_that_fails_ends_the_test(perf):
     perf.assert_peak_memory_below("1TiB")
     perf.assert_latency_below("1ns", percentile=75)
     perf.assert_peak_memory_below("1 B")
+
+@pytest.mark.parametrize("size", [pytest.param(1, id="small-1")])
+def test_a_file(perf, size):
+    perf.assert_no_failures()
+    perf.assert_that("throughput>=0.001", limits="limits.csv", tolerance="10%")
 """
+LIMITS = "test,latency:p75,mean_ms\nsmall-1,1 ns,60000\n"
 
 FAILURES = {
     "test_rtm_fails": r"RTM .+ \(.+ to .+\) is not below 1\.00 ns",
@@ -47,6 +53,7 @@ FAILURES = {
     "test_cold_start_fails": r"start to first answer .+ \(.+ to .+\) is not below 1\.00 ms",
     "test_asl_fails": r"ASL .+ % \(.+ to .+\) is not below 0\.0 %",
     "test_the_first_limit_that_fails_ends_the_test": r"p75 latency .+ \(.+ to .+\) is not below 1\.00 ns",
+    "test_a_file[small-1]": r"p75 latency .+ is not below 1\.10 ns; limit of limits\.csv, line 2, widened by 10%",
 }
 
 REFUSED = {  # and those of test_first_mistakes, word by word
@@ -175,7 +182,8 @@ def test_streams(perf):
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return Project().with_tests(JUDGED, marker=FAST).run(tmp_path_factory.mktemp("judged"))
+    project = Project().with_tests(JUDGED, marker=FAST).with_file("limits.csv", LIMITS)
+    return project.run(tmp_path_factory.mktemp("judged"))
 
 
 @pytest.fixture(scope="module")
