@@ -44,6 +44,7 @@ from pytest_mlpatterns.records.setup import Setup, differing_facts
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.revision.client import NothingToCompareError, RevisionClient
 from pytest_mlpatterns.revision.messages import Reason
+from pytest_mlpatterns.serving.targets import require_other_ports
 from pytest_mlpatterns.system.environment_facts import environment_facts
 from pytest_mlpatterns.units import format_duration
 
@@ -175,6 +176,7 @@ class RevisionComparison:
             facts = differing_facts(self._revision.facts(), environment_facts(), same_program=False)
             self._note(basis=replace(self._state.basis, facts_changed=facts))
             return None
+        require_other_ports(self._experiment.system.service, self._experiment.system.service)
         check_length(self._experiment.plan.schedule, self._experiment.settings.budget_ns, self._name)
         plan = replace(self._experiment.plan, payload=theirs.payload)
         return self._experiment.interleave(

@@ -36,7 +36,7 @@ from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.serving.external.start import deploy_target
 from pytest_mlpatterns.serving.import_string import is_import_string
 from pytest_mlpatterns.serving.model import ServicePlan, is_stepped, pack_inputs, service_plan
-from pytest_mlpatterns.serving.targets import App, Command, Target, Url
+from pytest_mlpatterns.serving.targets import App, Command, Target, Url, require_other_ports
 from pytest_mlpatterns.units import format_percent, parse_number
 from pytest_mlpatterns.wording import listed, shown
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
@@ -132,7 +132,7 @@ def load_side(experiment: Experiment, load: object, method: str) -> OtherSide:
     own, name = str(experiment.plan.schedule), str(plan.schedule)
     if own == name:
         raise SettingError(f"{method}(load={name}) under that very load, expected another")
-    return _own_service(own, Variant(name, experiment.system.start, plan))
+    return _own_service(experiment, own, Variant(name, experiment.system.start, plan))
 
 
 def payload_side(experiment: Experiment, payload: object, method: str) -> OtherSide:
@@ -143,13 +143,15 @@ def payload_side(experiment: Experiment, payload: object, method: str) -> OtherS
     if read.digest == experiment.plan.payload.digest:
         raise SettingError(f"{method}(payload=...) has the test's own inputs, expected others")
     start, plan = replace(system, options=replace(system.options, payload=read)).start, experiment.plan
-    return _own_service("the test's payload", Variant("the other payload", start, replace(plan, payload=read)))
+    theirs = Variant("the other payload", start, replace(plan, payload=read))
+    return _own_service(experiment, "the test's payload", theirs)
 
 
-def _own_service(own: str, theirs: Variant) -> OtherSide:
+def _own_service(experiment: Experiment, own: str, theirs: Variant) -> OtherSide:
     """The test's own service once more; a check sees its answers, which differ from those to other inputs."""
-    variant = replace(theirs, start=_started(theirs.name, theirs.start))
-    return OtherSide(own, variant, "service", answers_alike=theirs.plan.check is not None)
+    require_other_ports(experiment.system.service, experiment.system.service)
+    start = _started(theirs.name, experiment.starts.patient(theirs.start, theirs.name))
+    return OtherSide(own, replace(theirs, start=start), "service", answers_alike=theirs.plan.check is not None)
 
 
 def _pattern(experiment: Experiment, rival: Pattern, method: str) -> OtherSide:
@@ -187,6 +189,7 @@ def _service(experiment: Experiment, target: Target, method: str) -> OtherSide:
     if target == system.service:
         raise SettingError(f"{method}({target}) is the test's own service, expected another")
     require_own_processes(settings, target, "perf")
+    require_other_ports(system.service, target)
     if _needs_library(target) != _needs_library(system.service):
         raise SettingError(
             f"{method}({target}) beside {experiment.setup.pattern}: one of them needs a client library for https or "

@@ -6,7 +6,6 @@ The plugin and ``measure`` build it from settings here. This module must not kno
 from __future__ import annotations
 
 import functools
-import inspect
 import re
 import sys
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric
 from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.errors import DeploymentError, SettingError
+from pytest_mlpatterns.fields import unrun_function
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import describe_env, name_of
 from pytest_mlpatterns.records.layer_description import Figure
@@ -300,8 +300,10 @@ def checked_target(value: object, argument: str) -> Target | None:
 
 def checked_setup(value: object) -> Callable[..., object] | None:
     """What sets a service up after its start; None without one."""
-    if value is not None and (not callable(value) or inspect.iscoroutinefunction(value)):
-        raise SettingError(f"perf_setup is {shown(value)}, expected a plain function; write def setup(client): ...")
+    if value is not None and not callable(value):
+        raise SettingError(f"perf_setup is {shown(value)}, expected a function; return one: def setup(client): ...")
+    if value is not None and (why := unrun_function(value)):
+        raise SettingError(f"perf_setup {why}")
     return value
 
 

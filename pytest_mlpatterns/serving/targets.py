@@ -211,9 +211,10 @@ class Command:
         stream: the form of answers that come in pieces, as of :class:`Url`.
         companions: as of :class:`App`.
         name: as of :class:`App`.
+        port: the only port that the server can open, in place of ``{port}``, which two sides of a comparison need.
 
     Raises:
-        SettingError: an argument is not valid, or the command does not contain ``{port}``.
+        SettingError: an argument is not valid, or the command has neither ``{port}`` nor ``port=``.
     """
 
     command: str | Sequence[str]
@@ -227,6 +228,7 @@ class Command:
     companions: Sequence[App | Command] = ()
     name: str = ""
     python: str | Path | None = None
+    port: int | None = None
 
     def __post_init__(self) -> None:
         __tracebackhide__ = True
@@ -249,16 +251,20 @@ class Command:
         if not all(map(_is_argument, words)):
             raise SettingError(f"{found} has NUL or characters that UTF-8 lacks, expected words of text")
         _check_start("Command", self)
-        if "port" not in self.ports:
+        if self.port is not None:
+            set_whole(self, "port", least=1, most=65_535, expected="the port that the server opens, from 1 to 65,535")
+        if self.port is None and "port" not in self.ports:
             raise SettingError(
-                f"{found} has no {{port}}, expected it in the command or in env; "
-                'write "serve --port {port}", or Url(...) for a running server'
+                f"{found} has no {{port}}, expected it in the command or in env; write "
+                '"serve --port {port}", port=8000 if it can open no other one, or Url(...) for a running server'
             )
+        if self.port is not None and "port" in self.ports:
+            raise SettingError(f"{found} has {{port}} and port={self.port}, expected one of them; leave port= out")
 
     def __str__(self) -> str:
         words = [Path(word).name if Path(word).is_absolute() else word for word in public_words(self.words)]
         line = self.command if isinstance(self.command, str) and words == list(self.words) else shlex.join(words)
-        return _shown(self, repr(unquoted(line)), ("path", "name"))
+        return _shown(self, repr(unquoted(line)), ("path", "name", "port"))
 
     __repr__ = __str__
 
@@ -295,6 +301,21 @@ def with_ports(text: str, target: App | Command, ports: Mapping[str, int]) -> st
             f'companions=[App(..., name="{min(missing)}")]'
         )
     return _COMPANION_PORT.sub(lambda match: str(ports[match[1]]), text)
+
+
+def require_other_ports(own: object, other: object) -> None:
+    """Refuse two sides of a comparison that open the same port, since both run at the same time."""
+    if shared := _fixed_ports(own) & _fixed_ports(other):
+        raise SettingError(
+            f"{other} opens port {min(shared)} on both sides of a comparison, which run at the same time; expected a "
+            "port for each: write {port} in the command in place of port="
+        )
+
+
+def _fixed_ports(service: object) -> set[int]:
+    """The ports that a target and its companions open wherever they run."""
+    found = (service, *service.companions) if isinstance(service, App | Command) else ()
+    return {one.port for one in found if isinstance(one, Command) and one.port is not None}
 
 
 def _shown(target: object, first: str, names: Sequence[str]) -> str:

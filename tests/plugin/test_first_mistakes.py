@@ -304,7 +304,7 @@ FIXTURES: dict[str, tuple[Callable[[], object], str]] = {
     "a command without a port": (
         lambda: Command("python serve.py"),
         "Command('python serve.py') has no {port}, expected it in the command or in env; write \"serve --port {port}\""
-        ", or Url(...) for a running server",
+        ", port=8000 if it can open no other one, or Url(...) for a running server",
     ),
     "a command for a shell": (
         lambda: Command("cd app && serve --port {port}"),

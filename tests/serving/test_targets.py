@@ -8,7 +8,7 @@ import pytest
 
 from pytest_mlpatterns import JsonLines, Prometheus
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of, with_ports
+from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of, require_other_ports, with_ports
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_what_is_no_application_is_refused(arguments: dict[str, Any], expected: 
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        ("serve", "has no {port}, expected it in the command or in env"),
+        ("serve", 'has no {port}, expected it in the command or in env; write "serve --port {port}", port=8000 if it'),
         ("serve --port {grpc_port}", "has no {port}"),
         ("", "is empty, expected a command"),
         ([], "is empty, expected a command"),
@@ -200,6 +200,24 @@ def test_what_is_no_command_is_refused(command: Any, expected: str) -> None:
     with pytest.raises(SettingError) as caught:
         Command(command)
     assert expected in str(caught.value)
+
+
+def test_a_port_that_a_command_opens_wherever_it_runs_is_given_beside_it() -> None:
+    fixed = Command("serve", port=8000)
+    assert str(fixed) == "Command('serve', port=8000)"
+    for given, expected in (
+        ({"command": "serve {port}", "port": 8000}, "has {port} and port=8000, expected one of them"),
+        ({"command": "serve", "port": 70_000}, "Command(port=70000), expected the port that the server opens"),
+    ):
+        with pytest.raises(SettingError) as caught:
+            Command(**given)
+        assert expected in str(caught.value)
+    require_other_ports(fixed, Command("serve", port=8001))
+    require_other_ports(Command("serve {port}"), Command("serve {port}"))
+    beside = App("a:b", companions=[fixed])
+    for own, other in ((fixed, fixed), (beside, fixed), (fixed, beside)):
+        with pytest.raises(SettingError, match=r"opens port 8000 on both sides of a comparison, .*: write \{port\} in"):
+            require_other_ports(own, other)
 
 
 def test_the_places_of_ports_are_found_in_words_and_environment() -> None:

@@ -14,6 +14,7 @@ import contextlib
 import importlib.util
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 _TELLING_S = 0.25  # A wait for an answer that is shorter, as the last one may be, shows nothing of the server
 _POLL_S = 0.02  # Interval of requests to a server that starts, in seconds
 _TRIES = 3  # Attempts with another port if a process took the first one
+_ANSWER_S = 1.0  # Wait for a process that may have a port already
 _NOT_YET = (502, 503, 504)  # Statuses of a server whose model is not loaded yet
 _RAISE_LIMIT = 'raise the limit with perf(startup_timeout="5min") or --perf-startup-timeout'
 _ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - recognized here, not bound
@@ -132,6 +134,7 @@ class _Start:
         self._target = target
         self._options = options
         self._deadline_ns = time.perf_counter_ns() + options.timeout_ns
+        fixed = _free_port(target)
         self._programs = SupervisedPrograms(
             programs_of(target, options),
             options.directory,
@@ -140,7 +143,7 @@ class _Start:
             timeout_ns=options.timeout_ns,
         )
         self._processes = _ServerProcesses(self._programs, str(target), options.directory, companions=companions)
-        self._ports = list(dict.fromkeys(ports["port"] for ports in self._programs.ports))
+        self._ports = fixed or list(dict.fromkeys(ports["port"] for ports in self._programs.ports))
         self._request_ports = self._ports
         if options.wire.protocol == "grpc" and "grpc_port" in self._programs.ports[0]:
             self._request_ports = [self._programs.ports[0]["grpc_port"]]
@@ -269,12 +272,9 @@ class _Start:
         try:
             self._programs.check(_POLL_S)
         except DeploymentError as error:
-            if taken := [one for one in _listeners() if one.laddr.port in self._ports]:
-                owner = "another process" if taken[0].pid is None else f"process {taken[0].pid}"
-                raise _PortTakenError(
-                    f"{self._target}: {owner} took port {taken[0].laddr.port} before the server could open it; run the "
-                    f"test again\n{error}"
-                ) from None
+            if owner := _owner_of(self._ports):
+                said = f"{self._target}: {owner} took it before the server could open it; run the test again"
+                raise _PortTakenError(f"{said}\n{error}") from None
             raise DeploymentError(f"{self._target}: {error}", subject=self._target) from None
         self._processes.check_companions()
 
@@ -381,6 +381,26 @@ def _listeners() -> list[Any]:
         return [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
     except (psutil.Error, OSError):  # macOS allows this to root only
         return []
+
+
+def _free_port(target: App | Command) -> list[int]:
+    """The port that a target opens wherever it runs, if it does; no process may have it yet, which would answer."""
+    if not isinstance(target, Command) or target.port is None:
+        return []
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", target.port), _ANSWER_S):
+        owner = _owner_of([target.port]) or f"another process on port {target.port}"
+        said = f"{target}: {owner} has it already; end that process, or write {{port}} in place of port="
+        raise DeploymentError(said, subject=target, retry=False)
+    return [target.port]
+
+
+def _owner_of(ports: Sequence[int]) -> str:
+    """The process that listens on one of these ports, in words; empty if none does."""
+    for listener in _listeners():
+        if listener.laddr.port in ports:
+            owner = "another process" if listener.pid is None else f"process {listener.pid}"
+            return f"{owner} on port {listener.laddr.port}"
+    return ""
 
 
 def ready_path(ready: str | None, wire: Wire) -> str:

@@ -323,6 +323,20 @@ class TestCommand:
         assert deployment.predict([2]) == 2
         keep.close()
 
+    def test_a_fixed_port_is_served_again_and_refused_while_another_process_has_it(self, start: Starting) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        target = Command(["{python}", str(SERVER), str(port)], ready="/health", path="/predict", port=port)
+        for _ in range(2):
+            deployment = start(target, [[1]])
+            assert deployment.addresses == (("127.0.0.1", port),)
+            with pytest.raises(DeploymentError) as caught:
+                start(target)
+            expected = f": process {deployment.pids[0]} on port {port} has it already; end that process, or write"
+            assert expected in str(caught.value)
+            deployment.close()
+
     def test_figures_of_a_service_are_read_from_its_metrics_path(self, start: Starting) -> None:
         figures = Prometheus("/metrics", batch_size="rows", queue_depth="waiting")
         deployment = start(command(metrics=figures), [[1]])
