@@ -88,7 +88,10 @@ def test_a_command_has_its_python_its_commands_and_its_editable_projects_of_the_
     ("target", "expected"),
     [
         (App("service:app", python="nowhere/bin/python"), "python='nowhere/bin/python', but "),
-        (Command("serve {port}", python=Path("nowhere")), "/nowhere does not exist, expected the Python"),
+        (
+            Command("serve {port}", python=Path("nowhere"), companions=[Command("sleep 9 {port}")]),
+            "/nowhere does not exist, expected the Python",
+        ),
         (Command("serve {port}", python="venv"), "/venv is a directory, expected the Python of the environment that"),
         (Command("serve {port}", python=SERVICES / "behaving.py"), "behaving.py cannot be run, expected the Python"),
         (App("service:app", python="/bin/false"), "is no Python that runs"),
