@@ -53,7 +53,8 @@ def read_duration(value: object, source: str) -> int | None:
     if isinstance(value, str) and value == "auto":
         return None
     if isinstance(value, str) and (number := number_of_requests(value, source)):
-        raise SettingError(f"{source} is {shown(value)}, expected a time; write requests={number}")
+        write = f"--perf-requests {number}" if source.startswith("--") else f"requests={number}"
+        raise SettingError(f"{source} is {shown(value)}, expected a time; write {write}")
     nanoseconds = parse_duration(value, name=source)
     if nanoseconds < _MIN_DURATION_NS:
         raise SettingError(f"{source} is {shown(value)}, expected at least 100ms to contain enough requests")

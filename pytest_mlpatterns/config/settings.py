@@ -212,16 +212,13 @@ def _outdone_window(*levels: Mapping[str, Any], caller: str) -> str:
 def _requests_of(load: Schedule, values: Mapping[str, Any]) -> int | Literal["all"] | None:
     """The requests of a window; none of a load with a length of its own, for all tests of which an option may stand."""
     requests: int | Literal["all"] | None = None if load.length_ns is not None else values["requests"]
-    if requests is not None and values["during"] is not None:
-        raise SettingError(
-            f"requests={shown(requests)} beside during=, expected a window of known length, in which the function "
-            'runs; write duration="4s"'
-        )
-    if requests is not None and values["generators"] > 1:
-        raise SettingError(
-            f"requests={shown(requests)} beside generators={values['generators']}, expected one generator, which "
-            "counts them; leave generators= out"
-        )
+    why = ""
+    if values["during"] is not None:
+        why = 'during=, expected a window of known length, in which the function runs; write duration="4s"'
+    elif values["generators"] > 1:
+        why = f"generators={values['generators']}, expected one, which counts them; leave generators= out"
+    if requests is not None and why:
+        raise SettingError(f"requests={shown(requests)} beside {why}")
     return requests
 
 

@@ -160,6 +160,7 @@ class LoadRun:
         self._warmup_row = 0
         self._warmup_since_ns = 0
         self._planned = job.window if isinstance(job.window, RequestWindow) else None
+        self._is_given = self._planned is not None and self._planned.is_given
         self._left = -1  # below zero it counts the requests without a limit
         self._alive = (0, 0)  # rows at the last tick after which the latest request had an answer, and its time
         self._full = self._full_seen = self._is_emptying = False
@@ -210,7 +211,8 @@ class LoadRun:
         """Note that a request has ended. Returns whether the loop must send :attr:`next_request` now."""
         if self._warmup is None and not self._is_emptying:
             self._see_warm(now_ns)
-        if (self._left == 0 and self._has_all(now_ns)) or now_ns >= self._stop_ns or self._is_emptying:
+        is_over = self._left == 0 and (self._conversations is None if self._is_given else self._is_full(now_ns))
+        if is_over or now_ns >= self._stop_ns or self._is_emptying:
             return False
         again = due_ns >= self._arrivals_since_ns and self._arrivals.answered(now_ns, failed=failed)
         if again and self._left:
@@ -317,11 +319,6 @@ class LoadRun:
         self._left -= self._left != 0
         self._send(self.next_request(), due_ns)
 
-    @property
-    def _is_given(self) -> bool:
-        """Whether the user gave the number of requests."""
-        return self._planned is not None and self._planned.is_given
-
     def _go_on(self, request: int, due_ns: int | None) -> None:
         """Send a turn after the first one of a conversation, which ``_left`` does not count."""
         self._followed += 1
@@ -332,10 +329,6 @@ class LoadRun:
         """Requests without an answer, in the warm-up or in a window of given requests."""
         begun = -1 if self._warmup is None or self._planned is None else self._planned.requests
         return begun - self._left + self._followed - (len(self.recording) - self._window_row)
-
-    def _has_all(self, now_ns: int) -> bool:
-        """Whether the callers of a window that has all its requests send nothing more; turns of conversations go on."""
-        return self._conversations is None if self._is_given else self._is_full(now_ns)
 
     def _is_done(self, now_ns: int) -> bool:
         """Whether all given requests are answered, or the service is surely dead."""

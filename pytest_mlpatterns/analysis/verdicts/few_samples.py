@@ -60,10 +60,7 @@ def judge_few(
 
 
 def describe_too_few(error: TooFewSamplesError, duration_ns: int | None) -> LeftOut:
-    """What a percentile needs, and the window that gives it: ``needs 459 requests, there were 300 (duration="5s")``.
-
-    ``duration_ns``: length of a window; None if it has a given number of requests.
-    """
+    """What a percentile needs, and the window that gives it, if ``duration_ns`` is None by its number of requests."""
     if not error.found:
         return LeftOut(str(error), is_sentence=True)
     window = _longer(duration_ns, error.needed, error.found)
