@@ -24,6 +24,7 @@ _DAY = re.compile(r"\buntil\b\W*\d{4}-\d{2}-\d{2}", re.IGNORECASE)
 """What reads as the last day of an acceptance, and is none inside a reason."""
 _NEEDED = ("test", "metric", "ceiling", "reason")
 _ALLOWED = (*_NEEDED, "issue", "since", "until")
+_FIGURE = re.compile(r"[a-z][a-z0-9_]*(?::p[\d.]+)?")  # Name of a figure of ``perf_figures``, or of a percentile of it
 _MOST_DOTS = 200  # Most dots of a line: tomllib needs minutes for a key of thousands of parts
 
 
@@ -81,7 +82,9 @@ def _from_table(table: object, source: str) -> Acceptance:
             hint = did_you_mean(name, _ALLOWED)
             raise SettingError(f"{source} has {named(name)}, {hint}expected some of {', '.join(_ALLOWED)}")
     texts = {name: _text(table, name, source) for name in ("test", "metric", "reason", "issue", "since")}
-    metric = _metric(texts["metric"], source)
+    metric = texts["metric"]
+    if not (texts["since"] and _FIGURE.fullmatch(metric)):  # written by hand, or no figure that a test declares later
+        metric = _metric(metric, source)
     require_no_day(texts["reason"], source, "the day in a line of its own; write until = 2026-12-31, unquoted")
     until = table.get("until")
     if until is not None and (not isinstance(until, datetime.date) or isinstance(until, datetime.datetime)):
@@ -117,7 +120,8 @@ def _ceiling(metric: str, value: object, source: str) -> float:
     """A share of the reference, above zero; in percent above 100 % too, for a metric that can worsen by more."""
     text = value.replace(" ", "").removeprefix("+") if isinstance(value, str) else value
     in_percent = isinstance(text, str) and text.endswith("%")
-    parse = parse_ratio if in_percent and can_more_than_double(metric) else parse_share
+    may_double = can_more_than_double(metric) or not is_comparable(metric)
+    parse = parse_ratio if in_percent and may_double else parse_share
     found = parse(text, name=f"{source}: ceiling")
     if found <= 0:
         raise SettingError(f'{source}: ceiling is {shown(value)}, expected more than 0; write "60 %"')

@@ -17,6 +17,7 @@ from msgspec import Struct
 from pytest_mlpatterns.errors import DeploymentError, HistoryError, SettingError
 from pytest_mlpatterns.records.history import HistoryLine, HistoryRead
 from pytest_mlpatterns.records.json_text import shown
+from pytest_mlpatterns.records.package_layers import recall_figures
 from pytest_mlpatterns.system.files import ForeignLockError
 from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.system.shared_file import read_shared, shared_file
@@ -184,9 +185,11 @@ def _line_of(text: bytes) -> HistoryLine:
     if len(text) > _MOST_LINE_BYTES:
         raise ValueError(f"has {len(text) >> 10} KiB, expected at most {_MOST_LINE_BYTES >> 10}")
     try:
-        return HistoryLine.from_text(text.decode())
+        line = HistoryLine.from_text(text.decode())
     except UnicodeDecodeError:
         raise ValueError("is not in UTF-8") from None
+    recall_figures(line.figures)
+    return line
 
 
 def _content_of(lines: Sequence[HistoryLine], name: str) -> bytes:

@@ -43,6 +43,7 @@ from pytest_mlpatterns.records.history import (
     digest_of,
 )
 from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.package_layers import answer_figures
 from pytest_mlpatterns.records.result import TestResult, id_from
 from pytest_mlpatterns.records.verdict import ERRORS, OPEN_KINDS, Kind
 from pytest_mlpatterns.reports.text.history_text import bisect_command, change_sentence
@@ -241,6 +242,11 @@ def line_of(result: TestResult, run: RunOfLines, position_of: Callable[[str], Co
         values=values,
         ratios=ratios,
         reference=position_of(commit) if ratios else None,
+        figures={
+            figure.name: (figure.unit, figure.better)
+            for figure in answer_figures()
+            if any(name.partition(":")[0] == figure.name for name in values)
+        },
     )
 
 

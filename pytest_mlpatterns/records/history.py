@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -33,6 +33,7 @@ from pytest_mlpatterns.records.json_text import parsed, rounded, shown
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Kind
+from pytest_mlpatterns.units import Unit
 
 
 class Course(StrEnum):
@@ -91,6 +92,7 @@ _COMMIT = re.compile(r"(?:[0-9a-f]{4,64})?")
 _DATE = re.compile(r"\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-6]\d(?:Z|\+00:00)", re.ASCII)
 _ZEROS = re.compile(r"(?<=[1-9])0{3,}$")  # Zeros at the end of a whole number, which JSON also has as an exponent
 _METRICS = frozenset(("values", "ratios"))
+_UNITS = {unit.value: unit for unit in Unit}
 _NUMBERS = frozenset((int, float))
 _KINDS = {kind.value: kind for kind in Kind}
 _Launch = TypeVar("_Launch")
@@ -125,6 +127,8 @@ class HistoryLine(Struct, frozen=True):
     # of each paired launch, by the metric's name; empty if nothing was measured interleaved
     ratios: Mapping[str, tuple[PairedRatio, ...]] = {}
     reference: CommitPosition | None = None  # the revision that the ratios refer to; None without ratios
+    # unit and better values of each figure of answers that it has, by name
+    figures: Mapping[str, tuple[Unit, Literal["lower", "higher"]]] = {}
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded as the file has them; a launch whose value or error is no finite number is left out."""
@@ -146,6 +150,8 @@ class HistoryLine(Struct, frozen=True):
         if self.reference is not None:
             plain["ratios"] = {name: numbers for name, of in self.ratios.items() if (numbers := _plain_ratios(of))}
             plain["ref"] = _plain_commit(self.reference)
+        if self.figures:
+            plain["figures"] = {name: [unit.value, better] for name, (unit, better) in self.figures.items()}
         return plain
 
     @classmethod
@@ -178,6 +184,7 @@ class HistoryLine(Struct, frozen=True):
             values=_Launches(_read_value, _checked(plain, "values")),
             ratios={} if reference is None else _Launches(_read_ratio, _checked(plain, "ratios")),
             reference=reference,
+            figures=_figures(plain.get("figures", {})),
         )
 
     def to_text(self) -> str:
@@ -271,6 +278,20 @@ class _Launches(Mapping[str, tuple[_Launch, ...]]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+def _figures(plain: object) -> dict[str, tuple[Unit, Literal["lower", "higher"]]]:
+    found: dict[str, Any] = plain if isinstance(plain, dict) else {"figures": plain}
+    for name, of in found.items():
+        if not (
+            isinstance(of, list)
+            and len(of) == 2
+            and isinstance(of[0], str)
+            and of[0] in _UNITS
+            and of[1] in ("lower", "higher")
+        ):
+            raise ValueError(f"has {shown(of)} as the figure {shown(name)}, expected its unit, and lower or higher")
+    return {name: (_UNITS[unit], better) for name, (unit, better) in found.items()}
 
 
 def _read_value(value: float, error: float) -> LaunchValue:

@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -342,14 +343,22 @@ def describe_layer_kind(name: str, kind: LayerKind) -> None:
 _ANSWERS = "figures of answers"  # Name under which :data:`LAYER_KINDS` has the figures that tests read from answers
 
 
+_RECALLED: dict[str, Figure] = {}  # Figures that files know of earlier runs
+
+
 def answer_figures() -> tuple[Figure, ...]:
-    """The figures that tests read from answers (``perf_figures``)."""
-    return layer_kind(_ANSWERS).figures
+    """The figures that tests read from answers (``perf_figures``), and those of earlier runs."""
+    return tuple((_RECALLED | {one.name: one for one in layer_kind(_ANSWERS).figures}).values())
+
+
+def recall_figures(figures: Mapping[str, tuple[Unit, Literal["lower", "higher"]]]) -> None:
+    """Add figures of an earlier run: unit and better values by name. What a test describes counts instead."""
+    _RECALLED.update({name: Figure(name, name, unit, better=better) for name, (unit, better) in figures.items()})
 
 
 def describe_figures(figures: Iterable[Figure]) -> None:
     """Add figures that a test reads from answers; all tests share their names."""
-    known = {one.name: one for one in answer_figures()}
+    known = {one.name: one for one in layer_kind(_ANSWERS).figures}
     for figure in figures:
         if (other := known.setdefault(figure.name, figure)) != figure:
             found, before = (f"{one.unit.value or 'number'}, {one.better} is better" for one in (figure, other))

@@ -111,3 +111,11 @@ def test_a_mistake_in_the_file_is_named(text: str, message: str) -> None:
     with pytest.raises(SettingError, match=re.escape(message)) as caught:
         read_acceptances(FILE, text)
     assert "perf-accepted.toml" in str(caught.value)
+
+
+def test_a_figure_of_answers_is_accepted_where_results_named_it() -> None:
+    text = TABLE.replace('"rtm"', '"queue:p95"').replace("60 %", "150 %")
+    with pytest.raises(SettingError, match="accepts 'queue:p95', did you mean queue_"):
+        read_acceptances(FILE, text)
+    (found,) = read_acceptances(FILE, f'{text}since = "0a1b2c3d4e5f"\n')
+    assert (found.metric, found.ceiling) == ("queue:p95", 1.5)

@@ -16,14 +16,18 @@ from support.pages import blocks, page
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio, digest_of
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
+from pytest_mlpatterns.units import Unit
 
-MEMBERS = {"at", "clean", "date", "facts", "kind", "machine", "ratios", "ref", "setup", "test", "v", "values"}
+MEMBERS = {
+    *("at", "clean", "date", "facts", "figures", "kind", "machine", "ratios", "ref", "setup", "test", "v", "values"),
+}
 FULL = history_line(
     7,
     clean=False,
     kind=Kind.UNDECIDED,
     ratios={"rtm": (PairedRatio(0.0123, 0.0045), PairedRatio(-0.01, 0.005))},
     reference=CommitPosition("0123456789ab", 5),
+    figures={"queue_time": (Unit.DURATION, "lower")},
 )
 """A line with every member."""
 
@@ -71,7 +75,7 @@ def test_a_usual_line_is_short(launches: int, metrics: int, most: int) -> None:
 
 def test_members_are_sorted_and_usual_ones_are_left_out() -> None:
     plain, full = json.loads(history_line().to_text()), json.loads(FULL.to_text())
-    assert list(plain) == sorted(MEMBERS - {"clean", "kind", "ratios", "ref"})
+    assert list(plain) == sorted(MEMBERS - {"clean", "figures", "kind", "ratios", "ref"})
     assert list(full) == sorted(MEMBERS)
 
 
@@ -122,6 +126,8 @@ def test_members_of_later_versions_are_ignored_and_their_lines_refused() -> None
         ({"clean": 1}, "has 1 as clean, expected true or false"),
         ({"test": 1}, "has 1 as test, expected text"),
         ({"facts": None}, "has null as facts, expected text"),
+        ({"figures": 3}, 'has 3 as the figure "figures", expected its unit'),
+        ({"figures": {"queue": ["ms", "lower"]}}, 'has a list of 2 as the figure "queue"'),
         ({"machine": "\ud800"}, "has half a surrogate pair in machine"),
         ({"at": ["--upload-pack=x", 1]}, "has a list of 2 as at, expected the hash of a commit and its position"),
         ({"at": ["a1b2c3", -1]}, "has a list of 2 as at"),
@@ -149,7 +155,7 @@ def test_a_damaged_member_is_named(members: dict[str, object], expected: str) ->
         HistoryLine.from_text(changed(**members))
 
 
-@pytest.mark.parametrize("member", sorted(MEMBERS - {"clean", "facts", "kind", "ref"}))
+@pytest.mark.parametrize("member", sorted(MEMBERS - {"clean", "facts", "figures", "kind", "ref"}))
 def test_a_missing_member_is_named(member: str) -> None:
     plain = {name: value for name, value in FULL.to_json().items() if name != member}
     with pytest.raises(ValueError, match=member):

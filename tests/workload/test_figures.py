@@ -24,10 +24,12 @@ from pytest_mlpatterns.loadgen.messages import LoadResult
 from pytest_mlpatterns.loadgen.recorder import FigureColumns, SampleRecorder
 from pytest_mlpatterns.measurement.answer_check import require_figures
 from pytest_mlpatterns.measurement.system_under_test import read_figures
+from pytest_mlpatterns.records import package_layers
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
-from pytest_mlpatterns.records.package_layers import LAYER_KINDS
+from pytest_mlpatterns.records.package_layers import LAYER_KINDS, recall_figures
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.workload.figures import Computed, FigureAnswer, Header, Json
 from pytest_mlpatterns.workload.plan import LoadPlan
 
@@ -44,6 +46,7 @@ def _forgotten() -> Iterator[None]:
     yield
     LAYER_KINDS.clear()
     LAYER_KINDS.update(before)
+    package_layers._RECALLED.clear()
 
 
 @pytest.mark.parametrize(
@@ -154,6 +157,14 @@ def test_units_are_known_and_tests_agree_on_them() -> None:
     read_figures({"wait": Json("y", unit="s")}, ())
     with pytest.raises(SettingError, match=r"wait .*bytes.*another test.*ns"):
         read_figures({"wait": Json("y", unit="KiB")}, ())
+
+
+def test_a_figure_of_an_earlier_run_is_known_until_a_test_declares_it() -> None:
+    recall_figures({"wait": (Unit.DURATION, "higher")})
+    assert metric_named("wait:p95").show(2e6) == "2.00 ms"
+    read_figures({"wait": Header("x")}, ())
+    assert metric_named("wait").show(2) == "2.00"
+    assert metric_named("wait").better == "lower"
 
 
 def measured(figures: object, **values: object) -> Metrics:
