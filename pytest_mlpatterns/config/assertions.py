@@ -21,7 +21,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     priced_metric,
     with_role,
 )
-from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Location, Metric, ResourceGrowth, Role
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, FigureOfAnswers, Location, Metric, ResourceGrowth, Role
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric, stream_metric
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.errors import SettingError
@@ -85,7 +85,8 @@ def read_limit(metric: Metric, limit: object, where: str, *, price: Price | None
     """A limit of a metric, as its unit is read: a cost in the currency of the price, a share that a run can show."""
     if metric.unit is Unit.COST:
         return Limit(priced_metric(metric.name, price), _cost(limit, where, price))
-    value = metric.unit.read(limit, name=where)
+    has_unit = metric.unit is not Unit.COUNT or not isinstance(metric.kind, FigureOfAnswers)
+    value = metric.unit.read(limit, name=where if has_unit else f"{where}, of a figure without a unit,")
     if metric.counts_failures and value in (0, 1):
         why = "more than 0, which no run can show" if value == 0 else "less than 1, which is 100 %"
         advice = "" if value else "; perf.assert_no_failures() asserts that no request of this run failed"

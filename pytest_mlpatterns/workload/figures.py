@@ -86,6 +86,10 @@ class Read(Struct, frozen=True, kw_only=True):
         """The number, or text that is one; None if the answer does not have it."""
         raise NotImplementedError
 
+    def instead(self, answer: FigureAnswer) -> str:
+        """What an answer without the figure has."""
+        return str(answer)
+
 
 class Header(Read, frozen=True):
     """A number in a header of the answer: ``Header("x-queue-time", unit="ms")``.
@@ -105,6 +109,11 @@ class Header(Read, frozen=True):
         number = r'\s*(?:;[^,]*?\bdur\s*)?[=:]\s*"?([^\s",;]+)'
         found = re.search(rf"(?:^|[\s,;]){re.escape(self.part)}{number}", whole, re.IGNORECASE)
         return found and found[1]
+
+    def instead(self, answer: FigureAnswer) -> str:
+        """The header without the part; without a header what there is."""
+        whole = answer.headers.get(self.name.lower())
+        return super().instead(answer) if whole is None else f"{self.name}: {shown(whole)}"
 
 
 class Json(Read, frozen=True):
@@ -182,7 +191,7 @@ class FigureReader:
             return math.nan
         if found is None:
             if name not in self.without:
-                self.without[name] = str(answer)
+                self.without[name] = read.instead(answer)
             return math.nan
         with suppress(TypeError, ValueError, OverflowError):
             number = float(found)  # type: ignore[arg-type]  # what is no number is a fault

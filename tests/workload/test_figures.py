@@ -117,6 +117,8 @@ def test_a_figure_that_no_answer_has_is_refused_with_what_the_first_one_has() ->
         InvalidResultError, match=r"no answer has wait.* headers server-timing and x-queue-time.* done and n"
     ):
         require_figures(plan, found, read)
+    with pytest.raises(InvalidResultError, match=r"the first one has server-timing: 'db;dur=3, queue;desc=q;dur=2.5'"):
+        require_figures(plan, *recorded({"wait": Header("server-timing", part="que", unit="ms")}, b""))
     require_figures(plan, found)  # one block of two sides may lack it
 
 
@@ -238,6 +240,9 @@ def test_a_limit_has_the_direction_that_is_asked(given: dict[str, object], bette
     assert [(one.metric.label, one.metric.better, one.value) for one in kept] == [("p95 wait", better, limit)]
     with pytest.raises(UnitError, match=r"assert_metric\('wait', below=...\) is 5"):
         LimitAssertions.assert_metric(asking, "wait", below=5)
+    read_figures({"words": Header("x")}, ())
+    with pytest.raises(UnitError, match="a figure without a unit, is '5ms', expected a number"):
+        LimitAssertions.assert_metric(asking, "words", below="5ms")
     for none in ({}, {"below": "1ms", "at_least": "1ms"}):
         with pytest.raises(SettingError, match="expected one limit"):
             LimitAssertions.assert_metric(asking, "wait", **none)
