@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from worlds.recorded import Replayed
     from worlds.recorded import Side as Recorded
 
     Times = NDArray[np.float64]
@@ -173,7 +174,7 @@ class Answers(Struct, frozen=True):
     """Requests of one deployment, arrays of one shape."""
 
     times_ns: Times  # from when a request is due until its answer has come
-    work_ns: float  # CPU time of all of them
+    work_ns: Times  # CPU time of each, which waiting for a core does not change
     outcome: NDArray[np.int16]
     ttft_ns: Times | None = None  # None for answers that come whole
     gaps_ns: Times | None = None  # with one axis more; 0 behind the last token
@@ -187,13 +188,14 @@ def answers(
     service, met = life.side.service, life.met
     if moments_ns is None:
         moments_ns = np.broadcast_to(np.arange(shape[-1]) * service.answer_ns * met.mean_speed, shape)
-    speed = met.speed(moments_ns)
+    speed, record = met.speed(moments_ns), met.record
+    replayed = None if record is None else record.drawn(rng, shape)
     ttft = gaps = tokens = None
     if service.stream is None:
-        plain, idle_ns = _whole(rng, life, shape)
+        plain, idle_ns = _whole(rng, life, shape, replayed=replayed)
         times = plain * speed
     else:
-        ttft, gaps, tokens, idle_ns = _streamed(rng, life, shape)
+        ttft, gaps, tokens, idle_ns = _streamed(rng, life, shape, replayed=replayed)
         plain = ttft + gaps.sum(axis=-1)
         ttft, gaps = ttft * speed, gaps * (speed if isinstance(speed, float) else speed[..., None])
         times = ttft + gaps.sum(axis=-1)
@@ -205,65 +207,64 @@ def answers(
     for one in life.side.changes:
         if one.failing:
             outcome[rng.random(shape) < one.failing] = one.status
-    cpu = service.cpu if met.record is None else met.record.cpu
-    work = (float((plain * speed).sum()) - idle_ns * met.mean_speed) * cpu * life.cpu / life.waited
+    work = (plain - idle_ns) * speed * life.cpu / life.waited * service.cpu
+    if record is not None and replayed is not None:  # most of its times was waiting for a core
+        work *= record.cpu * record.mean_ns / (service.cpu * replayed.times_ns)
+        work *= np.exp(rng.normal(0, service.spread, shape))
     return Answers(times, work, outcome, ttft, gaps, tokens)
 
 
-def _slowed(rng: np.random.Generator, times_ns: Times, share: float, *, times: float, waits: bool) -> float:
-    """Let a share of the requests take longer; returns the time of all of them that is waiting."""
-    hit = rng.random(times_ns.shape) < share
-    before = float(times_ns[hit].sum())
-    times_ns[hit] *= times
-    return before * (times - 1) if waits else 0.0
+def _slowed(rng: np.random.Generator, times_ns: Times, share: float, *, times: float, waits: bool) -> Times:
+    """Let a share of the requests take longer; returns the time of each that is waiting."""
+    longer = np.where(rng.random(times_ns.shape) < share, (times - 1) * times_ns, 0.0)
+    times_ns += longer
+    return longer * waits
 
 
-def _whole(rng: np.random.Generator, life: Life, shape: tuple[int, ...]) -> tuple[Times, float]:
-    """Times of whole answers, on a quiet machine or as they were recorded; and how much of them is waiting."""
-    service, changes, record = life.side.service, life.side.changes, life.met.record
-    if record is None:
+def _whole(
+    rng: np.random.Generator, life: Life, shape: tuple[int, ...], *, replayed: Replayed | None
+) -> tuple[Times, Times]:
+    """Times of whole answers, on a quiet machine or as they were recorded; and how much of each is waiting."""
+    service, changes = life.side.service, life.side.changes
+    if replayed is None:
         found = service.rtm_ns * np.exp(rng.normal(0, service.spread, shape))
     else:
-        found, _ = record.drawn(rng, shape)
+        found = replayed.times_ns.copy()
     hits = life.side.product("hits")
     if service.second:
         share = 1 - (1 - service.second) * hits
         is_second = rng.random(shape) < share
         slower = {mode: math.prod(one.times for one in changes if one.mode == mode) for mode in ("fast", "second")}
         found *= np.where(is_second, service.apart * slower["second"], slower["fast"])
-    idle_ns = 0.0
+    idle_ns = np.zeros(shape)
     if service.heavy:  # such a request waits for something
         is_heavy = rng.random(shape) < service.heavy
-        waited = found[is_heavy] * rng.pareto(2.5, int(is_heavy.sum()))
-        found[is_heavy] += waited
-        idle_ns += float(waited.sum())
-    idle_ns += sum(
-        _slowed(rng, found, share, times=one.times, waits=one.waits)
-        for one, share in zip(changes, life.shares, strict=True)
-        if share
-    )
+        idle_ns[is_heavy] = found[is_heavy] * rng.pareto(2.5, int(is_heavy.sum()))
+        found += idle_ns
+    for one, share in zip(changes, life.shares, strict=True):
+        if share:
+            idle_ns += _slowed(rng, found, share, times=one.times, waits=one.waits)
     return life.factor * found, life.factor * idle_ns
 
 
 def _streamed(
-    rng: np.random.Generator, life: Life, shape: tuple[int, ...]
-) -> tuple[Times, Times, NDArray[np.int64], float]:
-    """Times to the first token, the gaps behind it, the number of tokens, and how much of the times is waiting."""
+    rng: np.random.Generator, life: Life, shape: tuple[int, ...], *, replayed: Replayed | None
+) -> tuple[Times, Times, NDArray[np.int64], Times]:
+    """Times to the first token, the gaps behind it, the number of tokens, and how much of each time is waiting."""
     service, side = life.side.service, life.side
-    stream, record = service.stream, life.met.record
+    stream = service.stream
     assert stream is not None
-    if record is None:
+    if replayed is None:
         ttft = stream.ttft_ns * np.exp(rng.normal(0, service.spread, shape))
         pace = stream.tpot_ns * np.exp(rng.normal(0, 0.03, shape))
     else:
-        times, shares = record.drawn(rng, shape)
+        times, shares = replayed.times_ns, replayed.ttft
         ttft, pace = times * shares, times * (1 - shares) / max(stream.tokens - 1, 1)
     ttft *= side.product("ttft") * life.factor
-    idle_ns = sum(
-        _slowed(rng, ttft, one.ttft_share, times=one.ttft_times, waits=one.waits)
-        for one in side.changes
-        if one.ttft_share
-    )
+    idle_ns = np.zeros(shape)
+    for one in side.changes:
+        if one.ttft_share:
+            idle_ns += _slowed(rng, ttft, one.ttft_share, times=one.ttft_times, waits=one.waits)
     count = np.full(shape, stream.tokens)
     if stream.lengths:
         lengths = np.exp(np.random.default_rng(1).normal(0, stream.lengths, 8))  # those of eight inputs, one by one

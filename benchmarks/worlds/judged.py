@@ -35,6 +35,7 @@ from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.samples import ResourceTrack
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.workload.window_plan import WindowPlan
 from worlds.drawing import Side, side_of
 from worlds.histories import history_ruling
 from worlds.launches import WARM_NS, Pairing, Setting, file_launch, kept_facts, paired_launch, start_seconds
@@ -216,7 +217,7 @@ def _test_of(service: Service) -> _Test:
 def _window_of(service: Service, plan: LoadPlan, enough: int = 0) -> RequestWindow | None:
     """The window of a slow service, or of one that a verdict needs more requests of; None if it has its usual time."""
     planned = plan.window_plan(round(service.start_ns), 8, enough=enough) if service.rate_rps is None else None
-    return None if planned is None else planned.window(service.answer_ns / service.callers, WARM_NS)
+    return planned.window(service.answer_ns / service.callers, WARM_NS) if isinstance(planned, WindowPlan) else None
 
 
 class Judging:

@@ -152,12 +152,11 @@ def file_launch(rng: np.random.Generator, side: Side, setting: Setting, *, machi
             later = np.sort(due[due >= START_NS].ravel())
             end_ns = int(later[window.requests]) if window.requests < later.size else int(later[-1]) + 1
     shot = ordered(due, found, due < end_ns)
-    share = shot.due_ns.size / max(found.times_ns.size, 1)
     samples = shot.samples(setting.inputs, side.product("size"))
     seen = Window(START_NS, end_ns)
     read_ns = np.arange(START_NS - 3 * _READ_NS, end_ns + 3 * _READ_NS, _READ_NS, dtype=np.int64)
     generator_ns = _GENERATOR_NS * samples.outcome.size
-    own_ns = _used_by(shot, read_ns, share * found.work_ns)
+    own_ns = _used_by(shot, read_ns)
     used = _usage(life, read_ns, own_ns, generator_ns=generator_ns)
     launch = _record(rng, life, samples=samples, window=seen, used=used if service.counted else None, setting=setting)
     fixed = tuple(met.fixed_ns(rng) for _ in range(_FIXED))
@@ -192,11 +191,11 @@ def _report(samples: Samples, machine: Machine, *, window: Window, generator_ns:
     )
 
 
-def _used_by(shot: Shot, read_ns: Int, work_ns: float) -> NDArray[np.float64]:
-    """CPU time until each of these moments: a request uses its part evenly while it is answered."""
+def _used_by(shot: Shot, read_ns: Int) -> NDArray[np.float64]:
+    """CPU time until each of these moments: a request uses its own evenly while it is answered."""
     took_ns = (shot.done_ns - shot.due_ns).astype(np.float64)
     done = np.clip((read_ns[:, None] - shot.due_ns) / took_ns, 0, 1)
-    found: NDArray[np.float64] = done @ (work_ns * took_ns / took_ns.sum())
+    found: NDArray[np.float64] = done @ shot.answers.work_ns.ravel()[shot.index]
     return found
 
 
@@ -305,7 +304,6 @@ class Blocks:
             due = closed_loop(found, 0.0)
         kept = due < length_ns if not most else np.broadcast_to(np.arange(count) < max(most // callers, 1), due.shape)
         at_ns, shots = float(START_NS), []
-        per_time = found.work_ns / float(found.times_ns.sum())
         for number in range(blocks):
             inside = kept[number]
             times = found.times_ns[number]
@@ -318,7 +316,7 @@ class Blocks:
             answered = inside.sum(axis=-1) if service.rate_rps is None else np.array([inside.sum()])
             span = last_ns if service.rate_rps is None else np.array([max(float(due[number][inside].max()), 1.0)])
             self.rate_rps.append(float((answered / span).sum() * 1e9 * good.sum() / max(inside.sum(), 1)))
-            work = float(times[inside].sum()) * per_time
+            work = float(found.work_ns[number][inside].sum())
             self.cpu_ns.append(work / max(int(good.sum()), 1))
             self.work_ns.append(self.work_ns[-1] + work)
             shots.append(at_ns + due[number])

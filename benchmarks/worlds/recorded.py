@@ -25,6 +25,13 @@ _STEP = 0.0005  # Step of the natural logarithm of a time in a file
 RUN = 8  # Neighbouring requests that are drawn together
 
 
+class Replayed(Struct, frozen=True):
+    """Requests that were drawn from a launch, arrays of one shape."""
+
+    times_ns: NDArray[np.float64]
+    ttft: NDArray[np.float64]  # shares of these times until the first token; zeros if answers are whole
+
+
 class Side(Struct, frozen=True):
     """One launch, or one side of a paired launch."""
 
@@ -39,10 +46,13 @@ class Side(Struct, frozen=True):
     fixed_ns: tuple[float, ...] = ()
     start_ns: float = 0.6e9
 
-    def drawn(
-        self, rng: np.random.Generator, shape: tuple[int, ...]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Times of requests, and the shares of them until the first token; the first of three axes has the blocks."""
+    @property
+    def mean_ns(self) -> float:
+        """Mean time of an answer."""
+        return float(np.concatenate(self.blocks).mean())
+
+    def drawn(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Replayed:
+        """Draw requests of this shape; the first of three axes has the blocks."""
         blocks = shape[0] if len(shape) == 3 else 1
         each = int(np.prod(shape)) // blocks
         times, shares = [], []
@@ -53,7 +63,7 @@ class Side(Struct, frozen=True):
             rows = ((first[:, None] + np.arange(RUN)) % known.size).ravel()[:each]
             times.append(known[rows])
             shares.append(self.ttft[index][rows] if self.ttft else np.zeros(each))
-        return np.concatenate(times).reshape(shape), np.concatenate(shares).reshape(shape)
+        return Replayed(np.concatenate(times).reshape(shape), np.concatenate(shares).reshape(shape))
 
 
 class Recording(Struct, frozen=True):
