@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.health.machine import (
-    SLOWER,
-    Excuse,
-    busy_on_average,
-    slower_by,
-    sorting_times_ns,
-    taken_excuse,
-    why_busy,
-)
+from pytest_mlpatterns.analysis.health.machine import busy_on_average, slower_excuse, taken_excuse, why_busy
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, are_of_streams, metric_named, standing_metrics
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt, objective_of, times_of
 from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, CONFIRMING_LAUNCHES, SequentialPlan
@@ -181,8 +173,8 @@ class BaselineComparison:
                 return replace(ruling, wants=ruling.wants or "launch")
             if is_screen:
                 return rule_screen(ruling, done, is_enough=is_enough)
-            is_doubted = self._may_be_excused(ruling.verdicts) and self._slower_by(entry) >= SLOWER
-            return rule_alone(ruling, done, starts=len(metrics.starts_ns), is_doubted=is_doubted)
+            slower = self._may_be_excused(ruling.verdicts) and slower_excuse(metrics.launches, entry.sorting_ns)
+            return rule_alone(ruling, done, starts=len(metrics.starts_ns), is_doubted=bool(slower))
 
         verdicts = measurement.rule(look, functools.partial(measurement.search, objective_of(metric))).verdicts
         if is_screen:
@@ -190,9 +182,7 @@ class BaselineComparison:
         launched = self._launched(entry)
         if not self._may_be_excused(verdicts):
             return launched.unhidden(verdicts, compared)
-        times = self._slower_by(entry)
-        why = f"this machine takes up to {times:.2f} times as long for the same work as when the baseline was recorded"
-        slower = Excuse(f"{why}, which explains it", times, times) if times >= SLOWER else None
+        slower = slower_excuse(measurement.metrics.launches, entry.sorting_ns)
         return launched.left_open(verdicts, compared, slower, stands=self._stands)
 
     def _launches_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry) -> int:
@@ -229,10 +219,6 @@ class BaselineComparison:
     def _launched(self, entry: Entry) -> Launched:
         metrics = self._measurement.metrics
         return Launched(entry, self.look(metrics), metrics.launches)
-
-    def _slower_by(self, entry: Entry) -> float:
-        """How many times as long a fixed work takes as when the entry was recorded; 0 if that is not known."""
-        return slower_by(sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns)
 
     def _ruled(self, compared: Sequence[ComparedMetric], wants: Want, fewest: int, *, is_screen: bool) -> Ruling:
         """What one look comes to; a failure that the machine may explain is open if the file decides."""

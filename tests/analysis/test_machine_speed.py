@@ -33,15 +33,17 @@ def test_a_disturbed_moment_is_not_the_machine_s_speed() -> None:
     ("now", "times"),
     [
         ([72.0] * 12, 72 / 70),
-        ([70.0, 112.0] * 6, 91 / 70),  # a host that has begun to change its speed
+        ([70.0, 112.0] * 6, 1.493),  # a host that has begun to change its speed: 1.3 times, as few moments know it
+        ([70.0] * 10 + [112.0] * 2, 1.220),  # as a host that was quick by chance at most of them
         ([70.0, 112.0] * 2, 1.0),  # moments of one launch do not show it
-        ([70.0] * 9 + [105.0] * 3, 1.125),
-        ([70.0] * 10 + [105.0] * 2, 1.0),  # one in five may be disturbed
+        ([70.0] * 11 + [84.0], 1.0),  # one may be disturbed
         ([], 0.0),
     ],
 )
-def test_a_machine_is_slower_by_what_its_quiet_moments_show_or_the_mean_of_many(now: list[float], times: float) -> None:
-    assert slower_by(now, [70.0] * 16) == pytest.approx(times)
+def test_a_machine_is_slower_by_what_its_quiet_moments_show_or_at_most_the_mean_of_many(
+    now: list[float], times: float
+) -> None:
+    assert slower_by(now, [70.0] * 16) == pytest.approx(times, rel=1e-3)
 
 
 def test_the_means_include_what_disturbed_some_launches() -> None:
