@@ -117,6 +117,13 @@ class TestEstimate:
         assert found.value == pytest.approx(math.exp(0.088))
         assert found.high > 1.2
 
+    def test_launches_that_differ_by_more_than_their_errors_weigh_alike(self) -> None:
+        """Pairs of one service, whose launches settle in one of two ways: an error of two blocks says little."""
+        found = [LogRatio(0.384, 0.048), LogRatio(-0.109, 0.141), LogRatio(0.288, 0.002), LogRatio(0.332, 0.031)]
+        assert math.log(ratio_estimate(found).value) == pytest.approx(0.28, abs=0.01)  # by their errors 0.32
+        plan = SequentialPlan(alpha=0.0125)
+        assert judge_ratio(found, 1.1, "lower", plan=plan).outcome is Outcome.INCONCLUSIVE
+
     def test_more_degrees_for_the_prior_hold_the_interval_nearer_to_it(self) -> None:
         wide = [ratio_estimate(alike(-0.1, 0.1), prior_degrees=degrees) for degrees in (3, 10, 100)]
         assert wide[0].high > wide[1].high > wide[2].high

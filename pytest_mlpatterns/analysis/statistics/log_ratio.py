@@ -25,6 +25,8 @@ from pytest_mlpatterns.records.verdict import Outcome
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from pytest_mlpatterns.records.telemetry import Histogram
 
 RATIO_SD = 0.015
@@ -32,6 +34,7 @@ RATIO_SD = 0.015
 RATIO_PRIOR_DEGREES = 3.0  # Degrees of freedom of the prior; fewer if the launches contradict it
 _NOISY_FACTOR = 3.0
 """Multiple of the lower quartile of all errors from which a launch counts as noisy and gets less weight."""
+_ROUNDS, _CONTRADICTS = 12, 2  # In which s0 grows while launches differ so much: by chance one set in twenty does
 _ROUNDING = 1e-12  # Difference of log ratios that is rounding of floats
 _DEFAULT_PLAN = SequentialPlan()
 _FEWEST_QUIET, _ENOUGH_QUIET = 3, 4
@@ -228,12 +231,25 @@ def weighed_ratio(
     errors = np.array([launch.error for launch in launches])
     usual = errors <= _NOISY_FACTOR * np.quantile(errors, 0.25)
     shared = np.where(usual, errors**2, 0.0).sum() / usual.sum()
-    weight = 1 / (prior_sd**2 + np.where(usual, shared, errors**2))
-    mean = float((weight * values).sum() / weight.sum())
-    scatter = float((weight * (values - mean) ** 2).sum())
+    within, between = np.where(usual, shared, errors**2), prior_sd**2
+    weight = known = 1 / (between + within)
+    for _ in range(_ROUNDS):
+        mean, scatter = _scatter(values, weight)
+        if scatter < _CONTRADICTS * len(launches):
+            break
+        between *= scatter / (len(launches) - 1)
+        weight = 1 / (between + within)
+    weight *= known.sum() / weight.sum()
+    mean, scatter = _scatter(values, weight)
     prior = prior_weight(prior_degrees, 1.0, scatter=scatter, degrees=len(launches) - 1)
     degrees = prior + len(launches) - 1
     return LogMean(mean, math.sqrt((prior + scatter) / degrees / float(weight.sum())), degrees, len(launches))
+
+
+def _scatter(values: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[float, float]:
+    """The weighted mean, and the sum of squares around it."""
+    mean = float((weight * values).sum() / weight.sum())
+    return mean, float((weight * (values - mean) ** 2).sum())
 
 
 def _over(weighed: LogMean, wanted: float, better: str) -> float:
