@@ -239,6 +239,16 @@ class TestPairs:
         ratios = [LogRatio(math.log(b / a), 0.005) for a, b in zip(self.FIRST, self.SECOND, strict=True)]
         assert judge_ratio(ratios, 1.1, "lower").outcome is OPEN
 
+    def test_kinds_that_are_guessed_from_scatter_do_not_fail(self) -> None:
+        """CPU times of the same service on a loaded machine: of the seven alike most were taken for quick ones."""
+        first = (0.926, 1.39, 1.40, 0.942, 1.308, 1.022, 1.286, 1.374)
+        second = (1.178, 1.32, 1.29, 1.208, 1.024, 1.779, 1.356, 1.295)
+        assert self.verdict(first, second) is OPEN
+
+    @pytest.mark.parametrize(("first", "outcome"), [(FIRST[:4], OPEN), (FIRST, FAIL)])
+    def test_kinds_that_no_figure_names_fail_in_six_pairs(self, first: Sequence[float], outcome: Outcome) -> None:
+        assert self.verdict(first, self.SECOND[: len(first)], 1.3) is outcome
+
     def test_a_lost_kind_is_open(self) -> None:
         assert self.verdict(BOTH, (22.0, 22.1, 21.9, 22.2, 22.0, 22.1, 21.8, 22.1)) is OPEN
 

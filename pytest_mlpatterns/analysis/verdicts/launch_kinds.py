@@ -1,13 +1,8 @@
 """Launches that settle in one of two ways for their whole life, such as batches of 8 or of 16 inputs.
 
-The mean of such launches shows how often each way came, and its interval is as wide as the ways are apart. So the ways
-are recognised, named by the figure of the layer that goes with them, and compared one by one. Pure; it must not know
-limits or baselines. ``benchmarks/launch_kinds_simulation.py`` counts the errors.
-
-The mean over both kinds changes with their shares, which chance decides, and would take fifty launches to be known.
-Pure. ``benchmarks/launch_kinds_simulation.py`` counts the errors of both ways.
-
-Both sides of a pair settle by themselves, so that one may be of the faster kind and the other of the slower. Pure.
+The mean of such launches shows how often each way came, which chance decides, and its interval is as wide as the ways
+are apart. So the ways are recognised, named by the figure of the layer that goes with them, and compared one by one.
+Both sides of a pair settle by themselves. Pure; it must not know limits or baselines.
 ``benchmarks/launch_kinds_simulation.py`` counts the errors.
 """
 
@@ -34,6 +29,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.launch import LaunchValue
+
+    Judge = Callable[[Sequence[LaunchValue], Sequence[LaunchValue]], Verdict]
 
 _FEWEST_LAUNCHES = 4  # Fewest launches whose two kinds are distinguished from scatter
 _FEWEST_OF_A_KIND = 2  # Launches that make a kind; a single one that differs may have been disturbed
@@ -70,6 +67,7 @@ class TwoKinds(Struct, frozen=True):
     is_high: tuple[bool, ...]  # for each launch, whether it is of the kind with the higher values
     low: float  # geometric mean of the lower kind
     high: float  # of the higher kind
+    scatter: float  # sum of squares of the logarithms within both
     figure: LayerFigure | None = None  # what goes with them; None if nothing is known to
 
     @property
@@ -127,11 +125,12 @@ def two_kinds(side: Side) -> TwoKinds | None:
     values = side.values
     if (is_high := _division(values, _FEWEST_OF_A_KIND)) is None:
         return None
-    low, high = (
-        math.exp(fmean(math.log(value.value) for value, one in zip(values, is_high, strict=True) if one is side))
-        for side in (False, True)
-    )
-    return TwoKinds(is_high, low, high, _figure_of(is_high, side.figures))
+    kinds = [
+        [math.log(value.value) for value, one in zip(values, is_high, strict=True) if one is high]
+        for high in (False, True)
+    ]
+    low, high = (math.exp(fmean(logs)) for logs in kinds)
+    return TwoKinds(is_high, low, high, sum(map(_scatter, kinds)), _figure_of(is_high, side.figures))
 
 
 def _figure_of(is_high: Sequence[bool], figures: Mapping[str, Sequence[LaunchValue]]) -> LayerFigure | None:
@@ -186,15 +185,6 @@ def _round(metric: Metric, value: float) -> str:
     return f"{value:.0f}" if metric.unit is Unit.COUNT and value >= _WHOLE else metric.show(value)
 
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.records.launch import LaunchValue
-
-    Judge = Callable[[Sequence[LaunchValue], Sequence[LaunchValue]], Verdict]
-
-
 _RARE = 0.05
 """Chance below which it is no accident that no launch was of a kind: one run in twenty stays undecided for it."""
 _IMPLAUSIBLE = 0.01  # Ratio of two chances below which the smaller one is left out: a wrong kind makes a wrong verdict
@@ -202,6 +192,8 @@ _USUAL_LAUNCHES = 8  # Launches that a test may take by default, in which a kind
 _SURELY = 0.005
 """Chance of as many launches of the worse kind, or more, below which it is a change that it came more often. Over all
 looks at pairs of an unchanged service it is met in at most 0.4 % of runs."""
+_ENOUGH_TO_GUESS = 6
+"""Pairs that a failure rests on whose ways no figure names: two more, as they show the ways and their distance too."""
 _SIGN = 0.25  # The same below which nothing passes: unchanged sides even out with more launches
 
 
@@ -254,11 +246,12 @@ class Shift(Struct, frozen=True):
 
 
 def assignments(kinds: TwoKinds, present: Side) -> list[tuple[bool, ...]]:
-    """Which launches of a present sample are of the higher kind: one answer, two if both are possible, or none.
+    """Which launches of a present sample are of the higher kind: one answer, several if they are possible, or none.
 
     If a figure of a layer goes with the kinds, it decides; a launch that it puts far from both is of neither. Otherwise
-    both kinds may have changed by one factor. Of all divisions into lower and higher launches that one is taken for
-    which the factor differs least between launches. Launches of one kind may then be of either.
+    both kinds may have changed by one factor. With r the scatter within the kinds of n launches of the reference, and s
+    that of the factor over m present ones, a division into lower and higher ones has, beside the best, the chance
+    ``((r + least s) / (r + s)) ** ((n - 2 + m) / 2)``.
 
     ``present``: at least one value, all above zero.
     """
@@ -266,17 +259,15 @@ def assignments(kinds: TwoKinds, present: Side) -> list[tuple[bool, ...]]:
     if figure is not None and len(found := present.figures.get(figure.name, ())) == len(present.values):
         return _by_figure(figure.low, figure.high, [one.value for one in found])
     logs = [math.log(one.value) for one in present.values]
-    ascending = sorted(logs)
-
-    def scatter(low: int) -> float:
-        moved = [log - (kinds.distance if number >= low else 0.0) for number, log in enumerate(ascending)]
-        mean = fmean(moved)
-        return sum((one - mean) ** 2 for one in moved)
-
-    best = min(range(len(logs) + 1), key=scatter)
-    if best in (0, len(logs)):
-        return _plausible(kinds, len(logs))
-    return [tuple(log >= ascending[best] for log in logs)]
+    ascending, degrees = sorted(logs), len(kinds.is_high) - 2
+    within = max(kinds.scatter, degrees * LAUNCH_SD**2)
+    left = [
+        within + _scatter([log - (kinds.distance if number >= low else 0.0) for number, log in enumerate(ascending)])
+        for low in range(len(logs) + 1)
+    ]
+    possible = [(min(left) / one) ** ((degrees + len(logs)) / 2) >= _IMPLAUSIBLE for one in left]
+    divided = [tuple(log >= ascending[low] for log in logs) for low in range(1, len(logs)) if possible[low]]
+    return [*divided, *(_plausible(kinds, len(logs)) if possible[0] else [])]
 
 
 def _by_figure(low: float, high: float, values: Sequence[float]) -> list[tuple[bool, ...]]:
@@ -399,7 +390,9 @@ class PairedKinds(Struct, frozen=True):
         found = [judge(answer.ratios) for answer in self.answers]
         nearest = min(found, key=lambda one: abs(math.log(one.judged.value)))
         lost = any(answer.lost(high=better == "higher") for answer in self.answers)
-        if len({one.outcome for one in found}) > 1 or (nearest.outcome is Outcome.PASS and lost):
+        is_guess = self.kinds.figure is None and len(self.ratios) < _ENOUGH_TO_GUESS
+        doubted = {Outcome.PASS: lost, Outcome.FAIL: is_guess}.get(nearest.outcome)
+        if doubted or len({one.outcome for one in found}) > 1:
             nearest = replace(nearest, outcome=Outcome.INCONCLUSIVE)
         whole = judge(self.ratios)
         worsening = whole.judged.value - 1 if better == "lower" else 1 - whole.judged.value
