@@ -102,7 +102,8 @@ class Launched(Struct, frozen=True):
         ``stands``: names of the metrics that no machine changes. ``quiet``: launches that it is not of; what two of
         them show stands, too.
         """
-        if excuse is None or not (failed := _failed(verdicts)):
+        failed = frozenset(one.metric for one in verdicts if _fails(one))
+        if excuse is None or not failed:
             return verdicts
         doubted = failed - stands - failed_by_whole_answers(verdicts, self.entry, self.look.present)
         sides = [(self, excuse), *([(self.of(Metrics(tuple(quiet))), None)] if len(quiet) >= _QUIET_LAUNCHES else [])]
@@ -143,10 +144,6 @@ def _times(entry: Entry, metric: Metric, excuse: Excuse) -> float:
     known = [value for launch in entry.metrics.get(name, ()) if (value := launch.value) > 0]
     waits_ns = excuse.tail_waits_ns if metric.is_tail else excuse.waits_ns
     return excuse.times + (waits_ns / known[0] if known else 0.0)
-
-
-def _failed(verdicts: Sequence[Verdict]) -> frozenset[str]:
-    return frozenset(verdict.metric for verdict in verdicts if _fails(verdict))
 
 
 def _fails(verdict: Verdict | None) -> bool:

@@ -167,9 +167,9 @@ class _Values(Struct, frozen=True):
 
 
 def confirming_pairs(compared: ComparedMetric) -> int:
-    """Pairs that a failure rests on: fewer if the file saw it too, and of what is no ratio those of the first look."""
-    needs_more = Role.PAIRED in compared.metric.roles and not compared.seen_worse
-    return CONFIRMING_PAIRS if needs_more else FEWEST_PAIRS
+    """Pairs that a failure rests on: fewer if the file saw it too, or of what no slow way of launches worsens."""
+    has_ways = Role.PAIRED in compared.metric.roles or compared.metric.is_tail
+    return CONFIRMING_PAIRS if has_ways and not compared.seen_worse else FEWEST_PAIRS
 
 
 def rule_pairs(compared: Sequence[ComparedMetric], look: Look) -> Ruling:

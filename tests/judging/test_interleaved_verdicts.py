@@ -17,7 +17,7 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.look import Look, Pairs
-from pytest_mlpatterns.judging.metric_rules import rule_pairs
+from pytest_mlpatterns.judging.metric_rules import confirming_pairs, rule_pairs
 from pytest_mlpatterns.judging.revision_comparison import judge_no_slower
 from pytest_mlpatterns.judging.sides import Factor, judge_factor
 from pytest_mlpatterns.records.launch import Launch
@@ -117,7 +117,7 @@ DEFAULT = ("rtm", "throughput", "p95", "p99", "error_rate", "cpu_per_request", "
 @pytest.mark.parametrize(
     ("change", "metric", "words"),
     [
-        ({"slow": 0.02}, "p99", "p99 latency 2.01 ms → 8.03 ms: 2.0 % of 1,200 requests took over 2.41 ms"),
+        ({"slow": 0.02}, "p99", "p99 latency 2.01 ms → 8.03 ms: 2.0 % of 1,600 requests took over 2.41 ms"),
         ({"failed": 0.02}, "error_rate", "error rate 0.0 % (0 of 1,200) → 2.0 % (24 of 1,200)"),
         ({"rss_mib": 125}, "peak_memory", "peak memory 100 MiB → 125 MiB: 25.0 % worse"),
         ({"start_s": 1.8}, "cold_start", "900 ms → 1.80 s: 100 % worse"),
@@ -198,7 +198,7 @@ def test_sides_that_settle_in_different_ways_are_compared_without_that(
     run = Declared([paired(first, second * factor) for first, second in SIDES])
     found, reason = verdicts(run, metric, tolerance=0.1)[metric]
     assert found is outcome
-    assert len(run.launches) <= 5
+    assert len(run.launches) <= 6
     assert "launches settle in one of two ways: " in reason
 
 
@@ -210,6 +210,14 @@ def test_a_ratio_that_fails_in_three_pairs_is_confirmed_by_a_fourth() -> None:
     found, reason = verdicts(slower, "rtm", tolerance=0.1)["rtm"]
     assert (found, len(slower.launches)) == (Outcome.FAIL, 4)
     assert "4 paired launches" in reason
+
+
+@pytest.mark.parametrize(
+    ("metric", "seen_worse", "pairs"), [("p99", False, 4), ("p99", True, 3), ("cold_start", False, 3)]
+)
+def test_a_tail_is_as_slow_as_the_way_of_its_launches(metric: str, seen_worse: bool, pairs: int) -> None:
+    (wanted,) = compared_metrics([METRICS[metric]], Tolerances(0.1), 0.025, requested=True)
+    assert confirming_pairs(replace(wanted, seen_worse=seen_worse)) == pairs
 
 
 def test_a_ratio_that_the_file_saw_too_fails_in_three_pairs() -> None:
