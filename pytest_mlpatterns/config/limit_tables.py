@@ -10,6 +10,7 @@ import functools
 import re
 import tomllib
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -59,7 +60,7 @@ def read_limits(rows: Sequence[Row], tolerance: object, *, price: Price | None) 
 
 def _limits_of(row: Row, price: Price | None) -> list[Limit]:
     if isinstance(row.limits, Mapping):
-        figures = [_figure(str(name), value, row.where, price=price) for name, value in row.limits.items()]
+        figures = [_figure(_written(name), value, row.where, price=price) for name, value in row.limits.items()]
     else:
         figures = []
         for part in parts_of(row.limits):
@@ -83,12 +84,16 @@ def _figure(name: str, value: object, where: str, *, price: Price | None) -> Lim
     """A limit by the name of its metric; a plain number has the unit that stands beside the name."""
     match = _COLUMN.fullmatch(name.strip())
     assert match is not None  # it matches any name
-    metric, given = read_metric(match[1], where), str(value).strip()
+    metric, given = read_metric(match[1], where), _written(value).strip()
     if metric.unit in (Unit.RATE, Unit.TOKEN_RATE):
         value = given.removesuffix(metric.unit.parts(0)[1])  # ``300 req/s``
     elif (unit := match[2] or match[3]) and given[-1:].isdigit():
         value = f"{given} {unit}"
     return read_limit(metric, value, f"{where}: {metric.name}", price=price)
+
+
+def _written(value: object) -> str:
+    return value if isinstance(value, str) else shown(value)
 
 
 def read_row(table: object, test: str, folder: Path) -> Row:
@@ -97,9 +102,9 @@ def read_row(table: object, test: str, folder: Path) -> Row:
     ``table``: the rows by name, or the path of a file from a folder.
     """
     if isinstance(table, Mapping):
-        rows = {str(name): Row(f"limits[{name!r}]", limits) for name, limits in table.items()}
-    elif str(table).endswith((".toml", ".csv")):
-        path = folder / str(table)
+        rows = {_written(name): Row(f"limits[{shown(name)}]", limits) for name, limits in table.items()}
+    elif isinstance(table, str | PurePath) and str(table).endswith((".toml", ".csv")):
+        path = folder / table
         try:
             rows = _rows_of(path, path.stat().st_mtime_ns)
         except (OSError, ValueError, csv.Error) as error:

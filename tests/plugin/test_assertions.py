@@ -295,7 +295,7 @@ def test_what_supports_no_verdict_fails_and_says_why(uncountable: Run, test: str
 
 def test_too_few_samples_leave_a_test_undecided_with_the_number_that_is_missing(uncountable: Run) -> None:
     assert uncountable.table["test_too_few_samples"] == "undecided"
-    said = r"p99 latency of \d+ samples?, expected at least 459 .*duration=.*; 4\d\d more are needed"
+    said = r"p99 latency of \d+ samples?, expected at least 459 .*; \d+ more are needed"
     assert re.search(said, " ".join(uncountable.section("performance").split()))
 
 
