@@ -139,11 +139,13 @@ class RevisionComparison:
     def compare(self, choice: Choice) -> Sequence[Verdict]:
         """Measure both revisions and judge; nothing is an error here that only makes a comparison impossible."""
         if self._experiment.system.is_attached:
-            self._note(
-                why_not=f"not compared with {self._name}: {self._experiment.setup.pattern} runs already and is the "
-                "same service on both sides; name it as App(...) or Command(...), which a revision can start, or "
-                "deselect the test"
+            why = (
+                f"{self._experiment.setup.pattern} runs already and is the same service on both sides; name it as "
+                "App(...) or Command(...), which a revision can start, or deselect the test"
             )
+            if self._experiment.system.is_in_process:
+                why = "perf_client is measured by itself, in this tree alone; record a baseline, or deselect the test"
+            self._note(why_not=f"not compared with {self._name}: {why}")
         if self._experiment.settings.during is not None:
             self._note(why_not=f"not compared with {self._name}: it has during=, and {NOT_IN_BLOCKS}")
         if self._state.why_not or not (choice(False) or choice(True)):
@@ -178,7 +180,8 @@ class RevisionComparison:
             return None
         require_other_ports(self._experiment.system.service, self._experiment.system.service)
         check_length(self._experiment.plan.schedule, self._experiment.settings.budget_ns, self._name)
-        plan = replace(self._experiment.plan, payload=theirs.payload)
+        own = self._experiment.plan  # whose client sends the requests to both sides
+        plan = replace(own, payload=replace(theirs.payload, wire=own.payload.wire))
         return self._experiment.interleave(
             Variant(self._name, self._experiment.starts.patient(self._revision.start, self._name), plan),
             self._experiment.variant("the working tree"),

@@ -39,6 +39,7 @@ from pytest_mlpatterns.serving.model import ServicePlan, is_stepped, pack_inputs
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url, require_other_ports
 from pytest_mlpatterns.units import format_percent, parse_number
 from pytest_mlpatterns.wording import listed, shown
+from pytest_mlpatterns.workload.own_client import ClientWire
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
@@ -138,7 +139,7 @@ def load_side(experiment: Experiment, load: object, method: str) -> OtherSide:
 def payload_side(experiment: Experiment, payload: object, method: str) -> OtherSide:
     """The test's own service with other inputs."""
     system = experiment.system
-    target = None if isinstance(system.service, ServicePlan) else system.service
+    target = None if isinstance(system.service, ServicePlan | ClientWire) else system.service
     read = read_inputs(experiment.settings, payload, target, builder=system.options.builder)
     if read.digest == experiment.plan.payload.digest:
         raise SettingError(f"{method}(payload=...) has the test's own inputs, expected others")

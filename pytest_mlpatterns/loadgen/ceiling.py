@@ -11,7 +11,8 @@ answers, which is checked while it runs. Pure; it must not know where the genera
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import pickle
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,7 @@ from pytest_mlpatterns.units import SECOND_NS, format_size
 from pytest_mlpatterns.wire import GRPC, REST_JSON
 from pytest_mlpatterns.wire.grpc_call import message_prefix
 from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.own_client import ClientWire, answer_nothing, await_nothing
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Schedule, Stages, Trace, most_callers
 
 if TYPE_CHECKING:
@@ -112,6 +114,7 @@ _REQUESTS = {
 }
 """The smallest request of each transport."""
 _WIRES = {Transport.HTTP1: REST_JSON, Transport.GRPC: GRPC}
+_NULL_CLIENTS = {Transport.THREAD: answer_nothing, Transport.TASK: await_nothing}
 _START_TIMEOUT_S = 20.0  # Time limit for the start of the null server, in seconds, on a busy machine too
 
 
@@ -120,7 +123,7 @@ def measure_ceiling(generator: Generator, directory: Path, transport: Transport 
 
     The null server may be slower than the generator: only the generator's CPU time counts.
     """
-    with _null_server(directory, transport) as port:
+    with nullcontext(1) if transport in _NULL_CLIENTS else _null_server(directory, transport) as port:
         report = _run(generator, _job(port, _CONCURRENCY, transport)).generator
     generator.ceilings_rps[transport] = report.completed * 1e9 / max(report.cpu_ns, 1)
 
@@ -176,9 +179,15 @@ def _port_of(server: Child) -> int:
 
 
 def _job(port: int, concurrency: int, transport: Transport) -> LoadJob:
+    wire, message = _WIRES.get(transport), _REQUESTS.get(transport)
+    if wire is None or message is None:
+        client = _NULL_CLIENTS[transport]
+        wire = ClientWire(packed=pickle.dumps(client), is_async=transport is Transport.TASK)
+        message = pickle.dumps(None)
     return LoadJob(
-        endpoint=Endpoint((("127.0.0.1", port),), wire=_WIRES[transport]),
-        messages=(_REQUESTS[transport],),
+        endpoint=Endpoint((("127.0.0.1", port),), wire=wire),
+        messages=(message,),
+        stream=transport in _NULL_CLIENTS,
         schedule=ClosedLoop(concurrency),
         duration_ns=_DURATION_NS,
         warmup_ns=_WARMUP_NS,

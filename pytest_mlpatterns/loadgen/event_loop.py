@@ -238,7 +238,7 @@ class LoadLoop:
     """Runs one job over the generator's own connections."""
 
     def __init__(self, job: LoadJob, emit: Callable[[Event], None], *, run_kind: type[LoadRun] = LoadRun) -> None:
-        self.selector: selectors.BaseSelector = selectors.DefaultSelector()
+        self.selector: selectors.BaseSelector = _selector_for(job)
         self._timeout_ns = job.timeout_ns
         self._pool = ConnectionPool(self, job)
         self._next: list[Connection] = []
@@ -250,9 +250,7 @@ class LoadLoop:
         self.waited_ns: array[int] = self.load_run.waited_ns
         self.sent_again_ns: array[int] = self.load_run.sent_again_ns
         self.protocol: Callable[[tuple[str, int]], ClientProtocol] = _protocol_factory(job)
-        self.new_connection: Callable[[tuple[str, int], int], Connection] = (
-            partial(Connection, self) if not job.stream else self._stream_connections(job)
-        )
+        self.new_connection: Callable[[tuple[str, int], int], Connection] = self._connections(job)
         self._added = PassedAddresses(self.selector, self._pool.add)
         self._removed = PassedAddresses(self.selector, self._pool.remove)
         self._alarm = Alarm(self.selector)
@@ -313,6 +311,14 @@ class LoadLoop:
     def expired(self, due_ns: int, now_ns: int) -> None:
         """Called for a request that no connection became free for in time; its caller, if it has one, goes on later."""
         self.load_run.answered(due_ns, now_ns, failed=True)
+
+    def _connections(self, job: LoadJob) -> Callable[[tuple[str, int], int], Connection]:
+        """The function that creates connections."""
+        if job.client is not None:
+            from pytest_mlpatterns.loadgen.client_connection import ClientCalls, ClientConnection
+
+            return partial(ClientConnection, self, calls=ClientCalls(job, job.client, self))
+        return self._stream_connections(job) if job.stream else partial(Connection, self)
 
     def _stream_connections(self, job: LoadJob) -> Callable[[tuple[str, int], int], Connection]:
         """The function that creates connections that read answers in pieces."""
@@ -376,6 +382,15 @@ class LoadLoop:
         pool.expire(now_ns - self._timeout_ns)
         load_run.tick(now_ns, pool.connections, limit_reached=pool.limit_reached)
         return load_run.draining and load_run.stop_early
+
+
+def _selector_for(job: LoadJob) -> selectors.BaseSelector:
+    """What waits for sockets, and for the answers of a client that is async."""
+    if job.client is None or not job.client.is_async:
+        return selectors.DefaultSelector()
+    from pytest_mlpatterns.loadgen.client_connection import TaskSelector
+
+    return TaskSelector(job.client)
 
 
 def _protocol_factory(job: LoadJob) -> Callable[[tuple[str, int]], ClientProtocol]:

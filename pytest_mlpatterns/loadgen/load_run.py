@@ -240,11 +240,12 @@ class LoadRun:
             self._open_window(now_ns)
 
     def due_at_once(self, asked_ns: int, sent_ns: int) -> int:
-        """When a request was due that was to be sent at once: as it was sent, or asked for if the window began between.
+        """When a request was due that was to be sent at once: as it was sent, or asked for if a phase began between.
 
-        It belongs to the warm-up then.
+        It belongs to the phase before then.
         """
-        return asked_ns if asked_ns < self._window_start_ns <= sent_ns else sent_ns
+        begins_between = any(asked_ns < begin_ns <= sent_ns for begin_ns in (self._window_start_ns, self._stop_ns))
+        return asked_ns if begins_between else sent_ns
 
     def send_due(self, now_ns: int) -> None:
         """Send every request that is due by now."""
@@ -293,11 +294,13 @@ class LoadRun:
         figures = self.figures
         columns = {} if figures is None else figures.columns()
         return LoadResult(
-            columns=self.recording.columns(streams=self._job.stream) | columns,
+            columns=self.recording.columns(streams=self._has_streams) | columns,
             window=Window(self._window_start_ns, self._stop_ns),
             warmup=self._warmup,
             generator=replace(
                 self._report,
+                client="" if self._job.client is None else self._job.client.name,
+                cpu_ns=0 if self._job.is_in_process else self._report.cpu_ns,
                 answers_cut=self.answers is not None and self.answers.is_cut,
                 texts_cut=self.recording.streams is not None and self.recording.streams.texts_cut,
             ),
@@ -308,6 +311,14 @@ class LoadRun:
             figure_faults={} if figures is None else figures.reader.faults,
             without_figure={} if figures is None else figures.reader.without,
         )
+
+    @property
+    def _has_streams(self) -> bool:
+        """Whether answers are streams; of a client only its answers show it, if this process has all of them."""
+        streams = self.recording.streams
+        if streams is None or self._job.client is None or self._job.share.of > 1:
+            return self._job.stream
+        return len(streams.chunk_ns) > 0
 
     def _arrivals_of(self, schedule: Schedule) -> Arrivals:
         arrivals = arrivals_of(schedule, self._send_next, self._job.share, stagger_ns=self._job.stagger_ns)

@@ -6,7 +6,7 @@ Recorded columns travel as raw bytes. Keep this module light: the generator proc
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.samples import Window
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.figures import FigurePlan
+    from pytest_mlpatterns.workload.own_client import ClientWire
     from pytest_mlpatterns.workload.schedule import Schedule
     from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
@@ -27,6 +28,8 @@ class Transport(Enum):
 
     HTTP1 = "HTTP/1.1"
     GRPC = "gRPC"
+    THREAD = "functions in threads"
+    TASK = "async functions"
 
 
 class Share(Struct, frozen=True):
@@ -102,7 +105,25 @@ class LoadJob(Struct, frozen=True):
     @property
     def transport(self) -> Transport:
         """Protocol of the endpoint's wire."""
+        if self.client is not None:
+            return Transport.TASK if self.client.is_async else Transport.THREAD
         return Transport.GRPC if self.endpoint.wire.protocol == "grpc" else Transport.HTTP1
+
+    @property
+    def client(self) -> ClientWire | None:
+        """The user's own client, which sends the requests; None if the generator or its library does."""
+        wire = self.endpoint.wire
+        return cast("ClientWire", wire) if wire.protocol == "client" else None
+
+    @property
+    def is_our_own(self) -> bool:
+        """Whether the loop over the generator's own connections runs it."""
+        return self.endpoint.remote is None or self.client is not None
+
+    @property
+    def is_in_process(self) -> bool:
+        """Whether the user's client is measured by itself, so that this process is the deployment."""
+        return self.client is not None and not self.endpoint.port
 
 
 class Warm(Struct, frozen=True):

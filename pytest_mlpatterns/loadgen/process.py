@@ -45,7 +45,7 @@ def main() -> None:
             for loop in latest:
                 _instruct(loop, message)
         else:  # created here, so that a stop that follows at once finds it before it runs
-            kind: type[Loop] = LoadLoop if message.endpoint.remote is None else PyreqwestLoop
+            kind: type[Loop] = LoadLoop if message.is_our_own else PyreqwestLoop
             loop = (kind if message.beside is None else SlicedLoops)(message, channel.send)
             latest[:] = [loop]
             waiting.put(loop)
@@ -79,6 +79,14 @@ def _instruct(loop: Loop, message: Instruction) -> None:
         loop.remove_address(message.address)
     else:
         loop.stop()
+
+
+def usual_priority() -> None:
+    """Give this thread the priority that every process has: what it runs is measured, and sends no load."""
+    with contextlib.suppress(OSError):
+        if sys.platform == "linux":
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
 
 
 def raise_priority() -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
     from pytest_mlpatterns.workload.figures import FigurePlan, FigureReader
+    from pytest_mlpatterns.workload.own_client import ClientAnswer
+
+    AnyAnswer = StreamedAnswer | ClientAnswer
 
     AddRow = Callable[[int, int, int, int, int, int, int], None]
     """Appends the values of one row, in the order of :attr:`SampleRecorder.COLUMNS`."""
@@ -67,7 +70,7 @@ class SampleRecorder:
 
         return add
 
-    def adder_of(self, answer: StreamedAnswer | None) -> AddRow:
+    def adder_of(self, answer: AnyAnswer | None) -> AddRow:
         """The function that appends one row; for a load that is read in pieces, also what has then come of an answer.
 
         ``answer``: of one request after the other; None for requests that are never sent.
@@ -227,7 +230,7 @@ class StreamColumns:
         self.input_tokens: array[int] = array("i")
         self.chunk_ns: array[int] = array("q")
 
-    def add(self, answer: StreamedAnswer | None) -> None:
+    def add(self, answer: AnyAnswer | None) -> None:
         """Add the row of an answer; None if its request was never sent."""
         if self._text_limit:
             self._text_bytes.append(self._keep_text(answer))
@@ -243,7 +246,7 @@ class StreamColumns:
         self.input_tokens.append(answer.reader.input_tokens)
         self.chunk_ns.extend(answer.chunk_ns)
 
-    def note_failure(self, answer: StreamedAnswer, outcome: int, *, request: int, due_ns: int) -> None:
+    def note_failure(self, answer: AnyAnswer, outcome: int, *, request: int, due_ns: int) -> None:
         """Keep the description of an answer, if it is the first of its outcome."""
         if outcome in self.failed or due_ns < self._window_ns:
             return
@@ -273,7 +276,7 @@ class StreamColumns:
         self._text_bytes = array("i", [-1]) * len(self._text_bytes)
         self.texts_cut = False
 
-    def _keep_text(self, answer: StreamedAnswer | None) -> int:
+    def _keep_text(self, answer: AnyAnswer | None) -> int:
         """Keep the text of an answer whose tokens the server did not report. Returns its size; -1 if it is not kept."""
         if answer is None or answer.reader.output_tokens >= 0:
             return -1

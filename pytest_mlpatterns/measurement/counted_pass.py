@@ -276,7 +276,7 @@ class _Caller:
 
     def __init__(self, deployment: Deployment, payload: Payload, deadline: float) -> None:
         at = deployment.endpoint
-        is_plain = at.remote is None and not at.polled and at.wire.protocol != "grpc"
+        is_plain = at.remote is None and not at.polled and at.wire.protocol not in ("grpc", "client")
         self._messages = deployment.messages(payload) if is_plain else ()
         self._deployment = deployment
         self._payload = payload

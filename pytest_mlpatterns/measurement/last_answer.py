@@ -101,6 +101,8 @@ def _answers(deployment: Deployment, request: dict[str, Any], target: int, *, wa
         except httpx.HTTPError:
             if time.monotonic() - began >= _RETRY_S:
                 return False
+        except DeploymentError:  # of the user's own client: the service is there
+            return True
         else:
             return True
         time.sleep(_PAUSE_S)  # a server that refuses connections announces nothing when it is back

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from msgspec.structs import replace
@@ -26,7 +26,7 @@ from pytest_mlpatterns.measurement.last_answer import (
     require_every_answer,
     why_silent,
 )
-from pytest_mlpatterns.measurement.load_source import LoadEvents, apart_from
+from pytest_mlpatterns.measurement.load_source import LoadEvents, apart_from, load_source
 from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Capacity, Launch, LaunchValue
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.system.machine import sorting_time_ns
@@ -116,6 +116,11 @@ class LaunchRunner:
             self._measured = self._is_spent = False
         return self._deployment
 
+    @property
+    def _source(self) -> Generator:
+        """What loads the running deployment."""
+        return cast("Generator", load_source(self.deployment, self._generator))
+
     def want_requests(self, enough: int) -> None:
         """The verdicts need this many requests, for which the window of the first launch may be longer."""
         self._enough = enough
@@ -139,7 +144,7 @@ class LaunchRunner:
         if (longer_ns := self._longer_window(launch)) is not None:
             self.plan = replace(self.plan, duration_ns=longer_ns)  # for the next launches too
             warm = replace(self.plan, warmup_ns=0)
-            launch = _LaunchMeasurement(deployment, warm, self._generator).run(self._on_progress)
+            launch = _LaunchMeasurement(deployment, warm, self._source).run(self._on_progress)
         launch = self._with_given_window(launch)
         if not self._facts and not launch.silence:
             self._facts = deployment.facts()
@@ -169,7 +174,7 @@ class LaunchRunner:
 
         A window that is longer for what the verdicts need is that of the first launch alone, after which they have it.
         """
-        measurement = _LaunchMeasurement(deployment, self.plan, self._generator)
+        measurement = _LaunchMeasurement(deployment, self.plan, self._source)
         plan = self.plan.window_plan(self._start_ns, measurement.round, enough=self._enough)
         launch = measurement.run(self._on_progress, self._planned if self._is_planned else plan)
         if not self._is_planned and not launch.silence:
@@ -221,18 +226,18 @@ class LaunchRunner:
         longest_ns = MAX_SEARCH_NS if objective is None else MAX_OBJECTIVE_SEARCH_NS
         search = CapacitySearch(
             template=template,
-            generator=self._generator,
+            generator=self._source,
             monitor=deployment.monitor(),
             deadline_ns=time.perf_counter_ns() + min(budget_ns, longest_ns),
             on_progress=self._on_progress,
             generators=plan.generators,
-            ceiling_rps=self._generator.ceiling_of(template),
+            ceiling_rps=self._source.ceiling_of(template),
             tokens=plan.tokens,
             climbed=self._climbed.get(objective),
             number=self._searches,
         )
         self._searches += 1
-        with apart_from(deployment, self._generator, plan.generators):
+        with apart_from(deployment, self._source, plan.generators):
             capacity = search.run(decided, objective)
         self._climbed[objective] = search.climbed
         deployment.stats()  # raises if a process died in the search
@@ -276,7 +281,7 @@ class LaunchRunner:
 
         deployment, plan = self._untouched(), replace(self.plan, check=None, tokens=None, figures=None)
         job = job_for(deployment, plan, deployment.messages(plan.payload))
-        return FurtherLoad(deployment, plan, job, self._generator, self._on_progress)
+        return FurtherLoad(deployment, plan, job, self._source, self._on_progress)
 
     def _untouched(self) -> Deployment:
         """The running deployment, or a new one if a function beside a load has changed it."""
@@ -446,9 +451,9 @@ def job_for(
     keep to the conversations of the payload, and think; else turns are requests as any other, so that the thinking does
     not limit what the service can do.
     """
-    talks = plan.payload.conversations if conversations else None
+    talks, wire = plan.payload.conversations if conversations else None, plan.payload.wire
     return LoadJob(
-        endpoint=deployment.endpoint,
+        endpoint=replace(deployment.endpoint, wire=wire),  # its client is this side's
         messages=messages,
         order=plan.payload.order(all_requests=talks is None),
         schedule=plan.schedule,
@@ -456,7 +461,7 @@ def job_for(
         warmup_ns=plan.warmup_ns,
         timeout_ns=plan.timeout_ns,
         keep_answers=CHECKED_ANSWERS if plan.check else 0,
-        stream=deployment.streams or asks_for_streams(deployment.endpoint.wire, messages),
+        stream=deployment.streams or wire.protocol == "client" or asks_for_streams(wire, messages),
         keep_texts=plan.tokens is not None,
         think_ns=b"" if talks is None else talks.think_ns,
         figures=plan.figures,

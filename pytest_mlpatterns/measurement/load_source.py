@@ -15,21 +15,30 @@ from msgspec import Struct
 
 from pytest_mlpatterns.engines.local.plain_caller import CallRecord, CallRound
 from pytest_mlpatterns.engines.local.plain_calls import PlainCalls
-from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.loadgen.ceiling import measure_ceiling
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult, WindowOpened
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.system.cpu_share import other_cores
+from pytest_mlpatterns.records.setup import merged_facts
+from pytest_mlpatterns.serving.deployment import Deployment, Traits
+from pytest_mlpatterns.serving.model import start_with_cpus
+from pytest_mlpatterns.serving.processes import ForeignProcesses
+from pytest_mlpatterns.system.cpu_share import current_share, other_cores
+from pytest_mlpatterns.system.environment_facts import process_facts
 from pytest_mlpatterns.units import format_duration
+from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 from pytest_mlpatterns.workload.window_plan import RequestWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.serving.model import StartOptions
+    from pytest_mlpatterns.workload.own_client import ClientWire
 
 _SLACK_NS = 5_000_000_000
 """Time beyond the window and the time-out of a call after which the process counts as stuck; a busy machine may delay
@@ -83,8 +92,59 @@ class CallLoop:
         return _result(record, job)
 
 
+class InProcess(Deployment):
+    """A client that is measured by itself: the process of a load generator of its own is the deployment."""
+
+    def __init__(self, generator: Generator, wire: ClientWire) -> None:
+        pids = generator.pids
+        processes = ForeignProcesses(pids, generator.close, on_facts=lambda: merged_facts(map(process_facts, pids)))
+        super().__init__(Endpoint((("127.0.0.1", 0),), wire=wire), processes, Traits(current_share()))
+        self.generator: Generator = generator
+
+
+def deploy_in_process(wire: ClientWire, options: StartOptions, processes: int) -> InProcess:
+    """Start the process, and let the client answer the first input in it."""
+    deployment = start_with_cpus(options.cpus, lambda: _in_process(wire, options, processes))
+    assert isinstance(deployment, InProcess)
+    return deployment
+
+
+def _in_process(wire: ClientWire, options: StartOptions, processes: int) -> InProcess:
+    started_ns = time.perf_counter_ns()
+    generator = Generator(options.directory / f"client-{started_ns:x}.log", measure_ceiling)
+    try:
+        generator.start(processes)
+        deployment = InProcess(generator, wire)
+        assert options.payload is not None
+        job = LoadJob(
+            deployment.endpoint,
+            deployment.messages(options.payload)[:1],
+            ClosedLoop(1),
+            options.timeout_ns,
+            warmup_ns=0,
+            timeout_ns=options.timeout_ns,
+            window=RequestWindow(1, 0, options.timeout_ns),
+            stream=True,
+        )
+        result = generator.run(job, poll_s=1.0, on_poll=lambda _event: None)
+        if not samples_of(result).succeeded.any():
+            waited = f"has not returned within {format_duration(options.timeout_ns)}, the start-up time limit"
+            said = next((f"raised {one.words}" for one in result.failed.values()), waited)
+            raise DeploymentError(f"perf_client {wire.name} {said}, with perf_payload item 0")
+    except ChildError as error:
+        generator.close()
+        raise DeploymentError(f"perf_client {wire.name}: {error}") from error
+    except BaseException:
+        generator.close()
+        raise
+    deployment.note_first_answer(started_ns)
+    return deployment
+
+
 def load_source(deployment: Deployment, generator: Generator) -> Generator | CallLoop:
     """What loads a deployment: the load generator, or its own process if it serves nothing."""
+    if isinstance(deployment, InProcess):
+        return deployment.generator
     return CallLoop(deployment) if isinstance(deployment, PlainCalls) else generator
 
 
@@ -118,7 +178,7 @@ def apart_from(deployment: Deployment, generator: Generator | CallLoop, processe
     ``deployment``: what is loaded; without ``cpus=`` nothing changes.
     """
     deployment.drop_connections()  # a server of one thread waits for the next request on one that is idle
-    if deployment.cpu_share is None:
+    if deployment.cpu_share is None or isinstance(deployment, InProcess):
         yield
         return
     generator.start(processes)

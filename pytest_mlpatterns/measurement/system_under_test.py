@@ -18,16 +18,19 @@ from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric
 from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.fields import unrun_function
+from pytest_mlpatterns.measurement.load_source import deploy_in_process
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import describe_env, name_of
 from pytest_mlpatterns.records.layer_description import Figure
 from pytest_mlpatterns.records.package_layers import answer_figures, describe_figures
 from pytest_mlpatterns.records.setup import Setup, SystemDescription
-from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, pack_figures, service_plan
+from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, pack_client, pack_figures, service_plan
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url
 from pytest_mlpatterns.units import format_duration, parse_unit
+from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.wording import count, first_and_last, shown
 from pytest_mlpatterns.workload.figures import Computed, FigurePlan, Read
+from pytest_mlpatterns.workload.own_client import PLACES, ClientWire, parameters_of
 from pytest_mlpatterns.workload.payload import Payload, read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
@@ -49,6 +52,7 @@ _FIGURE_EXAMPLE = (
     'write {"queue_time": Header("x-queue-time", unit="ms")}, Json("usage.queue_time", unit="s"), '
     "or a function of the answer"
 )
+IN_PROCESS = "in-process"  # What records call the system of a client that is measured by itself
 
 
 class ModelUnderTest(Struct, frozen=True):
@@ -75,16 +79,23 @@ class ModelUnderTest(Struct, frozen=True):
 class SystemUnderTest(Struct, frozen=True):
     """What is deployed, and how it is started."""
 
-    service: ServicePlan | Target  # a packed model, or a service that exists already
+    # a packed model, a service that exists already, or a client that is measured by itself
+    service: ServicePlan | Target | ClientWire
     options: StartOptions  # time limit, first request, directories
     # the model that ``service`` was packed from; None for a service that exists already
     model: ModelUnderTest | None = None
     by_value: Sequence[ModuleType] = ()  # modules that no other process can import by name
+    processes: int = 1  # in which a client that is measured by itself runs
+
+    @property
+    def is_in_process(self) -> bool:
+        """Whether a client of the user's own is measured by itself."""
+        return isinstance(self.service, ClientWire)
 
     @property
     def is_attached(self) -> bool:
-        """Whether the service runs already and is only connected to."""
-        return isinstance(self.service, Url)
+        """Whether no revision can serve it: it runs already, or is a client that is measured by itself."""
+        return isinstance(self.service, Url | ClientWire)
 
     def start(
         self,
@@ -102,6 +113,8 @@ class SystemUnderTest(Struct, frozen=True):
         options = replace(self.options, profiled=profiled, traced=traced, under=under, timeout_ns=limit_ns)
         if isinstance(self.service, ServicePlan):
             return launch(self.service, options)
+        if isinstance(self.service, ClientWire):
+            return deploy_in_process(self.service, options, self.processes)
         from pytest_mlpatterns.serving.external.start import deploy_target
 
         return deploy_target(self.service, options)
@@ -176,12 +189,15 @@ def start_with(deploy: Callable[[StartOptions], Deployment], options: StartOptio
     return lambda **how: deploy(replace(options, **how))
 
 
-def setup_of(settings: Settings, payload: Payload, target: Target | None, *, model: str) -> Setup:
-    """The facts that make two results comparable."""
+def setup_of(
+    settings: Settings, payload: Payload, target: Target | None, *, model: str, is_in_process: bool = False
+) -> Setup:
+    """The facts that make two results comparable. ``is_in_process``: whether a client is measured by itself."""
     place = settings.generators_on
     during = "" if settings.during is None else name_of(settings.during)
+    pattern = IN_PROCESS if is_in_process else str(settings.pattern)
     return Setup(
-        pattern=SystemDescription(str(settings.pattern)) if target is None else target.describe(),
+        pattern=SystemDescription(pattern) if target is None else target.describe(),
         load=settings.schedule.describe().beside(during),
         wire=str(settings.wire),
         payload=payload.digest,
@@ -280,12 +296,50 @@ def load_plan(settings: Settings, payload: Payload) -> LoadPlan:
 
 
 def system_under_test(
-    model: ModelUnderTest, pattern: Pattern, target: Target | None, *, options: StartOptions
+    model: ModelUnderTest, pattern: Pattern, target: Target | None, *, options: StartOptions, processes: int = 1
 ) -> SystemUnderTest:
-    """What is deployed: the target, or the model under the pattern."""
+    """What is deployed: the target, the model under the pattern, or a client that is measured by itself.
+
+    ``processes``: in which such a client runs.
+    """
+    if isinstance(options.wire, ClientWire) and is_alone(pattern, model.model, target):
+        return SystemUnderTest(options.wire, options, by_value=model.by_value, processes=processes)
     if target is not None:
         return SystemUnderTest(target, options, by_value=model.by_value)
     return SystemUnderTest(model.plan(pattern), options, model, model.by_value)
+
+
+def with_client(
+    settings: Settings, client: object, by_value: Sequence[ModuleType], *, model: object, target: Target | None
+) -> Settings:
+    """The settings of a test whose requests a client of the user's own sends.
+
+    ``client``: what ``perf_client`` gave; None without one.
+    """
+    if client is None:
+        return settings
+    refused = {
+        "request=...": settings.request is not None,
+        f'wire="{settings.wire}"': settings.wire != REST_JSON and model is None,
+        f'engine="{settings.engine}"': settings.engine != "local",
+        f'generators_on="{settings.generators_on}"': settings.generators_on != "local",
+    }
+    if found := next((name for name, is_given in refused.items() if is_given), None):
+        raise SettingError(f"perf({found}) beside perf_client, which sends the requests itself; leave one of them out")
+    wire = pack_client(client, by_value, settings.wire)
+    methods = [one for name in ("send", "open") if callable(one := getattr(client, name, client))]
+    place = next((name for one in methods for name in parameters_of(one) if name in PLACES), "")
+    if place and is_alone(settings.pattern, model, target):
+        raise SettingError(
+            f"perf_client {wire.name} has a parameter {place}, expected none: no service is tested whose address it "
+            "could get; define perf_target or perf_model, or name the parameter differently"
+        )
+    return replace(settings, wire=wire)
+
+
+def is_alone(pattern: Pattern, model: object, target: Target | None) -> bool:
+    """Whether there is no service, so that a client of the user's own is measured by itself."""
+    return model is None and target is None and pattern == Single()
 
 
 def checked_target(value: object, argument: str) -> Target | None:

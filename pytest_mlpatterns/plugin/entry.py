@@ -267,6 +267,17 @@ def perf_figures() -> object:
 
 
 @pytest.fixture
+def perf_client() -> object:
+    """What sends each input in place of the built-in HTTP client; override it: a function, or a class with ``send``.
+
+    ``send(input)`` returns the answer, or yields its chunks, and may be ``async``. A parameter ``url`` or ``address``
+    gets where the service is. A class may have ``open`` and ``close``; each caller has an object of its own. Without a
+    model and a target the client itself is measured.
+    """
+    return None
+
+
+@pytest.fixture
 def _perf_pattern(request: pytest.FixtureRequest) -> Pattern | None:
     """The pattern of this test, out of the marker's list."""
     return getattr(request, "param", None)
@@ -286,7 +297,7 @@ def _perf_ahead(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def perf(
+def perf(  # noqa: PLR0913 - what it asks for, most of it by name
     request: pytest.FixtureRequest,
     _perf_ahead: None,
     perf_model: object,
@@ -295,6 +306,7 @@ def perf(
     perf_target: object,
     perf_setup: object,
     perf_figures: object,
+    perf_client: object,
     _perf_pattern: object,
     _perf_wire: object,
 ) -> Iterator[Perf]:
@@ -302,7 +314,7 @@ def perf(
     session = _session(request.config)
     from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
 
-    fixtures = FixtureValues(perf_model, perf_payload, perf_target, perf_setup, perf_figures)
+    fixtures = FixtureValues(perf_model, perf_payload, perf_target, perf_setup, perf_figures, perf_client)
     with session.measurement(request.node, fixtures) as measurement:
         yield measurement
 

@@ -29,12 +29,13 @@ from pytest_mlpatterns.measurement.system_under_test import (
     require_own_processes,
     setup_of,
     system_under_test,
+    with_client,
 )
 from pytest_mlpatterns.plugin.collection import Collection, MarkerReading, PerfItem
 from pytest_mlpatterns.plugin.name_hints import misspelled_fixture
 from pytest_mlpatterns.plugin.options import ENGINE_OPTIONS, given_options
 from pytest_mlpatterns.records.result import id_from
-from pytest_mlpatterns.serving.model import StartOptions
+from pytest_mlpatterns.serving.model import StartOptions, sent_by_value
 from pytest_mlpatterns.serving.model_version import model_version
 from pytest_mlpatterns.wording import shown
 
@@ -70,6 +71,7 @@ class FixtureValues(Struct, frozen=True):
     target: object
     setup: object = None
     figures: object = None
+    client: object = None
 
     def under(self, settings: Settings) -> FixtureValues:
         """The same, with the model and payload that the marker names instead."""
@@ -108,20 +110,28 @@ class ExperimentBuilder:
             )
             raise SettingError(f"{item.nodeid} asks for perf, but {why}")
         target = checked_target(fixtures.target, "perf_target")
+        model, by_value = fixtures.model, self._by_value(item)
+        if fixtures.client is not None and fixtures.figures is not None:
+            raise SettingError(
+                "perf_figures beside perf_client, whose answers have no headers and no body; leave it out"
+            )
+        settings = with_client(settings, fixtures.client, by_value, model=model, target=target)
         builder = request_builder(settings, target, "perf")
-        payload = read_inputs(settings, fixtures.payload, target, builder=builder)
+        with sent_by_value(by_value if fixtures.client is not None else ()):
+            payload = read_inputs(settings, fixtures.payload, target, builder=builder)
         require_no_pattern(settings, target, "perf", argument="perf_target")
         require_own_processes(settings, target, "perf")
-        setup = setup_of(settings, payload, target, model="" if target is not None else model_version(fixtures.model))
         options = self._start_options(settings, payload, builder, setup=checked_setup(fixtures.setup))
+        under_test = self._model(item, model, "perf")
+        system = system_under_test(under_test, settings.pattern, target, options=options, processes=settings.generators)
+        version = "" if target is not None else model_version(model)
+        setup = setup_of(settings, payload, target, model=version, is_in_process=system.is_in_process)
         return Experiment(
             test=item.nodeid,
             settings=settings,
             setup=setup,
-            system=system_under_test(
-                self._model(item, fixtures.model, "perf"), settings.pattern, target, options=options
-            ),
-            plan=replace(load_plan(settings, payload), figures=read_figures(fixtures.figures, self._by_value(item))),
+            system=system,
+            plan=replace(load_plan(settings, payload), figures=read_figures(fixtures.figures, by_value)),
             driver=self._driver,
             command=self._command(item),
             baseline=BaselineMatch(setup, BaselineMode.OFF),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 _FIXTURES = (
-    *("perf_model", "perf_payload", "perf_target", "perf_setup", "perf_figures"),
+    *("perf_model", "perf_payload", "perf_target", "perf_client", "perf_setup", "perf_figures"),
     *("perf", "perf_deploy", "perf_deploy_session"),
 )
 _WORDS = {

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 FIXTURES = (
-    *("perf", "perf_deploy", "perf_deploy_session"),
+    *("perf", "perf_client", "perf_deploy", "perf_deploy_session"),
     *("perf_figures", "perf_model", "perf_payload", "perf_setup", "perf_target"),
 )
 """The fixtures of this plugin."""
+_LIKE_A_FIXTURE = 0.72  # Likeness from which a fixture may be meant: ``client`` of ``perf_client`` has 0.71
 _PREFIX = "--perf-"
 _REMOVED = {"calibrate": "since each launch shows how fast the machine is"}
 """Options of earlier versions, by name, and why they were removed."""
@@ -62,7 +63,7 @@ def _hint(name: str, known: Sequence[str], form: str) -> str:
 
 def fixture_hint(name: str) -> str:
     """The question whether a fixture of ours was meant; empty if none is similar."""
-    return did_you_mean(name, FIXTURES).rstrip()
+    return did_you_mean(name, FIXTURES, likeness=_LIKE_A_FIXTURE).rstrip()
 
 
 def misspelled_fixture(wanted: str, modules: Iterable[ModuleType]) -> str:

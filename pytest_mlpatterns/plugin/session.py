@@ -185,6 +185,8 @@ class PerfSession:
             yield self._served(item, state, fixtures)  # type: ignore[misc]
             return
         with contextlib.ExitStack() as resources:
+            if fixtures.client is not None:  # whose modules the generator's processes have from now on
+                resources.callback(self._driver.on(state.settings.generators_on).close)
             try:
                 if state.setup_error is None:
                     state.perf = self._perf(item, state.settings, fixtures, resources=resources)
@@ -405,7 +407,7 @@ class PerfSession:
         resources.callback(runner.close)
         is_interleaved = revision is not None and fixtures.target is None  # which starts both variants itself
         began_ns = time.perf_counter_ns()
-        if not is_interleaved and runner.deployment.endpoint.remote:
+        if not is_interleaved and runner.deployment.endpoint.remote and not fixtures.client:
             self._measure_library_overhead(generator)
         return Perf(experiment, runner, time.perf_counter_ns() - began_ns)
 

@@ -186,6 +186,7 @@ class GeneratorReport(Struct, frozen=True):
     texts_cut: bool = False
     opened_late_ns: int = 0  # how much later than agreed the last of several processes opened the window
     parts: tuple[GeneratorPart, ...] = ()  # the figures of each process on a node of a cluster; empty on this machine
+    client: str = ""  # name of the user's own client that sent the requests; empty if the generator or its library did
     ticks_cpu_ns: int = 0  # the part of the CPU time that the generator's own ticks took, 20 a second
 
     @property

@@ -22,7 +22,8 @@ class Failure(IntEnum):
     ``ERROR_EVENT`` is an error in the middle of a stream, ``CUT_OFF`` a stream whose connection stayed whole and whose
     end never came. ``NO_STREAM`` is an answer of another kind although a stream was requested, ``EMPTY_STREAM`` a
     stream without a chunk, ``COMPRESSED`` one that the generator cannot read, ``NOT_ENDED`` one whose last event came
-    in time and whose HTTP response did not end, and ``UNASKED`` one that came on a connection without a request.
+    in time and whose HTTP response did not end, ``UNASKED`` one that came on a connection without a request, and
+    ``RAISED`` an exception of the user's own client.
     """
 
     TIMEOUT = -1
@@ -37,6 +38,7 @@ class Failure(IntEnum):
     COMPRESSED = -11
     NOT_ENDED = -12
     UNASKED = -13
+    RAISED = -14
 
     @property
     def label(self) -> str:
@@ -70,6 +72,7 @@ _FAILURES = {
     -11: "compressed stream",
     -12: "no end after [DONE]",
     -13: "answer without a request",
+    -14: "exception of perf_client",
 }
 _ANSWERS = (Failure.ERROR_EVENT, Failure.NO_STREAM, Failure.EMPTY_STREAM, Failure.COMPRESSED, Failure.NOT_ENDED)
 GRPC_OUTCOMES = 1000  # Offset of the statuses of gRPC in the column of outcomes

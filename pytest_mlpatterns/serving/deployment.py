@@ -21,6 +21,7 @@ from pytest_mlpatterns.wire import WireError, decode_answer, encode_request, pat
 from pytest_mlpatterns.wire.openai import model_path, with_model
 from pytest_mlpatterns.wire.stream_request import described_answer, form_in
 from pytest_mlpatterns.wording import marked
+from pytest_mlpatterns.workload.own_client import ClientWire
 from pytest_mlpatterns.workload.payload import Payload, arguments_of
 from pytest_mlpatterns.workload.request_builder import RequestBuilder, answer_in, text_of
 
@@ -337,6 +338,10 @@ def transport_to(endpoint: Endpoint) -> httpx.BaseTransport:
     context = ssl.create_default_context()
     if endpoint.remote is not None and endpoint.remote.ca_pem is not None:
         context.load_verify_locations(cadata=endpoint.remote.ca_pem.decode())
+    if isinstance(endpoint.wire, ClientWire):
+        from pytest_mlpatterns.serving.client_transport import ClientTransport
+
+        return ClientTransport(endpoint.wire, context)
     return BoundedTransport(context)
 
 

@@ -8,13 +8,14 @@ How a deployment is started: what the user asked for, and the processor that it 
 
 from __future__ import annotations
 
+import inspect
 import io
 import pkgutil
 import re
 import sys
 import threading
 from collections import ChainMap
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,9 +36,10 @@ from pytest_mlpatterns.serving.processes import Unusable
 from pytest_mlpatterns.system.cpu_share import CpuShare, ReplicaCores, give_cpus, give_replica_cores
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.workload.own_client import ClientWire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_mlpatterns.patterns.layer import Handler
     from pytest_mlpatterns.patterns.pattern import Pattern
@@ -252,15 +254,46 @@ def service_plan(
     return ServicePlan(re.sub(r"\W+", "", name) or MODEL, root)
 
 
-def _pickled(value: object, by_value: Sequence[ModuleType], what: str, *, fix: str) -> bytes:
-    """Pickle a value of the user's; ``what`` it is and how to ``fix`` it are for the message if that fails."""
+def pack_client(client: object, by_value: Sequence[ModuleType], served: Wire) -> ClientWire:
+    """Prepare a client of the user's own for another process.
+
+    ``client``: a function of an input, an async one or one that yields, or a class with a method ``send``. ``served``:
+    the wire over which a model that this package serves takes requests.
+    """
+    send = getattr(client, "send", None) if isinstance(client, type) else client
+    if not callable(send):
+        advice = f"; return {type(client).__name__} itself" if callable(getattr(client, "send", None)) else ""
+        found = f"class {client.__name__} without send" if isinstance(client, type) else type(client).__name__
+        raise SettingError(
+            f"perf_client is {found}, expected a function send(input), or a class with send(self, input) and, if it "
+            f"needs them, open and close{advice}"
+        )
+    name, methods = name_of(client), [send, getattr(client, "open", None), getattr(send, "__call__", None)]  # noqa: B004
+    return ClientWire(
+        name=name,
+        packed=_pickled(client, by_value, f"perf_client {name}", fix="open its connections in a class with open()"),
+        is_async=any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in methods),
+        served=served,
+        import_path=tuple(sys.path),
+    )
+
+
+@contextmanager
+def sent_by_value(modules: Sequence[ModuleType]) -> Iterator[None]:
+    """Meanwhile code of these modules, and their classes, are pickled by value."""
     import cloudpickle
 
     with _REGISTRY, ExitStack() as registered:
-        for module in by_value:
+        for module in modules:
             if sys.modules.get(module.__name__) is module:
                 cloudpickle.register_pickle_by_value(module)
                 registered.callback(cloudpickle.unregister_pickle_by_value, module)
+        yield
+
+
+def _pickled(value: object, by_value: Sequence[ModuleType], what: str, *, fix: str) -> bytes:
+    """Pickle a value of the user's; ``what`` it is and how to ``fix`` it are for the message if that fails."""
+    with sent_by_value(by_value):
         try:
             return _dumps(value)
         except Exception as error:  # pickling runs the user's code, which may raise any error

@@ -67,7 +67,7 @@ class Payload(Struct, frozen=True):
         ``path``: of the other service; empty for a server of this package. ``builder``: makes the request for each
         input; None: the wire does.
         """
-        if self.requests and self.builder is None:
+        if (self.requests and self.builder is None) or self.wire.protocol == "client":
             return self
         if builder is not None:
             made = tuple(map(builder, self.inputs))
@@ -103,6 +103,8 @@ class Payload(Struct, frozen=True):
             from pytest_mlpatterns.wire.open_inference_grpc import call_message
 
             return tuple(call_message(body.parts, model_in(path)) for body in self.bodies)
+        if self.wire.protocol == "client":
+            return tuple(body.joined() for body in self.bodies)
         name = f"[{host}]" if ":" in host else host
         if not self.bodies:
             to = f"{name}:{port}"
@@ -168,7 +170,7 @@ def read_payload(
     inputs, draw = read.inputs, _draw_of(given, len(read.inputs))
     if not inputs:
         raise SettingError("perf_payload is empty, expected at least one input; return a list such as [[5.1, 3.5]]")
-    requests = [is_request(item) for item in inputs]
+    requests = [is_request(item) and wire.protocol != "client" for item in inputs]
     if wire.protocol == "grpc" and (all(requests) or builder is not None):
         raise SettingError(
             "perf_payload contains httpx.Request objects, which cannot be sent over gRPC; return plain inputs"
@@ -248,7 +250,11 @@ def _encoded(
         except NotFiniteError as error:
             raise SettingError(f"{name(number)} {error.reason}") from None
         except WireError as error:
-            advice = "" if wire.protocol == "openai" else "; give numbers, text, lists, dictionaries or numpy arrays"
+            advice = (
+                ""
+                if wire.protocol in ("openai", "client")
+                else "; give numbers, text, lists, dictionaries or numpy arrays"
+            )
             found = f"is {type(item).__name__}, which cannot be sent"
             raise SettingError(f"{name(number)} {found} over {wire}: {error}{advice}") from error
         exact = bytes(memoryview(body.joined()))  # the encoder's has up to four times the memory of its content

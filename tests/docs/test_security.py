@@ -22,6 +22,7 @@ UNPICKLING = {
     "serving/handler_stack.py": "a pattern, from the parent process",
     "engines/local/worker.py": "the inputs of a plain call, from the parent process",
     "serving/model.py": "a model, from the parent process",
+    "workload/own_client.py": "a client, its inputs and its answers, from the parent or child, or from this process",
     "workload/figures.py": "functions that read figures from answers, from the parent process",
     "system/pipe_messages.py": "messages of the parent or of a child, through an inherited pipe",
 }
@@ -40,6 +41,7 @@ CONNECTING = {
     "measurement/counted_pass.py": "the deployment",
     "measurement/last_answer.py": "the deployment",
     "serving/bounded_client.py": "the transport of the clients below",
+    "serving/client_transport.py": "the deployment",
     "serving/deployment.py": "the deployment",
     "serving/external/scraper.py": "the endpoint with figures of the deployment",
     "serving/external/start.py": "the deployment: an App or a Command",

@@ -132,6 +132,11 @@ def _why_busy(report: GeneratorReport) -> str | None:
     share = report.core_share if busiest is None else busiest.core_share
     if share <= _LIMITED_SHARE:
         return None
+    if report.client:
+        return (
+            f"perf_client {report.client} used {format_percent(share)} of a core and may itself be the limit; spread "
+            "it over processes with perf(generators=2)"
+        )
     if busiest is None:
         return f"the load generator used {format_percent(share)} of a core and may itself be the limit"
     return (
@@ -143,6 +148,11 @@ def _why_near_ceiling(report: GeneratorReport) -> str | None:
     """Why the generator's speed may have been the limit."""
     if report.ceiling_rps is None or report.rate_rps <= _LIMITED_SHARE * report.ceiling_rps:
         return None
+    if report.client:
+        return (
+            f"perf_client {report.client} did {format_rate(report.rate_rps)}, over {format_percent(_LIMITED_SHARE)} of "
+            f"the {format_rate(report.ceiling_rps)} of one that does nothing; let a call do more work"
+        )
     if not report.parts:
         return (
             f"the load generator did {format_rate(report.rate_rps)}, over "

@@ -16,6 +16,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from pytest_mlpatterns.engines.engine import Engine
 from pytest_mlpatterns.engines.local.messages import Call, Consume, Listen, ListenGrpc, UpstreamNode, WorkerJob
 from pytest_mlpatterns.engines.local.processes import LocalProcesses, SupervisedWorker, await_loaded, load_of
@@ -33,6 +35,7 @@ from pytest_mlpatterns.system.cpu_share import current_share, share_of_replica
 from pytest_mlpatterns.system.sockets import held_port, listening_socket
 from pytest_mlpatterns.wire import codec_of
 from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.own_client import served_wire
 
 if TYPE_CHECKING:
     import socket
@@ -90,7 +93,7 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     launcher.release()
     endpoint = Endpoint(
         addresses=addresses,
-        path=codec_of(options.wire).path(plan.name),
+        path=codec_of(served_wire(options.wire)).path(plan.name),
         model_name=plan.name,
         balance=plan.root.balance,
         wire=options.wire,
@@ -124,7 +127,7 @@ class Launcher:
         self.servers: list[EmbeddedServer] = []
         self.processes: LocalProcesses = LocalProcesses(self.workers, self.servers, plan.name)
         self._plan = plan
-        self._options = options
+        self._options = structs.replace(options, wire=served_wire(options.wire))
         self._context = contextvars.copy_context()  # with the processor that the deployment was given
         self._identity = f"mlpatterns:{secrets.token_hex(8)}"
         self._own_server: str | None = None

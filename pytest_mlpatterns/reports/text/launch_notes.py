@@ -45,8 +45,17 @@ def launch_notes(metrics: Metrics, *, kept: str, stretches: bool) -> list[str]:
         notes.append(
             f"driven through a client library, which adds about {format_duration(overhead)} to every request here"
         )
+    if last.generator.client and last.generator.cpu_ns:
+        notes.append(cost_of_client(last.generator))
     spread = next(filter(None, (spread_note(launch.generator) for launch in metrics.launches)), None)
     return [*notes, *filter(None, [metrics.generator.limited, spread, crowding_note(metrics.launches)])]
+
+
+def cost_of_client(report: GeneratorReport) -> str:
+    """What a client of the user's own takes of the processor, and how much of it is the load generator's."""
+    each = format_duration(report.cpu_ns / max(report.completed, 1))
+    ours = f"; one that does nothing takes {format_duration(1e9 / report.ceiling_rps)}" if report.ceiling_rps else ""
+    return f"sent by perf_client {report.client}, which takes {each} of CPU time a request{ours}"
 
 
 def generator_notes(reports: Sequence[GeneratorReport], kept: str) -> list[str]:

@@ -52,7 +52,7 @@ def attach(target: Url, options: StartOptions) -> Deployment:
         model_name=model_of(options.wire, target.path),
         host=target.host,
         wire=options.wire,
-        remote=_remote(target),
+        remote=_remote(target, needs_library=options.wire.protocol != "client"),
         stream=read_stream(target.stream, "Url"),
         accepts=CLIENT_ACCEPTS,
     )
@@ -88,11 +88,11 @@ def _check_first_answer(deployment: Deployment, target: Url, options: StartOptio
         raise DeploymentError(f"{target} answered {response.status_code}, and {failure}", subject=target)
 
 
-def _remote(target: Url) -> Remote | None:
+def _remote(target: Url, *, needs_library: bool) -> Remote | None:
     """Address for the client library that https and HTTP/2 need; None for plain HTTP/1.1."""
     if not target.is_https and not target.http2:
         return None
-    if importlib.util.find_spec("pyreqwest") is None:
+    if needs_library and importlib.util.find_spec("pyreqwest") is None:
         raise DeploymentError(missing_extra(f"{target} (https or HTTP/2)", "pyreqwest", "https"), subject=target)
     return Remote(target.origin, target.http2, None if target.ca is None else _certificate_in(Path(target.ca)))
 

@@ -145,7 +145,7 @@ class _Start:
         self._processes = _ServerProcesses(self._programs, str(target), options.directory, companions=companions)
         self._ports = fixed or list(dict.fromkeys(ports["port"] for ports in self._programs.ports))
         self._request_ports = self._ports
-        if options.wire.protocol == "grpc" and "grpc_port" in self._programs.ports[0]:
+        if options.wire.protocol in ("grpc", "client") and "grpc_port" in self._programs.ports[0]:
             self._request_ports = [self._programs.ports[0]["grpc_port"]]
 
     def deployment(self) -> Deployment:
@@ -183,6 +183,7 @@ class _Start:
         import httpx
 
         from pytest_mlpatterns.serving.bounded_client import BoundedTransport, get_page
+        from pytest_mlpatterns.serving.client_transport import connected
 
         ready, wire = self._target.ready, self._options.wire
         path = ready_path(ready, wire)
@@ -193,9 +194,10 @@ class _Start:
         else:
             health = contextlib.nullcontext(deployment.client_of(number))
         with health as health_client:
+            connects = ready is None and wire.protocol == "client"  # a server that may not speak HTTP
             self._ask(
-                lambda timeout_s: get_page(health_client, path, timeout_s),
-                lambda response: is_ready(response, ready, wire),
+                lambda timeout_s: (connected if connects else get_page)(health_client, path, timeout_s),
+                lambda response: connects or is_ready(response, ready, wire),
                 f"GET {path}",
             )
         set_up_ns = set_up(deployment, number, self._target, options=self._options)
