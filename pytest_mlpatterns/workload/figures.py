@@ -10,6 +10,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Callable, Iterator  # noqa: TC003 - the documentation resolves the annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,8 +19,6 @@ from msgspec import Struct
 from pytest_mlpatterns.wording import listed, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from pytest_mlpatterns.records.layer_description import Figure
 
 _STATUS = re.compile(rb"HTTP/\S+ (\d{3})")
