@@ -9,7 +9,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
@@ -158,7 +158,11 @@ class LimitAssertions(ABC):
         if (below is None) is (at_least is None):
             raise SettingError(f"{where} expected one limit; write below= or at_least=")
         metric, given = assertions.read_metric(name, where), below if at_least is None else at_least
-        asked = replace(metric, better="lower" if at_least is None else "higher")
+        better: Literal["lower", "higher"] = "lower" if at_least is None else "higher"
+        if metric.better != better and not isinstance(metric.kind, FigureOfAnswers):
+            expected = "below" if metric.better == "lower" else "at_least"
+            raise SettingError(f"{where} expected {expected}=, since a {metric.better} {metric.label} is better")
+        asked = replace(metric, better=better)
         self._keep(assertions.read_limit(asked, given, where, price=self._experiment.settings.price))
 
     def assert_that(

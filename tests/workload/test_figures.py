@@ -246,3 +246,5 @@ def test_a_limit_has_the_direction_that_is_asked(given: dict[str, object], bette
     for none in ({}, {"below": "1ms", "at_least": "1ms"}):
         with pytest.raises(SettingError, match="expected one limit"):
             LimitAssertions.assert_metric(asking, "wait", **none)
+    with pytest.raises(SettingError, match=r"at_least=...\) expected below=, since a lower p95 latency is better"):
+        LimitAssertions.assert_metric(asking, "p95", at_least="5ms")
