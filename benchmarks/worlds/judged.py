@@ -256,7 +256,7 @@ class Judging:
             "test": "test_world.py::test_it",
             "settings": self._test.settings,
             "setup": self._test.setup,
-            "system": SimpleNamespace(is_attached=False, model=SimpleNamespace(model=None)),
+            "system": SimpleNamespace(is_attached=False, service=None, model=SimpleNamespace(model=None)),
             "plan": self._test.plan,
             "driver": LoadDriver({}, lambda _progress: None),
             "command": "pytest",
