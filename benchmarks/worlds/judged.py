@@ -85,9 +85,9 @@ class DrawnRunner:
         self._side, self._machine, self._setting = side, machine, setting
         self.measured = 0
 
-    def want_requests(self, enough: int) -> None:
+    def want_requests(self, enough: int, *, decides_alone: bool = False) -> None:
         """The verdicts need this many requests, for which the window is planned."""
-        window = _window_of(self._side.service, _test_of(self._side.service).plan, enough)
+        window = _window_of(self._side.service, _test_of(self._side.service).plan, enough, alone=decides_alone)
         self._setting = replace(self._setting, window=window)
 
     def measure(self, plan: object = None) -> Launch:
@@ -214,9 +214,11 @@ def _test_of(service: Service) -> _Test:
     return _Test(settings, setup_of(settings, payload, None, model=""), plan, _window_of(service, plan))
 
 
-def _window_of(service: Service, plan: LoadPlan, enough: int = 0) -> RequestWindow | None:
+def _window_of(service: Service, plan: LoadPlan, enough: int = 0, *, alone: bool = False) -> RequestWindow | None:
     """The window of a slow service, or of one that a verdict needs more requests of; None if it has its usual time."""
-    planned = plan.window_plan(round(service.start_ns), 8, enough=enough) if service.rate_rps is None else None
+    if service.rate_rps is not None:
+        return None
+    planned = plan.window_plan(round(service.start_ns), 8, enough=enough, decides_alone=alone)
     return planned.window(service.answer_ns / service.callers, WARM_NS) if isinstance(planned, WindowPlan) else None
 
 

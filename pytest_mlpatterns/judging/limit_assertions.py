@@ -190,6 +190,10 @@ class LimitAssertions(ABC):
         self._keep(assertions.read_limit(metric, limit, where, price=self._experiment.settings.price))
 
     def _keep(self, *limits: Limit) -> None:
+        kinds = LatencyPercentile | StreamPercentile | FigureOfAnswers
+        asked = [one.metric.kind.percentile for one in limits if isinstance(one.metric.kind, kinds)]
+        enough = max((min_samples(percentile) for percentile in asked if percentile), default=0)
+        self._measurement.runner.want_requests(enough, decides_alone=True)
         self._settle_all(limits[0].metric.name, lambda: decide_limits(self._experiment, self._measurement, limits))
 
     def _settle(self, metric: str, decide: Callable[[], Verdict]) -> None:
@@ -224,8 +228,6 @@ def decide_limit(
     """Measure until it is decided whether a metric keeps a limit, which is in the metric's unit."""
     most, entry = experiment.settings.launches, experiment.baseline.entry
     scatter = () if entry is None else entry.metrics.get(metric.name, ())
-    if isinstance(metric.kind, LatencyPercentile | StreamPercentile | FigureOfAnswers) and metric.kind.percentile:
-        measurement.runner.want_requests(min_samples(metric.kind.percentile))
 
     @functools.cache  # once the first launch has shown what one takes
     def plan() -> SequentialPlan:

@@ -87,7 +87,7 @@ class LaunchRunner:
     ) -> None:
         self.plan: LoadPlan = plan
         self.smoke = smoke
-        self._enough = 0
+        self._enough, self._decides_alone = 0, False
         self._sorting_ns = 0.0
         self._start = start
         self._generator = generator
@@ -121,9 +121,12 @@ class LaunchRunner:
         """What loads the running deployment."""
         return cast("Generator", load_source(self.deployment, self._generator))
 
-    def want_requests(self, enough: int) -> None:
-        """The verdicts need this many requests, for which the window of the first launch may be longer."""
-        self._enough = enough
+    def want_requests(self, enough: int, *, decides_alone: bool = False) -> None:
+        """The verdicts need this many requests, for which the window of the first launch may be longer.
+
+        ``decides_alone``: whether one launch may decide.
+        """
+        self._enough, self._decides_alone = enough, decides_alone
 
     def measure(self, plan: LoadPlan | None = None) -> Launch:
         """Measure one launch; a deployment that was measured before is replaced by a new one.
@@ -175,7 +178,9 @@ class LaunchRunner:
         A window that is longer for what the verdicts need is that of the first launch alone, after which they have it.
         """
         measurement = _LaunchMeasurement(deployment, self.plan, self._source)
-        plan = self.plan.window_plan(self._start_ns, measurement.round, enough=self._enough)
+        plan = self.plan.window_plan(
+            self._start_ns, measurement.round, enough=self._enough, decides_alone=self._decides_alone
+        )
         launch = measurement.run(self._on_progress, self._planned if self._is_planned else plan)
         if not self._is_planned and not launch.silence:
             planned = measurement.planned

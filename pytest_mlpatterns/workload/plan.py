@@ -48,13 +48,15 @@ class LoadPlan(Struct, frozen=True):
     requests: int = 0
     warmup_requests: int = 0
 
-    def window_plan(self, start_ns: int, requests: int, *, enough: int = 0) -> RequestWindow | WindowPlan | None:
+    def window_plan(
+        self, start_ns: int, requests: int, *, enough: int = 0, decides_alone: bool = False
+    ) -> RequestWindow | WindowPlan | None:
         """The window, or how it is planned once the service answers; None for a window of ``duration_ns``.
 
         Several generators share no count of requests, and conversations and schedules with a length no rounds. A
         function beside the load knows its length from the beginning.
 
-        ``requests``: of a round of the inputs. ``enough``: requests as of :class:`WindowPlan`.
+        ``requests``: of a round of the inputs. ``enough`` and ``decides_alone``: as of :class:`WindowPlan`.
         """
         if self.requests:
             return RequestWindow(self.requests, is_given=True)
@@ -71,6 +73,7 @@ class LoadPlan(Struct, frozen=True):
             window_ns=self.duration_ns,
             is_given=not self.stretches,
             enough=enough,
+            decides_alone=decides_alone,
         )
 
     def rate_of(self, samples: Samples, window: Window) -> float | None:

@@ -62,6 +62,7 @@ class WindowPlan(Struct, frozen=True):
     # requests that the verdicts need in all; a window may be longer for them, as long as that takes less than the start
     # of another launch. 0 if none is known
     enough: int = 0
+    decides_alone: bool = False  # whether one launch may decide, as of a limit; a comparison needs several
 
     @property
     def longest_ns(self) -> int:
@@ -93,22 +94,26 @@ class WindowPlan(Struct, frozen=True):
         return RequestWindow(requests, 0 if is_kept else self.window_ns, longest_ns)
 
     def _room_ns(self, interval_ns: float, spent_ns: int) -> float:
-        """Time for the window: of a quarter of the budget, or of more if that leaves too few answers for a median.
+        """Time for the window: of a quarter of the budget, or of more if that leaves too little.
 
-        If two launches have no time for these either, one has them, and as much time as was spent before it.
+        Of a launch that may decide alone, that is too few answers for a median. If two launches have no time for these
+        either, one has them, and as much time as was spent before it.
         """
         cycle_ns = self.callers * interval_ns
         spent_ns += _CLOSING_NS + round(cycle_ns - interval_ns)  # what the other callers have in flight at the end
-        few_ns = _FEWEST * interval_ns
+        few_ns = _FEWEST * interval_ns if self.decides_alone else 0.0
         for launches in range(min(_LAUNCHES, self.launches), 1, -1):
             launch_ns = self.budget_ns / launches
             room_ns = launch_ns - spent_ns
             if room_ns >= max(_LEAST_SHARE * launch_ns, _LEAST_CYCLES * cycle_ns, few_ns):
                 return room_ns
+        least_ns = max(cycle_ns, 2 * interval_ns)
+        if not self.decides_alone:
+            return max(self.budget_ns / min(2, self.launches) - spent_ns, least_ns)
         room_ns = max(self.budget_ns - spent_ns, min(max((self.enough + self.callers) * interval_ns, few_ns), spent_ns))
         if self.launches > 1:
             room_ns = min(room_ns, max(few_ns, spent_ns))
-        return max(room_ns, cycle_ns, 2 * interval_ns)
+        return max(room_ns, least_ns)
 
 
 def whole_rounds(wanted: float, most: float, of: int, *, callers: int) -> int:

@@ -35,9 +35,18 @@ def perf_of(launches: list[Launch], *, smoke: bool) -> Perf:
         launches.append(even_launch())
         return launches[-1]
 
-    runner: Any = SimpleNamespace(measure=measure, close=lambda: None, want_requests=lambda _enough: None)
+    runner: Any = SimpleNamespace(measure=measure, close=lambda: None, want_requests=lambda _enough, **_how: None)
     experiment = declared_experiment(rate_rps=100, during=print)
     return Perf(replace(experiment, driver=LoadDriver({}, lambda _progress: None, smoke=smoke)), runner)
+
+
+def test_a_limit_says_what_it_needs_before_the_first_launch() -> None:
+    told: list[object] = []
+    perf = perf_of([], smoke=False)
+    runner: Any = perf._measurement.runner
+    runner.want_requests = lambda enough, **how: told.append((enough, how, perf._measurement.so_far))
+    perf.assert_latency_below("1s", percentile=95)
+    assert told == [(90, {"decides_alone": True}, None)]
 
 
 @pytest.mark.parametrize("name", ASSERTIONS)

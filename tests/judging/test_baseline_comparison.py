@@ -111,7 +111,7 @@ class Runner:
         self.searches += 1
         return Capacity(LaunchValue(self._nmrt_rps, 0.01), 4, (), "declared", at_least=False, objective=objective)
 
-    def want_requests(self, _enough: int) -> None:
+    def want_requests(self, _enough: int, *, decides_alone: bool = False) -> None:
         """A launch has what its window holds."""
 
     def close(self) -> None:

@@ -38,8 +38,6 @@ class FakeRunner:
         self.measured += 1
         return self._left.pop(0)
 
-    def want_requests(self, _enough: int) -> None: ...
-
 
 def slow_launch(number: int, requests: int = REQUESTS) -> Launch:
     """Four answers a second: some take 190 ms, the others 375 ms."""

@@ -102,7 +102,7 @@ def test_a_slower_machine_that_refuses_more_of_an_overload_is_asked_about(
         scatter=USUAL_SCATTER,
         driver=SimpleNamespace(on_note=print),
     )
-    runner: Any = SimpleNamespace(measure=lambda: next(made), want_requests=lambda _enough: None)
+    runner: Any = SimpleNamespace(measure=lambda: next(made), want_requests=lambda _enough, **_how: None)
     measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8, overload=True)
     nobody: Any = None
     comparison = SettledComparison(experiment, measurement, nobody)

@@ -49,7 +49,7 @@ class Runner:
         costs, slower = self._next
         return launch_of(costs, self._seed, slower)
 
-    def want_requests(self, _enough: int) -> None:
+    def want_requests(self, _enough: int, *, decides_alone: bool = False) -> None:
         """A launch has what its window holds."""
 
 

@@ -76,7 +76,7 @@ def judged(
         baseline=BaselineMatch(SETUP, BaselineMode.CHECK, before or entry(), name="2026-01-31"),
         scatter=USUAL_SCATTER,
     )
-    runner: Any = SimpleNamespace(measure=lambda: next(given), want_requests=lambda _enough: None)
+    runner: Any = SimpleNamespace(measure=lambda: next(given), want_requests=lambda _enough, **_how: None)
     comparison = BaselineComparison(experiment, SequentialMeasurement(runner, Spending(Budget(60 * S)), 8))
 
     def choice(streams: bool) -> Sequence[ComparedMetric]:

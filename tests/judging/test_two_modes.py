@@ -74,7 +74,7 @@ def against_the_file(
     )
     numbers = iter(range(8))
     runner: Any = SimpleNamespace(
-        measure=lambda: launched(next(numbers), requests, **changes), want_requests=lambda _enough: None
+        measure=lambda: launched(next(numbers), requests, **changes), want_requests=lambda _enough, **_how: None
     )
     comparison = BaselineComparison(experiment, SequentialMeasurement(runner, Spending(Budget(60 * S)), 8))
     metrics = [METRICS[name] for name in names or ("rtm",)]
