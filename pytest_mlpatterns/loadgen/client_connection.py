@@ -25,12 +25,11 @@ from pytest_mlpatterns.wire.body import WireError
 from pytest_mlpatterns.workload.own_client import Caller, ClientAnswer, ClientWire, run_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
     from pytest_mlpatterns.loadgen.messages import LoadJob
     from pytest_mlpatterns.records.outcomes import Failure
-    from pytest_mlpatterns.wire.body import Body
 
 _KEPT_ADDRESSES = 8  # Addresses whose callers are kept: those of two sides, each of a few servers
 
@@ -90,6 +89,14 @@ class ClientPool:
             self.loop.run_until_complete(asyncio.wait_for(asyncio.gather(*asyncio.all_tasks(self.loop)), 1.0))
 
 
+def client_connections(owner: LoadLoop, job: LoadJob, wire: ClientWire) -> Callable[[tuple[str, int], int], Connection]:
+    """The function that creates the connections of a job."""
+    pool = pool_of(wire)
+    owner.selector.register(pool.reader, selectors.EVENT_READ, pool.pass_on)
+    inputs = [wire.decode_outputs(message, {})[0] for message in job.messages]
+    return partial(ClientConnection, owner, job=job, inputs=inputs)
+
+
 @cache
 def pool_of(wire: ClientWire) -> ClientPool:
     """What this process has of a client, from its first job on."""
@@ -103,9 +110,7 @@ class ThreadCaller:
         self.caller = caller
         self.address = address
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(
-            target=self._run, daemon=True
-        )  # a function that hangs does not keep the process
+        self._thread = threading.Thread(target=self._run, daemon=True)  # one that hangs does not keep the process
         self._thread.start()
 
     def run(self, work: Callable[[], Coroutine[Any, Any, None]], on_done: Callable[[], None]) -> None:
@@ -205,29 +210,21 @@ class TaskSelector(selectors.BaseSelector):
         return self._keys
 
 
-class ClientCalls:
-    """What the connections of one job share."""
-
-    def __init__(self, job: LoadJob, wire: ClientWire, owner: LoadLoop) -> None:
-        self.pool: ClientPool = pool_of(wire)
-        self.inputs: list[Any] = [wire.decode_inputs(message, {})[0] for message in job.messages]
-        self.encoded: Callable[[Any], Body] = wire.encode_outputs
-        self.due_at_once: Callable[[int, int], int] = owner.load_run.due_at_once
-        self.is_in_process: bool = job.is_in_process
-        self.scheme: str = "http" if job.endpoint.remote is None else job.endpoint.remote.origin.partition(":")[0]
-        owner.selector.register(self.pool.reader, selectors.EVENT_READ, self.pool.pass_on)
-
-
 class ClientConnection(Connection):
-    """One caller of the user's client."""
+    """One caller of the user's client. ``inputs``: of the job, not pickled."""
 
-    __slots__ = ("_add", "_caller", "_calls", "_has_failed", "_is_due_now", "_place")
+    __slots__ = ("_add", "_caller", "_due_at_once", "_has_failed", "_inputs", "_is_due_now", "_job", "_place", "_pool")
 
-    def __init__(self, owner: LoadLoop, address: tuple[str, int], target: int, *, calls: ClientCalls) -> None:
+    def __init__(
+        self, owner: LoadLoop, address: tuple[str, int], target: int, *, job: LoadJob, inputs: Sequence[Any]
+    ) -> None:
         super().__init__(owner, address, target)
-        self._calls = calls
-        host, port = address
-        self._place = f"{f'[{host}]' if ':' in host else host}:{port}" if port else ""
+        assert job.client is not None
+        self._job, self._inputs = job, inputs
+        self._pool = pool_of(job.client)
+        self._due_at_once = owner.load_run.due_at_once
+        host = job.endpoint.host  # a name, where the address is a number
+        self._place = f"{f'[{host}]' if ':' in host else host}:{address[1]}" if address[1] else ""
         self._caller: ThreadCaller | TaskCaller | None = None
         self._is_due_now = True
         self._has_failed = False
@@ -244,17 +241,17 @@ class ClientConnection(Connection):
         self.due_ns = now if due_ns is None else due_ns
         self._sent_ns = ready_ns or now
         caller = self._own()
-        report = partial(self._calls.pool.report, self, caller)
-        caller.run(partial(caller.caller.call, self._calls.inputs[request]), report)
+        report = partial(self._pool.report, self, caller)
+        caller.run(partial(caller.caller.call, self._inputs[request]), report)
 
     def take(self, caller: ThreadCaller | TaskCaller) -> None:
         """Record the answer that the caller has, unless its time was over."""
         if caller is not self._caller or not self.busy:
             return
-        answer, calls = caller.caller.answer, self._calls
+        answer = caller.caller.answer
         if self._is_due_now:  # when it began, as the way to the thread or task is ours
-            self.due_ns = calls.due_at_once(self.due_ns, answer.began_ns)
-        sent_ns = self.due_ns if self._is_due_now or calls.is_in_process else self._sent_ns
+            self.due_ns = self._due_at_once(self.due_ns, answer.began_ns)
+        sent_ns = self.due_ns if self._is_due_now or self._job.is_in_process else self._sent_ns
         self.busy = False
         self._add(self.due_ns, sent_ns, answer.done_ns, answer.outcome, self.request, self.target, 0)
         if self._answers is not None and not answer.error:
@@ -280,12 +277,12 @@ class ClientConnection(Connection):
         if self.busy:
             self._end_caller()
         elif self._caller is not None:
-            self._calls.pool.give_back(self._caller)
+            self._pool.give_back(self._caller)
             self._caller = None
 
     def _own(self) -> ThreadCaller | TaskCaller:
         if self._caller is None:
-            self._caller = self._calls.pool.take(self._place, self._calls.scheme)
+            self._caller = self._pool.take(self._place, self._job.endpoint.url.partition(":")[0])
             self._add = self._owner.recording.adder_of(self._caller.caller.answer)
         return self._caller
 
@@ -297,7 +294,8 @@ class ClientConnection(Connection):
 
     def _keep(self, answer: ClientAnswer) -> None:
         assert self._answers is not None
+        assert self._job.client is not None
         try:
-            self._answers.offer(self.request, self._calls.encoded(answer.value).joined())
+            self._answers.offer(self.request, self._job.client.encode_outputs(answer.value).joined())
         except WireError:
             self._answers.skip()

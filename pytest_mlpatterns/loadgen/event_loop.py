@@ -315,9 +315,9 @@ class LoadLoop:
     def _connections(self, job: LoadJob) -> Callable[[tuple[str, int], int], Connection]:
         """The function that creates connections."""
         if job.client is not None:
-            from pytest_mlpatterns.loadgen.client_connection import ClientCalls, ClientConnection
+            from pytest_mlpatterns.loadgen.client_connection import client_connections
 
-            return partial(ClientConnection, self, calls=ClientCalls(job, job.client, self))
+            return client_connections(self, job, job.client)
         return self._stream_connections(job) if job.stream else partial(Connection, self)
 
     def _stream_connections(self, job: LoadJob) -> Callable[[tuple[str, int], int], Connection]:

@@ -116,11 +116,6 @@ class LoadJob(Struct, frozen=True):
         return cast("ClientWire", wire) if wire.protocol == "client" else None
 
     @property
-    def is_our_own(self) -> bool:
-        """Whether the loop over the generator's own connections runs it."""
-        return self.endpoint.remote is None or self.client is not None
-
-    @property
     def is_in_process(self) -> bool:
         """Whether the user's client is measured by itself, so that this process is the deployment."""
         return self.client is not None and not self.endpoint.port

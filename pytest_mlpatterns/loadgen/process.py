@@ -45,7 +45,7 @@ def main() -> None:
             for loop in latest:
                 _instruct(loop, message)
         else:  # created here, so that a stop that follows at once finds it before it runs
-            kind: type[Loop] = LoadLoop if message.is_our_own else PyreqwestLoop
+            kind: type[Loop] = LoadLoop if message.client or message.endpoint.remote is None else PyreqwestLoop
             loop = (kind if message.beside is None else SlicedLoops)(message, channel.send)
             latest[:] = [loop]
             waiting.put(loop)

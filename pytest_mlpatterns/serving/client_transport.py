@@ -58,7 +58,7 @@ class ClientTransport(BoundedTransport):
         if not (content := request.read()):
             return httpx.Response(204)
         caller = Caller(self._wire.load(), "" if port == 0 else request.url.netloc.decode(), scheme=request.url.scheme)
-        (value,) = self._wire.decode_inputs(content, {})
+        (value,) = self._wire.decode_outputs(content, {})
         thread = threading.Thread(target=self._call, args=(caller, value), daemon=True)
         thread.start()
         thread.join(timeout_s)

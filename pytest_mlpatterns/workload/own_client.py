@@ -47,10 +47,6 @@ class ClientWire(Wire):
     def __str__(self) -> str:
         return f"client {self.name}"
 
-    def path(self, model: str) -> str:
-        """None: the client knows it."""
-        return ""
-
     def encode_inputs(self, inputs: Sequence[Any]) -> Body:
         """Pickle an input."""
         return self.encode_outputs(inputs[0])
@@ -64,12 +60,8 @@ class ClientWire(Wire):
         except Exception as error:  # pickling runs the user's code, which may raise any error
             raise WireError(f"{type(error).__name__}: {error}") from error
 
-    def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """The input of a request."""
-        return self.decode_outputs(body, headers)
-
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """The answer to a request."""
+        """An input, or an answer."""
         import cloudpickle
 
         try:

@@ -148,3 +148,9 @@ def test_a_client_alone_takes_no_processor_of_a_generator() -> None:
     job = job_of(double, ClosedLoop(1), port=0, window=window_of(3))
     assert (job.is_in_process, job.transport) == (True, Transport.THREAD)
     assert ran(job).generator.cpu_ns == 0
+
+
+def test_a_client_gets_the_name_of_its_host() -> None:
+    job = job_of(no_ones, ClosedLoop(1), window=window_of(1), keep_answers=1)
+    result = ran(replace(job, endpoint=replace(job.endpoint, host="localhost")))
+    assert pickle.loads(result.answers[0].body) == "http://localhost:7"

@@ -7,8 +7,10 @@ from functools import partial
 
 import pytest
 
+from pytest_mlpatterns import SettingError
 from pytest_mlpatterns.patterns.pattern import name_of
-from pytest_mlpatterns.serving.model import UnusableModelError, pack
+from pytest_mlpatterns.serving.model import UnusableModelError, pack, pack_client
+from pytest_mlpatterns.wire import REST_JSON
 
 HERE = sys.modules[__name__]
 THREADS = 4
@@ -61,3 +63,34 @@ def test_a_class_with_arguments_is_built_anew_by_every_load() -> None:
 
 def test_a_function_with_arguments_is_called_with_batches() -> None:
     assert pack(partial(sorted, reverse=True)).load()([1, 2]) == [2, 1]
+
+
+class NoSend: ...
+
+
+class Sender:
+    async def send(self, value: object) -> object:
+        return value
+
+
+@pytest.mark.parametrize(
+    ("client", "message"),
+    [
+        (NoSend, "perf_client is class NoSend without send, expected a function send"),
+        (Sender(), "perf_client is Sender, expected .*; return Sender itself"),
+        (3, "perf_client is int, expected a function"),
+    ],
+)
+def test_a_client_that_cannot_send_is_refused(client: object, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        pack_client(client, (), REST_JSON)
+
+
+def test_a_client_is_packed_with_its_name_and_whether_it_is_awaited() -> None:
+    packed = [pack_client(one, (), REST_JSON) for one in (len, Sender, partial(Sender.send, None))]
+    assert [(str(one), one.is_async) for one in packed] == [
+        ("client len", False),
+        ("client Sender", True),
+        ("client send", True),
+    ]
+    assert packed[0].load() is len
