@@ -21,12 +21,15 @@ from pytest_mlpatterns.wire.stream_request import names_stream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MAX_ANSWER_BYTES = 256 * 2**20  # Most bytes of a functional answer, decompressed
 _MAX_PAGE_BYTES = 16 * 2**20  # Largest page that is read of a service, such as its description: taste
 PIECES = "pieces"  # Name of the response extension that has the :class:`Pieces` of the body
 _MAX_BYTES = "max_bytes"  # Name of the request extension that sets another bound
+ON_WAIT = "on_wait"
+"""Name of the request extension that has a function to call while an answer is waited for; it may raise."""
+_LOOK_S = 0.5  # Interval of these calls, in seconds
 _MAX_HEAD = "100 KiB"  # Bound that httpcore puts on a head
 _PIECE_BYTES = 1 << 16  # Bytes of a request that are sent under one time limit
 _TAIL_BYTES = 64  # End of an answer that is looked at for its last event, with what may follow it
@@ -64,13 +67,19 @@ class EndlessAnswerError(httpx.ReadTimeout):
         self.is_over_bound = is_over_bound
 
 
-def get_page(client: httpx.Client, url: str, timeout_s: float) -> httpx.Response:
+def get_page(
+    client: httpx.Client, url: str, timeout_s: float, *, on_wait: Callable[[], None] | None = None
+) -> httpx.Response:
     """Get a page that is expected to be short, such as a health check or metrics.
+
+    ``on_wait``: called while the answer is waited for; may raise.
 
     Raises httpx.HTTPError: there is no answer; an :class:`EndlessAnswerError` if it does not end, or is over 16 MiB.
     """
     headers = {"accept-encoding": "identity"}
-    return client.get(url, timeout=timeout_s, headers=headers, extensions={_MAX_BYTES: _MAX_PAGE_BYTES})
+    return client.get(
+        url, timeout=timeout_s, headers=headers, extensions={_MAX_BYTES: _MAX_PAGE_BYTES, ON_WAIT: on_wait}
+    )
 
 
 def describe_error(error: httpx.HTTPError) -> str:
@@ -131,6 +140,7 @@ class _Exchange:
         self._shown = f"{request.method} {request.url.path}"
         self._timeouts: dict[str, float | None] = request.extensions.get("timeout") or {}
         self._max_bytes: int = request.extensions.get(_MAX_BYTES, MAX_ANSWER_BYTES)
+        self.on_wait: Callable[[], None] | None = request.extensions.get(ON_WAIT)
         self._began = time.monotonic()
         self._limit_s = self._timeouts.get("read")
         self._last = self._began
@@ -260,9 +270,18 @@ class _Stream(httpcore.NetworkStream):
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data = self._stream.read(max_bytes, _left_s(timeout, httpcore.ReadTimeout))
-        if isinstance(timeout, _Limit):
-            timeout.exchange.note(data)
+        if not isinstance(timeout, _Limit):
+            return self._stream.read(max_bytes, timeout)
+        data, on_wait = None, timeout.exchange.on_wait
+        while data is None:
+            left_s = _left_s(timeout, httpcore.ReadTimeout)
+            try:
+                data = self._stream.read(max_bytes, left_s if on_wait is None else min(_LOOK_S, left_s or _LOOK_S))
+            except httpcore.ReadTimeout:
+                if on_wait is None:
+                    raise
+                on_wait()
+        timeout.exchange.note(data)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:

@@ -45,6 +45,19 @@ def test_bytes_that_keep_coming_do_not_lengthen_the_time_limit(name: str) -> Non
     assert describe_error(caught.value) == str(caught.value)
 
 
+def test_who_waits_for_an_answer_may_look_meanwhile_and_end_the_wait() -> None:
+    looks: list[int] = []
+
+    def look() -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            raise LookupError("the server has ended")
+
+    with client_of(answering("hangs")) as client, pytest.raises(LookupError):
+        get_page(client, "/health", 60, on_wait=look)
+    assert len(looks) == 2
+
+
 EVENT = b"data: 1\n\n"
 
 

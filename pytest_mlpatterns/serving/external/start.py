@@ -11,6 +11,7 @@ on purpose); and with both the user has to choose a port.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import shlex
@@ -195,8 +196,9 @@ class _Start:
             health = contextlib.nullcontext(deployment.client_of(number))
         with health as health_client:
             connects = ready is None and wire.protocol == "client"  # a server that may not speak HTTP
+            get = connected if connects else functools.partial(get_page, on_wait=self._check_running)
             self._ask(
-                lambda timeout_s: (connected if connects else get_page)(health_client, path, timeout_s),
+                lambda timeout_s: get(health_client, path, timeout_s),
                 lambda response: connects or is_ready(response, ready, wire),
                 f"GET {path}",
             )
@@ -206,8 +208,10 @@ class _Start:
             self._await_first_answer(deployment, number, self._programs.started_ns + set_up_ns)
 
     def _await_first_answer(self, deployment: Deployment, number: int, started_ns: int) -> None:
+        from pytest_mlpatterns.serving.bounded_client import ON_WAIT
+
         assert self._options.payload is not None
-        request = deployment.request_of(self._options.payload)
+        request = {**deployment.request_of(self._options.payload), "extensions": {ON_WAIT: self._check_running}}
         client = deployment.client_of(number)
         shown = f"{request['method']} {request['url']}"
         printed = self._programs.traceback_from_now()

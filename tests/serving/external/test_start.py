@@ -169,8 +169,8 @@ class TestCommand:
         """A server of one thread works on a request that was given up, and the next one waits behind it."""
         waits_s: list[float] = []
 
-        def ask(client: httpx.Client, path: str, timeout_s: float) -> httpx.Response:
-            page = get_page(client, path, timeout_s)
+        def ask(client: httpx.Client, path: str, timeout_s: float, **how: Any) -> httpx.Response:
+            page = get_page(client, path, timeout_s, **how)
             waits_s.append(timeout_s)
             return page
 
@@ -242,9 +242,9 @@ class TestCommand:
         """The time limit passes at once when the server was asked, however late it started."""
         past_ns = [0]
 
-        def ask(*arguments: Any) -> httpx.Response:
+        def ask(*arguments: Any, **how: Any) -> httpx.Response:
             try:
-                page = get_page(*arguments)
+                page = get_page(*arguments, **how)
             except httpx.ConnectError:
                 past_ns[0] = 60 * S if habit == "deaf" else 0
                 raise
