@@ -17,7 +17,6 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.statistics.intervals import TO_95_PERCENT
 from pytest_mlpatterns.records.launch import Busy, Launch, NodeFigures, NodeUsage, Noise, Taken, Usage
 from pytest_mlpatterns.units import format_percent
 
@@ -186,8 +185,8 @@ SLOWER = 1.06
 """Ratio of the fixed work's times from which the machine counts as slower. The times vary by 2 to 3 % between launches,
 three against eight by 2 %. From 1.10, one in a hundred unchanged tests on machines up to twice as slow would fail."""
 _SLOWER_MEAN, _MOMENTS_OF_MEAN = 1.1, 8
-"""The same of the upper end of their mean, and its fewest moments: one of seven idle machines is beyond. Of hosts that
-begin to change their speed by 1.4 to 2.2, 0.5 % are slower than by that end and a tenth, and 8 % than by the mean."""
+"""The same of their mean and its standard error, and its fewest moments: 4 % of idle machines are beyond. Of hosts that
+begin to change their speed by 1.4 to 2.2, 2 % are slower than by that and a tenth, and 8 % than by the mean alone."""
 _FASTER = 0.95
 """Ratio of the fixed work's time to that of the recording below which the machine counts as faster, which would hide a
 slower service. A change of 20 % passes the file only below 0.9. With launches that differ by 3 %, twice what was seen,
@@ -256,7 +255,7 @@ def slower_by(now: Sequence[float], then: Sequence[float]) -> float:
     lowest, most = ratio_of_sorting(now, then) or 0.0, ratio_of_means(now, then) or 0.0
     if len(now) < _MOMENTS_OF_MEAN:
         return lowest
-    most *= math.exp(TO_95_PERCENT * float(np.std(np.log(now), ddof=1)) / math.sqrt(len(now)))
+    most *= math.exp(float(np.std(np.log(now), ddof=1)) / math.sqrt(len(now)))  # the mean of few moments has an error
     return max(lowest, most) if most >= _SLOWER_MEAN else lowest
 
 
