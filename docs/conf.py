@@ -47,9 +47,9 @@ napoleon_use_ivar = True
 python_use_unqualified_type_names = True
 nitpick_ignore_regex = [  # no network is asked when this is built, so other projects are not linked
     ("py:.*", r"(abc|collections\.abc|enum|httpx|numpy|np|pathlib|pytest)\..*"),
-    ("py:class", r"NDArray|np\.int64"),
+    ("py:class", r"NDArray|Path|np\.int64"),
     ("py:class", r"(.*\.)?(AdaptiveWait|GeneratorMetrics|LaunchValue|Store)"),  # internal; the page describes them
-    ("py:class", r"(.*\.)?(Behaviour|Capacity|FittedLaw|Launch|OverloadStep|ScaleOut|Target)"),  # likewise
+    ("py:class", r"(.*\.)?(Behaviour|Capacity|FittedLaw|Launch|OverloadStep|ScaleOut|Schedule|Target)"),  # likewise
 ]
 
 
