@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.records.baseline_entry import EntryKey
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -113,16 +114,13 @@ def _with_work(by_machine: Mapping[str, Entry], setup: Setup, machine: str) -> E
     return max(found, key=lambda one: one[:2])[2] if found else None
 
 
-_PACED = ("throughput", "total_time")  # What a schedule sets
-
-
 def scaled(entry: Entry, ratio: float) -> Entry:
     """What an entry would be on a machine that takes ``ratio`` times as long: times multiplied, rates divided.
 
-    Shares, sizes, counts and unknown metrics stay as they are, and so do throughput and total time of a paced load: an
-    open loop, or a closed loop with think time.
+    Shares, sizes, counts and unknown metrics stay as they are, and so does what a paced load sets: an open loop, or a
+    closed loop with think time.
     """
-    paced = _PACED if entry.setup.load.paced else ()
+    paced = with_role(Role.PACED) if entry.setup.load.paced else {}
     metrics = {
         name: tuple(LaunchValue(launch.value * factor, launch.relative_error) for launch in launches)
         for name, launches in entry.metrics.items()

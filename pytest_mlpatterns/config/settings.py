@@ -197,10 +197,14 @@ def given_value(
     return None, f"perf({name}=...)"
 
 
+def _is_given(value: object) -> bool:
+    return value is not None and not (isinstance(value, str) and not value)
+
+
 def _outdone_window(*levels: Mapping[str, Any], caller: str) -> str:
     """The argument for the window that does not count, since a closer one gives another; empty if there is none."""
     for given, form in zip(levels, (f"{caller}({{}}=...)", "--perf-{}", "ini key perf_{}"), strict=True):
-        names = [name for name in WINDOW_ARGUMENTS if given.get(name) not in (None, "")]
+        names = [name for name in WINDOW_ARGUMENTS if _is_given(given.get(name))]
         if len(names) > 1:
             both = " and ".join(map(form.format, names))
             raise SettingError(f"{both} each end the window of a launch, expected one of them; leave the other one out")

@@ -88,6 +88,7 @@ def test_a_role_has_metrics_in_the_order_of_definitions(role: Role) -> None:
             "response_bytes",
         ),
         (Role.INDEPENDENT_OF_LATENCY, "cpu_per_request cold_start"),
+        (Role.PACED, "throughput total_time"),
         (Role.PAIRED, "rtm throughput ttft tpot output_tokens cpu_per_request"),
         (Role.FACTOR, "rtm throughput ttft nmrt instructions"),
         (Role.RECORDED, "p95 p99 ttft:p95 ttft:p99 tpot:p95 cpu_per_request instructions peak_memory"),

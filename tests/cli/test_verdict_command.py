@@ -76,7 +76,7 @@ def test_what_is_probably_slower_fails_on_request(
     assert data["headline"] == f"1 probably slower, 1 undecided, 1 passed; {machine}"
     assert data["tests"][0]["kind"] == "probably_slower"
     assert data["tests"][0]["reasons"][1:] == ["the machine was busy: other processes used 1.6 of the 2 cores"]
-    assert data["tests"][0]["next"][0]["purpose"] == "run it again in a quieter moment, or for about 360 s"
+    assert data["tests"][0]["next"][0]["purpose"] == "run it again in a quieter moment, or for about 220 s"
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_an_argument_of_an_assertion_is_refused(method: str, arguments: tuple[An
 
 @pytest.mark.parametrize("on", [SEVERAL, ["rtm"]])
 def test_a_pattern_is_compared_by_the_name_of_a_metric(on: object) -> None:
-    with pytest.raises(SettingError, match="expected one of 'rtm', 'throughput', 'nmrt'"):
+    with pytest.raises(SettingError, match="expected one of 'rtm', 'throughput', 'ttft', 'nmrt'"):
         Reading().assert_faster_than("cached", on=on)  # type: ignore[arg-type]
 
 

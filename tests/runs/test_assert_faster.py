@@ -62,7 +62,7 @@ def test_a_pattern_that_is_not_faster_fails_with_both_figures(tmp_path: Path) ->
     [
         ('perf.assert_faster_than("cached")', "under that very pattern, expected another"),
         ('perf.assert_faster_than("cach")', "did you mean cached?"),
-        ('perf.assert_faster_than("single", on="p95")', "expected one of 'rtm', 'throughput', 'nmrt'"),
+        ('perf.assert_faster_than("single", on="p95")', "expected one of 'rtm', 'throughput', 'ttft', 'nmrt'"),
         ('perf.assert_faster_than("single", by="much")', "assert_faster_than(by=...)"),
     ],
 )

@@ -89,7 +89,7 @@ _SPEEDS = (
         Unit.RATE,
         "higher",
         kind=CallersRate(("rtm",), cycle_floor=LATENCY_FLOOR_NS),
-        roles=SHOWN | {Role.PRIMARY, Role.PAIRED, Role.FACTOR, Role.OF_ANSWERS},
+        roles=SHOWN | {Role.PRIMARY, Role.PACED, Role.PAIRED, Role.FACTOR, Role.OF_ANSWERS},
         group=Group.CAPACITY,
     ),
     Metric(
@@ -98,7 +98,7 @@ _SPEEDS = (
         LaunchBlocks.total_time,
         Unit.DURATION,
         floor=LATENCY_FLOOR_NS,
-        roles=frozenset({Role.FACT}),
+        roles=frozenset({Role.FACT, Role.PACED}),
         group=Group.CAPACITY,
     ),
     *(stream_metric(quantity, percentile) for quantity in STREAM_QUANTITIES for percentile in (50, 95, 99)),

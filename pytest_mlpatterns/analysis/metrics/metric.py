@@ -34,6 +34,7 @@ class Role(Enum):
     STANDING = auto()
     """Neither busy neighbours nor a slower machine change it, so that a stored baseline alone judges it."""
     LEADING = auto()  # The time that stands for a request, of whole answers or of streams
+    PACED = auto()  # A schedule with pauses or a rate sets it, however fast the service is
     PAIRED = auto()  # An interleaved launch measures it as a ratio of neighbouring blocks
     FACTOR = auto()  # One service can be several times as fast as another by it
     RECORDED = auto()  # An update of the baseline compares it too; a change of it begins no new anchor

@@ -34,7 +34,7 @@ RATIO_SD = 0.015
 RATIO_PRIOR_DEGREES = 3.0  # Degrees of freedom of the prior; fewer if the launches contradict it
 _NOISY_FACTOR = 3.0
 """Multiple of the lower quartile of all errors from which a launch counts as noisy and gets less weight."""
-_ROUNDS, _CONTRADICTS = 12, 2  # In which s0 grows while launches differ so much: by chance one set in twenty does
+_ROUNDS, _CONTRADICTS = 12, 2  # In which s0 grows while launches contradict it, as one set in twenty does by chance
 _ROUNDING = 1e-12  # Difference of log ratios that is rounding of floats
 _DEFAULT_PLAN = SequentialPlan()
 _FEWEST_QUIET, _ENOUGH_QUIET = 3, 4
