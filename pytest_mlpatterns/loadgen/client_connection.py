@@ -42,6 +42,7 @@ class ClientPool:
 
     def __init__(self, wire: ClientWire) -> None:
         self.loop: asyncio.AbstractEventLoop | None = asyncio.new_event_loop() if wire.is_async else None
+        self.reader: int
         self.reader, self._writer = os.pipe()
         os.set_blocking(self.reader, False)
         self._answered: deque[tuple[ClientConnection, ThreadCaller | TaskCaller]] = deque()
@@ -219,6 +220,9 @@ class ClientConnection(Connection):
         self, owner: LoadLoop, address: tuple[str, int], target: int, *, job: LoadJob, inputs: Sequence[Any]
     ) -> None:
         super().__init__(owner, address, target)
+        self.busy: bool = False
+        self.request: int = 0
+        self.due_ns: int = 0
         assert job.client is not None
         self._job, self._inputs = job, inputs
         self._pool = pool_of(job.client)
