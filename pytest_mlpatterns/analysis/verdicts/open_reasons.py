@@ -93,11 +93,11 @@ class OpenChange(Struct, frozen=True):
 
 
 def known_reason(why: WhyOpen, busy: Busy | None, *, is_said: bool = False) -> OpenReason:
-    """The reason that the judging gave; that launches scatter has the machine as its reason if it was busy.
+    """The reason that the judging gave; an interval that launches make wide has a busy machine as its reason.
 
     ``is_said``: whether the figures of the verdict end with it.
     """
-    if why.by is OpenBy.LAUNCHES and busy is not None:
+    if why.by in (OpenBy.LAUNCHES, OpenBy.EDGE) and busy is not None:
         return busy_reason(busy)
     return OpenReason(why.by, "" if is_said else str(why), _NEXT.get(why.by, ""))
 
