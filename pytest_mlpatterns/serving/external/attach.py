@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.model import StartOptions
 
 _CONNECT_TIMEOUT_S = 5.0  # Time limit of one attempt to connect, in seconds
+FIRST_TRIES = 3
+"""First requests, of which one must succeed: a service that fails a few is measured, and its failures count."""
 _LEAST_S = 0.1  # Time for the first request if the search for an address has taken all
 _DESCRIPTION = "/openapi.json"
 _DESCRIPTION_TIMEOUT_S = 2.0  # Time limit for the description of a service, in seconds: it is for a message only
@@ -79,7 +81,10 @@ def attach(target: Url, options: StartOptions) -> Deployment:
 def _check_first_answer(deployment: Deployment, target: Url, options: StartOptions, *, deadline: float) -> None:
     assert options.payload is not None
     request = deployment.request_of(options.payload)
-    response = deployment.ask(deployment.client, request, max(deadline - time.monotonic(), _LEAST_S))
+    for _ in range(FIRST_TRIES):
+        response = deployment.ask(deployment.client, request, max(deadline - time.monotonic(), _LEAST_S))
+        if not response.is_server_error:
+            break
     if not response.is_success:
         advice = advice_on_request(response, target, options, client=deployment.client)
         said = f"{target} answered {response.status_code}: {error_text(response)[:2000]}{advice}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import itertools
 import os
 import shlex
 import socket
@@ -32,7 +33,7 @@ from pytest_mlpatterns.records.setup import EnvironmentFacts, merged_facts
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.external import asgi_server as asgi
-from pytest_mlpatterns.serving.external.attach import NO_SUCH_PATH, advice_on_request, attach
+from pytest_mlpatterns.serving.external.attach import FIRST_TRIES, NO_SUCH_PATH, advice_on_request, attach
 from pytest_mlpatterns.serving.external.programs import SOCKET, Program, SupervisedPrograms
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.failed_request import error_text, stream_failure
@@ -214,10 +215,12 @@ class _Start:
         request = {**deployment.request_of(self._options.payload), "extensions": {ON_WAIT: self._check_running}}
         client = deployment.client_of(number)
         shown = f"{request['method']} {request['url']}"
-        printed = self._programs.traceback_from_now()
+        printed, sent = self._programs.traceback_from_now(), itertools.count(1)
         response = self._ask(
             lambda timeout_s: deployment.ask(client, request, timeout_s),
-            lambda response: response.status_code not in _NOT_YET,
+            lambda answer: (
+                answer.status_code not in _NOT_YET and not (answer.is_server_error and next(sent) < FIRST_TRIES)
+            ),
             shown,
         )
         deployment.note_first_answer(started_ns)

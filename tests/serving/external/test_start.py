@@ -29,6 +29,7 @@ from pytest_mlpatterns import (
     LeftoverWarning,
     OpenPortWarning,
     Prometheus,
+    Url,
     Wire,
 )
 from pytest_mlpatterns.records.addressing import Balance
@@ -415,6 +416,19 @@ def test_over_invocations_an_application_is_ready_when_its_ping_is_and_is_asked_
     with closing(deploy_target(App("service:pinged"), options)) as deployment:
         assert deployment.path == "/invocations"
         assert deployment.predict({"a": 2}) == {"dataframe_split": {"columns": ["a"], "data": [[2]]}}
+
+
+def test_a_service_whose_first_answers_fail_is_measured_if_one_of_three_succeeds(
+    start: Starting, tmp_path: Path
+) -> None:
+    assert start(command("fails=2"), [[1]]).predict([1]) == 1
+    with pytest.raises(DeploymentError, match="answered 500 to its first request, POST /predict"):
+        start(command("fails=3"), [[1]])
+    running = start(command("fails=2"), None)
+    found = Url(f"http://127.0.0.1:{running.addresses[0][1]}/predict")
+    options = structs.replace(make_start_options(tmp_path), payload=read_payload([[1]]))
+    with closing(deploy_target(found, options)) as deployment:
+        assert deployment.predict([1]) == 1
 
 
 def test_a_500_of_an_application_shows_its_traceback(start: Starting, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ with a text that counts the posts. Habits:
 ``everywhere``         listens on all interfaces
 ``status=N``           posts are answered with N
 ``busy=N``             the first N posts are answered with 503
+``fails=N``            the first N posts are answered with 500
 """
 
 import json
@@ -63,6 +64,9 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(4)
         if Handler.posts <= int(HABITS.get("busy", 0)):
             self.answer(503, b"busy")
+            return
+        if Handler.posts <= int(HABITS.get("fails", 0)):
+            self.answer(500, b"no luck")
             return
         predictions = [sum(numbers) for numbers in asked["instances"]]
         body = json.dumps({"predictions": predictions, "pid": os.getpid()}).encode()
