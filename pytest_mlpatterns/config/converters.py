@@ -76,12 +76,19 @@ def read_positive(value: object, source: str) -> int:
 
 def read_warmup(value: object, source: str) -> int | None:
     """Convert a time to nanoseconds, and ``"auto"`` or a number of requests to None."""
-    if (isinstance(value, str) and value == "auto") or number_of_requests(value, source):
+    if (isinstance(value, str) and value == "auto") or warmup_requests(value, source):
         return None
+    if fields.plain_number(value) == 0:
+        return 0
     try:
         return parse_duration(value, name=source)
     except UnitError as error:
         raise UnitError(f'{error}, 50 for as many requests, or "auto"') from None
+
+
+def warmup_requests(value: object, source: str) -> int:
+    """The requests of a warm-up by number; 0 of one by time, and of none."""
+    return 0 if fields.plain_number(value) == 0 else number_of_requests(value, source) or 0
 
 
 def number_of_requests(value: object, source: str) -> int | None:

@@ -19,7 +19,6 @@ from pytest_mlpatterns.config.arguments import LOAD_ARGUMENTS, WINDOW_ARGUMENTS
 from pytest_mlpatterns.config.converters import (
     as_given,
     function_like,
-    number_of_requests,
     read_choice,
     read_compared,
     read_cpus,
@@ -30,6 +29,7 @@ from pytest_mlpatterns.config.converters import (
     read_tolerances,
     read_truth,
     read_warmup,
+    warmup_requests,
     whole_number,
 )
 from pytest_mlpatterns.config.lists import patterns_of, read_pattern, read_wire, wires_of
@@ -161,7 +161,7 @@ def read_settings(
         value, source = given_value(name, marker=marker, options=options, ini=ini, caller=caller)
         values[name] = read(default if value is None or name == left_out else value, source)
         if name == "warmup":
-            values["warmup_requests"] = number_of_requests(value, source) or 0
+            values["warmup_requests"] = warmup_requests(value, source)
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
     load = read_load(marker)
     if values["during"] is not None:

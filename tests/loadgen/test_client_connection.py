@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import sys
 import threading
 import time
 from typing import Any
@@ -77,6 +78,12 @@ def job_of(client: Any, schedule: Schedule, *, port: int = 7, is_async: bool = F
     messages = tuple(wire.encode_inputs([number]).joined() for number in range(3))
     job = a_job([("127.0.0.1", port)], schedule, messages=messages, stream=True, **changes)
     return replace(job, endpoint=Endpoint((("127.0.0.1", port),), wire=wire))
+
+
+def test_a_client_needs_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hpack", None)
+    monkeypatch.delitem(sys.modules, "pytest_mlpatterns.loadgen.http2", raising=False)
+    LoadLoop(job_of(double, ClosedLoop(1)), lambda _event: None)
 
 
 def ran(job: LoadJob) -> LoadResult:
