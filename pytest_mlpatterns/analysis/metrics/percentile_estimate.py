@@ -117,10 +117,11 @@ class PooledTimes:
 
     def _require(self, metric: Metric, percentile: float) -> None:
         """Refuse a percentile of no value, or of too few."""
-        needed, count = min_samples(percentile), self.count
+        count, is_of_few = self.count, percentile == _MEDIAN and self.finite == self.count
+        needed = _FEWEST_FOR_A_MEDIAN if is_of_few else min_samples(percentile)
         if not self.finite:
             raise InvalidResultError(f"no request succeeded, so there is no {metric.label}")
-        if count < (_FEWEST_FOR_A_MEDIAN if percentile == _MEDIAN and self.finite == count else needed):
+        if count < needed:
             raise TooFewSamplesError(
                 f"{metric.label} of {wording.count(count, 'sample')}, expected at least {needed} for 99 % "
                 f"confidence; write requests={needed}, or measure longer",
