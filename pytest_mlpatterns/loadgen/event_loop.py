@@ -396,7 +396,7 @@ def _selector_for(job: LoadJob) -> selectors.BaseSelector:
 def _protocol_factory(job: LoadJob) -> Callable[[tuple[str, int]], ClientProtocol]:
     """The function that creates the job's client protocol for an address."""
     keep = job.keeps_answers
-    if job.transport is not Transport.GRPC:  # a client of the user's own speaks for itself
+    if job.transport is not Transport.GRPC:  # a client of the user's own needs none
         return lambda address: Http1(job.messages, address[0], follow=job.endpoint.polled, keep=keep)
     from pytest_mlpatterns.loadgen.http2 import HeaderReader, Http2, RequestBlocks
 

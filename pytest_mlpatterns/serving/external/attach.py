@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _CONNECT_TIMEOUT_S = 5.0  # Time limit of one attempt to connect, in seconds
 FIRST_TRIES = 3
-"""First requests, of which one must succeed: a service that fails a few is measured, and its failures count."""
+"""Tries of the first request: a service that fails a few is measured, and its failures count."""
 _LEAST_S = 0.1  # Time for the first request if the search for an address has taken all
 _DESCRIPTION = "/openapi.json"
 _DESCRIPTION_TIMEOUT_S = 2.0  # Time limit for the description of a service, in seconds: it is for a message only
