@@ -6,9 +6,10 @@ This module must not know what is measured or judged.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, HurtLimit
 from pytest_mlpatterns.analysis.metrics.definitions import (
@@ -73,6 +74,21 @@ def read_metric(name: object, where: str) -> Metric:
             f"{where} limits {shown(name)}, {hint}expected p95, mean, ttft:p95, ttft:mean, or another metric that "
             "pytest --perf-help lists"
         )
+    return metric
+
+
+def directed(
+    metric: Metric, better: Literal["lower", "higher"] | None, where: str, *, write: str, advice: str = ""
+) -> Metric:
+    """The metric with the direction of its limit, which only a figure of answers leaves open.
+
+    ``better``: the direction; None if what was given has none. ``where``: how the message begins. ``write``: what gives
+    the direction of the metric. ``advice``: how the message ends.
+    """
+    if better and isinstance(metric.kind, FigureOfAnswers):
+        return replace(metric, better=better)
+    if metric.better != better:
+        raise SettingError(f"{where}expected {write}, since a {metric.better} {metric.label} is better{advice}")
     return metric
 
 

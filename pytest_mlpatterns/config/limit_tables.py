@@ -11,13 +11,12 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.metrics.metric import FigureOfAnswers
-from pytest_mlpatterns.config.assertions import Limit, read_limit, read_metric
+from pytest_mlpatterns.config.assertions import Limit, directed, read_limit, read_metric
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.objective import parts_of
 from pytest_mlpatterns.units import Unit, parse_ratio
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 CALL = "assert_that"  # Where the text of a call stands, for messages
 _TABLE = "assert_that(limits=)"  # Where its table stands
+_BETTER: Mapping[str, Literal["lower", "higher"]] = {"<": "lower", ">=": "higher"}  # By the sign of a limit
 _EXAMPLE = 'write "p95<50ms, throughput>=100"'  # What to do
 _COLUMN = re.compile(r"(.*?)(?:\s*[\[(]\s*([^\])]+?)\s*[\])]|_(ns|us|ms|s))?", re.DOTALL)
 """The name of a figure, and its unit if that stands there: ``p95 [ms]``, ``p95_ms``."""
@@ -67,14 +67,11 @@ def _limits_of(row: Row, price: Price | None) -> list[Limit]:
             where = f"{row.where}: {part.text}"
             if not part.sign:
                 raise SettingError(f"{where}, expected a metric, < or >=, and a limit; {_EXAMPLE}")
-            figures.append(one := _figure(part.name, part.limit, where, price=price))
-            sign, better = ("<", "lower") if one.metric.better == "lower" else (">=", "higher")
-            if isinstance(one.metric.kind, FigureOfAnswers) and part.sign in {"<", ">="}:
-                better = "lower" if part.sign == "<" else "higher"
-                figures[-1] = replace(one, metric=replace(one.metric, better=better))
-            elif part.sign != sign:
-                why = f"expected {sign}, since a {better} {one.metric.label} is better"
-                raise SettingError(f"{where}, {why}; write {part.name}{sign}{part.limit}")
+            one = _figure(part.name, part.limit, where, price=price)
+            sign = "<" if one.metric.better == "lower" else ">="
+            advice = f"; write {part.name}{sign}{part.limit}"
+            metric = directed(one.metric, _BETTER.get(part.sign), f"{where}, ", write=sign, advice=advice)
+            figures.append(replace(one, metric=metric))
     if not figures:
         raise SettingError(f"{row.where} has {shown(row.limits)}, expected limits; {_EXAMPLE}")
     return figures

@@ -159,10 +159,8 @@ class LimitAssertions(ABC):
             raise SettingError(f"{where} expected one limit; write below= or at_least=")
         metric, given = assertions.read_metric(name, where), below if at_least is None else at_least
         better: Literal["lower", "higher"] = "lower" if at_least is None else "higher"
-        if metric.better != better and not isinstance(metric.kind, FigureOfAnswers):
-            expected = "below" if metric.better == "lower" else "at_least"
-            raise SettingError(f"{where} expected {expected}=, since a {metric.better} {metric.label} is better")
-        asked = replace(metric, better=better)
+        write = "below=" if metric.better == "lower" else "at_least="
+        asked = assertions.directed(metric, better, f"{where} ", write=write)
         self._keep(assertions.read_limit(asked, given, where, price=self._experiment.settings.price))
 
     def assert_that(
@@ -173,7 +171,7 @@ class LimitAssertions(ABC):
         A metric is named as ``pytest --perf-help`` names it; a time has its mean or any percentile too, ``ttft:p95``.
 
         Args:
-            text: limits of this test, whatever its parameters are.
+            text: limits of this test under all its parameters.
             limits: limits by the id of the parameters, ``{"small-1": "p95<20ms"}``; or a TOML or CSV file of them, by
                 its path from the file of the test.
             tolerance: by which a metric may be worse than each limit, ``"10%"``.

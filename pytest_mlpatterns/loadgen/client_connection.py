@@ -216,13 +216,14 @@ class ClientConnection(Connection):
 
     __slots__ = ("_add", "_caller", "_due_at_once", "_has_failed", "_inputs", "_is_due_now", "_job", "_place", "_pool")
 
+    busy: bool
+    request: int
+    due_ns: int
+
     def __init__(
         self, owner: LoadLoop, address: tuple[str, int], target: int, *, job: LoadJob, inputs: Sequence[Any]
     ) -> None:
         super().__init__(owner, address, target)
-        self.busy: bool = False
-        self.request: int = 0
-        self.due_ns: int = 0
         assert job.client is not None
         self._job, self._inputs = job, inputs
         self._pool = pool_of(job.client)

@@ -104,9 +104,7 @@ class InProcess(Deployment):
 
 def deploy_in_process(wire: ClientWire, options: StartOptions, processes: int) -> InProcess:
     """Start the process, and let the client answer the first input in it."""
-    deployment = start_with_cpus(options.cpus, lambda: _in_process(wire, options, processes))
-    assert isinstance(deployment, InProcess)
-    return deployment
+    return start_with_cpus(options.cpus, lambda: _in_process(wire, options, processes))
 
 
 def _in_process(wire: ClientWire, options: StartOptions, processes: int) -> InProcess:

@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from msgspec import Struct
 
@@ -82,7 +82,10 @@ class StartOptions(Struct, frozen=True):
         return bool(self.traced) or self.under is not None
 
 
-def start_with_cpus(cpus: float | None, start: Callable[[], Deployment]) -> Deployment:
+_Started = TypeVar("_Started", bound="Deployment")
+
+
+def start_with_cpus(cpus: float | None, start: Callable[[], _Started]) -> _Started:
     """Start a deployment; its end releases what it was given."""
     return start() if cpus is None else _start_with(give_cpus(cpus), start)
 
@@ -96,7 +99,7 @@ def start_with_replica_cores(wanted: ReplicaCores, replicas: int, start: Callabl
     return _start_with(give_replica_cores(wanted, replicas), start)
 
 
-def _start_with(share: CpuShare, start: Callable[[], Deployment]) -> Deployment:
+def _start_with(share: CpuShare, start: Callable[[], _Started]) -> _Started:
     try:
         with share.current():
             return start()

@@ -82,9 +82,7 @@ class PlainCalls(Deployment):
 
 def deploy_calls(plan: ServicePlan, inputs: bytes, options: StartOptions) -> PlainCalls:
     """Start the process, and wait until the model has been called once."""
-    deployment = start_with_cpus(options.cpus, lambda: _deployed(plan, inputs, options))
-    assert isinstance(deployment, PlainCalls)
-    return deployment
+    return start_with_cpus(options.cpus, lambda: _deployed(plan, inputs, options))
 
 
 def _deployed(plan: ServicePlan, inputs: bytes, options: StartOptions) -> PlainCalls:
