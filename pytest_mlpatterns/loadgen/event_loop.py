@@ -304,7 +304,7 @@ class LoadLoop:
             self._pool.release(connection)
         elif self._pool.several or self._pool.waiting:
             self._pool.release(connection)
-            self._pool.send(self.load_run.next_request(), None)
+            self._pool.send(self.load_run.next_request(), self.load_run.due_after_answer_ns)
         else:  # the usual case of a closed loop
             self._next.append(connection)
 
@@ -354,7 +354,7 @@ class LoadLoop:
             if arrived:
                 self._parse_some()
             for connection in answered:  # all available responses are stamped before the next request is sent
-                connection.send(next_request())
+                connection.send(next_request(), load_run.due_after_answer_ns)
             answered.clear()
             if figures is not None:
                 figures.read()

@@ -124,7 +124,11 @@ class LoadRun:
     ``answers``: the kept responses; None if the job keeps none. ``figures``: the same if figures are read from them;
     else None. ``waited_ns``: wait for a connection of each request
     that had none, since the window opened, and ``sent_again_ns`` due times of the requests sent once more.
+    ``due_after_answer_ns``: when the request is due that follows an answer; None for when it is sent. In the warm-up of
+    a schedule with a length it is the time of the answer: one that is sent as the window opens counts in the warm-up.
     """
+
+    due_after_answer_ns: int | None = None
 
     def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], emit: Callable[[Event], None]) -> None:
         self.recording: SampleRecorder = SampleRecorder(
@@ -214,6 +218,8 @@ class LoadRun:
         is_over = self._left == 0 and (self._conversations is None if self._is_given else self._is_full(now_ns))
         if is_over or now_ns >= self._stop_ns or self._is_emptying:
             return False
+        if self._has_length:
+            self.due_after_answer_ns = now_ns if self._warmup is None else None
         again = due_ns >= self._arrivals_since_ns and self._arrivals.answered(now_ns, failed=failed)
         if again and self._left:
             self._left -= 1

@@ -45,6 +45,16 @@ def test_an_answer_after_the_agreed_time_makes_no_request_of_the_warm_up_due() -
     assert not run.answered(START_NS, OPEN_NS, failed=False)
 
 
+def test_a_request_that_an_answer_just_before_the_agreed_time_makes_due_is_of_the_warm_up() -> None:
+    """It is sent some microseconds later, which may be in the window, whose schedule does not have it."""
+    run, _, _ = warm(RAMP)
+    run.answered(START_NS, OPEN_NS - 1, failed=False)
+    assert run.due_after_answer_ns == OPEN_NS - 1
+    run.send_due(OPEN_NS)
+    run.answered(OPEN_NS, OPEN_NS + MS, failed=False)
+    assert run.due_after_answer_ns is None
+
+
 def test_the_callers_of_a_closed_loop_go_on_through_the_opening() -> None:
     run, _, _ = warm(ClosedLoop(4))
     assert run.answered(START_NS, OPEN_NS, failed=False)
