@@ -98,7 +98,7 @@ def test_a_load_goes_on_until_a_leak_at_the_limit_would_show() -> None:
 
 
 def test_the_limit_that_holds_without_one_is_shown_by_512_requests() -> None:
-    """As docs/explanation/leaks.md says; 52 requests per second are as many in the longest load."""
+    """As docs/explanation/verdicts.md#leaks says; 52 requests per second are as many in the longest load."""
     limit = parse_size(inspect.signature(Perf.assert_no_leak).parameters["limit"].default, name="limit")
     assert resource_of(METRICS["memory_growth"]).least_gain == 512 * limit
 
