@@ -4,16 +4,16 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: none should compile the package anew
 
-EXAMPLES := tests/examples tests/docs/test_snippets.py tests/docs/test_site.py tests/reports/html/test_html_page.py
-PATTERNS := tests/every_pattern
-FAULTS := tests/faults
-CAPACITY := tests/capacity
-RUNS := tests/runs
-COMPARISONS := tests/comparisons
-COMMITS := tests/old_commits
-RAY := tests/ray
-RAY_OWN := tests/ray/test_own_cluster.py
-PACKAGE := tests/package
+EXAMPLES := tests/live/examples tests/live/docs tests/live/reports
+PATTERNS := tests/live/patterns
+FAULTS := tests/live/faults
+CAPACITY := tests/live/capacity
+RUNS := tests/live/runs
+COMPARISONS := tests/live/comparisons
+COMMITS := tests/live/commits
+RAY := tests/live/ray
+RAY_OWN := tests/live/ray/test_own_cluster.py
+PACKAGE := tests/live/package
 OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(RUNS) $(COMPARISONS) $(COMMITS) $(RAY) $(PACKAGE)
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
@@ -84,7 +84,7 @@ pictures: $(STAMP)  ## the pictures of README and documentation, of declared res
 	PYTHONPATH=tests $(BIN)/python -m support.pictures docs/images
 
 compat:  ## other versions of Python and pytest, and 30 neighbours, in an environment each; with NAME=flaky one, FRESH=1 all anew
-	$(PYTHON) tests/compat/run.py $(if $(NAME),"$(NAME)")
+	$(PYTHON) tests/nightly/compat/run.py $(if $(NAME),"$(NAME)")
 
 docs: $(STAMP)  ## the site of the documentation, in docs/_build; warnings are errors
 	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build
@@ -100,7 +100,7 @@ CASES := 1000000
 SEED = $(shell date +%s)
 
 fuzz: compiled  ## a million random and mutated inputs, with CASES=20000 fewer, with SEED=13 the same ones again
-	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q -n auto --dist worksteal tests/fuzz
+	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q -n auto --dist worksteal tests/nightly/fuzz
 
 schemas: $(STAMP)  ## write the JSON Schemas of the files from the types that read them
 	cd tests && $(CURDIR)/$(BIN)/python -m support.file_schemas

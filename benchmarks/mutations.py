@@ -1,4 +1,4 @@
-"""How many broken lines of ``analysis`` and ``judging`` the tests of these folders notice.
+"""How many broken lines of ``analysis`` and ``judging`` the tests of these rooms notice.
 
 ``python benchmarks/mutations.py --first 30`` breaks lines one by one in a copy of the tree: a comparison turned round,
 a constant changed, a call left out, + to -. The same seed breaks the same lines. Each line of ``mutations.jsonl`` is a
@@ -160,7 +160,7 @@ def chosen(count: int, seed: int) -> list[Mutant]:
 def ordered_tests(mutant: Mutant) -> list[str]:
     """The files of tests, those that name the module most often first, so that most runs end early."""
     module = Path(mutant.file).stem
-    files = [path for room in ROOMS for path in sorted((ROOT / "tests" / room).glob("test_*.py"))]
+    files = [path for room in ROOMS for path in sorted((ROOT / "tests" / "unit" / room).glob("test_*.py"))]
     return [
         path.relative_to(ROOT).as_posix()
         for path in sorted(files, key=lambda path: (module not in path.stem, -path.read_text("utf-8").count(module)))
@@ -231,7 +231,7 @@ class Runs:
     def require_green(self) -> None:
         """End this script if the tests fail, although nothing is broken; note how long they take."""
         started = time.monotonic()
-        end = self._end_of(None, [f"tests/{room}" for room in ROOMS])
+        end = self._end_of(None, [f"tests/unit/{room}" for room in ROOMS])
         self._limit_s = self._limit * (time.monotonic() - started)
         if end != ENDS[0]:
             sys.exit(f"the tests of {' and '.join(ROOMS)} were {end} with nothing broken, expected that they pass")

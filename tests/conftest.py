@@ -17,6 +17,7 @@ from support.services.processes import our_children
 from xdist.workermanage import NodeManager
 
 import pytest_mlpatterns.plugin.session  # noqa: F401 - numpy loads once a process, and runs in this process forget modules
+from pytest_mlpatterns.loadgen.generator import Generator
 
 _STARTS = ((subprocess.Popen, "__init__"), *((os, name) for name in ("fork", "forkpty", "posix_spawn", "system")))
 """Functions that start a process."""
@@ -132,6 +133,14 @@ def no_process_is_left() -> Iterator[None]:
     before = our_children()
     yield
     assert our_children() <= before
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
+    """A load generator for all tests of a file."""
+    generator = Generator(tmp_path_factory.mktemp("generator") / "generator.log")
+    yield generator
+    generator.close()
 
 
 @pytest.fixture(scope="session", params=[(), ("-n", "1")], ids=["serial", "xdist"])

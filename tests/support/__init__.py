@@ -7,4 +7,4 @@ TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 SERVICES = Path(__file__).parent / "services"
 HAS_RAY = any(distributions(name="ray"))
-"""Whether Ray is installed; ``tests/ray`` is found as a package of that name, so an import system is no judge."""
+"""Whether Ray is installed; ``tests/live/ray`` is found as a package of that name, so an import system is no judge."""

@@ -131,7 +131,7 @@ def _report(area: Area, number: int, case: object, problem: str) -> str:
         shown = repr(case)
     except Exception as error:  # values that cannot be shown are among the inputs
         shown = f"<{type(case).__name__}, whose repr raises {type(error).__name__}>"
-    again = f"again: FUZZ_SEED={SEED} FUZZ_ONLY={area.name}:{number} python -m pytest tests/fuzz"
+    again = f"again: FUZZ_SEED={SEED} FUZZ_ONLY={area.name}:{number} python -m pytest tests/nightly/fuzz"
     return f"{area.name}: {problem}\n  input: {shown[:_SHOWN]}\n  {again}"
 
 
