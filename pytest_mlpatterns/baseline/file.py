@@ -390,7 +390,7 @@ def merged(sides: Sequence[Baselines], base: Baselines | None = None) -> tuple[B
     """All entries of the files.
 
     An entry that only some files changed since the base is taken from those, also if they removed it. Of entries that
-    differ otherwise, the one with the latest date is taken, and of equal dates that of the last file.
+    differ otherwise, the one with the latest date is taken, and of equal dates the last file's.
 
     ``base``: what they held before they went apart; None if that is not known: then nothing counts as removed.
     """

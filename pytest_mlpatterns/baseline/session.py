@@ -1,6 +1,6 @@
 """What one run does with the baseline file: finds an entry for each test, records what passed, prunes.
 
-One object lives as long as the session. In a distributed run those of the workers match entries and look for orphaned
+One object lives as long as the session. In a distributed run the workers' objects match entries and look for orphaned
 ones; what they found travels to the process that writes. This module must not know pytest.
 """
 
@@ -114,7 +114,7 @@ class BaselineSession:
     ) -> None:
         """Update or prune the file as the run's mode asks, and report it in :attr:`lines`.
 
-        ``levels``: by test, the level that an update records, or why it does not; None to record that of the run.
+        ``levels``: by test, the level that an update records, or why it does not; None to record the run's.
         """
         mode = self._run.baseline
         if mode is BaselineMode.UPDATE and not self._run.smoke:

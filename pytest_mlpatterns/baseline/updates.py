@@ -256,7 +256,7 @@ def _judged_metrics(result: TestResult) -> list[str]:
 
 
 def _statistic(name: str, result: TestResult) -> Metric:
-    """The statistic of a time that a comparison with its entry would judge: that of the narrower interval."""
+    """The statistic of a time that a comparison with its entry would judge: the one with the narrower interval."""
 
     def width(of: Metric) -> float:
         value, low, high = result.metrics.get(of.name, (1.0, 0.0, math.inf))
@@ -288,7 +288,7 @@ def seen_from(result: TestResult) -> float | None:
     the quantiles t and u of Student's t that belong to the scatter of the entry. In simulation, of launches that differ
     by 0 to 8 %, 91 to 100 % of runs fail.
 
-    Returns that of the time that is known worst, of those that a comparison judges first; None if no launch has one.
+    Returns the interval of the time that is known worst, of those that a comparison judges first; None if none has one.
     """
     found = [_seen_from(name, result) for name in _judged_metrics(result)]
     return max((one for one in found if one is not None), default=None)

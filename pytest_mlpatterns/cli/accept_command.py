@@ -83,7 +83,7 @@ def _run(options: argparse.Namespace, read: Results) -> int:
 
 
 def _file_for(option: str | None, noted: str) -> Path:
-    """The file of acceptances: that of the option, else that which the results note, in this project only."""
+    """The file of acceptances: the option's, else the one which the results note, in this project only."""
     if option is not None:
         require_other("--file", option)
         return Path(option)

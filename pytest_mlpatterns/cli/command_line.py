@@ -99,7 +99,7 @@ def _failure(error: object, options: argparse.Namespace) -> int:
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options; wrong ones end the program, with another exit code if that of argparse is a verdict."""
+    """The options; wrong ones end the program, with another exit code if argparse's is a verdict."""
     parser, commands = _parser()
     if not arguments:
         parser.print_help(sys.stderr)

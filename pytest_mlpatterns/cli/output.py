@@ -32,7 +32,7 @@ def add_command(commands: Commands, name: str, what: str, *, more: str = "") -> 
 
 
 def read_results_file(file: str, *, are_needed: bool = False) -> Results:
-    """The results that a command is about. ``are_needed``: those of a run that was not completed may not be none."""
+    """The results that a command is about. ``are_needed``: a run that was not completed must have some."""
     from pytest_mlpatterns.reports.files.result_file import read_results
 
     try:

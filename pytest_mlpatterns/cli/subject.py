@@ -117,7 +117,7 @@ def find_candidates(directory: Path) -> tuple[Candidate, ...]:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    """The files of a directory, then those of the directories below."""
+    """The files of a directory, then of the directories below."""
     for top, directories, names in os.walk(directory):
         depth = len(Path(top).relative_to(directory).parts)
         directories[:] = sorted(

@@ -52,7 +52,7 @@ ARGUMENT_HELP: Mapping[str, str] = {
 """Marker argument → what it means."""
 LOAD_ARGUMENTS = ("concurrency", "rate_rps", "load")
 """Marker arguments that define the load; a marker gives at most one of them."""
-WINDOW_ARGUMENTS = ("duration", "requests")  # Likewise those of the window of a launch
+WINDOW_ARGUMENTS = ("duration", "requests")  # The arguments of a launch's window
 
 
 def merge_markers(

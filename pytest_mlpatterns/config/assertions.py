@@ -156,7 +156,7 @@ def require_goodput(share: object, rps: object, *, slo: str | None, at: float | 
     """Check that an assertion on goodput has a rate, or a share and a load. Returns what each request keeps.
 
     ``share``: of the NMRT; None for a rate. ``rps``: requests per second at the load of the test; None for a share.
-    ``at``: the load as a multiple of the NMRT; None for that of the test.
+    ``at``: the load as a multiple of the NMRT; None for the test's.
     """
     if (share is None) is not (at is None) or (share is None) is (rps is None):
         raise SettingError(

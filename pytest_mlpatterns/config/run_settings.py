@@ -206,7 +206,7 @@ class _Given(Struct, frozen=True):
 
     def history(self) -> Path | None:
         """The file of the history; None if not given."""
-        if self.options.get("history") == "":  # leaves out that of the ini file
+        if self.options.get("history") == "":  # leaves out the ini file's
             return None
         refuse_notes(self.text("history"), self._source("history"))
         return self.path("history")

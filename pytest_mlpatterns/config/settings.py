@@ -91,7 +91,7 @@ class CountMode(StrEnum):
 class Settings(Struct, frozen=True):
     """Settings of one perf test.
 
-    ``requests`` are those of a window that does not last ``duration_ns``; None for one that does. ``warmup_ns`` is
+    ``requests`` end a window that does not last ``duration_ns``; None for one that does. ``warmup_ns`` is
     None if the warm-up ends when the load is steady, or by its number of requests, which is 0 otherwise.
     ``compare`` names the metrics that are compared; None for the default ones. ``overload`` expects that the
     service cannot sustain the load. ``stretches`` lets a window of few requests be longer than ``duration_ns``.

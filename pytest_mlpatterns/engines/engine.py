@@ -145,7 +145,7 @@ class EngineSession(Protocol):
         """Options of a pytest that serves another revision for this run, so that it connects to the same machines.
 
         Args:
-            interpreter: that of an environment of the revision's own; None if it runs in this one.
+            interpreter: from the revision's own environment; None if it runs in this one.
 
         Raises:
             SettingError: both revisions cannot be served there.

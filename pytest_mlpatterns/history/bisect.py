@@ -1,6 +1,6 @@
 """The search for the commit that changed a metric of one test: measures commits, decides, and confirms what it found.
 
-The decisions are those of :mod:`pytest_mlpatterns.analysis.changes.bisection`. Each measurement is kept at once, so
+:mod:`pytest_mlpatterns.analysis.changes.bisection` decides. Each measurement is kept at once, so
 that an interrupted search goes on. This module must not know how a commit is measured, nor how a result is shown.
 
 What a search has measured so far, in a file by which an interrupted one goes on.

@@ -2,7 +2,7 @@
 
 A history is of one line of development: the first parents of what is checked out. They are what a branch was, commit by
 commit; the commits of a branch that was merged count as one. In a shallow clone the position of a commit is not known.
-This module also knows whether the files are still those of the commit, and must not know what is measured.
+This module also knows whether the files are still the commit's, and must not know what is measured.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Checkout(Struct, frozen=True):
 
     @property
     def clean(self) -> bool:
-        """Whether the files are those of the commit."""
+        """Whether the files are the commit's."""
         return not self.changed
 
 

@@ -183,7 +183,7 @@ class CommitRuns:
         """Measure a commit against another one.
 
         ``commits``: the one that is measured, and the one below the line of its ratios. ``most_s``: time after which
-        the run is ended, in seconds; None for that of :func:`limit_s`.
+        the run is ended, in seconds; None for :func:`limit_s`.
         """
         assert self._scratch is not None
         commit, reference = commits

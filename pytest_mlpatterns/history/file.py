@@ -141,7 +141,7 @@ def _pattern(path: str) -> str:
 
 
 def _read_lines(content: bytes, name: str) -> HistoryRead:
-    """The lines of a history; ``name`` is that of the history in messages."""
+    """The lines of a history; ``name`` stands for the history in messages."""
     lines: dict[bytes, HistoryLine] = {}
     faults: list[str] = []
     with _without_collector():

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 _LATEST_RUNS = 200
 """Runs of a course in which a run looks for new changes, the latest ones; an older change is not news."""
 _LATEST_LINES = 300
-"""Lines of a test on a machine that are read at all, the latest ones: those of the runs that count, and of the commits
+"""Lines of a test on a machine that are read at all, the latest ones: from the runs that count, and of the commits
 that their ratios refer to. The courses of 10,000 lines with ten metrics take two seconds."""
 _PASSED = frozenset((Kind.PASSED, *OPEN_KINDS))  # Kinds of tests that were compared, and that no verdict failed
 
@@ -69,7 +69,7 @@ _PASSED = frozenset((Kind.PASSED, *OPEN_KINDS))  # Kinds of tests that were comp
 def new_changes(
     before: Sequence[HistoryLine], added: Sequence[HistoryLine], order: Sequence[str] = ()
 ) -> tuple[Change, ...]:
-    """The changes of the tests of a run that its lines made known: on its machine, and those of ratios.
+    """The changes of the tests of a run that its lines made known: on its machine, and of ratios.
 
     All courses of the history are looked at together, since the more of them there are, the surer one has to be. Two
     changes that are close may be found as one now and then, so all earlier runs are looked at for what they reported.
@@ -197,7 +197,7 @@ class RunOfLines(Struct, frozen=True):
 
     environment: Environment  # the machine and its software
     at: CommitPosition  # the commit that was checked out
-    clean: bool  # whether the files were those of the commit
+    clean: bool  # whether the files were the commit's
     date: str  # end of the run, ISO 8601 in UTC with seconds
 
 
@@ -309,7 +309,7 @@ class HistorySession:
 
     @property
     def known(self) -> Sequence[HistoryLine]:
-        """The lines of the history without those of this run."""
+        """The lines of the history without this run's."""
         return self._before.lines
 
     @property
@@ -380,7 +380,7 @@ class HistorySession:
         )
 
     def _described(self, change: Change, lines: Sequence[HistoryLine], result: TestResult) -> NewChange:
-        """A change with its sentence; ``result`` is that of its test."""
+        """A change with its sentence; ``result`` belongs to its test."""
         from pytest_mlpatterns.history.session import each_passed
 
         is_known = is_known_metric(change.metric)

@@ -120,7 +120,7 @@ class BaselineComparison:
         for one in asked if self._baseline.mode is not BaselineMode.OFF else ():
             if isinstance(one.metric.kind, Nmrt | AtNmrt):
                 known = measurement.metrics.launch_values(one.metric)
-                if not known or measurement.metrics.only_at_least(one.metric):  # that of a decided assertion is a bound
+                if not known or measurement.metrics.only_at_least(one.metric):  # a decided assertion's is a bound
                     measurement.search(objective_of(one.metric))
         if entry is None:
             return ()

@@ -73,7 +73,7 @@ def profile_of(
 
 
 def _present_top(options: StartOptions, reference: Worktree) -> Path:
-    """Top of the tree that the present is imported from: the user's, or that of an old commit which is measured."""
+    """Top of the tree that the present is imported from: the user's, or an old commit's which is measured."""
     return reference.present_root if options.trees is None else options.trees[1]
 
 
@@ -87,7 +87,7 @@ def why_not_readable(experiment: Experiment) -> str:
 
 
 def trace_limit_ns(startup_timeout_ns: int, starts_ns: Sequence[int]) -> int:
-    """Time limit for a start that is traced, and for each of its answers; that of the test is kept at least."""
+    """Time limit for a start that is traced, and for each of its answers; at least the test's."""
     return max(startup_timeout_ns, min(_TIMES_THE_START * max(starts_ns, default=0), _LONGEST_NS))
 
 

@@ -75,9 +75,9 @@ class ComparedMetric(Struct, frozen=True):
 
 
 def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, ...]:
-    """The metrics that every comparison of a test judges: those of ``compare=``, or the default ones.
+    """The metrics that every comparison of a test judges: named by ``compare=``, or the default ones.
 
-    The throughput of an open loop is that of its schedule, so by default it is compared in closed loops only.
+    An open loop's schedule sets its throughput, so by default it is compared in closed loops only.
     """
     if settings.compare is not None:
         return tuple(map(metric_named, settings.compare))
@@ -151,7 +151,7 @@ class Basis(Struct, frozen=True, kw_only=True):
     gap: BaselineGap | None = None  # why there is no comparable baseline; None with one, or if none is compared with
     note: str = ""  # what a reader of the comparison has to know; empty if there is nothing
     is_interleaved: bool = False  # whether the test was measured in turns with another revision
-    # what of the environment differs from that of the reference, comparable or not; None if one is unknown
+    # what of the environment differs from the reference's, comparable or not; None if one is unknown
     facts_changed: tuple[FactChange, ...] | None = None
     counted: Count | None = None  # the instructions of a request there; None if they were not counted
     not_counted: str = ""  # why instructions cannot be counted here that would decide it: the tool that is missing
@@ -172,7 +172,7 @@ def facts_of(measured: Metrics | None) -> EnvironmentFacts:
 
 
 def choose(choice: Choice, *, before: bool, now: bool) -> Sequence[ComparedMetric]:
-    """The metrics to compare: those of streams if both sides stream, and TTFT too if the present no longer does."""
+    """The metrics to compare: for streams if both sides stream, and TTFT too if the present no longer does."""
     whole = choice(before and now)
     if not before or now:
         return whole

@@ -100,7 +100,7 @@ def unhindered_figures(reference: Reference) -> Mapping[str, float]:
 
 
 def holds_here(entry: Entry, now: Count, facts: EnvironmentFacts | None) -> bool:
-    """Whether the count of an entry, of any machine, is that of its code here.
+    """Whether the count of an entry, of any machine, holds for its code here.
 
     ``facts``: of the service; None if the packages may be others.
     """
@@ -270,7 +270,7 @@ class CountedPasses:
         """One pass of a side, beside the budget, which the live line announces.
 
         ``requests``: of a round; None for any. ``roots``: the directory of its project and the top of its tree; empty
-        for those of the test. Raises CountError: it cannot be counted.
+        for the test's own. Raises CountError: it cannot be counted.
         """
         from pytest_mlpatterns.measurement.counted_pass import counted_pass
         from pytest_mlpatterns.profiling.frame_names import SourceNames
@@ -418,7 +418,7 @@ class CountedComparison:
     def _share(self) -> float:
         """The share of a request's latency that is its own CPU time, in launches of the entry or of other code.
 
-        It is that of quiet ones, or of what is left without the waits for a processor.
+        It comes from quiet ones, or from what is left without the waits for a processor.
         """
         entry, reference = self._experiment.baseline.entry, self._inner.basis.reference
         stored = {} if entry is None else {name: min(v.value for v in found) for name, found in entry.metrics.items()}

@@ -1,7 +1,7 @@
 """Whether a deployment leaks: one long load that an assertion, or a guard with a suspicion, asks for.
 
 The windows of a comparison are too short to separate a leak from a cache that fills. They only raise the suspicion, if
-all launches of the present grow clearly faster than those of the reference. This module must not know how anything is
+all launches of the present grow clearly faster than the reference's. This module must not know how anything is
 measured.
 """
 

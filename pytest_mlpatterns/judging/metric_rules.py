@@ -1,6 +1,6 @@
 """The verdict on one metric beside a reference, and what the metrics of a comparison come to together.
 
-Launches are compared with those of a reference, or the ratios of paired launches judged; a guard, such as the tail,
+Launches are compared with a reference's, or the ratios of paired launches judged; a guard, such as the tail,
 failed requests, memory, start or sizes, by a rule of its own. A launch gives one start and takes several times as long
 as it; so a comparison that only the start leaves open goes on with starts alone. Pure. This module must not know how
 anything is started or measured.

@@ -421,7 +421,7 @@ class SequentialMeasurement:
 def measurement_of(experiment: Experiment, runner: LaunchRunner, spent_ns: int) -> SequentialMeasurement:
     """The measurement of a test, for which a first start took some time."""
     settings = experiment.settings
-    reserved_ns = experiment.planned_ns // 2 if experiment.searches else 0  # for those of a ranking, after the test
+    reserved_ns = experiment.planned_ns // 2 if experiment.searches else 0  # for a ranking's searches, after the test
     return SequentialMeasurement(
         runner,
         Spending(Budget(experiment.budget_ns, spent_ns, reserved_ns, experiment.planned_ns)),

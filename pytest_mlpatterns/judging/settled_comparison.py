@@ -106,7 +106,7 @@ class Screened(Struct, frozen=True):
         What the file saw worse on a machine that is as then rests on fewer pairs: its entry knows many starts, of
         either way that they settle in.
 
-        The CPU time, the guard whose looks share a level, has that of one of two primary metrics: at a fifth of it, 6 %
+        The CPU time, the guard whose looks share a level, has one of two primary metrics' level: at a fifth of it, 6 %
         of services with 15 % more work stayed open. An unchanged one is a whole tolerance away from an alarm.
         """
         worse = {name for name, one in self.seen.items() if one.is_worse}
@@ -221,7 +221,7 @@ class SettledComparison:
         return Screened(by_metric, self._experiment.baseline.entry, self._measurement.so_far, standing, limited)
 
     def _settle(self, choice: Choice, screened: Screened) -> Sequence[Verdict]:
-        """The verdicts of the recorded code; if it cannot be measured, notes why, and those of the file."""
+        """The verdicts of the recorded code; if it cannot be measured, notes why and takes the file's."""
 
         def rest(streams: bool) -> Sequence[ComparedMetric]:
             return screened.to_settle(choice(streams))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob
     from pytest_mlpatterns.records.outcomes import Failure
 
-_KEPT_ADDRESSES = 8  # Addresses whose callers are kept: those of two sides, each of a few servers
+_KEPT_ADDRESSES = 8  # Addresses whose callers are kept: two sides have a few servers each
 
 
 class ClientPool:
@@ -60,7 +60,7 @@ class ClientPool:
         return ThreadCaller(caller, address) if self.loop is None else TaskCaller(caller, address, self.loop)
 
     def give_back(self, caller: ThreadCaller | TaskCaller) -> None:
-        """Keep a caller for the next job, and end those of addresses that are no longer used."""
+        """Keep a caller for the next job, and end callers whose addresses are no longer used."""
         self._idle[caller.address] = [*self._idle.pop(caller.address, []), caller]
         while len(self._idle) > _KEPT_ADDRESSES:
             for one in self._idle.pop(next(iter(self._idle))):

@@ -57,7 +57,7 @@ MAX_OPEN_LOOP_CONNECTIONS = 1024  # An open loop opens connections as it needs t
 
 
 def _most_beside(callers: int) -> int:
-    """Most connections of an open loop beside those of callers; fewer if the system allows fewer open files."""
+    """Most connections of an open loop beside the callers'; fewer if the system allows fewer open files."""
     allowed = allowed_connections()
     if allowed is None:
         return MAX_OPEN_LOOP_CONNECTIONS

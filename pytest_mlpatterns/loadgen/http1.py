@@ -255,7 +255,7 @@ class Http1Stream(Http1):
 
 
 class Http1Pieces(Http1Stream):
-    """The same for streams whose chunks are those of HTTP, wherever TCP divides them."""
+    """The same for streams whose chunks are HTTP's, wherever TCP divides them."""
 
     __slots__ = ()
 

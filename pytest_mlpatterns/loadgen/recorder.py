@@ -206,7 +206,7 @@ class FigureColumns(ResponseSample):
 
 
 class StreamColumns:
-    """Columns that grow by one row per finished request, in step with those of the recording.
+    """Columns that grow by one row per finished request, in step with the recording's.
 
     ``text_limit``: most bytes of texts that are kept; 0 keeps none.
 

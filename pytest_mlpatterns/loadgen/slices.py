@@ -67,7 +67,7 @@ class SlicedRun(LoadRun):
         self._wall_ns += now_ns - self.slices[-1].start_ns
 
     def sliced_result(self, connections: int, *, limit_reached: bool) -> LoadResult:
-        """The recording of all slices; the generator's figures are those of its own slices."""
+        """The recording of all slices; the generator's figures are of its own slices."""
         self._close_window(self._stop_ns, connections, limit_reached=limit_reached)
         assert self._report is not None
         self._report = replace(self._report, cpu_ns=self._cpu_ns, wall_ns=self._wall_ns)
@@ -133,7 +133,7 @@ class SlicedLoops:
             loop.stop()
 
     def _take(self, loop: _SlicedLoop) -> bool:
-        """Let a load have a slice. Returns whether no further one follows, except that of the other load."""
+        """Let a load have a slice. Returns whether no further one follows, except the other load's."""
         began_ns = perf_counter_ns()
         loop.drive()
         now_ns = perf_counter_ns()

@@ -1,4 +1,4 @@
-"""Whether answers are right: those from under load, that of a smoke run, and those of two deployments compared.
+"""Whether answers are right: from under load, of a smoke run, and of two deployments compared.
 
 ``check=`` sees answers from under load. A smoke run sends one request instead of a load, recorded as a launch of one
 sample. Two deployments that are compared get the same inputs before either is loaded. This module must not know how the
@@ -62,7 +62,7 @@ class Side(Struct, frozen=True):
 
 @dataclass(slots=True)
 class AnswerComparison:
-    """Compares the answers of two sides, or checks those of the second with the user's check."""
+    """Compares the answers of two sides, or checks the second's with the user's check."""
 
     first: Side
     second: Side  # the other side; its check, if it has one, replaces the comparison

@@ -55,7 +55,7 @@ class InterleavedRun:
 
     Attributes:
         second_launches: launches of the second variant.
-        second_starts_ns: those of the second variant, start by start.
+        second_starts_ns: of the second variant, start by start.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class InterleavedRun:
 
 
 def _load(runs: Sequence[VariantRun], blocks: BlockPlan, rounds: int) -> None:
-    """Load rounds of blocks A B B A, those of a pair in slices where both sides can."""
+    """Load rounds of blocks A B B A, a pair's in slices where both sides can."""
     in_slices = blocks.slices > 1 and runs[0].may_alternate_with(runs[1])
     for number in range(2 * rounds):
         position = max(run.position for run in runs)  # both continue with the same input

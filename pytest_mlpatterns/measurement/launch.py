@@ -175,7 +175,7 @@ class LaunchRunner:
     def _planned_launch(self, deployment: Deployment) -> Launch:
         """Measure a launch; the first one plans the window of a slow service, and the next ones keep to the plan.
 
-        A window that is longer for what the verdicts need is that of the first launch alone, after which they have it.
+        A window that is longer for what the verdicts need is the first launch's alone, after which they have it.
         """
         measurement = _LaunchMeasurement(deployment, self.plan, self._source)
         plan = self.plan.window_plan(

@@ -38,7 +38,7 @@ _FEWEST_REQUESTS = 4  # Requests of a block from which another launch is worth m
 _FEWEST_CYCLES = 2  # Answers to each caller, from which it is so: the first ones alone show how callers begin
 _ENOUGH_INPUTS = 10
 """Requests of a block, up to which a round of the inputs in two blocks is worth more than another launch."""
-_CONFIDENCE = 0.99  # Confidence of the interval whose width the plan compares; about that of a verdict
+_CONFIDENCE = 0.99  # Confidence of the interval whose width the plan compares; about a verdict's
 _LEAST_SHARE = 0.25  # Smallest share of a launch that its blocks get
 _LONGER = 5 / 3
 """How many times as long blocks get for the requests that a percentile needs: two launches beyond the first look would
@@ -53,7 +53,7 @@ _CYCLES_OF_A_SHARED_SLICE = 16
 _FEWEST_SLICES = 3  # Slices of a block from which they see more of the same moments than blocks one after the other
 _STAGGER = 0.25
 """Time between the first requests of two callers, of the time between two answers. Requests sent at once race for the
-service: it computes both prompts together or one after the other, and its times stay those of the winner for some
+service: it computes both prompts together or one after the other, and its times stay the winner's for some
 rounds. A quarter is longer than that race, and shorter than what the first request keeps the service busy for."""
 
 
@@ -83,7 +83,7 @@ class BlockPlan(Struct, frozen=True):
 
     lengths_ns: tuple[int, ...]
     rounds: int
-    # of each block, on either side, and the length is about that of the slower one; None if blocks last their
+    # of each block, on either side, and the length suits the slower one; None if blocks last their
     # length
     requests: int | None = None
     stagger_ns: int = 0  # time between the first requests of two callers of a block, on either side

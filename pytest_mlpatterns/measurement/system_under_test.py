@@ -107,7 +107,7 @@ class SystemUnderTest(Struct, frozen=True):
     ) -> Deployment:
         """Start a deployment and wait until it is ready.
 
-        ``under``: what runs its processes. ``timeout_ns``: start-up time limit; None for that of the test.
+        ``under``: what runs its processes. ``timeout_ns``: start-up time limit; None for the test's.
         """
         limit_ns = self.options.timeout_ns if timeout_ns is None else timeout_ns
         options = replace(self.options, profiled=profiled, traced=traced, under=under, timeout_ns=limit_ns)

@@ -379,7 +379,7 @@ def _key_of_json(instance: Any) -> bytes:
 
 
 def _has_bytes(value: Any) -> bool:
-    """Whether the bytes of a value are its content; those of an array of Python objects are their addresses."""
+    """Whether the bytes of a value are its content; in an array of Python objects they are addresses."""
     return isinstance(value, bytes) or not getattr(getattr(value, "dtype", None), "hasobject", True)
 
 
@@ -447,7 +447,7 @@ class CacheRequest:
     shared: set[bytes] = field(default_factory=set)
 
     def inputs_of(self, wanted: Mapping[bytes, Any]) -> list[Any]:
-        """These inputs for the handler, which can be decoded again if those of the request can."""
+        """These inputs for the handler, which can be decoded again if the request's can."""
         decode, keys = self.decode, tuple(wanted)
         if decode is None:
             return list(wanted.values())

@@ -72,7 +72,7 @@ class Cascade(Pattern):
 
     @property
     def inside_names(self) -> tuple[str, ...]:
-        """The names of the models, and that of ``when``."""
+        """The names of the models and of ``when``."""
         return (*distinct_names(self.models), "when")
 
     def without_callables(self) -> Pattern:

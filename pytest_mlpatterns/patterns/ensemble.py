@@ -61,7 +61,7 @@ class Ensemble(Pattern):
 
     @property
     def inside_names(self) -> tuple[str, ...]:
-        """The names of the models, and that of ``combine``."""
+        """The names of the models and of ``combine``."""
         return (*distinct_names(self.models), "combine")
 
     def without_callables(self) -> Pattern:

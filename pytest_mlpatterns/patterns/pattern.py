@@ -322,7 +322,7 @@ def _as_text(value: object) -> str:
 def with_env(group: ProcessGroup, outer: Mapping[str, str] = NO_VARIABLES) -> ProcessGroup:
     """The same tree, in which each process group has all variables of its processes.
 
-    They are those of the patterns outside, then of the pattern that starts the processes, then of the patterns that run
+    They come from the patterns outside, then of the pattern that starts the processes, then of the patterns that run
     in them; of two values the inner one holds.
     """
     env = {**outer, **group.env, **_in_process(group.inside)}

@@ -1,6 +1,6 @@
 """The pattern ``Pipeline``: stages in series, in one process or in one process each.
 
-The list of a user's models, checked, named and built, is that of ensembles and others too.
+Ensembles and others check, name and build the list of a user's models with it too.
 """
 
 from __future__ import annotations

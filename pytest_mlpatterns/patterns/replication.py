@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.tally import Tally
 
 _BALANCES = tuple(dict.fromkeys(map(str, (*Balance, *Rule))))
-"""The balances of ``Replicated``: those that the load generator knows, then those of a gateway alone."""
+"""The balances of ``Replicated``: first what the load generator knows, then what only a gateway does."""
 _MOST_CHARS = 1_000_000  # Longest beginning of a prompt; taste
 
 

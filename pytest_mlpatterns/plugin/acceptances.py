@@ -51,7 +51,7 @@ class Acceptances:
         return known.without(theirs, held_by(self._worktree.revision.name))
 
     def _there(self, root: Path, file: Path) -> Sequence[Acceptance]:
-        """The acceptances of the revision's file; none if it has a mistake, as those of the present count then."""
+        """The acceptances of the revision's file; none if it has a mistake, as the present's count then."""
         if self._worktree is None:
             return ()
         place = Path(os.path.normpath(self._worktree.directory / os.path.relpath(file, root)))

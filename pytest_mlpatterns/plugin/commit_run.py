@@ -1,6 +1,6 @@
 """pytest in the tree of an old commit: it measures one test there and compares it with another commit.
 
-A child process of :mod:`pytest_mlpatterns.history.commit_runs`. The test and its fixtures are those of the commit. Its
+A child process of :mod:`pytest_mlpatterns.history.commit_runs`. The test and its fixtures are the commit's. Its
 body does not run: it asserts what held then. This module must not know which commits are measured, nor why.
 """
 

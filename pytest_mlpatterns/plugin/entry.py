@@ -60,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None, None, None]:
-    """Add the options after those of every installed plugin, so that a clash is an error of one line.
+    """Add the options after every installed plugin's, so that a clash is an error of one line.
 
     What conftest files add is known afterwards: then a misspelled option is an error that names the nearest one.
     """
@@ -121,7 +121,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if (file := config.stash.get(_EMPTY_RESULTS, None)) is not None and not config.pluginmanager.hasplugin(_SESSION):
         from pytest_mlpatterns.system.empty_results import write_empty_results
 
-        with contextlib.suppress(OSError):  # it stays that of a run that was not completed
+        with contextlib.suppress(OSError):  # it still shows a run that was not completed
             write_empty_results(file, complete=exitstatus in COMPLETE, failed=config.stash[_COLLECTION].failed)
 
 

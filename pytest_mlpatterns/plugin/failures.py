@@ -127,7 +127,7 @@ def raise_at_definition(item: pytest.Item, failure: BaseException, *, keep: bool
     """Raise from the line that defines the test, so that reports point there and not into this package.
 
     A statement compiled under the test's own file name and line gives a traceback entry that is exactly that. The
-    entries of a failed check follow it, and those of any error with ``keep``; those of our own errors do not.
+    entries of a failed check follow it, and with ``keep`` any error's; our own errors' do not.
     """
     __tracebackhide__ = True
     if (code := _code(item)) is None:

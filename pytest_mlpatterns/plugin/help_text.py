@@ -75,7 +75,7 @@ def help_lines(width: int) -> list[str]:
 
 def print_help(config: pytest.Config) -> None:
     """Print the help to the terminal of a run that collects nothing."""
-    terminal = Terminal(config)  # whose width is that of a run, which does not begin
+    terminal = Terminal(config)  # as wide as a run's, which does not begin
     sys.stdout.write("\n".join(map(terminal.spell, help_lines(shutil.get_terminal_size().columns))) + "\n")
 
 

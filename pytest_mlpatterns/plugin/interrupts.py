@@ -155,7 +155,7 @@ def _devices() -> Iterator[tuple[int, int]]:
     """The open descriptors of this process, each with the number of its device."""
     with contextlib.suppress(FileNotFoundError):  # a container without it has no terminal either
         for name in os.listdir(_DESCRIPTORS):
-            with contextlib.suppress(OSError):  # that of the listing itself is closed by now
+            with contextlib.suppress(OSError):  # the listing's own is closed by now
                 yield int(name), os.fstat(int(name)).st_rdev
 
 

@@ -346,12 +346,12 @@ class PerfSession:
         if not (self._is_worker or self._trees):
             require_room(run)
             if run.json_file is not None and self._job is None:
-                with contextlib.suppress(OSError):  # those of an earlier run are replaced already
+                with contextlib.suppress(OSError):  # an earlier run's are replaced already
                     write_empty_results(run.json_file)
         return run
 
     def _read(self, item: pytest.Item) -> PerfItem:
-        """Read one test; that of an old commit is measured as its job asks for."""
+        """Read one test; an old commit's is measured as its job asks for."""
         state = item.stash[PERF_ITEM] = self._item_reader.read(item)
         if self._job is not None:
             state.settings = self._job.applied(state.settings)

@@ -116,7 +116,7 @@ class ControllerHooks:
         self._collected.update(ids)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Note each test that came to an end; that of a lost worker has a report of its own."""
+        """Note each test that came to an end; a lost worker's has a report of its own."""
         self._ended.add(report.nodeid)
 
     @pytest.hookimpl(optionalhook=True)

@@ -134,7 +134,7 @@ class Callgrind(WorkCounter):
 def read_profile(lines: Iterable[str]) -> Counter[tuple[str, str]]:
     """A file of callgrind: what each function of a library itself executed, without those that it called.
 
-    The format is that of the manual of valgrind, "Callgrind Format Specification". A cost stands in a line of its own
+    The format follows the manual of valgrind, "Callgrind Format Specification". A cost stands in a line of its own
     after its function; the line after ``calls=`` has the cost of the call, which the called functions have, too.
     """
     functions = Counter[tuple[str, str]]()
@@ -167,7 +167,7 @@ def _named(value: str, names: dict[str, str]) -> str:
 
 
 def library_name(path: str) -> str:
-    """The name of a library as reports have it: that of its file, for an extension module without what its build added.
+    """The name of a library as reports have it: its file's name, for an extension module without what its build added.
 
     Code that a program makes while it runs has no file.
     """

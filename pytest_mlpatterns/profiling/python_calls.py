@@ -20,7 +20,7 @@ from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
 if TYPE_CHECKING:
     from pytest_mlpatterns.profiling.frame_names import SourceNames
 
-_ALL = "all functions"  # Stands for those of a library: which of them are called is a matter of its own
+_ALL = "all functions"  # Stands for a library's functions: which are called is a matter of its own
 
 
 class PythonCalls(WorkCounter):

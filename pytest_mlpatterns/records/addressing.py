@@ -53,7 +53,7 @@ class Remote(Struct, frozen=True):
 
     origin: str  # ``scheme://host:port``
     http2: bool  # whether HTTP/2 is used instead of HTTP/1.1
-    # certificate of an authority to trust besides those of the system; None for those alone
+    # certificate of an authority to trust besides the system's; None for these alone
     ca_pem: bytes | None = None
 
 

@@ -87,7 +87,7 @@ class ScaleOutRecord(Struct, frozen=True):
     p99_before_ns: float | None  # highest p99 before it was asked for; None if no request succeeded
     p99_ns: float | None  # highest p99 between asking and carrying; None if no request succeeded
     requests: Count  # requests due between asking and carrying
-    failed: Count  # those of them that failed
+    failed: Count  # how many of them failed
     unknown: str  # why the time is not known; empty if it is
 
 

@@ -22,7 +22,7 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 def plain(value: object) -> Any:
-    """A value as plain values, to any depth; a path is text, and the numbers of numpy are those of Python."""
+    """A value as plain values, to any depth; a path is text, and numbers of numpy become Python's."""
     return msgspec.to_builtins(value, enc_hook=_plain)
 
 

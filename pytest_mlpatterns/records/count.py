@@ -24,7 +24,7 @@ class RunUnder(Struct, frozen=True):
     """How the processes of a deployment are run while they are counted."""
 
     words: tuple[str, ...] = ()  # the program, with its options, that runs the command of each process; empty for none
-    env: Mapping[str, str] = {}  # environment variables that replace those of the service
+    env: Mapping[str, str] = {}  # environment variables that replace the service's
     import_path: str = ""  # directory in front of ``PYTHONPATH``; empty for none
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:

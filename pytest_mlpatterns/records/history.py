@@ -106,7 +106,7 @@ class CommitPosition(Struct, frozen=True):
 
 
 class PairedRatio(Struct, frozen=True):
-    """One metric of one launch over that of the launch of a revision beside it."""
+    """One metric of one launch over its value in a revision's launch beside it."""
 
     log_ratio: float  # natural logarithm of present over reference
     error: float  # its standard error
@@ -119,7 +119,7 @@ class HistoryLine(Struct, frozen=True):
     machine: str  # identity of the machine or cluster
     date: str  # end of the run, ISO 8601 in UTC with seconds
     at: CommitPosition  # the commit that was checked out
-    clean: bool  # whether the files were those of the commit
+    clean: bool  # whether the files were the commit's
     setup: str  # digest of the set-up; values of different ones are not comparable
     facts: str  # digest of the environment of the service; empty if it is not known
     kind: Kind  # what came of the test

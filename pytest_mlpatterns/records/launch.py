@@ -247,7 +247,7 @@ class Launch(Struct, frozen=True):
     ``answer_form`` is what its first answer looked like, in words; empty if it was a stream, or is not known.
     ``given_window_ns`` is the length that the window was to have, if a request was longer and so the window was; None
     otherwise. ``requests`` are those that the user gave its window, which then lasts from the first one to the last
-    answer; 0 for a window by time. ``steps`` are those of the function that ran beside the load; empty without one.
+    answer; 0 for a window by time. ``steps`` come from the function that ran beside the load; empty without one.
     """
 
     samples: Samples

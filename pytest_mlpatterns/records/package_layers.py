@@ -347,7 +347,7 @@ _RECALLED: dict[str, Figure] = {}  # Figures that files know of earlier runs
 
 
 def answer_figures() -> tuple[Figure, ...]:
-    """The figures that tests read from answers (``perf_figures``), and those of earlier runs."""
+    """The figures that tests read from answers (``perf_figures``), and figures of earlier runs."""
     return tuple((_RECALLED | {one.name: one for one in layer_kind(_ANSWERS).figures}).values())
 
 

@@ -108,7 +108,7 @@ class NativeChange(Struct, frozen=True):
 
 
 class ProfileNode(Struct, frozen=True, array_like=True):
-    """A stack in the tree of all stacks; its time is that of its innermost function itself, without callees."""
+    """A stack in the tree of all stacks; its time is spent in its innermost function itself, without callees."""
 
     parent: int  # index of the caller's node, below this node's own; -1 for a root
     frame: Count  # index of the function in the record's ``frames``

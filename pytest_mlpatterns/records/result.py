@@ -130,7 +130,7 @@ class TestResult(Struct, frozen=True):
 
     @property
     def generator_limited(self) -> bool:
-        """Whether the load generator was the limit, so that the figures are not those of the service."""
+        """Whether the load generator was the limit, so that the figures do not show the service."""
         return bool(self.conditions.generator.get("limited"))
 
     @property

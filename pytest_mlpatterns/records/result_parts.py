@@ -158,7 +158,7 @@ class Judged(Record, frozen=True):
     not_compared: Mapping[str, LeftOut] = {}
     # why instructions could not be counted that would decide what a busy machine leaves open; empty if nothing asked
     not_counted: str = ""
-    # what of the environment differs from that of the reference, or of an entry that was not comparable; None if
+    # what of the environment differs from the reference's, or from an entry's that was not comparable; None if
     # one of them is not known
     facts_changed: tuple[FactChange, ...] | None = None
 
@@ -211,7 +211,7 @@ class Conditions(Record, frozen=True):
     memory_over_time: tuple[tuple[float, float], ...] = ()  # ``(seconds, bytes)`` of the last launch's window
     warmups: tuple[Warmup, ...] = ()  # one per launch
     noise: tuple[Noise, ...] = ()  # what disturbed the machine in the windows
-    unsteady: tuple[str, ...] = ()  # those of the notes that say that the load was not steady
+    unsteady: tuple[str, ...] = ()  # the notes that say that the load was not steady
     taken: Taken = Taken()  # what of the machine the deployment could not have
     sorting_ns: tuple[Amount, ...] = ()  # CPU times of a fixed work in the launches; empty if it is not known
     generator: Mapping[str, int | float | bool | None] = {}  # figures of the load generator, by name

@@ -128,7 +128,7 @@ class StreamSamples(Struct, frozen=True):
     pieces without content, such as the role of a chat, are none.
     """
 
-    first_byte_ns: NDArray[np.int64]  # arrival of the first byte of the answer, that of its head, int64; 0 if none came
+    first_byte_ns: NDArray[np.int64]  # arrival of the first byte of the answer, in its head, int64; 0 if none came
     chunk_count: NDArray[np.uint32]  # number of chunks, uint32; 0 if the answer was no stream
     # tokens of the answer by the server's usage, else by the user's count, int32; -1 without both
     output_tokens: NDArray[np.int32]

@@ -43,7 +43,7 @@ class Acceptance(Struct, frozen=True):
     ceiling: float  # largest accepted worsening, such as 0.6; of a share the difference
     reason: str  # why, in the team's words
     # pattern of pytest's ids, in which ``*`` and ``?`` stand for others, and after a backslash for themselves;
-    # brackets are those of an id
+    # brackets belong to an id
     test: str = "*"
     issue: str = ""  # where it was discussed; empty if nowhere
     since: str = ""  # commit from which on it holds; empty if unknown
@@ -254,7 +254,7 @@ ERRORS = (Kind.TEST_ERROR, Kind.INVALID)
 
 
 OPEN_KINDS = (Kind.PROBABLY_SLOWER, Kind.UNDECIDED)
-"""Kinds of tests whose verdicts leave it open whether they are slower; the exit codes are those of undecided tests."""
+"""Kinds of tests whose verdicts leave it open whether they are slower; the exit codes are for undecided tests."""
 
 
 class Gate(StrEnum):

@@ -162,7 +162,7 @@ class RevisionClient:
     ) -> Deployment:
         """Start a deployment at the revision. Closing it stops it; the process stays for the next deployment.
 
-        ``timeout_ns``: time limit for the start and for each of its statistics; None for that of the test. Raises
+        ``timeout_ns``: time limit for the start and for each of its statistics; None for the test's. Raises
         NothingToCompareError: as in :meth:`setup`, or the model fails there.
         """
         if self.setup().setup.engine and self._session is not None:

@@ -211,7 +211,7 @@ def project_paths(top: str) -> list[str]:
     """The folders in a source tree that this interpreter imports from, relative to the top of the tree."""
     top = os.path.realpath(top)
     folders = [os.path.realpath(entry) for entry in sys.path if entry]
-    for finder in sys.meta_path:  # those of setuptools' editable installs
+    for finder in sys.meta_path:  # setuptools' finders of editable installs
         mapping = vars(sys.modules.get(getattr(finder, "__module__", ""), object)).get("MAPPING")
         for package, path in mapping.items() if isinstance(mapping, dict) else ():
             folders.append(os.path.realpath(os.path.join(path, *[os.pardir] * len(package.split(".")))))

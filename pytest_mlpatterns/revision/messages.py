@@ -54,7 +54,7 @@ class ReferenceJob(Struct, frozen=True):
 class RevisionSetup(Struct, frozen=True):
     """What the test measures at the revision."""
 
-    setup: Setup  # pattern, load and other facts, to compare with those of the working tree
+    setup: Setup  # pattern, load and other facts, to compare with the working tree's
     payload: Payload  # what is sent; without inputs if their encoded bodies are enough
     accept: tuple[Acceptance, ...] = ()  # what the marker of the test accepts there
 
@@ -65,7 +65,7 @@ class StartDeployment(Struct, frozen=True):
     profiled: bool = False
     traced: Traced = ""
     under: RunUnder | None = None
-    timeout_ns: int | None = None  # start-up time limit; None for that of the test
+    timeout_ns: int | None = None  # start-up time limit; None for the test's
 
 
 class StopDeployment(Struct, frozen=True):

@@ -181,7 +181,7 @@ class Worktree(Struct, frozen=True):
     directory: Path  # directory in the worktree that corresponds to the project's directory
     present_root: Path  # top directory of the user's working tree; corresponds to ``root``
     notes: tuple[str, ...]  # sentences about files that are missing in the worktree
-    # one with the packages that the revision asks for; None to run it with those of this run
+    # one with the packages that the revision asks for; None to run it with this run's
     environment: RevisionEnvironment | None = None
 
     def to_plain(self) -> dict[str, object]:

@@ -41,7 +41,7 @@ _HTTPCORE_ERRORS = (
     httpcore.ProtocolError,
     httpcore.UnsupportedProtocol,
 )
-"""Errors of httpcore that become those of httpx."""
+"""Errors of httpcore that become httpx's."""
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ def describe_error(error: httpx.HTTPError) -> str:
 class BoundedTransport(httpx.BaseTransport):
     """The transport of an ``httpx.Client`` whose ``read`` time-out holds for the whole answer.
 
-    ``context``: certificates that are accepted over https; None for those of httpx.
+    ``context``: certificates that are accepted over https; None for httpx's.
     """
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
@@ -175,7 +175,7 @@ class _Exchange:
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """Raise errors of httpcore as those of httpx, which have the same names."""
+        """Raise errors of httpcore as httpx's, which have the same names."""
         try:
             yield
         except httpcore.ReadTimeout as error:

@@ -49,7 +49,7 @@ class Traits(Struct, frozen=True):
     # the processor that it was given, and releases at its end; None if it may use all of the machine
     cpu_share: CpuShare | None = None
     scaler: Scaler | None = None  # adds replicas while it runs; None if its engine cannot
-    cores: float | None = None  # number of cores that it may use; None for those of this machine
+    cores: float | None = None  # number of cores that it may use; None for this machine's
     # makes a monitor of what it uses; None for one of its processes on this machine
     make_monitor: Callable[[], Monitor] | None = None
     # what each process of the deployment does, by its id, such as ``gateway``; as far as that is known
@@ -147,7 +147,7 @@ class Deployment:
         return ResourceMonitor(lambda: self.pids, self.cpus) if self.make_monitor is None else self.make_monitor()
 
     def note_first_answer(self, started_ns: int) -> None:
-        """Take the time since the start as that of the cold start, unless an answer came before."""
+        """Take the time since the start as the cold start's, unless an answer came before."""
         if self.cold_start_ns is None:
             self.cold_start_ns = time.perf_counter_ns() - started_ns
 

@@ -131,7 +131,7 @@ class App:
         factory: the attribute is a function that returns the application.
         ready: path that answers 2xx when the application is ready; by default any answer counts.
         metrics: path of the application's Prometheus metrics, or a :class:`Prometheus`.
-        env: environment variables in addition to those of pytest.
+        env: environment variables in addition to pytest's.
         cwd: working directory, relative to pytest's root directory, which is the default.
         python: Python of another environment, which serves it, relative to pytest's root directory. That environment
             needs uvicorn or granian, but not this package.
@@ -203,7 +203,7 @@ class Command:
         path: path to which inputs of ``perf_payload`` are posted; ``httpx.Request`` objects keep their own.
         metrics: path of the server's Prometheus metrics, an address such as
             ``"http://127.0.0.1:{metrics_port}/metrics"``, or a :class:`Prometheus`.
-        env: environment variables in addition to those of pytest.
+        env: environment variables in addition to pytest's.
         cwd: working directory, relative to pytest's root directory, which is the default.
         python: Python of another environment, such as ``".venv-server/bin/python"``, relative to pytest's root
             directory; ``{python}`` and the commands beside it. That environment does not need this package.

@@ -55,7 +55,7 @@ class ModelMeter:
 class TimedModel:
     """Calls a model, and charges each call to the clock of the request that is worked on; about 1.5 µs a call.
 
-    Coroutines are timed between their suspensions, and streams chunk by chunk. Other attributes are those of the model.
+    Coroutines are timed between their suspensions, and streams chunk by chunk. Other attributes are the model's.
 
     ``of``: the stage of a pipeline or model of an ensemble that it is; empty for the model alone.
     """
@@ -186,7 +186,7 @@ class TimedModel:
 
 
 class TimedSteps:
-    """A model with ``start`` and ``step`` whose calls are timed; other attributes are those of the model."""
+    """A model with ``start`` and ``step`` whose calls are timed; other attributes are the model's."""
 
     def __init__(self, model: Any, meter: ModelMeter, of: str = "") -> None:
         self._model = model

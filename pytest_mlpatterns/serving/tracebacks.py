@@ -30,7 +30,7 @@ _OF_LISTS = re.compile(r"\b(list|sequence)\b")  # Messages of Python about an op
 
 
 def user_frames(frames: TracebackType | None) -> TracebackType | None:
-    """The same frames without those of this package and of importlib; all of them if the error is one of ours."""
+    """The same frames without this package's and importlib's; all of them if the error is one of ours."""
     entries = []
     while frames is not None:
         entries.append(frames)

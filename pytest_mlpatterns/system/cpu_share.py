@@ -178,7 +178,7 @@ def other_cores(share: CpuShare | None, processes: Iterable[int]) -> Iterator[No
 
 
 def _group_with_quota(cpus: float) -> Path:
-    """A new control group with a quota, beside or below that of this process."""
+    """A new control group with a quota, beside or below this process's."""
     problems = []
     for group in cpu_groups():
         for parent in _parents(group):

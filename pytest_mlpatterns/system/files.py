@@ -55,7 +55,7 @@ def replace_file(path: Path, make: Callable[[], str | bytes], *, timeout_s: floa
     """Replace the content of a file as a whole or not at all; other processes that do so wait.
 
     A symbolic link of this user or of root stays, and the file that it names is replaced. An old file keeps its
-    permissions and its owner, as far as the system allows it; a new one gets those of the umask. A pipe or device is
+    permissions and its owner, as far as the system allows it; a new one gets the umask's. A pipe or device is
     written to. Temporary files that a killed process left beside the file are removed.
 
     Raises TimeoutError: another process held the lock all that time. Raises ForeignLockError: the lock is a file that
@@ -76,7 +76,7 @@ def replace_file(path: Path, make: Callable[[], str | bytes], *, timeout_s: floa
 
 @contextlib.contextmanager
 def locked(path: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[Place]:
-    """Hold the lock beside a file, which need not be there; where it lies. Errors are those of :func:`replace_file`."""
+    """Hold the lock beside a file, which need not be there; where it lies. Errors are as in :func:`replace_file`."""
     with place_of(path) as place:
         if _is_special(place):
             raise OSError(errno.EINVAL, "It is no regular file", str(path))

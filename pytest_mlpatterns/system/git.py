@@ -165,7 +165,7 @@ def commit_digest(directory: Path, sha: str, leave_out: Collection[Path] = ()) -
 def changed_files(directory: Path, leave_out: Collection[Path] = ()) -> tuple[str, ...]:
     """The files that differ from the commit that is checked out, and those that it does not hold, relative to the top.
 
-    Files that git ignores do not count. Arguments and errors are those of :func:`tree_digest`.
+    Files that git ignores do not count. Arguments and errors are as in :func:`tree_digest`.
     """
     git = Git(Git(directory).position().top)
     changed = [line[3:] for line in _names(git, "status", "--porcelain", "--no-renames", "--untracked-files=all")]

@@ -22,7 +22,7 @@ import psutil
 from msgspec import Struct
 
 _COUNTED = ("user", "nice", "system", "irq", "softirq", "steal", "idle", "iowait")
-"""Fields of psutil's CPU times whose sum is all time; those of guests are part of ``user`` already."""
+"""Fields of psutil's CPU times whose sum is all time; guests' are part of ``user`` already."""
 _FREQUENCIES_READ = 8  # Largest number of cores whose frequency is read; each costs a read of a file
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")

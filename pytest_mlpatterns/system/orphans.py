@@ -78,7 +78,7 @@ def guarded(
 
     The program and its children end with the context, and with this process, however that ends: only this process holds
     the pipe on which their group depends. ``cleans_up``: they get SIGTERM, and a second, before they are killed. The
-    name of the program must be a path. ``options`` are those of ``Popen``.
+    name of the program must be a path. ``options`` go to ``Popen``.
     """
     watched, lifeline = os.pipe()
     options = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options

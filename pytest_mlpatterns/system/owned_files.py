@@ -221,7 +221,7 @@ def temporary_directory(prefix: str, above: Path | None = None) -> Iterator[Path
 
 
 def is_same(name: str, directory: int, opened: int) -> bool:
-    """Whether a name in an open directory is that of an open file, and no link to it."""
+    """Whether a name in an open directory belongs to an open file, and no link to it."""
     try:
         return os.path.samestat(_status(name, directory), os.fstat(opened))
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """What the system permits a process: how many files it opens, and which processes read its memory.
 
-The limits on files are those of the module ``resource``, which Windows lacks. It is imported inside the functions,
+The limits on files come from the module ``resource``, which Windows lacks. It is imported inside the functions,
 since tests are collected there too.
 
 Linux decides by the user which processes may read memory, and with its security module Yama also by

@@ -133,7 +133,7 @@ _STOPPED = {psutil.STATUS_STOPPED: "stopped (SIGSTOP)", psutil.STATUS_TRACING_ST
 class _Member:
     """A process.
 
-    ``own_ns`` is its CPU time. ``waited_ns`` is that of the children that it has waited for, ``before_ns`` the part of
+    ``own_ns`` is its CPU time. ``waited_ns`` is of the children that it has waited for, ``before_ns`` the part of
     that from before the first look. ``seen_ns`` is the CPU time of its children that were seen and have ended.
     """
 
@@ -146,7 +146,7 @@ class _Member:
 
     @property
     def total_ns(self) -> int:
-        """Its CPU time and that of its children that have ended; the system knows those that were seen, too."""
+        """Its CPU time with its children's that have ended; the system knows those that were seen, too."""
         return self.own_ns + max(self.waited_ns - self.before_ns, self.seen_ns)
 
     def look(self) -> int:

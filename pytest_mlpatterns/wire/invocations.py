@@ -52,7 +52,7 @@ class InvocationsCodec:
         return Body((body,), JSON_HEADERS)
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """Decode the rows of a request; those of a table are dictionaries by column."""
+        """Decode the rows of a request; a table's are dictionaries by column."""
         rows = _rows_in(body) if _is_csv(headers) else _instances(_loaded(body))
         if not rows:
             raise WireError(f"the body has no rows, {_EXPECTED}")

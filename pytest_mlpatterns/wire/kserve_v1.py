@@ -138,7 +138,7 @@ def _plain(value: object) -> object:
 
 
 class StreamError(WireError):
-    """An error event; the text is that of the service."""
+    """An error event; the text is the service's."""
 
 
 def is_event_stream(headers: Mapping[str, str]) -> bool:

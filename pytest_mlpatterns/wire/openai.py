@@ -1,6 +1,6 @@
 """The wire ``openai``: requests for completions and chats, and the texts in their answers, for client and server.
 
-A client's text is a prompt, or the message of a user if the path is that of chats. A dictionary with ``prompt`` or
+A client's text is a prompt, or the message of a user if the path is for chats. A dictionary with ``prompt`` or
 ``messages`` is the request itself; its ``output_tokens`` become ``max_tokens`` and ``ignore_eos``. Requests stream and
 ask for the usage unless they contain something else.
 
@@ -29,7 +29,7 @@ COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
 _SERVER_ERROR = 500  # First status that is the server's fault
-NO_MODEL = b'{"model":"",'  # Begin of a request that names no model; :func:`with_model` fills in that of the server
+NO_MODEL = b'{"model":"",'  # Begin of a request that names no model; :func:`with_model` fills in the server's
 _CHAT_END, _END = "/chat/completions", "/completions"
 _EXPECTED = 'expected text, or a dictionary with a prompt or messages; write {"prompt": "...", "output_tokens": 64}'
 _MESSAGE = '{"role": "user", "content": "..."}'
@@ -160,7 +160,7 @@ class OpenAIWriter:
         return orjson.dumps({**self._head, "choices": [choice], "usage": self._usage()})
 
     def chunk(self, chunk: Any) -> bytes:
-        """The event of a chunk; before that of the first chunk of a chat, an event with the role.
+        """The event of a chunk; before the first chunk of a chat, an event with the role.
 
         Raises WireError: it is not text.
         """

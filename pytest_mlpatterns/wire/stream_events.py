@@ -5,7 +5,7 @@ delta, and the one that carries the usage are none.
 
 On REST JSON every event is a chunk, except empty ones, ``[DONE]`` and ``event: error``. On either wire an object in the
 form of OpenAI is read as such, since its servers are often driven with complete requests. Other services have fields of
-the same names: ``choices`` are those of OpenAI only if one of them has a field of theirs, and an event with ``usage``
+the same names: ``choices`` are OpenAI's only if one of them has a field of theirs, and an event with ``usage``
 is no chunk only if no output is beside it.
 
 Server-sent events without I/O: bytes in, events out, by the rules of the WHATWG (HTML, section 9.2.6).

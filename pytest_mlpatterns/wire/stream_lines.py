@@ -219,7 +219,7 @@ class LineReader:
         return self._keep(value)
 
     def _note(self, value: dict[str, Any], *, has_text: bool) -> None:
-        """Note the keys of lines until one has that of the output."""
+        """Note the keys of lines until one has the output's."""
         if has_text:
             self._names = None
         elif self._names is not None and len(self._names) < _MOST_NAMED:

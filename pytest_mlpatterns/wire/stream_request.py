@@ -167,7 +167,7 @@ def asked_in_load(messages: Sequence[bytes], *, is_openai: bool, has_streams: bo
 
     Of a service of REST JSON a body may leave open whether it asks for a stream. If another one has ``"stream": true``,
     the field decides, and such a body asks for none. Else the path may decide, and it asks for one if its request line
-    is that of the first input, whose answer was seen to be a stream.
+    is the first input's, whose answer was seen to be a stream.
     """
     by_field = is_openai or not has_streams or _some_ask(messages)
     first = _request_line(messages[0]) if messages else b""
@@ -200,7 +200,7 @@ def _request_line(message: bytes) -> bytes:
 
 
 class StreamFault(Enum):
-    """Why an answer does not count as a stream; its names are those of the failures of a load."""
+    """Why an answer does not count as a stream; a load's failures have these names."""
 
     NO_STREAM = auto()
     COMPRESSED = auto()

@@ -1,6 +1,6 @@
 """Conversations: inputs with ``turns``, prepared as one request for each turn with the history before it.
 
-The history is scripted: the answers in it are those of the input, else placeholders of the length that was asked for.
+The history is scripted: the answers in it are the input's, else placeholders of the length that was asked for.
 So every request is known before the load, and two runs send the same. Pure; it must not know wires or loads.
 """
 

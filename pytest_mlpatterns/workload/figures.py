@@ -101,7 +101,7 @@ class Header(Read, frozen=True):
     part: str = ""  #: name of the part; empty for the whole header
 
     def of(self, answer: FigureAnswer) -> object:
-        """The text of the header, or that of its part."""
+        """The text of the header or of its part."""
         whole = answer.headers.get(self.name.lower())
         if whole is None or not self.part:
             return whole
@@ -118,7 +118,7 @@ class Header(Read, frozen=True):
 class Json(Read, frozen=True):
     """A number in JSON of the answer, by its path: ``Json("timings.0.queue", unit="ms")``.
 
-    Of a stream it is that of the last event, or line, that has it.
+    A stream's is in the last event, or line, that has it.
     """
 
     path: str  #: names, and indices of lists, divided by dots

@@ -45,7 +45,7 @@ class RequestBuilder(Struct, frozen=True):
 
     # the user's function. It takes an input and returns an ``httpx.Request`` with a relative address, or the
     # arguments of one as a mapping such as ``{"json": {"text": text}}``; the default ``method`` is POST, the
-    # default ``path`` that of the target
+    # default ``path`` the target's
     build: Callable[[Any], object]
     path: str
 

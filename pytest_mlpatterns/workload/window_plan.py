@@ -33,7 +33,7 @@ class RequestWindow(Struct, frozen=True):
     """A window that ends when its number of requests were due in it, after a least and at most a longest time.
 
     One that the user gave begins when the warm-up is answered, and ends with its last answer. Its
-    number is then that of conversations, if these are sent, each to its end.
+    number then counts conversations, if these are sent, each to its end.
     """
 
     requests: int

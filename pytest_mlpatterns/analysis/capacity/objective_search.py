@@ -66,7 +66,7 @@ this power of the allowed one: seconds hold too few late ones. The curve of anot
 _FIRST_SCALE = 0.75
 """First guess of the level, as a share of the limit on the wait: 1 for constant service times, 0.5 for exponential."""
 _FIRST_LOAD = 0.5  # Load of the first window of an objective whose times need not be times of a queue, such as TPOT
-_OF_THEORY = 2.0  # Requests that the long run of the queue counts beside those of a window, which may have hardly any
+_OF_THEORY = 2.0  # Requests that the long run of the queue counts beside a window's, which may have hardly any
 _PRIOR_EVENTS = 0.3  # What the first guess of the level counts: as many late requests
 _MIN_EVENTS = 0.5  # Least standard deviation of the number of late requests, in requests
 _SERVED_TOGETHER = 1.5
@@ -347,7 +347,7 @@ class _Fit:
         return weights
 
     def _level_error(self, level: float, weights: NDArray[np.float64], *, unlagged: bool) -> float:
-        """Standard error of the logarithm of the level: that of the late requests, over the slope of the curve."""
+        """Standard error of the logarithm of the level: the late requests' error over the slope of the curve."""
         left = np.array([one.late(unlagged=unlagged) - one.expected(level) for one in self._windows])
         pieces = left.size
         variance = float(((weights[:, None] * left) ** 2).sum()) * pieces / max(pieces - 1, 1)

@@ -248,7 +248,7 @@ def goodput_share(overloads: Sequence[Overload], nmrt: LaunchValue, at: float, *
     steps = [step for one in overloads for step in one.steps if abs(step.load_ratio - at) < 1e-9]
     of_steps = [step.goodput_error_rps / one.nmrt_rps for step, one in zip(steps, overloads, strict=True)]
     value, count = fmean(shares), len(shares)
-    of_launches = LAUNCH_SD if count > 1 else 0.0  # the NMRT is that of the first launch
+    of_launches = LAUNCH_SD if count > 1 else 0.0  # the NMRT is the first launch's
     of_steps_squared = sum(error**2 for error in of_steps) / count**2
     error = math.sqrt(of_steps_squared + value**2 * (nmrt.relative_error**2 + of_launches**2))
     half = t_quantile(confidence, sum(_pieces_of(step.requests) - 1 for step in steps)) * error

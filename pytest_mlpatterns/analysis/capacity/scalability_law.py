@@ -197,7 +197,7 @@ class FittedLaw(Struct, frozen=True):
 def fit_law(capacities: Mapping[int, Sequence[float]]) -> FittedLaw:
     """Fit the law to the capacities that were measured at each number of replicas.
 
-    All numbers of replicas share one relative standard deviation between measurements. Its prior is that of launches
+    All numbers of replicas share one relative standard deviation between measurements. Its prior is the launches'
     (:mod:`pytest_mlpatterns.analysis.statistics.intervals`), which counts less the more the measurements contradict it.
 
     ``capacities``: requests per second by number of replicas, one for each measurement.

@@ -56,7 +56,7 @@ class ScaleOut:
         p99_before_ns: p99 of the requests before it was asked for; None if none succeeded.
         p99_ns: highest p99 between asking and carrying, over slices of at least 100 requests; None if none succeeded.
         requests: requests that were due between asking and carrying.
-        failed: those of them that failed.
+        failed: how many of them failed.
     """
 
     replicas: int

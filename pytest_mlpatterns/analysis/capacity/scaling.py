@@ -12,7 +12,7 @@ With N the smallest number of replicas that was measured together with its doubl
 
 The paper names the three parts time, ease and cost, and scores them by hand; these formulas are our operational ones.
 Each is computed within a pass, from figures of the same minutes, and has the relative error that resampling the blocks
-of its windows gives; the interval is that of the passes (:mod:`pytest_mlpatterns.analysis.statistics.intervals`).
+of its windows gives; the interval comes from the passes (:mod:`pytest_mlpatterns.analysis.statistics.intervals`).
 
 Pure. It must not know limits or baselines.
 """
@@ -48,7 +48,7 @@ _FULL_EFFICIENCY = 0.95  # Efficiency from which on nothing has ended the scalin
 EFFICIENCY = Metric(
     "scaling_efficiency", "scaling efficiency", None, Unit.RATIO, better="higher", launch_sd=math.sqrt(2) * LAUNCH_SD
 )
-"""NMRT of n replicas over n times that of one; two searches, so that its prior deviation is larger."""
+"""NMRT of n replicas over n times the NMRT of one; two searches, so that its prior deviation is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class Scaling:
             confidence: of the interval.
 
         Raises:
-            InvalidResultError: that number was not measured, or its NMRT or that of one replica is not known.
+            InvalidResultError: that number was not measured, or its NMRT or one replica's is not known.
         """
         one, many = self._step(1), self._step(replicas)
         one.require_nmrt()

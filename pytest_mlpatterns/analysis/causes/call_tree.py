@@ -59,7 +59,7 @@ class CallTree(Struct, frozen=True):
     def callees(self, nodes: Iterable[int], chain: Collection[Frame]) -> tuple[dict[Frame, list[int]], list[int]]:
         """What these nodes call, by function, and the nodes whose own time is theirs.
 
-        ``chain``: functions that led here, that of ``nodes`` last; calls back into them are passed through, so that
+        ``chain``: functions that led here, the one of ``nodes`` last; calls back into them are passed through, so that
         recursion neither hides what it calls nor counts twice.
         """
         called: dict[Frame, list[int]] = defaultdict(list)

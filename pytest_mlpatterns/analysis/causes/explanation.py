@@ -166,7 +166,7 @@ class Changes:
         return time_change(times[BEFORE], times[NOW], variances, lost_ratio=self._lost_ratio)
 
     def rest(self, spot: Spot, part: Spot) -> TimeChange:
-        """The change of the time of a spot without that of a part of it."""
+        """The change of the time of a spot without a part of it."""
         tree, (nodes, less) = self.tree, (list(spot.nodes), list(part.nodes))
         times = tree.total_ns[:, :, nodes].sum(2) - tree.total_ns[:, :, less].sum(2)
         variances = tree.total_variance[:, :, nodes].sum((0, 2))

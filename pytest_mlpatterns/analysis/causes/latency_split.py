@@ -2,11 +2,11 @@
 
 The load generator knows the whole latency, and what passed until a request was sent. The layer ``split`` of the
 telemetry has what the outermost process of a pattern measured: the residence of its requests and the parts of it. What
-is left of the residence is the time of the server, and what is left of the latency that of sockets, with the wait
+is left of the residence is the time of the server, and what is left of the latency the time of sockets, with the wait
 until the process reads a request. So the parts add up by construction. If they are longer than the whole by over 5 %,
 the difference is a part of its own, with its sign.
 
-The names in that layer are those of :mod:`pytest_mlpatterns.patterns.tally`. Its histograms hold sums by the
+The names in that layer come from :mod:`pytest_mlpatterns.patterns.tally`. Its histograms hold sums by the
 residence of the requests, so that the parts of a request near the median are known. Pure; it must not know patterns,
 nor what a split is compared with.
 
@@ -42,7 +42,7 @@ _Key = tuple[str, str]  # Name of a part, and the stage or model that it is of
 _MIDDLE = (40, 60)  # Percentiles between which a request is near the median
 _EXPLAINED = 0.05  # Share of the whole by which the parts may be longer than it
 _TWO_SPEEDS = 0.2
-"""Share of the median latency by which the remainder of the median may be longer than that of the mean."""
+"""Share of the median latency by which the remainder of the median may be longer than the mean's."""
 _SHORTEST_NS = 1.0  # A shorter part is none: clocks are not that fine, and sums of numbers are not either
 _PRIOR_SD = 0.05  # Relative standard deviation of a part between launches that is assumed, with :data:`_PRIOR_DEGREES`
 _PRIOR_DEGREES = 2  # Degrees of freedom of the assumed deviation: it weighs as three launches do
@@ -383,7 +383,7 @@ def split_change(
 
 
 def _changes(before: LatencySplit, now: LatencySplit, of: Literal["mean", "median"]) -> list[PartChange]:
-    """Every part of one of them, those of the present first."""
+    """Every part of one of them, the present's first."""
     then = {(part.name, part.of): part for part in before.parts}
     found = {(part.name, part.of): part for part in now.parts}
     changes = []

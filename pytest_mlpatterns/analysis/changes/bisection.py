@@ -5,7 +5,7 @@ log ratios to the good one, of launches that were interleaved with it. First the
 change. Then a commit in the middle of what is left is compared, until it surely differs from one end. If it differs
 from the bad end, a part of the change comes after it; if it differs from the good end, a part comes with it or before
 it. Both are true of any number of steps, so the search ends at one of them. A commit that differs from both ends lies
-between them: its level becomes that of the end that it replaces.
+between them: it takes the level of the end that it replaces.
 
 The probability of error is divided among the steps, and within a step among its looks: the look after r measurements
 has 1 / (r (r + 1)) of it, and the sum of these is 1. So the number of looks need not be known beforehand, and all
@@ -49,8 +49,8 @@ class Likeness(StrEnum):
 
     GOOD = "good"  # It has the level of the good end of what was left
     BAD = "bad"  # It has the level of the bad end of what was left
-    NEAR_GOOD = "near good"  # It lies between both levels, nearer to that of the good end: there are several steps
-    NEAR_BAD = "near bad"  # It lies between both levels, nearer to that of the bad end
+    NEAR_GOOD = "near good"  # It lies between both levels, nearer to the good end's: there are several steps
+    NEAR_BAD = "near bad"  # It lies between both levels, nearer to the bad end's
     UNDECIDED = "undecided"  # Its measurements do not decide it
 
 
@@ -121,7 +121,7 @@ class _Level(Struct, frozen=True):
 
 
 def _level(launches: Sequence[LogRatio], confidence: float, scatter: float = RATIO_SD) -> _Level:
-    """The level of a commit; that of the good end, which has no launches, is 0.
+    """The level of a commit; the good end's, which has no launches, is 0.
 
     ``scatter``: standard deviation from launch to launch that is expected.
     """

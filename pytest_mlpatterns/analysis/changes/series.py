@@ -72,7 +72,7 @@ class LaunchScatter(Struct, frozen=True):
         return USUAL_PRIOR if own is None else RatioPrior(own, OWN_DEGREES)
 
 
-USUAL_SCATTER = LaunchScatter()  # The scatter of a test without a history: that of many services
+USUAL_SCATTER = LaunchScatter()  # The scatter of a test without a history: as of many services
 
 
 def scatter_in(lines: Sequence[HistoryLine]) -> LaunchScatter:
@@ -197,7 +197,7 @@ class Series(Struct, frozen=True):
 
 
 def series_of(lines: Sequence[HistoryLine], order: Sequence[str] = ()) -> tuple[Series, ...]:
-    """The courses that lines give, by test, metric and machine; those of ratios by test and metric.
+    """The courses that lines give, by test, metric and machine; of ratios by test and metric.
 
     Lines of files that differ from their commit, and of tests that failed without a verdict, do not count. Several runs
     of one commit are points of their own, in the order of their dates.
@@ -374,7 +374,7 @@ class _Builder:
     def _change_of_conditions(self, line: HistoryLine) -> str:
         """What differs from the runs before; empty if nothing does. What is not known does not differ.
 
-        An environment is compared with that of the same machine: ratios of several machines make one course.
+        An environment is compared with the same machine's: ratios of several machines make one course.
         """
         facts = self._facts.get(line.machine, "")
         reason = ""

@@ -60,7 +60,7 @@ _OVERLAP = 4.0
 runs have a p-value below 5 %."""
 _ROUNDS = 3  # Most times that the places of all changes are sought anew
 _LEAST_P = 1e-300  # Least p-value: a smaller one is no better known
-_TO_MEDIAN = math.sqrt(math.pi / 2)  # Standard error of a median, in those of a mean
+_TO_MEDIAN = math.sqrt(math.pi / 2)  # Standard error of a median over a mean's
 
 
 class Step(Struct, frozen=True):
@@ -114,7 +114,7 @@ def corrected(z: float, degrees: float, *, runs: int, side: int) -> float:
 def layers_of_windows(runs: int) -> tuple[tuple[NDArray[np.int64], int], ...]:
     """Starts and lengths of nested windows, from one of all runs down to the shortest ones; two of a length hold a run.
 
-    The only window of few runs is that of all.
+    The only window of few runs has all.
     """
     layers = []
     length = runs
@@ -178,14 +178,14 @@ class _Runs:
         return float(size), self._factor * self._noisier(start, stop) * math.sqrt(1 / before + 1 / after)
 
     def _noisier(self, start: int, stop: int) -> float:
-        """How many times the common scatter that of some runs is, at least 1: a machine may have noisy weeks."""
+        """How many times the common scatter some runs have, at least 1: a machine may have noisy weeks."""
         first, last = max(start - self.shift, 0), stop - self.shift
         if last - first < 2 * FEWEST_RUNS:
             return 1.0
         return max(scatter_of_differences(self._measured[first:last]) / self._common_sd, 1.0)
 
     def agree(self, start: int, stop: int, place: int) -> bool:
-        """Whether each run after a place is nearer to their mean than to that of the runs before it."""
+        """Whether each run after a place is nearer to their mean than to the mean before it."""
         size, _ = self.split(start, stop, place)
         before = (self._sums[place] - self._sums[start]) / (self._weights[place] - self._weights[start])
         return bool(np.all((self._values[place:stop] - before) / size > 0.5))

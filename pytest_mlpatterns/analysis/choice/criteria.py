@@ -31,7 +31,7 @@ _PART = re.compile(r"(?P<name>[^\s=<>()]+(?:\s*\((?P<objective>[^()]*)\))?)\s*(?
 class Requirement(Struct, frozen=True):
     """A limit that a pattern must meet to be chosen: below it if lower is better, at least it otherwise.
 
-    ``text`` is the requirement as it was written, ``limit`` is in the metric's unit, ``currency`` is that of a cost.
+    ``text`` is the requirement as it was written, ``limit`` is in the metric's unit, ``currency`` belongs to a cost.
     """
 
     metric: str
@@ -60,7 +60,7 @@ class SelectionCriteria:
         return tuple(dict.fromkeys(map(objective_of, searched)))
 
     def check_currency(self, price: Price | None) -> None:
-        """Refuse a limit of a cost in another currency than that of the price.
+        """Refuse a limit of a cost in another currency than the price's.
 
         ``price``: of cores and memory; None if there is no cost, so that no pattern meets the limit.
         """

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 _GENERATOR = (
     "the load generator was the limit, so it may be better than its figures; share the load: perf(generators=2)"
 )
-"""Doubt on a pattern whose figures are those of the load generator."""
+"""Doubt on a pattern whose figures show the load generator."""
 
 
 class Unmeasured(Struct, frozen=True):
@@ -321,7 +321,7 @@ _SMALLEST = {
 class Cost(Struct, frozen=True):
     """The logarithm of one metric under one pattern, turned so that more is worse, with its 95 % interval.
 
-    ``degrees`` of freedom are those of the interval. ``drifts`` means that the machine moves it, ``apart`` that it was
+    ``degrees`` of freedom belong to the interval. ``drifts`` means that the machine moves it, ``apart`` that it was
     measured by itself, ``at_most`` that the cost may be any smaller.
     """
 

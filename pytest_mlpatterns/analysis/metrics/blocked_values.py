@@ -230,7 +230,7 @@ def mean_size(inputs: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]])
     """The mean size with its relative standard error.
 
     If every input that was sent again had the same size again, sizes are fixed by the input. Of inputs that are sent in
-    rounds, the mean is then exact but for those of the last, incomplete round: of n requests, r are in it, and with a
+    rounds, the mean is then exact but for the last, incomplete round: of n requests, r are in it, and with a
     deviation s between inputs their error is s sqrt(r) / n. Otherwise, and for inputs that are drawn, it is s / sqrt(n)
     with the deviation s of all. The error of a single request is not known. It counts as next to nothing, so that the
     scatter between launches decides.

@@ -179,7 +179,7 @@ _INDICES = (
 _SD_OF_PASSES = 0.0015
 """Relative standard deviation between passes that count the same code: 0.00 to 0.16 % over six services, at a load of
 10 to 16 on two cores (``benchmarks/instructions.py``)."""
-_DEGREES_OF_PASSES = 12.0  # Degrees of freedom that this is worth: those of the passes that showed it
+_DEGREES_OF_PASSES = 12.0  # Degrees of freedom that this is worth, by the passes that showed it
 _BESIDE = frozenset({Role.SIDE_BY_SIDE, Role.EVALUATED})
 _RESOURCES = (
     Metric(
@@ -309,7 +309,7 @@ SCALING_INDICES = tuple(name for name, metric in METRICS.items() if metric.is_of
 def with_role(role: Role, *, streams: bool | None = None) -> dict[str, Metric]:
     """The metrics that have a role by name, in the order of their definitions.
 
-    ``streams``: True for those of streams only, False for the others only, None for all.
+    ``streams``: True for streams' only, False for the others only, None for all.
     """
     return {
         name: metric
@@ -324,7 +324,7 @@ def metrics_in(group: Group) -> tuple[str, ...]:
 
 
 def with_locations(names: Iterable[str]) -> tuple[str, ...]:
-    """The names, each followed by that of the location that comparisons judge in its place."""
+    """The names, each followed by the location that comparisons judge in its place."""
     return tuple(one for name in names for one in (name, *([LOCATIONS[name].name] if name in LOCATIONS else [])))
 
 
@@ -334,7 +334,7 @@ def bisectable() -> tuple[str, ...]:
 
 
 def streams_first(metrics: Mapping[str, Metric]) -> tuple[str, ...]:
-    """The names of metrics in the order of reports, those of streams before the others."""
+    """The names of metrics in the order of reports, streams' before the others."""
     return tuple(sorted(metrics, key=lambda name: not metrics[name].of_streams))
 
 

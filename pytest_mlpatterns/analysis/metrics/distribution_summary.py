@@ -66,7 +66,7 @@ def without_body(launch: RequestCounts) -> RequestCounts:
 
 
 def _tail(counts: Mapping[int, int], share: float) -> dict[int, int]:
-    """The counts with those of this share of the values, the lowest ones, as one."""
+    """The counts, with this share of the values, the lowest ones, as one."""
     body, below, kept = sum(counts.values()) * share, 0, dict[int, int]()
     for value, count in sorted(counts.items()):
         if below < body:

@@ -43,7 +43,7 @@ class Figure(property):
             return metrics.estimate(METRICS[name])
 
         super().__init__(read)
-        self.__doc__ = inspect.cleandoc(doc)  # else it is that of this class
+        self.__doc__ = inspect.cleandoc(doc)  # else it is this class's
 
     if TYPE_CHECKING:
 
@@ -183,7 +183,7 @@ class ScalingIndices:
 
     @property
     def hsxc(self) -> Estimate | None:
-        """Cost of scaling out: cost per request of N replicas over that of 2N, at most 1, both at their NMRT."""
+        """Cost of scaling out: cost per request of N replicas over the cost with 2N, at most 1, both at their NMRT."""
         return self._estimate("hsxc")
 
     @property

@@ -105,7 +105,7 @@ class StreamTimes:
     def distrusted(self) -> NDArray[np.bool_]:
         """Mask of the requests whose usage cannot be: no token although chunks came, or more tokens than bytes.
 
-        The bytes are those of the whole response, so that tokens without a text, such as special ones, are believed. A
+        The bytes count the whole response, so that tokens without a text, such as special ones, are believed. A
         response of unknown size, of an imported run, is never distrusted for its size.
         """
         size = self._samples.received_bytes

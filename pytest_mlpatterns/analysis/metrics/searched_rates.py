@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
 
-_CLIMB_ERROR = 1.1  # Largest factor by which the capacity of a launch is above that of the climb
+_CLIMB_ERROR = 1.1  # Largest factor by which the capacity of a launch is above the climb's
 _RARE = 0.01 + 1e-9  # Allowed share of late requests up to which a PASS rests on two searches
 
 

@@ -31,7 +31,7 @@ CHANGE_CONFIDENCE = 0.99
 LAUNCH_SD = 0.017
 """Relative standard deviation between launches of one deployment, as measured on a shared machine; the prior."""
 PRIOR_DEGREES = 2
-"""Degrees of freedom of the prior, added to those of the measured launches; fewer if they contradict it."""
+"""Degrees of freedom of the prior, added to the measured launches'; fewer if they contradict it."""
 FEW_SD = 0.25
 """Largest relative deviation of launches, or of the answers of a service, that the range of a few of them may hide: one
 answer in 360 then takes twice as long as the median."""
@@ -161,7 +161,7 @@ def estimate(
 
     ``launches``: at least one. ``launch_sd``: prior relative deviation between launches; 0 for values that do not vary
     by themselves (sizes), whose interval is then the range over the launches. ``scatter``: other launches of the same
-    kind, such as those of a baseline entry. Their mean may differ; their scatter around it counts like that of the
+    kind, such as a baseline entry's. Their mean may differ; their scatter around it counts like that of the
     launches themselves.
     """
     values = [launch.value for launch in launches]
@@ -219,7 +219,7 @@ def ratio_of_pairs(
     """As :func:`ratio_of`, of values that were measured in the same moments, pair by pair.
 
     A moment in which the machine is busy slows both down, and leaves their ratio as it is. The ratios are judged as
-    :func:`estimate` does, with the prior deviation of a difference, sqrt(2) times that of a launch.
+    :func:`estimate` does, with the prior deviation of a difference, sqrt(2) times a launch's.
     """
     ratios = [
         LaunchValue(now.value / before.value, math.hypot(now.relative_error, before.relative_error))

@@ -128,7 +128,7 @@ class _Pool:
         return float(self._values[-2]) if self._values.size > 1 else math.inf
 
     def within(self, share: float) -> float:
-        """The latency that this share of the requests exceeds, at most that of a successful one."""
+        """The latency that this share of the requests exceeds, at most a successful one's."""
         return min(self.value(1 - share), self.highest)
 
     def beyond(self, latency_ns: float) -> _Events:

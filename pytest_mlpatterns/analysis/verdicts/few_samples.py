@@ -49,7 +49,7 @@ def judge_few(
 ) -> Verdict:
     """The verdict on a percentile of too few samples: open, or a failure if surely more of them are beyond the limit.
 
-    ``confidence``: that of the interval of their share.
+    ``confidence``: of the interval of their share.
     """
     is_whole, quantity = isinstance(metric.kind, LatencyPercentile), metric.name.partition(":")[0]
     launches = [one if is_whole else one.of_streams(quantity) for one in metrics.request_counts]

@@ -198,7 +198,7 @@ _SIGN = 0.25  # The same below which nothing passes: unchanged sides even out wi
 
 
 def judge_by_kind(metric: Metric, judge: Judge, *, present: Side, reference: Side) -> Verdict:
-    """Compare launches with those of a reference: within its kinds if these are two, else all with all."""
+    """Compare launches with a reference's: within its kinds if these are two, else all with all."""
     kinds = two_kinds(reference) if metric.launch_sd > 0 else None
     if kinds is not None and all(0 < one.value < math.inf for one in present.values):
         found = _KindComparison(metric, kinds, reference.values, judge).verdict(present)
@@ -271,7 +271,7 @@ def assignments(kinds: TwoKinds, present: Side) -> list[tuple[bool, ...]]:
 
 
 def _by_figure(low: float, high: float, values: Sequence[float]) -> list[tuple[bool, ...]]:
-    """By the figure of a layer: a ratio counts, but for a share that is 0, such as that of a cache that never hit."""
+    """By the figure of a layer: a ratio counts, but for a share that is 0, such as a cache's that never hit."""
     if min(low, high, *values) > 0:
         low, high, *values = map(math.log, (low, high, *values))
     place = [(value - low) / (high - low) for value in values]  # 0 is the lower kind, 1 the higher

@@ -270,6 +270,6 @@ def _errors_beyond(verdict: Verdict) -> float:
 
 
 def _cause_of(name: str) -> str:
-    """What a change of the metric shares with that of others: times and rates of requests follow from each other."""
+    """What a change of the metric shares with others' changes: times and rates of requests follow from each other."""
     has_own = {Role.INDEPENDENT_OF_LATENCY, Role.STANDING} & metric_named(name).roles
     return name if has_own else "latency"

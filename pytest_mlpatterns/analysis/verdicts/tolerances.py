@@ -84,7 +84,7 @@ class Tolerances:
                 if name in self.given:
                     return float(self.given[name])
         elif self.given is not None:
-            if known.is_tail or known.is_stream_tail:  # those of ITL too
+            if known.is_tail or known.is_stream_tail:  # ITL's too
                 return _TAIL_FACTOR * float(self.given)
             if Role.ALWAYS_GUARD not in known.roles:
                 return float(self.given)
@@ -94,7 +94,7 @@ class Tolerances:
 
     @property
     def usual(self) -> float:
-        """The tolerance of RTM, from which those of other speeds follow."""
+        """The tolerance of RTM, from which other speeds' follow."""
         return self.of(leading_time(streams=False))
 
 

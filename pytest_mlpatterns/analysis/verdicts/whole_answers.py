@@ -1,4 +1,4 @@
-"""A service that no longer streams: its TTFT is that of the whole answer, the first content that its callers see.
+"""A service that no longer streams: its TTFT is the whole answer's, the first content that its callers see.
 
 So TTFT is judged beside the metrics of whole answers. This module must not know how launches are measured.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValue]) -> Sequence[LaunchValue]:
-    """A metric in the launches of the present; of a service that no longer streams, TTFT is that of whole answers.
+    """A metric in the launches of the present; of a service that no longer streams, TTFT is whole answers'.
 
     ``before``: the metric in the launches of the reference; empty if it is not known.
     """

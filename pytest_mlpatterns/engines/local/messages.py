@@ -48,7 +48,7 @@ class ListenGrpc(Struct, frozen=True):
 
 
 class Consume(Struct, frozen=True):
-    """Take requests from a broker; ``position`` is that of the queue in the composition."""
+    """Take requests from a broker; ``position`` is the queue's place in the composition."""
 
     subscription: Subscription
     position: int

@@ -56,7 +56,7 @@ class LocalProcesses(Struct, frozen=True):
         self.stats()
 
     def stats(self) -> PatternStats:
-        """Statistics of all workers since the start; replicas are those of the outermost group with more than one."""
+        """Statistics of all workers since the start; replicas are the outermost group with more than one."""
         for server in self.servers:
             server.check()
         answers = [(worker, worker.stats()) for worker in tuple(self.workers)]
@@ -87,7 +87,7 @@ class LocalProcesses(Struct, frozen=True):
         return "\n".join(filter(None, (worker.child.log_tail() for worker in tuple(self.workers))))
 
     def traceback_from_now(self) -> Callable[[], str]:
-        """No traceback is read: those of a model are in the statistics."""
+        """No traceback is read: a model's are in the statistics."""
         return str
 
     def stop(self) -> None:

@@ -1,6 +1,6 @@
 """The client of a service behind this process: predict requests over keep-alive connections.
 
-The bytes are those of a public server, so that a hop costs what it costs in a real deployment. The service behind
+The bytes are a public server's, so that a hop costs what it costs in a real deployment. The service behind
 reports its own time in the standard header ``Server-Timing``, and when its model ended the call before. The hop time is
 the rest of the round trip: without the work, and without the wait while the model worked for other requests.
 """
@@ -76,7 +76,7 @@ class Upstream:
         return single
 
     async def __call__(self, instances: list[Any]) -> Any:
-        """Request the outputs of these inputs, or a :class:`Stream`, whose hop time is that of its first chunk."""
+        """Request the outputs of these inputs, or a :class:`Stream`, whose hop time ends at its first chunk."""
         began = perf_counter_ns()
         try:
             body = encode_request(self._wire, instances)

@@ -27,7 +27,7 @@ class NodeFacts(Struct, frozen=True):
     machine: str  # id of the machine since it was booted; several nodes may lie on one machine
     gpu: str = ""
     is_head: bool = False
-    machine_cores: int = 0  # cores of the whole machine; 0: those of the node
+    machine_cores: int = 0  # cores of the whole machine; 0: the node's
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ _MARKS_OF_RAY = (":job_id:", ":actor_name:", ":task_name:")
 
 
 def monitor_name(run: str, node: str) -> str:
-    """The name under which the processes of a run, also those of a driver that joined it, find a node's monitor."""
+    """The name under which the processes of a run, and of a driver that joined it, find a node's monitor."""
     return f"mlpatterns-monitor-{base_of(run)}-{node}"
 
 

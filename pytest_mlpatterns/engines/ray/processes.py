@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 
 _APPLICATIONS = "pytest_mlpatterns.engines.ray.remote.applications"
-_READ_TIMEOUT_S = 60.0  # Time limit for the answers of all nodes: three times that of one, which is asked twice
+_READ_TIMEOUT_S = 60.0  # Time limit for the answers of all nodes: three times the limit of one, which is asked twice
 _DELETE_TIMEOUT_S = 60.0  # Time limit for the end of an application; Ray Serve kills a replica after 20 s by default
 _POLL_S = 0.1  # Time between two looks, each a message to the driver
 _STATUS_S = 1.0  # Time between two looks at the state of the application in Ray Serve while it starts
@@ -113,7 +113,7 @@ class RayProcesses:
         """Do nothing: a test has no way to end them."""
 
     def traceback_from_now(self) -> Callable[[], str]:
-        """No traceback is read: those of a model are in the statistics."""
+        """No traceback is read: a model's are in the statistics."""
         return str
 
     def stop(self) -> None:
@@ -194,7 +194,7 @@ MAX_REPLACEMENTS = 3
 class KnownReplica:
     """A replica as it was last seen."""
 
-    stats: ReplicaStats  # what its node reported last; its counts are those of the last reading that had them
+    stats: ReplicaStats  # what its node reported last; its counts come from the last reading that had them
     ip: str
     offset: ClockOffset = SAME_CLOCK
     lost: bool = False  # its node no longer answers
@@ -284,7 +284,7 @@ class ReplicaRecords:
         return self._lost() or next(self._failures(), "")
 
     def stats(self) -> PatternStats:
-        """Statistics of all replicas since the start, as those of a local deployment."""
+        """Statistics of all replicas since the start, as a local deployment gives them."""
         groups: dict[tuple[int, str], list[int]] = {}
         for place in sorted(self._places(), key=lambda place: place[0].stats.position):
             first = place[0].stats

@@ -47,7 +47,7 @@ def part_of(run: str) -> str:
 
 
 def base_of(run: str) -> str:
-    """The run that a driver belongs to, by its own name or by that of one of its applications."""
+    """The run that a driver belongs to, by its own name or by one of its applications'."""
     if (found := _RUN.fullmatch(run)) is None:
         raise ValueError(f"{run!r} is no name of a run")
     return found[1]
@@ -266,7 +266,7 @@ def _give(answer: Future[Any], value: object = None, *, error: MlpatternsError |
 
 
 def driver_environment(job: RayJob) -> Mapping[str, str]:
-    """The variables of a driver, beside those of this process.
+    """The variables of a driver, beside this process's.
 
     A Ray of this run's own asks for a token that only this run knows; without one, Ray writes one into the home
     directory.

@@ -172,7 +172,7 @@ def _details(result: TestResult) -> str:
 
 
 def _pictures(result: TestResult) -> list[str]:
-    """The distribution of the latency, or those of the times of streams with their names."""
+    """The distribution of the latency, or of the times of streams with their names."""
     if result.stream is None:
         return latency_picture(result)
     pictures = {name.upper(): latency_picture(result, name) for name in with_role(Role.PICTURED)}

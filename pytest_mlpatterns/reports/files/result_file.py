@@ -100,7 +100,7 @@ class _History(Struct, frozen=True, forbid_unknown_fields=True):
     place: str = ""  # path of the file
     added: Count = 0  # lines that the run added
     position: Count = 0  # number of commits to the present one along first parents; 0 if unknown
-    clean: bool = True  # whether the files were those of the commit
+    clean: bool = True  # whether the files were the commit's
     changes: tuple[_ChangeInFile, ...] = ()
 
 

@@ -79,7 +79,7 @@ class Chart(Struct, frozen=True):
     columns: tuple[Column, ...] = ()  # of its table
     rows: tuple[tuple[Cell, ...], ...] = ()  # of its table
     marks: Mapping[str, float] = {}  # named values on the horizontal axis
-    axis: str = ""  # name of the horizontal axis; empty for that of the first column
+    axis: str = ""  # name of the horizontal axis; empty for the first column's
     borders: tuple[tuple[int, str], ...] = ()  # places at which something else begins, each with the reason
     changes: tuple[ChangeMark, ...] = ()  # what changed, and where
     spans: tuple[tuple[float, float, str], ...] = ()  # named stretches of the horizontal axis, from and to
@@ -87,7 +87,7 @@ class Chart(Struct, frozen=True):
 
 
 def heading_of(metric: Metric, label: str = "") -> str:
-    """A label, or that of the metric, as a heading: ``Throughput``, but ``p95 latency`` and ``p95 TTFT``."""
+    """A label, or the metric's, as a heading: ``Throughput``, but ``p95 latency`` and ``p95 TTFT``."""
     text = label or metric.label
     return text if metric.is_tail or metric.is_stream_tail else text[0].upper() + text[1:]
 

@@ -374,7 +374,7 @@ def _near(rows: Sequence[Sequence[Cell]]) -> list[float]:
 
 
 def _histogram(chart: Chart) -> Markup:
-    """The share of each bin as a bar, that of the other side as an outline, and percentiles as marks."""
+    """The share of each bin as a bar, the other side's as an outline, and percentiles as marks."""
     low, high = _number(chart.rows[0][0]), _number(chart.rows[-1][1])
     x = Scale(low, high if high > low else low * 1.01 + 1, _LEFT, _WIDTH - _RIGHT, is_log=low > 0)
     y = scale_of([0.0, *(_number(cell) for row in chart.rows for cell in row[2:])], _HEIGHT - _BOTTOM, _TOP)

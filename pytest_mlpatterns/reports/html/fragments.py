@@ -161,7 +161,7 @@ def breakable(test: str) -> Markup:
 def anchors_of(results: Sequence[TestResult]) -> list[str]:
     """The place of each test in the page: its id, so that a link to it can be written by hand and holds in every run.
 
-    Spaces become underscores. A name that could be that of another place, such as ``tests``, gets two colons, and
+    Spaces become underscores. A name that could be another place's, such as ``tests``, gets two colons, and
     what is there twice a number.
     """
     return anchors_for([result.test for result in results])

@@ -411,7 +411,7 @@ def overview_section(results: Sequence[TestResult]) -> Markup | None:
 def _columns(results: Sequence[TestResult]) -> list[str]:
     """The columns for which there is room.
 
-    If the answers of all tests stream, there is no latency of whole answers; if those of some do, there is no tail.
+    If the answers of all tests stream, there is no latency of whole answers; if some do, there is no tail.
     """
     streaming = {result.stream is not None for result in results}
     left_out = {

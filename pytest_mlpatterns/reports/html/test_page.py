@@ -203,7 +203,7 @@ def _set_up(result: TestResult, anchor: str) -> Markup:
 def metric_table(result: TestResult) -> Markup | None:
     """Every metric with its interval, beside the reference; of what was judged its change and the outcome too.
 
-    The figures of a judged metric are those of its comparison, as in the terminal.
+    A judged metric has the figures of its comparison, as in the terminal.
     """
     compared = _compared(result)
     if not result.metrics and not compared:
@@ -241,7 +241,7 @@ def _compared(result: TestResult) -> dict[str, Verdict]:
 
 
 def _bounds(result: TestResult, width: int) -> list[Markup]:
-    """NMRT of the searches that ended before the deployment degraded, as those of decided assertions do."""
+    """NMRT of the searches that ended before the deployment degraded, as in decided assertions."""
     rows = []
     for capacity in result.limits.capacities:
         metric = nmrt_metric(capacity.objective)

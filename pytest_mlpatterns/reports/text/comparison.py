@@ -278,7 +278,7 @@ class Distributions(Struct, frozen=True):
 
     @property
     def present(self) -> Percentiles:
-        """Percentiles of the present, from the same measurement as those of the reference."""
+        """Percentiles of the present, from the same measurement as the reference's."""
         own = () if self.own is None else self.own.percentiles
         return self.beside if self.other and self.beside else own
 

@@ -222,7 +222,7 @@ def _with_interval(name: str, found: Sequence[float]) -> str:
 
 
 _FEWEST_PASSES = 3
-"""Passes from which their interval is shown; that of two spans a hundred times its lower end for figures 5 % apart."""
+"""Passes from which their interval is shown; two spans' a hundred times its lower end for figures 5 % apart."""
 _SHOWN: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("asl", "ASL", format_percent),
     ("cpu_per_request", "CPU per request", format_duration),

@@ -245,7 +245,7 @@ def _test_column(names: Sequence[str]) -> TextColumn:
 
 
 def _columns(results: Sequence[TestResult], *, wide: bool) -> list[TextColumn]:
-    """The columns after that of the test, for results of one kind."""
+    """The columns after the test's, for results of one kind."""
 
     def column(heading: str, cell: Callable[[TestResult], Span], least: int | None = None) -> TextColumn:
         left = least is not None or cell is verdict
@@ -300,7 +300,7 @@ def _group(result: TestResult) -> str:
 
 
 def _cell(result: TestResult, metric: Metric) -> str:
-    """The value of a metric; that of a rate without its unit, which the heading has."""
+    """The value of a metric; a rate's without its unit, which the heading has."""
     if (found := figure_of(result, metric.name)) is None:
         return "–"
     if metric.unit in (Unit.RATE, Unit.TOKEN_RATE):
@@ -322,7 +322,7 @@ def _capacity(result: TestResult) -> str:
 
 
 def _change(result: TestResult) -> Span:
-    """The change of latency or TTFT, or that of the worst metric, with the name of what was judged."""
+    """The change of latency or TTFT, or of the worst metric, with the name of what was judged."""
     if (verdict := worst_comparison(result)) is None:
         return Span("–")
     if verdict.outcome is Outcome.FAIL:
@@ -495,7 +495,7 @@ def incompleteness(run: RunEnd) -> str:
 
 
 def headline_style(kinds: Iterable[Kind]) -> Style:
-    """The colour of the headline: that of the most urgent kind."""
+    """The colour of the headline: the most urgent kind's."""
     found = {*kinds}
     if found <= {*_CALM}:
         return Style.GOOD

@@ -276,7 +276,7 @@ def _longer(
 ) -> tuple[str, Command]:
     """What to write in the marker of the test, empty if nothing, and the command, so that it is measured longer.
 
-    The budget of a marker counts before that of the option, and launches have no option.
+    The budget of a marker counts before the option's, and launches have no option.
 
     ``seconds``: of measuring that decide them; None if that is not known.
     """

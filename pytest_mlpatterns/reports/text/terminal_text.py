@@ -42,7 +42,7 @@ _SHORTEST_NS = 1_000.0
 
 
 def latency_picture(result: TestResult, quantity: str = LATENCY) -> list[str]:
-    """A distribution, below that of the reference; empty if too few percentiles are known.
+    """A distribution, below the reference's; empty if too few percentiles are known.
 
     ``quantity``: ``latency``, or a time of streams: ``ttft``, ``itl``, ``tpot``.
     """

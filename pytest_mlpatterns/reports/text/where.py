@@ -37,7 +37,7 @@ _CPU_PARTS = ("model_cpu", "model_gc", "wire")
 """Parts that are CPU time of the deployment, and nothing else; the rest of it is known as a whole only."""
 _LAYER_PARTS = ("wire", "hop")
 """Parts that are spent in the layers of this package, so that no function of a model explains them."""
-_AGREES = 0.1  # Relative difference up to which the change of a verdict and that of the split are the same figure
+_AGREES = 0.1  # Relative difference up to which the changes of a verdict and of the split are the same figure
 _COUNTED = ("cache_hit_ratio", "batch_size")  # Metrics that explain how often a model is called
 
 
@@ -156,7 +156,7 @@ def _as_judged(verdict: Verdict, metric: SplitMetric, compare: Callable[..., Spl
 
 
 def _agree(judged_ns: float, split_ns: float) -> bool:
-    """Whether the change of a verdict and that of a split are the same figure."""
+    """Whether the changes of a verdict and of a split are the same figure."""
     return abs(judged_ns - split_ns) <= _AGREES * abs(judged_ns)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "PYTEST_MLPATTERNS_APP"  # Environment variable that describes the application
 DIRECTORY = "PYTEST_MLPATTERNS_DIRECTORY"  # Environment variable that names the directory for lists of modules
-_NOT_STARTED = 3  # Exit code of a failed start-up, the same as that of the uvicorn command
+_NOT_STARTED = 3  # Exit code of a failed start-up, the same as the uvicorn command's
 _GRACE_S = 3  # Time that uvicorn gives open requests at its end, in seconds
 
 
@@ -35,7 +35,7 @@ def description_of(
 ) -> str:
     """Value of the environment variable :data:`VARIABLE`.
 
-    ``whole``: the import path is that of the process; else the path of its own environment follows.
+    ``whole``: the import path is the process's; else the path of its own environment follows.
     """
     tops = None if trees is None else [str(top) for top in trees]
     found = {"app": app, "factory": factory, "import_path": list(import_path), "trees": tops, "profiled": profiled}

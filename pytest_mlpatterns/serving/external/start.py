@@ -413,7 +413,7 @@ def _owner_of(ports: Sequence[int]) -> str:
 
 
 def ready_path(ready: str | None, wire: Wire) -> str:
-    """The path to ask: the one that the target names, else that of the wire."""
+    """The path to ask: the one that the target names, else the wire's."""
     return ready or (PING if wire.protocol == "invocations" else "/")
 
 
@@ -494,7 +494,7 @@ def _program(
 
 
 def python_of(target: App | Command, options: StartOptions) -> str:
-    """The Python of the environment that serves a target: that of pytest, or another one of the user's tree."""
+    """The Python of the environment that serves a target: pytest's, or another one of the user's tree."""
     if target.python is None:
         return sys.executable
     path = os.path.abspath(options.root / Path(target.python).expanduser())

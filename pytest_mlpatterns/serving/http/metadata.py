@@ -1,6 +1,6 @@
 """Health, and metadata of the server and its model, as V1, V2, invocations and servers of language models have them.
 
-Clients such as ``perf_analyzer`` ask for them before and after a load. The values are those of Triton's JSON, which are
+Clients such as ``perf_analyzer`` ask for them before and after a load. The values are as in Triton's JSON, which are
 the fields of its gRPC messages too.
 """
 
@@ -27,7 +27,7 @@ _MAX_BATCH_SIZE = 2**31 - 1  # A request may carry any number of inputs; only th
 class ModelMetadata:
     """Answers GET requests.
 
-    The names, datatypes and shapes of the tensors are those of the first V2 inference, because a Python callable does
+    The names, datatypes and shapes of the tensors come from the first V2 inference, because a Python callable does
     not declare them.
 
     ``inputs``: name, datatype and shape of each input tensor; empty before the first V2 inference.
@@ -108,7 +108,7 @@ class TritonExtensions:
         }
 
     def config(self) -> dict[str, Any]:
-        """The configuration of the model; the dimensions of its tensors are without that of the batch."""
+        """The configuration of the model; the dimensions of its tensors are without the batch's."""
         model = self._metadata.metadata()
         return {
             "name": model["name"],

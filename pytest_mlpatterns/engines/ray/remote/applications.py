@@ -54,7 +54,7 @@ def deploy(plan: ApplicationPlan) -> None:
 
 
 def _require_cpus(plan: ApplicationPlan) -> None:
-    """Check that the cluster has the CPUs; those of a service that has just ended become free after a moment."""
+    """Check that the cluster has the CPUs; a service that has just ended frees its own after a moment."""
     deadline = time.monotonic() + _FREED_WITHIN_S
     while True:
         nodes = [float(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]

@@ -56,7 +56,7 @@ def collect(run: str, app: str) -> Mapping[int, tuple[NodeReading, ...]]:
 
 
 def offsets(run: str) -> Mapping[str, ClockOffset]:
-    """How far the clock of each node is ahead of that of this machine, by the identity of the node."""
+    """How far the clock of each node is ahead of this machine's, by the identity of the node."""
     return _monitors(base_of(run)).offsets()
 
 
