@@ -54,10 +54,11 @@ class Service:
     target: Target | None = None
     inputs: Any = field(default_factory=lambda: TEXTS)
     env: Mapping[str, str] = field(default_factory=dict)
+    root: Path = HERE
 
     def system(self, directory: Path) -> SystemUnderTest:
         payload = read_payload(self.inputs)
-        options = StartOptions(60_000_000_000, payload, directory, root=HERE)
+        options = StartOptions(60_000_000_000, payload, directory, root=self.root)
         return SystemUnderTest(self.target or service_plan(self.pattern, self.model), options)
 
 
@@ -81,7 +82,7 @@ def count(service: Service, directory: Path, *, requests: int | None = None) -> 
     """One pass."""
     payload = read_payload(service.inputs)
     plan = LoadPlan(payload, ClosedLoop(1), 10**9, None, 30 * 10**9, None)
-    names = SourceNames(HERE)
+    names = SourceNames(service.root)
     with variables({name: text.format(directory=directory) for name, text in service.env.items()}):
         start = service.system(directory).start
         return counted_pass(start, plan, directory=directory, names=names, requests=requests, limit_ns=300_000_000_000)

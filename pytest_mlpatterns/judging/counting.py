@@ -17,6 +17,7 @@ import functools
 import math
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import psutil
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -63,7 +64,8 @@ if TYPE_CHECKING:
     _Times: TypeAlias = BaselineComparison | RevisionComparison | SettledComparison
 
 INSTRUCTIONS = METRICS["instructions"]
-PASS_NS = 60_000_000_000  # Time of the passes of one side
+PASS_NS = 60_000_000_000  # Time of the passes of one side, where they have a core for themselves
+_MOST_LONGER = 3  # Most times as long as that which they may take on a busy machine
 _ALIKE = ("architecture", "python", "requests", "environment")
 """Fields of two counts that are equal if they count the same instructions for the same code."""
 _OWN = 0.7  # Share of the latency that is the service's own CPU time, from which unchanged work is an unchanged time
@@ -76,6 +78,12 @@ def is_left_to_a_count(verdict: Verdict) -> bool:
     if verdict.why_open is not None or verdict.change is None:
         return verdict.by_machine
     return verdict.change.high - verdict.change.low > (verdict.tolerance or 0.0)
+
+
+def pass_ns() -> int:
+    """Time of the passes of one side: longer by the programs that run for each core, as all that they need takes."""
+    each = psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
+    return round(PASS_NS * min(max(each, 1.0), _MOST_LONGER))
 
 
 def own_share(figures: Mapping[str, float], in_flight: int | None, threads: int) -> float:
@@ -190,7 +198,7 @@ class CountedPasses:
             return ruling_of([judge()], "count", is_confirmed=is_confirmed, fewest=0)
 
         def budget() -> Budget:
-            return Budget(PASS_NS, round(sum(one.seconds for one in self.now) * SECOND_NS))
+            return Budget(pass_ns(), round(sum(one.seconds for one in self.now) * SECOND_NS))
 
         def each_ns() -> float:
             return self.now[-1].seconds * SECOND_NS
@@ -277,12 +285,13 @@ class CountedPasses:
 
         self._measurement.runner.close()  # the side needs the machine to itself
         show, options = self._experiment.driver.on_search, self._experiment.system.options
-        show(f"counting the instructions of {name}, up to {format_duration(PASS_NS)}")
+        limit_ns = pass_ns()
+        show(f"counting the instructions of {name}, up to {format_duration(limit_ns)}")
         names = SourceNames(*(roots or (options.root,)))
         try:
             with self._measurement.spending.beside():
                 return counted_pass(
-                    start, plan, directory=options.directory, names=names, limit_ns=PASS_NS, requests=requests
+                    start, plan, directory=options.directory, names=names, limit_ns=limit_ns, requests=requests
                 )
         finally:
             show("")
@@ -361,7 +370,7 @@ class CountedComparison:
         if settings.count is not CountMode.AUTO or not is_open or has_failed or not self._passes.may_compare:
             return None
         run_ns = self._experiment.run_ns
-        if run_ns is not None and run_ns - self._measurement.budget.spent_ns < 2 * PASS_NS:
+        if run_ns is not None and run_ns - self._measurement.budget.spent_ns < 2 * pass_ns():
             return None  # the run has no time for both sides
         accepted = self._experiment.agreed.in_force
         (own,) = compared_metrics([INSTRUCTIONS], settings.tolerance, self.alpha, requested=False, accepted=accepted)

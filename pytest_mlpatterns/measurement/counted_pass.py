@@ -119,16 +119,19 @@ class Counting:
     def run(self, start: Start, requests: int | None) -> None:
         """Start the service, count it, and end it. Raises CountError: it cannot be counted."""
         under = replace(self._counter.under, env={**_FIXED, **self._counter.under.env})
-        left_ns = round((self._deadline - time.monotonic()) * _START_SHARE * 1e9)
+        began = time.monotonic()
+        start_s = (self._deadline - began) * _START_SHARE
         try:
             with (
-                contextlib.closing(start(under=under, timeout_ns=left_ns)) as deployment,
+                contextlib.closing(start(under=under, timeout_ns=round(start_s * 1e9))) as deployment,
                 contextlib.closing(self._counter),
                 contextlib.suppress(TimeoutError),
             ):
                 self._count(deployment, requests)
         except DeploymentError as error:
-            raise CountError(self._counter.refusal() or f"while it is counted: {error}") from error
+            late = f"the service does not start within {start_s:.0f} s under {self._counter.tool}"
+            why = late if time.monotonic() >= began + start_s else f"while it is counted: {error}"
+            raise CountError(self._counter.refusal() or why) from error
         if len(self._rounds) < _LEAST_ROUNDS:
             done = f"{len(self._rounds)} of the {_LEAST_ROUNDS} rounds that it needs"
             raise CountError(f"the time limit of the count was over after {done}")

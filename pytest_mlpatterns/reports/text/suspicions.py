@@ -89,7 +89,7 @@ def undecided_lines(
     rows = _figures(result, width)
     why = f"{step.preface}the machine, as above" if as_above and step.why else step.why
     work = next((comparison_row(one) for one in result.verdicts if one.metric == _WORK), None)
-    counted = "" if work is None else f"{work.label} {work.reference} → {work.present}: {work.change}"
+    counted = _not_counted(result) if work is None else f"{work.label} {work.reference} → {work.present}: {work.change}"
     rows += _labelled("why", "; ".join(filter(None, (why, counted))), width) + _labelled(
         "next", "" if as_above else step.lead, width
     )
@@ -101,6 +101,13 @@ def undecided_lines(
     is_likely = result.kind is Kind.PROBABLY_SLOWER
     title = f"{result.test}: {PROBABLY_SLOWER if is_likely else 'undecided'}"
     return [line(title, Style.BAD if is_likely else Style.STRONG), *map(line, [*rows, *further])]
+
+
+def _not_counted(result: TestResult) -> str:
+    """Why the count that was to decide the test in place of times failed; empty if it did not."""
+    label = metric_named(_WORK).label
+    why = result.judged.not_compared.get(label)
+    return "" if why is None else why.of(label)
 
 
 def is_of_the_machine(result: TestResult) -> bool:

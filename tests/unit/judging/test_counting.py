@@ -20,6 +20,7 @@ from pytest_mlpatterns.judging.counting import (
     CountedPasses,
     holds_here,
     own_share,
+    pass_ns,
     unhindered_figures,
 )
 from pytest_mlpatterns.judging.limit_assertions import decide_limit
@@ -304,6 +305,15 @@ def test_a_pass_that_fails_leaves_times_alone_and_says_why(monkeypatch: pytest.M
     one = compared_metrics([METRICS["instructions"]], declared_experiment().settings.tolerance, 0.025, requested=True)
     with pytest.raises(PerfFailure, match="cannot judge instructions per request: it is not known: two rounds"):
         comparison.judge(lambda _: one)
+
+
+@pytest.mark.parametrize(("load", "cores", "seconds"), [(0.5, 2, 60), (4.0, 2, 120), (40.0, 2, 180), (4.0, 16, 60)])
+def test_passes_have_more_time_where_other_programs_take_the_cores(
+    monkeypatch: pytest.MonkeyPatch, load: float, cores: int, seconds: int
+) -> None:
+    monkeypatch.setattr("psutil.getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr("psutil.cpu_count", lambda: cores)
+    assert pass_ns() == seconds * 1_000_000_000
 
 
 def test_a_machine_too_busy_for_the_load_generator_fails_what_needs_more_work(monkeypatch: pytest.MonkeyPatch) -> None:

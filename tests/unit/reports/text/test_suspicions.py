@@ -12,7 +12,7 @@ from pytest_mlpatterns.errors import InconclusiveWarning
 from pytest_mlpatterns.records.launch import Busy, Estimate, Noise
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.result_parts import Terms
-from pytest_mlpatterns.records.verdict import Kind, OpenBy, Outcome, Verdict, WhyOpen
+from pytest_mlpatterns.records.verdict import Kind, LeftOut, OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.reports.text.failure import next_step
 from pytest_mlpatterns.reports.text.summary_table import headline_style, summary_lines, verdict_of
 from pytest_mlpatterns.reports.text.suspicions import (
@@ -94,6 +94,12 @@ def test_what_the_machine_explains_has_that_reason_once_and_no_more_measuring() 
     ]
     assert "certain" not in "\n".join(lines)
     assert "--perf-budget" not in "\n".join([*lines, *next_step(verdicts, result(TEST, verdicts=verdicts))])
+
+
+def test_a_count_that_failed_says_so_beside_the_machine() -> None:
+    why = LeftOut("is not known: the service does not start within 51 s under valgrind-3.24.0")
+    lines = block(by_machine(SLOWER), reference=counterpart(), not_compared={"instructions per request": why})
+    assert f"  why   {BUSY}; instructions per request {why}" in lines
 
 
 @pytest.mark.parametrize("commit", ["", "1a2b3c4"])
