@@ -133,7 +133,7 @@ ENVIRONMENTS = (
     ),
     _beside("locust", runs=(("--host=http://127.0.0.1",),), passed=2),
     Environment("pytest-perf", ("pytest-perf",), clash=_PYTEST_PERF),
-    Environment("pytest-perf, switched off", ("pytest-perf",), runs=(("-p", "no:perf"),)),
+    Environment("switched-off pytest-perf", ("pytest-perf",), runs=(("-p", "no:perf"),)),
     Environment("pytest-perf-report", ("pytest-perf-report",), runs=(("--perf-report", "report.html"),)),
     Environment(
         "KServe's SDK", ("kserve",), kind=Kind.CLIENTS, files=("test_kserve.py",), passed=2, mixed=False, extras="grpc"

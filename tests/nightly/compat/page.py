@@ -1,20 +1,16 @@
 """The tables of docs/reference/compatibility.md, as the last run of ``make compat`` found them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from environments import Environment, Kind
 from outcome import Outcome
 from tools import ROOT
 
-__all__ = ["PAGE", "table_of", "write_page", "write_table"]
+__all__ = ["PAGE", "by_outcome", "table_of", "write_page", "write_table"]
 
 PAGE = ROOT / "docs" / "reference" / "compatibility.md"
-_HEADINGS = {
-    Kind.VERSIONS: "| with | pytest | Python | outcome |",
-    Kind.NEIGHBOURS: "| beside | version | outcome |",
-    Kind.CLIENTS: "| with | version | outcome |",
-}
+_HEADINGS = {Kind.VERSIONS: "with", Kind.NEIGHBOURS: "beside", Kind.CLIENTS: "with"}
 
 
 def write_page(outcomes: Mapping[Environment, Outcome]) -> None:
@@ -33,21 +29,34 @@ def write_table(kind: str, table: str) -> None:
 
 
 def table_of(kind: str, outcomes: Mapping[Environment, Outcome]) -> str:
-    """One table."""
-    heading = _HEADINGS[kind]
-    rule = "|" + "---|" * (heading.count("|") - 1)
-    rows = [_row(environment, outcome) for environment, outcome in outcomes.items() if environment.kind == kind]
-    return "\n".join([heading, rule, *rows])
+    """One table: of versions a row for each environment, else one for each outcome."""
+    chosen = {environment: outcome for environment, outcome in outcomes.items() if environment.kind == kind}
+    if kind != Kind.VERSIONS:
+        return by_outcome(_HEADINGS[kind], ((_named(*one), _outcome(*one)) for one in chosen.items()))
+    rows = [
+        f"| {environment.name} | {_version(outcome, 'pytest')} | {_version(outcome, 'python')} "
+        f"| {_outcome(environment, outcome)} |"
+        for environment, outcome in chosen.items()
+    ]
+    return "\n".join([f"| {_HEADINGS[kind]} | pytest | Python | outcome |", "|---|---|---|---|", *rows])
 
 
-def _row(environment: Environment, outcome: Outcome) -> str:
-    found = {name.replace("_", "-"): version for name, version in outcome.versions.items()}
-    if environment.kind == Kind.VERSIONS:
-        cells = [found.get("pytest", "–"), found.get("python", "–")]
-    else:
-        shown = environment.shown or re.split(r"[=<>\[]", environment.requirements[0])[0]
-        cells = [found.get(shown.lower(), "–")]
-    return f"| {' | '.join([environment.name, *cells, _outcome(environment, outcome)])} |"
+def by_outcome(heading: str, found: Iterable[tuple[str, str]]) -> str:
+    """A table with a row for each outcome; ``found``: names with their versions, and their outcomes."""
+    names: dict[str, list[str]] = {}
+    for name, outcome in found:
+        names.setdefault(outcome, []).append(name)
+    rows = [f"| {outcome} | {', '.join(of_outcome)} |" for outcome, of_outcome in names.items()]
+    return "\n".join([f"| outcome | {heading} |", "|---|---|", *rows])
+
+
+def _named(environment: Environment, outcome: Outcome) -> str:
+    shown = environment.shown or re.split(r"[=<>\[]", environment.requirements[0])[0]
+    return f"{environment.name} {_version(outcome, shown.lower())}"
+
+
+def _version(outcome: Outcome, name: str) -> str:
+    return {one.replace("_", "-"): version for one, version in outcome.versions.items()}.get(name, "–")
 
 
 def _outcome(environment: Environment, outcome: Outcome) -> str:

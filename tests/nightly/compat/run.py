@@ -47,9 +47,9 @@ def main(names: list[str]) -> int:
     else:
         write_page({environment: load(environment, wheel) for environment in ENVIRONMENTS})
     if not names or SERVERS in names:
-        rows, unfit = table_of_servers(tools.resolve, f"pytest-mlpatterns @ {wheel.as_uri()}")
-        write_table(SERVERS, "\n".join(["| server | version | beside the package |", "|---|---|---|", *rows]))
-        print(*rows, sep="\n")
+        table, unfit = table_of_servers(tools.resolve, f"pytest-mlpatterns @ {wheel.as_uri()}")
+        write_table(SERVERS, table)
+        print(table)
         failed += unfit
     absent = sum(bool(outcome.absent) for outcome in outcomes.values())
     print(f"{absent} cannot be made on this machine")

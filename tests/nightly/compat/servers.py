@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+from page import by_outcome
+
 __all__ = ["SERVERS", "table_of_servers"]
 
 SERVERS = (
@@ -36,15 +38,15 @@ SERVERS = (
 Resolve = Callable[[Iterable[str]], dict[str, str]]
 
 
-def table_of_servers(resolve: Resolve, package: str) -> tuple[list[str], list[str]]:
-    """The rows of the table, and the servers that do not fit.
+def table_of_servers(resolve: Resolve, package: str) -> tuple[str, list[str]]:
+    """The table, and the servers that do not fit.
 
     ``resolve``: the versions of everything that requirements need, by name; raises OSError if none fit together.
     """
     with ThreadPoolExecutor(2) as pool:
         found = dict(zip(SERVERS, pool.map(lambda one: _fits(one.split(), resolve, package), SERVERS), strict=True))
-    rows = [f"| {server} | {version} | {outcome} |" for server, (version, outcome) in found.items()]
-    return rows, [server for server, (_, outcome) in found.items() if not outcome.startswith("fits")]
+    table = by_outcome("server", ((f"{server} {version}", outcome) for server, (version, outcome) in found.items()))
+    return table, [server for server, (_, outcome) in found.items() if not outcome.startswith("fits")]
 
 
 def _fits(requirements: list[str], resolve: Resolve, package: str) -> tuple[str, str]:

@@ -52,30 +52,32 @@ def test_a_clash_has_to_end_in_its_line_alone(tmp_path: Path) -> None:
     assert judged(tmp_path, environment, "ERROR: both own it\n", 1).problem
 
 
-def test_a_row_has_versions_and_outcome() -> None:
+def test_a_table_has_versions_and_outcomes() -> None:
     found = {
         Environment("a", ("a>=1",), remark="slower"): Outcome({"a": "1.2"}, 8),
         Environment("b", ("b",), clash="x"): Outcome({"b": "2"}, line="x"),
         Environment("c", ("c",)): Outcome({}, problem="broken"),
         Environment("d", ("pytest",), prerelease=True): Outcome({"pytest": "9.2.0"}, 1),
         Environment("e", ("pytest",), prerelease=True): Outcome({"pytest": "9.3.0rc1"}, 1),
+        Environment("f", ("f",)): Outcome({"f": "1"}, 1),
         Environment("Python 3.99", kind=Kind.VERSIONS): Outcome(absent="no Python 3.99"),
     }
     assert table_of(Kind.NEIGHBOURS, found).splitlines()[2:] == [
-        "| a | 1.2 | works; slower |",
-        "| b | 2 | one line: `… both own the option --perf-baseline; …` |",
-        "| c | – | **does not work** |",
-        "| d | 9.2.0 | works; pytest has no newer one |",
-        "| e | 9.3.0rc1 | works |",
+        "| works; slower | a 1.2 |",
+        "| one line: `… both own the option --perf-baseline; …` | b 2 |",
+        "| **does not work** | c – |",
+        "| works; pytest has no newer one | d 9.2.0 |",
+        "| works | e 9.3.0rc1, f 1 |",
     ]
     assert table_of(Kind.VERSIONS, found).splitlines()[2:] == ["| Python 3.99 | – | – | not run: no Python 3.99 |"]
 
 
-def test_the_page_has_a_row_for_every_environment_and_none_that_does_not_work() -> None:
+def test_the_page_names_every_environment_and_none_that_does_not_work() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    rows = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")]
-    assert set(rows) >= {environment.name for environment in ENVIRONMENTS}
-    assert set(rows) >= set(SERVERS)
+    cells = [cell for line in text.splitlines() if line.startswith("| ") for cell in line.strip("| ").split(" | ")]
+    named = {*cells, *(one.rpartition(" ")[0] for cell in cells for one in cell.split(", "))}
+    assert named >= {environment.name for environment in ENVIRONMENTS}
+    assert named >= set(SERVERS)
     assert "does not work" not in text
     assert "| **" not in text  # a server that does not fit
 
@@ -88,10 +90,11 @@ def test_a_server_fits_if_it_keeps_its_version_beside_the_package() -> None:
             raise OSError("no solution")
         return {name: "1.0" if beside and name == "bentoml" else "2.0", "uvicorn": "0.3" if beside else "0.4"}
 
-    rows, unfit = table_of_servers(resolve, "ours")
+    table, unfit = table_of_servers(resolve, "ours")
     assert unfit == ["bentoml", "mlflow"]
-    assert {"| bentoml | 2.0 | **fits as 1.0 only** |", "| mlflow | 2.0 | **does not fit** |"} <= {*rows}
-    assert "| litserve | 2.0 | fits; uvicorn 0.3 in place of 0.4 |" in rows
+    assert {"| **fits as 1.0 only** | bentoml 2.0 |", "| **does not fit** | mlflow 2.0 |"} <= {*table.splitlines()}
+    assert "| fits; uvicorn 0.3 in place of 0.4 | fastapi[standard] 2.0, flask gunicorn 2.0" in table
+    assert "litserve 2.0" in table
 
 
 def test_every_project_file_is_used() -> None:
