@@ -70,6 +70,12 @@ def keep_colon(app: Sphinx, what: str, name: str, obj: object, options: object, 
         lines[0] = lines[0].replace(": ", " – ", 1)
 
 
+def keep_first_paragraph(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Leave out how a class is made that only the package makes."""
+    if what == "class" and name.rpartition(".")[2] in ("Deployment", "Metrics", "Perf") and "" in lines:
+        del lines[lines.index("") :]
+
+
 def describe(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
@@ -83,5 +89,6 @@ def describe(
 def setup(app: Sphinx) -> None:
     """Connect what this file defines."""
     app.connect("autodoc-process-docstring", keep_colon, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", keep_first_paragraph, priority=400)
     app.connect("missing-reference", public_name)
     app.connect("html-page-context", describe)
