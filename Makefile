@@ -14,28 +14,44 @@ COMMITS := tests/live/commits
 RAY := tests/live/ray
 RAY_OWN := tests/live/ray/test_own_cluster.py
 PACKAGE := tests/live/package
-OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(RUNS) $(COMPARISONS) $(COMMITS) $(RAY) $(PACKAGE)
+CHECKED := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(RUNS) $(COMPARISONS) $(COMMITS) $(RAY) $(PACKAGE)
+HOUSE := tests/house
+NIGHTLY := tests/nightly
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
 
-.PHONY: demo test runs patterns examples capacity comparisons commits faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz schemas protos clean
+.PHONY: demo test check nightly runs patterns examples capacity comparisons commits faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz schemas protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
 
 ifdef FAST
 test: compiled  ## with FAST=1 the tests that start no process, in about a minute and a half
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not processes' $(OTHERS:%=--ignore=%)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not processes' $(CHECKED:%=--ignore=%) --ignore=$(NIGHTLY)
 else
-test: compiled  ## lint, types, layers, and every test with branch coverage
+test: compiled  ## lint, types, layers, unit tests, and the live tests of what the package promises first, with branch coverage
 	@$(MAKE) --no-print-directory --jobs 2 lint covered
 
-covered: compiled  ## every test with branch coverage
+covered: compiled  ## the tests of make test, with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(OTHERS:%=--ignore=%)
-	@echo '$(RAY): left out, make ray runs them'
+	$(BIN)/coverage run -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(CHECKED:%=--ignore=%) --ignore=$(NIGHTLY) --ignore=$(HOUSE)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+endif
+
+check: $(STAMP) $(RAY_STAMP)  ## all live tests that make test leaves out, the package, and two real servers
+	@$(MAKE) --no-print-directory runs patterns examples capacity comparisons commits faults ray
+	@$(MAKE) --no-print-directory --jobs 2 servers package NAMES="fastapi mosec"
+
+ifdef QUICK
+nightly: compiled  ## with QUICK=1 what starts no process: simulations, a few thousand random inputs
+	ALL=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'nightly and not processes' tests/unit
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(NIGHTLY)
+else
+nightly: compiled $(RAY_STAMP)  ## the rarer variants of all tests, random inputs, other versions and plugins, all servers, all numbers
+	ALL=1 $(BIN)/python -m pytest -q -n 4 --dist worksteal -m nightly --ignore=$(NIGHTLY) --ignore=$(RAY)
+	ALL=1 $(RAY_BIN)/python -m pytest -q -m nightly $(RAY)
+	@$(MAKE) --no-print-directory fuzz compat servers bench
 endif
 
 runs: compiled  ## whole runs of pytest with the plugin, with and without xdist: baselines, streams, interrupts, reports
@@ -71,11 +87,12 @@ ray-own: $(RAY_STAMP)  ## Rays that runs start themselves, beside the cluster
 compiled: $(STAMP)
 	@$(BIN)/python -m compileall -q pytest_mlpatterns
 
-lint: $(STAMP)
+lint: $(STAMP)  ## formatting, lint, types, layers, and the rules of CONTRIBUTING that can be read from the code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q $(HOUSE)
 
 package:  ## the sdist and the wheel, in dist: reproducible, checked, and used from an empty environment
 	PYTHON=$(PYTHON) bash .ci/package

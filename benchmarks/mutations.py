@@ -196,7 +196,7 @@ class Copy:
         with subprocess.Popen(
             [*command, *tests],
             cwd=self._directory,
-            env={**os.environ, "PYTHONPATH": str(self._directory)},
+            env={**os.environ, "ALL": "1", "PYTHONPATH": str(self._directory)},  # the simulations in full
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

@@ -55,11 +55,15 @@ def _starts_processes(item: pytest.Item) -> bool:
     return item.get_closest_marker("processes") is not None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with most tests that start processes take longest and come first: no worker waits long for the last.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked ``nightly``, unless the environment says ``ALL=1``, and order the rest.
 
-    A property runs its lines for many examples, so it is a simulation.
+    Files with most tests that start processes take longest and come first: no worker waits long for the last. A
+    property runs its lines for many examples, so it is a simulation.
     """
+    if os.environ.get("ALL") != "1" and (rare := [item for item in items if item.get_closest_marker("nightly")]):
+        items[:] = [item for item in items if item.get_closest_marker("nightly") is None]
+        config.hook.pytest_deselected(items=rare)
     for item in items:
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("simulation")

@@ -1,20 +1,9 @@
-"""What goes wrong on purpose: ``make faults`` runs it; ``make faults ALL=1`` runs the rarer variants too."""
+"""What goes wrong on purpose: ``make faults`` runs it, with ``ALL=1`` the rarer variants too."""
 
-import os
 import signal
 from collections.abc import Iterator
 
 import pytest
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked ``all_faults``, unless the environment says ``ALL=1``."""
-    if os.environ.get("ALL") == "1":
-        return
-    rare = [item for item in items if item.get_closest_marker("all_faults") is not None]
-    if rare:
-        items[:] = [item for item in items if item.get_closest_marker("all_faults") is None]
-        config.hook.pytest_deselected(items=rare)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,7 +15,7 @@ SERVER = str(SERVICES / "endless.py")
 ENDLESS = "answers without end"
 HEADERS = "answers with over 100 KiB of headers"
 SILENT = "ReadTimeout: no answer after"
-RARE = pytest.mark.all_faults
+RARE = pytest.mark.nightly
 
 TEST = """
 import pytest

@@ -21,7 +21,7 @@ WINDOW = 'duration="600ms", warmup="200ms"'
 LONG_WINDOW = 'duration="1s", warmup="200ms"'
 PATIENT = "30s"
 """A time-out that no answer reaches which comes at all, however busy the machine is."""
-RARE = pytest.mark.all_faults
+RARE = pytest.mark.nightly
 TEST = """
 import pytest
 from pytest_mlpatterns import Command

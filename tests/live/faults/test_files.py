@@ -22,7 +22,7 @@ from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.system.environment import environment
 from pytest_mlpatterns.wording import HIDDEN
 
-RARE = pytest.mark.all_faults
+RARE = pytest.mark.nightly
 PLACES = len(list(places(ENTRY)))
 CHANGES = list(itertools.product(range(PLACES), range(len(STRANGE))))[::5]
 """Each fifth of all places of an entry with all strange values."""

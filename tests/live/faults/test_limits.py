@@ -61,7 +61,7 @@ def allowed(connections: int) -> bool:
     return most is None or most >= connections
 
 
-@pytest.mark.parametrize("pattern", ["single()", pytest.param("replicated(replicas=2)", marks=pytest.mark.all_faults)])
+@pytest.mark.parametrize("pattern", ["single()", pytest.param("replicated(replicas=2)", marks=pytest.mark.nightly)])
 def test_2000_callers_are_served_with_a_soft_limit_of_1024_open_files(tmp_path: Path, pattern: str) -> None:
     test = project(f'concurrency=2000, pattern="{pattern}"')
     run = run_fault(test, tmp_path, limit_s=PATIENT_S)
@@ -71,7 +71,7 @@ def test_2000_callers_are_served_with_a_soft_limit_of_1024_open_files(tmp_path: 
         run.assert_ended({"failed": 1}, "2,000 requests in flight need as many connections")
 
 
-@pytest.mark.all_faults
+@pytest.mark.nightly
 def test_10000_callers_are_served_or_refused_with_the_number_that_is_allowed(tmp_path: Path) -> None:
     run = run_fault(project("concurrency=10_000"), tmp_path, limit_s=PATIENT_S)
     if allowed(10_000):
@@ -109,8 +109,8 @@ def test_a_million_callers_are_refused(tmp_path: Path) -> None:
     [
         ("rest+binary", 63, ""),
         ("rest+binary", 65, "413"),
-        pytest.param("grpc", 63, "", marks=pytest.mark.all_faults),
-        pytest.param("grpc", 65, "larger than max (68157475 vs. 67108864)", marks=pytest.mark.all_faults),
+        pytest.param("grpc", 63, "", marks=pytest.mark.nightly),
+        pytest.param("grpc", 65, "larger than max (68157475 vs. 67108864)", marks=pytest.mark.nightly),
     ],
 )
 def test_a_payload_below_the_limit_of_64_mib_is_served_and_one_above_it_is_named(

@@ -10,7 +10,7 @@ from support.project import MODEL, Project
 
 pytestmark = pytest.mark.processes
 
-RARE = pytest.mark.all_faults
+RARE = pytest.mark.nightly
 PASSED, FAILED = {"passed": 1}, {"failed": 1}
 WARNING = "LeftoverWarning: perf_model Model: processes that it started and that did not end after SIGTERM were killed"
 TEST = """

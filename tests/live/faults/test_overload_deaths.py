@@ -9,7 +9,7 @@ from support.project import Project
 
 pytestmark = pytest.mark.processes
 
-RARE = pytest.mark.all_faults
+RARE = pytest.mark.nightly
 GOODPUT = 'perf.assert_goodput_at_least(0.9, at=2.0, slo="p95<300ms")'
 RECOVERY = 'perf.assert_recovers_within("2s", slo="p95<300ms")'
 TEST = """

@@ -8,7 +8,7 @@ from support.project import Project
 
 pytestmark = pytest.mark.processes
 
-RARE = pytest.mark.all_faults
+RARE = pytest.mark.nightly
 TEST = """
 import pytest
 

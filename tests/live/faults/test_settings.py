@@ -42,7 +42,7 @@ def perf_target(): return {target}
 def test_it(perf):
     perf.assert_rtm_below("10s")
 """
-RARE = pytest.mark.all_faults
+RARE = pytest.mark.nightly
 
 
 def project(*, marker: str = "", target: str = "None") -> Project:

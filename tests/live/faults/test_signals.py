@@ -12,7 +12,7 @@ from support.project import Project
 
 pytestmark = pytest.mark.processes
 
-RARE = pytest.mark.all_faults
+RARE = pytest.mark.nightly
 INTERRUPTED = pytest.ExitCode.INTERRUPTED
 JSON = ("--perf-json", "out.json")
 TIMEOUT = ("-p", "timeout", "-o", "timeout_func_only=true")

@@ -95,7 +95,7 @@ def valkey() -> Iterator[Valkey]:
     [
         (signal.SIGKILL, "ended with signal SIGKILL"),
         (signal.SIGSTOP, "was suspended by signal SIGSTOP"),
-        pytest.param(signal.SIGTERM, "ended with exit code 0", marks=pytest.mark.all_faults),
+        pytest.param(signal.SIGTERM, "ended with exit code 0", marks=pytest.mark.nightly),
     ],
 )
 def test_the_failure_names_the_own_server_that_ended(
@@ -111,7 +111,7 @@ def test_the_failure_names_the_own_server_that_ended(
 
 
 @pytest.mark.parametrize(
-    "pattern", [f'Queued(broker="{OWN}")', pytest.param(f'Cached(store="{OWN}")', marks=pytest.mark.all_faults)]
+    "pattern", [f'Queued(broker="{OWN}")', pytest.param(f'Cached(store="{OWN}")', marks=pytest.mark.nightly)]
 )
 def test_a_supervisor_that_is_killed_is_named_and_its_server_ends_with_the_run(tmp_path: Path, pattern: str) -> None:
     with start_fault(project(pattern), tmp_path) as running:
@@ -124,7 +124,7 @@ def test_a_supervisor_that_is_killed_is_named_and_its_server_ends_with_the_run(t
 
 
 @pytest.mark.parametrize(
-    "pattern", [f'Cached(store="{OWN}")', pytest.param(f'Queued(broker="{OWN}")', marks=pytest.mark.all_faults)]
+    "pattern", [f'Cached(store="{OWN}")', pytest.param(f'Queued(broker="{OWN}")', marks=pytest.mark.nightly)]
 )
 def test_a_supervisor_that_is_suspended_disturbs_nothing_and_ends_with_the_run(tmp_path: Path, pattern: str) -> None:
     with start_fault(project(pattern), tmp_path) as running:
@@ -137,7 +137,7 @@ def test_a_supervisor_that_is_suspended_disturbs_nothing_and_ends_with_the_run(t
 
 
 @pytest.mark.parametrize(
-    "pattern", [f'Cached(store="{OWN}")', pytest.param(f'Queued(broker="{OWN}")', marks=pytest.mark.all_faults)]
+    "pattern", [f'Cached(store="{OWN}")', pytest.param(f'Queued(broker="{OWN}")', marks=pytest.mark.nightly)]
 )
 def test_a_killed_pytest_takes_the_own_server_with_it(tmp_path: Path, pattern: str) -> None:
     with start_fault(project(pattern, seconds=60), tmp_path) as running:
@@ -177,9 +177,9 @@ def test_other_users_of_the_machine_can_neither_read_nor_change_nor_end_the_own_
     "entry",
     [
         {"cmd": "x"},
-        pytest.param({"id": "7", "body": "no request"}, marks=pytest.mark.all_faults),
-        pytest.param({"id": "7", "body": "", "accepted": "yesterday"}, marks=pytest.mark.all_faults),
-        pytest.param({"id": "7", "body": "no request", "accepted": "7"}, marks=pytest.mark.all_faults),
+        pytest.param({"id": "7", "body": "no request"}, marks=pytest.mark.nightly),
+        pytest.param({"id": "7", "body": "", "accepted": "yesterday"}, marks=pytest.mark.nightly),
+        pytest.param({"id": "7", "body": "no request", "accepted": "7"}, marks=pytest.mark.nightly),
     ],
     ids=["other fields", "no time", "no number", "unreadable body"],
 )
@@ -200,7 +200,7 @@ def test_what_another_program_adds_to_a_stream_kills_no_worker(
     assert "replaced" not in run.text
 
 
-@pytest.mark.parametrize("value", [b"", b"garbage", pytest.param(b"\xff" * 1000, marks=pytest.mark.all_faults)])
+@pytest.mark.parametrize("value", [b"", b"garbage", pytest.param(b"\xff" * 1000, marks=pytest.mark.nightly)])
 def test_what_another_program_writes_into_a_store_fails_no_request(
     tmp_path: Path, valkey: Valkey, value: bytes
 ) -> None:
@@ -219,10 +219,10 @@ def test_what_another_program_writes_into_a_store_fails_no_request(
     ("command", "pattern"),
     [
         ("FLUSHALL", "Queued(broker='{}')"),
-        pytest.param("FLUSHALL", "Cached(store='{}')", marks=pytest.mark.all_faults),
-        pytest.param("SCRIPT FLUSH", "Queued(broker='{}')", marks=pytest.mark.all_faults),
-        pytest.param("CLIENT KILL TYPE normal", "Queued(broker='{}')", marks=pytest.mark.all_faults),
-        pytest.param("CLIENT KILL TYPE normal", "Cached(store='{}')", marks=pytest.mark.all_faults),
+        pytest.param("FLUSHALL", "Cached(store='{}')", marks=pytest.mark.nightly),
+        pytest.param("SCRIPT FLUSH", "Queued(broker='{}')", marks=pytest.mark.nightly),
+        pytest.param("CLIENT KILL TYPE normal", "Queued(broker='{}')", marks=pytest.mark.nightly),
+        pytest.param("CLIENT KILL TYPE normal", "Cached(store='{}')", marks=pytest.mark.nightly),
     ],
 )
 def test_a_broker_that_forgets_loses_no_accepted_request(
@@ -241,7 +241,7 @@ def test_a_broker_that_forgets_loses_no_accepted_request(
     assert " lost" not in run.text
 
 
-@pytest.mark.parametrize("fault", ["kill", pytest.param("suspend", marks=pytest.mark.all_faults)])
+@pytest.mark.parametrize("fault", ["kill", pytest.param("suspend", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("pattern", ["Queued(broker='{}')", "Cached(store='{}')"])
 def test_a_running_server_that_goes_away_ends_no_run(tmp_path: Path, valkey: Valkey, pattern: str, fault: str) -> None:
     with start_fault(project(pattern.format(valkey.url), check=SOME_FAIL, timeout="2s"), tmp_path) as running:
@@ -252,9 +252,9 @@ def test_a_running_server_that_goes_away_ends_no_run(tmp_path: Path, valkey: Val
     assert sum(run.outcomes.values()) == 1, run.text
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.all_faults)])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("broker", ["memory://", OWN])
-@pytest.mark.parametrize("wait", [True, pytest.param(False, marks=pytest.mark.all_faults)])
+@pytest.mark.parametrize("wait", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_a_worker_that_is_killed_behind_a_queue_loses_no_accepted_request(
     tmp_path: Path, broker: str, workers: int, *, wait: bool
 ) -> None:

@@ -121,7 +121,7 @@ def answers() -> ScriptedServer:
 
 @pytest.mark.parametrize(
     "broken",
-    [USUAL, pytest.param(tuple(set(BROKEN) - set(USUAL)), marks=pytest.mark.all_faults)],
+    [USUAL, pytest.param(tuple(set(BROKEN) - set(USUAL)), marks=pytest.mark.nightly)],
     ids=["usual", "others"],
 )
 def test_an_answer_that_is_no_stream_fails_the_test_and_says_what_it_is(
@@ -142,7 +142,7 @@ def test_an_answer_that_is_no_stream_fails_the_test_and_says_what_it_is(
 
 
 @pytest.mark.parametrize(
-    "load", ["concurrency=2", pytest.param("rate_rps=50", marks=pytest.mark.all_faults)], ids=["closed", "open"]
+    "load", ["concurrency=2", pytest.param("rate_rps=50", marks=pytest.mark.nightly)], ids=["closed", "open"]
 )
 def test_a_change_whose_answers_are_half_errors_of_status_200_fails_against_its_revision(
     tmp_path: Path, load: str

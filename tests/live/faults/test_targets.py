@@ -14,7 +14,7 @@ from support.project import Project
 
 pytestmark = pytest.mark.processes
 
-RARE = pytest.mark.all_faults
+RARE = pytest.mark.nightly
 TEST = """
 import pytest
 
@@ -104,7 +104,7 @@ def test_requests_that_meet_a_closed_idle_connection_are_sent_again(tmp_path: Pa
     run_faulty(tmp_path, name).assert_ended(PASSED, "sent again on a fresh connection")
 
 
-@pytest.mark.all_faults
+@pytest.mark.nightly
 def test_a_server_that_stops_listening_fails(tmp_path: Path) -> None:
     run_faulty(tmp_path, "stops-listening").assert_ended(FAILED, "InvalidResultError", "(connection failed: ")
 
@@ -205,7 +205,7 @@ def test_a_port_that_is_taken_three_times_is_named(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.all_faults
+@pytest.mark.nightly
 def test_a_server_on_all_interfaces_gets_a_warning(tmp_path: Path) -> None:
     run_faulty(tmp_path, "everywhere").assert_ended(PASSED, "OpenPortWarning", "listens on all interfaces")
 

@@ -1,6 +1,6 @@
 """Random and mutated inputs raise nothing but the package's own exceptions, and nothing hangs.
 
-``make fuzz`` runs a million cases, ``make test`` a few thousand.
+``make fuzz`` runs a million cases, ``make nightly QUICK=1`` a few thousand.
 """
 
 import pytest

@@ -1,7 +1,7 @@
 """Random and mutated inputs: areas of the package, each with a maker of cases, what runs them, and what may be raised.
 
 A case is made from the seed of the run, the name of its area and its number alone, so a failure is made again by the
-line that its message ends with. The number of cases is small in ``make test``; ``make fuzz`` runs a million.
+line that its message ends with. The number of cases is small in ``make nightly QUICK=1``; ``make fuzz`` runs a million.
 """
 
 import contextlib
