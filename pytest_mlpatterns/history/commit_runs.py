@@ -27,11 +27,11 @@ from pytest_mlpatterns.errors import ChildError, DeploymentError, ResultFileErro
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.reports.files.result_file import Results, read_results
 from pytest_mlpatterns.revision.client import error_line, without_markers
-from pytest_mlpatterns.revision.environment import require_no_copy
 from pytest_mlpatterns.revision.worktree import Worktree, checkout, remove_stale, unheard
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.system.git import Git
+from pytest_mlpatterns.system.installed_copies import require_no_copy
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count, listed

@@ -17,10 +17,11 @@ from pytest_mlpatterns.plugin.options import given_options, values_of_conftests
 from pytest_mlpatterns.revision.client import RevisionClient
 from pytest_mlpatterns.revision.commits import Revision, resolve_revision
 from pytest_mlpatterns.revision.dependencies import change_note
-from pytest_mlpatterns.revision.environment import require_no_copy, revision_environment
+from pytest_mlpatterns.revision.environment import revision_environment
 from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.worktree import Worktree, checkout, remove_stale
 from pytest_mlpatterns.system.import_redirect import is_installed
+from pytest_mlpatterns.system.installed_copies import require_no_copy
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count, visible
 

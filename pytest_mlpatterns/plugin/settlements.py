@@ -83,7 +83,7 @@ class Settlements:
     def _laid_out(self, revision: Revision) -> OtherRevision:
         """The files of a commit, which all tests that were recorded at it share."""
         from pytest_mlpatterns.plugin.other_revision import OtherRevision, files_of, with_its_packages
-        from pytest_mlpatterns.revision.environment import require_no_copy
+        from pytest_mlpatterns.system.installed_copies import require_no_copy
 
         root = self._config.rootpath
         if not self._run.against_env:  # which never runs a copy

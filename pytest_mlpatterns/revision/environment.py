@@ -3,10 +3,6 @@
 It is a virtual environment in pytest's cache, built by uv, and is kept for the next run: its name is a hash of the
 revision's dependency files. The project is installed in place. What the revision does not ask for, such as pytest and
 its plugins, comes from the environment of this run; this package always does.
-
-Is the project imported from a copy in site-packages? Then both sides of a comparison would run the same code.
-
-``pip install .``, without ``-e``, copies the code. Nothing is imported here: what is installed is read from metadata.
 """
 
 from __future__ import annotations
@@ -21,138 +17,24 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
-from importlib.machinery import PathFinder
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
-from pytest_mlpatterns.errors import DeploymentError, SettingError
+from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.revision.dependencies import dependency_key, locked_versions, project_argument
+from pytest_mlpatterns.system.installed_copies import project_name
 from pytest_mlpatterns.system.orphans import guarded
 from pytest_mlpatterns.system.owned_files import OwnedDirectory, owned_directory, remove_tree
-from pytest_mlpatterns.wording import count, listed, marked
+from pytest_mlpatterns.wording import listed, marked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pytest_mlpatterns.revision.commits import Revision
     from pytest_mlpatterns.revision.worktree import Worktree
-
-_OURS = "pytest-mlpatterns"
-
-
-class InstalledCopy(Struct, frozen=True):
-    """A package of the project that is imported from a copy."""
-
-    package: str
-    folder: Path
-    source: Path
-
-
-def installed_copies(root: Path, top: Path, found: Iterable[Distribution] | None = None) -> list[InstalledCopy]:
-    """The packages of this project that Python imports from a copy.
-
-    ``found``: what is installed; None means what this process can import.
-    """
-    root, top = root.resolve(), top.resolve()
-    names = {directory: name for directory in (root, *root.parents) if (name := _project_name(directory))}
-    copies = []
-    for distribution in _candidates(names.values()) if found is None else found:
-        if _normalized(distribution.metadata["Name"] or "") == _OURS:
-            continue
-        source = _source(distribution, names)
-        if source is None or not (source.is_relative_to(top) or root.is_relative_to(source)):
-            continue
-        related = source.is_relative_to(root) or root.is_relative_to(source)
-        folder = Path(str(distribution.locate_file(""))).resolve()
-        copies += [
-            InstalledCopy(package, folder, source)
-            for package in sorted(set(_packages(distribution)))
-            if (related or package in sys.modules) and _is_imported_from(package, folder)
-        ]
-    return copies
-
-
-def copy_error(copies: list[InstalledCopy], root: Path) -> SettingError:
-    """The error for packages that are imported from a copy. ``copies``: at least one."""
-    first, others = copies[0], copies[1:]
-    more = f" (and {count(len(others), 'more package')})" if others else ""
-    source = "." if first.source == root.resolve() else str(first.source)
-    path = "src" if (first.source / "src" / first.package).exists() else "."
-    return SettingError(
-        f"{first.package}{more} is imported from {first.folder}, a copy of this project: both sides would run the same "
-        f"code; run pip install -e {source}, or set pythonpath = {path} in the ini file, or give --perf-against-env"
-    )
-
-
-def _candidates(names: Iterable[str]) -> Iterator[Distribution]:
-    """What has a record of its origin or a name of the project's; the metadata of others is not read, for speed."""
-    named = (distribution for name in names for distribution in distributions(name=name))
-    yield from (distribution for distribution in distributions() if _records_origin(distribution))
-    yield from (distribution for distribution in named if not _records_origin(distribution))
-
-
-def _records_origin(distribution: Distribution) -> bool:
-    return distribution.read_text("direct_url.json") is not None
-
-
-def _source(distribution: Distribution, names: Mapping[Path, str]) -> Path | None:
-    """The directory that a distribution was copied from; None if it is another's, or installed in place."""
-    try:
-        given = json.loads(distribution.read_text("direct_url.json") or "{}")
-    except ValueError:
-        given = {}
-    if given.get("dir_info", {}).get("editable"):
-        return None
-    if "dir_info" in given and (url := urlsplit(given.get("url", ""))).scheme == "file":
-        return Path(unquote(url.path)).resolve()
-    # an archive that tox or build made of the project, or an index that serves it
-    name = _normalized(distribution.metadata["Name"] or "")
-    return next((directory for directory, one in names.items() if one == name), None)
-
-
-def _project_name(directory: Path) -> str:
-    try:
-        with (directory / "pyproject.toml").open("rb") as file:
-            project = tomllib.load(file).get("project", {})
-    except (OSError, tomllib.TOMLDecodeError):
-        return ""
-    return _normalized(str(project.get("name", "")))
-
-
-def _normalized(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
-
-
-def _packages(distribution: Distribution) -> Iterator[str]:
-    """The names that its files add to imports."""
-    for file in distribution.files or ():
-        first = file.parts[0]
-        if len(file.parts) > 1 and file.suffix in (".py", ".so", ".pyd") and first.isidentifier():
-            yield first
-        elif len(file.parts) == 1 and file.suffix == ".py" and file.stem.isidentifier():
-            yield file.stem
-
-
-def _is_imported_from(package: str, folder: Path) -> bool:
-    """Whether an import of the package finds this folder's files, and no others."""
-    module = sys.modules.get(package)
-    spec = module.__spec__ if module is not None else PathFinder.find_spec(package)
-    if spec is None:
-        return False
-    places = list(spec.submodule_search_locations or ()) or [spec.origin or ""]
-    return bool(places) and all(Path(place).resolve().is_relative_to(folder) for place in places)
-
-
-def require_no_copy(root: Path, present_top: Path) -> None:
-    """Refuse a project that is imported from a copy, which is the same code on both sides."""
-    if copies := installed_copies(root, present_top):
-        raise copy_error(copies, root)
-
 
 _TIMEOUT_S = 900.0  # Time limit for building an environment, in seconds: a download of large packages by a slow line
 _KEPT_S = 30 * 24 * 3600.0  # Environments that no run used for this long are removed
@@ -253,7 +135,7 @@ class _Installer:
         """What is installed, for people, and as arguments of the installer."""
         directory = self._worktree.directory
         found: dict[str, str] = {}
-        name = _project_name(directory)
+        name = project_name(directory)
         project = project_argument(directory, is_installed=bool(name) and any(distributions(name=name)))
         if any((top / "uv.lock").is_file() for top in (directory, self._worktree.root)):
             found["uv.lock"] = f"-r{self._exported(folder)}"

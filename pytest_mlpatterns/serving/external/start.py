@@ -14,6 +14,7 @@ import contextlib
 import functools
 import importlib.util
 import itertools
+import json
 import os
 import shlex
 import socket
@@ -42,6 +43,7 @@ from pytest_mlpatterns.serving.readiness import set_up
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url, prometheus_of, with_ports
 from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.system.import_redirect import is_installed, map_path
+from pytest_mlpatterns.system.installed_copies import InstalledCopy, copy_error
 from pytest_mlpatterns.system.loaded_packages import logged_modules
 from pytest_mlpatterns.system.orphans import describe_killed
 from pytest_mlpatterns.units import format_duration, parse_duration
@@ -480,7 +482,8 @@ def _program(
     env, python = dict(env), python_of(target, options)
     if options.trees is not None and ("PYTHONPATH" in env or target.python is not None):
         given = [map_path(entry, *options.trees) for entry in env.get("PYTHONPATH", "").split(os.pathsep)]
-        inherited = os.environ.get("PYTHONPATH") if target.python is None else _redirected(target, options)
+        is_ours = target.python is None
+        inherited = os.environ.get("PYTHONPATH") if is_ours else _redirected(target, options, cwd)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [*given, inherited]))
     commands = [os.path.dirname(python), *filter(None, [os.environ.get("PATH")])]  # as in an activated environment
     env.setdefault("PATH", os.pathsep.join(commands))
@@ -531,13 +534,33 @@ def _require_server(target: App, options: StartOptions) -> None:
         )
 
 
-def _redirected(target: App | Command, options: StartOptions) -> str:
-    """``PYTHONPATH`` by which another environment loads its editable projects from the tree of the revision."""
-    code = (
-        "import os, pathlib, sys; from pytest_mlpatterns.system.import_redirect import install; "
-        "install(*map(pathlib.Path, sys.argv[1:])); print(os.environ['PYTHONPATH'])"
-    )
-    return _asked(target, options, code, *map(str, options.trees or ()))
+def _redirected(target: App | Command, options: StartOptions, cwd: Path) -> str:
+    """``PYTHONPATH`` by which another environment loads its editable projects from the tree of the revision.
+
+    Raises SettingError: it imports the project from a copy, beside which no revision can be served.
+    """
+    top, other = options.trees or (options.root, options.root)
+    root = map_path(str(options.root), other, top)
+    redirected, copies = json.loads(_asked(target, options, _REDIRECT, str(cwd), root, str(top), str(other)))
+    if copies:
+        found = [InstalledCopy(package, Path(folder), Path(source)) for package, folder, source in copies]
+        raise copy_error(found, Path(root), python_of(target, options))
+    return str(redirected)
+
+
+_REDIRECT = """
+import json, os, pathlib, sys
+from pytest_mlpatterns.system.import_redirect import install
+from pytest_mlpatterns.system.installed_copies import installed_copies
+_, cwd, *paths = sys.argv
+root, top, other = map(pathlib.Path, paths)
+sys.path.insert(0, cwd)
+copies = [[str(part) for part in one] for one in installed_copies(root, top)]
+del sys.path[0]
+install(top, other)
+print(json.dumps([os.environ["PYTHONPATH"], copies]))
+"""
+"""What the other environment runs: most programs find what lies in the working directory before any copy."""
 
 
 def _asked(target: App | Command, options: StartOptions, *code: str) -> str:

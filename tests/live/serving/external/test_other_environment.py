@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 from support import SERVICES
+from support.installed import installed_copy
 from support.services.deploy import make_start_options
 
 from pytest_mlpatterns import App, Command, DeploymentError
+from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.serving.external.start import deploy_target, programs_of
 from pytest_mlpatterns.serving.model import StartOptions
 from pytest_mlpatterns.serving.targets import Target
@@ -82,6 +84,18 @@ def test_a_command_has_its_python_its_commands_and_its_editable_projects_of_the_
     assert program.env["PATH"].split(os.pathsep)[0] == str(top / "here" / "venv" / "bin")
     assert str(top / "old" / "src") in program.env["PYTHONPATH"].split(os.pathsep)
     assert "PYTHONPATH" not in programs_of(Command("serve {port}", python=PYTHON), options)[0].env
+
+
+def test_a_copy_of_the_project_there_is_the_same_code_on_both_sides(options: StartOptions) -> None:
+    old, top = at_the_old_tree(options), options.directory.parent / "here"
+    installed_copy(site_of(options), top, {"quill/__init__.py": ""}, name="quill")
+    command = Command("serve {port}", python=PYTHON)
+    with pytest.raises(SettingError, match=rf"^quill is imported .*; run {top}/{PYTHON} -m pip install -e \.$"):
+        programs_of(command, old)
+    assert programs_of(command, options)  # with no revision beside it
+    (options.directory.parent / "old" / "quill").mkdir()
+    (options.directory.parent / "old" / "quill" / "__init__.py").touch()
+    assert programs_of(command, old), "what lies in the working directory is found first"
 
 
 @pytest.mark.parametrize(

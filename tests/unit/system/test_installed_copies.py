@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.installed import installed_copy
 
-from pytest_mlpatterns.revision.environment import copy_error, installed_copies
+from pytest_mlpatterns.system.installed_copies import copy_error, installed_copies
 
 FILES = {"quill/__init__.py": "", "quill/model.py": ""}
 
