@@ -28,7 +28,7 @@ from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_samples, wilson_interval
 from pytest_mlpatterns.analysis.verdicts.few_samples import judge_few
-from pytest_mlpatterns.analysis.verdicts.verdicts import judge_beyond_failures, judge_limit, why_invalid
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_beyond_failures, judge_busy, judge_limit, why_invalid
 from pytest_mlpatterns.config import assertions, limit_tables
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.counting import CountedPasses
@@ -236,19 +236,22 @@ def decide_limit(
         return found is not None and _FAR * min(found.value, limit) <= max(found.value, limit)
 
     def judge() -> Verdict:
-        measurement.require_valid(errors_count=not metric.counts_failures)
         launches, metrics = measurement.launches_with(metric), measurement.metrics
+        try:
+            measurement.require_valid(errors_count=not metric.counts_failures)
+        except GeneratorLimitError:
+            callers = experiment.setup.load.in_flight
+            found = judge_busy(metric, metrics, limit, callers=callers, confidence=plan().confidence(launches))
+            if found is None:
+                raise
+            return found
         measured = metrics.interval_of(metric, plan().confidence(launches), scatter=scatter)
         if measured is None and metric.name == "total_time" and experiment.settings.requests is not None:
             measurement.launch_again()  # those so far are blocks of a comparison
             measured = measurement.metrics.interval_of(metric, plan().confidence(launches))
         if measured is None:
             raise InvalidResultError(_why_unknown(metric, experiment, metrics))
-        if math.isinf(measured.high):
-            return judge_beyond_failures(metric, measured, limit, metrics=metrics)
-        modes = metrics.modes_of(metric)
-        verdict = judge_limit(metric, measured, limit, launches=launches, modes=modes, is_only=most == 1)
-        return verdict.saying(metrics.unjudged(metric))
+        return _judged(metric, measured, limit, metrics=metrics, launches=launches, most=most)
 
     if metric.is_counted:
         return CountedPasses(experiment, measurement).required("assert_instructions_below(...)").decide(judge)
@@ -261,6 +264,14 @@ def decide_limit(
         metrics = measurement.metrics
         confidence = plan().confidence(len(metrics.launches))
         return judge_few(metric, limit, error, metrics=metrics, confidence=confidence)
+
+
+def _judged(metric: Metric, measured: Estimate, limit: float, *, metrics: Metrics, launches: int, most: int) -> Verdict:
+    if math.isinf(measured.high):
+        return judge_beyond_failures(metric, measured, limit, metrics=metrics)
+    modes = metrics.modes_of(metric)
+    verdict = judge_limit(metric, measured, limit, launches=launches, modes=modes, is_only=most == 1)
+    return verdict.saying(metrics.unjudged(metric))
 
 
 def judge_failures(measurement: SequentialMeasurement) -> Verdict:

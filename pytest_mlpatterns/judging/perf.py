@@ -470,7 +470,9 @@ class Perf(LimitAssertions):
                 verdicts = self._comparison.judge(choice)
         except GeneratorLimitError as error:
             found = no_verdict("rtm", self._comparison.kind, error)
-            verdicts = [] if self._verdicts.is_left_open_by(found.why_open) else [found]
+            compares = self._comparison.kind == "revision" or self._experiment.baseline.entry is not None
+            is_said = self._verdicts.is_left_open_by(found.why_open) or (self._verdicts.all and not compares)
+            verdicts = [] if is_said else [found]
         except PerfFailure as failure:
             self._verdicts.fail(failure)
             return

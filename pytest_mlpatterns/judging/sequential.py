@@ -21,7 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import why_busy
-from pytest_mlpatterns.analysis.health.sustained import Fault
+from pytest_mlpatterns.analysis.health.sustained import Fault, why_limited
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, FEWEST_PAIRS, MOST_LOOKS
@@ -382,7 +382,9 @@ class SequentialMeasurement:
         return Supply(self.launch_again, started, self._max_launches, lambda: self._cost.each_ns)
 
     def _why_limited(self, launch: Launch) -> str | None:
-        return None if launch.silence else Metrics((launch,)).why_limited(self._validity.judged_ns)
+        """Why a launch is measured again; a client of the user's own that is busy will be so again."""
+        is_client_busy = launch.generator.client and why_limited(launch.generator)
+        return None if launch.silence or is_client_busy else Metrics((launch,)).why_limited(self._validity.judged_ns)
 
     def _launch(self) -> Launch:
         began = self.spending.clock()

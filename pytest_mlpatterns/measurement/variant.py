@@ -190,8 +190,8 @@ class VariantRun:
     ) -> None:
         """Measure one block.
 
-        A block in which the load generator was the limit is measured again. A block in which no request was due is
-        measured again at twice the length.
+        A block in which the load generator was the limit is measured again, unless that is a client of the user's own,
+        which will be so again. A block in which no request was due is measured again at twice the length.
 
         ``requests``: after which the block ends, about its length; None if it lasts its length.
         """
@@ -202,6 +202,8 @@ class VariantRun:
             block = self.seen(self.send(job))
             if block.why is None:
                 return self.keep(block, position)
+            if block.why.fault is Fault.GENERATOR and block.recording.report.client:
+                raise GeneratorLimitError(f"{self._variant.name}: {block.why}")
             length_ns *= block.length_factor
         raise self.never_valid(block)
 

@@ -187,6 +187,12 @@ class Samples(Struct, frozen=True):
         """Mask of the requests that were due in the window."""
         return window.covers(self.due_ns)
 
+    def idle_ns(self, window: Window, callers: int) -> int:
+        """Time of a window in which the callers of a closed loop had no request in flight, summed over them."""
+        ends = window.start_ns, window.end_ns
+        in_flight_ns = int((self.done_ns.clip(*ends) - self.due_ns.clip(*ends)).sum())
+        return max(callers * window.duration_ns - in_flight_ns, 0)
+
     def span_of(self, window: Window, *, answered: bool) -> Window:
         """From when the first request of a window was due until the last one was, or was answered."""
         inside = self.due_in(window)

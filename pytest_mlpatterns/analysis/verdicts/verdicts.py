@@ -191,6 +191,34 @@ def judge_beyond_failures(metric: Metric, measured: Estimate, limit: float, *, m
     return Verdict(metric.name, "limit", outcome, reason)
 
 
+_FROM_DUE = "mean", "ttft"  # Metrics that count from when a request was due, beside the percentiles of the latency
+
+
+def judge_busy(
+    metric: Metric, metrics: Metrics, limit: float, *, callers: int | None, confidence: float
+) -> Verdict | None:
+    """The verdict on a latency beside a load generator that was busy, whose latencies are at least the real ones.
+
+    It also sends less. So what a caller waited for it counts too: with a quicker one the service would have that wait.
+
+    ``callers``: of a closed loop; None of another load. Returns None if the limit is not kept, or does not limit a
+    latency from above: the generator may be the reason.
+    """
+    report, later_ns = metrics.launches[0].generator, 0.0
+    if callers is not None:
+        later_ns = sum(one.samples.idle_ns(one.window, callers) for one in metrics.launches) / metrics.requests
+    is_latency = isinstance(metric.kind, LatencyPercentile) or metric.name.partition(":")[0] in _FROM_DUE
+    is_bound = is_latency and metric.better == "lower" and (callers is not None or metrics.launches[0].open_loop)
+    measured = metrics.interval_of(metric, confidence) if is_bound and not metrics.not_sustained else None
+    if measured is None or measured.value + later_ns >= limit:
+        return None
+    bound = Estimate(*(value + later_ns for value in (measured.value, measured.low, measured.high)))
+    waits = f", with the {format_duration(later_ns)} that a caller waited for it" if later_ns else ""
+    who = f"perf_client {report.client}" if report.client else "the load generator"
+    found = judge_limit(metric, bound, limit, launches=len(metrics.launches))
+    return found.saying(f"{who} was busy: real latencies are at most these{waits}")
+
+
 def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     metric: Metric,
     present: Sequence[LaunchValue],
