@@ -48,7 +48,10 @@ def launch_notes(metrics: Metrics, *, kept: str, stretches: bool) -> list[str]:
     if last.generator.client and last.generator.cpu_ns:
         notes.append(cost_of_client(last.generator))
     spread = next(filter(None, (spread_note(launch.generator) for launch in metrics.launches)), None)
-    return [*notes, *filter(None, [metrics.generator.limited, spread, crowding_note(metrics.launches)])]
+    limited = (
+        metrics.generator.limited and f"{metrics.generator.limited}; a latency limit that is kept all the same holds"
+    )
+    return [*notes, *filter(None, [limited, spread, crowding_note(metrics.launches)])]
 
 
 def cost_of_client(report: GeneratorReport) -> str:

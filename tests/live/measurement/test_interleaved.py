@@ -590,14 +590,25 @@ class TestWhatDoesNotCount:
         lengths = [job.duration_ns for job in generator.jobs[2:]]
         assert lengths[:times] == [lengths[0] * 2**number for number in range(times)]
 
-    def test_a_generator_that_is_always_the_limit_is_told(self, tmp_path: Path) -> None:
-        generator = Generator(tmp_path / "generator.log")
+    @pytest.mark.parametrize(
+        ("client", "said", "blocks"), [("", "in 5 blocks in a row the load", 5), ("C", "perf_cli", 1)]
+    )
+    def test_a_generator_that_is_always_the_limit_is_told_and_a_client_at_once(
+        self, tmp_path: Path, client: str, said: str, blocks: int
+    ) -> None:
+        class Sending(Recording):
+            def run(self, job: LoadJob, **how: Any) -> LoadResult:
+                recorded = super().run(job, **how)
+                return replace(recorded, generator=replace(recorded.generator, client=client))
+
+        generator = Sending(tmp_path / "generator.log")
         generator.ceilings_rps[Transport.HTTP1] = 1.0
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             variants = scripted(one, [], "A"), scripted(other, [], "B")
-            with pytest.raises(InvalidResultError, match=r"A: in 5 blocks in a row the load generator did .*lower"):
+            with pytest.raises(InvalidResultError, match=f"A: {said}.*lower"):
                 measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
         generator.close()
+        assert len(generator.jobs) == 2 + blocks
 
     def test_a_block_in_which_it_was_the_limit_is_measured_again(self, tmp_path: Path) -> None:
         class Busy(Recording):

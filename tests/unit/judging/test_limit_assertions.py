@@ -14,7 +14,7 @@ from support.synthetic import MS, START_NS, S, launch, samples
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.config.assertions import percentile_of, read_metric
-from pytest_mlpatterns.errors import InvalidResultError, SettingError
+from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.limit_assertions import decide_limit, judge_failures
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -268,3 +268,51 @@ def test_a_mean_is_the_arithmetic_one_of_the_answers() -> None:
     measurement.measure_at_least(1)
     times_ns = measurement.metrics.latencies_ns
     assert measurement.metrics.mean_ns.value == pytest.approx(times_ns.mean())
+
+
+def beside_busy_generator(
+    name: str, limit_ms: float, *, callers: int | None = 2, client: str = "", open_loop: bool = False
+) -> Verdict:
+    """The verdict on answers of 10 ms, 4 ms after the one before of the same caller, from a busy generator."""
+    due_ns = START_NS + np.repeat(np.arange(0, 2800 * MS, 14 * MS), 2)
+    found = launch(samples(due_ns, 10 * MS), seconds=2.8, cpu_ns=3 * S, open_loop=open_loop)
+    found = replace(found, generator=replace(found.generator, client=client))
+    experiment: Any = SimpleNamespace(
+        settings=SimpleNamespace(launches=3, requests=None),
+        baseline=SimpleNamespace(entry=None),
+        setup=SimpleNamespace(load=SimpleNamespace(in_flight=callers)),
+    )
+    measurement = SequentialMeasurement(FakeRunner([found] * 3), Spending(Budget(600 * S)), 3)  # type: ignore[arg-type]
+    return decide_limit(experiment, measurement, read_metric(name, ""), limit=limit_ms * MS)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "words"),
+    [
+        (
+            "rtm",
+            {},
+            "the load generator was busy: real latencies are at most these, with the 4.00 ms that a caller wai",
+        ),
+        ("p95", {"client": "Stub"}, "perf_client Stub was busy: real latencies are at most these, with the 4.00 ms"),
+        ("mean", {"callers": None, "open_loop": True}, "the load generator was busy: real latencies are at most these"),
+    ],
+)
+def test_a_latency_limit_that_is_kept_although_the_generator_was_busy_passes(
+    name: str, more: dict[str, Any], words: str
+) -> None:
+    verdict = beside_busy_generator(name, 20, **more)
+    assert verdict.outcome is Outcome.PASS
+    assert words in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "limit_ms", "callers"),
+    [("rtm", 9, 2), ("rtm", 13, 2), ("rtm", 20, None), ("throughput", 1e-9, 2), ("total_time", 1e6, 2)],
+    ids=["not kept", "kept only without the wait", "callers that think", "a rate", "another time"],
+)
+def test_what_a_busy_generator_may_be_the_reason_of_has_no_verdict(
+    name: str, limit_ms: float, callers: int | None
+) -> None:
+    with pytest.raises(GeneratorLimitError, match=r"the load generator used .* of a core and may itself be the limit"):
+        beside_busy_generator(name, limit_ms, callers=callers)

@@ -191,6 +191,14 @@ def test_a_generator_that_is_always_the_limit_leaves_one_limited_launch() -> Non
     assert (runner.measured, measurement.beside.dropped) == (4, 3)
 
 
+def test_a_client_of_the_users_own_that_is_busy_is_not_measured_again() -> None:
+    busy = replace(LIMITED, generator=replace(LIMITED.generator, client="Stub"))
+    measurement, runner = make_measurement((busy,), most=4)
+    measurement.measure_at_least(2)
+    assert measurement.metrics.generator.limited is not None
+    assert (runner.measured, measurement.beside.dropped, len(measurement.metrics.launches)) == (2, 0, 2)
+
+
 def test_what_is_measured_again_counts_against_the_budget() -> None:
     measurement, runner = make_measurement((LIMITED,), seconds=0.05, budget_ns=80 * MS)
     assert measurement.metrics.launches
