@@ -24,7 +24,8 @@ def test_readme_is_short() -> None:
 
 
 def test_every_option_is_in_the_reference() -> None:
-    documented = re.findall(r"^\| `--perf-([\w-]*\w)", page("docs/reference/options.md"), re.MULTILINE)
+    cells = first_cells(page("docs/reference/options.md"))
+    documented = [name for cell in cells for name in re.findall(r"`--perf-([\w-]*\w)", cell)]
     assert sorted(documented) == sorted([*OPTIONS, "help"])
 
 
