@@ -17,6 +17,7 @@ PACKAGE := tests/live/package
 CHECKED := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(RUNS) $(COMPARISONS) $(COMMITS) $(RAY) $(PACKAGE)
 HOUSE := tests/house
 NIGHTLY := tests/nightly
+ONE_BY_ONE := --dist loadgroup --no-loadscope-reorder  # the longest first, and tests that share a run together
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
 
@@ -55,19 +56,19 @@ nightly: compiled $(RAY_STAMP)  ## the rarer variants of all tests, random input
 endif
 
 runs: compiled  ## whole runs of pytest with the plugin, with and without xdist: baselines, streams, interrupts, reports
-	$(BIN)/python -m pytest -q -n 5 --dist loadfile --no-loadscope-reorder $(RUNS)
+	$(BIN)/python -m pytest -q -n 5 $(ONE_BY_ONE) $(RUNS)
 
 patterns: compiled  ## every pattern, many compositions and all wires, really deployed and under load, beside what theory says
-	$(BIN)/python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder $(PATTERNS)
+	$(BIN)/python -m pytest -q -n 4 $(ONE_BY_ONE) $(PATTERNS)
 
 examples: compiled  ## every example and block of the documentation as a user runs them, and the pages in a real browser
-	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder $(EXAMPLES)
+	$(BIN)/python -m pytest -q -n 4 $(ONE_BY_ONE) $(EXAMPLES)
 
 capacity: compiled  ## searches for the capacity of real services: NMRT, scaling, and loads beyond both
 	$(BIN)/python -m pytest -q -n 5 --dist worksteal $(CAPACITY)
 
 comparisons: compiled  ## whole runs beside other code: a revision, the commit of a baseline, another service
-	$(BIN)/python -m pytest -q -n 5 --dist worksteal $(COMPARISONS)
+	$(BIN)/python -m pytest -q -n 5 $(ONE_BY_ONE) $(COMPARISONS)
 
 commits: compiled  ## old commits, searched for the one that changed a metric
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(COMMITS)

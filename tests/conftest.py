@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.scenarios import run
+from support.scheduling import OneByOne, shares_a_run
 from support.services.processes import our_children
 from xdist.workermanage import NodeManager
 
@@ -58,8 +59,10 @@ def _starts_processes(item: pytest.Item) -> bool:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is marked ``nightly``, unless the environment says ``ALL=1``, and order the rest.
 
-    Files with most tests that start processes take longest and come first: no worker waits long for the last. A
-    property runs its lines for many examples, so it is a simulation.
+    What takes longest comes first, so that no worker waits long for the last: files with most tests that start
+    processes. Where tests are handed out one by one (``--dist loadgroup``), these are the tests that share a run, which
+    stay together, and those of small files, each of which is a whole story. A property runs its lines for many
+    examples, so it is a simulation.
     """
     if os.environ.get("ALL") != "1" and (rare := [item for item in items if item.get_closest_marker("nightly")]):
         items[:] = [item for item in items if item.get_closest_marker("nightly") is None]
@@ -68,7 +71,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("simulation")
     slow = Counter(map(_file_of, filter(_starts_processes, items)))
-    items.sort(key=lambda item: -slow[_file_of(item)])
+    if not config.getoption("loadgroup", False):  # the name of it in a worker
+        items.sort(key=lambda item: -slow[_file_of(item)])
+        return
+    items.sort(key=lambda item: (not shares_a_run(item.nodeid), slow[_file_of(item)]))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneByOne | None:
+    return OneByOne(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.installed import installed_copy
+from support.nightly import rarer
 from support.project import READ_ONLY, Run, clean_environment, command, run_apart, run_here
 from support.repository import Repository
 from support.services.processes import our_children
@@ -297,7 +298,7 @@ def test_a_test_that_only_the_command_line_selects_is_found_at_the_revision(shop
     assert_alike_there(against(shop, "-m", "perf"))
 
 
-@pytest.mark.parametrize("require", [["--perf-baseline=require"], ["-o", "perf_baseline=require"]])
+@pytest.mark.parametrize("require", [["--perf-baseline=require"], *rarer(["-o", "perf_baseline=require"])])
 def test_a_new_test_fails_where_a_comparison_is_required(shop: Repository, require: list[str]) -> None:
     shop.write(files(seconds=0.01, tests=BARE.replace("test_shop(", "test_new(")))
     run = against(shop, *require)
@@ -434,7 +435,7 @@ spec.loader.exec_module(stray)
 """
 
 
-@pytest.mark.parametrize("workers", [[], ["-n1"]], ids=["serial", "distributed"])
+@pytest.mark.parametrize("workers", [[], *rarer(["-n1"])], ids=["serial", "distributed"])
 def test_a_project_that_is_imported_from_a_copy_is_not_compared_with_itself(
     shop: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, workers: list[str]
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.installed import installed_copy
+from support.nightly import rarer
 from support.project import Run, run_here
 from support.repository import Repository
 from support.services.processes import our_children
@@ -171,7 +172,7 @@ def test_the_very_tree_of_the_entry_is_not_measured_twice_and_what_it_shares_is_
     assert "compared with the working tree itself" in words
 
 
-@pytest.mark.parametrize("kind", ["data", "variable"])
+@pytest.mark.parametrize("kind", ["data", *rarer("variable")])
 def test_what_slows_down_present_and_recorded_code_alike_is_no_pass(
     shop: Repository, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def test_slower_in_both_kinds_it_fails(recorded: Run) -> None:
     assert WORDS in found["reason"]
 
 
+@pytest.mark.nightly
 def test_slower_than_a_revision_in_both_kinds_it_fails(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "shop")
     repository.commit({"test_perf.py": text(tmp_path, fast=0.01)})

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support import SERVICES
+from support.nightly import rarer
 from support.services.deploy import make_start_options
 from support.services.processes import our_children
 
@@ -90,7 +91,7 @@ def test_the_same_code_has_the_same_count_and_a_tenth_more_work_is_seen(tmp_path
     assert first.architecture == platform.machine()
 
 
-@pytest.mark.parametrize("pattern", [Batched(max_batch_size=4), Microservice()], ids=str)
+@pytest.mark.parametrize("pattern", [Microservice(), *rarer(Batched(max_batch_size=4))], ids=str)
 def test_all_processes_of_a_pattern_are_counted(pattern: Pattern, tmp_path: Path) -> None:
     assert counted(tmp_path, pattern).per_request.value > 50 * STEPS
 

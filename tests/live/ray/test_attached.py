@@ -11,6 +11,7 @@ import httpx
 import psutil
 import pytest
 from conftest import PATIENT_S, wait_until
+from support.nightly import rarer
 from support.on_cluster import FOREIGN
 from support.project import Project
 
@@ -105,7 +106,7 @@ def long_run(three_nodes: ThreeNodes, tmp_path: Path) -> Iterator[subprocess.Pop
         yield run
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, *rarer(signal.SIGINT)], ids=["killed", "ctrl-c"])
 def test_a_run_that_is_ended_from_outside_leaves_nothing(
     how: signal.Signals,
     applications: Callable[[], dict[str, str]],

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from support.nightly import rarer
 from support.project import RECORD, Run, run_here
 from support.repository import Repository
 
@@ -59,7 +60,7 @@ def files(seconds: float) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module", params=["local", "ray"])
+@pytest.fixture(scope="module", params=["ray", *rarer("local")])
 def options(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """What is different between the two engines: the options of the run."""
     if request.param == "local":
