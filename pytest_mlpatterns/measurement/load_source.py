@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.engines.local.plain_caller import CallRecord, CallRound
 from pytest_mlpatterns.engines.local.plain_calls import PlainCalls
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling
@@ -21,8 +20,6 @@ from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult, WindowOpened
 from pytest_mlpatterns.records.addressing import Progress
-from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
-from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.setup import merged_facts
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.model import start_with_cpus
@@ -71,25 +68,15 @@ class CallLoop:
         self, job: LoadJob, *, poll_s: float, on_poll: Callable[[Event | None], None], processes: int = 1
     ) -> LoadResult:
         """Run one job of a closed loop to its end; arguments as of :meth:`Generator.run`."""
-        assert isinstance(job.schedule, ClosedLoop)
-        window = job.window if isinstance(job.window, RequestWindow) else None
-        asked = CallRound(
-            callers=job.schedule.concurrency,
-            order=job.order,
-            length_ns=job.most_ns,
-            requests=None if window is None else window.requests,
-            least_ns=0 if window is None else window.least_ns,
-        )
         on_poll(WindowOpened(time.perf_counter_ns()))
         wait_ns = job.most_ns + job.timeout_ns + _SLACK_NS
         try:
-            record = self._deployment.loop(asked, wait_ns / 1e9, lambda: on_poll(None))
+            return self._deployment.loop(job, wait_ns / 1e9, lambda: on_poll(None))
         except TimeoutError:
             raise DeploymentError(
                 f"a call has not returned after {format_duration(job.timeout_ns)}, the time-out; raise it with "
                 'perf(timeout="1min"), or give smaller inputs'
             ) from None
-        return _result(record, job)
 
 
 class InProcess(Deployment):
@@ -144,29 +131,6 @@ def load_source(deployment: Deployment, generator: Generator) -> Generator | Cal
     if isinstance(deployment, InProcess):
         return deployment.generator
     return CallLoop(deployment) if isinstance(deployment, PlainCalls) else generator
-
-
-def _result(record: CallRecord, job: LoadJob) -> LoadResult:
-    """The calls as a load generator records requests: due and sent when they began, and no byte received."""
-    calls = len(record.done_ns) // 8
-    return LoadResult(
-        columns={
-            "due_ns": record.began_ns,
-            "sent_ns": record.began_ns,
-            "done_ns": record.done_ns,
-            "outcome": record.outcome,
-            "request": record.request,
-            "target": bytes(calls),
-            "received_bytes": bytes(4 * calls),
-        },
-        window=Window(record.start_ns, record.end_ns),
-        warmup=Warmup(0, 0, None),
-        generator=GeneratorReport(cpu_ns=0, wall_ns=record.end_ns - record.start_ns, completed=calls, connections=0),
-        answers=[],
-        stopped_early=False,
-        failed={} if record.failed is None else {max(memoryview(record.outcome).cast("h")): record.failed},
-        planned=job.window if isinstance(job.window, RequestWindow) else None,
-    )
 
 
 @contextlib.contextmanager

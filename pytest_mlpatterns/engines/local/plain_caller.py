@@ -17,24 +17,23 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from pytest_mlpatterns.fields import unrun_answer
+from pytest_mlpatterns.loadgen.messages import LoadResult
 from pytest_mlpatterns.patterns.layer import matched
+from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
+from pytest_mlpatterns.records.outcomes import FailedAnswer
+from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.serving.tracebacks import MAX_TRACEBACKS, error_line, user_traceback
 from pytest_mlpatterns.wire import REST_JSON, codec_of
+from pytest_mlpatterns.workload.schedule import ClosedLoop
+from pytest_mlpatterns.workload.window_plan import RequestWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pytest_mlpatterns.records.outcomes import FailedAnswer
+    from pytest_mlpatterns.loadgen.messages import LoadJob
 
 _GOOD, _FAILED = 200, 500
 """Outcomes of a call, as an HTTP server would answer it: so samples of both sides have the same meaning."""
-"""Distinct tracebacks that are kept, as many as a served model keeps."""
-
-
-class OneCall(Struct, frozen=True):
-    """Asks for one call, outside the loop, with the input of this index."""
-
-    number: int
 
 
 class Called(Struct, frozen=True):
@@ -42,29 +41,6 @@ class Called(Struct, frozen=True):
 
     output: bytes | None  # the output in the JSON that a server would have sent; None if it cannot be written so
     traceback: str = ""  # of the error; empty if it succeeded
-
-
-class CallRound(Struct, frozen=True):
-    """Asks for a loop of calls."""
-
-    callers: int
-    # the indices of the inputs in the order of the calls, begun again at its end (unsigned 32-bit, native)
-    order: bytes
-    length_ns: int  # after which no call begins, if it lasts its length
-    requests: int | None = None  # calls after which it ends, once ``least_ns`` are over; None if it lasts its length
-    least_ns: int = 0
-
-
-class CallRecord(Struct, frozen=True):
-    """The calls of a loop, in the order in which they returned; columns as raw bytes."""
-
-    began_ns: bytes  # when each began (signed 64-bit)
-    done_ns: bytes  # when it returned (signed 64-bit)
-    outcome: bytes  # 200, or 500 if it raised an error (signed 16-bit)
-    request: bytes  # index of its input (unsigned 32-bit)
-    start_ns: int
-    end_ns: int
-    failed: FailedAnswer | None = None  # the input of the first failed call and its error; None if none failed
 
 
 class PlainCaller:
@@ -79,11 +55,11 @@ class PlainCaller:
         self._threads: ThreadPoolExecutor | None = None
         self._width = 0
         self._ended = False
-        self._failed: tuple[int, str] | None = None
+        self._failed: FailedAnswer | None = None
 
-    def answer(self, asked: OneCall | CallRound) -> Called | CallRecord:
-        """Do what a message asks for."""
-        return self.one(asked.number) if isinstance(asked, OneCall) else self.loop(asked)
+    def answer(self, asked: int | LoadJob) -> Called | LoadResult:
+        """Make one call, outside the loop, with the input of this index, or the calls of a load."""
+        return self.one(asked) if isinstance(asked, int) else self.loop(asked)
 
     def end(self) -> None:
         """Begin no further call."""
@@ -104,26 +80,39 @@ class PlainCaller:
         except Exception:  # of any library's own type: such an output is only not compared with answers
             return Called(None)
 
-    def loop(self, asked: CallRound) -> CallRecord:
-        """Call the model until the round is over, and wait for the calls that run then."""
-        order = array("I")
-        order.frombytes(asked.order)
+    def loop(self, job: LoadJob) -> LoadResult:
+        """Call the model until the window is over, and wait for the calls that run then.
+
+        The calls are recorded as requests are: due and sent when they began, in the order in which they returned, and
+        no byte received.
+        """
+        assert isinstance(job.schedule, ClosedLoop)
         self._failed = None
         start_ns = perf_counter_ns()
-        draw = _Draw(order, start_ns, asked)
-        rows = [row for part in self._in_threads(asked.callers, draw) for row in part]
+        draw = _Draw(start_ns, job)
+        rows = [row for part in self._in_threads(job.schedule.concurrency, draw) for row in part]
         rows.sort(key=lambda row: row[1])
         self.calls += len(rows)
         last_ns = max((row[0] for row in rows), default=start_ns)
-        end_ns = draw.end_ns if asked.requests is None else max(min(draw.end_ns, perf_counter_ns()), last_ns + 1)
-        return CallRecord(
-            began_ns=array("q", [row[0] for row in rows]).tobytes(),
-            done_ns=array("q", [row[1] for row in rows]).tobytes(),
-            outcome=array("h", [row[2] for row in rows]).tobytes(),
-            request=array("I", [row[3] for row in rows]).tobytes(),
-            start_ns=start_ns,
-            end_ns=end_ns,
-            failed=None if self._failed is None else _failed_answer(self._failed),
+        end_ns = draw.end_ns if draw.window is None else max(min(draw.end_ns, perf_counter_ns()), last_ns + 1)
+        began_ns = array("q", [row[0] for row in rows]).tobytes()
+        return LoadResult(
+            columns={
+                "due_ns": began_ns,
+                "sent_ns": began_ns,
+                "done_ns": array("q", [row[1] for row in rows]).tobytes(),
+                "outcome": array("h", [row[2] for row in rows]).tobytes(),
+                "request": array("I", [row[3] for row in rows]).tobytes(),
+                "target": bytes(len(rows)),
+                "received_bytes": bytes(4 * len(rows)),
+            },
+            window=Window(start_ns, end_ns),
+            warmup=Warmup(0, 0, None),
+            generator=GeneratorReport(cpu_ns=0, wall_ns=end_ns - start_ns, completed=len(rows), connections=0),
+            answers=[],
+            stopped_early=False,
+            failed={} if self._failed is None else {_FAILED: self._failed},
+            planned=draw.window,
         )
 
     def _in_threads(self, callers: int, draw: _Draw) -> Iterator[list[tuple[int, int, int, int]]]:
@@ -157,19 +146,20 @@ class PlainCaller:
     def _note(self, index: int, error: Exception) -> None:
         text = user_traceback(error)
         if self._failed is None:
-            self._failed = index, text
+            self._failed = FailedAnswer(index, error_line(text) or text.rpartition("\n")[2])
         if text not in self.tracebacks and len(self.tracebacks) < MAX_TRACEBACKS:
             self.tracebacks.append(text)
 
 
 class _Draw:
-    """The calls of one round: which is next, and when none is."""
+    """The calls of one load: which is next, and when none is."""
 
-    def __init__(self, order: array[int], start_ns: int, asked: CallRound) -> None:
-        self.order = order
-        self.end_ns = start_ns + asked.length_ns
-        self._least_end_ns = start_ns + asked.least_ns
-        self._most = sys.maxsize if asked.requests is None else asked.requests
+    def __init__(self, start_ns: int, job: LoadJob) -> None:
+        self.order: array[int] = array("I", job.order)
+        self.window: RequestWindow | None = job.window if isinstance(job.window, RequestWindow) else None
+        self.end_ns = start_ns + job.most_ns
+        self._least_end_ns = start_ns + (0 if self.window is None else self.window.least_ns)
+        self._most = sys.maxsize if self.window is None else self.window.requests
         self._numbers = itertools.count()
 
     def next_call(self) -> int | None:
@@ -182,10 +172,3 @@ class _Draw:
             self.end_ns = min(self.end_ns, now_ns)
             return None
         return number
-
-
-def _failed_answer(failed: tuple[int, str]) -> FailedAnswer:
-    from pytest_mlpatterns.records.outcomes import FailedAnswer
-
-    index, text = failed
-    return FailedAnswer(index, error_line(text) or text.rpartition("\n")[2])

@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.engines.local.plain_caller import Called, CallRecord, CallRound, OneCall
+from pytest_mlpatterns.engines.local.plain_caller import Called
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
+from pytest_mlpatterns.loadgen.messages import LoadResult
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.model import start_with_cpus
 from pytest_mlpatterns.serving.readiness import left_s, too_slow_to_answer
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.engines.local.launcher import Launcher
     from pytest_mlpatterns.engines.local.processes import SupervisedWorker
+    from pytest_mlpatterns.loadgen.messages import LoadJob
     from pytest_mlpatterns.serving.model import ServicePlan, StartOptions
     from pytest_mlpatterns.workload.payload import Payload
 
@@ -45,25 +47,26 @@ class PlainCalls(Deployment):
 
         Raises TimeoutError: it did not return in time.
         """
-        called: Called = self._ask(OneCall(number), wait_s)
+        called: Called = self._ask(number, Called, wait_s=wait_s)
         if called.traceback:
             raise DeploymentError(f"the call with perf_payload item {number} failed:\n{called.traceback}")
         if called.output is None:
             raise ValueError("its output cannot be written as JSON")
         return codec_of(REST_JSON).decode_outputs(called.output, {})[0]
 
-    def loop(self, asked: CallRound, wait_s: float, on_poll: Callable[[], None]) -> CallRecord:
-        """Call the model in a loop.
+    def loop(self, job: LoadJob, wait_s: float, on_poll: Callable[[], None]) -> LoadResult:
+        """Call the model in the closed loop of a job.
 
         ``wait_s``: time after which it must be over, the calls that run at its end included. ``on_poll``: called
         several times a second meanwhile. Raises TimeoutError: the calls did not return in time.
         """
-        record: CallRecord = self._ask(asked, wait_s, on_poll)
-        return record
+        result: LoadResult = self._ask(job, LoadResult, wait_s=wait_s, on_poll=on_poll)
+        return result
 
-    def _ask(self, asked: OneCall | CallRound, wait_s: float, on_poll: Callable[[], None] = lambda: None) -> Any:
+    def _ask(
+        self, asked: int | LoadJob, kind: type, *, wait_s: float, on_poll: Callable[[], None] = lambda: None
+    ) -> Any:
         deadline = time.monotonic() + wait_s
-        kind = Called if isinstance(asked, OneCall) else CallRecord
         try:
             self._worker.child.send(asked)
             while True:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from msgspec import Struct
 
 from pytest_mlpatterns.engines.local.messages import Call, Consume, Listen, ListenGrpc, WorkerJob
-from pytest_mlpatterns.engines.local.plain_caller import CallRound, OneCall, PlainCaller
 from pytest_mlpatterns.patterns.pattern import ModelNode
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import SplitTally, Tally
@@ -44,6 +43,8 @@ from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.engines.local.plain_caller import PlainCaller
+    from pytest_mlpatterns.loadgen.messages import LoadJob
     from pytest_mlpatterns.serving.handler_stack import HandlerStack
     from pytest_mlpatterns.serving.held_memory import HeldMemoryTally
     from pytest_mlpatterns.serving.http.async_jobs import Queue
@@ -99,7 +100,7 @@ class _Parent:
         self.statistics: Callable[[int], WorkerStats] | None = None
         self.end: Callable[[], object] | None = None
         self.held: HeldMemoryTally | None = None
-        self.asked: Callable[[OneCall | CallRound], None] | None = None
+        self.asked: Callable[[Any], None] | None = None
         self._channel = channel
         channel.listen(self._on_message, self._on_close)
 
@@ -115,7 +116,7 @@ class _Parent:
             from pytest_mlpatterns.system.environment_facts import own_facts  # not while a model loads
 
             self._channel.send(WorkerFacts(message.number, own_facts(), modules))
-        elif isinstance(message, OneCall | CallRound) and self.asked is not None:
+        elif self.asked is not None:
             self.asked(message)
 
     def _on_close(self) -> None:
@@ -176,6 +177,8 @@ def _stack_of(job: WorkerJob) -> HandlerStack:
 
 def _caller_of(job: WorkerJob) -> PlainCaller:
     """What calls a model itself, with the inputs of the job."""
+    from pytest_mlpatterns.engines.local.plain_caller import PlainCaller  # of one comparison alone
+
     assert isinstance(job.node, ModelNode)
     assert isinstance(job.source, Call)
     return PlainCaller(job.node.target.load(), pickle.loads(job.source.inputs), job.node.target.name)  # noqa: S301 - only our own parent writes here
@@ -183,7 +186,7 @@ def _caller_of(job: WorkerJob) -> PlainCaller:
 
 def _call(caller: PlainCaller, parent: _Parent, channel: Channel) -> None:
     """Call the model as the parent asks for it, until it closes the channel."""
-    waiting: queue.SimpleQueue[OneCall | CallRound | None] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[int | LoadJob | None] = queue.SimpleQueue()
 
     def end() -> None:
         caller.end()

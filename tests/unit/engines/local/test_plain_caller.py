@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_mlpatterns.engines.local.plain_caller import Called, CallRecord, CallRound, OneCall, PlainCaller
+from pytest_mlpatterns.engines.local.plain_caller import Called, PlainCaller
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.wire import REST_JSON, codec_of
+from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.schedule import ClosedLoop
+from pytest_mlpatterns.workload.window_plan import RequestWindow
 
 SECOND = 10**9
 LONG = 600 * SECOND
@@ -24,12 +28,22 @@ def order(*indices: int) -> bytes:
     return array("I", indices).tobytes()
 
 
-def asked(requests: int | None = None, *, callers: int = 1, length_ns: int = LONG, indices: bytes = b"") -> CallRound:
-    return CallRound(callers, indices or order(0, 1, 2), length_ns, requests)
+def asked(requests: int | None = None, *, callers: int = 1, length_ns: int = LONG, indices: bytes = b"") -> LoadJob:
+    window = None if requests is None else RequestWindow(requests, 0, length_ns)
+    return LoadJob(
+        Endpoint(()),
+        (b"",) * 3,
+        ClosedLoop(callers),
+        length_ns,
+        0,
+        SECOND,
+        order=indices or order(0, 1, 2),
+        window=window,
+    )
 
 
-def column(record: CallRecord, name: str, kind: str) -> list[int]:
-    return memoryview(getattr(record, name)).cast(kind).tolist()
+def column(result: LoadResult, name: str, kind: str) -> list[int]:
+    return memoryview(result.columns[name]).cast(kind).tolist()
 
 
 def echo(batch: list[Any]) -> list[Any]:
@@ -47,21 +61,27 @@ def test_a_round_of_calls_repeats_its_order_with_one_input_for_each_call() -> No
     assert seen == [["c"], ["a"], ["c"], ["a"], ["c"]]
     assert column(record, "request", "I") == [2, 0, 2, 0, 2]
     assert column(record, "outcome", "h") == [200] * 5
+    assert column(record, "sent_ns", "q") == column(record, "due_ns", "q")
+    assert {name: len(record.columns[name]) for name in ("target", "received_bytes")} == {
+        "target": 5,
+        "received_bytes": 20,
+    }
+    assert (record.generator.completed, record.generator.cpu_ns, record.planned) == (5, 0, RequestWindow(5, 0, LONG))
 
 
 def test_every_call_lies_in_its_round_and_takes_its_time() -> None:
     record = caller(echo).loop(asked(4))
-    began, done = column(record, "began_ns", "q"), column(record, "done_ns", "q")
-    assert record.start_ns <= began[0]
-    assert max(began) < record.end_ns
+    began, done = column(record, "due_ns", "q"), column(record, "done_ns", "q")
+    assert record.window.start_ns <= began[0]
+    assert max(began) < record.window.end_ns
     assert done == sorted(done)
     assert all(begin <= end for begin, end in zip(began, done, strict=True))
 
 
 def test_a_round_by_time_ends_at_its_time() -> None:
     record = caller(echo).loop(asked(length_ns=2_000_000))
-    assert record.end_ns == record.start_ns + 2_000_000
-    late = [began for began in column(record, "began_ns", "q") if began >= record.end_ns]
+    assert record.window.end_ns == record.window.start_ns + 2_000_000
+    late = [began for began in column(record, "due_ns", "q") if began >= record.window.end_ns]
     assert len(late) <= 1  # the caller may lose its processor between its look at the clock and its call
 
 
@@ -85,9 +105,9 @@ def test_a_failing_input_is_counted_and_named() -> None:
     plain = caller(model)
     record = plain.loop(asked(6))
     assert column(record, "outcome", "h") == [200, 500, 200] * 2
-    assert record.failed == (1, "LookupError: no such word")
+    assert record.failed == {500: (1, "LookupError: no such word")}
     assert len(plain.tracebacks) == 1
-    assert plain.loop(asked(1)).failed is None
+    assert plain.loop(asked(1)).failed == {}
 
 
 def test_no_call_begins_after_the_end() -> None:
@@ -103,7 +123,7 @@ def test_one_call_gives_the_output_as_a_server_would_answer_it() -> None:
 
 
 def test_an_output_that_no_server_could_answer_is_only_not_compared() -> None:
-    called = caller(lambda batch: [object()]).answer(OneCall(0))
+    called = caller(lambda batch: [object()]).answer(0)
     assert called == Called(None)
 
 
