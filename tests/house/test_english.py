@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
+from support.each_row import each_row
 
 pytestmark = pytest.mark.simulation
 
@@ -65,7 +66,7 @@ def test_sentences_follow_the_rules_of_english() -> None:
     assert len(found) <= MOST_LEFT, "\n".join(found)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "the weight of that of a part",

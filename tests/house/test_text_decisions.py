@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 from support import ROOT
+from support.each_row import each_row
 
 pytestmark = pytest.mark.simulation
 
@@ -144,7 +145,7 @@ def test_every_module_that_may_read_text_does() -> None:
     assert not {place for place in ALLOWED if not any(is_in(name, place) for name in deciding())}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("code", "found"),
     [
         ("'known' in why", True),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY, make_setup
 
 from pytest_mlpatterns import App, Command, Prometheus, SettingError, Url
@@ -64,13 +65,13 @@ KEEPS = [
 ]
 
 
-@pytest.mark.parametrize(("words", "public"), HIDES)
+@each_row(("words", "public"), HIDES)
 def test_values_that_may_be_credentials_are_replaced(words: list[str], public: list[str]) -> None:
     assert [*public_words(words)] == public
     assert [*public_words(public)] == public
 
 
-@pytest.mark.parametrize("words", KEEPS, ids=" ".join)
+@each_row("words", KEEPS)
 def test_other_values_stay(words: list[str]) -> None:
     assert [*public_words(words)] == words
 
@@ -173,7 +174,7 @@ VARIABLES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "shown"), VARIABLES, ids=[name for name, _, _ in VARIABLES])
+@each_row(("name", "value", "shown"), VARIABLES)
 def test_a_number_of_tokens_is_no_credential_and_a_token_is(name: str, value: str, *, shown: bool) -> None:
     expected = value if shown else "***"
     assert Variables(((name, value),)).text == f"{{{name}:{_quoted(expected)}}}"

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 
 import pytest_mlpatterns
 from pytest_mlpatterns import errors
@@ -98,7 +99,7 @@ def test_a_verdict_shows_its_figures_first_and_every_other_error_the_name_to_imp
         assert found.__module__ == module, name
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "base"),
     [
         ("SettingError", ValueError),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import fields
 from pytest_mlpatterns.errors import SettingError
@@ -31,7 +32,7 @@ def test_plain_numbers_are_pythons_own(value: object, plain: object) -> None:
     assert (found, type(found)) == (plain, type(plain))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("bounds", "expected"),
     [
         ({"least": 1, "most": 2_000}, "a whole number from 1 to 2,000"),
@@ -40,7 +41,7 @@ def test_plain_numbers_are_pythons_own(value: object, plain: object) -> None:
         ({"least": 1, "expected": "a process"}, "a process"),
     ],
 )
-@pytest.mark.parametrize("value", [1.0, "one", True, None, math.nan])
+@each_row("value", [1.0, "one", True, None, math.nan])
 def test_the_message_of_a_whole_number_names_what_was_found_and_expected(
     value: object, bounds: Any, expected: str
 ) -> None:

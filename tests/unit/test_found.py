@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.each_row import each_row
 from support.fuzz.assertions import Reading
 from support.fuzz.hostile import Unhelpful, deep_list
 
@@ -60,7 +61,7 @@ def marker(**arguments: Any) -> Callable[[], object]:
     return lambda: read_settings(merge_markers([((), arguments)]), {}, {})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("use", "message"),
     [
         (marker(warmup=SEVERAL), "perf(warmup=...) is array([0., 0., 0.]), expected a time with its unit"),

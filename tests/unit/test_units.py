@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError, UnitError
@@ -24,7 +25,7 @@ from pytest_mlpatterns.units import (
 from pytest_mlpatterns.wording import shown
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "ns"),
     [
         ("20ms", 20_000_000),
@@ -47,7 +48,7 @@ def test_a_time_with_its_unit_is_read_in_whole_nanoseconds(text: object, ns: int
     assert isinstance(parse_duration(text), int)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "size"),
     [
         ("512MiB", 512 * 2**20),
@@ -72,7 +73,7 @@ def test_a_ratio_is_a_share_or_a_percentage(given: object, share: float) -> None
     assert parse_ratio(given) == pytest.approx(share)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "wrong", [20, 20.5, True, None, "20", "ms", "", "-1ms", "1 parsec", "1e3 ms", "1,000 ms", "20ms 5s", b"20ms", "1 S"]
 )
 def test_a_time_without_a_known_unit_is_refused_with_an_example(wrong: object) -> None:
@@ -99,7 +100,7 @@ def test_a_size_without_a_known_unit_is_refused_with_an_example(wrong: object) -
     assert "KiB" in message
 
 
-@pytest.mark.parametrize(
+@each_row(
     "wrong",
     [
         "x",
@@ -122,7 +123,7 @@ def test_a_number_that_is_negative_or_none_at_all_is_refused(wrong: object) -> N
     assert str(caught.value) == f"rps is {shown(wrong)}, expected a number that is not negative; write 500"
 
 
-@pytest.mark.parametrize("wrong", ["x", "x%", "-5%", "-5 %", "%", "nan%", -0.1, None])
+@each_row("wrong", ["x", "x%", "-5%", "-5 %", "%", "nan%", -0.1, None])
 def test_a_ratio_that_cannot_be_read_is_shown_as_it_was_given(wrong: object) -> None:
     with pytest.raises(UnitError) as caught:
         parse_ratio(wrong, name="tolerance")
@@ -143,7 +144,7 @@ def test_an_unreadable_unit_is_a_wrong_setting_and_a_value_error() -> None:
     assert issubclass(UnitError, ValueError)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("ns", "text"),
     [
         (0, "0 ns"),
@@ -170,7 +171,7 @@ def test_a_duration_prints_three_digits_and_changes_its_unit_at_the_boundary(ns:
     assert format_duration(ns) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("size", "text"),
     [
         (0, "0 B"),
@@ -194,7 +195,7 @@ def test_a_size_prints_three_digits_and_changes_its_unit_at_the_boundary(size: f
     assert format_size(size) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("rps", "text"),
     [
         (0, "0 req/s"),
@@ -211,7 +212,7 @@ def test_a_rate_prints_three_digits_and_whole_numbers_above_a_thousand(rps: floa
     assert format_rate(rps) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("ratio", "text"),
     [
         *((0, "0.0 %"), (0.0001, "0.01 %"), (0.0094, "0.94 %"), (0.0095, "0.95 %"), (0.0096, "0.96 %")),
@@ -269,7 +270,7 @@ def test_whole_times_of_any_unit_are_read_without_rounding(number: int, unit: st
     assert parse_duration(f" {number} {unit} ") == number * scale
 
 
-@pytest.mark.parametrize("unit", list(Unit))
+@each_row("unit", list(Unit))
 def test_a_unit_reads_its_own_example(unit: Unit) -> None:
     assert unit.read(unit.example, name="a limit") > 0
 

@@ -1,6 +1,7 @@
 """Words of messages: plurals, lists, suggestions, brackets."""
 
 import pytest
+from support.each_row import each_row
 from support.fuzz.hostile import Anything, Unhelpful, deep_list
 
 from pytest_mlpatterns import wording
@@ -50,7 +51,7 @@ def test_separators_inside_brackets_do_not_split(text: str, parts: list[str]) ->
     assert wording.split_outside_brackets(text, ",") == parts
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "shown"),
     [
         ("a\tb\nc ä → 🙂 \u200d", "a\tb\nc ä → 🙂 \u200d"),

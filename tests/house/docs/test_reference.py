@@ -7,6 +7,7 @@ import tomllib
 from functools import cache
 
 import pytest
+from support.each_row import each_row
 from support.pages import ROOT, first_cells, page, pages, section
 
 import pytest_mlpatterns
@@ -106,7 +107,7 @@ PLAIN = [
 ]
 
 
-@pytest.mark.parametrize("written", PLAIN)
+@each_row("written", PLAIN)
 def test_arguments_of_a_pattern_are_shown_with_their_defaults(written: str) -> None:
     shown = eval(written, vars(patterns).copy())
     assert shown == type(shown)()

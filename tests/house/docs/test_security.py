@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
+from support.each_row import each_row
 from support.pages import ROOT, page
 
 PACKAGE = ROOT / "pytest_mlpatterns"
@@ -147,7 +148,7 @@ def modules_that() -> dict[object, set[str]]:
     return found
 
 
-@pytest.mark.parametrize(("promise", "shown"), PROMISES, ids=[promise[:40] for promise, _ in PROMISES])
+@each_row(("promise", "shown"), PROMISES)
 def test_each_promise_names_tests_that_exist(promise: str, shown: str) -> None:
     references = REFERENCE.findall(shown)
     assert references, f"{promise} is shown by no test"

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 from support import HAS_RAY
+from support.each_row import each_row
 from support.pages import ROOT, Block, blocks, commands, page, pages
 from support.profiles import slower_normalize
 from support.project import READ_ONLY, Project, run_here
@@ -103,12 +104,12 @@ def test_blocks_of_one_file_name_are_equal() -> None:
     assert {name: len(texts) for name, texts in by_name.items() if len(texts) > 1} == {}
 
 
-@pytest.mark.parametrize("block", PYTHON, ids=str)
+@each_row("block", PYTHON)
 def test_python_block_fits_the_width_of_the_site(block: Block) -> None:
     assert [line for line in block.text.splitlines() if len(line) > WIDTH] == []
 
 
-@pytest.mark.parametrize("block", PYTHON, ids=str)
+@each_row("block", PYTHON)
 def test_python_block_imports_public_names_only(block: Block) -> None:
     named = {
         name.strip()
@@ -222,7 +223,7 @@ OF_HISTORIES = [
 
 
 @pytest.mark.usefixtures("stored")
-@pytest.mark.parametrize("arguments", OURS)
+@each_row("arguments", OURS)
 def test_command_without_pytest_works(arguments: tuple[str, ...]) -> None:
     assert main(arguments) == (2 if arguments[0] == "verdict" else 0)  # a regression
 

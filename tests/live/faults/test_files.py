@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.damage import ENTRY, STRANGE, places
+from support.each_row import each_row
 from support.fault_run import LIMIT_S, FaultRun, run_fault, run_fault_here, start_fault
 from support.project import QUICK, RECORD, Project
 from support.synthetic import SETUP
@@ -42,7 +43,7 @@ def metrics(value: object, error: object = 0.01) -> str:
 # --- in this process -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("place", "value"), CHANGES)
+@each_row(("place", "value"), CHANGES)
 def test_a_changed_baseline_file_is_read_or_refused_in_one_line(tmp_path: Path, place: int, value: int) -> None:
     entry = json.loads(json.dumps(ENTRY))
     container, key = list(places(entry))[place]

@@ -4,6 +4,7 @@
 """
 
 import pytest
+from support.each_row import each_row
 from support.fuzz import Share, assertions, failures_in, files, records, settings, shares, streams, wires
 
 AREAS = [
@@ -18,7 +19,7 @@ AREAS = [
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("share", shares(AREAS), ids=str)
+@each_row("share", shares(AREAS))
 def test_only_promised_exceptions_are_raised(share: Share) -> None:
     failures = failures_in(share)
     assert not failures, "\n".join(failures)

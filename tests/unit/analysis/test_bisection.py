@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
+from support.each_row import each_row
 
 from pytest_mlpatterns.analysis.changes.bisection import (
     Bisection,
@@ -74,8 +75,8 @@ def ended(search: Bisection) -> Bracket:
     return search.step
 
 
-@pytest.mark.parametrize("size", [-0.3, -0.02, 0.02, 1.0])
-@pytest.mark.parametrize("last", [1, 2, 3, 7, 8, 40])
+@each_row("size", [-0.3, -0.02, 0.02, 1.0])
+@each_row("last", [1, 2, 3, 7, 8, 40])
 def test_every_place_of_a_step_is_found(last: int, size: float) -> None:
     for at in range(1, last + 1):
         search = searched(steps(last, **{f"at{at}": size}))

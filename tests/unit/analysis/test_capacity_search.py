@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns import SettingError
@@ -35,7 +36,7 @@ def forever() -> bool:
     return False
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 15, 16, 100])
+@each_row("count", [1, 2, 3, 4, 7, 15, 16, 100])
 def test_the_knee_is_the_first_doubling_that_fills_every_server(count: int) -> None:
     found = climb(places(count, 0.01), out_of_time=forever)
     assert found.nmrt.value == pytest.approx(count / 0.01)
@@ -146,7 +147,7 @@ def test_an_objective_is_read_and_prints_what_it_means(
     assert parse_objective(printed) == objective
 
 
-@pytest.mark.parametrize("text", ["", "50ms", "p95", "p95>50ms", "p100<1s", "p0<1s", "p95<50", "p95<fast", 95, None])
+@each_row("text", ["", "50ms", "p95", "p95>50ms", "p100<1s", "p0<1s", "p95<50", "p95<fast", 95, None])
 def test_an_unreadable_objective_is_refused_with_an_example(text: object) -> None:
     with pytest.raises(SettingError) as caught:
         parse_objective(text)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
+from support.each_row import each_row
 from support.made_series import RELEASE, commit, noise, of_neighbours, of_release, of_values, stepped
 
 from pytest_mlpatterns.analysis.changes.series import Point, Series
@@ -57,8 +58,8 @@ def test_unchanged_runs_have_no_step(runs: int) -> None:
     assert not places(of_values(np.zeros(runs))) or not runs
 
 
-@pytest.mark.parametrize("runs", range(1, 5))
-@pytest.mark.parametrize("at", [0, 20, 36])
+@each_row("runs", range(1, 5))
+@each_row("at", [0, 20, 36])
 def test_a_group_of_fewer_than_five_runs_is_no_step(runs: int, at: int) -> None:
     levels = noise(3, 40)
     levels[at : at + runs] += 0.5

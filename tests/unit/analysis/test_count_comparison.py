@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from support.each_row import each_row
 from support.synthetic import MS
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import counted
@@ -247,8 +248,8 @@ def slower(times: float, share: float, seed: int = 100) -> list[RequestCounts]:
     return found
 
 
-@pytest.mark.parametrize("percentile", [90, 95, 99, 99.9])
-@pytest.mark.parametrize(("times", "share"), [(10, 0.008), (10, 0.004), (30, 0.003), (3, 0.02), (1.5, 1.0)])
+@each_row("percentile", [90, 95, 99, 99.9])
+@each_row(("times", "share"), [(10, 0.008), (10, 0.004), (30, 0.003), (3, 0.02), (1.5, 1.0)])
 def test_with_its_ceiling_a_tail_passes_and_one_that_is_slower_still_fails(
     percentile: float, times: float, share: float
 ) -> None:

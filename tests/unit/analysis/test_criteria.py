@@ -5,6 +5,7 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.analysis.choice.criteria import Requirement, SelectionCriteria, parse_criteria
@@ -35,7 +36,7 @@ def test_weights_count_by_their_share_of_the_sum(text: str, weights: dict[str, f
     assert parse(text).weights == pytest.approx(weights)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "requirement"),
     [
         ("rtm<20ms", Requirement("rtm", 20_000_000, "rtm<20ms")),
@@ -61,7 +62,7 @@ def test_metrics_are_those_with_a_weight_and_then_those_with_a_limit() -> None:
     assert criteria.metrics == ("goodput(latency<250ms)", "asl", "p95", "asl")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "searches"),
     [
         ("rtm=1", ()),
@@ -78,7 +79,7 @@ def test_nmrt_has_to_be_searched_for_wherever_it_is_named(text: str, searches: t
     assert parse(text).searches == searches
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "problem"),
     [
         ("", "--perf-rank is '', expected at least one weight; write for example rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms"),

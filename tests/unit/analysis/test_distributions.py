@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.analysis.statistics.distributions import (
@@ -42,8 +43,8 @@ def test_eight_cups_of_which_four_had_the_milk_first(events: int, chance: float)
     assert excess_chance(events, 4, before=4 - events, of_before=4) == pytest.approx(chance)
 
 
-@pytest.mark.parametrize("t", [-3.0, 0.0, 0.7, 4.2, 20.0])
-@pytest.mark.parametrize("degrees", [2.5, 10, 200])
+@each_row("t", [-3.0, 0.0, 0.7, 4.2, 20.0])
+@each_row("degrees", [2.5, 10, 200])
 def test_a_tail_of_students_t_is_that_of_scipy(t: float, degrees: float) -> None:
     from scipy import special
 

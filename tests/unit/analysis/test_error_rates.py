@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import ROOT
+from support.each_row import each_row
 
 from pytest_mlpatterns.records.verdict import Outcome
 
@@ -33,8 +34,8 @@ def test_without_a_change_no_metric_fails(simulation: ModuleType, design: str, s
     assert simulation.share(runs, Outcome.PASS) >= 0.8
 
 
-@pytest.mark.parametrize("design", [STORED, PAIRED])
-@pytest.mark.parametrize(
+@each_row("design", [STORED, PAIRED])
+@each_row(
     ("change", "metric"),
     [(0, "p99"), (1, "error_rate"), (2, "peak_memory"), (3, "cold_start"), (4, "cpu_per_request"), (6, "rtm")],
 )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY, launch_values
 
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
@@ -334,8 +335,8 @@ class TestOrderBounds:
     ) -> None:
         assert order_bounds(samples, percentile) == expected
 
-    @pytest.mark.parametrize(("samples", "percentile"), [(50, 50), (90, 95), (459, 99), (5000, 99.9), (1_000_000, 99)])
-    @pytest.mark.parametrize("confidence", [0.9, 0.99])
+    @each_row(("samples", "percentile"), [(50, 50), (90, 95), (459, 99), (5000, 99.9), (1_000_000, 99)])
+    @each_row("confidence", [0.9, 0.99])
     def test_order_bounds_are_the_narrowest_that_hold(self, samples: int, percentile: float, confidence: float) -> None:
         from scipy.stats import binom  # slow to load
 

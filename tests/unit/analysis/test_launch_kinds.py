@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from support.each_row import each_row
 from support.synthetic import MS
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
@@ -56,8 +57,8 @@ def test_two_kinds_are_seen_in_launches_of_two_groups(times: Sequence[float], hi
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("scatter", [0.017, 0.04, 0.08])
-@pytest.mark.parametrize("count", [4, 6, 8, 10])
+@each_row("scatter", [0.017, 0.04, 0.08])
+@each_row("count", [4, 6, 8, 10])
 def test_launches_of_one_kind_are_taken_for_two_in_less_than_one_percent(scatter: float, count: int) -> None:
     drawn = np.exp(np.random.default_rng(5).normal(0, scatter, (2000, count)))
     assert sum(two_kinds(Side([LaunchValue(one, 0.0) for one in row])) is not None for row in drawn.tolist()) <= 25
@@ -132,7 +133,7 @@ def judged(present: Side, reference: Side, *, rate: bool = False) -> Verdict:
     return judge_by_kind(metric, judge, present=present, reference=reference)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("times", "sizes", "outcome"),
     [
         (BOTH[:4], False, PASS),

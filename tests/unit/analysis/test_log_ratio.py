@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
@@ -83,9 +84,9 @@ class TestPairs:
 
 
 class TestEstimate:
-    @pytest.mark.parametrize("confidence", [0.95, 0.99])
-    @pytest.mark.parametrize("values", [(0.02,), (0.02, 0.05), (-0.01, 0.02, 0.05, 0.0)])
-    @pytest.mark.parametrize("error", [0.0, 0.03])
+    @each_row("confidence", [0.95, 0.99])
+    @each_row("values", [(0.02,), (0.02, 0.05), (-0.01, 0.02, 0.05, 0.0)])
+    @each_row("error", [0.0, 0.03])
     def test_with_errors_alike_it_is_a_t_interval_drawn_towards_the_prior(
         self, values: tuple[float, ...], error: float, confidence: float
     ) -> None:

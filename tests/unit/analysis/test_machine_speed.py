@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import even_launch
 
 from pytest_mlpatterns.analysis.health.machine import (
@@ -72,7 +73,7 @@ def test_a_ratio_is_not_known_from_one_side_alone(
     assert ratio(now, then) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("now", "then", "times"),
     [
         (Taken(), Taken(), 1.0),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 
 import pytest_mlpatterns
 from pytest_mlpatterns.analysis.metrics.definitions import (
@@ -64,7 +65,7 @@ def test_no_module_outside_the_definitions_lists_metrics() -> None:
     assert found.keys() == LISTS.keys(), {name: names for name, names in found.items() if name not in LISTS}
 
 
-@pytest.mark.parametrize("role", Role)
+@each_row("role", Role)
 def test_a_role_has_metrics_in_the_order_of_definitions(role: Role) -> None:
     names = list(with_role(role))
 
@@ -73,7 +74,7 @@ def test_a_role_has_metrics_in_the_order_of_definitions(role: Role) -> None:
     assert all(role in METRICS[name].roles for name in names)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("role", "names"),
     [
         (Role.PRIMARY, "rtm throughput ttft tpot output_tokens"),

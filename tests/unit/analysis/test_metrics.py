@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.streams import stream_launch
 from support.synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, noisy_launch, samples, usage
 
@@ -279,7 +280,7 @@ def test_rates_hits_and_batches_are_better_when_higher() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("figure", "value"),
     [
         ("cache_hit_ratio", 0.75),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.each_row import each_row
 from support.synthetic import MS
 
 from pytest_mlpatterns.analysis.statistics.distributions import find_modes
@@ -54,8 +55,8 @@ def test_two_modes_are_found(count: int, low_share: float) -> None:
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("count", [20, 60, 300, 5000])
-@pytest.mark.parametrize("shape", ONE_MODE)
+@each_row("count", [20, 60, 300, 5000])
+@each_row("shape", ONE_MODE)
 def test_one_mode_is_not_taken_for_two(shape: str, count: int) -> None:
     rng = np.random.default_rng(11)
     found = [find_modes(np.sort(ONE_MODE[shape](rng, count))) for _ in range(200)]

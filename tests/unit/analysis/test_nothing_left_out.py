@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.counted import counted_requests
+from support.each_row import each_row
 from support.streams import streamed
 from support.synthetic import MS, PROPERTY, START_NS, launch
 
@@ -37,7 +38,7 @@ def test_every_request_due_is_judged_failed_or_named(launches: list[list[tuple[i
         assert sum(parts) == found.requests, f"{metric}: {parts} of {found.requests}"
 
 
-@pytest.mark.parametrize("outcome", OUTCOMES)
+@each_row("outcome", OUTCOMES)
 def test_each_kind_of_outcome_counts_once(outcome: int) -> None:
     found = metrics_of([(200, 4, 3)] * 3 + [(outcome, chunks, usage) for chunks in (0, 1, 4) for usage in (-1, 0, 3)])
     assert found.requests == 12

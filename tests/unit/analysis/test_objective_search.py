@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 from support.nightly import rarer
+from support.each_row import each_row
 from support.queueing import Queue, served_ns
 from support.synthetic import S, capacity
 
@@ -75,7 +76,7 @@ def probe_of(due_ns: np.ndarray, late: np.ndarray, window: Window, **more: Any) 
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize(
+@each_row(
     ("queue", "limit_s", "percentile", "truth_rps", "most_variation"),
     [
         (Queue(100), 0.05, 95, 69.3, 0.02),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.analysis.verdicts.open_reasons import (
@@ -32,7 +33,7 @@ WIDE = an_open(-0.37, 0.115, 0.707)
 NARROW = an_open(0.05, 0.098, 0.148)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("found", "by", "why", "advice"),
     [
         (
@@ -147,7 +148,7 @@ def test_no_advice_raises_a_tolerance_above_30_percent_or_a_ceiling(
         assert "1.4 of the 2 cores" in reason.why
 
 
-@pytest.mark.parametrize("by", [one for one in OpenBy if one not in (OpenBy.EDGE, OpenBy.RECORDED, OpenBy.WIDE)])
+@each_row("by", [one for one in OpenBy if one not in (OpenBy.EDGE, OpenBy.RECORDED, OpenBy.WIDE)])
 def test_each_reason_that_the_judging_gives_has_a_next_step(by: OpenBy) -> None:
     reason = known_reason(WhyOpen(by, "its words"), None)
     assert (reason.by, reason.why) == (by, "its words")
@@ -204,7 +205,7 @@ def test_two_metrics_without_a_shared_cause_fail_together_if_each_is_three_times
         assert found[2].reason.endswith(f"; together with RTM and throughput: {why}")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("verdicts", "busy", "names"),
     [
         ([replace(suspected("rtm", 4.31), change=Estimate(4.31, 0.2, 22))], None, ("rtm",)),  # a cache that is broken

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.overloaded import NMRT_RPS, RATIOS, SERVICE_NS, STEP_S, offered
 from support.synthetic import MS, PROPERTY, S, samples
 
@@ -51,7 +52,7 @@ def unbounded_goodput(ratio: float) -> float:
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("ratio", [0.5, 0.8, 1.0, 1.05, 1.08, 1.1, 1.25, 1.5, 2.0])
+@each_row("ratio", [0.5, 0.8, 1.0, 1.05, 1.08, 1.1, 1.25, 1.5, 2.0])
 def test_the_goodput_of_an_unbounded_queue_is_what_theory_says(ratio: float) -> None:
     found = overload_of([offered(ratio, watched_s=0.1)], NMRT_RPS, LIMIT_NS).goodput_ratio(ratio)
     assert found == pytest.approx(unbounded_goodput(ratio), abs=0.05)
@@ -184,7 +185,7 @@ def recovering(*after_s: float | None, watched_s: float = 12.5) -> list[Overload
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("after_s", "outcome"),
     [
         ((0.0,), Outcome.PASS),
@@ -199,7 +200,6 @@ def recovering(*after_s: float | None, watched_s: float = 12.5) -> list[Overload
         ((None, 2.0), Outcome.INCONCLUSIVE),
         ((None, 2.0, None), Outcome.FAIL),
     ],
-    ids=str,
 )
 def test_the_recovery_within_ten_seconds_is_judged_by_its_interval(
     after_s: tuple[float | None, ...], outcome: Outcome

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.each_row import each_row
 from support.synthetic import MS, START_NS, S, samples
 
 from pytest_mlpatterns.analysis.health.sustained import Silence, silence_of
@@ -85,7 +86,7 @@ def test_one_hanging_request_of_several_callers_is_only_suspected() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     "of",
     [
         closed_loop(4),
@@ -95,9 +96,8 @@ def test_one_hanging_request_of_several_callers_is_only_suspected() -> None:
         samples(START_NS + np.arange(30) * 100 * MS, LATENCY_NS),
         samples([], []),
     ],
-    ids=["quick", "one caller", "answered after the window", "callers pause", "open loop", "nothing sent"],
 )
-@pytest.mark.parametrize("think_ns", [0, 2 * S, None])
+@each_row("think_ns", [0, 2 * S, None])
 def test_answers_within_the_time_out_are_no_silence(of: Samples, think_ns: int | None) -> None:
     assert silence_of(of, WINDOW, think_ns=think_ns) is None
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.stepped import BEGIN_S, SECONDS, Step, stepped_launch, stepped_launches
 from support.synthetic import MS, START_NS, S, even_launch
 
@@ -36,8 +37,8 @@ def impact(*steps: Step, seed: int = 0) -> StepImpact:
 
 
 class TestImpact:
-    @pytest.mark.parametrize("seed", range(5))
-    @pytest.mark.parametrize(("blocked_s", "delay_s"), [(0.5, 0.0), (0.5, 0.15), (1.0, 0.0)])
+    @each_row("seed", range(5))
+    @each_row(("blocked_s", "delay_s"), [(0.5, 0.0), (0.5, 0.15), (1.0, 0.0)])
     def test_what_a_block_hurts_is_what_waited_for_it(self, blocked_s: float, delay_s: float, seed: int) -> None:
         step = Step(blocked_s=blocked_s, delay_s=delay_s, length_s=blocked_s + delay_s)
         launch = stepped_launch(step, seed=seed)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.queueing import Queue, Run, served_ns
 from support.synthetic import MS, START_NS, S, launch, samples
 
@@ -32,9 +33,9 @@ def share_found(
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("window_s", [0.7, 3.0])
-@pytest.mark.parametrize("utilisation", [0.5, 0.95])
-@pytest.mark.parametrize(
+@each_row("window_s", [0.7, 3.0])
+@each_row("utilisation", [0.5, 0.95])
+@each_row(
     "queue", [Queue(50), Queue(400), Queue(400, service="M"), Queue(400, 4), Queue(50, arrivals="D", service="M")]
 )
 def test_a_load_below_the_capacity_is_sustained(queue: Queue, utilisation: float, window_s: float) -> None:
@@ -77,8 +78,8 @@ def test_a_load_is_not_sustained_if_three_per_cent_and_five_requests_stay_withou
     assert (why_not_sustained([backlog]) is None) is is_sustained
 
 
-@pytest.mark.parametrize("at_s", [1.5, 2.9, 3.7])
-@pytest.mark.parametrize("length_s", [0.1, 0.3, 0.8])
+@each_row("at_s", [1.5, 2.9, 3.7])
+@each_row("length_s", [0.1, 0.3, 0.8])
 def test_a_pause_of_the_service_is_no_overload(at_s: float, length_s: float) -> None:
     rng = np.random.default_rng(1)
     queue = Queue(250, arrivals="D", service="G")

@@ -1,6 +1,7 @@
 """Tolerances: defaults by metric, one number, numbers by name, and what is refused."""
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances, can_more_than_double
@@ -29,7 +30,7 @@ _DEFAULTS = {
 }
 
 
-@pytest.mark.parametrize(("metric", "expected"), _DEFAULTS.items())
+@each_row(("metric", "expected"), _DEFAULTS.items())
 def test_every_metric_compared_by_default_has_a_tolerance_that_fits_its_noise(metric: str, expected: float) -> None:
     assert Tolerances().of(metric) == Tolerances().of(METRICS[metric]) == expected
 
@@ -41,7 +42,7 @@ def test_a_metric_without_a_default_has_that_of_its_kind(metric: str, expected: 
     assert Tolerances().of(metric) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "expected"),
     [
         ("rtm", 0.05),
@@ -93,7 +94,7 @@ def test_a_tolerance_is_a_number_that_is_not_negative(wrong: object) -> None:
         Tolerances(wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "can"),
     [
         ("rtm", True),

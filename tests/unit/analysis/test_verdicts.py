@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, launch_values, samples
 
 from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO, Fault, InvalidReason
@@ -96,7 +97,7 @@ def test_a_value_without_an_interval_is_described_alone() -> None:
     assert describe_estimate(SIZE, Estimate(2**20, 2**20, 2**20)) == "request size 1.00 MiB"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "baseline", "present", "tolerance", "outcome"),
     [
         (SIZE, 200.0, 200.0, 0.25, Outcome.PASS),

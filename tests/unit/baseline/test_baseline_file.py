@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.splits import split
 from support.synthetic import PROPERTY, SETUP, make_setup
 
@@ -266,7 +267,7 @@ SERVING = {
 }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("setup", "versions", "differences"),
     [
         ({}, {}, ()),
@@ -284,7 +285,6 @@ SERVING = {
             ("pattern: replicated(replicas=3) → single", "event loop: uvloop 0.22.1 → asyncio"),
         ),
     ],
-    ids=lambda value: ", ".join(map(str, value)) if isinstance(value, dict) else "",
 )
 def test_an_entry_says_what_differs_from_what_is_measured_now(
     setup: dict[str, str], versions: dict[str, str | None], differences: tuple[str, ...]
@@ -458,7 +458,7 @@ WORDS = {
 """What the line says of some of them."""
 
 
-@pytest.mark.parametrize("name", DAMAGED)
+@each_row("name", DAMAGED)
 def test_a_damaged_file_is_refused_in_one_line_and_stays_as_it_is(path: Path, name: str) -> None:
     path.write_bytes(content := DAMAGED[name])
     for attempt in (lambda: read_baselines(path), lambda: write_baselines(path, {"a": {"x": ENTRY}})):

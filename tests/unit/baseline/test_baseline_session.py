@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.repository import Repository
 from support.synthetic import ENVIRONMENT, MS, SETUP, changed, counterpart, make_setup, result, verdict
 
@@ -87,7 +88,7 @@ def test_a_run_without_comparison_misses_nothing(tmp_path: Path, mode: BaselineM
     assert (found.mode, found.entry, found.missing) == (mode, None, "")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("before", "missing"),
     [
         ({}, "no baseline"),
@@ -101,10 +102,6 @@ def test_a_run_without_comparison_misses_nothing(tmp_path: Path, mode: BaselineM
         ({HERE: entry(versions={"pytest-mlpatterns": "0.0.1"})}, "(pytest-mlpatterns: 0.0 → 0.1)"),
         ({THERE: entry(), NEAR: entry()}, f"(machine: {THERE}; {NEAR} → {HERE})"),
         ({THERE: entry(sorting_ns=(350_000.0,))}, f"(machine: {THERE} → {HERE})"),
-    ],
-    ids=[
-        *("new", "load", "model", "servers", "what does not count", "this package", "machines"),
-        "another machine of a known speed",
     ],
 )
 def test_an_entry_that_is_not_comparable_is_not_given_and_says_what_differs(
@@ -506,7 +503,7 @@ ANCHOR = Anchor(entry(4.0, 1000.0).metrics, None, "2026-01-31", updates=2)
 DRIFTED = entry(5.0, 800.0, anchor=ANCHOR, date="2026-02-01")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("before", "now", "notes"),
     [
         (
@@ -526,10 +523,6 @@ DRIFTED = entry(5.0, 800.0, anchor=ANCHOR, date="2026-02-01")
         (replace(DRIFTED, date="2026-01-31"), measured(5.1, 790.0), ()),
         (replace(DRIFTED, setup=make_setup(load="closed(1)")), measured(5.1, 790.0), ()),
         (DRIFTED, measured(launches={}), ()),
-    ],
-    ids=[
-        *("both", "as at first", "worse than the entry", "tolerated", "interrupted", "no anchor", "two entries"),
-        *("the same day", "set-up", "nothing"),
     ],
 )
 def test_drift_is_told_where_the_anchor_is_left_behind_but_not_the_entry(

@@ -4,7 +4,7 @@ import ast
 import runpy
 from pathlib import Path
 
-import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.cli.new_command import first_test
 from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind
@@ -28,8 +28,8 @@ SUBJECTS = {
 }
 
 
-@pytest.mark.parametrize("subject", SUBJECTS.values(), ids=SUBJECTS)
-@pytest.mark.parametrize("folder", ["", "tests"])
+@each_row("subject", SUBJECTS.values())
+@each_row("folder", ["", "tests"])
 def test_text_is_a_test_of_python_that_uses_all_of_its_imports(subject: Subject, folder: str) -> None:
     text = first_test(subject, folder)
     tree = ast.parse(text)

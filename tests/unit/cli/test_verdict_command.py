@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.golden import LIKELY
 from support.synthetic import ENVIRONMENT, changed, counterpart, result, verdict
 
@@ -45,7 +46,7 @@ def write(file: Path, *tests: TestResult | FailedTest, run: RunEnd | None = None
     return str(file)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("tests", "code"),
     [
         ([PASSED, ACCEPTED], 0),

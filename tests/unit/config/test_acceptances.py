@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, comparable_metrics
 from pytest_mlpatterns.config.acceptances import read_accept, read_acceptances
@@ -49,7 +50,7 @@ def test_a_marker_may_have_several_or_none() -> None:
     assert read_accept(None, SOURCE) == ()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "message"),
     [
         (3, "perf(accept=...) is 3, expected text or a list of texts"),
@@ -85,7 +86,7 @@ def test_a_file_has_a_table_for_each() -> None:
     assert read_acceptances(FILE, text) == (full, plain)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "message"),
     [
         ("[[accepted", "cannot be read"),

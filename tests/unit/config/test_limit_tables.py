@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.config.limit_tables import CALL, Row, read_limits, read_row
 from pytest_mlpatterns.errors import SettingError
@@ -36,7 +37,7 @@ def test_a_tolerance_widens_a_limit_in_the_direction_that_is_worse() -> None:
     assert one.source == "limit of limits.csv, line 2, widened by 10%"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "said"),
     {
         "p95<50ms, meen<20ms": "assert_that: meen<20ms limits 'meen', did you mean mean? expected p95, mean",
@@ -81,7 +82,7 @@ def test_figures_of_a_file_are_limits(tmp_path: Path, name: str, text: str) -> N
         assert limits(read_row(name, "test_a.py::test_a[large-8]", tmp_path).limits) == {"p95": 1.2e9, "throughput": 40}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "text", "said"),
     [
         ("no.toml", None, "no.toml cannot be read: [Errno 2] No such file"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config import settings as config
@@ -94,7 +95,7 @@ COLLECTION_LEVEL = {"patterns"}
 IN_FLIGHT = "a whole number of requests in flight from 1 to 10,000; write 16"
 
 
-@pytest.mark.parametrize("name", LEVELS)
+@each_row("name", LEVELS)
 def test_the_marker_wins_over_the_command_line_over_the_ini_file_over_the_default(name: str) -> None:
     field, marker, option, ini, default = LEVELS[name]
     text = name.replace("_", "-")
@@ -160,7 +161,7 @@ def check(inputs: object, outputs: object) -> None:
     """A check that a marker names."""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("argument", "given", "field", "value"),
     [
         ("pattern", Replicated(3), "pattern", Replicated(3)),
@@ -209,7 +210,7 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
     assert read_settings({"pattern": patterns}, {}, {}, pattern=patterns[1]).pattern == Replicated(3)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("marker", "found", "expected"),
     [
         ({"pattern": 3}, "perf(pattern=...) is 3", 'write Single(), Cached() | Batched(), or "cached|batched"'),
@@ -269,8 +270,8 @@ def test_a_wrong_argument_is_named_with_what_is_allowed(marker: dict[str, Any], 
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("name", ["duration", "budget", "startup-timeout", "tolerance", "inconclusive"])
-@pytest.mark.parametrize("level", ["option", "ini"])
+@each_row("name", ["duration", "budget", "startup-timeout", "tolerance", "inconclusive"])
+@each_row("level", ["option", "ini"])
 def test_a_wrong_value_is_named_by_where_it_was_given(name: str, level: str) -> None:
     given = {name: "nonsense"}
     with pytest.raises(SettingError) as caught:
@@ -287,8 +288,8 @@ def test_markers_merge_argument_by_argument_and_the_closest_wins() -> None:
     assert merged == {"tolerance": 0.2, "duration": "1s", "launches": 2}
 
 
-@pytest.mark.parametrize("near", [{"concurrency": 4}, {"rate_rps": 10}, {"load": ClosedLoop(2)}])
-@pytest.mark.parametrize("far", [{"concurrency": 8}, {"rate_rps": 20}, {"load": ClosedLoop(3)}])
+@each_row("near", [{"concurrency": 4}, {"rate_rps": 10}, {"load": ClosedLoop(2)}])
+@each_row("far", [{"concurrency": 8}, {"rate_rps": 20}, {"load": ClosedLoop(3)}])
 def test_the_closest_marker_that_chooses_a_load_chooses_it_alone(near: dict[str, Any], far: dict[str, Any]) -> None:
     assert merge_markers([((), near), ((), {**far, "launches": 2})]) == {**near, "launches": 2}
 
@@ -335,8 +336,8 @@ def test_every_argument_that_is_read_has_a_name_in_the_help() -> None:
     assert {*config._READERS, *LOAD_ARGUMENTS} == {*ARGUMENT_HELP}
 
 
-@pytest.mark.parametrize("marker", [{}, {"pattern": Single()}, {"pattern": "single"}, {"pattern": None}])
-@pytest.mark.parametrize("nothing", [{}, {"patterns": None}, {"patterns": ""}])
+@each_row("marker", [{}, {"pattern": Single()}, {"pattern": "single"}, {"pattern": None}])
+@each_row("nothing", [{}, {"patterns": None}, {"patterns": ""}])
 def test_one_pattern_or_none_makes_no_list(marker: dict[str, Any], nothing: dict[str, Any]) -> None:
     assert patterns_of(marker, {"patterns": None}, nothing) is None
 
@@ -431,7 +432,7 @@ def test_baseline_modes_exclude_a_comparison_with_a_revision(
         read_run_settings({"against": "main", **options}, ini, invoked_in=tmp_path, root=tmp_path)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("marker", "option", "ini", "found"),
     [
         (None, "single,cached", "batched", (Single(), Cached())),
@@ -450,8 +451,8 @@ def test_patterns_of_the_marker_win_over_the_command_line_over_the_ini_file(
     assert patterns_of({"pattern": marker}, {"patterns": option}, {"patterns": ini}) == found
 
 
-@pytest.mark.parametrize(("level", "source"), [("option", "--perf-patterns"), ("ini", "ini key perf_patterns")])
-@pytest.mark.parametrize(
+@each_row(("level", "source"), [("option", "--perf-patterns"), ("ini", "ini key perf_patterns")])
+@each_row(
     ("text", "message"),
     [
         ("single,cachd", " names the pattern 'cachd', did you mean cached? expected one of batched, cached, "),
@@ -605,7 +606,7 @@ def test_paths_are_relative_to_where_they_were_written(tmp_path: Path, name: str
     assert getattr(run_settings(tmp_path, {name: str(tmp_path / "a.json")}), field) == tmp_path / "a.json"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("option", "ini", "on"),
     [
         *((True, None, True), (True, "false", True), (None, "true", True), (None, "1", True), (None, " Yes ", True)),
@@ -646,9 +647,9 @@ def test_the_time_of_a_run_is_of_the_command_line_then_of_the_ini_file(tmp_path:
         assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize("name", ["baseline-file", "history", "html", "json"])
-@pytest.mark.parametrize("level", ["option", "ini"])
-@pytest.mark.parametrize("kind", ["directory", "nowhere"])
+@each_row("name", ["baseline-file", "history", "html", "json"])
+@each_row("level", ["option", "ini"])
+@each_row("kind", ["directory", "nowhere"])
 def test_a_path_that_no_file_can_have_is_named_by_where_it_was_given(
     tmp_path: Path, name: str, level: str, kind: str
 ) -> None:
@@ -666,8 +667,8 @@ def test_a_path_that_no_file_can_have_is_named_by_where_it_was_given(
 BASELINE_TEXT = '{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {}}'
 
 
-@pytest.mark.parametrize("name", ["baseline-file", "history", "html", "json"])
-@pytest.mark.parametrize("file", ["test_q.py", "test_q.py::test_a[b]"])
+@each_row("name", ["baseline-file", "history", "html", "json"])
+@each_row("file", ["test_q.py", "test_q.py::test_a[b]"])
 def test_a_test_that_stands_where_a_value_was_forgotten_is_no_file_to_write(
     tmp_path: Path, name: str, file: str
 ) -> None:
@@ -752,8 +753,8 @@ def yields(*_given: object) -> Iterator[None]:
     yield
 
 
-@pytest.mark.parametrize("argument", ["during", "check", "request", "tokens"])
-@pytest.mark.parametrize(("function", "kind"), [(waits, "an async function"), (yields, "a generator function")])
+@each_row("argument", ["during", "check", "request", "tokens"])
+@each_row(("function", "kind"), [(waits, "an async function"), (yields, "a generator function")])
 def test_a_function_that_would_never_run_is_refused(argument: str, function: Any, kind: str) -> None:
     words = (
         rf"perf\({argument}=...\) is {function.__name__}, {kind}, and calling it runs nothing; expected one .*; write "
@@ -770,8 +771,8 @@ CLOSED: list[dict[str, object]] = [
 ]
 
 
-@pytest.mark.parametrize("load", CLOSED, ids=str)
-@pytest.mark.parametrize("caller", ["perf", "measure"])
+@each_row("load", CLOSED)
+@each_row("caller", ["perf", "measure"])
 def test_a_function_runs_beside_no_closed_loop(load: dict[str, object], caller: str) -> None:
     with pytest.raises(SettingError) as caught:
         read_settings({"during": len, **load}, {}, {}, caller=caller)

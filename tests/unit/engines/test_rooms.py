@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
+from support.each_row import each_row
 
 PACKAGE = ROOT / "pytest_mlpatterns"
 NAME = re.compile(r"(?<![a-z])ray(?![a-z])|Ray(?![a-z])|(?<![A-Z])RAY(?![A-Z])")
@@ -58,16 +59,12 @@ def naming(folder: Path, room: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["ray", "on ray", "RayPool", "read_ray_job", "_RAY", "is_on_ray", "FromRay", "a.ray.b"]
-)
+@each_row("name", ["ray", "on ray", "RayPool", "read_ray_job", "_RAY", "is_on_ray", "FromRay", "a.ray.b"])
 def test_the_engine_is_recognised_in_any_spelling(name: str) -> None:
     assert NAME.search(name)
 
 
-@pytest.mark.parametrize(
-    "name", ["array", "ndarray", "memray", "stray", "RAYON_NUM_THREADS", "_STRAY", "trays", "rays"]
-)
+@each_row("name", ["array", "ndarray", "memray", "stray", "RAYON_NUM_THREADS", "_STRAY", "trays", "rays"])
 def test_other_words_are_left_alone(name: str) -> None:
     assert not NAME.search(name)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.old_commits import run_with_ratios
 
 from pytest_mlpatterns.analysis.changes.bisection import SearchRules
@@ -238,7 +239,7 @@ def test_another_search_begins_anew(file: Path) -> None:
     assert not SearchState(file.with_name("absent"), plan_of(8).key).was_other
 
 
-@pytest.mark.parametrize(
+@each_row(
     "damage",
     [
         {"version": 2},

@@ -12,6 +12,7 @@ from textwrap import dedent
 
 import pytest
 from support import TESTS
+from support.each_row import each_row
 from support.history_lines import history_line
 from support.owners import declare_owner
 from support.repository import Repository
@@ -86,7 +87,7 @@ def test_a_line_that_was_cut_off_is_named_and_the_next_append_begins_on_a_new_on
     assert warning.startswith(f"{NAME}: 1 line is left out: line 2 is no JSON: ")
 
 
-@pytest.mark.parametrize("kept", range(1, 9))
+@each_row("kept", range(1, 9))
 def test_a_first_line_of_a_few_letters_is_a_line_that_was_cut_off(history: History, path: Path, kept: int) -> None:
     path.write_bytes(history_line().to_text().encode()[:kept])
     assert history.read().skipped == 1

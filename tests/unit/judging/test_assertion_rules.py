@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.experiments import declared_experiment
 from support.synthetic import even_launch, noisy_launch
 
@@ -49,7 +50,7 @@ def test_a_limit_says_what_it_needs_before_the_first_launch() -> None:
     assert told == [(90, {"decides_alone": True}, None)]
 
 
-@pytest.mark.parametrize("name", ASSERTIONS)
+@each_row("name", ASSERTIONS)
 def test_a_smoke_run_has_one_launch_and_no_verdict(name: str) -> None:
     launches: list[Launch] = []
     perf = perf_of(launches, smoke=True)
@@ -57,7 +58,7 @@ def test_a_smoke_run_has_one_launch_and_no_verdict(name: str) -> None:
     assert (len(launches), perf._verdicts.all) == (1, [])
 
 
-@pytest.mark.parametrize(
+@each_row(
     "asserted",
     [
         lambda perf: perf.assert_nmrt_at_least(10, slo="quick"),

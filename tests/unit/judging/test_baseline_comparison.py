@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.experiments import declared_experiment
 from support.synthetic import MS, START_NS, S, launch, make_setup, samples, usage
 
@@ -321,7 +322,7 @@ def test_what_only_the_quiet_launches_lack_is_judged_all_the_same() -> None:
 class TestTheFileAloneOnAMachineOfAnotherSpeed:
     """Each case is measured with several seeds: the truth is known, and no verdict may contradict it."""
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("machine", "outcomes"),
         [
             *((machine, {Outcome.PASS}) for machine in (0.8, 1.0)),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.declared_run import DeclaredRun
+from support.each_row import each_row
 from support.synthetic import MS, S
 from test_baseline_comparison import Runner, compare, make_entry, make_launch
 from test_interleaved_verdicts import DEFAULT, declared_launch, paired, verdicts
@@ -146,7 +147,7 @@ PASSED, OPEN_START = verdict("rtm", Outcome.PASS), verdict("cold_start", Outcome
 FAILED, FAILED_START = verdict("rtm", Outcome.FAIL), verdict("cold_start", Outcome.FAIL, 0.6)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("wanted", "expected"),
     [
         (ruled(PASSED), None),

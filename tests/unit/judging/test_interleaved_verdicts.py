@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.declared_run import DeclaredRun
+from support.each_row import each_row
 from support.synthetic import MS, START_NS, S, launch, samples, usage
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
@@ -147,7 +148,7 @@ def test_more_cpu_time_fails_although_the_clock_hides_it() -> None:
     assert {name for name, (outcome, _) in found.items() if outcome is Outcome.FAIL} == {"cpu_per_request"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("before_ms", "after_ms", "outcome"),
     [
         (0.020, 0.024, Outcome.PASS),  # 20 % worse, by 4 µs
@@ -157,7 +158,7 @@ def test_more_cpu_time_fails_although_the_clock_hides_it() -> None:
         (2.0, 2.0, Outcome.PASS),
     ],
 )
-@pytest.mark.parametrize("in_flight", [1, 16])
+@each_row("in_flight", [1, 16])
 def test_a_quick_service_may_get_slower_by_the_floor_in_either_metric(
     before_ms: float, after_ms: float, outcome: Outcome, in_flight: int
 ) -> None:

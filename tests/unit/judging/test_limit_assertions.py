@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import MS, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
@@ -232,7 +233,7 @@ def test_a_percentile_that_is_no_number_is_refused_with_one_that_can_be_written(
         percentile_of("latency", given, "assert_latency_below(...)")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given", "name"),
     [
         ("p97.5", "p97.5"),

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import MS
 from test_baseline_comparison import BEFORE, SETUP, make_launch
 
@@ -35,7 +35,7 @@ def made(count: int = 3, **change: Any) -> list[Launch]:
     return [make_launch(seed, **change) for seed in range(count)]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "launches", "taken", "why"),
     [
         ("rtm", made(rtm_ns=4 * MS), Taken(), ""),

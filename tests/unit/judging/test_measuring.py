@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import App, SettingError, Single, Stages, Url, measure
 from pytest_mlpatterns.loadgen.generator import Generator
@@ -37,7 +38,7 @@ def double(batch: list[Any]) -> list[Any]:
     return [2 * value for value in batch]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("arguments", "words"),
     [
         ({"concurency": 2}, r"measure\(concurency=...\) is not an argument of the marker; did you mean concurrency=\?"),

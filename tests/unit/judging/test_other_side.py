@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import App, Batched, Cached, Command, DeploymentError, ModelLoadError, SettingError, Single, Url
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
@@ -96,7 +97,7 @@ def test_a_number_of_requests_that_has_no_meaning_is_refused() -> None:
 LIT = Command("serve {port}", path="/predict")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("mine", "given", "names", "kind"),
     [
         (experiment(pattern=Cached()), Single(), ("cached", "single"), "pattern"),
@@ -166,7 +167,7 @@ def test_answers_compare_only_in_the_same_form(found: module.OtherSide, alike: b
     assert found.answers_alike is alike
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("mine", "given", "words"),
     [
         (

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.overloaded import NMRT_RPS, SERVICE_NS, Breakdown, offered
 from support.synthetic import MS, S, capacity, even_launch
 
@@ -149,8 +150,8 @@ def test_lateness_on_a_busy_machine_is_no_verdict_and_a_pass_is_one() -> None:
     assert passed.outcome is Outcome.PASS
 
 
-@pytest.mark.parametrize("busy", [None, BUSY], ids=["quiet", "busy"])
-@pytest.mark.parametrize(("breaks", "said"), BROKEN.values(), ids=BROKEN)
+@each_row("busy", [None, BUSY])
+@each_row(("breaks", "said"), BROKEN.values())
 def test_a_service_that_breaks_fails_in_words_of_what_happened_however_busy_the_machine_is(
     breaks: Breakdown | None, said: str, busy: str | None
 ) -> None:

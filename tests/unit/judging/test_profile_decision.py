@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import DeploymentError, ProfilerError
@@ -111,9 +112,7 @@ def _plain_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cause_search, "replace", lambda plan, **changes: SimpleNamespace(**vars(plan), **changes))
 
 
-@pytest.mark.parametrize(
-    "metric", ["rtm", "p99", "throughput", "nmrt", "cpu_per_request", "ttft", "tpot", "output_tokens"]
-)
+@each_row("metric", ["rtm", "p99", "throughput", "nmrt", "cpu_per_request", "ttft", "tpot", "output_tokens"])
 def test_a_failure_of_a_time_or_a_rate_asks_for_functions(metric: str) -> None:
     assert profiled(verdict("error_rate"), verdict(metric))
     assert not profiled(verdict(metric, Outcome.PASS), verdict(metric, Outcome.INCONCLUSIVE))

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from support import ROOT
+from support.each_row import each_row
 from support.synthetic import MS
 
 from pytest_mlpatterns.judging.baseline_comparison import with_rates
@@ -41,7 +42,7 @@ SHARED: dict[str, Any] = {"today": screened(FAIL, 0.5)}
 """The recorded code is as slow today."""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("file", "recorded", "known", "outcome"),
     [
         # the recorded code decides

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.stepped import SECONDS, Step, stepped_launch
 from support.synthetic import MS, S, usage
 
@@ -83,7 +84,7 @@ class TestArguments:
     def test_a_time_to_be_well_again(self) -> None:
         assert limits(within="5s").within_ns == 5 * S
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("given", "message"),
         [
             ({"step": 5}, r"assert_unhurt\(step=5\), expected the name of a step"),

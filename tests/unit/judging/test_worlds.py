@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support import ROOT
+from support.each_row import each_row
 
 pytestmark = pytest.mark.simulation
 
@@ -42,7 +43,7 @@ HOLDS = {
 """Worlds of each mode, by the name of their family: of these, few enough are wrong that none is in a small sample."""
 
 
-@pytest.mark.parametrize("name", HOLDS)
+@each_row("name", HOLDS)
 def test_no_world_fails_that_is_fine_and_none_passes_that_is_worse(bench: Any, name: str) -> None:
     (family,) = (one for one in bench.FAMILIES if one.name == name)
     for cell in bench.cells_of([family], count=HOLDS[name], processes=1):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from time import perf_counter_ns
 
 import pytest
+from support.each_row import each_row
 from support.services import peer2
 from support.services.scripted import answer, refused_port
 
@@ -183,8 +184,8 @@ def expect(bench: Bench, outcome: int, received: int, body: bytes | None) -> Non
         assert bench.kept == ([] if body is None else [(0, body)])
 
 
-@pytest.mark.parametrize("name", COMPLETE)
-@pytest.mark.parametrize("keep", [False, True], ids=["times-only", "keeping-answers"])
+@each_row("name", COMPLETE)
+@each_row("keep", [False, True])
 def test_an_answer_is_one_row_at_whichever_byte_it_is_split(name: str, keep: bool) -> None:
     data, status, body = COMPLETE[name]
     for cut in range(1, len(data)):
@@ -196,7 +197,7 @@ def test_an_answer_is_one_row_at_whichever_byte_it_is_split(name: str, keep: boo
             expect(bench, status, len(data), body)
 
 
-@pytest.mark.parametrize("name", COMPLETE)
+@each_row("name", COMPLETE)
 def test_an_answer_may_come_whole_or_byte_by_byte(bench: Bench, name: str) -> None:
     data, status, body = COMPLETE[name]
     peer = bench.request()
@@ -221,7 +222,7 @@ def peer_is_kept(data: bytes) -> bool:
     return b"connection: close" not in lowered and (b"http/1.0" not in lowered or b"keep-alive" in lowered)
 
 
-@pytest.mark.parametrize("name", COMPLETE)
+@each_row("name", COMPLETE)
 def test_an_answer_that_breaks_off_at_any_byte_is_one_closed_row(name: str) -> None:
     data, _, _ = COMPLETE[name]
     for cut in range(len(data)):
@@ -234,8 +235,8 @@ def test_an_answer_that_breaks_off_at_any_byte_is_one_closed_row(name: str) -> N
             expect(bench, Failure.CLOSED, cut, None)
 
 
-@pytest.mark.parametrize("name", ENDLESS)
-@pytest.mark.parametrize("keep", [False, True], ids=["times-only", "keeping-answers"])
+@each_row("name", ENDLESS)
+@each_row("keep", [False, True])
 def test_an_answer_without_a_length_ends_with_its_connection(name: str, keep: bool) -> None:
     head, body = ENDLESS[name]
     data = head + body
@@ -268,7 +269,7 @@ def test_a_reset_is_not_the_end_of_an_answer_without_a_length(bench: Bench) -> N
     assert bench.rows == [Failure.CLOSED]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         b"\x00\x01\x02\x03",
@@ -278,7 +279,6 @@ def test_a_reset_is_not_the_end_of_an_answer_without_a_length(bench: Bench) -> N
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
     ],
-    ids=["binary", "other-protocol", "status", "length", "chunk", "upgrade"],
 )
 def test_garbage_is_one_malformed_row_and_the_next_request_gets_a_new_connection(bench: Bench, data: bytes) -> None:
     peer = bench.request()
@@ -289,10 +289,9 @@ def test_garbage_is_one_malformed_row_and_the_next_request_gets_a_new_connection
     assert bench.rows == [Failure.MALFORMED, 200]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("unasked", "rows"),
     [(LENGTH, [Failure.UNASKED]), (b"\x00garbage", []), (answer(b"too slow", 408), []), (HINTS, [])],
-    ids=["answer", "garbage", "farewell", "hints"],
 )
 def test_what_comes_unasked_ends_the_connection_and_an_answer_is_a_failure_of_the_request_before(
     bench: Bench, unasked: bytes, rows: list[int]

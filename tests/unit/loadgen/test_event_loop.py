@@ -10,6 +10,7 @@ from time import perf_counter_ns as time_ns
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.services.jobs import MS, a_job, message, window_of
 from support.services.scripted import (
     Close,
@@ -331,7 +332,7 @@ class TestOpenLoop:
 
 
 class TestFaults:
-    @pytest.mark.parametrize(
+    @each_row(
         ("steps", "outcome"),
         [
             ([Send(answer()[:-1]), Close()], Failure.CLOSED),
@@ -341,9 +342,8 @@ class TestFaults:
             ([Send(answer()[:-1]), Reset()], Failure.CLOSED),
             ([Send(b"\x00 garbage \r\n\r\n")], Failure.MALFORMED),
         ],
-        ids=["last-byte-missing", "head-missing", "no-answer", "reset", "reset-in-the-answer", "garbage"],
     )
-    @pytest.mark.parametrize("schedule", [ClosedLoop(1), ConstantRate(100)], ids=str)
+    @each_row("schedule", [ClosedLoop(1), ConstantRate(100)])
     def test_a_fault_is_one_row_and_the_load_goes_on_over_a_new_connection(
         self, schedule: Schedule, steps: list[Step], outcome: Failure
     ) -> None:

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.loadgen.http1 import Http1Pieces, Http1Stream
 from pytest_mlpatterns.loadgen.recorder import StreamColumns
@@ -92,7 +93,7 @@ def test_one_connection_reads_one_stream_after_another() -> None:
     assert reading.chunks() == [1, 1, 1]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("stream", "is_openai", "outcome"),
     [
         (chunked(*TOKENS), True, Failure.CUT_OFF),
@@ -153,12 +154,11 @@ def test_an_interim_response_is_no_answer() -> None:
 LINES = b'{"response": "a", "done": false}\n{"response": "b", "done": true}\n'
 
 
-@pytest.mark.parametrize(("setting", "kind"), [("lines", Http1Stream), ("chunks", Http1Pieces)])
-@pytest.mark.parametrize("cut", [0, 1, 20, len(HINTS)])
-@pytest.mark.parametrize(
+@each_row(("setting", "kind"), [("lines", Http1Stream), ("chunks", Http1Pieces)])
+@each_row("cut", [0, 1, 20, len(HINTS)])
+@each_row(
     ("framing", "tail", "ends"),
     [(CHUNKED, b"%x\r\n%s\r\n0\r\n\r\n" % (len(LINES), LINES), False), (b"connection: close\r\n", LINES, True)],
-    ids=["chunked", "until-the-end"],
 )
 def test_early_hints_of_their_own_are_no_stream(
     setting: str, kind: type[Http1Stream], cut: int, framing: bytes, tail: bytes, ends: bool

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.services.jobs import MS, a_job, streams_of, wanting
 from support.streaming_server import StreamingServer, streaming_server
 from support.synthetic import PROPERTY
@@ -79,7 +80,7 @@ def test_chunks_are_stamped_when_they_are_complete(
     assert (outcome, found) == (200, chunks_ns)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "stream", "outcome", "words"),
     [
         (
@@ -145,8 +146,8 @@ def test_segments_of_tcp_change_nothing(stream: StreamSetting, cuts: list[int], 
     assert len(chunks) == (5 if stream == "chunks" else 3 + (not ended))
 
 
-@pytest.mark.parametrize(("coding", "bits"), [("gzip", 31), ("deflate", 15), ("Deflate", -15)])
-@pytest.mark.parametrize("stream", [AUTO, JsonLines(), "chunks"])
+@each_row(("coding", "bits"), [("gzip", 31), ("deflate", 15), ("Deflate", -15)])
+@each_row("stream", [AUTO, JsonLines(), "chunks"])
 def test_a_compressed_stream_is_read_as_it_comes(coding: str, bits: int, stream: StreamSetting) -> None:
     packer = zlib.compressobj(wbits=bits)
     pieces = [packer.compress(line) + packer.flush(zlib.Z_SYNC_FLUSH) for line in (WORD, WORD)]

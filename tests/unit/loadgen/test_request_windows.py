@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.declared_load import run_declared
+from support.each_row import each_row
 from support.services.jobs import MS, a_job
 
 from pytest_mlpatterns.loadgen.columns import samples_of
@@ -126,10 +127,10 @@ class TestWindow:
         assert inputs_in(result) == [0, 1, 2, 3]
         assert samples_of(result).outcome.size == 4
 
-    @pytest.mark.parametrize("warmup_ns", [None, 0, S, 5 * S])
-    @pytest.mark.parametrize("callers", [1, 2, 4])
-    @pytest.mark.parametrize("latency_ns", [2 * S, 4400 * MS, 9 * S])
-    @pytest.mark.parametrize("given", [False, True])
+    @each_row("warmup_ns", [None, 0, S, 5 * S])
+    @each_row("callers", [1, 2, 4])
+    @each_row("latency_ns", [2 * S, 4400 * MS, 9 * S])
+    @each_row("given", [False, True])
     def test_a_request_longer_than_it_is_due_in_it(
         self, warmup_ns: int | None, callers: int, latency_ns: int, given: bool
     ) -> None:
@@ -157,13 +158,10 @@ class TestWindow:
 class TestGivenRequests:
     """``requests=`` of the marker: the service is idle before the first one, and the last one is answered."""
 
-    @pytest.mark.parametrize(
-        "warmup", [{"warmup_ns": 0}, {"warmup_ns": S}, {"warmup_ns": None}, {"warmup_requests": 6}]
-    )
-    @pytest.mark.parametrize(
+    @each_row("warmup", [{"warmup_ns": 0}, {"warmup_ns": S}, {"warmup_ns": None}, {"warmup_requests": 6}])
+    @each_row(
         "schedule",
         [ClosedLoop(2), ClosedLoop(40), ClosedLoop(2, think_time=("10ms", "2s")), ConstantRate(7), PoissonRate(20)],
-        ids=str,
     )
     def test_a_window_has_exactly_them_and_all_their_answers(self, schedule: Schedule, warmup: dict[str, Any]) -> None:
         job = a_slow_job(schedule, **{"window": given(12), **warmup})

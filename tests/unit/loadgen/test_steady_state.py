@@ -1,8 +1,8 @@
 """The end of the warm-up: three windows that agree within a tenth, in throughput and in median latency."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import MS, PROPERTY
 
 from pytest_mlpatterns.loadgen.load_run import WarmupWindow, is_steady
@@ -12,7 +12,7 @@ def windows(*pairs: tuple[float, float]) -> list[WarmupWindow]:
     return [WarmupWindow(rate, median) for rate, median in pairs]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("seen", "steady"),
     [
         ([], False),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.services.jobs import MS, a_job, streams_of, wanting
 from support.services.scripted import Close, Reset, ScriptedServer, Send, Silence, Step, answer, refused_port
 from support.streaming_server import StreamingServer, streaming_server
@@ -61,7 +62,7 @@ class TestOutcomes:
         assert set(stream.output_tokens.tolist()) == {-1}
         assert server.connections == 1
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("steps", "outcome", "chunks", "connections"),
         [
             ([Send(HEAD + CHUNK), Send(CHUNK), Close()], Failure.CLOSED, 2, 2),
@@ -73,7 +74,6 @@ class TestOutcomes:
             ([Send(answer(b"{}", 500))], 500, 0, 1),
             ([Send(HEAD + CHUNK + END + HEAD)], 200, 1, 2),
         ],
-        ids=["cut off", "almost whole", "nothing", "error", "broken", "until the end", "status", "two answers"],
     )
     def test_every_stream_ends_in_one_row(self, steps: list[Step], outcome: int, chunks: int, connections: int) -> None:
         samples, server = first_of(*steps)

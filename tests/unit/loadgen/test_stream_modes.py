@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.counted import counted_requests
+from support.each_row import each_row
 from support.services.jobs import MS, a_job, window_of
 from support.services.scripted import Close, Request, ScriptedServer, Send, Silence, Step
 from support.stream_modes import MODES, NOT_COUNTED, Ending, Mode, response, whole
@@ -41,7 +42,7 @@ def outcome_of(answer: StreamedAnswer, data: bytes, number: int = 0) -> int:
     return protocol.take(data)
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode.ending is Ending.KEEP], ids=lambda mode: mode.name)
+@each_row("mode", [mode for mode in MODES if mode.ending is Ending.KEEP])
 def test_an_answer_counts_or_says_why_not(mode: Mode) -> None:
     answer = StreamedAnswer(wire=OPENAI)
     assert outcome_of(answer, mode.data) == mode.outcome
@@ -49,7 +50,7 @@ def test_an_answer_counts_or_says_why_not(mode: Mode) -> None:
     assert mode.words in answer.words(mode.outcome)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "wire", "data", "outcome"),
     [
         (b'{"stream":true}', "openai", whole(b"{}"), Failure.NO_STREAM),

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import DeploymentError, InvalidResultError
 from pytest_mlpatterns.measurement.answer_check import AnswerComparison, Side, are_alike, output_in
@@ -56,7 +57,7 @@ def comparison(check: Callable[[Sequence[Any], Sequence[Any]], object] | None = 
     return AnswerComparison(Side("cached", plan(check)), Side("App('b:app')", plan(check)))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("first", "second", "alike"),
     [
         (1, 1.0, True),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, BlockPlan, ResponsePace, response_pace
@@ -36,7 +37,7 @@ def in_slices(*lengths_ns: int, rounds: int, slices: int, slice_ns: tuple[int, .
     return BlockPlan(lengths_ns, rounds, slices=slices, slice_ns=slice_ns)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("paces", "start_s", "expected"),
     [
         ((QUICK, QUICK), 0.1, in_slices(100 * MS, 100 * MS, rounds=2, slices=16, slice_ns=(5 * MS, 5 * MS))),
@@ -127,7 +128,7 @@ LONGER = ResponsePace(500 * MS, S)
 MINUTE = BlockDesign().within(60 * S, 3)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("design", "paces", "start_s", "inputs", "requests"),
     [
         (MINUTE, (SLOW, SLOW), 4, 1, 6),  # six launches of 10 s, as many of each caller

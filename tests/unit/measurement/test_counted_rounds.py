@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.services.scripted import Close, Request, ScriptedServer, Send, Silence, Step, answer
 
 from pytest_mlpatterns import Deployment, DeploymentError
@@ -230,7 +231,7 @@ def test_rounds_are_spread_over_the_inputs(inputs: int, requests: int, numbers: 
     assert spread(inputs, requests) == numbers
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("inputs", "instructions", "requests"),
     [
         (1, 1_000, 128),

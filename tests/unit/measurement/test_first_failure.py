@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from support.each_row import each_row
 from support.synthetic import MS, START_NS, samples
 
 from pytest_mlpatterns import Deployment
@@ -68,7 +69,7 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("response", "error"),
     [
         (httpx.Response(500, json={"error": "the model raised KeyError: 3"}), "KeyError: 3"),
@@ -81,7 +82,7 @@ MISSING = {
         (None, "503"),
     ],
 )
-@pytest.mark.parametrize("tracebacks", [(), (TRACEBACK, OTHER)], ids=["none", "two"])
+@each_row("tracebacks", [(), (TRACEBACK, OTHER)])
 def test_request_is_sent_once_more_for_its_error(
     response: httpx.Response | None, error: str, tracebacks: tuple[str, ...]
 ) -> None:

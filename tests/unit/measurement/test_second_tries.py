@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import DeploymentError
 from pytest_mlpatterns.measurement.system_under_test import Starts, ends_starts
@@ -27,7 +28,7 @@ def starting(*outcomes: Any) -> tuple[Callable[..., Any], list[dict[str, Any]]]:
     return start, asked
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("outcomes", "calls", "tries", "notes"),
     [
         ((READY, READY), 2, 2, []),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.batching import ask_each, batching, jumping, now_ns, outcomes, run_jumping
+from support.each_row import each_row
 from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.patterns import batched
@@ -26,7 +27,7 @@ def after(*called: tuple[int, int | None, int | None], wait_ns: int = 0) -> int:
 STEP = AdaptiveWait.STEP_NS
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("wait_ns", "call_ns", "last_ns", "next_ns", "then_ns"),
     [
         (0, 5 * MS, None, None, 0),

@@ -28,6 +28,7 @@ from support.batching import (
     outcomes,
 )
 from support.caching import caching
+from support.each_row import each_row
 from support.scenarios import run, settle
 from support.synthetic import MS, PROPERTY
 
@@ -118,8 +119,8 @@ async def test_model_that_changes_its_inputs_in_place_answers_every_healthy_call
     assert isinstance(bad, RequestError)
 
 
-@pytest.mark.parametrize("wire", ["rest+json", "rest+json/infer", "rest+binary", "rest+msgpack", "rest+msgpack+gzip"])
-@pytest.mark.parametrize("is_cached", [False, True], ids=["batched", "cached|batched"])
+@each_row("wire", ["rest+json", "rest+json/infer", "rest+binary", "rest+msgpack", "rest+msgpack+gzip"])
+@each_row("is_cached", [False, True])
 async def test_server_decodes_each_wire_again_for_a_retry(wire: str, is_cached: bool) -> None:
     name, _, is_v2 = wire.partition("/")
     spoken, path = Wire.parse(name), "/v2/models/m/infer" if is_v2 else ""

@@ -28,6 +28,7 @@ from support.batching import (
     now_ns,
     run_jumping,
 )
+from support.each_row import each_row
 from support.scenarios import PATIENCE_S, run, settle
 from support.synthetic import MS, PROPERTY
 
@@ -217,8 +218,8 @@ def test_plain_model_in_its_thread_gives_each_request_its_own_outputs(
     assert sum(map(len, given)) == sum(count for _, count in requests)
 
 
-@pytest.mark.parametrize("wait", ["0ms", "0.4ms", "1.6ms", "adaptive"])
-@pytest.mark.parametrize("model", [doubled, Recording()])
+@each_row("wait", ["0ms", "0.4ms", "1.6ms", "adaptive"])
+@each_row("model", [doubled, Recording()])
 def test_serving_loop_gives_each_request_its_own_outputs(wait: str, model: Any) -> None:
     async def scenario() -> None:
         layer, tally = batching(model, wait=wait)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.caching import MS, Clock, Model, Server, answer_of, caching, counted, in_a_moment, timed
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.patterns.cached import Cached
@@ -125,7 +126,7 @@ class TestAnswers:
         stored, _ = caching(Model(), store=Server())
         assert asyncio.run(answer_of(stored([]))) == []
 
-    @pytest.mark.parametrize(
+    @each_row(
         "outputs",
         [
             np.array([[0.1, 0.2], [0.3, 0.4]], dtype=np.float32),
@@ -134,9 +135,8 @@ class TestAnswers:
             np.array([[1, 2, 3, 4], [5, 6, 7, 8]], dtype=np.float16)[:, ::2],
             ({"b": 1, "a": (2, None)}, {3}),
         ],
-        ids=lambda value: f"{type(value).__name__} {getattr(value, 'dtype', '')}",
     )
-    @pytest.mark.parametrize("store", [False, True], ids=["memory", "store"])
+    @each_row("store", [False, True])
     def test_outputs_of_every_kind_are_sent_as_the_bare_model_sends_them(self, outputs: Any, store: bool) -> None:
         layer, _ = caching(lambda _batch: outputs, store=Server() if store else None)
         wanted = encode_predictions(outputs)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.batching import batching
+from support.each_row import each_row
 from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.patterns import tally as tally_module
@@ -37,7 +38,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class TestRounding:
-    @pytest.mark.parametrize(
+    @each_row(
         ("value", "kept"),
         [(0, 0), (1, 1), (127, 127), (128, 129), (129, 129), (130, 131), (1000, 1004), (2**40, 2**40 + 2**33)],
     )
@@ -212,7 +213,7 @@ class TestMatching:
     def test_as_many_outputs_as_inputs_are_taken_as_they_are(self, outputs: Any) -> None:
         assert matched(outputs, 2, "the model") is outputs
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("outputs", "said"),
         [
             ([], "the model returned 0 outputs for 2 inputs; it must return one for each"),
@@ -263,7 +264,7 @@ async def later(batch: list[Any]) -> list[Any]:
     return batch
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("inner", "needs"),
     [
         (later, True),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.project import QUICK, Project
 
 import pytest_mlpatterns
@@ -217,7 +218,7 @@ def test_layers_pass_on_how_many_calls_run_in_parallel() -> None:
     assert parallelism(Passed().layer([two], None, None)) == 2  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", package.__all__)
+@each_row("name", package.__all__)
 def test_every_export_of_the_package_is_a_pattern(name: str) -> None:
     assert issubclass(getattr(package, name), Pattern)
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 from test_pattern import COMPOSED, ONE
 
@@ -33,7 +34,7 @@ def test_printed_pattern_is_read_as_the_same_pattern(pattern: Pattern) -> None:
     assert parse_pattern(str(pattern), "x") == pattern
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "pattern"),
     [
         ("single", Single()),
@@ -63,7 +64,7 @@ def test_a_pattern_may_be_written_as_a_name_or_as_a_call(text: str, pattern: Pat
     assert parse_pattern(text, "x") == pattern
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "message"),
     [
         ("cachd", f"names the pattern 'cachd', did you mean cached? expected one of {NAMES}, or several joined by |"),
@@ -108,7 +109,7 @@ def test_a_time_in_a_name_is_read_as_that_time(time: timedelta) -> None:
         assert parse_duration(getattr(read, name)) == parse_duration(time)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "message"),
     [
         ("replicated(replicas=1)", "Replicated(replicas=1), expected from 2; for one process write Single()"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns import patterns
@@ -99,7 +100,7 @@ COMPOSED = st.lists(LAYERS, min_size=1, max_size=3).map(composed)
 
 
 class TestValues:
-    @pytest.mark.parametrize(
+    @each_row(
         ("pattern", "text"),
         [
             (Single(), "single"),
@@ -134,7 +135,6 @@ class TestValues:
             (Cached() | Batched() | Replicated(), "cached|batched|replicated"),
             (Cached(ttl="30s") | Replicated(3), "cached(ttl=30s)|replicated(replicas=3)"),
         ],
-        ids=str,
     )
     def test_a_pattern_prints_as_it_is_written_without_what_is_default(self, pattern: Pattern, text: str) -> None:
         assert str(pattern) == text
@@ -244,7 +244,7 @@ BESIDE = Ensemble(["model", shift])
 
 
 class TestTrees:
-    @pytest.mark.parametrize(
+    @each_row(
         ("pattern", "root"),
         [
             (Single(), replace(service(THE_MODEL), takes_load=True)),
@@ -301,7 +301,6 @@ class TestTrees:
                 service(LayerNode(BETWEEN, 0, (SHIFT, LayerNode(Batched(), 1, (THE_MODEL,)), TOTAL))),
             ),
         ],
-        ids=lambda value: str(value) if isinstance(value, Pattern) else "",
     )
     def test_a_pattern_builds_the_tree_of_its_processes(self, pattern: Pattern, root: ProcessGroup) -> None:
         assert pattern.plan() == root
@@ -401,7 +400,7 @@ BALANCES = (
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(
+    @each_row(
         ("make", "message"),
         [
             (lambda: Cached() | Single(), "Single() in a composition, expected alone; leave it out: "),
@@ -452,7 +451,7 @@ class TestRefusals:
     def test_possible_compositions_are_not_refused(self, make: Callable[[], Pattern]) -> None:
         assert len(make().parts) == 2
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("kind", "arguments", "message"),
         [
             *((Replicated, {"replicas": bad}, f"replicas={bad!r}), {WHOLE} 2 to 64") for bad in BAD_REPLICAS),
@@ -506,7 +505,7 @@ class TestRefusals:
 
 
 class TestNamesOfMembers:
-    @pytest.mark.parametrize(
+    @each_row(
         ("target", "name"),
         [
             ("model", "model"),
@@ -519,7 +518,6 @@ class TestNamesOfMembers:
             (lambda batch: batch, "<lambda>"),
             (max, "max"),
         ],
-        ids=lambda value: value if isinstance(value, str) else "",
     )
     def test_a_member_is_called_as_the_user_knows_it(self, target: object, name: str) -> None:
         assert name_of(target) == name

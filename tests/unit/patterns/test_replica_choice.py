@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import FEW
 
 from pytest_mlpatterns.patterns.replica_choice import (
@@ -188,7 +189,7 @@ class TestPrefixes:
     def test_a_request_without_inputs_has_a_place_too(self) -> None:
         assert ByPrefix([0, 0], 9, len).choose(range(2), []) in (0, 1)
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("given", "beginning"),
         [
             ("a long text", b"a lon"),

@@ -1,6 +1,7 @@
 """A pattern with another number of replicas."""
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import Batched, Cached, Pattern, Replicated, SettingError, Single
 from pytest_mlpatterns.patterns.replication import with_replicas
@@ -8,7 +9,7 @@ from pytest_mlpatterns.patterns.replication import with_replicas
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pattern", "replicas", "scaled"),
     [
         (Single(), 1, Single()),

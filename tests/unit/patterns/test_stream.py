@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.each_row import each_row
 from support.scenarios import run, settle
 
 from pytest_mlpatterns import Batched, Cached, Ensemble, Pipeline, Queued
@@ -68,7 +69,7 @@ class TestWhatIsOne:
     def test_generators_and_lists_of_them_are_streams(self, outputs: Any) -> None:
         assert streams(outputs)
 
-    @pytest.mark.parametrize(
+    @each_row(
         "outputs", [[], [1], ["text"], [[1]], (), "text", {"a": 1}, np.zeros(2), range(2), map(str, [1]), None, 7]
     )
     def test_whole_outputs_are_no_streams(self, outputs: Any) -> None:

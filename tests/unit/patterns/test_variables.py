@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import (
     Batched,
@@ -33,7 +34,7 @@ def processes(node: Node) -> Iterator[tuple[str, Mapping[str, str]]]:
         yield from processes(inside)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pattern", "expected"),
     [
         (Single(env=A), [("service", A)]),
@@ -57,7 +58,6 @@ def processes(node: Node) -> Iterator[tuple[str, Mapping[str, str]]]:
             [("service", {}), ("stage f", {}), ("stage model", A)],
         ),
     ],
-    ids=str,
 )
 def test_processes_get_the_variables_of_the_patterns_around_them(
     pattern: Pattern, expected: list[tuple[str, Mapping[str, str]]]
@@ -65,7 +65,7 @@ def test_processes_get_the_variables_of_the_patterns_around_them(
     assert list(processes(with_env(pattern.plan()))) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("make", "message"),
     [
         (
@@ -151,17 +151,14 @@ def test_patterns_with_variables_are_values() -> None:
     assert repr(Single(env=env)) == "Single(env={'A': '5', 'B': '2'})"
 
 
-@pytest.mark.parametrize(
-    "value", ["", "a,b", "f(x)", "{[", "it's", '"', "ü€😀", "\\x41", "a:b", "None", "1", "***", "|"]
-)
+@each_row("value", ["", "a,b", "f(x)", "{[", "it's", '"', "ü€😀", "\\x41", "a:b", "None", "1", "***", "|"])
 def test_any_value_is_read_as_it_was_printed(value: str) -> None:
     assert read_variables(Variables((("A", value), ("B", "2"))).text) == {"A": value, "B": "2"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     ["", "{", "1", "{A}", "{A:1,,}", "{A:1 'x'}", SPACES.format("A", "B"), SPACES.format("A:", "'")],
-    ids=["empty", "open", "number", "name", "commas", "two values", "spaces", "spaces before a quote"],
 )
 def test_other_text_is_no_mapping(text: str) -> None:
     assert read_variables(text) == text

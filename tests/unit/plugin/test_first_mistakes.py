@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.project import Project, Run
 
 from pytest_mlpatterns import App, Batched, Command, Url
@@ -427,7 +428,7 @@ BODY: dict[str, tuple[Callable[[], object], str]] = {
 ALL = {**MARKER, **CONFIGURATION, **FIXTURES, **MODEL, **BODY}
 
 
-@pytest.mark.parametrize(("mistake", "message"), ALL.values(), ids=ALL)
+@each_row(("mistake", "message"), ALL.values())
 def test_a_mistake_is_answered_with_what_to_do(mistake: Callable[[], object], message: str) -> None:
     with pytest.raises(Exception, match=r"\w") as caught:
         mistake()

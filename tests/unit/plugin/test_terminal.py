@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from _pytest._io import TerminalWriter
+from support.each_row import each_row
 from support.golden import check_golden, everything
 from support.project import APART, Project
 
@@ -27,9 +28,9 @@ def written(width: int, *, colour: bool, ascii_only: bool) -> str:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("width", [80, 140])
-@pytest.mark.parametrize("colour", [False, True], ids=["plain", "colour"])
-@pytest.mark.parametrize("ascii_only", [False, True], ids=["unicode", "ascii"])
+@each_row("width", [80, 140])
+@each_row("colour", [False, True])
+@each_row("ascii_only", [False, True])
 def test_a_summary_reaches_every_kind_of_terminal(width: int, colour: bool, ascii_only: bool) -> None:
     text = written(width, colour=colour, ascii_only=ascii_only)
     kind = f"{'ascii' if ascii_only else 'unicode'}{'-colour' if colour else ''}"

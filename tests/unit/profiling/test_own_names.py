@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from uvicorn.protocols.http import httptools_impl
 
 import pytest_mlpatterns
@@ -69,7 +70,7 @@ def test_the_loops_and_servers_are_at_these_paths() -> None:
     assert is_of_model(RawFrame("f", timed_model.__file__, 1))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "module", [asgi_server, worker, queue_worker, model_thread, child, app, grpc_server, timed_model, codec, cached]
 )
 def test_a_module_that_moved_is_known_at_its_new_place_only(module: ModuleType) -> None:
@@ -83,7 +84,7 @@ def test_a_module_that_moved_is_known_at_its_new_place_only(module: ModuleType) 
     assert known(seen) != known(moved)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("layer", "modules"),
     [
         ("cached", (cached, cache_layer, cache_streams, redis_cache)),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.profiling.py_spy import RawFrame
@@ -51,7 +52,7 @@ def named(tree: Path, name: str, line: int, qualified: str = "") -> Frame:
     return names.frame(RawFrame(name, str(tree / "project" / "model.py"), line, qualified))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "line", "function", "defined"),
     [
         ("score", 7, "Digits.Inner.score", 6),

@@ -4,6 +4,7 @@ import datetime
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import verdict
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
@@ -17,7 +18,7 @@ def test_its_text_is_what_the_marker_takes() -> None:
     assert str(LARGER) == "rtm +60 %: larger model, #123, until 2026-12-31"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pattern", "test", "expected"),
     [
         ("*", "test_a.py::test_b[single]", True),

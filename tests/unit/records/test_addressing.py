@@ -1,14 +1,15 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.records.addressing import Balance, Balancer
 
 
 class TestBalancer:
-    @pytest.mark.parametrize("balance", list(Balance))
-    @pytest.mark.parametrize("replicas", [1, 2, 3])
+    @each_row("balance", list(Balance))
+    @each_row("replicas", [1, 2, 3])
     def test_one_caller_reaches_every_replica_in_turn(self, balance: Balance, replicas: int) -> None:
         balancer = Balancer(replicas, balance)
         chosen = [balancer.choose() for _ in range(2 * replicas)]  # each request ends before the next one

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.records.setup import FactChange, differing_facts, folded, merged_facts, unfolded
 
@@ -14,7 +15,7 @@ def texts(before: dict[str, str], now: dict[str, str]) -> list[str]:
     return [str(change) for change in changes]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("before", "now", "expected"),
     [
         ({}, {}, []),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
 from support.damage import STRANGE
+from support.each_row import each_row
 from support.history_lines import METRICS, history_line
 from support.history_strategies import LINES
 from support.pages import blocks, page
@@ -114,7 +115,7 @@ def test_members_of_later_versions_are_ignored_and_their_lines_refused() -> None
         HistoryLine.from_text(changed(v=2))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("members", "expected"),
     [
         ({"v": 0}, "has 0 as v, expected a whole number from 1"),
@@ -155,7 +156,7 @@ def test_a_damaged_member_is_named(members: dict[str, object], expected: str) ->
         HistoryLine.from_text(changed(**members))
 
 
-@pytest.mark.parametrize("member", sorted(MEMBERS - {"clean", "facts", "figures", "kind", "ref"}))
+@each_row("member", sorted(MEMBERS - {"clean", "facts", "figures", "kind", "ref"}))
 def test_a_missing_member_is_named(member: str) -> None:
     plain = {name: value for name, value in FULL.to_json().items() if name != member}
     with pytest.raises(ValueError, match=member):
@@ -179,7 +180,7 @@ def test_a_text_that_is_no_line_is_refused_with_the_reason(text: str, expected: 
         HistoryLine.from_text(text)
 
 
-@pytest.mark.parametrize("strange", STRANGE, ids=range(len(STRANGE)))
+@each_row("strange", STRANGE)
 def test_any_value_in_the_place_of_a_member_is_read_or_refused(strange: Any) -> None:
     for plain in ({"values": {"rtm": strange}}, *({member: strange} for member in MEMBERS)):
         with contextlib.suppress(ValueError):

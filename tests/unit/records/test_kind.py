@@ -2,8 +2,8 @@
 
 import json
 
-import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import result, verdict
 
 from pytest_mlpatterns import DeploymentError, InvalidResultError, UnitError
@@ -31,7 +31,7 @@ FINE = verdict(Outcome.PASS)
 AGREED = replace(FINE, accepted="rtm +60 %: larger model")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "kind"),
     [
         ({}, Kind.PASSED),
@@ -60,7 +60,7 @@ def test_a_result_has_one_kind_also_after_a_trip_through_json(changes: dict[str,
     assert TestResult.from_json(data).kind is kind
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "kind"),
     [
         (RegressionFailure("worse"), Kind.REGRESSION),
@@ -80,7 +80,6 @@ def test_a_result_has_one_kind_also_after_a_trip_through_json(changes: dict[str,
         (KeyError("x"), Kind.TEST_ERROR),
         (None, Kind.TEST_ERROR),
     ],
-    ids=lambda value: type(value).__name__,
 )
 def test_an_exception_has_a_kind(error: BaseException | None, kind: Kind) -> None:
     assert failure_kind(error) is kind

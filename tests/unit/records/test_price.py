@@ -2,6 +2,7 @@
 
 import pytest
 from hypothesis import given
+from support.each_row import each_row
 from support.result_strategies import PRICES
 from support.synthetic import PROPERTY
 
@@ -28,7 +29,7 @@ def test_a_price_survives_its_text(price: Price) -> None:
     assert parse_price(str(price)) == price
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "said"),
     [
         (0.0425, "is 0.0425, expected an amount with its currency in letters per core-hour, per GiB-hour or both"),

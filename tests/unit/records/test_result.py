@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from msgspec import Struct
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.result_strategies import RESULTS
 from support.synthetic import FEW, LAYERS, PARTS, counterpart, result, verdict
 
@@ -60,7 +61,7 @@ def test_a_result_of_0_2_0_has_the_commit_of_its_baseline_in_the_name(name: str,
     assert found.recorded_commit == commit
 
 
-@pytest.mark.parametrize("kind", OpenBy)
+@each_row("kind", OpenBy)
 def test_an_open_verdict_is_read_with_what_leaves_it_open(kind: OpenBy) -> None:
     left = verdict(Outcome.PASS).left_open(WhyOpen(kind, "other processes used 1.1 of the 2 cores"), "but not for long")
     assert (left.outcome, left.by_machine) == (Outcome.INCONCLUSIVE, kind is OpenBy.MACHINE)
@@ -141,7 +142,7 @@ def test_a_result_says_what_became_of_its_test(changes: dict[str, object], state
     assert type(found.to_json()["outcome"]) is str  # execnet takes no subclass
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("test", "parts", "group"),
     [
         ("t.py::test_a", [], "t.py::test_a"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from msgspec import structs
+from support.each_row import each_row
 from support.synthetic import SETUP, make_setup
 
 from pytest_mlpatterns.config.lists import parse_pattern
@@ -45,7 +46,7 @@ def test_a_trace_reads_back_as_it_describes_itself(tmp_path: Path) -> None:
     assert make_setup(load=str(trace)).load == trace.describe()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "in_flight", "paced", "changes"),
     [
         ("closed(8)", 8, False, False),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.golden import BEYOND, LESS, OPEN, SAME, SLOWER, TAIL, WITHIN, check_golden, everything, searched
 from support.splits import split
 from support.synthetic import (
@@ -86,8 +87,8 @@ def test_nmrt_and_wires_have_columns_where_there_are_several_to_tell(width: int)
     assert all(len(row) <= width for row in table(searched(), width))
 
 
-@pytest.mark.parametrize("results", [everything(), searched()], ids=["everything", "searched"])
-@pytest.mark.parametrize("width", [80, 90, 100, 120, 140, 400])
+@each_row("results", [everything(), searched()])
+@each_row("width", [80, 90, 100, 120, 140, 400])
 def test_the_table_fits_the_terminal(results: list[TestResult], width: int) -> None:
     assert all(width_of(row) <= width for row in table(results, width))
 
@@ -400,7 +401,7 @@ def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | 
     assert describe_capacity(capacity(400, at_least=at_least, objective=objective)).startswith(text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("layer", "text"),
     [
         (LAYERS[0], "cached: 75.0 % hits, a hit takes 20.0 µs, a miss takes 4.00 ms"),
@@ -429,7 +430,6 @@ def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | 
         (LayerStats(0, "cached", {"hits": 0, "misses": 0}), ""),
         (LayerStats(0, "batched"), ""),
     ],
-    ids=lambda value: value.layer if isinstance(value, LayerStats) else "",
 )
 def test_the_statistics_of_a_layer_are_one_line(layer: LayerStats, text: str) -> None:
     assert describe_layer(layer) == text
@@ -489,7 +489,7 @@ def test_a_result_file_is_read_back_as_it_was_written() -> None:
 GOOD = json.loads(results_json([result()], ENVIRONMENT, "2026-11-24", baseline=ACCOUNT))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "words"),
     [
         ("", "is damaged: "),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.revision.dependencies import with_included
 
@@ -40,7 +41,7 @@ def test_another_line_includes_none(tmp_path: Path, line: str) -> None:
     assert included(tmp_path, "requirements.txt", requirements_txt=f"{line}\n", base_txt="") == set()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("first", "text", "expected"),
     [
         ("pyproject.toml", DYNAMIC, {"deps.in", "more.in"}),

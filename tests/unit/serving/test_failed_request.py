@@ -2,6 +2,7 @@
 
 import httpx
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import Deployment
 from pytest_mlpatterns.serving.failed_request import error_in, stream_failure
@@ -31,7 +32,7 @@ DONE = b"data: [DONE]\n\n"
 ASKS = b'{"prompt": "a", "stream": true}'
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("wire", "body", "expected"),
     [
         ("rest+json", b"data: 1\n\n" + DONE, ""),

@@ -1,13 +1,14 @@
 """Import strings, and what was meant by a text that is almost one."""
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import SettingError
 from pytest_mlpatterns.serving.import_string import is_import_string, meant_import_string
 from pytest_mlpatterns.serving.model import pack
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "meant"),
     [
         ("shop.model.predict", 'did you mean "shop.model:predict"?'),

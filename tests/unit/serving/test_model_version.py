@@ -6,6 +6,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.serving.model_version import model_version
@@ -26,7 +27,7 @@ def with_version(version: object) -> Any:
     return model
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("model", "version"),
     [
         (Versioned, "2"),
@@ -144,7 +145,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return package.name
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "version"),
     [
         ("model:Model", "2"),

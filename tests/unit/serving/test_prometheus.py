@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import LayerStats, PatternStats, Prometheus, SettingError
 from pytest_mlpatterns.records.package_layers import derived_metrics
@@ -144,7 +145,7 @@ def figures(text: str, source: Prometheus | None = None) -> dict[str, float]:
     return {name: figure.value for name, figure in derived_metrics(stats).items()}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "source", "expected", "depth"),
     [
         (MOSEC, Prometheus(), {"batch_size": 7 / 5}, 4),
@@ -158,7 +159,6 @@ def figures(text: str, source: Prometheus | None = None) -> dict[str, float]:
         (OWN, Prometheus(), {}, None),
         ("", Prometheus(), {}, None),
     ],
-    ids=["mosec", "BentoML", "MLServer", "Triton", "Ray Serve", "llama.cpp", "vLLM", "named", "unknown", "nothing"],
 )
 def test_figures_follow_from_what_a_server_tells(
     text: str, source: Prometheus, expected: dict[str, float], depth: int | None
@@ -193,7 +193,7 @@ def test_processes_of_one_server_add_up() -> None:
     assert merge_readings([read_prometheus(MLSERVER, Prometheus())]).depth is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "expected"),
     [
         ('# TYPE b histogram\nb_bucket{x="1"} 3\n', r"^a bucket of the histogram b has no label le$"),

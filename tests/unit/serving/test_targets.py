@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import JsonLines, Prometheus
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of, require_other_ports, with_ports
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "host", "port", "path"),
     [
         ("http://127.0.0.1:8000/predict", "127.0.0.1", 8000, "/predict"),
@@ -32,7 +33,7 @@ def test_an_address_has_host_port_and_path(url: str, host: str, port: int, path:
     assert str(target) == url
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "expected"),
     [
         ("ftp://127.0.0.1", "has scheme 'ftp', expected http"),
@@ -143,7 +144,7 @@ def test_a_target_reads_the_same_wherever_it_runs(target: App | Command, expecte
     assert str(target) == (expected or "Command('{python} -m serve --url http://127.0.0.1:{port}/a')")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("arguments", "expected"),
     [
         ({"app": "pkg.main"}, "App('pkg.main'), expected an import string"),
@@ -180,7 +181,7 @@ def test_what_is_no_application_is_refused(arguments: dict[str, Any], expected: 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("command", "expected"),
     [
         ("serve", 'has no {port}, expected it in the command or in env; write "serve --port {port}", port=8000 if it'),

@@ -10,6 +10,7 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.wire import Body, WireError
@@ -99,7 +100,7 @@ def test_a_stream_of_pieces_that_are_compressed_one_by_one_is_read_whole(coding:
     assert b"".join(found) == b"one\ntwo\nthree\n"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "coding"),
     [
         ("gzip", "gzip"),

@@ -5,6 +5,7 @@ import collections
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.wire import stream_events
@@ -40,7 +41,7 @@ def parsed(pieces: list[bytes]) -> list[Event]:
     return [event for piece in pieces for event in parser.feed(piece)]
 
 
-@pytest.mark.parametrize(("stream", "events"), STREAMS.values(), ids=STREAMS)
+@each_row(("stream", "events"), STREAMS.values())
 def test_a_stream_is_read_alike_wherever_it_is_split(stream: bytes, events: list[Event]) -> None:
     assert parsed([stream]) == events
     assert parsed([stream[at : at + 1] for at in range(len(stream))]) == events

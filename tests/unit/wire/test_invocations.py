@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.wire import NotFiniteError, Wire, WireError, codec_of, decode_answer, encode_request
@@ -88,7 +89,7 @@ class TestRequests:
 
 
 class TestAnswers:
-    @pytest.mark.parametrize(
+    @each_row(
         ("body", "output"),
         [
             (b'{"predictions": [0.7]}', 0.7),
@@ -149,7 +150,7 @@ class TestReceived:
         assert row == ["1_0", 2, "٣", 0.5, math.inf, "1e", 7]
         assert received(b"9" * 5000, "text/csv") == [[math.inf]]
 
-    @pytest.mark.parametrize(
+    @each_row(
         "message",
         [
             {},
@@ -163,7 +164,6 @@ class TestReceived:
             {"dataframe_split": [[1]]},
             {"dataframe_split": {"columns": ["a"], "data": [1]}},
         ],
-        ids=str,
     )
     def test_what_has_no_form_is_refused_with_the_forms(self, message: Any) -> None:
         with pytest.raises(WireError, match="expected one of instances, inputs, dataframe_split, dataframe_records"):

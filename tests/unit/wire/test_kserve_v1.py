@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.wire import WireError
@@ -49,7 +50,7 @@ def test_messages_are_those_that_other_clients_and_servers_speak() -> None:
     assert dict(JSON_HEADERS) == {"content-type": "application/json"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "plain"),
     [
         (np.array([1.5, 2.5]), [1.5, 2.5]),
@@ -147,7 +148,7 @@ def test_what_is_not_json_is_refused_as_such(body: bytes) -> None:
             decode(body)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         *(b"null", b"[1]", b"5", b"{}", b'{"instances": 1}', b'{"instances": {"a": 1}}', b'{"inputs": [1]}'),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import FEW, PROPERTY
 
 from pytest_mlpatterns import wire
@@ -72,7 +73,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 class TestThereAndBack:
-    @pytest.mark.parametrize("datatype", DTYPES)
+    @each_row("datatype", DTYPES)
     def test_arrays_keep_type_and_shape(self, datatype: str) -> None:
         array = np.arange(24).reshape(2, 3, 4).astype(DTYPES[datatype])
         for values in (array, list(array), [array[0], array[1][::-1][::-1]]):
@@ -129,7 +130,7 @@ class TestCalls:
         assert model_in(path) == model
         assert INFER_METHOD == "/inference.GRPCInferenceService/ModelInfer"
 
-    @pytest.mark.parametrize("datatype", TYPED)
+    @each_row("datatype", TYPED)
     def test_typed_contents_are_taken_and_given(self, datatype: str) -> None:
         field, values = TYPED[datatype]
         request = Request(id="7")
@@ -178,7 +179,7 @@ def raw(datatype: str, shape: list[int], **more: Any) -> dict[str, Any]:
     return {"name": "x", "datatype": datatype, "shape": shape, **more}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("message", "text"),
     [
         ({}, '"inputs" is empty, expected at least one tensor'),
@@ -247,7 +248,7 @@ class TestSplitting:
             return
         assert found.request.inputs
 
-    @pytest.mark.parametrize(
+    @each_row(
         "data",
         [b"\x80", b"\xff" * 11, b"\x3a\x05ab", b"\x3a", b"\x3b", b"\x3e\x00", b"\x09abc", b"\x0dab", b"\x0a\x01\xff"],
     )
@@ -263,7 +264,7 @@ class TestSplitting:
 
 
 class TestDefinitions:
-    @pytest.mark.parametrize(
+    @each_row(
         "name",
         [
             "InferParameter",

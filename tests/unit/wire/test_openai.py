@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import SettingError, Wire
 from pytest_mlpatterns.serving.bounded_client import BoundedTransport
@@ -53,7 +54,7 @@ def test_what_a_request_says_itself_is_kept() -> None:
     assert request_of({"prompt": "x", "stream_options": {}})["stream_options"] == {}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "path", "expected"),
     [
         ("hello", "", COMPLETIONS),
@@ -86,7 +87,7 @@ def test_the_length_of_the_answer_is_asked_for_in_the_words_of_the_protocol() ->
     assert request_of({"prompt": "x", "output_tokens": 64, "ignore_eos": False}) == {**asked, "ignore_eos": False}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "said"),
     [
         ({"prompt": "x", "messages": MESSAGES}, "it has a prompt and messages, expected one of them"),

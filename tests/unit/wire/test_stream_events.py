@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.wire import stream_events
@@ -81,7 +82,7 @@ REST = [
 ]
 
 
-@pytest.mark.parametrize(("value", "count"), [row[1:] for row in OPENAI], ids=[row[0] for row in OPENAI])
+@each_row(("value", "count"), [row[1:] for row in OPENAI])
 def test_a_chunk_of_openai_is_one_with_content(value: Any, count: int) -> None:
     reader = StreamReader(is_openai=True)
     assert reader.feed(event(value)) == count
@@ -89,7 +90,7 @@ def test_a_chunk_of_openai_is_one_with_content(value: Any, count: int) -> None:
     assert reader.error is None
 
 
-@pytest.mark.parametrize(("value", "count"), [row[1:] for row in REST], ids=[row[0] for row in REST])
+@each_row(("value", "count"), [row[1:] for row in REST])
 def test_a_chunk_of_rest_is_anything_but_nothing(value: Any, count: int) -> None:
     reader = StreamReader(is_openai=False)
     assert reader.feed(event(value)) == count
@@ -118,7 +119,7 @@ def test_nothing_counts_after_the_end(is_openai: bool) -> None:
     assert StreamReader(is_openai=is_openai).feed(DONE + event(text("a"))) == 0
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("stream", "is_openai"),
     [
         (event({"error": {"message": "no memory", "code": 500}}), True),
@@ -155,11 +156,9 @@ def test_a_choice_that_ends_for_a_reason_finishes_the_answer(reason: object) -> 
     assert reader.opening.startswith(b'{"id": "c"')
 
 
-@pytest.mark.parametrize(
-    "reason", ["error", "abort", "timeout", "cancelled", "insufficient_system_resource", {"type": "abort"}]
-)
-@pytest.mark.parametrize("is_openai", [True, False])
-@pytest.mark.parametrize("content", ["", "a"])
+@each_row("reason", ["error", "abort", "timeout", "cancelled", "insufficient_system_resource", {"type": "abort"}])
+@each_row("is_openai", [True, False])
+@each_row("content", ["", "a"])
 def test_a_choice_that_did_not_end_is_an_error(reason: object, is_openai: bool, content: str) -> None:
     reader = StreamReader(is_openai=is_openai)
     assert reader.feed(event({"choices": [{"text": content, "finish_reason": reason}]}) + DONE) == 0

@@ -1,6 +1,7 @@
 """What is wrong with an answer that was to be a stream, and what it says of itself."""
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.wire.stream_events import StreamReader
 from pytest_mlpatterns.wire.stream_request import Asked, StreamFault, described_fault, error_text, fault_of
@@ -33,7 +34,7 @@ def test_a_request_for_no_tokens_gets_none() -> None:
     assert fault_of(read(DONE), has_chunks=False, asked=ASKED._replace(tokens=False)) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "text"),
     [
         (b'{"error": {"message": "no memory", "code": 500}}', "no memory"),

@@ -1,6 +1,7 @@
 """Which answers are streams: by their media type, or because the user says so, and never with a content-length."""
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire import REST_JSON, Wire
@@ -19,7 +20,7 @@ LINES, CHUNKS, EVENTS = StreamForm.LINES, StreamForm.CHUNKS, StreamForm.EVENTS
 STATED = JsonLines(tokens="n")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("media_type", "stream", "form"),
     [
         ("text/event-stream; charset=utf-8", AUTO, EVENTS),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError
@@ -125,7 +126,7 @@ def test_keys_replace_the_counts_of_ollama() -> None:
     assert read(lines(generated(), end), keys=JsonLines(tokens="mine"))[0].output_tokens == 2
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("stream", "expected", "words"),
     [
         (

@@ -1,6 +1,7 @@
 """What a request asks of its answer, by its body."""
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wire.stream_request import Asked, asked_by, asked_in_load, asks_for_streams
@@ -8,7 +9,7 @@ from pytest_mlpatterns.wire.stream_request import Asked, asked_by, asked_in_load
 OPENAI = Wire.parse("openai")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "of_openai", "of_rest"),
     [
         (b'{"prompt": "a", "stream": true}', Asked(stream=True, tokens=True), Asked(stream=True, tokens=True)),
@@ -45,7 +46,7 @@ IN_LOADS = [
 ]
 
 
-@pytest.mark.parametrize(("sent", "streams"), [row[1:] for row in IN_LOADS], ids=[row[0] for row in IN_LOADS])
+@each_row(("sent", "streams"), [row[1:] for row in IN_LOADS])
 def test_what_a_body_leaves_open_the_others_of_its_load_decide(
     sent: list[tuple[bytes, bytes]], streams: list[bool]
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
+from support.each_row import each_row
 from support.synthetic import FEW, PROPERTY
 
 from pytest_mlpatterns.wire import Body, Wire, WireError, codec_of, decode_answer, encode_request, pack, unpack
@@ -115,7 +116,7 @@ def test_text_comes_back_from_json(values: list[str]) -> None:
     assert through(V2, values) == values
 
 
-@pytest.mark.parametrize(
+@each_row(
     "values",
     [
         [["a", "bc"], ["d", ""]],
@@ -124,27 +125,25 @@ def test_text_comes_back_from_json(values: list[str]) -> None:
         np.array(["one", "two"], dtype=object),  # as labels of scikit-learn are
         [np.array([], dtype="U1").reshape(0, 2)],
     ],
-    ids=str,
 )
-@pytest.mark.parametrize("codec", ["binary", "v2"])
+@each_row("codec", ["binary", "v2"])
 def test_arrays_of_text_and_bytes_come_back(codec: str, values: Any) -> None:
     found = through(TENSORS[codec], values)
     assert [np.asarray(one).tolist() for one in found] == [np.asarray(one).tolist() for one in values]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("values", "dtype"),
     [([1, 2], np.int64), ([1, 2.5], np.float64), ([True, False], np.bool_), ([[1, 2.5], [3, 4]], np.float64)],
-    ids=str,
 )
-@pytest.mark.parametrize("codec", ["binary", "v2"])
+@each_row("codec", ["binary", "v2"])
 def test_plain_numbers_become_those_of_numpy(codec: str, values: Any, dtype: Any) -> None:
     found = through(TENSORS[codec], values)
     assert [np.asarray(one).tolist() for one in found] == values
     assert all(np.asarray(one).dtype == dtype for one in found)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "values",
     [
         [np.ones(2), np.ones(3)],
@@ -154,9 +153,8 @@ def test_plain_numbers_become_those_of_numpy(codec: str, values: Any, dtype: Any
         ["text", b"bytes"],
         [{"a": 1}, {"a": [1, 2], "b": 2}],
     ],
-    ids=str,
 )
-@pytest.mark.parametrize("codec", TENSORS)
+@each_row("codec", TENSORS)
 def test_inputs_that_differ_come_back_each_as_it_is(codec: str, values: list[Any]) -> None:
     found = through(TENSORS[codec], values)
     for one, other in zip(found, values, strict=True):
@@ -194,7 +192,7 @@ def test_numbers_that_lie_askew_are_copied_to_where_they_can_be_used() -> None:
     assert found.tolist() == [1.5, 2.5]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "reason"),
     [
         (None, "no tensor can hold NoneType"),
@@ -287,7 +285,7 @@ class TestMessagePack:
         answer = msgpack.unpackb(MSGPACK.encode_outputs([array]).joined(), object_hook=msgpack_numpy.decode)
         assert same(answer["predictions"][0], array)
 
-    @pytest.mark.parametrize(
+    @each_row(
         "array",
         [
             {b"nd": True},
@@ -301,7 +299,6 @@ class TestMessagePack:
             {b"nd": True, b"type": "S0", b"kind": b"", b"shape": [1], b"data": b""},
             {b"nd": True, b"type": "nonsense", b"kind": b"", b"shape": [1], b"data": b""},
         ],
-        ids=str,
     )
     def test_an_array_that_is_none_is_refused_and_nothing_unpickled(self, array: dict[bytes, Any]) -> None:
         with pytest.raises(WireError, match="malformed array: "):
@@ -331,7 +328,7 @@ def make_binary(size: Any = 8, **changed: Any) -> dict[str, Any]:
 
 
 class TestMalformed:
-    @pytest.mark.parametrize(
+    @each_row(
         ("message", "reason"),
         [
             ([], 'the body is not {"inputs": '),
@@ -411,7 +408,6 @@ class TestMalformed:
                 "output 'y' asks for a classification",
             ),
         ],
-        ids=str,
     )
     def test_a_message_that_is_none_is_refused_by_what_is_wrong(self, message: Any, reason: str) -> None:
         with pytest.raises(WireError) as caught:
@@ -529,8 +525,8 @@ def test_what_is_too_short_was_not_packed() -> None:
         unpack(b"abc")
 
 
-@pytest.mark.parametrize("compression", ["", "+gzip", "+zstd", "+br"])
-@pytest.mark.parametrize("codec", ["json", "binary", "msgpack"])
+@each_row("compression", ["", "+gzip", "+zstd", "+br"])
+@each_row("codec", ["json", "binary", "msgpack"])
 def test_a_wire_compresses_requests_and_takes_compressed_answers(codec: str, compression: str) -> None:
     wire = Wire.parse(f"rest+{codec}{compression}")
     inputs = [np.zeros(10_000, dtype=np.float32)]

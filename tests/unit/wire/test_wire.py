@@ -3,6 +3,7 @@
 import importlib.util
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import Wire
 from pytest_mlpatterns.errors import SettingError
@@ -18,7 +19,7 @@ SHORT = [
 ]
 
 
-@pytest.mark.parametrize("text", SHORT)
+@each_row("text", SHORT)
 def test_a_short_form_is_what_its_wire_prints(text: str) -> None:
     assert str(Wire.parse(text)) == text
 
@@ -37,7 +38,7 @@ def test_a_short_form_is_a_value(text: str, wire: Wire) -> None:
     assert hash(Wire.parse(text)) == hash(wire)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         *("", "rest", "json", "rest+xml", "rest+json+gzip+br", "REST+JSON", "grpc+json", "grpc+gzip", "rest+json+lz4"),

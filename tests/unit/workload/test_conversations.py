@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import Zipf
 from pytest_mlpatterns.errors import SettingError, UnitError
@@ -103,7 +104,7 @@ def test_the_think_time_is_part_of_the_digest() -> None:
     assert payload_of(THREE).digest == payload_of(THREE).digest != payload_of({**THREE, "think_time": "30ms"}).digest
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("item", "said"),
     [
         ({"turns": []}, "has turns [], expected a list of"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import MS, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_comparable, is_known_metric, metric_named
@@ -49,7 +50,7 @@ def _forgotten() -> Iterator[None]:
     package_layers._RECALLED.clear()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("read", "body", "value"),
     [
         (Header("X-QUEUE-TIME", unit="ms"), b"", "1.5"),

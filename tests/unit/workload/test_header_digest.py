@@ -1,7 +1,7 @@
 """Headers of requests as one line: the same for the same headers, without credentials and without what varies."""
 
 import httpx
-import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.request_builder import describe_headers
@@ -19,7 +19,7 @@ def test_headers_that_decide_the_answer_are_in_the_line() -> None:
     assert line == describe_headers([request(x_model="small", accept="application/json")])
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     """
     Authorization Cookie Set-Cookie Proxy-Authorization X-Api-Key X-Auth-Token Client-Secret X-Signature

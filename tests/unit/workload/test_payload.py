@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError
@@ -139,7 +140,7 @@ def nothing() -> list[object]:
 REQUEST = httpx.Request("POST", "http://test/", json=1)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("wrong", "message"),
     [
         ([], "perf_payload is empty, expected at least one input"),

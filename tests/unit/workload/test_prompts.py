@@ -4,6 +4,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import Prompts
 from pytest_mlpatterns.errors import SettingError
@@ -64,7 +65,7 @@ def test_a_tokenizer_that_never_reaches_a_length_is_named() -> None:
         list(Prompts(input_tokens=3, count=1, tokens=lambda text: 2 * len(text.split())))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("arguments", "said"),
     [
         ({"input_tokens": 0}, "Prompts(input_tokens=...) is 0, expected tokens from 1"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import SettingError, Wire, Zipf
 from pytest_mlpatterns.workload.payload import MAX_PAYLOAD_BYTES, arguments_of, read_payload
@@ -54,7 +55,7 @@ class TestBuilding:
         request = httpx.Request("GET", "/a")
         assert built(lambda _: request) is request
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("build", "expected"),
         [
             (lambda _: None, "returned NoneType, expected an httpx.Request or a mapping"),
@@ -158,7 +159,7 @@ def test_json_that_is_none_is_told() -> None:
         answer_in(httpx.Response(200, headers={"content-type": "application/json"}, content=b"<html>"))
 
 
-@pytest.mark.parametrize("charset", ["undefined", "idna", "punycode", "hex", "base64", "zip", "rot13", "utf-16", "\0"])
+@each_row("charset", ["undefined", "idna", "punycode", "hex", "base64", "zip", "rot13", "utf-16", "\0"])
 def test_text_is_read_whatever_charset_the_service_names(charset: str) -> None:
     response = httpx.Response(503, headers={"content-type": f"text/plain; charset={charset}"}, content=b"busy\xff")
     assert text_of(response) == answer_in(response) == "busy\ufffd"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import FEW, MS, PROPERTY, S
 
 from pytest_mlpatterns.errors import SettingError
@@ -20,7 +21,7 @@ IN_FLIGHT = "a whole number of requests in flight from 1 to 10,000; write 16"
 PER_SECOND = "requests per second, from 0.000001 to 1,000,000; write 200"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("schedule", "text"),
     [
         (ClosedLoop(8), "closed(8)"),
@@ -56,7 +57,7 @@ def test_a_schedule_is_a_value(one: object, same: object, other: object) -> None
     assert one != other
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("make", "found", "expected"),
     [
         (lambda: ClosedLoop(0), "concurrency is 0", IN_FLIGHT.replace("16", "1")),
@@ -296,7 +297,7 @@ def test_independent_callers_of_several_generators_are_as_random_as_one_stream(o
     assert counts.var() == pytest.approx(20, rel=0.15)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "text", "column"),
     [
         ("a.jsonl", "10.5\n10\n12\n", "timestamp"),
@@ -329,7 +330,7 @@ def test_a_trace_can_be_replayed_faster(tmp_path: Path) -> None:
     assert type(Trace(path, speed=np.int64(2)).speed) is int  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "text", "found"),
     [
         ("a.jsonl", "1\nsoon\n", "row 2 is 'soon', expected a number of seconds, or one under 'timestamp'"),

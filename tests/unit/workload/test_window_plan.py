@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan, whole_rounds
@@ -18,7 +19,7 @@ def requests(plan: WindowPlan, interval_ns: float, warmup_ns: int = S) -> int:
     return 0 if found is None else found.requests
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("plan", "interval_ns", "expected"),
     [
         (PLAN, 34 * MS, 0),  # twenty fit into 0.7 s

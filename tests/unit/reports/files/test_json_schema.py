@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, validators
 from support.damage import ENTRY, damaged
+from support.each_row import each_row
 from support.file_schemas import SCHEMAS, schema_text
 from support.reported import RANKING
 from support.synthetic import ENVIRONMENT, LAYERS, capacity, counterpart, result, verdict
@@ -84,7 +85,7 @@ def test_what_is_converted_what_is_named_and_what_jsonschema_refuses_are_the_sam
     assert refused > 15
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "value", "words"),
     [
         (("metrics", "rtm", 0, 1), -1, ".metrics.rtm[0][1] is -1, expected at least 0"),

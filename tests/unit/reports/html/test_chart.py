@@ -1,6 +1,7 @@
 """A chart as a value: how its cells are printed."""
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.reports.html.chart import Cell, Unit, heading_of, printed, thinned, tick_text, unit_of
@@ -11,7 +12,7 @@ def test_every_metric_has_a_unit_and_a_heading() -> None:
     assert [heading_of(METRICS[name]) for name in ("rtm", "p95", "hop")] == ["RTM", "p95 latency", "Hop"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("unit", "value", "text"),
     [
         ("duration", 4_120_000.0, "4.12 ms"),

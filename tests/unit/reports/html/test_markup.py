@@ -3,16 +3,16 @@
 import re
 from html import unescape
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.reports.html.fragments import Markup, tag
 from pytest_mlpatterns.wording import visible
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("made", "text"),
     [
         (tag("p", "a < b & c"), "<p>a &lt; b &amp; c</p>"),
@@ -27,7 +27,6 @@ from pytest_mlpatterns.wording import visible
         (tag("path", d="M0 0"), '<path d="M0 0"/>'),
         (tag("path", tag("title", "x")), "<path><title>x</title></path>"),
     ],
-    ids=["text", "elements", "empty", "void", "an attribute", "attributes", "shape", "shape with a title"],
 )
 def test_an_element_is_written_as_html_has_it(made: Markup, text: str) -> None:
     assert made == text

@@ -5,6 +5,7 @@ from typing import Literal
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import MS, counterpart, result
 
 from pytest_mlpatterns.records.launch import Estimate
@@ -49,7 +50,7 @@ GROWN = Verdict("memory_growth", "revision", Outcome.FAIL, "", Estimate(15, 14, 
 LOST = Verdict("p99", "baseline", Outcome.FAIL, "p99 never", None, 0.2, 2.0 * MS, math.inf)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("verdicts", "shown"),
     [
         ((RTM, MEMORY), "+0.66 %"),
@@ -64,10 +65,6 @@ LOST = Verdict("p99", "baseline", Outcome.FAIL, "p99 never", None, 0.2, 2.0 * MS
         ((RTM, compared("peak_memory", 0.09, tolerance=0.15)), "memory +9.0 %"),
         ((compared("throughput", -0.3),), "throughput +30.0 %"),
         ((), "–"),
-    ],
-    ids=[
-        *("rtm", "mean", "mean of streams", "tail", "failures first", "errors", "growth", "never", "rate"),
-        *("over half", "without rtm", "nothing"),
     ],
 )
 def test_the_change_column_names_the_worst_metric(verdicts: tuple[Verdict, ...], shown: str) -> None:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.judging.budget import Forecast
@@ -16,7 +17,7 @@ THIRD = Standing("tests/test_perf.py::test_digits[single]", 3, 7, 4 * S, 20 * S,
 PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("standing", "progress", "text"),
     [
         (FIRST, None, "test_digits[single] ██████·········· starting, about 3 s left"),
@@ -58,18 +59,6 @@ PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
             PROGRESS,
             "test_digits[single] ██████·········· searching for the cause, 12 s left",
         ),
-    ],
-    ids=[
-        "starting",
-        "brackets with colons",
-        "first",
-        "streams",
-        "third",
-        "many",
-        "longer than expected",
-        "foreseen",
-        "foreseen of many",
-        "search",
     ],
 )
 def test_the_live_line_shows_the_progress_of_the_run(standing: Standing, progress: Progress | None, text: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.each_row import each_row
 from support.services import peer2
 from support.services.scripted import refused_port
 
@@ -69,7 +70,7 @@ def caller(data: bytes, **behaviour: Any) -> Iterator[httpx.Client]:
 IS_SO, IS_NOT = peer2.answer(b"\x08\x01"), peer2.answer(b"")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "data", "status", "text"),
     [
         (INFER, peer2.answer(b"outputs"), 200, "outputs"),

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 import pytest
 from support.asgi import Call
+from support.each_row import each_row
 from support.scenarios import run
 
 from pytest_mlpatterns.serving.http.app import ModelApp
@@ -164,7 +165,7 @@ class TestStreams:
 
 
 class TestErrors:
-    @pytest.mark.parametrize(
+    @each_row(
         ("path", "body", "param"),
         [
             (COMPLETIONS, b"{", None),
