@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ def each_row(names: str | Sequence[str], rows: Iterable[Any]) -> Callable[[Calla
     """
     columns = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
     table = [_values(row, is_one=len(columns) == 1) for row in rows]
+    assert table, "a table without rows, expected at least one"
 
     def decorate(test: Callable[..., Any]) -> Callable[..., None]:
         @functools.wraps(test)
@@ -30,7 +32,7 @@ def each_row(names: str | Sequence[str], rows: Iterable[Any]) -> Callable[[Calla
                     if inspect.iscoroutine(outcome):
                         run(outcome)
                 except (Exception, pytest.fail.Exception) as error:
-                    failed.append((repr(row), error))
+                    failed.append((reprlib.repr(row), error))
             if failed:
                 failed[0][1].add_note(
                     f"{len(failed)} of {len(table)} rows fail:" + "".join(f"\n{row}" for row, _ in failed)

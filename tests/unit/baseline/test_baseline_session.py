@@ -88,7 +88,7 @@ def test_a_run_without_comparison_misses_nothing(tmp_path: Path, mode: BaselineM
     assert (found.mode, found.entry, found.missing) == (mode, None, "")
 
 
-@each_row(
+@pytest.mark.parametrize(
     ("before", "missing"),
     [
         ({}, "no baseline"),

@@ -197,7 +197,7 @@ def test_an_answer_is_one_row_at_whichever_byte_it_is_split(name: str, keep: boo
             expect(bench, status, len(data), body)
 
 
-@each_row("name", COMPLETE)
+@pytest.mark.parametrize("name", COMPLETE)
 def test_an_answer_may_come_whole_or_byte_by_byte(bench: Bench, name: str) -> None:
     data, status, body = COMPLETE[name]
     peer = bench.request()
@@ -269,7 +269,7 @@ def test_a_reset_is_not_the_end_of_an_answer_without_a_length(bench: Bench) -> N
     assert bench.rows == [Failure.CLOSED]
 
 
-@each_row(
+@pytest.mark.parametrize(
     "data",
     [
         b"\x00\x01\x02\x03",
@@ -289,7 +289,7 @@ def test_garbage_is_one_malformed_row_and_the_next_request_gets_a_new_connection
     assert bench.rows == [Failure.MALFORMED, 200]
 
 
-@each_row(
+@pytest.mark.parametrize(
     ("unasked", "rows"),
     [(LENGTH, [Failure.UNASKED]), (b"\x00garbage", []), (answer(b"too slow", 408), []), (HINTS, [])],
 )

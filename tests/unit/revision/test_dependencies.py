@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from support.each_row import each_row
 from support.repository import Repository
 
 from pytest_mlpatterns.revision.commits import Revision
@@ -28,7 +27,7 @@ def trees(tmp_path: Path) -> Worktree:
     return Worktree(Revision("0" * 40, "main", "", "0000000"), there, there / "ml", tmp_path / "here", ())
 
 
-@each_row(
+@pytest.mark.parametrize(
     ("name", "there", "here"),
     [
         ("requirements.txt", "numpy==1\n", "numpy==2\n"),
@@ -72,7 +71,7 @@ def test_what_is_no_dependency_may_change(trees: Worktree, name: str, there: str
     assert change_note(trees) == ""
 
 
-@each_row(
+@pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
         ("pyproject.toml", "[build-system]\n[project]\nname = 'a'\n", "-e."),
