@@ -49,5 +49,6 @@ def each_row(names: str | Sequence[str], rows: Iterable[Any]) -> Callable[[Calla
 
 def _values(row: Any, *, is_one: bool) -> Sequence[Any]:
     if isinstance(row, type(pytest.param())):
+        assert not row.marks, "a row with a mark, expected a case of pytest.mark.parametrize"
         return tuple(row.values)
     return (row,) if is_one else tuple(row)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from msgspec import structs
 from support.nightly import rarer
-from support.each_row import each_row
 from support.queueing import Queue, served_ns
 from support.synthetic import S, capacity
 
@@ -76,7 +75,7 @@ def probe_of(due_ns: np.ndarray, late: np.ndarray, window: Window, **more: Any) 
 
 
 @pytest.mark.simulation
-@each_row(
+@pytest.mark.parametrize(
     ("queue", "limit_s", "percentile", "truth_rps", "most_variation"),
     [
         (Queue(100), 0.05, 95, 69.3, 0.02),
