@@ -181,7 +181,7 @@ def test_a_number_of_tokens_is_no_credential_and_a_token_is(name: str, value: st
     assert public_words([f"{name}={value}"]) == (f"{name}={expected}",)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text", ["key" * 30_000, "-" * 100_000, "key " * 30_000, "a=" * 50_000, "://a:b#" * 30_000, "key=a,b" * 30_000]
 )
 def test_a_long_text_takes_no_long_time(text: str) -> None:

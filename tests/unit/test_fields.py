@@ -23,7 +23,7 @@ class Box:
     size: Any
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "plain"),
     [(3, 3), (2.5, 2.5), (np.int32(4), 4), (np.float32(1.5), 1.5), (True, None), (np.True_, None), ("3", None)],
 )
@@ -50,7 +50,7 @@ def test_the_message_of_a_whole_number_names_what_was_found_and_expected(
     assert str(caught.value) == f"x is {value!r}, expected {expected}"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "advice"),
     [("1", "; write 1, without quotes"), ("64", "; write 64, without quotes"), ("0", ""), ("65", ""), ("9" * 5000, "")],
 )
@@ -100,7 +100,7 @@ class Yields:
         yield
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("function", "words"),
     [
         (waits, "is waits, an async function, and calling it runs nothing"),
@@ -118,7 +118,7 @@ def test_a_function_of_which_a_call_runs_nothing_is_named(function: Callable[...
     assert found.endswith("; expected one without async and yield")
 
 
-@pytest.mark.parametrize("function", [len, Waits, partial(print, 1), lambda: [waits()], Box])
+@each_row("function", [len, Waits, partial(print, 1), lambda: [waits()], Box])
 def test_a_function_that_a_call_runs_is_taken(function: Callable[..., Any]) -> None:
     assert fields.unrun_function(function) == ""
 
@@ -135,6 +135,6 @@ def test_an_answer_that_nothing_has_worked_for_is_named(make: Any, kind: str) ->
         answer.close()
 
 
-@pytest.mark.parametrize("answer", [None, True, [1], "text", iter([1]), np.ones(2)])
+@each_row("answer", [None, True, [1], "text", iter([1]), np.ones(2)])
 def test_an_answer_of_work_that_is_done_is_taken(answer: object) -> None:
     assert fields.unrun_answer(answer) == ""

@@ -139,7 +139,7 @@ def test_a_setting_that_no_value_fits_is_refused_in_a_sentence(use: Callable[[],
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("method", "arguments", "message"),
     [
         ("assert_latency_below", ("1s", HUGE), "percentile is a value of type int, expected at least 1"),

@@ -66,7 +66,7 @@ def test_a_size_with_its_unit_is_read_in_whole_bytes(text: str, size: int) -> No
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given", "share"), [("10%", 0.1), (" 2.5 % ", 0.025), (0.1, 0.1), ("0.1", 0.1), (0, 0.0), (1, 1.0), ("100%", 1.0)]
 )
 def test_a_ratio_is_a_share_or_a_percentage(given: object, share: float) -> None:
@@ -90,7 +90,7 @@ def test_a_negative_timedelta_is_refused() -> None:
         parse_duration(timedelta(seconds=-1), name="timeout")
 
 
-@pytest.mark.parametrize("wrong", [512, "512", "512 Mib", "512mb", "-5MiB", None])
+@each_row("wrong", [512, "512", "512 Mib", "512mb", "-5MiB", None])
 def test_a_size_without_a_known_unit_is_refused_with_an_example(wrong: object) -> None:
     with pytest.raises(UnitError) as caught:
         parse_size(wrong, name="limit")
@@ -275,7 +275,7 @@ def test_a_unit_reads_its_own_example(unit: Unit) -> None:
     assert unit.read(unit.example, name="a limit") > 0
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("unit", "shown"),
     [
         (Unit.DURATION, "2.00 µs"),
@@ -303,9 +303,7 @@ def test_a_slower_machine_scales_times_and_rates_only(unit: Unit, factor: float)
     assert unit.scale(2.0) == factor
 
 
-@pytest.mark.parametrize(
-    ("text", "number"), [("4.2M", 4.2e6), ("900 k", 9e5), ("1.5G", 1.5e9), (4_200_000, 4.2e6), ("420", 420.0)]
-)
+@each_row(("text", "number"), [("4.2M", 4.2e6), ("900 k", 9e5), ("1.5G", 1.5e9), (4_200_000, 4.2e6), ("420", 420.0)])
 def test_instructions_are_a_number_with_or_without_a_unit(text: object, number: float) -> None:
     assert parse_instructions(text, name="limit") == pytest.approx(number)
     assert Unit.INSTRUCTIONS.read(Unit.INSTRUCTIONS.show(number), name="limit") == pytest.approx(number)

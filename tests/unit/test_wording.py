@@ -7,7 +7,7 @@ from support.fuzz.hostile import Anything, Unhelpful, deep_list
 from pytest_mlpatterns import wording
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("number", "nouns", "text"),
     [
         (1, ("request",), "1 request"),
@@ -29,7 +29,7 @@ def test_lists_join_their_last_name_by_and(names: tuple[str, ...], text: str) ->
     assert wording.listed(names, "or") == text.replace(" and ", " or ")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given", "form", "hint"),
     [
         ("cachd", "{}", "did you mean cached? "),
@@ -86,7 +86,7 @@ def test_a_text_of_spaces_is_searched_for_commands_in_linear_time() -> None:
     assert wording.visible(" " * 10**6) == " " * 10**6
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "text"),
     [
         ("a\0b\x1b[2J", r"'a\x00b\x1b[2J'"),
@@ -97,7 +97,6 @@ def test_a_text_of_spaces_is_searched_for_commands_in_linear_time() -> None:
         ("x" * 298, "'" + "x" * 298 + "'"),
         ("x" * 299, "'" + "x" * 249 + "… (301 characters)"),
     ],
-    ids=["escaped", "lines", "unhelpful", "huge", "deep", "longest", "too long"],
 )
 def test_a_value_is_shown_in_one_short_line(value: object, text: str) -> None:
     assert wording.shown(value) == text

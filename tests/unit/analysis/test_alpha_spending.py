@@ -5,6 +5,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 
@@ -16,7 +17,7 @@ def test_boundaries_are_those_of_lan_and_demets() -> None:
     assert z == pytest.approx([2.438, 2.427, 2.410, 2.397, 2.386], abs=1e-3)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "looks",
     [
         SequentialPlan(),
@@ -53,9 +54,7 @@ def test_the_chance_shared_by_several_metrics_makes_each_look_surer() -> None:
     assert SequentialPlan(alpha=0.005).confidence(3) > SequentialPlan().confidence(3)
 
 
-@pytest.mark.parametrize(
-    ("tolerance", "last"), [(0.0, 24), (0.01, 24), (0.025, 24), (0.05, 18), (0.07, 14), (0.1, 14), (0.5, 14)]
-)
+@each_row(("tolerance", "last"), [(0.0, 24), (0.01, 24), (0.025, 24), (0.05, 18), (0.07, 14), (0.1, 14), (0.5, 14)])
 def test_a_tighter_tolerance_may_take_more_launches(tolerance: float, last: int) -> None:
     assert SequentialPlan.for_tolerance(tolerance) == SequentialPlan(last=last)
 

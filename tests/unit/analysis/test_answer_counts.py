@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import MS, PROPERTY, START_NS, S, launch, samples, usage
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
@@ -34,7 +35,7 @@ def test_without_completions_blocks_are_as_long_as_the_clock_says() -> None:
     assert cut([], [0, 100, 200]) == ([0, 0], [100, 100])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("moment", "closed", "count"),
     [
         (0, True, 0),

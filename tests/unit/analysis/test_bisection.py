@@ -218,7 +218,7 @@ def test_few_launches_that_agree_confirm_no_step_on_a_machine_whose_launches_sca
     assert check_step([pair], busy, SearchRules()).is_confirmed is None
 
 
-@pytest.mark.parametrize(("last", "steps_needed"), [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (40, 6)])
+@each_row(("last", "steps_needed"), [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (40, 6)])
 def test_the_steps_of_a_range_are_its_halvings(last: int, steps_needed: int) -> None:
     assert most_steps(last) == steps_needed
 

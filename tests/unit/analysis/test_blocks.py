@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, noisy_launch, samples, usage
 
 from pytest_mlpatterns.analysis.metrics.blocks import BLOCK_NS, MOST_BLOCKS, LaunchBlocks
@@ -19,7 +20,7 @@ def value(found: LaunchValue | None) -> float:
     return found.value
 
 
-@pytest.mark.parametrize(("seconds", "blocks"), [(3.0, 12), (2.6, 10), (10.0, 40), (0.1, 8), (1.0, 8)])
+@each_row(("seconds", "blocks"), [(3.0, 12), (2.6, 10), (10.0, 40), (0.1, 8), (1.0, 8)])
 def test_blocks_are_a_quarter_of_a_second_and_at_least_eight(seconds: float, blocks: int) -> None:
     assert BLOCK_NS == S // 4
     assert LaunchBlocks(launch(samples([START_NS], MS), seconds=seconds)).count == blocks
@@ -189,7 +190,7 @@ def test_the_cold_start_is_the_launch_s_own() -> None:
     assert LaunchBlocks(launch(samples([START_NS], MS), cold_start_ns=None)).cold_start() is None
 
 
-@pytest.mark.parametrize("metric", ["throughput", "error_rate", "asl", "cpu_per_request", "request_bytes"])
+@each_row("metric", ["throughput", "error_rate", "asl", "cpu_per_request", "request_bytes"])
 def test_without_a_request_there_is_no_value(metric: str) -> None:
     read = METRICS[metric].of
     assert read is not None
@@ -265,7 +266,7 @@ def test_scaling_all_latencies_scales_every_percentile_and_no_error(seed: int, f
     assert other.relative_error == pytest.approx(one.relative_error, rel=1e-3, abs=1e-9)
 
 
-@pytest.mark.parametrize("offset", range(1, 8))
+@each_row("offset", range(1, 8))
 def test_a_window_on_a_machine_that_runs_for_months_has_its_first_request(offset: int) -> None:
     """After 104 days nanoseconds no longer fit a float, and an edge may come to lie after the window's first moment."""
     start = 2**53 + offset

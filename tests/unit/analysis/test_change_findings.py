@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.made_series import commit, date, noise, of_neighbours, of_release, of_values, stepped
 
 from pytest_mlpatterns.analysis.changes.findings import LEAST_CHANGE, find_changes
@@ -26,7 +27,7 @@ def test_a_change_names_its_metric_its_factor_and_the_commits_around_it() -> Non
     assert change.p_value < SIGNIFICANCE
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "size", "is_worse"),
     [
         ("rtm", -0.1, False),

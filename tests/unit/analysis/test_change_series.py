@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 
 from pytest_mlpatterns.analysis.changes.series import Series, known_metric, series_of
 from pytest_mlpatterns.records.history import CommitPosition, Course, HistoryLine, PairedRatio
@@ -72,7 +73,7 @@ def test_a_launch_that_scattered_much_counts_less() -> None:
     assert math.exp(point.level) < 10.1
 
 
-@pytest.mark.parametrize(
+@each_row(
     "left_out",
     [
         replace(line(2, 20.0), clean=False),
@@ -87,7 +88,7 @@ def test_a_line_without_a_measured_value_of_a_commit_does_not_count(left_out: Hi
     assert positions(only([line(1, 10.0), left_out, line(3, 10.0)])) == [1, 3]
 
 
-@pytest.mark.parametrize("kind", [Kind.REGRESSION, Kind.LIMIT, Kind.UNDECIDED, Kind.NOT_COMPARED, Kind.ACCEPTED])
+@each_row("kind", [Kind.REGRESSION, Kind.LIMIT, Kind.UNDECIDED, Kind.NOT_COMPARED, Kind.ACCEPTED])
 def test_a_run_counts_whatever_its_verdict(kind: Kind) -> None:
     assert positions(only([line(1, 10.0), replace(line(2, 10.0), kind=kind)])) == [1, 2]
 

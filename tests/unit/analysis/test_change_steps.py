@@ -52,7 +52,7 @@ def test_differences_of_neighbours_are_worth_two_thirds_of_their_number(runs: in
     assert found.degrees == pytest.approx(PRIOR_DEGREES + (runs - 1) * 2 / 3)
 
 
-@pytest.mark.parametrize("runs", [0, 1, 2, 6, 7, 12, 100])
+@each_row("runs", [0, 1, 2, 6, 7, 12, 100])
 def test_unchanged_runs_have_no_step(runs: int) -> None:
     assert not any(places(of_values(noise(seed, runs))) for seed in range(10) if runs)
     assert not places(of_values(np.zeros(runs))) or not runs

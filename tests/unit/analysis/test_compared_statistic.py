@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import pytest
+from support.each_row import each_row
 from support.synthetic import MS, verdict
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
@@ -61,7 +62,7 @@ def test_what_the_median_passes_is_judged_by_a_location_that_is_suspected(ratio:
     assert (found.judged_by, found.outcome) == (by, Outcome.INCONCLUSIVE if by else Outcome.PASS)
 
 
-@pytest.mark.parametrize("name", ["itl", "p95", "ttft:p95", "throughput", "cpu_per_request"])
+@each_row("name", ["itl", "p95", "ttft:p95", "throughput", "cpu_per_request"])
 def test_other_metrics_are_judged_themselves(name: str) -> None:
     assert judged_statistic(METRICS[name], lambda _of: 0.02) is METRICS[name]
 

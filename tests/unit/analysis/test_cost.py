@@ -2,6 +2,7 @@
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import MS, capacity, even_launch, make_setup, result, usage
 
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
@@ -57,7 +58,7 @@ def test_the_cost_at_nmrt_is_that_of_the_load_the_memory_and_the_rate_of_the_sea
     assert 0.01 < metrics.launch_values(METRICS["cost_at_nmrt"])[0].relative_error < 0.0224
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("search", "price"),
     [
         (capacity(), None),

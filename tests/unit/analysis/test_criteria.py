@@ -21,7 +21,7 @@ def parse(text: str) -> SelectionCriteria:
     return parse_criteria(text, SOURCE)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "weights"),
     [
         ("rtm=0.5,nmrt=0.3,asl=0.2", {"rtm": 0.5, "nmrt": 0.3, "asl": 0.2}),

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-import pytest
+from support.each_row import each_row
 from support.synthetic import even_launch, usage
 
 from pytest_mlpatterns.analysis.health.machine import crowding_note
@@ -11,7 +11,7 @@ from pytest_mlpatterns.system.process_tree import busy_threads
 S = 1_000_000_000
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("threads", "cores", "used", "note"),
     [
         (
@@ -40,7 +40,6 @@ S = 1_000_000_000
         ((4, 4), 2, 1.0, None),
         ((), 2, 1.9, None),
     ],
-    ids=["threads", "one process", "replicas", "half a core", "as many as cores", "idle cores", "unknown"],
 )
 def test_threads_that_wait_for_each_other(
     threads: tuple[int, ...], cores: float, used: float, note: str | None

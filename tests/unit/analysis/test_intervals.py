@@ -39,7 +39,7 @@ def scaled(launches: list[LaunchValue], factor: float) -> list[LaunchValue]:
     return [LaunchValue(launch.value * factor, launch.relative_error) for launch in launches]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("percentile", "confidence", "needed"),
     [(99, 0.99, 459), (95, 0.99, 90), (90, 0.99, 44), (50, 0.99, 7), (99.9, 0.99, 4603), (95, 0.95, 59), (1, 0.99, 1)],
 )
@@ -55,7 +55,7 @@ def test_the_samples_needed_are_the_fewest_whose_largest_bounds_the_percentile(p
     assert needed == 1 or share ** (needed - 1) > 0.01 - 1e-6
 
 
-@pytest.mark.parametrize("wrong", [0, 100, -1, 101, math.nan, 0.99, 0.5])
+@each_row("wrong", [0, 100, -1, 101, math.nan, 0.99, 0.5])
 def test_a_percentile_that_does_not_exist_or_is_a_quantile_is_refused(wrong: float) -> None:
     with pytest.raises(ValueError, match="percentile") as caught:
         min_samples(wrong)
@@ -320,7 +320,7 @@ def test_the_interval_of_a_share_is_that_of_scipy(counted: tuple[int, int]) -> N
 
 
 class TestOrderBounds:
-    @pytest.mark.parametrize(
+    @each_row(
         ("samples", "percentile", "expected"),
         [
             (5, 50, (0, 4)),

@@ -39,7 +39,7 @@ def rates(times_ms: Sequence[float], factor: float = 1.0) -> Side:
     return Side([LaunchValue(16_000 / (one * factor), 0.005) for one in times_ms])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("times", "high"),
     [
         (BOTH, "01010101"),
@@ -87,7 +87,7 @@ def test_a_baseline_wants_three_launches_of_each_kind(times: Sequence[float], wa
     assert wants_more_launches(side(times).values) is wants
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("times", "sizes", "answers"),
     [
         ((16.0, 22.0), False, ["01"]),

@@ -58,7 +58,7 @@ class TestPairs:
         assert paired_log_ratio([100] * 6, second, disturbed) == paired_log_ratio([100] * 3, second[:3])
         assert paired_log_ratio([100] * 6, second, [True] * 4 + [False] * 2) == paired_log_ratio([100] * 6, second)
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("quiet", "pairs", "more"),
         [(6, 6, False), (4, 6, False), (3, 6, True), (1, 6, True), (0, 6, False), (2, 2, False), (1, 2, True)],
     )
@@ -153,8 +153,8 @@ class TestEstimate:
         assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
 
     @pytest.mark.simulation
-    @pytest.mark.parametrize("launches", [3, 6, 12])
-    @pytest.mark.parametrize("block_cv", [0.03, 0.06])
+    @each_row("launches", [3, 6, 12])
+    @each_row("block_cv", [0.03, 0.06])
     def test_an_interval_of_95_percent_holds_the_truth_as_often(self, launches: int, block_cv: float) -> None:
         """Of 1000 the standard error is 0.7 %; the tests' own bound is a little wider than the 93 to 97 % claimed."""
         rng = np.random.default_rng(31)

@@ -30,7 +30,7 @@ def test_a_disturbed_moment_is_not_the_machine_s_speed() -> None:
     assert ratio_of_sorting((105.0, 72.0), (71.0, 105.0, 72.0, 73.0, 72.0)) == 1.0
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("now", "times"),
     [
         ([72.0] * 12, 72 / 70),
@@ -65,8 +65,8 @@ def test_a_host_that_changes_its_speed_shows_little_at_two_moments(then: list[fl
     assert least_ratio_of_means([100.0, 100.0], then) == pytest.approx(least)
 
 
-@pytest.mark.parametrize("ratio", [ratio_of_sorting, ratio_of_means, least_ratio_of_means])
-@pytest.mark.parametrize(("now", "then"), [((), (70.0,)), ((70.0,), ())])
+@each_row("ratio", [ratio_of_sorting, ratio_of_means, least_ratio_of_means])
+@each_row(("now", "then"), [((), (70.0,)), ((70.0,), ())])
 def test_a_ratio_is_not_known_from_one_side_alone(
     ratio: Callable[[Sequence[float], Sequence[float]], float | None], now: Sequence[float], then: Sequence[float]
 ) -> None:

@@ -1,6 +1,6 @@
 """Metrics by name: each is found by the name that it prints, and its unit decides how a limit is read."""
 
-import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
     METRICS,
@@ -27,7 +27,7 @@ def test_nmrt_under_an_objective_keeps_the_objective() -> None:
     assert (metric.kind, metric.name, metric.unit) == (Nmrt(OBJECTIVE), "nmrt(p95<50.0ms)", Unit.RATE)
 
 
-@pytest.mark.parametrize("name", ["p960", "nmrt(fast)", "nmrt(p95<50ms", "nmrt2", ""])
+@each_row("name", ["p960", "nmrt(fast)", "nmrt(p95<50ms", "nmrt2", ""])
 def test_other_names_are_unknown(name: str) -> None:
     assert not is_known_metric(name)
 

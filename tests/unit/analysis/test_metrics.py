@@ -195,7 +195,7 @@ def test_a_generator_that_is_most_of_a_core_may_be_the_limit(share: float, limit
     assert not limited or "71.0 % of a core" in str(said)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("latency_ns", "lag_ns", "open_loop", "limited"),
     [
         (5 * MS, 990_000, True, False),  # a millisecond is always allowed

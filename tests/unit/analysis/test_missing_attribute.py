@@ -5,6 +5,7 @@ import pickle
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.synthetic import even_launch
 
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
@@ -16,7 +17,7 @@ def blank(kind: type) -> Any:
     return object.__new__(kind)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "name", "advice"),
     [
         (Metrics, "p95", "use metrics.latency_ns(95)"),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 
 from pytest_mlpatterns.analysis.causes.attribution import native_change, profile_record
 from pytest_mlpatterns.records.profile import NativeChange, ProfiledBlock, ProfiledRun
@@ -65,7 +66,7 @@ def test_unchanged_threads_are_never_named(before: tuple[int, float], noise: flo
     assert named == [None] * 200
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("before", "now"),
     [
         (side(*FOUR), side(*ONE)),  # fewer threads

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
+from support.each_row import each_row
 from support.synthetic import MS, PROPERTY, S, even_launch, usage
 
 from pytest_mlpatterns.analysis.health.machine import (
@@ -150,7 +151,7 @@ def test_a_disturbance_is_of_the_window_alone() -> None:
     assert found.others_cores == pytest.approx(0.5, rel=1e-6)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("others_cores", "steal_cores", "generator_ns", "expected"),
     [
         (0.0, 0.0, 0, False),

@@ -47,7 +47,7 @@ def test_each_kind_of_outcome_counts_once(outcome: int) -> None:
         assert parts.failed == (0 if 200 <= outcome < 300 else 9), metric
 
 
-@pytest.mark.parametrize("failure", [failure for failure in Failure if failure.is_answer])
+@each_row("failure", [failure for failure in Failure if failure.is_answer])
 def test_an_answer_that_does_not_count_is_infinitely_late_and_brings_no_token(failure: Failure) -> None:
     good = [(200, 4, -1)] * 60
     found, whole = metrics_of(good + [(failure, 4, -1)] * 60), metrics_of(good)
@@ -69,7 +69,7 @@ def test_a_launch_without_a_stream_is_counted_beside_one_with_streams() -> None:
     assert ttft.high == np.inf
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("usage", "received_bytes", "tokens", "is_named"),
     [
         (9, 500, 9, False),
@@ -80,7 +80,6 @@ def test_a_launch_without_a_stream_is_counted_beside_one_with_streams() -> None:
         (2_000_000_000, 0, 2_000_000_000, False),
         (-1, 500, 4, False),
     ],
-    ids=["usual", "most", "more than bytes", "a lie", "none", "imported", "no usage"],
 )
 def test_a_usage_that_cannot_be_is_not_believed_but_named(
     usage: int, received_bytes: int, tokens: int, is_named: bool

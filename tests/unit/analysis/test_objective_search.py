@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec import structs
+from support.each_row import each_row
 from support.nightly import rarer
 from support.queueing import Queue, served_ns
 from support.synthetic import S, capacity
@@ -153,8 +154,8 @@ def test_with_a_failed_request_in_a_window_the_late_requests_count_alone() -> No
     assert found(1) == found(*range(99)) != found()
 
 
-@pytest.mark.parametrize("window", [0, 1, 2])
-@pytest.mark.parametrize("pause_s", [0.1, 0.5])
+@each_row("window", [0, 1, 2])
+@each_row("pause_s", [0.1, 0.5])
 def test_a_pause_is_taken_out_of_the_windows_and_counted_by_itself(window: int, pause_s: float) -> None:
     service = SimulatedService(Queue(400), 0.01, 95, seed=1, pauses_s={window: pause_s})
     found = service.search()
@@ -205,7 +206,7 @@ def searched(rate: float, windows: int = 0) -> Capacity:
     return structs.replace(capacity(rate, objective="p99<50ms"), ladder=(), pauses=pauses)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("searches", "low", "high", "said"),
     [
         ([searched(60), searched(60)], 60, 60, ""),
@@ -216,7 +217,6 @@ def searched(rate: float, windows: int = 0) -> Capacity:
         ([searched(20, 2), searched(61)], 0, 61, "2 of 6 windows"),
         ([searched(20, 1), searched(61), searched(20, 1)], 0, 61, "2 of 12 windows"),
     ],
-    ids=["none", "open", "no-rate", "chance", "last", "two", "again"],
 )
 def test_pauses_count_until_a_further_search_shows_none(
     searches: list[Capacity], low: float, high: float, said: str
@@ -355,7 +355,7 @@ def test_arrivals_of_a_high_rate_are_taken_as_they_come() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("servers", "allowed", "level", "load"),
     [(1, 0.05, 5, 0.693), (1, 0.01, 5, 0.562), (4, 0.05, 2, 0.725), (1, 0.05, 30 / 10.6, 0.462), (1, 0.01, 10, 0.774)],
 )

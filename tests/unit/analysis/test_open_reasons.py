@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -182,7 +181,7 @@ def times(metric: str, factor: float, **others: object) -> Verdict:
 BROKEN = [times("rtm", 5.3), times("throughput", 3.2), times("cpu_per_request", 3.6)]  # a cache that is broken
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("verdicts", "busy", "failed"),
     [
         (BROKEN, NEIGHBOURS, ["rtm", "throughput", "cpu_per_request"]),

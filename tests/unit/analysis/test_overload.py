@@ -59,7 +59,7 @@ def test_the_goodput_of_an_unbounded_queue_is_what_theory_says(ratio: float) -> 
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("ratio", [0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0])
+@each_row("ratio", [0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0])
 def test_a_bounded_queue_keeps_its_capacity_and_rejects_the_rest(ratio: float) -> None:
     step = overload_of([offered(ratio, watched_s=0.1, places=10)], NMRT_RPS, LIMIT_NS).peak
     assert step.goodput_rps / NMRT_RPS == pytest.approx(min(ratio, 1.0), rel=0.05)
@@ -154,7 +154,7 @@ def test_several_measurements_share_their_error_and_differ_by_a_launch() -> None
     assert (two.high - two.value) / (one.high - one.value) == pytest.approx(ratio, rel=1e-3)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("places", "watched_s", "limit_s", "outcome"),
     [
         (10, 1.0, 1.0, Outcome.PASS),
@@ -164,15 +164,6 @@ def test_several_measurements_share_their_error_and_differ_by_a_launch() -> None
         (None, 12.0, 5.0, Outcome.FAIL),
         (None, 6.0, 5.0, Outcome.FAIL),
         (None, 6.0, 8.0, Outcome.INCONCLUSIVE),
-    ],
-    ids=[
-        "at once",
-        "in time",
-        "hardly in time",
-        "hardly too late",
-        "too late",
-        "not at all",
-        "not watched long enough",
     ],
 )
 def test_the_recovery_is_judged(places: int | None, watched_s: float, limit_s: float, outcome: Outcome) -> None:

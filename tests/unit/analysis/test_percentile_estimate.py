@@ -5,6 +5,7 @@ from statistics import median
 
 import numpy as np
 import pytest
+from support.each_row import each_row
 from support.synthetic import MS, S
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
@@ -141,8 +142,8 @@ def test_two_of_two_answers_that_take_half_longer_are_beyond_a_limit(
     assert few.high < 1.5 * answers_s[-1] * S
 
 
-@pytest.mark.parametrize("count", [2, 3, 6])
-@pytest.mark.parametrize("sd", [0.05, 0.25])
+@each_row("count", [2, 3, 6])
+@each_row("sd", [0.05, 0.25])
 def test_the_interval_of_a_few_answers_covers_their_median(count: int, sd: float) -> None:
     times = np.sort(np.exp(np.random.default_rng(5).normal(0, sd, (2000, count))), axis=1) * S
     ranges = [found([LaunchTimes(one)]) for one in times]

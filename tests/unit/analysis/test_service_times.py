@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.each_row import each_row
 from support.queueing import Queue, served_ns
 from support.synthetic import MS, S
 
@@ -39,7 +40,7 @@ def test_a_single_server_may_take_waiting_requests_in_any_order() -> None:
     assert np.allclose(np.sort(found), np.sort(takes_ns), atol=2)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("queue", "limit_ms", "allowed", "truth_rps"),
     [
         (Queue(100), 50, 0.05, 69.3),

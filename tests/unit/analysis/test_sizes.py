@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import mean_size
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
@@ -84,7 +85,7 @@ def outcomes(answers: int, variation: float, recorded: int, *, factor: float = 1
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize(
+@each_row(
     ("answers", "variation", "recorded"),
     [(20, 0.5, 6), (20, 0.8, 6), (7, 0.8, 6), (20, 0.5, 3), (20, 0.8, 3), (7, 0.5, 3), (7, 0.8, 3)],
 )

@@ -1,6 +1,7 @@
 """Changes of a split: which parts are named, and in which order, for declared splits."""
 
 import pytest
+from support.each_row import each_row
 from support.splits import AFTER, BEFORE, split
 from support.synthetic import MS, US
 
@@ -131,7 +132,7 @@ def with_calls(calls: float, **parts: float) -> LatencySplit:
     return split(parts, calls={"": calls})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("before", "now", "found"),
     [
         (with_calls(0.08, model_cpu=0.8 * MS), with_calls(1.0, model_cpu=10 * MS), (CallsChange("", 0.08, 1.0),)),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.streams import stream_launch, streamed
 from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch
 
@@ -142,13 +143,13 @@ def test_intervals_hold_the_truth_over_launches_that_scatter() -> None:
         assert value.high > truth * 0.98
 
 
-@pytest.mark.parametrize("name", ["ttft", "ttft:p95", "itl:p99.9", "tpot:p50", "output_tokens", "goodput(ttft<300ms)"])
+@each_row("name", ["ttft", "ttft:p95", "itl:p99.9", "tpot:p50", "output_tokens", "goodput(ttft<300ms)"])
 def test_metrics_of_streams_are_found_by_their_names(name: str) -> None:
     assert is_known_metric(name)
     assert metric_named(name).of is not None
 
 
-@pytest.mark.parametrize("name", ["ttft:p", "ttft:p100", "ttft:p0", "rtm:p95", "ttft:95", "itl:pinf"])
+@each_row("name", ["ttft:p", "ttft:p100", "ttft:p0", "rtm:p95", "ttft:95", "itl:pinf"])
 def test_other_names_are_unknown(name: str) -> None:
     assert not is_known_metric(name)
 

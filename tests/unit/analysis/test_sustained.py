@@ -43,7 +43,7 @@ def test_a_load_below_the_capacity_is_sustained(queue: Queue, utilisation: float
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize(
+@each_row(
     ("queue", "utilisation"),
     [
         (Queue(400), 1.1),

@@ -35,7 +35,7 @@ def test_every_metric_compared_by_default_has_a_tolerance_that_fits_its_noise(me
     assert Tolerances().of(metric) == Tolerances().of(METRICS[metric]) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "expected"), [("nmrt(p95<50ms)", 0.10), ("p99.9", 0.20), ("p75", 0.20), ("asl", 0.10), ("hop", 0.10)]
 )
 def test_a_metric_without_a_default_has_that_of_its_kind(metric: str, expected: float) -> None:
@@ -66,7 +66,7 @@ def test_a_number_is_that_of_the_speed_and_twice_that_of_the_tail(metric: str, e
     assert Tolerances(0.05).of(metric) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "expected"),
     [("rtm", 0.05), ("p99", 0.3), ("p95", 0.2), ("throughput", 0.1), ("error_rate", 0.0), ("nmrt(p95<50ms)", 0.4)],
 )
@@ -88,7 +88,7 @@ def test_a_tolerance_is_of_the_metric_and_not_of_the_mean_that_is_judged(name: s
         Tolerances({name: 0.1})
 
 
-@pytest.mark.parametrize("wrong", [-0.1, float("nan"), float("inf"), True, {"rtm": -1}, {"rtm": "5"}])
+@each_row("wrong", [-0.1, float("nan"), float("inf"), True, {"rtm": -1}, {"rtm": "5"}])
 def test_a_tolerance_is_a_number_that_is_not_negative(wrong: object) -> None:
     with pytest.raises(SettingError, match=r"expected a share such as 0\.1 for 10 %"):
         Tolerances(wrong)  # type: ignore[arg-type]

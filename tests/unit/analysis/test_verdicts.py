@@ -41,7 +41,7 @@ def exact(*values: float) -> list[LaunchValue]:
     return [LaunchValue(value, 0.0) for value in values]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("low", "high", "outcome"),
     [
         (18, 19, Outcome.PASS),
@@ -58,7 +58,7 @@ def test_below_a_limit_is_decided_by_the_whole_interval(low: float, high: float,
     assert (found.outcome, found.metric, found.against, found.change) == (outcome, "rtm", "limit", None)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("low", "high", "outcome"),
     [
         (501, 520, Outcome.PASS),
@@ -121,7 +121,7 @@ def test_a_change_without_spread_is_judged_exactly_at_the_tolerance(
     assert found.against == "baseline"
 
 
-@pytest.mark.parametrize("tolerance", [0.01, 0.05, 0.1, 0.15, 0.2, 0.3])
+@each_row("tolerance", [0.01, 0.05, 0.1, 0.15, 0.2, 0.3])
 def test_exactly_the_tolerance_is_not_beyond_it_in_decimal_numbers_either(tolerance: float) -> None:
     """110 against 100 at 10 %: binary fractions must not make that 10.000000000000009 %."""
     assert (
@@ -162,7 +162,7 @@ def test_worse_is_positive_whichever_way_is_better(
     assert ("worse" if change > 0 else "better") in found.reason
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "baseline", "present", "outcome"),
     [
         (RTM, 8_000.0, 12_000.0, Outcome.PASS),  # 50 % worse, but by no more than the 5 µs that do not count
@@ -227,7 +227,7 @@ def test_metrics_without_variance_are_compared_by_their_ranges(
     assert "more launch" not in found.reason
 
 
-@pytest.mark.parametrize("name", ["rtm", "p99", "peak_memory", "request_bytes", "response_bytes", "cpu_per_request"])
+@each_row("name", ["rtm", "p99", "peak_memory", "request_bytes", "response_bytes", "cpu_per_request"])
 def test_a_metric_that_varies_by_itself_has_a_floor(name: str) -> None:
     metric = METRICS[name]
     assert metric.floor > 0
@@ -284,8 +284,8 @@ def test_a_looser_tolerance_never_turns_a_pass_into_a_failure(ratio: float, tole
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("metric", [RTM, THROUGHPUT])
-@pytest.mark.parametrize("launches", [1, 2, 3])
+@each_row("metric", [RTM, THROUGHPUT])
+@each_row("launches", [1, 2, 3])
 def test_without_a_change_a_false_alarm_is_rare(metric: object, launches: int) -> None:
     """With no tolerance at all the 99 % interval allows half a per cent on the bad side; with 10 % none is left."""
     rng = np.random.default_rng(20)

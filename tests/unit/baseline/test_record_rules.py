@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.streams import stream_result
 from support.synthetic import MS, S, changed, result, verdict
 
@@ -43,7 +44,7 @@ def test_a_disturbance_is_a_reason_and_is_stored(changes: dict[str, object], rea
     assert reasons_not_to_record(result(**changes)) == (reason,)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "named"),
     [
         ("ValueError: could not convert 'alice@example.org'", " -> ValueError"),
@@ -112,7 +113,7 @@ def test_streams_are_judged_by_their_first_token_and_their_time_per_token() -> N
         assert found == f"{label} 10.0 ms is known to ±50.0 % only, wider than the tolerance of 10.0 %"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("values", "narrow"),
     [
         ((10.0, 10.1, 9.9), True),
@@ -149,7 +150,7 @@ def scattered(deviation: float, launches: tuple[float, ...] = EVEN) -> tuple[tup
     return tuple((10e6 * math.exp(deviation * one), 0.0) for one in launches)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("deviation", "tolerance", "seen"),
     [(0.0, 0.10, 0.127), (0.01, 0.10, 0.139), (0.03, 0.10, 0.199), (0.08, 0.10, 0.406), (0.01, 0.05, 0.088)],
 )

@@ -118,7 +118,7 @@ def test_every_option_is_read_by_somebody() -> None:
     assert set(OPTIONS) <= readable
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("option", "kind"),
     [
         ("baseline", BaselineMode),
@@ -306,7 +306,7 @@ def test_a_positional_argument_of_the_marker_is_refused() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given", "write"),
     [
         ("4", "write 4, without quotes"),
@@ -514,7 +514,7 @@ BAD_LISTS = [
 ]
 
 
-@pytest.mark.parametrize(("patterns", "message"), BAD_LISTS, ids=["empty", "no pattern", "no name", "class", "twice"])
+@each_row(("patterns", "message"), BAD_LISTS)
 def test_a_list_that_makes_no_tests_is_refused(patterns: list[Any], message: str) -> None:
     for read in (patterns_of, read_settings):  # the second is where a usage error can end the run
         with pytest.raises(SettingError) as caught:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import ENVIRONMENT, S, capacity, counterpart, make_setup, result, verdict
 
 from pytest_mlpatterns.history.session import RunOfLines, kept_metrics, line_of, lines_of
@@ -45,7 +46,7 @@ def test_a_cluster_is_the_machine_of_what_it_served() -> None:
     assert line.machine == ENVIRONMENT.machine_of("3 × EPYC") != ENVIRONMENT.machine
 
 
-@pytest.mark.parametrize(
+@each_row(
     "changes",
     [
         {"interrupted": True},

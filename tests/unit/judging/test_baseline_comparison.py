@@ -203,7 +203,7 @@ def test_a_test_whose_history_knows_its_scatter_is_judged_by_that() -> None:
     assert verdicts["rtm"].outcome is Outcome.INCONCLUSIVE
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("change", "metric"),
     [
         ({"slow": 0.02}, "p99"),
@@ -214,7 +214,6 @@ def test_a_test_whose_history_knows_its_scatter_is_judged_by_that() -> None:
         ({"size": 1150}, "response_bytes"),
         ({"rtm_ns": 3.75 * MS}, "rtm"),
     ],
-    ids=["2 % four times slower", "2 % fail", "memory +25 %", "start doubled", "CPU +17 %", "size", "RTM +25 %"],
 )
 def test_a_regression_that_another_metric_hides_fails(change: dict[str, Any], metric: str) -> None:
     verdicts, _ = compare(Runner(**change))
@@ -336,7 +335,7 @@ class TestTheFileAloneOnAMachineOfAnotherSpeed:
             assert failing(verdicts) == set(), seed
             assert verdicts["rtm"].outcome in outcomes, seed
 
-    @pytest.mark.parametrize(("machine", "slower"), [(1.0, 1.2), (1.0, 1.5), (1.15, 1.5), (1.5, 1.5), (2.0, 1.5)])
+    @each_row(("machine", "slower"), [(1.0, 1.2), (1.0, 1.5), (1.15, 1.5), (1.5, 1.5), (2.0, 1.5)])
     def test_slower_code_fails(self, machine: float, slower: float) -> None:
         for seed in range(0, 80, 16):
             verdicts, _ = compare(Runner(seed=seed, machine=machine, rtm_ns=slower * 3 * MS))

@@ -1,6 +1,6 @@
 """How long an update measures: 12 s if that makes the entry narrow, and up to the budget if not."""
 
-import pytest
+from support.each_row import each_row
 from support.synthetic import even_launch, result
 
 from pytest_mlpatterns.baseline.updates import announcement
@@ -37,7 +37,7 @@ def launches_of(seconds: float, values: tuple[tuple[float, float], ...], *, most
     return len(measurement.metrics.launches)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("seconds", "narrow", "wide"),
     [
         (1.3, 8, 8),  # a light model: all launches within 12 s

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 from support.synthetic import S
 
 from pytest_mlpatterns import TooFewSamplesError
@@ -128,7 +129,7 @@ class Measured:
         return decide(look, {"launch": launches}, lambda: self.spending.budget), self.done
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("seconds", "limit_s", "outcomes", "measured"),
     [
         (1, 30, [OPEN, OPEN, PASS], 2),
@@ -138,7 +139,6 @@ class Measured:
         (40, 30, [FAIL], 2),
         (40, 30, [OPEN], 0),
     ],
-    ids=["decided", "budget", "most", "too few", "a failure is confirmed beyond the budget", "nothing fits"],
 )
 def test_a_loop_measures_what_a_look_wants_and_the_budget_allows(
     seconds: float, limit_s: float, outcomes: list[Outcome | None], measured: int

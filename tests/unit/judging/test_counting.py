@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from support.declared_run import DeclaredRun
+from support.each_row import each_row
 from support.experiments import declared_experiment
 from support.splits import split
 from support.synthetic import MS, SETUP, even_launch
@@ -247,7 +248,7 @@ def test_a_package_that_computes_more_is_named(monkeypatch: pytest.MonkeyPatch) 
     assert passes.sides == ["the working tree", "main (1a2b3c4)"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("facts", "holds"),
     [
         ({"kernel": "Linux 6.8.0", "allowed cores": "2", "BLAS": "openblas Zen"}, True),
@@ -265,7 +266,7 @@ def test_an_entry_holds_for_every_machine_with_the_same_software(facts: dict[str
     assert not holds_here(replace(then, facts={}), count(), then.facts)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("cpu_ns", "in_flight", "threads", "share"),
     [(0.8, 1, 1, 0.8), (0.8, None, 4, 0.8), (0.1, 8, 1, 0.8), (0.1, 8, 2, 0.4), (0.2, 2, 8, 0.2), (0.0, 1, 0, 0.0)],
 )

@@ -121,7 +121,7 @@ def verdict(metric: str, outcome: Outcome, low: float = 0.3) -> Verdict:
     return Verdict(metric, "revision", outcome, "", Estimate(0.7, low, 1.0), 0.5)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("others", "start", "expected"),
     [
         ((Outcome.PASS,), (Outcome.INCONCLUSIVE, 0.3), True),

@@ -115,7 +115,7 @@ def test_launches_of_which_three_fit_into_the_budget_keep_no_error_probability_f
 DEFAULT = ("rtm", "throughput", "p95", "p99", "error_rate", "cpu_per_request", "peak_memory", "cold_start")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("change", "metric", "words"),
     [
         ({"slow": 0.02}, "p99", "p99 latency 2.01 ms → 8.03 ms: 2.0 % of 1,600 requests took over 2.41 ms"),
@@ -191,8 +191,8 @@ FAST, SLOW = 16 * MS, 22 * MS
 SIDES = [(FAST, SLOW), (SLOW, FAST), (FAST, FAST), (SLOW, FAST), (FAST, SLOW)]
 
 
-@pytest.mark.parametrize(("factor", "outcome"), [(1.0, Outcome.PASS), (1.3, Outcome.FAIL)])
-@pytest.mark.parametrize("metric", ["rtm", "throughput", "cpu_per_request"])
+@each_row(("factor", "outcome"), [(1.0, Outcome.PASS), (1.3, Outcome.FAIL)])
+@each_row("metric", ["rtm", "throughput", "cpu_per_request"])
 def test_sides_that_settle_in_different_ways_are_compared_without_that(
     metric: str, factor: float, outcome: Outcome
 ) -> None:
@@ -334,8 +334,8 @@ class TestNotSlower:
 
     SLOWER = (paired(2.1 * MS, 2 * MS),)
 
-    @pytest.mark.parametrize("on", ["rtm", "throughput"])
-    @pytest.mark.parametrize(
+    @each_row("on", ["rtm", "throughput"])
+    @each_row(
         ("margin", "outcome", "words"),
         [
             (

@@ -224,7 +224,7 @@ def test_no_failure_is_an_exact_statement_about_the_run() -> None:
     assert judge_failures(measurement) == Verdict("error_rate", "limit", Outcome.FAIL, reason)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given", "example"),
     [("p99", "99"), ("p99.9", "99.9"), ("0.95.1", "95.1"), ("...", "95"), ("tail", "95"), (True, "95"), (None, "95")],
 )

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import MS, even_launch, make_setup
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
@@ -30,7 +31,7 @@ from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.verdict import Acceptance, LeftOut, Outcome
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("needed", "found", "launches", "expected"),
     [
         (459, 230, 1, 2),
@@ -98,7 +99,7 @@ PAIRS = Pairs(("main", "the working tree"), (), (), 1.0, 1, PRESENT, PRESENT)
 BESIDE_NOTHING = Look(PRESENT, EntrySample(Entry(make_setup(), {}, {}, None, "2026-01-31")), PLAN, pattern="single")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("look", "name", "requested", "why"),
     [
         (BESIDE_NOTHING, "rtm", False, "is not recorded yet; record it: --perf-baseline update"),

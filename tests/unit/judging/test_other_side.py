@@ -152,7 +152,7 @@ def test_a_model_beside_a_service_gets_inputs_over_the_wire() -> None:
     assert not found.variant.plan.payload.requests
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("found", "alike"),
     [
         (other_side(experiment(pattern=Cached()), "single", METHOD), True),
@@ -200,7 +200,7 @@ def test_what_cannot_be_compared_is_refused(mine: Experiment, given: object, wor
         other_side(mine, given, METHOD)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("mine", "given", "words"),
     [
         (experiment(), 5, "assert_faster_than(reference=...) is int, expected a callable that takes a list of inputs"),
@@ -247,7 +247,7 @@ def test_a_pattern_that_does_not_start_is_the_other_side_too(monkeypatch: pytest
         other_side(mine, "single", METHOD).variant.start()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sides", "marker", "message"),
     [
         ({}, {}, "(...) has none, expected one of other, reference=, load= and payload="),

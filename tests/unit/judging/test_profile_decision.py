@@ -118,7 +118,7 @@ def test_a_failure_of_a_time_or_a_rate_asks_for_functions(metric: str) -> None:
     assert not profiled(verdict(metric, Outcome.PASS), verdict(metric, Outcome.INCONCLUSIVE))
 
 
-@pytest.mark.parametrize("metric", ["peak_memory", "memory_growth", "error_rate", "cold_start", "response_bytes"])
+@each_row("metric", ["peak_memory", "memory_growth", "error_rate", "cold_start", "response_bytes"])
 def test_a_failure_of_anything_else_does_not(metric: str) -> None:
     assert not functions_explain(metric)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from support.declared_run import DeclaredRun
+from support.each_row import each_row
 from support.synthetic import S, make_setup
 from test_interleaved_verdicts import declared_launch, paired
 
@@ -138,7 +139,7 @@ def test_nmrt_that_compare_names_is_searched_for_on_both_sides(now_rps: float, o
     assert comparison.basis.missing == ""
 
 
-@pytest.mark.parametrize("name", ["asl_at_nmrt", "hsx", "ttft", "cache_hit_ratio", "memory_growth"])
+@each_row("name", ["asl_at_nmrt", "hsx", "ttft", "cache_hit_ratio", "memory_growth"])
 def test_a_metric_that_compare_names_and_no_comparison_judges_is_named(name: str) -> None:
     found, comparison = settle("rtm", name)
     assert found == {"rtm": Outcome.PASS}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import MS, START_NS, S, capacity, even_launch, launch, samples, usage
 
 from pytest_mlpatterns import DeploymentError, GeneratorLimitError, InvalidResultError, TooFewSamplesError
@@ -90,7 +91,7 @@ def judge_in_turn(measurement: SequentialMeasurement, *outcomes: Outcome | None)
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("outcomes", "launches", "outcome"),
     [
         ((PASS,), 1, PASS),
@@ -100,7 +101,6 @@ PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
         ((OPEN,), 5, OPEN),
         ((None, None, PASS), 3, PASS),
     ],
-    ids=["pass", "confirmed", "not confirmed", "open at first", "open to the end", "too few at first"],
 )
 def test_launches_are_made_until_it_is_decided(
     outcomes: tuple[Outcome | None, ...], launches: int, outcome: Outcome

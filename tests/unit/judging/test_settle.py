@@ -97,7 +97,7 @@ def test_each_case_has_its_verdict(
     assert verdict(file, recorded, **known).outcome is outcome
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("known", "by", "said"),
     [
         ({}, OpenBy.UNEXPLAINED, "not the code, and no sign of the machine explains it"),
@@ -150,7 +150,7 @@ def test_only_one_rule_passes_what_is_worse_today() -> None:
     assert RULES.index(EXCUSED) == len(RULES) - 3
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "before", "now", "is_small"),
     [
         ("package idna", "3.7.0", "3.7.1", True),
@@ -192,7 +192,7 @@ class TestARateFollowsFromItsTimes:
         assert self.found(tokens, ttft, tpot) is PASS
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("file", "is_standing", "decided"),
     [
         (screened(PASS), False, True),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from support.declared_run import DeclaredRun
+from support.each_row import each_row
 from support.synthetic import even_launch, make_setup
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
@@ -152,7 +153,7 @@ def chosen(*names: str) -> Sequence[ComparedMetric]:
     return compared_metrics([METRICS[name] for name in names], Tolerances(), 0.01, requested=False)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("then_ns", "now_ns", "is_faster"),
     [
         ([1e6], [0.90e6], True),
@@ -230,7 +231,7 @@ def test_what_no_machine_changes_and_the_file_decides_stands() -> None:
     assert recorded.asked == ["rtm"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "why",
     [
         Recorded(DeploymentError(f"test_it at {NAME} did not answer within 60 s", side=NAME)),
@@ -239,7 +240,6 @@ def test_what_no_machine_changes_and_the_file_decides_stands() -> None:
         Recorded(InvalidResultError("the working tree: NMRT is at least 5 req/s, but not known")),
         Recorded(missing="not comparable"),
     ],
-    ids=["does not answer", "too long", "generator", "no NMRT", "not comparable"],
 )
 def test_if_the_recorded_code_gives_no_measurement_the_file_decides_and_says_why(why: Recorded) -> None:
     screen = Screen([verdict(OPEN)], alone=[verdict(FAIL)])

@@ -77,7 +77,7 @@ class TestArguments:
     def test_a_percentile_is_limited_by_a_multiple_or_a_time(self, given: dict[str, Any], hurt: HurtLimit) -> None:
         assert limits(**given) == UnhurtLimits(None, hurt, errors=0, within_ns=None)
 
-    @pytest.mark.parametrize(("given", "errors"), [(0, 0), (3, 3), ("1%", 0.01), (0.05, 0.05), (None, None)])
+    @each_row(("given", "errors"), [(0, 0), (3, 3), ("1%", 0.01), (0.05, 0.05), (None, None)])
     def test_errors_are_a_number_or_a_share(self, given: Any, errors: float | None) -> None:
         assert limits(errors=given).errors == errors
 

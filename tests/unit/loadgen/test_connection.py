@@ -250,7 +250,7 @@ def test_an_answer_without_a_length_ends_with_its_connection(name: str, keep: bo
             expect(bench, 200, len(data), body)
 
 
-@pytest.mark.parametrize("name", ENDLESS)
+@each_row("name", ENDLESS)
 def test_an_answer_without_a_length_that_breaks_off_in_its_head_is_closed(name: str) -> None:
     head, _ = ENDLESS[name]
     for cut in range(1, len(head)):

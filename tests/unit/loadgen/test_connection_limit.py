@@ -1,6 +1,7 @@
 """How many connections a load needs, and the refusal where the system allows fewer."""
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import ClosedLoop, ConstantRate, SettingError, Stages
 from pytest_mlpatterns.loadgen.ceiling import check_connections
@@ -19,7 +20,7 @@ def check(
     check_connections(LoadJob(endpoint, (), schedule, 1, 0, 1), processes, allowed)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("schedule", "addresses", "processes", "allowed"),
     [
         (ClosedLoop(800), 1, 1, 800),
@@ -37,7 +38,7 @@ def test_a_load_that_the_system_allows_is_not_refused(
     check(schedule, allowed, addresses=addresses, processes=processes)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("schedule", "addresses", "processes", "message"),
     [
         (ClosedLoop(10_000), 1, 1, "10,000 requests in flight need as many connections, but the system allows 799 "),

@@ -1,6 +1,7 @@
 """Responses that repeat the head of the one before: they end where that one did, and are told from any other."""
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.loadgen import http1 as http1_module
 from pytest_mlpatterns.loadgen.http1 import Http1
@@ -39,7 +40,7 @@ def test_a_response_with_the_head_of_the_last_one_is_not_parsed_again() -> None:
     assert parsed.feeds == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     "other",
     [
         response(b"[2]", headers=b"date: later\r\n"),

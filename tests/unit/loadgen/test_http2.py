@@ -8,6 +8,7 @@ from typing import Any
 
 import hpack
 import pytest
+from support.each_row import each_row
 from support.services import peer2
 from support.services.peer2 import answer, block, frames_in, headers, message, refusal, settings, trailers
 
@@ -331,10 +332,9 @@ class TestTheConnection:
         assert made.take(answer()) == 200
         assert made.used_up
 
-    @pytest.mark.parametrize(
+    @each_row(
         "data",
         [frame(Frame.GOAWAY, 0, 0, b"\0" * 8), answer(), b"\0" * 9, headers(), frame(Frame.DATA, 0, 1, b"x")],
-        ids=["farewell", "answer", "noise", "headers", "data"],
     )
     def test_what_comes_unasked_ends_the_connection(self, data: bytes) -> None:
         made = protocol()

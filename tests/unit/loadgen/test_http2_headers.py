@@ -2,6 +2,7 @@
 
 import hpack
 import pytest
+from support.each_row import each_row
 from support.services.peer2 import block
 
 from pytest_mlpatterns.loadgen.http2 import HeaderError, HeaderReader, Headers, RequestBlocks
@@ -38,7 +39,7 @@ def test_an_address_of_ipv6_stands_in_brackets() -> None:
     assert (":authority", "[::1]:80") in found
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pairs", "expected"),
     [
         ([(":status", "200"), ("content-type", "application/grpc")], Headers(200, None, "", is_grpc=True)),
@@ -69,7 +70,7 @@ def test_equal_bytes_mean_the_same_whatever_came_between() -> None:
     assert reader.read(first).http_status == 200
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         b"\xff\xff\xff\xff\xff\xff",
@@ -79,7 +80,6 @@ def test_equal_bytes_mean_the_same_whatever_came_between() -> None:
         block((":status", "2_0")),
         b"\x00\x85",
     ],
-    ids=["noise", "index-0", "status", "grpc-status", "digits", "cut-off"],
 )
 def test_what_cannot_be_read_is_an_error(data: bytes) -> None:
     with pytest.raises(HeaderError):

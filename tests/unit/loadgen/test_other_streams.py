@@ -61,7 +61,7 @@ def take(pieces: Sequence[bytes], stream: StreamSetting) -> tuple[int, list[int]
     return outcome or protocol.end(), answer.chunk_ns.tolist(), answer
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pieces", "stream", "chunks_ns"),
     [
         ([chunked(WORD, end=False, head=NDJSON), chunked(WORD, END).partition(b"\r\n\r\n")[2]], AUTO, [1, 2]),

@@ -42,7 +42,7 @@ def inputs_in(result: LoadResult) -> list[int]:
 
 
 class TestWarmup:
-    @pytest.mark.parametrize(
+    @each_row(
         ("callers", "latency_ns", "answers"),
         [
             (1, 2 * S, 1),  # a second one would end after three seconds

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 from support.services.jobs import a_job
 from support.synthetic import S
 
@@ -21,7 +22,7 @@ def job(schedule: Schedule, *, seconds: float = 60, warmup_s: float | None = 0) 
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("schedule", "rows"),
     [
         (ConstantRate(1000), 70_000),
@@ -30,7 +31,6 @@ def job(schedule: Schedule, *, seconds: float = 60, warmup_s: float | None = 0) 
         (ClosedLoop(8), None),
         (Stages((("60s", 30),), start=1, of="concurrency"), None),
     ],
-    ids=str,
 )
 def test_an_open_loop_has_at_most_what_its_highest_rate_gives(schedule: Schedule, rows: int | None) -> None:
     assert known_rows(job(schedule, warmup_s=10)) == rows

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.services import peer2
 
 from pytest_mlpatterns.loadgen.connection import ClientProtocol, StreamConnection, StreamReading
@@ -192,11 +193,10 @@ def test_bytes_that_arrive_after_the_answer_close_the_connection(more: bytes, ro
 PING = peer2.frame(Frame.PING, 0, 0, bytes(8))
 
 
-@pytest.mark.parametrize("again", [True, False])
-@pytest.mark.parametrize(
+@each_row("again", [True, False])
+@each_row(
     "pieces",
     [(peer2.settings() + peer2.answer() + PING,), (peer2.settings(), peer2.answer()), (peer2.settings(), PING)],
-    ids=["answer-and-ping", "settings-before-answer", "no-answer"],
 )
 def test_a_call_whose_server_is_gone_is_one_row_with_what_it_answered(pieces: tuple[bytes, ...], again: bool) -> None:
     scene = Scene(protocol=http2)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from msgspec import structs
+from support.each_row import each_row
 from support.synthetic import MS, START_NS, S, launch, samples, usage
 
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
@@ -166,7 +167,7 @@ def in_slices(latency_ns: int, slices: int = 4, *, slice_ns: int = 5 * MS) -> tu
     return samples(due, latency_ns), [Window(start, start + slice_ns) for start in starts]
 
 
-@pytest.mark.parametrize("latency_ns", [1 * MS, 2 * MS, 3 * MS, 4 * MS, 7 * MS])
+@each_row("latency_ns", [1 * MS, 2 * MS, 3 * MS, 4 * MS, 7 * MS])
 def test_the_rate_of_a_caller_in_slices_is_that_of_its_answers(latency_ns: int) -> None:
     found, window = joined_slices(*in_slices(latency_ns))
     assert answer_rate(found, window, closed=True) == pytest.approx(1e9 / latency_ns)

@@ -15,7 +15,7 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Poisso
 QUICK = ResponsePace(2 * MS, 2 * MS)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("schedule", "pace"),
     [
         (ClosedLoop(1), ResponsePace(10 * MS, 10 * MS)),
@@ -25,7 +25,6 @@ QUICK = ResponsePace(2 * MS, 2 * MS)
         (PoissonRate(2), ResponsePace(500 * MS, 500 * MS)),
         (Stages([("3s", 10)]), ResponsePace(10 * MS, 10 * MS, 3 * S)),  # type: ignore[arg-type]
     ],
-    ids=str,
 )
 def test_the_pace_is_that_of_the_schedule_at_a_latency_of_ten_milliseconds(
     schedule: object, pace: ResponsePace
@@ -67,7 +66,7 @@ def test_blocks_are_as_long_and_as_many_as_pays(
     assert BlockDesign().blocks(paces, start_s) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("interval_ms", "start_s", "length_ms"),
     [
         (2, 0.8, 100),  # three launches have 600 requests of a side
@@ -91,7 +90,7 @@ def test_blocks_are_planned_without_the_time_that_only_open_verdicts_have() -> N
     assert BlockDesign(beyond_ns=30 * S).within(45 * S, 3) == replace(BlockDesign().within(15 * S, 3), beyond_ns=30 * S)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pace", "slices"),
     [
         (ResponsePace(0.3 * MS, 0.3 * MS), 19),  # of 5 ms
@@ -100,14 +99,13 @@ def test_blocks_are_planned_without_the_time_that_only_open_verdicts_have() -> N
         (ResponsePace(0.5 * MS, 4 * MS), 1),  # those of eight callers would be too few to pay
         (ResponsePace(2 * MS, 2 * MS, 100 * MS), 1),  # the load has a length of its own
     ],
-    ids=str,
 )
 def test_blocks_are_cut_into_slices_of_some_answers_to_each_caller(pace: ResponsePace, slices: int) -> None:
     plan = BlockDesign().blocks((pace, pace), 0.8)
     assert plan.slices == slices
 
 
-@pytest.mark.parametrize("latency_ms", [0.3, 2.0, 3.0, 4.9, 5.1, 9.0, 20.0])
+@each_row("latency_ms", [0.3, 2.0, 3.0, 4.9, 5.1, 9.0, 20.0])
 def test_slices_that_end_with_an_answer_take_the_time_of_their_block_together(latency_ms: float) -> None:
     """Slices of 5 ms of a service that takes 3 ms took 6 ms: a pair of blocks lasted 0.28 s instead of 0.2 s."""
     pace = ResponsePace(latency_ms * MS, latency_ms * MS)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.synthetic import MS, S
 
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, SettingError
@@ -135,7 +136,7 @@ class TestSteps:
         cut = run.finish(Window(0, middle + 1))[1]
         assert (cut.begin_ns, cut.end_ns) == (middle, middle + 1)
 
-    @pytest.mark.parametrize("name", ["", " ", 5, "a\nb", "x" * 81])
+    @each_row("name", ["", " ", 5, "a\nb", "x" * 81])
     def test_a_name_that_no_chart_could_show_is_refused(self, name: Any) -> None:
         def function(during: During) -> None:
             with during.step(name):

@@ -4,7 +4,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import pytest
 from support.each_row import each_row
 from support.synthetic import MS, START_NS, samples
 
@@ -105,7 +104,7 @@ def test_what_the_answer_under_load_said_is_not_asked_for_again() -> None:
     assert deployment.asked == []
 
 
-@pytest.mark.parametrize("failure", [failure for failure in Failure if failure.is_answer])
+@each_row("failure", [failure for failure in Failure if failure.is_answer])
 def test_an_answer_that_does_not_count_is_asked_for_again_if_it_said_nothing(failure: Failure) -> None:
     assert str(first_failure(Answering(), (200, 200, failure, 500))) == f"perf_payload item 1 -> {failure.label}"
 

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from support.each_row import each_row
 from support.synthetic import MS, START_NS, S, samples
 
 from pytest_mlpatterns import Deployment, DeploymentError, InvalidResultError
@@ -92,8 +93,8 @@ def test_where_every_caller_timed_out_no_more_is_asked() -> None:
     assert service.asked == []
 
 
-@pytest.mark.parametrize("status", [200, 404, 503])
-@pytest.mark.parametrize("callers", [1, 4])
+@each_row("status", [200, 404, 503])
+@each_row("callers", [1, 4])
 def test_a_service_that_answers_one_more_request_lost_one_and_lives(callers: int, status: int) -> None:
     service = Service(status)
     assert why(service, load(callers, silent=1), ClosedLoop(callers)) == ""

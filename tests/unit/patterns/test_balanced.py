@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.scenarios import run, settle
 from support.synthetic import FEW
 
@@ -89,7 +90,7 @@ def task_of(layer: Any, *inputs: Any) -> asyncio.Task[Any]:
     return asyncio.create_task(layer(list(inputs)))
 
 
-@pytest.mark.parametrize("balance", ["round-robin", "least-outstanding", "two-choices", "least-latency", "prefix"])
+@each_row("balance", ["round-robin", "least-outstanding", "two-choices", "least-latency", "prefix"])
 async def test_every_balance_returns_the_answer_of_the_replica_that_it_asked(balance: str) -> None:
     layer, replicas, tally = balanced(3, balance)
     tasks = {text: task_of(layer, text) for text in ("a", "b", "c", "d")}

@@ -320,7 +320,7 @@ def test_a_layer_that_answers_at_once_is_called_on_the_loop_if_it_says_so() -> N
     assert run(call_once(Layer(), [4])) == [8]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("shape", "calls"),
     [
         (list, 1),

@@ -152,7 +152,7 @@ def _sorted(value: Any) -> Any:
 
 
 class TestInputs:
-    @pytest.mark.parametrize(
+    @each_row(
         ("one", "other"),
         [
             ({"a": 1, "b": [2]}, {"b": [2], "a": 1}),
@@ -163,7 +163,6 @@ class TestInputs:
             (np.float32(1.5), np.array(1.5, dtype=np.float32)),
             (np.array([30, "Ada"], dtype=object), np.array(["Ada", 30], dtype=object)[::-1]),
         ],
-        ids=str,
     )
     def test_inputs_that_json_writes_alike_are_one(self, one: Any, other: Any) -> None:
         model = Model()
@@ -215,10 +214,9 @@ class TestInputs:
         layer([array])
         assert len(model.inputs) == 2
 
-    @pytest.mark.parametrize(
+    @each_row(
         "instance",
         [object(), {1: 2}, {1, 2}, np.array([object(), None]), [date(2026, 1, 1), None]],
-        ids=lambda value: type(value).__name__,
     )
     def test_an_input_that_json_cannot_hold_is_refused_with_what_to_do(self, instance: Any) -> None:
         layer, _ = caching(Model())

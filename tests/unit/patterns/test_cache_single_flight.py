@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.caching import REST_NS, Clock, Model, Server, SlowModel, answer_of, caching, counted, in_a_moment, timed
+from support.each_row import each_row
 from support.scenarios import settle
 
 from pytest_mlpatterns.patterns.cache_layer import CacheLayer
@@ -38,8 +39,8 @@ class TestSingleFlight:
         assert not layer._tasks
         assert not layer._pending
 
-    @pytest.mark.parametrize("store", [False, True], ids=["memory", "store"])
-    @pytest.mark.parametrize("failure", [ValueError("no"), SystemExit(3), RequestError(503, "full", 1)], ids=repr)
+    @each_row("store", [False, True])
+    @each_row("failure", [ValueError("no"), SystemExit(3), RequestError(503, "full", 1)])
     async def test_failed_call_fails_all_requests_that_wait_and_is_not_remembered(
         self, store: bool, failure: BaseException
     ) -> None:
@@ -139,14 +140,13 @@ async def _failure_of(answer: Awaitable[Any]) -> BaseException:
 
 
 class TestFailures:
-    @pytest.mark.parametrize("kind", ["plain", "async", "store"])
-    @pytest.mark.parametrize(
+    @each_row("kind", ["plain", "async", "store"])
+    @each_row(
         ("outputs", "text"),
         [
             ([1], "the model returned 1 output for 2 inputs; it must return one for each"),
             (np.zeros((3, 2)), "the model returned 3 outputs for 2 inputs; it must return one for each"),
         ],
-        ids=["too few", "too many"],
     )
     def test_wrong_number_of_outputs_has_the_message_of_a_plain_service(
         self, kind: str, outputs: Any, text: str
@@ -166,8 +166,8 @@ class TestFailures:
         assert (caught.value.status, str(caught.value)) == (500, text)
         assert counted(tally) == {}
 
-    @pytest.mark.parametrize("store", [False, True], ids=["memory", "store"])
-    @pytest.mark.parametrize("failure", [ValueError, StopIteration, SystemExit], ids=lambda kind: kind.__name__)
+    @each_row("store", [False, True])
+    @each_row("failure", [ValueError, StopIteration, SystemExit])
     def test_error_of_a_plain_model_reaches_the_caller_and_nothing_is_remembered(
         self, store: bool, failure: type[BaseException]
     ) -> None:

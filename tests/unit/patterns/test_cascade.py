@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import FEW
 
 from pytest_mlpatterns import Batched, Cascade, SettingError
@@ -126,7 +127,7 @@ def test_it_is_printed_with_names_and_travels_without_its_functions() -> None:
     assert plain.when is not odd  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("arguments", "words"),
     [
         ((), "holds None, expected a callable, a class, an import string"),

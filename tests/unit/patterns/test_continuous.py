@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.scenarios import PATIENCE_S, run, settle
 
 from pytest_mlpatterns import Batched, Cached, Continuous, Pipeline, Queued, Replicated, SettingError
@@ -345,7 +346,7 @@ class TestPattern:
     def test_the_pattern_may_be_a_stage(self) -> None:
         assert (Pipeline([str, "model"]) | Continuous()).plan()
 
-    @pytest.mark.parametrize("size", [0, 1.5, "8", True, 100_001])
+    @each_row("size", [0, 1.5, "8", True, 100_001])
     def test_a_size_out_of_range_is_refused(self, size: Any) -> None:
         with pytest.raises(SettingError, match="max_batch_size"):
             Continuous(max_batch_size=size)

@@ -207,9 +207,7 @@ class Frame:
 
 
 class TestMatching:
-    @pytest.mark.parametrize(
-        "outputs", [[1, 2], (1, 2), {1: 1, 2: 2}.keys(), np.zeros((2, 3)), [{"a": 1}, {"a": 2}], ["a", "b"]]
-    )
+    @each_row("outputs", [[1, 2], (1, 2), {1: 1, 2: 2}.keys(), np.zeros((2, 3)), [{"a": 1}, {"a": 2}], ["a", "b"]])
     def test_as_many_outputs_as_inputs_are_taken_as_they_are(self, outputs: Any) -> None:
         assert matched(outputs, 2, "the model") is outputs
 

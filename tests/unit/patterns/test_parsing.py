@@ -158,7 +158,7 @@ def test_any_value_is_taken_or_refused_in_words(field: str, value: str) -> None:
     assert isinstance(pattern, Cached) or str(pattern).startswith("here")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "parts"),
     [
         ("", [""]),

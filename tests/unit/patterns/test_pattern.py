@@ -203,7 +203,7 @@ class TestComposing:
     def test_one_pattern_is_the_only_part_of_itself(self) -> None:
         assert Cached().parts == (Cached(),)
 
-    @pytest.mark.parametrize("other", [1, 1.5, None, [], {}, int, len])
+    @each_row("other", [1, 1.5, None, [], {}, int, len])
     def test_only_patterns_can_be_composed(self, other: Any) -> None:
         with pytest.raises(TypeError, match="unsupported operand"):
             Cached() | other
@@ -338,7 +338,7 @@ class TestTrees:
 
 
 class TestProcesses:
-    @pytest.mark.parametrize(
+    @each_row(
         ("make", "processes"),
         [
             (lambda: Microservice() | Replicated(63), 65),
@@ -522,7 +522,7 @@ class TestNamesOfMembers:
     def test_a_member_is_called_as_the_user_knows_it(self, target: object, name: str) -> None:
         assert name_of(target) == name
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("address", "printed"),
         [
             ("redis://me:secret@host:6379/0", "redis://host:6379/0"),

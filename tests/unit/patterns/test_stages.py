@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.scenarios import run, settle
 from support.synthetic import PROPERTY
 
@@ -258,7 +259,7 @@ async def test_a_caller_who_goes_away_ends_what_was_asked() -> None:
     assert all(model.was_cancelled for model in models)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "layer",
     [
         *(staging(*stages)[0] for stages in ((plus_one, fails), (minus_three, fails, plus_one), (fails, minus_three))),

@@ -63,9 +63,7 @@ class Source:
 
 
 class TestWhatIsOne:
-    @pytest.mark.parametrize(
-        "outputs", [plain([[1]]), later([[1]]), [plain([[1]])], (later([[1]]),), [iter([1])], [map(str, [1])]]
-    )
+    @each_row("outputs", [plain([[1]]), later([[1]]), [plain([[1]])], (later([[1]]),), [iter([1])], [map(str, [1])]])
     def test_generators_and_lists_of_them_are_streams(self, outputs: Any) -> None:
         assert streams(outputs)
 

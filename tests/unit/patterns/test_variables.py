@@ -109,7 +109,7 @@ def test_impossible_variables_are_refused(make: Callable[[], Pattern], message: 
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("env", "text"),
     [
         ({"OMP_NUM_THREADS": "1"}, "OMP_NUM_THREADS=1"),

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.project import Project
 
 from pytest_mlpatterns.cli import main
@@ -143,7 +144,7 @@ def raised(error: BaseException, *, before: BaseException | None) -> BaseExcepti
         return found
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "before", "follows"),
     [
         (DeploymentError("ended"), KeyboardInterrupt(), True),

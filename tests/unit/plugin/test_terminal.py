@@ -40,7 +40,7 @@ def test_a_summary_reaches_every_kind_of_terminal(width: int, colour: bool, asci
     assert re.compile(r"\x1b\[[\d;]*m").sub("", text) == written(width, colour=False, ascii_only=ascii_only)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("encoding", "shows"),
     [
         *(("utf-8", True), ("UTF8", True), ("ascii", False), ("latin-1", False), ("cp1252", False), ("", False)),

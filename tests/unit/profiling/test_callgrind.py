@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.errors import CountError
 from pytest_mlpatterns.profiling import callgrind
@@ -57,7 +58,7 @@ def test_a_function_has_what_it_executed_itself() -> None:
     assert not read_profile([])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "name"),
     [
         ("/usr/lib/libpython3.11.so.1.0", "libpython3.11.so.1.0"),

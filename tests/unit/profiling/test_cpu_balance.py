@@ -1,6 +1,7 @@
 """Sampled time that agrees with CPU time."""
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.profiling.stack_times import SampledStacks, balanced
 from pytest_mlpatterns.records.profile import Frame, StackTime
@@ -37,7 +38,7 @@ def test_a_side_that_waits_shares_none() -> None:
     assert balanced(sides) == sides
 
 
-@pytest.mark.parametrize(
+@each_row(
     "blocks",
     [
         [block(900, 50, 100), block(100, 50, 100), block(900, 50, 100)],
@@ -46,7 +47,6 @@ def test_a_side_that_waits_shares_none() -> None:
         [block(40, 50, 100), block(4, 5, 0), block(40, 50, 100)],
         [block(40, 50, 100), block(0, 0, 100), block(40, 50, 100)],
     ],
-    ids=["mostly-waits", "mostly-native", "too-few", "cpu-unknown", "saw-nothing"],
 )
 def test_otherwise_nothing_is_changed(blocks: list[SampledStacks]) -> None:
     assert balanced([blocks]) == [blocks]

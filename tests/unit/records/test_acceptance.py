@@ -39,7 +39,7 @@ def test_an_acceptance_is_of_the_tests_that_its_pattern_names(pattern: str, test
     assert Acceptance("rtm", 0.6, "why", pattern).is_of(test) is expected
 
 
-@pytest.mark.parametrize("inside", ["SELECT *", "a?", r"\*", r"a\\*?", r"\u4e2d", "[!a]", "[a]*"])
+@each_row("inside", ["SELECT *", "a?", r"\*", r"a\\*?", r"\u4e2d", "[!a]", "[a]*"])
 def test_the_pattern_of_an_id_is_of_that_test_alone(inside: str) -> None:
     accepted = replace(LARGER, test=pattern_of(f"test_a.py::test_q[{inside}-single]"))
     assert accepted.is_of(f"test_a.py::test_q[{inside}-single]")
@@ -53,9 +53,7 @@ def test_the_rate_may_fall_by_as_much_as_the_time_may_grow(metric: str, ceiling:
     assert found == (None if ceiling is None else pytest.approx(ceiling))
 
 
-@pytest.mark.parametrize(
-    ("share", "percent"), [(0.47, 50), (0.50, 50), (0.501, 55), (0.021, 3), (0.1, 10), (4.86, 490)]
-)
+@each_row(("share", "percent"), [(0.47, 50), (0.50, 50), (0.501, 55), (0.021, 3), (0.1, 10), (4.86, 490)])
 def test_a_ceiling_is_a_round_number_above_what_was_measured(share: float, percent: float) -> None:
     assert rounded_ceiling(share) == percent
 

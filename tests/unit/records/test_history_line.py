@@ -163,7 +163,7 @@ def test_a_missing_member_is_named(member: str) -> None:
         HistoryLine.from_json(plain)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "expected"),
     [
         ("", "is no JSON: "),

@@ -2,6 +2,7 @@
 
 import pytest
 from hypothesis import given
+from support.each_row import each_row
 from support.result_strategies import OBJECTIVES
 from support.synthetic import PROPERTY
 
@@ -50,7 +51,7 @@ def test_a_promise_is_what_each_request_keeps() -> None:
     assert not parse_promise("latency<1s").is_of_streams
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "said"),
     [
         ("ttft<300ms", "expected the percentile of ttft; write ttft:p95<..."),

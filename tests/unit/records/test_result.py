@@ -123,7 +123,7 @@ def test_pytest_does_not_collect_a_result_as_a_test() -> None:
     assert TestResult.__test__ is False
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "state"),
     [
         ({}, State.PASSED),

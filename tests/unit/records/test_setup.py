@@ -24,12 +24,12 @@ SCHEDULES = [
 ]
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+@each_row("schedule", SCHEDULES)
 def test_a_load_reads_back_as_its_schedule_describes_it(schedule: Schedule) -> None:
     assert make_setup(load=str(schedule)).load == schedule.describe()
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+@each_row("schedule", SCHEDULES)
 def test_a_load_with_a_function_beside_it_is_another_load_of_the_same_kind(schedule: Schedule) -> None:
     plain, both = schedule.describe(), schedule.describe().beside("reload")
     assert str(both) == f"{schedule}, during reload"
@@ -74,7 +74,7 @@ LEFT = [
 """Loads of earlier versions."""
 
 
-@pytest.mark.parametrize("text", ["ramp(3)", "closed(many)", "other", "", *LEFT])
+@each_row("text", ["ramp(3)", "closed(many)", "other", "", *LEFT])
 def test_an_unknown_load_keeps_its_text(text: str) -> None:
     assert make_setup(load=text).load == LoadDescription(text, LoadKind.OTHER)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import FEW, LAYERS, MS, PROPERTY, WIRE, S
 
 from pytest_mlpatterns.records.layer_description import DerivedMetric
@@ -145,7 +146,7 @@ class TestFigures:
             "hop": 200_000,
         }
 
-    @pytest.mark.parametrize(
+    @each_row(
         "stats",
         [
             None,
@@ -160,7 +161,6 @@ class TestFigures:
                 )
             ),
         ],
-        ids=["unknown", "empty", "no layers", "idle layers", "layers of zeros"],
     )
     def test_empty_telemetry_has_no_metrics(self, stats: PatternStats | None) -> None:
         assert derived_metrics(stats) == {}

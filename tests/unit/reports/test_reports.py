@@ -93,7 +93,7 @@ def test_the_table_fits_the_terminal(results: list[TestResult], width: int) -> N
     assert all(width_of(row) <= width for row in table(results, width))
 
 
-@pytest.mark.parametrize("width", [0, 10, 40, 80, 100, 140, 400])
+@each_row("width", [0, 10, 40, 80, 100, 140, 400])
 def test_the_columns_of_the_summary_stand_below_each_other(width: int) -> None:
     rows = [row for row in table(everything(), width) if "%" in row or "change" in row]
     end = rows[0].index("change") + len("change")
@@ -109,7 +109,7 @@ def test_narrow_tables_name_a_file_once_above_its_tests() -> None:
     assert sum("::" in row for row in table(everything(), 400)) == len(everything())
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "verdict"),
     [
         ({"verdicts": ()}, "· measured"),
@@ -161,7 +161,7 @@ def test_tests_without_a_baseline_are_counted_in_one_line(count: int, line: str)
     assert lines[-1] == line
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("high", "tolerance", "changes", "said"),
     [
         (-0.101, 0.1, {}, True),
@@ -435,7 +435,7 @@ def test_the_statistics_of_a_layer_are_one_line(layer: LayerStats, text: str) ->
     assert describe_layer(layer) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("counters", "requests", "says"),
     [
         ({"hits": 7406}, 7406, True),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 from support.repository import Repository
 
 from pytest_mlpatterns.revision.client import error_line, hint_at_files, without_markers
@@ -15,7 +16,7 @@ TRACEBACK = """test_shop.py:12: in perf_model
 E   FileNotFoundError: [Errno 2] No such file or directory: 'w.json'"""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "line"),
     [
         (TRACEBACK, "FileNotFoundError: [Errno 2] No such file or directory: 'w.json'"),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from support.each_row import each_row
 from support.services.endless import script
 from support.services.scripted import Close, ScriptedServer, Send, Silence, Step, answer, refused_port
 
@@ -61,7 +62,7 @@ def test_who_waits_for_an_answer_may_look_meanwhile_and_end_the_wait() -> None:
 EVENT = b"data: 1\n\n"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("steps", "words"),
     [
         (
@@ -77,9 +78,8 @@ EVENT = b"data: 1\n\n"
             rf"sent \[DONE\] and did not end its HTTP response in {TIME}; end it after its last event",
         ),
     ],
-    ids=["endless", "stalls", "no end of HTTP"],
 )
-@pytest.mark.parametrize("kind", [b"text/event-stream", b"application/x-ndjson; charset=utf-8"])
+@each_row("kind", [b"text/event-stream", b"application/x-ndjson; charset=utf-8"])
 def test_a_stream_that_does_not_end_in_time_is_told_by_how_it_went_on(
     steps: Callable[[], Iterable[Step]], words: str, kind: bytes
 ) -> None:

@@ -11,7 +11,7 @@ from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.workload.endpoint import Endpoint
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("content", "charset", "expected"),
     [
         (b'{"detail": "no such model"}', "utf-8", "no such model"),

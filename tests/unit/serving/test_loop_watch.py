@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.patterns.request_clock import RequestClock
 from pytest_mlpatterns.serving.clocks import LoopWatch
@@ -34,7 +34,7 @@ def watched(thread: Any, total_ms: int, parts_ms: dict[str, int], *, waits_ms: i
     return {key: round(value / MS) for key, value in clock.parts.items()}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("total_ms", "parts_ms", "waits_ms", "expected"),
     [
         (10, {"model_cpu": 4}, 5, {"model_cpu": 4, "run_queue": 5}),  # the server's own time is what is left

@@ -223,7 +223,7 @@ def test_what_is_not_that_format_is_refused() -> None:
         read_prometheus("<html>", Prometheus())
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("arguments", "expected"),
     [
         ({"path": "metrics"}, "Prometheus('metrics'), expected a path or address"),

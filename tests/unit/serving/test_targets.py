@@ -101,7 +101,7 @@ def test_an_authority_to_trust_is_a_file_that_exists(tmp_path: Path) -> None:
         assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("pid", [0, -1, "twelve", True, 1.0])
+@each_row("pid", [0, -1, "twelve", True, 1.0])
 def test_an_impossible_process_is_refused(pid: Any) -> None:
     with pytest.raises(SettingError) as caught:
         Url("http://127.0.0.1", pid=pid)
@@ -121,7 +121,7 @@ def test_a_target_is_a_value() -> None:
     assert one != Url("http://127.0.0.1:8000")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("target", "expected"),
     [
         (App("pkg.main:app"), "App('pkg.main:app')"),
@@ -138,7 +138,6 @@ def test_a_target_is_a_value() -> None:
         ),
         (Command("{python} -m serve --url http://127.0.0.1:{port}/a"), None),
     ],
-    ids=str,
 )
 def test_a_target_reads_the_same_wherever_it_runs(target: App | Command, expected: str | None) -> None:
     assert str(target) == (expected or "Command('{python} -m serve --url http://127.0.0.1:{port}/a')")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 
 import pytest_mlpatterns
 from pytest_mlpatterns.errors import DeploymentError
@@ -119,6 +120,6 @@ def test_frames_of_a_group_of_exceptions_are_folded_behind_their_bars() -> None:
     assert "/me/app.py" in second
 
 
-@pytest.mark.parametrize("text", ["", "ready\n", '  File "/x/site-packages/a.py", line 1', "  File\n", "|\n  | \n"])
+@each_row("text", ["", "ready\n", '  File "/x/site-packages/a.py", line 1', "  File\n", "|\n  | \n"])
 def test_output_without_such_frames_stays(text: str) -> None:
     assert folded(text) == text

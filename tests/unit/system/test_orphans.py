@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.orphans import Stopped, describe_exit, describe_killed
@@ -90,7 +91,7 @@ def test_a_process_that_is_gone_has_a_name_all_the_same() -> None:
     assert orphans.below(2**22 + 1) == orphans.with_ids([2**22 + 1]) == set()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("code", "expected"),
     [
         (0, "exit code 0"),

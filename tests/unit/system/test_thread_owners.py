@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.system.process_limits import tracer_permission
 from pytest_mlpatterns.system.thread_times import MemoryMap, owner_of_stack, thread_owners
@@ -22,7 +23,7 @@ MAPS = [
 ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("words", "owner"),
     [
         ((150, 210, 350, 130), "OpenBLAS"),  # the outermost one started the thread

@@ -63,8 +63,8 @@ def test_many_members_together_are_bounded_too() -> None:
         decompressed(gzip.compress(b"\0" * 1000) * 100, "gzip", 10_000)
 
 
-@pytest.mark.parametrize("coding", CODINGS)
-@pytest.mark.parametrize("damage", ["random", "cut"])
+@each_row("coding", CODINGS)
+@each_row("damage", ["random", "cut"])
 def test_what_is_not_of_the_coding_is_refused(coding: str, damage: str) -> None:
     whole = compressed(Body((bytes(range(256)) * 9,), ()), coding).joined()
     with pytest.raises(WireError, match=f"the body is not {coding}"):
@@ -91,8 +91,8 @@ class _Pieces(list[bytes]):
         return data.count(b"\n")
 
 
-@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
-@pytest.mark.parametrize("size", [1, 7, 1000])
+@each_row(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+@each_row("size", [1, 7, 1000])
 def test_a_stream_of_pieces_that_are_compressed_one_by_one_is_read_whole(coding: str, pack: Any, size: int) -> None:
     found = _Pieces()
     reader, sent = UnpackedReader(found, coding), pack(b"one\n") + pack(b"two\nthree\n")

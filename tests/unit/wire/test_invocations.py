@@ -33,9 +33,7 @@ def received(body: bytes, kind: str = "application/json") -> list[Any]:
 
 
 class TestRequests:
-    @pytest.mark.parametrize(
-        "value", [[5.1, 3.5], "a text", 3, {"text": ["several", "words"]}, {}, {"nested": {"a": 1}}], ids=str
-    )
+    @each_row("value", [[5.1, 3.5], "a text", 3, {"text": ["several", "words"]}, {}, {"nested": {"a": 1}}])
     def test_a_value_is_an_instance(self, value: Any) -> None:
         assert sent(value) == {"instances": [value]}
 
@@ -70,7 +68,7 @@ class TestRequests:
         assert sent((np.float64(0.1), None), CSV) == b"0.1,\n"
         assert sent(7, CSV) == b"7\n"
 
-    @pytest.mark.parametrize("value", [[[1, 2]], {"a": 1}, [], np.ones((2, 2)), object()], ids="abcde")
+    @each_row("value", [[[1, 2]], {"a": 1}, [], np.ones((2, 2)), object()])
     def test_what_is_no_row_is_refused_as_csv(self, value: Any) -> None:
         with pytest.raises(WireError, match="is no row, expected a flat list of numbers and text; JSON carries"):
             encode_request(CSV, [value])
@@ -131,7 +129,7 @@ class TestAnswers:
 
 
 class TestReceived:
-    @pytest.mark.parametrize(
+    @each_row(
         ("message", "rows"),
         [
             ({"instances": [[1], [2]]}, [[1], [2]]),

@@ -76,7 +76,7 @@ def test_arrays_sets_and_ranges_travel_as_plain_numbers_and_lists(value: Any, pl
     assert decode_predictions(encode_predictions([value])) == [plain]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "outputs",
     [
         np.array([1, 2]),
@@ -86,15 +86,12 @@ def test_arrays_sets_and_ranges_travel_as_plain_numbers_and_lists(value: Any, pl
         {"a": 1, "b": 2}.values(),
         {1: "a", 2: "b"}.keys(),
     ],
-    ids=lambda outputs: type(outputs).__name__,
 )
 def test_outputs_may_be_anything_that_a_list_is_made_of(outputs: Any) -> None:
     assert decode_predictions(encode_predictions(outputs)) == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "value", [object(), b"bytes", {1: "a"}, 2**70, 1j, np.array([1j]), "\ud800"], ids=lambda value: repr(value)[:20]
-)
+@each_row("value", [object(), b"bytes", {1: "a"}, 2**70, 1j, np.array([1j]), "\ud800"])
 def test_what_json_cannot_hold_is_refused(value: Any) -> None:
     with pytest.raises(WireError):
         encode_instances([value])
@@ -113,7 +110,7 @@ class Scored:
     score: float
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "reason"),
     [
         (math.nan, "has NaN"),
@@ -141,7 +138,7 @@ def test_none_travels_as_null() -> None:
     assert decode_predictions(encode_predictions(values)) == values
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"nan", b'{"instances": [1]'])
+@each_row("body", [b"", b"{", b"\xff", b"nan", b'{"instances": [1]'])
 def test_what_is_not_json_is_refused_as_such(body: bytes) -> None:
     for decode in (decode_instances, decode_predictions):
         with pytest.raises(WireError, match="the body is not JSON: "):
@@ -161,7 +158,7 @@ def test_json_without_a_list_of_instances_is_refused(body: bytes) -> None:
     assert str(caught.value) == 'the body is not {"instances": [...]} with at least one instance'
 
 
-@pytest.mark.parametrize("body", [b"null", b"[1]", b"{}", b'{"predictions": "abc"}', b'{"error": "it broke"}'])
+@each_row("body", [b"null", b"[1]", b"{}", b'{"predictions": "abc"}', b'{"error": "it broke"}'])
 def test_json_without_a_list_of_predictions_is_refused(body: bytes) -> None:
     with pytest.raises(WireError) as caught:
         decode_predictions(body)

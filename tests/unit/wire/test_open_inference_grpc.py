@@ -80,7 +80,7 @@ class TestThereAndBack:
             for one, other in zip(there_and_back(values), array, strict=True):
                 assert_same(one, other)
 
-    @pytest.mark.parametrize(
+    @each_row(
         "values",
         [
             [b"a", b"", b"\xff\x00\xff"],
@@ -90,7 +90,6 @@ class TestThereAndBack:
             [np.ones(2, "f4"), np.ones(3, "f4")],
             [{"a": np.ones(2)}, {"a": np.ones(3)}],
         ],
-        ids=["bytes", "text", "named", "one-name", "ragged", "ragged-named"],
     )
     def test_other_values_too(self, values: list[Any]) -> None:
         for one, other in zip(there_and_back(values), values, strict=True):

@@ -127,7 +127,7 @@ class TestTheModelsName:
     def test_the_list_of_models_is_beside_the_path_of_requests(self, path: str, expected: str) -> None:
         assert model_path(path) == expected
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("status", "body", "name"),
         [
             (200, b'{"data": [{"id": "smol"}, {"id": "other"}]}', "smol"),
@@ -195,7 +195,7 @@ class TestAnswers:
     def test_a_whole_answers_output_is_its_text(self, choice: Any) -> None:
         assert decode_answer(OPENAI, orjson.dumps({"choices": [choice]}), {}) == ["ab"]
 
-    @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"message": null}]}'])
+    @each_row("body", [b"<html>", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"message": null}]}'])
     def test_another_form_is_refused(self, body: bytes) -> None:
         with pytest.raises(WireError):
             decode_answer(OPENAI, body, {})

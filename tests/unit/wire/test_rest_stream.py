@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.wire import REST_JSON, WireError, decode_answer
@@ -43,7 +44,7 @@ def test_an_error_event_is_raised() -> None:
         chunks_in(encode_chunk(1) + encode_error_event("the model raised ValueError: a\nb"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "reason"),
     [
         (b"", "cut off"),

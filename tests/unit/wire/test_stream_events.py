@@ -145,7 +145,7 @@ def test_an_error_in_the_middle_ends_the_stream(stream: bytes, is_openai: bool) 
     assert reader.feed(event(text("b"))) == 0
 
 
-@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "content_filter", "eos_token", {"type": "stop"}])
+@each_row("reason", ["stop", "length", "tool_calls", "content_filter", "eos_token", {"type": "stop"}])
 def test_a_choice_that_ends_for_a_reason_finishes_the_answer(reason: object) -> None:
     reader = StreamReader(is_openai=True)
     reader.feed(event(text("")))

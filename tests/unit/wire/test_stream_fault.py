@@ -63,7 +63,7 @@ def test_an_error_object_gives_one_line(data: bytes, text: str) -> None:
     assert error_text(data) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fault", "body", "media_type"),
     [
         (StreamFault.NO_STREAM, b'data: {"choices": [{"text": "OUTPUT"}]}\n\n', "application/json"),

@@ -58,7 +58,7 @@ def test_a_target_says_how_its_answers_are_read() -> None:
     assert read_stream(STATED, "App") is STATED
 
 
-@pytest.mark.parametrize("value", ["ndjson", "auto", 1, True, ["lines"]])
+@each_row("value", ["ndjson", "auto", 1, True, ["lines"]])
 def test_other_values_are_refused(value: object) -> None:
     with pytest.raises(SettingError, match=r'Url\(stream=.*expected "lines" for JSON lines, "chunks"'):
         read_stream(value, "Url")

@@ -61,7 +61,7 @@ def test_nothing_counts_after_the_end() -> None:
     assert read(GENERATED, lines(generated("x")))[1] == 3
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("stream", "count"),
     [
         (lines({"output": 1}, {"output": 2}), 2),  # of LitServe
@@ -227,7 +227,7 @@ def test_broken_lines_are_not_decoded(body: bytes, words: str) -> None:
         lines_in(body)
 
 
-@pytest.mark.parametrize("key", ["", "a b", ".", "a.", 5])
+@each_row("key", ["", "a b", ".", "a.", 5])
 def test_a_key_is_text(key: Any) -> None:
     with pytest.raises(SettingError, match=r"JsonLines\(tokens=.*expected the key of a line"):
         JsonLines(tokens=key)

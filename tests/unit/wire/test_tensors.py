@@ -165,8 +165,8 @@ def test_inputs_that_differ_come_back_each_as_it_is(codec: str, values: list[Any
             assert one == other if isinstance(other, str | bytes) else same(one, other)
 
 
-@pytest.mark.parametrize("array", [np.arange(6).reshape(2, 3).T, np.arange(6)[::2], np.arange(3, dtype=">f4")], ids=str)
-@pytest.mark.parametrize("codec", ["binary", "v2"])
+@each_row("array", [np.arange(6).reshape(2, 3).T, np.arange(6)[::2], np.arange(3, dtype=">f4")])
+@each_row("codec", ["binary", "v2"])
 def test_arrays_of_other_layouts_come_back_equal(codec: str, array: Any) -> None:
     (found,) = through(TENSORS[codec], [array])
     assert np.array_equal(found, array)
@@ -263,10 +263,9 @@ class TestMessagePack:
     def test_every_type_that_needs_no_pickle_comes_back(self, array: Any) -> None:
         assert same(through(MSGPACK, [array])[0], array)
 
-    @pytest.mark.parametrize(
+    @each_row(
         "value",
         [object(), 2**70, np.array([None]), np.zeros(1, dtype=[("a", "i4")]), "\ud800"],
-        ids=lambda value: type(value).__name__,
     )
     def test_what_it_cannot_hold_is_refused(self, value: Any) -> None:
         with pytest.raises(WireError, match="MessagePack cannot encode the values: "):
@@ -304,12 +303,12 @@ class TestMessagePack:
         with pytest.raises(WireError, match="malformed array: "):
             MSGPACK.decode_inputs(msgpack.packb({"instances": [array]}), {})
 
-    @pytest.mark.parametrize("body", [b"", b"\xc1", b"\x81", b"\xdf\xff\xff\xff\xff", b"\x81\x90\x01", b"\xa1a\xa1a"])
+    @each_row("body", [b"", b"\xc1", b"\x81", b"\xdf\xff\xff\xff\xff", b"\x81\x90\x01", b"\xa1a\xa1a"])
     def test_what_is_no_message_is_refused(self, body: bytes) -> None:
         with pytest.raises(WireError, match="the body is not MessagePack"):
             MSGPACK.decode_inputs(body, {})
 
-    @pytest.mark.parametrize("message", [1, [], {}, {"instances": []}, {"instances": {}}, {"instances": 1}])
+    @each_row("message", [1, [], {}, {"instances": []}, {"instances": {}}, {"instances": 1}])
     def test_a_message_without_instances_or_predictions_is_refused(self, message: Any) -> None:
         with pytest.raises(WireError, match=r'the body is not \{"instances": '):
             MSGPACK.decode_inputs(msgpack.packb(message), {})
@@ -414,12 +413,12 @@ class TestMalformed:
             read_request(orjson.dumps(message), {})
         assert str(caught.value).startswith(reason)
 
-    @pytest.mark.parametrize("length", ["", "x", "-1", "1e3", "999999", "٣"])
+    @each_row("length", ["", "x", "-1", "1e3", "999999", "٣"])
     def test_a_head_that_does_not_end_in_the_body_is_refused(self, length: str) -> None:
         with pytest.raises(WireError, match="Inference-Header-Content-Length is "):
             read_request(orjson.dumps({"inputs": [make_tensor()]}), {HEAD_LENGTH: length})
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("data", "reason"),
         [
             (b"\1\0\0\0a", "5 bytes are too few for 2 elements of BYTES"),
@@ -428,7 +427,6 @@ class TestMalformed:
             (b"\xff\xff\xff\xffaaaa", "an element of BYTES of 4294967295 bytes"),
             (b"\1\0\0\0\xff\1\0\0\0b", "text that is not UTF-8"),
         ],
-        ids=str,
     )
     def test_bytes_that_are_not_so_many_elements_are_refused(self, data: bytes, reason: str) -> None:
         tensor = make_binary(datatype="BYTES", parameters={"binary_data_size": len(data), "content_type": "str"})

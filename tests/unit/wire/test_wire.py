@@ -59,7 +59,7 @@ def test_a_misspelt_wire_is_guessed() -> None:
         Wire.parse("rest+jsn+gzip")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "parts", [("rest", "protobuf"), ("grpc", "json"), ("soap", "xml"), ("rest", "json", "deflate"), ("rest", None)]
 )
 def test_a_combination_that_there_is_not_is_refused(parts: tuple[str, ...]) -> None:

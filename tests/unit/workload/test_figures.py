@@ -137,7 +137,7 @@ def test_what_is_no_number_is_refused(value: object, words: str) -> None:
         require_figures(PLAN, found, read)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("figures", "words"),
     [
         ([Header("x")], "expected a dictionary"),

@@ -79,7 +79,7 @@ def test_an_ipv6_host_stands_in_brackets() -> None:
     assert message.header("host") == "[::1]:8000"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "given_inputs",
     [
         [[1.5, 2.5], [3.5, 4.5]],
@@ -90,7 +90,6 @@ def test_an_ipv6_host_stands_in_brackets() -> None:
         lambda: [[1.5, 2.5], [3.5, 4.5]],
         lambda: iter([(1.5, 2.5), (3.5, 4.5)]),
     ],
-    ids=["list", "tuple", "array", "arrays", "view", "function", "generator function"],
 )
 def test_inputs_come_from_anything_that_can_be_gone_through(given_inputs: Any) -> None:
     payload = read_payload(given_inputs)
@@ -381,15 +380,15 @@ def test_numbers_of_numpy_are_kept_as_plain_ones() -> None:
     assert repr(Uniform([1], seed=np.int64(2))) == "Uniform(inputs=[1], seed=2)"  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("exponent", [-1, float("nan"), float("inf"), "1", None, True])
+@each_row("exponent", [-1, float("nan"), float("inf"), "1", None, True])
 def test_an_impossible_exponent_is_refused(exponent: Any) -> None:
     with pytest.raises(SettingError) as caught:
         Zipf([1], exponent=exponent)
     assert str(caught.value) == f"Zipf(exponent={exponent!r}), expected a number that is not negative; write 1.1"
 
 
-@pytest.mark.parametrize("kind", [Uniform, Zipf])
-@pytest.mark.parametrize("seed", [-1, "x", 1.5])
+@each_row("kind", [Uniform, Zipf])
+@each_row("seed", [-1, "x", 1.5])
 def test_an_impossible_seed_is_refused(kind: Any, seed: Any) -> None:
     with pytest.raises(SettingError, match="seed"):
         kind([1], seed=seed)

@@ -138,7 +138,7 @@ class TestPayload:
             read_payload(["a", "b"], builder=large)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "content", "expected"),
     [
         ("application/json", b'{"a": [1]}', {"a": [1]}),

@@ -41,7 +41,7 @@ def test_a_schedule_prints_as_baselines_keep_it(schedule: object, text: str) -> 
     assert str(schedule) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("one", "same", "other"),
     [
         (ClosedLoop(8), ClosedLoop(8), ClosedLoop(9)),
@@ -114,7 +114,7 @@ def test_an_impossible_schedule_is_named_with_what_is_possible(make: Any, found:
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("schedule", "plain"),
     [
         (ClosedLoop(np.int64(4)), "ClosedLoop(concurrency=4, think_time='0s')"),  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def test_pauses_between_two_times_are_uniform_and_the_same_in_each_launch() -> N
     assert (loop.think_time_ns, loop.mean_think_time_ns) == (30 * MS, 20 * MS)
 
 
-@pytest.mark.parametrize("rate", [0.5, 1, 3, 200, 999.9, MAX_RATE_RPS])
+@each_row("rate", [0.5, 1, 3, 200, 999.9, MAX_RATE_RPS])
 def test_request_n_of_a_constant_rate_is_due_at_n_over_the_rate(rate: float) -> None:
     schedule = ConstantRate(rate)
     assert (schedule.closed, schedule.length_ns) == (False, None)
@@ -283,8 +283,8 @@ def test_the_shares_of_independent_callers_are_together_the_merged_schedule(rate
     assert of > 1 or merged == list(itertools.islice(schedule.arrivals(), 200))
 
 
-@pytest.mark.parametrize("of", [2, 5])
-@pytest.mark.parametrize("seed", range(3))
+@each_row("of", [2, 5])
+@each_row("seed", range(3))
 def test_independent_callers_of_several_generators_are_as_random_as_one_stream(of: int, seed: int) -> None:
     """Counts per interval are Poisson, and intervals exponential: χ² of 20 classes, whose 99.9 % point is 43.8."""
     due = np.array(list(itertools.islice(PoissonRate(1000, seed=seed).merged_arrivals(of), 20_000)))

@@ -1,6 +1,5 @@
 """How many requests the window of a slow service has: whole rounds, and four launches in the budget if they fit."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -61,7 +60,7 @@ def test_the_requests_of_a_window(plan: WindowPlan, interval_ns: int, expected: 
     assert requests(plan, interval_ns) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("interval_ns", "expected"),
     [
         (MS, 0),  # the window has them
@@ -78,7 +77,7 @@ def test_a_window_is_longer_for_the_requests_that_a_verdict_needs_if_another_lau
     assert requests(replace(PLAN, enough=459, is_given=True), interval_ns) == 0
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("interval_ns", "is_slow"), [(3 * MS, False), (5 * MS, False), (35 * MS, True), (250 * MS, True), (60 * S, True)]
 )
 def test_only_the_window_of_a_slow_service_is_kept_for_the_next_launches(interval_ns: int, is_slow: bool) -> None:

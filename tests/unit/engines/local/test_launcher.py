@@ -180,7 +180,7 @@ class TestFace:
 
 
 class TestPacking:
-    @pytest.mark.parametrize("model", ["module", "module:", ":name", "a b:c", "module:name(1)", ""])
+    @each_row("model", ["module", "module:", ":name", "a b:c", "module:name(1)", ""])
     def test_text_that_is_no_import_string_is_refused(self, model: str) -> None:
         with pytest.raises(SettingError, match=r"package\.module:attribute"):
             pack(model)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from support.each_row import each_row
 from support.scenarios import PATIENCE_S, run
 from support.services.scripted import refused_port
 
@@ -290,7 +291,7 @@ class TestReplicas:
 
 
 class TestErrors:
-    @pytest.mark.parametrize(
+    @each_row(
         ("said", "status", "text", "retry_after_s"),
         [
             (message(b'{"error": "bad input"}', status=400), 400, "bad input", None),

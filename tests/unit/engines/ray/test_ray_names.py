@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.fake_ray import node_facts
 from support.synthetic import PROPERTY
 
@@ -39,7 +40,7 @@ def test_local_asks_for_a_ray_of_ones_own() -> None:
     assert checked_address("local", "RAY_ADDRESS") is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("address", "text"),
     [
         ("ray://10.0.0.1:10001", "RAY_ADDRESS=ray://10.0.0.1:10001: Ray Client is not supported, since the load would"),
@@ -106,7 +107,7 @@ def test_names_of_others_are_never_ours(name: str) -> None:
     assert applications_by_run([name]) == {}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     [
         "default",
@@ -126,7 +127,7 @@ def test_a_name_that_is_none_of_ours_has_no_run_and_no_age() -> None:
     assert age_of("default", NOW) == 0
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("age_s", "applications", "note"),
     [
         (5, 1, "1 application of a run that began 5 s ago and was killed was removed from the Ray cluster"),

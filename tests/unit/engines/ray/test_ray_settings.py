@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.engines.ray.messages import RayJob
 from pytest_mlpatterns.engines.ray.settings import read_ray_job
@@ -23,7 +24,7 @@ def test_without_an_address_the_run_starts_a_ray_of_its_own() -> None:
     assert job.subject == "Ray did not start"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("option", "ini", "environ", "address", "source"),
     [
         ("a:1", "b:2", "c:3", "a:1", "--perf-ray-address"),

@@ -121,7 +121,7 @@ def test_a_fault_is_named_with_its_place_what_was_found_and_what_was_expected(
     assert str(caught.value) == f'tests["test_a.py::test"].box{words}'
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "words"),
     [
         ("[" * 100_000, "nested too deeply"),
@@ -159,7 +159,7 @@ def test_whatever_is_changed_in_a_result_file_the_command_line_ends_with_its_own
     assert codes == {0, 2}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "words"),
     [
         ({"percentiles": []}, "no percentiles"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.profiles import present_alone, slower_normalize
 from support.synthetic import ENVIRONMENT, result
 
@@ -85,7 +86,7 @@ class TestCollapsed:
         assert collapsed_stacks(run(result(profile=record))) == "a,b c 5 (x y.py) 7\n"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("results", "chosen", "message"),
     [
         ((result(),), {}, "has no profile; measure with --perf-profile on"),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from support.each_row import each_row
 from support.file_schemas import schema_text
 from support.golden import GOLDEN
 from support.profiles import slower_normalize
@@ -234,7 +235,7 @@ def test_what_is_newer_than_0_2_0_may_be_absent() -> None:
     assert not SINCE_0_2_0_IN_RESULTS & set(SCHEMA["$defs"]["TestResult"]["required"])
 
 
-@pytest.mark.parametrize(
+@each_row(
     "changes",
     [
         {"passed": "yes"},

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.golden import LIKELY, check_golden
 from support.histories import CHANGES
 from support.profiles import slower_normalize
@@ -233,7 +234,7 @@ def test_the_date_is_written_for_people(date: str, shown: str) -> None:
     assert shown in Reader(html_report(Results((), ENVIRONMENT, date, {}))).text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "state"),
     [
         ({}, "measured"),
@@ -324,7 +325,7 @@ class TestOneTest:
         text = Reader(str(details_section([result(reference=counterpart(2e6, "revision"))]))).text
         assert "+100 %" in text
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("changes", "words"),
         [
             ({}, "no limit and no baseline to compare with"),

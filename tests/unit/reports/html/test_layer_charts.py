@@ -1,6 +1,6 @@
 """Charts of what a pattern's layers know of themselves, made of declared counts."""
 
-import pytest
+from support.each_row import each_row
 from support.synthetic import LAYERS, MS, S, result
 
 from pytest_mlpatterns.records.telemetry import LayerStats
@@ -74,6 +74,6 @@ def test_the_model_that_keeps_the_others_waiting_is_told() -> None:
     assert chart.summary == "most often b"
 
 
-@pytest.mark.parametrize("name", ["cached", "batched", "queued", "hop", "pipeline"])
+@each_row("name", ["cached", "batched", "queued", "hop", "pipeline"])
 def test_a_layer_that_saw_nothing_is_not_drawn(name: str) -> None:
     assert of_layer(LayerStats(0, name)) == {}

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.profiles import FRAMES, nothing_stands_out, present_alone, slower_normalize
 from support.splits import AFTER, BEFORE, split, with_splits
 from support.synthetic import MS, US, counterpart, make_setup, result, verdict
@@ -137,7 +138,7 @@ def test_notes_and_a_profile_that_could_not_be_made_are_given() -> None:
     assert lines(replace(slower_normalize(), rate_hz=0.0))[-1].startswith("mostly ")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "verdict",
     [
         failing(against="baseline"),
@@ -152,7 +153,7 @@ def test_other_verdicts_have_no_functions(verdict: Verdict) -> None:
     assert lines(slower_normalize(), verdict) == []
 
 
-@pytest.mark.parametrize("metric", ["rtm", "p95", "throughput", "cpu_per_request", "output_tokens"])
+@each_row("metric", ["rtm", "p95", "throughput", "cpu_per_request", "output_tokens"])
 def test_times_and_rates_have_functions(metric: str) -> None:
     assert lines(slower_normalize(), failing(metric))
 
@@ -201,7 +202,7 @@ def test_without_a_split_the_function_comes_first() -> None:
     assert where_sentence(result(profile=slower_normalize()), [failing()]).startswith("where: Digits.predict → ")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "commit", "setup", "named"),
     [
         ("rtm", "1a2b3c4", make_setup("single"), True),

@@ -1,6 +1,6 @@
 """The headline of a run: each kind counted, the most urgent first, in one colour."""
 
-import pytest
+from support.each_row import each_row
 from support.synthetic import result, verdict
 
 from pytest_mlpatterns.records.result import FailedTest
@@ -9,7 +9,7 @@ from pytest_mlpatterns.reports.text.summary_table import headline, headline_styl
 from pytest_mlpatterns.reports.text.terminal_text import Style
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kinds", "text", "style"),
     [
         ([Kind.PASSED] * 12, "12 passed", Style.GOOD),

@@ -3,12 +3,13 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.reports.text.terminal_text import Span, Style, cut, in_ascii, line, padded, text_of, width_of
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "spelled"),
     [
         ("RTM 4.13 ms → 115 µs", "RTM 4.13 ms -> 115 us"),
@@ -29,7 +30,7 @@ def test_any_text_can_be_written_in_ascii(text: str) -> None:
     assert in_ascii(text).isascii()
 
 
-@pytest.mark.parametrize(("text", "width"), [("abc", 3), ("→±", 2), ("日本", 4), ("e\u0301", 1), ("", 0)])
+@each_row(("text", "width"), [("abc", 3), ("→±", 2), ("日本", 4), ("e\u0301", 1), ("", 0)])
 def test_width_is_in_columns(text: str, width: int) -> None:
     assert width_of(text) == width
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.golden import LESS, SLOWER
 from support.synthetic import MS, S, counterpart, make_setup, result
 
@@ -244,7 +245,7 @@ EITHER = "measure longer: raise budget= and launches= in the marker of the test,
 TIMED = replace(SUSPECTED, against="baseline")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("terms", "launches", "spent_s", "advice", "options"),
     [
         (Terms(30 * S, 8, {}), 3, 29.0, EITHER, "--perf-budget 120s"),
@@ -263,7 +264,7 @@ def test_a_limit_is_measured_longer_by_what_ended_its_measurement(
     assert bound(LIMIT, terms, launches=launches, spent_s=spent_s) == (said, options)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("verdict", "terms", "advice", "options"),
     [
         (TIMED, Terms(15 * S, 60, {}), "", "--perf-budget 20s"),
@@ -325,7 +326,7 @@ def rows(lines: list[str]) -> int:
     return sum(math.ceil(max(width_of(one), 1) / 80) for one in lines)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "verdicts",
     [
         (SUSPECTED,),
@@ -334,7 +335,6 @@ def rows(lines: list[str]) -> int:
         (LIMIT,),
         (replace(SLOWER, outcome=Outcome.INCONCLUSIVE), replace(LESS, outcome=Outcome.INCONCLUSIVE), LIMIT),
     ],
-    ids=["suspected", "two", "machine", "limit", "both"],
 )
 def test_an_undecided_test_fills_at_most_twelve_rows(verdicts: tuple[Verdict, ...]) -> None:
     notes = tuple(f"a note of the test, {number}" for number in range(9))

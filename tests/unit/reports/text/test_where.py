@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.experiments import verdict_log
 from support.profiles import nothing_stands_out, slower_normalize
 from support.splits import AFTER, BEFORE, split, with_splits
@@ -80,7 +81,7 @@ def test_what_is_no_part_of_the_cpu_time_is_its_rest() -> None:
     assert line(BEFORE, AFTER, used) == "+12.0 ms: model on CPU +11.7 ms, the rest +300 µs"
 
 
-@pytest.mark.parametrize("metric", ["peak_memory", "error_rate", "cold_start", "nmrt", "ttft", "pc"])
+@each_row("metric", ["peak_memory", "error_rate", "cold_start", "nmrt", "ttft", "pc"])
 def test_metrics_of_no_time_of_requests_have_no_line(metric: str) -> None:
     assert line(BEFORE, AFTER, failing(metric)) == ""
 
@@ -89,7 +90,7 @@ def test_the_throughput_of_an_open_loop_has_no_line() -> None:
     assert line(BEFORE, AFTER, failing("throughput"), setup=make_setup("single", "constant(50/s)")) == ""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "of", "start"),
     [
         ("ttft", "ttft", "+12.7 ms: "),

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from support.asgi import Call
+from support.each_row import each_row
 from support.scenarios import run
 
 from pytest_mlpatterns.serving.http.app import ModelApp
@@ -45,7 +46,7 @@ def test_a_ping_is_answered() -> None:
     assert call.status == 200
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "kind", "seen"),
     [
         ({"instances": [[1, 2]]}, JSON, "[1, 2]"),

@@ -74,8 +74,8 @@ class TestWholeAnswers:
         assert answer["choices"][0]["message"] == {"role": "assistant", "content": "one two three"}
         assert answer["usage"]["prompt_tokens"] == 4
 
-    @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
-    @pytest.mark.parametrize("most", [1, 2, 3])
+    @each_row("field", ["max_tokens", "max_completion_tokens"])
+    @each_row("most", [1, 2, 3])
     def test_an_answer_of_the_wanted_length_ends_for_its_length(self, field: str, most: int) -> None:
         answer = answer_to(COMPLETIONS, {"prompt": "x", field: most, "ignore_eos": True})
         assert answer["usage"]["completion_tokens"] == most
@@ -96,7 +96,7 @@ class TestWholeAnswers:
         assert answer["choices"][0]["text"] == "said"  # of a model that does not stream
         assert seen == [{**body, "prompt": "hello", "max_tokens": 5}]
 
-    @pytest.mark.parametrize(("prompt", "tokens"), [("a b", 2), ([7, 8, 9], 3), ([[7, 8]], 2), (["a b c"], 3), ("", 0)])
+    @each_row(("prompt", "tokens"), [("a b", 2), ([7, 8, 9], 3), ([[7, 8]], 2), (["a b c"], 3), ("", 0)])
     def test_a_prompt_is_text_or_tokens(self, prompt: Any, tokens: int) -> None:
         assert answer_to(COMPLETIONS, {"prompt": prompt})["usage"]["prompt_tokens"] == tokens
 

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from support.asgi import Call
+from support.each_row import each_row
 from support.scenarios import run, settle
 
 from pytest_mlpatterns.patterns.layer import RequestError
@@ -183,7 +184,7 @@ async def test_requests_over_grpc_count_if_they_succeed() -> None:
     assert 0 < counters["wire"] < counters["total_ns"]
 
 
-@pytest.mark.parametrize("written", [b"", b"{", b"[1]", b'"text"', orjson.dumps({"wire": 1.5, "hop": None})])
+@each_row("written", [b"", b"{", b"[1]", b'"text"', orjson.dumps({"wire": 1.5, "hop": None})])
 def test_times_that_another_program_wrote_are_none(written: bytes) -> None:
     assert parts_in(written) == {}
 

@@ -8,6 +8,7 @@ import grpc
 import orjson
 import pytest
 from support.asgi import Call
+from support.each_row import each_row
 from support.scenarios import run
 
 from pytest_mlpatterns.engines.local.worker import whole_outputs
@@ -87,7 +88,7 @@ EVERY_FORM: list[Any] = [
 
 
 class TestChunks:
-    @pytest.mark.parametrize("model", EVERY_FORM)
+    @each_row("model", EVERY_FORM)
     async def test_each_chunk_is_one_event_and_one_part_of_the_body(self, model: Any) -> None:
         async with Call(app_of(model), V1, {"instances": [["a", "ü", {"n": 1}]]}) as call:
             parts = [await call.part() for _ in range(5)]
