@@ -1,6 +1,7 @@
-"""Seeded results with one of each thing that the HTML report can show, for the tests of its text and of its page."""
+"""Seeded results with one of each thing that the HTML report can show, and a reader of pages."""
 
 from collections.abc import Sequence
+from html.parser import HTMLParser
 
 from msgspec.structs import replace
 
@@ -223,3 +224,29 @@ def report(results: Sequence[TestResult]) -> str:
         ranking=RANKING if len(results) > 2 else (),
     )
     return html_report(read_results(text))
+
+
+class Reader(HTMLParser):
+    """What a page is made of: its elements with their attributes, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside != "style":
+            self.text += data
+
+    def attributes(self, name: str) -> list[str]:
+        return [value for _, attributes in self.tags if (value := attributes.get(name)) is not None]

@@ -45,10 +45,6 @@ def test_a_public_name_is_the_one_that_type_checkers_see() -> None:
         assert getattr(pytest_mlpatterns, name) is getattr(import_module(module), name), name
 
 
-def test_a_public_name_is_named_once() -> None:
-    assert len(set(pytest_mlpatterns.__all__)) == len(pytest_mlpatterns.__all__)
-
-
 @pytest.mark.parametrize("name", ["Nonsense", "_HOMES_", "metrics_"])
 def test_an_unknown_name_is_an_attribute_error(name: str) -> None:
     with pytest.raises(AttributeError, match=f"module 'pytest_mlpatterns' has no attribute '{name}'"):

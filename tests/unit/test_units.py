@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.each_row import each_row
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.errors import SettingError, UnitError
+from pytest_mlpatterns.errors import UnitError
 from pytest_mlpatterns.units import (
     Unit,
     format_duration,
@@ -137,11 +137,6 @@ def test_a_quantity_beyond_all_numbers_is_refused_as_unreadable(parse: object) -
     unit = "s" if parse is parse_duration else "B"
     with pytest.raises(UnitError, match="limit is '999"):
         parse("9" * 400 + unit, name="limit")  # type: ignore[operator]
-
-
-def test_an_unreadable_unit_is_a_wrong_setting_and_a_value_error() -> None:
-    assert issubclass(UnitError, SettingError)
-    assert issubclass(UnitError, ValueError)
 
 
 @each_row(

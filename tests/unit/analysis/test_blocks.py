@@ -246,13 +246,6 @@ def test_the_last_blocks_are_as_unsure_as_any_others() -> None:
     assert error(9) > 0.1
 
 
-def test_the_same_launch_gives_the_same_values() -> None:
-    one, other = LaunchBlocks(noisy_launch(1)), LaunchBlocks(noisy_launch(1))
-    assert one.percentile(95) == other.percentile(95)
-    assert one.throughput() == other.throughput()
-    assert one.used_per_answer("cpu_ns") == other.used_per_answer("cpu_ns")
-
-
 @PROPERTY
 @given(seed=st.integers(0, 1000), factor=st.floats(min_value=0.5, max_value=4))
 def test_scaling_all_latencies_scales_every_percentile_and_no_error(seed: int, factor: float) -> None:

@@ -1,11 +1,10 @@
 """Which statistic a comparison judges, and how its verdict has the medians too."""
 
 import math
-from collections.abc import Callable
 
 import pytest
 from support.each_row import each_row
-from support.synthetic import MS, verdict
+from support.synthetic import MS
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
     LOCATIONS,
@@ -23,10 +22,6 @@ from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 def launches(*values_ms: float) -> list[LaunchValue]:
     return [LaunchValue(value * MS, 0.01) for value in values_ms]
-
-
-def deviations(known: dict[str, float]) -> Callable[[Metric], float | None]:
-    return lambda of: known.get(of.name)
 
 
 @pytest.mark.parametrize(("name", "mean"), [("rtm", "latency_mean"), ("ttft", "ttft_mean"), ("tpot", "tpot_mean")])
@@ -95,8 +90,3 @@ def test_the_medians_are_at_the_end_of_the_reason(name: str, said: str) -> None:
 def test_a_median_that_is_not_known_is_not_shown(now: list[LaunchValue]) -> None:
     judged = judge_change(LOCATIONS["rtm"], launches(523), launches(303), tolerance=0.25)
     assert with_medians(judged, METRICS["rtm"], before=launches(359), now=now) == judged
-
-
-def test_a_verdict_on_medians_stays_as_it_is() -> None:
-    judged = verdict(Outcome.PASS)
-    assert with_medians(judged, METRICS["rtm"], before=launches(1), now=launches(2)) is judged

@@ -13,10 +13,6 @@ REPORT = GeneratorReport(
 )
 
 
-def test_generators_below_all_their_limits_are_none() -> None:
-    assert why_limited(REPORT) is None
-
-
 def test_one_that_uses_most_of_a_core_is_the_limit_though_the_others_are_idle() -> None:
     parts = (PARTS[0], replace(PARTS[1], core_share=0.83), PARTS[2])
     said = why_limited(replace(REPORT, cpu_ns=S, parts=parts))

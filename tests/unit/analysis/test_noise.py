@@ -34,10 +34,6 @@ def told(*launches: Launch) -> tuple[str, ...]:
     return tuple(map(str, noise_of(launches)))
 
 
-def test_a_machine_at_rest_gives_no_advice() -> None:
-    assert told(noisy(others_cores=0.1, steal_cores=0.02, throttled=0.005, frequency_hz=(3_000_000_000,))) == ()
-
-
 def test_launches_whose_processes_are_not_known_give_none() -> None:
     assert told(structs.replace(even_launch(), usage=None)) == ()
     assert told() == ()

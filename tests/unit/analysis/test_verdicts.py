@@ -460,10 +460,6 @@ def failing(share: float) -> Metrics:
     return Metrics((launch(samples(DUE, MS, outcome=np.where(np.arange(600) < share * 600, 503, 200))),))
 
 
-def test_a_good_measurement_is_valid() -> None:
-    assert why_invalid(Metrics((even_launch(),))) is None
-
-
 def test_a_window_without_requests_supports_no_verdict() -> None:
     assert why_invalid(Metrics((launch(samples([], [])),))) == InvalidReason(
         "no request was due in the measured window; measure longer (duration=) or with more load", Fault.SERVICE

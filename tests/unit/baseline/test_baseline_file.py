@@ -322,13 +322,6 @@ def test_an_entry_is_its_own_anchor_until_it_has_another() -> None:
     assert anchor_of(FULL) is FULL.anchor
 
 
-def test_an_update_of_nothing_rewrites_the_same_bytes(path: Path) -> None:
-    write_baselines(path, {"a": {"x": ENTRY, "y": FULL}})
-    before = path.read_bytes()
-    write_baselines(path, {})
-    assert path.read_bytes() == before
-
-
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "Ctrl-C"])
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException

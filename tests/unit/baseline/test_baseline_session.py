@@ -532,13 +532,6 @@ def test_drift_is_told_where_the_anchor_is_left_behind_but_not_the_entry(
     assert session.with_drift(changed(now, notes=("first",))) == changed(now, notes=("first", *notes))
 
 
-@pytest.mark.parametrize("passed", [True, False])
-def test_drift_changes_no_verdict(tmp_path: Path, passed: bool) -> None:
-    found = opened(tmp_path, before={TEST: {HERE: DRIFTED}}).with_drift(measured(5.1, passed=passed))
-    assert (found.judged.passed, found.verdicts) == (passed, ())
-    assert "little by little" in found.judged.notes[0]
-
-
 @pytest.mark.processes
 def test_a_file_that_was_harmed_meanwhile_is_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
     session = opened(tmp_path, BaselineMode.UPDATE, {TEST: {HERE: entry()}})

@@ -113,11 +113,6 @@ def test_every_option_of_a_test_has_its_levels_tested() -> None:
     assert {name.replace("_", "-") for name in LEVELS} == set(OPTIONS) - RUN_LEVEL - COLLECTION_LEVEL
 
 
-def test_every_option_is_read_by_somebody() -> None:
-    readable = {name.replace("_", "-") for name in config._READERS} | RUN_LEVEL | COLLECTION_LEVEL
-    assert set(OPTIONS) <= readable
-
-
 @each_row(
     ("option", "kind"),
     [
@@ -292,10 +287,6 @@ def test_markers_merge_argument_by_argument_and_the_closest_wins() -> None:
 @each_row("far", [{"concurrency": 8}, {"rate_rps": 20}, {"load": ClosedLoop(3)}])
 def test_the_closest_marker_that_chooses_a_load_chooses_it_alone(near: dict[str, Any], far: dict[str, Any]) -> None:
     assert merge_markers([((), near), ((), {**far, "launches": 2})]) == {**near, "launches": 2}
-
-
-def test_no_marker_is_no_argument() -> None:
-    assert merge_markers([]) == {}
 
 
 def test_a_positional_argument_of_the_marker_is_refused() -> None:

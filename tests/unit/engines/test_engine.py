@@ -86,10 +86,6 @@ def test_an_installation_without_engines_is_said_to_be_old(monkeypatch: pytest.M
         engine_named("local")
 
 
-def test_the_local_engine_needs_no_package() -> None:
-    engine_named("local").require_installed('engine="local"')
-
-
 @pytest.mark.parametrize("missing", ["ray", "fastapi"])
 def test_ray_needs_its_packages(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     origin = {"ray": "ray/__init__.py", "fastapi": "fastapi/__init__.py", missing: None}  # a folder, and no package

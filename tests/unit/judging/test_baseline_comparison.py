@@ -437,12 +437,6 @@ def test_percentiles_that_a_slow_service_cannot_give_share_one_reason() -> None:
     )
 
 
-def test_nothing_is_announced_for_a_service_that_is_fast_enough() -> None:
-    notes: list[str] = []
-    compare(Runner(), on_note=notes.append)
-    assert notes == []
-
-
 def test_only_the_metrics_of_compare_are_judged() -> None:
     verdicts, _ = compare(Runner(failed=0.02), compare=("rtm", "peak_memory"))
     assert {name: verdict.outcome for name, verdict in verdicts.items()} == {

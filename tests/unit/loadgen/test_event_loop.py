@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.each_row import each_row
-from support.services.jobs import MS, a_job, message, window_of
+from support.services.jobs import MS, a_job, window_of
 from support.services.scripted import (
     Close,
     Hold,
@@ -291,9 +291,6 @@ class TestOpenLoop:
         assert held.sum() >= 3
         assert samples.send_lag_ns[held].sum() < samples.latency_ns[held].sum() / 2
 
-    def test_connections_that_are_enough_are_not_reported(self, server: ScriptedServer) -> None:
-        assert not drive(a_job([server.address], ConstantRate(50))).generator.connection_limit_reached
-
     def test_requests_that_wait_too_long_for_a_connection_time_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pool_module, "MAX_OPEN_LOOP_CONNECTIONS", 1)
         with ScriptedServer(lambda _: [Silence()]) as server:
@@ -431,22 +428,6 @@ class TestFaults:
             samples = samples_of(drive(a_job([server.address], ClosedLoop(1))))
         assert samples.outcome.tolist() == [500 + number % 2 for number in range(len(samples.outcome))]
         assert server.connections == 1
-
-    def test_large_requests_reach_a_server_that_reads_slowly_whole(self) -> None:
-        body = bytes(range(256)) * (8 * 1024)
-        with ScriptedServer(read_bytes=4096) as server:
-            samples = samples_of(drive(a_job([server.address], ClosedLoop(2), messages=(message(body),))))
-        assert set(samples.outcome.tolist()) == {200}
-        assert len(server.requests) == len(samples.outcome)
-        assert all(request.body == body for request in server.requests)
-
-    def test_answers_in_small_pieces_are_whole(self) -> None:
-        body = bytes(range(256)) * 256
-        with ScriptedServer(lambda _: [Send(answer(body), piece_bytes=1000)]) as server:
-            result = drive(a_job([server.address], ClosedLoop(2), keep_answers=10))
-        assert result.answers
-        assert all(answer.body == body for answer in result.answers)
-        assert set(samples_of(result).received_bytes.tolist()) == {len(answer(body))}
 
 
 @pytest.fixture

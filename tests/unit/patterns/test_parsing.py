@@ -23,7 +23,6 @@ from pytest_mlpatterns.patterns import (
     Single,
 )
 from pytest_mlpatterns.units import parse_duration
-from pytest_mlpatterns.wording import split_outside_brackets
 
 NAMES = "batched, cached, continuous, limited, microservice, queued, replicated, single"
 
@@ -156,24 +155,3 @@ def test_any_text_is_a_pattern_or_refused_in_words(text: str) -> None:
 def test_any_value_is_taken_or_refused_in_words(field: str, value: str) -> None:
     pattern = read(f"cached({field}={value})")
     assert isinstance(pattern, Cached) or str(pattern).startswith("here")
-
-
-@each_row(
-    ("text", "parts"),
-    [
-        ("", [""]),
-        ("a", ["a"]),
-        ("a,b", ["a", "b"]),
-        ("a(1,2),b", ["a(1,2)", "b"]),
-        ("a([1,2],(3,4)),", ["a([1,2],(3,4))", ""]),
-        ("a(,b", ["a(,b"]),
-    ],
-)
-def test_separators_in_brackets_separate_nothing(text: str, parts: list[str]) -> None:
-    assert split_outside_brackets(text, ",") == parts
-
-
-@PROPERTY
-@given(st.text(alphabet="ab,|()[]", max_size=20), st.sampled_from(",|"))
-def test_the_parts_joined_again_are_the_text(text: str, separator: str) -> None:
-    assert separator.join(split_outside_brackets(text, separator)) == text

@@ -162,11 +162,3 @@ def test_any_value_is_read_as_it_was_printed(value: str) -> None:
 )
 def test_other_text_is_no_mapping(text: str) -> None:
     assert read_variables(text) == text
-
-
-def test_an_escape_that_ends_early_is_taken_as_it_is() -> None:
-    assert read_variables("{A:'\\x4'}") == {"A": "\\x4"}
-
-
-def test_a_pattern_without_the_argument_has_none() -> None:
-    assert Pattern().env == {}

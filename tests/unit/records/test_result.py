@@ -119,10 +119,6 @@ def test_a_part_reads_what_it_wrote_among_the_members_of_others(original: TestRe
         assert part.to_json().keys() <= everything.keys()
 
 
-def test_pytest_does_not_collect_a_result_as_a_test() -> None:
-    assert TestResult.__test__ is False
-
-
 @each_row(
     ("changes", "state"),
     [

@@ -108,9 +108,6 @@ class TestMerging:
         assert merged_layers(reversed(parts)) == at_once
         assert [(layer.position, layer.layer) for layer in at_once] == sorted({(p.position, p.layer) for p in parts})
 
-    def test_nothing_merges_to_nothing(self) -> None:
-        assert merged_layers([]) == ()
-
 
 class TestReadings:
     def test_counters_since_an_earlier_reading_are_what_was_gained(self) -> None:

@@ -385,10 +385,6 @@ def test_failed_requests_are_told_by_kind(failures: dict[int, int], text: str) -
     assert describe_failures(failures) == text
 
 
-def test_every_failure_has_a_label() -> None:
-    assert all(failure.label for failure in Failure)
-
-
 @pytest.mark.parametrize(
     ("at_least", "objective", "text"),
     [

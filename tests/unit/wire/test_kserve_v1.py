@@ -163,7 +163,3 @@ def test_json_without_a_list_of_predictions_is_refused(body: bytes) -> None:
     with pytest.raises(WireError) as caught:
         decode_predictions(body)
     assert str(caught.value) == 'the body is not {"predictions": [...]}'
-
-
-def test_a_wire_error_is_a_value_error() -> None:
-    assert issubclass(WireError, ValueError)

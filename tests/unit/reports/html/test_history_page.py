@@ -4,44 +4,17 @@ How its charts are drawn is tested in a browser, in test_history_drawn.py.
 """
 
 import re
-from html.parser import HTMLParser
 
 import pytest
 from msgspec.structs import replace
 from support.histories import CHANGES, SERIES, change_of, series_from
-from support.reported import HOSTILE
+from support.reported import HOSTILE, Reader
 
 from pytest_mlpatterns.records.history import Course
 from pytest_mlpatterns.reports.html.chart import ChangeMark
 from pytest_mlpatterns.reports.html.history_page import MOST_RUNS, course_chart, history_page
 
 RTM, THROUGHPUT, P95, RATIO, MEMORY, UNKNOWN = SERIES
-
-
-class Reader(HTMLParser):
-    """What a page is made of: its elements and its text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._inside = ""
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._inside = tag
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside != "style":
-            self.text += data
-
-    def tests(self) -> list[str]:
-        return [name for tag, attributes in self.tags if tag == "div" and (name := attributes.get("id"))]
 
 
 def test_the_page_has_the_changes_the_tests_and_a_chart_of_each_course() -> None:
@@ -65,7 +38,8 @@ def test_tests_that_got_worse_come_first_and_those_without_a_recent_change_are_s
         change_of(new, 4, (1.5, 1.4, 1.6), is_confirmed=False),
     ]
     page = Reader(history_page([old, better, new, MEMORY], changes))
-    assert page.tests() == ["test_perf.py::test_slow", "t.py::new", "t.py::better", "t.py::old"]
+    tests = [name for tag, attributes in page.tags if tag == "div" and (name := attributes.get("id"))]
+    assert tests == ["test_perf.py::test_slow", "t.py::new", "t.py::better", "t.py::old"]
 
 
 def test_the_ratios_of_a_metric_stand_behind_its_values() -> None:

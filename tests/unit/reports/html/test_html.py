@@ -6,7 +6,6 @@ How it looks and works in a browser is tested in test_html_page.py. The golden f
 import base64
 import hashlib
 import re
-from html.parser import HTMLParser
 from importlib.resources import files
 from urllib.parse import unquote
 
@@ -16,7 +15,7 @@ from support.each_row import each_row
 from support.golden import LIKELY, check_golden
 from support.histories import CHANGES
 from support.profiles import slower_normalize
-from support.reported import HOSTILE, everything, report
+from support.reported import HOSTILE, Reader, everything, report
 from support.synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart, make_setup, result, verdict
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
@@ -28,32 +27,6 @@ from pytest_mlpatterns.reports.html.fragments import anchors_of, state_of
 from pytest_mlpatterns.reports.html.page import history_section, html_report, overview_section, patterns_section
 from pytest_mlpatterns.reports.html.test_page import details_section
 from pytest_mlpatterns.reports.text.failure import failure_text
-
-
-class Reader(HTMLParser):
-    """What a page is made of."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._inside = ""
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._inside = tag
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside != "style":
-            self.text += data
-
-    def attributes(self, name: str) -> list[str]:
-        return [value for _, attributes in self.tags if (value := attributes.get(name)) is not None]
 
 
 def test_the_page_of_everything() -> None:
@@ -371,9 +344,6 @@ class TestOneTest:
         ]
         assert rows["Error rate"][2:] == ["0.0 %", "+3.0 %", "failed", "+2.0 % to +4.0 %", "0.10 %"]
         assert "4 of 5 metrics compared; response size not recorded yet" in page
-
-    def test_after_a_pass_there_is_nothing_to_do(self) -> None:
-        assert "Next" not in Reader(str(details_section([result(verdicts=(verdict(Outcome.PASS),))]))).text
 
     def test_metrics_of_a_later_version_are_left_out(self) -> None:
         later = verdict(Outcome.FAIL, "sharpness", change=(0.1, 0.1, 0.1))

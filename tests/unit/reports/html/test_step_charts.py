@@ -7,7 +7,7 @@ from support.synthetic import LAYERS, result
 
 from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, around_steps, impacts_of, latency_moments
 from pytest_mlpatterns.records.capacity import LatencyMoment
-from pytest_mlpatterns.reports.html.charts import charts_of, tracks_chart
+from pytest_mlpatterns.reports.html.charts import tracks_chart
 from pytest_mlpatterns.reports.html.drawing import chart_figure
 from pytest_mlpatterns.reports.text.notes import describe_steps
 
@@ -48,10 +48,6 @@ def test_requests_that_fail_have_a_course_of_their_own() -> None:
     latency, failed = chart.tracks[:2]
     assert [row[0] for row in latency.rows] == [0.0, 1.0, 3.0]
     assert failed.rows == ((0.0, 0.0), (1.0, 0.0), (2.0, 1.0), (3.0, 0.0))
-
-
-def test_without_steps_nothing_is_marked() -> None:
-    assert all(not chart.spans for chart in charts_of(result(layers=LAYERS)))
 
 
 def test_the_notes_name_the_worst_launch_of_each_step() -> None:
