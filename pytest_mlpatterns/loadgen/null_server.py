@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_mlpatterns.loadgen.messages import Transport
 from pytest_mlpatterns.system.child import Channel
+from pytest_mlpatterns.system.sockets import listening_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_BACKLOG = 128  # Connections that wait to be accepted: more than a measurement of the ceiling opens
 _BURST_WAIT_S = 0.02  # Longest wait for further requests, in seconds, before those that came are answered
 _PIECE = 65_536  # Bytes of one read
 
@@ -110,9 +110,7 @@ def main() -> None:
     """Receive the transport, send the port, and serve until the parent closes the channel."""
     channel = Channel()
     new_peer = _PEERS[channel.receive()]
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(_BACKLOG)
+    listener = listening_socket()
     ended, ending = socket.socketpair()
     channel.listen(lambda _message: None, ending.close)
     channel.send(listener.getsockname()[1])

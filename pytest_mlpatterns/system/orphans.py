@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from pytest_mlpatterns.errors import DeploymentError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
@@ -47,6 +49,14 @@ class Stopped(Struct, frozen=True):
 
     killed: tuple[str, ...] = ()  # names of the processes that ignored SIGTERM and were killed
     survivors: tuple[str, ...] = ()  # names and ids of the processes that could not be killed
+
+    def __add__(self, other: Stopped) -> Stopped:
+        return Stopped((*self.killed, *other.killed), (*self.survivors, *other.survivors))
+
+    def require_gone(self) -> None:
+        """Raise if one could not be killed."""
+        if self.survivors:
+            raise DeploymentError(f"these processes survived SIGKILL: {', '.join(self.survivors)}; end them by hand")
 
 
 def adopt_orphans() -> None:

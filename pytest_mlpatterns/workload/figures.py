@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from collections.abc import Callable, Iterator  # noqa: TC003 - the documentation resolves the annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
@@ -155,11 +154,10 @@ class FigurePlan(Struct, frozen=True):
 
     def reader(self) -> FigureReader:
         """What reads them."""
-        import cloudpickle
+        from pytest_mlpatterns.workload.own_client import unpacked
 
-        sys.path.extend(path for path in self.import_path if path not in sys.path)
         try:
-            return FigureReader(cloudpickle.loads(self.pickled))
+            return FigureReader(unpacked(self.pickled, self.import_path))
         except Exception as error:  # of the user's module
             why = f"cannot be loaded in the load generator: {type(error).__name__}: {error}"
             return FigureReader({}, {figure.name: why for figure in self.figures})

@@ -71,10 +71,15 @@ class ClientWire(Wire):
 
     def load(self) -> Any:
         """The client in another process. Raises Exception: any error of the user's code."""
-        import cloudpickle
+        return unpacked(self.packed, self.import_path)
 
-        sys.path.extend(entry for entry in self.import_path if entry not in sys.path)
-        return cloudpickle.loads(self.packed)
+
+def unpacked(pickled: bytes, import_path: Sequence[str]) -> Any:
+    """A value of the test's process in another one, where its modules are found too. Raises Exception: of any kind."""
+    import cloudpickle
+
+    sys.path.extend(entry for entry in import_path if entry not in sys.path)
+    return cloudpickle.loads(pickled)
 
 
 def served_wire(wire: Wire) -> Wire:

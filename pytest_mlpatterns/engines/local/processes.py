@@ -97,15 +97,14 @@ class LocalProcesses(Struct, frozen=True):
         """
         for worker in self.workers:
             worker.close_channel()
-        ends = [worker.stop() for worker in self.workers]
+        ended = sum([worker.stop() for worker in self.workers], Stopped())
         for server in self.servers:
             server.stop()
-        if survivors := [name for end in ends for name in end.survivors]:
-            raise DeploymentError(f"these processes survived SIGKILL: {', '.join(survivors)}; end them by hand")
-        if killed := [name for end in ends for name in end.killed]:
+        ended.require_gone()
+        if ended.killed:
             warnings.warn(
                 f"perf_model {self.model}: processes that it started and that did not end after SIGTERM were killed: "
-                f"{describe_killed(killed)}",
+                f"{describe_killed(ended.killed)}",
                 LeftoverWarning,
                 stacklevel=2,
             )
@@ -230,13 +229,11 @@ class SupervisedWorker:
         """
         self._guarded = False
         with self._changed:  # wait for a replacement that is starting
-            ends = (*self._ends, self.child.stop())
+            ended = sum(self._ends, self.child.stop())
             self._ends.clear()
         if self._listener is not None:
             self._listener.close()
-        return Stopped(
-            tuple(name for end in ends for name in end.killed), tuple(name for end in ends for name in end.survivors)
-        )
+        return ended
 
     def _counted_by(self, child: Child) -> WorkerStats:
         if self._loading and not self._is_ready(child):

@@ -206,8 +206,7 @@ class SupervisedPrograms:
         finally:
             left = child.stop(sessions=self._sessions, grace_s=self._stop_ns / 1e9)
         stopped: orphans.Stopped = answer or left
-        if stopped.survivors:
-            raise DeploymentError(f"these processes survived SIGKILL: {', '.join(stopped.survivors)}; end them by hand")
+        stopped.require_gone()
         return stopped
 
     def _abandon(self) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from pytest_mlpatterns.patterns.layer import RequestError
-from pytest_mlpatterns.patterns.request_clock import WIRE, RequestClock, set_clock
+from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.serving.http.inference_call import WireTally
 from pytest_mlpatterns.serving.http.metadata import ModelMetadata, TritonExtensions
@@ -101,7 +101,7 @@ class GrpcServer:
     # --- inference --------------------------------------------------------------------------------------------------
 
     async def _infer(self, data: bytes, context: Any) -> bytes:
-        began_ns, tally, clock = perf_counter_ns(), self.tally, RequestClock()
+        began_ns, clock = perf_counter_ns(), RequestClock()
         set_clock(clock)
         watched = None if self.watch is None else self.watch.begin()
         self._caller.requests += 1
@@ -109,11 +109,7 @@ class GrpcServer:
             call = read_call(data)
             if (text := self._name_error(call.model_name, call.model_version)) is not None:
                 raise RequestError(404, text)
-            tally.requests += 1
-            tally.received += len(data)
-            tally.received_plain += len(data)
-            decode_ns = perf_counter_ns() - began_ns
-            tally.decode_ns += decode_ns
+            self.tally.note_read(len(data), began_ns)
             outputs = await self._caller(call.request.inputs, lambda: read_call(data).request.inputs)
             if isinstance(outputs, Stream):
                 raise not_streamed(
@@ -121,11 +117,7 @@ class GrpcServer:
                 )
             started_ns = perf_counter_ns()
             answer = self._encoded(call, outputs)
-            tally.sent += len(answer)
-            tally.sent_plain += len(answer)
-            encode_ns = perf_counter_ns() - started_ns
-            tally.encode_ns += encode_ns
-            clock.add(WIRE, decode_ns + encode_ns)
+            self.tally.note_sent(len(answer), len(answer), started_ns)
         except WireError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except RequestError as error:

@@ -349,13 +349,7 @@ class OpenAIApi:
             request = read_openai_request(path, body, self._name)
         except OpenAIError as error:
             raise RequestError(error.status, str(error)) from error
-        tally = self._tally
-        tally.requests += 1
-        tally.received += len(body)
-        tally.received_plain += len(body)
-        took_ns = perf_counter_ns() - started_ns
-        tally.decode_ns += took_ns
-        charge(WIRE, took_ns)
+        self._tally.note_read(len(body), started_ns)
         return request
 
     async def answer(self, request: OpenAIRequest, outputs: Any) -> Body | StreamResponse:
@@ -374,11 +368,7 @@ class OpenAIApi:
                 raise RequestError(500, f"the model yielded a chunk that cannot be sent: {error}") from error
         started_ns = perf_counter_ns()
         body = writer.whole()
-        self._tally.sent += len(body)
-        self._tally.sent_plain += len(body)
-        took_ns = perf_counter_ns() - started_ns
-        self._tally.encode_ns += took_ns
-        charge(WIRE, took_ns)
+        self._tally.note_sent(len(body), len(body), started_ns)
         return Body((body,), JSON_HEADERS)
 
     def error(self, error: RequestError) -> Body:

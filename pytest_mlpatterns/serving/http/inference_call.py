@@ -57,6 +57,19 @@ class WireTally:
         self.decode_ns += decode_ns
         self.encode_ns += encode_ns
 
+    def note_read(self, size: int, started_ns: int) -> None:
+        """Count a request of this size without compression that is decoded now, and charge it the time."""
+        self.add_plain(size, 0, took_ns := perf_counter_ns() - started_ns, encode_ns=0)
+        charge(WIRE, took_ns)
+
+    def note_sent(self, sent: int, plain: int, started_ns: int) -> None:
+        """Count a response, or a piece of one, that is encoded now, and charge its request the time; sizes in bytes."""
+        self.sent += sent
+        self.sent_plain += plain
+        took_ns = perf_counter_ns() - started_ns
+        self.encode_ns += took_ns
+        charge(WIRE, took_ns)
+
     def snapshot(self) -> LayerStats:
         """Everything counted so far."""
         return LayerStats(
@@ -104,18 +117,14 @@ class InferenceCall:
             raise RequestError(
                 500, f"the model returned outputs that cannot be sent: {self._why(outputs, error)}"
             ) from error
-        tally, size = self.tally, body.size
-        tally.sent_plain += size
+        size = plain = body.size
         if self.coding is not None:
             from pytest_mlpatterns.wire.compression import MIN_BYTES, compressed
 
             if size >= MIN_BYTES:
                 body = compressed(body, self.coding)
                 size = body.size
-        tally.sent += size
-        took_ns = perf_counter_ns() - started_ns
-        tally.encode_ns += took_ns
-        charge(WIRE, took_ns)
+        self.tally.note_sent(size, plain, started_ns)
         return body
 
     def _why(self, outputs: Sequence[Any], error: WireError) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct
 
 from pytest_mlpatterns.patterns.layer import RequestError
-from pytest_mlpatterns.patterns.request_clock import WIRE, RequestClock, charge
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
 from pytest_mlpatterns.serving.clocks import written_parts
 from pytest_mlpatterns.wire import WireError
@@ -21,6 +20,7 @@ from pytest_mlpatterns.wire.stream_events import EVENT_STREAM
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 
+    from pytest_mlpatterns.patterns.request_clock import RequestClock
     from pytest_mlpatterns.patterns.tally import SplitTally
     from pytest_mlpatterns.serving.http.inference_call import WireTally
 
@@ -179,11 +179,7 @@ def _encoded(chunk: Any, form: StreamFormat, tally: WireTally) -> bytes:
         part = form.chunk(chunk)
     except WireError as error:
         raise RequestError(500, f"the model yielded a chunk that cannot be sent: {error}") from error
-    tally.sent += len(part)
-    tally.sent_plain += len(part)
-    took_ns = perf_counter_ns() - started_ns
-    tally.encode_ns += took_ns
-    charge(WIRE, took_ns)
+    tally.note_sent(len(part), len(part), started_ns)
     return part
 
 

@@ -14,7 +14,6 @@ import hashlib
 import importlib.util
 import os
 import secrets
-import socket
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from pytest_mlpatterns.system.child import Channel, Child
 from pytest_mlpatterns.system.log_file import LogFile
 from pytest_mlpatterns.system.orphans import describe_exit
 from pytest_mlpatterns.system.owned_files import temporary_directory
+from pytest_mlpatterns.system.sockets import held_port
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
@@ -169,7 +169,6 @@ def _how(status: int) -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
+    with held_port() as unused:
         port: int = unused.getsockname()[1]
         return port
