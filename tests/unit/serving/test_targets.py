@@ -65,12 +65,7 @@ def test_what_is_no_http_address_is_refused(url: Any, expected: str) -> None:
     assert message.startswith("Url(")
     assert expected in message
     assert "\n" not in message
-
-
-def test_a_password_is_not_repeated_where_logs_would_keep_it() -> None:
-    with pytest.raises(SettingError) as caught:
-        Url("http://user:secret@127.0.0.1")
-    assert "secret" not in str(caught.value)
+    assert "secret" not in message  # where logs would keep it
 
 
 @pytest.mark.parametrize(
