@@ -11,7 +11,7 @@ import threading
 import time
 from array import array
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from statistics import fmean, median
 from typing import TYPE_CHECKING
@@ -404,46 +404,33 @@ def named_errors(variant: Variant) -> Iterator[None]:
         raise type(error)(f"{variant.name}: {error}", side=variant.name) from error
 
 
-class _Start(threading.Thread):
-    """Starts a deployment in a thread of its own; a deployment that is abandoned before it is ready closes itself."""
+def _started(variant: Variant) -> Future[Deployment]:
+    """A deployment that starts in a thread of its own."""
+    started: Future[Deployment] = Future()
 
-    def __init__(self, variant: Variant) -> None:
-        super().__init__(name=f"start of {variant.name}", daemon=True)
-        self._variant = variant
-        self._lock = threading.Lock()
-        self._abandoned = False
-        self._deployment: Deployment | None = None
-        self._error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        """Start the deployment."""
+    def run() -> None:
         try:
-            with named_errors(self._variant):
-                deployment = self._variant.start()
-        except BaseException as error:  # the thread that waits raises it
-            self._error = error
-            return
-        with self._lock:
-            self._deployment = deployment
-        if self._abandoned:
-            with contextlib.suppress(MlpatternsError):  # no one waits: what holds it may have ended, and ended it
-                deployment.close()
+            with named_errors(variant):
+                started.set_result(variant.start())
+        except BaseException as error:  # who waits raises it
+            started.set_exception(error)
 
-    def deployment(self) -> Deployment:
-        """The deployment, once it is ready; raises what its start raised."""
-        self.join()
-        if self._error is not None:
-            raise self._error
-        assert self._deployment is not None
-        return self._deployment
+    threading.Thread(target=run, name=f"start of {variant.name}", daemon=True).start()
+    return started
 
-    def close(self) -> None:
-        """Close the deployment, or leave that to the thread if it still starts."""
-        with self._lock:
-            self._abandoned = self._deployment is None
-        if self._deployment is not None:
-            self._deployment.close()
+
+def _close(started: Future[Deployment]) -> None:
+    """Close a deployment, or leave that to its thread if it still starts."""
+    if not started.done():
+        started.add_done_callback(_close_abandoned)
+    elif started.exception() is None:
+        started.result().close()
+
+
+def _close_abandoned(started: Future[Deployment]) -> None:
+    if started.exception() is None:
+        with contextlib.suppress(MlpatternsError):  # no one waits: what holds it may have ended, and ended it
+            started.result().close()
 
 
 class StartedDeployments:
@@ -451,12 +438,12 @@ class StartedDeployments:
 
     def __init__(self, variants: Sequence[Variant]) -> None:
         self._variants = variants
-        self._starts: list[_Start] = []
+        self._starts: list[Future[Deployment]] = []
 
     def __enter__(self) -> list[Deployment]:
-        self._starts = [_Start(variant) for variant in self._variants]
+        self._starts = [_started(variant) for variant in self._variants]
         try:
-            return [start.deployment() for start in self._starts]
+            return [start.result() for start in self._starts]
         except BaseException:
             self._close()
             raise
@@ -466,6 +453,6 @@ class StartedDeployments:
 
     def _close(self) -> None:
         with ThreadPoolExecutor(max_workers=len(self._starts)) as closing:
-            done = [closing.submit(start.close) for start in self._starts]
+            done = [closing.submit(_close, start) for start in self._starts]
         for one in done:
             one.result()
