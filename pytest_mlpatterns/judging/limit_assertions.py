@@ -32,7 +32,7 @@ from pytest_mlpatterns.analysis.verdicts.verdicts import judge_beyond_failures, 
 from pytest_mlpatterns.config import assertions, limit_tables
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.counting import CountedPasses
-from pytest_mlpatterns.judging.verdict_log import assertions_at_the_call, frame_of_the_test
+from pytest_mlpatterns.judging.verdict_log import assertions_at_the_call, frame_of_the_test, no_verdict
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue, SearchEnd
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -205,14 +205,22 @@ class LimitAssertions(ABC):
 def decide_limits(
     experiment: Experiment, measurement: SequentialMeasurement, limits: Sequence[Limit]
 ) -> Sequence[Verdict]:
-    """Decide one after the other; after a failure, the others are judged by what was measured until then."""
+    """Decide one after the other; after a failure, the others are judged by what was measured until then.
+
+    Those that the generator leaves without a verdict stand there once.
+    """
     verdicts: list[Verdict] = []
     for one in limits:
         has_failed = any(verdict.outcome is Outcome.FAIL for verdict in verdicts)
-        if isinstance(one.metric.kind, Nmrt):
-            found = decide_nmrt(experiment, measurement, one.value, objective=objective_of(one.metric))
-        else:
-            found = decide_limit(experiment, measurement, one.metric, limit=one.value, may_go_on=not has_failed)
+        try:
+            if isinstance(one.metric.kind, Nmrt):
+                found = decide_nmrt(experiment, measurement, one.value, objective=objective_of(one.metric))
+            else:
+                found = decide_limit(experiment, measurement, one.metric, limit=one.value, may_go_on=not has_failed)
+        except GeneratorLimitError as error:
+            found = no_verdict(one.metric.name, "limit", error)
+            if any(verdict.why_open == found.why_open for verdict in verdicts):
+                continue
         verdicts.append(found.saying(one.source))
     return verdicts
 

@@ -14,10 +14,10 @@ from support.synthetic import MS, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.config.assertions import percentile_of, read_metric
-from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
+from pytest_mlpatterns.config.assertions import Limit, percentile_of, read_metric
+from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.judging.budget import Budget, Spending
-from pytest_mlpatterns.judging.limit_assertions import decide_limit, judge_failures
+from pytest_mlpatterns.judging.limit_assertions import decide_limit, decide_limits, judge_failures
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict
@@ -272,9 +272,9 @@ def test_a_mean_is_the_arithmetic_one_of_the_answers() -> None:
 
 
 def beside_busy_generator(
-    name: str, limit_ms: float, *, callers: int | None = 2, client: str = "", open_loop: bool = False
-) -> Verdict:
-    """The verdict on answers of 10 ms, 4 ms after the one before of the same caller, from a busy generator."""
+    *limits: tuple[str, float], callers: int | None = 2, client: str = "", open_loop: bool = False
+) -> list[Verdict]:
+    """The verdicts on limits in ms. Answers take 10 ms, 4 ms after the last of their caller; the generator is busy."""
     due_ns = START_NS + np.repeat(np.arange(0, 2800 * MS, 14 * MS), 2)
     found = launch(samples(due_ns, 10 * MS), seconds=2.8, cpu_ns=3 * S, open_loop=open_loop)
     found = replace(found, generator=replace(found.generator, client=client))
@@ -284,7 +284,8 @@ def beside_busy_generator(
         setup=SimpleNamespace(load=SimpleNamespace(in_flight=callers)),
     )
     measurement = SequentialMeasurement(FakeRunner([found] * 3), Spending(Budget(600 * S)), 3)  # type: ignore[arg-type]
-    return decide_limit(experiment, measurement, read_metric(name, ""), limit=limit_ms * MS)
+    asked = [Limit(read_metric(name, ""), limit_ms * MS) for name, limit_ms in limits]
+    return list(decide_limits(experiment, measurement, asked))
 
 
 @pytest.mark.parametrize(
@@ -302,7 +303,7 @@ def beside_busy_generator(
 def test_a_latency_limit_that_is_kept_although_the_generator_was_busy_passes(
     name: str, more: dict[str, Any], words: str
 ) -> None:
-    verdict = beside_busy_generator(name, 20, **more)
+    (verdict,) = beside_busy_generator((name, 20), **more)
     assert verdict.outcome is Outcome.PASS
     assert words in verdict.reason
 
@@ -315,5 +316,11 @@ def test_a_latency_limit_that_is_kept_although_the_generator_was_busy_passes(
 def test_what_a_busy_generator_may_be_the_reason_of_has_no_verdict(
     name: str, limit_ms: float, callers: int | None
 ) -> None:
-    with pytest.raises(GeneratorLimitError, match=r"the load generator used .* of a core and may itself be the limit"):
-        beside_busy_generator(name, limit_ms, callers=callers)
+    (verdict,) = beside_busy_generator((name, limit_ms), callers=callers)
+    assert (verdict.metric, verdict.outcome) == (name, Outcome.INCONCLUSIVE)
+    assert re.match("no verdict: the load generator used .* of a core and may itself be the limit", verdict.reason)
+
+
+def test_limits_without_a_verdict_beside_one_that_is_kept_stand_there_once() -> None:
+    verdicts = beside_busy_generator(("throughput", 1e-9), ("p95", 20), ("rtm", 9))
+    assert [(one.metric, one.outcome.value) for one in verdicts] == [("throughput", "inconclusive"), ("p95", "pass")]
