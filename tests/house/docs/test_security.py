@@ -24,7 +24,6 @@ UNPICKLING = {
     "engines/local/worker.py": "the inputs of a plain call, from the parent process",
     "serving/model.py": "a model, from the parent process",
     "workload/own_client.py": "a client, its inputs and its answers, from the parent or child, or from this process",
-    "workload/figures.py": "functions that read figures from answers, from the parent process",
     "system/pipe_messages.py": "messages of the parent or of a child, through an inherited pipe",
 }
 """What each module unpickles."""
@@ -55,7 +54,6 @@ CONNECTING = {
     "engines/ray/link.py": "the replicas of the deployment",
     "serving/readiness.py": "the deployment",
     "serving/redis/cache.py": "the store that the user names",
-    "serving/redis/embedded_server.py": "finds a free port",
     "serving/redis/queue.py": "the broker that the user names",
     "serving/redis/queue_worker.py": "the broker that the user names",
     "engines/ray/settings.py": "the name of a host",
