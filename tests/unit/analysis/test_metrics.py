@@ -47,10 +47,6 @@ def test_launches_are_pooled_by_their_geometric_mean() -> None:
     assert metrics.rtm_ns.value == pytest.approx(6 * MS)
 
 
-def test_throughput_is_in_requests_per_second() -> None:
-    assert Metrics((even_launch(rate_rps=200),)).throughput_rps.value == pytest.approx(200, rel=1e-6)
-
-
 def test_usage_gives_load_cpu_and_memory() -> None:
     metrics = Metrics((even_launch(used=usage(busy_cores=0.5, rss_bytes=(7 * 2**20,))),))
     asl, cpu, memory = metrics.asl_ratio, metrics.cpu_ns_per_request, metrics.peak_rss_bytes
@@ -60,14 +56,6 @@ def test_usage_gives_load_cpu_and_memory() -> None:
     assert asl.value == pytest.approx(0.25)
     assert cpu.value == pytest.approx(0.5 * S / 200, rel=0.01)
     assert memory.value == pytest.approx(7 * 2**20)
-
-
-def test_without_the_processes_load_cpu_and_memory_do_not_apply() -> None:
-    metrics = Metrics((even_launch(),))
-    assert metrics.asl_ratio is None
-    assert metrics.cpu_ns_per_request is None
-    assert metrics.peak_rss_bytes is None
-    assert metrics.load_over_time() == []
 
 
 def test_sizes_and_the_cold_start_are_known() -> None:
@@ -369,12 +357,6 @@ def test_nmrt_under_an_objective_is_a_metric_of_its_own() -> None:
     found = metrics.estimate(metric)
     assert found is not None
     assert found.value == pytest.approx(50)
-
-
-def test_without_a_search_there_is_no_nmrt() -> None:
-    metrics = Metrics((even_launch(),))
-    assert metrics.nmrt_rps is None
-    assert metrics.nmrt_concurrency is None
 
 
 def test_a_search_that_found_nothing_is_no_value_of_nmrt() -> None:

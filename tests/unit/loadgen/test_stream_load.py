@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from support.each_row import each_row
 from support.services.jobs import MS, a_job, streams_of, wanting
-from support.services.scripted import Close, Reset, ScriptedServer, Send, Silence, Step, answer, refused_port
+from support.services.scripted import Close, ScriptedServer, Send, Silence, Step, answer, refused_port
 from support.streaming_server import StreamingServer, streaming_server
 
 from pytest_mlpatterns.loadgen import event_loop as pool_module
@@ -83,15 +83,6 @@ class TestOutcomes:
         assert samples.due_ns.size == len(server.requests)
         assert server.connections == (connections if len(server.requests) > 1 else 1)
 
-    def test_a_reset_in_the_middle_is_a_closed_connection(self) -> None:
-        samples, _ = first_of(Send(HEAD + CHUNK), Reset())
-        assert samples.outcome[0] == Failure.CLOSED
-
-    def test_a_stream_that_stalls_times_out_and_keeps_its_chunks(self) -> None:
-        samples, _ = first_of(Send(HEAD + CHUNK + CHUNK), Silence(), timeout_ns=500 * MS)
-        assert samples.outcome[0] == Failure.TIMEOUT
-        assert streams_of(samples).chunk_count[0] == 2
-
     def test_a_refused_connection_and_a_request_that_waited_in_vain_have_no_chunks(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -131,15 +122,6 @@ class TestOutcomes:
         assert set(samples.outcome.tolist()) == {200}
         assert set(streams_of(samples).chunk_count.tolist()) == {1}
         assert set(samples.received_bytes.tolist()) == {len(HEAD + CHUNK + END)}
-
-    @pytest.mark.parametrize(("wanted", "outcome"), [(True, Failure.NO_STREAM), (False, 200)])
-    def test_an_answer_that_is_no_stream_counts_only_if_none_was_requested(self, wanted: bool, outcome: int) -> None:
-        with ScriptedServer() as server:
-            samples = samples_of(drive(server.address, messages=(wanting("/p", stream=wanted),)))
-        assert set(samples.outcome.tolist()) == {outcome}
-        assert set(streams_of(samples).chunk_count.tolist()) == {0}
-        assert (streams_of(samples).first_byte_ns > 0).all()
-        assert server.connections == 1
 
 
 @pytest.fixture(scope="module")

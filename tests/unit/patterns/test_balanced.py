@@ -107,20 +107,6 @@ async def test_every_balance_returns_the_answer_of_the_replica_that_it_asked(bal
     assert {"requests_ahead", "replica_time"} <= set(figures)
 
 
-async def test_the_least_outstanding_gets_the_next_request() -> None:
-    layer, (first, second), _ = balanced(2, "least-outstanding")
-    tasks = [task_of(layer, number) for number in range(2)]
-    await settle()
-    second.say(["b"])
-    await settle()
-    tasks.append(task_of(layer, 2))
-    await settle()
-    assert (first.given, second.given) == ([0], [1, 2])
-    first.say(["a"])
-    second.say(["c"])
-    assert await asyncio.gather(*tasks) == [["a"], ["b"], ["c"]]
-
-
 async def test_a_replica_that_was_lost_rests_for_a_second() -> None:
     clock = Clock()
     layer, (first, second), _ = balanced(2, clock=clock)

@@ -284,14 +284,6 @@ class TestMemory:
         ratio = counters["hits"] / (counters["hits"] + counters["misses"])
         assert ratio == pytest.approx(_lru_hit_ratio(zipf_probabilities(count, exponent), capacity), abs=0.01)
 
-    def test_with_room_for_all_every_draw_but_the_first_of_each_input_hits(self) -> None:
-        draws = np.frombuffer(Zipf([0], 1.1).order(500), dtype=np.uint32)[:5_000].tolist()
-        layer, tally = caching(Model())
-        for one in draws:
-            layer([one])
-        distinct = len(set(draws))
-        assert counted(tally) == {"misses": distinct, "hits": len(draws) - distinct}
-
 
 def _lru_hit_ratio(probabilities: Any, capacity: int) -> float:
     """Che's approximation: inputs stay for a time T such that ``capacity`` of them are there on average."""

@@ -77,19 +77,6 @@ def gathering(*models: Any, combine: Callable[[list[Any]], Any] | None = None) -
 # --- pipelines
 
 
-def test_stages_run_in_their_order_and_without_the_event_loop_where_none_needs_it() -> None:
-    layer, tally = staging(plus_one, doubled, as_array)
-    assert not layer.needs_loop
-    outputs: Any = layer([1, 2, 3])
-    assert outputs.tolist() == [4, 6, 8]
-    stats = tally.snapshot()
-    assert {name: sum(spread.values()) for name, spread in stats.histograms.items()} == {
-        "stage:0": 1,
-        "stage:1": 1,
-        "stage:2": 1,
-    }
-
-
 STAGES = st.lists(st.sampled_from([plus_one, doubled, minus_three, as_array]), min_size=2, max_size=6)
 
 
