@@ -1,5 +1,6 @@
 """A Ray session without Ray: calls go to functions of the test."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,6 @@ def node_facts(number: int = 1, **changes: Any) -> NodeFacts:
         "processor": "AMD EPYC 7B13",
         "cores": 16.0,
         "architecture": "x86_64",
-        "memory_bytes": 64 << 30,
         "machine": f"machine-{number}",
         "is_head": number == 1,
     }
@@ -59,7 +59,7 @@ class FakeRay:
         return self.facts
 
     def call(self, function: str, *arguments: object, timeout_s: float = 30.0) -> Any:
-        short = function.rpartition(":")[2]
+        short = re.split("[.:]", function)[-1]
         self.calls.append((short, arguments))
         found = self.functions.get(function) or self.functions[short]
         return found(*arguments)

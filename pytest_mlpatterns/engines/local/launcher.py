@@ -307,23 +307,23 @@ class LocalScaler:
 
     def __init__(self, launcher: Launcher, model: str, options: StartOptions) -> None:
         self.timeout_ns: int = options.timeout_ns
-        self._launcher = launcher
-        self._model = model
-        self._options = options
+        self.launcher = launcher
+        self.model = model
+        self.options = options
 
     def add(self) -> LocalReplica:
         """Start one more replica, without waiting for it."""
-        asked_ns, known = time.perf_counter_ns(), len(self._launcher.workers)
-        address = self._launcher.start_another()
-        return LocalReplica(address, self._launcher, known, asked_ns=asked_ns, model=self._model, options=self._options)
+        asked_ns, known = time.perf_counter_ns(), len(self.launcher.workers)
+        address = self.launcher.start_another()
+        return LocalReplica(self, address, known, asked_ns=asked_ns)
 
     def has_ended(self, address: tuple[str, int]) -> bool:
         """Whether a process of the replica with this address has ended."""
-        return any(worker.child.has_ended for worker in self._launcher.replicas[address])
+        return any(worker.child.has_ended for worker in self.launcher.replicas[address])
 
     def remove(self, address: tuple[str, int]) -> None:
         """End the replica with this address when it has received its last request, and wait for it."""
-        workers = self._launcher.replicas[address]
+        workers = self.launcher.replicas[address]
         received = -1
         for _ in range(_MOST_READINGS):
             before, received = received, workers[-1].stats().predict_requests
@@ -341,38 +341,28 @@ class LocalScaler:
 class LocalReplica:
     """A replica that was asked for: its processes, the outermost last."""
 
-    def __init__(
-        self,
-        address: tuple[str, int],
-        launcher: Launcher,
-        known: int,
-        *,
-        asked_ns: int,
-        model: str,
-        options: StartOptions,
-    ) -> None:
+    def __init__(self, scaler: LocalScaler, address: tuple[str, int], known: int, *, asked_ns: int) -> None:
         self.asked_ns = asked_ns
+        self._scaler = scaler
         self._address = address
-        self._launcher = launcher
-        self._workers: list[SupervisedWorker] = launcher.workers[known:]
+        self._workers: list[SupervisedWorker] = scaler.launcher.workers[known:]
         self._loading = list(self._workers)
-        self._model = model
-        self._options = options
 
     def address(self) -> tuple[str, int] | None:
         """The address once all its processes are ready; None until then."""
+        model, options = self._scaler.model, self._scaler.options
         while self._loading:
             worker = self._loading[0]
             try:
-                load_of(worker, self._model, 0, options=self._options)
+                load_of(worker, model, 0, options=options)
             except TimeoutError:
-                if time.perf_counter_ns() > self.asked_ns + self._options.timeout_ns:
+                if time.perf_counter_ns() > self.asked_ns + options.timeout_ns:
                     log = worker.child.log_tail()
-                    raise too_slow_to_load(worker.role, self._model, log, options=self._options) from None
+                    raise too_slow_to_load(worker.role, model, log, options=options) from None
                 return None
             self._loading.pop(0)
             if not self._loading:
-                self._launcher.settle(self._workers)
+                self._scaler.launcher.settle(self._workers)
         return self._address
 
     def requests(self) -> int:

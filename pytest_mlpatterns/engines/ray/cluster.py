@@ -20,11 +20,10 @@ class NodeFacts(Struct, frozen=True):
 
     node_id: str
     ip: str
-    processor: str
     cores: float
-    architecture: str
-    memory_bytes: int
-    machine: str  # id of the machine since it was booted; several nodes may lie on one machine
+    processor: str = ""
+    architecture: str = ""
+    machine: str = ""  # id of the machine since it was booted; several nodes may lie on one machine
     gpu: str = ""
     is_head: bool = False
     machine_cores: int = 0  # cores of the whole machine; 0: the node's
@@ -47,11 +46,15 @@ class ClusterFacts:
     @property
     def cores(self) -> float:
         """Cores that processes on all nodes may use; nodes of one machine have no more together than it has."""
-        cores: dict[str, float] = {}
-        for node in self.nodes:
-            most = node.machine_cores or node.cores
-            cores[node.machine] = min(most, cores.get(node.machine, 0.0) + node.cores)
-        return sum(cores.values())
+        return cores_of((node.machine, node.cores, node.machine_cores or node.cores) for node in self.nodes)
+
+
+def cores_of(nodes: Iterable[tuple[str, float, float]]) -> float:
+    """The sum of cores, of each node as ``(machine, its cores, most of the machine)``."""
+    found: dict[str, float] = {}
+    for machine, cores, most in nodes:
+        found[machine] = min(most, found.get(machine, 0.0) + cores)
+    return sum(found.values())
 
 
 def describe(nodes: Iterable[NodeFacts]) -> str:

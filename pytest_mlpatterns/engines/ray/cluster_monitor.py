@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct
 
-from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK, ClockOffset
+from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK, ClockOffset, cores_of
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.records.launch import Column, NodeUsage, Source, Usage, columns_of
 from pytest_mlpatterns.system.process_tree import busy_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication
     from pytest_mlpatterns.engines.ray.session import RaySession
 
-MONITORS = "pytest_mlpatterns.engines.ray.remote.node_monitor"  # Module whose functions ask the nodes, in the driver
+MONITORS = "pytest_mlpatterns.engines.ray.remote.node_monitor:monitors"  # What asks the nodes, in the driver
 _POLL_NS = 250_000_000  # Shortest time between two polls: each is a message to every node
 _BEGIN_TIMEOUT_S = 5.0
 """Time limit for asking the nodes, which wait for no answer; Ray may be busy with starting workers meanwhile."""
@@ -58,7 +58,7 @@ class ClusterMonitor:
         at = self._application
         try:
             arguments = (at.run, at.app, len(self._marks_ns), not poll)
-            self._session.call(f"{MONITORS}:begin_read", *arguments, timeout_s=_BEGIN_TIMEOUT_S)
+            self._session.call(f"{MONITORS}.begin_read", *arguments, timeout_s=_BEGIN_TIMEOUT_S)
         except (ChildError, TimeoutError):
             return
 
@@ -68,9 +68,9 @@ class ClusterMonitor:
         offsets: Mapping[str, ClockOffset] = {}
         try:
             collected: Mapping[int, tuple[NodeReading, ...]]
-            collected = self._session.call(f"{MONITORS}:collect", at.run, at.app)
+            collected = self._session.call(f"{MONITORS}.collect", at.run, at.app)
             self._readings += (reading for number in sorted(collected) for reading in collected[number])
-            offsets = self._session.call(f"{MONITORS}:offsets", at.run)
+            offsets = self._session.call(f"{MONITORS}.offsets", at.run)
         except (ChildError, TimeoutError):
             pass
         return usage_of(self._marks_ns, self._readings, offsets)
@@ -102,9 +102,9 @@ def usage_of(
         **_columns(serving, machines),
         time_ns=np.array(marks_ns, dtype=np.int64),
         others_ns=_sum(map(_others_ns, machines)),
-        cores=_cores(serving),
+        cores=cores_of((node.last.machine, node.last.cores, node.last.machine_cores) for node in serving),
         machine_cores=sum(_longest(machine).last.machine_cores for machine in machines),
-        busy_threads=busy_threads(_threads(serving, _first), _threads(serving, _last)),
+        busy_threads=busy_threads(_threads(serving, 0), _threads(serving, -1)),
         nodes=tuple(node.usage(name) for node, name in zip(serving, _names(serving), strict=True)),
         without_generator=True,
     )
@@ -202,36 +202,17 @@ def _most_throttled(machine: Sequence[_Node]) -> NDArray[np.int64]:
     return max(columns, key=lambda column: int(column[-1] - column[0]))
 
 
-def _cores(serving: Sequence[_Node]) -> float:
-    """Cores that the replicas may use; nodes of one machine have no more together than the machine has."""
-    cores: dict[str, float] = {}
-    for node in serving:
-        last = node.last
-        cores[last.machine] = min(last.machine_cores, cores.get(last.machine, 0.0) + last.cores)
-    return sum(cores.values())
-
-
-def _threads(
-    serving: Sequence[_Node], choose: Callable[[Sequence[NodeReading]], NodeReading]
-) -> dict[int, dict[int, int]]:
-    """CPU time of each thread of each process, in one of the readings that have it.
+def _threads(serving: Sequence[_Node], chosen: int) -> dict[int, dict[int, int]]:
+    """CPU time of each thread of each process, in one of the readings that have it, by its index.
 
     Two nodes can have processes with the same id, so the number of the node is put before it.
     """
     found: dict[int, dict[int, int]] = {}
     for number, node in enumerate(serving):
         known = [reading for reading in node.readings if reading.threads]
-        for pid, thread, used_ns in choose(known).threads if known else ():
+        for pid, thread, used_ns in known[chosen].threads if known else ():
             found.setdefault((number << 32) + pid, {})[thread] = used_ns
     return found
-
-
-def _first(readings: Sequence[NodeReading]) -> NodeReading:
-    return readings[0]
-
-
-def _last(readings: Sequence[NodeReading]) -> NodeReading:
-    return readings[-1]
 
 
 def _names(nodes: Sequence[_Node]) -> list[str]:

@@ -13,9 +13,10 @@ import time
 import traceback
 from dataclasses import replace
 from importlib import import_module
-from typing import Protocol
+from operator import attrgetter
+from typing import Any
 
-from pytest_mlpatterns.engines.ray.messages import Call, DriverFailed, DriverReady, Leave, Raised, RayJob, Returned
+from pytest_mlpatterns.engines.ray.messages import Call, DriverFailed, Leave, Raised, RayJob, Returned
 from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
 from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.child import Channel
@@ -42,15 +43,6 @@ def serve_calls(cluster: str) -> None:
     channel = Channel()
     job: RayJob = channel.receive()
     _Driver(channel).run(job, cluster)
-
-
-class _Connection(Protocol):
-    """What a process is connected to."""
-
-    @property
-    def ready(self) -> DriverReady: ...
-
-    def leave(self) -> None: ...
 
 
 class _Driver:
@@ -84,15 +76,14 @@ class _Driver:
                 self._remove_files()
                 self._left.set()
 
-    def _connect(self, job: RayJob, cluster: str) -> _Connection | None:
+    def _connect(self, job: RayJob, cluster: str) -> Any:
+        """The connection of :func:`serve_calls`; None if there is none."""
         try:
-            connection: _Connection = import_module(cluster).connect(job)
+            return import_module(cluster).connect(job)
         except MlpatternsError as error:
             self._channel.send(DriverFailed(error))
         except Exception:  # Ray documents no list of its errors; the parent shows it
             self._channel.send(DriverFailed(DeploymentError(f"{job.subject}:\n{traceback.format_exc()}")))
-        else:
-            return connection
         return None
 
     def _take(self, message: object) -> None:
@@ -105,7 +96,7 @@ class _Driver:
     def _answer(self, call: Call) -> None:
         try:
             module, _, function = call.function.partition(":")
-            answer: object = Returned(call.number, getattr(import_module(module), function)(*call.arguments))
+            answer: object = Returned(call.number, attrgetter(function)(import_module(module))(*call.arguments))
         except MlpatternsError as error:
             answer = Raised(call.number, error)
         except BaseException:  # also SystemExit: the parent waits for an answer

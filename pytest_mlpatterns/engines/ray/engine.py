@@ -1,8 +1,4 @@
-"""The Ray engine as the layers above see it: what it can serve, and what the tests of a session share.
-
-Loads without Ray, and without what only a test on Ray needs.
-
-The Ray engine: starts a service plan as an application of Ray Serve, and waits until it is ready.
+"""The Ray engine: starts a service plan as an application of Ray Serve, and what the tests of a session share.
 
 Ray Serve places and starts the processes, and carries requests to them. This process reaches the cluster through the
 Ray driver, a child process, and never imports Ray.
@@ -22,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from pytest_mlpatterns.engines.engine import Engine, SessionOptions
-from pytest_mlpatterns.engines.ray.application_plan import Application, application_plan
+from pytest_mlpatterns.engines.ray.application_plan import Application, application_plan, check_expressible
+from pytest_mlpatterns.engines.ray.cluster_monitor import MONITORS
 from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, RayApplication
 from pytest_mlpatterns.engines.ray.processes import RayProcesses
 from pytest_mlpatterns.engines.ray.session import ClusterUse, RaySession, brings_code
@@ -48,69 +45,6 @@ if TYPE_CHECKING:
 _REMOTE = "pytest_mlpatterns.engines.ray.remote.applications"
 
 
-def launch(plan: ServicePlan, options: StartOptions, session: RaySession) -> Deployment:
-    """Start a service and wait until it is ready."""
-    facts = session.cluster
-    started_ns = time.perf_counter_ns()
-    servers = _own_servers(plan, options)
-    application = Application(
-        app=f"{facts.run}-{secrets.randbelow(10**9)}",
-        run=facts.run,
-        name=plan.name,
-        wire=options.wire,
-        import_path=tuple(sys.path),
-        trees=options.trees,
-        own_server=servers[0].url if servers else None,
-        cores=options.replica_cores,
-    )
-    planned = application_plan(plan, application)
-    processes = RayProcesses(session, _running(planned, facts), servers=servers)
-    try:
-        return _start(plan, options, planned, processes=processes, session=session, started_ns=started_ns)
-    except BaseException:
-        processes.stop()
-        raise
-
-
-def _start(
-    plan: ServicePlan,
-    options: StartOptions,
-    planned: ApplicationPlan,
-    *,
-    processes: RayProcesses,
-    session: RaySession,
-    started_ns: int,
-) -> Deployment:
-    facts = session.cluster
-    try:
-        session.call(f"{_REMOTE}:deploy", planned, timeout_s=left_s(started_ns, options))
-        processes.await_loaded(started_ns + options.timeout_ns, plan.name, options)
-        wait_s = left_s(started_ns, options)
-        addresses = session.call(f"{_REMOTE}:addresses", planned, facts.http, wait_s, timeout_s=wait_s)
-    except TimeoutError:
-        log = session.log_tail()
-        raise too_slow_to_load("service", plan.name, log, options=options) from None
-    except ChildError as error:
-        said = f"{plan.name} on the Ray cluster at {facts.address}: {error}"
-        raise DeploymentError(said, subject=plan.name, of_model=True) from error
-    endpoint = Endpoint(
-        addresses=addresses,
-        path=codec_of(options.wire).path(plan.name),
-        model_name=plan.name,
-        balance=Balance.ROUND_ROBIN,
-        wire=options.wire,
-        prefix=f"/{planned.app}",
-    )
-    traits = Traits(make_monitor=processes.make_monitor, cores=facts.cores, shared=processes.application)
-    deployment = Deployment(endpoint, processes, traits)
-    try:
-        await_ready(deployment, plan.name, started_ns, options=options)
-    except BaseException:
-        deployment.close()
-        raise
-    return deployment
-
-
 def _own_servers(plan: ServicePlan, options: StartOptions) -> tuple[EmbeddedServer, ...]:
     """Start the store of a service that names none; all nodes lie on this machine then."""
     if not any(EMBEDDED in layer.pattern.servers for layer in layers_in(plan.root)):
@@ -134,8 +68,6 @@ def _running(planned: ApplicationPlan, facts: ClusterFacts) -> RayApplication:
 
 
 _PACKAGES = ("ray", "fastapi")  # Packages of Ray and of Ray Serve
-_MONITORS = "pytest_mlpatterns.engines.ray.remote.node_monitor"
-"""Module that asks the monitors of the nodes, in the driver."""
 
 
 class RayEngine(Engine):
@@ -160,15 +92,71 @@ class RayEngine(Engine):
 
     def check(self, plan: ServicePlan, options: StartOptions) -> None:
         """Check that Ray Serve can express a service."""
-        from pytest_mlpatterns.engines.ray.application_plan import check_expressible
-
         check_expressible(plan, options, options.session.ray.cluster)
 
     def launch(self, plan: ServicePlan, options: StartOptions) -> Deployment:
         """Start a service and wait until it is ready."""
-        from pytest_mlpatterns.engines.ray.engine import launch
+        started_ns, session = time.perf_counter_ns(), options.session.ray
+        facts: ClusterFacts = session.cluster
+        servers = _own_servers(plan, options)
+        application = Application(
+            app=f"{facts.run}-{secrets.randbelow(10**9)}",
+            run=facts.run,
+            name=plan.name,
+            wire=options.wire,
+            import_path=tuple(sys.path),
+            trees=options.trees,
+            own_server=servers[0].url if servers else None,
+            cores=options.replica_cores,
+        )
+        planned = application_plan(plan, application)
+        processes = RayProcesses(session, _running(planned, facts), servers=servers)
+        try:
+            addresses = _deployed(plan, options, planned, processes=processes, started_ns=started_ns)
+            endpoint = Endpoint(
+                addresses=addresses,
+                path=codec_of(options.wire).path(plan.name),
+                model_name=plan.name,
+                balance=Balance.ROUND_ROBIN,
+                wire=options.wire,
+                prefix=f"/{planned.app}",
+            )
+            traits = Traits(make_monitor=processes.make_monitor, cores=facts.cores, shared=processes.application)
+        except BaseException:
+            processes.stop()
+            raise
+        deployment = Deployment(endpoint, processes, traits)
+        try:
+            await_ready(deployment, plan.name, started_ns, options=options)
+        except BaseException:
+            deployment.close()
+            raise
+        return deployment
 
-        return launch(plan, options, options.session.ray)
+
+def _deployed(
+    plan: ServicePlan,
+    options: StartOptions,
+    planned: ApplicationPlan,
+    *,
+    processes: RayProcesses,
+    started_ns: int,
+) -> tuple[tuple[str, int], ...]:
+    """Where the application is asked, once all its replicas have loaded."""
+    session = options.session.ray
+    facts = session.cluster
+    try:
+        session.call(f"{_REMOTE}:deploy", planned, timeout_s=left_s(started_ns, options))
+        processes.await_loaded(started_ns + options.timeout_ns, plan.name, options)
+        wait_s = left_s(started_ns, options)
+        found: tuple[tuple[str, int], ...]
+        found = session.call(f"{_REMOTE}:addresses", planned, facts.http, wait_s, timeout_s=wait_s)
+    except TimeoutError:
+        raise too_slow_to_load("service", plan.name, session.log_tail(), options=options) from None
+    except ChildError as error:
+        said = f"{plan.name} on the Ray cluster at {facts.address}: {error}"
+        raise DeploymentError(said, subject=plan.name, of_model=True) from error
+    return found
 
 
 def _is_installed(package: str) -> bool:
@@ -215,12 +203,31 @@ class SharedRay:
         return RayPool(lambda: self.ray)
 
     def access_options(self, interpreter: Path | None) -> tuple[str, ...]:
-        """Options by which the pytest of another revision attaches to this cluster."""
-        return access_options(self.ray.cluster, self.ray.runtime_env, interpreter)
+        """Options by which the pytest of another revision attaches to this cluster, with its runtime environment.
+
+        Paths in that are relative; each process reads them from the root of its own tree.
+        """
+        several = len({node.machine for node in self.ray.cluster.nodes}) > 1
+        if several and interpreter is not None:
+            raise SettingError(
+                "--perf-against-env on a Ray cluster of several machines, expected one machine: replicas run in the "
+                "environment of their node; leave it out"
+            )
+        if several and not brings_code(self.ray.runtime_env):
+            raise SettingError(
+                "--perf-against on a Ray cluster of several machines needs the code of both revisions there; name it: "
+                'perf_ray_runtime_env = {"working_dir": "."}'
+            )
+        own = {} if interpreter is None else {"py_executable": str(interpreter)}
+        found = {**self.ray.runtime_env, **own}
+        code = [f"--perf-ray-runtime-env={json.dumps(found)}"] if found else []
+        return (f"--perf-ray-address={self.ray.cluster.address}", *code)
 
     def access_variables(self) -> Mapping[str, str]:
-        """Environment variables of that pytest."""
-        return access_variables(self.ray.cluster)
+        """Environment variables of that pytest: the run that its applications belong to, and the cluster's key."""
+        token = self.ray.cluster.token
+        key = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {}
+        return {RUN_VARIABLE: self.ray.cluster.run, **key}
 
     def join(self) -> None:
         """In that pytest, attach to the cluster of the other side before it measures."""
@@ -230,16 +237,13 @@ class SharedRay:
     def watch(self) -> None:
         """Start the monitors of the nodes, which would end with that pytest if it started them."""
         try:
-            self.ray.call(f"{_MONITORS}:open_monitors", self.ray.cluster.run)
+            self.ray.call(f"{MONITORS}.open_monitors", self.ray.cluster.run)
         except (ChildError, TimeoutError) as error:
             at = self.ray.cluster.address
             raise DeploymentError(f"the Ray cluster at {at} no longer answers: {error}") from error
 
     def seen(self, endpoint: Endpoint, shared: Any, *, traits: Traits, on_stop: Callable[[], None]) -> Deployment:
         """An application that another process has started, read on the cluster and not through that process."""
-        from pytest_mlpatterns.engines.ray.processes import RayProcesses
-        from pytest_mlpatterns.serving.deployment import Deployment
-
         processes = RayProcesses(self.ray, shared, on_stop=on_stop)
         traits = replace(traits, make_monitor=processes.make_monitor, cores=shared.cores)
         return Deployment(endpoint, processes, traits)
@@ -247,33 +251,3 @@ class SharedRay:
     def close(self) -> None:
         """End the driver, our applications, and a cluster that it started."""
         self.ray.close()
-
-
-def access_variables(cluster: ClusterFacts) -> dict[str, str]:
-    """Environment variables of the process: the run that its applications belong to, and the key of the cluster."""
-    key = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.token} if cluster.token else {}
-    return {RUN_VARIABLE: cluster.run, **key}
-
-
-def access_options(
-    cluster: ClusterFacts, runtime_env: Mapping[str, Any], interpreter: Path | None = None
-) -> tuple[str, ...]:
-    """Options of the process: the cluster of this run, and the runtime environment of the replicas there.
-
-    Paths in it are relative; each process reads them from the root of its own tree.
-    """
-    several = len({node.machine for node in cluster.nodes}) > 1
-    if several and interpreter is not None:
-        raise SettingError(
-            "--perf-against-env on a Ray cluster of several machines, expected one machine: replicas run in the "
-            "environment of their node; leave it out"
-        )
-    if several and not brings_code(runtime_env):
-        raise SettingError(
-            "--perf-against on a Ray cluster of several machines needs the code of both revisions there; name it: "
-            'perf_ray_runtime_env = {"working_dir": "."}'
-        )
-    own = {} if interpreter is None else {"py_executable": str(interpreter)}
-    found = {**runtime_env, **own}
-    code = [f"--perf-ray-runtime-env={json.dumps(found)}"] if found else []
-    return (f"--perf-ray-address={cluster.address}", *code)

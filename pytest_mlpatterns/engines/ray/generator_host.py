@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.engines.ray.session import RaySession
     from pytest_mlpatterns.workload.endpoint import Endpoint
 
-_HOSTS = "pytest_mlpatterns.engines.ray.remote.generator_hosts"
+_HOSTS = "pytest_mlpatterns.engines.ray.remote.generator_hosts:hosts"
 _OPENING_NS = 100_000_000  # Least time from the order to open the window until it opens everywhere, in nanoseconds
 _ROUND_TRIPS = 20  # Round trips to the farthest generator that this time has room for
 _EACH_NS = 5_000_000  # In which the time of the opening is sent to one generator
@@ -121,9 +121,9 @@ class RayPool:
     # --- for its processes --------------------------------------------------------------------------------------------
 
     def ask(self, function: str, *arguments: object, timeout_s: float = _ANSWER_S) -> Any:
-        """Call a function of the driver's module."""
+        """Call a method of the hosts in the driver."""
         try:
-            return self._session().call(f"{_HOSTS}:{function}", *arguments, timeout_s=timeout_s)
+            return self._session().call(f"{_HOSTS}.{function}", *arguments, timeout_s=timeout_s)
         except TimeoutError:
             raise ChildError(f"the Ray driver does not answer for {timeout_s:.0f} s") from None
 

@@ -44,7 +44,7 @@ class RayJob:
 
 
 class Call(Struct, frozen=True):
-    """Asks the driver to call a function, ``package.module:function``."""
+    """Asks the driver to call a function, ``package.module:function`` or ``package.module:object.method``."""
 
     number: int
     function: str

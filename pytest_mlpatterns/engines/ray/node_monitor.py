@@ -25,6 +25,7 @@ from pytest_mlpatterns.engines.ray.messages import NodeReading
 from pytest_mlpatterns.engines.ray.session import base_of
 from pytest_mlpatterns.records.launch import Source, Usage, read_columns
 from pytest_mlpatterns.system.environment import available_cores, machine_cores
+from pytest_mlpatterns.system.log_file import LogFile
 from pytest_mlpatterns.system.machine import machine_identity, read_machine
 from pytest_mlpatterns.system.process_tree import ProcessTree, own_cpu_ns
 from pytest_mlpatterns.wording import marked
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 
 _SEARCH_NS = 500_000_000  # Time between two searches for new processes, which read every process of the node
-_TAIL_BYTES = 4096  # Most bytes of a log that a message shows, its last ones: about forty lines
+_TAIL_LINES = 40  # Most lines of a log that a message shows, its last ones
 _MARKS_OF_RAY = (":job_id:", ":actor_name:", ":task_name:")
 """Beginning of lines that Ray writes into the output of its workers."""
 
@@ -144,16 +145,8 @@ class _Tree:
 
 
 def _tail(file: Path) -> str:
-    """The end of a file, from the beginning of a line on, with marks; empty if it cannot be read."""
-    try:
-        with file.open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(max(0, size - _TAIL_BYTES))
-            data = stream.read()
-    except OSError:
-        return ""
-    text = data.decode("utf-8", "replace")
-    lines = (text.partition("\n")[2] if size > _TAIL_BYTES else text).splitlines()
+    """The end of a file without what Ray wrote into it, with marks; empty if it cannot be read."""
+    lines = LogFile(file).printed_since(0).splitlines()[-_TAIL_LINES:]
     return marked("\n".join(line for line in lines if not line.startswith(_MARKS_OF_RAY)).strip())
 
 

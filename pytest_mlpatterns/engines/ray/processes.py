@@ -105,7 +105,7 @@ class RayProcesses:
     def log_tail(self) -> str:
         """Last lines of each replica's output; empty if they cannot be read."""
         try:
-            return str(self._session.call(f"{MONITORS}:log_tail", self.application.run, self.application.app))
+            return str(self._session.call(f"{MONITORS}.log_tail", self.application.run, self.application.app))
         except (ChildError, TimeoutError):
             return ""
 
@@ -127,7 +127,7 @@ class RayProcesses:
                 self._on_stop()
             else:
                 self._session.call(f"{_APPLICATIONS}:delete", at.app, timeout_s=_DELETE_TIMEOUT_S)
-            self._session.call(f"{MONITORS}:forget", at.run, at.app)
+            self._session.call(f"{MONITORS}.forget", at.run, at.app)
         except TimeoutError:
             raise DeploymentError(
                 f"Ray Serve has not deleted the application {at.app} in {_DELETE_TIMEOUT_S:.0f} s; "
@@ -149,7 +149,7 @@ class RayProcesses:
 
     def _call(self, function: str, *arguments: object) -> Any:
         try:
-            return self._session.call(f"{MONITORS}:{function}", *arguments, timeout_s=_READ_TIMEOUT_S)
+            return self._session.call(f"{MONITORS}.{function}", *arguments, timeout_s=_READ_TIMEOUT_S)
         except TimeoutError:
             raise DeploymentError(f"the Ray cluster at {self._session.cluster.address} no longer answers") from None
         except ChildError as error:

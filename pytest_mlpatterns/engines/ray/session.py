@@ -186,7 +186,7 @@ class RaySession:
         return self._ready.result().notes if is_ready else ()
 
     def call(self, function: str, *arguments: object, timeout_s: float = 30.0) -> Any:
-        """Call a function in the driver. ``function``: ``package.module:function`` of this package."""
+        """Call a function in the driver. ``function``: as :class:`Call` names it."""
         self._await_ready()
         assert self._child is not None
         number = next(self._numbers)

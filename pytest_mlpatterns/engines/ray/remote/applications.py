@@ -13,7 +13,7 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.schema import ApplicationStatus, ProxyStatus
 
 from pytest_mlpatterns.engines.ray.application_plan import shortage
-from pytest_mlpatterns.engines.ray.remote.node_monitor import open_monitors, read
+from pytest_mlpatterns.engines.ray.remote.node_monitor import monitors
 from pytest_mlpatterns.engines.ray.remote.replica import GroupReplica, ServiceReplica
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.records.addressing import Balance
@@ -40,7 +40,7 @@ _ROUND_ROBIN = "ray.serve.experimental.round_robin_router.RoundRobinRouter"
 def deploy(plan: ApplicationPlan) -> None:
     """Start an application, without waiting for its replicas."""
     _require_cpus(plan)
-    open_monitors(plan.run)
+    monitors.open_monitors(plan.run)
     with _deploying:
         bound: dict[str, Any] = {}
         for one in plan.deployments:
@@ -114,7 +114,7 @@ def addresses(plan: ApplicationPlan, http: tuple[str, int], wait_s: float) -> tu
     while True:
         nodes = {
             reading.node: reading.ip
-            for reading in read(plan.run, plan.app)
+            for reading in monitors.read(plan.run, plan.app)
             if any(replica.deployment == ingress for replica in reading.replicas)
         }
         proxies = serve.status().proxies

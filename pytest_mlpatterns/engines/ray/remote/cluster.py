@@ -83,8 +83,6 @@ class Probed(Struct, frozen=True):
 
 def probe(node_id: str, ip: str, *, is_head: bool) -> Probed:
     """Look at the machine of this process."""
-    import psutil
-
     found = environment(("ray",))
     facts = NodeFacts(
         node_id=node_id,
@@ -92,7 +90,6 @@ def probe(node_id: str, ip: str, *, is_head: bool) -> Probed:
         processor=found.processor,
         cores=found.cores,
         architecture=found.architecture,
-        memory_bytes=psutil.virtual_memory().total,
         machine=machine_identity(),
         gpu=found.gpu or "",
         is_head=is_head,

@@ -18,7 +18,7 @@ from pytest_mlpatterns.engines.ray.remote.cluster import CLOCK_AGE_S, is_head, m
 from pytest_mlpatterns.errors import ChildError, MlpatternsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 
@@ -43,7 +43,7 @@ class _Hosts:
         self._changed = threading.Condition()
         self._opening = threading.Lock()
 
-    def open(self, generators: int) -> tuple[HostFacts, ...]:
+    def open_hosts(self, generators: int) -> tuple[HostFacts, ...]:
         """Start missing hosts of generators, and compare their clocks with this one."""
         with self._opening:
             failed: dict[str, ChildError] = {}
@@ -63,7 +63,10 @@ class _Hosts:
             del self._hosts[node]
         self._placed[:generators] = place(self._placed, [*map(_facts_of, alive.values())], generators)
         new = [node for node in dict.fromkeys(self._placed[:generators]) if node not in self._hosts]
-        started = [_start_host(node, alive[node]["NodeManagerAddress"]) for node in new]
+        actors = [on_node(GeneratorHost, node, max_concurrency=_THREADS).remote(ends_with_parent=True) for node in new]
+        started = [
+            _Host(node, alive[node]["NodeManagerAddress"], actor) for node, actor in zip(new, actors, strict=True)
+        ]
         fails = {}
         for host, facts in [(host, host.actor.facts.remote()) for host in started]:
             try:
@@ -131,7 +134,7 @@ class _Hosts:
 
     def ceilings_rps(self, transport: Transport, generators: int) -> tuple[float, ...]:
         """Requests per second of each generator against a server that does nothing; measured once a machine."""
-        self.open(generators)
+        self.open_hosts(generators)
         hosts = [self._hosts[node] for node in self._placed[:generators]]
         missing = {host.machine: host for host in hosts if (host.machine, transport) not in self._ceilings}
         asked = [(host, host.actor.ceiling_rps.remote(transport)) for host in missing.values()]
@@ -141,7 +144,7 @@ class _Hosts:
 
     def library_overhead_ns(self) -> float:
         """Time that a client library adds to the median request on the node of the first generator."""
-        self.open(1)
+        self.open_hosts(1)
         host = self._hosts[self._placed[0]]
         found: float = host.get(host.actor.library_overhead_ns.remote(), _CEILING_S)
         return found
@@ -194,11 +197,7 @@ def _facts_of(node: Mapping[str, Any]) -> NodeFacts:
     return NodeFacts(
         node_id=node["NodeID"],
         ip=node["NodeManagerAddress"],
-        processor="",
         cores=node["Resources"].get("CPU", 0.0),
-        architecture="",
-        memory_bytes=0,
-        machine="",
         is_head=is_head(node),
     )
 
@@ -250,20 +249,4 @@ class _Host:
         return HostFacts(self.ip, self.machine, self.clock, self.allowed_connections)
 
 
-def _start_host(node: str, ip: str) -> _Host:
-    """Start an actor on a node, without waiting for it."""
-    actor = on_node(GeneratorHost, node, max_concurrency=_THREADS)
-    return _Host(node, ip, actor.remote(ends_with_parent=True))
-
-
-_hosts = _Hosts()  # The hosts of this driver, which calls these functions by name
-open_hosts: Callable[..., Any] = _hosts.open
-stage: Callable[..., Any] = _hosts.stage
-load: Callable[..., Any] = _hosts.load
-send: Callable[..., Any] = _hosts.send
-collect: Callable[..., Any] = _hosts.collect
-why_stopped: Callable[..., Any] = _hosts.why_stopped
-close_channel: Callable[..., Any] = _hosts.close_channel
-stop: Callable[..., Any] = _hosts.stop
-ceilings_rps: Callable[..., Any] = _hosts.ceilings_rps
-library_overhead_ns: Callable[..., Any] = _hosts.library_overhead_ns
+hosts = _Hosts()  # The hosts of this driver, which calls its methods by name

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -16,7 +16,6 @@ from pytest_mlpatterns.engines.ray.link import Hello, LinkAddress, LinkClient, o
 from pytest_mlpatterns.engines.ray.messages import NodeReading, ReplicaJob, ReplicaStats
 from pytest_mlpatterns.engines.ray.node_monitor import NodeMonitor, monitor_name
 from pytest_mlpatterns.engines.ray.remote.cluster import CLOCK_AGE_S, NAMESPACE, is_head, measured_offset, on_node
-from pytest_mlpatterns.engines.ray.session import base_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,56 +31,13 @@ _RETRY_S = 0.5
 """Time after which a node is asked again whose monitor was unavailable: Ray calls it so while it reconnects."""
 
 
-def open_monitors(run: str) -> None:
-    """Start a monitor on each node that has none, without waiting for it."""
-    _monitors(base_of(run)).refresh()
-
-
-def read(run: str, app: str) -> tuple[NodeReading, ...]:
-    """What an application uses on each node, with its replicas' statistics; nodes that do not answer are absent."""
-    monitors = _monitors(base_of(run))
-    monitors.refresh()
-    return tuple(monitors.ask(lambda monitor: monitor.read.remote(app)).values())
-
-
-def begin_read(run: str, app: str, *how: int) -> None:
-    """Ask each node what an application uses now, without waiting for the answer, which :func:`collect` returns."""
-    number, threads = how
-    _monitors(base_of(run)).begin(app, number, threads=bool(threads))
-
-
-def collect(run: str, app: str) -> Mapping[int, tuple[NodeReading, ...]]:
-    """The readings that were begun since the last call, by number; nodes that did not answer are absent."""
-    return _monitors(base_of(run)).collect(app)
-
-
-def offsets(run: str) -> Mapping[str, ClockOffset]:
-    """How far the clock of each node is ahead of this machine's, by the identity of the node."""
-    return _monitors(base_of(run)).offsets()
-
-
-def log_tail(run: str, app: str) -> str:
-    """The last lines that each replica of an application printed."""
-    texts = _monitors(base_of(run)).ask(lambda monitor: monitor.log_tail.remote(app))
-    return "\n".join(filter(None, texts.values()))
-
-
-def forget(run: str, app: str) -> None:
-    """Forget an application that is deleted."""
-    _monitors(base_of(run)).forget(app)
-
-
-@cache
-def _monitors(run: str) -> _Monitors:
-    """The monitors of a run, of which a driver has one."""
-    return _Monitors(run)
-
-
 class _Monitors:
-    """The monitors of a run, by the identity of their nodes."""
+    """The monitors of the driver's run, by the identity of their nodes.
 
-    def __init__(self, run: str) -> None:
-        self._run = run
+    A driver that joined a run asks its monitors, too. ``run`` and ``app`` name it and one of its applications.
+    """
+
+    def __init__(self) -> None:
         self._actors: dict[str, Any] = {}
         self._begun: dict[str, dict[int, dict[str, Any]]] = {}
         self._offsets: dict[str, ClockOffset] = {}
@@ -89,7 +45,7 @@ class _Monitors:
         self._refreshed_s = 0.0
         self._changing = threading.RLock()
 
-    def refresh(self) -> None:
+    def open_monitors(self, run: str) -> None:
         """Start a monitor on each node that is new, and leave out nodes that are gone."""
         with self._changing:
             if self._refreshed_s and time.monotonic() - self._refreshed_s < _REFRESH_S:
@@ -99,10 +55,20 @@ class _Monitors:
                 del self._actors[node]
             for node, facts in alive.items():
                 if node not in self._actors:
-                    self._actors[node] = self._start(node, facts)
+                    self._actors[node] = self._start(run, node, facts)
             self._refreshed_s = time.monotonic()
 
-    def ask(self, question: Callable[[Any], Any]) -> dict[str, Any]:
+    def read(self, run: str, app: str) -> tuple[NodeReading, ...]:
+        """What an application uses on each node, with its replicas' statistics; nodes that do not answer are absent."""
+        self.open_monitors(run)
+        return tuple(self._ask(lambda monitor: monitor.read.remote(app)).values())
+
+    def log_tail(self, _run: str, app: str) -> str:
+        """The last lines that each replica of an application printed."""
+        texts = self._ask(lambda monitor: monitor.log_tail.remote(app))
+        return "\n".join(filter(None, texts.values()))
+
+    def _ask(self, question: Callable[[Any], Any]) -> dict[str, Any]:
         """The answers of all nodes to one question; a node that is unavailable is asked again once."""
         with self._changing:
             actors = dict(self._actors)
@@ -112,28 +78,32 @@ class _Monitors:
             answers |= _answers({node: question(actors[node]) for node in missing})
         return answers
 
-    def begin(self, app: str, number: int, *, threads: bool) -> None:
-        """Begin a reading."""
+    def begin_read(self, _run: str, app: str, *how: int) -> None:
+        """Ask each node what an application uses now, without waiting for the answer: :meth:`collect` returns it.
+
+        ``how``: the number of the reading, and whether it has the threads.
+        """
+        number, threads = how
         with self._changing:
             self._begun.setdefault(app, {})[number] = {
-                node: actor.read.remote(app, ask=False, threads=threads) for node, actor in self._actors.items()
+                node: actor.read.remote(app, ask=False, threads=bool(threads)) for node, actor in self._actors.items()
             }
 
-    def collect(self, app: str) -> dict[int, tuple[NodeReading, ...]]:
-        """Wait for the readings of an application that were begun."""
+    def collect(self, _run: str, app: str) -> dict[int, tuple[NodeReading, ...]]:
+        """The readings that were begun since the last call, by number; nodes that did not answer are absent."""
         with self._changing:
             begun = self._begun.pop(app, {})
         return {number: tuple(_answers(asked).values()) for number, asked in begun.items()}
 
-    def forget(self, app: str) -> None:
-        """Forget an application."""
+    def forget(self, _run: str, app: str) -> None:
+        """Forget an application that is deleted."""
         with self._changing:
             self._begun.pop(app, None)
             for actor in self._actors.values():
                 actor.forget.remote(app)
 
-    def offsets(self) -> dict[str, ClockOffset]:
-        """The offsets of the clocks; they are measured again after a minute, and for new nodes."""
+    def offsets(self, _run: str) -> dict[str, ClockOffset]:
+        """How far the clock of each node is ahead of this machine's; measured again after a minute."""
         with self._changing:
             is_old = time.monotonic() - self._offsets_at_s > CLOCK_AGE_S
             known = {} if is_old else {node: self._offsets[node] for node in self._actors if node in self._offsets}
@@ -145,10 +115,10 @@ class _Monitors:
             self._offsets_at_s = time.monotonic() if is_old else self._offsets_at_s
             return dict(known)
 
-    def _start(self, node: str, facts: Mapping[str, Any]) -> Any:
+    def _start(self, run: str, node: str, facts: Mapping[str, Any]) -> Any:
         context = ray.get_runtime_context()
         session = context.get_session_name() if is_head(facts) else ""
-        name = monitor_name(self._run, node)
+        name = monitor_name(run, node)
         monitor = on_node(NodeMonitor, node, name=name, namespace=NAMESPACE, get_if_exists=True, max_concurrency=8)
         actor = monitor.remote(node, facts["NodeManagerAddress"], session=session)
         if node == context.get_node_id():
@@ -174,6 +144,7 @@ def _clock_of(actor: Any) -> tuple[str, int]:
     return found
 
 
+monitors = _Monitors()  # The monitors of this driver, which calls its methods by name
 _LINK_PATIENCE_S = 30.0
 """Time in which a replica finds the monitor of its node, which starts with the first deployment there."""
 _LINK_POLL_S = 0.1  # Time between two of its tries

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from support.services.deploy import deployed, make_start_options
 
 from pytest_mlpatterns import Batched, Deployment, DeploymentError, Microservice, ModelLoadError, Replicated, Wire
-from pytest_mlpatterns.engines.local.launcher import LocalReplica, launch
+from pytest_mlpatterns.engines.local.launcher import LocalReplica, LocalScaler, launch
 from pytest_mlpatterns.serving.grpc.client import GrpcTransport
 from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.serving.processes import AddedReplica
@@ -127,14 +127,9 @@ def test_a_replica_has_the_start_up_time_limit_of_the_deployment(
     tmp_path: Path, asked_before_s: int, message: str
 ) -> None:
     launcher: Any = SimpleNamespace(workers=[SlowWorker()])
-    replica = LocalReplica(
-        ("127.0.0.1", 1),
-        launcher,
-        0,
-        asked_ns=time.perf_counter_ns() - asked_before_s * 10**9,
-        model="m",
-        options=StartOptions(60 * 10**9, None, tmp_path),
-    )
+    scaler = LocalScaler(launcher, "m", StartOptions(60 * 10**9, None, tmp_path))
+    asked_ns = time.perf_counter_ns() - asked_before_s * 10**9
+    replica = LocalReplica(scaler, ("127.0.0.1", 1), 0, asked_ns=asked_ns)
     if not message:
         assert replica.address() is None
         return
