@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.measurement.paired_blocks import ResponsePace
-    from pytest_mlpatterns.profiling.py_spy import Profiler, Recording
+    from pytest_mlpatterns.profiling.py_spy import PySpy, PySpyRecording
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.serving.deployment import Deployment
 
@@ -93,7 +93,7 @@ class ProfiledPair:
         before: ProfiledSide | None,
         *,
         generator: Generator,
-        profiler: Profiler,
+        profiler: PySpy,
         on_progress: Callable[[Progress], None],
         plan: ProfilingPlan | None = None,
     ) -> None:
@@ -148,7 +148,7 @@ class _Recorded:
     """One side while it is recorded. ``rate_hz``: looks a second at each process, in the last block."""
 
     def __init__(
-        self, side: ProfiledSide, deployment: Deployment, run: VariantRun, *, profiler: Profiler, plan: ProfilingPlan
+        self, side: ProfiledSide, deployment: Deployment, run: VariantRun, *, profiler: PySpy, plan: ProfilingPlan
     ) -> None:
         self.run = run
         self.rate_hz = 0
@@ -221,7 +221,7 @@ class _Recorded:
         with named_errors(self._side.variant):
             return self._deployment.stats()
 
-    def _looking(self, recordings: ExitStack) -> list[Recording]:
+    def _looking(self, recordings: ExitStack) -> list[PySpyRecording]:
         """Recordings of all processes that can be read, which look."""
         pids = [pid for pid in _python_processes(self._deployment.pids) if pid not in self._unreadable]
         self.rate_hz = self._plan.rate_of(len(pids))

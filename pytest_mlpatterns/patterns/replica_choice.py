@@ -29,7 +29,7 @@ from hashlib import blake2b
 from itertools import islice
 from math import ceil, exp, inf
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import LostError, ProcessHandler
 from pytest_mlpatterns.patterns.stream import when_over
@@ -57,14 +57,6 @@ class Rule(StrEnum):
     TWO_CHOICES = "two-choices"
     LEAST_LATENCY = "least-latency"
     PREFIX = "prefix"
-
-
-class Choice(Protocol):
-    """Chooses a replica for each request."""
-
-    def choose(self, places: Sequence[int], instances: Sequence[Any]) -> int:
-        """The place of one of the replicas that may get a request."""
-        ...
 
 
 class RoundRobin:
@@ -232,6 +224,9 @@ def _text_of(message: Any) -> str:
 
 def _hash(data: bytes) -> int:
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+
+
+Choice = RoundRobin | LeastOutstanding | TwoChoices | LeastLatency | ByPrefix
 
 
 class BalancedLayer:

@@ -3,11 +3,8 @@
 It is started for each recording, ends by SIGINT, and then writes what it saw. Chosen by ``benchmarks/profilers.py``.
 
 A line of its file is a stack and its count: ``thread (17): MainThread;main (/srv/app.py:3);work (/srv/a.py:9) 42``.
-Frames of native code have no file. From version 0.4.3 on names are qualified, ``Digits.predict``.
-
-What a sampling profiler does for a measurement: it starts for a process, and returns the stacks that it saw.
-
-A new profiler is a module that fulfils :class:`Profiler`. This module must not know how stacks are named or compared.
+Frames of native code have no file. From version 0.4.3 on names are qualified, ``Digits.predict``. This module must not
+know how stacks are named or compared.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ import time
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -69,45 +66,6 @@ class RawStacks(Struct, frozen=True):
     threads: Mapping[int, ThreadTimes] = {}
 
 
-class Recording(Protocol):
-    """A profiler that looks at one process."""
-
-    def await_start(self) -> None:
-        """Wait until it looks.
-
-        Raises:
-            ProfilerError: it cannot read the process, or does not start.
-        """
-
-    def request_stop(self) -> None:
-        """Ask it to end, without waiting."""
-
-    def stop(self) -> RawStacks:
-        """What it saw, after it has ended.
-
-        Raises:
-            ProfilerError: it ended before, or gave nothing that can be read.
-        """
-        ...
-
-    def abandon(self) -> None:
-        """End it at once. Safe to call at any time, and twice."""
-
-
-class Profiler(Protocol):
-    """Reads processes of the same user from outside, without changing them."""
-
-    name: str
-
-    def start(self, pid: int, rate_hz: int) -> Recording:
-        """Begin to look at a process, without waiting until it does.
-
-        Raises:
-            ProfilerError: it cannot be started.
-        """
-        ...
-
-
 _START_S = 10.0  # Time limit for the start: it takes 0.1 s, and longer on a busy machine
 _STOP_S = 5.0  # Time limit for py-spy to write what it saw, in seconds; it takes 0.1 s
 _OPTIONS = ("--format", "raw", "--nonblocking", "--idle", "--threads", "--full-filenames", "--hideprogress")
@@ -139,7 +97,7 @@ def find_py_spy(what: str, directory: Path) -> PySpy:
 
 
 class PySpy:
-    """The program; fulfils :class:`pytest_mlpatterns.profiling.py_spy.Profiler`."""
+    """Reads processes of the same user from outside, without changing them."""
 
     def __init__(
         self,
@@ -165,7 +123,7 @@ class PySpy:
 
 
 class PySpyRecording:
-    """One run of py-spy; fulfils :class:`pytest_mlpatterns.profiling.py_spy.Recording`."""
+    """One run of py-spy, which looks at one process. Its methods raise ProfilerError if it cannot, or ended early."""
 
     def __init__(self, words: Sequence[str], pid: int, file: Path, *, start_s: float, stop_s: float) -> None:
         self._pid = pid

@@ -21,12 +21,12 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
+from msgspec import Struct, convert
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.records.codec import plain
-from pytest_mlpatterns.revision.commits import Revision
-from pytest_mlpatterns.revision.environment import RevisionEnvironment
+from pytest_mlpatterns.revision.commits import Revision  # noqa: TC001 - msgspec reads the types of the fields
+from pytest_mlpatterns.revision.environment import RevisionEnvironment  # noqa: TC001 - as above
 from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.system.import_redirect import is_environment
 from pytest_mlpatterns.system.owned_files import (
@@ -45,7 +45,6 @@ _PREFIX = "mlpatterns-against-"
 _OWNER = "owner"
 """Lock file, locked while the process that made a worktree runs. The kernel releases the lock when that process and the
 git processes it started have ended. Unlike a process id, a lock is never reused."""
-_PATHS = ("root", "directory", "present_root")
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n")
 
 
@@ -186,16 +185,13 @@ class Worktree(Struct, frozen=True):
 
     def to_plain(self) -> dict[str, object]:
         """Convert to text and lists, for xdist workers."""
-        environment = None if self.environment is None else self.environment.to_plain()
-        return {**plain(self), "environment": environment}
+        found: dict[str, object] = plain(self)
+        return found
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Worktree:
         """Convert back what :meth:`to_plain` returned."""
-        paths = {name: Path(plain[name]) for name in _PATHS}
-        environment = None if (sent := plain["environment"]) is None else RevisionEnvironment.from_plain(sent)
-        revision = Revision(**plain["revision"])
-        return cls(revision=revision, notes=tuple(plain["notes"]), environment=environment, **paths)
+        return convert(plain, cls, dec_hook=lambda path, text: path(text))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, 
 from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, Event, EventStreamError, EventStreamParser
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 DONE = b"data: [DONE]\n\n"  # The event that ends a stream
 _END = b"[DONE]"
@@ -96,17 +96,17 @@ def decode_error(body: bytes) -> str:
     return text if isinstance(text, str) else body[:2000].decode(errors="replace")
 
 
-def decode_instances(body: bytes | memoryview) -> list[Any]:
-    """Decode the inputs of a predict request; at least one."""
-    instances = _load(body, "instances")
+def decode_instances(body: bytes | memoryview, load: Callable[..., object] | None = None) -> list[Any]:
+    """Decode the inputs of a predict request; at least one. ``load``: finds a field of the body; None if it is JSON."""
+    instances = (load or _load)(body, "instances")
     if not isinstance(instances, list) or not instances:
         raise WireError('the body is not {"instances": [...]} with at least one instance')
     return instances
 
 
-def decode_predictions(body: bytes | memoryview) -> list[Any]:
-    """Decode the outputs of a response."""
-    predictions = _load(body, "predictions")
+def decode_predictions(body: bytes | memoryview, load: Callable[..., object] | None = None) -> list[Any]:
+    """Decode the outputs of a response; ``load`` as of :func:`decode_instances`."""
+    predictions = (load or _load)(body, "predictions")
     if not isinstance(predictions, list):
         raise WireError('the body is not {"predictions": [...]}')
     return predictions

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_mlpatterns.wire.body import Body, Headers, WireError, items_of
+from pytest_mlpatterns.wire.kserve_v1 import decode_instances, decode_predictions
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
@@ -38,10 +39,7 @@ class MsgpackV1:
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode the instances of a request."""
-        instances = _decode(body, "instances")
-        if not isinstance(instances, list) or not instances:
-            raise WireError('the body is not {"instances": [...]} with at least one instance')
-        return instances
+        return decode_instances(body, _decode)
 
     def encode_outputs(self, outputs: Any) -> Body:
         """Encode a response."""
@@ -49,10 +47,7 @@ class MsgpackV1:
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode the predictions of a response."""
-        predictions = _decode(body, "predictions")
-        if not isinstance(predictions, list):
-            raise WireError('the body is not {"predictions": [...]}')
-        return predictions
+        return decode_predictions(body, _decode)
 
 
 MSGPACK_V1 = MsgpackV1()

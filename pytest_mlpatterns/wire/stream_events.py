@@ -141,55 +141,57 @@ def promises_end(wire: Wire) -> bool:
     return wire.protocol == "openai"
 
 
-class StreamReader:
-    """Reads the stream of one answer.
+class AnswerReader:
+    """What is known of the stream of one answer, in any form.
 
     Attributes:
         input_tokens: tokens of the request by the server's usage; -1 while it has reported none.
         output_tokens: tokens of the answer by the server's usage; -1 while it has reported none.
-        ended: whether ``[DONE]`` has come.
-        error: data of the error event; None if there was none.
+        ended: whether its end was announced, as by ``[DONE]``.
+        needs_end: whether it is cut off without that.
+        error: data of the error; None if there was none.
         finished: whether a choice ended for a reason, such as ``stop``.
-        opening: data of the first event; empty while none has come.
-        cut: False: an event that is not complete is none.
-        why: empty: the kind of a failure suffices.
+        malformed: whether it cannot be read.
+        opening: data of the first event, line or chunk; empty while none has come.
+        cut: whether it ends within a line; an event that is not complete is none.
+        why: why it cannot be read, or which part is missing, in words; empty if nothing is wrong, or its kind suffices.
     """
 
-    cut = False
-    why = ""
-    expected = EVENT_STREAM
-    unit = "event"
     __slots__ = (
-        "_is_openai",
-        "_learned",
-        "_parser",
-        "_usual",
-        "ended",
-        "error",
-        "finished",
-        "input_tokens",
-        "malformed",
-        "opening",
-        "output_tokens",
+        *("cut", "ended", "error", "finished", "input_tokens"),
+        *("malformed", "needs_end", "opening", "output_tokens", "why"),
     )
 
+    def __init__(self, *, needs_end: bool = False) -> None:
+        self.input_tokens: int = -1
+        self.output_tokens: int = -1
+        self.error: bytes | None = None
+        self.opening: bytes = b""
+        self.why: str = ""
+        self.needs_end: bool = needs_end
+        self.ended: bool = False
+        self.finished: bool = False
+        self.malformed: bool = False
+        self.cut: bool = False
+
+    def _is_over(self) -> bool:
+        """Whether nothing that follows counts."""
+        return self.ended or self.malformed or self.error is not None
+
+
+class StreamReader(AnswerReader):
+    """Reads the events of one answer."""
+
+    expected = EVENT_STREAM
+    unit = "event"
+    __slots__ = ("_is_openai", "_learned", "_parser", "_usual")
+
     def __init__(self, *, is_openai: bool) -> None:
+        super().__init__(needs_end=is_openai)
         self._is_openai = is_openai
         self._parser = EventStreamParser()
         self._learned: tuple[bytes, bytes] | None = None
         self._usual: tuple[bytes, bytes] | None = None
-        self.input_tokens: int = -1
-        self.output_tokens: int = -1
-        self.ended: bool = False
-        self.error: bytes | None = None
-        self.finished: bool = False
-        self.malformed: bool = False
-        self.opening: bytes = b""
-
-    @property
-    def needs_end(self) -> bool:
-        """Whether the stream is cut off without ``[DONE]``."""
-        return self._is_openai
 
     @property
     def text(self) -> bytes | None:
@@ -237,10 +239,6 @@ class StreamReader:
             and data.endswith(suffix)
             and _TEXT(data, len(prefix), len(data) - len(suffix)) is not None
         )
-
-    def _is_over(self) -> bool:
-        """Whether nothing that follows counts."""
-        return self.ended or self.malformed or self.error is not None
 
     def _read(self, event: Event) -> bool:
         """Take one event. Returns whether it is a chunk."""

@@ -1,8 +1,7 @@
 """Streams that are no server-sent events: JSON lines, and chunks of any bytes. Without I/O: bytes in, chunks counted.
 
 JSON lines may be split anywhere, also in the middle of a character. The last line needs no line feed. Lines in the form
-of Ollama are read as such: ``done`` ends the stream, and the counts of tokens are beside it. These readers have the
-attributes of :class:`pytest_mlpatterns.wire.stream_events.StreamReader`, so that a load reads any stream alike.
+of Ollama are read as such: ``done`` ends the stream, and the counts of tokens are beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire.body import WireError
-from pytest_mlpatterns.wire.stream_events import LONGEST_EVENT_BYTES, broken_end, json_of, tokens_in
+from pytest_mlpatterns.wire.stream_events import LONGEST_EVENT_BYTES, AnswerReader, broken_end, json_of, tokens_in
 from pytest_mlpatterns.wording import count, listed, shown
 
 if TYPE_CHECKING:
@@ -71,35 +70,15 @@ class JsonLines:
         return f"JsonLines({', '.join(given)})"
 
 
-class LineReader:
-    """Reads the JSON lines of one answer; has the attributes of the reader of events, too.
-
-    ``why``: why a line cannot be read, or which part is missing, in words; empty if nothing is wrong.
-    """
+class LineReader(AnswerReader):
+    """Reads the JSON lines of one answer."""
 
     expected = "JSON lines without a content-length"
     unit = "line"
-    finished = False
-    __slots__ = (
-        "_keeps_text",
-        "_keys",
-        "_lines",
-        "_names",
-        "_partial",
-        "_size",
-        "_texts",
-        "cut",
-        "ended",
-        "error",
-        "input_tokens",
-        "malformed",
-        "needs_end",
-        "opening",
-        "output_tokens",
-        "why",
-    )
+    __slots__ = ("_keeps_text", "_keys", "_lines", "_names", "_partial", "_size", "_texts")
 
     def __init__(self, keys: JsonLines | None = None, *, keep_text: bool = False) -> None:
+        super().__init__()
         keys = keys or JsonLines()
         given = {"text": keys.text, "tokens": keys.tokens, "input_tokens": keys.input_tokens}
         self._keys = {name: key.split(".") for name, key in given.items() if key is not None}
@@ -109,15 +88,6 @@ class LineReader:
         self._size = 0
         self._lines = 0
         self._names: dict[str, None] | None = {} if keys.text is not None else None
-        self.input_tokens: int = -1
-        self.output_tokens: int = -1
-        self.ended: bool = False
-        self.error: bytes | None = None
-        self.malformed: bool = False
-        self.needs_end: bool = False
-        self.cut: bool = False
-        self.opening: bytes = b""
-        self.why: str = ""
 
     @property
     def text(self) -> bytes | None:
@@ -169,10 +139,6 @@ class LineReader:
             self.malformed = True
             most = f"{LONGEST_EVENT_BYTES:,}"
             self.why = f"line {self._lines + 1} has {self._size:,} bytes or more, expected at most {most}"
-
-    def _is_over(self) -> bool:
-        """Whether nothing that follows counts."""
-        return self.ended or self.malformed or self.error is not None
 
     def _take(self, line: bytes) -> bool:
         """Take one line. Returns whether it is a chunk."""
@@ -250,22 +216,18 @@ class LineReader:
         return True
 
 
-class PieceReader:
-    """Counts the HTTP chunks of one answer, and does not read their bytes. Attributes as of other readers."""
+class PieceReader(AnswerReader):
+    """Counts the HTTP chunks of one answer, and does not read their bytes."""
 
     expected = "chunks without a content-length"
     unit = "chunk"
-    ended = finished = malformed = needs_end = cut = False
-    input_tokens = output_tokens = -1
-    error: bytes | None = None
-    why = ""
-    __slots__ = ("_decoder", "_has_bytes", "_texts", "opening")
+    __slots__ = ("_decoder", "_has_bytes", "_texts")
 
     def __init__(self, *, keep_text: bool = False) -> None:
+        super().__init__()
         self._has_bytes = False
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace") if keep_text else None
         self._texts: list[str] = []
-        self.opening: bytes = b""
 
     @property
     def text(self) -> bytes | None:

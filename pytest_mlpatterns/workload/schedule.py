@@ -16,7 +16,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal
 
 from pytest_mlpatterns import fields
 from pytest_mlpatterns.errors import SettingError
@@ -214,11 +214,11 @@ class Stages:
 
     @property
     def think_time_ns(self) -> int:
-        """No pause."""
+        """0: a caller does not pause."""
         return 0
 
     def pauses(self, _generator: int, /) -> Iterator[int]:
-        """No pause."""
+        """No pause of any caller."""
         return itertools.repeat(0)
 
     def level_at(self, elapsed_ns: int) -> float:
@@ -256,45 +256,6 @@ class Stages:
                 yield round((begin_s + (2 * x / (before + root) if x > 0 else 0.0)) * SECOND_NS)
                 number += of
             begin_s, before, reached = begin_s + length_s, float(level), reached + gained
-
-
-class ClosedSchedule(Protocol):
-    """A schedule of callers, each of which waits for its response before it sends again."""
-
-    @property
-    def think_time_ns(self) -> int:
-        """Longest pause of a caller between a response and its next request; 0 without pauses."""
-        ...
-
-    def pauses(self, generator: int, /) -> Iterator[int]:
-        """The pauses of one generator's callers, in the order in which they begin; the same at every call."""
-        ...
-
-    @property
-    def length_ns(self) -> int | None:
-        """Length of the schedule; None if it has no end."""
-        ...
-
-    def concurrency_at(self, elapsed_ns: int) -> int:
-        """Callers at this time after the start."""
-        ...
-
-
-class OpenSchedule(Protocol):
-    """A schedule of arrivals."""
-
-    def arrivals(self) -> Iterator[int]:
-        """Arrival times in nanoseconds from the start, ascending; the same at every call."""
-        ...
-
-    def share(self, number: int, of: int) -> Iterator[int]:
-        """Those of one generator, of several that share the schedule: together they are the whole schedule.
-
-        Args:
-            number: of the generator, from 0.
-            of: number of generators; one alone has all arrivals.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,7 +467,10 @@ def _exponential_arrivals(rate_rps: float, seed: int | str) -> Iterator[int]:
         yield round(due_s * SECOND_NS)
 
 
-Schedule = ClosedLoop | ConstantRate | PoissonRate | GammaRate | Stages | Trace
+ClosedSchedule = ClosedLoop | Stages  # Callers, each of which waits for its response before it sends again
+OpenSchedule = ConstantRate | PoissonRate | GammaRate | Stages | Trace
+"""Arrivals. Generators that share a schedule, each with its number from 0, send all of it together."""
+Schedule = ClosedSchedule | OpenSchedule
 
 
 def most_callers(schedule: Schedule) -> int:
