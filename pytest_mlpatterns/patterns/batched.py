@@ -128,19 +128,39 @@ class AdaptiveWait:
         self.wait_ns = self.wait_ns * 9 // 10
 
 
-@dataclass(slots=True, eq=False)
-class Request:
+class Waiting:
     """A waiting request.
 
     ``arrived_ns`` is its arrival on the clock of ``perf_counter_ns``. ``inputs_again`` returns new inputs for a retry;
     None until they are needed, and if they cannot be copied. ``clock`` takes its times; None outside of a server.
     """
 
-    inputs: list[Any]
-    outputs: asyncio.Future[Sequence[Any]]
-    arrived_ns: int
-    inputs_again: Callable[[], Sequence[Any]] | None
-    clock: RequestClock | None = None
+    __slots__ = ("arrived_ns", "clock", "inputs", "inputs_again")
+
+    def __init__(self, inputs: list[Any]) -> None:
+        self.inputs = inputs
+        self.arrived_ns = perf_counter_ns()
+        self.inputs_again = inputs.decode if isinstance(inputs, DecodedInputs) else None
+        self.clock = current_clock()
+
+    def sent(self, tally: Tally, now_ns: int, *, has_others: bool) -> None:
+        """Count and charge its wait for a batch, and keep copies of its inputs if others are in the batch."""
+        waited_ns = now_ns - self.arrived_ns
+        tally.time("wait_ns", waited_ns)
+        if self.clock is not None:
+            self.clock.add(BATCH_WAIT, waited_ns)
+        if has_others and self.inputs_again is None:
+            self.inputs_again = copies_of(self.inputs)
+
+
+class Request(Waiting):
+    """A request that waits for its outputs."""
+
+    __slots__ = ("outputs",)
+
+    def __init__(self, inputs: list[Any], outputs: asyncio.Future[Sequence[Any]]) -> None:
+        super().__init__(inputs)
+        self.outputs = outputs
 
 
 @dataclass(slots=True, eq=False)
@@ -162,7 +182,7 @@ class Batch:
     clock: RequestClock = field(default_factory=RequestClock)
 
 
-def inputs_of(request: Request, *, again: bool) -> Sequence[Any]:
+def inputs_of(request: Waiting, *, again: bool) -> Sequence[Any]:
     """The inputs of a request; for a retry new ones, since the model may have changed the others."""
     return request.inputs_again() if again and request.inputs_again is not None else request.inputs
 
@@ -249,8 +269,7 @@ class BatchLayer:
     def __call__(self, instances: list[Any]) -> Awaitable[Sequence[Any]]:
         """The outputs for these inputs, of which there must be at least one; called on the event loop."""
         loop = asyncio.get_running_loop()
-        again = instances.decode if isinstance(instances, DecodedInputs) else None
-        request = Request(instances, loop.create_future(), perf_counter_ns(), again, current_clock())
+        request = Request(instances, loop.create_future())
         self._waiting.append(request)
         self._waiting_inputs += len(instances)
         if self._latest is not None:
@@ -301,11 +320,7 @@ class BatchLayer:
                 requests.append(self._pop())
                 size += len(requests[-1].inputs)
         for request in requests:
-            self._tally.time("wait_ns", now_ns - request.arrived_ns)
-            if request.clock is not None:
-                request.clock.add(BATCH_WAIT, now_ns - request.arrived_ns)
-            if len(requests) > 1 and request.inputs_again is None:
-                request.inputs_again = copies_of(request.inputs)
+            request.sent(self._tally, now_ns, has_others=len(requests) > 1)
         is_full = size >= self._max_size or bool(self._waiting)
         last_ns = requests[-1].arrived_ns
         batch = Batch([requests], size, is_full, now_ns, now_ns - last_ns if last_ns > since_ns else None)

@@ -7,6 +7,8 @@ from dataclasses import fields, is_dataclass
 from math import isfinite, isnan
 from typing import Any, NamedTuple
 
+import orjson
+
 JSON_HEADERS = (("content-type", "application/json"),)  # Headers of a body in JSON
 _LONGEST_RANGE = 2**22  # Most numbers of a ``range`` that is written as a list, so that a slip does not fill the memory
 
@@ -38,6 +40,14 @@ def items_of(values: set[Any] | frozenset[Any] | range) -> list[Any]:
     if isinstance(values, range) and values[_LONGEST_RANGE:]:
         raise WireError(f"{values} has more than {_LONGEST_RANGE:,} numbers")
     return list(values)
+
+
+def json_in(body: bytes | memoryview) -> Any:
+    """The value of a body in JSON. Raises WireError: it is not JSON."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise WireError(f"the body is not JSON: {error}") from None
 
 
 def headers_of(head: bytes) -> dict[str, str]:

@@ -12,9 +12,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, check_finite
+from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, check_finite, json_in
 from pytest_mlpatterns.wire.kserve_v1 import dump, encode_predictions
 from pytest_mlpatterns.wording import shown
 
@@ -32,18 +30,16 @@ _NUMBER = re.compile(r" *[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?) *"
 _LINES = ("application/jsonlines", "application/x-ndjson")
 
 
-class InvocationsCodec:
+class _Codec:
     """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`."""
 
     def __init__(self, *, is_csv: bool = False) -> None:
         self._is_csv = is_csv
 
     def path(self, model: str) -> str:
-        """Path of the requests, whichever the model."""
         return INVOCATIONS
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Body:
-        """Encode a request."""
         if self._is_csv:
             return Body((_rows(inputs),), (("content-type", CSV),))
         body = dump(_message(list(inputs)))
@@ -53,13 +49,12 @@ class InvocationsCodec:
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode the rows of a request; a table's are dictionaries by column."""
-        rows = _rows_in(body) if _is_csv(headers) else _instances(_loaded(body))
+        rows = _rows_in(body) if _is_csv(headers) else _instances(json_in(body))
         if not rows:
             raise WireError(f"the body has no rows, {_EXPECTED}")
         return rows
 
     def encode_outputs(self, outputs: Any) -> Body:
-        """Encode a response, which is JSON."""
         return Body((encode_predictions(outputs),), JSON_HEADERS)
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
@@ -68,15 +63,15 @@ class InvocationsCodec:
         if _is_csv(headers):
             found: Any = [row[0] if len(row) == 1 else row for row in _rows_in(body)]
         elif kind in _LINES:
-            found = [_loaded(line) for line in bytes(body).splitlines() if line.strip()]
+            found = [json_in(line) for line in bytes(body).splitlines() if line.strip()]
         else:
-            message = _loaded(body)
+            message = json_in(body)
             found = message.get("predictions", message) if isinstance(message, dict) else message
         return found if isinstance(found, list) and len(found) == 1 else [found]
 
 
-INVOCATIONS_JSON = InvocationsCodec()
-INVOCATIONS_CSV = InvocationsCodec(is_csv=True)
+INVOCATIONS_JSON = _Codec()
+INVOCATIONS_CSV = _Codec(is_csv=True)
 
 
 def _message(inputs: list[Any]) -> dict[str, Any]:
@@ -123,13 +118,6 @@ def _instances(message: Any) -> list[Any]:
     elif form is not None and form != _SPLIT and isinstance(value, list):
         return value
     raise WireError(f"the body is {shown(message)}, {_EXPECTED}")
-
-
-def _loaded(body: bytes | memoryview) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise WireError(f"the body is not JSON: {error}") from None
 
 
 def _is_csv(headers: Headers) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, check_finite, items_of
+from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, check_finite, items_of, json_in
 from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, Event, EventStreamError, EventStreamParser
 
 if TYPE_CHECKING:
@@ -21,31 +21,26 @@ _END = b"[DONE]"
 _CUT_OFF = "the stream is cut off: it has no event [DONE]"
 
 
-class JsonV1:
+class _JsonV1:
     """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`."""
 
     def path(self, model: str) -> str:
-        """Path of the predict requests of a model."""
         return f"/v1/models/{model}:predict"
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Body:
-        """Encode a predict request."""
         return Body((encode_instances(list(inputs)),), JSON_HEADERS)
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """Decode the instances of a request."""
         return decode_instances(body)
 
     def encode_outputs(self, outputs: Any) -> Body:
-        """Encode a response."""
         return Body((encode_predictions(outputs),), JSON_HEADERS)
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """Decode the predictions of a response."""
         return decode_predictions(body)
 
 
-JSON_V1 = JsonV1()
+JSON_V1 = _JsonV1()
 
 
 def encode_instances(instances: list[Any]) -> bytes:
@@ -113,10 +108,7 @@ def decode_predictions(body: bytes | memoryview, load: Callable[..., object] | N
 
 
 def _load(body: bytes | memoryview, key: str) -> object:
-    try:
-        message = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise WireError(f"the body is not JSON: {error}") from None
+    message = json_in(body)
     return message.get(key) if isinstance(message, dict) else None
 
 

@@ -26,31 +26,26 @@ _KINDS = "biufcSUmM"  # Kinds of numpy types that an array may have: those witho
 _MAX_ITEMS = 2**22  # Most items of one list or map, so that a short message cannot claim much memory
 
 
-class MsgpackV1:
+class _MsgpackV1:
     """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`."""
 
     def path(self, model: str) -> str:
-        """Path of the predict requests of a model."""
         return f"/v1/models/{model}:predict"
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Body:
-        """Encode a predict request."""
         return _encode({"instances": inputs if isinstance(inputs, list) else list(inputs)})
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """Decode the instances of a request."""
         return decode_instances(body, _decode)
 
     def encode_outputs(self, outputs: Any) -> Body:
-        """Encode a response."""
         return _encode({"predictions": outputs if isinstance(outputs, list) else list(outputs)})
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """Decode the predictions of a response."""
         return decode_predictions(body, _decode)
 
 
-MSGPACK_V1 = MsgpackV1()
+MSGPACK_V1 = _MsgpackV1()
 
 
 def _encode(message: dict[str, list[Any]]) -> Body:

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from msgspec import Struct
 
-from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, NotFiniteError, WireError, name_of_number
+from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, NotFiniteError, WireError, json_in, name_of_number
 from pytest_mlpatterns.wire.tensors import columns_for, rows_from, rows_of_binary, rows_of_json, specification_of
 from pytest_mlpatterns.wording import shown
 
@@ -35,7 +35,7 @@ class _Layout(Struct, frozen=True):
     wanted: Mapping[str, bool] | None = None
 
 
-class CodecV2:
+class _CodecV2:
     """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`."""
 
     def __init__(self, *, binary: bool) -> None:
@@ -43,7 +43,6 @@ class CodecV2:
         self._layout = _Layout(binary=binary, rows_allowed=True)
 
     def path(self, model: str) -> str:
-        """Path of the inference requests of a model."""
         return f"/v2/models/{model}/infer"
 
     def encode_inputs(self, inputs: Any) -> Body:
@@ -52,7 +51,6 @@ class CodecV2:
         return _encoded("inputs", inputs, {"parameters": parameters}, layout=self._layout)
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """Decode the inputs."""
         return read_request(body, headers).inputs
 
     def encode_outputs(self, outputs: Any) -> Body:
@@ -60,12 +58,11 @@ class CodecV2:
         return _encoded("outputs", outputs, {}, layout=self._layout)
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """Decode the outputs."""
         return _decoded("outputs", *_message(body, headers))
 
 
-JSON_V2 = CodecV2(binary=False)
-BINARY_V2 = CodecV2(binary=True)
+JSON_V2 = _CodecV2(binary=False)
+BINARY_V2 = _CodecV2(binary=True)
 
 
 class InferRequest(Struct, frozen=True):
@@ -174,10 +171,7 @@ def _message(body: bytes | memoryview, headers: Headers) -> tuple[dict[str, Any]
     end = len(whole) if given is None else int(given) if given.isascii() and given.isdigit() else -1
     if not 0 <= end <= len(whole):
         raise WireError(f"Inference-Header-Content-Length is {given}, expected at most the body's {len(whole)}")
-    try:
-        message = orjson.loads(whole[:end])
-    except orjson.JSONDecodeError as error:
-        raise WireError(f"the body is not JSON: {error}") from None
+    message = json_in(whole[:end])
     if not isinstance(message, dict):
         raise WireError('the body is not {"inputs": [...]}')
     return message, whole[end:]

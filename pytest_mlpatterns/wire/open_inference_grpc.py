@@ -43,7 +43,7 @@ _TYPED = {
 """Field of the typed contents for each datatype; FP16 has none."""
 
 
-class CodecProtobuf:
+class _CodecProtobuf:
     """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`. Bodies are messages without the name of the model."""
 
     def path(self, model: str) -> str:
@@ -51,7 +51,6 @@ class CodecProtobuf:
         return f"/v2/models/{model}/infer"
 
     def encode_inputs(self, inputs: Any) -> Body:
-        """Encode an inference request with raw contents."""
         message: Any = message_class(_REQUEST)()
         columns, parameters = columns_for("inputs", _INPUT, inputs, rows_allowed=True)
         _set_parameters(message, parameters)
@@ -60,21 +59,18 @@ class CodecProtobuf:
         return Body((message.SerializeToString(), *_raw(columns, _RAW_INPUTS)), ())
 
     def decode_inputs(self, body: bytes | memoryview, _headers: Headers) -> list[Any]:
-        """Decode the inputs."""
         return read_call(body).request.inputs
 
     def encode_outputs(self, outputs: Any) -> Body:
-        """Encode a response with raw contents."""
         request = InferRequest([], None, None, binary=True, specification=())
         return Body((encode_answer(request, outputs, "", rows_allowed=True),), ())
 
     def decode_outputs(self, body: bytes | memoryview, _headers: Headers) -> list[Any]:
-        """Decode the outputs."""
         message, raw = _parsed(body, _RESPONSE, _RAW_OUTPUTS)
         return _rows_in("outputs", message, message.outputs, raw=raw)
 
 
-PROTOBUF = CodecProtobuf()
+PROTOBUF = _CodecProtobuf()
 
 
 class InferCall(Struct, frozen=True):

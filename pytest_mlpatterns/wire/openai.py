@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from msgspec import Struct
 
-from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError
+from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, json_in
 from pytest_mlpatterns.wire.kserve_v1 import DONE, StreamError, encode_value, events_in, is_event_stream
 from pytest_mlpatterns.wording import shown
 
@@ -235,10 +235,7 @@ class OpenAICodec:
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode the input of a request."""
-        try:
-            return [orjson.loads(body)]
-        except orjson.JSONDecodeError as error:
-            raise WireError(f"the body is not JSON: {error}") from None
+        return [json_in(body)]
 
     def encode_outputs(self, outputs: Any) -> Body:
         """Refuse: the server's half writes answers, :mod:`pytest_mlpatterns.wire.openai`."""

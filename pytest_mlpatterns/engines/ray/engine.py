@@ -70,7 +70,7 @@ def _running(planned: ApplicationPlan, facts: ClusterFacts) -> RayApplication:
 _PACKAGES = ("ray", "fastapi")  # Packages of Ray and of Ray Serve
 
 
-class RayEngine(Engine):
+class _RayEngine(Engine):
     """Serves a pattern as one application of Ray Serve.
 
     Ray reserves the cores of ``cpus_per_replica=`` on the nodes; nothing is given on this machine. The number of
@@ -81,21 +81,17 @@ class RayEngine(Engine):
     sends_load = True
 
     def require_installed(self, what: str) -> None:
-        """Check that Ray is installed, without importing it."""
         if missing := [*filterfalse(_is_installed, _PACKAGES)]:
             raise MissingExtraError(missing_extra(what, missing[0], "ray"))
 
     def session(self, given: SessionOptions) -> SharedRay:
-        """The cluster of the session, which starts on first use."""
         job = read_ray_job(given.options, given.ini, os.environ, root=given.root)
         return SharedRay(RaySession(job, given.directory / "ray-driver.log"))
 
     def check(self, plan: ServicePlan, options: StartOptions) -> None:
-        """Check that Ray Serve can express a service."""
         check_expressible(plan, options, options.session.ray.cluster)
 
     def launch(self, plan: ServicePlan, options: StartOptions) -> Deployment:
-        """Start a service and wait until it is ready."""
         started_ns, session = time.perf_counter_ns(), options.session.ray
         facts: ClusterFacts = session.cluster
         servers = _own_servers(plan, options)
@@ -165,7 +161,7 @@ def _is_installed(package: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-ENGINE = RayEngine()  # What the entry point names
+ENGINE = _RayEngine()  # What the entry point names
 
 
 class SharedRay:

@@ -18,7 +18,6 @@ import asyncio
 import inspect
 import os
 import sys
-from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +26,8 @@ from msgspec import Struct
 from pytest_mlpatterns.engines.ray.messages import HandleAnswer
 from pytest_mlpatterns.engines.ray.remote.handle_upstream import HandleUpstream
 from pytest_mlpatterns.engines.ray.session import not_sent
-from pytest_mlpatterns.patterns.batched import NO_STREAM, UNAVAILABLE, Batched, copies_of, share_times
+from pytest_mlpatterns.patterns.batched import NO_STREAM, UNAVAILABLE, Batched, Waiting, copies_of, share_times
 from pytest_mlpatterns.patterns.layer import (
-    DecodedInputs,
     LostError,
     RequestError,
     ends_task,
@@ -41,11 +39,9 @@ from pytest_mlpatterns.patterns.layer import (
 from pytest_mlpatterns.patterns.model_thread import ModelThread
 from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS, Queued, refusal_of_full
 from pytest_mlpatterns.patterns.request_clock import (
-    BATCH_WAIT,
     QUEUE_WAIT,
     RequestClock,
     charge,
-    current_clock,
     set_clock,
 )
 from pytest_mlpatterns.patterns.stream import Stream, refuse_stream
@@ -74,24 +70,10 @@ if TYPE_CHECKING:
     _Send = Callable[[_Message], Awaitable[None]]
 
 
-@dataclass(slots=True, eq=False)
-class _Request:
-    """A waiting request.
-
-    ``inputs_again`` returns new inputs for a retry; None until they are needed, and if they cannot be copied.
-    ``clock`` takes its times; None outside of a server.
-    """
-
-    inputs: list[Any]
-    arrived_ns: int
-    inputs_again: Callable[[], Sequence[Any]] | None
-    clock: RequestClock | None = None
-
-
 class _Input(Struct, frozen=True):
     """One input of a request, which Ray Serve gathers with others."""
 
-    request: _Request
+    request: Waiting
     number: int
 
 
@@ -132,8 +114,7 @@ class ServeBatchLayer:
 
     async def __call__(self, instances: list[Any]) -> list[Any]:
         """The outputs for these inputs, of which there must be at least one."""
-        again = instances.decode if isinstance(instances, DecodedInputs) else None
-        request = _Request(instances, perf_counter_ns(), again, current_clock())
+        request = Waiting(instances)
         waiting = [self._gather(_Input(request, number)) for number in range(len(instances))]
         outcomes: list[_Outcome] = [await waiting[0]] if len(waiting) == 1 else await asyncio.gather(*waiting)
         for outcome in outcomes:
@@ -144,13 +125,10 @@ class ServeBatchLayer:
     async def _call_batch(self, inputs: list[_Input]) -> list[_Outcome]:
         now_ns = perf_counter_ns()
         for one in inputs:
-            request = one.request
             if not one.number:
-                self._tally.time("wait_ns", now_ns - request.arrived_ns)
-                if request.clock is not None:
-                    request.clock.add(BATCH_WAIT, now_ns - request.arrived_ns)
-            if len(inputs) > 1 and request.inputs_again is None:
-                request.inputs_again = copies_of(request.inputs)
+                one.request.sent(self._tally, now_ns, has_others=len(inputs) > 1)
+            elif len(inputs) > 1 and one.request.inputs_again is None:  # the batch before had the first input
+                one.request.inputs_again = copies_of(one.request.inputs)
         outcomes = await self._call_group(inputs, is_retry=False)
         failed = sum(outcome.error is not None for outcome in outcomes)
         if 0 < failed < len(inputs):
@@ -286,7 +264,7 @@ class ServeQueueLayer:
         self._tally.level("depth", self.depth)
 
 
-class RayHooks:
+class _RayHooks:
     """Layers in the replicas; fulfils :class:`pytest_mlpatterns.serving.handler_stack.StackHooks`."""
 
     def __init__(self, handles: Mapping[str, Any], machine: str) -> None:
@@ -294,7 +272,6 @@ class RayHooks:
         self._machine = machine
 
     def upstream(self, node: HandleNode, tally: Tally, of: str) -> HandleUpstream:
-        """The client of a deployment behind this process."""
         return HandleUpstream(node, self._handles[node.deployment], tally, machine=self._machine, of=of)
 
     def layer(self, pattern: Pattern, inside: Sequence[Handler], tally: Tally, *, resources: Resources) -> object:
@@ -347,7 +324,7 @@ class _Replica:
         are_here = all(top.is_dir() for top in job.trees or ())
         if job.trees is not None and are_here:
             install(*job.trees)
-        hooks = RayHooks(self._handles, self._machine)
+        hooks = _RayHooks(self._handles, self._machine)
         wire = job.wire.between_processes
         stack = HandlerStack(job.node, job.identity, wire=wire, own_server=job.own_server, hooks=hooks)
         if job.trees is not None and (strays := modules_from(*job.trees)):
