@@ -69,7 +69,7 @@ ENDED_BY_SIZE = ("two-gigabytes", "bomb", "many-headers")
     ("name", "expected"),
     [
         ("body-dribbles", f"GET /health {ENDLESS}"),
-        ("head-dribbles", f"GET /health {ENDLESS}"),
+        pytest.param("head-dribbles", f"GET /health {ENDLESS}", marks=RARE),
         pytest.param("length-dribbles", f"GET /health {ENDLESS}", marks=RARE),
         pytest.param("chunk-size-dribbles", f"GET /health {ENDLESS}", marks=RARE),
         ("events", f"GET /health {ENDLESS}"),
@@ -89,7 +89,7 @@ class TestReadyPath:
     ("name", "expected"),
     [
         ("body-dribbles", f"POST /predict {ENDLESS}"),
-        ("head-dribbles", f"POST /predict {ENDLESS}"),
+        pytest.param("head-dribbles", f"POST /predict {ENDLESS}", marks=RARE),
         pytest.param("events", f"POST /predict {ENDLESS}", marks=RARE),
         pytest.param("bomb", f"POST /predict {ENDLESS}", marks=RARE),
         pytest.param("hangs", SILENT, marks=RARE),

@@ -283,7 +283,7 @@ class TestOpenLoop:
 
 
 class TestNoFalseAlarm:
-    @pytest.mark.parametrize("load", [CLOSED, "concurrency=1", "rate_rps=100"])
+    @pytest.mark.parametrize("load", [CLOSED, pytest.param("concurrency=1", marks=RARE), "rate_rps=100"])
     def test_one_request_of_many_that_hangs_passes(self, tmp_path: Path, load: str) -> None:
         """One of at least twenty, even if each takes a twentieth of a second; a single caller asks nothing after it."""
         window = 'duration="3s", warmup="200ms"'

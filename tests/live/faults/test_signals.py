@@ -130,7 +130,7 @@ def test_an_interrupted_pattern_leaves_nothing(tmp_path: Path, pattern: str, num
     assert run.exit_code == INTERRUPTED
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=RARE)], ids=["INT", "TERM"])
 def test_an_interrupted_distributed_run_shows_and_writes_what_it_measured(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -332,7 +332,7 @@ def suspend(running: RunningFault) -> None:
 @pytest.mark.parametrize(
     ("end", "perf"),
     [
-        ("os._exit(1)", "perf"),
+        pytest.param("os._exit(1)", "perf", marks=RARE),
         ("os.kill(os.getpid(), signal.SIGKILL)", "perf"),
         pytest.param("os._exit(1)", "", marks=RARE),
         pytest.param("os.kill(os.getpid(), signal.SIGSEGV)", "perf", marks=RARE),

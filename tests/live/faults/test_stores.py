@@ -89,7 +89,9 @@ def valkey() -> Iterator[Valkey]:
         yield server
 
 
-@pytest.mark.parametrize("pattern", [f'Queued(broker="{OWN}")', f'Cached(store="{OWN}")'])
+@pytest.mark.parametrize(
+    "pattern", [f'Queued(broker="{OWN}")', pytest.param(f'Cached(store="{OWN}")', marks=pytest.mark.nightly)]
+)
 @pytest.mark.parametrize(
     ("number", "how"),
     [
