@@ -76,7 +76,7 @@ class Cascade(Pattern):
         return (*distinct_names(self.models), "when")
 
     def without_callables(self) -> Pattern:
-        """The same with names in place of the models and of ``when``, which are nodes inside."""
+        """The pattern with names in place of the models and of ``when``, which are nodes inside."""
         first, second = (f":{name}" for name in distinct_names(self.models))
         return replace(self, first=first, second=second, when=_named)
 

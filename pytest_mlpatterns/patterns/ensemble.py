@@ -65,7 +65,7 @@ class Ensemble(Pattern):
         return (*distinct_names(self.models), "combine")
 
     def without_callables(self) -> Pattern:
-        """The same with names in place of the models and of ``combine``, which are nodes inside."""
+        """The pattern with names in place of the models and of ``combine``, which are nodes inside."""
         return replace(self, models=[f":{name}" for name in distinct_names(self.models)], combine=None)
 
     def layer(self, inside: Sequence[Handler], tally: Tally, resources: Resources) -> Handler:

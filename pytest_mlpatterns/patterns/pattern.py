@@ -194,7 +194,7 @@ class Pattern:
         return root
 
     def without_callables(self) -> Pattern:
-        """The same pattern with names in place of the user's callables, which reach a process as nodes of the tree."""
+        """The pattern with names in place of the user's callables, which reach a process as nodes of the tree."""
         return self
 
     def __or__(self, other: object) -> Composed:
@@ -320,7 +320,7 @@ def _as_text(value: object) -> str:
 
 
 def with_env(group: ProcessGroup, outer: Mapping[str, str] = NO_VARIABLES) -> ProcessGroup:
-    """The same tree, in which each process group has all variables of its processes.
+    """The tree, in which each process group has all variables of its processes.
 
     They come from the patterns outside, then of the pattern that starts the processes, then of the patterns that run
     in them; of two values the inner one holds.
@@ -352,7 +352,7 @@ def _in_process(node: Node) -> dict[str, str]:
 
 
 def _inside(node: Node, env: Mapping[str, str]) -> Node:
-    """The same node, whose process groups inherit the variables of its process."""
+    """A node whose process groups inherit the variables of its process."""
     if isinstance(node, ProcessGroup):
         return with_env(node, env)
     if isinstance(node, LayerNode):

@@ -132,7 +132,7 @@ class Pipeline(Pattern):
         return tuple(distinct_names(self.stages))
 
     def without_callables(self) -> Pattern:
-        """The same with names in place of the stages, which are nodes inside."""
+        """The pattern with names in place of the stages, which are nodes inside."""
         return replace(self, stages=[f":{name}" for name in distinct_names(self.stages)])
 
     def layer(self, inside: Sequence[Handler], tally: Tally, resources: Resources) -> Handler:

@@ -141,7 +141,7 @@ SERVER_LAYER = Frame.of_layer("HTTP server")
 _PLACE_OF_MODEL = "serving/timed_model.py"
 _OUR_PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
 _ELSEWHERE = re.compile(r".*/site-packages/pytest_mlpatterns/")
-"""The same package in a revision's environment."""
+"""This package in a revision's environment."""
 
 _WIRE = Frame.of_layer("wire")
 _HALVES_OF_WIRE = {verb[:5]: Frame.of_layer("wire", verb) for verb in ("encode", "decode")}

@@ -100,7 +100,7 @@ _OUR_LOOPS = (
     place_of(model_thread),
     place_of(child),
 )
-"""Those of this package; tests compare the places in ``serving``, which is no layer below, with the modules."""
+"""Loops of this package; tests compare the places in ``serving``, which is no layer below, with the modules."""
 _SERVERS = (
     *_LOOPS,
     "http/server.py",
@@ -236,7 +236,10 @@ _UNKNOWN = ThreadTimes()
 _Key = tuple[tuple[Frame, ...], tuple[int, ...]]
 _COMPUTES = (0.3, 1.5)
 """Least and largest s/c of a service that computes: the server's native code is in c only, short waits in s only."""
-_COMPUTES_ALONE = (0.6, 1.25)  # The same of one whose waits are so short that both sides can share a median
+_COMPUTES_ALONE = (
+    0.6,
+    1.25,
+)  # Least and largest s/c of one whose waits are so short that both sides can share a median
 _BUSY = 0.2  # Wait for cores per CPU time from which a machine is busy
 _FEWEST = 3  # Fewest blocks whose median ratio is known well enough to scale by it
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 _STOP_TIMEOUT_S = 20.0
 """Time limit for the end of a deployment, in seconds: the grace periods of its processes, and more."""
-_CLUSTER_STOP_TIMEOUT_S = 70.0  # The same on a cluster; longer than that process waits for the cluster
+_CLUSTER_STOP_TIMEOUT_S = 70.0  # Time limit for the end on a cluster; longer than that process waits for the cluster
 _FACTS_TIMEOUT_S = 10.0  # Time limit for the facts of a deployment, in seconds
 _Answer = TypeVar("_Answer")
 _IF_FILES_ARE_MISSING = "if it lacks files that git does not track there, name them in --perf-against-files"

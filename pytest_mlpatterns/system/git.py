@@ -40,7 +40,7 @@ _SETTINGS = {
 _SSH = "ssh -o ConnectTimeout=30 -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
 _SSH_VARIABLES = frozenset({"GIT_SSH", "GIT_SSH_COMMAND"})  # With which a user names another program, as in settings
 _LIMIT_S = 600.0  # Longest time of a call of git, in seconds; a filter of the repository can hang
-_LIMITS_S = {"fetch": 300.0, "describe": 10.0}  # The same of these commands
+_LIMITS_S = {"fetch": 300.0, "describe": 10.0}  # Longest time of these commands
 _CACHES = ("__pycache__", ".pytest_cache")
 """Directories that a test run fills; many repositories do not list them in ``.gitignore``."""
 _LARGE_BYTES = 100 * 2**20

@@ -116,7 +116,7 @@ def _sources(project: Path) -> Iterator[str]:
 
 @lru_cache(maxsize=64)
 def _owners(installed: Sequence[Distribution], paths: frozenset[str]) -> Sequence[Distribution]:
-    """Those of the distributions of one folder that these files belong to."""
+    """The distributions of one folder that these files belong to."""
     tops = {re.split(r"[/.]", path, maxsplit=1)[0] for path in paths}
     found = []
     for one in installed:

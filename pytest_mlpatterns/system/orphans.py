@@ -208,7 +208,7 @@ def end_remaining(find: Callable[[], set[psutil.Process]], grace_s: float) -> St
 
 
 def alive(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
-    """Those that run; a process that has ended and waits for its parent does not."""
+    """The processes that run; one that has ended and waits for its parent does not."""
     return {process for process in processes if _is_alive(process)}
 
 

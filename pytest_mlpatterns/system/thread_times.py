@@ -137,7 +137,7 @@ class ThreadTimes(Struct, frozen=True):
     ready_ns: int = 0
 
     def since(self, before: ThreadTimes) -> ThreadTimes:
-        """Those since an earlier reading."""
+        """The times since an earlier reading."""
         return ThreadTimes(self.cpu_ns - before.cpu_ns, self.ready_ns - before.ready_ns)
 
 

@@ -231,7 +231,7 @@ def answer_nothing(_value: object) -> None:
 
 
 async def await_nothing(_value: object) -> None:
-    """The same, awaited."""
+    """A client that does nothing and is awaited."""
 
 
 def run_now(work: Coroutine[Any, Any, None]) -> None:

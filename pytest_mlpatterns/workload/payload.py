@@ -62,7 +62,7 @@ class Payload(Struct, frozen=True):
         return replace(self, inputs=(), builder=None)
 
     def at(self, path: str, builder: RequestBuilder | None = None) -> Payload:
-        """The same inputs in the same order for another service; requests of the user's own stay as they are.
+        """The inputs in their order for another service; requests of the user's own stay as they are.
 
         ``path``: of the other service; empty for a server of this package. ``builder``: makes the request for each
         input; None: the wire does.

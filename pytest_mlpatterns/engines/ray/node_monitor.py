@@ -150,7 +150,7 @@ def _tail(file: Path) -> str:
     return marked("\n".join(line for line in lines if not line.startswith(_MARKS_OF_RAY)).strip())
 
 
-_RAY_SEARCH_NS = 2_000_000_000  # The same for processes of Ray, which it seldom starts
+_RAY_SEARCH_NS = 2_000_000_000  # Time between two searches for processes of Ray, which it seldom starts
 _OF_RAY = ("raylet", "gcs_server")  # Names of programs of Ray
 _ACTORS_OF_RAY = (
     "ray::IDLE",

@@ -92,7 +92,7 @@ def brings_code(runtime_env: Mapping[str, Any]) -> bool:
 
 
 def with_absolute_paths(runtime_env: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """The same with absolute paths. ``root``: directory to which its paths are relative."""
+    """A runtime environment with absolute paths. ``root``: directory to which its paths are relative."""
     found = dict(runtime_env)
     if isinstance(directory := found.get("working_dir"), str):
         found["working_dir"] = _absolute(directory, root)
