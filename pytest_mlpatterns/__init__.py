@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import re
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 
 def _homes() -> dict[str, str]:
