@@ -1,14 +1,14 @@
 """Records as plain values and back, by the types of their fields.
 
 Plain values are what JSON and execnet hold: dictionaries, lists, text and numbers, of no subclass. A record of another
-form in files, such as a price that is written as text, overrides the two methods for that member.
+form in files, such as a price that is written as text, names that member with what writes and what reads it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -19,6 +19,7 @@ _T = TypeVar("_T")
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+InFiles = Mapping[str, tuple[Callable[[Any], object], Callable[[Any], object]]]
 
 
 def plain(value: object) -> Any:
@@ -35,12 +36,17 @@ def _plain(value: Any) -> Any:
 
 
 class Record(Struct, frozen=True):
-    """A value that travels as the plain values of its fields, by their names."""
+    """A value that travels as the plain values of its fields, by their names.
+
+    ``_in_files``: members that have another form there, by name: what writes each, and what reads it.
+    """
+
+    _in_files: ClassVar[InFiles] = {}
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
         found: dict[str, Any] = plain(self)
-        return found
+        return found | {name: write(getattr(self, name)) for name, (write, _) in self._in_files.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -49,7 +55,8 @@ class Record(Struct, frozen=True):
         Absent members have their defaults, and members of other records are ignored.
         """
         try:
-            return msgspec.convert(data, cls, str_keys=True, from_attributes=True)
+            members = {name: read(data[name]) for name, (_, read) in cls._in_files.items() if name in data}
+            return msgspec.convert({**data, **members}, cls, str_keys=True, from_attributes=True)
         except msgspec.ValidationError as error:
             raise ValueError(f"{cls.__name__}: {error}") from None
 

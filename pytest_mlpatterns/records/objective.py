@@ -59,35 +59,8 @@ class Bound(Struct, frozen=True):
         return "rtm" if self.percentile == 50 else rank
 
 
-class Objective(Struct, frozen=True):
-    """Percentiles below times, all at once; NMRT can be searched under it.
-
-    Prints as it is written, so that :func:`parse_objective` reads an equal one.
-    """
-
-    bounds: tuple[Bound, ...]  # at least one, each with a percentile
-
-    @classmethod
-    def of(cls, percentile: float, limit_ns: int) -> Objective:
-        """One percentile of the latency."""
-        return cls((Bound(percentile, limit_ns),))
-
-    @property
-    def longest_ns(self) -> int:
-        """The longest of its times."""
-        return max(bound.limit_ns for bound in self.bounds)
-
-    @property
-    def is_of_streams(self) -> bool:
-        """Whether only streams have all its quantities."""
-        return any(bound.quantity != "latency" for bound in self.bounds)
-
-    def __str__(self) -> str:
-        return ",".join(map(str, self.bounds))
-
-
 class Promise(Struct, frozen=True):
-    """What each single request is to keep, such as ``ttft<300ms,tpot<40ms``."""
+    """What each single request is to keep, such as ``ttft<300ms,tpot<40ms``. Prints as it is written."""
 
     bounds: tuple[Bound, ...]  # at least one, none with a percentile
 
@@ -98,6 +71,20 @@ class Promise(Struct, frozen=True):
 
     def __str__(self) -> str:
         return ",".join(map(str, self.bounds))
+
+
+class Objective(Promise, frozen=True):
+    """Percentiles below times, all at once, each bound with one; NMRT can be searched under it."""
+
+    @classmethod
+    def of(cls, percentile: float, limit_ns: int) -> Objective:
+        """One percentile of the latency."""
+        return cls((Bound(percentile, limit_ns),))
+
+    @property
+    def longest_ns(self) -> int:
+        """The longest of its times."""
+        return max(bound.limit_ns for bound in self.bounds)
 
 
 def parse_objective(text: object) -> Objective:

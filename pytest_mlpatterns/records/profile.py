@@ -48,6 +48,16 @@ class Frame(Struct, frozen=True, array_like=True):
     def _key(self) -> tuple[str, str, str]:
         return self.function, self.file, self.owner
 
+    @property
+    def place(self) -> str:
+        """The file with the line of the definition: ``model.py:41``; empty without a file."""
+        return f"{self.file}:{self.line}" if self.file and self.line else self.file
+
+    @property
+    def placed(self) -> str:
+        """The function with its place: ``normalize (model.py:41)``."""
+        return f"{self.function} ({self.place})" if self.place else self.function
+
     @classmethod
     def of_layer(cls, name: str, half: str = "") -> Frame:
         """A layer, or a half of one, such as ``encode`` of ``wire``."""

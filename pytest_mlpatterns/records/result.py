@@ -192,12 +192,7 @@ class TestResult(Struct, frozen=True):
             verdicts=tuple(map(Verdict.from_json, data["verdicts"])),
             reference=None if data["reference"] is None else Reference.from_json(data["reference"]),
             stream=StreamRecord.from_json(data["stream"]) if data.get("stream") else None,
-            definition=Definition.from_json(data),
-            judged=Judged.from_json(data),
-            measured=Measured.from_json(data),
-            conditions=Conditions.from_json(data),
-            limits=Limits.from_json(data),
-            causes=CauseRecord.from_json(data),
+            **{name: part.from_json(data) for name, part in PARTS.items()},
         )
 
 

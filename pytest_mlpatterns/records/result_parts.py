@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 from msgspec import Struct
 
 from pytest_mlpatterns.records.baseline_entry import commit_in
 from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, ScalingRecord, StepImpact
-from pytest_mlpatterns.records.codec import Amount, Record
+from pytest_mlpatterns.records.codec import Amount, InFiles, Record, plain
 from pytest_mlpatterns.records.codec import Count as Number
 from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.latency import Latency, LatencySplits, Percentiles, RequestCounts
 from pytest_mlpatterns.records.launch import Busy, Capacity, GeneratorPart, NodeFigures, Noise, Taken, Warmup
 from pytest_mlpatterns.records.objective import parse_objective
-from pytest_mlpatterns.records.outcomes import FirstFailure
+from pytest_mlpatterns.records.outcomes import FirstFailure, describe_failures
 from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.records.profile import ProfileRecord
 from pytest_mlpatterns.records.samples import GrowthRecord, HeldRecord
@@ -126,16 +126,9 @@ class Definition(Record, frozen=True):
     price: Price | None = None  # of cores and memory; None without one
     terms: Terms | None = None  # of a comparison; None in files of older versions
 
-    def to_json(self) -> dict[str, Any]:
-        """The members of a result that this part gives."""
-        price = None if self.price is None else str(self.price)
-        return {**super().to_json(), "price": price}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The part of a result that :meth:`to_json` gave."""
-        price = parse_price(data["price"]) if data.get("price") else None
-        return super().from_json({**data, "price": price})
+    _in_files: ClassVar[InFiles] = {
+        "price": (lambda price: price and str(price), lambda text: parse_price(text) if text else None)
+    }
 
 
 class Judged(Record, frozen=True):
@@ -162,15 +155,12 @@ class Judged(Record, frozen=True):
     # one of them is not known
     facts_changed: tuple[FactChange, ...] | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """The members of a result that this part gives."""
-        return {**super().to_json(), "not_compared": {label: str(why) for label, why in self.not_compared.items()}}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The part of a result that :meth:`to_json` gave."""
-        left_out = {label: LeftOut.read(label, why) for label, why in data["not_compared"].items()}
-        return super().from_json({**data, "not_compared": left_out})
+    _in_files: ClassVar[InFiles] = {
+        "not_compared": (
+            lambda whys: {label: str(why) for label, why in whys.items()},
+            lambda texts: {label: LeftOut.read(label, text) for label, text in texts.items()},
+        )
+    }
 
 
 class Measured(Record, frozen=True):
@@ -193,14 +183,17 @@ class Measured(Record, frozen=True):
     layers: tuple[LayerStats, ...] = ()  # counts of the pattern's layers in the last launch's window
     busy: Busy | None = None  # what took enough of the machine to change times; None if nothing did, or if unknown
 
-    def to_json(self) -> dict[str, Any]:
-        """The members of a result that this part gives."""
-        return {**super().to_json(), "first_failure": str(self.first_failure or "")}
+    _in_files: ClassVar[InFiles] = {"first_failure": (lambda failure: str(failure or ""), FirstFailure.read)}
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The part of a result that :meth:`to_json` gave."""
-        return super().from_json({**data, "first_failure": FirstFailure.read(data["first_failure"])})
+    @property
+    def failed_count(self) -> int:
+        """Number of requests without a 2xx response."""
+        return sum(self.failed_requests.values())
+
+    @property
+    def failed_kinds(self) -> str:
+        """These requests by kind, and the first of them; empty without any."""
+        return describe_failures({int(code): n for code, n in self.failed_requests.items()}, self.first_failure)
 
 
 class Conditions(Record, frozen=True):
@@ -222,14 +215,9 @@ class Conditions(Record, frozen=True):
     # load generators on the nodes of a cluster, in the last launch; empty if they ran here
     generator_parts: tuple[GeneratorPart, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """The members of a result that this part gives."""
-        return {**super().to_json(), "noise": list(map(str, self.noise))}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The part of a result that :meth:`to_json` gave."""
-        return super().from_json({**data, "noise": tuple(map(Noise.read, data["noise"]))})
+    _in_files: ClassVar[InFiles] = {
+        "noise": (lambda noise: list(map(str, noise)), lambda texts: tuple(map(Noise.read, texts))),
+    }
 
 
 class Limits(Record, frozen=True):
@@ -242,17 +230,12 @@ class Limits(Record, frozen=True):
     # the metric
     missing_indices: Mapping[str, str] = {}
 
-    def to_json(self) -> dict[str, Any]:
-        """The members of a result that this part gives."""
-        found = super().to_json()
-        for search, capacity in zip(found["capacities"], self.capacities, strict=True):
-            search["objective"] = None if capacity.objective is None else str(capacity.objective)
-        return found
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The part of a result that :meth:`to_json` gave."""
-        return super().from_json({**data, "capacities": [_with_objective(one) for one in data["capacities"]]})
+    _in_files: ClassVar[InFiles] = {
+        "capacities": (
+            lambda found: [{**plain(one), "objective": one.objective and str(one.objective)} for one in found],
+            lambda data: [{**one, "objective": one["objective"] and parse_objective(one["objective"])} for one in data],
+        )
+    }
 
 
 class CountedWork(Record, frozen=True):
@@ -276,9 +259,3 @@ class CauseRecord(Record, frozen=True):
     steps: tuple[StepImpact, ...] = ()
     # the latency through the window of the last launch, if it had steps
     latency_over_time: tuple[LatencyMoment, ...] = ()
-
-
-def _with_objective(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The members of a capacity, the objective as what its text says."""
-    text = data["objective"]
-    return {**data, "objective": None if text is None else parse_objective(text)}

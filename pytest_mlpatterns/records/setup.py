@@ -123,22 +123,7 @@ class Setup(Struct, frozen=True):
 
     def to_json(self) -> dict[str, str]:
         """Every field as text."""
-        return {
-            "pattern": str(self.pattern),
-            "load": str(self.load),
-            "wire": self.wire,
-            "payload": self.payload,
-            "model": self.model,
-            "headers": self.headers,
-            "duration": self.duration,
-            "warmup": self.warmup,
-            "timeout": self.timeout,
-            "generators": self.generators,
-            "cpus": self.cpus,
-            "env": self.env,
-            "engine": self.engine,
-            "order": self.order,
-        }
+        return {name: str(getattr(self, name)) for name in self.__struct_fields__}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Setup:
@@ -200,21 +185,16 @@ def _system(text: str) -> SystemDescription:
 _RATE = re.compile(r"(?:constant|poisson|gamma)\(([\d.]+(?:e[+-]?\d+)?)/s")
 
 
-def _load(text: str) -> LoadDescription:
+def _load(written: str) -> LoadDescription:
     """The load that a file names."""
-    schedule, _, during = text.partition(_DURING)
-    return _schedule(schedule).beside(during)
-
-
-def _schedule(text: str) -> LoadDescription:
-    """The load of a schedule, as it is written."""
+    text, _, during = written.partition(_DURING)
     if closed := re.fullmatch(r"closed\((\d{1,9})(, think_time=.+)?\)", text):
-        return LoadDescription(text, LoadKind.CLOSED, int(closed[1]), paced=closed[2] is not None)
+        return LoadDescription(text, LoadKind.CLOSED, int(closed[1]), paced=closed[2] is not None).beside(during)
     name = text.partition("(")[0]
     known = {str(kind) for kind in LoadKind} - {LoadKind.CLOSED}
     rate = _RATE.match(text)
     kind = LoadKind(name) if name in known else LoadKind.OTHER
-    return LoadDescription(text, kind, rate_rps=float(rate[1]) if rate else None)
+    return LoadDescription(text, kind, rate_rps=float(rate[1]) if rate else None).beside(during)
 
 
 EnvironmentFacts = Mapping[str, str]  # What is known of an environment, by its name

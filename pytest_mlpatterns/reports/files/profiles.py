@@ -17,7 +17,7 @@ from pytest_mlpatterns.wording import count, did_you_mean, visible
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_mlpatterns.records.profile import Frame, ProfileRecord
+    from pytest_mlpatterns.records.profile import ProfileRecord
     from pytest_mlpatterns.reports.files.result_file import Results
 
 Side = Literal["before", "now", "both"]  # Which side of a comparison; without a reference there is only ``now``
@@ -65,7 +65,7 @@ def collapsed_stacks(results: Results, *, test: str | None = None, side: Side = 
     found = _profiled(results, test, side)
     lines = []
     for name, profile in found:
-        labels = [_label(frame) for frame in profile.frames]
+        labels = [_plain(frame.placed) for frame in profile.frames]
         prefix = [_plain(name)] if len(found) > 1 else []
         for chain, times in _stacks(profile):
             shown = [round(times[one]) for one in _sides(profile, side)]
@@ -130,11 +130,6 @@ def _speedscope_profile(name: str, stacks: Sequence[tuple[list[int], float]]) ->
         "samples": [chain for chain, _ in stacks],
         "weights": weights,
     }
-
-
-def _label(frame: Frame) -> str:
-    place = f"{frame.file}:{frame.line}" if frame.line else frame.file
-    return _plain(f"{frame.function} ({place})" if place else frame.function)
 
 
 def _plain(text: str) -> str:

@@ -83,10 +83,9 @@ def _drawn(profile: ProfileRecord) -> Markup:
 def _bar(profile: ProfileRecord, frame: Frame, times: tuple[float, float, float]) -> list[Markup | None]:
     """A function in a drawing of its own, so that its name ends where it ends, at any width of the page."""
     before, now, whole = times
-    place = f" ({place_of(frame)})" if place_of(frame) else ""
     spent = f"{format_duration(before)} → {format_duration(now)}" if profile.compared else format_duration(now)
     return [
-        tag("title", f"{frame.function}{place}: {spent} per request"),
+        tag("title", f"{frame.placed}: {spent} per request"),
         tag("rect", width="100%", height=_ROW - 1, class_=_kind(before, now, whole) if profile.compared else "same"),
         tag("text", frame.function, x=4, y=14) if now / whole > _NAMED else None,
     ]
@@ -126,14 +125,8 @@ def function_table(profile: ProfileRecord) -> Markup | None:
     return tag("details", tag("summary", caption), table)
 
 
-def place_of(frame: Frame) -> str:
-    """The file of a function with the line of its definition: ``model.py:41``; empty without a file."""
-    return f"{frame.file}:{frame.line}" if frame.file and frame.line else frame.file
-
-
 def _row(frame: Frame, time: FunctionTime, *, compared: bool) -> Markup:
-    place = place_of(frame)
-    named = Markup(tag("code", frame.function) + (tag("div", place, class_="less") if place else ""))
+    named = Markup(tag("code", frame.function) + (tag("div", frame.place, class_="less") if frame.place else ""))
     own, now = format_duration(time.self_now_ns), format_duration(time.now_ns)
     if not compared:
         return row_of(named, now, own)

@@ -28,7 +28,8 @@ from pytest_mlpatterns.reports.html.fragments import (
     table_of,
     tag,
 )
-from pytest_mlpatterns.reports.text.history_text import change_sentence, in_order, level_text, metric_label
+from pytest_mlpatterns.reports.text.comparison import metric_label
+from pytest_mlpatterns.reports.text.history_text import change_sentence, in_order, level_text
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count
 

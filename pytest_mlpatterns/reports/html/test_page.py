@@ -17,7 +17,6 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     priced_metric,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Group
-from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.html.chart import heading_of
 from pytest_mlpatterns.reports.html.charts import charts_of
@@ -173,10 +172,7 @@ def _next(result: TestResult) -> Markup | None:
 def _set_up(result: TestResult, anchor: str) -> Markup:
     """The set-up, the amount measured, the notes, the command that runs the test again, and a link to it."""
     setup, other = result.setup, result.reference
-    failed = sum(result.measured.failed_requests.values())
-    kinds = describe_failures(
-        {int(code): count for code, count in result.measured.failed_requests.items()}, result.measured.first_failure
-    )
+    failed = result.measured.failed_count
     facts: dict[str, Content] = {
         "Pattern": str(setup.pattern),
         "Load": str(setup.load),
@@ -189,7 +185,7 @@ def _set_up(result: TestResult, anchor: str) -> Markup:
         "Baseline": result.judged.baseline_note,
         "Measured": f"{', '.join(measured_counts(result))} in {result.measured.seconds_spent:.1f} s"
         + (_ALONE if _is_paired(result) else ""),
-        "Failed requests": f"{failed:,} ({kinds})" if failed else "",
+        "Failed requests": f"{failed:,} ({result.measured.failed_kinds})" if failed else "",
         "Tokens": tokens_text(result.stream) if result.stream is not None else "",
     }
     if (at := result.definition.location) is not None:

@@ -192,7 +192,8 @@ def named_change(verdict: Verdict) -> str:
 
 def labelled_change(verdict: Verdict) -> str:
     """A change with the short name of its figures, among changes of other metrics: ``RTM +2.1 %``, ``p99 +310 %``."""
-    return f"{_short(verdict.figure)} {shown_change(verdict)}"
+    short = metric_named(verdict.figure).short if is_known_metric(verdict.figure) else verdict.figure
+    return f"{short} {shown_change(verdict)}"
 
 
 def shown_change(verdict: Verdict) -> str:
@@ -228,7 +229,7 @@ def comparison_row(verdict: Verdict) -> ComparisonRow:
         ends = sorted(_sign(verdict) * end for end in (change.low, change.high))
         interval = " to ".join(format_percent(end, signed=True) for end in ends)
     return ComparisonRow(
-        label=metric_named(verdict.figure).label if is_known_metric(verdict.figure) else verdict.figure,
+        label=metric_label(verdict.figure),
         reference=_shown(verdict, verdict.reference_value),
         present=_NEVER if _is_infinite(verdict) else _shown(verdict, verdict.present_value),
         change=shown_change(verdict),
@@ -256,8 +257,9 @@ def _sign(verdict: Verdict) -> int:
     return 1 if not is_known_metric(verdict.metric) or metric_named(verdict.metric).better == "lower" else -1
 
 
-def _short(name: str) -> str:
-    return metric_named(name).short if is_known_metric(name) else name
+def metric_label(name: str) -> str:
+    """The label of a metric; the name itself for one of a later version."""
+    return metric_named(name).label if is_known_metric(name) else name
 
 
 def _shown(verdict: Verdict, value: float | None) -> str:

@@ -16,7 +16,6 @@ from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, priced_metri
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.verdicts.tolerances import changes_to_accept
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.package_layers import answer_figures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict, rounded_ceiling
 from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of
@@ -108,13 +107,10 @@ def measurement_text(result: TestResult) -> str:
 
 def _facts(result: TestResult, shown: set[str]) -> list[_Part]:
     """The facts behind a verdict; metrics in ``shown`` are left out, and all of them beside a comparison."""
-    failed = sum(result.measured.failed_requests.values())
-    kinds = describe_failures(
-        {int(code): count for code, count in result.measured.failed_requests.items()}, result.measured.first_failure
-    )
+    kinds = result.measured.failed_kinds
     measured = [
         *measured_counts(result),
-        f"{failed:,} failed{f' ({kinds})' if kinds else ''}",
+        f"{result.measured.failed_count:,} failed{f' ({kinds})' if kinds else ''}",
         f"{result.measured.seconds_spent:.1f} s{_of_the_budget(result)}",
     ]
     tokens = tokens_text(result.stream) if result.stream is not None else ""

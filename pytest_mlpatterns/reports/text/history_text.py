@@ -25,6 +25,7 @@ from pytest_mlpatterns.analysis.changes.findings import Level, changes_in, level
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, bisectable, is_known_metric, metric_named
 from pytest_mlpatterns.records.bisect import BisectResult, CommitName, SearchedCommit, SearchEnd, SearchExtent, WhyRange
 from pytest_mlpatterns.records.history import Change, Course, NewChange
+from pytest_mlpatterns.reports.text.comparison import metric_label
 from pytest_mlpatterns.reports.text.terminal_text import Line, Style, cut, line, padded, wrapped
 from pytest_mlpatterns.units import format_duration, format_percent, format_percents
 from pytest_mlpatterns.wording import count
@@ -54,7 +55,7 @@ def announcement(extent: SearchExtent) -> list[str]:
     then = f"then at most {count(extent.steps, 'commit')} between them, and last what was found beside its parent"
     return [
         f"{extent.test}: {between} from {extent.good.short} to {extent.bad.short} may have changed "
-        f"{_label(extent.metric)}",
+        f"{metric_label(extent.metric)}",
         f"both ends are compared, {then}; each measurement takes {format_duration(extent.budget_ns)} and more, "
         f"all together at most {format_duration(extent.most_ns)}",
     ]
@@ -174,13 +175,9 @@ def _command(result: BisectResult, commits: str) -> str:
     return shlex.join(["python", "-m", "pytest_mlpatterns", "bisect", result.test, commits, *metric])
 
 
-def _label(metric: str) -> str:
-    return metric_named(metric).label
-
-
 def _figure(result: BisectResult) -> str:
     """The metric as it was compared."""
-    return _label(result.figure or result.metric)
+    return metric_label(result.figure or result.metric)
 
 
 def _subject(commit: CommitName) -> str:
@@ -199,9 +196,8 @@ def change_sentence(change: Change, *, passed: bool = False, tolerance: float | 
     of the test, as a share; a change below it is why they passed. None if it is not known.
     """
     value, low, high = (factor - 1 for factor in change.factor)
-    label = metric_named(change.metric).label if is_known_metric(change.metric) else change.metric
     size = f"{format_percent(value, signed=True)} ({format_percents(low, high)})"
-    found = f"{' '.join(filter(None, (label, size, _where(change))))}, {change.date[:10]}"
+    found = f"{' '.join(filter(None, (metric_label(change.metric), size, _where(change))))}, {change.date[:10]}"
     beside = "beside revisions, so on any machine" if change.course is Course.RATIOS else ""
     return "; ".join(filter(None, (found, beside, _certainty(change), _verdicts(change, tolerance) if passed else "")))
 
@@ -287,11 +283,6 @@ class Sketch(Struct, frozen=True):
 
     bars: str  # the sparkline
     marks: str  # the signs of changes to stand below it; empty if there are none
-
-
-def metric_label(name: str) -> str:
-    """The label of a metric; the name itself for one of a later version."""
-    return metric_named(name).label if is_known_metric(name) else name
 
 
 def in_order(all_series: Iterable[Series]) -> list[Series]:

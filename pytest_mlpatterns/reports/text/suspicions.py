@@ -30,6 +30,7 @@ from pytest_mlpatterns.reports.text.comparison import (
     comparison_row,
     comparisons_of,
     labelled_change,
+    metric_label,
     most_severe_first,
     named_change,
 )
@@ -150,8 +151,7 @@ def open_in_short(verdicts: Sequence[Verdict], *, is_likely: bool = False) -> st
     ``is_likely``: whether the test is probably slower.
     """
     first = most_severe_first(verdicts)[0]
-    label = metric_named(first.metric).label if is_known_metric(first.metric) else first.metric
-    text = label if first.change is None or _is_beyond(first) else named_change(first)
+    text = metric_label(first.metric) if first.change is None or _is_beyond(first) else named_change(first)
     return f"{PROBABLY_SLOWER if is_likely else 'undecided'}: {text}, see below"
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_mlpatterns.records.latency import LatencySplit, LatencySplits, SplitMetric
-    from pytest_mlpatterns.records.profile import Frame, FunctionChange, FunctionTime, NativeChange, ProfileRecord
+    from pytest_mlpatterns.records.launch import Estimate
+    from pytest_mlpatterns.records.profile import FunctionChange, NativeChange, ProfileRecord
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.samples import MemorySite
     from pytest_mlpatterns.records.verdict import Verdict
@@ -41,28 +42,19 @@ _AGREES = 0.1  # Relative difference up to which the changes of a verdict and of
 _COUNTED = ("cache_hit_ratio", "batch_size")  # Metrics that explain how often a model is called
 
 
-class _Looked:
-    """How a failed metric is looked up in the splits.
+class _Looked(Struct, frozen=True):
+    """How a failed metric is looked up in the splits."""
 
-    ``label``: names the latency; empty if it is the failed metric itself.
-    """
-
-    def __init__(self, metric: SplitMetric, of: Literal["mean", "median"], label: str = "") -> None:
-        self.metric = metric
-        self.of = of
-        self.label = label
+    metric: SplitMetric  # the split
+    of: Literal["mean", "median"]  # its statistic
+    label: str = ""  # names the latency; empty if it is the failed metric itself
 
 
 class _Split(Struct, frozen=True):
     """The line on the parts of a request's time."""
 
-    text: str  # the line
+    text: str  # the line; empty without one
     change: SplitChange | None = None  # of the parts; None if nothing is compared
-
-    @classmethod
-    def of(cls, text: str, change: SplitChange | None = None) -> _Split | None:
-        """The line with what it is about; None without a text."""
-        return cls(text, change) if text else None
 
 
 def where_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
@@ -73,7 +65,7 @@ def where_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
     """
     judged = list(verdicts)
     failing = (verdict for verdict in judged if verdict.is_worse)
-    splits = (found for verdict in failing if (found := _split(result, verdict)) is not None)
+    splits = (found for verdict in failing if (found := _split(result, verdict)) is not None and found.text)
     split = next(splits, None)
     parts = [] if split is None else [split.text]
     work, record = work_texts(result, judged), result.causes.profile
@@ -119,9 +111,9 @@ _MORE_CALLS = 0.5  # Further calls per request from which a function is named
 _MOST_GROWN = 2  # Places that a line on work names
 
 
-def where_sentence(result: TestResult, verdicts: Iterable[Verdict] | None = None) -> str:
+def where_sentence(result: TestResult, verdicts: Iterable[Verdict]) -> str:
     """The same as a sentence: ``where: +12.0 ms: model on CPU +11.7 ms, …``; empty without a line."""
-    texts = where_texts(result, result.verdicts if verdicts is None else verdicts)
+    texts = where_texts(result, verdicts)
     return f"where: {texts[0]}" if texts else ""
 
 
@@ -134,13 +126,13 @@ def _split(result: TestResult, verdict: Verdict) -> _Split | None:
     if now is None:
         return None
     if before is None:
-        return None if verdict.metric == "cpu_per_request" else _Split.of(_consists_of(now, looked))
+        return None if verdict.metric == "cpu_per_request" else _Split(_consists_of(now, looked))
     only = _CPU_PARTS if verdict.metric == "cpu_per_request" else ()
     compare = functools.partial(split_change, before, now, callers_per_process=_callers_per_process(result), only=only)
     if verdict.judged_by:
         looked = _as_judged(verdict, looked.metric, compare)
     change = compare(of=looked.of)
-    return _Split.of(_changed(result, verdict, looked=looked, change=change), change)
+    return _Split(_changed(result, verdict, looked=looked, change=change), change)
 
 
 def _as_judged(verdict: Verdict, metric: SplitMetric, compare: Callable[..., SplitChange]) -> _Looked:
@@ -383,7 +375,7 @@ def _changed_functions(record: ProfileRecord) -> list[str]:
         return threads
     if record.largest is None:
         return ["no function stands out"]
-    nearest = f"{_place(record, record.largest)} {_change(record.largest)}"
+    nearest = f"{_place(record, record.largest)} {_change(record.largest.change)}"
     return [f"no function stands out (largest: {nearest})"]
 
 
@@ -401,7 +393,7 @@ def _of(record: ProfileRecord, change: FunctionChange) -> list[str]:
     before = "not seen" if not change.before_ns else format_duration(change.before_ns)
     now = "not seen" if not change.now_ns else f"{format_duration(change.now_ns)} per request"
     of_all = f" of {signed_duration(change.of_ns)}" if abs(change.of_ns) >= abs(change.change.value) else ""  # noise
-    text = f"{callers}{_place(record, change)}: {before} → {now}, {_change(change)}{of_all}"
+    text = f"{callers}{_place(record, change)}: {before} → {now}, {_change(change.change)}{of_all}"
     source = f"line {change.line}: {change.source}".rstrip(": ") if change.line else ""
     inside = f"in {change.inside}" if change.inside else ""
     return [text, *([f"mostly {', '.join(filter(None, (inside, source)))}"] if source or inside else [])]
@@ -410,14 +402,12 @@ def _of(record: ProfileRecord, change: FunctionChange) -> list[str]:
 def _place(record: ProfileRecord, change: FunctionChange) -> str:
     """``normalize (model.py:41)``, with what it was before if that was something else."""
     frame = record.frames[change.chain[-1]]
-    where = [f"{frame.file}:{frame.line}" if frame.line else frame.file, f"was {change.was}" if change.was else ""]
-    known = ", ".join(filter(None, where))
+    known = ", ".join(filter(None, [frame.place, f"was {change.was}" if change.was else ""]))
     return f"{frame.function} ({known})" if known else frame.function
 
 
-def _change(change: FunctionChange) -> str:
-    half = (change.change.high - change.change.low) / 2
-    return f"{signed_duration(change.change.value)} (±{format_duration(half)})"
+def _change(of: Estimate) -> str:
+    return f"{signed_duration(of.value)} (±{format_duration((of.high - of.low) / 2)})"
 
 
 def _made(record: ProfileRecord) -> list[str]:
@@ -447,27 +437,15 @@ def function_table_lines(record: ProfileRecord | None) -> list[str]:
     if record is None or not record.functions:
         return []
     shown = record.functions[:_MOST_ROWS]
-    names = [_name_cell(record.frames[one.frame]) for one in shown]
+    # on one line, inside of Markdown's fences too
+    names = [" ".join(record.frames[one.frame].placed.split()).replace("`", "'") for one in shown]
     columns = [TextColumn("time per request", list(map(Span, names)), right=False, least=20)]
     if record.compared:
         columns.append(TextColumn("before", [Span(format_duration(one.before_ns)) for one in shown]))
     columns.append(TextColumn("now", [Span(format_duration(one.now_ns)) for one in shown]))
     if record.compared:
-        columns.append(TextColumn("change", [Span(_change_cell(one)) for one in shown]))
+        columns.append(TextColumn("change", [Span(_change(one.change) if one.change else "–") for one in shown]))
     return [text_of(line) for line in table_lines(columns, _TABLE_WIDTH)]
-
-
-def _name_cell(frame: Frame) -> str:
-    place = f"{frame.file}:{frame.line}" if frame.line else frame.file
-    name = f"{frame.function} ({place})" if place else frame.function
-    return " ".join(name.split()).replace("`", "'")  # on one line, inside of Markdown's fences too
-
-
-def _change_cell(time: FunctionTime) -> str:
-    if time.change is None:
-        return "–"
-    half = (time.change.high - time.change.low) / 2
-    return f"{signed_duration(time.change.value)} (±{format_duration(half)})"
 
 
 _MOST_SITES = 3  # Most lines of code that are named

@@ -199,7 +199,7 @@ def test_only_failures_and_suspected_regressions_have_a_line() -> None:
     assert where_texts(found, [failing(outcome=Outcome.PASS)]) == []
     assert where_texts(found, [failing("peak_memory"), suspected]) != []
     assert where_sentence(result(), [failing()]) == ""
-    assert where_sentence(replace(found, verdicts=(suspected,))) == where_sentence(found, [failing()])
+    assert where_sentence(found, [suspected]) == where_sentence(found, [failing()])
 
 
 def test_a_service_whose_inside_is_not_known_has_no_line() -> None:
