@@ -55,20 +55,15 @@ class Watcher:
         """What came of the run."""
         if self._several:
             return CommitRunEnded(tests=self._several)
-        if self.why in (WhyNotRun.IMPORT, WhyNotRun.COLLECTION):
-            return self._failed(self.why)
+        failed = None if self.why is None else CommitRunEnded(self.why, "\n".join(self.failures))
+        if failed is not None and self.why in (WhyNotRun.IMPORT, WhyNotRun.COLLECTION):
+            return failed
         if strays := modules_from(*self._job.trees):
             return CommitRunEnded(WhyNotRun.OTHER_CODE, str(wrong_tree(strays, *self._job.trees)))
         if self._job.file.exists():
             return CommitRunEnded()
-        if self.why is not None:
-            return self._failed(self.why)
-        is_absent = self._has_started and code in ABSENT
-        why = WhyNotRun.ABSENT if is_absent else WhyNotRun.COLLECTION
-        return CommitRunEnded(why, f"pytest ended with exit code {code}")
-
-    def _failed(self, why: WhyNotRun) -> CommitRunEnded:
-        return CommitRunEnded(why, "\n".join(self.failures))
+        why = WhyNotRun.ABSENT if self._has_started and code in ABSENT else WhyNotRun.COLLECTION
+        return failed or CommitRunEnded(why, f"pytest ended with exit code {code}")
 
     def _note(self, why: WhyNotRun, text: str) -> None:
         self.why = why

@@ -55,17 +55,11 @@ class EngineSessions:
                     raise
 
     def serving(self, settings: Settings, target: object) -> EngineSession | None:
-        """What is shared of the engine that serves a test; None if that is nothing, or its service is the user's own.
-
-        ``target``: the service of the user's own; None without one.
-        """
+        """What is shared of the engine that serves a test; None if that is nothing, or ``target`` is the user's own."""
         return self.of(settings.engine) if target is None else None
 
     def cluster_of(self, settings: Settings, target: object) -> Cluster | None:
-        """The machines that take part in a test beside this one; None if none do.
-
-        ``target``: the service of the user's own; None without one.
-        """
+        """The machines that take part in a test beside this one; None if none do. ``target`` as in :meth:`serving`."""
         session = self.of(settings.generators_on) or self.serving(settings, target)
         return None if session is None else session.cluster()
 

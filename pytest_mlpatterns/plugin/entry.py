@@ -285,7 +285,7 @@ def _perf_pattern(request: pytest.FixtureRequest) -> Pattern | None:
 
 @pytest.fixture
 def _perf_wire(request: pytest.FixtureRequest) -> Wire | None:
-    """The wire of this test, out of the marker's list."""
+    """Likewise its wire."""
     return getattr(request, "param", None)
 
 
@@ -333,7 +333,6 @@ def perf_deploy(
     ``perf_deploy(target=App("package.module:app"))`` starts a service that exists already; ``perf_deploy()`` starts the
     one that the fixture ``perf_target`` names.
     """
-
     return _deployer(request, perf_model, perf_payload, perf_target=perf_target, perf_setup=perf_setup)
 
 

@@ -16,6 +16,7 @@ from pytest_mlpatterns.config.arguments import ARGUMENT_HELP
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.patterns import Pattern
 from pytest_mlpatterns.plugin import entry
+from pytest_mlpatterns.plugin.name_hints import FIXTURES
 from pytest_mlpatterns.plugin.terminal import Terminal
 from pytest_mlpatterns.reports.text.terminal_text import wrapped
 
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
     import pytest
 
 
-_FIXTURES = (
-    *("perf_model", "perf_payload", "perf_target", "perf_client", "perf_setup", "perf_figures"),
-    *("perf", "perf_deploy", "perf_deploy_session"),
-)
 _WORDS = {
     "RTM": "response time median (RTM)",
     "TTFT": "time to first token (TTFT)",
@@ -56,7 +53,7 @@ def help_lines(width: int) -> list[str]:
         for name, method in inspect.getmembers(Perf, inspect.isfunction)
         if name.startswith(("assert_", "measure_")) or name == "predict"
     }
-    fixtures = {name: inspect.unwrap(getattr(entry, name)) for name in _FIXTURES}
+    fixtures = {name: inspect.unwrap(getattr(entry, name)) for name in FIXTURES}
     sections = (
         ("Fixtures: define perf_model and perf_payload, or perf_target; ask for perf", _summaries(fixtures)),
         ("Arguments of the marker: @pytest.mark.perf(concurrency=4, ...)", ARGUMENT_HELP.items()),

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 FIXTURES = (
-    *("perf", "perf_client", "perf_deploy", "perf_deploy_session"),
-    *("perf_figures", "perf_model", "perf_payload", "perf_setup", "perf_target"),
+    *("perf_model", "perf_payload", "perf_target", "perf_client", "perf_setup", "perf_figures"),
+    *("perf", "perf_deploy", "perf_deploy_session"),
 )
-"""The fixtures of this plugin."""
+"""The fixtures of this plugin, in the order of its help."""
 _LIKE_A_FIXTURE = 0.72  # Likeness from which a fixture may be meant: ``client`` of ``perf_client`` has 0.71
 _PREFIX = "--perf-"
 _REMOVED = {"calibrate": "since each launch shows how fast the machine is"}

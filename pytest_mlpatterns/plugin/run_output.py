@@ -47,7 +47,7 @@ from pytest_mlpatterns.system.owned_files import place_of
 from pytest_mlpatterns.wording import count, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.baseline.session import BaselineSession
     from pytest_mlpatterns.history.session import HistorySession
@@ -144,8 +144,9 @@ class RunOutput:
         """
         if self.revision is not None and (self._results or self._unmeasured):
             self.lines.insert(0, self._compared_with(self.revision))
-        done = self._close_history(complete=complete)
-        done = self._close_baseline(complete=complete) and done
+        tests, baseline, history = self._results, self._baseline, self._history
+        done = history is None or self._closed(history, lambda: history.close(tests, complete=complete))
+        done = self._closed(baseline, lambda: baseline.close(tests, complete=complete, levels=self._levels())) and done
         if self._run.rank is not None and not self._run.smoke:
             from pytest_mlpatterns.analysis.choice.ranking import Unmeasured, rank
 
@@ -232,17 +233,15 @@ class RunOutput:
         """The changes in the history that this run made known."""
         return () if self._history is None else self._history.changes
 
-    def _close_history(self, *, complete: bool) -> bool:
-        """Extend the history and look for new changes; returns whether that succeeded."""
-        if self._history is None:
-            return True
+    def _closed(self, session: BaselineSession | HistorySession, close: Callable[[], None]) -> bool:
+        """Close the baseline or the history, and take its lines; returns whether that succeeded."""
         try:
-            self._history.close(self._results, complete=complete)
+            close()
         except MlpatternsError as error:
             self.lines.append(f"ERROR: {error}")
             return False
         finally:
-            self.lines += self._history.lines
+            self.lines += session.lines
         return True
 
     def _levels(self) -> Mapping[str, Level] | None:
@@ -251,17 +250,6 @@ class RunOutput:
         if self._history is None or not is_update or self._run.baseline_source is not BaselineSource.HISTORY:
             return None
         return self._history.levels()
-
-    def _close_baseline(self, *, complete: bool) -> bool:
-        """Update or prune the baseline file; returns whether that succeeded."""
-        try:
-            self._baseline.close(self._results, complete=complete, levels=self._levels())
-        except MlpatternsError as error:
-            self.lines.append(f"ERROR: {error}")
-            return False
-        finally:
-            self.lines += self._baseline.lines
-        return True
 
     def _end_of_run(self, *, complete: bool) -> RunEnd:
         """How the run ended, beside its results."""

@@ -47,8 +47,7 @@ from pytest_mlpatterns.plugin.xdist import (
     MachineLock,
     RunTime,
     WorkerInput,
-    report_baseline,
-    report_layer_kinds,
+    report_end,
     report_usage_error,
 )
 from pytest_mlpatterns.records.result import group_of
@@ -66,7 +65,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.history.session import HistorySession
     from pytest_mlpatterns.history.stable_level import OwnScatter
-    from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.plugin.other_revision import OtherRevision
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.revision.worktree import Worktree
@@ -132,7 +130,12 @@ class PerfSession:
             self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke, time=self._time
         )
         self._controller = ControllerHooks(WorkerInput(self._directory, terminal.ascii_only, worktree), self._baseline)
-        self.hooks: Mapping[str, object] = self._all_hooks()
+        self.hooks: Mapping[str, object] = {
+            "mlpatterns-runtest": self._runtest,
+            "mlpatterns-reports": ReportHooks(self._config, self._output, is_worker=self._is_worker),
+            "mlpatterns-xdist": self._controller,
+            "mlpatterns-interrupts": InterruptHooks(writes_results=not self._is_worker and self._trees is None),
+        }
 
     # --- for the plugin's own hooks and fixtures ----------------------------------------------------------------------
 
@@ -226,8 +229,7 @@ class PerfSession:
         with ends_with_summary(session, exitstatus):
             with written_first():
                 if self._is_worker:
-                    report_baseline(self._config, self._baseline)
-                    report_layer_kinds(self._config)
+                    report_end(self._config, self._baseline)
                 else:
                     complete = exitstatus in COMPLETE and not self._controller.is_cut
                     self._output.uncollected = self._collection.failed
@@ -250,14 +252,6 @@ class PerfSession:
         self._driver.close()
         self._engines.close()
         self._remove_files()
-
-    def _all_hooks(self) -> Mapping[str, object]:
-        return {
-            "mlpatterns-runtest": self._runtest,
-            "mlpatterns-reports": ReportHooks(self._config, self._output, is_worker=self._is_worker),
-            "mlpatterns-xdist": self._controller,
-            "mlpatterns-interrupts": InterruptHooks(writes_results=not self._is_worker and self._trees is None),
-        }
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -384,7 +378,9 @@ class PerfSession:
         criteria = self._criteria(item)
         if criteria is not None:
             criteria.check_currency(settings.price)
-        experiment = self._within_the_run(self._builder.experiment(item, settings, fixtures))
+        experiment = self._builder.experiment(item, settings, fixtures)
+        if self._time is not None:
+            experiment = experiment.within(self._time.share_ns(self._live.tests))
         cluster = self._engines.cluster_of(settings, fixtures.target)
         measured = item.nodeid, experiment.setup, cluster.description if cluster else ""
         match = self._baseline.match(*measured) if is_compared else experiment.baseline
@@ -407,12 +403,10 @@ class PerfSession:
         resources.callback(runner.close)
         is_interleaved = revision is not None and fixtures.target is None  # which starts both variants itself
         began_ns = time.perf_counter_ns()
-        if not is_interleaved and runner.deployment.endpoint.remote and not fixtures.client:
-            self._measure_library_overhead(generator)
+        is_known = generator.library_overhead_ns is not None or self._run.smoke
+        if not (is_interleaved or is_known or fixtures.client) and runner.deployment.endpoint.remote:
+            measure_library_overhead(generator, self._directory)
         return Perf(experiment, runner, time.perf_counter_ns() - began_ns)
-
-    def _within_the_run(self, experiment: Experiment) -> Experiment:
-        return experiment if self._time is None else experiment.within(self._time.share_ns(self._live.tests))
 
     def _results_file(self) -> str:
         """The result file as a command names it that runs in the same directory; empty without one."""
@@ -421,11 +415,6 @@ class PerfSession:
             return ""
         here = self._config.invocation_params.dir
         return str(file.relative_to(here) if file.is_relative_to(here) else file)
-
-    def _measure_library_overhead(self, generator: Generator) -> None:
-        """Measure what the client library of remote targets adds to a request; once per session."""
-        if generator.library_overhead_ns is None and not self._run.smoke:
-            measure_library_overhead(generator, self._directory)
 
     def _criteria(self, item: pytest.Item) -> SelectionCriteria | None:
         """What ranks this test; None if it has no rivals or is not ranked."""

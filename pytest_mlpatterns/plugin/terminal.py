@@ -8,11 +8,9 @@ baseline, which takes long, writes plain lines; other runs are silent there. On 
 cursor, which is restored. Progress bar libraries cannot be used: they need a line of their own, and pytest would have
 to write through them.
 
-The live line while a test measures: its name, its progress and the time left. Pure.
-
-A test measures until it is decided. Until its first launch is over its duration is an estimate: the mean of the tests
-before it, or one launch for the first test. Then it is the most that its budget, or what is measured
-in any case, allows.
+The line has the name of the test, its progress and the time left. A test measures until it is decided. Until its first
+launch is over its duration is an estimate: the mean of the tests before it, or one launch for the first test. Then it
+is the most that its budget, or what is measured in any case, allows.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ import os
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -79,10 +77,11 @@ class Standing(Struct, frozen=True):
 
     @property
     def left(self) -> str:
-        """The same in words; the most that it may be if that is known."""
+        """The same in words, rounded: ``, about 3 min left``; the most that it may be if that is known."""
         seconds = -(-self.left_ns // 1_000_000_000)
         word = "about" if self.forecast is None or self.of > self.number else "up to"
-        return f", {word} {format_left(seconds)} left" if seconds else ""
+        shown = f"{seconds} s" if seconds < 90 else f"{round(seconds / 60)} min"
+        return f", {word} {shown} left" if seconds else ""
 
     @property
     def _own_left_ns(self) -> int:
@@ -101,24 +100,20 @@ def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
     if progress is None:
         parts = ["starting"]
     else:
-        parts = [f"{standing.elapsed_ns / 1e9:.0f} s", *_median(progress), f"{progress.completed:,} requests"]
+        streams = progress.median_ttft_ns is not None
+        what, median_ns = ("median TTFT", progress.median_ttft_ns) if streams else ("median", progress.median_ns)
+        known = [] if median_ns is None else [f"{what} {format_duration(median_ns)}"]
+        parts = [f"{standing.elapsed_ns / 1e9:.0f} s", *known, f"{progress.completed:,} requests"]
         parts += filter(None, [standing.forecast.text if standing.forecast else "", standing.note])
-    left = standing.left
+    left, full = standing.left, round(standing.share * _BAR)
     if standing.search:
         parts, left = [standing.search], ""
     while True:
-        tail = f"{count} {_bar(standing.share)} {', '.join(parts)}{left}"
+        tail = f"{count} {'█' * full}{'·' * (_BAR - full)} {', '.join(parts)}{left}"
         room = width - width_of(tail)
         if room >= min(width_of(name), _MIN_TEST) or len(parts) == 1:
             return cut(f"{cut(name, max(room, _MIN_TEST), left=True)}{tail}", width)
         parts.pop()
-
-
-def _median(progress: Progress) -> list[str]:
-    """What the reader of a live line waits for: RTM, or TTFT if the answers stream."""
-    if progress.median_ttft_ns is not None:
-        return [f"TTFT {format_duration(progress.median_ttft_ns)}"]
-    return [] if progress.median_ns is None else [f"RTM {format_duration(progress.median_ns)}"]
 
 
 def plain_text(standing: Standing) -> str:
@@ -127,18 +122,6 @@ def plain_text(standing: Standing) -> str:
     plan = f": {standing.forecast.text}" if standing.forecast and standing.left else ""
     note = "".join(f"; {text}" for text in (standing.note, standing.search) if text)
     return f"measuring {standing.test} ({standing.number} of {standing.of}){since}{standing.left}{plan}{note}"
-
-
-def format_left(seconds: int) -> str:
-    """The time left, rounded: ``40 s``, ``3 min``."""
-    if seconds < 90:
-        return f"{seconds} s"
-    return f"{round(seconds / 60)} min"
-
-
-def _bar(share: float) -> str:
-    full = round(share * _BAR)
-    return "█" * full + "·" * (_BAR - full)
 
 
 _SIGNS = "→µ±–…×✓✗·█▁≥"  # The characters beyond ASCII that we print
@@ -221,14 +204,9 @@ class LiveLine:
         self._spell = spell
         self._now_ns = now_ns
         self._shown = False
-        self._test = ""
-        self._note = self._search = ""
-        self._forecast: Forecast | None = None
+        self._standing = Standing("", number=0, of=0, elapsed_ns=0, finished_ns=0, launch_ns=0)
         self._forecast_ns = 0
-        self._launch_ns = 0
-        self._started = 0
         self._started_ns = 0
-        self._finished_ns = 0
         self._completed = 0
         self._before = 0
         self._plain_ns: int | None = None
@@ -243,8 +221,8 @@ class LiveLine:
 
     def begin(self, test: str, launch_ns: int) -> None:
         """Show that a test begins."""
-        self._test, self._launch_ns, self._note, self._forecast = test, launch_ns, "", None
-        self._started += 1
+        number = self._standing.number + 1
+        self._change(test=test, number=number, launch_ns=launch_ns, note="", forecast=None)
         self._started_ns = self._now_ns()
         self._completed = self._before = 0
         self._plain_ns = None
@@ -255,48 +233,42 @@ class LiveLine:
         if progress.completed < self._completed:
             self._before += self._completed
         self._completed = progress.completed
-        if not self._search:  # which is shown by a signal, that may come while another line is written
+        if not self._standing.search:  # which is shown by a signal, that may come while another line is written
             self._show(progress, self._before + progress.completed)
 
     def note(self, text: str) -> None:
         """Show a sentence about the test: on a terminal in each line from now on, else in the next plain one."""
-        self._note = text
+        self._change(note=text)
         self._plain_ns = None
 
     def foresee(self, forecast: Forecast) -> None:
         """Count down what the test may take."""
-        self._forecast, self._forecast_ns = forecast, self._now_ns()
+        self._change(forecast=forecast)
+        self._forecast_ns = self._now_ns()
 
     def search(self, text: str) -> None:
         """Show what is done once the load is over, in place of its progress, until the text is empty."""
-        self._search = text
+        self._change(search=text)
         if text:
             self._show(None)
 
     def end(self) -> None:
         """Remove the line at the end of the test."""
-        if self._test:
-            self._finished_ns += self._now_ns() - self._started_ns
-            self._test = ""
+        if self._standing.test:
+            self._change(test="", finished_ns=self._standing.finished_ns + self._now_ns() - self._started_ns)
         if self._shown:
             self._write(lambda _room: "")
             self._shown = False
 
+    def _change(self, **known: Any) -> None:
+        self._standing = replace(self._standing, **known)
+
     def _show(self, progress: Progress | None, completed: int = 0) -> None:
         if self._silent or not (self._is_watched or self.plain):
             return
-        standing = Standing(
-            test=self._test,
-            number=self._started,
-            of=max(self.tests, self._started),
-            elapsed_ns=self._now_ns() - self._started_ns,
-            finished_ns=self._finished_ns,
-            launch_ns=self._launch_ns,
-            note=self._note,
-            search=self._search,
-            forecast=self._forecast,
-            since_ns=self._now_ns() - self._forecast_ns,
-        )
+        now_ns, known = self._now_ns(), self._standing
+        since_ns, of = now_ns - self._forecast_ns, max(self.tests, known.number)
+        standing = replace(known, of=of, elapsed_ns=now_ns - self._started_ns, since_ns=since_ns)
         if not self._is_watched:
             self._write_plain(standing)
             return
@@ -313,7 +285,7 @@ class LiveLine:
         with self._uncaptured():
             reporter.ensure_newline()
             reporter.write_line(self._spell(plain_text(standing)))
-        self._note = ""
+        self._change(note="")
 
     def _uncaptured(self) -> contextlib.AbstractContextManager[None]:
         capture = self._config.pluginmanager.getplugin("capturemanager")

@@ -23,7 +23,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.records.package_layers import describe_layer_kind, own_layer_kinds
-from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.system.files import replace_file
 from pytest_mlpatterns.wording import visible
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_mlpatterns.baseline.session import BaselineSession
+    from pytest_mlpatterns.records.result import FailedTest
     from pytest_mlpatterns.revision.worktree import Worktree
 
 _LOCK = "mlpatterns_lock"
@@ -69,22 +69,16 @@ class WorkerInput(Struct, frozen=True):
 
 def report_usage_error(config: pytest.Config, text: str) -> None:
     """In a worker: send a usage error to the controller, the only process that can end the run with one line."""
-    _output_of(config)[_USAGE_ERROR] = text
+    config.workeroutput[_USAGE_ERROR] = text  # type: ignore[attr-defined]  # pytest-xdist's
 
 
-def report_baseline(config: pytest.Config, baseline: BaselineSession) -> None:
-    """In a worker: send what it learned about the baseline file to the controller, which writes the file."""
-    _output_of(config)[_BASELINE] = baseline.to_json()
+def report_end(config: pytest.Config, baseline: BaselineSession) -> None:
+    """In a worker: send what it learned about the baseline file to the controller, which writes the file.
 
-
-def report_layer_kinds(config: pytest.Config) -> None:
-    """In a worker: send the descriptions of own patterns to the controller, which may not import their classes."""
-    _output_of(config)[_LAYER_KINDS] = pickle.dumps(own_layer_kinds())
-
-
-def _output_of(config: pytest.Config) -> dict[str, Any]:
+    The controller may not import the classes of the project's own patterns, so their descriptions are sent too.
+    """
     output: dict[str, Any] = config.workeroutput  # type: ignore[attr-defined]  # pytest-xdist's
-    return output
+    output |= {_BASELINE: baseline.to_json(), _LAYER_KINDS: pickle.dumps(own_layer_kinds())}
 
 
 class ControllerHooks:
@@ -141,8 +135,8 @@ class ControllerHooks:
     def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
         """Attach to the report of a test whose worker died the failure that the worker left, if it is a perf test."""
         directory = self._worker_input.lock_directory
-        if directory is not None and (failure := running_test(directory, crashitem)) is not None:
-            report.perf_failure = failure.to_json()
+        if directory is not None and (file := _word_of(directory, crashitem)).exists():
+            report.perf_failure = json.loads(file.read_text(encoding="utf-8"))
 
 
 class RunBudget(Struct, frozen=True):
@@ -231,12 +225,6 @@ class MachineLock:
         """Close the file descriptors."""
         os.close(self._gate)
         os.close(self._room)
-
-
-def running_test(directory: Path, test: str) -> FailedTest | None:
-    """What a worker that is gone left word of before it ran a perf test; None if it ran no such test."""
-    file = _word_of(directory, test)
-    return FailedTest.from_json(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
 
 
 def _word_of(directory: Path, test: str) -> Path:

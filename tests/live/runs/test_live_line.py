@@ -129,9 +129,9 @@ def test_the_time_left_is_that_of_the_tests_before(terminal: Callable[[], str]) 
         " test_a 1/3 ················ starting, about 15 s left",
         "",
         " test_b 2/3 █████··········· starting, about 20 s left",
-        " test_b 2/3 ███████········· 4 s, RTM 1.00 ms, 100 requests, about 16 s left",
-        " test_b 2/3 ███████········· 4 s, RTM 1.00 ms, 150 requests, about 16 s left",
-        " test_b 2/3 ███████········· 4 s, RTM 1.00 ms, 180 requests, about 16 s left",
+        " test_b 2/3 ███████········· 4 s, median 1.00 ms, 100 requests, about 16 s left",
+        " test_b 2/3 ███████········· 4 s, median 1.00 ms, 150 requests, about 16 s left",
+        " test_b 2/3 ███████········· 4 s, median 1.00 ms, 180 requests, about 16 s left",
         "",
     ]
 

@@ -26,13 +26,17 @@ PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
             None,
             "test_digits[cv::Mat] ██████·········· starting, about 3 s left",
         ),
-        (FIRST, PROGRESS, "test_digits[single] ██████·········· 2 s, RTM 4.00 ms, 1,234 requests, about 3 s left"),
+        (FIRST, PROGRESS, "test_digits[single] ██████·········· 2 s, median 4.00 ms, 1,234 requests, about 3 s left"),
         (
             FIRST,
             replace(PROGRESS, median_ttft_ns=90 * MS),
-            "test_digits[single] ██████·········· 2 s, TTFT 90.0 ms, 1,234 requests, about 3 s left",
+            "test_digits[single] ██████·········· 2 s, median TTFT 90.0 ms, 1,234 requests, about 3 s left",
         ),
-        (THIRD, PROGRESS, "test_digits[single] 3/7 █████··········· 4 s, RTM 4.00 ms, 1,234 requests, about 46 s left"),
+        (
+            THIRD,
+            PROGRESS,
+            "test_digits[single] 3/7 █████··········· 4 s, median 4.00 ms, 1,234 requests, about 46 s left",
+        ),
         (
             Standing("t.py::test_a", 2, 20, 0, 60 * S, 3 * S),
             Progress(0, 0, None),
@@ -41,17 +45,18 @@ PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
         (
             Standing("t.py::test_a", 2, 2, 90 * S, 60 * S, 3 * S),
             PROGRESS,
-            "test_a 2/2 ████████████████ 90 s, RTM 4.00 ms, 1,234 requests",
+            "test_a 2/2 ████████████████ 90 s, median 4.00 ms, 1,234 requests",
         ),
         (
             replace(FIRST, forecast=Forecast(4, 7 * S, 23 * S), since_ns=3 * S),
             PROGRESS,
-            "test_digits[single] █··············· 2 s, RTM 4.00 ms, 1,234 requests, 4 launches of 7 s, up to 20 s left",
+            "test_digits[single] █··············· 2 s, median 4.00 ms, 1,234 requests, 4 launches of 7 s, "
+            "up to 20 s left",
         ),
         (
             replace(THIRD, forecast=Forecast(4, 7 * S, 23 * S), since_ns=3 * S),
             PROGRESS,
-            "test_digits[single] 3/7 █████··········· 4 s, RTM 4.00 ms, 1,234 requests, 4 launches of 7 s, "
+            "test_digits[single] 3/7 █████··········· 4 s, median 4.00 ms, 1,234 requests, 4 launches of 7 s, "
             "about 60 s left",
         ),
         (
@@ -70,7 +75,7 @@ def test_a_note_is_part_of_the_line_as_long_as_there_is_room() -> None:
     noted = replace(THIRD, note=note)
     shown = live_text(noted, PROGRESS, 180)
     assert shown == (
-        "test_digits[single] 3/7 █████··········· 4 s, RTM 4.00 ms, 1,234 requests, "
+        "test_digits[single] 3/7 █████··········· 4 s, median 4.00 ms, 1,234 requests, "
         "at 4.0 answers a second p99 latency needs 115 s; judged are RTM, throughput, about 46 s left"
     )
     assert live_text(noted, PROGRESS, 80) == live_text(THIRD, PROGRESS, 80)
@@ -91,8 +96,8 @@ def test_the_time_that_is_left_is_counted_down_from_what_the_budget_allows() -> 
 @pytest.mark.parametrize(
     ("width", "text"),
     [
-        (80, "test_digits[single] 3/7 █████··········· 4 s, RTM 4.00 ms, about 46 s left"),
-        (70, "…digits[single] 3/7 █████··········· 4 s, RTM 4.00 ms, about 46 s left"),
+        (80, "test_digits[single] 3/7 █████··········· 4 s, median 4.00 ms, about 46 s left"),
+        (70, "…its[single] 3/7 █████··········· 4 s, median 4.00 ms, about 46 s left"),
         (60, "…st_digits[single] 3/7 █████··········· 4 s, about 46 s left"),
         (40, "…its[single] 3/7 █████··········· 4 s, …"),
     ],
