@@ -12,7 +12,7 @@ from pytest_mlpatterns.cli.output import add_command, discard_output, for_people
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.verdict import OPEN_KINDS, Gate, Kind, Outcome
 from pytest_mlpatterns.reports.text.summary_table import headline, incompleteness, kind_word, kinds_of
-from pytest_mlpatterns.reports.text.suspicions import busy_machine, open_step, run_again
+from pytest_mlpatterns.reports.text.suspicions import accept_command, busy_machine, open_step, run_again
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_mlpatterns.cli.output import Commands
-    from pytest_mlpatterns.records.result import RunEnd, TestResult
+    from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
     from pytest_mlpatterns.records.result_parts import Location
     from pytest_mlpatterns.reports.files.result_file import Results
 
@@ -108,31 +108,27 @@ def _lines_of_run(run: RunEnd) -> list[str]:
 def _tests(results: Results, file: str) -> list[dict[str, Any]]:
     """Each test as plain values: its kind, whether its gate let it pass, and why, where, and what to run next."""
     let_pass = {failed.test for failed in results.failures if failed.gate is Gate.WARN}
-    measured = [
-        {
-            "test": result.test,
-            "kind": result.kind.value,
-            "advisory": result.test in let_pass,
-            "reasons": _reasons(result),
-            "location": _place(result.definition.location),
-            "next": _next(result, file),
+
+    def plain(
+        one: TestResult | FailedTest, reasons: list[str], *, at: Location | None, steps: list[dict[str, str]]
+    ) -> dict[str, Any]:
+        return {
+            "test": one.test,
+            "kind": one.kind.value,
+            "advisory": one.test in let_pass,
+            "reasons": reasons,
+            "location": at and str(at),
+            "next": steps,
         }
-        for result in results.results
-    ]
-    known = {result.test for result in results.results}
-    unmeasured = [
-        {
-            "test": failed.test,
-            "kind": failed.kind.value,
-            "advisory": failed.test in let_pass,
-            "reasons": failed.reason.splitlines(),
-            "location": _place(failed.location),
-            "next": [_step("to see it again", f"pytest {shlex.quote(failed.test)}")],
-        }
-        for failed in results.unmeasured
-        if failed.test not in known
-    ]
-    return [*measured, *unmeasured]
+
+    found = {
+        one.test: plain(one, _reasons(one), at=one.definition.location, steps=_next(one, file))
+        for one in results.results
+    }
+    for failed in results.unmeasured:
+        step = _step("to see it again", f"pytest {shlex.quote(failed.test)}")
+        found.setdefault(failed.test, plain(failed, failed.reason.splitlines(), at=failed.location, steps=[step]))
+    return [*found.values()]
 
 
 def _reasons(result: TestResult) -> list[str]:
@@ -147,10 +143,6 @@ def _reasons(result: TestResult) -> list[str]:
     return [one.reason for one in result.verdicts if one.outcome is Outcome.FAIL]
 
 
-def _place(location: Location | None) -> str | None:
-    return None if location is None else f"{location.file}:{location.line}"
-
-
 def _next(result: TestResult, file: str) -> list[dict[str, str]]:
     """The commands to run next, each with what it is for; none after a pass."""
     again, record = run_again(result), run_again(result, "--perf-baseline update")
@@ -163,8 +155,7 @@ def _next(result: TestResult, file: str) -> list[dict[str, str]]:
         case Kind.REGRESSION:
             against_file = any(one.outcome is Outcome.FAIL and one.against == "baseline" for one in result.verdicts)
             recorded = against_file or (result.reference is not None and bool(result.reference.entry))
-            accept = ["python", "-m", "pytest_mlpatterns", "accept", file, result.test, "--reason", "WHY"]
-            intended = record if recorded else shlex.join(accept)
+            intended = record if recorded else accept_command(file, result.test)
             failed = [one for one in result.verdicts if one.outcome is Outcome.FAIL and one.against == "revision"]
             steps = [_step("to measure it again", again)]
             if not recorded and any(one.needed_ceiling is None for one in failed):  # no acceptance lets it pass

@@ -429,7 +429,7 @@ def _session(config: pytest.Config) -> PerfSession:
         from pytest_mlpatterns.plugin.session import PerfSession
 
         found = PerfSession(config, config.stash[_COLLECTION])
-        for name, plugin in {_SESSION: found, **found.hooks}.items():
+        for name, plugin in {_SESSION: found, **found.hooks()}.items():
             config.pluginmanager.register(plugin, name)
     return found
 

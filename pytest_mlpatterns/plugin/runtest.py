@@ -21,7 +21,7 @@ from pytest_mlpatterns.plugin.failures import (
 from pytest_mlpatterns.plugin.interrupts import follows_an_interrupt
 from pytest_mlpatterns.records.result import TestResult, group_of
 from pytest_mlpatterns.records.verdict import Kind, Unjudged
-from pytest_mlpatterns.reports.files.ci_reports import kind_properties, properties_of
+from pytest_mlpatterns.reports.files.ci_reports import properties_of
 from pytest_mlpatterns.reports.text.failure import measurement_text
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class RuntestHooks:
         if found.text:
             report.sections.append(("advisory perf verdicts", self._terminal.spell(found.text)))
         if result is None:
-            self._attach(item, report, kind_properties(found.kind), state=state)
+            self._attach(item, report, [("perf_kind", found.kind.value)], state=state)
 
     def _add_sections(
         self, report: pytest.TestReport, perf: Perf, result: TestResult | None, *, failures: Failures

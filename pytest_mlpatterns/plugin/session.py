@@ -130,7 +130,10 @@ class PerfSession:
             self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke, time=self._time
         )
         self._controller = ControllerHooks(WorkerInput(self._directory, terminal.ascii_only, worktree), self._baseline)
-        self.hooks: Mapping[str, object] = {
+
+    def hooks(self) -> Mapping[str, object]:
+        """Further objects with hooks of this session, made anew, by the names under which pytest knows them."""
+        return {
             "mlpatterns-runtest": self._runtest,
             "mlpatterns-reports": ReportHooks(self._config, self._output, is_worker=self._is_worker),
             "mlpatterns-xdist": self._controller,
@@ -404,7 +407,7 @@ class PerfSession:
         is_interleaved = revision is not None and fixtures.target is None  # which starts both variants itself
         began_ns = time.perf_counter_ns()
         is_known = generator.library_overhead_ns is not None or self._run.smoke
-        if not (is_interleaved or is_known or fixtures.client) and runner.deployment.endpoint.remote:
+        if not is_interleaved and runner.deployment.endpoint.remote and not (fixtures.client or is_known):
             measure_library_overhead(generator, self._directory)
         return Perf(experiment, runner, time.perf_counter_ns() - began_ns)
 

@@ -102,6 +102,9 @@ class Location(Struct, frozen=True):
     file: str
     line: Number
 
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
 
 class Terms(Struct, frozen=True):
     """What a comparison of the test may take, and how much worse each metric may be."""

@@ -56,7 +56,9 @@ def _command(level: str, failure: FailedTest, root: PurePath | None) -> str:
         file = failure.location.file if root is None else (root / failure.location.file).as_posix()
         position = {"file": file, "line": str(failure.location.line)}
     properties = {**position, "title": failure.test}
-    shown = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+    shown = ",".join(
+        f"{name}={_data(value).replace(':', '%3A').replace(',', '%2C')}" for name, value in properties.items()
+    )
     return f"::{level} {shown}::{_data(failure.reason)}"
 
 
@@ -93,9 +95,8 @@ def job_summary(
     """
     kinds = kinds_of(results, failures)
     parts = [f"### Performance: {headline(kinds.values())}"]
-    parts += [f"{busy.capitalize()}." for busy in [busy_machine(results)] if busy]
-    parts += [f"{missing.capitalize()}." for missing in [incompleteness(run or RunEnd())] if missing]
-    parts += [f"{advisory}." for advisory in [let_pass(failures)] if advisory]
+    said = (busy_machine(results).capitalize(), incompleteness(run or RunEnd()).capitalize(), let_pass(failures))
+    parts += [f"{text}." for text in said if text]
     parts += [_failure_item(failure, kinds[failure.test]) for failure in failures]
     parts += [_undecided_item(result) for result in results if result.outcome is State.UNDECIDED]
     parts += [
@@ -104,8 +105,7 @@ def job_summary(
         if is_accepted(result)
     ]
     parts += map(_change_item, changes)
-    if results:
-        parts.append(_table(results))
+    parts += map(_rows, by_kind(results))
     drawn = [result for result in results if result.outcome is State.FAILED][:_MOST_DETAILS]
     parts += [details for result in drawn if (details := _details(result))]
     parts += [f"**{escaped(group)}**: {escaped(sentence)}" for group, sentence in rankings.items()]
@@ -138,11 +138,6 @@ def _change_item(one: NewChange) -> str:
     command = f" <br> {escaped(one.command)}" if one.command else ""
     sign = "✗" if one.fails else "!" if one.change.is_worse else "✓"
     return f"- {sign} **{escaped(one.change.test)}** changed in the history: {escaped(one.sentence)}{command}"
-
-
-def _table(results: Sequence[TestResult]) -> str:
-    """A table of the results, two if only some of them stream."""
-    return "\n\n".join(map(_rows, by_kind(results)))
 
 
 def _rows(results: Sequence[TestResult]) -> str:
@@ -183,16 +178,7 @@ def _data(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
-
-
 _WHOLE = ("ns", "bytes")
-
-
-def kind_properties(kind: Kind) -> list[tuple[str, str]]:
-    """The kind of a test, also of one that has no result."""
-    return [("perf_kind", kind.value)]
 
 
 def properties_of(result: TestResult) -> list[tuple[str, str]]:
@@ -200,7 +186,7 @@ def properties_of(result: TestResult) -> list[tuple[str, str]]:
     setup = result.setup
     found = [
         ("perf_outcome", result.outcome.value),
-        *kind_properties(result.kind),
+        ("perf_kind", result.kind.value),
         ("perf_pattern", str(setup.pattern)),
         ("perf_load", str(setup.load)),
         ("perf_wire", setup.wire),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.changes.series import Series
-    from pytest_mlpatterns.records.history import Change, CommitPosition
+    from pytest_mlpatterns.records.history import Change
 
 FORMAT = "pytest-mlpatterns-history"
 VERSION = 1  # Version of the format
@@ -49,7 +49,13 @@ def _course(course: Series, changes: Sequence[Change]) -> dict[str, Any]:
         "unit": None if metric is None else metric.unit.value,
         "better": None if metric is None else metric.better,
         "points": [
-            {**_commit(point.at), "date": point.date, "value": _exp(point.level), "error": _brief(point.error)}
+            {
+                "commit": point.at.commit or None,
+                "position": point.at.position or None,
+                "date": point.date,
+                "value": _exp(point.level),
+                "error": _brief(point.error),
+            }
             for point in course.points
         ],
         "segments": [{"start": one.start, "stop": one.stop, "reason": one.reason or None} for one in course.segments],
@@ -63,10 +69,6 @@ def _interval(stretch: Level) -> list[float | None]:
     if stretch.half is None:
         return [_exp(stretch.level), None, None]
     return [_exp(stretch.level + side * stretch.half) for side in (0, -1, 1)]
-
-
-def _commit(at: CommitPosition) -> dict[str, Any]:
-    return {"commit": at.commit or None, "position": at.position or None}
 
 
 def _exp(level: float) -> float:

@@ -69,7 +69,7 @@ def _ladder(capacity: Capacity) -> Chart | None:
     names = ("throughput", "slowest window", "fastest window")
     return Chart(
         "ranges",
-        f"Throughput by concurrency{_under(capacity)}",
+        f"Throughput by concurrency{f' with {capacity.objective}' if capacity.objective else ''}",
         describe_capacity(capacity),
         (
             Column("requests in flight", "text"),
@@ -91,10 +91,6 @@ def _ladder(capacity: Capacity) -> Chart | None:
             for step in steps
         ),
     )
-
-
-def _under(capacity: Capacity) -> str:
-    return f" with {capacity.objective}" if capacity.objective else ""
 
 
 # --- over time -------------------------------------------------------------------------------------------------------

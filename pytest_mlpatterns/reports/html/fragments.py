@@ -1,13 +1,7 @@
-"""Elements that several parts of the HTML report share: a verdict, a change, a test id, a table. Pure.
+"""HTML as values, the frame of a page, and what its parts share: a verdict, a change, a test id, a table. Pure.
 
-HTML as values: text that is not markup is escaped when it is put into an element. Pure.
-
-Text from users (test ids, errors, names of models) reaches a page only through :func:`tag`, so it
-cannot inject markup.
-
-The frame of a self-contained HTML page: its head with its policy, and its foot.
-
-The page has no script: its content security policy allows the one style sheet, and no script and no download.
+Text from users (test ids, errors, names of models) reaches a page only through :func:`tag`, which escapes it, so it
+cannot inject markup. The content security policy of a page allows the one style sheet, no script and no download.
 """
 
 from __future__ import annotations
@@ -36,7 +30,7 @@ if TYPE_CHECKING:
 
 def page_of(title: str, header: Markup, parts: Iterable[Content], *, description: str) -> str:
     """The text of a page. ``parts``: its sections; None leaves one out."""
-    style = _style()
+    style = Markup(files("pytest_mlpatterns.reports.html").joinpath("report.css").read_text(encoding="utf-8"))
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -71,10 +65,6 @@ def _policy(style: str) -> str:
     """This style sheet alone: no script, no picture, no download, no form."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-
-
-def _style() -> Markup:
-    return Markup(files("pytest_mlpatterns.reports.html").joinpath("report.css").read_text(encoding="utf-8"))
 
 
 class Markup(str):
@@ -158,17 +148,12 @@ def breakable(test: str) -> Markup:
     return Markup(tag("wbr").join(escape(piece) for piece in pieces))
 
 
-def anchors_of(results: Sequence[TestResult]) -> list[str]:
+def anchors_of(tests: Iterable[str]) -> list[str]:
     """The place of each test in the page: its id, so that a link to it can be written by hand and holds in every run.
 
     Spaces become underscores. A name that could be another place's, such as ``tests``, gets two colons, and
-    what is there twice a number.
+    what is there twice a number. ``tests``: their ids.
     """
-    return anchors_for([result.test for result in results])
-
-
-def anchors_for(tests: Sequence[str]) -> list[str]:
-    """As :func:`anchors_of`, of the ids of tests."""
     names = [re.sub(r"\s+", "_", spelled(test)) for test in tests]
     names = [name if "::" in name else f"::{name}" for name in names]
     seen: Counter[str] = Counter()

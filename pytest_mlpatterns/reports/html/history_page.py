@@ -18,7 +18,7 @@ from pytest_mlpatterns.reports.html.chart import Cell, ChangeMark, Chart, Column
 from pytest_mlpatterns.reports.html.drawing import chart_figure
 from pytest_mlpatterns.reports.html.fragments import (
     Markup,
-    anchors_for,
+    anchors_of,
     breakable,
     facts_list,
     link_to,
@@ -76,15 +76,12 @@ def _tests(ordered: Sequence[Series], changes: Sequence[Change]) -> list[_Test]:
     for series in ordered:
         by_test.setdefault(series.test, []).append(series)
     tests = []
-    for (name, found), anchor in zip(by_test.items(), anchors_for(list(by_test)), strict=True):
-        own = sorted((one for series in found for one in changes_in(series, changes)), key=_age, reverse=True)
+    for (name, found), anchor in zip(by_test.items(), anchors_of(by_test), strict=True):
+        own = [one for series in found for one in changes_in(series, changes)]
+        own.sort(key=lambda change: (change.date, change.is_worse), reverse=True)
         tests.append(_Test(name, anchor, tuple(found), tuple(own), _state(found, own)))
     order = list(_STATES)
     return sorted(tests, key=lambda test: order.index(test.state))
-
-
-def _age(change: Change) -> tuple[str, bool]:
-    return change.date, change.is_worse
 
 
 def _state(found: Sequence[Series], changes: Sequence[Change]) -> str:
@@ -103,10 +100,6 @@ def _state(found: Sequence[Series], changes: Sequence[Change]) -> str:
 
 def _state_mark(state: str) -> Markup:
     return state_mark(_STATES[state], state)
-
-
-def _state_of(change: Change) -> str:
-    return "new" if not change.is_confirmed else "worse" if change.is_worse else "better"
 
 
 # --- head and overview ------------------------------------------------------------------------------------------------
@@ -194,7 +187,11 @@ def _tests_section(tests: Sequence[_Test]) -> Markup | None:
 def _test(test: _Test, *, is_open: bool) -> Markup:
     """The changes of a test, and its charts."""
     several = len({series.machine for series in test.all_series if series.machine}) > 1
-    reasons = [tag("li", _state_mark(_state_of(one)), tag("div", _sentence(one, test))) for one in test.changes]
+    kinds = ("new" if not one.is_confirmed else "worse" if one.is_worse else "better" for one in test.changes)
+    reasons = [
+        tag("li", _state_mark(kind), tag("div", _sentence(one, test)))
+        for kind, one in zip(kinds, test.changes, strict=True)
+    ]
     metrics = list(dict.fromkeys(series.metric for series in test.all_series))
     ordered = sorted(test.all_series, key=lambda series: metrics.index(series.metric))  # ratios beside their values
     figures = [chart_figure(course_chart(one, test.changes, names_machine=several)) for one in ordered]
@@ -227,15 +224,16 @@ def course_chart(series: Series, changes: Sequence[Change], *, names_machine: bo
     """
     own = changes_in(series, changes)
     found = levels_of(series, own)
-    unit = _unit(series)
     begin = max(len(series.points) - MOST_RUNS, 0)
-    is_ratio = series.course is Course.RATIOS
+    is_ratio, known = series.course is Course.RATIOS, is_known_metric(series.metric)
+    unit: Unit = "change" if is_ratio else unit_of(series.metric) if known else "count"
+    runs = f"the last {MOST_RUNS} of {len(series.points):,} runs" if begin else count(len(series.points), "run")
     name = f"{metric_label(series.metric)} against the first reference" if is_ratio else metric_label(series.metric)
     where = "holds on any machine" if is_ratio else series.machine if names_machine else ""
     return Chart(
         "history",
         _title(series),
-        _summary(series, level_text(series, found[-1]), where=where, begin=begin),
+        "; ".join(filter(None, (f"now {level_text(series, found[-1])}", where, runs))),
         (
             Column("run", "count"),
             Column("commit", "text"),
@@ -265,17 +263,6 @@ def _title(series: Series) -> str:
     )
 
 
-def _unit(series: Series) -> Unit:
-    if series.course is Course.RATIOS:
-        return "change"
-    return unit_of(series.metric) if is_known_metric(series.metric) else "count"
-
-
-def _summary(series: Series, level: str, *, where: str, begin: int) -> str:
-    runs = f"the last {MOST_RUNS} of {len(series.points):,} runs" if begin else count(len(series.points), "run")
-    return "; ".join(filter(None, (f"now {level}", where, runs)))
-
-
 def _points(series: Series, changes: Sequence[Change]) -> list[tuple[Cell, ...]]:
     levels = {
         place: stretch.level for stretch in levels_of(series, changes) for place in range(stretch.start, stretch.stop)
@@ -289,17 +276,14 @@ def _points(series: Series, changes: Sequence[Change]) -> list[tuple[Cell, ...]]
             number + 1,
             point.at.commit[:_COMMIT_DIGITS],
             point.date[:10],
-            *(_shown(series, level) for level in (point.level, *_ends(point.level, point.error))),
+            _shown(series, point.level),
+            # both ends of its 95 % interval, if its error is known
+            *(_shown(series, point.level + side * point.error if point.error > 0 else None) for side in (-2, 2)),
             _shown(series, levels[number]) if number in levels else None,
             "; ".join(new.get(number, ())) or None,
         )
         for number, point in enumerate(series.points)
     ]
-
-
-def _ends(level: float, error: float) -> tuple[float, float] | tuple[None, None]:
-    """Both ends of the 95 % interval of a run; None if its error is not known."""
-    return (level - 2 * error, level + 2 * error) if error > 0 else (None, None)
 
 
 def _shown(series: Series, level: float | None) -> float | None:

@@ -168,11 +168,14 @@ def _part(row: Mapping[str, Any], name: str, measured: Mapping[str, Sequence[flo
 
 def _table(name: str, labels: Sequence[str], members: Sequence[TestResult]) -> Markup | None:
     """A row for each index that some pattern has, a column for each pattern; None if they share none."""
-    wires = _of_wires() if len({member.setup.wire for member in members}) > 1 else []
+    of_wires = [*with_role(Role.WIRE), *(figure.name for figure in layer_kind("wire").figures if figure.name)]
+    wires = of_wires if len({member.setup.wire for member in members}) > 1 else []
+    objectives = objectives_of(name for member in members for name in member.metrics)
+    searched = [name for name, objective in objectives.items() if objective is not None]
     parts: dict[str, list[_Row]] = {
         Group.LATENCY: [*_metric_rows(_evaluated(Group.LATENCY), members)],
         Group.CAPACITY: [
-            *_metric_rows([*_evaluated(Group.CAPACITY), *_searched(members)], members),
+            *_metric_rows([*_evaluated(Group.CAPACITY), *searched], members),
             *_scaling_rows(members),
         ],
         "Beyond the limit": [*_overload_rows(members)],
@@ -190,11 +193,6 @@ def _table(name: str, labels: Sequence[str], members: Sequence[TestResult]) -> M
     return table_of(["Index", *labels], body, name=f"Indices of {name}", class_="figures indices") if body else None
 
 
-def _of_wires() -> list[str]:
-    """What is compared if one test ran over several wires."""
-    return [*with_role(Role.WIRE), *(figure.name for figure in layer_kind("wire").figures if figure.name)]
-
-
 def _cell(found: Sequence[float] | None, show: Callable[[float], str]) -> Content:
     """A value with its interval below it."""
     if found is None:
@@ -209,12 +207,6 @@ def _with_less(value: str, less: str) -> Markup:
 
 def _evaluated(group: Group) -> list[str]:
     return [name for name, metric in with_role(Role.EVALUATED).items() if metric.group is group]
-
-
-def _searched(members: Sequence[TestResult]) -> list[str]:
-    """NMRT under objectives."""
-    found = objectives_of(name for member in members for name in member.metrics)
-    return [name for name, objective in found.items() if objective is not None]
 
 
 def _metric_rows(names: Sequence[str], members: Sequence[TestResult]) -> Iterator[_Row]:
@@ -370,7 +362,9 @@ def history_section(history: Mapping[str, Any], results: Sequence[TestResult], p
     changes = history.get("changes", ())
     if not changes and not page:
         return None
-    anchors = {result.test: anchor for result, anchor in zip(results, anchors_of(results), strict=True)}
+    anchors = {
+        result.test: anchor for result, anchor in zip(results, anchors_of(one.test for one in results), strict=True)
+    }
     items = [tag("li", _history_mark(change), tag("div", *_history_change(change, anchors))) for change in changes]
     link = tag("p", tag("a", "The history of every test", href=quote(page))) if page else None
     found = tag("ul", *items, class_="reasons") if items else tag("p", "This run made no change known.")
@@ -397,12 +391,14 @@ def overview_section(results: Sequence[TestResult]) -> Markup | None:
     """A table with a row per test."""
     if not results:
         return None
-    shown = [name for name in _columns(results) if any(_is_known(name, result) for result in results)]
+    has_capacity = any(found_nmrt(result) for result in results)
+    known = {name for result in results for name in result.metrics} | ({"nmrt"} if has_capacity else set())
+    shown = [name for name in _columns(results) if name in known]
     compared = any(worst_comparison(result) for result in results)
     heads = ["Test", "Verdict", *map(_heading, shown), *(["Change"] if compared else [])]
     rows = [
         _overview_row(anchor, result, shown, compared=compared)
-        for anchor, result in zip(anchors_of(results), results, strict=True)
+        for anchor, result in zip(anchors_of(one.test for one in results), results, strict=True)
     ]
     table = table_of(heads, rows, name="Overview of the tests", class_="figures overview")
     return section("overview", "Overview", tag("div", table, class_="card"))
@@ -440,10 +436,6 @@ def _overview_row(anchor: str, result: TestResult, shown: Sequence[str], *, comp
         words = None if change is None else tag("span", named_change(change), class_=tone)
         cells.append(tag("td", words or "–", data_label="Change" if words else None))
     return tag("tr", *cells)
-
-
-def _is_known(name: str, result: TestResult) -> bool:
-    return name in result.metrics or (name == "nmrt" and found_nmrt(result) is not None)
 
 
 def _number_cell(name: str, result: TestResult) -> Markup:

@@ -68,7 +68,7 @@ def details_section(results: Sequence[TestResult]) -> Markup | None:
     urgent = [number for number, result in enumerate(results) if state_of(result) == "failed"][:_MOST_OPEN]
     parts = [
         _test(anchor, result, is_open=few or number in urgent)
-        for number, (anchor, result) in enumerate(zip(anchors_of(results), results, strict=True))
+        for number, (anchor, result) in enumerate(zip(anchors_of(one.test for one in results), results, strict=True))
     ]
     return section("tests", "Tests", *parts)
 
@@ -189,7 +189,7 @@ def _set_up(result: TestResult, anchor: str) -> Markup:
         "Tokens": tokens_text(result.stream) if result.stream is not None else "",
     }
     if (at := result.definition.location) is not None:
-        facts["Defined at"] = tag("code", f"{at.file}:{at.line}")
+        facts["Defined at"] = tag("code", str(at))
     facts["Run again"] = tag("code", run_again(result))
     facts["Link"] = link_to(anchor, f"#{anchor}")
     notes = [tag("li", text) for text in (*result.judged.notes, *map(str, result.conditions.noise))]

@@ -5,7 +5,6 @@ It has at most 18 lines in a terminal of 80 columns: what a reader needs least i
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from pytest_mlpatterns.records.package_layers import answer_figures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict, rounded_ceiling
 from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of
 from pytest_mlpatterns.reports.text.notes import changed_facts, overload_picture, tokens_text
-from pytest_mlpatterns.reports.text.suspicions import Command, beside_recorded, open_step, run_again
+from pytest_mlpatterns.reports.text.suspicions import accept_command, beside_recorded, open_step, run_again
 from pytest_mlpatterns.reports.text.terminal_text import latency_picture, load_picture, load_varies, width_of, wrapped
 from pytest_mlpatterns.reports.text.where import functions_explain, where_texts
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.result_parts import Location
     from pytest_mlpatterns.records.setup import Setup
 
 _TERMINAL = 80  # Columns that a line has with the prefix of pytest
@@ -208,8 +206,11 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str
     metrics = {one.metric for one in verdicts}
     wrong = _wrong(metrics, "is slower")
     if any(verdict.against == "baseline" for verdict in verdicts):
-        recorded = [f"find the change that {wrong}; if it is intended, record it:", record]
-        return [*recorded, *_against_recorded(verdicts, result)]
+        steps = [f"find the change that {wrong}; if it is intended, record it:", record]
+        command = beside_recorded(result)  # which names functions
+        if command and any(functions_explain(verdict.metric) for verdict in verdicts):
+            steps += ["to see which function got slower, compare with that commit:", command]
+        return steps
     if result.reference is not None and result.reference.entry:
         return [f"find the change that {wrong}; if it is intended, record it:", record]
     if any(verdict.against == "revision" for verdict in verdicts):
@@ -220,15 +221,14 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str
             *_accepted_by(verdicts, result, results_file),
         ]
     location = result.definition.location
-    where = result.test.partition("::")[0] if location is None else _position(location)
+    where = result.test.partition("::")[0] if location is None else str(location)
     return [f"find what {_wrong(metrics, 'is slow')}; if the limit is too tight, change it:", where]
 
 
 def _accepted_by(verdicts: Sequence[Verdict], result: TestResult, results_file: str) -> list[str]:
     """What accepts these changes: a command if there is a result file, else an argument of the marker."""
     if results_file:
-        command = ["python", "-m", "pytest_mlpatterns", "accept", results_file, result.test, "--reason", "WHY"]
-        return [Command(shlex.join(command))]
+        return [accept_command(results_file, result.test)]
     texts = [f'"{one} +{rounded_ceiling(change):g} %: why"' for one, change in changes_to_accept(verdicts)]
     shown = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     return ["in the marker of the test:", f"accept={shown}"]
@@ -243,18 +243,6 @@ def _wrong(metrics: set[str], slow: str) -> str:
     if metrics == {"instructions"}:
         return "adds work"
     return "fails requests" if metrics == {"error_rate"} else slow
-
-
-def _against_recorded(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
-    """The command that runs the baseline's commit beside the present, and so names functions; empty if it cannot."""
-    command = beside_recorded(result)
-    if not command or not any(functions_explain(verdict.metric) for verdict in verdicts):
-        return []
-    return ["to see which function got slower, compare with that commit:", command]
-
-
-def _position(location: Location) -> str:
-    return f"{location.file}:{location.line}"
 
 
 def diagnosis_of(measured: Metrics | None, log: str) -> str:

@@ -1,14 +1,9 @@
-"""A history for the terminal: each course as a sparkline with the level of now, and the last changes in words. Pure.
+"""A history for the terminal: courses as sparklines with their level now, changes in words, and searches for commits.
 
 A sparkline is the course on a logarithmic scale, one column for each run, or for neighbouring runs if there are more of
 them than columns. A bar separates runs whose set-up or environment differs; signs below mark the changes.
 
-A change of a history in a sentence, and the command that finds its commit.
-
-``RTM +4.2 % (+3.1 to +5.3 %) near d4e5f6a (a1b2c3d..d4e5f6a), 2026-10-03; each run passed, since each step was below
-the tolerance``. Changes → text. This module must not know how changes are found, nor which of them are new.
-
-The lines of a search for the commit of a change: its size, what it measured, and what it found. Pure.
+Pure; this module must not know how changes are found, nor which of them are new.
 """
 
 from __future__ import annotations
@@ -113,7 +108,7 @@ def _rest(result: BisectResult) -> list[str]:
     return [
         f"from {result.good.short} to {result.bad.short} it changed by {change_text(result.whole)}: other commits have "
         "a part in that; to find them:",
-        *(f"  {_command(result, one)}" for one in ranges),
+        *(f"  {_bisect(result.test, one, result.metric)}" for one in ranges),
     ]
 
 
@@ -170,11 +165,6 @@ def _not_decided(result: BisectResult) -> list[str]:
     return [*lines, *([f"  and {more} more"] if more > 0 else [])]
 
 
-def _command(result: BisectResult, commits: str) -> str:
-    metric = [] if result.metric == "rtm" else ["--metric", result.metric]
-    return shlex.join(["python", "-m", "pytest_mlpatterns", "bisect", result.test, commits, *metric])
-
-
 def _figure(result: BisectResult) -> str:
     """The metric as it was compared."""
     return metric_label(result.figure or result.metric)
@@ -199,7 +189,8 @@ def change_sentence(change: Change, *, passed: bool = False, tolerance: float | 
     size = f"{format_percent(value, signed=True)} ({format_percents(low, high)})"
     found = f"{' '.join(filter(None, (metric_label(change.metric), size, _where(change))))}, {change.date[:10]}"
     beside = "beside revisions, so on any machine" if change.course is Course.RATIOS else ""
-    return "; ".join(filter(None, (found, beside, _certainty(change), _verdicts(change, tolerance) if passed else "")))
+    doubt = "" if change.is_confirmed else "new, unconfirmed: too few runs are after it"
+    return "; ".join(filter(None, (found, beside, doubt, _verdicts(change, tolerance) if passed else "")))
 
 
 def bisect_command(change: Change, test: str = "") -> str:
@@ -213,34 +204,27 @@ def bisect_command(change: Change, test: str = "") -> str:
     if not old or not new or old == new:
         return ""
     commits = f"{old[:_GIVEN_DIGITS]}..{new[:_GIVEN_DIGITS]}"
-    is_searched = change.metric in bisectable() and change.metric != _USUAL
-    metric = f" --metric {change.metric}" if is_searched else ""
-    return f"python -m pytest_mlpatterns bisect {shlex.quote(test or change.test)} {commits}{metric}"
+    return _bisect(test or change.test, commits, change.metric if change.metric in bisectable() else _USUAL)
+
+
+def _bisect(test: str, commits: str, metric: str) -> str:
+    of_metric = [] if metric == _USUAL else ["--metric", metric]
+    return shlex.join(["python", "-m", "pytest_mlpatterns", "bisect", test, commits, *of_metric])
 
 
 def new_change_lines(changes: Sequence[NewChange]) -> list[Line]:
     """The new changes of a run for the terminal, by test, each with the command that finds its commit; none if none."""
     lines: list[Line] = []
-    for test, found in _by_test(changes).items():
-        lines += [(), line(f"{test} changed in the history", Style.BAD if any(map(_is_worse, found)) else Style.PLAIN)]
-        for one in found:
-            lines.append(line(f"  {one.sentence}", Style.BAD if _is_worse(one) else Style.PLAIN))
+    for test in dict.fromkeys(one.change.test for one in changes):
+        found = [one for one in changes if one.change.test == test]
+        styles = [Style.BAD if one.change.is_worse else Style.PLAIN for one in found]
+        lines += [(), line(f"{test} changed in the history", Style.BAD if Style.BAD in styles else Style.PLAIN)]
+        lines += [line(f"  {one.sentence}", style) for one, style in zip(found, styles, strict=True)]
         commands = dict.fromkeys(one.command for one in found if one.command)
         lines += [line(f"  which commit it was: {command}") for command in commands]
     if any(one.fails for one in changes):
         lines.append(line("the run fails, since a change for the worse is new: --perf-history-fail new", Style.BAD))
     return lines
-
-
-def _by_test(changes: Sequence[NewChange]) -> dict[str, list[NewChange]]:
-    found: dict[str, list[NewChange]] = {}
-    for one in changes:
-        found.setdefault(one.change.test, []).append(one)
-    return found
-
-
-def _is_worse(one: NewChange) -> bool:
-    return one.change.is_worse
 
 
 def _where(change: Change) -> str:
@@ -253,16 +237,10 @@ def _where(change: Change) -> str:
     return f"near {new} ({old}..{new})" if old else f"near {new}"
 
 
-def _certainty(change: Change) -> str:
-    return "" if change.is_confirmed else "new, unconfirmed: too few runs are after it"
-
-
 def _verdicts(change: Change, tolerance: float | None) -> str:
     """Why no run failed, if it is known that each passed."""
     is_small = tolerance is not None and abs(change.factor[0] - 1) < tolerance
-    if is_small:
-        return "each run passed, since each step was below the tolerance"
-    return "each run passed"
+    return f"each run passed{', since each step was below the tolerance' if is_small else ''}"
 
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -381,7 +359,8 @@ def _test_lines(all_series: Sequence[Series], changes: Sequence[Change], width: 
     lines = [cut(all_series[0].test, width)]
     for machine, course in dict.fromkeys((one.machine, one.course) for one in all_series):
         group = [one for one in all_series if (one.machine, one.course) == (machine, course)]
-        lines += wrapped(f"{_of_what(group[0])}; {_span(group)}", width, "  ", others="    ")
+        what = "ratios, on any machine" if course is Course.RATIOS else machine or "values"
+        lines += wrapped(f"{what}; {_span(group)}", width, "  ", others="    ")
         for one in group:
             lines += _course_lines(one, changes, width)
     found = sorted((one for course in all_series for one in changes_in(course, changes)), key=lambda one: one.date)
@@ -392,10 +371,6 @@ def _test_lines(all_series: Sequence[Series], changes: Sequence[Change], width: 
     if len(found) > _MOST_CHANGES:
         lines.append(f"  and {count(len(found) - _MOST_CHANGES, 'earlier change')}")
     return lines
-
-
-def _of_what(course: Series) -> str:
-    return "ratios, on any machine" if course.course is Course.RATIOS else course.machine or "values"
 
 
 def _span(group: Sequence[Series]) -> str:

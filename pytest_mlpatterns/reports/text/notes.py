@@ -106,17 +106,11 @@ def _note_of(figure: Figure, value: float, layer: LayerStats) -> str:
 def _own_counts(layer: LayerStats) -> list[str]:
     """The counters and histograms of a pattern of the user's own, under their own names."""
     counters = [f"{count:,} {name}" for name, count in layer.counters.items() if not name.endswith("_ns")]
-    times = {name.removesuffix("_ns"): name for name in layer.histograms if name.endswith("_ns")}
+    times = ((name, layer.median(name), layer.mean(name)) for name in layer.histograms if name.endswith("_ns"))
+    known = ((name.removesuffix("_ns"), mean if middle is None else middle) for name, middle, mean in times)
     means = ((name, layer.mean(name)) for name in layer.histograms if not name.endswith("_ns"))
     numbers = [f"{format_count(mean)} {name} on average" for name, mean in means if mean is not None]
-    return [*counters, *numbers, *_times(layer, **times)]
-
-
-def _times(layer: LayerStats, **names: str) -> list[str]:
-    """The medians of these histograms by label, or their means if only those are known."""
-    found = ((word, layer.median(name), layer.mean(name)) for word, name in names.items())
-    known = ((word, mean if middle is None else middle) for word, middle, mean in found)
-    return [f"{word} {format_duration(value)}" for word, value in known if value is not None]
+    return [*counters, *numbers, *(f"{name} {format_duration(value)}" for name, value in known if value is not None)]
 
 
 _MOST_FACTS = 6  # Number of changes that are named
@@ -171,19 +165,13 @@ def generators_text(parts: Sequence[GeneratorPart]) -> str:
     return ", ".join(found)
 
 
-def _worst_impacts(impacts: Sequence[StepImpact]) -> list[StepImpact]:
-    """The step of each name that hurt most, in the order of the steps."""
-    by_name: dict[str, list[StepImpact]] = {}
-    for impact in impacts:
-        by_name.setdefault(impact.name, []).append(impact)
-    return list(map(worst_of, by_name.values()))
-
-
 def describe_steps(impacts: Sequence[StepImpact]) -> list[str]:
     """``step reload, 1.00 s to 1.52 s: 52 of 153 requests hurt, …``, of the launch in which it hurt most."""
     launches = len({one.launch for one in impacts})
     which = f", the worst of {count(launches, 'launch', 'launches')}" if launches > 1 else ""
-    return [f"step {one.name}, {_span(one)}{which}: {describe_impact(one)}" for one in _worst_impacts(impacts)]
+    names = dict.fromkeys(one.name for one in impacts)
+    worst = (worst_of([one for one in impacts if one.name == name]) for name in names)
+    return [f"step {one.name}, {_span(one)}{which}: {describe_impact(one)}" for one in worst]
 
 
 def _span(impact: StepImpact) -> str:
@@ -199,7 +187,9 @@ def describe_indices(
     metrics: Mapping[str, tuple[float, float, float]], missing_indices: Mapping[str, str]
 ) -> list[str]:
     """``HSX 90.2 % (88.1 % to 92.3 %), SC 1.80 (1.70 to 1.91); HSXt 95.0 %, …``, and what is missing."""
-    whole = [_with_interval(name, metrics[name]) for name in _WHOLE_INDEX if name in metrics]
+    whole = [
+        f"{METRICS[name].label} {_range(metrics[name], METRICS[name].show)}" for name in _WHOLE_INDEX if name in metrics
+    ]
     parts = [
         f"{METRICS[name].label} {METRICS[name].show(metrics[name][0])}" for name in _INDEX_PARTS if name in metrics
     ]
@@ -214,11 +204,6 @@ def describe_missing_indices(missing: Mapping[str, str]) -> list[str]:
         if name in missing:
             names.setdefault(missing[name], []).append(METRICS[name].label)
     return [f"{listed(some)} {'are' if some[1:] else 'is'} not known: {why}" for why, some in names.items()]
-
-
-def _with_interval(name: str, found: Sequence[float]) -> str:
-    value, low, high = map(METRICS[name].show, found)
-    return f"{METRICS[name].label} {value} ({low} to {high})"
 
 
 _FEWEST_PASSES = 3
@@ -238,7 +223,7 @@ def describe_scaling(scaling: ScalingRecord | None) -> list[str]:
     if scaling.cpus_per_replica is not None:
         lines.append(f"each replica ran alone on {count(scaling.cpus_per_replica, 'core')}")
     if scaling.law:
-        coefficients = [f"{name} {_range(found, _coefficient)}" for name, found in scaling.law.items()]
+        coefficients = [f"{name} {_range(found, '{:.3f}'.format)}" for name, found in scaling.law.items()]
         peak = scaling.peak_replicas
         most = "each further replica adds capacity" if peak is None else f"the most at {peak:,.0f} replicas"
         lines.append(f"scalability law: {', '.join(coefficients)}; by it {most}")
@@ -287,10 +272,6 @@ def scale_out_spread(found: ScaleOutRecord) -> str:
 def _range(found: Interval, show: Callable[[float], str]) -> str:
     value, low, high = map(show, found)
     return f"{value} ({low} to {high})"
-
-
-def _coefficient(value: float) -> str:
-    return f"{value:.3f}"
 
 
 BEHAVIOURS = {

@@ -69,6 +69,12 @@ def run_again(result: TestResult, *options: str) -> Command:
     return Command(" ".join([result.definition.command or f"pytest {shlex.quote(result.test)}", *options]))
 
 
+def accept_command(results_file: str, test: str) -> Command:
+    """The command that accepts what a test measured."""
+    command = ["python", "-m", "pytest_mlpatterns", "accept", results_file, test, "--reason", "WHY"]
+    return Command(shlex.join(command))
+
+
 class OpenStep(OpenReason, frozen=True):
     """Why a test is undecided, and what to do about it."""
 
@@ -162,7 +168,7 @@ def open_step(result: TestResult, verdicts: Sequence[Verdict] | None = None) -> 
     if not still:
         return OpenStep()
     reasons = [one for one in still if one.why_open]
-    compared = [one for one in still if _has_time(one)]
+    compared = [one for one in still if one.change and one.tolerance is not None and not _is_beyond(one)]
     known = next((one for one in reasons if one.by_machine), None)
     if known is None and reasons and (not compared or reasons[0] is still[0]):
         known = reasons[0]
@@ -184,11 +190,6 @@ def _is_beyond(verdict: Verdict) -> bool:
     """Whether a tail is open by requests beyond its percentile, whose own change is within the tolerance."""
     is_tail = is_known_metric(verdict.metric) and metric_named(verdict.metric).is_tail
     return is_tail and verdict.change is not None and verdict.tolerance is not None and not verdict.suspected
-
-
-def _has_time(verdict: Verdict) -> bool:
-    """Whether it follows from the change of an open verdict how long it takes to decide it."""
-    return verdict.change is not None and verdict.tolerance is not None and not _is_beyond(verdict)
 
 
 def _step(result: TestResult, reason: OpenReason, compared: Sequence[Verdict]) -> OpenStep:

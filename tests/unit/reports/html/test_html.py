@@ -114,7 +114,7 @@ def test_nmrt_under_an_objective_is_the_figure_of_the_overview_if_it_is_the_only
 def test_the_link_to_a_test_is_its_id_so_that_it_holds_in_every_run() -> None:
     names = ["test_perf.py::test_digits[single]", "test_perf.py::test_digits[a b%]", "tests", "tests"]
     results = [result(name) for name in names]
-    anchors = anchors_of(results)
+    anchors = anchors_of(one.test for one in results)
     assert anchors == ["test_perf.py::test_digits[single]", "test_perf.py::test_digits[a_b%]", "::tests", "::tests~2"]
     page = Reader(report(results))
     links = [*page.attributes("href")]
