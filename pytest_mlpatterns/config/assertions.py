@@ -161,7 +161,7 @@ def require_goodput(share: object, rps: object, *, slo: str | None, at: float | 
     if (share is None) is not (at is None) or (share is None) is (rps is None):
         raise SettingError(
             'assert_goodput_at_least(...) expected a rate at the load of the test (rps=8, slo="ttft<300ms"), or a '
-            'share of the NMRT at a multiple of it (0.9, at=2.0, slo="p95<200ms")'
+            'share of the capacity (NMRT) at a multiple of it (0.9, at=2.0, slo="p95<200ms")'
         )
     if slo is None:
         raise SettingError('assert_goodput_at_least(...) expected what each request keeps; add slo="ttft<300ms"')
@@ -181,7 +181,8 @@ def read_peak(given: object, name: str) -> float:
     peak = parse_number(given, name=name, example="2.0")
     if not 1 < peak <= _HIGHEST_PEAK:
         raise SettingError(
-            f"{name} is {given!r}, expected a multiple of the NMRT above 1 and at most {_HIGHEST_PEAK:g}; write 2.0"
+            f"{name} is {given!r}, expected a multiple of the capacity (NMRT) above 1 and at most {_HIGHEST_PEAK:g}; "
+            "write 2.0"
         )
     return peak
 

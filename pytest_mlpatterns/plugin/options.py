@@ -33,8 +33,8 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
     "against-env": {
         "action": "store_true",
         "help": "build an environment with the packages that the other revision asks for (of --perf-against, or the "
-        "one that settles a baseline), and run its side there, so that a slower dependency is seen; kept in pytest's "
-        "cache",
+        "commit that a baseline was recorded at), and run its side there, so that a slower dependency is seen; kept in "
+        "pytest's cache",
     },
     "against-files": {
         "metavar": "PATTERNS",
@@ -152,8 +152,8 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
     },
     "tolerance": {
         "metavar": "RATIO",
-        "help": "worsening that is accepted: a share of RTM, throughput, NMRT and CPU, or of each metric by its name, "
-        "rtm=0.05,p99=0.3 (default: 0.10; each other metric has its own)",
+        "help": "worsening that is accepted: a share of the median latency, throughput, capacity and CPU, or of each "
+        "metric by its name, rtm=0.05,p99=0.3 (default: 0.10; each other metric has its own)",
     },
 }
 """Options of the package without its engines."""

@@ -109,7 +109,7 @@ class RuntestHooks:
                     raise
         except InvalidResultError as error:
             if self._smoke:
-                error.args = (f"{error}; this is a smoke run: guard what reads figures with `if not perf.smoke:`",)
+                error.args = (f"{error}; this is a smoke run: put what reads figures under `if not perf.smoke:`",)
             raise
         except KeyboardInterrupt:
             self._keep_partial(item)

@@ -381,9 +381,7 @@ class PerfSession:
         criteria = self._criteria(item)
         if criteria is not None:
             criteria.check_currency(settings.price)
-        experiment = self._builder.experiment(item, settings, fixtures)
-        if self._time is not None:
-            experiment = experiment.within(self._time.share_ns(self._live.tests))
+        experiment = self._within_the_run(self._builder.experiment(item, settings, fixtures))
         cluster = self._engines.cluster_of(settings, fixtures.target)
         measured = item.nodeid, experiment.setup, cluster.description if cluster else ""
         match = self._baseline.match(*measured) if is_compared else experiment.baseline
@@ -410,6 +408,9 @@ class PerfSession:
         if not is_interleaved and runner.deployment.endpoint.remote and not (fixtures.client or is_known):
             measure_library_overhead(generator, self._directory)
         return Perf(experiment, runner, time.perf_counter_ns() - began_ns)
+
+    def _within_the_run(self, experiment: Experiment) -> Experiment:
+        return experiment if self._time is None else experiment.within(self._time.share_ns(self._live.tests))
 
     def _results_file(self) -> str:
         """The result file as a command names it that runs in the same directory; empty without one."""

@@ -69,8 +69,8 @@ REQUESTS = ("patterns/cache_layer.py", "wire/invocations.py", "wire/stream_event
 """They read requests and answers."""
 FILES = ("records/launch.py", "records/outcomes.py", "records/setup.py", "records/verdict.py")
 """They read values back from result files, each beside the method that prints it."""
-LAYOUT = ("reports/text/terminal_text.py", "wording.py")
-"""They wrap and shorten lines."""
+LAYOUT = ("reports/text/comparison.py", "reports/text/terminal_text.py", "wording.py")
+"""They wrap and shorten lines, and explain the abbreviations that lines have."""
 ALLOWED = (*OTHER_PROGRAMS, *USERS, *REQUESTS, *FILES, *LAYOUT)
 
 

@@ -15,7 +15,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import metric_named, with_ro
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.result import FailedTest, RunEnd, State, TestResult
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
-from pytest_mlpatterns.reports.text.comparison import accepted_sentences, is_accepted
+from pytest_mlpatterns.reports.text.comparison import accepted_sentences, explained, is_accepted
 from pytest_mlpatterns.reports.text.notes import changed_facts
 from pytest_mlpatterns.reports.text.summary_table import (
     by_kind,
@@ -106,6 +106,7 @@ def job_summary(
     ]
     parts += map(_change_item, changes)
     parts += map(_rows, by_kind(results))
+    parts += filter(None, [explained(" ".join(parts))])
     drawn = [result for result in results if result.outcome is State.FAILED][:_MOST_DETAILS]
     parts += [details for result in drawn if (details := _details(result))]
     parts += [f"**{escaped(group)}**: {escaped(sentence)}" for group, sentence in rankings.items()]

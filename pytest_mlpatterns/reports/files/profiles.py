@@ -91,7 +91,7 @@ def _profiled(results: Results, test: str | None, side: Side) -> list[tuple[str,
     sided = [(name, profile) for name, profile in chosen if profile.compared or side != "before"]
     if not sided:
         raise ResultFileError(
-            f"has {count(len(chosen), 'profile')} of the present alone; measure with --perf-against for both sides"
+            f"has {count(len(chosen), 'profile')} of one side alone; measure with --perf-against for both"
         )
     return sided
 

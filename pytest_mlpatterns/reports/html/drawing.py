@@ -32,8 +32,8 @@ _ROW = 20  # Height of a function, in pixels
 _LEAST = 0.004  # Share of the whole from which on a function is drawn; the table has the narrower ones
 _NAMED = 0.03  # Share of the whole from which on a function has room for its name
 _NOTABLE = 0.1  # Change of a function from which on it has a colour
-_COMPARED = ("Function", "Before", "Present", "Change", "95 % interval", "Itself")
-_ALONE = ("Function", "Present", "Itself")
+_COMPARED = ("Function", "Before", "Now", "Change", "95 % interval", "Itself")
+_ALONE = ("Function", "Now", "Itself")
 
 
 def flame_graph(profile: ProfileRecord) -> Markup | None:
@@ -107,7 +107,7 @@ def sampled_line(profile: ProfileRecord) -> str:
     if profile.rate_hz:
         parts.append(f"{format_count(profile.rate_hz)} times a second")
     if profile.blocks:
-        parts.append(f"{count(profile.blocks, 'block')}{' of each side' if profile.compared else ''}")
+        parts.append(f"{count(profile.blocks, 'short load')}{' of each side' if profile.compared else ''}")
     parts.append(profiling_cost(profile, "while it was sampled"))
     if profile.lost:
         parts.append(f"{profile.lost:,} of {profile.samples:,} samples without a whole stack")

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.verdict import Kind, Outcome, Verdict
+from pytest_mlpatterns.reports.text.comparison import explained
 from pytest_mlpatterns.reports.text.suspicions import PROBABLY_SLOWER
 from pytest_mlpatterns.wording import spelled
 
@@ -40,10 +41,12 @@ def page_of(title: str, header: Markup, parts: Iterable[Content], *, description
         tag("title", title),
         tag("style", style),
     )
-    skip = tag("a", "Skip to the tests", href="#tests", class_="skip")
-    foot = tag("footer", tag("p", f"Written by pytest-mlpatterns {version('pytest-mlpatterns')}."))
     shown = [part for part in parts if part is not None]
-    body = tag("body", skip if shown else None, header, tag("main", *shown), foot)
+    skip = tag("a", "Skip to the tests", href="#tests", class_="skip")
+    words = explained(" ".join(shown))
+    foot = tag("footer", tag("p", f"Written by pytest-mlpatterns {version('pytest-mlpatterns')}."))
+    legend = tag("p", words, class_="muted") if words else None
+    body = tag("body", skip if shown else None, header, tag("main", legend, *shown), foot)
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
 
 

@@ -10,6 +10,7 @@ What a run did with the baseline file: the entries an update wrote, and the entr
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -104,6 +105,19 @@ _NOTABLE = 0.5
 _RANKS = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL)  # Outcomes, the worst one last
 _OUTCOMES = {Outcome.PASS: "pass", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "undecided"}
 _NEVER = "never"  # A percentile that falls among failed requests, which are answered never
+
+
+_MEANINGS = {
+    "RTM": "median latency (p50)",
+    "ASL": "CPU share of the machine",
+    "NMRT": "capacity",
+}
+"""Abbreviations of the paper in labels of metrics."""
+
+
+def explained(text: str) -> str:
+    """What the abbreviations of metrics in a text mean; empty without one."""
+    return "; ".join(f"{name}: {meaning}" for name, meaning in _MEANINGS.items() if re.search(rf"\b{name}\b", text))
 
 
 class ComparisonRow(Struct, frozen=True):

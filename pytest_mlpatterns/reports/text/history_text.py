@@ -20,7 +20,7 @@ from pytest_mlpatterns.analysis.changes.findings import Level, changes_in, level
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, bisectable, is_known_metric, metric_named
 from pytest_mlpatterns.records.bisect import BisectResult, CommitName, SearchedCommit, SearchEnd, SearchExtent, WhyRange
 from pytest_mlpatterns.records.history import Change, Course, NewChange
-from pytest_mlpatterns.reports.text.comparison import metric_label
+from pytest_mlpatterns.reports.text.comparison import explained, metric_label
 from pytest_mlpatterns.reports.text.terminal_text import Line, Style, cut, line, padded, wrapped
 from pytest_mlpatterns.units import format_duration, format_percent, format_percents
 from pytest_mlpatterns.wording import count
@@ -399,6 +399,7 @@ def _legend(all_series: Sequence[Series], changes: Sequence[Change], width: int)
         f"{_CONFIRMED} changed" if any(one.is_confirmed for one in found) else "",
         f"{_UNCONFIRMED} new, unconfirmed" if any(not one.is_confirmed for one in found) else "",
         f"{_BORDER} another set-up or environment" if any(len(one.segments) > 1 for one in all_series) else "",
+        explained(" ".join(metric_label(one.metric) for one in all_series)),
     ]
     used = [part for part in parts if part]
     return wrapped("; ".join(used), width) if used else []

@@ -27,6 +27,7 @@ from pytest_mlpatterns.reports.text.comparison import (
     accepted_sentences,
     compared_line,
     compared_sentences,
+    explained,
     figure_of,
     is_accepted,
     named_change,
@@ -82,7 +83,7 @@ def ranking_lines(rankings: Sequence[Ranking], results: Sequence[TestResult], wi
         for text in words:
             lines += wrapped(text, width, first=_RANKING_INDENT, others=2 * _RANKING_INDENT)
         lines.append("")
-    return lines + wrapped(SCORE_MEANING, width)
+    return lines + wrapped(SCORE_MEANING, width) + wrapped(explained("".join(lines)), width)
 
 
 def _ranking_rows(ranking: Ranking, measured: Mapping[str, Mapping[str, Sequence[float]]], width: int) -> list[str]:
@@ -132,7 +133,6 @@ _HEADINGS = {"RTM": "RTM (p50)", "ASL": "ASL (CPU share)"}
 """Headings that explain what is not known by that name elsewhere, if there is room for them."""
 _UNITS = {Unit.RATE: "req/s", Unit.TOKEN_RATE: "tok/s", Unit.COST: "cost/million", Unit.INSTRUCTIONS: "instructions"}
 """Headings of columns whose unit says what they are, so that their cells have none."""
-_LEGEND = {"RTM": "median latency (p50)", "ASL": "CPU share of the machine"}  # The same below a table without that room
 _LONGEST_SERVICE = 24  # Columns of a service in a narrow terminal: the name of its program; a command may have hundreds
 _INDENT = "  "
 _MIN_TEST, _MIN_PATTERN = 6, 6
@@ -207,9 +207,8 @@ def _table(results: Sequence[TestResult], width: int) -> list[Line]:
     """One table for answers that come whole, and one for those that stream."""
     tables = [_rows(kind, width) for kind in by_kind(results)]
     lines = [row for number, rows in enumerate(tables) for row in ([(), *rows] if number else rows)]
-    headings = [row for row in lines if row and row[0].style is Style.STRONG]
-    shown = {span.text.strip() for row in headings for span in row}
-    legend = "; ".join(f"{name}: {meaning}" for name, meaning in _LEGEND.items() if name in shown)
+    headings = [span.text for row in lines if row and row[0].style is Style.STRONG for span in row]
+    legend = explained(" ".join(heading for heading in headings if heading.strip() not in _HEADINGS.values()))
     return [*lines, line(legend, Style.FAINT)] if legend else lines
 
 

@@ -144,7 +144,7 @@ def _as_judged(verdict: Verdict, metric: SplitMetric, compare: Callable[..., Spl
     for of in ("median", "mean"):
         if _agree(change_ns, compare(of=of).total_ns):
             return _Looked(metric, of)
-    return _Looked(metric, "mean", "arithmetic mean")
+    return _Looked(metric, "mean", "on average")
 
 
 def _agree(judged_ns: float, split_ns: float) -> bool:
@@ -159,13 +159,13 @@ def _looked(result: TestResult, metric: str) -> _Looked | None:
         case "rtm":
             return _Looked("rtm", "median")
         case "throughput":
-            return None if result.setup.load.in_flight is None else _Looked("rtm", "median", "RTM")
+            return None if result.setup.load.in_flight is None else _Looked("rtm", "median", "median latency")
         case "cpu_per_request":
             return _Looked("rtm", "mean")
         case "ttft" | "tpot":
             return _Looked(name, "mean", f"mean {name.upper()}") if percentile else _Looked(name, "median")
         case "itl" | "output_tokens" | "output_tokens_per_user":
-            return _Looked("tpot", "median", "TPOT")
+            return _Looked("tpot", "median", "median TPOT")
     is_tail = name[:1] == "p" and name[1:].replace(".", "").isdigit()
     return _Looked("rtm", "mean", "mean latency") if is_tail else None
 

@@ -100,7 +100,7 @@ class TestCollapsed:
         (
             (ALONE,),
             {"side": "before"},
-            "has 1 profile of the present alone; measure with --perf-against for both sides",
+            "has 1 profile of one side alone; measure with --perf-against for both",
         ),
     ],
 )

@@ -19,7 +19,7 @@ def rows_of(profile: ProfileRecord) -> list[list[str]]:
 
 def test_the_table_has_both_sides_of_each_function_its_change_and_what_it_took_itself() -> None:
     head, first, second, *_, gone, _ = [[" ".join(cell) for cell in row] for row in rows_of(slower_normalize())]
-    assert head == ["Function", "Before", "Present", "Change", "95 % interval", "Itself"]
+    assert head == ["Function", "Before", "Now", "Change", "95 % interval", "Itself"]
     assert first[0] == "Digits.predict model.py:30"
     assert second == ["normalize model.py:41", "400 µs", "2.70 ms", "+2.30 ms", "+2.10 ms to +2.50 ms", "420 µs"]
     assert gone[1:4] == ["60.0 µs", "0 ns", "-60.0 µs"]
@@ -34,7 +34,7 @@ def test_a_change_has_a_colour_only_if_its_interval_excludes_zero() -> None:
 
 def test_one_side_alone_has_no_change() -> None:
     head, first, _ = [[" ".join(cell) for cell in row] for row in rows_of(present_alone())]
-    assert head == ["Function", "Present", "Itself"]
+    assert head == ["Function", "Now", "Itself"]
     assert first == ["Digits.predict model.py:30", "482 µs", "62.0 µs"]
     assert "slower" not in str(flame_graph(present_alone()))
 
@@ -44,10 +44,10 @@ def test_one_side_alone_has_no_change() -> None:
     [
         (
             slower_normalize(),
-            "3.00 ms → 5.34 ms in all, sampled by py-spy 0.4.2, 500 times a second, 8 blocks of each side, "
+            "3.00 ms → 5.34 ms in all, sampled by py-spy 0.4.2, 500 times a second, 8 short loads of each side, "
             "2.1 % slower while it was sampled (±1.3 %), 3 of 1,600 samples without a whole stack",
         ),
-        (present_alone(), "492 µs in all, sampled by py-spy 0.4.2, 500 times a second, 4 blocks"),
+        (present_alone(), "492 µs in all, sampled by py-spy 0.4.2, 500 times a second, 4 short loads"),
         (
             replace(
                 present_alone(), profiler="", rate_hz=0.0, blocks=0, slowdown=(0.99, 0.9, 1.1), notes=("No awaits.",)
@@ -56,7 +56,7 @@ def test_one_side_alone_has_no_change() -> None:
         ),
         (
             replace(present_alone(), slowdown=(1.227, 0.907, 1.66)),
-            "492 µs in all, sampled by py-spy 0.4.2, 500 times a second, 4 blocks",
+            "492 µs in all, sampled by py-spy 0.4.2, 500 times a second, 4 short loads",
         ),
     ],
 )

@@ -58,7 +58,7 @@ def test_a_mean_that_got_worse_is_split_like_the_statistic_that_changed_like_it(
     agrees = failing(reference_value=12.0 * MS, present_value=25.0 * MS, judged_by="latency_mean")
     assert line(before, now, agrees) == "+13.0 ms: model on CPU +11.7 ms, queue wait +1.00 ms, the rest +300 µs"
     differs = failing(reference_value=12.0 * MS, present_value=20.0 * MS, judged_by="latency_mean")
-    assert line(before, now, differs).startswith("arithmetic mean +12.7 ms: model on CPU +11.7 ms")
+    assert line(before, now, differs).startswith("on average +12.7 ms: model on CPU +11.7 ms")
     both = failing(reference_value=12.0 * MS, present_value=24.0 * MS, judged_by="latency_mean")
     assert line(BEFORE, AFTER, both).startswith("+12.0 ms: model on CPU +11.7 ms")
 
@@ -68,7 +68,7 @@ def test_a_mean_that_got_worse_is_split_like_the_statistic_that_changed_like_it(
     [
         ("p99", "mean latency +12.7 ms: model on CPU +11.7 ms"),
         ("p99.9", "mean latency +12.7 ms: "),
-        ("throughput", "RTM +12.7 ms: model on CPU +11.7 ms"),
+        ("throughput", "median latency +12.7 ms: model on CPU +11.7 ms"),
         ("cpu_per_request", "+11.7 ms: model on CPU +11.7 ms"),
     ],
 )
@@ -96,8 +96,8 @@ def test_the_throughput_of_an_open_loop_has_no_line() -> None:
         ("ttft", "ttft", "+12.7 ms: "),
         ("ttft:p95", "ttft", "mean TTFT +12.7 ms: "),
         ("tpot", "tpot", "+12.7 ms: "),
-        ("itl", "tpot", "TPOT +12.7 ms: "),
-        ("output_tokens", "tpot", "TPOT +12.7 ms: "),
+        ("itl", "tpot", "median TPOT +12.7 ms: "),
+        ("output_tokens", "tpot", "median TPOT +12.7 ms: "),
     ],
 )
 def test_metrics_of_streams_have_splits_of_their_own(metric: str, of: Any, start: str) -> None:
