@@ -149,7 +149,7 @@ class Cell:
     def launch(self, rng: np.random.Generator) -> tuple[NDArray[np.float64], LaunchValue]:
         """The times of one launch, ascending, and their percentile."""
         times = self.service.times_ns(rng, self.requests) * math.exp(rng.normal(0, self.service.launch_sd))
-        blocked = BlockedValues.of(times, np.arange(self.requests) * BLOCKS // self.requests, WEIGHTS)
+        blocked = BlockedValues(times, np.arange(self.requests) * BLOCKS // self.requests, WEIGHTS)
         value = blocked.percentile(self.percentile)
         assert value is not None
         return np.asarray(blocked.ascending, dtype=np.float64), value

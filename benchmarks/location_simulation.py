@@ -285,7 +285,7 @@ def _launch_values(times: NDArray[np.float64], rng: np.random.Generator) -> Pool
     found: Pool = {"median": [], "location": []}
     for row in times:
         at = np.sort(rng.random(requests)) * BLOCKS
-        values = BlockedValues.of(row, at.astype(np.int64), weights, inputs=inputs)
+        values = BlockedValues(row, at.astype(np.int64), weights, inputs=inputs)
         median, whole = values.percentile(50), values.location()
         assert median is not None
         assert whole is not None

@@ -217,7 +217,7 @@ def launches_of(rng: np.random.Generator, service: Service, number: int) -> Laun
         block = ((times[:, 0] - times[0, 0]) / length_s * blocks).astype(np.int64)
         inputs = (np.arange(WINDOW) % len(INPUTS)).astype(np.uint32)
         for name, values in zip(QUANTITIES, (1e9 * slower * times[:, 1:]).T, strict=True):
-            known = BlockedValues.of(values, block, block_weights(blocks), inputs=inputs)
+            known = BlockedValues(values, block, block_weights(blocks), inputs=inputs)
             for metric, value in ((name, known.percentile(50)), (f"{name}_mean", known.location())):
                 assert value is not None
                 found.setdefault(metric, []).append(value)

@@ -110,9 +110,9 @@ def _entry_of(result: TestResult, facts: RunFacts) -> Entry:
     return Entry(
         setup=result.setup,
         metrics={
-            name: _values(launches)
-            for name, launches in result.measured.launches.items()
-            if metric_named(name).unit is not Unit.COST  # it follows from others and from a setting
+            name: tuple(_launches(metric, result))
+            for name in result.measured.launches
+            if (metric := metric_named(name)).unit is not Unit.COST  # it follows from others and from a setting
         },
         versions=facts.versions,
         commit=facts.commit,
@@ -173,13 +173,10 @@ def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchVa
 
     judged = judged_statistic(metric, deviation)
     judge = partial(judge_change, judged, tolerance=_tolerance(name, result), in_flight=in_flight)
-    now = side_of(
-        _values(result.measured.launches[judged.name]),
-        lambda other: _values(result.measured.launches.get(other.name, ())),
-    )
+    now = side_of(_launches(judged, result), lambda other: _launches(other, result))
     then = side_of(before[judged.name], lambda other: before.get(other.name, ()))
     verdict = judge_by_kind(judged, judge, present=now, reference=then)
-    return with_medians(verdict, metric, before=before[name], now=_values(result.measured.launches[name]))
+    return with_medians(verdict, metric, before=before[name], now=_launches(metric, result))
 
 
 def _tolerance(name: str, result: TestResult) -> float:
@@ -199,10 +196,6 @@ def _is_worse(verdict: Verdict, tolerance: float) -> bool:
 def _is_better(verdict: Verdict, tolerance: float) -> bool:
     """Whether the whole interval of the change is better than the tolerance."""
     return verdict.change is not None and verdict.change.high < -tolerance
-
-
-def _values(launches: Sequence[tuple[float, float]]) -> tuple[LaunchValue, ...]:
-    return tuple(LaunchValue(value, error) for value, error in launches)
 
 
 def reasons_not_to_record(result: TestResult) -> tuple[str, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import busy_on_average, slower_excuse, taken_excuse, why_busy
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, are_of_streams, metric_named, standing_metrics
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt, objective_of, times_of
-from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, CONFIRMING_LAUNCHES, SequentialPlan
+from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.few_samples import foreseen_tails
 from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
 from pytest_mlpatterns.config.run_settings import BaselineMode
@@ -27,7 +27,7 @@ from pytest_mlpatterns.judging.compared_metrics import (
     with_own_scatter,
 )
 from pytest_mlpatterns.judging.leaks import confirm_growths
-from pytest_mlpatterns.judging.look import EntrySample, Look
+from pytest_mlpatterns.judging.look import Look
 from pytest_mlpatterns.judging.loop import ruling_of
 from pytest_mlpatterns.judging.machine_doubts import Launched
 from pytest_mlpatterns.judging.metric_rules import (
@@ -62,9 +62,6 @@ class BaselineComparison:
 
     ``is_settled``: whether the recorded code decides what one launch shows beyond its tolerance in a screen.
     """
-
-    alpha: float = BASELINE_ALPHA
-    kind: Literal["baseline", "revision"] = "baseline"
 
     def __init__(
         self,
@@ -262,7 +259,7 @@ class BaselineComparison:
         most = self._experiment.settings.launches  # a look that never happens would waste its share of the error
         looks = SequentialPlan(first=1, last=min(_SCREEN_LAUNCHES, most) if is_screen else most)
         setup = self._experiment.setup
-        return Look(present, EntrySample(self._baseline.entry), looks, setup.load.in_flight, str(setup.pattern))
+        return Look(present, self._baseline.entry, looks, setup.load.in_flight, str(setup.pattern))
 
 
 def rule_screen(ruling: Ruling, launches: int, *, is_enough: bool) -> Ruling:
@@ -302,15 +299,17 @@ def with_rates(screened: Mapping[str, Verdict]) -> dict[str, Verdict]:
     of the times is known. If these are surely within their tolerance and the estimate of the rate within half of its
     own, the service is no slower. A tail that grew is seen by the guards.
     """
-    return {name: _by_its_times(verdict, screened) for name, verdict in screened.items()}
-
-
-def _by_its_times(verdict: Verdict, screened: Mapping[str, Verdict]) -> Verdict:
-    times = [screened.get(name) for name in times_of(metric_named(verdict.metric))]
-    if verdict.outcome is not Outcome.INCONCLUSIVE or verdict.change is None or not verdict.tolerance or not times:
-        return verdict
-    if verdict.change.value > _SHARE * verdict.tolerance or any(
-        one is None or one.outcome is not Outcome.PASS for one in times
-    ):
-        return verdict
-    return replace(verdict.saying("decided by the times that it follows from"), outcome=Outcome.PASS)
+    found = dict(screened)
+    for name, verdict in screened.items():
+        times = [screened.get(time) for time in times_of(metric_named(verdict.metric))]
+        if (
+            times
+            and verdict.outcome is Outcome.INCONCLUSIVE
+            and verdict.change is not None
+            and verdict.tolerance
+            and verdict.change.value <= _SHARE * verdict.tolerance
+            and all(one is not None and one.outcome is Outcome.PASS for one in times)
+        ):
+            said = verdict.saying("decided by the times that it follows from")
+            found[name] = replace(said, outcome=Outcome.PASS)
+    return found

@@ -156,13 +156,9 @@ class Cost(Struct, frozen=True):
         """Mean time of a launch with what followed it."""
         return (self.launched_ns + self.further_ns) / max(self.launches, 1)
 
-    def with_launches(self, launches: int, took_ns: int) -> Cost:
-        """The cost with these launches."""
-        return replace(self, launches=self.launches + launches, launched_ns=self.launched_ns + took_ns)
-
-    def with_further(self, took_ns: int) -> Cost:
-        """The cost with what followed a launch."""
-        return replace(self, further_ns=self.further_ns + took_ns)
+    def plus(self, *, launches: int = 0, launched_ns: int = 0, further_ns: int = 0) -> Cost:
+        """The cost with more of it."""
+        return Cost(self.launches + launches, self.launched_ns + launched_ns, self.further_ns + further_ns)
 
 
 _SEARCHES = 3  # Searches that share the time that is left, each of a launch of its own

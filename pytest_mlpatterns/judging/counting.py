@@ -26,11 +26,11 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS, leading_time
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES
 from pytest_mlpatterns.analysis.verdicts.open_reasons import probably_slower
+from pytest_mlpatterns.analysis.verdicts.verdicts import GUARD_ALPHA
 from pytest_mlpatterns.config.settings import CountMode
 from pytest_mlpatterns.errors import CountError, DeploymentError, GeneratorLimitError, PerfFailure, SettingError
 from pytest_mlpatterns.judging.budget import Budget
 from pytest_mlpatterns.judging.compared_metrics import Basis, ComparedMetric, compared_metrics, facts_of
-from pytest_mlpatterns.judging.look import EntrySample, MeasuredSample, Sample
 from pytest_mlpatterns.judging.loop import Ruling, Supply, decide, ruling_of
 from pytest_mlpatterns.judging.metric_rules import judge_guarded
 from pytest_mlpatterns.judging.settle import Seen, settle
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.compared_metrics import Choice
     from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.look import Sample
     from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.judging.settled_comparison import SettledComparison
@@ -131,7 +132,7 @@ class CountedBeside(Struct, frozen=True):
     def entry(cls, entry: Entry) -> CountedBeside:
         """An entry with a count."""
         assert entry.work is not None
-        return cls("baseline", f"the baseline of {entry.recorded_at}", EntrySample(entry), entry.work)
+        return cls("baseline", f"the baseline of {entry.recorded_at}", entry, entry.work)
 
 
 class CountedPasses:
@@ -230,7 +231,7 @@ class CountedPasses:
 
     def _judge(self, compared: ComparedMetric, beside: CountedBeside, present: Sample | None = None) -> Verdict:
         """The verdict on the present, or on what stands for it, beside one side."""
-        now = present or MeasuredSample(self._measurement.metrics)
+        now = present or self._measurement.metrics
         return judge_guarded(compared, beside.sample, now, against=beside.kind, in_flight=None)
 
     def _settled(
@@ -264,7 +265,7 @@ class CountedPasses:
                 self._then = (found,)
         finally:
             other.close()
-        return CountedBeside("revision", other.name, MeasuredSample(Metrics((), counts=self._then)), self._then[-1])
+        return CountedBeside("revision", other.name, Metrics((), counts=self._then), self._then[-1])
 
     def count_side(
         self,
@@ -313,8 +314,6 @@ class CountedComparison:
     def __init__(
         self, inner: _Times, experiment: Experiment, measurement: SequentialMeasurement, *, causes: Causes
     ) -> None:
-        self.alpha: float = inner.alpha
-        self.kind: Literal["baseline", "revision"] = inner.kind
         self._inner = inner
         self._experiment = experiment
         self._measurement = measurement
@@ -353,7 +352,11 @@ class CountedComparison:
             limited = error
         asked = next((one for one in choice(False) if one.metric.is_counted), None)
         compared = asked or self._in_their_place(times(False), verdicts, limited)
-        is_over = self._experiment.smoke or self._causes.interrupted or (self.kind == "revision" and self.basis.missing)
+        is_over = (
+            self._experiment.smoke
+            or self._causes.interrupted
+            or (self._experiment.revision is not None and self.basis.missing)
+        )
         if compared is not None and not is_over:
             verdicts = self._with_work(verdicts, compared, is_asked=asked is not None)
         if limited is not None and not any(one.outcome is Outcome.FAIL for one in verdicts):
@@ -373,7 +376,7 @@ class CountedComparison:
         if run_ns is not None and run_ns - self._measurement.budget.spent_ns < 2 * pass_ns():
             return None  # the run has no time for both sides
         accepted = self._experiment.agreed.in_force
-        (own,) = compared_metrics([INSTRUCTIONS], settings.tolerance, self.alpha, requested=False, accepted=accepted)
+        (own,) = compared_metrics([INSTRUCTIONS], settings.tolerance, GUARD_ALPHA, requested=False, accepted=accepted)
         if own.is_set or own.accepted is not None:
             return own
         allowed = min((one.tolerance for one in times if functions_explain(one.metric.name)), default=0.0)

@@ -61,7 +61,10 @@ def decide_leak(
         raise InvalidResultError(f"memory growth is not known for {pattern}; name its process: Url(..., pid=...)")
     found = judge_leaks(followed.track, limits, is_whole=True)
     if not found:
-        return (_too_few(followed.track, longest_ns),)
+        requests = int(followed.track.requests[-1] - followed.track.requests[0])
+        reason = f"{requests:,} requests in {format_duration(longest_ns)} are too few to see a leak"
+        why = WhyOpen(OpenBy.REQUESTS, reason)
+        return (Verdict("memory_growth", "limit", Outcome.INCONCLUSIVE, reason, why_open=why),)
     early = "" if followed.is_whole else "the load ended early, before it took the memory that the machine has left"
     judged = [_unless_a_cache_fills(one, followed, experiment.settings.pattern) for one in found]
     return tuple(one if one.outcome is Outcome.PASS else one.saying(early) for one in judged)
@@ -79,13 +82,6 @@ def _unless_a_cache_fills(verdict: Verdict, followed: FollowedGrowth, pattern: P
             why = f"but the cache still fills: {missing:,} of {cache.max_entries:,} entries are missing"
             return verdict.left_open(WhyOpen(OpenBy.CACHE, why))
     return verdict
-
-
-def _too_few(track: ResourceTrack, longest_ns: int) -> Verdict:
-    """The verdict where growths cannot be seen."""
-    requests = int(track.requests[-1] - track.requests[0])
-    reason = f"{requests:,} requests in {format_duration(longest_ns)} are too few to see a leak"
-    return Verdict("memory_growth", "limit", Outcome.INCONCLUSIVE, reason, why_open=WhyOpen(OpenBy.REQUESTS, reason))
 
 
 def _entries(counters: Mapping[str, int]) -> int:

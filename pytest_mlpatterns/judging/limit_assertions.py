@@ -20,6 +20,7 @@ from pytest_mlpatterns.analysis.metrics.metric import (
     LatencyPercentile,
     Metric,
     Nmrt,
+    Role,
     StreamPercentile,
     objective_of,
 )
@@ -254,7 +255,7 @@ def decide_limit(
                 raise
             return found
         measured = metrics.interval_of(metric, plan().confidence(launches), scatter=scatter)
-        if measured is None and metric.name == "total_time" and experiment.settings.requests is not None:
+        if measured is None and experiment.settings.requests is not None and not metrics.launches[-1].requests:
             measurement.launch_again()  # those so far are blocks of a comparison
             measured = measurement.metrics.interval_of(metric, plan().confidence(launches))
         if measured is None:
@@ -319,8 +320,10 @@ def _why_hopeless(metric: Metric, limit: float, measurement: SequentialMeasureme
 
 
 def _why_unknown(metric: Metric, experiment: Experiment, metrics: Metrics) -> str:
-    if metric.name == "total_time":
-        return "there is no total time of a window by time, expected a number of requests; write perf(requests=500)"
+    if Role.PACED in metric.roles:
+        return (
+            f"there is no {metric.label} of a window by time, expected a number of requests; write perf(requests=500)"
+        )
     pattern = experiment.setup.pattern
     if isinstance(metric.kind, FigureOfAnswers):
         return f"no answer has {metric.kind.figure}; add it to the perf_figures of this test"

@@ -20,13 +20,15 @@ from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA, SequentialPlan, looks_beside_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity, PairedLaunch, RatioVerdict
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.latency import RequestCounts
     from pytest_mlpatterns.records.launch import LaunchValue
+
+    Sample = Entry | Metrics  # launches of one side: those of a baseline entry, or measured ones
 
 
 class UnknownMetricError(Exception):
@@ -37,41 +39,14 @@ class AbsentMetricError(UnknownMetricError):
     """The same of a metric that this system never has, so that nothing is missing unless the test asks for it."""
 
 
-class EntrySample(Struct, frozen=True):
-    """The launches of a baseline entry."""
-
-    entry: Entry
-
-    def counts_for(self, metric: Metric) -> Sequence[RequestCounts]:
-        """The requests of each launch that a metric is of; empty in an entry of an older version."""
-        return _counts_for(metric, self.entry.counts)
-
-    def values(self, metric: Metric) -> Sequence[LaunchValue]:
-        """The metric in each launch; empty if it was not recorded."""
-        recorded: Mapping[str, Sequence[LaunchValue]] = self.entry.metrics
-        return recorded.get(metric.name, ())
+def values_of(side: Sample, metric: Metric) -> Sequence[LaunchValue]:
+    """The metric in each launch of one side that has a finite value; empty if it is not known."""
+    return side.comparable_values(metric) if isinstance(side, Metrics) else side.metrics.get(metric.name, ())
 
 
-class MeasuredSample(Struct, frozen=True):
-    """Measured launches."""
-
-    metrics: Metrics
-
-    def counts_for(self, metric: Metric) -> Sequence[RequestCounts]:
-        """The requests of each launch that a metric is of."""
-        return _counts_for(metric, self.metrics.request_counts)
-
-    def values(self, metric: Metric) -> Sequence[LaunchValue]:
-        """The metric in each launch that has one."""
-        return self.metrics.comparable_values(metric)
-
-
-Sample = EntrySample | MeasuredSample
-"""Launches of one side."""
-
-
-def _counts_for(metric: Metric, launches: Sequence[RequestCounts]) -> Sequence[RequestCounts]:
-    """The requests of each launch that a metric is of; empty if they are not known of all."""
+def counts_of(side: Sample, metric: Metric) -> Sequence[RequestCounts]:
+    """The requests of each launch that a metric is of; empty if they are not known of all, as in older entries."""
+    launches = side.request_counts if isinstance(side, Metrics) else side.counts
     if not isinstance(metric.kind, StreamPercentile):
         return launches
     found = [one for launch in launches if (one := launch.of_streams(metric.kind.quantity)) is not None]
@@ -156,7 +131,7 @@ class Look(Struct, frozen=True):
     @classmethod
     def at_pairs(cls, pairs: Pairs, looks: SequentialPlan) -> Look:
         """A look at an interleaved run of the reference and the present, in that order."""
-        return cls(pairs.second, MeasuredSample(pairs.first), looks, pairs.in_flight, pairs=pairs)
+        return cls(pairs.second, pairs.first, looks, pairs.in_flight, pairs=pairs)
 
     @property
     def against(self) -> Literal["baseline", "revision"]:

@@ -81,30 +81,20 @@ def decide(
     """
     while (ruling := look()).wants is not None:
         supply = supplies[ruling.wants]
+        is_first = not supply.done()
         if not supply.may_go_on(budget(), ruling.fewest):
             break
-        if why := _why_no_more(supply):
-            return _left_open(ruling if last is None else last(), why)
+        try:
+            supply.measure()
+        except DeploymentError as error:
+            if is_first or not ends_starts(error):
+                raise
+            ruling = ruling if last is None else last()
+            why = WhyOpen(OpenBy.STARTS, f"a further start failed twice: {first_and_last(error)}")
+            # a failure that another launch was to confirm is open
+            verdicts = [one if one.outcome is Outcome.PASS else one.left_open(why) for one in ruling.verdicts]
+            return replace(ruling, verdicts=verdicts)
     return ruling
-
-
-def _why_no_more(supply: Supply) -> str:
-    """Measure one more. If a further start fails again, why there is none: what there is decides then; else empty."""
-    done = supply.done()
-    try:
-        supply.measure()
-    except DeploymentError as error:
-        if not done or not ends_starts(error):
-            raise
-        return f"a further start failed twice: {first_and_last(error)}"
-    return ""
-
-
-def _left_open(ruling: Ruling, why: str) -> Ruling:
-    """The look with its failures left open, which another launch was to confirm, and with why it is open."""
-    passes = Outcome.PASS
-    verdicts = [one if one.outcome is passes else one.left_open(WhyOpen(OpenBy.STARTS, why)) for one in ruling.verdicts]
-    return replace(ruling, verdicts=verdicts)
 
 
 def decide_pairs(

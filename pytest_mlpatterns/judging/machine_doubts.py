@@ -17,7 +17,6 @@ from pytest_mlpatterns.analysis.metrics.definitions import leading_time, metric_
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.verdicts.whole_answers import failed_by_whole_answers
 from pytest_mlpatterns.baseline.lookup import scaled
-from pytest_mlpatterns.judging.look import EntrySample, Look
 from pytest_mlpatterns.judging.metric_rules import judge_metrics
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import Unit
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
+    from pytest_mlpatterns.judging.look import Look
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import Launch
 
@@ -47,7 +47,7 @@ class Launched(Struct, frozen=True):
             return next(iter(judge_metrics([compared], self.look).verdicts), None)
         room = 0.0 if compared.metric.counts_failures else LEAST_ROOM  # whose tolerance is a difference
         roomy = replace(compared, tolerance=max(compared.tolerance, room))
-        look = replace(self.look, reference=EntrySample(excused(self.entry, compared.metric, excuse)))
+        look = replace(self.look, reference=excused(self.entry, compared.metric, excuse))
         return next(iter(judge_metrics([roomy], look).verdicts), None)
 
     def of(self, metrics: Metrics) -> Launched:

@@ -16,11 +16,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
-from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS
-from pytest_mlpatterns.analysis.metrics.metric import FigureOfAnswers, LatencyPercentile, Metric, Role
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, metric_named
+from pytest_mlpatterns.analysis.metrics.metric import FigureOfAnswers, LatencyPercentile, Location, Metric, Role
 from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_PAIRS, FEWEST_PAIRS
 from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, ratio_of
-from pytest_mlpatterns.analysis.statistics.log_ratio import ratio_estimate
+from pytest_mlpatterns.analysis.statistics.log_ratio import USUAL_PRIOR, RatioPrior, judge_ratio, ratio_estimate
 from pytest_mlpatterns.analysis.verdicts.count_comparison import (
     STORED_TAIL_ALPHA,
     TAIL_ALPHA,
@@ -29,24 +29,27 @@ from pytest_mlpatterns.analysis.verdicts.count_comparison import (
     tail_ceiling,
 )
 from pytest_mlpatterns.analysis.verdicts.few_samples import describe_too_few, tails_left_out
-from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
-from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, with_medians
+from pytest_mlpatterns.analysis.verdicts.launch_kinds import PairedKinds, judge_by_kind, paired_kinds, side_of
+from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, median_text, with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_guard
 from pytest_mlpatterns.analysis.verdicts.whole_answers import noted, present_values
 from pytest_mlpatterns.errors import InvalidResultError, PerfFailure, TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import is_asked_for
-from pytest_mlpatterns.judging.look import AbsentMetricError, Look, MeasuredSample, Sample, UnknownMetricError
+from pytest_mlpatterns.judging.look import AbsentMetricError, Look, UnknownMetricError, counts_of, values_of
 from pytest_mlpatterns.judging.loop import Ruling
-from pytest_mlpatterns.judging.ratio_rules import RatioQuestion
-from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.verdict import LeftOut, OpenBy, Outcome, Verdict, WhyOpen
+from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+    from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, RatioVerdict
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
-    from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+    from pytest_mlpatterns.judging.look import Pairs, Sample
 
 _FURTHER_LAUNCHES = 2  # Launches that a comparison is worth only because a percentile has too few requests
 
@@ -66,104 +69,88 @@ def judge_metrics(compared: Sequence[ComparedMetric], look: Look) -> Ruling:
 def judge_metric(compared: ComparedMetric, look: Look) -> Verdict:
     """The verdict on one metric beside its reference."""
     metric = compared.metric
-    if look.has_ratios(metric):
-        return noted(_judge_by(_Ratios(compared, look)), metric, look.present)
+    if look.pairs is not None and Role.PAIRED in metric.roles:
+        return noted(_by_ratios(compared, look, look.pairs), metric, look.present)
     if compared.is_guard:
-        sides = look.reference, MeasuredSample(look.present)
-        found = judge_guarded(compared, *sides, against=look.against, in_flight=look.in_flight)
-        return with_starts_named(found, len(look.present.starts_ns))
+        found = judge_guarded(compared, look.reference, look.present, against=look.against, in_flight=look.in_flight)
+        is_named = metric.name == START and look.present.starts_ns
+        starts = count(len(look.present.starts_ns), "further start")
+        return found.saying(f"with {starts} without load") if is_named else found
     if look.checks_samples and isinstance(metric.kind, LatencyPercentile | FigureOfAnswers):
         look.present.interval_of(metric)  # raises TooFewSamplesError
     if look.present.only_at_least(metric):
         raise UnknownMetricError("is a lower bound only, since its search ended before the deployment degraded")
-    known = _Values(compared, look)
-    verdict = with_medians(_judge_by(known), metric, before=known.before(metric), now=known.now(metric))
-    return noted(replace(verdict, against=look.against), metric, look.present)
+    return noted(_by_values(compared, look), metric, look.present)
 
 
-def _judge_by(known: _Ratios | _Values) -> Verdict:
-    return judge_time(known.compared.metric, known.deviation, judge=known.judge, ratio=known.ratio)
+def _by_ratios(compared: ComparedMetric, look: Look, pairs: Pairs) -> Verdict:
+    """The verdict by the ratios of paired launches."""
 
+    def deviation(of: Metric) -> float:
+        return launch_deviation(pairs.first.launch_values(of)) if pairs.ratios(of.name) else math.inf
 
-class _Ratios(Struct, frozen=True):
-    """One metric by the ratios of paired launches."""
+    def ratio(of: Metric, confidence: float) -> Estimate:
+        return ratio_estimate(pairs.ratios(of.name), confidence=confidence)
 
-    compared: ComparedMetric
-    look: Look
-
-    def deviation(self, of: Metric) -> float:
-        """By how much launches of the reference deviate; infinite if one side does not know it."""
-        assert self.look.pairs is not None
-        values = self.look.pairs.first.launch_values(of)
-        return launch_deviation(values) if self.look.pairs.ratios(of.name) else math.inf
-
-    def ratio(self, of: Metric, confidence: float) -> Estimate:
-        """The present over the reference."""
-        assert self.look.pairs is not None
-        return ratio_estimate(self.look.pairs.ratios(of.name), confidence=confidence)
-
-    def judge(self, by: Metric) -> Verdict:
-        """The verdict by one statistic."""
-        compared, look = self.compared, self.look
-        assert look.pairs is not None
-        if not look.pairs.ratios(compared.metric.name):
+    def judge(by: Metric) -> Verdict:
+        if not pairs.ratios(compared.metric.name):
             raise AbsentMetricError("is not known of both sides")
-        before, _ = look.pairs.means(by.name)
+        before, _ = pairs.means(by.name)
         allowed = by.allowed(compared.tolerance, before, look.in_flight)
         question = RatioQuestion.of_change(by, allowed, look.plan(compared.alpha))
         question = replace(question, equivalence=not compared.is_guard, prior=compared.ratio_prior)
-        return question.change(look.pairs, tolerance=compared.tolerance, confirming=confirming_pairs(compared))
+        return question.change(pairs, tolerance=compared.tolerance, confirming=confirming_pairs(compared))
+
+    return judge_time(compared.metric, deviation, judge=judge, ratio=ratio)
 
 
-class _Values(Struct, frozen=True):
-    """One metric by the launches of both sides."""
+def _by_values(compared: ComparedMetric, look: Look) -> Verdict:
+    """The verdict by the launches of both sides."""
+    metric = compared.metric
 
-    compared: ComparedMetric
-    look: Look
+    def before(of: Metric) -> Sequence[LaunchValue]:
+        return values_of(look.reference, of)
 
-    def before(self, of: Metric) -> Sequence[LaunchValue]:
-        """Its launches of the reference."""
-        return self.look.reference.values(of)
+    def now(of: Metric) -> Sequence[LaunchValue]:
+        return present_values(look.present, of, before(of))
 
-    def now(self, of: Metric) -> Sequence[LaunchValue]:
-        """Its launches of the present."""
-        return present_values(self.look.present, of, self.before(of))
+    def deviation(of: Metric) -> float:
+        return launch_deviation(before(of)) if now(of) else math.inf
 
-    def deviation(self, of: Metric) -> float:
-        """By how much launches of the reference deviate; infinite if one side does not know it."""
-        return launch_deviation(self.before(of)) if self.now(of) else math.inf
+    def ratio(of: Metric, confidence: float) -> Estimate:
+        return ratio_of(now(of), before(of), metric.launch_sd, confidence=confidence)
 
-    def ratio(self, of: Metric, confidence: float) -> Estimate:
-        """The present over the reference."""
-        return ratio_of(self.now(of), self.before(of), self.compared.metric.launch_sd, confidence=confidence)
-
-    def judge(self, by: Metric) -> Verdict:
-        """The verdict by one statistic."""
-        metric, look = self.compared.metric, self.look
+    def judge(by: Metric) -> Verdict:
         judged = replace(by, launch_sd=metric.launch_sd, sd_degrees=metric.sd_degrees)  # of the same launches
-        now, before = self._known(judged)
+        present, reference = now(judged), before(judged)
+        _require_known(judged, look, present=present, reference=reference)
+        plan = look.plan(compared.alpha, len(reference))
         change = partial(
             judge_change,
             judged,
-            tolerance=self.compared.tolerance,
-            plan=look.plan(self.compared.alpha, len(before)),
-            launches=len(now),
+            tolerance=compared.tolerance,
+            plan=plan,
+            launches=len(present),
             in_flight=look.in_flight,
         )
-        mine, other = side_of(now, look.present.launch_values), side_of(before, look.reference.values)
+        mine, other = side_of(present, look.present.launch_values), side_of(reference, before)
         return judge_by_kind(judged, change, present=mine, reference=other)
 
-    def _known(self, of: Metric) -> tuple[Sequence[LaunchValue], Sequence[LaunchValue]]:
-        """The values of both sides, if both have some."""
-        now, before = self.now(of), self.before(of)
-        if self.look.pairs is not None and not (now and before):
-            raise AbsentMetricError("is not known of both sides")
-        why = "" if now else why_unknown(of.name, self.look.present.indices.missing)
-        if not before and not why:
-            raise UnknownMetricError("is not recorded yet; record it: --perf-baseline update")
-        if not now:
-            raise AbsentMetricError(f"is not known for {self.look.pattern}{why and f': {why}'}")
-        return now, before
+    found = judge_time(metric, deviation, judge=judge, ratio=ratio)
+    return replace(with_medians(found, metric, before=before(metric), now=now(metric)), against=look.against)
+
+
+def _require_known(
+    metric: Metric, look: Look, *, present: Sequence[LaunchValue], reference: Sequence[LaunchValue]
+) -> None:
+    """Refuse a metric that a side does not have."""
+    if look.pairs is not None and not (present and reference):
+        raise AbsentMetricError("is not known of both sides")
+    why = "" if present else why_unknown(metric.name, look.present.indices.missing)
+    if not reference and not why:
+        raise UnknownMetricError("is not recorded yet; record it: --perf-baseline update")
+    if not present:
+        raise AbsentMetricError(f"is not known for {look.pattern}{why and f': {why}'}")
 
 
 def confirming_pairs(compared: ComparedMetric) -> int:
@@ -252,46 +239,35 @@ def judge_guarded(
     if not metric.is_tail and not metric.counts_failures:
         judge = partial(judge_guard, metric, tolerance=tolerance, in_flight=in_flight)
         return replace(_judge_values(metric, reference, present, against=against, judge=judge), against=against)
-    then, now = reference.counts_for(metric), present.counts_for(metric)
+    then, now = counts_of(reference, metric), counts_of(present, metric)
     if not then:
         raise UnknownMetricError("is not recorded yet")
     if not any(one.requests for one in now):
         raise AbsentMetricError("is not known")
-    ceiling: float | None = None
     if metric.counts_failures:
-        found = judge_failures(then, now, tolerance=tolerance)
-    else:
-        alpha = STORED_TAIL_ALPHA if against == "baseline" else TAIL_ALPHA
-        found = judge_tail(then, now, metric=metric, tolerance=tolerance, alpha=alpha)
-        usual = min(compared.usual_beside(against), tolerance)
-        if found.outcome is not Outcome.PASS or usual < tolerance:  # otherwise it passes without an acceptance
-            ceiling = tail_ceiling(then, now, metric=metric, tolerance=usual, alpha=alpha)
-    value = found.present_value if math.isfinite(found.present_value) else None
-    figures = (found.change, tolerance, found.reference_value, value)
-    return Verdict(metric.name, against, found.outcome, found.reason, *figures, ceiling=ceiling)
+        return replace(judge_failures(then, now, tolerance=tolerance), against=against)
+    alpha = STORED_TAIL_ALPHA if against == "baseline" else TAIL_ALPHA
+    found = judge_tail(then, now, metric=metric, tolerance=tolerance, alpha=alpha)
+    usual, ceiling = min(compared.usual_beside(against), tolerance), None
+    if found.outcome is not Outcome.PASS or usual < tolerance:  # otherwise it passes without an acceptance
+        ceiling = tail_ceiling(then, now, metric=metric, tolerance=usual, alpha=alpha)
+    return replace(found, against=against, ceiling=ceiling)
 
 
 def _judge_values(
     metric: Metric, reference: Sample, present: Sample, *, against: str, judge: Callable[..., Verdict]
 ) -> Verdict:
     """The verdict on a metric that each launch has one value of."""
-    values = _values_of_both(metric, reference, present, against=against)
-    if metric.name == START and against == "revision" and len(values[0]) == len(values[1]):
-        return judge(*values, paired=True)  # both sides start side by side
-    mine, other = (side_of(known, side.values) for known, side in zip(values, (present, reference), strict=True))
-    return judge_by_kind(metric, judge, present=mine, reference=other)
-
-
-def _values_of_both(
-    metric: Metric, reference: Sample, present: Sample, *, against: str
-) -> tuple[Sequence[LaunchValue], Sequence[LaunchValue]]:
-    """The values of the present and of the reference."""
-    if not reference.values(metric):
+    before, now = values_of(reference, metric), values_of(present, metric)
+    if not before:
         recorded = against == "baseline" and metric.name not in GROWTHS  # short windows do not always know a growth
         raise UnknownMetricError("is not recorded yet") if recorded else AbsentMetricError("is not known of both sides")
-    if not present.values(metric):
+    if not now:
         raise AbsentMetricError("is not known")
-    return present.values(metric), reference.values(metric)
+    if metric.name == START and against == "revision" and len(before) == len(now):
+        return judge(now, before, paired=True)  # both sides start side by side
+    mine, other = side_of(now, partial(values_of, present)), side_of(before, partial(values_of, reference))
+    return judge_by_kind(metric, judge, present=mine, reference=other)
 
 
 START = "cold_start"  # Metric that each start of a deployment gives, loaded or not
@@ -310,7 +286,85 @@ def is_left_to_starts(verdicts: Iterable[Verdict]) -> bool:
     return start.change is None or start.change.low <= (start.tolerance or 0.0)
 
 
-def with_starts_named(verdict: Verdict, starts: int) -> Verdict:
-    """The verdict on the start, with the number of further starts that it rests on."""
-    is_named = verdict.metric == START and starts
-    return verdict.saying(f"with {count(starts, 'further start')} without load") if is_named else verdict
+_LEAST = 1e-9  # Smallest limit on a ratio of rates, since 0 has no logarithm
+
+
+class RatioQuestion(Struct, frozen=True):
+    """One metric of a run, and the limit of the ratio second/first."""
+
+    metric: str  # its name
+    limit: float  # of the ratio
+    better: Literal["lower", "higher"]  # whether a lower or a higher ratio is better
+    plan: SequentialPlan  # the interim looks
+    equivalence: bool = True  # whether a PASS has to be shown; False for a guard
+    prior: RatioPrior = USUAL_PRIOR  # what the interval starts from
+
+    @classmethod
+    def of_change(cls, metric: Metric, allowed: float, plan: SequentialPlan) -> RatioQuestion:
+        """Whether the second side is worse than the first by more than a share."""
+        limit = 1 + allowed if metric.better == "lower" else max(1 - allowed, _LEAST)
+        return cls(metric.name, limit, metric.better, plan)
+
+    def verdict(self, ratios: Sequence[LogRatio], since: int = 1) -> RatioVerdict:
+        """The verdict on these ratios, of the looks from ``since`` launches on."""
+        plan = replace(self.plan, since=since)
+        return judge_ratio(ratios, self.limit, self.better, plan=plan, prior=self.prior, equivalence=self.equivalence)
+
+    def change(self, pairs: Pairs, *, tolerance: float, confirming: int) -> Verdict:
+        """The verdict on the change of the metric, within the kinds of launches if these are two.
+
+        ``confirming``: pairs that a failure rests on.
+        """
+        verdict, kinds = self._without_kinds(pairs, confirming)
+        judged = change_verdict(self, verdict, pairs, tolerance=tolerance)
+        return judged if kinds is None else _with_kinds(judged, kinds.describe(metric_named(self.metric)))
+
+    def _without_kinds(self, pairs: Pairs, confirming: int) -> tuple[RatioVerdict, PairedKinds | None]:
+        """The verdict on paired launches, and their kinds if these are two."""
+        ratios = pairs.ratios(self.metric)
+        first, second = (
+            side_of([LaunchValue(value, 0.0) for value in values], metrics.launch_values)
+            for values, metrics in zip(pairs.figures(self.metric), (pairs.first, pairs.second), strict=True)
+        )
+        kinds = paired_kinds(ratios, first, second)
+        if kinds is None:
+            verdict = self.verdict(ratios)
+            is_early = verdict.outcome is Outcome.FAIL and verdict.launches < confirming <= len(ratios)
+            return (self.verdict(ratios, since=confirming) if is_early else verdict), None
+        judge = partial(self.verdict, since=min(len(ratios), self.plan.last))
+        better = metric_named(self.metric).better
+        return kinds.verdict(judge, better=better, tolerance=abs(self.limit - 1)), kinds
+
+
+def _with_kinds(verdict: Verdict, words: str) -> Verdict:
+    """The verdict with the kinds of its launches, which leave it open if its interval does not."""
+    change, tolerance = verdict.change, verdict.tolerance or 0.0
+    contains = change is not None and change.low <= tolerance < change.high
+    if verdict.outcome is Outcome.INCONCLUSIVE and not contains:
+        return verdict.left_open(WhyOpen(OpenBy.KINDS, words))
+    return verdict.saying(words)
+
+
+def change_verdict(question: RatioQuestion, verdict: RatioVerdict, pairs: Pairs, *, tolerance: float) -> Verdict:
+    """The verdict on a ratio as one on a change, with its reason in words."""
+    metric = metric_named(question.metric)
+    printed = pairs.printed(metric.name, verdict)
+    ratio = verdict.judged
+    change = Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
+    if metric.better == "higher":
+        change = Estimate(-change.value, -change.high, -change.low)
+    word, low, high = ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
+    by_floor = abs(question.limit - 1) > tolerance + _LEAST and change.high > tolerance
+    floor = f"; changes up to {metric.floor_text} do not count" if by_floor else ""
+    reason = (
+        f"{metric.label} {pairs.named(metric.name, printed)}: {format_percent(abs(change.value))} {word} "
+        f"({format_percent(low, signed=True)} to {format_percent(high, signed=True)}); "
+        f"tolerance {format_percent(tolerance)}{floor}; {pairs.measured(verdict)}"
+    )
+    found = Verdict(metric.name, "revision", verdict.outcome, reason, change, tolerance, *printed)
+    if not isinstance(metric.kind, Location):
+        return found
+    own = metric_named(metric.kind.stands_for)
+    medians = " against ".join(map(own.show, pairs.means(own.name)))
+    reason += f"; {median_text(own, medians)}"
+    return replace(found, metric=own.name, reason=reason, judged_by=metric.name)

@@ -4,7 +4,6 @@ efficiency and scale-out time. This module must not know how load is offered or 
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.capacity.overload import (
@@ -21,7 +20,7 @@ from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT, scale_out_n
 from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY, Scaling
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
-from pytest_mlpatterns.config.assertions import read_cores_each, read_numbers, read_peak, read_replicas, read_time_of
+from pytest_mlpatterns.config.assertions import read_cores_each, read_numbers, read_peak, read_time_of
 from pytest_mlpatterns.engines.engine import Engine, engine_named
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.budget import Budget
@@ -77,11 +76,8 @@ class ScalingAssertions:
             self._run, self._cores_each = None, each
         return self._measured(numbers)
 
-    def efficiency(self, limit: float, replicas: object) -> Callable[[], Verdict]:
-        """What decides whether the scaling efficiency of this many replicas reaches a share."""
-        return functools.partial(self._decide_efficiency, limit, read_replicas(replicas))
-
-    def _decide_efficiency(self, limit: float, number: int) -> Verdict:
+    def decide_efficiency(self, limit: float, number: int) -> Verdict:
+        """Measure until it is decided whether the scaling efficiency of this many replicas reaches a share."""
         self._measured((1, number))
 
         def judged(found: Scaling, confidence: float) -> Verdict:
@@ -197,12 +193,8 @@ class OverloadAssertions:
         self._offer(peak)
         return self.overloads[-1]
 
-    def goodput(self, share: float, at: object, slo: str) -> Callable[[], Verdict]:
-        """What decides whether the goodput at a load is a share of the NMRT."""
-        peak = read_peak(at, "assert_goodput_at_least(at=...)")
-        return functools.partial(self._decide_goodput, share, peak, read_time_of(slo))
-
-    def _decide_goodput(self, share: float, peak: float, limit_ns: float) -> Verdict:
+    def decide_goodput(self, share: float, peak: float, limit_ns: float) -> Verdict:
+        """Measure until it is decided whether the goodput at a load is a share of the NMRT."""
         self._limit_ns = limit_ns
         if not any(peak in plan.ratios for _, plan, _ in self._runs):
             self._offer(peak)
@@ -229,11 +221,11 @@ class OverloadAssertions:
             _refuse_busy(verdict, [step for one in overloads for step in one.steps if step.load_ratio == peak])
         return verdict
 
-    def recovery(self, limit_ns: int, slo: str | None) -> Callable[[], Verdict]:
-        """What decides whether the service recovers within a time, by the last objective if none is given."""
-        return functools.partial(self._decide_recovery, limit_ns, None if slo is None else read_time_of(slo))
+    def decide_recovery(self, limit_ns: int, in_time_ns: float | None) -> Verdict:
+        """Measure until it is decided whether the service recovers within a time.
 
-    def _decide_recovery(self, limit_ns: int, in_time_ns: float | None) -> Verdict:
+        ``in_time_ns``: within which an answer is in time; None for that of the last objective.
+        """
         self._limit_ns = self._limit_ns if in_time_ns is None else in_time_ns
         watch_s = _WATCH_MARGIN * limit_ns / SECOND_NS
 

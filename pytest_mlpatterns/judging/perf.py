@@ -13,6 +13,7 @@ from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY, Scaling
 from pytest_mlpatterns.analysis.metrics.definitions import goodput_metric
 from pytest_mlpatterns.analysis.metrics.estimates import searched_for
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics, missing_attribute
+from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, REVISION_ALPHA
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config import assertions
 from pytest_mlpatterns.config.run_settings import BaselineMode
@@ -197,13 +198,15 @@ class Perf(LimitAssertions):
             least = parse_number(rps, name="assert_goodput_at_least(rps=...)")
             self._keep(assertions.Limit(goodput_metric(parse_promise(kept)), least))
             return
-        least = parse_share(share, name="assert_goodput_at_least(...)")
-        self._settle("goodput", self._overload.goodput(least, at, kept))
+        least, limit_ns = parse_share(share, name="assert_goodput_at_least(...)"), assertions.read_time_of(kept)
+        peak = assertions.read_peak(at, "assert_goodput_at_least(at=...)")
+        self._settle("goodput", lambda: self._overload.decide_goodput(least, peak, limit_ns))
 
     def assert_recovers_within(self, limit: object, *, slo: str | None = None) -> None:
         """After a load beyond the NMRT the service answers in time again within a time such as ``"5s"``."""
         limit_ns = parse_duration(limit, name="assert_recovers_within(...)")
-        self._settle("recovery", self._overload.recovery(limit_ns, slo))
+        in_time_ns = None if slo is None else assertions.read_time_of(slo)
+        self._settle("recovery", lambda: self._overload.decide_recovery(limit_ns, in_time_ns))
 
     def assert_unhurt(self, *, step: object = None, errors: object = 0, within: object = None, **limit: object) -> None:
         """A step of the function beside the load (``during=``) does not hurt the requests around it.
@@ -245,7 +248,8 @@ class Perf(LimitAssertions):
             replicas: number of replicas, from 2.
         """
         share = parse_share(limit, name="assert_scaling_efficiency_at_least(...)")
-        self._settle(EFFICIENCY.name, self._scaling.efficiency(share, replicas))
+        number = assertions.read_replicas(replicas)
+        self._settle(EFFICIENCY.name, lambda: self._scaling.decide_efficiency(share, number))
 
     def assert_scale_out_below(self, limit: object) -> None:
         """One more replica, asked for while callers keep one at its knee, carries its share in less than this time.
@@ -368,7 +372,7 @@ class Perf(LimitAssertions):
         PerfFailure: worse than the baseline, or without a comparison that is required.
         """
         if warn is not None:
-            self._verdicts.warn_through(warn)
+            self._verdicts.warn = warn
         mode = self._experiment.baseline.mode
         if not self.smoke:
             if mode is BaselineMode.UPDATE:
@@ -458,9 +462,10 @@ class Perf(LimitAssertions):
 
     def _compare(self, metrics: Callable[[bool], Sequence[Metric]], tolerances: Tolerances, *, requested: bool) -> None:
         known: dict[str, ComparedMetric] = {}
+        alpha = BASELINE_ALPHA if self._experiment.revision is None else REVISION_ALPHA
 
         def choice(streams: bool) -> Sequence[ComparedMetric]:
-            alpha, accepted = self._comparison.alpha, self._experiment.agreed.in_force
+            accepted = self._experiment.agreed.in_force
             chosen = compared_metrics(metrics(streams), tolerances, alpha, requested=requested, accepted=accepted)
             known.update({one.metric.name: one for one in chosen})
             return chosen
@@ -469,9 +474,10 @@ class Perf(LimitAssertions):
             with self._measurement.spending.counted():
                 verdicts = self._comparison.judge(choice)
         except GeneratorLimitError as error:
-            found = no_verdict("rtm", self._comparison.kind, error)
-            compares = self._comparison.kind == "revision" or self._experiment.baseline.entry is not None
-            is_said = self._verdicts.is_left_open_by(found.why_open) or (self._verdicts.all and not compares)
+            revision, before = self._experiment.revision, self._verdicts.all
+            found = no_verdict("rtm", "baseline" if revision is None else "revision", error)
+            compares = revision is not None or self._experiment.baseline.entry is not None
+            is_said = any(one.why_open == found.why_open for one in before) or (before and not compares)
             verdicts = [] if is_said else [found]
         except PerfFailure as failure:
             self._verdicts.fail(failure)

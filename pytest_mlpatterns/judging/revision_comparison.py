@@ -6,7 +6,7 @@ Both are measured interleaved. It must not know pytest, nor which verdicts fail 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -36,8 +36,14 @@ from pytest_mlpatterns.judging.compared_metrics import (
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.look import Look, Pairs, UnknownMetricError
 from pytest_mlpatterns.judging.loop import Ruling, decide_pairs
-from pytest_mlpatterns.judging.metric_rules import judge_metrics, require_requested, rule_pairs, why_not_compared
-from pytest_mlpatterns.judging.ratio_rules import RatioQuestion, change_verdict
+from pytest_mlpatterns.judging.metric_rules import (
+    RatioQuestion,
+    change_verdict,
+    judge_metrics,
+    require_requested,
+    rule_pairs,
+    why_not_compared,
+)
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.setup import Setup, differing_facts
@@ -81,9 +87,6 @@ class RevisionComparison:
 
     ``name``: of the revision in messages; empty for its own.
     """
-
-    alpha: float = REVISION_ALPHA
-    kind: Literal["baseline", "revision"] = "revision"
 
     def __init__(
         self,

@@ -178,7 +178,7 @@ class SequentialMeasurement:
     def take(self, run: InterleavedRun) -> None:
         """Adopt the second side of an interleaved run if there is no launch yet, so that nothing is measured twice."""
         if not self._found.launches and run.second_launches:
-            self._cost = self._cost.with_launches(len(run.second_launches), round(run.spent_s * 1e9))
+            self._cost = self._cost.plus(launches=len(run.second_launches), launched_ns=round(run.spent_s * 1e9))
             starts_ns = (*self._found.starts_ns, *run.second_starts_ns)
             self._find(launches=tuple(run.second_launches), starts_ns=starts_ns)
 
@@ -395,7 +395,7 @@ class SequentialMeasurement:
                 self._find(launches=(*self._found.launches, stop.launch))
                 raise
             finally:
-                self._cost = self._cost.with_launches(1, self.spending.clock() - began)
+                self._cost = self._cost.plus(launches=1, launched_ns=self.spending.clock() - began)
                 self._foresee(self._supply.done(), self._cost.each_ns, fewest=1, most=self._max_launches)
 
     def _foresee(
@@ -417,7 +417,7 @@ class SequentialMeasurement:
             try:
                 yield
             finally:
-                self._cost = self._cost.with_further(self.spending.clock() - began)
+                self._cost = self._cost.plus(further_ns=self.spending.clock() - began)
 
 
 def measurement_of(experiment: Experiment, runner: LaunchRunner, spent_ns: int) -> SequentialMeasurement:

@@ -8,7 +8,7 @@ pytest, nor how anything is measured or a revision found.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -138,9 +138,6 @@ class _Settled(Struct, frozen=True):
 
 class SettledComparison:
     """Compares one test with its stored baseline, and with the recorded code where the file does not decide."""
-
-    alpha: float = BASELINE_ALPHA
-    kind: Literal["baseline", "revision"] = "baseline"
 
     def __init__(self, experiment: Experiment, measurement: SequentialMeasurement, causes: Causes) -> None:
         self._experiment = experiment

@@ -24,7 +24,7 @@ from pytest_mlpatterns.engines.local.plain_calls import deploy_calls
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.judging.counting import CountedPasses
 from pytest_mlpatterns.judging.loop import Ruling, Want, decide_pairs
-from pytest_mlpatterns.judging.ratio_rules import RatioQuestion
+from pytest_mlpatterns.judging.metric_rules import RatioQuestion
 from pytest_mlpatterns.judging.revision_comparison import NOT_IN_BLOCKS
 from pytest_mlpatterns.measurement.answer_check import AnswerComparison, Side
 from pytest_mlpatterns.measurement.system_under_test import read_inputs, require_own_processes, start_with

@@ -88,14 +88,6 @@ class VerdictLog:
             raise failure
         self.advised.append(failure)
 
-    def warn_through(self, warn: Callable[[Warning], None]) -> None:
-        """Give the warnings of open verdicts to this function from now on."""
-        self.warn = warn
-
-    def is_left_open_by(self, why: WhyOpen | None) -> bool:
-        """Whether this leaves a verdict open already."""
-        return why is not None and any(verdict.why_open == why for verdict in self.all)
-
     def _failure(self, failure: type[PerfFailure], verdicts: Sequence[Verdict]) -> PerfFailure:
         result = self._result()
         assert result is not None

@@ -211,16 +211,10 @@ class _Runs:
 
     def best_split(self, start: int, stop: int) -> tuple[int, float]:
         """As :meth:`best_splits`, of one window; 0 standard errors if it has no allowed place."""
-        first = start + (1 if start == 0 and self.shift else FEWEST_RUNS)
-        last = stop - (FEWEST_NEW if stop == self.size else FEWEST_RUNS)
-        if first > last:
+        if stop - start < 2:
             return start, 0.0
-        weights, sums = self._weights[first : last + 1], self._sums[first : last + 1]
-        before, after = weights - self._weights[start], self._weights[stop] - weights
-        size = (self._sums[stop] - sums) / after - (sums - self._sums[start]) / before
-        z = np.where(self._begins[first : last + 1], np.abs(size) / np.sqrt(1 / before + 1 / after), 0.0)
-        best = int(z.argmax())
-        return first + best, float(z[best])
+        places, z = self.best_splits(np.array([start]), stop - start)
+        return int(places[0]), float(z[0])
 
     def explained(self, places: Sequence[int]) -> float:
         """The weighted squares of the runs that the levels between these places explain."""

@@ -30,38 +30,25 @@ _LEAST_ROUNDS = 2
 
 
 class BlockedValues:
-    """Values above zero, such as latencies.
+    """Values above zero, such as latencies; ``ascending`` is all of them in order.
 
-    ``ascending``: the values, shape ``(values,)``. ``weights``: how often each block counts in each resample, shape
+    ``values``: in any order, shape ``(values,)``. ``weights``: how often each block counts in each resample, shape
     ``(resamples, blocks)``. ``inputs``: index of the input of each value; None if they differ in nothing.
     """
 
     def __init__(
         self,
-        ascending: NDArray[np.int64] | NDArray[np.float64],
-        block: NDArray[np.int64],
-        weights: NDArray[np.float64],
-        *,
-        inputs: NDArray[np.uint32] | None = None,
-    ) -> None:
-        self.ascending = ascending
-        self._block = block
-        self._weights = weights
-        self._inputs = inputs
-
-    @classmethod
-    def of(
-        cls,
         values: NDArray[np.int64] | NDArray[np.float64],
         block: NDArray[np.int64],
         weights: NDArray[np.float64],
         *,
         inputs: NDArray[np.uint32] | None = None,
-    ) -> BlockedValues:
-        """As the constructor, from values in any order."""
+    ) -> None:
         order = np.argsort(values, kind="stable")
-        sorted_inputs = None if inputs is None else inputs[order]
-        return cls(values[order], block[order], weights, inputs=sorted_inputs)
+        self.ascending = values[order]
+        self._block = block[order]
+        self._weights = weights
+        self._inputs = None if inputs is None else inputs[order]
 
     def percentile(self, percentile: float, of: int | None = None) -> LaunchValue | None:
         """A percentile; None without a value.
@@ -121,7 +108,7 @@ class BlockedValues:
             return None
         logs = np.log(np.maximum(self.ascending, 1.0))
         left = logs - (np.bincount(self._inputs, logs) / np.maximum(counts, 1))[self._inputs]
-        alike = BlockedValues.of(np.exp(left + logs.mean()), self._block, self._weights)
+        alike = BlockedValues(np.exp(left + logs.mean()), self._block, self._weights)
         return alike._location_error() * math.sqrt(size / (size - kinds))
 
     @cached_property

@@ -121,7 +121,7 @@ class LaunchBlocks:
         found, rows = {}, self._successes
         for name, values in self._launch.samples.figures.items():
             has = rows[~np.isnan(values[rows])]
-            found[name] = BlockedValues.of(values[has], self._block_of(has), self._weights)
+            found[name] = BlockedValues(values[has], self._block_of(has), self._weights)
         return found
 
     def throughput(self) -> LaunchValue | None:
@@ -172,9 +172,10 @@ class LaunchBlocks:
         seen = usage.rss_bytes[inside] if inside.any() else usage.rss_bytes
         return LaunchValue(float(seen.max()), 0.0)
 
-    def growth_rate(self, resource: str) -> float | None:
-        """Growth of a resource per request; see :func:`pytest_mlpatterns.analysis.metrics.blocks.growth_rate`."""
-        return growth_rate(self._launch.track, resource)
+    @property
+    def track(self) -> ResourceTrack | None:
+        """What its processes held through the window; None if they are unknown."""
+        return self._launch.track
 
     def cost(self) -> LaunchValue | None:
         """Cost of a million successful answers from the CPU time that was used; None without a price."""

@@ -35,7 +35,10 @@ def estimated(
     estimates = estimates_of(metrics, judged)
     return (
         plain({metric.name: found for metric, found in estimates}),
-        {metric.name: launch_values_of(metrics, metric) for metric, _ in estimates},
+        {
+            metric.name: tuple((one.value, one.relative_error) for one in metrics.launch_values(metric))
+            for metric, _ in estimates
+        },
     )
 
 
@@ -69,11 +72,6 @@ def estimates_of(metrics: Metrics, judged: Sequence[str] = ()) -> list[tuple[Met
     known = (*METRICS.values(), *own.values(), *LOCATIONS.values(), *others)
     found = [(metric, estimate_or_none(metrics, metric)) for metric in known]
     return [(metric, value) for metric, value in found if value is not None and math.isfinite(value.high)]
-
-
-def launch_values_of(metrics: Metrics, metric: Metric) -> tuple[tuple[float, float], ...]:
-    """The value of each launch, and its relative error."""
-    return tuple((value.value, value.relative_error) for value in metrics.launch_values(metric))
 
 
 def plain(estimates: Mapping[str, Estimate]) -> dict[str, tuple[float, float, float]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from pytest_mlpatterns.analysis.metrics.blocks import growth_rate
 from pytest_mlpatterns.analysis.metrics.metric import (
     USUAL_TOLERANCE,
     CallersRate,
@@ -194,7 +195,7 @@ def growth_metric(name: str, label: str, resource: str, *, short: str, floor: fl
     per = 1 if is_memory else 1000
 
     def read(blocks: LaunchBlocks) -> LaunchValue | None:
-        found = blocks.growth_rate(resource)
+        found = growth_rate(blocks.track, resource)
         return None if found is None else LaunchValue(per * found, 0.0)
 
     return Metric(

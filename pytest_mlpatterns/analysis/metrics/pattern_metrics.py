@@ -79,12 +79,7 @@ class PatternMetrics(ABC):
     @property
     def replica_ns(self) -> dict[str, float]:
         """Mean time at each replica behind a gateway that chooses among them, by its number, over the last launch."""
-        return {
-            name.partition(":")[2]: mean
-            for layer in self.layers
-            for name in sorted(layer.histograms)
-            if name.startswith("replica:") and (mean := layer.mean(name)) is not None
-        }
+        return dict(sorted(self._means("replica:").items()))
 
     cache_hit_ratio: ClassVar[Figure] = Figure(
         "cache_hit_ratio", "Share of inputs that were answered without a model call of their own; None without a cache."
@@ -140,11 +135,15 @@ class PatternMetrics(ABC):
     @property
     def stage_ns(self) -> dict[str, float]:
         """Mean time in each stage of a pipeline, or model of an ensemble, by its name, over the last launch."""
+        return self._means("stage:", "model:")
+
+    def _means(self, *prefixes: str) -> dict[str, float]:
+        """The mean times whose names begin so, by the rest of their names, over the last launch."""
         return {
             name.partition(":")[2]: mean
             for layer in self.layers
             for name in layer.histograms
-            if name.startswith(("stage:", "model:")) and (mean := layer.mean(name)) is not None
+            if name.startswith(prefixes) and (mean := layer.mean(name)) is not None
         }
 
     @property

@@ -85,11 +85,14 @@ def shift_samples(samples: Samples, by_ns: int) -> Samples:
 
 
 class StreamTimes:
-    """Times of every request of a load, in nanoseconds; arrays of shape ``(requests,)`` unless noted otherwise."""
+    """Times of every request of a load, in nanoseconds; arrays of shape ``(requests,)`` unless noted otherwise.
+
+    ``arrival_ns``: arrival of every chunk, shape ``(chunks,)``, on the clock of ``time.perf_counter_ns``.
+    """
 
     def __init__(self, samples: Samples, streams: StreamSamples) -> None:
         self._samples = samples
-        self._chunk_ns = streams.chunk_ns
+        self.arrival_ns: NDArray[np.int64] = streams.chunk_ns
         self.chunk_count: NDArray[np.int64] = streams.chunk_count.astype(np.int64)
         self._usage_tokens = streams.output_tokens.astype(np.int64)
         self.input_tokens: NDArray[np.int32] = streams.input_tokens
@@ -144,7 +147,7 @@ class StreamTimes:
         """Every gap between neighbouring chunks of one request, shape ``(gaps,)``, and the index of its request."""
         owner = self.owner
         within = owner[1:] == owner[:-1]
-        return np.diff(self._chunk_ns)[within], owner[1:][within]
+        return np.diff(self.arrival_ns)[within], owner[1:][within]
 
     @cached_property
     def owner(self) -> NDArray[np.int64]:
@@ -168,18 +171,13 @@ class StreamTimes:
     def since_due_ns(self, request: int) -> NDArray[np.int64]:
         """Arrivals of the chunks of one request since it was due, shape ``(chunks of it,)``."""
         end = int(self._ends[request])
-        found: NDArray[np.int64] = self._chunk_ns[end - int(self.chunk_count[request]) : end]
+        found: NDArray[np.int64] = self.arrival_ns[end - int(self.chunk_count[request]) : end]
         since: NDArray[np.int64] = found - self._samples.due_ns[request]
         return since
 
-    @property
-    def arrival_ns(self) -> NDArray[np.int64]:
-        """Arrival of every chunk, shape ``(chunks,)``, on the clock of ``time.perf_counter_ns``."""
-        return self._chunk_ns
-
     def _chunk_at(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
         """The chunk at this position of each request, since it was due; of no meaning for requests without one."""
-        if not self._chunk_ns.size:
+        if not self.arrival_ns.size:
             return np.zeros(position.size, dtype=np.int64)
-        arrived: NDArray[np.int64] = self._chunk_ns[np.clip(position, 0, self._chunk_ns.size - 1)]
+        arrived: NDArray[np.int64] = self.arrival_ns[np.clip(position, 0, self.arrival_ns.size - 1)]
         return arrived - self._samples.due_ns

@@ -180,7 +180,7 @@ class StreamBlocks:
         wanted = np.zeros(self.times.chunk_count.size, bool)
         wanted[self._answered] = True
         inside = wanted[owner]
-        return BlockedValues.of(np.maximum(gaps[inside], 1), self._block_of(owner[inside]), self._weights)
+        return BlockedValues(np.maximum(gaps[inside], 1), self._block_of(owner[inside]), self._weights)
 
     @property
     def _token_counts(self) -> AnswerCounts:
@@ -203,7 +203,7 @@ class StreamBlocks:
 
     def _blocked(self, values: NDArray[np.int64] | NDArray[np.float64], requests: NDArray[np.int64]) -> BlockedValues:
         inputs = self._samples.request[requests]
-        return BlockedValues.of(np.maximum(values[requests], 1), self._block_of(requests), self._weights, inputs=inputs)
+        return BlockedValues(np.maximum(values[requests], 1), self._block_of(requests), self._weights, inputs=inputs)
 
     def _sums(self, values: Sequence[float] | NDArray[np.int64]) -> NDArray[np.float64]:
         """The sum over the successful streams of each block."""

@@ -188,24 +188,13 @@ def ratio_of(
     As :func:`estimate`, with k + J1 - 1 + J2 - 1 degrees of freedom and variance (1/J1 + 1/J2).
     All values must be above zero.
     """
-    found = log_ratio_of(present, baseline, launch_sd, prior_degrees=prior_degrees).interval(confidence)
+    variance, degrees = _launch_variance(present, baseline, launch_sd, prior_degrees=prior_degrees)
+    error = math.sqrt(variance * (1 / len(present) + 1 / len(baseline)))
+    mean = LogMean(_log_mean(present) - _log_mean(baseline), error, degrees, len(present))
     now, then = ([one.value for one in side] for side in (present, baseline))
     most_sd = math.sqrt(2) * _most_sd([*present, *baseline], launch_sd)  # of a launch beside one of the other side
     seen = min(now) / max(then), max(now) / min(then)
-    return within_seen(found, seen, confidence, deviation=most_sd)
-
-
-def log_ratio_of(
-    present: Sequence[LaunchValue],
-    baseline: Sequence[LaunchValue],
-    launch_sd: float,
-    *,
-    prior_degrees: float = PRIOR_DEGREES,
-) -> LogMean:
-    """The logarithm of present over baseline; see :func:`ratio_of`."""
-    variance, degrees = _launch_variance(present, baseline, launch_sd, prior_degrees=prior_degrees)
-    error = math.sqrt(variance * (1 / len(present) + 1 / len(baseline)))
-    return LogMean(_log_mean(present) - _log_mean(baseline), error, degrees, len(present))
+    return within_seen(mean.interval(confidence), seen, confidence, deviation=most_sd)
 
 
 def ratio_of_pairs(

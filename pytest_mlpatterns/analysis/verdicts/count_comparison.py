@@ -21,7 +21,7 @@ from pytest_mlpatterns.analysis.statistics.distributions import binomial_tail, w
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome, rounded_ceiling
+from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome, Verdict, rounded_ceiling
 from pytest_mlpatterns.units import format_duration, format_percent
 
 if TYPE_CHECKING:
@@ -45,20 +45,6 @@ _FIRST_SIGN = 0.3
 """The same of two failures or more beside a reference without any: of 240 requests of which 2 % fail, 14 % of samples
 have two or less."""
 _TAIL_SIGN = 0.05  # The same for slow requests; a quiet service has some too
-
-
-class CountVerdict(Struct, frozen=True):
-    """The verdict on slow or failed requests."""
-
-    # FAIL if surely worse beyond the tolerance; INCONCLUSIVE if the estimate is beyond the tolerance, but not
-    # surely (a suspicion); PASS if there is no sign of it
-    outcome: Outcome
-    # relative for a percentile, the difference of the shares for failures; worse is positive. None if the
-    # percentile of the present falls among failed requests and is infinite
-    change: Estimate | None
-    reason: str  # the verdict with its figures, as a sentence
-    reference_value: float  # percentile in nanoseconds, or share of failed requests
-    present_value: float  # the same of the present; infinite if the percentile falls among failed requests
 
 
 class _Events(Struct, frozen=True):
@@ -150,7 +136,7 @@ def judge_tail(
     metric: Metric,
     tolerance: float,
     alpha: float = TAIL_ALPHA,
-) -> CountVerdict:
+) -> Verdict:
     """Whether the slowest requests became slower than the tolerance allows.
 
     A latency T of the reference is a threshold: if every request takes at most (1 + tolerance) times as long, at most
@@ -160,7 +146,8 @@ def judge_tail(
     of a single launch late.
 
     ``tolerance``: largest acceptable relative worsening, 0.2 for 20 %. ``alpha``: largest probability of failing a
-    change exactly at the tolerance, at this look.
+    change exactly at the tolerance, at this look. If the percentile of the present falls among failed requests, the
+    verdict has neither a change nor a present value.
     """
     then, now = _Pool(reference), _Pool(present)
     label, share = metric.label, metric.percentile / 100
@@ -170,7 +157,8 @@ def judge_tail(
     change = _change_of_percentile(then, now, share, alpha=alpha)
     shown = "never" if math.isinf(after) else format_duration(after)
     reason = f"{label} {format_duration(before)} → {shown}: {_described(most)}; tolerance {format_percent(tolerance)}"
-    return CountVerdict(outcome, change, reason, before, after)
+    now_ns = after if math.isfinite(after) else None
+    return Verdict(metric.name, "baseline", outcome, reason, change, tolerance, before, now_ns)
 
 
 def tail_ceiling(
@@ -218,7 +206,7 @@ def judge_failures(
     *,
     tolerance: float,
     alpha: float = COUNT_ALPHA,
-) -> CountVerdict:
+) -> Verdict:
     """Whether more requests fail than the tolerance allows.
 
     ``tolerance``: largest acceptable increase of the share of failed requests, 0.001 for 0.1 % of all requests.
@@ -239,7 +227,7 @@ def judge_failures(
         f"error rate {_share_of(then)} → {_share_of(now)}: {format_percent(difference, signed=True)} of all requests; "
         f"tolerance {format_percent(tolerance)}"
     )
-    return CountVerdict(outcome, change, reason, then.share, now.share)
+    return Verdict("error_rate", "baseline", outcome, reason, change, tolerance, then.share, now.share)
 
 
 def _thresholds(then: _Pool, now: _Pool, metric: Metric, *, tolerance: float) -> list[_Threshold]:

@@ -40,10 +40,6 @@ def with_needed_budget(error: TooFewSamplesError, launches: Sequence[Launch], sp
     return TooFewSamplesError(text, needed=error.needed, found=error.found)
 
 
-def _more(number: int) -> str:
-    return f"{number:,} more {'is' if number == 1 else 'are'}"
-
-
 def judge_few(
     metric: Metric, limit: float, error: TooFewSamplesError, *, metrics: Metrics, confidence: float
 ) -> Verdict:
@@ -59,7 +55,8 @@ def judge_few(
     if size and wilson_interval(beyond, size, confidence).low > 1 - metric.percentile / 100:
         text = f"{metric.label} is not below {metric.show(limit)}: {beyond:,} of {size:,} requests are later or failed"
         return Verdict(metric.name, "limit", Outcome.FAIL, text)
-    why = WhyOpen(OpenBy.REQUESTS, f"{error}; {_more(error.needed - error.found)} needed")
+    more = error.needed - error.found
+    why = WhyOpen(OpenBy.REQUESTS, f"{error}; {more:,} more {'is' if more == 1 else 'are'} needed")
     return Verdict(metric.name, "limit", Outcome.INCONCLUSIVE, str(why), why_open=why)
 
 

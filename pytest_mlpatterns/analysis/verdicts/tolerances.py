@@ -78,7 +78,7 @@ class Tolerances:
 
         Raises KeyError: there is no such metric.
         """
-        known = metric if isinstance(metric, Metric) else _named(metric)
+        known = metric if isinstance(metric, Metric) else metric_named(metric)
         if isinstance(self.given, Mapping):
             for name in (known.name, _family(known)):
                 if name in self.given:
@@ -102,7 +102,7 @@ def can_more_than_double(metric: object) -> bool:
     """Whether a metric of this name can worsen by more than 100 %: times, sizes and system load can, rates cannot, nor
     can the error rate, whose change is a difference."""
     try:
-        known = _named(str(metric))
+        known = metric_named(str(metric))
     except (KeyError, SettingError):
         return False
     return known.better == "lower" and not known.counts_failures
@@ -115,13 +115,9 @@ def _family(metric: Metric) -> str:
     return "p99" if metric.is_tail and not metric.of_streams and metric.name not in METRICS else metric.name
 
 
-def _named(name: str) -> Metric:
-    return metric_named(name)
-
-
 def _require_known(name: str, source: str) -> None:
     try:
-        known = _named(name)
+        known = metric_named(name)
         if known.unit is not Unit.COST and not isinstance(known.kind, Location):
             return
     except KeyError:

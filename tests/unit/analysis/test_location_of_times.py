@@ -18,12 +18,12 @@ TIMES = st.lists(st.floats(min_value=1e3, max_value=1e12), min_size=1, max_size=
 def blocked(values: list[float], blocks: int) -> BlockedValues:
     """Values that came one after the other, as many in each block."""
     found = np.array(values)
-    return BlockedValues.of(found, np.arange(found.size) * blocks // found.size, block_weights(blocks))
+    return BlockedValues(found, np.arange(found.size) * blocks // found.size, block_weights(blocks))
 
 
 def _location(values: NDArray[np.float64], blocks: int, inputs: NDArray[np.uint32] | None) -> LaunchValue:
     block = np.arange(values.size) * blocks // values.size
-    found = BlockedValues.of(values, block, block_weights(blocks), inputs=inputs).location()
+    found = BlockedValues(values, block, block_weights(blocks), inputs=inputs).location()
     assert found is not None
     return found
 
@@ -91,7 +91,7 @@ class TestOfALaunch:
 
     def test_blocks_without_a_value_are_no_obstacle(self) -> None:
         values, block = np.array([5e6, 6e6]), np.array([0, 7])
-        found = BlockedValues.of(values, block, block_weights(8)).location()
+        found = BlockedValues(values, block, block_weights(8)).location()
         assert found is not None
         assert found.value == pytest.approx(location(values))
 
@@ -118,4 +118,4 @@ class TestOfALaunch:
         assert _location(values, 8, inputs.astype(np.uint32)) == _location(values, 8, None)
 
     def test_nothing_has_no_location(self) -> None:
-        assert BlockedValues.of(np.array([]), np.array([], dtype=np.int64), block_weights(8)).location() is None
+        assert BlockedValues(np.array([]), np.array([], dtype=np.int64), block_weights(8)).location() is None

@@ -8,7 +8,7 @@ from test_baseline_comparison import Runner, compare, make_entry, make_launch
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.analysis.choice.ranking import rank
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.analysis.metrics.estimates import estimates_of, launch_values_of
+from pytest_mlpatterns.analysis.metrics.estimates import estimated
 from pytest_mlpatterns.analysis.metrics.metric import Group, Metric, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_of
@@ -39,13 +39,8 @@ def added(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def measured(level: float = 1.0, test: str = "test_perf.py::test_digits", **changes: object) -> TestResult:
     metrics = Metrics((make_launch(1, rtm_ns=3 * MS * level), make_launch(2, rtm_ns=3 * MS * level)))
-    found = estimates_of(metrics)
-    return result(
-        test,
-        metrics={metric.name: (value.value, value.low, value.high) for metric, value in found},
-        launches={metric.name: launch_values_of(metrics, metric) for metric, _ in found},
-        **changes,
-    )
+    found, launches = estimated(metrics)
+    return result(test, metrics=found, launches=launches, **changes)
 
 
 def test_a_comparison_judges_it_by_default() -> None:

@@ -19,6 +19,7 @@ from pytest_mlpatterns.analysis.health.machine import sorting_times_ns
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, ScalingIndices
+from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
@@ -135,7 +136,7 @@ def screened_launches(*, is_settled: bool = True, start_s: int = 0, **change: An
     measurement = SequentialMeasurement(runner, Spending(Budget(60 * S, start_s * S)), 8)  # type: ignore[arg-type]
     comparison = BaselineComparison(experiment, measurement, is_settled=lambda: is_settled)
     metrics = compared_by_default(settings, streams=False)
-    compared = compared_metrics(metrics, settings.tolerance, comparison.alpha, requested=False)
+    compared = compared_metrics(metrics, settings.tolerance, BASELINE_ALPHA, requested=False)
     comparison.compare(lambda _streams: compared)
     return len(runner.launches)
 
@@ -166,7 +167,7 @@ def compare(
         measurement.take_indices(indices)
     comparison = BaselineComparison(experiment, measurement)
     metrics = [METRICS[name] for name in names] or compared_by_default(settings, streams=False)
-    compared = compared_metrics(metrics, settings.tolerance, comparison.alpha, requested=requested)
+    compared = compared_metrics(metrics, settings.tolerance, BASELINE_ALPHA, requested=requested)
     return {verdict.metric: verdict for verdict in comparison.judge(lambda _streams: compared)}, comparison
 
 

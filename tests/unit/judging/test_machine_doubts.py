@@ -12,7 +12,7 @@ from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_metrics
-from pytest_mlpatterns.judging.look import EntrySample, Look
+from pytest_mlpatterns.judging.look import Look
 from pytest_mlpatterns.judging.machine_doubts import Launched, is_within
 from pytest_mlpatterns.records.launch import Launch, Taken
 
@@ -22,7 +22,7 @@ SLOWER_MS = 4.0
 
 def launched(launches: list[Launch], beside: list[Launch] | None = None, *, taken: Taken | None = None) -> Launched:
     entry = replace(BEFORE, taken=taken or Taken())
-    look = Look(Metrics(tuple(launches)), EntrySample(entry), SequentialPlan(first=1, last=8), SETUP.load.in_flight)
+    look = Look(Metrics(tuple(launches)), entry, SequentialPlan(first=1, last=8), SETUP.load.in_flight)
     return Launched(entry, look, beside or launches)
 
 

@@ -17,7 +17,7 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import InvalidResultError, PerfFailure
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_metrics, marked_accepted
-from pytest_mlpatterns.judging.look import EntrySample, Look, MeasuredSample, Pairs
+from pytest_mlpatterns.judging.look import Look, Pairs
 from pytest_mlpatterns.judging.loop import Ruling
 from pytest_mlpatterns.judging.metric_rules import (
     judge_guarded,
@@ -57,10 +57,10 @@ def launches_with(slow: int) -> list[RequestCounts]:
 def fewest_slow(against: Literal["baseline", "revision"]) -> int:
     """The fewest slow requests of a launch with which the tail fails, beside two of the reference."""
     compared = ComparedMetric(METRICS["p99"], 0.2, TAIL_ALPHA, is_guard=True, requested=False)
-    before = SimpleNamespace(counts_for=lambda _metric: launches_with(2))
+    before = SimpleNamespace(counts=launches_with(2))
 
     def outcome(slow: int) -> Outcome:
-        now: Any = SimpleNamespace(counts_for=lambda _metric, slow=slow: launches_with(slow))
+        now: Any = SimpleNamespace(counts=launches_with(slow))
         return judge_guarded(compared, before, now, against=against, in_flight=None).outcome  # type: ignore[arg-type]
 
     return next(slow for slow in range(2, 20) if outcome(slow) is Outcome.FAIL)
@@ -85,7 +85,7 @@ def test_a_tail_that_an_acceptance_lets_pass_names_it_although_p99_is_as_it_was(
     compared = ComparedMetric(
         METRICS["p99"], ceiling, TAIL_ALPHA, is_guard=True, requested=False, accepted=agreed, usual=0.2
     )
-    before, now = (SimpleNamespace(counts_for=lambda _metric, slow=slow: launches_with(slow)) for slow in (0, 4))
+    before, now = (SimpleNamespace(counts=launches_with(slow)) for slow in (0, 4))
     found = judge_guarded(compared, before, now, against="revision", in_flight=None)  # type: ignore[arg-type]
     assert (found.outcome, found.needed_ceiling) == (outcome, 4.0)
     assert found.change is not None
@@ -96,7 +96,7 @@ def test_a_tail_that_an_acceptance_lets_pass_names_it_although_p99_is_as_it_was(
 PRESENT, PLAN = Metrics((even_launch(),)), SequentialPlan(first=1, last=8)
 BARE = Metrics((replace(even_launch(), usage=None, cold_start_ns=None),))
 PAIRS = Pairs(("main", "the working tree"), (), (), 1.0, 1, PRESENT, PRESENT)
-BESIDE_NOTHING = Look(PRESENT, EntrySample(Entry(make_setup(), {}, {}, None, "2026-01-31")), PLAN, pattern="single")
+BESIDE_NOTHING = Look(PRESENT, Entry(make_setup(), {}, {}, None, "2026-01-31"), PLAN, pattern="single")
 
 
 @each_row(
@@ -104,8 +104,8 @@ BESIDE_NOTHING = Look(PRESENT, EntrySample(Entry(make_setup(), {}, {}, None, "20
     [
         (BESIDE_NOTHING, "rtm", False, "is not recorded yet; record it: --perf-baseline update"),
         (BESIDE_NOTHING, "peak_memory", False, "is not recorded yet"),
-        (replace(BESIDE_NOTHING, present=BARE, reference=MeasuredSample(PRESENT)), "cold_start", False, ""),
-        (replace(BESIDE_NOTHING, present=BARE, reference=MeasuredSample(PRESENT)), "cold_start", True, "is not known"),
+        (replace(BESIDE_NOTHING, present=BARE, reference=PRESENT), "cold_start", False, ""),
+        (replace(BESIDE_NOTHING, present=BARE, reference=PRESENT), "cold_start", True, "is not known"),
         (Look.at_pairs(PAIRS, PLAN), "rtm", False, "is not known of both sides"),
         (Look.at_pairs(replace(PAIRS, first=BARE), PLAN), "cold_start", False, "is not known of both sides"),
     ],

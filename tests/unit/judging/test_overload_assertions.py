@@ -10,6 +10,7 @@ from support.synthetic import MS, S, capacity, even_launch
 
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
+from pytest_mlpatterns.config.assertions import read_time_of
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -99,7 +100,7 @@ def test_one_measurement_serves_every_assertion() -> None:
     runner = FakeRunner(places=10)
     overload = make(runner)
     found = overload.measure(2.0, SLO)
-    goodput, recovery = overload.goodput(0.9, 1.5, SLO)(), overload.recovery(5 * S, None)()
+    goodput, recovery = overload.decide_goodput(0.9, 1.5, read_time_of(SLO)), overload.decide_recovery(5 * S, None)
     assert found is not None
     assert goodput is not None
     assert recovery is not None
@@ -110,7 +111,7 @@ def test_one_measurement_serves_every_assertion() -> None:
 
 def test_a_service_that_collapses_fails_in_words_that_say_so_after_a_second_launch() -> None:
     runner = FakeRunner()
-    verdict = make(runner).goodput(0.9, 2.0, SLO)()
+    verdict = make(runner).decide_goodput(0.9, 2.0, read_time_of(SLO))
     assert verdict is not None
     assert verdict.outcome is Outcome.FAIL
     assert "goodput (answers within 100 ms) at 2 times the NMRT, as a share of it, 0.0 %" in verdict.reason
@@ -123,7 +124,7 @@ def test_a_service_that_collapses_fails_in_words_that_say_so_after_a_second_laun
 @pytest.mark.parametrize(("limit_s", "outcome"), [(13, Outcome.PASS), (10, Outcome.INCONCLUSIVE), (3, Outcome.FAIL)])
 def test_the_recovery_is_watched_for_longer_than_its_limit(limit_s: int, outcome: Outcome) -> None:
     runner = FakeRunner()
-    verdict = make(runner).recovery(limit_s * S, SLO)()
+    verdict = make(runner).decide_recovery(limit_s * S, read_time_of(SLO))
     assert verdict is not None
     assert verdict.outcome is outcome
     assert all(plan.watched_s == 1.25 * limit_s for plan in runner.plans)
@@ -131,21 +132,21 @@ def test_the_recovery_is_watched_for_longer_than_its_limit(limit_s: int, outcome
 
 def test_a_generator_at_its_limit_is_no_verdict() -> None:
     overload = make(FakeRunner(places=10, limited_from=1.5))
-    assert overload.goodput(0.9, 1.25, SLO)() is not None
+    assert overload.decide_goodput(0.9, 1.25, read_time_of(SLO)) is not None
     with pytest.raises(GeneratorLimitError, match="at 2 times the NMRT the load generator used 90 % of a core"):
-        overload.goodput(0.9, 2.0, SLO)()
+        overload.decide_goodput(0.9, 2.0, read_time_of(SLO))
     with pytest.raises(GeneratorLimitError):
-        overload.recovery(S, SLO)()
+        overload.decide_recovery(S, read_time_of(SLO))
 
 
 def test_lateness_on_a_busy_machine_is_no_verdict_and_a_pass_is_one() -> None:
     degrades, queues = make(FakeRunner(breaks=Breakdown(503, 0.2), busy=BUSY)), make(FakeRunner(busy=BUSY))
     sheds = make(FakeRunner(places=10, busy=BUSY))
     with pytest.raises(GeneratorLimitError, match=f"it rejects .*, while {BUSY}; measure again when the machine is"):
-        degrades.goodput(0.9, 2.0, SLO)()
+        degrades.decide_goodput(0.9, 2.0, read_time_of(SLO))
     with pytest.raises(GeneratorLimitError, match=f"has not recovered .*, while {BUSY}"):
-        queues.recovery(S, SLO)()
-    passed = sheds.goodput(0.9, 2.0, SLO)()
+        queues.decide_recovery(S, read_time_of(SLO))
+    passed = sheds.decide_goodput(0.9, 2.0, read_time_of(SLO))
     assert passed is not None
     assert passed.outcome is Outcome.PASS
 
@@ -155,7 +156,7 @@ def test_lateness_on_a_busy_machine_is_no_verdict_and_a_pass_is_one() -> None:
 def test_a_service_that_breaks_fails_in_words_of_what_happened_however_busy_the_machine_is(
     breaks: Breakdown | None, said: str, busy: str | None
 ) -> None:
-    verdict = make(FakeRunner(breaks=breaks, busy=busy)).goodput(0.9, 2.0, SLO)()
+    verdict = make(FakeRunner(breaks=breaks, busy=busy)).decide_goodput(0.9, 2.0, read_time_of(SLO))
     assert verdict is not None
     assert verdict.outcome is Outcome.FAIL
     assert said in verdict.reason
@@ -166,7 +167,7 @@ def test_a_service_that_breaks_fails_in_words_of_what_happened_however_busy_the_
 def test_a_service_that_goes_on_to_fail_after_the_peak_has_not_recovered_however_busy_the_machine_is(
     breaks: Breakdown, said: str
 ) -> None:
-    verdict = make(FakeRunner(breaks=breaks, busy=BUSY)).recovery(3 * S, SLO)()
+    verdict = make(FakeRunner(breaks=breaks, busy=BUSY)).decide_recovery(3 * S, read_time_of(SLO))
     assert verdict is not None
     assert verdict.outcome is Outcome.FAIL
     assert f"at 0.8 times the NMRT the requests were 0.0 % in time, 100 % {said}" in verdict.reason
@@ -175,7 +176,10 @@ def test_a_service_that_goes_on_to_fail_after_the_peak_has_not_recovered_however
 @pytest.mark.parametrize("outcome", [Failure.CLOSED, 503, 500], ids=["closes", "rejects", "errors"])
 def test_a_service_that_refuses_only_what_it_cannot_bear_passes(outcome: int) -> None:
     overload = make(FakeRunner(breaks=Breakdown(outcome), busy=BUSY))
-    goodput, recovery = overload.goodput(0.9, 2.0, SLO)(), overload.recovery(3 * S, SLO)()
+    goodput, recovery = (
+        overload.decide_goodput(0.9, 2.0, read_time_of(SLO)),
+        overload.decide_recovery(3 * S, read_time_of(SLO)),
+    )
     assert goodput is not None
     assert recovery is not None
     assert (goodput.outcome, recovery.outcome) == (Outcome.PASS, Outcome.PASS)
@@ -185,7 +189,7 @@ def test_a_search_that_the_generator_ended_is_no_verdict() -> None:
     found = capacity(NMRT_RPS, at_least=True)
     limited = replace(found, end=SearchEnd.GENERATOR)
     with pytest.raises(GeneratorLimitError, match="the NMRT is at least 200 req/s, but not known"):
-        make(FakeRunner(found=limited)).goodput(0.9, 2.0, SLO)()
+        make(FakeRunner(found=limited)).decide_goodput(0.9, 2.0, read_time_of(SLO))
     with pytest.raises(InvalidResultError, match="the NMRT is at least 200 req/s, but not known"):
         make(FakeRunner(found=found)).measure(2.0, SLO)
 
@@ -197,7 +201,7 @@ def test_a_service_without_an_nmrt_has_no_overload() -> None:
 
 def test_an_objective_that_no_answer_keeps_has_no_recovery() -> None:
     with pytest.raises(InvalidResultError, match="no answer is in time below the NMRT either"):
-        make(FakeRunner(places=10)).recovery(S, "p95<1ms")()
+        make(FakeRunner(places=10)).decide_recovery(S, read_time_of("p95<1ms"))
 
 
 def test_without_an_objective_ten_times_the_median_counts() -> None:

@@ -15,6 +15,7 @@ from test_interleaved_verdicts import declared_launch, paired
 from pytest_mlpatterns import ClosedLoop, Stages
 from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
+from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity, PairedLaunch
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import PerfFailure, SettingError
@@ -123,7 +124,7 @@ def settle(
     causes = Causes(experiment, measurement)
     comparison = RevisionComparison(experiment, revision, measurement, causes=causes)
     comparison.run = run if theirs is None else None
-    wanted = compared_metrics(list(map(metric_named, names)), settings.tolerance, comparison.alpha, requested=False)
+    wanted = compared_metrics(list(map(metric_named, names)), settings.tolerance, REVISION_ALPHA, requested=False)
     return {one.metric: one.outcome for one in comparison.judge(lambda _streams: wanted)}, comparison
 
 

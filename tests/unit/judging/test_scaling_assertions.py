@@ -11,6 +11,7 @@ from support.synthetic import S, capacity, even_launch, usage
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, Pattern, Replicated, SettingError, Single
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
+from pytest_mlpatterns.config.assertions import read_replicas
 from pytest_mlpatterns.judging import overload_assertions as scaling_assertions
 from pytest_mlpatterns.judging.overload_assertions import ScalingAssertions
 from pytest_mlpatterns.records.verdict import Outcome
@@ -108,7 +109,7 @@ def test_passes_are_added_until_the_efficiency_is_decided(
     assertions: Callable[..., ScalingAssertions], efficiencies: list[float], outcome: Outcome, passes: int
 ) -> None:
     judged = assertions(efficiencies)
-    verdict = judged.efficiency(0.8, 2)()
+    verdict = judged.decide_efficiency(0.8, 2)
     assert verdict is not None
     assert (verdict.metric, verdict.outcome) == ("scaling_efficiency", outcome)
     assert judged._measurement.passes == passes
@@ -121,8 +122,8 @@ def test_there_is_no_verdict_on_the_pattern_if_the_cores_are_used_up(
     assertions: Callable[..., ScalingAssertions],
 ) -> None:
     with pytest.raises(GeneratorLimitError, match=r"the cores, not the pattern, end the scaling; measure with fewer"):
-        assertions([0.5] * 4, 2.0).efficiency(0.8, 2)()
-    verdict = assertions([1.0] * 4, 2.0).efficiency(0.8, 2)()
+        assertions([0.5] * 4, 2.0).decide_efficiency(0.8, 2)
+    verdict = assertions([1.0] * 4, 2.0).decide_efficiency(0.8, 2)
     assert verdict is not None
     assert verdict.outcome is Outcome.PASS
 
@@ -130,7 +131,7 @@ def test_there_is_no_verdict_on_the_pattern_if_the_cores_are_used_up(
 def test_what_was_measured_is_not_measured_again(assertions: Callable[..., ScalingAssertions]) -> None:
     judged = assertions([1.0] * 4)
     judged.measure((4, 1, 2))
-    judged.efficiency(0.8, 2)()
+    judged.decide_efficiency(0.8, 2)
     assert judged._measurement.passes == 2
 
 
@@ -141,16 +142,16 @@ def test_each_replica_gets_cores_of_its_own_until_another_measurement(
     judged = assertions([1.0] * 4)
     judged.measure((1, 2), 1)
     first = judged._run
-    assert judged.efficiency(0.8, 2)() is not None
+    assert judged.decide_efficiency(0.8, 2) is not None
     assert judged._run is first
-    assert judged.efficiency(0.8, 4)() is not None
+    assert judged.decide_efficiency(0.8, 4) is not None
     assert judged._run is not first
     assert judged._run.variants == {  # type: ignore[union-attr]
         1: ("single", ReplicaCores(1, 4)),
         4: ("replicated(replicas=4)", ReplicaCores(1, 4)),
     }
     with pytest.raises(SettingError, match=r"^8 replicas of 1 core need 8 cores and one for the load generator; this "):
-        judged.efficiency(0.8, 8)()
+        judged.decide_efficiency(0.8, 8)
     judged.measure((1, 2))
     assert judged._run.variants[2] == ("replicated", None)  # type: ignore[union-attr]
 
@@ -227,9 +228,9 @@ def test_other_numbers_of_replicas_are_refused(
         assertions([1.0]).measure(replicas)
 
 
-def test_the_efficiency_of_one_replica_is_refused(assertions: Callable[..., ScalingAssertions]) -> None:
+def test_the_efficiency_of_one_replica_is_refused() -> None:
     with pytest.raises(SettingError, match=r"replicas=1\), expected a whole number of replicas from 2"):
-        assertions([1.0]).efficiency(0.8, 1)()
+        read_replicas(1)
 
 
 def test_on_ray_the_scale_out_time_is_said_to_be_unknown_before_anything_is_measured(

@@ -19,7 +19,7 @@ from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, Inval
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.compared_metrics import Basis, ComparedMetric, compared_metrics
 from pytest_mlpatterns.judging.experiment import Settlement
-from pytest_mlpatterns.judging.look import EntrySample, Look
+from pytest_mlpatterns.judging.look import Look
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.judging.settled_comparison import Screened, SettledComparison
 from pytest_mlpatterns.records.baseline_entry import Entry
@@ -62,7 +62,7 @@ class Screen:
         return choice(False)
 
     def look(self, present: Metrics) -> Look:
-        return Look(present, EntrySample(ENTRY), SequentialPlan(first=1, last=8))
+        return Look(present, ENTRY, SequentialPlan(first=1, last=8))
 
 
 class Recorded:

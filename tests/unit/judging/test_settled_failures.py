@@ -14,13 +14,13 @@ from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.analysis.health.machine import sorting_times_ns
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_by_default, compared_metrics
-from pytest_mlpatterns.judging.look import EntrySample, MeasuredSample
 from pytest_mlpatterns.judging.metric_rules import judge_guarded
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.settle import Seen, settle
@@ -45,11 +45,11 @@ def failing(seed: int, count: int) -> Launch:
 def test_failures_that_the_recorded_code_does_not_have_today_have_passed(still_failing: int, expected: Outcome) -> None:
     present = [failing(seed, seed) for seed in range(3)]
     recorded, beside = ([failing(seed, still_failing) for seed in seeds] for seeds in (range(20, 32), range(40, 52)))
-    file, now = EntrySample(BEFORE), MeasuredSample(Metrics(tuple(present)))
+    file, now = BEFORE, Metrics(tuple(present))
     screened = judge_guarded(ERRORS, file, now, against="baseline", in_flight=1)
-    sides = (MeasuredSample(Metrics(tuple(side))) for side in (recorded, beside))
+    sides = (Metrics(tuple(side)) for side in (recorded, beside))
     judged = judge_guarded(ERRORS, *sides, against="revision", in_flight=1)
-    today = judge_guarded(ERRORS, file, MeasuredSample(Metrics(tuple(recorded))), against="baseline", in_flight=1)
+    today = judge_guarded(ERRORS, file, Metrics(tuple(recorded)), against="baseline", in_flight=1)
     assert screened.suspected
     assert judged.outcome is Outcome.PASS
     seen = Seen(file=screened, recorded=judged, name="the baseline's commit", is_standing=True, today=today)
@@ -109,7 +109,7 @@ def test_a_slower_machine_that_refuses_more_of_an_overload_is_asked_about(
 
     def choice(streams: bool) -> Sequence[ComparedMetric]:
         wanted = compared_by_default(settings, streams=streams)
-        return compared_metrics(wanted, settings.tolerance, comparison.alpha, requested=False)
+        return compared_metrics(wanted, settings.tolerance, BASELINE_ALPHA, requested=False)
 
     asked: list[str] = []
     by_the_recorded_code = comparison._by_the_recorded_code

@@ -16,6 +16,7 @@ from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedLaunch, VariantFigures
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
@@ -81,7 +82,7 @@ def judged(
 
     def choice(streams: bool) -> Sequence[ComparedMetric]:
         return compared_metrics(
-            compared_by_default(settings, streams=streams), Tolerances(), comparison.alpha, requested=False
+            compared_by_default(settings, streams=streams), Tolerances(), BASELINE_ALPHA, requested=False
         )
 
     return comparison.judge(choice), comparison

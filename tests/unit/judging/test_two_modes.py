@@ -15,6 +15,7 @@ from support.synthetic import MS, SETUP, START_NS, S, launch, samples
 from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch, VariantFigures, paired_log_ratio
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
@@ -78,7 +79,7 @@ def against_the_file(
     )
     comparison = BaselineComparison(experiment, SequentialMeasurement(runner, Spending(Budget(60 * S)), 8))
     metrics = [METRICS[name] for name in names or ("rtm",)]
-    compared = compared_metrics(metrics, Tolerances(tolerance), comparison.alpha, requested=False)
+    compared = compared_metrics(metrics, Tolerances(tolerance), BASELINE_ALPHA, requested=False)
     return {verdict.metric: verdict for verdict in comparison.judge(lambda _streams: compared)}
 
 
