@@ -227,10 +227,15 @@ def _entry(data: Any) -> Entry:
         versions=data.versions,
         commit=data.commit,
         date=data.date,
-        anchor=None if anchor is None else _anchor(anchor),
+        anchor=anchor and Anchor(_metrics(anchor.metrics), anchor.commit, anchor.date, anchor.updates),
         latency=data.latency,
         counts=tuple(
-            RequestCounts(requests, failed, dict(latencies), _streams(data.stream_counts.get(number, {})))
+            RequestCounts(
+                requests,
+                failed,
+                dict(latencies),
+                {quantity: dict(times) for quantity, times in data.stream_counts.get(number, {}).items()},
+            )
             for number, (requests, failed, latencies) in sorted(data.counts.items())
         ),
         disturbed=data.disturbed,
@@ -242,14 +247,6 @@ def _entry(data: Any) -> Entry:
         sorting_ns=data.sorting_ns,
         work=data.work,
     )
-
-
-def _streams(data: Mapping[str, tuple[tuple[int, int], ...]]) -> dict[str, dict[int, int]]:
-    return {quantity: dict(times) for quantity, times in data.items()}
-
-
-def _anchor(data: Any) -> Anchor:
-    return Anchor(_metrics(data.metrics), data.commit, data.date, data.updates)
 
 
 def _metrics(data: _Metrics) -> dict[str, tuple[LaunchValue, ...]]:
@@ -303,7 +300,7 @@ def _plain_circumstances(entry: Entry) -> dict[str, Any]:
     taken = {name: share and rounded(share, 2) for name, share in plain(entry.taken).items()}
     found = {
         "facts": dict(folded(entry.facts)),
-        "split": _plain_splits(entry.split),
+        "split": {metric: _plain_split(split) for metric, split in entry.split.items()},
         "tree": entry.tree,
         "taken": taken if any(taken.values()) else {},
         "accepted": list(entry.accepted),
@@ -334,11 +331,6 @@ def _pairs(metrics: Mapping[str, tuple[LaunchValue, ...]]) -> dict[str, list[lis
         ]
         for name, launches in metrics.items()
     }
-
-
-def _plain_splits(splits: LatencySplits) -> dict[str, Any]:
-    """Plain values of the splits of one entry."""
-    return {metric: _plain_split(split) for metric, split in splits.items()}
 
 
 def _splits(data: Mapping[str, _SplitInFile]) -> LatencySplits:

@@ -41,7 +41,10 @@ class Collected(Struct, frozen=True):
 
 
 class BaselineSession:
-    """The baseline file during one run. ``root``: directory that test ids are relative to."""
+    """The baseline file during one run. ``root``: directory that test ids are relative to.
+
+    ``refused``: whether the history has no level of a test that was to be recorded, which is no success.
+    """
 
     def __init__(self, run: RunSettings, environment: Environment, *, root: Path) -> None:
         self._run = run
@@ -52,7 +55,7 @@ class BaselineSession:
         self._gone: set[str] = set()
         self._updates: list[Update] = []
         self._not_recorded: dict[str, str] = {}
-        self._refused = False
+        self.refused: bool = False
         self._tree: str | None = None
         self._pruned: list[str] = []
         self.lines: list[str] = []
@@ -132,11 +135,6 @@ class BaselineSession:
         """Whether the run was to update the file and recorded no entry, so that it must not look like a success."""
         return self._run.baseline is BaselineMode.UPDATE and not self._run.smoke and not self._updates
 
-    @property
-    def refused(self) -> bool:
-        """Whether the history has no level of a test that was to be recorded, which is no success either."""
-        return self._refused
-
     def report(self) -> dict[str, Any]:
         """What was done with the file, as plain values for the result file."""
         return {
@@ -191,7 +189,7 @@ class BaselineSession:
         found = {result.test: levels.get(result.test, _NO_LINE) for result in passed}
         why_not = {test: level.why_not for test, level in found.items() if level.why_not}
         self._not_recorded |= why_not
-        self._refused = bool(why_not)
+        self.refused = bool(why_not)
         if why_not:
             self.lines.append("not recorded from the history (--perf-baseline-from run records this run alone):")
             self.lines += [f"  {test}: {why}" for test, why in why_not.items()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import re
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -72,8 +72,15 @@ class History(Struct, frozen=True):
                         f"begin another file"
                     )
                 file.append(content)
+        except (TimeoutError, ForeignLockError) as error:
+            raise HistoryError(
+                f"{self.name} is unchanged: {error.strerror}; wait until no other run adds to it, then run again"
+            ) from error
         except OSError as error:
-            self._refuse(error)
+            raise HistoryError(
+                f"{self.name} cannot be written: {error.strerror or error}; it is unchanged, make its directory, "
+                f"make both writable, or {self._other_file}"
+            ) from error
         return self._offer() if is_new else ()
 
     def _require_history(self, content: bytes) -> None:
@@ -83,16 +90,6 @@ class History(Struct, frozen=True):
                 f"{self.name} is no history of pytest-mlpatterns, its first line is {begin}; "
                 f"expected lines of JSON that begin with the member at; {self._other_file}, or move this one away"
             )
-
-    def _refuse(self, error: OSError) -> NoReturn:
-        if isinstance(error, TimeoutError | ForeignLockError):
-            raise HistoryError(
-                f"{self.name} is unchanged: {error.strerror}; wait until no other run adds to it, then run again"
-            ) from error
-        raise HistoryError(
-            f"{self.name} cannot be written: {error.strerror or error}; it is unchanged, make its directory, "
-            f"make both writable, or {self._other_file}"
-        ) from error
 
     @property
     def _other_file(self) -> str:

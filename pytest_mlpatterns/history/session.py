@@ -1,17 +1,9 @@
 """What one run does with the history: appends a line for each test, and reports the changes that they made known.
 
-One object lives as long as the session, in the process that has all results. This module must not know pytest.
-
-The line that one test of one run adds to a history: which metrics it keeps, of which code, and compared with which.
-
-A line is made of a result that supports a verdict. Smoke runs, interrupted tests, and those that failed by an error or
-were not measured validly give none. This module must not know where a history is kept, nor what its lines show.
-
-Which changes of a history the lines of one run made known.
-
-A change is new if no earlier run found it, or none found it confirmed. So the same change is new twice at most: when it
-is found, and when enough runs after it confirm it. Pure. This module must not know how a change is shown, nor what it
-does to the run.
+One object lives as long as the session, in the process that has all results. A line is made of a result that supports a
+verdict: smoke runs, interrupted tests, and those that failed by an error or were not measured validly give none. A
+change is new if no earlier run found it, or none found it confirmed. So the same change is new twice at most: when it
+is found, and when enough runs after it confirm it. This module must not know pytest.
 """
 
 from __future__ import annotations
@@ -369,8 +361,6 @@ class HistorySession:
         """The new changes of the tests of this run, with their sentences."""
         if not self._checkout.clean:
             return ()
-        from pytest_mlpatterns.history.session import new_changes
-
         by_test = {result.test: result for result in results}
         before = self._before.lines
         everything = (*before, *self._added)
@@ -381,8 +371,6 @@ class HistorySession:
 
     def _described(self, change: Change, lines: Sequence[HistoryLine], result: TestResult) -> NewChange:
         """A change with its sentence; ``result`` belongs to its test."""
-        from pytest_mlpatterns.history.session import each_passed
-
         is_known = is_known_metric(change.metric)
         tolerance = Tolerances(result.definition.tolerance).of(change.metric) if is_known else None
         sentence = change_sentence(change, passed=each_passed(change, lines), tolerance=tolerance)

@@ -1,12 +1,8 @@
-"""The level of a test as the last runs of a history have it: all runs since the last change, on this machine.
+"""What the last runs of a history know of a test on this machine: its level since the last change, and its scatter.
 
-It stands in for one run where a baseline is recorded. A history whose last runs are too few, or failed, gives none.
-Pure. This module must not know how a baseline is stored.
-
-By how much the launches of each test of a run differ, as the history knows it for this machine and set-up.
-
-One object lives as long as the session, also in the workers of a distributed run, where tests are measured. This module
-must not know how verdicts use the scatter.
+The level stands in for one run where a baseline is recorded; a history whose last runs are too few, or failed, gives
+none. The scatter is known in the workers of a distributed run too, where tests are measured. This module must not know
+how a baseline is stored, nor how verdicts use the scatter.
 """
 
 from __future__ import annotations

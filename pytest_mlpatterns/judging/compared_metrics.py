@@ -16,17 +16,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.metrics.definitions import (
-    leading_time,
-    metric_named,
-    with_role,
-)
-from pytest_mlpatterns.analysis.metrics.metric import (
-    LatencyPercentile,
-    Metric,
-    Role,
-    times_of,
-)
+from pytest_mlpatterns.analysis.metrics.definitions import leading_time, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric, Role, times_of
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.analysis.statistics.log_ratio import USUAL_PRIOR, RatioPrior
 from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR, Tolerances, accepted_ceiling

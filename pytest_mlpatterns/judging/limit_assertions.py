@@ -255,7 +255,7 @@ def decide_limit(
                 raise
             return found
         measured = metrics.interval_of(metric, plan().confidence(launches), scatter=scatter)
-        if measured is None and experiment.settings.requests is not None and not metrics.launches[-1].requests:
+        if measured is None and Role.PACED in metric.roles and experiment.settings.requests is not None:
             measurement.launch_again()  # those so far are blocks of a comparison
             measured = measurement.metrics.interval_of(metric, plan().confidence(launches))
         if measured is None:
@@ -399,7 +399,8 @@ def decide_nmrt(
     verdict = measurement.decide(judge, search, more_s=None if objective is None else _AGAIN_S)
     if verdict.outcome is Outcome.PASS:
         return verdict
-    _refuse_early_end(metric, searches())
+    if early := _ended_early(searches()):
+        raise not_known(early, metric.label)
     is_confirmed = verdict.outcome is not Outcome.FAIL or len(searches()) > 1 or settings.launches == 1
     if not _lacks(metric, searches()) and is_confirmed:
         return verdict
@@ -412,12 +413,10 @@ def _so_far(verdict: Verdict, metric: Metric, searches: Sequence[Capacity]) -> V
     It is open if the generator ended them, since the next may not be held up, and if a PASS rests on too few.
     """
     verdict = verdict.saying(describe_pauses(searches))
-    is_open = verdict.outcome is Outcome.PASS and _lacks(metric, searches)
-    if verdict.outcome is not Outcome.PASS:
-        try:
-            _refuse_early_end(metric, searches)
-        except GeneratorLimitError:
-            is_open = True
+    early = _ended_early(searches)
+    is_open = early is not None and early.end is SearchEnd.GENERATOR
+    if verdict.outcome is Outcome.PASS:
+        is_open = _lacks(metric, searches)
     return replace(verdict, outcome=Outcome.INCONCLUSIVE) if is_open else verdict
 
 
@@ -435,11 +434,10 @@ def _lacks(metric: Metric, searches: Sequence[Capacity]) -> bool:
     return objective is not None and len(searches) < searches_needed(searches, objective)
 
 
-def _refuse_early_end(metric: Metric, searches: Sequence[Capacity]) -> None:
-    """Raise if no search found the capacity, and one ended for another reason than a decided limit."""
+def _ended_early(searches: Sequence[Capacity]) -> Capacity | None:
+    """The last search that ended for another reason than a decided limit, if none found the capacity."""
     early = [one for one in searches if one.at_least and one.end is not SearchEnd.DECIDED]
-    if early and all(one.at_least for one in searches):
-        raise not_known(early[-1], metric.label)
+    return early[-1] if early and all(one.at_least for one in searches) else None
 
 
 def not_known(search: Capacity, what: str) -> GeneratorLimitError | InvalidResultError:

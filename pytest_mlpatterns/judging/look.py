@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.health.machine import why_busy
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named
-from pytest_mlpatterns.analysis.metrics.metric import Metric, Role, StreamPercentile
+from pytest_mlpatterns.analysis.metrics.metric import Metric, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA, SequentialPlan, looks_beside_entry
 
@@ -137,10 +137,6 @@ class Look(Struct, frozen=True):
     def against(self) -> Literal["baseline", "revision"]:
         """The kind of the reference."""
         return "baseline" if self.pairs is None else "revision"
-
-    def has_ratios(self, metric: Metric) -> bool:
-        """Whether neighbouring blocks of pairs measure a metric; else its launches are compared."""
-        return self.pairs is not None and Role.PAIRED in metric.roles
 
     def plan(self, alpha: float, recorded: int = 0) -> SequentialPlan:
         """The looks at one metric, at a level of its own. ``recorded``: launches of the entry that have it."""

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.health.machine import Excuse, hiding_speed, speed_excuse, taken_excuse
 from pytest_mlpatterns.analysis.metrics.definitions import leading_time, metric_named
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.analysis.verdicts.whole_answers import failed_by_whole_answers
+from pytest_mlpatterns.analysis.verdicts.tolerances import failed_by_whole_answers
 from pytest_mlpatterns.baseline.lookup import scaled
 from pytest_mlpatterns.judging.metric_rules import judge_metrics
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen

@@ -30,9 +30,8 @@ from pytest_mlpatterns.analysis.verdicts.count_comparison import (
 )
 from pytest_mlpatterns.analysis.verdicts.few_samples import describe_too_few, tails_left_out
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import PairedKinds, judge_by_kind, paired_kinds, side_of
-from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, median_text, with_medians
+from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, median_text, noted, present_values, with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_guard
-from pytest_mlpatterns.analysis.verdicts.whole_answers import noted, present_values
 from pytest_mlpatterns.errors import InvalidResultError, PerfFailure, TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import is_asked_for
 from pytest_mlpatterns.judging.look import AbsentMetricError, Look, UnknownMetricError, counts_of, values_of

@@ -30,11 +30,10 @@ from pytest_mlpatterns.judging.compared_metrics import compared_by_default, comp
 from pytest_mlpatterns.judging.counting import CountedComparison
 from pytest_mlpatterns.judging.leaks import decide_leak
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, decide_nmrt, search_for_ranking
-from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, ScalingAssertions
+from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, ScalingAssertions, UnhurtAssertions
 from pytest_mlpatterns.judging.result_builder import Found, build_result
 from pytest_mlpatterns.judging.sequential import measure_for_the_baseline, measurement_of
 from pytest_mlpatterns.judging.settled_comparison import comparison_of
-from pytest_mlpatterns.judging.unhurt_assertions import UnhurtAssertions
 from pytest_mlpatterns.judging.verdict_log import (
     VerdictLog,
     assertions_at_the_call,
@@ -372,7 +371,7 @@ class Perf(LimitAssertions):
         PerfFailure: worse than the baseline, or without a comparison that is required.
         """
         if warn is not None:
-            self._verdicts.warn = warn
+            self._verdicts.warn_through(warn)
         mode = self._experiment.baseline.mode
         if not self.smoke:
             if mode is BaselineMode.UPDATE:

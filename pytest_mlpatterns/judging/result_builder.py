@@ -21,12 +21,7 @@ from pytest_mlpatterns.analysis.health.machine import (
     sorting_times_ns,
     taken_in,
 )
-from pytest_mlpatterns.analysis.metrics.definitions import (
-    is_known_metric,
-    metric_named,
-    with_locations,
-    with_role,
-)
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_locations, with_role
 from pytest_mlpatterns.analysis.metrics.distribution_summary import (
     latency_of,
     percentiles_of_counts,
@@ -35,10 +30,10 @@ from pytest_mlpatterns.analysis.metrics.distribution_summary import (
 )
 from pytest_mlpatterns.analysis.metrics.estimates import estimated, estimates_of, plain
 from pytest_mlpatterns.analysis.metrics.metric import Role
-from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.analysis.verdicts.open_reasons import probably_slower
 from pytest_mlpatterns.judging.compared_metrics import Basis, compared_by_default, facts_of
+from pytest_mlpatterns.judging.look import Pairs
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import (
@@ -57,18 +52,14 @@ from pytest_mlpatterns.records.result_parts import (
 from pytest_mlpatterns.records.verdict import Kind, Unjudged, Verdict
 from pytest_mlpatterns.reports.text.comparison import figure_of
 from pytest_mlpatterns.reports.text.launch_notes import launch_notes, layer_notes, unsteady_notes
-from pytest_mlpatterns.reports.text.notes import (
-    describe_indices,
-    describe_overload,
-    describe_scaling,
-    describe_steps,
-)
+from pytest_mlpatterns.reports.text.notes import describe_indices, describe_overload, describe_scaling, describe_steps
 from pytest_mlpatterns.units import format_duration, format_size
 from pytest_mlpatterns.wire import REST_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.analysis.statistics.log_ratio import VariantFigures
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -192,15 +183,14 @@ def reference_from_interleaved(run: InterleavedRun) -> Reference:
     of_streams = [name for launch in run.launches for name in launch.streams]
     names = tuple(dict.fromkeys((*with_locations(with_role(Role.PAIRED)), *of_streams)))
     ratios = {name: [found for one in run.launches if (found := one.ratio(name)) is not None] for name in names}
-    first = Metrics(tuple(run.first_launches), starts_ns=tuple(run.first_starts_ns))
-    second = Metrics(tuple(run.second_launches), starts_ns=tuple(run.second_starts_ns))
-    before = _side(first, [launch.first for launch in run.launches], names)
+    pairs = Pairs.of(run)
+    before = _side(pairs.first, [launch.first for launch in run.launches], names)
     return Reference(
         "revision",
         run.names[0],
         before.metrics,
         before.latency_percentiles,
-        _side(second, [launch.second for launch in run.launches], names),
+        _side(pairs.second, [launch.second for launch in run.launches], names),
         {name: tuple((ratio.value, ratio.error) for ratio in found) for name, found in ratios.items() if found},
         stream_percentiles=before.stream_percentiles,
         split=before.split,

@@ -64,23 +64,12 @@ _FEWEST_IN_TIME = 3  # Launches that a limit on time does not reduce further
 _LEAST_GROWTH_NS = 2_000_000_000  # Load that follows a suspected growth, if less is left of the budget
 
 
-class Validity(Struct, frozen=True):
+class _Validity(Struct, frozen=True):
     """What makes a measurement of the test invalid."""
 
     overload: bool = False  # whether the service is meant to refuse requests and to stay behind
     excused: bool = False  # whether an assertion on a step judges failed and late requests
     judged_ns: float = 0.0  # latency that is judged, beside which a lag of the generator matters; 0 for that measured
-
-    def require(self, metrics: Metrics, *, errors_count: bool, judged_ns: float) -> None:
-        """Refuse a measurement that supports no verdict."""
-        errors_count = errors_count and not self.excused
-        why = why_invalid(metrics, errors_count=errors_count, may_refuse=self.overload, judged_ns=judged_ns)
-        if why is not None:
-            raise (GeneratorLimitError if why.fault is Fault.GENERATOR else InvalidResultError)(str(why))
-        if not self.overload and not self.excused and (lags := metrics.not_sustained):
-            if busy := why_busy(metrics.launches):
-                raise GeneratorLimitError(f"{lags}, while {busy}; measure again when the machine is quieter")
-            raise InvalidResultError(f"{lags}; if the test is meant to overload it, write perf(overload=True)")
 
 
 class Beside(Struct, frozen=True):
@@ -112,7 +101,7 @@ class SequentialMeasurement:
         self.spending: Spending = spending
         self.beside: Beside = Beside()
         self._max_launches = max_launches
-        self._validity = Validity(overload)
+        self._validity = _Validity(overload)
         self._found = Metrics((), price=price)
         self._cost = Cost(launched_ns=spending.budget.spent_ns)  # of a start
         self._announce = announce
@@ -152,7 +141,15 @@ class SequentialMeasurement:
 
     def require_valid(self, *, errors_count: bool = True, judged_ns: float = 0.0) -> None:
         """Refuse a measurement that supports no verdict."""
-        self._validity.require(self.metrics, errors_count=errors_count, judged_ns=judged_ns)
+        metrics, valid = self.metrics, self._validity
+        errors_count = errors_count and not valid.excused
+        why = why_invalid(metrics, errors_count=errors_count, may_refuse=valid.overload, judged_ns=judged_ns)
+        if why is not None:
+            raise (GeneratorLimitError if why.fault is Fault.GENERATOR else InvalidResultError)(str(why))
+        if not valid.overload and not valid.excused and (lags := metrics.not_sustained):
+            if busy := why_busy(metrics.launches):
+                raise GeneratorLimitError(f"{lags}, while {busy}; measure again when the machine is quieter")
+            raise InvalidResultError(f"{lags}; if the test is meant to overload it, write perf(overload=True)")
 
     def measure_at_least(self, launches: int) -> None:
         """Measure until there are this many launches or the planned time is spent, but at least one launch."""

@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.health.machine import (
-    SLOWER,
-    may_be_faster,
-    ratio_of_means,
-    sorting_times_ns,
-    why_busy,
-)
+from pytest_mlpatterns.analysis.health.machine import SLOWER, may_be_faster, ratio_of_means, sorting_times_ns, why_busy
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, standing_metrics, streams_first, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Nmrt, Role
 from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, REVISION_ALPHA

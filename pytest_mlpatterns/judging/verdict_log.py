@@ -88,6 +88,10 @@ class VerdictLog:
             raise failure
         self.advised.append(failure)
 
+    def warn_through(self, warn: Callable[[Warning], None]) -> None:
+        """Give the warnings of open verdicts to this function from now on."""
+        self.warn = warn
+
     def _failure(self, failure: type[PerfFailure], verdicts: Sequence[Verdict]) -> PerfFailure:
         result = self._result()
         assert result is not None

@@ -33,12 +33,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.reference_queue import HIGHEST_LOAD, LOWEST_LOAD, LongRun, ReferenceQueue
-from pytest_mlpatterns.analysis.capacity.service_times import (
-    Pause,
-    Served,
-    rate_by_service_times,
-    shares_with_pauses,
-)
+from pytest_mlpatterns.analysis.capacity.service_times import Pause, Served, rate_by_service_times, shares_with_pauses
 from pytest_mlpatterns.records.launch import LaunchValue, Pauses
 from pytest_mlpatterns.units import format_rate
 

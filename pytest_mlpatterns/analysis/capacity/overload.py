@@ -7,11 +7,7 @@ last two thirds of it, when the queues have filled.
 A service that queues without a bound works all the time on requests that are already too late, so that its goodput
 falls towards zero while its throughput stays: congestion collapse (Nagle, RFC 896, 1984; for services: Welsh & Culler,
 Adaptive overload control for busy Internet servers, USITS 2003). One that refuses what it cannot serve keeps its
-goodput.
-
-When a service is well again: the rule, the interval of the time that it takes, and the verdict on a limit.
-
-After a load beyond the capacity, and after a step of a function beside the load. Pure.
+goodput. When a service is well again is one rule after such a load and after a step of a function beside the load.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """How a pattern scales: NMRT, efficiency and predictions from measurements at several numbers of replicas.
 
-Pure. It must not know deployments or limits.
-
 With N the smallest number of replicas that was measured together with its double,
 
     HSXt = 1 / (1 + scale-out time / 10 s)
@@ -13,8 +11,7 @@ With N the smallest number of replicas that was measured together with its doubl
 The paper names the three parts time, ease and cost, and scores them by hand; these formulas are our operational ones.
 Each is computed within a pass, from figures of the same minutes, and has the relative error that resampling the blocks
 of its windows gives; the interval comes from the passes (:mod:`pytest_mlpatterns.analysis.statistics.intervals`).
-
-Pure. It must not know limits or baselines.
+Pure; it must not know deployments, limits or baselines.
 """
 
 from __future__ import annotations

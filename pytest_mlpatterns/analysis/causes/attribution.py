@@ -25,14 +25,9 @@ from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, NativeChange, ProfileNode, ProfileRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.records.profile import ChangeKind, Frame, ProfiledBlock, ProfiledRun
 

@@ -1,16 +1,10 @@
 """How a resource grows with the requests that a deployment answers, and whether that growth goes on.
 
-Pure. It must not know which resource it is, nor limits.
-
 Memory is not released at once, so its lower envelope counts: the smallest reading in each of 16 equal parts of the
 requests. A garbage collector's saw-tooth and short peaks are above it. The growth per request in the second half is
 Theil and Sen's slope, the median of the slopes between all pairs of points of the envelope. Its interval comes from the
 steps between neighbouring points, by Student's t; the largest single step widens it, since an allocator takes memory
-in pieces that may hold what thousands of requests need.
-
-Pure. It must not know limits, nor whether a growth goes on.
-
-Pure. It must not know how the growth was measured.
+in pieces that may hold what thousands of requests need. Pure; it must not know how a growth was measured.
 """
 
 from __future__ import annotations
@@ -32,11 +26,15 @@ from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.records.profile import Frame
     from pytest_mlpatterns.records.samples import Window
+
+    Name = Callable[[str, int], Frame]
+    SourceLine = Callable[[Frame, int], str]
 
 _PARTS = (16, 8)  # Parts of the requests; the smaller number if there are few readings, or if they missed many parts
 _FEWEST = 16  # Readings below which nothing is decided
@@ -291,15 +289,6 @@ def _what_decides(metric: Metric, growth: Growth, limit: float) -> str:
 def _rounded(number: int) -> int:
     """A number to two digits."""
     return int(float(f"{number:.1e}"))
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.records.profile import Frame
-
-    Name = Callable[[str, int], Frame]
-    SourceLine = Callable[[Frame, int], str]
 
 
 _LEAST_SHARE = 0.1  # Share of the growth from which a line is listed

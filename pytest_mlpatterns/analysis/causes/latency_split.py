@@ -323,11 +323,6 @@ class PartChange(Struct, frozen=True):
         return self.name in SERVICE_PARTS
 
     @property
-    def is_work(self) -> bool:
-        """Whether code runs in this part, so that it may be a cause; in the others a request or a thread waits."""
-        return self.kind < _RUN_QUEUE
-
-    @property
     def kind(self) -> int:
         """What it is: the code, what is around it, the run queue, or a wait; each may follow from those before it."""
         if not self.is_service:
@@ -352,7 +347,7 @@ class SplitChange(Struct, frozen=True):
         process, each of which waits for the others; None in an open loop, whose queue may grow by any multiple.
         """
         longer = [part for part in self.parts if part.change_ns * self.total_ns > 0]
-        if cause_ns <= 0 or self.calls or any(part.is_work for part in longer):
+        if cause_ns <= 0 or self.calls or any(part.kind < _RUN_QUEUE for part in longer):
             return False
         return callers is None or cause_ns * max(callers, 1.0) >= _FOLLOWS * abs(self.total_ns)
 

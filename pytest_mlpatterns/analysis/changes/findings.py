@@ -3,11 +3,8 @@
 Each course is searched for steps, segment by segment, with p-values that are corrected for the choice of the
 place. Then Benjamini and Hochberg's procedure (Journal of the Royal Statistical Society B 57, 1995) limits the share of
 false ones among all that are reported: the more tests and metrics a history has, the smaller a p-value must be, and the
-less the more changes there are.
-
-Pure. This module must not know how changes are shown or what follows from them.
-
-The level of each stretch of a course, between borders of segments and changes; the last one is now. Pure.
+less the more changes there are. The level of a course holds between borders of segments and changes; the last one is
+now. Pure. This module must not know how changes are shown or what follows from them.
 """
 
 from __future__ import annotations

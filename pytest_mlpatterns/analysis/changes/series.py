@@ -7,12 +7,9 @@ every commit is compared with the one before, a level is a sum of ratios, and th
 point keeps what its ratio refers to. Tests work with the ratios as they were measured, never with the sums
 (:mod:`pytest_mlpatterns.analysis.changes.stretches`).
 
-Pure. This module must not know where lines are kept, or what counts as a change.
-
-By how much the launches of one test differ, as its history has seen it, to start the intervals of a verdict from.
-
-Three launches know their scatter badly, so an interval starts from a prior deviation. The usual one is that of many
-services on a shared machine. A test with a history has its own. Pure. This module must not know how verdicts are made.
+Three launches know their scatter badly, so the interval of a verdict starts from a prior deviation. The usual one is
+that of many services on a shared machine; a test with a history has its own. Pure. This module must not know where
+lines are kept, what counts as a change, or how verdicts are made.
 """
 
 from __future__ import annotations

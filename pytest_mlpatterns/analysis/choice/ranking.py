@@ -1,10 +1,8 @@
 """Which pattern to choose: the patterns of one test in order, with what excludes them and how sure the order is.
 
 The framework's selection step (Emanuilov & Dimov 2025): requirements exclude first, and so does an invalid result;
-the remaining patterns are scored (:mod:`pytest_mlpatterns.analysis.choice.ranking`). A requirement whose interval
-contains the limit is reported and excludes nothing; a requirement on an unknown metric excludes the pattern.
-
-Pure.
+the remaining patterns are scored. A requirement whose interval contains the limit is reported and excludes nothing; a
+requirement on an unknown metric excludes the pattern.
 
 With ``x_ij`` the value of metric j under pattern i and ``b_j`` the best value among the patterns,
 
@@ -340,11 +338,6 @@ class Alternative(Struct, frozen=True):
     name: str
     costs: Mapping[str, Cost]
 
-    @property
-    def may_be_better(self) -> bool:
-        """Whether only a bound is known of a metric, so that its true value may be better."""
-        return any(cost.at_most for cost in self.costs.values())
-
     def total(self, weights: Mapping[str, float]) -> float:
         """The logarithm of one over the score, up to a constant that all patterns share."""
         return sum(weight * self.costs[name].value for name, weight in weights.items())
@@ -392,7 +385,8 @@ def order(alternatives: Sequence[Alternative], weights: Mapping[str, float]) -> 
         result.append(
             RankedAlternative(
                 name=one.name,
-                may_lead=one.may_be_better or not behind,
+                # a pattern of which only a bound is known may be better
+                may_lead=not behind or any(cost.at_most for cost in one.costs.values()),
                 score=(score, min(low, score), max(high, score)),
                 shares={name: math.exp(best[name] - one.costs[name].value) for name in weights},
             )

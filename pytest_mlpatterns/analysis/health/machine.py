@@ -10,6 +10,7 @@ sentences. This module must not know where the readings come from, nor limits or
 from __future__ import annotations
 
 import math
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     from pytest_mlpatterns.records.samples import Window
 
@@ -51,12 +54,7 @@ class Disturbance(Struct, frozen=True):
 
 def disturbance_of(usage: Usage, window: Window, generator_ns: int) -> Disturbance:
     """The disturbances of a window."""
-    edges = np.array([window.start_ns, window.end_ns], dtype=np.float64)
-
-    def gained(column: Iterable[int]) -> float:
-        first, last = np.interp(edges, usage.time_ns, np.asarray(column))
-        return float(last - first)
-
+    gained = partial(_gained, usage, window)
     duration = window.duration_ns
     others_ns = gained(usage.others_ns) - _generator_ns(usage, generator_ns)
     inside = (usage.time_ns >= window.start_ns) & (usage.time_ns <= window.end_ns) & (usage.frequency_hz > 0)
@@ -70,6 +68,12 @@ def disturbance_of(usage: Usage, window: Window, generator_ns: int) -> Disturban
         frequencies_hz=(int(frequencies.min()), int(frequencies.max())) if frequencies.size else (0, 0),
         machine_ratio=gained(usage.machine_busy_ns) / (duration * usage.machine_cores),
     )
+
+
+def _gained(usage: Usage, window: Window, column: NDArray[np.int64]) -> float:
+    """What a cumulative reading gained in a window."""
+    first, last = np.interp([window.start_ns, window.end_ns], usage.time_ns, column)
+    return float(last - first)
 
 
 def is_disturbed(usage: Usage | None, generator_ns: int) -> bool:
@@ -340,9 +344,8 @@ def crowding_note(launches: Sequence[Launch]) -> str | None:
     usage, window = known[-1].usage, known[-1].window
     assert usage is not None
     threads = sum(usage.busy_threads)
-    edges = np.array([window.start_ns, window.end_ns], dtype=np.float64)
-    first, last = np.interp(edges, usage.time_ns, usage.cpu_ns)
-    if threads <= max(1, usage.cores) or last - first < _FULL_RATIO * usage.cores * window.duration_ns:
+    used_ns = _gained(usage, window, usage.cpu_ns)
+    if threads <= max(1, usage.cores) or used_ns < _FULL_RATIO * usage.cores * window.duration_ns:
         return None
     processes = len(usage.busy_threads)
     who = "1 process" if processes == 1 else f"{processes} processes"
@@ -373,9 +376,8 @@ def _figures(parts: Sequence[tuple[Usage, NodeUsage, Window]]) -> NodeFigures:
     used_ns = serve_ns = core_ns = 0.0
     peaks = []
     for usage, node, window in parts:
-        edges = np.array([window.start_ns, window.end_ns], dtype=np.float64)
-        used_ns += float(np.diff(np.interp(edges, usage.time_ns, node.cpu_ns))[0])
-        serve_ns += float(np.diff(np.interp(edges, usage.time_ns, node.serve_cpu_ns))[0])
+        used_ns += _gained(usage, window, node.cpu_ns)
+        serve_ns += _gained(usage, window, node.serve_cpu_ns)
         core_ns += node.cores * window.duration_ns
         inside = (usage.time_ns >= window.start_ns) & (usage.time_ns <= window.end_ns)
         peaks.append(int((node.rss_bytes[inside] if inside.any() else node.rss_bytes).max()))

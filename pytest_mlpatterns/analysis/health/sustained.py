@@ -20,10 +20,9 @@ window.
 An open loop shows its end by its failed requests: over 5 % of them make it invalid anyway. There, and wherever a single
 request got no answer, one more request shows whether the service is dead or lost a request.
 
-Whether the load generator, not the deployment, was the limit; the only module that decides it.
-
-It also names whose fault an invalid measurement is: a generator or machine at its limit shows nothing of the service,
-so that it is no verdict; a service that answers nothing is a failure.
+This module alone decides whether the load generator was the limit, and whose fault an invalid measurement is: a
+generator or machine at its limit shows nothing of the service, so that it is no verdict; a service
+that answers nothing is a failure.
 """
 
 from __future__ import annotations

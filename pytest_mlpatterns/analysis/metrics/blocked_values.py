@@ -1,12 +1,10 @@
-"""Percentiles, locations and quotients of what one launch measured in blocks, with their standard errors. Pure.
-
-Resampled blocks give the errors.
+"""Percentiles, locations and quotients of what one launch measured in blocks, with errors from resampled blocks. Pure.
 
 A window of twenty requests must not be rounded to nineteen or twenty-one: a request that crosses an edge counts on each
-side by the share of its time there. Pure; it must not know what is divided by the count.
+side by the share of its time there.
 
 Answers of a fixed size need no statistics: the mean is exact, and any growth is one. Sampled texts vary by themselves,
-so the mean over the few that a launch holds does too. Pure.
+so the mean over the few that a launch holds does too.
 """
 
 from __future__ import annotations

@@ -170,36 +170,21 @@ class ScalingIndices:
     values: Mapping[str, tuple[LaunchValue, ...]]
     missing: Mapping[str, str]
 
-    @property
-    def hsxt(self) -> Estimate | None:
-        """Time of scaling out, ``1 / (1 + scale-out time / 10 s)``: 1 if a further replica is there at once."""
-        return self._estimate("hsxt")
+    hsxt: ClassVar[Figure] = Figure(
+        "hsxt", "Time of scaling out, ``1 / (1 + scale-out time / 10 s)``: 1 if a further replica is there at once."
+    )
+    hsxe: ClassVar[Figure] = Figure("hsxe", "Ease of scaling out: the efficiency of doubling the replicas, at most 1.")
+    hsxc: ClassVar[Figure] = Figure(
+        "hsxc",
+        "Cost of scaling out: cost per request of N replicas over the cost with 2N, at most 1, both at their NMRT.",
+    )
+    hsx: ClassVar[Figure] = Figure("hsx", "Horizontal scaling index: the geometric mean of time, ease and cost.")
+    sc: ClassVar[Figure] = Figure("sc", "Scalability coefficient: requests in flight at NMRT × HSX × ASL at NMRT.")
 
-    @property
-    def hsxe(self) -> Estimate | None:
-        """Ease of scaling out: the efficiency of doubling the replicas, at most 1."""
-        return self._estimate("hsxe")
-
-    @property
-    def hsxc(self) -> Estimate | None:
-        """Cost of scaling out: cost per request of N replicas over the cost with 2N, at most 1, both at their NMRT."""
-        return self._estimate("hsxc")
-
-    @property
-    def hsx(self) -> Estimate | None:
-        """Horizontal scaling index: the geometric mean of time, ease and cost."""
-        return self._estimate("hsx")
-
-    @property
-    def sc(self) -> Estimate | None:
-        """Scalability coefficient: requests in flight at NMRT × HSX × ASL at NMRT."""
-        return self._estimate("sc")
-
-    def _estimate(self, name: str) -> Estimate | None:
-        if (values := self.values.get(name)) is None:
-            return None
-        metric = METRICS[name]
-        return metric.bounded(estimate(values, metric.launch_sd))
+    def estimate(self, metric: Metric) -> Estimate | None:
+        """An index over the passes; None if it is not known."""
+        values = self.values.get(metric.name)
+        return None if values is None else metric.bounded(estimate(values, metric.launch_sd))
 
 
 NO_INDICES = ScalingIndices({}, {})  # Those of a test that does not measure how its pattern scales

@@ -43,10 +43,6 @@ class StreamMetrics(ABC):
     def by_launch(self) -> Sequence[LaunchBlocks]:
         """The launches, cut into blocks."""
 
-    @abstractmethod
-    def estimate(self, metric: Metric, confidence: float = CONFIDENCE) -> Estimate | None:
-        """The metric over all launches; None if it does not apply."""
-
     @property
     def streams(self) -> bool:
         """Whether answers of the test came in pieces."""

@@ -1,11 +1,8 @@
-"""Tail probabilities of the binomial and hypergeometric distributions and of Student's t, without scipy. Pure.
-
-It must not know what is judged: its answer is for the words of a verdict, and for how far shares may differ.
-
-Pure functions over plain arrays. This module must not know what is measured, blocks or launches.
+"""Tail probabilities without scipy, the two modes of a distribution, and its location.
 
 A median of few values, or of two modes, shows on which side of a gap it fell; all values together show where the
-distribution is. ``benchmarks/location_simulation.py`` compares the candidates.
+distribution is. ``benchmarks/location_simulation.py`` compares the candidates. Pure functions over plain arrays. This
+module must not know what is measured or judged.
 """
 
 from __future__ import annotations

@@ -57,6 +57,15 @@ class LogRatio(Struct, frozen=True):
     error: float
 
 
+_PAIRED = {
+    "rtm": "rtm_ns",
+    "throughput": "throughput_rps",
+    "cpu_per_request": "cpu_ns_per_request",
+    "latency_mean": "latency_mean_ns",
+}
+"""Metrics of all answers that paired launches measure, each with its figure of one variant."""
+
+
 class VariantFigures(Struct, frozen=True):
     """One variant of a paired launch: medians over its blocks, the number of requests, and how long each took.
 
@@ -75,16 +84,8 @@ class VariantFigures(Struct, frozen=True):
 
     def figure(self, metric: str) -> float | None:
         """The figure of a metric; None if it is not known, or not measured by paired launches."""
-        match metric:
-            case "rtm":
-                return self.rtm_ns
-            case "throughput":
-                return self.throughput_rps
-            case "cpu_per_request":
-                return self.cpu_ns_per_request
-            case "latency_mean":
-                return self.latency_mean_ns
-        return self.streams.get(metric)
+        found: float | None = getattr(self, _PAIRED[metric]) if metric in _PAIRED else self.streams.get(metric)
+        return found
 
 
 class PairedLaunch(Struct, frozen=True):
@@ -104,16 +105,8 @@ class PairedLaunch(Struct, frozen=True):
 
     def ratio(self, metric: str) -> LogRatio | None:
         """The ratio of a metric; None if it is not measured by paired launches, or a variant does not have it."""
-        match metric:
-            case "rtm":
-                return self.rtm
-            case "throughput":
-                return self.throughput
-            case "cpu_per_request":
-                return self.cpu_per_request
-            case "latency_mean":
-                return self.latency_mean
-        return self.streams.get(metric)
+        found: LogRatio | None = getattr(self, metric) if metric in _PAIRED else self.streams.get(metric)
+        return found
 
 
 class PairedCapacity(Struct, frozen=True):

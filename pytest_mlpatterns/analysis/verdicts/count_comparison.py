@@ -81,10 +81,6 @@ class _Threshold(Struct, frozen=True):
     reference: _Events  # its events
     present: _Events  # its events
 
-    def surely_worse(self, alpha: float) -> bool:
-        """Whether events are more frequent than before."""
-        return _surely_more(self.reference, self.present, alpha)
-
 
 class _Pool:
     """The latencies of all launches of one sample; a failed request is infinitely late."""
@@ -193,7 +189,7 @@ def _signs(then: _Pool, now: _Pool, metric: Metric, *, tolerance: float, alpha: 
     """Judge a percentile by its thresholds, see :func:`judge_tail`; with the one that shows most."""
     before, after = then.value(metric.percentile / 100), now.value(metric.percentile / 100)
     thresholds = _thresholds(then, now, metric, tolerance=tolerance)
-    surely = [one for one in thresholds if one.surely_worse(alpha / len(thresholds))]
+    surely = [one for one in thresholds if _surely_more(one.reference, one.present, alpha / len(thresholds))]
     changed = after > thresholds[0].present_ns and _chance(then.beyond(before), now.beyond(before)) < _TAIL_SIGN
     suspected = [one for one in thresholds if _chance(one.reference, one.present) < _TAIL_SIGN]
     outcome = Outcome.FAIL if surely else Outcome.INCONCLUSIVE if changed or suspected else Outcome.PASS

@@ -102,8 +102,9 @@ class TwoKinds(Struct, frozen=True):
         if self.figure is None:
             return f"launches settle in one of two ways: {low} or {high}"
         named = METRICS[self.figure.name]
+        is_count = named.unit is Unit.COUNT
         shown = [
-            f"{_round(named, figure)} ({value})"
+            f"{f'{figure:.0f}' if is_count and figure >= _WHOLE else named.show(figure)} ({value})"
             for figure, value in sorted([(self.figure.low, low), (self.figure.high, high)])
         ]
         label = "batches of" if self.figure.name == "batch_size" else named.label
@@ -179,10 +180,6 @@ def _scatter(logs: Sequence[float]) -> float:
     """Sum of squares around the mean."""
     mean = fmean(logs)
     return sum((log - mean) ** 2 for log in logs)
-
-
-def _round(metric: Metric, value: float) -> str:
-    return f"{value:.0f}" if metric.unit is Unit.COUNT and value >= _WHOLE else metric.show(value)
 
 
 _RARE = 0.05

@@ -4,7 +4,8 @@ The median of few requests, or of two modes, jumps from launch to launch while t
 comparison of RTM, TTFT or TPOT judges the location of all their times, which messages call their mean. The median is
 what people read and assert: the reason of the verdict has it too. On a busy machine, which stretches the upper half of
 the times, launches know their median better than their location, and it is judged itself. The reference alone chooses,
-before the present is looked at. An entry of an earlier version knows medians only.
+before the present is looked at. An entry of an earlier version knows medians only. The TTFT of a service that no
+longer streams is its whole answer's, the first content that its callers see.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
+    LOCATIONS,
     METRICS,
     comparable_metrics,
     is_known_metric,
@@ -23,6 +26,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     metric_named,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Location, Metric, Nmrt, Role, StreamPercentile, times_of
+from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.verdict import Outcome
@@ -30,6 +34,8 @@ from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
+    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+    from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import Estimate, LaunchValue
     from pytest_mlpatterns.records.verdict import Acceptance, Verdict
 
@@ -218,3 +224,48 @@ def with_medians(
     if not all(map(math.isfinite, values)):
         return verdict
     return verdict.saying(median_text(metric, " → ".join(map(metric.show, values))))
+
+
+def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValue]) -> Sequence[LaunchValue]:
+    """A metric in the launches of the present; of a service that no longer streams, TTFT is whole answers'.
+
+    ``before``: the metric in the launches of the reference; empty if it is not known.
+    """
+    found = present.comparable_values(metric)
+    whole = _of_whole_answers(metric)
+    return present.comparable_values(whole) if not found and before and whole is not None else found
+
+
+def noted(verdict: Verdict, metric: Metric, present: Metrics) -> Verdict:
+    """A verdict with a note if it judges the TTFT of a service that no longer streams."""
+    if present.streams or _of_whole_answers(metric) is None:
+        return verdict
+    return verdict.saying("the answers no longer stream, so the first content is the whole answer")
+
+
+def failed_by_whole_answers(verdicts: Sequence[Verdict], entry: Entry, present: Metrics) -> frozenset[str]:
+    """Names of the metrics that fail on any machine, since the answers no longer stream.
+
+    These are the TTFT verdicts for which the whole answers of the baseline itself took too long.
+    """
+    if present.streams:
+        return frozenset()
+    return frozenset(
+        verdict.metric
+        for verdict in verdicts
+        if verdict.metric == leading_time(streams=True).name
+        and (whole := _of_whole_answers(metric_named(verdict.figure))) is not None
+        and (values := [one.value for one in entry.metrics.get(whole.name, ()) if one.value > 0])
+        and geometric_mean(values) > (verdict.reference_value or 0.0) * (1 + (verdict.tolerance or 0.0))
+    )
+
+
+def _of_whole_answers(metric: Metric) -> Metric | None:
+    """The same figure of whole answers, if it is one of TTFT; None for other metrics."""
+    first = leading_time(streams=True).name
+    match metric.kind:
+        case Location(stands_for) if stands_for == first:
+            return LOCATIONS[leading_time(streams=False).name]
+        case StreamPercentile(quantity, percentile) if quantity == first:
+            return percentile_metric(percentile)
+    return None

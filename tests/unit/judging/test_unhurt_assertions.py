@@ -15,9 +15,9 @@ from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, HurtLim
 from pytest_mlpatterns.config.assertions import UnhurtLimits, read_unhurt_limits
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.budget import Budget, Spending
+from pytest_mlpatterns.judging.overload_assertions import UnhurtAssertions
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.judging.unhurt_assertions import UnhurtAssertions
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict
 
