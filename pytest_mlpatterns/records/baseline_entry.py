@@ -133,12 +133,8 @@ def _server_versions(setup: Setup, versions: Mapping[str, str]) -> dict[str, str
     loop = f"uvloop {versions['uvloop']}" if "uvloop" in versions else "asyncio"
     names = ["uvicorn", "httptools", *filter(None, [setup.engine])]  # an engine has the name of its package, if any
     found = {"event loop": loop, **{name: versions.get(name, "none") for name in names}}
-    return found if kind is SystemKind.APP or not (release := _release(versions)) else {_OURS: release, **found}
-
-
-def _release(versions: Mapping[str, str]) -> str:
-    """Major and minor version of this package, whose server and load generator change with them; empty if unknown."""
-    return ".".join(versions.get(_OURS, "").split(".")[:2])
+    release = ".".join(versions.get(_OURS, "").split(".")[:2])  # the server and the load generator change with it
+    return found if kind is SystemKind.APP or not release else {_OURS: release, **found}
 
 
 _COMMIT = re.compile(r"\(([0-9a-f]{7,40})\)$")

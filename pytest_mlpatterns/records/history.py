@@ -26,7 +26,7 @@ from enum import StrEnum
 from itertools import chain
 from typing import Any, Literal, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from pytest_mlpatterns.records.codec import Amount, Count, Share, plain
 from pytest_mlpatterns.records.json_text import parsed, rounded, shown
@@ -139,7 +139,7 @@ class HistoryLine(Struct, frozen=True):
             "setup": self.setup,
             "test": self.test,
             "v": LINE_VERSION,
-            "values": {name: numbers for name, of in self.values.items() if (numbers := _plain_values(of))},
+            "values": {name: numbers for name, of in self.values.items() if (numbers := _plain(of))},
         }
         if not self.clean:
             plain["clean"] = False
@@ -148,7 +148,7 @@ class HistoryLine(Struct, frozen=True):
         if self.facts:
             plain["facts"] = self.facts
         if self.reference is not None:
-            plain["ratios"] = {name: numbers for name, of in self.ratios.items() if (numbers := _plain_ratios(of))}
+            plain["ratios"] = {name: numbers for name, of in self.ratios.items() if (numbers := _plain(of))}
             plain["ref"] = _plain_commit(self.reference)
         if self.figures:
             plain["figures"] = {name: [unit.value, better] for name, (unit, better) in self.figures.items()}
@@ -235,26 +235,17 @@ def _plain_commit(at: CommitPosition) -> list[str | int]:
     return [at.commit, at.position]
 
 
-def _plain_values(launches: Sequence[LaunchValue]) -> list[float | int]:
-    """Value and error of each launch, one after the other."""
+def _plain(launches: Sequence[LaunchValue | PairedRatio]) -> list[float | int]:
+    """Value and error of each launch, or its ratio and error, one after the other."""
     numbers: list[float | int] = []
     for launch in launches:
-        if math.isfinite(launch.value) and math.isfinite(launch.relative_error):
-            error = _plain_error(launch.relative_error)
-            numbers += (rounded(launch.value, 5 if error < _STEADY else 4), error)
+        value, error = structs.astuple(launch)
+        if math.isfinite(value) and math.isfinite(error):
+            error = rounded(min(abs(error) * _PER_UNIT, _MOST_ERROR), 2)
+            is_ratio = isinstance(launch, PairedRatio)
+            shown = rounded(value * _PER_UNIT, 4) if is_ratio else rounded(value, 5 if error < _STEADY else 4)
+            numbers += (shown, error)
     return numbers
-
-
-def _plain_ratios(launches: Sequence[PairedRatio]) -> list[float | int]:
-    numbers: list[float | int] = []
-    for launch in launches:
-        if math.isfinite(launch.log_ratio) and math.isfinite(launch.error):
-            numbers += (rounded(launch.log_ratio * _PER_UNIT, 4), _plain_error(launch.error))
-    return numbers
-
-
-def _plain_error(error: float) -> float | int:
-    return rounded(min(abs(error) * _PER_UNIT, _MOST_ERROR), 2)
 
 
 class _Launches(Mapping[str, tuple[_Launch, ...]]):

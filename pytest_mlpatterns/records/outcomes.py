@@ -101,9 +101,8 @@ _GRPC_STATUSES = (
 
 def grpc_outcome(status: int) -> int:
     """The outcome of a call that ended with this gRPC status, other than 0: the status plus 1000."""
-    return GRPC_OUTCOMES + (
-        status if 0 < status < len(_GRPC_STATUSES) else 2
-    )  # the specification: an unknown code counts as UNKNOWN
+    is_known = 0 < status < len(_GRPC_STATUSES)
+    return GRPC_OUTCOMES + (status if is_known else 2)  # the specification: an unknown code counts as UNKNOWN
 
 
 def describe_outcome(outcome: int) -> str:

@@ -1,8 +1,4 @@
-"""The samples of a load, one row per request, and the measured window.
-
-numpy appears in annotations only, so that importing this module costs nothing.
-
-What a deployment held while it answered requests, and how that grew.
+"""The samples of a load, one row per request; the measured window; and what the deployment held, and how that grew.
 
 numpy appears in annotations only, so that importing this module costs nothing.
 """

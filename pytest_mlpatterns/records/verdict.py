@@ -62,17 +62,14 @@ class Acceptance(Struct, frozen=True):
 
     def is_of(self, test: str) -> bool:
         """Whether it holds for a test: the pattern is or matches its id, or is its id without those brackets."""
-        return self.test in (test, test.partition("[")[0]) or _matches(self.test, test)
+        if self.test in (test, test.partition("[")[0]):
+            return True
+        return fnmatchcase(test, _ITSELF.sub(lambda found: f"[{found[1] or found[2]}]", self.test))
 
 
 def pattern_of(test: str) -> str:
     """The pattern that matches this id of a test and no other."""
     return re.sub(r"[*?]", r"\\\g<0>", test)
-
-
-def _matches(pattern: str, test: str) -> bool:
-    """Whether a pattern matches an id as a whole."""
-    return fnmatchcase(test, _ITSELF.sub(lambda found: f"[{found[1] or found[2]}]", pattern))
 
 
 def rounded_ceiling(share: float) -> float:

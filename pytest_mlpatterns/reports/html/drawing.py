@@ -1,10 +1,7 @@
 """Charts as SVG, and as tables with bars, written into the page: no script draws them. Pure.
 
 A value that a chart has no room for as text is the ``<title>`` of its mark, which a pointer and a screen reader show.
-
-The HTML report's flame graph: the time of a request by function, and the functions as a table. Pure.
-
-Callers stand above their callees; every function has its times as a title.
+A flame graph has callers above their callees, and each function with its times.
 """
 
 from __future__ import annotations
@@ -316,7 +313,9 @@ def _lines_of(track: Track) -> list[tuple[float, ...]]:
 def _history(chart: Chart) -> Markup:
     """The runs of a history: value, interval and level of each, the borders of its segments, and what changed."""
     rows, unit = chart.rows, chart.columns[3].unit
-    x, y = _across(chart), scale_of(_near(rows), _HEIGHT - _BOTTOM, _TOP, tight=True)
+    low, high = _number(rows[0][0]), _number(rows[-1][0])
+    x = Scale(low, high if high > low else low + 1.0, _LEFT, _WIDTH - _RIGHT)
+    y = scale_of(_near(rows), _HEIGHT - _BOTTOM, _TOP, tight=True)
     ends = [(row[0], row[4], row[5]) for row in rows if row[4] is not None and row[5] is not None]
     area = [(x.at(_number(run)), y.at(_number(low))) for run, low, _ in ends]
     area += [(x.at(_number(run)), y.at(_number(high))) for run, _, high in reversed(ends)]
@@ -410,12 +409,6 @@ class _Axis(Struct, frozen=True):
     @property
     def ticks(self) -> list[tuple[float, str]]:
         return [(self.scale.at(tick), tick_text(self.unit, tick)) for tick in ticks_of(self.scale, self.unit)]
-
-
-def _across(chart: Chart) -> Scale:
-    """From the first row to the last one."""
-    low, high = _number(chart.rows[0][0]), _number(chart.rows[-1][0])
-    return Scale(low, high if high > low else low + 1.0, _LEFT, _WIDTH - _RIGHT)
 
 
 def _axes(x: _Axis, y: _Axis) -> list[Markup]:

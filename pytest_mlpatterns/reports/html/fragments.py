@@ -32,10 +32,13 @@ if TYPE_CHECKING:
 def page_of(title: str, header: Markup, parts: Iterable[Content], *, description: str) -> str:
     """The text of a page. ``parts``: its sections; None leaves one out."""
     style = Markup(files("pytest_mlpatterns.reports.html").joinpath("report.css").read_text(encoding="utf-8"))
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    # this style sheet alone: no script, no picture, no download, no form
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_policy(style)),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="description", content=description),
         tag("title", title),
@@ -62,12 +65,6 @@ def when(date: str) -> str:
         return datetime.datetime.fromisoformat(date).strftime("%-d %B %Y, %H:%M %Z").strip(", ")
     except ValueError:
         return date
-
-
-def _policy(style: str) -> str:
-    """This style sheet alone: no script, no picture, no download, no form."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
 class Markup(str):

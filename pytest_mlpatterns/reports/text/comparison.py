@@ -1,10 +1,6 @@
-"""What a test was compared with, metric by metric: both values, the change, the tolerance and the outcome. Pure.
+"""What a test was compared with, metric by metric, and what a run did with the baseline file. Pure.
 
 The terminal, the HTML report and the job summary show the same rows, which are the verdicts of the result file.
-
-The time is the latency, or what streams have: TTFT, ITL, TPOT. The terminal and the HTML report draw the same values.
-
-What a run did with the baseline file: the entries an update wrote, and the entries without a test. Pure.
 """
 
 from __future__ import annotations
@@ -28,6 +24,7 @@ from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.records.verdict import Kind, Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -57,8 +54,7 @@ def update_lines(updates: Sequence[Update]) -> list[str]:
 
 def gone_lines(entries: Mapping[str, int]) -> list[str]:
     """The entries without a test, and how to remove them. ``entries``: number of entries by test id; at least one."""
-    count = sum(entries.values())
-    what = "1 entry of the baseline belongs" if count == 1 else f"{count} entries of the baseline belong"
+    what = count(sum(entries.values()), "entry of the baseline belongs", "entries of the baseline belong")
     shown = [f"  {test}" for test in entries][:_MOST_GONE]
     more = [f"  and {len(entries) - _MOST_GONE} more tests"] if len(entries) > _MOST_GONE else []
     return [f"{what} to no test; remove what is not needed: pytest --perf-baseline prune", *shown, *more]

@@ -378,8 +378,9 @@ def _without_baseline(results: Sequence[TestResult]) -> str:
     absent = sum(1 for result in results if result.judged.baseline_gap is BaselineGap.ABSENT)
     if not absent:
         return ""
-    tests = "1 test has" if absent == 1 else f"{absent} tests have"
-    return f"{tests} no baseline yet; record it: pytest --perf-baseline update"
+    return (
+        f"{wording.count(absent, 'test has', 'tests have')} no baseline yet; record it: pytest --perf-baseline update"
+    )
 
 
 def _details(result: TestResult) -> list[str]:
