@@ -181,7 +181,7 @@ def test_a_smoke_run_is_known_to_its_tests_and_says_so_where_one_reads_figures(t
     )
     run = project.run(tmp_path, "--perf-smoke")
     assert run.outcomes == {"passed": 1, "failed": 1}
-    assert "this is a smoke run: guard what reads figures with `if not perf.smoke:`" in run.failure("test_reads")
+    assert "this is a smoke run: put what reads figures under `if not perf.smoke:`" in run.failure("test_reads")
 
 
 def test_patterns_of_the_command_line_are_measured_one_by_one(tmp_path: Path) -> None:

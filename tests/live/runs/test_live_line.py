@@ -54,7 +54,7 @@ def test_a_terminal_shows_the_progress_and_it_is_gone_at_the_end(tmp_path: Path)
     assert re.fullmatch(r" test_it ·{16} starting, about \d s left", starting)
     assert measuring
     for text in measuring:
-        figures = r"\d+ s(, RTM \S+ \S+)?, [\d,]+ requests"
+        figures = r"\d+ s(, median \S+ \S+)?, [\d,]+ requests"
         assert re.fullmatch(rf" test_it █*·* {figures}(, about \d+ s left)?", text)
     assert shown[-1] == ""
     assert "test_it █" not in re.sub(r"\x1b7[^\x1b]*\x1b\[K\x1b8", "", written)
