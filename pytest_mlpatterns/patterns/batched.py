@@ -138,10 +138,12 @@ class Waiting:
     __slots__ = ("arrived_ns", "clock", "inputs", "inputs_again")
 
     def __init__(self, inputs: list[Any]) -> None:
-        self.inputs = inputs
-        self.arrived_ns = perf_counter_ns()
-        self.inputs_again = inputs.decode if isinstance(inputs, DecodedInputs) else None
-        self.clock = current_clock()
+        self.inputs: list[Any] = inputs
+        self.arrived_ns: int = perf_counter_ns()
+        self.inputs_again: Callable[[], Sequence[Any]] | None = (
+            inputs.decode if isinstance(inputs, DecodedInputs) else None
+        )
+        self.clock: RequestClock | None = current_clock()
 
     def sent(self, tally: Tally, now_ns: int, *, has_others: bool) -> None:
         """Count and charge its wait for a batch, and keep copies of its inputs if others are in the batch."""
@@ -160,7 +162,7 @@ class Request(Waiting):
 
     def __init__(self, inputs: list[Any], outputs: asyncio.Future[Sequence[Any]]) -> None:
         super().__init__(inputs)
-        self.outputs = outputs
+        self.outputs: asyncio.Future[Sequence[Any]] = outputs
 
 
 @dataclass(slots=True, eq=False)

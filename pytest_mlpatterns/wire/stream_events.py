@@ -184,6 +184,13 @@ class StreamReader(AnswerReader):
 
     expected = EVENT_STREAM
     unit = "event"
+    input_tokens: int
+    output_tokens: int
+    error: bytes | None
+    opening: bytes
+    ended: bool
+    finished: bool
+    malformed: bool
     __slots__ = ("_is_openai", "_learned", "_parser", "_usual")
 
     def __init__(self, *, is_openai: bool) -> None:

@@ -75,6 +75,14 @@ class LineReader(AnswerReader):
 
     expected = "JSON lines without a content-length"
     unit = "line"
+    input_tokens: int
+    output_tokens: int
+    error: bytes | None
+    opening: bytes
+    why: str
+    ended: bool
+    malformed: bool
+    cut: bool
     __slots__ = ("_keeps_text", "_keys", "_lines", "_names", "_partial", "_size", "_texts")
 
     def __init__(self, keys: JsonLines | None = None, *, keep_text: bool = False) -> None:

@@ -43,7 +43,7 @@ class BlockedValues:
         inputs: NDArray[np.uint32] | None = None,
     ) -> None:
         order = np.argsort(values, kind="stable")
-        self.ascending = values[order]
+        self.ascending: NDArray[np.int64] | NDArray[np.float64] = values[order]
         self._block = block[order]
         self._weights = weights
         self._inputs = None if inputs is None else inputs[order]

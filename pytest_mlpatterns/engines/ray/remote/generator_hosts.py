@@ -249,4 +249,4 @@ class _Host:
         return HostFacts(self.ip, self.machine, self.clock, self.allowed_connections)
 
 
-hosts = _Hosts()  # The hosts of this driver, which calls its methods by name
+hosts: _Hosts = _Hosts()  # The hosts of this driver, which calls its methods by name

@@ -144,7 +144,7 @@ def _clock_of(actor: Any) -> tuple[str, int]:
     return found
 
 
-monitors = _Monitors()  # The monitors of this driver, which calls its methods by name
+monitors: _Monitors = _Monitors()  # The monitors of this driver, which calls its methods by name
 _LINK_PATIENCE_S = 30.0
 """Time in which a replica finds the monitor of its node, which starts with the first deployment there."""
 _LINK_POLL_S = 0.1  # Time between two of its tries
