@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 
 INSTRUCTIONS = METRICS["instructions"]
 PASS_NS = 60_000_000_000  # Time of the passes of one side, where they have a core for themselves
-_MOST_LONGER = 3  # Most times as long as that which they may take on a busy machine
+_MOST_LONGER = 3  # Largest factor by which that time grows on a busy machine
 _ALIKE = ("architecture", "python", "requests", "environment")
 """Fields of two counts that are equal if they count the same instructions for the same code."""
 _OWN = 0.7  # Share of the latency that is the service's own CPU time, from which unchanged work is an unchanged time
@@ -82,7 +82,7 @@ def is_left_to_a_count(verdict: Verdict) -> bool:
 
 
 def pass_ns() -> int:
-    """Time of the passes of one side: longer by the programs that run for each core, as all that they need takes."""
+    """Time of the passes of one side. It grows with the programs that run on each core, since the passes share them."""
     each = psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
     return round(PASS_NS * min(max(each, 1.0), _MOST_LONGER))
 

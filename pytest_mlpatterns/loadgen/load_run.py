@@ -218,8 +218,8 @@ class LoadRun:
         is_over = self._left == 0 and (self._conversations is None if self._is_given else self._is_full(now_ns))
         if is_over or now_ns >= self._stop_ns or self._is_emptying:
             return False
-        if self._has_length:
-            self.due_after_answer_ns = now_ns if self._warmup is None else None
+        if self._has_length and self._warmup is None:
+            self.due_after_answer_ns = now_ns
         again = due_ns >= self._arrivals_since_ns and self._arrivals.answered(now_ns, failed=failed)
         if again and self._left:
             self._left -= 1
@@ -420,6 +420,7 @@ class LoadRun:
         fixed = self._job.warmup_ns is not None or self._job.warmup_requests > 0
         self._warmup = Warmup(now_ns - self._start_ns, len(self.recording), None if fixed else steady)
         self._window_start_ns, self._window_row = now_ns, len(self.recording)
+        self.due_after_answer_ns = None
         self._stop_ns = now_ns + self._job.duration_ns
         self._plan_requests(now_ns)
         self._loop_lag_ns = 0

@@ -182,7 +182,7 @@ class Counting:
         )
 
     def per_request(self) -> list[float]:
-        """Instructions per request in each round, without idle processes'."""
+        """Instructions per request in each round; what idle processes execute is subtracted."""
         idle = self.idle_per_second()
         return [max(one.reading.total - idle * one.seconds, 0.0) / self.requests for one in self._rounds]
 
@@ -191,7 +191,7 @@ class Counting:
         return sum(one.reading.total for one in self._idle) / sum(one.seconds for one in self._idle)
 
     def most_of(self, name: Callable[[str, str], str], most: int) -> dict[str, float]:
-        """The most instructions per request, without idle processes', by what a library and function make."""
+        """The most instructions per request, by what a library and function make; idle processes are subtracted."""
         found: dict[str, float] = defaultdict(float)
         share = sum(one.seconds for one in self._rounds) / sum(one.seconds for one in self._idle)
         for stretches, weight in ((self._rounds, 1.0), (self._idle, -share)):
@@ -260,7 +260,7 @@ def requests_of_round(inputs: int, instructions: int) -> int:
 
 
 def estimated(rounds: Sequence[float]) -> Estimate:
-    """The median round and its 95 % interval by order statistics; a few rounds' is their range."""
+    """The median round and its 95 % interval by order statistics; with a few rounds it is their range."""
     ascending = sorted(rounds)
     low, high = order_bounds(len(ascending), 50.0)
     return Estimate(median(ascending), ascending[low], ascending[high])

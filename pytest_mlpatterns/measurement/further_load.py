@@ -249,7 +249,7 @@ class GrowthWindow:
         self._require_answers(samples, result.window, result.failed)
 
     def _order_from(self, answered: int) -> bytes:
-        """The inputs from the next one on; a cache would know the load's before."""
+        """The inputs from the next one on; a cache would know the inputs of the load before."""
         order = array("I", self._job.order) or array("I", range(len(self._job.messages)))
         start = answered % len(order)
         return (order[start:] + order[:start]).tobytes()

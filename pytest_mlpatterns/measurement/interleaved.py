@@ -216,7 +216,7 @@ class InterleavedRun:
 
 
 def _load(runs: Sequence[VariantRun], blocks: BlockPlan, rounds: int) -> None:
-    """Load rounds of blocks A B B A, a pair's in slices where both sides can."""
+    """Load rounds of blocks A B B A; the blocks of a pair go in slices where both sides can."""
     in_slices = blocks.slices > 1 and runs[0].may_alternate_with(runs[1])
     for number in range(2 * rounds):
         position = max(run.position for run in runs)  # both continue with the same input

@@ -38,7 +38,7 @@ _FEWEST_REQUESTS = 4  # Requests of a block from which another launch is worth m
 _FEWEST_CYCLES = 2  # Answers to each caller, from which it is so: the first ones alone show how callers begin
 _ENOUGH_INPUTS = 10
 """Requests of a block, up to which a round of the inputs in two blocks is worth more than another launch."""
-_CONFIDENCE = 0.99  # Confidence of the interval whose width the plan compares; about a verdict's
+_CONFIDENCE = 0.99  # Confidence of the interval whose width the plan compares; verdicts have about this one
 _LEAST_SHARE = 0.25  # Smallest share of a launch that its blocks get
 _LONGER = 5 / 3
 """How many times as long blocks get for the requests that a percentile needs: two launches beyond the first look would

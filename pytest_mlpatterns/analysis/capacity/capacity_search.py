@@ -109,7 +109,7 @@ def _knee(steps: list[Step], plateau_rps: float) -> int:
 
 
 def _asl_at(steps: list[Step], concurrency: int) -> LaunchValue | None:
-    """The system load over all steps with a concurrency; its error is their mean's."""
+    """The system load over all steps with a concurrency, with the standard error of their mean."""
     loads = [step.asl_ratio for step in steps if step.concurrency == concurrency and step.asl_ratio is not None]
     if not loads:
         return None

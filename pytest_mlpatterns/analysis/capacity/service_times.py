@@ -6,7 +6,7 @@ theory of queues with a single server", Proceedings of the Cambridge Philosophic
 times show far more of the tail of the waits in the long run than the few late requests among them do.
 
 Times that resemble those before them, as of long and short batches of work, make longer queues than the same times in
-another order. So runs of the original order are drawn, and the standard error is the runs'.
+another order. So runs of the original order are drawn, and the standard error follows from them.
 
 A pause is a request that took much longer than others. It comes with time, not with requests: at half the rate a
 service that collects garbage every five seconds still does so.

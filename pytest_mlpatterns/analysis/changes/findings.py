@@ -57,7 +57,7 @@ def place_of(series: Series, change: Change) -> tuple[int, int] | None:
 def levels_of(series: Series, changes: Iterable[Change]) -> tuple[Level, ...]:
     """The stretches of a course, which together are all of its points.
 
-    ``changes``: of any course; this one's count.
+    ``changes``: of any course; only the changes of this one count.
     """
     if not series.points:
         return ()

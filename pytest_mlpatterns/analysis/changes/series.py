@@ -194,7 +194,7 @@ class Series(Struct, frozen=True):
 
 
 def series_of(lines: Sequence[HistoryLine], order: Sequence[str] = ()) -> tuple[Series, ...]:
-    """The courses that lines give, by test, metric and machine; of ratios by test and metric.
+    """The courses that lines give, by test, metric and machine; ratios of all machines make one course.
 
     Lines of files that differ from their commit, and of tests that failed without a verdict, do not count. Several runs
     of one commit are points of their own, in the order of their dates.
