@@ -1,28 +1,25 @@
-"""How many broken lines of ``analysis`` and ``judging`` the tests of these rooms notice.
+"""How many broken lines of five rooms of the package the unit tests notice.
 
-``python benchmarks/mutations.py --first 30`` breaks lines one by one in a copy of the tree: a comparison turned round,
-a constant changed, a call left out, + to -. The same seed breaks the same lines. Each line of ``mutations.jsonl`` is a
-mutant with its end, and a second run goes on where the first one stopped. Who changed the tests removes the lines of
-the survivors, and only these run again.
+``python benchmarks/mutations.py --rooms loadgen`` breaks lines one by one in a copy of the tree: a comparison turned
+round, a constant changed, a call left out, + to -. The same seed breaks the same lines, in each room as many as its
+share of all lines. The tests that name the module run first, and for survivors all other unit tests without processes.
+Each line of ``mutations.jsonl`` is a mutant with its end, and a second run goes on where the first one stopped. Who
+changed the tests removes the lines of the survivors, and only these run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import json
-import math
 import os
-import queue
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,12 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("analysis", "judging")
+ROOMS = ("analysis", "judging", "measurement", "loadgen", "records")
 COPIED = ("pytest_mlpatterns", "tests", "benchmarks", "pyproject.toml")
-COUNT = 100
+COUNT = 200
 SEED = 1
-LIMIT = 4.0
-"""Times as long as with nothing broken that the tests may take; a mutant that makes them longer is noticed."""
+LIMIT_S = 300
+"""Seconds that a test may take; a mutant that makes one take longer is noticed."""
 COMPARISONS = {"<": ">=", ">": "<=", "<=": ">", ">=": "<", "==": "!=", "!=": "==", "in": "not in", "not in": "in"}
 COMPARISONS |= {"is": "is not", "is not": "is"}
 ARITHMETIC = {"+": "-", "-": "+", "*": "/", "/": "*"}
@@ -45,8 +42,9 @@ LEFT_OUT = frozenset(
     {"abs", "bool", "exp", "log", "max", "min", "replace", "reversed", "round", "sorted", "sqrt", "sum"}
 )
 """Functions in whose place their first argument stands; any other call goes if its result is not used."""
-ENDS = {0: "survived", 1: "noticed", 2: "noticed"}
-"""Of a run, by the exit code of pytest: 2 is an error while it collects."""
+UNIT = "tests/unit"
+OWN, OTHERS, SURVIVED = "its own tests", "other unit tests", "survived"
+"""What noticed a mutant, if anything did."""
 
 
 @dataclass(frozen=True)
@@ -146,25 +144,29 @@ def _last_name(function: ast.expr) -> str:
     return ast.unparse(function).rpartition(".")[2]
 
 
-def chosen(count: int, seed: int) -> list[Mutant]:
-    """One mutant in each of some seeded lines, in the order in which they are drawn."""
-    draw = random.Random(seed)
-    lines: dict[tuple[str, int], list[Mutant]] = {}
+def chosen(count: int, seed: int) -> dict[str, list[Mutant]]:
+    """One mutant in each of some seeded lines of each room, in the order in which they are drawn."""
+    files = {room: sorted((ROOT / "pytest_mlpatterns" / room).rglob("*.py")) for room in ROOMS}
+    lines = {room: sum(len(path.read_bytes().splitlines()) for path in files[room]) for room in ROOMS}
+    drawn: dict[str, list[Mutant]] = {}
     for room in ROOMS:
-        for path in sorted((ROOT / "pytest_mlpatterns" / room).rglob("*.py")):
-            for mutant in Module(path).mutants():
-                lines.setdefault((mutant.file, mutant.line), []).append(mutant)
-    return [draw.choice(lines[line]) for line in draw.sample(sorted(lines), count)]
+        draw = random.Random(f"{seed} {room}")
+        found: dict[tuple[str, int], list[Mutant]] = {}
+        for mutant in (one for path in files[room] for one in Module(path).mutants()):
+            found.setdefault((mutant.file, mutant.line), []).append(mutant)
+        share = round(count * lines[room] / sum(lines.values()))
+        drawn[room] = [draw.choice(found[line]) for line in draw.sample(sorted(found), share)]
+    return drawn
 
 
-def ordered_tests(mutant: Mutant) -> list[str]:
-    """The files of tests, those that name the module most often first, so that most runs end early."""
-    module = Path(mutant.file).stem
-    files = [path for room in ROOMS for path in sorted((ROOT / "tests" / "unit" / room).glob("test_*.py"))]
-    return [
-        path.relative_to(ROOT).as_posix()
-        for path in sorted(files, key=lambda path: (module not in path.stem, -path.read_text("utf-8").count(module)))
-    ]
+def ordered_tests(mutant: Mutant) -> dict[str, list[str]]:
+    """The files of the room's tests that name the module, and all others, those that name it most often first."""
+    module, room = Path(mutant.file).stem, Path(mutant.file).parts[1]
+    named = {path: path.read_text("utf-8").count(module) for path in sorted((ROOT / UNIT).rglob("test_*.py"))}
+    tests: dict[str, list[str]] = {OWN: [], OTHERS: []}
+    for path in sorted(named, key=lambda path: (module not in path.stem, -named[path])):
+        tests[OWN if named[path] and path.parent.name == room else OTHERS].append(path.relative_to(ROOT).as_posix())
+    return {end: files for end, files in tests.items() if files}
 
 
 class Copy:
@@ -174,40 +176,26 @@ class Copy:
         self._directory = directory
         for name in COPIED:
             source, target = ROOT / name, directory / name
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(source, target)
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
 
-    def end_of(self, mutant: Mutant | None, tests: Sequence[str], limit_s: float) -> str:
-        """Run the tests beside a mutant, or beside none: ``survived``, ``noticed`` or ``took too long``."""
-        path = self._directory / (mutant.file if mutant else "pyproject.toml")
+    def end_of(self, mutant: Mutant) -> str:
+        """Which tests noticed a mutant, if any did."""
+        path = self._directory / mutant.file
         text = path.read_bytes()
-        path.write_bytes(mutant.breaks(text) if mutant else text)
+        path.write_bytes(mutant.breaks(text))
         try:
-            code = self._run(tests, limit_s)
+            return next((end for end, tests in ordered_tests(mutant).items() if not self.passes(tests)), SURVIVED)
         finally:
             path.write_bytes(text)
-        return "took too long" if code is None else ENDS.get(code, f"ended with {code}")
 
-    def _run(self, tests: Sequence[str], limit_s: float) -> int | None:
-        """The exit code of pytest; None if it was ended."""
-        command = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-        with subprocess.Popen(
-            [*command, *tests],
-            cwd=self._directory,
-            env={**os.environ, "ALL": "1", "PYTHONPATH": str(self._directory)},  # the simulations in full
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as run:
-            try:
-                return run.wait(None if math.isinf(limit_s) else limit_s)
-            except subprocess.TimeoutExpired:
-                return None
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(run.pid, signal.SIGKILL)
+    def passes(self, tests: Sequence[str]) -> bool:
+        """Whether the tests of some files pass, of which those that start processes are left out."""
+        command = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not processes"]
+        command += [f"--timeout={LIMIT_S}", "--timeout-method=thread", *tests]
+        environment = {**os.environ, "PYTHONPATH": str(self._directory)}
+        silent = subprocess.DEVNULL
+        run = subprocess.run(command, cwd=self._directory, env=environment, stdout=silent, stderr=silent, check=False)
+        return run.returncode in (0, 5)  # 5 where there is none
 
 
 def read_ends(path: Path) -> dict[str, str]:
@@ -218,65 +206,39 @@ def read_ends(path: Path) -> dict[str, str]:
     return {Mutant(**{name: one[name] for name in Mutant.__annotations__}).place: one["end"] for one in lines}
 
 
-class Runs:
-    """Runs of the tests, some at once, each of whose ends is written as soon as it is known."""
-
-    def __init__(self, directory: Path, *, jobs: int, limit: float, out: Path) -> None:
-        self._copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
-        for number in range(jobs):
-            self._copies.put(Copy(directory / str(number)))
-        self._jobs, self._limit, self._out = jobs, limit, out
-        self._limit_s = math.inf
-
-    def require_green(self) -> None:
-        """End this script if the tests fail, although nothing is broken; note how long they take."""
-        started = time.monotonic()
-        end = self._end_of(None, [f"tests/unit/{room}" for room in ROOMS])
-        self._limit_s = self._limit * (time.monotonic() - started)
-        if end != ENDS[0]:
-            sys.exit(f"the tests of {' and '.join(ROOMS)} were {end} with nothing broken, expected that they pass")
-
-    def ends_of(self, mutants: Sequence[Mutant]) -> dict[str, str]:
-        """The end of each mutant, by place."""
-        with ThreadPoolExecutor(self._jobs) as pool:
-            return dict(zip((one.place for one in mutants), pool.map(self._written, mutants), strict=True))
-
-    def _written(self, mutant: Mutant) -> str:
-        end = self._end_of(mutant, ordered_tests(mutant))
-        with self._out.open("a", encoding="utf-8") as file:
+def write_ends(mutants: Sequence[Mutant], directory: Path, out: Path) -> None:
+    """Write the end of each mutant as soon as it is known."""
+    copy = Copy(directory)
+    if mutants and not copy.passes([UNIT]):
+        sys.exit(f"{UNIT} failed with nothing broken, expected that it passes")
+    for mutant in mutants:
+        end = copy.end_of(mutant)
+        print(f"{end:<17} {mutant.place}", flush=True)
+        with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**asdict(mutant), "end": end}) + "\n")
-        return end
-
-    def _end_of(self, mutant: Mutant | None, tests: Sequence[str]) -> str:
-        copy, started = self._copies.get(), time.monotonic()
-        try:
-            end = copy.end_of(mutant, tests, self._limit_s)
-        finally:
-            self._copies.put(copy)
-        place = mutant.place if mutant else "nothing is broken"
-        print(f"{time.monotonic() - started:4.0f} s  {end:<13}  {place}", flush=True)
-        return end
 
 
 def main() -> None:
-    """Break the lines that no earlier run broke, and print the survivors of all."""
+    """Break the lines that no earlier run broke; print a table of the rooms, and the survivors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=COUNT, help="lines that are drawn")
-    parser.add_argument("--first", type=int, help="how many of them are broken now; all by default")
+    parser.add_argument("--count", type=int, default=COUNT, help="lines that are drawn in all rooms")
+    parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=ROOMS, help="whose lines are broken now")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--jobs", type=int, default=2, help="copies of the tree that are tested at once")
-    parser.add_argument("--limit", type=float, default=LIMIT, help="times as long as usual that a run may take")
     parser.add_argument("--out", type=Path, default=Path("mutations.jsonl"))
     given = parser.parse_args()
-    mutants = chosen(given.count, given.seed)[: given.first]
+    drawn = {room: mutants for room, mutants in chosen(given.count, given.seed).items() if room in given.rooms}
     ends = read_ends(given.out)
-    if todo := [mutant for mutant in mutants if mutant.place not in ends]:
-        with tempfile.TemporaryDirectory() as name:
-            runs = Runs(Path(name), jobs=given.jobs, limit=given.limit, out=given.out)
-            runs.require_green()
-            ends |= runs.ends_of(todo)
-    survivors = [mutant.place for mutant in mutants if ends[mutant.place] == ENDS[0]]
-    print(f"\n{len(mutants) - len(survivors)} of {len(mutants)} mutants were noticed; survivors:", *survivors, sep="\n")
+    todo = [mutant for mutants in drawn.values() for mutant in mutants if mutant.place not in ends]
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(given.jobs) as pool:
+        shares = [(todo[number :: given.jobs], Path(name, str(number)), given.out) for number in range(given.jobs)]
+        list(pool.map(lambda share: write_ends(*share), shares))
+    ends = read_ends(given.out)
+    print(f"\n{'room':<12}{'mutants':>8}{OWN:>18}{OTHERS:>18}{SURVIVED:>10}")
+    for room, mutants in drawn.items():
+        count = Counter(ends[mutant.place] for mutant in mutants)
+        print(f"{room:<12}{len(mutants):>8}{count[OWN]:>18}{count[OTHERS]:>18}{count[SURVIVED]:>10}")
+    print(*(mutant.place for some in drawn.values() for mutant in some if ends[mutant.place] == SURVIVED), sep="\n")
 
 
 if __name__ == "__main__":
