@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import os
 import socket
+import sys
+from pathlib import Path
+
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_USUAL_RANGE = (32_768, 65_535)  # Of the ports that Linux, macOS and Windows give to whoever asks for any
+_LOWEST, _ENOUGH = 20_000, 1_000  # Below are the ports of known services; fewer could all be taken
+_reserved: set[int] = set()  # Ports that free_port gave
 
 BACKLOG = 2048  # Connections that wait to be accepted: more than a load generator opens at once with its default limits
 
@@ -37,6 +47,59 @@ def held_port(host: str = "127.0.0.1", wanted: int = 0) -> socket.socket:
         holder.close()
         raise
     return holder
+
+
+def free_port() -> int:
+    """A free port of 127.0.0.1 for a server that binds it later, and may not share it.
+
+    It is none of those that the system gives to a connection or to a server that asks for any, unless those are all.
+    This function gives it to nobody else before this process ends; on other systems than Linux another process may get
+    it.
+    """
+    ports = _lasting_ports()
+    first = int.from_bytes(os.urandom(4), "big") % max(len(ports), 1)
+    for wanted in itertools.chain(ports[first:], ports[:first], itertools.repeat(0)):
+        with socket.socket() as unused:
+            try:
+                unused.bind(("127.0.0.1", wanted))
+            except OSError:
+                if not wanted:
+                    raise
+                continue
+            port: int = unused.getsockname()[1]
+            if _is_reserved(port):
+                return port
+    raise AssertionError("the system has no end of ports")
+
+
+def _lasting_ports() -> range:
+    """The ports that the system gives to nobody by itself: those above its range, else those below; empty without."""
+    try:
+        low, high = map(int, _EPHEMERAL.read_text().split())
+    except (OSError, ValueError):
+        low, high = _USUAL_RANGE
+    above = range(high + 1, 65_536)
+    return above if len(above) >= _ENOUGH else range(_LOWEST, max(low, _LOWEST))
+
+
+def _is_reserved(port: int) -> bool:
+    """Reserve a port among the callers of :func:`free_port`; False if it is reserved already.
+
+    On Linux a name in the abstract namespace tells other processes: it is known wherever the port is, leaves no file,
+    and goes with its process.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as holder:
+        try:
+            if sys.platform == "linux":
+                holder.bind(f"\0pytest-mlpatterns-port-{port}")
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+        if port in _reserved:
+            return False
+        _reserved.add(port)
+        holder.detach()  # open until this process ends
+        return True
 
 
 def inherited_socket(descriptor: int) -> socket.socket:

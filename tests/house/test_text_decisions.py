@@ -37,6 +37,7 @@ OTHER_PROGRAMS = (
     "revision/worktree.py",
     "serving/bounded_client.py",
     "serving/external/scraper.py",
+    "serving/external/start.py",
     "serving/grpc/client.py",
     "serving/http/inference_call.py",
     "serving/tracebacks.py",

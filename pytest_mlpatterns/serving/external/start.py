@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 _TELLING_S = 0.25  # A wait for an answer that is shorter, as the last one may be, shows nothing of the server
 _POLL_S = 0.02  # Interval of requests to a server that starts, in seconds
-_TRIES = 3  # Attempts with another port if a process took the first one
+_IN_USE = "address already in use"  # What a server prints that cannot bind its port
 _ANSWER_S = 1.0  # Wait for a process that may have a port already
 _NOT_YET = (502, 503, 504)  # Statuses of a server whose model is not loaded yet
 _RAISE_LIMIT = 'raise the limit with perf(startup_timeout="5min") or --perf-startup-timeout'
@@ -94,16 +94,6 @@ def deploy_target(target: Target, options: StartOptions) -> Deployment:
 
 
 def _started(target: App | Command, options: StartOptions) -> Deployment:
-    for _ in range(_TRIES - 1):
-        with contextlib.suppress(_PortTakenError):
-            return _started_once(target, options)
-    try:
-        return _started_once(target, options)
-    except _PortTakenError as error:
-        raise DeploymentError(str(error), subject=target) from None
-
-
-def _started_once(target: App | Command, options: StartOptions) -> Deployment:
     """Start the companions of a target and then the target, which ends them after its own end."""
     for one in (*target.companions, target):
         python_of(one, options)  # before anything starts
@@ -125,10 +115,6 @@ def _started_once(target: App | Command, options: StartOptions) -> Deployment:
             said = f"{target}: its companion {error}"
             raise DeploymentError(said, subject=target, retry=error.retry) from None
         raise
-
-
-class _PortTakenError(DeploymentError):
-    """Another process took the port after it was found free and before the server opened it."""
 
 
 class _Start:
@@ -283,10 +269,11 @@ class _Start:
         try:
             self._programs.check(_POLL_S)
         except DeploymentError as error:
-            if owner := _owner_of(self._ports):
-                said = f"{self._target}: {owner} took it before the server could open it; run the test again"
-                raise _PortTakenError(f"{said}\n{error}") from None
-            raise DeploymentError(f"{self._target}: {error}", subject=self._target) from None
+            owner = _owner_of(self._ports, besides=self._programs.family())
+            said = f"{owner} took it before the server could open it\n" if owner else ""
+            is_taken = bool(owner) or _IN_USE in str(error).lower()  # the next start has another port
+            said = f"{self._target}: {said}{error}"
+            raise DeploymentError(said, subject=self._target, retry=is_taken or None) from None
         self._processes.check_companions()
 
     def _check_openness(self) -> None:
@@ -405,10 +392,10 @@ def _free_port(target: App | Command) -> list[int]:
     return [target.port]
 
 
-def _owner_of(ports: Sequence[int]) -> str:
-    """The process that listens on one of these ports, in words; empty if none does."""
+def _owner_of(ports: Sequence[int], *, besides: Sequence[int] = ()) -> str:
+    """The process that listens on one of these ports, in words; empty if none does but ``besides``."""
     for listener in _listeners():
-        if listener.laddr.port in ports:
+        if listener.laddr.port in ports and listener.pid not in besides:
             owner = "another process" if listener.pid is None else f"process {listener.pid}"
             return f"{owner} on port {listener.laddr.port}"
     return ""

@@ -13,7 +13,6 @@ import os
 import queue
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -24,10 +23,11 @@ from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
 from pytest_mlpatterns.system.process_limits import tracer_permission
-from pytest_mlpatterns.system.sockets import listening_socket
+from pytest_mlpatterns.system.sockets import free_port, listening_socket
 from pytest_mlpatterns.wording import did_you_mean
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping, Sequence
 
     import psutil
@@ -100,15 +100,12 @@ def _start(job: SupervisePrograms, running: list[subprocess.Popen[bytes]]) -> li
 
 
 def _ports_of(program: Program, listening: int | None) -> dict[str, int]:
-    """A free port for each name; all sockets stay bound until the end, so that the ports are distinct."""
+    """A free port for each name."""
     ports = {} if listening is None else {"port": listening}
-    with contextlib.ExitStack() as held:
-        for text in (*program.words, *program.env.values()):
-            for name in _PLACEHOLDER.findall(text):
-                if name not in ports:
-                    unused = held.enter_context(socket.socket())
-                    unused.bind(("127.0.0.1", 0))
-                    ports[name] = unused.getsockname()[1]
+    for text in (*program.words, *program.env.values()):
+        for name in _PLACEHOLDER.findall(text):
+            if name not in ports:
+                ports[name] = free_port()
     return ports
 
 

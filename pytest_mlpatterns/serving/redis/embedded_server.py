@@ -25,7 +25,7 @@ from pytest_mlpatterns.system.child import Channel, Child
 from pytest_mlpatterns.system.log_file import LogFile
 from pytest_mlpatterns.system.orphans import describe_exit
 from pytest_mlpatterns.system.owned_files import temporary_directory
-from pytest_mlpatterns.system.sockets import held_port
+from pytest_mlpatterns.system.sockets import free_port
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _start(files: Path, password: str) -> ValkeyServer:
     tries = 0
     while True:
         config = {"aclfile": _write_users(files, password), "set-proc-title": "no"}  # a title replaces its environment
-        server = ValkeyServer(port=_free_port(), data_dir=files, config=config)
+        server = ValkeyServer(port=free_port(), data_dir=files, config=config)
         try:
             server.start()
         except Exception:  # for example, another process took the port
@@ -166,9 +166,3 @@ def _how(status: int) -> str:
     if os.WIFSTOPPED(status):
         return f"was suspended by {describe_exit(-os.WSTOPSIG(status))}"
     return f"ended with {describe_exit(os.waitstatus_to_exitcode(status))}"
-
-
-def _free_port() -> int:
-    with held_port() as unused:
-        port: int = unused.getsockname()[1]
-        return port

@@ -45,7 +45,6 @@ CONNECTING = {
     "serving/deployment.py": "the deployment",
     "serving/external/scraper.py": "the endpoint with figures of the deployment",
     "serving/external/start.py": "the deployment: an App or a Command",
-    "serving/external/supervisor.py": "listens, for an App",
     "serving/external/attach.py": "the deployment: a Url",
     "serving/failed_request.py": "the deployment",
     "serving/grpc/client.py": "the deployment",

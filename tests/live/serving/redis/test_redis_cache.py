@@ -35,6 +35,7 @@ from pytest_mlpatterns.serving.redis.cache import RedisCache
 from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer, start_embedded
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.orphans import MARK
+from pytest_mlpatterns.system.sockets import free_port
 
 pytestmark = pytest.mark.processes
 
@@ -425,9 +426,9 @@ class TestEmbedded:
     def test_a_port_that_somebody_took_is_not_the_end(
         self, valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        taken, free = int(valkey.url.rpartition(":")[2].partition("/")[0]), embedding._free_port()
+        taken, free = int(valkey.url.rpartition(":")[2].partition("/")[0]), free_port()
         ports = [taken, free]
-        monkeypatch.setattr(embedding, "_free_port", lambda: ports.pop(0))
+        monkeypatch.setattr(embedding, "free_port", lambda: ports.pop(0))
         server = embedding._start(tmp_path, "secret")
         try:
             assert server.port == free
