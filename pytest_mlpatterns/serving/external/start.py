@@ -512,7 +512,7 @@ def _this_package(directory: Path) -> str:
 def _require_server(target: App, options: StartOptions) -> None:
     """Refuse an environment that cannot serve an application."""
     code = "import sys, importlib.util; print(importlib.util.find_spec(sys.argv[1]) is not None)"
-    if _asked(target, options, code, target.server) != "True":
+    if _asked(target, options, code, target.server, lasts=lambda found: found == "True") != "True":
         python = python_of(target, options)
         raise DeploymentError(
             f"{target}: {python} has no {target.server}, expected it to serve the application; install it: "
@@ -528,7 +528,8 @@ def _redirected(target: App | Command, options: StartOptions, cwd: Path) -> str:
     """
     top, other = options.trees or (options.root, options.root)
     root = map_path(str(options.root), other, top)
-    redirected, copies = json.loads(_asked(target, options, _REDIRECT, str(cwd), root, str(top), str(other)))
+    code = (_REDIRECT, str(cwd), root, str(top), str(other))
+    redirected, copies = json.loads(_asked(target, options, *code, lasts=lambda found: not json.loads(found)[1]))
     if copies:
         found = [InstalledCopy(package, Path(folder), Path(source)) for package, folder, source in copies]
         raise copy_error(found, Path(root), python_of(target, options))
@@ -550,22 +551,33 @@ print(json.dumps([os.environ["PYTHONPATH"], copies]))
 """What the other environment runs: most programs find what lies in the working directory before any copy."""
 
 
-def _asked(target: App | Command, options: StartOptions, *code: str) -> str:
-    """What a line of code prints, with its arguments, that the other environment runs beside this package."""
-    path = filter(None, [_this_package(options.directory), os.environ.get("PYTHONPATH")])
-    python = python_of(target, options)
+_answers: dict[tuple[object, ...], str] = {}  # Of other environments, which hardly change during a run
+
+
+def _asked(target: App | Command, options: StartOptions, *code: str, lasts: Callable[[str], bool]) -> str:
+    """What a line of code prints, with its arguments, that the other environment runs beside this package.
+
+    It is asked once for all starts, and again if its Python is another one or the answer was not one that ``lasts``.
+    """
+    python, given = python_of(target, options), os.environ.get("PYTHONPATH")
+    question = (python, os.lstat(python).st_mtime_ns, given, *code)
+    if (known := _answers.get(question)) is not None:
+        return known
     done = subprocess.run(
         [python, "-c", *code],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [_this_package(options.directory), given]))},
         cwd=options.directory,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     )
+    printed = done.stdout.strip()
     if done.returncode:
         printed = f"{done.stdout}{done.stderr}".strip()[-300:]
         raise DeploymentError(
             f"{target}: {python} is no Python that runs; it printed {printed or 'nothing'}", subject=target
         )
-    return done.stdout.strip()
+    if lasts(printed):
+        _answers[question] = printed
+    return printed
