@@ -159,13 +159,13 @@ def chosen(count: int, seed: int) -> dict[str, list[Mutant]]:
     return drawn
 
 
-def ordered_tests(mutant: Mutant) -> dict[str, list[str]]:
+def ordered_tests(root: Path, mutant: Mutant) -> dict[str, list[str]]:
     """The files of the room's tests that name the module, and all others, those that name it most often first."""
     module, room = Path(mutant.file).stem, Path(mutant.file).parts[1]
-    named = {path: path.read_text("utf-8").count(module) for path in sorted((ROOT / UNIT).rglob("test_*.py"))}
+    named = {path: path.read_text("utf-8").count(module) for path in sorted((root / UNIT).rglob("test_*.py"))}
     tests: dict[str, list[str]] = {OWN: [], OTHERS: []}
     for path in sorted(named, key=lambda path: (module not in path.stem, -named[path])):
-        tests[OWN if named[path] and path.parent.name == room else OTHERS].append(path.relative_to(ROOT).as_posix())
+        tests[OWN if named[path] and path.parent.name == room else OTHERS].append(path.relative_to(root).as_posix())
     return {end: files for end, files in tests.items() if files}
 
 
@@ -184,7 +184,8 @@ class Copy:
         text = path.read_bytes()
         path.write_bytes(mutant.breaks(text))
         try:
-            return next((end for end, tests in ordered_tests(mutant).items() if not self.passes(tests)), SURVIVED)
+            tests = ordered_tests(self._directory, mutant)
+            return next((end for end, files in tests.items() if not self.passes(files)), SURVIVED)
         finally:
             path.write_bytes(text)
 
