@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 import counted_models as models
 
 from pytest_mlpatterns import App, Batched, Cached, Command, Pipeline, Single
-from pytest_mlpatterns.measurement.counted_pass import counted_pass
+from pytest_mlpatterns.measurement.counted_pass import counted_passes, with_calls
 from pytest_mlpatterns.measurement.system_under_test import SystemUnderTest
+from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.workload.payload import read_payload
@@ -82,10 +83,12 @@ def count(service: Service, directory: Path, *, requests: int | None = None) -> 
     """One pass."""
     payload = read_payload(service.inputs)
     plan = LoadPlan(payload, ClosedLoop(1), 10**9, None, 30 * 10**9, None)
-    names = SourceNames(service.root)
+    limit_ns = 300_000_000_000
     with variables({name: text.format(directory=directory) for name, text in service.env.items()}):
-        start = service.system(directory).start
-        return counted_pass(start, plan, directory=directory, names=names, requests=requests, limit_ns=300_000_000_000)
+        side = [Variant("the service", service.system(directory).start, plan)]
+        counts = counted_passes(side, directory=directory, requests=requests, limit_ns=limit_ns)
+        (found,) = with_calls(counts, side, [SourceNames(service.root)], directory=directory, limit_ns=limit_ns)
+        return found
 
 
 @contextlib.contextmanager

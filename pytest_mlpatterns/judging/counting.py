@@ -34,17 +34,18 @@ from pytest_mlpatterns.judging.compared_metrics import Basis, ComparedMetric, co
 from pytest_mlpatterns.judging.loop import Ruling, Supply, decide, ruling_of
 from pytest_mlpatterns.judging.metric_rules import judge_guarded
 from pytest_mlpatterns.judging.settle import Seen, settle
+from pytest_mlpatterns.measurement.variant import Variant
+from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.records.result_parts import Reference
 from pytest_mlpatterns.records.setup import differing_facts
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.reports.text.where import functions_explain
 from pytest_mlpatterns.revision.commits import UnknownRevisionError
 from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent
-from pytest_mlpatterns.wording import first_line
+from pytest_mlpatterns.wording import first_line, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
     from pytest_mlpatterns.judging.causes import Causes
@@ -59,9 +60,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.count import Count
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.revision.client import RevisionClient
-    from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.workload.plan import LoadPlan
 
+    _Side: TypeAlias = tuple[Variant, SourceNames]
     _Times: TypeAlias = BaselineComparison | RevisionComparison | SettledComparison
 
 INSTRUCTIONS = METRICS["instructions"]
@@ -173,15 +173,46 @@ class CountedPasses:
         why = why_not_readable(self._experiment)
         return Countable(why) if why else countable()
 
+    def begin(self) -> None:
+        """Count the present for the first time, together with the other code if that has to be counted in any case.
+
+        Raises CountError: one of them cannot be counted. DeploymentError, SettingError: the other code cannot be had.
+        """
+        is_stored = self._experiment.revision is None and self._experiment.baseline.counted is not None
+        other = None if is_stored or not self.may_compare else self.other
+        if other is None:
+            self.count()
+            return
+        with contextlib.closing(other):
+            now, then = self.count_sides([self._own[0], self._side_of(other)[0]])
+        self._measurement.take_count(now)
+        self._then = (then,)
+
     def count(self) -> None:
         """Count the present in one more pass; it takes the inputs that a stored count had.
 
         Raises CountError: it cannot be counted.
         """
-        system, stored = self._experiment.system, self._experiment.baseline.counted
+        experiment = self._experiment
+        stored = experiment.baseline.counted
         requests = None if stored is None or stored.work is None else stored.work.requests
-        found = self.count_side("the working tree", system.start, self._experiment.plan, requests=requests)
-        self._measurement.take_count(found)
+        found = self.count_sides([self._own[0]], requests)
+        if experiment.revision is None and experiment.settings.count is CountMode.INSTRUCTIONS:  # a file may keep it
+            found = self._with_calls(found, [self._own])
+        self._measurement.take_count(*found)
+
+    @property
+    def _own(self) -> _Side:
+        system = self._experiment.system
+        return Variant("the working tree", system.start, self._experiment.plan), SourceNames(system.options.root)
+
+    def _side_of(self, other: RevisionClient) -> _Side:
+        """The same test at the other code. Raises CountError: it is not comparable there."""
+        theirs, tree = other.setup(), other.worktree
+        if differences := self._experiment.setup.differences(theirs.setup, timing=False):
+            raise CountError(f"{other.name} is not comparable ({'; '.join(differences)})")
+        plan = replace(self._experiment.plan, payload=theirs.payload)
+        return Variant(other.name, other.start, plan), SourceNames(tree.directory, tree.root)
 
     def required(self, what: str) -> CountedPasses:
         """The same with a pass, for what an assertion asks. Raises SettingError: it cannot be counted here."""
@@ -255,45 +286,47 @@ class CountedPasses:
 
     def _beside(self, other: RevisionClient) -> CountedBeside:
         """The same test at the other code, counted once."""
-        try:
-            if not self._then:
-                theirs, tree = other.setup(), other.worktree
-                if differences := self._experiment.setup.differences(theirs.setup, timing=False):
-                    raise CountError(f"{other.name} is not comparable ({'; '.join(differences)})")
-                plan, roots = replace(self._experiment.plan, payload=theirs.payload), (tree.directory, tree.root)
-                found = self.count_side(other.name, other.start, plan, requests=self.now[-1].requests, roots=roots)
-                self._then = (found,)
-        finally:
-            other.close()
+        if not self._then:
+            with contextlib.closing(other):
+                self._then = self.count_sides([self._side_of(other)[0]], self.now[-1].requests)
         return CountedBeside("revision", other.name, Metrics((), counts=self._then), self._then[-1])
 
-    def count_side(
-        self,
-        name: str,
-        start: Callable[..., Deployment],
-        plan: LoadPlan,
-        *,
-        requests: int | None,
-        roots: tuple[Path, ...] = (),
-    ) -> Count:
-        """One pass of a side, beside the budget, which the live line announces.
+    def explained(self, beside: CountedBeside) -> CountedBeside:
+        """The same with the calls of Python functions, which show where the work of a failure grew."""
+        other = self.other if beside.kind == "revision" else None
+        if other is not None:
+            with contextlib.closing(other):
+                sides = [self._own, self._side_of(other)]
+                now, then = self._with_calls([self.now[-1], beside.work], sides)
+            self._measurement.explain_count(now)
+            return replace(beside, work=then)
+        if beside.work.calls and not self.now[-1].calls:
+            self._measurement.explain_count(*self._with_calls(self.now[-1:], [self._own]))
+        return beside
 
-        ``requests``: of a round; None for any. ``roots``: the directory of its project and the top of its tree; empty
-        for the test's own. Raises CountError: it cannot be counted.
-        """
-        from pytest_mlpatterns.measurement.counted_pass import counted_pass
-        from pytest_mlpatterns.profiling.frame_names import SourceNames
+    def count_sides(self, sides: Sequence[Variant], requests: int | None = None) -> tuple[Count, ...]:
+        """One pass of each side. ``requests``: of a round; None for any. Raises CountError: one cannot be counted."""
+        from pytest_mlpatterns.measurement.counted_pass import counted_passes
 
-        self._measurement.runner.close()  # the side needs the machine to itself
-        show, options = self._experiment.driver.on_search, self._experiment.system.options
-        limit_ns = pass_ns()
-        show(f"counting the instructions of {name}, up to {format_duration(limit_ns)}")
-        names = SourceNames(*(roots or (options.root,)))
+        return self._announced("instructions", sides, functools.partial(counted_passes, requests=requests))
+
+    def _with_calls(self, counts: Sequence[Count], sides: Sequence[_Side]) -> tuple[Count, ...]:
+        from pytest_mlpatterns.measurement.counted_pass import with_calls
+
+        variants, names = zip(*sides, strict=True)
+        return self._announced("calls of functions", variants, functools.partial(with_calls, counts, names=names))
+
+    def _announced(
+        self, what: str, sides: Sequence[Variant], do: Callable[..., tuple[Count, ...]]
+    ) -> tuple[Count, ...]:
+        """What counts the sides does so beside the budget, as the live line says."""
+        self._measurement.runner.close()  # the sides need the machine to themselves
+        show, limit_ns = self._experiment.driver.on_search, pass_ns()
+        names = listed([side.name for side in sides])
+        show(f"counting the {what} of {names}, up to {format_duration(limit_ns * len(sides))}")
         try:
             with self._measurement.spending.beside():
-                return counted_pass(
-                    start, plan, directory=options.directory, names=names, limit_ns=limit_ns, requests=requests
-                )
+                return do(sides=sides, directory=self._experiment.system.options.directory, limit_ns=limit_ns)
         finally:
             show("")
 
@@ -392,7 +425,7 @@ class CountedComparison:
             if can.why:
                 raise CountError(can.why)
             if not self._passes.now:
-                self._passes.count()
+                self._passes.begin()
             if not self._passes.may_compare:
                 return verdicts
             work, beside = self._passes.compare(compared)
@@ -405,6 +438,9 @@ class CountedComparison:
                 left_out=LeftOut(why) if is_said else None, not_counted=can.why if can.lacks_tool else ""
             )
             return verdicts
+        if work.outcome is Outcome.FAIL:
+            with contextlib.suppress(DeploymentError):  # calls only explain it
+                beside = self._passes.explained(beside)
         is_busy = busy_on_average(self._measurement.metrics.launches) is not None
         is_busy |= not verdicts or any(one.by_machine for one in verdicts)
         why = "the machine was too busy for times" if is_busy else "times scatter too much here"

@@ -198,6 +198,10 @@ class SequentialMeasurement:
         """Adopt a pass that counted the instructions of a request."""
         self._find(counts=(*self._found.counts, count))
 
+    def explain_count(self, count: Count) -> None:
+        """Adopt the last pass with what explains it."""
+        self._find(counts=(*self._found.counts[:-1], count))
+
     def take_indices(self, indices: ScalingIndices) -> None:
         """Adopt the scalability indices of the same test, of all passes so far, for its metrics."""
         self._find(indices=indices)

@@ -327,9 +327,9 @@ class SideComparison:
         """Whether the test's side needs fewer instructions than the other, or as few, by the asked factor."""
         passes = CountedPasses(self._experiment, self._measurement).required(f'on="{factor.on}"')
         other, side = self._other, self._other.variant
-        theirs = passes.count_side(side.name, side.start, side.plan, requests=passes.now[-1].requests)
+        theirs = passes.count_sides([side], passes.now[-1].requests)
         names = other.own, side.name
-        return passes.decide(lambda: replace(rule_work(passes.now, [theirs], factor, names=names), against=other.kind))
+        return passes.decide(lambda: replace(rule_work(passes.now, theirs, factor, names=names), against=other.kind))
 
 
 def rule_work(own: Sequence[Count], theirs: Sequence[Count], asked: Factor, *, names: tuple[str, str]) -> Verdict:

@@ -1,9 +1,10 @@
-"""One counted pass: the instructions that a service executes per request, the same on every machine.
+"""Counted passes: the instructions that a service executes per request, the same on every machine.
 
 The service is started as for a launch, but under what counts, with the seed of hashes fixed and its thread pools at one
-thread. One caller warms it up, and then sends whole rounds of the same inputs; the counters are read between the
-rounds. What the service does in that time without a request, such as the ticks of a server, is counted in two idle
-moments and subtracted, since a slower machine gives it more time.
+thread. Both sides of a comparison start at once, since starts take most of the time, and no count depends on what else
+runs; then they are counted one after another. One caller warms a side up, and sends whole rounds of the same inputs;
+the counters are read between the rounds. What the service does in that time without a request, such as the ticks of a
+server, is counted in two idle moments and subtracted, since a slower machine gives it more time.
 
 Nothing here knows limits or baselines.
 """
@@ -11,6 +12,7 @@ Nothing here knows limits or baselines.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import itertools
 import platform
@@ -27,6 +29,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.statistics.intervals import order_bounds
 from pytest_mlpatterns.errors import CountError, DeploymentError, LeftoverWarning, OpenPortWarning
+from pytest_mlpatterns.measurement.variant import StartedDeployments, Variant
 from pytest_mlpatterns.profiling.callgrind import Callgrind
 from pytest_mlpatterns.profiling.python_calls import PythonCalls
 from pytest_mlpatterns.records.count import Count
@@ -35,16 +38,14 @@ from pytest_mlpatterns.system.owned_files import temporary_directory
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pytest_mlpatterns.profiling.frame_names import SourceNames
+    from pytest_mlpatterns.records.count import RunUnder
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
     from pytest_mlpatterns.workload.payload import Payload
-    from pytest_mlpatterns.workload.plan import LoadPlan
-
-    Start = Callable[..., Deployment]  # Takes ``under`` and ``timeout_ns``, as ``SystemUnderTest.start`` does
 
 _POOLS = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
@@ -67,71 +68,120 @@ _START_SHARE = 0.85  # Part of the time limit that the start may take
 _LIBRARIES, _FUNCTIONS = 20, 40  # Most libraries and functions that a count names
 
 
-def counted_pass(
-    start: Start,
-    plan: LoadPlan,
+def counted_passes(
+    sides: Sequence[Variant], *, directory: Path, limit_ns: int, requests: int | None = None
+) -> tuple[Count, ...]:
+    """Count the instructions per request of each side; its start takes ``under`` and ``timeout_ns``.
+
+    ``directory``: of this run, in which private ones are made and removed. ``limit_ns``: time of a side after which no
+    further request is sent; the starts share it. ``requests``: of a round, as in the count that these will be compared
+    with; None to choose.
+
+    Raises CountError: a side cannot be counted, with the reason.
+    """
+    counters = [Callgrind for _ in sides]
+    passes = _done(sides, counters, directory=directory, limit_ns=limit_ns, requests=requests)
+    return tuple(one.count() for one in passes)
+
+
+def with_calls(
+    counts: Sequence[Count], sides: Sequence[Variant], names: Sequence[SourceNames], *, directory: Path, limit_ns: int
+) -> tuple[Count, ...]:
+    """The counts with the calls of Python functions, counted by further starts; without them if they cannot be.
+
+    They explain a count, and are no part of a verdict. ``names``: of the functions of each side.
+    """
+    counters = [functools.partial(PythonCalls, names=one) for one in names]
+    try:
+        passes = _done(sides, counters, directory=directory, limit_ns=limit_ns, requests=counts[0].requests)
+    except CountError:
+        return tuple(counts)
+    calls = [one.most_of(_function, _FUNCTIONS) for one in passes]
+    return tuple(replace(one, calls=called) for one, called in zip(counts, calls, strict=True))
+
+
+def _done(
+    sides: Sequence[Variant],
+    counters: Sequence[Callable[[Path], WorkCounter]],
     *,
     directory: Path,
     limit_ns: int,
-    names: SourceNames | None = None,
-    requests: int | None = None,
-) -> Count:
-    """Count the instructions per request of a service, and the calls of its Python functions.
-
-    ``directory``: of this run, in which a private one is made and removed. ``limit_ns``: time after which no further
-    request is sent; calls are counted in what is left of it. ``names``: of the functions that are called; None: calls
-    are not counted. ``requests``: of a round, as in the count that this one will be compared with; None to choose.
-
-    Raises CountError: it cannot be counted, with the reason.
-    """
-    began = time.monotonic()
-    with temporary_directory("count-", above=directory) as private, warnings.catch_warnings():
-        for category in (LeftoverWarning, OpenPortWarning):  # the load itself has warned
+    requests: int | None,
+) -> list[Counting]:
+    """The passes of all sides, each with a private directory, without warnings that the load itself has given."""
+    with contextlib.ExitStack() as made, warnings.catch_warnings():
+        for category in (LeftoverWarning, OpenPortWarning):
             warnings.simplefilter("ignore", category)
-        deadline = began + limit_ns / 1e9
-        counting = Counting(plan.payload, Callgrind(private), deadline)
-        counting.run(start, requests)
-        calls: Mapping[str, float] = {}
-        if names is not None:
-            calling = Counting(plan.payload, PythonCalls(private, names), deadline)
-            with contextlib.suppress(CountError):  # instructions are what is judged; calls only explain them
-                calling.run(start, counting.requests)
-                calls = calling.most_of(_function, _FUNCTIONS)
-        return counting.count(calls, time.monotonic() - began)
+        counting = [one(made.enter_context(temporary_directory("count-", above=directory))) for one in counters]
+        passes = [Counting(side.plan.payload, one) for side, one in zip(sides, counting, strict=True)]
+        run_passes(passes, sides, limit_ns=limit_ns, requests=requests)
+    return passes
+
+
+def run_passes(
+    passes: Sequence[Counting], sides: Sequence[Variant], *, limit_ns: int, requests: int | None = None
+) -> None:
+    """Start the sides together, count one after another, and end them. Raises CountError: one cannot be counted.
+
+    All take the requests of the first, unless they are given.
+    """
+    began, start_s = time.monotonic(), limit_ns / 1e9 * _START_SHARE
+    starts = [
+        replace(side, start=functools.partial(side.start, under=one.under, timeout_ns=round(start_s * 1e9)))
+        for one, side in zip(passes, sides, strict=True)
+    ]
+    try:
+        with StartedDeployments(starts) as deployments:
+            started_s = time.monotonic() - began
+            for one, deployment in zip(passes, deployments, strict=True):
+                one.run(deployment, requests, started_s=started_s, limit_s=limit_ns / 1e9)
+                requests = one.requests
+    except DeploymentError as error:
+        tool = passes[0].tool
+        late = f"the service does not start within {start_s:.0f} s under {tool}"
+        why = late if time.monotonic() >= began + start_s else f"while it is counted: {error}"
+        raise CountError(next(filter(None, (one.refusal for one in passes)), why)) from error
 
 
 class Counting:
-    """Starts the service under a counter, sends the requests of one pass, and reads the counter between the rounds.
+    """Sends the requests of one pass to a service that runs under a counter, and reads it between the rounds.
 
-    ``requests``: of a round, once that is known.
+    ``requests``: of a round, once that is known. ``seconds``: that the pass took, start included.
     """
 
-    def __init__(self, payload: Payload, counter: WorkCounter, deadline: float) -> None:
+    def __init__(self, payload: Payload, counter: WorkCounter) -> None:
         self.requests: int = 0
+        self.seconds: float = 0.0
         self._payload = payload
         self._counter = counter
-        self._deadline = deadline
+        self._deadline = 0.0
         self._inputs = len(payload.bodies or payload.requests)
         self._rounds: list[Stretch] = []
         self._idle: list[Stretch] = []
         self._read_at = 0.0
 
-    def run(self, start: Start, requests: int | None) -> None:
-        """Start the service, count it, and end it. Raises CountError: it cannot be counted."""
-        under = replace(self._counter.under, env={**_FIXED, **self._counter.under.env})
+    @property
+    def under(self) -> RunUnder:
+        """How the service is run."""
+        return replace(self._counter.under, env={**_FIXED, **self._counter.under.env})
+
+    @property
+    def tool(self) -> str:
+        """What counts."""
+        return self._counter.tool
+
+    @property
+    def refusal(self) -> str:
+        """Why the service cannot run under it; empty if nothing is known."""
+        return self._counter.refusal()
+
+    def run(self, deployment: Deployment, requests: int | None, *, started_s: float, limit_s: float) -> None:
+        """Count a service that took so long to start, of the time limit. Raises CountError: it cannot be counted."""
         began = time.monotonic()
-        start_s = (self._deadline - began) * _START_SHARE
-        try:
-            with (
-                contextlib.closing(start(under=under, timeout_ns=round(start_s * 1e9))) as deployment,
-                contextlib.closing(self._counter),
-                contextlib.suppress(TimeoutError),
-            ):
-                self._count(deployment, requests)
-        except DeploymentError as error:
-            late = f"the service does not start within {start_s:.0f} s under {self._counter.tool}"
-            why = late if time.monotonic() >= began + start_s else f"while it is counted: {error}"
-            raise CountError(self._counter.refusal() or why) from error
+        self._deadline = began + limit_s - started_s
+        with contextlib.suppress(TimeoutError):
+            self._count(deployment, requests)
+        self.seconds = started_s + time.monotonic() - began
         if len(self._rounds) < _LEAST_ROUNDS:
             done = f"{len(self._rounds)} of the {_LEAST_ROUNDS} rounds that it needs"
             raise CountError(f"the time limit of the count was over after {done}")
@@ -162,8 +212,8 @@ class Counting:
             if sent == _WARM_REQUESTS or time.monotonic() - started > _WARM_S:
                 return
 
-    def count(self, calls: Mapping[str, float], seconds: float) -> Count:
-        """What was counted, as a record. ``calls``: of Python functions. ``seconds``: time that all of it took."""
+    def count(self) -> Count:
+        """What was counted, as a record."""
         rounds = self.per_request()
         known = estimated(rounds)
         return Count(
@@ -171,14 +221,13 @@ class Counting:
             low=known.low,
             high=known.high,
             requests=self.requests,
-            seconds=seconds,
+            seconds=self.seconds,
             tool=self._counter.tool,
             architecture=platform.machine(),
             python=f"{sys.version_info.major}.{sys.version_info.minor}",
             environment=_FIXED,
             libraries=self.most_of(lambda library, _: library, _LIBRARIES),
             functions=self.most_of(_function, _FUNCTIONS),
-            calls=calls,
         )
 
     def per_request(self) -> list[float]:

@@ -37,7 +37,3 @@ class WorkCounter(Protocol):
     def refusal(self) -> str:
         """Why a process cannot be run under it; empty if nothing is known."""
         return ""
-
-    def close(self) -> None:
-        """Release what it holds. Safe to call twice."""
-        return

@@ -17,8 +17,9 @@ from support.services.processes import our_children
 
 from pytest_mlpatterns import App, Batched, Command, Microservice, Pattern, Single
 from pytest_mlpatterns.errors import CountError
-from pytest_mlpatterns.measurement.counted_pass import counted_pass
+from pytest_mlpatterns.measurement.counted_pass import counted_passes, with_calls
 from pytest_mlpatterns.measurement.system_under_test import SystemUnderTest
+from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.serving.model import service_plan
@@ -70,12 +71,12 @@ def counted(
     options = make_start_options(directory, INPUTS)
     plan = service_plan(service, model, [HERE]) if isinstance(service, Pattern) else service
     load = LoadPlan(read_payload(INPUTS), ClosedLoop(1), 10**9, None, 10**10, None)
-    names = SourceNames(Path(__file__).parent) if calls else None
+    side = [Variant("the service", SystemUnderTest(plan, options).start, load)]
+    names = [SourceNames(Path(__file__).parent)]
     children, before = our_children(), set(os.listdir(directory))
     try:
-        return counted_pass(
-            SystemUnderTest(plan, options).start, load, directory=directory, names=names, limit_ns=limit_ns
-        )
+        found = counted_passes(side, directory=directory, limit_ns=limit_ns)
+        return (with_calls(found, side, names, directory=directory, limit_ns=limit_ns) if calls else found)[0]
     finally:
         assert our_children() == children
         assert not [name for name in set(os.listdir(directory)) - before if name.startswith("count-")]

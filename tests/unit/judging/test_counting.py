@@ -27,7 +27,9 @@ from pytest_mlpatterns.judging.counting import (
 from pytest_mlpatterns.judging.limit_assertions import decide_limit
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.sides import Factor, rule_work
+from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.profiling.callgrind import Countable
+from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
@@ -88,10 +90,16 @@ class Passes:
         self.left = [*found]
         self.sides: list[str] = []
         monkeypatch.setattr(CountedPasses, "can", can or Countable())
-        monkeypatch.setattr(CountedPasses, "count_side", lambda _, name, *_args, **_how: self.next(name))
+        self.explained: list[str] = []
+        monkeypatch.setattr(CountedPasses, "count_sides", lambda _self, sides, *_: tuple(map(self.next, sides)))
+        monkeypatch.setattr(CountedPasses, "_with_calls", lambda _self, counts, sides: self.explain(counts, sides))
 
-    def next(self, side: str) -> Count:
-        self.sides.append(side)
+    def explain(self, counts: Sequence[Count], sides: Sequence[tuple[Variant, SourceNames]]) -> tuple[Count, ...]:
+        self.explained += [side.name for side, _ in sides]
+        return tuple(replace(one, calls={"work (shop.py)": 1.0}) for one in counts)
+
+    def next(self, side: Variant) -> Count:
+        self.sides.append(side.name)
         one = self.left.pop(0)
         if isinstance(one, CountError):
             raise one
@@ -217,10 +225,13 @@ def test_a_test_that_asks_has_one_more_guard_with_a_tolerance_of_its_own(monkeyp
     marker = {"count": "instructions", "tolerance": 0.3}
     times = Times(time(PASS))
     passes = Passes(monkeypatch, count(4.2e6), count(), count(4.2e6))
-    found, _ = compared_test(times, marker)
+    found, comparison = compared_test(times, marker)
     assert "instructions" not in times.asked
     assert outcomes(found) == {"rtm": PASS, "instructions": FAIL}
     assert passes.sides == ["the working tree", "main (1a2b3c4)", "the working tree"]  # a failure is confirmed
+    assert passes.explained == ["the working tree", "main (1a2b3c4)"]
+    assert comparison.basis.counted is not None
+    assert comparison.basis.counted.calls == {"work (shop.py)": 1.0}
 
 
 def test_a_count_of_an_entry_needs_no_other_code_where_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:

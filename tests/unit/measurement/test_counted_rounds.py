@@ -1,6 +1,7 @@
 """A counted pass with a counter whose figures are declared: its rounds, its interval, its requests, and its end."""
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,20 +16,25 @@ from pytest_mlpatterns.errors import CountError
 from pytest_mlpatterns.measurement import counted_pass as module
 from pytest_mlpatterns.measurement.counted_pass import (
     Counting,
-    counted_pass,
+    counted_passes,
     estimated,
     is_known,
     requests_of_round,
+    run_passes,
     spread,
 )
+from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.count import Count, RunUnder
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 INPUTS = [[number] for number in range(10)]
+PLAN = LoadPlan(read_payload(INPUTS), ClosedLoop(1), 10**9, None, 10**10, None)
 
 
 class Declared(WorkCounter):
@@ -41,7 +47,6 @@ class Declared(WorkCounter):
         self.answered = answered
         self.extra = extra
         self.spin = spin
-        self.closed = False
         self._last = (0, time.monotonic())
 
     def read(self, deadline: float) -> Reading:
@@ -49,9 +54,6 @@ class Declared(WorkCounter):
         worked = sum(1000 + self.extra(number) for number in range(before[0], self._last[0]))
         idle = round(self.spin * (self._last[1] - before[1]))
         return Reading(worked + idle, {("lib", "work"): worked, ("lib", "tick"): idle}, self._last[1])
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class Bench:
@@ -69,9 +71,12 @@ class Bench:
     ) -> Counting:
         with ScriptedServer(self._seen) as server:
             self.counter = Declared(lambda: len(self.seen), extra, self._spin)
-            counting = Counting(read_payload(INPUTS), self.counter, time.monotonic() + seconds)
-            counting.run(functools.partial(self._start, server), requests)
+            counting = Counting(read_payload(INPUTS), self.counter)
+            run_passes([counting], [self.side(server)], limit_ns=round(seconds * 1e9), requests=requests)
         return counting
+
+    def side(self, server: ScriptedServer) -> Variant:
+        return Variant("a side", functools.partial(self._start, server), PLAN)
 
     def _seen(self, request: Request) -> Sequence[Step]:
         steps = self._script(request)
@@ -99,7 +104,7 @@ def test_idle_work_is_no_work_of_requests() -> None:
     assert counting.idle_per_second() == pytest.approx(500, rel=0.1)
     assert counting.most_of("{1} ({0})".format, 1) == pytest.approx({"work (lib)": 1000}, rel=0.001)
     assert counting.most_of("{0}".format, 5) == pytest.approx({"lib": 1000}, rel=0.001)
-    assert bench.counter.closed
+    assert bench.stopped == 1
 
 
 def test_a_service_is_started_under_its_counter_with_fixed_variables() -> None:
@@ -145,7 +150,7 @@ def test_an_answer_that_is_no_success_ends_the_count() -> None:
     bench = Bench(lambda request: [Send(answer(status=500 if request.number == 40 else 200))])
     with pytest.raises(CountError, match="perf_payload item 0 was answered 500 while it was counted"):
         bench.run()
-    assert bench.counter.closed
+    assert bench.stopped == 1
 
 
 def test_a_server_that_hangs_up_ends_the_count() -> None:
@@ -175,7 +180,6 @@ def test_an_interrupt_ends_the_service() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         bench.run(interrupt)
-    assert bench.counter.closed
     assert bench.stopped == 1
 
 
@@ -196,9 +200,26 @@ def test_a_start_that_fails_is_the_reason(tmp_path: Path) -> None:
     def start(**_: Any) -> Deployment:
         raise DeploymentError("the model is absent")
 
-    counting = Counting(read_payload(INPUTS), Declared(lambda: 0), time.monotonic() + 30)
-    with pytest.raises(CountError, match="while it is counted: the model is absent"):
-        counting.run(start, None)
+    counting = Counting(read_payload(INPUTS), Declared(lambda: 0))
+    with pytest.raises(CountError, match="while it is counted: main: the model is absent"):
+        run_passes([counting], [Variant("main", start, PLAN)], limit_ns=30 * 10**9)
+
+
+def test_both_sides_start_at_once_and_are_counted_one_after_another() -> None:
+    benches = Bench(), Bench()
+    both = threading.Barrier(2, timeout=30)
+
+    def start(bench: Bench, server: ScriptedServer, **how: Any) -> Deployment:
+        both.wait()
+        return bench._start(server, **how)
+
+    with ScriptedServer(benches[0]._seen) as first, ScriptedServer(benches[1]._seen) as second:
+        starts = [functools.partial(start, *one) for one in zip(benches, (first, second), strict=True)]
+        passes = [Counting(PLAN.payload, Declared(functools.partial(len, bench.seen))) for bench in benches]
+        run_passes(passes, [Variant("a side", one, PLAN) for one in starts], limit_ns=30 * 10**9)
+    assert [one.requests for one in passes] == [120, 120]
+    assert [one.per_request() for one in passes] == [pytest.approx([1000] * 6, rel=0.001)] * 2
+    assert [bench.stopped for bench in benches] == [1, 1]
 
 
 def test_the_directory_of_a_pass_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,8 +231,7 @@ def test_the_directory_of_a_pass_is_removed(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(module, "Callgrind", declared)
     with ScriptedServer(bench._seen) as server:
-        plan: Any = type("Plan", (), {"payload": read_payload(INPUTS)})
-        found = counted_pass(functools.partial(bench._start, server), plan, directory=tmp_path, limit_ns=60_000_000_000)
+        (found,) = counted_passes([bench.side(server)], directory=tmp_path, limit_ns=60_000_000_000)
     assert found.per_request.value == pytest.approx(1000, rel=0.001)
     assert (found.tool, found.requests) == ("valgrind-3.24.0", 120)
     assert Count.from_json(found.to_json()) == found
