@@ -313,6 +313,7 @@ def test_two_answers_in_one_piece_do_not_answer_the_next_request(bench: Bench) -
     bench.then = [1]
     bench.deliver(peer, LENGTH + answer(b"stale"))
     assert bench.rows == [Failure.UNASKED, 200], "answered before the server has seen it"
+    assert [*bench.recording.received_bytes] == [0, len(LENGTH + answer(b"stale"))]
     if bench.answers is not None:
         assert bench.kept == [(0, b"hello")]
 

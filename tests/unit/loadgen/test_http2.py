@@ -21,6 +21,7 @@ from pytest_mlpatterns.loadgen.http2_frames import (
     PADDED,
     PREFACE,
     PRIORITY,
+    SETTING,
     BrokenProtocolError,
     Frame,
     Outgoing,
@@ -61,8 +62,10 @@ class TestAsking:
     def test_the_opening_is_the_preface_settings_and_a_wide_window(self) -> None:
         assert OPENING.startswith(PREFACE)
         assert protocol().opening() == OPENING
-        kinds = [kind for kind, *_ in frames_in(OPENING)]
-        assert kinds == [Frame.SETTINGS, Frame.WINDOW_UPDATE]
+        first, second = frames_in(OPENING)
+        assert first[:3] == (Frame.SETTINGS, 0, 0)
+        assert [*SETTING.iter_unpack(first[3])] == [(1, 0), (2, 0), (4, 2**31 - 1), (5, 2**24 - 1)]
+        assert second == (Frame.WINDOW_UPDATE, 0, 0, (2**31 - 1 - 65_535).to_bytes(4, "big"))
 
     def test_a_small_request_is_headers_and_data_in_one_piece(self) -> None:
         made = protocol()

@@ -1,10 +1,16 @@
 """The phases of a load, without a loop: the moments are declared."""
 
 import pytest
-from support.services.jobs import MS, a_job
+from msgspec.structs import replace
+from support.each_row import each_row
+from support.services.jobs import MS, a_job, window_of
 
+from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.load_run import LoadRun
 from pytest_mlpatterns.loadgen.messages import Event, Share, Warm, WindowOpened
+from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
+from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.own_client import ClientWire
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule, Stages
 
 RAMP = Stages((("100ms", 100),), start=100)
@@ -114,3 +120,24 @@ def test_a_generator_that_has_no_callers_in_the_warm_up_is_warm_at_once(schedule
 )
 def test_any_other_generator_waits_for_answers(schedule: Schedule, number: int) -> None:
     assert sharing(schedule, number)[1] == []
+
+
+@each_row(("of", "chunks", "streams"), [(1, [], False), (1, [START_NS], True), (2, [], True)])
+def test_answers_of_a_client_are_streams_if_one_came_in_chunks(of: int, chunks: list[int], streams: bool) -> None:
+    """A part of a shared load has the columns anyway, which the other parts may need."""
+    job = a_job([("127.0.0.1", 1)], ClosedLoop(1), stream=True, share=Share(0, of), window=window_of(1))
+    run = LoadRun(
+        replace(job, endpoint=Endpoint((("127.0.0.1", 0),), wire=ClientWire(name="own"))),
+        lambda *_: None,
+        lambda _: None,
+    )
+    run.start(START_NS)
+    answer = StreamedAnswer()
+    answer.chunk_ns.extend(chunks)
+    run.recording.adder_of(answer)(START_NS, START_NS, START_NS, 200, 0, 0, 0)
+    run.open_at(START_NS)
+    run.stop_early = True
+    run.tick(OPEN_NS, 1, limit_reached=False)
+    result = run.result()
+    assert (samples_of(result).stream is not None) == streams
+    assert (result.generator.client, result.generator.cpu_ns) == ("own", 0), "this process is the deployment"

@@ -1,18 +1,26 @@
-"""A generator that is stopped, silent or does not end is replaced, and pytest does not wait for it."""
+"""Generator processes that do as they are told: their parts become one, and one that hangs is replaced."""
 
 import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
+from support.each_row import each_row
 from support.services.jobs import a_job
 from support.synthetic import MS, S
 
 from pytest_mlpatterns import ChildError
 from pytest_mlpatterns.loadgen import ceiling
+from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.generator_process import LocalPool
-from pytest_mlpatterns.records.addressing import Progress
+from pytest_mlpatterns.loadgen.messages import LoadResult, Transport
+from pytest_mlpatterns.loadgen.recorder import SampleRecorder
+from pytest_mlpatterns.records.addressing import Answer, Progress, Remote
+from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
+from pytest_mlpatterns.records.outcomes import FailedAnswer
+from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 PROGRESS = Progress(S, 100, MS)
@@ -59,9 +67,14 @@ class FakePool(LocalPool):
 
     def __init__(self, *children: FakeChild) -> None:
         self._waiting = list(children)
+        self.asked: list[int] = []
 
     def start(self, number: int, log: Path) -> Any:
         return self._waiting.pop(0)
+
+    def ceilings_rps(self, transport: Transport, processes: int) -> tuple[float, ...]:
+        self.asked.append(processes)
+        return (9000.0, 8000.0)
 
 
 def run(directory: Path, *children: FakeChild, poll_s: float = 0.05) -> None:
@@ -119,3 +132,53 @@ def test_a_generator_that_reports_without_end_is_ended(tmp_path: Path, monkeypat
     with pytest.raises(ChildError, match=r"\(process 4711\) is not done with its load after 54 s"):
         run(tmp_path, child)
     assert child.ended
+
+
+def part(number: int, completed: int, *, stopped_early: bool = False) -> LoadResult:
+    """What a process of two recorded in a second; each has said why something failed."""
+    recording = SampleRecorder()
+    recording.add(number, number, 10 - number, 200, number, 0, 0)
+    said = {"score": f"none in {number}"}
+    return LoadResult(
+        recording.columns(),
+        Window(0, S),
+        Warmup(0, number, steady=True),
+        GeneratorReport(MS, S, completed, connections=number, connect_ns=number),
+        [Answer(number, b"", b"")],
+        stopped_early,
+        failed={-1: FailedAnswer(number, "words"), -number: FailedAnswer(number, "words")},
+        figure_faults=said,
+        without_figure=said,
+    )
+
+
+@each_row(
+    ("completed", "stopped_early", "node", "remote", "ceilings"),
+    [
+        (1001, False, "a", None, [9000.0, 8000.0]),
+        (1000, False, "a", None, [None, None]),  # what every machine reaches is not worth a measurement
+        (1001, True, "a", None, [None, None]),
+        (1001, False, "a", Remote("https://host", http2=False), [None, None]),
+        (1001, False, "", None, []),
+    ],
+)
+def test_parts_of_a_load_become_one(
+    tmp_path: Path, completed: int, stopped_early: bool, node: str, remote: Remote | None, ceilings: list[float | None]
+) -> None:
+    children = [FakeChild(part(number, completed, stopped_early=stopped_early)) for number in (1, 2)]
+    for child in children:
+        child.node = node
+    pool = FakePool(*children)
+    job = replace(JOB, endpoint=replace(JOB.endpoint, remote=remote))
+    generator = Generator(tmp_path / "generator.log", pool=pool)
+    whole = generator.run(job, poll_s=0.05, on_poll=lambda _: None, processes=2)
+    report = whole.generator
+    assert [one.ceiling_rps for one in report.parts] == ceilings
+    assert pool.asked == ([2] if any(ceilings) else [])
+    assert (report.completed, report.connections, report.connect_ns, report.processes) == (2 * completed, 3, 2, 2)
+    assert (whole.warmup.requests, whole.warmup.steady, whole.stopped_early) == (3, True, stopped_early)
+    assert samples_of(whole).request.tolist() == [2, 1], "in the order of completion"
+    assert [answer.request for answer in whole.answers] == [1, 2]
+    first = {"score": "none in 1"}
+    assert (whole.figure_faults, whole.without_figure) == (first, first)
+    assert {outcome: answer.request for outcome, answer in whole.failed.items()} == {-1: 1, -2: 2}
