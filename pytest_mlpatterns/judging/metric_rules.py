@@ -30,7 +30,7 @@ from pytest_mlpatterns.analysis.verdicts.count_comparison import (
 )
 from pytest_mlpatterns.analysis.verdicts.few_samples import describe_too_few, tails_left_out
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import PairedKinds, judge_by_kind, paired_kinds, side_of
-from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, median_text, noted, present_values, with_medians
+from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, noted, present_values, with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_guard
 from pytest_mlpatterns.errors import InvalidResultError, PerfFailure, TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import is_asked_for
@@ -365,5 +365,5 @@ def change_verdict(question: RatioQuestion, verdict: RatioVerdict, pairs: Pairs,
         return found
     own = metric_named(metric.kind.stands_for)
     medians = " against ".join(map(own.show, pairs.means(own.name)))
-    reason += f"; {median_text(own, medians)}"
+    reason += f"; {own.label} {medians}"
     return replace(found, metric=own.name, reason=reason, judged_by=metric.name)

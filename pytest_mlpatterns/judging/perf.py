@@ -305,8 +305,8 @@ class Perf(LimitAssertions):
             on: ``"rtm"``, ``"ttft"`` or ``"instructions"`` (the other's over this one's), ``"throughput"`` or
                 ``"nmrt"`` (the inverse).
             reference: instead of ``other`` a model, or function of a library, that is called without a server: with a
-                list of one input, in a process of its own, by as many threads as the test has callers. RTM is compared
-                with the median time of a call, throughput with calls per second.
+                list of one input, in a process of its own, by as many threads as the test has callers. The median
+                latency is compared with the median time of a call, throughput with calls per second.
             load: instead of ``other`` another load of the test's own service, such as ``ClosedLoop(2)``.
             payload: instead of ``other`` other inputs of the test's own service, as of ``perf_payload``.
         """
@@ -330,8 +330,8 @@ class Perf(LimitAssertions):
 
         Args:
             other: as for ``assert_faster_than``.
-            by: the margin: ``"10%"`` allows 1.1 times the other's RTM, or its rate over 1.1; 2.0 twice its RTM, or half
-                its rate. None is the test's tolerance of this metric, 10 % unless it sets another.
+            by: the margin: ``"10%"`` allows 1.1 times the other's latency, or its rate over 1.1; 2.0 twice its latency,
+                or half its rate. None is the test's tolerance of this metric, 10 % unless it sets another.
             on, reference, load, payload: as for ``assert_faster_than``.
         """
         given = {"other": other, "reference": reference, "load": load, "payload": payload}

@@ -164,7 +164,7 @@ def _who(seen: Seen) -> str:
 
 
 def _short(seen: Seen) -> str:
-    """What the file saw, in short: ``RTM 1.45 ms → 1.85 ms, 27 % worse than the baseline``."""
+    """What the file saw, in short: ``median latency 1.45 ms → 1.85 ms, 27 % worse than the baseline``."""
     found = _by_file(seen)
     metric, then, now = metric_named(found.figure), found.reference_value, found.present_value
     figures = "" if then is None or now is None else f" {metric.show(then)} → {metric.show(now)},"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 _WORDS = {
-    "RTM": "response time median (RTM)",
+    "median latency": "median latency, the response time median (RTM)",
     "TTFT": "time to first token (TTFT)",
     "ITL": "inter-token latency (ITL)",
     "TPOT": "time per output token (TPOT)",
@@ -40,7 +40,7 @@ _WORDS = {
     "HSXe": "efficiency of doubling the replicas, as a share",
     "HSXc": "cost of doubling the replicas, as a share",
 }
-"""Abbreviations in the labels of metrics."""
+"""Labels of metrics, and abbreviations in them."""
 _GAP = 2  # Spaces between the two columns
 _NARROWEST = 40  # Least width of the explanations
 
@@ -84,7 +84,7 @@ def _table(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
 
 
 def _meaning(metric: Metric) -> str:
-    words = " ".join(_WORDS.get(word, word) for word in metric.label.split(" "))
+    words = _WORDS.get(metric.label) or " ".join(_WORDS.get(word, word) for word in metric.label.split(" "))
     better = "; higher is better" if metric.better == "higher" else ""
     judged = "; compared if it is counted" if metric.is_counted else "; compared by default"
     return f"{words}{better}{judged if metric.roles & {Role.PRIMARY, Role.GUARD} else ''}"

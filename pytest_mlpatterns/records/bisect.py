@@ -69,7 +69,7 @@ class BisectResult(Struct, frozen=True):
 
     test: str  # id of the test
     metric: str  # name of the metric that was searched for
-    figure: str  # name of the metric whose ratios were compared, such as ``latency_mean`` for RTM
+    figure: str  # name of the metric whose ratios were compared, such as ``latency_mean`` for ``rtm``
     good: CommitName  # the first end
     bad: CommitName  # the last one
     end: SearchEnd  # how the search ended

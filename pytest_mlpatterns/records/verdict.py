@@ -165,7 +165,7 @@ class Verdict(Record, frozen=True):
     # the acceptance to which a change beyond the usual tolerance owes its pass; empty for all others
     accepted: str = ""
     # name of the metric that was judged in its place and that the figures are of, such as ``latency_mean`` for
-    # RTM; empty if it was judged itself
+    # ``rtm``; empty if it was judged itself
     judged_by: str = ""
     why_open: WhyOpen | None = None  # why it is open although more measuring would not decide it; None for all others
     # of an acceptance with which these figures pass, :data:`NO_CEILING` if there is none; None if that is the

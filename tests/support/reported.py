@@ -89,7 +89,7 @@ RANKING = (
                 ("cached", 1, 0.9, None),
                 ("batched", 2, 0.6, None),
                 ("single", 3, 0.55, None),
-                ("queued", None, None, "RTM 31.0 ms is not below 20.0 ms"),
+                ("queued", None, None, "median latency 31.0 ms is not below 20.0 ms"),
             )
         ],
     },

@@ -123,7 +123,7 @@ def test_an_error_is_no_verdict_and_a_verdict_no_error() -> None:
 @pytest.mark.parametrize(
     ("failure", "reasons"),
     [
-        (LimitFailure("RTM is slow\n  test t", ["RTM is slow"]), ("RTM is slow",)),
+        (LimitFailure("median latency is slow\n  test t", ["median latency is slow"]), ("median latency is slow",)),
         (PerfFailure("no baseline\n  more"), ("no baseline",)),
         (PerfFailure(), ()),
     ],

@@ -270,7 +270,8 @@ class LaunchBlocks:
             return None
         seconds = self._launch.window.duration_ns / 1e9
         return (
-            f"not stationary: RTM changed by {format_percent(change, signed=True)} through the {seconds:.1f} s window"
+            f"not stationary: the median latency changed by {format_percent(change, signed=True)} through the "
+            f"{seconds:.1f} s window"
         )
 
     @cached_property

@@ -54,18 +54,19 @@ _TAIL_TOLERANCE = 0.20
 
 
 def percentile_metric(percentile: float) -> Metric:
-    """The metric of a latency percentile; the median is RTM."""
-    name, label = ("rtm", "RTM") if percentile == 50 else (f"p{percentile:.10g}", f"p{percentile:.10g} latency")
+    """The metric of a latency percentile; the median is ``rtm``."""
+    is_median, rank = percentile == 50, f"p{percentile:.10g}"
     return Metric(
-        name,
-        label,
+        "rtm" if is_median else rank,
+        f"{'median' if is_median else rank} latency",
         lambda blocks: blocks.percentile(percentile),
         Unit.DURATION,
         floor=LATENCY_FLOOR_NS,
         kind=LatencyPercentile(percentile),
         roles=_ROLES_OF_PERCENTILES.get(percentile, frozenset()),
         group=Group.LATENCY,
-        tolerance=USUAL_TOLERANCE if percentile == 50 else _TAIL_TOLERANCE,
+        tolerance=USUAL_TOLERANCE if is_median else _TAIL_TOLERANCE,
+        short_label="median" if is_median else "",
     )
 
 
@@ -76,11 +77,10 @@ def stream_metric(quantity: str, percentile: float = 50) -> Metric:
         streams = blocks.streams
         return None if streams is None else getattr(streams, quantity)(percentile)
 
-    rank = "" if percentile == 50 else f"p{percentile:.10g}"
-    name, label = (quantity, quantity.upper()) if not rank else (f"{quantity}:{rank}", f"{rank} {quantity.upper()}")
+    is_median, rank = percentile == 50, f"p{percentile:.10g}"
     return Metric(
-        name,
-        label,
+        quantity if is_median else f"{quantity}:{rank}",
+        f"{'median' if is_median else rank} {quantity.upper()}",
         read,
         Unit.DURATION,
         floor=LATENCY_FLOOR_NS,
@@ -88,6 +88,7 @@ def stream_metric(quantity: str, percentile: float = 50) -> Metric:
         kind=StreamPercentile(quantity, percentile),
         roles=_ROLES_OF_STREAMS.get((quantity, percentile), frozenset()),
         group=Group.STREAMS,
+        short_label=quantity.upper() if is_median else "",
     )
 
 

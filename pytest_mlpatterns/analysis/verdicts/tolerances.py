@@ -209,11 +209,6 @@ def knows_the_median_better(median_deviation: float, location_deviation: float) 
     return median_deviation < _CLEARLY * location_deviation
 
 
-def median_text(metric: Metric, figures: str) -> str:
-    """The medians of both sides with their name: ``RTM 4.10 ms → 4.20 ms``, ``median TTFT 359 ms → 640 ms``."""
-    return f"{'median ' if isinstance(metric.kind, StreamPercentile) else ''}{metric.label} {figures}"
-
-
 def with_medians(
     verdict: Verdict, metric: Metric, *, before: Sequence[LaunchValue], now: Sequence[LaunchValue]
 ) -> Verdict:
@@ -223,7 +218,7 @@ def with_medians(
     values = [estimate(side, metric.launch_sd).value for side in (before, now)]
     if not all(map(math.isfinite, values)):
         return verdict
-    return verdict.saying(median_text(metric, " → ".join(map(metric.show, values))))
+    return verdict.saying(f"{metric.label} {' → '.join(map(metric.show, values))}")
 
 
 def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValue]) -> Sequence[LaunchValue]:

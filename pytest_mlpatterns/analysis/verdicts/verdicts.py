@@ -124,7 +124,7 @@ def _why_unasked(failures: Mapping[int, int]) -> str | None:
 
 
 def describe_estimate(metric: Metric, value: Estimate) -> str:
-    """An estimate as text: ``RTM 4.12 ms (4.05 ms to 4.19 ms)``."""
+    """An estimate as text: ``median latency 4.12 ms (4.05 ms to 4.19 ms)``."""
     if value.low == value.high:
         return f"{metric.label} {metric.show(value.value)}"
     return f"{metric.label} {metric.show(value.value)} ({metric.show(value.low)} to {metric.show(value.high)})"

@@ -40,19 +40,18 @@ def charts_of(result: TestResult) -> tuple[Chart, ...]:
 
 
 def _launches(result: TestResult) -> Chart | None:
-    """RTM of each launch, or TTFT of streams, by the statistic that was judged, so that an outlier is visible."""
+    """The latency or TTFT of each launch, by the statistic that was judged, so that an outlier is visible."""
     usual = leading_time(streams=result.stream is not None).name
     name = next((one.figure for one in comparisons_of(result) if one.metric == usual), usual)
-    label, launches = metric_named(name).label, result.measured.launches.get(name, ())
-    if len(launches) < 2:
+    if len(launches := result.measured.launches.get(name, ())) < 2:
         return None
     return Chart(
         "ranges",
         f"{heading_of(metric_named(name))} by launch",
-        "each with twice its standard error",
-        (Column("launch", "text"), *(Column(name, "duration") for name in (label, "from", "to"))),
+        "with two standard errors",
+        (Column("launch", "text"), *(Column(name, "duration") for name in ("value", "from", "to"))),
         tuple(
-            (f"launch {number}", value, max(value * (1 - 2 * error), 0.0), value * (1 + 2 * error))
+            (f"{number}", value, max(value * (1 - 2 * error), 0.0), value * (1 + 2 * error))
             for number, (value, error) in enumerate(launches, start=1)
         ),
     )

@@ -15,7 +15,6 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     GROWTHS,
     are_of_streams,
     is_known_metric,
-    leading_time,
     metric_named,
     objectives_of,
     with_role,
@@ -97,23 +96,24 @@ def _value(entry: Entry, name: str) -> float:
 
 
 _NOTABLE = 0.5
-"""Share of its tolerance from which on the worst metric is shown instead of RTM, or of TTFT where answers stream."""
+"""Share of its tolerance from which on the worst metric is shown instead of the median latency, or TTFT."""
 _RANKS = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL)  # Outcomes, the worst one last
 _OUTCOMES = {Outcome.PASS: "pass", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "undecided"}
 _NEVER = "never"  # A percentile that falls among failed requests, which are answered never
 
 
 _MEANINGS = {
-    "RTM": "median latency (p50)",
+    "median(?! TTFT| TPOT| ITL)": "half of the requests are faster (RTM)",
     "ASL": "CPU share of the machine",
     "NMRT": "capacity",
 }
-"""Abbreviations of the paper in labels of metrics."""
+"""What short names of metrics mean, by a pattern of the name; ``rtm`` is what tests and options call the median."""
 
 
 def explained(text: str) -> str:
-    """What the abbreviations of metrics in a text mean; empty without one."""
-    return "; ".join(f"{name}: {meaning}" for name, meaning in _MEANINGS.items() if re.search(rf"\b{name}\b", text))
+    """What the short names of metrics in a text mean; empty without one."""
+    found = ((re.search(rf"\b{name}\b", text), meaning) for name, meaning in _MEANINGS.items())
+    return "; ".join(f"{name[0]}: {meaning}" for name, meaning in found if name)
 
 
 class ComparisonRow(Struct, frozen=True):
@@ -162,7 +162,7 @@ def compared_sentences(result: TestResult, *, leave_out: Collection[str] = ()) -
 
 
 def accepted_sentences(result: TestResult) -> list[str]:
-    """Each change that passed because it is accepted: ``RTM 4.0 ms → 5.9 ms: +47 %; accepted is rtm +60 %: …``."""
+    """Each change that passed because it is accepted: ``mean latency 4.0 ms → 5.9 ms: +47 %; accepted is rtm …``."""
     rows = [(comparison_row(one), one.accepted) for one in comparisons_of(result) if one.accepted]
     return [f"{row.label} {row.reference} → {row.present}: {row.change}; accepted is {text}" for row, text in rows]
 
@@ -176,8 +176,8 @@ def worst_comparison(result: TestResult) -> Verdict | None:
     """The comparison that a reader should see first; None if nothing was compared.
 
     That is the metric whose change is the largest part of its tolerance, failures before what is undecided, and that
-    before others; RTM, or TTFT if the answers stream, if none uses half of its tolerance. A growth that passes is no
-    such part: it may be several times a growth of nearly nothing.
+    before others; the median latency, or TTFT if the answers stream, if none uses half of its tolerance. A growth that
+    passes is no such part: it may be several times a growth of nearly nothing.
     """
     compared = comparisons_of(result)
     if not compared:
@@ -195,13 +195,7 @@ def most_severe_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
 
 
 def named_change(verdict: Verdict) -> str:
-    """A change with the short name of its figures, which RTM does not need: ``mean +2.1 %``, ``p99 +310 %``."""
-    is_usual = verdict.figure == leading_time(streams=False).name
-    return shown_change(verdict) if is_usual else labelled_change(verdict)
-
-
-def labelled_change(verdict: Verdict) -> str:
-    """A change with the short name of its figures, among changes of other metrics: ``RTM +2.1 %``, ``p99 +310 %``."""
+    """A change with the short name of its figures: ``mean +2.1 %``, ``p99 +310 %``."""
     short = metric_named(verdict.figure).short if is_known_metric(verdict.figure) else verdict.figure
     return f"{short} {shown_change(verdict)}"
 

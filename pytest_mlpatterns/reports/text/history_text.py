@@ -196,7 +196,7 @@ def change_sentence(change: Change, *, passed: bool = False, tolerance: float | 
 def bisect_command(change: Change, test: str = "") -> str:
     """The command that finds the commit of a change; empty if its commits are not known, or are the same.
 
-    A metric that no two commits are compared by, such as p95, is searched for by RTM.
+    A metric that no two commits are compared by, such as p95, is searched for by the latency.
 
     ``test``: its id from where the command is to run; empty for pytest's root.
     """

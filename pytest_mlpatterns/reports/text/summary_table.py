@@ -95,7 +95,7 @@ def _ranking_rows(ranking: Ranking, measured: Mapping[str, Mapping[str, Sequence
     if not rows:
         return []
     headings = ["rank", "score", "95 %"]
-    headings += [f"{metric_named(name).label} × {weight:.2f}" for name, weight in ranking.weights.items()]
+    headings += [f"{metric_named(name).short} × {weight:.2f}" for name, weight in ranking.weights.items()]
     full = _ranking_columns(headings, [_cells(row, measured[row.test]) for row in rows])
     terse = _ranking_columns(headings, [_cells(row, {}) for row in rows])
     patterns = TextColumn("pattern", [Span(row.pattern) for row in rows], right=False)
@@ -129,7 +129,7 @@ def _number(score: float) -> str:
 
 
 _WIDE = 100  # Terminal width from which on the table has every column
-_HEADINGS = {"RTM": "RTM (p50)", "ASL": "ASL (CPU share)"}
+_HEADINGS = {"median": "median latency", "ASL": "ASL (CPU share)"}
 """Headings that explain what is not known by that name elsewhere, if there is room for them."""
 _UNITS = {Unit.RATE: "req/s", Unit.TOKEN_RATE: "tok/s", Unit.COST: "cost/million", Unit.INSTRUCTIONS: "instructions"}
 """Headings of columns whose unit says what they are, so that their cells have none."""
@@ -321,7 +321,7 @@ def _capacity(result: TestResult) -> str:
 
 
 def _change(result: TestResult) -> Span:
-    """The change of latency or TTFT, or of the worst metric, with the name of what was judged."""
+    """The change of the latency or TTFT, or of the worst metric, with the name of what was judged."""
     if (verdict := worst_comparison(result)) is None:
         return Span("–")
     if verdict.outcome is Outcome.FAIL:

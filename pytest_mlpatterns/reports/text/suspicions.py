@@ -29,7 +29,6 @@ from pytest_mlpatterns.records.verdict import OPEN_KINDS, Kind, OpenBy, Outcome,
 from pytest_mlpatterns.reports.text.comparison import (
     comparison_row,
     comparisons_of,
-    labelled_change,
     metric_label,
     most_severe_first,
     named_change,
@@ -324,7 +323,7 @@ def _figures(result: TestResult, width: int) -> list[str]:
     compared = [one for one in _open_comparisons(result) if not _is_beyond(one)]
     rows = wrapped(_figure(compared[0]), width, "  ", others="    ") if compared else []
     if compared[1:]:
-        rows += wrapped(f"also {', '.join(map(labelled_change, compared[1:]))}", width, "  ", others="    ")[:1]
+        rows += wrapped(f"also {', '.join(map(named_change, compared[1:]))}", width, "  ", others="    ")[:1]
     named = {one.metric for one in compared}
     reasons = list(
         dict.fromkeys(

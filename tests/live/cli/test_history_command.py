@@ -92,7 +92,7 @@ def test_the_history_is_shown_with_the_change_that_machines_cannot_hide(capsys: 
     text = shown(capsys)
     assert text.startswith(f"{FILE}: 2 tests, 1 change\n")
     assert max(map(len, text.splitlines())) <= 80
-    assert re.search(r"RTM \+[56]\.\d % .*; beside revisions, so on any machine", " ".join(text.split()))
+    assert re.search(r"median latency \+[56]\.\d % .*; beside revisions, so on any machine", " ".join(text.split()))
     assert "peak memory" not in text
     assert "2 more courses without a change; name a test or --metric to see them" in text
 
@@ -103,7 +103,7 @@ def test_a_test_a_metric_a_course_and_a_machine_are_selected(capsys: pytest.Capt
     assert SUM not in shown(capsys, DIGITS)
     assert SUM not in shown(capsys, "*dig*")
     assert "peak memory" in shown(capsys, "digits")
-    assert "RTM" not in shown(capsys, "--metric", "peak_memory")
+    assert "median latency" not in shown(capsys, "--metric", "peak_memory")
     assert "Xeon" not in shown(capsys, "--course", "ratios")
     assert "ratios" not in shown(capsys, "--course", "values", "--machine", "Xeon")
 

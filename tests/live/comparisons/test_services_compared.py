@@ -153,7 +153,7 @@ def test_a_service_that_is_faster_passes_with_both_named(reasons: dict[str, tupl
     against, outcome, reason = reasons["test_faster"]
     assert (against, outcome) == ("service", "pass")
     assert re.match(
-        r"RTM [^(]+\(App\('service:ours', path='/ours'\)\) against [^(]+\(App\('service:slow', path=", reason
+        r"median latency [^(]+\(App\('service:ours', path='/ours'\)\) against [^(]+\(App\('service:slow', path=", reason
     )
     assert "answers differ" not in reason
 
@@ -163,7 +163,9 @@ def test_two_loads_and_two_payloads_of_one_service_are_compared(reasons: dict[st
     of_load = r"^throughput [^(]+\(closed\(4\)\) against [^(]+\(closed\(1\)\): .* at least 2;"
     assert re.search(of_load, reasons["test_load"][2])
     assert reasons["test_payload"][:2] == ("service", "pass")
-    assert re.search(r"^TTFT .*\(the test's payload\) against .*\(the other payload\): ", reasons["test_payload"][2])
+    assert re.search(
+        r"^median TTFT .*\(the test's payload\) against .*\(the other payload\): ", reasons["test_payload"][2]
+    )
 
 
 def test_a_service_that_is_too_slow_fails_with_both_named(run: Run) -> None:

@@ -76,7 +76,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, options: tuple[str, ...]) -> 
     repository.commit(files(0.05))
     recorded = run(repository.top, *options, *RECORD)
     assert recorded.exit_code == 0
-    assert "new, RTM" in recorded.out
+    assert "new, median latency" in recorded.out
     repository.write(files(0.4))
     return repository
 
@@ -87,13 +87,15 @@ def run(top: Path, *arguments: str) -> Run:
 
 def assert_caught(found: Run) -> None:
     assert found.exit_code == 1
-    assert re.search("RegressionFailure: (mean latency|RTM) ", found.out)
+    assert re.search("RegressionFailure: (mean|median) latency ", found.out)
 
 
 def test_a_slower_model_is_caught_against_the_baseline(shop: Repository, options: tuple[str, ...]) -> None:
     found = run(shop.top, *options, "--perf-baseline=check")
     assert found.exit_code == 1
-    judged = "(mean latency|RTM|throughput)"  # which of them is known better or sure first, the machine decides
+    judged = (
+        "(mean latency|median latency|throughput)"  # which of them is known better or sure first, the machine decides
+    )
     assert re.search(f"RegressionFailure: {judged} ", found.out)
     assert found.facts("test_shop")["against"].startswith("the baseline's commit (")
     assert len(shop.worktrees()) == 1

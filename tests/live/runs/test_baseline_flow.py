@@ -100,7 +100,7 @@ def test_update_records_what_was_measured(recorded: Run) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", entry["date"])
     said = recorded.section("performance")
     assert f"baseline {recorded.directory / FILE} updated:" in said
-    assert re.search(rf"{TEST}: new, RTM \S+ ms, throughput \S+ req/s", said)
+    assert re.search(rf"{TEST}: new, median latency \S+ ms, throughput \S+ req/s", said)
 
 
 def test_update_prints_old_and_new_and_lists_what_it_recorded_although_worse(directory: Path) -> None:
@@ -108,8 +108,8 @@ def test_update_prints_old_and_new_and_lists_what_it_recorded_although_worse(dir
     tolerances = "rtm=5000%,throughput=90%"
     run = ONE.run(directory, "--perf-baseline", "update", "--perf-tolerance", tolerances, "--perf-json", "out.json")
     assert run.exit_code == pytest.ExitCode.OK
-    change = r"RTM \S+ ns → \S+ ms \(\+[\d,. ]+ %\), throughput \S+ req/s → \S+ req/s \([-−]\S+ %\)"
-    judged = r"(mean latency|RTM) \S+ ns → .+ % worse"
+    change = r"median latency \S+ ns → \S+ ms \(\+[\d,. ]+ %\), throughput \S+ req/s → \S+ req/s \([-−]\S+ %\)"
+    judged = r"(mean|median) latency \S+ ns → .+ % worse"
     worse = rf"recorded although worse:\n  {TEST}: {judged}.+\n  {TEST}: throughput .+ % worse"
     said = run.section("performance")
     assert re.search(rf"{TEST}: {change}", said)
@@ -232,7 +232,7 @@ def test_a_run_better_than_its_baseline_says_so(directory: Path) -> None:
     run = ONE.run(directory)
     assert run.outcomes == {"passed": 1}
     assert re.search(
-        r"better than its baseline: (mean latency .+ % better.+; RTM|RTM) .+--perf-baseline update",
+        r"better than its baseline: (mean latency .+ % better.+; )?median latency .+--perf-baseline update",
         run.section("performance"),
     )
 
@@ -249,9 +249,9 @@ def test_a_regression_fails_the_test_at_its_definition(directory: Path, distribu
     assert f"test_perf.py:{defined}: RegressionFailure" in text
     assert "pytest_mlpatterns/" not in text
     interval = r"99 % interval \+\S+ % to \+\S+ %; tolerance 10"
-    medians = r"\.0 %(?(mean); RTM \S+ ns → \S+ ms)"
+    medians = r"\.0 %(?(mean); median latency \S+ ns → \S+ ms)"
     assert re.search(
-        rf"RegressionFailure: ((?P<mean>mean latency)|RTM) \S+ ns → \S+ ms: \S+ % worse, {interval}{medians}", text
+        rf"RegressionFailure: ((?P<mean>mean)|median) latency \S+ ns → \S+ ms: \S+ % worse, {interval}{medians}", text
     )
     assert re.search(r"also +throughput \S+ req/s → \S+ req/s: -\S+ %", text)
     assert re.search(r"measured  1 launch, \d+ requests, 0 failed", text)
@@ -264,7 +264,7 @@ def test_a_regression_fails_the_test_at_its_definition(directory: Path, distribu
         return
     again = ONE.run(directory, "--lf", "--tb=line")
     assert again.outcomes["failed"] == 1
-    assert re.search(rf"test_perf\.py:{defined}: RegressionFailure: (mean latency|RTM)", again.out)
+    assert re.search(rf"test_perf\.py:{defined}: RegressionFailure: (mean|median) latency", again.out)
 
 
 def _unsure(machines: dict[str, Any]) -> None:
@@ -291,7 +291,7 @@ def test_a_failure_that_the_machine_itself_explains_is_left_open(directory: Path
     run = ONE.run(directory, "--perf-noise", "doubt")
     assert run.outcomes == {"passed": 1, "warnings": 1}
     slower = r"this machine takes up to [\d.]+ times as long for the same work as when the"
-    explained = rf"(mean latency|RTM) .+, tolerance .+ why {slower}"
+    explained = rf"(mean|median) latency .+, tolerance .+ why {slower}"
     assert re.search(explained, " ".join(run.section("performance").split()))
 
 
@@ -385,7 +385,7 @@ def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
     _edit(directory / FILE, drifted)
     run = ONE.run(directory, "--perf-tolerance", "100%", "--perf-json", "out.json")
     assert run.table["test_it"] in NOT_WORSE
-    note = r"(mean latency|RTM) [\d,.]+ % worse than on 2026-01-31 \(1a2b3c4\), little by little"
+    note = r"(mean|median) latency [\d,.]+ % worse than on 2026-01-31 \(1a2b3c4\), little by little"
     assert re.search(note, run.section("performance"))
     assert re.search(note, run.json("out.json")["results"][0]["notes"][-1])
 
@@ -477,7 +477,7 @@ def test_a_run_of_what_failed_last_lists_only_files_that_are_gone(overgrown: Pat
 def test_prune_removes_them_and_judges_as_check_does(overgrown: Path) -> None:
     _edit(overgrown / FILE, _much_faster)
     run = SUITE.run(overgrown, "test_perf.py", "-k", "test_it", "--perf-baseline", "prune")
-    assert re.search("RegressionFailure: (mean latency|RTM) ", run.failure("test_it"))
+    assert re.search("RegressionFailure: (mean|median) latency ", run.failure("test_it"))
     assert set(run.json(FILE)["tests"]) == set(KEPT)
     said = run.section("performance").splitlines()
     start = said.index(f"baseline {overgrown / FILE} pruned:")

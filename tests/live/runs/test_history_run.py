@@ -92,7 +92,7 @@ def test_a_change_is_reported_once_and_fails_the_run_that_confirms_it(repository
     (annotation,) = [text for text in run.out.splitlines() if text.startswith("::")]
     assert annotation.startswith("::error file=test_perf.py,line=")
     assert annotation.endswith(command)
-    assert "changed in the history: RTM +" in summary.read_text(encoding="utf-8").replace("\\", "")
+    assert "changed in the history: median latency +" in summary.read_text(encoding="utf-8").replace("\\", "")
     again = run_here(repository.top, *options)
     assert (again.exit_code, written(repository)["changes"]) == (0, [])
 

@@ -330,7 +330,8 @@ def test_a_slower_service_is_a_regression_against_its_baseline(tmp_path: Path) -
     assert slower.outcomes == {"failed": 2}
     for name in ("app", "command"):
         assert re.search(
-            r"RegressionFailure: (mean latency|RTM|throughput) .+ worse", slower.failure(f"test_service[{name}]")
+            r"RegressionFailure: (mean latency|median latency|throughput) .+ worse",
+            slower.failure(f"test_service[{name}]"),
         )
 
 

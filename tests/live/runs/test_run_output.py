@@ -114,7 +114,7 @@ def test_on_github_a_failing_test_is_annotated_at_its_line(tmp_path: Path) -> No
     fails, breaks = sorted(annotations, key=lambda text: "test_breaks" in text)
     number = line_of(tmp_path, "def test_fails(perf):")
     assert fails.startswith(
-        f"::error file=test_perf.py,line={number},title=test_perf.py%3A%3Atest_fails::LimitFailure: RTM "
+        f"::error file=test_perf.py,line={number},title=test_perf.py%3A%3Atest_fails::LimitFailure: median latency "
     )
     assert " is not below 1.00 ns%0Awhere: " in fails
     assert f"line={line_of(tmp_path, 'def test_breaks(perf): pass')}," in breaks

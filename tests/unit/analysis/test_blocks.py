@@ -282,7 +282,7 @@ def rising(factor: float, *, scatter: float = 0.02, seconds: float = 3.0) -> Lau
 def test_a_latency_that_rises_or_falls_through_the_window_is_said(factor: float, sign: str) -> None:
     said = rising(factor).trend()
     assert said is not None
-    assert said.startswith(f"not stationary: RTM changed by {sign}")
+    assert said.startswith(f"not stationary: the median latency changed by {sign}")
     assert said.endswith("% through the 3.0 s window")
 
 

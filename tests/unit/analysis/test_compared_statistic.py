@@ -77,7 +77,7 @@ def test_a_verdict_on_a_location_is_one_on_the_metric_that_it_stands_for() -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("rtm", "; RTM 359 ms → 640 ms"), ("ttft", "; median TTFT 359 ms → 640 ms")]
+    ("name", "said"), [("rtm", "; median latency 359 ms → 640 ms"), ("ttft", "; median TTFT 359 ms → 640 ms")]
 )
 def test_the_medians_are_at_the_end_of_the_reason(name: str, said: str) -> None:
     judged = judge_change(LOCATIONS[name], launches(523), launches(303), tolerance=0.25)

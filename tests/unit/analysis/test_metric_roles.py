@@ -113,7 +113,7 @@ def test_the_leading_time_is_the_first_primary_time_and_has_a_location() -> None
         primary = with_role(Role.PRIMARY, streams=streams).values()
         assert leading_time(streams=streams) == next(one for one in primary if one.unit is Unit.DURATION)
         assert leading_time(streams=streams).name in LOCATIONS
-    assert [leading_time(streams=streams).label for streams in (False, True)] == ["RTM", "TTFT"]
+    assert [leading_time(streams=streams).label for streams in (False, True)] == ["median latency", "median TTFT"]
 
 
 def test_rates_of_a_closed_loop_follow_from_primary_times() -> None:

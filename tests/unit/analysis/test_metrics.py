@@ -238,7 +238,12 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
 
 @pytest.mark.parametrize(
     ("percentile", "name", "label"),
-    [(50, "rtm", "RTM"), (50.0, "rtm", "RTM"), (99, "p99", "p99 latency"), (99.9, "p99.9", "p99.9 latency")],
+    [
+        (50, "rtm", "median latency"),
+        (50.0, "rtm", "median latency"),
+        (99, "p99", "p99 latency"),
+        (99.9, "p99.9", "p99.9 latency"),
+    ],
 )
 def test_a_percentile_is_named_as_people_write_it(percentile: float, name: str, label: str) -> None:
     metric = percentile_metric(percentile)

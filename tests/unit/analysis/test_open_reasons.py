@@ -201,7 +201,7 @@ def test_two_metrics_without_a_shared_cause_fail_together_if_each_is_three_times
     if len(failed) > 1:
         why = "each is at least 3 times as bad, and they share no cause"
         assert found[0].reason.endswith(f"; together with CPU per request: {why}")
-        assert found[2].reason.endswith(f"; together with RTM and throughput: {why}")
+        assert found[2].reason.endswith(f"; together with median latency and throughput: {why}")
 
 
 @each_row(

@@ -126,9 +126,9 @@ def test_launches_without_a_request_do_not_count() -> None:
 
 
 def test_no_value_and_too_few_of_them_are_refused() -> None:
-    with pytest.raises(InvalidResultError, match="no request succeeded, so there is no RTM"):
+    with pytest.raises(InvalidResultError, match="no request succeeded, so there is no median latency"):
         PooledTimes([]).estimate(RTM, 50, [], confidence=0.95)
-    with pytest.raises(TooFewSamplesError, match="RTM of 1 sample, expected at least 2") as caught:
+    with pytest.raises(TooFewSamplesError, match="median latency of 1 sample, expected at least 2") as caught:
         found([one_mode(1)])
     assert (caught.value.needed, caught.value.found) == (2, 1)
 

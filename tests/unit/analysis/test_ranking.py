@@ -139,7 +139,7 @@ class TestRequirements:
         assert ranking.requirements == ("rtm<15ms", "nmrt>=150")
         single = rows(ranking)["single"]
         assert single.excluded == (
-            "RTM 20.0 ms (19.8 ms to 20.2 ms) is not below 15.0 ms; "
+            "median latency 20.0 ms (19.8 ms to 20.2 ms) is not below 15.0 ms; "
             "NMRT 100 req/s (99.0 req/s to 101 req/s) is not at least 150 req/s"
         )
         assert (single.rank, single.score, single.parts) == (None, None, {})
@@ -154,7 +154,9 @@ class TestRequirements:
         ranking = ranked(SHOP, f"{EQUAL},rtm<5.02ms,asl<0.9")
 
         assert ranking.sentence == "cached first, if it keeps rtm<5.02ms; single, batched and replicated excluded"
-        assert rows(ranking)["cached"].doubts == ("RTM 5.00 ms (4.95 ms to 5.05 ms) may or may not be below 5.02 ms",)
+        assert rows(ranking)["cached"].doubts == (
+            "median latency 5.00 ms (4.95 ms to 5.05 ms) may or may not be below 5.02 ms",
+        )
 
     def test_patterns_that_may_be_first_are_named_with_their_open_requirements(self) -> None:
         level = [measured(name, rtm=10 * MS, asl=0.5) for name in ("a", "b", "c")]

@@ -76,9 +76,9 @@ def test_at_least_a_limit_is_decided_by_the_whole_interval(low: float, high: flo
 @pytest.mark.parametrize(
     ("metric", "measured", "limit", "reason"),
     [
-        (RTM, (4.12, 4.05, 4.19), 5, "RTM 4.12 ms (4.05 ms to 4.19 ms) is below 5.00 ms"),
-        (RTM, (4.12, 4.05, 4.19), 4, "RTM 4.12 ms (4.05 ms to 4.19 ms) is not below 4.00 ms"),
-        (RTM, (4.12, 4.05, 4.19), 4.1, "RTM 4.12 ms (4.05 ms to 4.19 ms) may or may not be below 4.10 ms"),
+        (RTM, (4.12, 4.05, 4.19), 5, "median latency 4.12 ms (4.05 ms to 4.19 ms) is below 5.00 ms"),
+        (RTM, (4.12, 4.05, 4.19), 4, "median latency 4.12 ms (4.05 ms to 4.19 ms) is not below 4.00 ms"),
+        (RTM, (4.12, 4.05, 4.19), 4.1, "median latency 4.12 ms (4.05 ms to 4.19 ms) may or may not be below 4.10 ms"),
     ],
 )
 def test_a_verdict_on_a_limit_says_interval_and_limit(
@@ -264,7 +264,7 @@ def test_a_value_of_zero_can_be_compared(baseline: float, present: float, outcom
 
 def test_the_reason_of_a_change_has_both_values_the_interval_and_the_tolerance() -> None:
     found = judge_change(RTM, exact(13 * MS, 13 * MS), exact(10 * MS, 10 * MS), tolerance=0.1)
-    assert found.reason.startswith("RTM 10.0 ms → 13.0 ms: 30.0 % worse, 99 % interval +")
+    assert found.reason.startswith("median latency 10.0 ms → 13.0 ms: 30.0 % worse, 99 % interval +")
     assert found.reason.endswith("; tolerance 10.0 %")
 
 
@@ -325,7 +325,7 @@ DUE = START_NS + np.arange(600) * 5 * MS
             (19.83, 19.1, 20.6),
             20,
             3,
-            "RTM 19.1–20.6 ms includes the limit of 20.0 ms after 3 launches; "
+            "median latency 19.1–20.6 ms includes the limit of 20.0 ms after 3 launches; "
             "even 20 more launches would narrow it only to ±1.4 %",
         ),
         (
@@ -333,14 +333,15 @@ DUE = START_NS + np.arange(600) * 5 * MS
             (19.5, 18.6, 20.6),
             20,
             1,
-            "RTM 18.6–20.6 ms includes the limit of 20.0 ms after 1 launch; 4 more launches would narrow it to ±2.3 %",
+            "median latency 18.6–20.6 ms includes the limit of 20.0 ms after 1 launch; "
+            "4 more launches would narrow it to ±2.3 %",
         ),
         (
             RTM,
             (0.9, 0.8, 1.1),
             1,
             1,
-            "RTM 800 µs to 1.10 ms includes the limit of 1.00 ms after 1 launch",
+            "median latency 800 µs to 1.10 ms includes the limit of 1.00 ms after 1 launch",
         ),
     ],
 )
@@ -358,7 +359,7 @@ def test_an_open_verdict_on_a_limit_says_what_would_decide_it(
         (
             stream_metric("ttft"),
             Modes(190 * MS, 375 * MS, 267 * MS, 0.42),
-            "TTFT 185–381 ms includes the limit of 270 ms after 2 launches; TTFT has two modes, 190 and "
+            "median TTFT 185–381 ms includes the limit of 270 ms after 2 launches; TTFT has two modes, 190 and "
             "375 ms (42.0 % and 58.0 % of the requests); the median lies in either",
         ),
         (
@@ -370,13 +371,13 @@ def test_an_open_verdict_on_a_limit_says_what_would_decide_it(
         (
             stream_metric("itl"),
             Modes(0.9 * MS, 375 * MS, 200 * MS, 0.5),
-            "ITL 185–381 ms includes the limit of 270 ms after 2 launches; ITL has two modes, 900 µs and "
+            "median ITL 185–381 ms includes the limit of 270 ms after 2 launches; ITL has two modes, 900 µs and "
             "375 ms (50.0 % and 50.0 % of the gaps); the median lies in either",
         ),
         (
             RTM,
             Modes(10 * MS, 200 * MS, 45 * MS, 0.1),
-            "RTM 185–381 ms includes the limit of 270 ms after 2 launches; even 20 more launches",
+            "median latency 185–381 ms includes the limit of 270 ms after 2 launches; even 20 more launches",
         ),
     ],
     ids=["stream", "percentile", "gaps", "interval within a mode"],
@@ -399,7 +400,7 @@ def test_an_open_change_has_its_interval_and_on_what_it_rests() -> None:
     before = exact(100 * MS, 101 * MS, 100 * MS)
     found = judge_change(RTM, exact(108 * MS), before, tolerance=0.10, launches=1)
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert found.reason.startswith("RTM 100 ms → 108 ms: ")
+    assert found.reason.startswith("median latency 100 ms → 108 ms: ")
     assert found.reason.endswith("includes the tolerance of 10.0 % after 1 launch")
 
 

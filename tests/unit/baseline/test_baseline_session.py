@@ -197,7 +197,7 @@ def test_an_update_records_for_the_cluster(tmp_path: Path) -> None:
     assert after[TEST][CLUSTER].setup == ON_RAY
     assert after[TEST][CLUSTER].metrics["rtm"][0].value == pytest.approx(5.0 * MS)
     assert list(after["test_c.py::test"]) == [HERE]
-    assert any("RTM 4.00 ms → 5.00 ms" in text for text in session.lines)
+    assert any("median latency 4.00 ms → 5.00 ms" in text for text in session.lines)
 
 
 def test_a_drift_is_that_of_the_cluster(tmp_path: Path) -> None:
@@ -344,8 +344,8 @@ def test_an_update_records_what_passed_and_keeps_all_others(tmp_path: Path) -> N
     assert set(after) == {TEST, "test_b.py::test", "test_c.py::test"}
     assert session.lines == [
         f"baseline {tmp_path / 'perf-baseline.json'} updated:",
-        f"{TEST}: RTM 4.00 ms → 4.10 ms (+2.5 %), throughput 1,000 req/s → 1,000 req/s (+0.0 %); {SEES}",
-        f"test_c.py::test: new, RTM 4.00 ms, throughput 1,000 req/s; {SEES}",
+        f"{TEST}: median latency 4.00 ms → 4.10 ms (+2.5 %), throughput 1,000 req/s → 1,000 req/s (+0.0 %); {SEES}",
+        f"test_c.py::test: new, median latency 4.00 ms, throughput 1,000 req/s; {SEES}",
     ]
     assert session.report() == {
         "mode": "update",
@@ -403,7 +403,7 @@ def test_metrics_recorded_although_worse_are_listed_separately(tmp_path: Path) -
     )
     start = session.lines.index("recorded although worse:")
     slower, fewer = session.lines[start + 1 :]
-    assert slower.startswith("  test_perf.py::test_slower: RTM 4.00 ms → 5.60 ms: 40.0 % worse")
+    assert slower.startswith("  test_perf.py::test_slower: median latency 4.00 ms → 5.60 ms: 40.0 % worse")
     assert slower.endswith("tolerance 10.0 %")
     assert fewer.startswith("  test_perf.py::test_fewer: throughput 1,000 req/s → 700 req/s: 30.0 % worse")
     told = session.report()["recorded_although_worse"]
@@ -467,7 +467,7 @@ def test_an_entry_of_another_set_up_is_replaced_and_not_compared(tmp_path: Path)
     other = entry(1.0, setup=make_setup(load="closed(16)"), anchor=anchor_of(entry(0.5)))
     session = updated(tmp_path, measured(4.0), before={TEST: {HERE: other}})
     assert session.lines[1:] == [
-        f"{TEST}: replaced (load: closed(16) → closed(8)), RTM 4.00 ms, throughput 1,000 req/s; {SEES}"
+        f"{TEST}: replaced (load: closed(16) → closed(8)), median latency 4.00 ms, throughput 1,000 req/s; {SEES}"
     ]
     assert recorded(tmp_path)[TEST][HERE].anchor is None
 
@@ -488,7 +488,7 @@ def test_the_anchor_stays_while_updates_change_little_and_the_drift_is_told(tmp_
         assert "recorded although worse:" not in session.lines
         assert recorded(tmp_path)[TEST][HERE].anchor == replace(anchor_of(first), updates=step)
     assert told[0] == []
-    assert told[-1] == ["RTM 33.8 % worse than on 2026-01-31 (1a2b3c4), little by little"]
+    assert told[-1] == ["median latency 33.8 % worse than on 2026-01-31 (1a2b3c4), little by little"]
 
 
 @pytest.mark.processes
@@ -510,7 +510,7 @@ DRIFTED = entry(5.0, 800.0, anchor=ANCHOR, date="2026-02-01")
             DRIFTED,
             measured(5.1, 790.0),
             (
-                "RTM 27.5 % worse than on 2026-01-31, little by little",
+                "median latency 27.5 % worse than on 2026-01-31, little by little",
                 "throughput 21.0 % worse than on 2026-01-31, little by little",
             ),
         ),
@@ -549,7 +549,7 @@ def test_a_file_that_was_harmed_meanwhile_is_an_error_and_stays_as_it_is(tmp_pat
 def test_a_wide_entry_is_recorded_with_its_width_since_the_recorded_code_decides_then(tmp_path: Path) -> None:
     session = opened(tmp_path, BaselineMode.UPDATE, {TEST: {HERE: entry()}})
     session.close([measured(metrics={"rtm": (10e6, 3e6, 20e6)})], complete=True)
-    width = "RTM 10.0 ms is known to ±85.0 % only, wider than the tolerance of 10.0 %"
+    width = "median latency 10.0 ms is known to ±85.0 % only, wider than the tolerance of 10.0 %"
     assert recorded(tmp_path)[TEST][HERE].disturbed == (width,)
     assert f"  {TEST}: {width}" in session.lines
     assert not session.recorded_nothing

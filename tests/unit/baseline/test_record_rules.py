@@ -30,7 +30,10 @@ def test_a_quiet_steady_narrow_result_has_no_reason() -> None:
     ("changes", "reason"),
     [
         ({"noise": (NOISE,)}, NOISE.what),
-        ({"unsteady": ("RTM changed by +21 % through the window",)}, "RTM changed by +21 % through the window"),
+        (
+            {"unsteady": ("median latency changed by +21 % through the window",)},
+            "median latency changed by +21 % through the window",
+        ),
         ({"failed_requests": {"500": 8}}, "8 of 7,406 requests failed (500: 8)"),
         (
             {"verdicts": (verdict(Outcome.PASS), verdict(Outcome.INCONCLUSIVE, against="limit"))},
@@ -75,7 +78,7 @@ def test_a_failed_test_has_a_reason() -> None:
 
 def test_an_interval_wider_than_the_tolerance_is_measured_again_and_stored_with_both() -> None:
     wide = result(metrics={"rtm": (10e6, 3e6, 20e6)})
-    why = "RTM 10.0 ms is known to ±85.0 % only, wider than the tolerance of 10.0 %"
+    why = "median latency 10.0 ms is known to ±85.0 % only, wider than the tolerance of 10.0 %"
     assert reasons_not_to_record(wide) == (why,)
     assert disturbances(wide) == (why,)
 
@@ -100,7 +103,7 @@ def test_launches_of_two_kinds_are_as_wide_as_each_of_them() -> None:
     even = [(16e6, 0.01), (22e6, 0.01), (16.2e6, 0.01), (22.1e6, 0.01), (15.9e6, 0.01), (21.9e6, 0.01)]
     assert reasons_not_to_record(result(metrics={"rtm": wide}, launches={"rtm": even}, **calm)) == ()
     (found,) = reasons_not_to_record(result(metrics={"rtm": wide}, launches={"rtm": even}, tolerance=0.01, **calm))
-    assert found.startswith("RTM 16.0 ms is known to ±")
+    assert found.startswith("median latency 16.0 ms is known to ±")
     assert found.endswith("; launches settle in one of two ways: 16.0 ms or 22.0 ms")
 
 
@@ -108,7 +111,7 @@ def test_streams_are_judged_by_their_first_token_and_their_time_per_token() -> N
     narrow, wide = (10.0 * MS, 9.5 * MS, 10.5 * MS), (10.0 * MS, 5.0 * MS, 15.0 * MS)
     calm = {"failed_requests": {}, "noise": (), "unsteady": ()}
     assert reasons_not_to_record(stream_result(metrics={"ttft": narrow, "tpot": narrow, "rtm": wide}, **calm)) == ()
-    for name, label in (("ttft", "TTFT"), ("tpot", "TPOT")):
+    for name, label in (("ttft", "median TTFT"), ("tpot", "median TPOT")):
         (found,) = reasons_not_to_record(stream_result(metrics={"ttft": narrow, "tpot": narrow, name: wide}, **calm))
         assert found == f"{label} 10.0 ms is known to ±50.0 % only, wider than the tolerance of 10.0 %"
 

@@ -58,4 +58,4 @@ def test_a_slow_drift_of_tokens_is_told() -> None:
     anchor = replace(anchor_of(entry("2026-01-01", tpot=10.0 * MS, rtm=100.0 * MS)), updates=3)
     drifted = replace(entry(tpot=13.9 * MS, rtm=200.0 * MS), anchor=anchor)
     notes = drift_notes(measured(tpot=14.0 * MS, rtm=200.0 * MS), drifted)
-    assert notes == ["TPOT 40.0 % worse than on 2026-01-01 (1a2b3c4), little by little"]
+    assert notes == ["median TPOT 40.0 % worse than on 2026-01-01 (1a2b3c4), little by little"]

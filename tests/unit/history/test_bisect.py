@@ -99,7 +99,7 @@ def test_the_commit_is_found_and_compared_with_its_parent(file: Path) -> None:
     assert not file.exists()
     assert result.step.value == pytest.approx(1.1, rel=1e-3)
     lines = result_lines(result)
-    assert lines[0].startswith("c3 changed RTM by +10.0 % (+9.")
+    assert lines[0].startswith("c3 changed median latency by +10.0 % (+9.")
     assert lines[0].endswith("against its parent c2:")
     assert lines[1:3] == ["  Commit 3", "  Ada, 2026-10-03"]
 
@@ -118,8 +118,8 @@ def test_ends_that_do_not_differ(file: Path) -> None:
     assert result.end is SearchEnd.NONE
     assert measured.asked == [(8, 0)]
     (line,) = result_lines(result)
-    assert line.startswith("no change to find: RTM +0.0 % (")
-    assert result_lines(replace(result, is_open=True))[0].startswith("no change was shown: RTM ")
+    assert line.startswith("no change to find: median latency +0.0 % (")
+    assert result_lines(replace(result, is_open=True))[0].startswith("no change was shown: median latency ")
 
 
 def test_commits_that_do_not_run_leave_a_range_with_the_reasons(file: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_commit_without_the_metric_is_passed_over(file: Path) -> None:
 
     search._measure = measure  # type: ignore[assignment]
     assert search.run().first == plan_of(4).name(1)
-    assert shown[1].skipped == "not comparable: both sides do not have RTM"
+    assert shown[1].skipped == "not comparable: both sides do not have median latency"
 
 
 def test_the_time_is_over_and_the_search_goes_on(file: Path) -> None:
@@ -189,7 +189,7 @@ def test_the_time_may_be_over_before_both_ends_are_compared(file: Path) -> None:
     result = search_of(plan_of(8, at_most_s=5.0), Measured(steps(8, 3)), file)[0].run()
     assert (result.end, result.why, result.searched) == (SearchEnd.RANGE, WhyRange.TIME, ())
     first, second = result_lines(result)
-    assert first == "nothing was measured from c0 to c8, so it is not known whether RTM changed"
+    assert first == "nothing was measured from c0 to c8, so it is not known whether median latency changed"
     assert second == "the time of the search is over; the same command with a longer --at-most goes on where it ended"
     noisy = Measured([0.0] * 8 + [0.1])
     search, _ = search_of(plan_of(8, at_most_s=25.0), noisy, file)
@@ -197,7 +197,7 @@ def test_the_time_may_be_over_before_both_ends_are_compared(file: Path) -> None:
     search._clock = iter([0.0, 30.0]).__next__
     result = search.run()
     assert [one.likeness for one in result.searched] == [""]
-    assert result_lines(result)[0].startswith("it is not decided whether RTM changed from c0 to c8: +")
+    assert result_lines(result)[0].startswith("it is not decided whether median latency changed from c0 to c8: +")
 
 
 def test_a_measurement_that_the_end_of_the_time_cuts_is_no_reason(file: Path) -> None:
@@ -377,7 +377,7 @@ def test_times_are_compared_by_their_location(file: Path) -> None:
 
 def test_the_announcement_has_the_size_and_the_time() -> None:
     text = "\n".join(announcement(plan_of(40).extent))
-    assert "40 commits from c0 to c40 may have changed RTM" in text
+    assert "40 commits from c0 to c40 may have changed median latency" in text
     assert "at most 6 commits between them" in text
 
 

@@ -66,7 +66,7 @@ def test_runs_before_the_last_change_do_not_count() -> None:
 
 def test_a_change_a_few_runs_ago_is_named_in_the_refusal() -> None:
     why = level_of(history(*[1.0] * 20, *[1.4] * 3)).why_not
-    assert why.startswith("the history has 3 runs since the last change (RTM +")
+    assert why.startswith("the history has 3 runs since the last change (median latency +")
     assert "expected at least 5" in why
 
 

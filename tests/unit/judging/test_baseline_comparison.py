@@ -422,7 +422,7 @@ def test_a_percentile_that_no_launch_of_the_budget_reaches_is_announced_after_th
 
     compare(runner, entry=make_entry([make_launch(1, rtm_ns=30 * MS)] * 4), on_note=take)
     (note,) = notes
-    judged = "RTM, throughput, error rate, CPU per request, …"
+    judged = "median latency, throughput, error rate, CPU per request, …"
     assert re.fullmatch(rf"at 3\d\.\d answers a second p99 latency needs 1\d\.0 s; judged are {judged}", note)
     assert launches == [1]
 

@@ -38,8 +38,9 @@ def test_percentiles_of_enough_requests_and_of_none_have_none() -> None:
     assert tails_left_out(COMPARED, Metrics((slow_launch(0),))) == {}
 
 
-BOTH = "at 4.00 answers a second p95 latency needs 23.0 s and p99 latency needs 115 s; judged are RTM, error rate"
-ONE = "at 4.00 answers a second p99 latency needs 115 s; judged are RTM, error rate"
+JUDGED = "judged are median latency, error rate"
+BOTH = f"at 4.00 answers a second p95 latency needs 23.0 s and p99 latency needs 115 s; {JUDGED}"
+ONE = f"at 4.00 answers a second p99 latency needs 115 s; {JUDGED}"
 
 
 @pytest.mark.parametrize(

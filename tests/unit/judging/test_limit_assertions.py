@@ -84,7 +84,7 @@ def test_a_limit_between_two_modes_stays_open_and_the_reason_names_them() -> Non
 @pytest.mark.parametrize(
     ("name", "requests", "limit_ms", "words"),
     [
-        ("rtm", 1, 470, "RTM of 1 sample, expected at least 2 for 99 % confidence; .*; 1 more is needed"),
+        ("rtm", 1, 470, "median latency of 1 sample, expected at least 2 for 99 % confidence; .*; 1 more is needed"),
         ("p99", 20, 470, "p99 latency of 160 samples, expected at least 459 .*; 299 more are needed"),
     ],
 )

@@ -125,5 +125,7 @@ def test_a_metric_that_one_side_lacks_is_left_out_and_why(look: Look, name: str,
 def test_a_requested_metric_that_is_invalid_fails_beside_an_entry_too() -> None:
     (one,) = compared_metrics([METRICS["rtm"]], Tolerances(), 0.01, requested=True)
     ruling = Ruling(left_out={"rtm": InvalidResultError("the slowest known request failed")})
-    with pytest.raises(PerfFailure, match="cannot judge RTM against the baseline: the slowest known request failed"):
+    with pytest.raises(
+        PerfFailure, match="cannot judge median latency against the baseline: the slowest known request failed"
+    ):
         require_requested(ruling, [one], beside="the baseline")

@@ -275,7 +275,7 @@ def test_a_search_has_a_limit_that_holds_while_it_waits() -> None:
     note = "the cause was not found in 20.0 ms; --perf-profile on looks for it without a limit"
     assert causes.profile == ProfileRecord(note=note)
     assert not causes.interrupted
-    assert [*dict.fromkeys(SHOWN)] == ["RTM is worse; searching for the cause, 1 s left", ""]
+    assert [*dict.fromkeys(SHOWN)] == ["median latency is worse; searching for the cause, 1 s left", ""]
     assert signal.getsignal(signal.SIGURG) is handler
 
 

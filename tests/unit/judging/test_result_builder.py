@@ -53,7 +53,7 @@ def test_a_warm_up_without_an_end_is_worth_a_note_if_latency_went_on_to_change()
     )
     why, trend = unsteady_notes(Metrics((rising,)), changes=False)
     assert why == "the warm-up ended by its limit, not because the load was steady"
-    assert trend.startswith("not stationary: RTM changed by +")
+    assert trend.startswith("not stationary: the median latency changed by +")
     assert unsteady_notes(Metrics((replace(rising, warmup=ended[True].warmup),)), changes=False) == (trend,)
     assert unsteady_notes(Metrics((rising,)), changes=True) == ()
 
@@ -64,7 +64,7 @@ def test_every_report_has_the_figure_that_was_compared() -> None:
     judged = Verdict("cpu_per_request", "revision", Outcome.FAIL, "", change, 0.07, 600_000.0, 600_000.0 * 1.966)
     rtm = Verdict("rtm", "revision", Outcome.FAIL, "", change, 0.1, 3.0 * MS, 5.898 * MS)
     alone = result(verdicts=(judged, rtm), passed=False, reference=counterpart(3.0 * MS, kind="revision"))
-    assert cells_of(alone)["RTM"] == "5.90 ms"
+    assert cells_of(alone)["median"] == "5.90 ms"
     assert alone.metrics["rtm"][0] != 5.898 * MS  # measured alone, before
 
     built = with_compared_figures(alone)
@@ -73,7 +73,7 @@ def test_every_report_has_the_figure_that_was_compared() -> None:
     assert built.to_json()["metrics"]["rtm"][0] == pytest.approx(5.898 * MS)
     assert dict(properties_of(built))["perf_rtm_ns"] == "5898000"
     assert dict(properties_of(built))["perf_cpu_per_request_ns"] == "1179600"
-    assert cells_of(built)["RTM"] == "5.90 ms"
+    assert cells_of(built)["median"] == "5.90 ms"
     page = report([built])
     for name, shown, changed in (("rtm", "5.90 ms", "+96.6 %"), ("cpu_per_request", "1.18 ms", "+96.6 %")):
         assert METRICS[name].show(built.metrics[name][0]) == shown

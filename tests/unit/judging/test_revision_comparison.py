@@ -179,7 +179,7 @@ def test_a_test_with_a_function_beside_its_load_is_not_compared_and_passes() -> 
 def test_a_test_of_which_no_metric_is_judged_fails(required: bool) -> None:
     with pytest.raises(PerfFailure) as caught:
         settle("ttft", required=required)
-    nothing = "not compared with main (a6d79f5): TTFT (is not known of both sides)"
+    nothing = "not compared with main (a6d79f5): median TTFT (is not known of both sides)"
     assert str(caught.value) == nothing + required * ", and --perf-baseline require asks for a comparison"
 
 

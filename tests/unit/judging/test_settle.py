@@ -117,7 +117,7 @@ def test_each_case_has_its_verdict(
 )
 def test_what_both_share_and_stays_open_has_its_true_reason(known: dict[str, Any], by: OpenBy, said: str) -> None:
     found = verdict(WORSE, judged(PASS), **SHARED, **known)
-    shared = "RTM 4.00 ms → 6.00 ms, 50.0 % worse than the baseline, and so is a1b2c3d today: "
+    shared = "median latency 4.00 ms → 6.00 ms, 50.0 % worse than the baseline, and so is a1b2c3d today: "
     assert found.outcome is OPEN
     assert found.why_open is not None
     assert found.why_open.by is by
@@ -137,10 +137,10 @@ def test_a_commit_with_other_files_may_have_the_change_too() -> None:
 
 
 def test_a_failure_beside_the_recorded_code_names_what_the_file_saw_too() -> None:
-    seen = "by the file: RTM 4.00 ms → 6.00 ms, 50.0 % worse than the baseline"
+    seen = "by the file: median latency 4.00 ms → 6.00 ms, 50.0 % worse than the baseline"
     assert verdict(WORSE, judged(FAIL, 0.3)).reason == f"interleaved; {seen}"
     mean = replace(WORSE, judged_by="latency_mean")
-    assert verdict(mean, judged(FAIL, 0.3)).reason == f"interleaved; {seen.replace('RTM', 'mean latency')}"
+    assert verdict(mean, judged(FAIL, 0.3)).reason == f"interleaved; {seen.replace('median latency', 'mean latency')}"
 
 
 def test_only_one_rule_passes_what_is_worse_today() -> None:

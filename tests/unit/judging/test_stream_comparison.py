@@ -254,7 +254,7 @@ def test_a_service_that_no_longer_streams_fails_by_its_first_content_against_the
     assert [name for name, verdict in found.items() if verdict.outcome is Outcome.FAIL] == ["ttft"]
     assert found["ttft"].reason.endswith("the answers no longer stream, so the first content is the whole answer")
     assert {"rtm", "throughput"} <= set(found)
-    assert comparison.basis.left_out["TPOT"] == LeftOut("is not known: the answers no longer stream")
+    assert comparison.basis.left_out["median TPOT"] == LeftOut("is not known: the answers no longer stream")
 
 
 def test_busy_neighbours_do_not_explain_that_a_service_no_longer_streams() -> None:
@@ -277,7 +277,7 @@ def test_a_service_that_streams_now_is_compared_by_whole_answers_and_the_rest_is
     verdicts, comparison = judged(launches(8), before=before)
     assert {verdict.outcome for verdict in verdicts} == {Outcome.PASS}
     assert {"rtm", "throughput"} <= {verdict.metric for verdict in verdicts}
-    assert {"TTFT", "TPOT", "output tokens"} <= set(comparison.basis.left_out)
+    assert {"median TTFT", "median TPOT", "output tokens"} <= set(comparison.basis.left_out)
 
 
 def _of_streams(name: str) -> bool:

@@ -103,7 +103,7 @@ def test_unchanged_launches_pass_by_their_means_and_not_by_their_medians() -> No
 def test_a_verdict_by_means_names_them_and_has_the_medians_beside_them() -> None:
     (verdict,) = against_the_file(entry(), fast_ns=1.5 * FAST_NS, slow_ns=1.5 * SLOW_NS).values()
     assert verdict.reason.startswith("mean latency 27.2 ms → 40.8 ms: 49.9 % worse, 99 % interval ")
-    assert "; tolerance 10.0 %; RTM " in verdict.reason
+    assert "; tolerance 10.0 %; median latency " in verdict.reason
     assert verdict.reference_value == pytest.approx(27.2 * MS, rel=0.03)
     assert verdict.present_value == pytest.approx(40.8 * MS, rel=0.03)
 
@@ -174,7 +174,7 @@ def test_a_verdict_beside_a_revision_names_means_and_has_the_medians_beside_them
     verdict = beside_a_revision(fast_ns=1.5 * FAST_NS, slow_ns=1.5 * SLOW_NS)
     assert verdict.reason.startswith("mean latency 27.")
     assert " ms (main (1a2b3c4)) against " in verdict.reason
-    before, now = verdict.reason.rpartition("; RTM ")[2].split(" against ")
+    before, now = verdict.reason.rpartition("; median latency ")[2].split(" against ")
     assert before.endswith(" ms")
     assert now.endswith(" ms")
     assert verdict.change is not None

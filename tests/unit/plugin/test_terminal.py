@@ -84,7 +84,7 @@ def test_a_test_that_fails_by_its_own_assertion_shows_what_was_measured(tmp_path
     assert run.out.count("perf measurement, stdout of call") == 1, "what -rP and PyCharm show of a test that passed"
     said = run.failure("test_fails")
     assert "perf measurement" in said
-    for label in ("measured  1 launch", "metrics   RTM ", "latency   now "):
+    for label in ("measured  1 launch", "metrics   median latency ", "latency   now "):
         assert f"\n  {label}" in said
 
 
@@ -105,7 +105,7 @@ def test_a_stream_without_unicode_gets_ascii_throughout(tmp_path: Path) -> None:
     assert run.outcomes == {"failed": 1, "passed": 1, "warnings": 1}
     assert run.out.isascii()
     assert "\\u" not in run.out
-    assert re.search(r"LimitFailure: RTM \S+ [um]s .+ is not below 1\.00 ns", run.out)
+    assert re.search(r"LimitFailure: median latency \S+ [um]s .+ is not below 1\.00 ns", run.out)
     assert "InconclusiveWarning" in run.out
     assert "\x1b[31m\x1b[1mx FAIL\x1b[0m" in run.out
 
@@ -142,5 +142,5 @@ def test_v_adds_what_the_load_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("style", ["line", "short", "long", "native"])
 def test_a_failure_begins_with_its_figures_whatever_the_traceback(tmp_path: Path, style: str) -> None:
     out = PROJECT.run(tmp_path, "-k", "fails", f"--tb={style}").out
-    assert re.search(r"LimitFailure: RTM \S+ [µm]s( \(.+\))? is not below 1\.00 ns\n", out)
-    assert re.search(r"FAILED test_perf\.py::test_fails - .*LimitFailure: RTM \S+ [µm]s", out)
+    assert re.search(r"LimitFailure: median latency \S+ [µm]s( \(.+\))? is not below 1\.00 ns\n", out)
+    assert re.search(r"FAILED test_perf\.py::test_fails - .*LimitFailure: median latency \S+ [µm]s", out)

@@ -127,15 +127,19 @@ def test_a_row_of_the_summary_ends_with_its_verdict(changes: dict[str, object], 
     narrow = table([one], 80)
     assert narrow[2].endswith(f" {verdict}")
     assert narrow[3].strip() == "(replicas=3)"
-    assert narrow[4:] == ["RTM: median latency (p50)"]  # ASL gives way to the names of tests
-    assert "  RTM (p50)  " in summary([one], 160)[0]
+    assert narrow[4:] == ["median: half of the requests are faster (RTM)"]  # ASL gives way to the names of tests
+    assert "  median latency  " in summary([one], 160)[0]
     assert "  ASL (CPU share)  " in summary([one], 160)[0]
 
 
 def test_a_long_command_is_shortened_in_a_narrow_terminal() -> None:
     command = f"Command('gunicorn -k uvicorn.workers.UvicornWorker {'-w 2 ' * 20}service:app')"
     served = result(setup=make_setup(pattern=command), verdicts=(WITHIN,))
-    assert [row.split("  ")[0] for row in table([served], 80)[2:]] == ["test_digits", "", "RTM: median latency (p50)"]
+    assert [row.split("  ")[0] for row in table([served], 80)[2:]] == [
+        "test_digits",
+        "",
+        "median: half of the requests are faster (RTM)",
+    ]
     assert "('gunicorn -k uv…" in table([served], 80)[3]
     assert command in "\n".join(table([served], 1000))
 
@@ -210,9 +214,9 @@ def test_update_prints_old_and_new_and_the_tests_that_got_worse() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "line"),
     [
-        (entry(rtm=4.12 * MS), entry(rtm=4.12 * MS, throughput=1000.0), "RTM 4.12 ms → 4.12 ms (+0.0 %)"),
+        (entry(rtm=4.12 * MS), entry(rtm=4.12 * MS, throughput=1000.0), "median latency 4.12 ms → 4.12 ms (+0.0 %)"),
         (entry(rtm=MS), entry(), "recorded"),
-        (entry(rtm=0.0), entry(rtm=4.12 * MS), "RTM 0 ns → 4.12 ms"),
+        (entry(rtm=0.0), entry(rtm=4.12 * MS), "median latency 0 ns → 4.12 ms"),
         (None, entry(asl=0.5), "new"),
     ],
     ids=["one side knows less", "nothing in common", "over a value of zero", "new and without times"],
@@ -361,7 +365,7 @@ def test_an_open_comparison_has_the_changes_of_the_environment_among_its_notes(
 
 def test_a_failure_does_not_repeat_the_metric_that_it_is_about() -> None:
     _, _, other = failure_text((BEYOND,), result()).partition("metrics")
-    assert "RTM" not in other
+    assert "median latency" not in other
     assert "p95 latency 9.87 ms" in other
 
 

@@ -94,25 +94,27 @@ def test_a_change_in_the_history_is_an_item_and_an_annotation() -> None:
         is_confirmed=True,
         p_value=1e-6,
     )
-    worse = NewChange(change, "RTM +4.2 %", bisect_command(change), fails=True, location=WHERE)
-    better = NewChange(replace(change, is_worse=False), "RTM -4.2 %", "", fails=False, location=None)
+    worse = NewChange(change, "median latency +4.2 %", bisect_command(change), fails=True, location=WHERE)
+    better = NewChange(replace(change, is_worse=False), "median latency -4.2 %", "", fails=False, location=None)
     text = job_summary([], [], {}, changes=[worse, replace(worse, fails=False), better])
     items = [line for line in text.splitlines() if " changed in the history: " in line]
     assert [line[:4] for line in items] == ["- ✗ ", "- ! ", "- ✓ "]
-    assert "RTM +4.2 % <br> python -m pytest\\_mlpatterns bisect " in items[0]
+    assert "median latency +4.2 % <br> python -m pytest\\_mlpatterns bisect " in items[0]
     assert "<script>" not in text.replace("\\<script\\>", "")
     found = new_change_annotation(worse)
     assert found.startswith("::error file=tests/test_perf.py,line=12,title=")
-    assert "::changed in the history: RTM +4.2 %25%0Apython -m pytest_mlpatterns bisect " in found
+    assert "::changed in the history: median latency +4.2 %25%0Apython -m pytest_mlpatterns bisect " in found
     assert new_change_annotation(replace(worse, fails=False)).startswith("::warning ")
-    assert new_change_annotation(better).endswith("::changed in the history: RTM -4.2 %25")
+    assert new_change_annotation(better).endswith("::changed in the history: median latency -4.2 %25")
 
 
 def test_an_annotation_stands_at_the_line_of_the_test() -> None:
-    failure = FailedTest("tests/test_perf.py::test_digits[a,b]", "RTM 100 % worse\nthroughput 50 % worse", WHERE)
+    failure = FailedTest(
+        "tests/test_perf.py::test_digits[a,b]", "median latency 100 % worse\nthroughput 50 % worse", WHERE
+    )
     assert annotation(failure) == (
         "::error file=tests/test_perf.py,line=12,title=tests/test_perf.py%3A%3Atest_digits[a%2Cb]"
-        "::RTM 100 %25 worse%0Athroughput 50 %25 worse"
+        "::median latency 100 %25 worse%0Athroughput 50 %25 worse"
     )
     assert annotation(failure, PurePosixPath("models/digits")).startswith(
         "::error file=models/digits/tests/test_perf.py,line=12,"

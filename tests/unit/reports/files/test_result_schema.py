@@ -120,7 +120,7 @@ def test_what_a_run_did_with_the_history_is_valid_and_read() -> None:
         is_confirmed=True,
         p_value=1e-6,
     )
-    news = NewChange(change, "RTM +4.2 %", "python -m pytest_mlpatterns bisect", fails=True, location=None)
+    news = NewChange(change, "median latency +4.2 %", "python -m pytest_mlpatterns bisect", fails=True, location=None)
     history = {"place": "perf-history.jsonl", "added": 1, "position": 44, "clean": True, "changes": [news.to_json()]}
     data = written([result()], history=history)
     VALIDATOR.validate(data)
@@ -141,7 +141,7 @@ def test_a_change_of_a_file_from_before_has_a_form_and_is_read() -> None:
         "old": {"commit": "a1b2c3", "position": 40},
         "new": {"commit": "d4e5f6", "position": 44},
         "p_value": 1e-6,
-        "sentence": "RTM +4.0 % little by little",
+        "sentence": "median latency +4.0 % little by little",
         "command": "",
         "fails_the_run": False,
     }

@@ -9,7 +9,7 @@ from pytest_mlpatterns.reports.html.chart import Cell, Unit, heading_of, printed
 
 def test_every_metric_has_a_unit_and_a_heading() -> None:
     assert {unit_of(name) for name in METRICS} == {"duration", "rate", "ratio", "size", "instructions", "count"}
-    assert [heading_of(METRICS[name]) for name in ("rtm", "p95", "hop")] == ["RTM", "p95 latency", "Hop"]
+    assert [heading_of(METRICS[name]) for name in ("rtm", "p95", "hop")] == ["Median latency", "p95 latency", "Hop"]
 
 
 @each_row(

@@ -51,14 +51,14 @@ class TestLaunches:
         assert [row[1] for row in chart.rows] == [120.0, 130.0]
 
     def test_launches_stand_side_by_side_with_twice_their_error(self) -> None:
-        chart = charts(result(launches={"rtm": ((100.0, 0.05), (200.0, 0.6))}))["RTM by launch"]
+        chart = charts(result(launches={"rtm": ((100.0, 0.05), (200.0, 0.6))}))["Median latency by launch"]
         assert chart.rows == (
-            ("launch 1", 100.0, 90.0, pytest.approx(110.0)),
-            ("launch 2", 200.0, 0.0, pytest.approx(440.0)),
+            ("1", 100.0, 90.0, pytest.approx(110.0)),
+            ("2", 200.0, 0.0, pytest.approx(440.0)),
         )
 
     def test_one_launch_is_compared_with_nothing(self) -> None:
-        assert "RTM by launch" not in charts(result(launches={"rtm": ((100.0, 0.05),)}))
+        assert "Median latency by launch" not in charts(result(launches={"rtm": ((100.0, 0.05),)}))
 
 
 LADDER = "Throughput by concurrency"

@@ -87,7 +87,7 @@ def test_odd_courses_are_drawn(levels: list[float]) -> None:
 
 def test_values_are_titles_and_a_long_course_has_some_of_them() -> None:
     drawn = str(chart_figure(course_chart(series_from("rtm", [4e6] * 90), ())))
-    assert re.search(r"<title>run 4; commit \w+; date [\d-]+; RTM 4.00 ms; from", drawn)
+    assert re.search(r"<title>run 4; commit \w+; date [\d-]+; median latency 4.00 ms; from", drawn)
     assert drawn.count("<title>") <= 24
 
 

@@ -32,7 +32,7 @@ class TestIndices:
         page = section(*EVALUATED)
         efficiency = row(page, "Scaling efficiency of 2 replicas")
         assert '>95.0 %<div class="less">92.0 % to 98.0 %</div>' in efficiency
-        assert row(page, "RTM").count("4.12 ms<div") == 2
+        assert row(page, "Median latency").count("4.12 ms<div") == 2
         assert "0.050" in row(page, "Contention σ")
         assert "51.0 %" in row(page, "ASL at NMRT")
         assert row(page, "Cost per million at NMRT").count(">0.0500 USD<div") == 2
@@ -81,7 +81,7 @@ class TestDecision:
         assert "<b>Decision:</b> cached first; then batched and single." in page
         assert "<td>1. cached<td" in page
         assert "<td>4.12 ms, 90.0 % of the best<td>80.0 % of the best<" in page
-        assert "<li>queued is excluded: RTM 31.0 ms is not below 20.0 ms<" in page
+        assert "<li>queued is excluded: median latency 31.0 ms is not below 20.0 ms<" in page
         assert "<li>NMRT of cached is only known to be at least 400 req/s<" in page
 
     def test_without_a_ranking_the_reader_sees_how_to_get_one(self) -> None:

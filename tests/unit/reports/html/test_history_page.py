@@ -23,9 +23,11 @@ def test_the_page_has_the_changes_the_tests_and_a_chart_of_each_course() -> None
     for words in ("Performance history", "perf-history.jsonl", "2 worse", "1 steady", "45, 2026-09-01 to 2026-10-15"):
         assert words in page.text
     assert page.text.count("p95 latency +12.0 % (+6.0 to +18.0 %)") == 1
-    assert page.text.count("RTM +6.1 % (+5.7 to +6.5 %)") == 1
-    assert page.text.count("RTM +6.0 % (+5.0 to +7.0 %)") == 1
-    assert page.text.index("2026-10-13, p95 latency +12.0 %") < page.text.index("RTM +6.1 % (+5.7 to +6.5 %)")
+    assert page.text.count("median latency +6.1 % (+5.7 to +6.5 %)") == 1
+    assert page.text.count("median latency +6.0 % (+5.0 to +7.0 %)") == 1
+    assert page.text.index("2026-10-13, p95 latency +12.0 %") < page.text.index(
+        "median latency +6.1 % (+5.7 to +6.5 %)"
+    )
 
 
 def test_tests_that_got_worse_come_first_and_those_without_a_recent_change_are_steady() -> None:
@@ -44,10 +46,10 @@ def test_tests_that_got_worse_come_first_and_those_without_a_recent_change_are_s
 
 def test_the_ratios_of_a_metric_stand_behind_its_values() -> None:
     titles = re.findall(r"<figcaption><b>(.*?)</b>", history_page([RTM, P95, RATIO], CHANGES))
-    assert titles == ["RTM", "RTM as a ratio", "p95 latency"]
+    assert titles == ["Median latency", "Median latency as a ratio", "p95 latency"]
     other = replace(RTM, machine="another machine")
     titles = re.findall(r"<figcaption><b>(.*?)</b>", history_page([RTM, P95, other, RATIO], ()))
-    assert titles == ["RTM", "RTM", "RTM as a ratio", "p95 latency"]
+    assert titles == ["Median latency", "Median latency", "Median latency as a ratio", "p95 latency"]
 
 
 def test_a_chart_has_the_run_its_interval_its_level_and_what_is_new() -> None:
@@ -56,7 +58,7 @@ def test_a_chart_has_the_run_its_interval_its_level_and_what_is_new() -> None:
         "run",
         "commit",
         "date",
-        "RTM",
+        "median latency",
         "from",
         "to",
         "level",
@@ -79,7 +81,7 @@ def test_a_doubtful_change_is_open() -> None:
 
 def test_ratios_are_changes_against_the_first_reference() -> None:
     chart = course_chart(RATIO, CHANGES)
-    assert chart.title == "RTM as a ratio"
+    assert chart.title == "Median latency as a ratio"
     assert {column.unit for column in chart.columns[3:7]} == {"change"}
     assert abs(chart.rows[0][3]) < 0.02  # type: ignore[arg-type]
 

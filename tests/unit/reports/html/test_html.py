@@ -150,7 +150,7 @@ def test_a_failure_stands_on_the_page_once_with_the_words_of_the_terminal() -> N
 
 
 def test_of_several_verdicts_the_first_that_failed_is_the_heading_and_comparisons_are_rows() -> None:
-    limit = replace(verdict(Outcome.PASS, against="limit"), reason="RTM 4.12 ms is below 5.00 ms")
+    limit = replace(verdict(Outcome.PASS, against="limit"), reason="median latency 4.12 ms is below 5.00 ms")
     slower = verdict(Outcome.FAIL, change=(0.3, 0.2, 0.4))
     errors = replace(verdict(Outcome.FAIL, "error_rate", change=(0.3, 0.2, 0.4)), reason="more requests fail")
     text = Reader(str(details_section([result(verdicts=(limit, slower, errors), passed=False)]))).text
@@ -160,10 +160,10 @@ def test_of_several_verdicts_the_first_that_failed_is_the_heading_and_comparison
 
 
 def test_a_limit_of_the_load_alone_says_so_beside_the_figures_of_a_comparison() -> None:
-    limit = replace(verdict(Outcome.PASS, against="limit"), reason="RTM 4.12 ms is below 5.00 ms")
+    limit = replace(verdict(Outcome.PASS, against="limit"), reason="median latency 4.12 ms is below 5.00 ms")
     beside = replace(verdict(Outcome.PASS, against="revision", change=(0.01, 0.0, 0.02)), present_value=3e6)
     text = Reader(str(details_section([result(verdicts=(limit, beside), reference=counterpart(kind="revision"))]))).text
-    assert "RTM 4.12 ms is below 5.00 ms, measured alone" in text
+    assert "median latency 4.12 ms is below 5.00 ms, measured alone" in text
     assert "7,406 requests in 8.6 s, measured alone" in text
     alone = Reader(str(details_section([result(verdicts=(limit,))]))).text
     assert "measured alone" not in alone
@@ -233,8 +233,8 @@ class TestOverview:
         slower = verdict(Outcome.FAIL, change=(0.3, 0.2, 0.4))
         faster = verdict(Outcome.PASS, change=(-0.3, -0.4, -0.2), against="revision")
         page = str(overview_section([result("a", verdicts=(limit, slower)), result("b", verdicts=(faster,))]))
-        assert '<span class="worse">+30.0 %</span>' in page
-        assert '<span class="better">-30.0 %</span>' in page
+        assert '<span class="worse">median +30.0 %</span>' in page
+        assert '<span class="better">median -30.0 %</span>' in page
         assert "+50" not in page
 
 
@@ -338,7 +338,7 @@ class TestOneTest:
             for row in table.split("<tr>")[2:]
             if len(cells := [re.sub(r"<[^>]+>", "", cell) for cell in row.split("<td>")[1:]]) > 5
         }
-        assert [*rows] == ["RTM", "p99 latency", "Error rate", "Peak memory"]
+        assert [*rows] == ["Median latency", "p99 latency", "Error rate", "Peak memory"]
         assert rows["p99 latency"] == [
             *("13.5 ms", "–", "9.00 ms", "+50.0 %", "suspected", "+10.0 % to +100 %", "20.0 %")
         ]
@@ -349,7 +349,7 @@ class TestOneTest:
         later = verdict(Outcome.FAIL, "sharpness", change=(0.1, 0.1, 0.1))
         figures = {"rtm": (1.0, 1.0, 1.0), "sharpness": (777.7, 777.7, 777.8)}
         text = Reader(str(details_section([result(metrics=figures, verdicts=(later,))]))).text
-        assert "RTM" in text
+        assert "Median latency" in text
         assert "777" not in text
 
     def test_a_test_that_measured_nothing_has_no_figures(self) -> None:
@@ -415,8 +415,8 @@ def test_every_figure_of_a_compared_test_is_from_the_measurement_of_its_change()
     page = report([compared, result("t::other", metrics={}, launches={})])
     assert METRICS["rtm"].show(compared.metrics["rtm"][0]) == "4.12 ms"  # what the test measured alone
     assert "4.12 ms" not in page
-    assert '<td data-label="RTM">4.03 ms' in page  # the overview
-    assert rows_of(page)["RTM"][::2][:2] == ["4.03 ms", "4.00 ms"]
+    assert '<td data-label="Median">4.03 ms' in page  # the overview
+    assert rows_of(page)["Median latency"][::2][:2] == ["4.03 ms", "4.00 ms"]
 
 
 def test_the_change_of_a_mean_is_in_the_row_of_the_mean() -> None:
@@ -428,7 +428,7 @@ def test_the_change_of_a_mean_is_in_the_row_of_the_mean() -> None:
         judged_by="latency_mean",
     )
     rows = rows_of(report([result(metrics=means, reference=counterpart(4.0e6), verdicts=(judged,), passed=False)]))
-    assert rows["RTM"] == ["4.12 ms", "4.05 ms to 4.19 ms", "4.00 ms", "+3.0 %"]  # not judged
+    assert rows["Median latency"] == ["4.12 ms", "4.05 ms to 4.19 ms", "4.00 ms", "+3.0 %"]  # not judged
     assert rows["Mean latency"][0::2][:2] == ["4.30 ms", "3.15 ms"]
     assert rows["Mean latency"][3:5] == ["+36.7 %", "failed"]
 

@@ -27,7 +27,7 @@ def test_answers_that_come_whole_have_one_distribution() -> None:
 def test_a_stream_has_its_times_before_its_latency_and_its_tokens_over_time() -> None:
     found = {one.title: one for one in charts_of(stream_result())}
     assert [*found][:5] == [
-        "TTFT by launch",
+        "Median TTFT by launch",
         "Time to first token distribution",
         "Inter-token latency distribution",
         "Time per output token distribution",
@@ -86,7 +86,7 @@ def test_the_overview_has_the_columns_that_its_tests_need() -> None:
         return re.findall(r"<th>([^<]*)", text)
 
     assert headings(stream_result()) == ["Test", "Verdict", "TTFT", "p95 TTFT", "TPOT", "Tokens", "Throughput", "ASL"]
-    assert headings(result()) == ["Test", "Verdict", "RTM", "p95", "Throughput", "ASL"]
+    assert headings(result()) == ["Test", "Verdict", "Median", "p95", "Throughput", "ASL"]
     assert headings(result(), stream_result()) == [
-        *("Test", "Verdict", "TTFT", "TPOT", "Tokens", "RTM", "Throughput", "ASL")
+        *("Test", "Verdict", "TTFT", "TPOT", "Tokens", "Median", "Throughput", "ASL")
     ]

@@ -21,13 +21,15 @@ CHANGE = Change(
     is_confirmed=True,
     p_value=1e-6,
 )
-STEP = "RTM +4.2 % (+3.1 to +5.3 %) near d4e5f6a (a1b2c3d..d4e5f6a), 2026-10-03"
+STEP = "median latency +4.2 % (+3.1 to +5.3 %) near d4e5f6a (a1b2c3d..d4e5f6a), 2026-10-03"
 EACH = "each run passed, since each step was below the tolerance"
 
 
 def test_a_step_is_named_with_its_size_its_commits_and_its_date() -> None:
     assert change_sentence(CHANGE) == STEP
-    assert change_sentence(replace(CHANGE, factor=(0.9, 0.85, 0.95))).startswith("RTM -10.0 % (-15.0 to -5.0 %) near")
+    assert change_sentence(replace(CHANGE, factor=(0.9, 0.85, 0.95))).startswith(
+        "median latency -10.0 % (-15.0 to -5.0 %) near"
+    )
 
 
 def test_that_each_run_passed_is_explained_by_the_tolerance_only_if_the_step_is_below_it() -> None:
@@ -49,7 +51,7 @@ def test_commits_that_are_not_known_are_not_named_and_not_searched(
     old: CommitPosition, new: CommitPosition, where: str
 ) -> None:
     change = replace(CHANGE, old=old, new=new)
-    assert change_sentence(change) == f"RTM +4.2 % {where}"
+    assert change_sentence(change) == f"median latency +4.2 % {where}"
     assert bisect_command(change) == ""
 
 
@@ -76,7 +78,9 @@ def test_the_command_names_the_test_for_a_shell_and_the_commits() -> None:
 def test_new_changes_stand_by_test_with_one_command_each() -> None:
     worse = NewChange(CHANGE, STEP, "python bisect", fails=True, location=None)
     more = NewChange(replace(CHANGE, metric="p95"), "p95 +5 %", "python bisect", fails=False, location=None)
-    better = NewChange(replace(CHANGE, test="t.py::test_b", is_worse=False), "RTM -5 %", "", fails=False, location=None)
+    better = NewChange(
+        replace(CHANGE, test="t.py::test_b", is_worse=False), "median latency -5 %", "", fails=False, location=None
+    )
     lines = new_change_lines([worse, better, more])
     assert [text_of(one) for one in lines] == [
         "",
@@ -86,7 +90,7 @@ def test_new_changes_stand_by_test_with_one_command_each() -> None:
         "  which commit it was: python bisect",
         "",
         "t.py::test_b changed in the history",
-        "  RTM -5 %",
+        "  median latency -5 %",
         "the run fails, since a change for the worse is new: --perf-history-fail new",
     ]
     assert [one[0].style for one in lines if one][4:6] == [Style.PLAIN, Style.PLAIN]

@@ -53,11 +53,11 @@ LOST = Verdict("p99", "baseline", Outcome.FAIL, "p99 never", None, 0.2, 2.0 * MS
 @each_row(
     ("verdicts", "shown"),
     [
-        ((RTM, MEMORY), "+0.66 %"),
+        ((RTM, MEMORY), "median +0.66 %"),
         ((MEAN, MEMORY), "mean +0.66 %"),
         ((replace(compared("ttft", 0.02), judged_by="ttft_mean"),), "mean TTFT +2.0 %"),
         ((RTM, TAIL, MEMORY), "p99 +310 %"),
-        ((compared("rtm", 0.5, outcome=Outcome.FAIL), compared("p95", 0.6, outcome=Outcome.PASS)), "+50.0 %"),
+        ((compared("rtm", 0.5, outcome=Outcome.FAIL), compared("p95", 0.6, outcome=Outcome.PASS)), "median +50.0 %"),
         ((RTM, ERRORS), "errors +3.0 %"),
         ((RTM, GROWN), "memory growth +4.09 KiB"),
         ((RTM, LOST), "p99 never"),
@@ -104,7 +104,7 @@ def test_comparisons_that_do_not_fail_are_counted_in_one_line_of_a_failure() -> 
 def test_further_metrics_beyond_their_tolerance_have_a_short_line_each() -> None:
     failing = [TAIL, LATER, *(replace(LATER, metric=name) for name in ("p95", "cold_start", "cpu_per_request"))]
     text = failure_text(failing, result(verdicts=tuple(failing)))
-    assert "\n  also      RTM 4.00 ms → 6.00 ms: +50.0 %\n" in text
+    assert "\n  also      median latency 4.00 ms → 6.00 ms: +50.0 %\n" in text
     assert "\n            and 1 more metric beyond tolerance\n" in text
     assert "cpu_per_request" not in text
 
@@ -170,11 +170,11 @@ def test_failures_tail_and_memory_of_both_sides_are_in_a_verbose_summary() -> No
 def test_the_table_shows_the_measurement_that_the_change_is_of() -> None:
     beside = counterpart(kind="revision")
     judged = replace(RTM, against="revision")
-    assert cells_of(result(reference=beside))["RTM"] == "4.20 ms"  # interleaved, not the 4.12 ms measured alone
-    assert cells_of(result(reference=beside, verdicts=(judged,)))["RTM"] == "4.03 ms"  # 0.66 % more than 4.00 ms
+    assert cells_of(result(reference=beside))["median"] == "4.20 ms"  # interleaved, not the 4.12 ms measured alone
+    assert cells_of(result(reference=beside, verdicts=(judged,)))["median"] == "4.03 ms"  # 0.66 % more than 4.00 ms
     mean = replace(judged, judged_by="latency_mean")
-    assert cells_of(result(reference=beside, verdicts=(mean,)))["RTM"] == "4.20 ms"  # a median, which was not judged
-    assert cells_of(result(reference=counterpart(), verdicts=(RTM,)))["RTM"] == "4.12 ms"
+    assert cells_of(result(reference=beside, verdicts=(mean,)))["median"] == "4.20 ms"  # a median, which was not judged
+    assert cells_of(result(reference=counterpart(), verdicts=(RTM,)))["median"] == "4.12 ms"
 
 
 def test_an_undecided_change_is_shown_before_one_that_passes() -> None:

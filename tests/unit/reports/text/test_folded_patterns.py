@@ -37,7 +37,7 @@ def test_nothing_of_a_pattern_is_lost(patterns: list[str], width: int) -> None:
     columns = [
         TextColumn("test", [Span("test_it") for _ in patterns], right=False, least=4, cut_left=True),
         TextColumn("pattern", [Span(one) for one in patterns], right=False, least=6),
-        TextColumn("RTM", [Span("4.1 ms") for _ in patterns]),
+        TextColumn("median latency", [Span("4.1 ms") for _ in patterns]),
     ]
     found, below = folded(columns, width)
     for pattern, cell, lines in zip(patterns, found[1].cells, below, strict=True):

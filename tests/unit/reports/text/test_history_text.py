@@ -48,7 +48,9 @@ def test_a_change_that_is_not_confirmed_has_a_sign_of_its_own() -> None:
     series = series_from("rtm", [1.0, 1.0, 1.2])
     change = change_of(series, 2, (1.2, 1.1, 1.3), is_confirmed=False)
     assert sketch_of(series, [change], 20).marks == "  ?"
-    assert history_lines([series], [change], 80)[-1] == "? new, unconfirmed; RTM: median latency (p50)"
+    assert (
+        history_lines([series], [change], 80)[-1] == "? new, unconfirmed; median: half of the requests are faster (RTM)"
+    )
 
 
 def test_of_many_segments_the_last_ones_are_drawn() -> None:

@@ -71,12 +71,12 @@ def test_the_live_line_shows_the_progress_of_the_run(standing: Standing, progres
 
 
 def test_a_note_is_part_of_the_line_as_long_as_there_is_room() -> None:
-    note = "at 4.0 answers a second p99 latency needs 115 s; judged are RTM, throughput"
+    note = "at 4.0 answers a second p99 latency needs 115 s; judged are median latency, throughput"
     noted = replace(THIRD, note=note)
-    shown = live_text(noted, PROGRESS, 180)
+    shown = live_text(noted, PROGRESS, 200)
     assert shown == (
         "test_digits[single] 3/7 █████··········· 4 s, median 4.00 ms, 1,234 requests, "
-        "at 4.0 answers a second p99 latency needs 115 s; judged are RTM, throughput, about 46 s left"
+        "at 4.0 answers a second p99 latency needs 115 s; judged are median latency, throughput, about 46 s left"
     )
     assert live_text(noted, PROGRESS, 80) == live_text(THIRD, PROGRESS, 80)
     assert plain_text(noted) == f"{plain_text(THIRD)}; {note}"

@@ -51,4 +51,4 @@ def test_a_ranking_without_candidates_has_no_table() -> None:
     (ranking,) = rank(SHORT, parse_criteria("rtm=1,rtm<1us", "--perf-rank"))
     first, *rest = ranking_lines([ranking], SHORT, 80)
     assert first == "test_shop.py::test_shelf: no pattern can be chosen"
-    assert rest[0] == "  single: RTM 20.0 ms (19.6 ms to 20.4 ms) is not below 1.00 µs"
+    assert rest[0] == "  single: median latency 20.0 ms (19.6 ms to 20.4 ms) is not below 1.00 µs"

@@ -80,7 +80,7 @@ def test_the_change_is_that_of_the_worst_metric_with_its_name() -> None:
 
 def test_a_job_summary_has_a_table_for_streams_and_names_their_sketches() -> None:
     text = job_summary(MIXED, [], {})
-    assert "| test | pattern | RTM | ± | p95 | req/s | ASL | change |" in text
+    assert "| test | pattern | median | ± | p95 | req/s | ASL | change |" in text
     assert "| test | pattern | TTFT | ± | p95 TTFT | TPOT | tok/s | req/s | ASL | change |" in text
     assert text.index("```\nTTFT\nnow ") < text.index("\nITL\nnow ")
 
@@ -121,5 +121,5 @@ def test_an_update_of_the_baseline_names_the_times_of_streams() -> None:
     metrics = {name: (LaunchValue(one.metrics[name][0], 0.01),) for name in ("rtm", "ttft", "tpot", "output_tokens")}
     entry = Entry(one.setup, metrics, {}, None, "2026-11-24")
     assert update_lines([Update(one.test, None, entry)]) == [
-        "test_llm.py::test_chat: new, TTFT 182 ms, TPOT 12.1 ms, output tokens 781 tok/s"
+        "test_llm.py::test_chat: new, median TTFT 182 ms, median TPOT 12.1 ms, output tokens 781 tok/s"
     ]

@@ -12,7 +12,7 @@ from pytest_mlpatterns.reports.text.terminal_text import Span, Style, cut, in_as
 @each_row(
     ("text", "spelled"),
     [
-        ("RTM 4.13 ms → 115 µs", "RTM 4.13 ms -> 115 us"),
+        ("median latency 4.13 ms → 115 µs", "median latency 4.13 ms -> 115 us"),
         ("± – − … × ≥", "+- - - .. x >="),
         ("✓ ✗ ·", "+ x -"),
         ("▁▂▃▄▅▆▇█", "._-=+*%#"),

@@ -30,7 +30,9 @@ SUSPECTED = Verdict(
     "p99", "revision", Outcome.INCONCLUSIVE, "p99 may", Estimate(0.5, 0.1, 1.0), 0.2, 2.0 * MS, 3.0 * MS
 )
 OPEN = Verdict("rtm", "revision", Outcome.INCONCLUSIVE, "rtm may", Estimate(0.04, -0.1, 0.2), 0.1, 2.0 * MS, 2.1 * MS)
-LIMIT = Verdict("rtm", "limit", Outcome.INCONCLUSIVE, "RTM 18.6–20.6 ms includes the limit of 20.0 ms after 1 launch")
+LIMIT = Verdict(
+    "rtm", "limit", Outcome.INCONCLUSIVE, "median latency 18.6–20.6 ms includes the limit of 20.0 ms after 1 launch"
+)
 BEYOND = Verdict(
     "p99",
     "baseline",
@@ -72,7 +74,7 @@ def test_a_suspected_regression_has_its_figures_the_time_and_the_command() -> No
 
 def test_further_open_metrics_are_named_in_one_row() -> None:
     _, _, also, *_ = block(SUSPECTED, OPEN, replace(OPEN, metric="cpu_per_request"))
-    assert also == "  also RTM +4.0 %, CPU +4.0 %"
+    assert also == "  also median +4.0 %, CPU +4.0 %"
 
 
 def test_the_undecided_end_the_summary_and_its_notes_do_not_repeat_them() -> None:
@@ -302,7 +304,7 @@ def test_a_tail_that_is_open_by_requests_beyond_its_percentile_shows_them() -> N
 def test_a_change_beside_such_a_tail_keeps_its_figures_and_its_time() -> None:
     lines = block(replace(TIMED, metric="rtm"), BEYOND, reference=counterpart(), command="")
     assert lines[1:4] == [
-        "  RTM 2.00 ms → 3.00 ms: +50.0 % (+10.0 % to +100 %), tolerance 20.0 %",
+        "  median latency 2.00 ms → 3.00 ms: +50.0 % (+10.0 % to +100 %), tolerance 20.0 %",
         f"  {BEYOND.reason}",
         "  why   7,406 answers in 2 launches are too few: about 8,500 more, 19 s of measuring in all, would decide what"
         " can be decided",
@@ -317,7 +319,9 @@ def test_such_a_tail_that_the_machine_explains_has_that_reason_once() -> None:
 
 @pytest.mark.parametrize("against", ["pattern", "service"])
 def test_another_side_is_shown_beside_an_open_change_of_the_same_metric(against: str) -> None:
-    side = replace(LIMIT, against=against, reason="RTM 4 ms against 4.2 ms, which may or may not be at least 1")  # type: ignore[arg-type]
+    side = replace(
+        LIMIT, against=against, reason="median latency 4 ms against 4.2 ms, which may or may not be at least 1"
+    )  # type: ignore[arg-type]
     assert f"  {side.reason}" in block(OPEN, side)
 
 
@@ -343,10 +347,10 @@ def test_an_undecided_test_fills_at_most_twelve_rows(verdicts: tuple[Verdict, ..
     lines = summary(open_one)
     table = calm[2:-1]
     assert table[0].endswith("pass")
-    assert calm[-1].startswith("RTM: ")
+    assert calm[-1].startswith("median: ")
     warned = [TEST, f"  test_perf.py:16: InconclusiveWarning: {open_in_short(verdicts)}"]  # as pytest lists it
     assert rows(warned) == 2
-    block_only = [one for one in lines[2 + len(table) :] if not one.startswith("RTM: ")]
+    block_only = [one for one in lines[2 + len(table) :] if not one.startswith("median: ")]
     assert rows([*table, *block_only, *warned]) <= 12
     assert len(summary(open_one, verbose=True)) > len(lines)
 
@@ -367,7 +371,7 @@ def test_a_job_summary_has_the_figures_of_each_suspicion_and_the_reason_once() -
     [
         ((SUSPECTED,), "undecided: p99 +50.0 %, see below"),
         ((OPEN, SUSPECTED), "undecided: p99 +50.0 %, see below"),
-        ((LIMIT,), "undecided: RTM, see below"),
+        ((LIMIT,), "undecided: median latency, see below"),
         ((replace(LIMIT, metric="sharpness"),), "undecided: sharpness, see below"),
     ],
 )
