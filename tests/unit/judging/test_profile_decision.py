@@ -8,7 +8,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
+from support.declared_run import DeclaredRun
 from support.each_row import each_row
+from support.synthetic import even_launch
 
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import DeploymentError, ProfilerError
@@ -289,12 +292,15 @@ def test_a_limit_that_is_over_at_once_ends_the_block_alone_and_leaves_no_tick() 
 
 
 @pytest.mark.usefixtures("waiting")
-def test_the_limit_is_a_quarter_of_the_budget_and_a_profile_that_was_asked_for_has_none(
+def test_the_limit_is_a_quarter_of_the_budget_and_a_start_and_a_profile_that_was_asked_for_has_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limits: list[int | None] = []
     monkeypatch.setattr(cause_search, "profile_of", lambda *_, longest_ns, **__: limits.append(longest_ns))
     causes_of(ProfileMode.AUTO).search(REVISION, FAILED)
     causes_of(ProfileMode.ON).search(REVISION, FAILED)
-    assert limits == [15_000_000_000, None]
-    assert ENDED == ["closed", "closed"]
+    slow = causes_of(ProfileMode.AUTO)
+    slow._measurement.take(DeclaredRun(second_launches=[replace(even_launch(), cold_start_ns=9 * 10**9)]))  # type: ignore[arg-type]
+    slow.search(REVISION, FAILED)
+    assert limits == [15_000_000_000, None, 24_000_000_000]
+    assert ENDED == ["closed"] * 3
