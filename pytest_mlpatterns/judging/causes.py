@@ -67,7 +67,8 @@ class Causes:
         profiles = self.profile is None and (mode is ProfileMode.ON or (mode is ProfileMode.AUTO and is_known))
         grown = [name for name in failed if name in with_role(Role.HELD)]
         traces = bool(grown) and self.held is None and mode is not ProfileMode.OFF
-        start_ns = max((one.cold_start_ns or 0 for one in self._measurement.metrics.launches), default=0)
+        found = self._measurement.so_far
+        start_ns = 0 if found is None else max(one.cold_start_ns or 0 for one in found.launches)
         limit_ns = max(self._experiment.settings.budget_ns // _PARTS, _LEAST_NS) + start_ns
         longest_ns = None if mode is ProfileMode.ON else limit_ns
         why = f"the cause was not found in {format_duration(limit_ns)}; --perf-profile on looks for it without a limit"
