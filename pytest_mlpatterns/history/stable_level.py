@@ -150,7 +150,7 @@ def _why_not(window: Sequence[HistoryLine], last: Change | None) -> str:
     """
     runs = len(window)
     if runs < FEWEST_RUNS:
-        since = "with the present set-up and environment on this machine"
+        since = "with this set-up and environment on this machine"
         if last is not None:
             since = f"since the last change ({change_sentence(last)})"
         return f"the history has {count(runs, 'run')} {since}, expected at least {FEWEST_RUNS}; run it again later"

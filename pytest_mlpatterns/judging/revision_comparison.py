@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.workload.schedule import Schedule
 
-NOT_IN_BLOCKS = "its steps need a whole window, and two sides are measured in short blocks that alternate"
+NOT_IN_TURNS = "its steps need a whole window, and two sides are measured in short turns"
 """Why a test with a function beside its load is compared with a stored baseline only."""
 _SEARCHED = LeftOut("is searched for on both sides only if compare= names it")
 """Why NMRT and what comes with it are not compared although the test measured them."""
@@ -150,7 +150,7 @@ class RevisionComparison:
                 why = "perf_client is measured by itself, in this tree alone; record a baseline, or deselect the test"
             self._note(why_not=f"not compared with {self._name}: {why}")
         if self._experiment.settings.during is not None:
-            self._note(why_not=f"not compared with {self._name}: it has during=, and {NOT_IN_BLOCKS}")
+            self._note(why_not=f"not compared with {self._name}: it has during=, and {NOT_IN_TURNS}")
         if self._state.why_not or not (choice(False) or choice(True)):
             return ()
         try:

@@ -69,7 +69,7 @@ class ProfilingPlan(Struct, frozen=True):
         for pace in paces:
             if (pace.length_ns or 0) > room_ns:
                 raise ProfilerError(
-                    f"a block of its load takes {format_duration(pace.length_ns or 0)}, and {blocks} of them are more "
+                    f"a turn of its load takes {format_duration(pace.length_ns or 0)}, and {blocks} of them are more "
                     f"than the {self.most_s:g} s that a profile may take"
                 )
             wanted = max(self.block_ns, min(self.answers * pace.interval_ns, room_ns))
@@ -164,7 +164,7 @@ class _Recorded:
 
     def record(self, length_ns: int, position: int, core: int) -> None:
         """Load one block while the profiler looks."""
-        error = ProfilerError(f"{self._side.variant.name}: {_TRIES} blocks in a row had to be repeated")
+        error = ProfilerError(f"{self._side.variant.name}: {_TRIES} turns in a row had to be repeated")
         for _ in range(_TRIES):
             repeated = self.run.repeated
             with ExitStack() as recordings:

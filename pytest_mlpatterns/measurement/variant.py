@@ -258,7 +258,7 @@ class VariantRun:
         """The error of a block that no attempt gave information in."""
         assert block.why is not None
         error = GeneratorLimitError if block.why.fault is Fault.GENERATOR else InvalidResultError
-        return error(f"{self._variant.name}: in {TRIES} blocks in a row {block.why}")
+        return error(f"{self._variant.name}: in {TRIES} turns in a row {block.why}")
 
     def keep(self, block: SeenBlock, position: int) -> None:
         """Note the figures of one block, which began with the input of this index."""
@@ -387,7 +387,7 @@ class VariantRun:
         self.end()
         failures = Counter(samples.outcome[samples.failed].tolist())
         described = describe_failures(failures, self._first_failure)
-        raise self._failed_side(f"nothing succeeded in a block, {failures.total():,} failed ({described})")
+        raise self._failed_side(f"nothing succeeded in a turn, {failures.total():,} failed ({described})")
 
     def _failed_side(self, why: str) -> InvalidResultError:
         return InvalidResultError(f"{self._variant.name}: {why}", side=self._variant.name)

@@ -110,7 +110,7 @@ def wrong_tree(strays: Sequence[Stray], present_top: Path, reference_top: Path) 
     first, others = strays[0], [stray.name for stray in strays[1:]]
     more = f" (and {len(others)} more: {', '.join(others[:5])}{', …' if others[5:] else ''})" if others else ""
     return DeploymentError(
-        f"the reference side loaded {first.name}{more} from the present tree, {first.file}, expected "
+        f"the reference side loaded {first.name}{more} from the working tree, {first.file}, expected "
         f"{map_path(first.file, present_top, reference_top)}: import it by its package's name, or find it from "
         "__file__, not by an absolute path"
     )

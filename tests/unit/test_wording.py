@@ -124,18 +124,10 @@ _REFUSED = re.compile(
 )
 """Words of the code that a user does not know: they say this run, decided, other metrics, the median latency."""
 _LEFT = {
-    "analysis/metrics/metric_makers.py": {"arithmetic mean"},
     "analysis/metrics/metrics.py": {"rtm"},  # the paper's formula
-    "analysis/verdicts/launch_kinds.py": {"settled", "settle"},
-    "engines/ray/session.py": {"the present"},
-    "history/stable_level.py": {"the present"},
-    "judging/revision_comparison.py": {"blocks"},
     "loadgen/http2.py": {"block"},  # the word of HTTP/2
-    "measurement/profiled_pair.py": {"block", "blocks"},
-    "measurement/variant.py": {"block", "blocks"},
     "plugin/help_text.py": {"rtm"},  # explained, as in reports/text/comparison.py
     "reports/text/comparison.py": {"rtm"},
-    "system/import_redirect.py": {"the present"},
 }
 """Where messages still have one, by module."""
 

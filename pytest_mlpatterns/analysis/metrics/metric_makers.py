@@ -117,7 +117,7 @@ def mean_metric(quantity: str) -> Metric:
 
     return Metric(
         "mean" if is_whole else f"{quantity}:mean",
-        f"arithmetic mean of {quantity if is_whole else quantity.upper()}",
+        f"mean of all {'latencies' if is_whole else quantity.upper()}",
         read,
         Unit.DURATION,
         floor=LATENCY_FLOOR_NS,

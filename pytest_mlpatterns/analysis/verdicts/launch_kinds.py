@@ -88,19 +88,19 @@ class TwoKinds(Struct, frozen=True):
         return (self.high / self.low - 1 if better == "lower" else 1 - self.low / self.high) > tolerance
 
     def shifted(self, shift: Shift, metric: Metric) -> str:
-        """In words: ``the worse way came more often: 9 of 12 launches settled at 22.4 ms, before 0 of 12``."""
+        """In words: ``the worse way came more often: 9 of 12 launches ran at 22.4 ms, before 0 of 12``."""
         launches = wording.count(shift.of_now, "launch", "launches")
         value = metric.show(self.high if metric.better == "lower" else self.low)
         return (
-            f"the worse way came more often: {shift.now} of {launches} settled at {value}, before {shift.before} of "
+            f"the worse way came more often: {shift.now} of {launches} ran at {value}, before {shift.before} of "
             f"{shift.of_before}"
         )
 
     def describe(self, metric: Metric) -> str:
-        """The kinds in words: ``launches settle in one of two ways: batches of 8 (22.0 ms) or 16 (16.0 ms)``."""
+        """The kinds in words: ``launches run in one of two ways: batches of 8 (22.0 ms) or 16 (16.0 ms)``."""
         low, high = metric.show(self.low), metric.show(self.high)
         if self.figure is None:
-            return f"launches settle in one of two ways: {low} or {high}"
+            return f"launches run in one of two ways: {low} or {high}"
         named = METRICS[self.figure.name]
         is_count = named.unit is Unit.COUNT
         shown = [
@@ -108,7 +108,7 @@ class TwoKinds(Struct, frozen=True):
             for figure, value in sorted([(self.figure.low, low), (self.figure.high, high)])
         ]
         label = "batches of" if self.figure.name == "batch_size" else named.label
-        return f"launches settle in one of two ways: {label} {' or '.join(shown)}"
+        return f"launches run in one of two ways: {label} {' or '.join(shown)}"
 
 
 def side_of(values: Sequence[LaunchValue], read: Callable[[Metric], Sequence[LaunchValue]]) -> Side:
@@ -346,7 +346,7 @@ class _KindComparison(Struct, frozen=True):
         recorded, of = self.kinds.count(high=missing_high), len(self.kinds.is_high)
         value = self.metric.show(self.kinds.high if missing_high else self.kinds.low)
         count = wording.count(launches, "launch", "launches")
-        why = f"none of {count} settled at {value}, as {recorded} of {of} recorded ones did"
+        why = f"none of {count} ran at {value}, as {recorded} of {of} recorded ones did"
         is_better = missing_high is (self.metric.better == "higher")
         may_come = (1 - recorded / of) ** launches >= _RARE
         is_open = is_expected(recorded, of) and (is_better or may_come)

@@ -111,7 +111,7 @@ def _absolute(path: str, root: Path) -> str:
 def not_sent(stray: Stray) -> DeploymentError:
     """The error for a module of the present tree on a machine to which the reference tree was not sent."""
     return DeploymentError(
-        f"the reference side loaded {stray.name} from the present tree, {stray.file}, on a node without the code of "
+        f"the reference side loaded {stray.name} from the working tree, {stray.file}, on a node without the code of "
         'the revision; send it with the replicas: perf_ray_runtime_env = {"working_dir": "."}'
     )
 

@@ -421,7 +421,7 @@ def test_code_that_leads_back_into_the_present_tree_is_an_error_that_names_it(tm
     repository.commit(files(seconds=0.01, tests=tests))
     run = against(repository)
     assert run.exit_code == 1
-    assert "the reference side loaded shop_stray from the present tree" in run.out
+    assert "the reference side loaded shop_stray from the working tree" in run.out
 
 
 STRAY = """

@@ -49,7 +49,7 @@ def perf_payload():
 def test_it(perf):
     pass
 '''
-WORDS = "launches settle in one of two ways: "
+WORDS = "launches run in one of two ways: "
 
 
 def text(directory: Path, factor: float = 1.0, fast: float = 0.032) -> str:

@@ -579,7 +579,7 @@ class TestWhatDoesNotCount:
             )
             if times == 5:
                 with pytest.raises(
-                    InvalidResultError, match="A: in 5 blocks in a row no request was due; measure"
+                    InvalidResultError, match="A: in 5 turns in a row no request was due; measure"
                 ) as raised:
                     measured(run)
                 assert raised.value.side == ""  # that it was asked nothing is not its failure
@@ -591,7 +591,7 @@ class TestWhatDoesNotCount:
         assert lengths[:times] == [lengths[0] * 2**number for number in range(times)]
 
     @pytest.mark.parametrize(
-        ("client", "said", "blocks"), [("", "in 5 blocks in a row the load", 5), ("C", "perf_cli", 1)]
+        ("client", "said", "blocks"), [("", "in 5 turns in a row the load", 5), ("C", "perf_cli", 1)]
     )
     def test_a_generator_that_is_always_the_limit_is_told_and_a_client_at_once(
         self, tmp_path: Path, client: str, said: str, blocks: int

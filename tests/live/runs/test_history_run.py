@@ -208,7 +208,7 @@ def test_a_baseline_is_not_recorded_from_too_few_runs(repository: Repository) ->
     )
     assert run.exit_code == pytest.ExitCode.TESTS_FAILED
     assert run.outcomes == {"passed": 1}
-    why = "the history has 1 run with the present set-up and environment on this machine, expected at least 5"
+    why = "the history has 1 run with this set-up and environment on this machine, expected at least 5"
     assert f"  {TEST}: {why}; run it again later" in run.out.splitlines()
     assert not (repository.top / "perf-baseline.json").exists()
     account = json.loads((repository.top / "out.json").read_text(encoding="utf-8"))["baseline"]

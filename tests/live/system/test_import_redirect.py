@@ -466,7 +466,7 @@ def test_the_error_names_the_module_its_file_and_where_it_should_have_been() -> 
     error = wrong_tree(strays, PRESENT, REFERENCE)
     assert isinstance(error, DeploymentError)
     assert str(error) == (
-        "the reference side loaded pkg.model from the present tree, /no/such/project/src/pkg/model.py, expected "
+        "the reference side loaded pkg.model from the working tree, /no/such/project/src/pkg/model.py, expected "
         "/no/such/worktree/project/src/pkg/model.py: import it by its package's name, or find it from __file__, not "
         "by an absolute path"
     )

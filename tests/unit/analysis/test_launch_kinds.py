@@ -1,4 +1,4 @@
-"""Launches that settle in one of two ways: recognised, named, and compared one by one."""
+"""Launches that run in one of two ways: recognised, named, and compared one by one."""
 
 import math
 from collections.abc import Sequence
@@ -68,8 +68,8 @@ def test_kinds_are_named_by_the_figure_of_the_layer_that_goes_with_them() -> Non
     named, plain = two_kinds(side(BOTH, sizes=True)), two_kinds(side(BOTH))
     assert named is not None
     assert plain is not None
-    assert named.describe(RTM) == "launches settle in one of two ways: batches of 8 (22.1 ms) or 16 (16.0 ms)"
-    assert plain.describe(RTM) == "launches settle in one of two ways: 16.0 ms or 22.1 ms"
+    assert named.describe(RTM) == "launches run in one of two ways: batches of 8 (22.1 ms) or 16 (16.0 ms)"
+    assert plain.describe(RTM) == "launches run in one of two ways: 16.0 ms or 22.1 ms"
 
 
 def test_a_figure_that_does_not_go_with_the_kinds_names_none() -> None:
@@ -149,7 +149,7 @@ def judged(present: Side, reference: Side, *, rate: bool = False) -> Verdict:
 def test_each_kind_is_compared_with_itself(times: Sequence[float], sizes: bool, outcome: Outcome) -> None:
     found = judged(side(times, sizes=sizes), side(BOTH, sizes=sizes))
     assert found.outcome is outcome, found.reason
-    assert "launches settle in one of two ways: " in found.reason
+    assert "launches run in one of two ways: " in found.reason
 
 
 def test_a_slower_launch_is_of_the_kind_that_the_figure_says() -> None:
@@ -165,8 +165,8 @@ def test_rates_have_kinds_too(factor: float, outcome: Outcome) -> None:
 
 def test_the_reason_names_the_kind_that_does_not_come() -> None:
     reason = judged(side((22.0, 22.1, 21.9), sizes=True), side(BOTH, sizes=True)).reason
-    assert "none of 3 launches settled at 16.0 ms, as 4 of 8 recorded ones did" in reason
-    assert reason.endswith("launches settle in one of two ways: batches of 8 (22.1 ms) or 16 (16.0 ms)")
+    assert "none of 3 launches ran at 16.0 ms, as 4 of 8 recorded ones did" in reason
+    assert reason.endswith("launches run in one of two ways: batches of 8 (22.1 ms) or 16 (16.0 ms)")
 
 
 def test_the_reason_says_that_a_launch_may_be_of_either_kind() -> None:
@@ -180,7 +180,7 @@ def test_launches_of_one_kind_are_compared_all_with_all() -> None:
 
 @pytest.mark.parametrize(
     ("slow", "outcome", "said"),
-    [(8, FAIL, "7 of 8 launches settled at 22.0 ms, before 2 of 12"), (4, OPEN, "3 of 4 launches settled at 22.0 ms")],
+    [(8, FAIL, "7 of 8 launches ran at 22.0 ms, before 2 of 12"), (4, OPEN, "3 of 4 launches ran at 22.0 ms")],
 )
 def test_a_worse_kind_that_came_more_often_is_not_left_out(slow: int, outcome: Outcome, said: str) -> None:
     recorded = side((16.0, 16.1, 15.9, 22.0, 16.2, 16.0, 16.1, 22.1, 15.8, 16.1, 16.0, 15.9), sizes=True)
@@ -269,7 +269,7 @@ class TestPairs:
         kinds = paired_kinds(ratios, side(self.FAST, sizes=True), side(BOTH, sizes=True))
         assert kinds is not None
         assert kinds.describe(RTM).endswith(
-            "the worse way came more often: 4 of 8 launches settled at 22.1 ms, before 0 of 8"
+            "the worse way came more often: 4 of 8 launches ran at 22.1 ms, before 0 of 8"
         )
 
     def test_sides_of_one_kind_have_none(self) -> None:

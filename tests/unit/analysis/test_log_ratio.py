@@ -119,7 +119,7 @@ class TestEstimate:
         assert found.high > 1.2
 
     def test_launches_that_differ_by_more_than_their_errors_weigh_alike(self) -> None:
-        """Pairs of one service, whose launches settle in one of two ways: an error of two blocks says little."""
+        """Pairs of one service, whose launches run in one of two ways: an error of two blocks says little."""
         found = [LogRatio(0.384, 0.048), LogRatio(-0.109, 0.141), LogRatio(0.288, 0.002), LogRatio(0.332, 0.031)]
         assert math.log(ratio_estimate(found).value) == pytest.approx(0.28, abs=0.01)  # by their errors 0.32
         plan = SequentialPlan(alpha=0.0125)

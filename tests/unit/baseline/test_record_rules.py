@@ -104,7 +104,7 @@ def test_launches_of_two_kinds_are_as_wide_as_each_of_them() -> None:
     assert reasons_not_to_record(result(metrics={"rtm": wide}, launches={"rtm": even}, **calm)) == ()
     (found,) = reasons_not_to_record(result(metrics={"rtm": wide}, launches={"rtm": even}, tolerance=0.01, **calm))
     assert found.startswith("median latency 16.0 ms is known to ±")
-    assert found.endswith("; launches settle in one of two ways: 16.0 ms or 22.0 ms")
+    assert found.endswith("; launches run in one of two ways: 16.0 ms or 22.0 ms")
 
 
 def test_streams_are_judged_by_their_first_token_and_their_time_per_token() -> None:

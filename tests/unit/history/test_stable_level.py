@@ -78,7 +78,7 @@ def test_too_few_runs_are_refused() -> None:
     assert level_of(history(*[1.0] * FEWEST_RUNS)).runs == FEWEST_RUNS
     why = level_of(history(*[1.0] * (FEWEST_RUNS - 1))).why_not
     assert why == (
-        "the history has 4 runs with the present set-up and environment on this machine, expected at least 5; "
+        "the history has 4 runs with this set-up and environment on this machine, expected at least 5; "
         "run it again later"
     )
 

@@ -200,7 +200,7 @@ def test_sides_that_settle_in_different_ways_are_compared_without_that(
     found, reason = verdicts(run, metric, tolerance=0.1)[metric]
     assert found is outcome
     assert len(run.launches) <= 6
-    assert "launches settle in one of two ways: " in reason
+    assert "launches run in one of two ways: " in reason
 
 
 def test_a_ratio_that_fails_in_three_pairs_is_confirmed_by_a_fourth() -> None:

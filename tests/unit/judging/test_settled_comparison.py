@@ -236,7 +236,7 @@ def test_what_no_machine_changes_and_the_file_decides_stands() -> None:
     [
         Recorded(DeploymentError(f"test_it at {NAME} did not answer within 60 s", side=NAME)),
         Recorded(SettingError("closed(4) takes 60 s")),
-        Recorded(GeneratorLimitError("the working tree: in 5 blocks in a row the generator was the limit")),
+        Recorded(GeneratorLimitError("the working tree: in 5 turns in a row the generator was the limit")),
         Recorded(InvalidResultError("the working tree: NMRT is at least 5 req/s, but not known")),
         Recorded(missing="not comparable"),
     ],

@@ -227,7 +227,7 @@ def test_blocks_have_twenty_answers_if_there_is_time() -> None:
 
 def test_a_load_that_is_too_long_is_refused() -> None:
     plan = ProfilingPlan(most_s=6.0)
-    with pytest.raises(ProfilerError, match=r"a block of its load takes 5.00 s, and 8 of them are more than the 6 s"):
+    with pytest.raises(ProfilerError, match=r"a turn of its load takes 5.00 s, and 8 of them are more than the 6 s"):
         plan.lengths_ns([ResponsePace(1, 1, 5 * S)], 5.0)
 
 
@@ -288,7 +288,7 @@ def test_a_block_that_was_repeated_or_lost_its_profiler_is_recorded_again(
     assert profiler.rates.total() == 3
     (block,) = found.blocks(found.sampled)
     assert (block.requests, block.samples) == (10, 12)
-    for run, early, words in ((ScriptedRun(9), 0, "now: 3 blocks in a row"), (ScriptedRun(), 9, "ended early")):
+    for run, early, words in ((ScriptedRun(9), 0, "now: 3 turns in a row"), (ScriptedRun(), 9, "ended early")):
         with pytest.raises(ProfilerError, match=words):
             recorded(run, ScriptedProfiler(ends_early=early), tmp_path).record(20 * MS, 0, 0)
 

@@ -217,5 +217,5 @@ def test_why_a_driver_cannot_connect(raised: str, text: str) -> None:
 
 def test_a_module_of_the_present_tree_on_a_node_without_the_revision_says_how_to_send_it() -> None:
     error = not_sent(Stray("pkg.model", "/no/such/project/pkg/model.py"))
-    assert str(error).startswith("the reference side loaded pkg.model from the present tree, /no/such/project/pkg/")
+    assert str(error).startswith("the reference side loaded pkg.model from the working tree, /no/such/project/pkg/")
     assert str(error).endswith('perf_ray_runtime_env = {"working_dir": "."}')
