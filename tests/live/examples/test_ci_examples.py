@@ -214,6 +214,7 @@ def test_a_history_is_kept_on_a_branch_of_its_own_with_a_page(runner: Runner) ->
     assert next(step for step in job["steps"] if "checkout" in step.get("uses", ""))["with"]["fetch-depth"] == 0
 
 
+@pytest.mark.nightly
 def test_gitlab_keeps_a_history_with_a_page(runner: Runner) -> None:
     job = parsed(GITLAB_HISTORY)["pages"]
     for _ in range(2):

@@ -359,6 +359,7 @@ class TestPatterns:
         assert done.returncode == 0, done.stderr
         assert re.findall(r"(\w+): accuracy 0\.9\d+", done.stdout) == ["forest", "linear"]
 
+    @pytest.mark.nightly
     def test_one_request_is_enough_to_pass_under_every_pattern(self, declared_patterns: Path) -> None:
         run = run_python(*PYTEST, "--perf-smoke", directory=declared_patterns)
         assert run.returncode == 0, run.stdout + run.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
+from support.nightly import rarer
 from support.project import OPTIONS as WITHOUT_NEIGHBOURS
 
 pytestmark = pytest.mark.processes
@@ -55,8 +56,8 @@ def test_the_engine_serves_a_perf_test_beside_the_local_one(project: Path) -> No
     ("marker", "message"),
     [
         ('pattern="cached", ', 'engine="http_server" serves one model in one process, expected Single()'),
-        ('wire="rest+binary", ', 'engine="http_server" over rest+binary, expected wire="rest+json"'),
         ('generators_on="http_server", ', ""),
+        *rarer(('wire="rest+binary", ', 'engine="http_server" over rest+binary, expected wire="rest+json"')),
     ],
 )
 def test_what_it_cannot_serve_is_refused_before_anything_starts(project: Path, marker: str, message: str) -> None:

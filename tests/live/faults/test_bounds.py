@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from support import SERVICES
 from support.fault_run import FaultRun, run_fault, run_fault_here
+from support.nightly import rarer
 from support.project import Project
 from support.services.endless import script
 from support.services.scripted import ScriptedServer
@@ -72,10 +73,10 @@ ENDED_BY_SIZE = ("two-gigabytes", "bomb", "many-headers")
         pytest.param("head-dribbles", f"GET /health {ENDLESS}", marks=RARE),
         pytest.param("length-dribbles", f"GET /health {ENDLESS}", marks=RARE),
         pytest.param("chunk-size-dribbles", f"GET /health {ENDLESS}", marks=RARE),
-        ("events", f"GET /health {ENDLESS}"),
-        ("two-gigabytes", f"GET /health {ENDLESS}: 16."),
+        pytest.param("events", f"GET /health {ENDLESS}", marks=RARE),
+        pytest.param("two-gigabytes", f"GET /health {ENDLESS}: 16.", marks=RARE),
         ("bomb", f"GET /health {ENDLESS}: "),
-        ("many-headers", HEADERS),
+        pytest.param("many-headers", HEADERS, marks=RARE),
     ],
 )
 class TestReadyPath:
@@ -107,7 +108,7 @@ class TestFirstAnswer:
             run(tmp_path, target, startup=reached(name)).assert_ended({"failed": 1}, expected)
 
 
-@pytest.mark.parametrize("name", ["body-dribbles", "metrics-flood", pytest.param("wide-header", marks=RARE)])
+@pytest.mark.parametrize("name", ["metrics-flood", *rarer("body-dribbles", "wide-header")])
 def test_metrics_end_within_their_time_limit(tmp_path: Path, name: str) -> None:
     fault = run(tmp_path, command(f"/metrics={name}", metrics="PROMETHEUS"))
     fault.assert_ended({"failed": 1}, "metrics: http://127.0.0.1:", HEADERS if name == "wide-header" else ENDLESS)
@@ -169,8 +170,14 @@ def test_it(perf):
     ("make", "expected"),
     [
         ("os.mkfifo(path)", "inputs.jsonl cannot be read: it is a pipe"),
-        ("path = Path('/dev/zero')", "/dev/zero cannot be read: it is a pipe, a socket or a device"),
-        ("path.symlink_to('/dev/zero')", "inputs.jsonl cannot be read: it is a pipe, a socket or a device"),
+        pytest.param(
+            "path = Path('/dev/zero')", "/dev/zero cannot be read: it is a pipe, a socket or a device", marks=RARE
+        ),
+        pytest.param(
+            "path.symlink_to('/dev/zero')",
+            "inputs.jsonl cannot be read: it is a pipe, a socket or a device",
+            marks=RARE,
+        ),
         ("path.touch(); os.truncate(path, 300 * 2**20)", "inputs.jsonl cannot be read: it has 300 MiB"),
         ("path.write_text('[' * 10**6)", "inputs.jsonl line 1 is nested too deeply"),
     ],
@@ -184,7 +191,9 @@ def test_a_payload_without_end_is_refused_unread(tmp_path: Path, make: str, expe
     ("name", "expected"),
     [
         ("bucket-without-le", "a bucket of the histogram mosec_service_batch_size has no label le"),
-        ("overflow", "mosec_service_remaining_task is 1e+308, expected a number below 9.22337e+18"),
+        pytest.param(
+            "overflow", "mosec_service_remaining_task is 1e+308, expected a number below 9.22337e+18", marks=RARE
+        ),
     ],
 )
 def test_metrics_that_cannot_be_are_named(tmp_path: Path, name: str, expected: str) -> None:

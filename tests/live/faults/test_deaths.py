@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support import SERVICES
 from support.fault_run import run_fault_here
+from support.nightly import rarer
 from support.project import Project
 from support.repository import Repository
 
@@ -160,7 +161,7 @@ def assert_only_caller_waits(project: Project, directory: Path) -> None:
 
 
 class TestClosedLoop:
-    @pytest.mark.parametrize(("fault", "callers"), [("hangs", 4), ("blocks", 2), pytest.param("hangs", 64, marks=RARE)])
+    @pytest.mark.parametrize(("fault", "callers"), [("hangs", 4), *rarer(("blocks", 2), ("hangs", 64))])
     def test_a_deadlock_in_the_window_fails(self, tmp_path: Path, fault: str, callers: int) -> None:
         run = run_fault_here(command(fault, load=f"concurrency={callers}"), tmp_path)
         run.assert_ended({"failed": 1}, f"all {callers} callers timed out after 1.00 s")
@@ -170,8 +171,7 @@ class TestClosedLoop:
         "body",
         [
             "perf.assert_throughput_at_least(1)",
-            'perf.assert_error_rate_below("90%")',
-            pytest.param("perf.assert_no_regression()", marks=RARE),
+            *rarer('perf.assert_error_rate_below("90%")', "perf.assert_no_regression()"),
         ],
     )
     def test_whatever_the_test_asserts(self, tmp_path: Path, body: str) -> None:
@@ -180,10 +180,8 @@ class TestClosedLoop:
     @pytest.mark.parametrize(
         "fault",
         [
-            "hangs",
             "trickles",
-            "too-long",
-            *(pytest.param(fault, marks=RARE) for fault in ("continues", "chunks", "headers", "blocks")),
+            *rarer("hangs", "too-long", "continues", "chunks", "headers", "blocks"),
         ],
     )
     def test_a_service_that_answers_nothing_in_the_window_is_said_to(self, tmp_path: Path, fault: str) -> None:
@@ -200,16 +198,16 @@ class TestClosedLoop:
     def test_the_only_caller_waits_for_a_dead_service(self, tmp_path: Path) -> None:
         assert_only_caller_waits(command("blocks", "0.7", load="concurrency=1", window=LONG_WINDOW), tmp_path)
 
-    @pytest.mark.parametrize("fault", [pytest.param("trickles", marks=RARE), pytest.param("too-long", marks=RARE)])
+    @pytest.mark.parametrize("fault", rarer("trickles", "too-long"))
     def test_the_only_caller_reads_an_answer_without_end(self, tmp_path: Path, fault: str) -> None:
         assert_only_caller_waits(command(fault, "0.7", load="concurrency=1", window=LONG_WINDOW), tmp_path)
 
-    @pytest.mark.parametrize("fault", ["exits", "killed"])
+    @pytest.mark.parametrize("fault", ["exits", *rarer("killed")])
     def test_a_server_that_ends_is_said_to(self, tmp_path: Path, fault: str) -> None:
         how = "exit code 3" if fault == "exits" else "signal SIGKILL"
         run_fault_here(command(fault), tmp_path).assert_ended({"failed": 1}, how)
 
-    @pytest.mark.parametrize("load", [CLOSED, pytest.param("concurrency=1", marks=RARE), "rate_rps=100"])
+    @pytest.mark.parametrize("load", [CLOSED, *rarer("concurrency=1", "rate_rps=100")])
     def test_a_server_that_is_stopped_is_said_to(self, tmp_path: Path, load: str) -> None:
         run = run_fault_here(command("stops", load=load), tmp_path)
         run.assert_ended({"failed": 1}, "is stopped (SIGSTOP)")
@@ -253,7 +251,9 @@ class TestElsewhere:
     def test_an_application_that_deadlocks_fails(self, tmp_path: Path) -> None:
         run_fault_here(attached("App", "hangs"), tmp_path).assert_ended({"failed": 1}, TIMED_OUT)
 
-    @pytest.mark.parametrize(("fault", "why"), [("hangs", "timed out"), ("stops", "timed out"), ("killed", "failed")])
+    @pytest.mark.parametrize(
+        ("fault", "why"), [("hangs", "timed out"), ("killed", "failed"), *rarer(("stops", "timed out"))]
+    )
     def test_a_service_that_runs_already_fails(self, tmp_path: Path, fault: str, why: str) -> None:
         """Of one that is gone the share of refused requests may be over 5 %, on a slow machine."""
         run = run_fault_here(attached("Url", fault), tmp_path)
@@ -282,7 +282,7 @@ class TestOpenLoop:
 
 
 class TestNoFalseAlarm:
-    @pytest.mark.parametrize("load", [CLOSED, pytest.param("concurrency=1", marks=RARE), "rate_rps=100"])
+    @pytest.mark.parametrize("load", ["rate_rps=100", *rarer("concurrency=1", CLOSED)])
     def test_one_request_of_many_that_hangs_passes(self, tmp_path: Path, load: str) -> None:
         """One of at least twenty, even if each takes a twentieth of a second; a single caller asks nothing after it."""
         window = 'duration="3s", warmup="200ms"'
@@ -294,10 +294,8 @@ class TestNoFalseAlarm:
         [
             ("late", CLOSED),
             ("rests", CLOSED),
-            ("rests", "rate_rps=100"),
-            pytest.param("rests", "concurrency=1", marks=RARE),
-            pytest.param("late", "concurrency=1", marks=RARE),
-            pytest.param("late", "rate_rps=100", marks=RARE),
+            *rarer(("rests", "rate_rps=100"), ("rests", "concurrency=1")),
+            *rarer(("late", "concurrency=1"), ("late", "rate_rps=100")),
         ],
     )
     def test_answers_within_their_time_out_pass(self, tmp_path: Path, fault: str, load: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from support.damage import ENTRY, STRANGE, places
 from support.each_row import each_row
 from support.fault_run import LIMIT_S, FaultRun, run_fault, run_fault_here, start_fault
+from support.nightly import rarer
 from support.project import QUICK, RECORD, Project
 from support.synthetic import SETUP
 
@@ -23,7 +24,6 @@ from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.system.environment import environment
 from pytest_mlpatterns.wording import HIDDEN
 
-RARE = pytest.mark.nightly
 PLACES = len(list(places(ENTRY)))
 CHANGES = list(itertools.product(range(PLACES), range(len(STRANGE))))[::5]
 """Each fifth of all places of an entry with all strange values."""
@@ -113,7 +113,7 @@ write_baselines(path, {"new": read_baselines(path)["t.py::test"]})
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("step", ["fsync", "replace", "fchmod"])
+@pytest.mark.parametrize("step", ["replace", *rarer("fsync", "fchmod")])
 def test_an_update_that_is_killed_leaves_the_old_file_and_the_next_removes_the_rest(tmp_path: Path, step: str) -> None:
     path = tmp_path / "perf-baseline.json"
     path.write_text(before := file_text(), encoding="utf-8")
@@ -170,7 +170,7 @@ def loop(path: Path) -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("make", "words"),
-    [(pipe, "regular file"), (device, "regular file"), (directory, "directory"), (loop, "symbolic links")],
+    [(device, "regular file"), *rarer((pipe, "regular file"), (directory, "directory"), (loop, "symbolic links"))],
 )
 def test_what_is_no_file_is_a_usage_error(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
     (tmp_path / "project").mkdir()
@@ -179,9 +179,7 @@ def test_what_is_no_file_is_a_usage_error(tmp_path: Path, make: Callable[[Path],
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(
-    "option", ["baseline-file", pytest.param("html", marks=RARE), pytest.param("json", marks=RARE)]
-)
+@pytest.mark.parametrize("option", ["baseline-file", *rarer("html", "json")])
 def test_a_name_that_is_too_long_is_a_usage_error(tmp_path: Path, option: str) -> None:
     run = run_fault_here(Project().with_tests(PASSES), tmp_path, "--perf-smoke", f"--perf-{option}={'n' * 256}")
     assert_refused(run, "cannot be used: File name too long; name a file")
@@ -200,7 +198,7 @@ def test_names_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("option", ["html", "json"])
+@pytest.mark.parametrize("option", ["json", *rarer("html")])
 def test_a_full_disk_at_the_end_loses_no_results(tmp_path: Path, option: str) -> None:
     other = {"html": "json", "json": "html"}[option]
     arguments = (*RECORD, f"--perf-{option}=/dev/full", f"--perf-{other}=other.txt")
@@ -368,6 +366,13 @@ def own(**changes: object) -> str:
 
 GOOD_MODEL = MODEL_TEST.format(body="return batch")
 SOURCES = {
+    "output of a server that dies": {"test_it.py": SERVER_TEST.format(how="dies"), "painter.py": PAINTER},
+    "body of an error": {"test_it.py": SERVER_TEST.format(how="errs"), "painter.py": PAINTER},
+    "exception of a model": {"test_it.py": MODEL_TEST.format(body=f"raise ValueError({PAINT!r})")},
+    "test id of an entry": {
+        "test_it.py": GOOD_MODEL,
+        "perf-baseline.json": own().replace("test_it.py::test_it", json.dumps(f"gone.py::test{PAINT}")[1:-1]),
+    },
     "set-up of an entry": {
         "test_it.py": GOOD_MODEL,
         "perf-baseline.json": own(setup={**ENTRY["setup"], "load": f"closed(1){PAINT}"}),
@@ -377,20 +382,15 @@ SOURCES = {
         "perf-baseline.json": own().replace(json.dumps(environment().machine), json.dumps(f"box {PAINT}")),
     },
     "version of a server": {"test_it.py": GOOD_MODEL, "perf-baseline.json": own(versions={"uvicorn": PAINT})},
-    "test id of an entry": {
-        "test_it.py": GOOD_MODEL,
-        "perf-baseline.json": own().replace("test_it.py::test_it", json.dumps(f"gone.py::test{PAINT}")[1:-1]),
-    },
     "output of a server that ends": {"test_it.py": SERVER_TEST.format(how="never"), "painter.py": PAINTER},
-    "output of a server that dies": {"test_it.py": SERVER_TEST.format(how="dies"), "painter.py": PAINTER},
-    "body of an error": {"test_it.py": SERVER_TEST.format(how="errs"), "painter.py": PAINTER},
-    "exception of a model": {"test_it.py": MODEL_TEST.format(body=f"raise ValueError({PAINT!r})")},
     "output of a model": {"test_it.py": MODEL_TEST.format(body=f"print({PAINT!r}, flush=True); raise SystemExit(3)")},
 }
+FIRST = list(SOURCES.values())
+USUAL = [*FIRST[:4], *rarer(*FIRST[4:])]
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("files", SOURCES.values(), ids=SOURCES)
+@pytest.mark.parametrize("files", USUAL, ids=SOURCES)
 def test_escape_codes_are_spelled_in_terminal_junit_and_job_summary(tmp_path: Path, files: dict[str, str]) -> None:
     project, summary = Project(), tmp_path / "summary.md"
     for name, text in files.items():
@@ -408,7 +408,7 @@ def test_escape_codes_are_spelled_in_terminal_junit_and_job_summary(tmp_path: Pa
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("command", ["rank", pytest.param("report", marks=RARE), pytest.param("export", marks=RARE)])
+@pytest.mark.parametrize("command", ["rank", *rarer("report", "export")])
 def test_a_hostile_result_file_paints_no_terminal(tmp_path: Path, command: str) -> None:
     run_fault_here(Project().with_tests(PASSES), tmp_path, "--perf-json=r.json").assert_ended({"passed": 1})
     file = tmp_path / "project" / "r.json"

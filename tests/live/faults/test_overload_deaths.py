@@ -39,7 +39,7 @@ def limited(fault: str, body: str) -> Project:
 @pytest.mark.parametrize(
     ("fault", "body", "said"),
     [
-        ("hangs", GOODPUT, DEAD),
+        pytest.param("hangs", GOODPUT, DEAD, marks=RARE),
         ("refuses", RECOVERY, DEAD),
         pytest.param("freezes", RECOVERY, DEAD, marks=RARE),
         pytest.param("hangs", RECOVERY, DEAD, marks=RARE),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.fault_run import FaultRun, run_fault_here
+from support.nightly import rarer
 from support.project import Project
 
 pytestmark = pytest.mark.processes
@@ -74,16 +75,26 @@ def at_call(statement: str, number: int = 5) -> str:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("int('x')", "the model raised ValueError: invalid literal for int() with base 10: 'x'"),
+        pytest.param(
+            "int('x')", "the model raised ValueError: invalid literal for int() with base 10: 'x'", marks=RARE
+        ),
         ("[1, 2]", "the model returned 2 outputs for 1 input; it must return one for each"),
         pytest.param(
             "[object() for _ in batch]",
             "the model returned outputs that cannot be sent: Type is not JSON serializable",
             marks=RARE,
         ),
-        ("[10**5000 for _ in batch]", "the model returned outputs that cannot be sent: Integer exceeds 64-bit range"),
+        pytest.param(
+            "[10**5000 for _ in batch]",
+            "the model returned outputs that cannot be sent: Integer exceeds 64-bit range",
+            marks=RARE,
+        ),
         ("[math.nan for _ in batch]", "output 0 has NaN, which JSON cannot carry"),
-        ("[(lambda x: (x.append(x), x)[1])([])]", "the model returned outputs that cannot be sent: Recursion limit"),
+        pytest.param(
+            "[(lambda x: (x.append(x), x)[1])([])]",
+            "the model returned outputs that cannot be sent: Recursion limit",
+            marks=RARE,
+        ),
         pytest.param("['\\ud800']", "outputs that cannot be sent: str is not valid UTF-8", marks=RARE),
         pytest.param("[functools.reduce(lambda a, _: [a], range(5000), 1)]", "Recursion limit reached", marks=RARE),
         pytest.param("[b'x' for _ in batch]", "Type is not JSON serializable: bytes", marks=RARE),
@@ -98,10 +109,10 @@ def test_a_first_answer_that_is_no_list_of_outputs_is_described(tmp_path: Path, 
     ("value", "message"),
     [
         ("int('x')", "ValueError: invalid literal for int() with base 10: 'x'"),
-        ("bytearray(10**15)", "MemoryError"),
+        pytest.param("bytearray(10**15)", "MemoryError", marks=RARE),
         pytest.param("endless()", "RecursionError: maximum recursion depth exceeded", marks=RARE),
         pytest.param("next(iter(()))", "StopIteration", marks=RARE),
-        ("sys.exit(3)", "SystemExit: 3"),
+        pytest.param("sys.exit(3)", "SystemExit: 3", marks=RARE),
         pytest.param("(_ for _ in ()).throw(KeyboardInterrupt)", "(500: ", marks=RARE),
     ],
 )
@@ -112,11 +123,11 @@ def test_a_model_that_fails_under_load_fails_the_test(tmp_path: Path, value: str
 @pytest.mark.parametrize(
     ("statement", "end"),
     [
-        ("os._exit(3)", "exit code 3"),
+        pytest.param("os._exit(3)", "exit code 3", marks=RARE),
         pytest.param("os._exit(0)", "exit code 0", marks=RARE),
         ("ctypes.string_at(0)", "signal SIGSEGV"),
         ("os.kill(os.getpid(), 9)", "signal SIGKILL"),
-        ("os.closerange(3, 1000)", "ended with "),
+        pytest.param("os.closerange(3, 1000)", "ended with ", marks=RARE),
         pytest.param("os.abort()", "signal SIGABRT", marks=RARE),
         pytest.param("os.kill(os.getpid(), 15)", "signal SIGTERM", marks=RARE),
         pytest.param("os.killpg(0, 9)", "signal SIGKILL", marks=RARE),
@@ -137,10 +148,10 @@ SLEEPS = "subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep
 @pytest.mark.parametrize(
     "statement",
     [
-        "[print('x' * 1000) for _ in range(10_000)]",
+        pytest.param("[print('x' * 1000) for _ in range(10_000)]", marks=RARE),
         pytest.param("os.close(1); os.close(2)", marks=RARE),
         "os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')",
-        "threading.Thread(target=time.sleep, args=(600,)).start()",
+        pytest.param("threading.Thread(target=time.sleep, args=(600,)).start()", marks=RARE),
         pytest.param(SLEEPS.format(more=""), marks=RARE),
         SLEEPS.format(more=", start_new_session=True"),
         pytest.param("sys.stdin.read()", marks=RARE),
@@ -157,7 +168,7 @@ def test_a_model_that_breaks_its_process_but_answers_passes(tmp_path: Path, stat
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("raise OSError('no licence')", "OSError: no licence"),
+        pytest.param("raise OSError('no licence')", "OSError: no licence", marks=RARE),
         pytest.param("sys.exit(4)", "SystemExit: 4", marks=RARE),
         ("os._exit(4)", "ended its process while loading: process "),
         ("ctypes.string_at(0)", "ended with signal SIGSEGV"),
@@ -173,9 +184,9 @@ def test_a_model_that_does_not_load_is_named_with_the_reason(tmp_path: Path, sta
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def model(batch)\n", "SyntaxError: expected ':'"),
+        pytest.param("def model(batch)\n", "SyntaxError: expected ':'", marks=RARE),
         ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("x = 1\n", "served has no attribute model"),
+        pytest.param("x = 1\n", "served has no attribute model", marks=RARE),
         pytest.param("model = 5\n", "is int, which cannot be called with a batch", marks=RARE),
         pytest.param("import sys; sys.exit('bye')\n", "SystemExit: bye", marks=RARE),
         pytest.param("import os; os._exit(3)\n", "exit code 3", marks=RARE),
@@ -185,7 +196,9 @@ def test_a_module_that_gives_no_model_is_named_with_the_reason(tmp_path: Path, t
     run(tmp_path, text).assert_ended(FAILED, "ModelLoadError: perf_model ", message)
 
 
-@pytest.mark.parametrize("statement", ["time.sleep(600)", "ctypes.PyDLL(None).sleep(600)"], ids=["sleeps", "GIL"])
+@pytest.mark.parametrize(
+    "statement", ["ctypes.PyDLL(None).sleep(600)", *rarer("time.sleep(600)")], ids=["GIL", "sleeps"]
+)
 def test_a_model_that_loads_too_slowly_ends_in_its_start_up_time(tmp_path: Path, statement: str) -> None:
     ended = run(tmp_path, LOADED.format(fault=statement), 'startup_timeout="2s"')
     ended.assert_ended(FAILED, "is still loading after 2.00 s, the start-up time limit")

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.nightly import rarer
 from support.scenarios import PATIENCE_S
 from support.services.deploy import deployed
 from support.services.processes import our_children, survivors
@@ -43,7 +44,7 @@ def kill(pid: int) -> None:
     assert survivors([pid], PATIENCE_S) == set()
 
 
-@pytest.mark.parametrize("balance", ["two-choices", "least-latency", "prefix"])
+@pytest.mark.parametrize("balance", ["two-choices", *rarer("least-latency", "prefix")])
 def test_one_request_fails_at_most_and_the_next_ones_have_their_answers(tmp_path: Path, balance: str) -> None:
     with deployed(Halves, tmp_path, Replicated(3, balance), by_value=[HERE]) as deployment:
         dead, *alive = deployment.pids[:3]

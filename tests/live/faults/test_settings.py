@@ -52,7 +52,9 @@ def project(*, marker: str = "", target: str = "None") -> Project:
 @pytest.mark.parametrize(
     ("marker", "message"),
     [
-        ("engine=SEVERAL", "perf(engine=...) is array([0., 0., 0.]), expected one of 'local', 'ray'"),
+        pytest.param(
+            "engine=SEVERAL", "perf(engine=...) is array([0., 0., 0.]), expected one of 'local', 'ray'", marks=RARE
+        ),
         ("noise=Unhelpful()", "perf(noise=...) is a value of type Unhelpful, expected one of doubt, trust"),
     ],
 )
@@ -66,8 +68,12 @@ def test_an_argument_of_the_marker_is_refused(tmp_path: Path, marker: str, messa
     ("arguments", "message"),
     [
         ({"target": 'Command("serve\\0 {port}")'}, "has NUL or characters that UTF-8 lacks, expected words of text"),
-        ({"marker": "pattern=Pipeline(itertools.repeat('a:b'))"}, "has too many members, expected from 2 to 63"),
-        ({"marker": "load=Trace('a\\0b')"}, "cannot be read: embedded null byte"),
+        pytest.param(
+            {"marker": "pattern=Pipeline(itertools.repeat('a:b'))"},
+            "has too many members, expected from 2 to 63",
+            marks=RARE,
+        ),
+        pytest.param({"marker": "load=Trace('a\\0b')"}, "cannot be read: embedded null byte", marks=RARE),
     ],
 )
 def test_a_value_is_refused_where_it_is_made(tmp_path: Path, arguments: dict[str, str], message: str) -> None:

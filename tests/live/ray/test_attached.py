@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 from typing import TYPE_CHECKING, Any
 
 import conftest
@@ -31,6 +32,16 @@ HERE = "support.on_cluster"
 SHORT = Project().with_tests("def test_rtm(perf):\n    perf.assert_rtm_below('60s')")
 
 
+def test_an_address_where_nothing_listens(tmp_path: Path) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))  # bound and not listening: a connection is refused
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        run = SHORT.run_apart(tmp_path, "--perf-engine=ray", f"--perf-ray-address={address}")
+    assert run.outcomes == {"failed": 1}
+    assert f"SettingError: --perf-ray-address={address}: nothing answers there within 5s (" in run.failure("test_rtm")
+    assert "start Ray there (ray start --head), or leave it out for a Ray of this run's own" in run.out
+
+
 @pytest.fixture
 def applications(on_cluster: RaySession) -> Callable[[], dict[str, str]]:
     """The applications on the cluster, one of which is foreign."""
@@ -50,16 +61,6 @@ def ours(applications: dict[str, str]) -> set[str]:
 def still_here(on_cluster: RaySession) -> str:
     _, port = on_cluster.cluster.http
     return httpx.get(f"http://127.0.0.2:{port}/{FOREIGN}", timeout=PATIENT_S, trust_env=False).text
-
-
-def test_a_run_removes_its_applications_and_leaves_those_of_others(
-    applications: Callable[[], dict[str, str]], on_cluster: RaySession, run_on: Callable[..., Run]
-) -> None:
-    run = run_on(SHORT, "--perf-generators-on=local")
-    assert run.outcomes == {"passed": 1}
-    assert applications() == {FOREIGN: "RUNNING"}
-    assert still_here(on_cluster) == "still here"
-    wait_until(lambda: on_cluster.call(f"{HERE}:actors", timeout_s=PATIENT_S) == [on_cluster.cluster.run])
 
 
 def test_serve_on_several_nodes_listens_on_all_interfaces_and_the_run_says_so(on_cluster: RaySession) -> None:
@@ -121,7 +122,7 @@ def test_a_run_that_is_ended_from_outside_leaves_nothing(
     assert still_here(on_cluster) == "still here"
 
 
-def test_what_a_run_left_that_could_not_clean_up_the_next_one_removes(
+def test_a_run_removes_what_a_killed_one_left_and_what_is_its_own_and_leaves_the_rest(
     applications: Callable[[], dict[str, str]],
     on_cluster: RaySession,
     run_on: Callable[..., Run],
@@ -147,3 +148,4 @@ def test_what_a_run_left_that_could_not_clean_up_the_next_one_removes(
     assert " ago and was killed was removed from the Ray cluster" in next_run.out
     assert applications() == {FOREIGN: "RUNNING"}
     assert still_here(on_cluster) == "still here"
+    wait_until(lambda: on_cluster.call(f"{HERE}:actors", timeout_s=PATIENT_S) == [on_cluster.cluster.run])

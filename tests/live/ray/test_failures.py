@@ -1,4 +1,4 @@
-"""A replica, a queue worker or a node that dies in a test: the test fails with its name, or goes on with a new one."""
+"""A replica, a queue worker or a node that dies: the test fails with its name, or goes on with a new one."""
 
 from __future__ import annotations
 
@@ -65,10 +65,16 @@ def test_worker(perf_deploy):
         (queue,) = stats.layers_named("queued")
         assert queue.counters["redelivered"] == 1
         assert queue.counters["answered"] == len(answers) + 1  # the first one showed that it is ready
+
+
+@pytest.mark.perf(model=MortalWorker, payload=[1], pattern=Replicated(40), launches=1)
+@pytest.mark.perf(duration="200ms", warmup="0s")
+def test_too_many(perf):
+    perf.assert_rtm_below("60s")
 """
 
 
-def test_a_killed_replica_fails_its_test_and_a_killed_queue_worker_is_replaced(
+def test_a_killed_replica_fails_its_test_a_killed_queue_worker_is_replaced_and_too_many_replicas_are_refused(
     run_on: Callable[..., Run], tmp_path: Path
 ) -> None:
     died = {name: str(tmp_path / name) for name in ("replica", "worker")}
@@ -78,6 +84,7 @@ def test_a_killed_replica_fails_its_test_and_a_killed_queue_worker_is_replaced(
         r"replica [12] of 2 \(process \d+ on node 127\.0\.0\.[234]\) ended; Ray Serve starts another",
         run.failure("test_replica"),
     )
+    assert "this service needs 40 CPUs on the Ray cluster" in run.failure("test_too_many")
 
 
 ON_NODES = """

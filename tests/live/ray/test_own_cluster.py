@@ -18,7 +18,6 @@ import psutil
 import pytest
 from conftest import PATIENT_S, begun_run, long_run, wait_until
 from support.fault_run import await_true
-from support.nightly import rarer
 from support.project import Project
 
 from pytest_mlpatterns.system import orphans
@@ -97,7 +96,8 @@ def test_a_ray_is_closed_to_other_users_holds_its_port_and_ends_with_a_run_that_
     assert modes[directory] == {0o700}  # from its first moment on
 
 
-@pytest.mark.parametrize("begun", ["ray::ServeController", *rarer("gcs_server")])
+@pytest.mark.nightly
+@pytest.mark.parametrize("begun", ["ray::ServeController", "gcs_server"])
 def test_a_ray_ends_with_a_run_that_is_killed_while_it_starts(tmp_path: Path, begun: str) -> None:
     called = tmp_path / "called"
     with begun_run(tmp_path, called, "--perf-engine=ray", environment={"RAY_ADDRESS": ""}) as process:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.each_row import each_row
 from support.project import Project, Run, run_apart
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ def perf_model():
 
 @pytest.fixture
 def perf_payload():
-    return list(range(20))
+    return list(range(3))
 
 
-pytestmark = pytest.mark.perf(concurrency=6, duration="400ms", warmup="100ms", launches=1, timeout="60s")
+pytestmark = pytest.mark.perf(concurrency=6, duration="1s", warmup="100ms", launches=1, timeout="60s")
 
 
 @pytest.mark.perf(pattern=Replicated(3), model=own_pid)
@@ -69,58 +70,40 @@ def right_{name}(inputs, outputs):
 def test_{name}(perf):
     assert perf.metrics.error_ratio.value == 0
 """
-MODES = {"load": (), "smoke": ("--perf-smoke", "-k", "not single and not replicas and not batched")}
-"""Options of each run: a load for the answers, and one request for each pattern's own figures, which are exact then."""
 
 
 @pytest.fixture(scope="module")
-def runs(three_nodes: ThreeNodes, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """A run of all patterns in each mode."""
+def loaded(three_nodes: ThreeNodes, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One run of all patterns."""
     tests = "".join(
         TEST.format(name=name, pattern=pattern, answer=OWN.get(name, "value + 1")) for name, pattern in PATTERNS.items()
     )
     directory = tmp_path_factory.mktemp("patterns")
     Project({"test_all.py": TESTS + tests}).write(directory)
-    options = ("--perf-engine=ray", f"--perf-ray-address={three_nodes.address}")
-    return {
-        mode: run_apart(
-            directory, *options, *more, f"--perf-json={mode}.json", environment={"RAY_AUTH_MODE": "disabled"}
-        )
-        for mode, more in MODES.items()
-    }
-
-
-def results_of(run: Run, mode: str) -> dict[str, dict[str, Any]]:
-    return {one["test"].rpartition("test_")[2]: one for one in run.json(f"{mode}.json")["results"]}
+    options = ("--perf-engine=ray", f"--perf-ray-address={three_nodes.address}", "--perf-json=results.json")
+    return run_apart(directory, *options, environment={"RAY_AUTH_MODE": "disabled"})
 
 
 @pytest.fixture(scope="module")
-def loaded(runs: dict[str, Run]) -> dict[str, dict[str, Any]]:
-    return results_of(runs["load"], "load")
+def results(loaded: Run) -> dict[str, dict[str, Any]]:
+    return {one["test"].rpartition("test_")[2]: one for one in loaded.json("results.json")["results"]}
 
 
-@pytest.fixture(scope="module")
-def asked(runs: dict[str, Run]) -> dict[str, dict[str, Any]]:
-    return results_of(runs["smoke"], "smoke")
+def test_all_patterns_answer_rightly_under_load(loaded: Run, results: dict[str, dict[str, Any]]) -> None:
+    assert (loaded.exit_code, loaded.outcomes["passed"]) == (0, len(PATTERNS) + 1)
+    assert set(results) == {*PATTERNS, "replicas"}
+    for found in results.values():
+        assert found["failed_requests"] == {}
+        assert found["requests"] > 0
 
 
-def test_all_patterns_answer_rightly_under_load(runs: dict[str, Run]) -> None:
-    assert (runs["load"].exit_code, runs["load"].outcomes["passed"]) == (0, len(PATTERNS) + 1)
+@each_row("name", ["replicas", "queued", "microservice"])
+def test_replicas_are_on_several_nodes(results: dict[str, dict[str, Any]], name: str) -> None:
+    assert len([node for node in results[name]["nodes"] if node["replicas"]]) >= 2
 
 
-@pytest.mark.parametrize("name", [*PATTERNS, "replicas"])
-def test_no_request_failed(loaded: dict[str, dict[str, Any]], name: str) -> None:
-    assert loaded[name]["failed_requests"] == {}
-    assert loaded[name]["requests"] > 0
-
-
-@pytest.mark.parametrize("name", ["replicas", "queued", "microservice"])
-def test_replicas_are_on_several_nodes(loaded: dict[str, dict[str, Any]], name: str) -> None:
-    assert len([node for node in loaded[name]["nodes"] if node["replicas"]]) >= 2
-
-
-@pytest.mark.parametrize(
-    ("name", "layer", "counters", "histograms"),
+@each_row(
+    "name, layer, counters, histograms",
     [
         ("cached", "cached", {"hits"}, {"hit_ns"}),
         ("queued", "queued", {"accepted", "answered", "observed_ns"}, {"wait_ns"}),
@@ -133,8 +116,8 @@ def test_replicas_are_on_several_nodes(loaded: dict[str, dict[str, Any]], name: 
     ],
 )
 def test_a_pattern_has_its_own_figures(
-    asked: dict[str, dict[str, Any]], name: str, layer: str, counters: set[str], histograms: set[str]
+    results: dict[str, dict[str, Any]], name: str, layer: str, counters: set[str], histograms: set[str]
 ) -> None:
-    found = {one["layer"]: one for one in asked[name]["layers"]}[layer]
+    found = {one["layer"]: one for one in results[name]["layers"]}[layer]
     assert counters <= {key for key, count in found["counters"].items() if count > 0}
     assert histograms <= {key for key, histogram in found["histograms"].items() if histogram}

@@ -85,26 +85,15 @@ def run(top: Path, *arguments: str) -> Run:
     return run_here(top, *arguments, environment={"RAY_AUTH_MODE": "disabled"})
 
 
-def assert_caught(found: Run) -> None:
+@pytest.mark.parametrize(
+    ("reference", "against"), [("baseline=check", "the baseline's commit ("), *rarer(("against=main", "main ("))]
+)
+def test_a_slower_model_is_caught(shop: Repository, options: tuple[str, ...], reference: str, against: str) -> None:
+    found = run(shop.top, *options, f"--perf-{reference}", "--perf-json=results.json")
     assert found.exit_code == 1
-    assert re.search("RegressionFailure: (mean|median) latency ", found.out)
-
-
-def test_a_slower_model_is_caught_against_the_baseline(shop: Repository, options: tuple[str, ...]) -> None:
-    found = run(shop.top, *options, "--perf-baseline=check")
-    assert found.exit_code == 1
-    judged = (
-        "(mean latency|median latency|throughput)"  # which of them is known better or sure first, the machine decides
-    )
+    judged = "((mean|median) latency|throughput)"  # which of them is known better or sure first, the machine decides
     assert re.search(f"RegressionFailure: {judged} ", found.out)
-    assert found.facts("test_shop")["against"].startswith("the baseline's commit (")
-    assert len(shop.worktrees()) == 1
-
-
-def test_a_slower_model_is_caught_against_a_revision(shop: Repository, options: tuple[str, ...]) -> None:
-    found = run(shop.top, *options, "--perf-against=main", "--perf-json=results.json")
-    assert_caught(found)
-    assert found.facts("test_shop")["against"].startswith("main (")
+    assert found.facts("test_shop")["against"].startswith(against)
     (result,) = found.json("results.json")["results"]
     engine = options[0].partition("=")[2]
     assert result["setup"]["engine"] == ("" if engine == "local" else engine)
