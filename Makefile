@@ -14,14 +14,15 @@ COMMITS := tests/live/commits
 RAY := tests/live/ray
 RAY_OWN := tests/live/ray/test_own_cluster.py
 PACKAGE := tests/live/package
-CHECKED := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(RUNS) $(COMPARISONS) $(COMMITS) $(RAY) $(PACKAGE)
+TOGETHER := $(RUNS) $(PATTERNS) $(EXAMPLES) $(CAPACITY) $(COMPARISONS) $(COMMITS)
+CHECKED := $(TOGETHER) $(FAULTS) $(RAY) $(PACKAGE)
 HOUSE := tests/house
 NIGHTLY := tests/nightly
 ONE_BY_ONE := --dist loadgroup --no-loadscope-reorder  # the longest first, and tests that share a run together
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
 
-.PHONY: demo test check nightly runs patterns examples capacity comparisons commits faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz schemas protos clean
+.PHONY: demo test check together nightly runs patterns examples capacity comparisons commits faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz schemas protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -41,8 +42,11 @@ covered: compiled  ## the tests of make test, with branch coverage
 endif
 
 check: $(STAMP) $(RAY_STAMP)  ## all live tests that make test leaves out, the package, and two real servers
-	@$(MAKE) --no-print-directory runs patterns examples capacity comparisons commits faults ray
-	@$(MAKE) --no-print-directory --jobs 2 servers package NAMES="fastapi mosec"
+	@$(MAKE) --no-print-directory together faults
+	@$(MAKE) --no-print-directory --jobs 2 ray-cluster ray-own servers package NAMES="fastapi mosec"
+
+together: compiled  ## six parts of make check in one run: no worker waits for the last test of a part
+	$(BIN)/python -m pytest -q -n 5 $(ONE_BY_ONE) $(TOGETHER)
 
 ifdef QUICK
 nightly: compiled  ## with QUICK=1 what starts no process: simulations, a few thousand random inputs

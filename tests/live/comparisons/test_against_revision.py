@@ -159,6 +159,7 @@ def test_a_regression_is_caught_without_any_baseline_file(compared: Run) -> None
     assert not (compared.directory / "perf-baseline.json").exists()
 
 
+@pytest.mark.nightly
 def test_a_distributed_run_catches_a_regression(shop: Repository) -> None:
     shop.write(files(seconds=0.03))  # a slower one gives a limit too few samples in 200 ms on a busy machine
     run = against(shop, "-n1", "--perf-history", "runs.jsonl")
@@ -307,15 +308,14 @@ def test_a_new_test_fails_where_a_comparison_is_required(shop: Repository, requi
     assert "and --perf-baseline require asks for a comparison" in run.out
 
 
-def test_patterns_of_the_command_line_are_served_there_too(shop: Repository) -> None:
-    run = against(shop, "--perf-patterns", "batched", "--perf-json", "out.json", "-W", "ignore")
-    (result,) = run.json("out.json")["results"]
-    assert result["setup"]["pattern"] == "batched"
-    assert result["reference"]["kind"] == "revision"
-
-
-@pytest.mark.parametrize("arguments", [("-o", "perf_patterns=batched"), ("-c", "other.ini")], ids=["override", "file"])
-def test_patterns_of_a_setting_are_those_there_too(shop: Repository, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [("--perf-patterns", "batched"), ("-o", "perf_patterns=batched"), ("-c", "other.ini")],
+    ids=["option", "override", "file"],
+)
+def test_patterns_of_an_option_and_of_a_setting_are_those_there_too(
+    shop: Repository, arguments: tuple[str, ...]
+) -> None:
     shop.commit(files(seconds=0.01, tests=LONG))
     shop.commit({"other.ini": "[pytest]\npythonpath = src\nperf_patterns = batched\n"})
     shop.commit({"pytest.ini": "[pytest]\n" + "pythonpath = src\n" * (arguments[0] != "-c")})
@@ -543,6 +543,7 @@ cause_search.profile_of = waits
 """
 
 
+@pytest.mark.nightly
 def test_a_failure_is_reported_although_the_run_is_terminated_while_its_cause_is_searched(shop: Repository) -> None:
     shop.write({**files(seconds=0.05), "conftest.py": WAITS.format(told=str(shop.top / "under-way"))})
     running = under_way(shop, "--perf-profile=auto")

@@ -192,6 +192,7 @@ def test_what_slows_down_present_and_recorded_code_alike_is_no_pass(
     assert any(one in words for one in known)
 
 
+@pytest.mark.nightly
 def test_a_slower_environment_fails_and_is_named_although_the_code_is_the_same(
     shop: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The life of a gate in a repository with three services: soft start, first red, an accepted change, and its end."""
+"""The life of a gate in a repository with two services: soft start, first red, an accepted change, and its end."""
 
 import re
 from pathlib import Path
@@ -28,9 +28,6 @@ class Search(Service):
 
 class Basket(Service):
     pass
-
-class Checkout(Service):
-    pass
 """
 TESTS = """
 import pytest
@@ -47,10 +44,6 @@ def test_search(perf):
 
 @pytest.mark.perf(model=services.Basket)
 def test_basket(perf):
-    pass
-
-@pytest.mark.perf(model=services.Checkout)
-def test_checkout(perf):
     pass
 """
 TEST = "test_services.py::test_search"

@@ -83,7 +83,7 @@ def assert_next_run_cleans_up(directory: Path) -> None:
     run_fault_here(nothing, directory, "--perf-smoke").assert_ended({"passed": 1})
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, *rarer(signal.SIGTERM, signal.SIGHUP)], ids=["INT", "TERM", "HUP"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, *rarer(signal.SIGINT, signal.SIGHUP)], ids=["TERM", "INT", "HUP"])
 def test_an_interrupted_run_shows_and_writes_what_it_measured(tmp_path: Path, number: signal.Signals) -> None:
     run = interrupted_by(tmp_path, number)
     run.assert_left_nothing()
@@ -125,7 +125,8 @@ def test_an_interrupted_pattern_leaves_nothing(tmp_path: Path, pattern: str, num
     assert run.exit_code == INTERRUPTED
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, *rarer(signal.SIGTERM)], ids=["INT", "TERM"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
 def test_an_interrupted_distributed_run_shows_and_writes_what_it_measured(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -320,11 +321,14 @@ def suspend(running: RunningFault) -> None:
     await_true(lambda: process.status() == psutil.STATUS_STOPPED, 10, "pytest is not suspended")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("end", "perf"),
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", "perf"),
-        *rarer(("os._exit(1)", "perf"), ("os._exit(1)", ""), ("os.kill(os.getpid(), signal.SIGSEGV)", "perf")),
+        ("os._exit(1)", "perf"),
+        ("os._exit(1)", ""),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "perf"),
     ],
 )
 def test_a_worker_that_dies_with_the_machine_lock_blocks_no_other(tmp_path: Path, end: str, perf: str) -> None:

@@ -8,6 +8,7 @@ import psutil
 import pytest
 import redis
 from support.fault_run import LIMIT_S, RunningFault, run_fault_here, start_fault
+from support.nightly import rarer
 from support.project import Project
 from support.services.processes import survivors
 from support.services.valkey import Valkey, valkey_server
@@ -89,15 +90,12 @@ def valkey() -> Iterator[Valkey]:
         yield server
 
 
-@pytest.mark.parametrize(
-    "pattern", [f'Queued(broker="{OWN}")', pytest.param(f'Cached(store="{OWN}")', marks=pytest.mark.nightly)]
-)
+@pytest.mark.parametrize("pattern", [f'Queued(broker="{OWN}")', *rarer(f'Cached(store="{OWN}")')])
 @pytest.mark.parametrize(
     ("number", "how"),
     [
         (signal.SIGKILL, "ended with signal SIGKILL"),
-        (signal.SIGSTOP, "was suspended by signal SIGSTOP"),
-        pytest.param(signal.SIGTERM, "ended with exit code 0", marks=pytest.mark.nightly),
+        *rarer((signal.SIGSTOP, "was suspended by signal SIGSTOP"), (signal.SIGTERM, "ended with exit code 0")),
     ],
 )
 def test_the_failure_names_the_own_server_that_ended(
@@ -112,9 +110,7 @@ def test_the_failure_names_the_own_server_that_ended(
     assert survivors([server.pid], LIMIT_S) == set()
 
 
-@pytest.mark.parametrize(
-    "pattern", [f'Queued(broker="{OWN}")', pytest.param(f'Cached(store="{OWN}")', marks=pytest.mark.nightly)]
-)
+@pytest.mark.parametrize("pattern", [f'Queued(broker="{OWN}")', *rarer(f'Cached(store="{OWN}")')])
 def test_a_supervisor_that_is_killed_is_named_and_its_server_ends_with_the_run(tmp_path: Path, pattern: str) -> None:
     with start_fault(project(pattern), tmp_path) as running:
         running.await_file("loaded")
@@ -125,9 +121,8 @@ def test_a_supervisor_that_is_killed_is_named_and_its_server_ends_with_the_run(t
     assert survivors([server.pid], LIMIT_S) == set()
 
 
-@pytest.mark.parametrize(
-    "pattern", [f'Cached(store="{OWN}")', pytest.param(f'Queued(broker="{OWN}")', marks=pytest.mark.nightly)]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("pattern", [f'Cached(store="{OWN}")', f'Queued(broker="{OWN}")'])
 def test_a_supervisor_that_is_suspended_disturbs_nothing_and_ends_with_the_run(tmp_path: Path, pattern: str) -> None:
     with start_fault(project(pattern), tmp_path) as running:
         running.await_file("loaded")
@@ -138,9 +133,7 @@ def test_a_supervisor_that_is_suspended_disturbs_nothing_and_ends_with_the_run(t
     assert survivors([supervisor.pid, server.pid], LIMIT_S) == set()
 
 
-@pytest.mark.parametrize(
-    "pattern", [f'Cached(store="{OWN}")', pytest.param(f'Queued(broker="{OWN}")', marks=pytest.mark.nightly)]
-)
+@pytest.mark.parametrize("pattern", [f'Cached(store="{OWN}")', *rarer(f'Queued(broker="{OWN}")')])
 def test_a_killed_pytest_takes_the_own_server_with_it(tmp_path: Path, pattern: str) -> None:
     with start_fault(project(pattern, seconds=60), tmp_path) as running:
         running.await_file("loaded")
@@ -179,13 +172,15 @@ def test_other_users_of_the_machine_can_neither_read_nor_change_nor_end_the_own_
     "entry",
     [
         {"cmd": "x"},
-        pytest.param({"id": "7", "body": "no request"}, marks=pytest.mark.nightly),
-        pytest.param({"id": "7", "body": "", "accepted": "yesterday"}, marks=pytest.mark.nightly),
-        pytest.param({"id": "7", "body": "no request", "accepted": "7"}, marks=pytest.mark.nightly),
+        *rarer(
+            {"id": "7", "body": "no request"},
+            {"id": "7", "body": "", "accepted": "yesterday"},
+            {"id": "7", "body": "no request", "accepted": "7"},
+        ),
     ],
     ids=["other fields", "no time", "no number", "unreadable body"],
 )
-@pytest.mark.parametrize("stream", ["requests", "answers"])
+@pytest.mark.parametrize("stream", ["requests", *rarer("answers")])
 def test_what_another_program_adds_to_a_stream_kills_no_worker(
     tmp_path: Path, valkey: Valkey, stream: str, entry: dict[str, str]
 ) -> None:
@@ -202,7 +197,7 @@ def test_what_another_program_adds_to_a_stream_kills_no_worker(
     assert "replaced" not in run.text
 
 
-@pytest.mark.parametrize("value", [b"", b"garbage", pytest.param(b"\xff" * 1000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("value", [b"garbage", *rarer(b"", b"\xff" * 1000)])
 def test_what_another_program_writes_into_a_store_fails_no_request(
     tmp_path: Path, valkey: Valkey, value: bytes
 ) -> None:
@@ -221,10 +216,12 @@ def test_what_another_program_writes_into_a_store_fails_no_request(
     ("command", "pattern"),
     [
         ("FLUSHALL", "Queued(broker='{}')"),
-        pytest.param("FLUSHALL", "Cached(store='{}')", marks=pytest.mark.nightly),
-        pytest.param("SCRIPT FLUSH", "Queued(broker='{}')", marks=pytest.mark.nightly),
-        pytest.param("CLIENT KILL TYPE normal", "Queued(broker='{}')", marks=pytest.mark.nightly),
-        pytest.param("CLIENT KILL TYPE normal", "Cached(store='{}')", marks=pytest.mark.nightly),
+        *rarer(
+            ("FLUSHALL", "Cached(store='{}')"),
+            ("SCRIPT FLUSH", "Queued(broker='{}')"),
+            ("CLIENT KILL TYPE normal", "Queued(broker='{}')"),
+            ("CLIENT KILL TYPE normal", "Cached(store='{}')"),
+        ),
     ],
 )
 def test_a_broker_that_forgets_loses_no_accepted_request(
@@ -243,8 +240,8 @@ def test_a_broker_that_forgets_loses_no_accepted_request(
     assert " lost" not in run.text
 
 
-@pytest.mark.parametrize("fault", ["kill", pytest.param("suspend", marks=pytest.mark.nightly)])
-@pytest.mark.parametrize("pattern", ["Queued(broker='{}')", "Cached(store='{}')"])
+@pytest.mark.parametrize("fault", ["kill", *rarer("suspend")])
+@pytest.mark.parametrize("pattern", ["Queued(broker='{}')", *rarer("Cached(store='{}')")])
 def test_a_running_server_that_goes_away_ends_no_run(tmp_path: Path, valkey: Valkey, pattern: str, fault: str) -> None:
     with start_fault(project(pattern.format(valkey.url), check=SOME_FAIL, timeout="2s"), tmp_path) as running:
         running.await_file("loaded")
@@ -254,9 +251,10 @@ def test_a_running_server_that_goes_away_ends_no_run(tmp_path: Path, valkey: Val
     assert sum(run.outcomes.values()) == 1, run.text
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("broker", ["memory://", OWN])
-@pytest.mark.parametrize("wait", [True, pytest.param(False, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("wait", [True, False])
 def test_a_worker_that_is_killed_behind_a_queue_loses_no_accepted_request(
     tmp_path: Path, broker: str, workers: int, *, wait: bool
 ) -> None:

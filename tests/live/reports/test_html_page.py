@@ -1,6 +1,6 @@
 """The HTML report and the page of a history in a real browser: they fit, load nothing, print, and all can read them.
 
-One Chromium serves the whole session; every test has a page of its own.
+One Chromium serves all tests; every test has a page of its own.
 """
 
 import base64
@@ -40,7 +40,7 @@ NARROW = """[...document.querySelectorAll('svg')].filter(one => one.getClientRec
 })"""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     assert PATH is not None
     with Browser.start(PATH, tmp_path_factory.mktemp("browser")) as running:

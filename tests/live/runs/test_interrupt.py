@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.nightly import rarer
 from support.project import APART, RECORD, Project, Run, clean_environment, command
 
 from pytest_mlpatterns.cli import main
@@ -138,7 +139,7 @@ def test_ctrl_c_ends_every_process_of_a_distributed_run(tmp_path: Path) -> None:
     assert (tmp_path / FILE).read_text(encoding="utf-8") == OLD
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, *rarer(signal.SIGTERM)], ids=["KILL", "TERM"])
 def test_no_process_outlives_pytest_however_it_ends(
     tmp_path: Path, distribution: tuple[str, ...], how: signal.Signals
 ) -> None:
