@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from support.installed import installed_copy
+from support.nightly import rarer
 from support.old_commits import BROKEN, INI, TEST, editable_site, files_of, repository_of
 from support.repository import Repository
 from support.services.processes import our_children
@@ -32,7 +33,7 @@ def measured(
     return found
 
 
-@pytest.mark.parametrize("by_finder", [False, True])
+@pytest.mark.parametrize("by_finder", [True, *rarer(False)])
 def test_both_sides_run_their_own_code_although_the_project_is_installed_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_finder: bool
 ) -> None:
@@ -58,14 +59,14 @@ def test_both_sides_run_their_own_code_although_the_project_is_installed_in_plac
 
 REASONS = {
     "broken": (BROKEN, WhyNotRun.IMPORT, "ImportError: this commit is broken"),
-    "syntax": ("def\n", WhyNotRun.COLLECTION, "SyntaxError: invalid syntax"),
-    "dies": ("import os\nos._exit(3)\n", WhyNotRun.CRASH, ""),
     "fails": (
         "class Model:\n    def __call__(self, batch):\n        raise OSError('no')\n",
         WhyNotRun.FAILED,
         "OSError",
     ),
     "hangs": ("import time\ntime.sleep(100)\n", WhyNotRun.TIMEOUT, "took longer than 4.00 s"),
+    "syntax": ("def\n", WhyNotRun.COLLECTION, "SyntaxError: invalid syntax"),
+    "dies": ("import os\nos._exit(3)\n", WhyNotRun.CRASH, ""),
     "is killed": (
         "import os\n\n\nclass Model:\n    def __call__(self, batch):\n        os.kill(os.getppid(), 9)\n",
         WhyNotRun.CRASH,
@@ -74,7 +75,7 @@ REASONS = {
 }
 
 
-@pytest.mark.parametrize("name", REASONS)
+@pytest.mark.parametrize("name", [*REASONS][:3] + rarer(*[*REASONS][3:]))
 def test_a_commit_that_does_not_run_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     model, why, text = REASONS[name]
     (temporary := tmp_path / "temporary").mkdir()
@@ -89,7 +90,7 @@ def test_a_commit_that_does_not_run_has_a_reason(tmp_path: Path, monkeypatch: py
     assert not [*temporary.iterdir()]
 
 
-@pytest.mark.parametrize("test", ["test_shop.py::test_absent", "test_absent.py::test_shop"])
+@pytest.mark.parametrize("test", ["test_shop.py::test_absent", *rarer("test_absent.py::test_shop")])
 def test_a_test_that_is_absent_at_the_commit(tmp_path: Path, test: str) -> None:
     repository, (first, second) = repository_of(tmp_path / "shop", 0.01, 0.01)
     found = measured(repository, second, first, test=test)

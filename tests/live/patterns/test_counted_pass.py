@@ -102,6 +102,7 @@ def test_an_application_is_counted(tmp_path: Path) -> None:
     assert found.per_request.value > 50 * STEPS
 
 
+@pytest.mark.nightly
 def test_forked_workers_are_counted(tmp_path: Path) -> None:
     found = counted(tmp_path, Command(f"{{python}} {SERVICES}/counted_services.py {{port}}"))
     assert found.per_request.value > 50 * STEPS
