@@ -35,19 +35,6 @@ def actors() -> list[str]:
     return [actor["name"] for actor in list_named_actors(all_namespaces=True) if actor["namespace"] == "mlpatterns"]
 
 
-def replicas_by_node() -> dict[str, int]:
-    """How many replicas of any application live on each node, by its address."""
-    import ray
-    from ray.util.state import list_actors
-
-    ips = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
-    found: dict[str, int] = {}
-    for actor in list_actors(filters=[("state", "=", "ALIVE")]):
-        if "ServeReplica" in actor.class_name:
-            found[ips[actor.node_id]] = found.get(ips[actor.node_id], 0) + 1
-    return found
-
-
 def start_serve_on_a_single_node() -> tuple[int, dict[str, object], tuple[str, ...]]:
     """The port of the proxies, the options of Serve and the notes of a cluster of one node where Serve does not run."""
     from unittest.mock import patch

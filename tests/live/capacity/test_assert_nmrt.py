@@ -131,14 +131,3 @@ def test_a_search_out_of_budget_is_no_verdict(directory: Path) -> None:
     assert run.outcomes == {"failed": 1}, run.out
     assert "NMRT is at least" in run.failure("test_it")
     assert "the time was up at concurrency 1" in run.failure("test_it")
-
-
-def test_a_smoke_run_searches_for_nothing(directory: Path) -> None:
-    run = project(
-        """
-        def test_it(perf):
-            perf.assert_nmrt_at_least(10_000)
-            assert perf.measure_nmrt().nmrt_rps is None
-        """
-    ).run(directory, "--perf-smoke")
-    assert run.outcomes == {"passed": 1}, run.out

@@ -21,12 +21,9 @@ def rest(batch):
 @pytest.mark.perf(model=rest, payload=[1], duration="200ms", warmup="0s", launches=1, concurrency=2)
 def test_scales(perf):
     scaling = perf.measure_scaling(replicas=(1, 2))
-    if perf.smoke:
-        assert not scaling.steps
-    else:
-        assert [step.replicas for step in scaling.steps] == [1, 2]
-        assert scaling.efficiency(2).low < scaling.predicted_rps(2).high
-        assert scaling.scale_out_ns.low > 0
+    assert [step.replicas for step in scaling.steps] == [1, 2]
+    assert scaling.efficiency(2).low < scaling.predicted_rps(2).high
+    assert scaling.scale_out_ns.low > 0
     perf.assert_scaling_efficiency_at_least("1%", replicas=2)
     perf.assert_scale_out_below("1h")
 """
@@ -56,7 +53,3 @@ def test_scaling_is_measured_judged_and_reported(tmp_path: Path, monkeypatch: py
     assert [len(result["launches"][name]) for name in ("hsxe", "hsxc")] == [2, 2]
     assert 'name="perf_hsxe_ratio"' in (tmp_path / "junit.xml").read_text(encoding="utf-8")
     assert ("hsx" in result["metrics"]) != ("hsx" in result["missing_indices"])
-
-
-def test_a_smoke_run_measures_no_scaling(tmp_path: Path) -> None:
-    assert PROJECT.run(tmp_path, "--perf-smoke").outcomes["passed"] == 1

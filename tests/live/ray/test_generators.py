@@ -239,8 +239,8 @@ def test_a_lost_generator_makes_the_load_invalid_and_the_next_one_works(
 def test_the_generators_end_with_the_driver_of_their_hosts(
     generator: Generator, driver: RaySession, server: ScriptedServer
 ) -> None:
-    run(generator, a_job([server.address], ClosedLoop(2)), processes=2)
+    run(generator, a_job([server.address], ClosedLoop(3)))
     pids = pids_of(generator)
     driver.close()
-    assert len(pids) == 2
+    assert len(pids) == 3
     assert not survivors(pids, PATIENT_S)

@@ -57,21 +57,34 @@ def test_a_pattern_that_is_not_faster_fails_with_both_figures(tmp_path: Path) ->
     assert "which is not at least 3;" in run.failure("test_it")
 
 
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        ('perf.assert_faster_than("cached")', "under that very pattern, expected another"),
-        ('perf.assert_faster_than("cach")', "did you mean cached?"),
-        ('perf.assert_faster_than("single", on="p95")', "expected one of 'rtm', 'throughput', 'ttft', 'nmrt'"),
-        ('perf.assert_faster_than("single", by="much")', "assert_faster_than(by=...)"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(tmp_path: Path, body: str, words: str) -> None:
-    run = make_project(body).run(tmp_path)
-    assert run.outcomes == {"failed": 1}
-    assert words in run.failure("test_it")
+REFUSED = {
+    'perf.assert_faster_than("cached")': "under that very pattern, expected another",
+    'perf.assert_faster_than("cach")': "did you mean cached?",
+    'perf.assert_faster_than("single", on="p95")': "expected one of 'rtm', 'throughput', 'ttft', 'nmrt'",
+    'perf.assert_faster_than("single", by="much")': "assert_faster_than(by=...)",
+}
 
 
-def test_a_smoke_run_compares_nothing(tmp_path: Path) -> None:
-    run = make_project('perf.assert_faster_than("single", by=1000.0)').run(tmp_path, "--perf-smoke")
-    assert run.outcomes == {"passed": 1}
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    test = "@pytest.mark.perf(pattern='cached')\ndef test_{}(perf):\n    {}\n"
+    more = [test.format(at, one) for at, one in enumerate(REFUSED)]
+    run = Project().with_file("test_it.py", "\n".join([SLOW, f"pytestmark = {QUICK}", *more])).run(tmp_path)
+    assert run.outcomes == {"failed": len(REFUSED)}
+    assert [words for at, words in enumerate(REFUSED.values()) if words not in run.failure(f"test_{at}")] == []
+
+
+SMOKED = """
+    perf.assert_faster_than("single", by=1000.0)
+    perf.assert_nmrt_at_least(10_000)
+    assert perf.measure_nmrt().nmrt_rps is None
+    assert perf.measure_overload(up_to=3.0, slo="p95<60s") is None
+    assert not perf.measure_scaling(replicas=(1, 2)).steps
+    perf.assert_scaling_efficiency_at_least("1%", replicas=2)
+    perf.assert_scale_out_below("1h")
+"""
+
+
+def test_a_smoke_run_compares_searches_overloads_scales_and_ranks_nothing(tmp_path: Path) -> None:
+    run = make_project(SMOKED, 'pattern=["cached", "queued"]').run(tmp_path, "--perf-smoke", "--perf-rank", "rtm=1")
+    assert run.outcomes["passed"] == 2, run.out
+    assert "choosing a pattern" not in run.out

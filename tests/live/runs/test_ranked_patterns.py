@@ -87,12 +87,6 @@ def test_weights_that_cannot_be_read_end_the_run_in_one_line(tmp_path: Path, dis
     assert line.startswith("ERROR: --perf-rank names the metric 'rmt', did you mean rtm? expected one of rtm, p90")
 
 
-def test_a_smoke_run_ranks_nothing(tmp_path: Path) -> None:
-    run = project().run(tmp_path, "--perf-rank", "rtm=1", "--perf-smoke")
-    assert run.exit_code == 0, run.out
-    assert "choosing a pattern" not in run.out
-
-
 def test_a_run_without_alternatives_is_reported(tmp_path: Path) -> None:
     run = project().run(tmp_path, "--perf-rank", "rtm=1", "-k", "alone")
     assert run.section("choosing a pattern").startswith("nothing to rank: ")
