@@ -29,6 +29,7 @@ from pytest_mlpatterns.measurement.answer_check import cut_to_function
 from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Gate, OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.removed import why_removed
+from pytest_mlpatterns.reports.text.comparison import fails_requests
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.suspicions import open_in_short
 from pytest_mlpatterns.reports.text.where import where_sentence
@@ -58,7 +59,7 @@ class VerdictLog:
         """Add verdicts to the result."""
         self.all.extend(verdicts)
         if failed := [verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL]:
-            self.fail(self._failure(failure, failed))
+            self.fail(self._failure(failure, sorted(failed, key=fails_requests, reverse=True)))
             return
         undecided = [verdict for verdict in verdicts if verdict.outcome is Outcome.INCONCLUSIVE]
         policy = self._experiment.settings.inconclusive

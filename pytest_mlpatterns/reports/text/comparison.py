@@ -175,9 +175,9 @@ def is_accepted(result: TestResult) -> bool:
 def worst_comparison(result: TestResult) -> Verdict | None:
     """The comparison that a reader should see first; None if nothing was compared.
 
-    That is the metric whose change is the largest part of its tolerance, failures before what is undecided, and that
-    before others; the median latency, or TTFT if the answers stream, if none uses half of its tolerance. A growth that
-    passes is no such part: it may be several times a growth of nearly nothing.
+    That is the metric whose change is the largest part of its tolerance, failures before what is undecided, that before
+    others, and requests that fail before all; the median latency, or TTFT if the answers stream, if none uses half of
+    its tolerance. A growth that passes is no such part: it may be several times a growth of nearly nothing.
     """
     compared = comparisons_of(result)
     if not compared:
@@ -185,7 +185,7 @@ def worst_comparison(result: TestResult) -> Verdict | None:
     worst = max(compared, key=_severity)
     known = {verdict.metric: verdict for verdict in compared if verdict.change is not None}
     usual = next((known[name] for name in with_role(Role.LEADING) if name in known), None)
-    calm = worst.outcome is not Outcome.FAIL and _severity(worst)[1] < _NOTABLE
+    calm = worst.outcome is not Outcome.FAIL and _severity(worst)[-1] < _NOTABLE
     return usual if usual is not None and calm else worst
 
 
@@ -243,12 +243,17 @@ def comparison_row(verdict: Verdict) -> ComparisonRow:
     )
 
 
-def _severity(verdict: Verdict) -> tuple[int, float]:
+def fails_requests(verdict: Verdict) -> bool:
+    """Whether more requests fail. It leads: they count as infinitely late, so the tail gets worse with them."""
+    return verdict.metric == "error_rate" and verdict.outcome is Outcome.FAIL
+
+
+def _severity(verdict: Verdict) -> tuple[int, bool, float]:
     """How bad a change is: whether it passes, is undecided or fails, and its size in tolerances."""
-    rank = _RANKS.index(verdict.outcome)
+    rank, leads = _RANKS.index(verdict.outcome), fails_requests(verdict)
     if verdict.change is None or (verdict.metric in GROWTHS and verdict.outcome is Outcome.PASS):
-        return rank, math.inf if _is_infinite(verdict) else -math.inf
-    return rank, verdict.change.value / (verdict.tolerance or 0.1)
+        return rank, leads, math.inf if _is_infinite(verdict) else -math.inf
+    return rank, leads, verdict.change.value / (verdict.tolerance or 0.1)
 
 
 def _is_infinite(verdict: Verdict) -> bool:

@@ -242,7 +242,7 @@ def _wrong(metrics: set[str], slow: str) -> str:
         return "hurts requests"
     if metrics == {"instructions"}:
         return "adds work"
-    return "fails requests" if metrics == {"error_rate"} else slow
+    return "fails requests" if "error_rate" in metrics else slow
 
 
 def diagnosis_of(measured: Metrics | None, log: str) -> str:

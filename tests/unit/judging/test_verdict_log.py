@@ -50,6 +50,15 @@ def test_a_gate_that_warns_keeps_each_failure_with_its_whole_text() -> None:
     assert "\n  next" in str(advising.advised[0])
 
 
+def test_requests_that_fail_lead_a_failure_before_the_tail_that_they_make() -> None:
+    tail, failed = (
+        replace(verdict(Outcome.FAIL, against="limit"), metric=name, reason=name) for name in ("p99", "error_rate")
+    )
+    with pytest.raises(LimitFailure, match=r"^error_rate\n") as raised:
+        log(Gate.FAIL).add([tail, failed], LimitFailure)
+    assert "find what fails requests" in str(raised.value)
+
+
 def test_a_failure_names_the_file_of_its_test_from_the_root() -> None:
     failing = verdict_log(f"{HERE}::test_digits", DIGITS)
     with pytest.raises(LimitFailure, match=rf"{HERE}:\d+"):

@@ -183,6 +183,11 @@ def test_an_undecided_change_is_shown_before_one_that_passes() -> None:
     assert worst.metric == "throughput"
 
 
+@pytest.mark.parametrize("tail", [TAIL, LOST])
+def test_requests_that_fail_come_before_the_tail_that_they_make(tail: Verdict) -> None:
+    assert worst_comparison(result(verdicts=(RTM, tail, ERRORS))).metric == "error_rate"
+
+
 def test_a_growth_that_passes_is_no_change_to_see_first() -> None:
     growth = compared("memory_growth", 2.75, tolerance=0.5)
     for verdicts in ((RTM, growth), (growth, RTM)):
