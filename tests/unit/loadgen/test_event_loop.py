@@ -513,18 +513,23 @@ class TestTheEnd:
 
     @pytest.mark.parametrize(("warmup_ns", "steady"), [(600_000 * MS, None), (None, False)], ids=["fixed", "automatic"])
     def test_stop_during_the_warm_up_gives_what_there_is(
-        self, server: ScriptedServer, warmup_ns: int | None, steady: bool | None
+        self, monkeypatch: pytest.MonkeyPatch, warmup_ns: int | None, steady: bool | None
     ) -> None:
-        def emit(event: object) -> None:
-            if isinstance(event, Progress):
-                loop.stop()
+        monkeypatch.setattr(load_run_module, "WARMUP_CAP_NS", 600_000 * MS)
 
-        loop = LoadLoop(a_job([server.address], ClosedLoop(1), warmup_ns=warmup_ns), emit)
-        result = loop.run()
+        def script(request: Request) -> list[Step]:
+            if request.number == 0:
+                return [Send(answer())]
+            loop.stop()
+            return [Silence()]  # further answers, if they are late, would end an automatic warm-up
+
+        with ScriptedServer(script) as server:
+            loop = LoadLoop(a_job([server.address], ClosedLoop(1), warmup_ns=warmup_ns), lambda _: None)
+            result = loop.run()
         assert result.stopped_early
         assert result.warmup.steady is steady
         assert result.window.duration_ns >= 0
-        assert result.warmup.requests > 0
+        assert result.warmup.requests == 1
 
     def test_stop_does_not_wait_for_answers_that_never_come(self) -> None:
         with ScriptedServer(lambda _: [Silence()]) as server:

@@ -5,9 +5,11 @@ import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from _pytest._io import TerminalWriter
+from _pytest.config import create_terminal_writer
 from support.each_row import each_row
 from support.golden import check_golden, everything
 from support.project import APART, Project
@@ -38,6 +40,32 @@ def test_a_summary_reaches_every_kind_of_terminal(width: int, colour: bool, asci
     assert text.isascii() is ascii_only
     assert ("\x1b" in text) is colour
     assert re.compile(r"\x1b\[[\d;]*m").sub("", text) == written(width, colour=False, ascii_only=ascii_only)
+
+
+@each_row(
+    ("option", "environment", "colour"),
+    [
+        ("auto", {}, False),
+        ("yes", {}, True),
+        ("yes", {"NO_COLOR": "1"}, True),
+        ("auto", {"FORCE_COLOR": "1"}, True),
+        ("auto", {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_colours_are_there_when_pytest_has_them(
+    monkeypatch: pytest.MonkeyPatch, option: str, environment: dict[str, str], colour: bool
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "PY_COLORS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    options: Any = SimpleNamespace(option=SimpleNamespace(color=option, code_highlight="yes"))
+    stream = io.StringIO()
+    writer = create_terminal_writer(options, stream)
+    screen = Terminal(SimpleNamespace(get_terminal_writer=lambda: writer), ascii_only=False)  # type: ignore[arg-type]
+    screen.write(summary_lines(everything(), 140))
+    assert ("\x1b[31m\x1b[1m✗ FAIL\x1b[0m" in stream.getvalue()) is colour
+    assert ("\x1b" in stream.getvalue()) is colour
 
 
 @each_row(
@@ -108,25 +136,6 @@ def test_a_stream_without_unicode_gets_ascii_throughout(tmp_path: Path) -> None:
     assert re.search(r"LimitFailure: median latency \S+ [um]s .+ is not below 1\.00 ns", run.out)
     assert "InconclusiveWarning" in run.out
     assert "\x1b[31m\x1b[1mx FAIL\x1b[0m" in run.out
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize(
-    ("arguments", "environment", "colour"),
-    [
-        ((), {}, False),
-        (("--color=yes",), {}, True),
-        (("--color=yes",), {"NO_COLOR": "1"}, True),
-        ((), {"FORCE_COLOR": "1"}, True),
-        ((), {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
-    ],
-)
-def test_colours_are_there_when_pytest_has_them(
-    tmp_path: Path, arguments: tuple[str, ...], environment: dict[str, str], colour: bool
-) -> None:
-    run = PROJECT.run(tmp_path, "-k", "fails", *arguments, environment=environment)
-    (row,) = [text for text in run.out.splitlines() if text.rstrip("\x1b[0m").endswith("✗ FAIL")]
-    assert ("\x1b[31m" in row) is colour
 
 
 @pytest.mark.processes
