@@ -141,10 +141,12 @@ def _set_up(setup: Setup) -> list[str]:
 
 
 def _others(others: Sequence[Verdict], result: TestResult, first: Verdict) -> list[str]:
-    """Further verdicts that fail, each in short, and in one line what became of all other comparisons."""
+    """Further verdicts that fail and limits that are open, each in short, and what became of all other comparisons."""
     lines = [part for one in others[:_MOST_OTHERS] for part in wrapped(_in_short(one), _WIDTH, others="  ")]
     if (more := len(others) - _MOST_OTHERS) > 0:
         lines.append(f"and {wording.count(more, 'more metric')} beyond tolerance")
+    left = [one for one in result.verdicts if one.against == "limit" and one.outcome is Outcome.INCONCLUSIVE]
+    lines += _wrapped(f"undecided: {one.reason.partition(';')[0]}" for one in left)
     judged = {one.metric for one in (first, *others)}
     counts = Counter(_WORDS[one.outcome] for one in comparisons_of(result) if one.metric not in judged)
     counted = [f"{wording.count(counts[word], 'other metric')} {word}" for word in _WORDS.values() if counts[word]]
