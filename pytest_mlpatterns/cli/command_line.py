@@ -286,7 +286,7 @@ def _read_pipe(file: str) -> Baselines:
     """The entries that a pipe holds."""
     from pytest_mlpatterns.baseline.file import read_baselines
 
-    found: queue.SimpleQueue[bytes | OSError] = queue.SimpleQueue()
+    found: queue.Queue[bytes | OSError] = queue.Queue()
 
     def read() -> None:
         try:

@@ -134,7 +134,7 @@ class PySpyRecording:
         self._threads: Mapping[int, ThreadTimes] = {}
         self._is_gone = False
         self._printed: list[str] = []
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._lines: queue.Queue[str | None] = queue.Queue()
         self._process = _started([*words, "--output", str(file)], file)
         threading.Thread(target=self._read, name=f"output of py-spy {pid}", daemon=True).start()
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import queue
 import select
 import signal
 import subprocess
@@ -20,8 +19,9 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from msgspec import Struct
 
@@ -40,6 +40,37 @@ if TYPE_CHECKING:
 _WATCH_S = 0.25  # Interval at which a process looks whether its parent is gone, in seconds: a look takes microseconds
 _PATIENCE_S = 30.0  # Longest time in which a child takes no byte of a message; a busy one reads in a thread of its own
 _GRACE_S = 1.5  # Grace period of a child after its input closed; then its whole process group is killed
+
+
+_T = TypeVar("_T")  # Type of a value
+
+
+class Mailbox(Generic[_T]):
+    """Values for a thread that waits for them, from other threads and from signal handlers.
+
+    ``queue.SimpleQueue`` of Python 3.11 and 3.12 waits for ever if its thread gets no processor until the time-out is
+    over, and ``queue.Queue`` has a lock that the thread may hold when a signal comes.
+    """
+
+    def __init__(self) -> None:
+        self._values: deque[_T] = deque()
+        self._filled = threading.Lock()  # held while nothing has come since the last look
+
+    def put(self, value: _T) -> None:
+        """Add a value."""
+        self._values.append(value)
+        with contextlib.suppress(RuntimeError):  # it is not held
+            self._filled.release()
+
+    def get(self, timeout_s: float = 0.0) -> _T:
+        """The oldest value; raises TimeoutError if none comes in time."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with contextlib.suppress(IndexError):
+                return self._values.popleft()
+            left_s = min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
+            if left_s <= 0 or not self._filled.acquire(timeout=left_s):
+                raise TimeoutError
 
 
 class _Farewell(Struct, frozen=True):
@@ -96,7 +127,7 @@ class Child:
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
         self._writer, self._writing = MessageWriter(self._process.stdin), threading.Lock()
-        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._messages: Mailbox[Any] = Mailbox()
         self._gone = object()
         self._read_out = threading.Event()
         threading.Thread(target=self._pump, name=f"messages of {module}", daemon=True).start()
@@ -124,11 +155,8 @@ class Child:
             raise ChildError(self._describe_end()) from error
 
     def receive(self, timeout_s: float) -> Any:
-        """The next value from the child."""
-        try:
-            message = self._messages.get(timeout=timeout_s)
-        except queue.Empty:
-            raise TimeoutError from None
+        """The next value from the child; raises TimeoutError if none comes in time."""
+        message = self._messages.get(timeout_s)
         if message is self._gone:
             self._messages.put(message)
             raise ChildError(self._describe_end())

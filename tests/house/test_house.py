@@ -144,6 +144,12 @@ def test_constants_have_words() -> None:
     assert len(found) <= UNEXPLAINED_CONSTANTS, "\n".join(name for name, _ in found)
 
 
+def test_no_wait_for_a_simple_queue_has_a_time_out() -> None:
+    """Python 3.11 and 3.12 wait for ever if the time is over before the wait begins; a Mailbox or a Queue does not."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in MODULES}
+    assert [name for name, text in texts.items() if "SimpleQueue" in text and re.search(r"\.get\(timeout=", text)] == []
+
+
 FINISHED_ROOMS = (
     *("analysis", "baseline", "cli", "config", "judging", "measurement", "profiling", "records", "reports"),
     *("revision", "workload"),

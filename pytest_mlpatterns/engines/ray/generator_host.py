@@ -11,7 +11,6 @@ import contextlib
 import ipaddress
 import itertools
 import os
-import queue
 import threading
 import time
 from collections import Counter, deque
@@ -37,7 +36,7 @@ from pytest_mlpatterns.loadgen.generator_process import LocalProcess
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, OpenWindow, Transport, WindowOpened
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.system.child import end_with_parent
+from pytest_mlpatterns.system.child import Mailbox, end_with_parent
 from pytest_mlpatterns.system.machine import machine_identity
 from pytest_mlpatterns.system.process_limits import allowed_connections
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
@@ -293,7 +292,7 @@ class GeneratorHost:
         self._scratch: ScratchDirectory | None = None
         self._changing = threading.RLock()
         self._processes: dict[int, LocalProcess] = {}
-        self._heard: queue.SimpleQueue[tuple[int, object]] = queue.SimpleQueue()
+        self._heard: Mailbox[tuple[int, object]] = Mailbox()
 
     def facts(self) -> tuple[str, int | None]:
         """Identity of the machine, and how many connections a process may open."""
@@ -325,10 +324,10 @@ class GeneratorHost:
     def receive(self, timeout_s: float) -> list[tuple[int, object]]:
         """The messages that came, with the keys of their processes; waits for the first one."""
         heard: list[tuple[int, object]] = []
-        with contextlib.suppress(queue.Empty):
-            heard.append(self._heard.get(timeout=timeout_s))
+        with contextlib.suppress(TimeoutError):
+            heard.append(self._heard.get(timeout_s))
             while True:
-                heard.append(self._heard.get_nowait())
+                heard.append(self._heard.get())
         return heard
 
     def why_stopped(self, key: int) -> str:

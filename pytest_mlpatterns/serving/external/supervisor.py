@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import re
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.serving.external.programs import SOCKET, Ended, NotStarted, Started
 from pytest_mlpatterns.system import orphans
-from pytest_mlpatterns.system.child import Channel
+from pytest_mlpatterns.system.child import Channel, Mailbox
 from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
 from pytest_mlpatterns.system.process_limits import tracer_permission
 from pytest_mlpatterns.system.sockets import free_port, listening_socket
@@ -42,7 +41,7 @@ def main() -> None:
     """The child process."""
     channel = Channel()
     job: SupervisePrograms = channel.receive()
-    events: queue.SimpleQueue[Ended | StopAll | None] = queue.SimpleQueue()
+    events: Mailbox[Ended | StopAll | None] = Mailbox()
     is_done = threading.Event()
 
     def on_close() -> None:  # the process ends soon after this function returns
@@ -72,11 +71,11 @@ def main() -> None:
         is_done.set()
 
 
-def _next(events: queue.SimpleQueue[Any], logs: Sequence[LogFile]) -> Any:
+def _next(events: Mailbox[Any], logs: Sequence[LogFile]) -> Any:
     """The next event. In between the logs are limited, and Python handles signals of other threads."""
     while True:
-        with contextlib.suppress(queue.Empty):
-            return events.get(timeout=LOOK_S)
+        with contextlib.suppress(TimeoutError):
+            return events.get(LOOK_S)
         for log in logs:
             log.limit()
 

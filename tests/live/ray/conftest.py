@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from typing import IO, TYPE_CHECKING
 
 import pytest
@@ -61,7 +61,7 @@ class ThreeNodes:
                 encoding="utf-8",
             )
         self._log = log
-        self._lines: SimpleQueue[str] = SimpleQueue()
+        self._lines: Queue[str] = Queue()
         assert self._process.stdout is not None
         threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
         try:

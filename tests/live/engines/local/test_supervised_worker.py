@@ -48,7 +48,7 @@ class Starter:
         self.held.set()
         self.starting = threading.Event()
         self.on_ends: list[Callable[[], None]] = []
-        self.children: queue.SimpleQueue[Child] = queue.SimpleQueue()
+        self.children: queue.Queue[Child] = queue.Queue()
         self._directory = directory
 
     def __call__(self, on_end: Callable[[], None]) -> Child:
@@ -235,7 +235,7 @@ class TestReplacement:
         starter.starting.clear()
         kill(member.child)
         assert starter.starting.wait(PATIENCE_S)
-        found: queue.SimpleQueue[WorkerStats] = queue.SimpleQueue()
+        found: queue.Queue[WorkerStats] = queue.Queue()
         asking = threading.Thread(target=lambda: found.put(member.stats()))
         asking.start()
         with pytest.raises(queue.Empty):

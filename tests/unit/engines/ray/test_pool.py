@@ -4,7 +4,7 @@ import time
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,7 @@ class TestJobs:
         assert (hosts.jobs, hosts.stopped) == ([], [])
 
     def test_its_host_begins_to_start_before_the_first_job(self, tmp_path: Path) -> None:
-        asked: SimpleQueue[int] = SimpleQueue()
+        asked: Queue[int] = Queue()
         hosts = ScriptedHosts((host_facts(2), host_facts(3)))
         functions = {**hosts.functions, "open_hosts": lambda processes: asked.put(processes) or hosts.facts}
         pool = RayPool(lambda: FakeRay(functions))  # type: ignore[arg-type,return-value]
