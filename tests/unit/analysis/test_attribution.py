@@ -230,6 +230,14 @@ def test_a_function_that_others_call_as_fast_as_before_is_not_the_cause() -> Non
     assert (named(record), only(record).inside) == ([("predict", "normalize")], "spin (model.py)")
     slower: Stacks = {("predict", "normalize", "spin"): 0.8, ("predict", "classify", "spin"): 3.0}
     assert {chain[-1] for chain in named(attributed(before, slower))} == {"spin"}
+    few: Stacks = {**before, ("predict", "classify", "spin"): 0.2}  # more than a tenth, from which others tell
+    assert {chain[-1] for chain in named(attributed(few, {**few, ("predict", "normalize", "spin"): 1.4}))} == {
+        "normalize"
+    }
+    fewer: Stacks = {**before, ("predict", "classify", "spin"): 0.1}
+    assert {chain[-1] for chain in named(attributed(fewer, {**fewer, ("predict", "normalize", "spin"): 1.4}))} == {
+        "spin"
+    }
     new: Stacks = {**before, ("predict", "deduplicate", "spin"): 1.0}
     assert named(attributed(before, new)) == [("predict", "deduplicate")]
 

@@ -67,8 +67,10 @@ def test_a_group_of_fewer_than_five_runs_is_no_step(runs: int, at: int) -> None:
         assert not places(of_values(levels))
 
 
-def test_a_group_of_five_runs_is_two_steps() -> None:
-    assert places(of_values(stepped(60, (30, 0.2), (35, -0.2)) + noise(4, 60))) == [30, 35]
+@each_row(("runs", "size"), [(60, 0.2), (100, 0.08)])  # the second shows in no split of the whole course
+def test_a_group_of_five_runs_is_two_steps(runs: int, size: float) -> None:
+    at = runs // 2
+    assert places(of_values(stepped(runs, (at, size), (at + 5, -size)) + noise(4, runs))) == [at, at + 5]
 
 
 @pytest.mark.parametrize(("gap", "seed"), [(5, 4), (5, 31), (6, 8), (6, 23)])

@@ -335,6 +335,9 @@ class TestOrderBounds:
     ) -> None:
         assert order_bounds(samples, percentile) == expected
 
+    def test_samples_that_weigh_less_than_one_bound_by_the_least_and_the_most(self) -> None:
+        assert order_bounds(3, 99, dispersion=9) == (0, 2)
+
     @each_row(("samples", "percentile"), [(50, 50), (90, 95), (459, 99), (5000, 99.9), (1_000_000, 99)])
     @each_row("confidence", [0.9, 0.99])
     def test_order_bounds_are_the_narrowest_that_hold(self, samples: int, percentile: float, confidence: float) -> None:

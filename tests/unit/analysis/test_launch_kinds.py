@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from support.each_row import each_row
 from support.synthetic import MS
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, judge_ratio
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, RatioVerdict, judge_ratio
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import (
     Shift,
     Side,
@@ -142,6 +143,7 @@ def judged(present: Side, reference: Side, *, rate: bool = False) -> Verdict:
         ((16.0, 28.5, 16.1, 28.7, 28.4), False, FAIL),  # one kind alone
         ((26.4, 26.5, 26.3), False, FAIL),  # worse than either kind
         ((16.0, 16.1, 15.9, 16.2, 16.0, 16.1), True, PASS),  # always fast now
+        ((17.8, 21.8, 21.9, 21.7, 21.8), False, OPEN),  # one kind may be worse, both together are not
         ((22.0, 22.1, 21.9), False, OPEN),  # slow ones of before, or fast ones that are slower
         ((22.0, 22.1, 21.9), True, OPEN),  # the fast kind does not come
     ],
@@ -203,13 +205,17 @@ class TestPairs:
     SECOND = (22.0, 16.1, 16.0, 22.2, 22.1, 15.9)
 
     @staticmethod
-    def verdict(
+    def found(
         first: Sequence[float], second: Sequence[float], factor: float = 1.0, *, sizes: bool = False
-    ) -> Outcome:
+    ) -> RatioVerdict:
         ratios = [LogRatio(math.log(b * factor / a), 0.005) for a, b in zip(first, second, strict=True)]
         kinds = paired_kinds(ratios, side(first, sizes=sizes), side(second, factor=factor, sizes=sizes))
         assert kinds is not None
-        return kinds.verdict(lambda found: judge_ratio(found, 1.1, "lower"), better="lower", tolerance=0.1).outcome
+        return kinds.verdict(lambda found: judge_ratio(found, 1.1, "lower"), better="lower", tolerance=0.1)
+
+    @classmethod
+    def verdict(cls, *args: Any, **options: Any) -> Outcome:
+        return cls.found(*args, **options).outcome
 
     @pytest.mark.parametrize(("factor", "outcome"), [(1.0, PASS), (1.2, FAIL), (0.8, PASS)])
     def test_the_part_of_the_kinds_is_left_out(self, factor: float, outcome: Outcome) -> None:
@@ -244,6 +250,10 @@ class TestPairs:
     def test_a_lost_kind_is_open(self) -> None:
         assert self.verdict(BOTH, (22.0, 22.1, 21.9, 22.2, 22.0, 22.1, 21.8, 22.1)) is OPEN
 
+    def test_of_two_answers_that_agree_the_one_with_less_change_is_said(self) -> None:
+        found = self.found(BOTH, self.FAST)
+        assert found.judged.value == pytest.approx(1.0, abs=0.02)
+
     FAST = (16.0, 16.1, 15.9, 16.2, 16.0, 16.1, 15.8, 16.1)
 
     @pytest.mark.parametrize("sizes", [False, True])
@@ -253,7 +263,9 @@ class TestPairs:
     @pytest.mark.parametrize("first", [FAST + FAST[:4], (22.0, 22.1, *FAST, *FAST[:2])])
     def test_a_worse_kind_that_surely_came_more_often_fails(self, first: Sequence[float]) -> None:
         second = (22.0, 22.1, 21.9, 22.2, 16.0, 22.1, 22.0, 21.8, 22.0, 16.1, 22.2, 21.9)
-        assert self.verdict(first, second, sizes=True) is FAIL
+        found = self.found(first, second, sizes=True)
+        assert found.outcome is FAIL
+        assert found.judged.value > 1.2  # that of all launches
 
     def test_scatter_that_looks_like_a_worse_kind_does_not_fail(self) -> None:
         """All launches together are 2 % worse: a kind that comes four times as often would make them 30 % worse."""

@@ -23,6 +23,7 @@ from pytest_mlpatterns.analysis.capacity.overload import (
     judge_recovery,
     overload_of,
     plan_overload,
+    recovery_ns,
     recovery_time,
 )
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, t_quantile
@@ -75,6 +76,13 @@ def test_the_time_to_recover_is_that_in_which_the_backlog_drains(peak: float, wa
     waited_s = (peak - 1) * STEP_S - (LIMIT_NS - SERVICE_NS) / S
     assert found is not None
     assert found / S == pytest.approx(waited_s / (1 - 0.8), rel=0.05)
+
+
+def test_a_service_that_answered_half_in_time_has_recovered_once_it_does_so_again() -> None:
+    numbers = np.arange(400)
+    latency_ns = np.where((numbers < 100) | (numbers % 2 == 1), 2 * LIMIT_NS, MS)
+    found = samples(numbers * 10 * MS, latency_ns)
+    assert recovery_ns(found, Window(0, 4 * S), LIMIT_NS, before_ratio=0.5) == S
 
 
 def test_the_two_kinds_of_service_are_told_apart() -> None:
