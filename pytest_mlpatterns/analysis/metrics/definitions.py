@@ -119,13 +119,14 @@ _SPEEDS = (
     ),
     Metric(
         _NMRT,
-        "NMRT",
+        "capacity (NMRT)",
         None,
         Unit.RATE,
         better="higher",
         kind=Nmrt(),
         roles=frozenset({Role.COLUMN, Role.SIDE_BY_SIDE, Role.EVALUATED, Role.FACTOR}),
         group=Group.CAPACITY,
+        short_label="NMRT",
     ),
     Metric(
         "error_rate",
@@ -144,9 +145,25 @@ _SPEEDS = (
 
 _EVALUATED = frozenset({Role.EVALUATED})
 _INDICES = (
-    Metric("asl", "ASL", LaunchBlocks.asl, Unit.RATIO, floor=0.01, roles=SHOWN | {Role.AT_NMRT}, group=Group.RESOURCES),
     Metric(
-        "asl_at_nmrt", "ASL at NMRT", None, Unit.RATIO, floor=0.01, kind=AtNmrt(_asl_at_nmrt), group=Group.RESOURCES
+        "asl",
+        "CPU share (ASL)",
+        LaunchBlocks.asl,
+        Unit.RATIO,
+        floor=0.01,
+        roles=SHOWN | {Role.AT_NMRT},
+        group=Group.RESOURCES,
+        short_label="ASL",
+    ),
+    Metric(
+        "asl_at_nmrt",
+        "CPU share (ASL) at NMRT",
+        None,
+        Unit.RATIO,
+        floor=0.01,
+        kind=AtNmrt(_asl_at_nmrt),
+        group=Group.RESOURCES,
+        short_label="ASL at NMRT",
     ),
     Metric(
         "pc",
@@ -373,14 +390,20 @@ def nmrt_metric(objective: Objective | None) -> Metric:
     metric = METRICS[_NMRT]
     if objective is None:
         return metric
-    return replace(metric, name=f"{_NMRT}({objective})", label=f"NMRT ({objective})", kind=Nmrt(objective))
+    return replace(
+        metric,
+        name=f"{_NMRT}({objective})",
+        label=f"capacity (NMRT) with {objective}",
+        short_label=f"NMRT ({objective})",
+        kind=Nmrt(objective),
+    )
 
 
 def goodput_metric(promise: Promise) -> Metric:
     """The rate of the requests that keep a promise."""
     return Metric(
         f"goodput({promise})",
-        f"goodput ({promise})",
+        f"goodput with {promise}",
         lambda blocks: blocks.promise(promise).goodput(),
         Unit.RATE,
         "higher",

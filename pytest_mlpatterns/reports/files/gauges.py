@@ -123,8 +123,8 @@ def _points(results: Results) -> Iterator[_Point]:
             asked = metric.kind.promise if isinstance(metric.kind, Goodput) else objective_of(metric)
             further = {"objective": str(asked)} if asked else {}
             further |= {"currency": metric.currency} if metric.currency else {}
-            base, label = (one.removesuffix(f"({asked})").strip() for one in (metric.name, metric.label))
-            gauge = _Gauge(base, metric.unit, label)
+            base = metric.name.removesuffix(f"({asked})")
+            gauge = _Gauge(base, metric.unit, metric.label.partition(f" with {asked}")[0])
             yield from _three(gauge, labels | further, found)
         changes = {(one.metric, one.against): one.change for one in result.verdicts if one.change is not None}
         for (name, against), change in changes.items():  # of several verdicts on one, the last

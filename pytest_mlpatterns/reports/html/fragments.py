@@ -76,7 +76,7 @@ class Markup(str):
 Content = str | None  # Content of an element: :class:`Markup` stays as it is, other text is escaped, None is left out
 
 _VOID = frozenset({"meta", "wbr"})
-_LEFT_OPEN = frozenset({"dd", "dt", "li", "td", "th", "tr"})
+_LEFT_OPEN = frozenset({"dd", "dt", "li", "tbody", "td", "th", "thead", "tr"})
 """Elements that the next one, or the end of what they are in, ends."""
 _SHAPES = frozenset({"line", "path", "rect"})  # Elements of a drawing, which close themselves if they are empty
 

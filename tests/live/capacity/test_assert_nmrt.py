@@ -87,7 +87,7 @@ def test_the_capacity_is_found_with_its_ladder_and_takes_part_in_the_baseline(di
     )
     run = tests.run(directory)
     assert run.exit_code == 1, run.out
-    assert "NMRT 10,000 req/s → " in run.failure("test_it")
+    assert "capacity (NMRT) 10,000 req/s → " in run.failure("test_it")
 
 
 def test_a_capacity_passes_as_soon_as_it_is_known_and_a_larger_one_fails(directory: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_capacity_passes_as_soon_as_it_is_known_and_a_larger_one_fails(directo
     ).run(directory, "--perf-baseline", "off", "--perf-inconclusive", "fail")
     assert run.outcomes == {"passed": 1, "failed": 4}, run.out
     assert "is not at least 10,000 req/s" in run.failure("test_too_much")
-    assert "NMRT (p95<5.00s)" in run.failure("test_too_much_under_an_objective")
+    assert "capacity (NMRT) with p95<5.00s" in run.failure("test_too_much_under_an_objective")
     late = "but not known: the load generator "  # on a busy machine
     assert re.search(f"is not at least 1.00 req/s|{late}", run.failure("test_impossible_objective"))
     assert "slo is 'fast', expected a percentile of at least 1 and less than 100, " in run.failure("test_no_objective")

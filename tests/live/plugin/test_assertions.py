@@ -52,7 +52,7 @@ FAILURES = {
     "test_rtm_fails": r"median latency .+ \(.+ to .+\) is not below 1\.00 ns",
     "test_throughput_fails": r"throughput .+ req/s \(.+ to .+\) is not at least 1,000,000,000 req/s",
     "test_cold_start_fails": r"start to first answer .+ \(.+ to .+\) is not below 1\.00 ms",
-    "test_asl_fails": r"ASL .+ % \(.+ to .+\) is not below 0\.0 %",
+    "test_asl_fails": r"CPU share \(ASL\) .+ % \(.+ to .+\) is not below 0\.0 %",
     "test_the_first_limit_that_fails_ends_the_test": r"p75 latency .+ \(.+ to .+\) is not below 1\.00 ns",
     "test_a_file[small-1]": r"p75 latency .+ is not below 1\.10 ns; limit of limits\.csv, line 2, widened by 10%",
 }

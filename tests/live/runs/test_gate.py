@@ -174,6 +174,6 @@ def test_a_run_with_nothing_but_verdicts_passes_and_is_neither_rerun_nor_failed(
     )
     assert "is not below 1.00 ns\n" in shown
     assert shown.count("  measured  ") == 1
-    assert "\n  ASL " in shown
+    assert "\n  CPU share (ASL) " in shown
     assert main(["verdict", str(tmp_path / "results.json")]) == 2
     assert not (tmp_path / ".pytest_cache/v/cache/lastfailed").exists()

@@ -110,7 +110,7 @@ def test_limits_of_streams_are_kept_and_broken(served: Run) -> None:
 def test_an_objective_that_no_stream_keeps_fails_the_search(served: Run) -> None:
     late = "but not known: the load generator "  # on a busy machine
     assert re.search(f"is not at least 1.00 req/s|{late}", served.failure("test_nmrt"))
-    assert "NMRT (ttft:p95<100µs,tpot:p95<" in served.failure("test_nmrt")
+    assert "capacity (NMRT) with ttft:p95<100µs,tpot:p95<" in served.failure("test_nmrt")
 
 
 WRONG = """

@@ -104,7 +104,7 @@ def test_nmrt_has_to_be_searched_for_wherever_it_is_named(text: str, searches: t
         ("rtm=1,rtm=2", "--perf-rank weighs rtm twice, expected once; leave one out"),
         ("rtm=1,asl<1,asl<0.5", "--perf-rank limits asl twice, expected once; leave one out"),
         ("asl=1,rtm>20ms", "--perf-rank requires rtm>20ms, but lower is better for median latency; write rtm<20ms"),
-        ("asl=1,nmrt<400", "--perf-rank requires nmrt<400, but higher is better for NMRT; write nmrt>=400"),
+        ("asl=1,nmrt<400", "--perf-rank requires nmrt<400, but higher is better for capacity (NMRT); write nmrt>=400"),
         ("asl=1,nmrt<", "write nmrt>=400"),
         ("asl=1,rtm<20", "--perf-rank: the limit of rtm is '20', expected a time with its unit"),
         (

@@ -358,7 +358,7 @@ def test_nmrt_is_pooled_over_the_searches_without_an_objective() -> None:
 def test_nmrt_under_an_objective_is_a_metric_of_its_own() -> None:
     metrics = Metrics((even_launch(),), (capacity(400), capacity(50, objective="p95<50.0ms")))
     metric = metric_named("nmrt(p95<50.0ms)")
-    assert (metric.name, metric.label) == ("nmrt(p95<50.0ms)", "NMRT (p95<50.0ms)")
+    assert (metric.name, metric.label) == ("nmrt(p95<50.0ms)", "capacity (NMRT) with p95<50.0ms")
     found = metrics.estimate(metric)
     assert found is not None
     assert found.value == pytest.approx(50)

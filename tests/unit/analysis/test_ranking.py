@@ -140,7 +140,7 @@ class TestRequirements:
         single = rows(ranking)["single"]
         assert single.excluded == (
             "median latency 20.0 ms (19.8 ms to 20.2 ms) is not below 15.0 ms; "
-            "NMRT 100 req/s (99.0 req/s to 101 req/s) is not at least 150 req/s"
+            "capacity (NMRT) 100 req/s (99.0 req/s to 101 req/s) is not at least 150 req/s"
         )
         assert (single.rank, single.score, single.parts) == (None, None, {})
 
@@ -176,7 +176,7 @@ class TestRequirements:
 
         ranking = ranked([unknown, *SHOP[1:]], "rtm=1,nmrt>=150")
 
-        assert rows(ranking)["single"].excluded == "NMRT is not known, and nmrt>=150 is required"
+        assert rows(ranking)["single"].excluded == "capacity (NMRT) is not known, and nmrt>=150 is required"
 
     def test_a_ranking_without_eligible_patterns_reports_that(self) -> None:
         ranking = ranked(SHOP, f"{EQUAL},rtm<1ms")
@@ -239,7 +239,7 @@ class TestMissing:
     def test_a_pattern_without_a_metric_that_others_have_is_excluded(self) -> None:
         ranking = ranked([measured("single", rtm=1 * MS), *SHOP[1:3]], EQUAL)
 
-        assert rows(ranking)["single"].excluded == "not known: NMRT, ASL"
+        assert rows(ranking)["single"].excluded == "not known: capacity (NMRT), CPU share (ASL)"
         assert ranking.sentence == "cached first; then batched; single excluded"
 
     def test_a_metric_that_nobody_has_is_left_out_of_the_weights(self) -> None:
@@ -247,7 +247,8 @@ class TestMissing:
 
         assert ranking.weights == {"rtm": 1.0}
         assert ranking.notes == (
-            "not known under any pattern, and left out of the weights: ASL, NMRT; pytest --perf-rank searches for NMRT",
+            "not known under any pattern, and left out of the weights: CPU share (ASL), capacity (NMRT); "
+            "pytest --perf-rank searches for NMRT",
         )
         assert ranking.sentence == "a first; then b"
 
@@ -299,7 +300,7 @@ class TestOpenEnd:
         cached = rows(ranking)["cached"]
         assert cached.parts["nmrt"][0] == pytest.approx(0.5)
         assert cached.doubts == (
-            "NMRT is at least 150 req/s, more is not known (two doublings gained less than 10 %); "
+            "capacity (NMRT) is at least 150 req/s, more is not known (two doublings gained less than 10 %); "
             "it counts as that much",
         )
 
@@ -527,18 +528,19 @@ class TestIndices:
         ranking = ranked([measured("cached", pc=2.0), measured("single", pc=1.0)], "sc=1,pc=1,nmrt=1")
         assert ranking.weights == {"pc": 1.0}
         assert ranking.notes == (
-            "not known under any pattern, and left out of the weights: SC, NMRT; pytest --perf-rank searches for NMRT; "
+            "not known under any pattern, and left out of the weights: SC, capacity (NMRT); "
+            "pytest --perf-rank searches for NMRT; "
             f"SC: {NOT_MEASURED}",
         )
 
     @pytest.mark.parametrize(
         ("searches", "why"),
         [
-            ((), "ASL at NMRT (the test does not search for NMRT; call perf.measure_nmrt() in it)"),
-            ((capacity(),), "ASL at NMRT"),
+            ((), "CPU share (ASL) at NMRT (the test does not search for NMRT; call perf.measure_nmrt() in it)"),
+            ((capacity(),), "CPU share (ASL) at NMRT"),
             (
                 (capacity(at_least=True),),
-                "ASL at NMRT (NMRT is only known as a lower bound: two doublings gained less than 10 %)",
+                "CPU share (ASL) at NMRT (NMRT is only known as a lower bound: two doublings gained less than 10 %)",
             ),
         ],
     )

@@ -124,7 +124,7 @@ def test_stored_results_are_ranked_by_other_weights(patterns: Path, capsys: pyte
     assert main(["rank", str(patterns), "rtm=1,asl=1,rtm<15ms"]) == 0
     said = capsys.readouterr().out
     assert "cached first; then batched; single and" in said
-    assert "left out of the weights: ASL" in said
+    assert "left out of the weights: CPU share (ASL)" in said
     assert "queued: not measured: its test failed" in said
 
 

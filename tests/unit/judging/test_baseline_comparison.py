@@ -504,7 +504,7 @@ def test_nmrt_that_compare_names_and_the_entry_does_not_have_is_named_as_missing
     verdicts, comparison = compare(runner, compare=("nmrt",))
     assert verdicts == {}
     assert runner.searches == 1  # so that ``update`` records it
-    assert comparison.basis.missing.startswith("not compared with the baseline: NMRT (is not recorded yet")
+    assert comparison.basis.missing.startswith("not compared with the baseline: capacity (NMRT) (is not recorded yet")
 
 
 def test_nmrt_that_no_argument_names_is_not_searched_for() -> None:

@@ -162,7 +162,9 @@ def test_a_guard_that_neither_side_knows_is_named_and_a_growth_that_a_short_wind
 def test_nmrt_that_the_test_searched_for_itself_is_named_as_not_compared() -> None:
     found, comparison = settle("rtm", "nmrt", "sc", nmrt=(300.0, 100.0), searched=True)
     assert found == {"rtm": Outcome.PASS}
-    assert comparison.basis.left_out == {"NMRT": LeftOut("is searched for on both sides only if compare= names it")}
+    assert comparison.basis.left_out == {
+        "capacity (NMRT)": LeftOut("is searched for on both sides only if compare= names it")
+    }
 
 
 def test_a_test_with_a_function_beside_its_load_is_not_compared_and_passes() -> None:

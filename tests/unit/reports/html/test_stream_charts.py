@@ -77,7 +77,7 @@ def test_the_page_of_a_test_has_a_part_for_streams_and_its_tokens() -> None:
     assert '<th scope="rowgroup" colspan="3">Streams<' in page
     assert "<td>p95 TTFT<" in page
     assert "<dt>Tokens<dd>128 input and 40.0 output tokens a request on average<" in page
-    assert "Goodput (ttft" in page
+    assert "Goodput with ttft" in page
 
 
 def test_the_overview_has_the_columns_that_its_tests_need() -> None:
