@@ -230,7 +230,9 @@ def default_limit_ns(loads: Sequence[OfferedLoad]) -> float:
 
 def goodput_metric(at: float, limit_ns: float) -> Metric:
     """The metric of the goodput at a multiple of the NMRT, as a share of the NMRT."""
-    label = f"goodput (answers within {format_duration(limit_ns)}) at {at:g} times the NMRT, as a share of it,"
+    label = (
+        f"goodput (answers within {format_duration(limit_ns)}) at {at:g} times the capacity (NMRT), as a share of it,"
+    )
     return Metric(f"goodput({at:g})", label, None, Unit.RATIO, better="higher", launch_sd=0.0)
 
 
@@ -294,7 +296,7 @@ def judge_recovery(overloads: Sequence[Overload], limit_ns: float) -> Verdict:
     worst = max(overloads, key=lambda one: math.inf if one.recovery_ns is None else one.recovery_ns)
     found, limit = recovery_time(overloads), format_duration(limit_ns)
     again = f"answers within {format_duration(worst.limit_ns)} as before the peak"
-    peak = f"{worst.peak.load_ratio:g} times the NMRT"
+    peak = f"{worst.peak.load_ratio:g} times the capacity (NMRT)"
     outcome = recovery_outcome(found, limit_ns)
     if worst.recovery_ns is None:
         after = f"{format_duration(worst.watched_ns)} after a load of {peak}"

@@ -129,5 +129,5 @@ def test_a_search_out_of_budget_is_no_verdict(directory: Path) -> None:
         """
     ).run(directory, "--perf-baseline", "off")
     assert run.outcomes == {"failed": 1}, run.out
-    assert "NMRT is at least" in run.failure("test_it")
+    assert "capacity (NMRT) is at least" in run.failure("test_it")
     assert "the time was up at concurrency 1" in run.failure("test_it")

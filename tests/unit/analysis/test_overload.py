@@ -215,7 +215,7 @@ def test_the_interval_of_a_recovery_has_the_resolution_and_the_scatter_of_launch
     assert found.low < again.low < 8.0 * S < again.high < found.high
     assert found.high == pytest.approx(8.0 * S * math.exp(2.33 * 6 * 0.017) + resolution_ns)
     assert recovery_time(recovering(2.0, None)).high == math.inf
-    assert "recovery 8.00 s (6.18 s to 10.3 s) after a load of 2 times the NMRT" in (
+    assert "recovery 8.00 s (6.18 s to 10.3 s) after a load of 2 times the capacity (NMRT)" in (
         judge_recovery(recovering(8.0), 10.0 * S).reason
     )
 
