@@ -26,7 +26,7 @@ from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pytest_mlpatterns.records.baseline_entry import Entry, Update
     from pytest_mlpatterns.records.latency import Latency, Percentiles
@@ -129,9 +129,12 @@ class ComparisonRow(Struct, frozen=True):
 
 
 def comparisons_of(result: TestResult) -> list[Verdict]:
-    """The verdicts on changes against the baseline or the revision; the last one of each metric counts."""
-    found = [verdict for verdict in result.verdicts if verdict.against in ("baseline", "revision")]
-    return list({verdict.metric: verdict for verdict in found}.values())
+    """The verdicts on changes against the baseline or the revision; the last one of each metric counts.
+
+    One without a figure, such as that of a load generator that was the limit, compared nothing.
+    """
+    found = {one.metric: one for one in result.verdicts if one.against in ("baseline", "revision")}
+    return [one for one in found.values() if (one.change, one.reference_value, one.present_value) != (None,) * 3]
 
 
 def figure_of(result: TestResult, name: str) -> tuple[float, float, float] | None:
@@ -152,12 +155,11 @@ def figure_of(result: TestResult, name: str) -> tuple[float, float, float] | Non
     return judged, found[1] * judged / found[0], found[2] * judged / found[0]
 
 
-def compared_sentences(result: TestResult, *, leave_out: Collection[str] = ()) -> list[str]:
+def compared_sentences(result: TestResult) -> list[str]:
     """Each row in a line: ``peak memory 31.7 MiB → 162 MiB: +410 % (tolerance 15.0 %, FAIL)``."""
-    rows = [comparison_row(verdict) for verdict in comparisons_of(result) if verdict.metric not in leave_out]
     return [
         f"{row.label} {row.reference} → {row.present}: {row.change} (tolerance {row.tolerance}, {row.outcome})"
-        for row in rows
+        for row in map(comparison_row, comparisons_of(result))
     ]
 
 

@@ -22,6 +22,7 @@ from pytest_mlpatterns.reports.text.comparison import (
 )
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.summary_table import cells_of, summary_lines
+from pytest_mlpatterns.reports.text.suspicions import undecided_lines
 from pytest_mlpatterns.reports.text.terminal_text import text_of
 
 MIB = 2.0**20
@@ -167,6 +168,16 @@ def test_failures_tail_and_memory_of_both_sides_are_in_a_verbose_summary() -> No
     verbose = "\n".join(map(text_of, summary_lines([shown], 200, verbose=True)))
     for sentence in compared_sentences(shown):
         assert f"compared  {sentence}" in verbose
+
+
+def test_a_verdict_without_a_figure_is_no_comparison_and_its_reason_is_shown() -> None:
+    reason = "no verdict: the load generator was the limit"
+    unknown = Verdict("rtm", "revision", Outcome.INCONCLUSIVE, reason)
+    shown = result(verdicts=(unknown, MEMORY), reference=counterpart(kind="revision"))
+    verbose = "\n".join(map(text_of, summary_lines([shown], 200, verbose=True)))
+    assert "– → –" not in verbose
+    assert [row.label for row in comparison_rows(shown)] == ["peak memory"]
+    assert reason in " ".join(map(str, undecided_lines(shown, 200)))
 
 
 def test_the_table_shows_the_measurement_that_the_change_is_of() -> None:
