@@ -160,6 +160,13 @@ def test_nodes_of_a_cluster_that_have_replicas_in_all_blocks_are_merged_as_the_w
     assert merged.without_generator
 
 
+@each_row(("due_ms", "rate_rps"), [([0], 100), ([0, 4], 250), ([0, 4, 8, 10], 300)])
+def test_the_rate_of_an_open_loop_is_from_its_first_answer_to_its_last(due_ms: list[int], rate_rps: float) -> None:
+    """A single one is answered after 10 ms."""
+    found = samples([START_NS + ms * MS for ms in due_ms], 10 * MS)
+    assert answer_rate(found, Window(START_NS, START_NS + 5 * MS), closed=False) == rate_rps
+
+
 def in_slices(latency_ns: int, slices: int = 4, *, slice_ns: int = 5 * MS) -> tuple[Samples, list[Window]]:
     """The requests of one caller in slices that begin every 20 ms."""
     starts = [START_NS + 20 * MS * number for number in range(slices)]

@@ -115,6 +115,13 @@ def test_slices_that_end_with_an_answer_take_the_time_of_their_block_together(la
     assert ends_ns >= 5 * MS
 
 
+@each_row(
+    ("requests", "pairs", "more"), [(None, 1, True), (None, 7, True), (None, 8, False), (6, 1, False), (6, 9, False)]
+)
+def test_a_launch_may_have_four_times_its_short_blocks(requests: int | None, pairs: int, more: bool) -> None:
+    assert BlockPlan((MS, MS), 2, requests).may_be_repeated(pairs) is more
+
+
 def test_slices_of_two_sides_that_differ_a_little_have_as_many_answers() -> None:
     quicker, slower = ResponsePace(4.9 * MS, 4.9 * MS), ResponsePace(5.1 * MS, 5.1 * MS)
     plan = BlockDesign().blocks((quicker, slower), 0.8)

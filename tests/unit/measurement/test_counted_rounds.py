@@ -16,6 +16,7 @@ from pytest_mlpatterns.errors import CountError
 from pytest_mlpatterns.measurement import counted_pass as module
 from pytest_mlpatterns.measurement.counted_pass import (
     Counting,
+    Stretch,
     counted_passes,
     estimated,
     is_known,
@@ -102,9 +103,32 @@ def test_idle_work_is_no_work_of_requests() -> None:
     assert counting.requests == 120
     assert counting.per_request() == pytest.approx([1000] * 6, rel=0.001)
     assert counting.idle_per_second() == pytest.approx(500, rel=0.1)
-    assert counting.most_of("{1} ({0})".format, 1) == pytest.approx({"work (lib)": 1000}, rel=0.001)
-    assert counting.most_of("{0}".format, 5) == pytest.approx({"lib": 1000}, rel=0.001)
     assert bench.stopped == 1
+
+
+def declared(left_s: float = 30.0) -> Counting:
+    """Two rounds of two requests in 4 s each; of their 10,000 instructions idle processes, with 500/s, have 2,000."""
+    counting = Counting(read_payload(INPUTS), Declared(lambda: 0))
+    counting._deadline = time.monotonic() + left_s
+    counting.requests = 2
+    counting._rounds = [Stretch(Reading(10_000, {("lib", "work"): 8000, ("lib", "tick"): 2000}), 4.0)] * 2
+    counting._idle = [Stretch(Reading(500 * seconds, {("lib", "tick"): 500 * seconds}), seconds) for seconds in (1, 3)]
+    return counting
+
+
+def test_idle_work_is_taken_from_functions_and_libraries_too() -> None:
+    assert declared().per_request() == [4000.0] * 2
+    assert declared().idle_per_second() == 500
+    assert declared().most_of("{1} ({0})".format, 2) == {"work (lib)": 4000.0}
+    assert declared().most_of("{0}".format, 5) == {"lib": 4000.0}
+
+
+@pytest.mark.parametrize(("left_s", "has_time"), [(4.5, False), (5.5, True)])
+def test_a_further_round_needs_the_time_of_the_longest_and_of_the_idle_moment_after_it(
+    left_s: float, has_time: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_IDLE_S", 1.0)
+    assert declared(left_s)._has_time() is has_time
 
 
 def test_a_service_is_started_under_its_counter_with_fixed_variables() -> None:

@@ -301,8 +301,8 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
     process.communicate()
 
 
-@pytest.mark.processes
 class TestProcesses:
+    @pytest.mark.processes
     def test_one_is_killed_by_its_role_and_its_end_is_no_error(self, child: subprocess.Popen[bytes]) -> None:
         of = deployment(FIRST, pids=(os.getpid(), child.pid), roles={os.getpid(): "gateway", child.pid: "replica"})
         seen: list[Any] = []
@@ -325,19 +325,28 @@ class TestProcesses:
         with pytest.raises(DeploymentError, match=r"replica: process \d+ has ended already, .* send SIGKILL"):
             seen[1].kill()
 
-    @pytest.mark.parametrize(
-        ("role", "number", "expected"),
+    @each_row(
+        ("role", "number", "found"),
         [
-            ("worker", 1, "expected the role of a process that runs: 'replica'"),
+            (None, 1, os.getppid()),
+            (None, 2, os.getpid()),
+            ("replica", 1, os.getpid()),
+            ("worker", 1, "expected the role of a process that runs: 'gateway' or 'replica'"),
             ("replica", 2, r"kill\('replica', 2\), expected .*1"),
             (None, "first", r"kill\(None, 'first'\)"),
         ],
     )
-    def test_one_that_does_not_exist_is_refused(self, role: Any, number: Any, expected: str) -> None:
-        of = deployment(FIRST, pids=(os.getpid(),), roles={1: "replica"})
-        run = run_of(lambda during: during.kill(role, number), of)
+    def test_one_is_chosen_by_role_and_number(self, role: Any, number: Any, found: int | str) -> None:
+        """Signal 0 asks only whether a process may be sent one."""
+        of = deployment(FIRST, pids=(os.getppid(), os.getpid()), roles={os.getppid(): "gateway", 1: "replica"})
+        chosen: list[int] = []
+        run = run_of(lambda during: chosen.append(during.kill(role, number, by=0).pid), of)
         ended(run)
-        with pytest.raises(SettingError, match=expected):
+        if isinstance(found, int):
+            run.finish()
+            assert chosen == of.processes.excused == [found]
+            return
+        with pytest.raises(SettingError, match=found):
             run.finish()
 
     def test_unknown_processes_are_not_killed(self) -> None:

@@ -293,6 +293,23 @@ def test_a_block_that_was_repeated_or_lost_its_profiler_is_recorded_again(
             recorded(run, ScriptedProfiler(ends_early=early), tmp_path).record(20 * MS, 0, 0)
 
 
+def test_a_round_records_both_sides_from_the_same_input_and_then_in_the_other_order() -> None:
+    recorded: list[tuple[str, int, int, int]] = []
+
+    class Recorded:
+        def __init__(self, name: str, position: int) -> None:
+            self.run = SimpleNamespace(position=position)
+            self.name = name
+
+        def record(self, length_ns: int, position: int, core: int) -> None:
+            self.run.position = position + 10
+            recorded.append((self.name, length_ns, position, core))
+
+    sides: Any = [Recorded("before", 3), Recorded("now", 7)]
+    profiled_pair._record_round(sides, [100, 200])
+    assert recorded == [("before", 100, 7, 0), ("now", 200, 7, 0), ("now", 200, 17, 1), ("before", 100, 17, 1)]
+
+
 def test_a_side_without_python_cannot_be_profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiled_pair, "_python_processes", lambda _: [])
     with pytest.raises(ProfilerError, match="now has no process that runs Python"):

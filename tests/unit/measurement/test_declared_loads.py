@@ -1,0 +1,244 @@
+"""Sides, launches, overloads and clients of their own over a generator and processes whose figures are declared."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+from support.each_row import each_row
+from support.services.jobs import a_job
+from support.synthetic import MS, START_NS, S, samples
+
+from pytest_mlpatterns import Deployment, DeploymentError, InvalidResultError, SettingError
+from pytest_mlpatterns.analysis.capacity.overload import OverloadPlan
+from pytest_mlpatterns.errors import ChildError, GeneratorLimitError
+from pytest_mlpatterns.loadgen.columns import _columns
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, WindowOpened
+from pytest_mlpatterns.measurement import load_source
+from pytest_mlpatterns.measurement.answer_check import require_figures
+from pytest_mlpatterns.measurement.further_load import FurtherLoad, offer_overload
+from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.measurement.load_source import LoadEvents, deploy_in_process
+from pytest_mlpatterns.measurement.variant import TRIES, Variant, VariantRun
+from pytest_mlpatterns.records.addressing import Progress, Remote
+from pytest_mlpatterns.records.launch import GeneratorReport, Usage, Warmup
+from pytest_mlpatterns.records.outcomes import FailedAnswer, Failure
+from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.serving.deployment import Traits
+from pytest_mlpatterns.serving.model import StartOptions
+from pytest_mlpatterns.serving.processes import ForeignProcesses
+from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.own_client import ClientWire
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
+
+PLAN = LoadPlan(read_payload([1, 2, 3]), ClosedLoop(2), 200 * MS, 0, 30 * S, None)
+
+
+class DeclaredGenerator(Generator):
+    """Every request of its loads is answered after 10 ms; every 5 ms one is due."""
+
+    def __init__(self, ceiling_rps: float | None = None, outcome: int = 200) -> None:
+        super().__init__(Path("unused.log"))
+        self.jobs: list[LoadJob] = []
+        self.started = 0
+        self.closed = False
+        self.failed: dict[int, FailedAnswer] = {}
+        self.library_overhead_ns = 5.0
+        self._ceiling_rps, self._outcome = ceiling_rps, outcome
+
+    def start(self, processes: int = 1) -> None:
+        self.started = processes
+
+    def ceiling_of(self, job: LoadJob, rate_rps: float = 0.0) -> float | None:
+        return self._ceiling_rps
+
+    def run(self, job: LoadJob, *, on_poll: Any, **_: Any) -> LoadResult:
+        self.jobs.append(job)
+        window = Window(START_NS, START_NS + job.duration_ns)
+        on_poll(WindowOpened(window.start_ns))
+        found = samples(np.arange(window.start_ns, window.end_ns, 5 * MS), 10 * MS, outcome=self._outcome)
+        report = GeneratorReport(MS, job.duration_ns, found.outcome.size, connections=2)
+        warmup = Warmup(0, 0, None)
+        return LoadResult(_columns(found), window, warmup, report, [], stopped_early=False, failed=self.failed)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class DeclaredMonitor:
+    """Sees 12 ms of CPU time more in each sample."""
+
+    pids: tuple[int, ...] = ()
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def sample(self, *, poll: bool = False) -> None:
+        self._seen += not poll
+
+    def usage(self) -> Usage:
+        steps = np.arange(self._seen)
+        columns = (START_NS + 50 * MS * steps, 12 * MS * steps, *(0 * steps,) * 6)
+        return Usage(*columns, cores=2, machine_cores=2)
+
+
+def deployment(remote: Remote | None = None) -> Deployment:
+    endpoint = Endpoint((("127.0.0.1", 9),), "/v1/models/m:predict", remote=remote)
+    return Deployment(endpoint, ForeignProcesses(), Traits(make_monitor=DeclaredMonitor))
+
+
+def side(generator: DeclaredGenerator, remote: Remote | None = None) -> VariantRun:
+    where = deployment(remote)
+    return VariantRun(Variant("main", lambda: where, PLAN), where, generator, on_progress=lambda _: None)
+
+
+@each_row(("remote", "overhead_ns"), [(None, None), (Remote("https://host", http2=False), 5.0)])
+def test_each_block_of_a_side_gives_one_value_of_each_metric(remote: Remote | None, overhead_ns: float | None) -> None:
+    generator = DeclaredGenerator(ceiling_rps=9000.0)
+    run = side(generator, remote)
+    run.warm_up(20 * MS)
+    for length_ns in (100 * MS, 200 * MS):
+        run.load(length_ns, run.position)
+    run.end()
+    assert run.rtm_ns == pytest.approx(run.latency_mean_ns) == [10 * MS] * 2
+    assert run.throughput_rps == pytest.approx([200, 200], rel=0.1)
+    assert run.cpu_ns_per_request == [24 * MS / 20, 24 * MS / 40]  # three samples a block
+    assert (run.position, run.repeated, run.disturbed) == (60, 0, [False, False])
+    launch = run.launch(with_facts=True)
+    assert (launch.generator.ceiling_rps, launch.generator.library_overhead_ns) == (9000, overhead_ns)
+    assert launch.sorting_ns is not None
+    assert 0 < launch.sorting_ns[0] < S
+    assert (run.figures().requests, run.figures().failed) == (60, 0)
+
+
+def test_a_block_in_which_the_generator_was_the_limit_is_repeated_and_then_an_error() -> None:
+    generator = DeclaredGenerator(ceiling_rps=200.0)
+    with pytest.raises(GeneratorLimitError, match=f"main: in {TRIES} blocks in a row the load generator"):
+        side(generator).load(100 * MS, 0)
+    assert len(generator.jobs) == TRIES
+
+
+def test_a_side_that_fails_is_named_with_what_it_said() -> None:
+    with pytest.raises(InvalidResultError, match=r"^main: 20 of 20 requests failed \(503: 20; first"):
+        side(DeclaredGenerator(outcome=503)).load(100 * MS, 0)
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+def test_each_launch_has_a_deployment_of_its_own(smoke: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Deployment] = []
+
+    def start() -> Deployment:
+        started.append(deployment())
+        started[-1].cold_start_ns = len(started)
+        return started[-1]
+
+    settled: list[int] = []
+    generator = DeclaredGenerator()
+    runner = LaunchRunner(
+        start, PLAN, generator, on_progress=lambda _: None, settle=lambda: settled.append(0), smoke=smoke
+    )
+    monkeypatch.setattr("pytest_mlpatterns.measurement.launch.send_one", lambda one, _plan: ("asked once", one))
+    first, second = runner.measure(), runner.measure()
+    assert len(started) == len(settled) == 2
+    if smoke:
+        assert [first, second] == [("asked once", one) for one in started]
+    else:
+        assert [first.cold_start_ns, second.cold_start_ns] == [1, 2]
+        assert len(first.sorting_ns) == 4
+        assert min(first.sorting_ns) > 0
+    assert runner.start_again() == 3
+    runner.close()
+
+
+@each_row(("ceiling_rps", "limited"), [(None, False), (100_000.0, False), (250.0, True)])
+def test_a_load_beyond_the_capacity_says_if_the_generator_was_the_limit(
+    ceiling_rps: float | None, limited: bool
+) -> None:
+    generator = DeclaredGenerator(ceiling_rps)
+    load = FurtherLoad(deployment(), PLAN, a_job([("127.0.0.1", 9)], ClosedLoop(1)), generator, lambda _: None)
+    loads = offer_overload(load, OverloadPlan((1.5, 2.0), step_s=0.2, watched_s=0.4), 100.0)
+    assert [(one.load_ratio, one.window.duration_ns, one.watched_ns) for one in loads] == [
+        (1.5, 200 * MS, 0),
+        (2.0, 200 * MS, 400 * MS),
+    ]
+    assert [bool(one.limited) for one in loads] == [limited] * 2
+    back = (("0s", 80.0), ("400ms", 80.0))
+    assert generator.jobs[1].schedule == Stages((("200ms", 200.0), *back), start=200.0)
+
+
+class TestAClientByItself:
+    """Its process is that of a load generator of its own."""
+
+    WIRE = ClientWire(name="own")
+
+    def deployed(self, generator: DeclaredGenerator, monkeypatch: pytest.MonkeyPatch) -> Any:
+        monkeypatch.setattr(load_source, "Generator", lambda *_: generator)
+        options = StartOptions(60 * S, replace(PLAN.payload, wire=self.WIRE), Path("unused"))
+        return deploy_in_process(self.WIRE, options, 3)
+
+    def test_it_answers_one_request_after_its_processes_have_started(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        generator = DeclaredGenerator()
+        found = self.deployed(generator, monkeypatch)
+        (job,) = generator.jobs
+        assert (generator.started, job.warmup_ns, job.window.requests, len(job.messages)) == (3, 0, 1, 1)
+        assert load_source.load_source(found, DeclaredGenerator()) is generator
+        assert found.cold_start_ns > 0
+
+    @pytest.mark.parametrize(("words", "why"), [("ValueError", "raised ValueError"), ("", "has not returned within")])
+    def test_one_that_answers_nothing_is_closed(self, monkeypatch: pytest.MonkeyPatch, words: str, why: str) -> None:
+        generator = DeclaredGenerator(outcome=Failure.CLOSED)
+        generator.failed = {Failure.CLOSED: FailedAnswer(0, words)} if words else {}
+        with pytest.raises(DeploymentError, match=f"perf_client own {why}.*, with perf_payload item 0"):
+            self.deployed(generator, monkeypatch)
+        assert generator.closed
+
+    def test_one_whose_process_dies_is_closed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        generator = DeclaredGenerator()
+        monkeypatch.setattr(generator, "run", lambda *_, **__: (_ for _ in ()).throw(ChildError("it is gone")))
+        with pytest.raises(DeploymentError, match="perf_client own: it is gone"):
+            self.deployed(generator, monkeypatch)
+        assert generator.closed
+
+
+def test_each_event_of_a_load_reaches_its_observers_after_the_poll() -> None:
+    seen: list[Any] = []
+    events = LoadEvents(seen.append, lambda: seen.append("window"), lambda: seen.append("poll"), seen.append)
+    progress = Progress(1, 2, None)
+    for event in (None, WindowOpened(7), progress):
+        events.handle(event)
+    assert seen == ["poll", "poll", 7, "window", "poll", progress]
+
+
+@each_row(
+    ("values", "fault", "error", "words"),
+    [
+        ([1.0, np.nan], "", None, ""),
+        ([np.nan, np.nan], "", InvalidResultError, "perf_figures: no answer has score; the first one has no field"),
+        ([1.0, 1.0], "cannot be loaded", SettingError, "perf_figures: score cannot be loaded"),
+        (None, "", None, ""),
+    ],
+)
+def test_a_figure_that_no_answer_has_is_refused(
+    values: list[float] | None, fault: str, error: type[Exception] | None, words: str
+) -> None:
+    """``values`` is None for a load that may lack them."""
+    found = samples([START_NS, START_NS + MS], MS)
+    found = found if values is None else replace(found, figures={"score": np.array(values)})
+    result: Any = SimpleNamespace(
+        figure_faults={"score": fault} if fault else {},
+        window=Window(START_NS, START_NS + S),
+        without_figure={"score": "no field"},
+    )
+    plan: Any = SimpleNamespace(figures="score")
+    given = None if values is None else found
+    if error is None:
+        require_figures(plan, result, given)
+        require_figures(SimpleNamespace(figures=None), result, given)  # type: ignore[arg-type]
+        return
+    with pytest.raises(error, match=words):
+        require_figures(plan, result, given)
