@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import busy_on_average, slower_excuse, taken_excuse, why_busy
-from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, are_of_streams, metric_named, standing_metrics
+from pytest_mlpatterns.analysis.metrics.definitions import are_of_streams, metric_named, standing_metrics
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt, objective_of, times_of
 from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.few_samples import foreseen_tails
@@ -16,20 +16,11 @@ from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import TooFewSamplesError
-from pytest_mlpatterns.judging.compared_metrics import (
-    Basis,
-    choose,
-    describe_left_out,
-    facts_of,
-    is_asked_for,
-    sizes_for_tails,
-    why_left_out,
-    with_own_scatter,
-)
+from pytest_mlpatterns.judging.compared_metrics import Chosen, is_asked_for, sizes_for_tails
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.look import Look
 from pytest_mlpatterns.judging.loop import ruling_of
-from pytest_mlpatterns.judging.machine_doubts import Launched
+from pytest_mlpatterns.judging.machine_doubts import left_open, unhidden
 from pytest_mlpatterns.judging.metric_rules import (
     START,
     is_left_to_starts,
@@ -38,19 +29,20 @@ from pytest_mlpatterns.judging.metric_rules import (
     require_requested,
     why_not_compared,
 )
-from pytest_mlpatterns.judging.result_builder import reference_from_baseline
-from pytest_mlpatterns.records.setup import differing_facts
-from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pytest_mlpatterns.analysis.health.machine import Excuse
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+    from pytest_mlpatterns.judging.basis import Basis
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.loop import Ruling, Want
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.baseline_entry import Entry
+    from pytest_mlpatterns.records.verdict import LeftOut
 
 _SCREEN_LAUNCHES = 3
 """Launches after which a comparison that the revision can settle is no longer worth its time: a fourth narrows the
@@ -58,99 +50,73 @@ interval by an eighth, and the revision decides in the time of two."""
 
 
 class BaselineComparison:
-    """Compares one test with its stored baseline entry.
+    """Compares one test with its stored baseline entry: it screens the test, or decides alone.
 
-    ``is_settled``: whether the recorded code decides what one launch shows beyond its tolerance in a screen.
+    A screen takes few launches and no excuses, since the recorded code settles the rest.
+
+    ``is_settled``: of a screen, whether the recorded code decides what one launch shows beyond its tolerance; None if
+    the file decides alone.
     """
 
     def __init__(
         self,
         experiment: Experiment,
         measurement: SequentialMeasurement,
+        basis: Basis,
         *,
-        is_settled: Callable[[], bool] = lambda: False,
+        is_settled: Callable[[], bool] | None = None,
     ) -> None:
         self._experiment = experiment
         self._measurement = measurement
+        self._basis = basis
         self._is_settled = is_settled
-        self._baseline = experiment.baseline
-        self._left_out: dict[str, LeftOut] = {}
-        self._has_judged: bool | None = None  # None before the first look
-
-    @property
-    def basis(self) -> Basis:
-        """What was compared with so far, and what was not compared."""
-        match, so_far, missing = self._baseline, self._measurement.so_far, self._baseline.missing
-        if self._has_judged is False:
-            missing = (
-                f"not compared with the baseline: {describe_left_out(self._left_out) or 'no metric of it is known'}"
-            )
-        return Basis(
-            reference=None if match.entry is None else reference_from_baseline(match.entry, match.name),
-            missing=missing,
-            left_out=self._left_out,
-            gap=match.gap,
-            note="" if self._experiment.smoke else match.missing,
-            facts_changed=differing_facts(match.facts, facts_of(so_far)),
-        )
+        self._entry = experiment.baseline.entry
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice with the baseline, and measure as much as that takes.
 
         A metric that one side only knows is left out; if the test requested it itself, that is a failure. What the
-        machine may explain stays open, since nothing else decides it.
+        machine may explain stays open if the file decides alone, since nothing else decides it.
         """
-        verdicts = self.compare(choice, is_screen=False)
-        return failed_together(verdicts, busy_on_average(self._measurement.metrics.launches)) if verdicts else ()
-
-    def compare(self, choice: Choice, *, is_screen: bool = True) -> Sequence[Verdict]:
-        """Compare, or screen: with few launches and without excuses, since the recorded code settles the rest."""
-        measurement, entry = self._measurement, self._baseline.entry
-        measurement.runner.want_requests(_needed(choice(False), entry))
+        measurement = self._measurement
+        measurement.runner.want_requests(_needed(choice(False), self._entry))
         measurement.measure_at_least(1)
         if self._experiment.smoke:
             return ()
         measurement.require_valid()
-        compared = self.chosen(choice)
-        self._left_out |= why_left_out(choice, **self._streams)
-        asked = [one for one in compared if is_asked_for(one, self._experiment.settings)]
-        for one in asked if self._baseline.mode is not BaselineMode.OFF else ():
+        chosen = self.chosen(choice)
+        self._leave_out(chosen.left_out)
+        asked = [one for one in chosen.compared if is_asked_for(one, self._experiment.settings)]
+        for one in asked if self._experiment.baseline.mode is not BaselineMode.OFF else ():
             if isinstance(one.metric.kind, Nmrt | AtNmrt):
                 known = measurement.metrics.launch_values(one.metric)
                 if not known or measurement.metrics.only_at_least(one.metric):  # a decided assertion's is a bound
                     measurement.search(objective_of(one.metric))
-        if entry is None:
-            return ()
-        growths = [one for one in compared if one.metric.name in GROWTHS]
-        together = [one for one in compared if one.metric.of is not None and one not in growths]
-        verdicts = [*self._decide(together, entry, beside=compared, is_screen=is_screen)] if together else []
+        verdicts = () if self._entry is None else self._judged(chosen, asked)
+        if self._is_settled is not None or not verdicts:
+            return verdicts
+        return failed_together(verdicts, busy_on_average(measurement.metrics.launches))
+
+    def _judged(self, chosen: Chosen, asked: Sequence[ComparedMetric]) -> Sequence[Verdict]:
+        """The verdicts beside an entry, of which those of a search have to be ``asked`` for."""
+        compared, growths, measurement = chosen.compared, chosen.growths, self._measurement
+        verdicts = [*self._decide(chosen.together, beside=compared)] if chosen.together else []
         verdicts += confirm_growths(self._noted(growths).verdicts, growths, measurement.follow_growth)
         for one in compared:
             if one.metric.is_of_scaling:  # another pass takes longer than a whole test
-                verdicts += self._ruled([one], "launch", 0, is_screen=is_screen).verdicts
+                verdicts += self._ruled([one], "launch", 0).verdicts
             elif one.metric.of is None and (one in asked or not measurement.metrics.only_at_least(one.metric)):
-                verdicts += self._decide([one], entry, beside=[one], is_screen=is_screen)
+                verdicts += self._decide([one], beside=[one])
         return verdicts
 
-    def chosen(self, choice: Choice) -> list[ComparedMetric]:
+    def chosen(self, choice: Choice) -> Chosen:
         """The metrics of a choice as they are compared with the file."""
-        chosen = with_own_scatter(choose(choice, **self._streams), self._experiment.scatter)
-        return [replace(one, tolerance=one.stored_tolerance) for one in chosen]
+        now = self._measurement.metrics.streams
+        before = now if self._entry is None else are_of_streams(self._entry.metrics)
+        found = Chosen.of(choice, self._experiment.scatter, before=before, now=now)
+        return replace(found, compared=[replace(one, tolerance=one.stored_tolerance) for one in found.compared])
 
-    @property
-    def _streams(self) -> dict[str, bool]:
-        """Whether the answers streamed ``before``, and do ``now``."""
-        entry, now = self._baseline.entry, self._measurement.metrics.streams
-        return {"before": now if entry is None else are_of_streams(entry.metrics), "now": now}
-
-    def _decide(
-        self,
-        compared: Sequence[ComparedMetric],
-        entry: Entry,
-        *,
-        beside: Sequence[ComparedMetric],
-        is_screen: bool,
-    ) -> Sequence[Verdict]:
+    def _decide(self, compared: Sequence[ComparedMetric], *, beside: Sequence[ComparedMetric]) -> Sequence[Verdict]:
         """Measure until the changes of these metrics are decided, and discount what a slower machine explains.
 
         ``beside``: all that are compared. A screen leaves a start to the recorded code, whose starts are paired.
@@ -161,34 +127,33 @@ class BaselineComparison:
 
         def look() -> Ruling:
             nonlocal for_tail
-            ruling, metrics = self._ruled(compared, wants, fewest, is_screen=is_screen), measurement.metrics
-            is_enough = is_screen and self._is_enough(compared, ruling.verdicts)
+            ruling, metrics = self._ruled(compared, wants, fewest), measurement.metrics
+            is_enough = self._is_enough(compared, ruling.verdicts)
             done = len(metrics.launches)
             if not for_tail:  # by the first look
-                for_tail = done if is_enough else self._launches_for_tail(beside, entry)
+                for_tail = done if is_enough else self._launches_for_tail(beside)
             if done < for_tail or ruling.why_not is not None:
                 return replace(ruling, wants=ruling.wants or "launch")
-            if is_screen:
+            if self._is_settled is not None:
                 return rule_screen(ruling, done, is_enough=is_enough)
-            slower = self._may_be_excused(ruling.verdicts) and slower_excuse(metrics.launches, entry.sorting_ns)
-            return rule_alone(ruling, done, starts=len(metrics.starts_ns), is_doubted=bool(slower))
+            is_doubted = self._may_be_excused(ruling.verdicts) and self._slower is not None
+            return rule_alone(ruling, done, starts=len(metrics.starts_ns), is_doubted=is_doubted)
 
         verdicts = measurement.rule(look, functools.partial(measurement.search, objective_of(metric))).verdicts
-        if is_screen:
+        if self._is_settled is not None:
             return verdicts
-        launched = self._launched(entry)
+        found = self.look(measurement.metrics)
         if not self._may_be_excused(verdicts):
-            return launched.unhidden(verdicts, compared)
-        slower = slower_excuse(measurement.metrics.launches, entry.sorting_ns)
-        return launched.left_open(verdicts, compared, slower, stands=self._stands)
+            return unhidden(found, verdicts, compared)
+        return left_open(found, verdicts, compared, excuse=self._slower, stands=self._stands)
 
-    def _launches_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry) -> int:
+    def _launches_for_tail(self, compared: Sequence[ComparedMetric]) -> int:
         """Launches after which the percentiles are known that the baseline entry can be compared by."""
         metrics = self._measurement.metrics
         named = [one.metric for one in compared]
         if foreseen := foreseen_tails(named, metrics, self._measurement.reachable_launches):
             self._experiment.driver.on_note(foreseen)
-        return launches_for_tail(_needed(compared, entry), metrics.requests, len(metrics.launches))
+        return launches_for_tail(_needed(compared, self._entry), metrics.requests, len(metrics.launches))
 
     def _is_enough(self, compared: Sequence[ComparedMetric], verdicts: Sequence[Verdict]) -> bool:
         """Whether a screen ends here, since the recorded code decides.
@@ -196,6 +161,8 @@ class BaselineComparison:
         It does if the budget has no time for another launch and the pairs, or if a primary metric is worse and no
         neighbour was busy, without whom it may be better.
         """
+        if self._is_settled is None:
+            return False
         has_time = self._measurement.may_pair_after_a_launch
         if has_time and why_busy(self._measurement.metrics.launches) is not None:
             return False
@@ -209,35 +176,38 @@ class BaselineComparison:
         return not is_trusted and any(verdict.outcome is Outcome.FAIL for verdict in verdicts)
 
     @property
+    def _slower(self) -> Excuse | None:
+        """What shows that the machine is slower than at the recording."""
+        launches, entry = self._measurement.metrics.launches, self._entry
+        return None if entry is None else slower_excuse(launches, entry.sorting_ns)
+
+    @property
     def _stands(self) -> frozenset[str]:
         """Names of the metrics that no machine changes."""
         return standing_metrics(overloads=self._experiment.settings.overload)
 
-    def _launched(self, entry: Entry) -> Launched:
-        metrics = self._measurement.metrics
-        return Launched(entry, self.look(metrics), metrics.launches)
-
-    def _ruled(self, compared: Sequence[ComparedMetric], wants: Want, fewest: int, *, is_screen: bool) -> Ruling:
+    def _ruled(self, compared: Sequence[ComparedMetric], wants: Want, fewest: int) -> Ruling:
         """What one look comes to; a failure that the machine may explain is open if the file decides."""
         self._measurement.require_valid()
-        found = self._noted(compared, is_screen=is_screen)
+        found = self._noted(compared)
         if found.why_not is not None:
             return replace(found, wants=wants, fewest=fewest)
-        verdicts, entry, launches = found.verdicts, self._baseline.entry, self._measurement.metrics.launches
-        if is_screen and self._experiment.plan.schedule.closed:
-            verdicts = [*with_rates({verdict.metric: verdict for verdict in verdicts}).values()]
-        elif not is_screen and entry is not None and self._may_be_excused(verdicts):
-            excuse = taken_excuse(launches, entry.taken)
+        verdicts, metrics = found.verdicts, self._measurement.metrics
+        if self._is_settled is not None:
+            if self._experiment.plan.schedule.closed:
+                verdicts = [*with_rates({verdict.metric: verdict for verdict in verdicts}).values()]
+        elif self._may_be_excused(verdicts):
+            look = self.look(metrics)
+            excuse = taken_excuse(metrics.launches, look.entry.taken)
             if excuse is not None:
                 excuse = replace(excuse, why=f"{excuse.why}, which explains {excuse.times:.2f} times")
-            quiet = [one for one in launches if why_busy([one]) is None]
-            launched = self._launched(entry)
-            verdicts = launched.left_open(verdicts, compared, excuse, stands=self._stands, quiet=quiet)
+            quiet = [one for one in metrics.launches if why_busy([one]) is None]
+            verdicts = left_open(look, verdicts, compared, excuse=excuse, stands=self._stands, quiet=quiet)
         return ruling_of(verdicts, wants, is_confirmed=self._measurement.is_confirmed, fewest=fewest)
 
-    def _noted(self, compared: Sequence[ComparedMetric], *, is_screen: bool = False) -> Ruling:
+    def _noted(self, compared: Sequence[ComparedMetric]) -> Ruling:
         """What one look at everything finds; notes why the other metrics have no verdict."""
-        look = replace(self.look(self._measurement.metrics, is_screen=is_screen), checks_samples=not is_screen)
+        look = replace(self.look(self._measurement.metrics), checks_samples=self._is_settled is None)
         found = judge_metrics(compared, look)
         for one in compared:
             error = found.left_out.get(one.metric.name)
@@ -246,20 +216,24 @@ class BaselineComparison:
             if isinstance(error, TooFewSamplesError) and (one.requested or is_worth_it):
                 return replace(found, why_not=error)
         require_requested(found, compared, beside="the baseline")
-        known = [one.metric for one in compared if one.metric.name not in found.left_out]
-        self._has_judged = self._has_judged or bool(known)
-        for metric in known:
-            self._left_out.pop(metric.label, None)
-        self._left_out |= why_not_compared(found.left_out, compared, look, settings=self._experiment.settings)
+        known = [one.metric.label for one in compared if one.metric.name not in found.left_out]
+        left_out = why_not_compared(found.left_out, compared, look, settings=self._experiment.settings)
+        self._leave_out(left_out, known)
+        self._basis.keep("file", is_judged=bool(self._basis.file.is_judged or known))
         return found
 
-    def look(self, present: Metrics, *, is_screen: bool = False) -> Look:
+    def _leave_out(self, left_out: Mapping[str, LeftOut], known: Sequence[str] = ()) -> None:
+        """Note why metrics have no verdict, by label; that nothing is missing of those that are known."""
+        before = {label: why for label, why in self._basis.file.left_out.items() if label not in known}
+        self._basis.keep("file", left_out={**before, **left_out})
+
+    def look(self, present: Metrics) -> Look:
         """What decides these launches beside the entry."""
-        assert self._baseline.entry is not None
+        assert self._entry is not None
         most = self._experiment.settings.launches  # a look that never happens would waste its share of the error
-        looks = SequentialPlan(first=1, last=min(_SCREEN_LAUNCHES, most) if is_screen else most)
+        looks = SequentialPlan(first=1, last=most if self._is_settled is None else min(_SCREEN_LAUNCHES, most))
         setup = self._experiment.setup
-        return Look(present, self._baseline.entry, looks, setup.load.in_flight, str(setup.pattern))
+        return Look(present, self._entry, looks, setup.load.in_flight, str(setup.pattern))
 
 
 def rule_screen(ruling: Ruling, launches: int, *, is_enough: bool) -> Ruling:

@@ -1,4 +1,4 @@
-"""Which metrics a comparison judges, and how: primary metrics and guards; and what it was compared with.
+"""Which metrics a comparison judges, and how: primary metrics and guards.
 
 A primary metric passes only if it is shown to be within its tolerance. A guard fails if it is surely worse beyond its
 tolerance, keeps the measurement going while its estimate is, and passes otherwise: it need not be known precisely. The
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.metrics.definitions import leading_time, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, leading_time, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric, Role, times_of
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.analysis.statistics.log_ratio import USUAL_PRIOR, RatioPrior
@@ -29,13 +29,15 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.changes.series import LaunchScatter
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.records.count import Count
-    from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
-    from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
     from pytest_mlpatterns.records.verdict import Acceptance
 
 Choice = Callable[[bool], "Sequence[ComparedMetric]"]
 """Which metrics to compare, given whether the answers stream, which is known after a launch."""
+
+
+def only(choice: Choice, which: Callable[[ComparedMetric], bool]) -> Choice:
+    """Those metrics of a choice for which this holds."""
+    return lambda streams: [one for one in choice(streams) if which(one)]
 
 
 class ComparedMetric(Struct, frozen=True):
@@ -63,6 +65,44 @@ class ComparedMetric(Struct, frozen=True):
         usual = self.tolerance if self.accepted is None else self.usual
         is_wider = against == "baseline" and self.metric.is_tail and not self.is_set
         return usual * (STORED_TAIL_FACTOR if is_wider else 1.0)
+
+
+class Chosen(Struct, frozen=True):
+    """The metrics of a choice, once it is known whether the answers streamed before, and do now."""
+
+    compared: Sequence[ComparedMetric]
+    left_out: Mapping[str, LeftOut]  # why metrics of streams are not among them, by label
+
+    @classmethod
+    def of(cls, choice: Choice, scatter: LaunchScatter, *, before: bool, now: bool) -> Chosen:
+        """The metrics of streams if both sides stream; TTFT and those of whole answers if the present no longer does.
+
+        Their intervals start from the scatter of this test's launches, where its history knows it.
+        """
+        chosen = choice(before and now)
+        if before and not now:
+            chosen = _with_first_content(chosen, choice(True))
+        left_out: dict[str, LeftOut] = {}
+        if before != now:
+            why = "is not known before: the answers stream now only"
+            why = "is not known: the answers no longer stream" if before else why
+            names = {one.metric.name for one in chosen}
+            left_out = {one.metric.label: LeftOut(why) for one in choice(True) if one.metric.name not in names}
+        compared = [
+            replace(one, metric=scatter.of_launches(one.metric), ratio_prior=scatter.of_ratios(one.metric))
+            for one in chosen
+        ]
+        return cls(compared, left_out)
+
+    @property
+    def growths(self) -> list[ComparedMetric]:
+        """Those that only a long load decides."""
+        return [one for one in self.compared if one.metric.name in GROWTHS]
+
+    @property
+    def together(self) -> list[ComparedMetric]:
+        """The others that every launch has, which the same looks decide."""
+        return [one for one in self.compared if one.metric.of is not None and one.metric.name not in GROWTHS]
 
 
 def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, ...]:
@@ -133,67 +173,17 @@ def _with_ceiling(compared: ComparedMetric, accepted: Sequence[Acceptance]) -> C
     return compared
 
 
-class Basis(Struct, frozen=True, kw_only=True):
-    """What a test was compared with, and what was not compared."""
-
-    reference: Reference | None = None  # for reports; None if nothing was compared with
-    missing: str = ""  # why nothing was compared, or what the test requested and was not; empty otherwise
-    left_out: Mapping[str, LeftOut] = {}  # why each metric was not compared, by its label
-    gap: BaselineGap | None = None  # why there is no comparable baseline; None with one, or if none is compared with
-    note: str = ""  # what a reader of the comparison has to know; empty if there is nothing
-    is_interleaved: bool = False  # whether the test was measured in turns with another revision
-    # what of the environment differs from the reference's, comparable or not; None if one is unknown
-    facts_changed: tuple[FactChange, ...] | None = None
-    counted: Count | None = None  # the instructions of a request there; None if they were not counted
-    not_counted: str = ""  # why instructions cannot be counted here that would decide it: the tool that is missing
-    remedy: str = ""  # what to do first so that something is compared; empty if nothing is known
-
-    def required(self, command: str) -> str:
-        """Why a test fails that has to be compared; empty if it was. ``command``: runs this test alone."""
-        if not self.missing:
-            return ""
-        asked = "a comparison" if self.gap is None else f"one; record it: {command} --perf-baseline update"
-        why, asked = (f"{self.remedy}; {self.missing}", "one") if self.remedy else (self.missing, asked)
-        return f"{why}, and --perf-baseline require asks for {asked}"
-
-
-def facts_of(measured: Metrics | None) -> EnvironmentFacts:
-    """The environment of what was measured; empty if it is not known."""
-    return {} if measured is None else next((launch.facts for launch in measured.launches if launch.facts), {})
-
-
-def choose(choice: Choice, *, before: bool, now: bool) -> Sequence[ComparedMetric]:
-    """The metrics to compare: for streams if both sides stream, and TTFT too if the present no longer does."""
-    whole = choice(before and now)
-    if not before or now:
-        return whole
-    names = {one.metric.name for one in whole}
-    first = leading_time(streams=True).name
-    further = [one for one in choice(True) if one.metric.name == first and first not in names]
+def _with_first_content(whole: Sequence[ComparedMetric], streams: Sequence[ComparedMetric]) -> Sequence[ComparedMetric]:
+    """The metrics of whole answers, and TTFT, with which the primary ones share the probability of a false alarm."""
+    names, first = {one.metric.name for one in whole}, leading_time(streams=True).name
+    further = [one for one in streams if one.metric.name == first and first not in names]
     primary = sum(not one.is_guard for one in whole)
     if not further or not primary:
         return [*whole, *further]
-    divided = primary / (primary + len(further))  # the primary metrics share the probability of a false alarm
+    divided = primary / (primary + len(further))
     shared = [one if one.is_guard else replace(one, alpha=one.alpha * divided) for one in whole]
     alpha = next(one.alpha for one in shared if not one.is_guard)
     return [*(replace(one, alpha=alpha) for one in further), *shared]
-
-
-def with_own_scatter(compared: Sequence[ComparedMetric], scatter: LaunchScatter) -> list[ComparedMetric]:
-    """The same metrics, whose intervals start from the scatter of this test's launches, where its history knows it."""
-    return [
-        replace(one, metric=scatter.of_launches(one.metric), ratio_prior=scatter.of_ratios(one.metric))
-        for one in compared
-    ]
-
-
-def why_left_out(choice: Choice, *, before: bool, now: bool) -> dict[str, LeftOut]:
-    """Why the metrics of streams are not compared, by label, if only one side streams; arguments as above."""
-    if before == now:
-        return {}
-    why = "is not known: the answers no longer stream" if before else "is not known before: the answers stream now only"
-    whole = {one.metric.name for one in choice(False)} | ({leading_time(streams=True).name} if before else set())
-    return {one.metric.label: LeftOut(why) for one in choice(True) if one.metric.name not in whole}
 
 
 def left_out_if_measured(
@@ -204,11 +194,6 @@ def left_out_if_measured(
     ``measured``: everything that was measured so far; None before the first launch.
     """
     return {} if measured is None else {one.metric.label: why for one in compared if measured.launch_values(one.metric)}
-
-
-def describe_left_out(left_out: Mapping[str, LeftOut]) -> str:
-    """Metrics that were not compared: ``p99 latency (is not recorded yet), peak memory (is not recorded yet)``."""
-    return ", ".join(f"{name} ({why})" for name, why in left_out.items())
 
 
 def sizes_for_tails(compared: Iterable[ComparedMetric]) -> list[int]:

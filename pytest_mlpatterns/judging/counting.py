@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import psutil
@@ -22,21 +21,22 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import busy_on_average
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, leading_time, with_locations
+from pytest_mlpatterns.analysis.metrics.definitions import leading_time, with_locations
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES
 from pytest_mlpatterns.analysis.verdicts.open_reasons import probably_slower
 from pytest_mlpatterns.analysis.verdicts.verdicts import GUARD_ALPHA
 from pytest_mlpatterns.config.settings import CountMode
 from pytest_mlpatterns.errors import CountError, DeploymentError, GeneratorLimitError, PerfFailure, SettingError
+from pytest_mlpatterns.judging.basis import INSTRUCTIONS
 from pytest_mlpatterns.judging.budget import Budget
-from pytest_mlpatterns.judging.compared_metrics import Basis, ComparedMetric, compared_metrics, facts_of
+from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_metrics, only
 from pytest_mlpatterns.judging.loop import Ruling, Supply, decide, ruling_of
 from pytest_mlpatterns.judging.metric_rules import judge_guarded
+from pytest_mlpatterns.judging.result_builder import facts_of
 from pytest_mlpatterns.judging.settle import Seen, settle
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.profiling.frame_names import SourceNames
-from pytest_mlpatterns.records.result_parts import Reference
 from pytest_mlpatterns.records.setup import differing_facts
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.reports.text.where import functions_explain
@@ -47,24 +47,21 @@ from pytest_mlpatterns.wording import first_line, listed
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+    from pytest_mlpatterns.judging.basis import Basis
     from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.compared_metrics import Choice
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.look import Sample
-    from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.judging.settled_comparison import SettledComparison
     from pytest_mlpatterns.profiling.callgrind import Countable
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.count import Count
+    from pytest_mlpatterns.records.result_parts import Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.revision.client import RevisionClient
 
     _Side: TypeAlias = tuple[Variant, SourceNames]
-    _Times: TypeAlias = BaselineComparison | RevisionComparison | SettledComparison
 
-INSTRUCTIONS = METRICS["instructions"]
 PASS_NS = 60_000_000_000  # Time of the passes of one side, where they have a core for themselves
 _MOST_LONGER = 3  # Largest factor by which that time grows on a busy machine
 _ALIKE = ("architecture", "python", "requests", "environment")
@@ -185,7 +182,7 @@ class CountedPasses:
             return
         with contextlib.closing(other):
             now, then = self.count_sides([self._own[0], self._side_of(other)[0]])
-        self._measurement.take_count(now)
+        self._measurement.adopt(counts=(*self.now, now))
         self._then = (then,)
 
     def count(self) -> None:
@@ -199,7 +196,7 @@ class CountedPasses:
         found = self.count_sides([self._own[0]], requests)
         if experiment.revision is None and experiment.settings.count is CountMode.INSTRUCTIONS:  # a file may keep it
             found = self._with_calls(found, [self._own])
-        self._measurement.take_count(*found)
+        self._measurement.adopt(counts=(*self.now, *found))
 
     @property
     def _own(self) -> _Side:
@@ -298,10 +295,10 @@ class CountedPasses:
             with contextlib.closing(other):
                 sides = [self._own, self._side_of(other)]
                 now, then = self._with_calls([self.now[-1], beside.work], sides)
-            self._measurement.explain_count(now)
+            self._measurement.adopt(counts=(*self.now[:-1], now))
             return replace(beside, work=then)
         if beside.work.calls and not self.now[-1].calls:
-            self._measurement.explain_count(*self._with_calls(self.now[-1:], [self._own]))
+            self._measurement.adopt(counts=(*self.now[:-1], *self._with_calls(self.now[-1:], [self._own])))
         return beside
 
     def count_sides(self, sides: Sequence[Variant], requests: int | None = None) -> tuple[Count, ...]:
@@ -331,56 +328,35 @@ class CountedPasses:
             show("")
 
 
-class _Counted(Struct, frozen=True):
-    """What came of counting."""
-
-    verdict: Verdict | None = None  # None if both sides were not compared
-    beside: CountedBeside | None = None  # what the present was compared with
-    left_out: LeftOut | None = None  # why it was not; None if it was, or nothing asked for it
-    note: str = ""  # what it decided of the times, in words; empty if it was not to
-    not_counted: str = ""  # the tool that is missing; empty if none is
-
-
 class CountedComparison:
-    """Compares one test by times, and by instructions."""
+    """Compares one test by times, and by instructions. ``times``: compares the metrics of a choice by their times."""
 
     def __init__(
-        self, inner: _Times, experiment: Experiment, measurement: SequentialMeasurement, *, causes: Causes
+        self,
+        times: Callable[[Choice], Sequence[Verdict]],
+        experiment: Experiment,
+        measurement: SequentialMeasurement,
+        *,
+        basis: Basis,
+        causes: Causes,
     ) -> None:
-        self._inner = inner
+        self._times = times
         self._experiment = experiment
         self._measurement = measurement
+        self._basis = basis
         self._causes = causes
         self._passes = CountedPasses(experiment, measurement)
-        self._found = _Counted()
-
-    @property
-    def basis(self) -> Basis:
-        """What was compared with so far, and what was not compared."""
-        basis, found = self._inner.basis, self._found
-        left_out = {} if found.left_out is None else {INSTRUCTIONS.label: found.left_out}
-        return replace(
-            basis,
-            reference=self._reference(basis.reference),
-            counted=None if found.beside is None else found.beside.work,
-            left_out={**basis.left_out, **left_out},
-            note="; ".join(filter(None, (basis.note, found.note))),
-            not_counted=found.not_counted,
-        )
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice, and measure as much as that takes.
 
         Raises PerfFailure: a metric that the test requested cannot be compared.
         """
-
-        def times(streams: bool) -> Sequence[ComparedMetric]:
-            return [one for one in choice(streams) if not one.metric.is_counted]
-
+        times = only(choice, lambda one: not one.metric.is_counted)
         verdicts: Sequence[Verdict] = ()
         limited: GeneratorLimitError | None = None
         try:
-            verdicts = self._inner.judge(times)
+            verdicts = self._times(times)
         except GeneratorLimitError as error:
             limited = error
         asked = next((one for one in choice(False) if one.metric.is_counted), None)
@@ -388,7 +364,7 @@ class CountedComparison:
         is_over = (
             self._experiment.smoke
             or self._causes.interrupted
-            or (self._experiment.revision is not None and self.basis.missing)
+            or (self._experiment.revision is not None and self._basis.code.missing)
         )
         if compared is not None and not is_over:
             verdicts = self._with_work(verdicts, compared, is_asked=asked is not None)
@@ -434,9 +410,8 @@ class CountedComparison:
             if compared.requested:
                 raise PerfFailure(f"assert_no_regression cannot judge {INSTRUCTIONS.label}: it {why}") from None
             is_said = not can.why or (is_asked and not can.lacks_tool)
-            self._found = _Counted(
-                left_out=LeftOut(why) if is_said else None, not_counted=can.why if can.lacks_tool else ""
-            )
+            left_out, tool = LeftOut(why) if is_said else None, can.why if can.lacks_tool else ""
+            self._basis.keep("work", verdict=None, beside=None, note="", left_out=left_out, not_counted=tool)
             return verdicts
         if work.outcome is Outcome.FAIL:
             with contextlib.suppress(DeploymentError):  # calls only explain it
@@ -445,7 +420,7 @@ class CountedComparison:
         is_busy |= not verdicts or any(one.by_machine for one in verdicts)
         why = "the machine was too busy for times" if is_busy else "times scatter too much here"
         work = work if is_asked else replace(work, reason=f"{why}; {work.reason}")
-        self._found = _Counted(work, beside)
+        self._basis.keep("work", verdict=work, beside=beside, note="", left_out=None, not_counted="")
         if beside.kind == "revision" and self._passes.other is not None:
             self._causes.search(self._passes.other, [work])
         return [*self._settled(verdicts, work, why), work]
@@ -460,7 +435,7 @@ class CountedComparison:
         may_decide = is_unchanged(work) and not likely
         if may_decide and share < _OWN:
             words += f", but {format_percent(share)} of the latency is its own CPU time"
-        self._found = replace(self._found, note=words)
+        self._basis.keep("work", note=words)
         return [_by_work(one, words) if may_decide and share >= _OWN and one in left else one for one in verdicts]
 
     def _share(self) -> float:
@@ -468,7 +443,7 @@ class CountedComparison:
 
         It comes from quiet ones, or from what is left without the waits for a processor.
         """
-        entry, reference = self._experiment.baseline.entry, self._inner.basis.reference
+        entry, reference = self._experiment.baseline.entry, self._basis.reference
         stored = {} if entry is None else {name: min(v.value for v in found) for name, found in entry.metrics.items()}
         beside = {} if reference is None else {name: low for name, (_, low, _) in reference.metrics.items()}
         usages = [one.usage for one in self._measurement.metrics.launches if one.usage is not None]
@@ -476,23 +451,6 @@ class CountedComparison:
         in_flight = self._experiment.setup.load.in_flight
         unhindered = {} if reference is None else unhindered_figures(reference)
         return max(own_share(quietest, in_flight, threads) for quietest in (stored, beside, unhindered))
-
-    def _reference(self, known: Reference | None) -> Reference | None:
-        """The reference with the instructions that the present was compared with."""
-        work, beside, name = self._found.verdict, self._found.beside, INSTRUCTIONS.name
-        if work is None or beside is None or work.change is None:
-            return known
-        found, change = known or Reference(beside.kind, beside.name, {}), work.change
-        then, now = ({name: 3 * (value or 0.0,)} for value in (work.reference_value, work.present_value))
-        found = replace(found, metrics={**found.metrics, **then})
-        if beside.kind == "baseline" or found.kind == "baseline":
-            return found
-        ratio = math.log1p(change.value), (math.log1p(change.high) - math.log1p(change.low)) / _WIDTH
-        present = replace(found.present, metrics={**found.present.metrics, **now})
-        return replace(found, present=present, log_ratios={**found.log_ratios, name: (ratio,)})
-
-
-_WIDTH = 2 * 2.576  # Width of an interval of 99 %, in standard errors
 
 
 def is_unchanged(work: Verdict) -> bool:

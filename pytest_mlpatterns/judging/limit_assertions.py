@@ -266,7 +266,8 @@ def decide_limit(
         return CountedPasses(experiment, measurement).required("assert_instructions_below(...)").decide(judge)
     why = _why_hopeless(metric, limit, measurement, plan=plan()) if metric.counts_failures else ""
     try:
-        found = judge().saying(why) if why or not may_go_on else measurement.decide(judge, is_sure=is_far_beyond)
+        is_over = why or not may_go_on
+        (found,) = [judge().saying(why)] if is_over else measurement.decide(lambda: [judge()], is_sure=is_far_beyond)
         none_failed = metric.counts_failures and not measurement.metrics.failures
         return found.saying(_EXACT if none_failed and found.outcome is Outcome.INCONCLUSIVE else "")
     except TooFewSamplesError as error:
@@ -396,7 +397,7 @@ def decide_nmrt(
     before = found()
     if before is None or judge_limit(metric, before, limit).outcome is not Outcome.PASS:
         search()
-    verdict = measurement.decide(judge, search, more_s=None if objective is None else _AGAIN_S)
+    (verdict,) = measurement.decide(lambda: [judge()], search, more_s=None if objective is None else _AGAIN_S)
     if verdict.outcome is Outcome.PASS:
         return verdict
     if early := _ended_early(searches()):

@@ -18,15 +18,15 @@ from pytest_mlpatterns.analysis.metrics.definitions import metric_named
 from pytest_mlpatterns.analysis.metrics.metric import Metric, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA, SequentialPlan, looks_beside_entry
+from pytest_mlpatterns.records.baseline_entry import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity, PairedLaunch, RatioVerdict
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
-    from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.latency import RequestCounts
-    from pytest_mlpatterns.records.launch import LaunchValue
+    from pytest_mlpatterns.records.launch import Launch, LaunchValue
 
     Sample = Entry | Metrics  # launches of one side: those of a baseline entry, or measured ones
 
@@ -127,11 +127,23 @@ class Look(Struct, frozen=True):
     pattern: str = ""  # of the present in messages
     pairs: Pairs | None = None  # of an interleaved run; None beside an entry
     checks_samples: bool = False  # whether a percentile is left out if the present has too few samples for an interval
+    beside: Sequence[Launch] = ()  # all launches of these minutes, which show the machine; empty for the present's
 
     @classmethod
     def at_pairs(cls, pairs: Pairs, looks: SequentialPlan) -> Look:
         """A look at an interleaved run of the reference and the present, in that order."""
         return cls(pairs.second, pairs.first, looks, pairs.in_flight, pairs=pairs)
+
+    @property
+    def entry(self) -> Entry:
+        """The entry that is the reference."""
+        assert isinstance(self.reference, Entry)
+        return self.reference
+
+    @property
+    def minutes(self) -> Sequence[Launch]:
+        """The launches that show the machine."""
+        return self.beside or self.present.launches
 
     @property
     def against(self) -> Literal["baseline", "revision"]:

@@ -2,14 +2,13 @@
 
 An excuse (:mod:`pytest_mlpatterns.analysis.health.machine`) explains at most what it can do: a metric is judged again
 beside the entry as it would be on such a machine. If the recorded code decides, it explains what passes there; if the
-file decides, it leaves failures open that do not hold there. This module must not know how launches are measured.
+file decides, it leaves failures open that do not hold there. Pure: every look is at launches beside an entry.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import Excuse, hiding_speed, speed_excuse, taken_excuse
@@ -34,86 +33,79 @@ _QUIET_LAUNCHES = 2  # Launches on a quiet machine that a failure may rest on wh
 LEAST_ROOM = 0.1  # Least tolerance beside such an entry: a service and a fixed work do not slow down by the same
 
 
-class Launched(Struct, frozen=True):
-    """Launches of some minutes beside the entry."""
-
-    entry: Entry
-    look: Look  # at the launches that are judged
-    beside: Sequence[Launch]  # all launches of these minutes, which show the machine
-
-    def change(self, compared: ComparedMetric, excuse: Excuse | None = None) -> Verdict | None:
-        """By how much they are worse than the entry, or than it would be on such a machine; None if not known."""
-        if excuse is None or _times(self.entry, compared.metric, excuse) == 1:
-            return next(iter(judge_metrics([compared], self.look).verdicts), None)
+def change_in(look: Look, compared: ComparedMetric, excuse: Excuse | None = None) -> Verdict | None:
+    """By how much launches are worse than the entry, or than it would be on such a machine; None if not known."""
+    if excuse is not None and _times(look.entry, compared.metric, excuse) != 1:
         room = 0.0 if compared.metric.counts_failures else LEAST_ROOM  # whose tolerance is a difference
-        roomy = replace(compared, tolerance=max(compared.tolerance, room))
-        look = replace(self.look, reference=excused(self.entry, compared.metric, excuse))
-        return next(iter(judge_metrics([roomy], look).verdicts), None)
+        compared = replace(compared, tolerance=max(compared.tolerance, room))
+        look = replace(look, reference=excused(look.entry, compared.metric, excuse))
+    return next(iter(judge_metrics([compared], look).verdicts), None)
 
-    def of(self, metrics: Metrics) -> Launched:
-        """The same of other launches."""
-        return replace(self, look=replace(self.look, present=metrics))
 
-    def excuses(self, metric: Metric) -> list[Excuse]:
-        """What the machine did in these minutes that makes a metric worse."""
-        found = taken_excuse(self.beside, self.entry.taken), speed_excuse(self.beside, self.entry.sorting_ns)
-        return [one for one in found if one is not None and _times(self.entry, metric, one) > 1]
+def excuses(look: Look, metric: Metric) -> list[Excuse]:
+    """What the machine did in these minutes that makes a metric worse."""
+    found = taken_excuse(look.minutes, look.entry.taken), speed_excuse(look.minutes, look.entry.sorting_ns)
+    return [one for one in found if one is not None and _times(look.entry, metric, one) > 1]
 
-    def explains(self, compared: ComparedMetric, *others: Metrics) -> str:
-        """What of the machine explains that a metric is worse than in the entry, in words; empty if nothing does.
 
-        ``others``: of further launches that share it, in which it may be worse by more.
-        """
-        for one in self.excuses(compared.metric):
-            if any(is_within(side.change(compared, one)) for side in (self, *map(self.of, others))):
-                return one.why
-        return ""
+def explains(look: Look, compared: ComparedMetric, *others: Metrics) -> str:
+    """What of the machine explains that a metric is worse than in the entry, in words; empty if nothing does.
 
-    def unhidden(self, verdicts: Sequence[Verdict], compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
-        """The verdicts, with every pass left open that does not hold beside the entry as it would be on this machine.
+    ``others``: of further launches that share it, in which it may be worse by more.
+    """
+    sides = [look, *(replace(look, present=one) for one in others)]
+    found = excuses(look, compared.metric)
+    return next((one.why for one in found if any(is_within(change_in(side, compared, one)) for side in sides)), "")
 
-        A service that became slower passes on a machine that became faster.
-        """
-        speed = hiding_speed(self.beside, self.entry.sorting_ns)
-        if speed is None:
-            return verdicts
-        hidden = {
-            one.metric.name
-            for one in compared
-            if not (one.metric.is_tail or one.metric.counts_failures) and not is_within(self.change(one, speed))
-        }
-        left = WhyOpen(OpenBy.MACHINE, speed.why)
-        return [
-            one.left_open(left, f"but {left}") if one.outcome is Outcome.PASS and one.metric in hidden else one
-            for one in verdicts
-        ]
 
-    def left_open(
-        self,
-        verdicts: Sequence[Verdict],
-        compared: Sequence[ComparedMetric],
-        excuse: Excuse | None,
-        *,
-        stands: frozenset[str],
-        quiet: Sequence[Launch] = (),
-    ) -> Sequence[Verdict]:
-        """The verdicts, with every failure left open that the excuse explains.
+def unhidden(look: Look, verdicts: Sequence[Verdict], compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
+    """The verdicts, with every pass left open that does not hold beside the entry as it would be on this machine.
 
-        ``stands``: names of the metrics that no machine changes. ``quiet``: launches that it is not of; what two of
-        them show stands, too.
-        """
-        failed = frozenset(one.metric for one in verdicts if _fails(one))
-        if excuse is None or not failed:
-            return verdicts
-        doubted = failed - stands - failed_by_whole_answers(verdicts, self.entry, self.look.present)
-        sides = [(self, excuse), *([(self.of(Metrics(tuple(quiet))), None)] if len(quiet) >= _QUIET_LAUNCHES else [])]
-        open_now = {
-            one.metric.name
-            for one in compared
-            if one.metric.name in doubted and not any(_fails(side.change(one, why)) for side, why in sides)
-        }
-        left = WhyOpen(OpenBy.MACHINE, excuse.why)
-        return [one.left_open(left, f"but {left}") if one.metric in open_now else one for one in verdicts]
+    A service that became slower passes on a machine that became faster.
+    """
+    speed = hiding_speed(look.minutes, look.entry.sorting_ns)
+    if speed is None:
+        return verdicts
+    hidden = {
+        one.metric.name
+        for one in compared
+        if not (one.metric.is_tail or one.metric.counts_failures) and not is_within(change_in(look, one, speed))
+    }
+    left = WhyOpen(OpenBy.MACHINE, speed.why)
+    return [
+        one.left_open(left, f"but {left}") if one.outcome is Outcome.PASS and one.metric in hidden else one
+        for one in verdicts
+    ]
+
+
+def left_open(
+    look: Look,
+    verdicts: Sequence[Verdict],
+    compared: Sequence[ComparedMetric],
+    *,
+    excuse: Excuse | None,
+    stands: frozenset[str],
+    quiet: Sequence[Launch] = (),
+) -> Sequence[Verdict]:
+    """The verdicts, with every failure left open that the excuse explains.
+
+    ``stands``: names of the metrics that no machine changes. ``quiet``: launches that it is not of; what two of them
+    show stands, too.
+    """
+    failed = frozenset(one.metric for one in verdicts if _fails(one))
+    if excuse is None or not failed:
+        return verdicts
+    doubted = failed - stands - failed_by_whole_answers(verdicts, look.entry, look.present)
+    sides: list[tuple[Look, Excuse | None]] = [(look, excuse)]
+    if len(quiet) >= _QUIET_LAUNCHES:
+        sides.append((replace(look, present=Metrics(tuple(quiet))), None))
+    open_now = {
+        one.metric.name
+        for one in compared
+        if one.metric.name in doubted and not any(_fails(change_in(side, one, why)) for side, why in sides)
+    }
+    left = WhyOpen(OpenBy.MACHINE, excuse.why)
+    return [one.left_open(left, f"but {left}") if one.metric in open_now else one for one in verdicts]
 
 
 def is_within(verdict: Verdict | None) -> bool:

@@ -173,7 +173,7 @@ class ScalingAssertions:
         assert self._run is not None
         with self._measurement.spending.beside():
             self._run.measure_pass()
-        self._measurement.take_indices(self._run.scaling.indices)
+        self._measurement.adopt(indices=self._run.scaling.indices)
 
 
 _DEFAULT_PEAK = 2.0  # Highest load beyond which a service is to recover
@@ -233,7 +233,7 @@ class OverloadAssertions:
             said = f"{describe_step(step, overloads[-1])}; {describe_behaviour(overloads[-1])}"
             return verdict if verdict.outcome is Outcome.PASS else verdict.saying(said)
 
-        verdict = self._measurement.decide(judge, lambda: self._offer(peak, afresh=True))
+        (verdict,) = self._measurement.decide(lambda: [judge()], lambda: self._offer(peak, afresh=True))
         overloads, found = measured()
         if not is_lost_anyway(overloads, found, at=peak, share=share):
             _refuse_busy(verdict, [step for one in overloads for step in one.steps if step.load_ratio == peak])
@@ -259,7 +259,8 @@ class OverloadAssertions:
             said = [describe_step(one.back, one) for one in overloads if one.recovery_ns is None]
             return judge_recovery(overloads, limit_ns).saying("".join(said[-1:]))
 
-        verdict = self._measurement.decide(judge, lambda: self._offer(_DEFAULT_PEAK, watch_s=watch_s, afresh=True))
+        offer = functools.partial(self._offer, _DEFAULT_PEAK, watch_s=watch_s, afresh=True)
+        (verdict,) = self._measurement.decide(lambda: [judge()], offer)
         if not any(stays_failing(one) for one in self.overloads):
             _refuse_busy(verdict, [one.peak for one in self.overloads])
         return verdict
@@ -363,7 +364,7 @@ class UnhurtAssertions:
             judged = [_judged(found, limits, launches, confidence=confidence) for found in steps.values()]
             return [verdict for verdicts in judged for verdict in verdicts]
 
-        return self._measurement.decide_all(judge)
+        return self._measurement.decide(judge)
 
     @property
     def _launches(self) -> Sequence[Launch]:

@@ -25,6 +25,7 @@ from pytest_mlpatterns.errors import (
     SettingError,
     UnequalAnswersWarning,
 )
+from pytest_mlpatterns.judging.basis import Basis
 from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, marked_accepted
 from pytest_mlpatterns.judging.counting import CountedComparison
@@ -79,8 +80,11 @@ class Perf(LimitAssertions):
         self._unhurt = UnhurtAssertions(experiment, measurement)
         self._scaling = ScalingAssertions(experiment, measurement)
         self._causes = Causes(experiment, measurement)
-        times = comparison_of(experiment, measurement, self._causes)
-        self._comparison = CountedComparison(times, experiment, measurement, causes=self._causes)
+        self._basis = Basis(experiment, measurement)
+        times = comparison_of(experiment, measurement, basis=self._basis, causes=self._causes)
+        self._comparison = CountedComparison(
+            times.judge, experiment, measurement, basis=self._basis, causes=self._causes
+        )
         self._verdicts = VerdictLog(experiment, lambda: self.result(passed=False))
 
     @property
@@ -389,7 +393,7 @@ class Perf(LimitAssertions):
             self.assert_no_failures()  # launches after the assertion count, too
         self._causes.profile_alone()
         self._compare(others, self._experiment.settings.tolerance, requested=False)
-        why = self._comparison.basis.required(self._experiment.command)
+        why = self._basis.required(self._experiment.command)
         if why and mode is BaselineMode.REQUIRE and not self.smoke:
             self._verdicts.fail(PerfFailure(why))
 
@@ -415,7 +419,7 @@ class Perf(LimitAssertions):
         """
         found = Found(
             passed=passed and not self._verdicts.advised,
-            basis=self._comparison.basis,
+            basis=self._basis,
             verdicts=self._verdicts.all,
             asked=self._verdicts.asked,
             overloads=self._overload.overloads,

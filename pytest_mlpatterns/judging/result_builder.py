@@ -5,6 +5,7 @@ It must not know pytest, and makes no verdict.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ from pytest_mlpatterns.analysis.metrics.estimates import estimated, estimates_of
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.analysis.verdicts.open_reasons import probably_slower
-from pytest_mlpatterns.judging.compared_metrics import Basis, compared_by_default, facts_of
+from pytest_mlpatterns.judging.compared_metrics import compared_by_default
 from pytest_mlpatterns.judging.look import Pairs
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.result import TestResult
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.analysis.statistics.log_ratio import VariantFigures
+    from pytest_mlpatterns.judging.basis import Basis
+    from pytest_mlpatterns.judging.counting import CountedBeside
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
@@ -69,6 +72,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Busy, Noise
     from pytest_mlpatterns.records.profile import ProfileRecord
     from pytest_mlpatterns.records.samples import HeldRecord
+    from pytest_mlpatterns.records.setup import EnvironmentFacts
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -116,7 +120,7 @@ def build_result(experiment: Experiment, measurement: SequentialMeasurement, fou
                 splits_of(metrics.launches),
                 found.profile,
                 found.held,
-                CountedWork(metrics.counts[-1], found.basis.counted) if metrics.counts else None,
+                CountedWork(metrics.counts[-1], found.basis.work.then) if metrics.counts else None,
                 None if growth is None else growth_record(growth.track),
                 found.steps,
                 found.course if found.steps else (),
@@ -136,7 +140,7 @@ def _judged(experiment: Experiment, found: Found, notes: tuple[str, ...], *, bus
         baseline_note=basis.note,
         baseline_gap=basis.gap,
         not_compared=dict(basis.left_out),
-        not_counted=basis.not_counted,
+        not_counted=basis.work.not_counted,
         probably_slower=probably_slower(verdicts, busy),
         notes=notes,
         facts_changed=basis.facts_changed,
@@ -178,8 +182,11 @@ def reference_from_baseline(entry: Entry, name: str) -> Reference:
     )
 
 
-def reference_from_interleaved(run: InterleavedRun) -> Reference:
-    """The reference for reports from the first variant of an interleaved run; the second is the present."""
+def reference_from_interleaved(run: InterleavedRun, *, commit: str, entry: str) -> Reference:
+    """The reference for reports from the first variant of an interleaved run; the second is the present.
+
+    ``commit``: full hash of what was measured. ``entry``: name of the baseline entry that it was recorded as, or empty.
+    """
     of_streams = [name for launch in run.launches for name in launch.streams]
     names = tuple(dict.fromkeys((*with_locations(with_role(Role.PAIRED)), *of_streams)))
     ratios = {name: [found for one in run.launches if (found := one.ratio(name)) is not None] for name in names}
@@ -194,6 +201,8 @@ def reference_from_interleaved(run: InterleavedRun) -> Reference:
         {name: tuple((ratio.value, ratio.error) for ratio in found) for name, found in ratios.items() if found},
         stream_percentiles=before.stream_percentiles,
         split=before.split,
+        entry=entry,
+        revision_commit=commit,
     )
 
 
@@ -213,6 +222,28 @@ def _side(metrics: Metrics, figures: Sequence[VariantFigures], names: Sequence[s
         stream_percentiles(metrics) if metrics.launches else {},
         splits_of(metrics.launches),
     )
+
+
+_WIDTH = 2 * 2.576  # Width of an interval of 99 %, in standard errors
+
+
+def reference_with_work(known: Reference | None, beside: CountedBeside, work: Verdict | None) -> Reference | None:
+    """The reference with the instructions that the present was compared with; ``work``: the verdict on them."""
+    if work is None or work.change is None:
+        return known
+    found, change, name = known or Reference(beside.kind, beside.name, {}), work.change, work.metric
+    then, now = ({name: 3 * (value or 0.0,)} for value in (work.reference_value, work.present_value))
+    found = replace(found, metrics={**found.metrics, **then})
+    if beside.kind == "baseline" or found.kind == "baseline":
+        return found
+    ratio = math.log1p(change.value), (math.log1p(change.high) - math.log1p(change.low)) / _WIDTH
+    present = replace(found.present, metrics={**found.present.metrics, **now})
+    return replace(found, present=present, log_ratios={**found.log_ratios, name: (ratio,)})
+
+
+def facts_of(measured: Metrics | None) -> EnvironmentFacts:
+    """The environment of what was measured; empty if it is not known."""
+    return {} if measured is None else next((launch.facts for launch in measured.launches if launch.facts), {})
 
 
 def _measured(

@@ -6,12 +6,11 @@ Both are measured interleaved. It must not know pytest, nor which verdicts fail 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Nmrt
 from pytest_mlpatterns.analysis.statistics.alpha_spending import (
     CONFIRMING_PAIRS,
@@ -23,16 +22,7 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import (
 )
 from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
 from pytest_mlpatterns.errors import PerfFailure, SettingError
-from pytest_mlpatterns.judging.compared_metrics import (
-    Basis,
-    choose,
-    describe_left_out,
-    is_asked_for,
-    left_out_if_measured,
-    sizes_for_tails,
-    why_left_out,
-    with_own_scatter,
-)
+from pytest_mlpatterns.judging.compared_metrics import Chosen, is_asked_for, left_out_if_measured, sizes_for_tails
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.look import Look, Pairs, UnknownMetricError
 from pytest_mlpatterns.judging.loop import Ruling, decide_pairs
@@ -57,6 +47,7 @@ from pytest_mlpatterns.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_mlpatterns.judging.basis import Basis
     from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
@@ -64,22 +55,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.workload.schedule import Schedule
 
-NOT_IN_TURNS = "its steps need a whole window, and two sides are measured in short turns"
+NOT_INTERLEAVED = "its steps need a whole window, and two sides are measured in short turns"
 """Why a test with a function beside its load is compared with a stored baseline only."""
 _SEARCHED = LeftOut("is searched for on both sides only if compare= names it")
 """Why NMRT and what comes with it are not compared although the test measured them."""
 _BLOCKS = 4  # Blocks A B B A of a launch
 _ONE_LOOK = SequentialPlan(first=1, last=1)
-
-
-class _State(Struct, frozen=True):
-    """What a comparison has come to so far."""
-
-    why_not: str = ""  # why both sides do not compare; empty if they do
-    details: str = ""  # of that, such as what the other side printed
-    is_new: bool = False  # whether the test is new, so that there is nothing to compare with
-    is_judged: bool = False  # whether there is a verdict
-    basis: Basis = Basis(is_interleaved=True)
 
 
 class RevisionComparison:
@@ -94,6 +75,7 @@ class RevisionComparison:
         revision: RevisionClient,
         measurement: SequentialMeasurement,
         *,
+        basis: Basis,
         causes: Causes,
         name: str = "",
     ) -> None:
@@ -101,18 +83,10 @@ class RevisionComparison:
         self._experiment = experiment
         self._revision = revision
         self._measurement = measurement
+        self._basis = basis
         self._causes = causes
         self.run: InterleavedRun | None = None
-        self._state = _State()
-
-    @property
-    def basis(self) -> Basis:
-        """What was compared with so far, and what was not compared."""
-        state = self._state
-        missing = state.why_not
-        if state.basis.left_out and not state.is_judged:
-            missing = f"not compared with {self._revision.name}: {describe_left_out(state.basis.left_out)}"
-        return replace(state.basis, missing=missing, note="" if self._experiment.smoke else state.why_not)
+        basis.keep("code", name=revision.name)
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice with the other revision, and measure as much as that takes."""
@@ -132,12 +106,12 @@ class RevisionComparison:
 
     def _fail_unless_compared(self) -> None:
         """Fail a test that was not compared; one that is new at the present revision has nothing to compare with."""
-        missing, is_required = self.basis.missing, self._experiment.comparison_required
-        has_nothing = self._state.is_new or self._experiment.settings.during is not None
+        side, missing, is_required = self._basis.code, self._basis.code.missing, self._experiment.comparison_required
+        has_nothing = side.is_new or self._experiment.settings.during is not None
         if not missing or (has_nothing and not is_required):
             return
         why = f"{missing}, and --perf-baseline require asks for a comparison" if is_required else missing
-        raise PerfFailure("\n\n".join(filter(None, (why, self._state.details))))
+        raise PerfFailure("\n\n".join(filter(None, (why, side.details))))
 
     def compare(self, choice: Choice) -> Sequence[Verdict]:
         """Measure both revisions and judge; nothing is an error here that only makes a comparison impossible."""
@@ -148,16 +122,17 @@ class RevisionComparison:
             )
             if self._experiment.system.is_in_process:
                 why = "perf_client is measured by itself, in this tree alone; record a baseline, or deselect the test"
-            self._note(why_not=f"not compared with {self._name}: {why}")
+            self._basis.keep("code", why_not=f"not compared with {self._name}: {why}")
         if self._experiment.settings.during is not None:
-            self._note(why_not=f"not compared with {self._name}: it has during=, and {NOT_IN_TURNS}")
-        if self._state.why_not or not (choice(False) or choice(True)):
+            self._basis.keep("code", why_not=f"not compared with {self._name}: it has during=, and {NOT_INTERLEAVED}")
+        if self._basis.code.why_not or not (choice(False) or choice(True)):
             return ()
         try:
             if self.run is None:
                 self.run = self._interleaved_run()
             if self.run is None:
                 return ()
+            self._basis.keep("code", is_measured=True)
             self._measurement.watch(self.run)
             self._measurement.runner.close()  # both revisions need the machine to themselves
             verdicts = self._judge(self.run, choice)
@@ -168,7 +143,7 @@ class RevisionComparison:
         except NothingToCompareError as error:
             is_new = error.reason is Reason.ABSENT
             new = f"new: nothing to compare with at {self._name}"
-            self._note(why_not=new if is_new else str(error), details=error.details, is_new=is_new)
+            self._basis.keep("code", why_not=new if is_new else str(error), details=error.details, is_new=is_new)
             return ()
         finally:
             self._revision.close()
@@ -179,7 +154,7 @@ class RevisionComparison:
         if differences := self._experiment.setup.differences(theirs.setup, timing=False):
             self._note_incomparable(theirs.setup, "; ".join(differences))
             facts = differing_facts(self._revision.facts(), environment_facts(), same_program=False)
-            self._note(basis=replace(self._state.basis, facts_changed=facts))
+            self._basis.keep("code", facts_changed=facts)
             return None
         require_other_ports(self._experiment.system.service, self._experiment.system.service)
         check_length(self._experiment.plan.schedule, self._experiment.settings.budget_ns, self._name)
@@ -203,36 +178,31 @@ class RevisionComparison:
         )
         if is_new:
             why_not = f"new: another model than at {self._name} ({differences}), so there is nothing to compare with"
-        self._note(why_not=why_not, is_new=is_new)
-
-    def _note(self, **changes: Any) -> None:
-        self._state = replace(self._state, **changes)
+        self._basis.keep("code", why_not=why_not, is_new=is_new)
 
     def _judge(self, run: InterleavedRun, choice: Choice) -> Sequence[Verdict]:
         run.want_requests(max(sizes_for_tails(choice(False)), default=0))
         try:
-            streams = self._streams(run, choice)
-            compared = with_own_scatter(choose(choice, **streams), self._experiment.scatter)
-            found = self._measured(run, compared)
+            chosen = Chosen.of(choice, self._experiment.scatter, **self._streams(run, choice))
+            found = self._measured(run, chosen)
         finally:
             self._measurement.take(run)
-        basis = self._state.basis
+        experiment, compared = self._experiment, chosen.compared
         if run.launches:
             before, now = (launches[0].facts for launches in (run.first_launches, run.second_launches))
-            reference = replace(reference_from_interleaved(run), revision_commit=self._revision.commit)
-            basis = replace(basis, reference=reference, facts_changed=differing_facts(before, now))
-            self._note(basis=basis)
-        settings, look = self._experiment.settings, Look.at_pairs(Pairs.of(run), _ONE_LOOK)
+            entry = experiment.baseline.name if experiment.revision is None else ""
+            reference = reference_from_interleaved(run, commit=self._revision.commit, entry=entry)
+            self._basis.keep("code", reference=reference, facts_changed=differing_facts(before, now))
+        look = Look.at_pairs(Pairs.of(run), _ONE_LOOK)
         require_requested(found, compared, beside=self._name)
-        unasked = [one for one in compared if one.metric.of is None and not is_asked_for(one, settings)]
+        unasked = [one for one in compared if one.metric.of is None and not is_asked_for(one, experiment.settings)]
         left_out = {
-            **basis.left_out,
-            **why_not_compared(found.left_out, compared, look, settings=settings),
+            **self._basis.code.left_out,
+            **why_not_compared(found.left_out, compared, look, settings=experiment.settings),
             **left_out_if_measured(unasked, self._measurement.so_far, _SEARCHED),
-            **why_left_out(choice, **streams),
+            **chosen.left_out,
         }
-        is_judged = self._state.is_judged or bool(found.verdicts)
-        self._note(basis=replace(basis, left_out=left_out), is_judged=is_judged)
+        self._basis.keep("code", left_out=left_out, is_judged=bool(self._basis.code.is_judged or found.verdicts))
         return found.verdicts
 
     def _streams(self, run: InterleavedRun, choice: Choice) -> dict[str, bool]:
@@ -242,19 +212,17 @@ class RevisionComparison:
         sides = {"before": run.first_launches, "now": run.second_launches}
         return {name: bool(found) and found[0].samples.came_in_pieces for name, found in sides.items()}
 
-    def _measured(self, run: InterleavedRun, compared: Sequence[ComparedMetric]) -> Ruling:
+    def _measured(self, run: InterleavedRun, chosen: Chosen) -> Ruling:
         """What all metrics come to, after as many pairs, searches and longer loads as that takes."""
-        growths = [one for one in compared if one.metric.name in GROWTHS]
-        together = [one for one in compared if one.metric.of is not None and one not in growths]
         found = Ruling()
-        if together:
-            found = judge_no_slower(run, together, budget_ns=self._measurement.time_of(run))
+        if chosen.together:
+            found = judge_no_slower(run, chosen.together, budget_ns=self._measurement.time_of(run))
         verdicts, left_out = [*found.verdicts], {**found.left_out}
-        if growths:
+        if growths := chosen.growths:
             found = judge_metrics(growths, Look.at_pairs(Pairs.of(run), _ONE_LOOK))
             verdicts += confirm_growths(found.verdicts, growths, self._measurement.follow_growth)
             left_out |= found.left_out
-        for one in compared:
+        for one in chosen.compared:
             if one.metric.of is not None or not is_asked_for(one, self._experiment.settings):
                 continue
             if one.metric.kind != Nmrt():

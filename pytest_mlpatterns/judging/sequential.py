@@ -49,11 +49,9 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
-    from pytest_mlpatterns.records.count import Count
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.records.result import TestResult
@@ -168,16 +166,16 @@ class SequentialMeasurement:
         everything = self._found.launches
         quiet = tuple(one for one in everything if one.silence or not _is_disturbed(one, steady=steady))
         if len(quiet) >= least:
-            self._find(launches=quiet)
+            self.adopt(launches=quiet)
             if not is_enough():
-                self._find(launches=everything)
+                self.adopt(launches=everything)
 
     def take(self, run: InterleavedRun) -> None:
         """Adopt the second side of an interleaved run if there is no launch yet, so that nothing is measured twice."""
         if not self._found.launches and run.second_launches:
             self._cost = self._cost.plus(launches=len(run.second_launches), launched_ns=round(run.spent_s * 1e9))
             starts_ns = (*self._found.starts_ns, *run.second_starts_ns)
-            self._find(launches=tuple(run.second_launches), starts_ns=starts_ns)
+            self.adopt(launches=tuple(run.second_launches), starts_ns=starts_ns)
 
     def watch(self, run: InterleavedRun) -> None:
         """Announce what the test may take after each pair of an interleaved run."""
@@ -194,31 +192,11 @@ class SequentialMeasurement:
         """The time that an interleaved run of the test may take in all: what it took, and what the budget has left."""
         return round(run.spent_s * 1e9) + self.budget.left_ns
 
-    def take_count(self, count: Count) -> None:
-        """Adopt a pass that counted the instructions of a request."""
-        self._find(counts=(*self._found.counts, count))
-
-    def explain_count(self, count: Count) -> None:
-        """Adopt the last pass with what explains it."""
-        self._find(counts=(*self._found.counts[:-1], count))
-
-    def take_indices(self, indices: ScalingIndices) -> None:
-        """Adopt the scalability indices of the same test, of all passes so far, for its metrics."""
-        self._find(indices=indices)
+    def adopt(self, **found: Any) -> None:
+        """Note figures of the same test: fields of its metrics, such as counted instructions or scalability indices."""
+        self._found = dataclasses.replace(self._found, **found)
 
     def decide(
-        self,
-        judge: Callable[[], Verdict],
-        more: Callable[[], None] | None = None,
-        *,
-        more_s: float | None = None,
-        is_sure: Callable[[], bool] = lambda: False,
-    ) -> Verdict:
-        """As :meth:`decide_all`, for one verdict."""
-        (verdict,) = self.decide_all(lambda: [judge()], more, more_s=more_s, is_sure=is_sure)
-        return verdict
-
-    def decide_all(
         self,
         judge: Callable[[], Sequence[Verdict]],
         more: Callable[[], None] | None = None,
@@ -303,7 +281,7 @@ class SequentialMeasurement:
             left_ns = share_of(left_ns, self._cost.launch_ns, most, climbs=all(one.at_least for one in ended))
         with self._further():
             found = self.runner.search(decided, objective, left_ns)
-        self._find(capacities=(*self._found.capacities, found))
+        self.adopt(capacities=(*self._found.capacities, found))
 
     @property
     def reachable_launches(self) -> int:
@@ -336,7 +314,7 @@ class SequentialMeasurement:
         if limited and self._found.launches:
             self._drop()
             return limited
-        self._find(launches=(*self._found.launches, launch))
+        self.adopt(launches=(*self._found.launches, launch))
         return ""
 
     def _drop(self) -> None:
@@ -352,7 +330,7 @@ class SequentialMeasurement:
         with self._further():
             start_ns = self.runner.start_again()
         if start_ns is not None:
-            self._find(starts_ns=(*self._found.starts_ns, start_ns))
+            self.adopt(starts_ns=(*self._found.starts_ns, start_ns))
 
     def offer_overload(self, plan: OverloadPlan, nmrt_rps: float) -> tuple[OfferedLoad, ...]:
         """Offer loads beyond the NMRT to the running deployment."""
@@ -393,7 +371,7 @@ class SequentialMeasurement:
             try:
                 return self.runner.measure()
             except Interrupted as stop:
-                self._find(launches=(*self._found.launches, stop.launch))
+                self.adopt(launches=(*self._found.launches, stop.launch))
                 raise
             finally:
                 self._cost = self._cost.plus(launches=1, launched_ns=self.spending.clock() - began)
@@ -405,10 +383,6 @@ class SequentialMeasurement:
         found = forecast(self.budget, done, each_ns, fewest=fewest, most=most, what=what)
         self.beside = replace(self.beside, forecast=found)
         self._announce(found)
-
-    def _find(self, **found: Any) -> None:
-        """Note what was found."""
-        self._found = dataclasses.replace(self._found, **found)
 
     @contextmanager
     def _further(self) -> Iterator[None]:

@@ -20,18 +20,19 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA,
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
-from pytest_mlpatterns.judging.compared_metrics import Basis, Choice, ComparedMetric, left_out_if_measured
+from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric, left_out_if_measured, only
 from pytest_mlpatterns.judging.look import Pairs
-from pytest_mlpatterns.judging.machine_doubts import Launched
+from pytest_mlpatterns.judging.machine_doubts import change_in, excuses, explains
 from pytest_mlpatterns.judging.metric_rules import judge_metrics
 from pytest_mlpatterns.judging.settle import EXCUSED, Decision, Seen, settle
-from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome
 from pytest_mlpatterns.revision.commits import ShallowCloneError, UnknownRevisionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+    from pytest_mlpatterns.judging.basis import Basis
     from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.experiment import Experiment, Settlement
     from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.setup import FactChange
-    from pytest_mlpatterns.revision.client import RevisionClient
+    from pytest_mlpatterns.records.verdict import Verdict
 
 _FEWEST_LAUNCHES = 3
 """Launches of the recorded code from which their median counts: one that was disturbed is not the median of three."""
@@ -49,16 +50,16 @@ _ELSEWHERE = LeftOut("needs an entry of this machine: --perf-baseline update")
 
 
 def comparison_of(
-    experiment: Experiment, measurement: SequentialMeasurement, causes: Causes
+    experiment: Experiment, measurement: SequentialMeasurement, *, basis: Basis, causes: Causes
 ) -> BaselineComparison | RevisionComparison | SettledComparison:
     """What compares a test: with a revision, with the baseline, or with the baseline and the code that it is of."""
     if experiment.revision is not None:
         from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 
-        return RevisionComparison(experiment, experiment.revision, measurement, causes=causes)
+        return RevisionComparison(experiment, experiment.revision, measurement, basis=basis, causes=causes)
     if experiment.settle is not None and experiment.settings.during is None:
-        return SettledComparison(experiment, measurement, causes)
-    return BaselineComparison(experiment, measurement)
+        return SettledComparison(experiment, measurement, basis=basis, causes=causes)
+    return BaselineComparison(experiment, measurement, basis)
 
 
 class Screened(Struct, frozen=True):
@@ -120,81 +121,36 @@ class Screened(Struct, frozen=True):
         ]
 
 
-class _Settled(Struct, frozen=True):
-    """What the recorded code has decided, or why it could not."""
-
-    labels: frozenset[str] | None = None  # of the metrics that it decided; None if the file decides so far
-    searched: Mapping[str, LeftOut] = {}  # why what only a search knows was left out, by label
-    why_not: str = ""  # why it could not be measured; empty if it could, or nothing asked for it
-    remedy: str = ""  # what to do about that
-    why: str = ""  # what decided, in words
-
-
 class SettledComparison:
     """Compares one test with its stored baseline, and with the recorded code where the file does not decide."""
 
-    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement, causes: Causes) -> None:
+    def __init__(
+        self, experiment: Experiment, measurement: SequentialMeasurement, *, basis: Basis, causes: Causes
+    ) -> None:
         self._experiment = experiment
         self._measurement = measurement
+        self._basis = basis
         self._causes = causes
-        self._file = self._by_file()
+        self._screen = BaselineComparison(experiment, measurement, basis, is_settled=self._is_judged_by_the_code)
+        self._file = BaselineComparison(experiment, measurement, basis)
         self._settlement: Settlement | None = None
         self._code: RevisionComparison | None = None
-        self._settled = _Settled()
-
-    def _by_file(self) -> BaselineComparison:
-        return BaselineComparison(self._experiment, self._measurement, is_settled=self._is_judged_by_the_code)
-
-    def _by_code(self, revision: RevisionClient, name: str) -> RevisionComparison:
-        from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
-
-        return RevisionComparison(self._experiment, revision, self._measurement, causes=self._causes, name=name)
-
-    @property
-    def basis(self) -> Basis:
-        """What was compared with so far, and what was not compared."""
-        by_file, reference, settled = self._file.basis, None, self._settled
-        known = {**by_file.left_out}
-        if self._code is not None:
-            beside = self._code.basis
-            known |= beside.left_out
-            reference = beside.reference and replace(beside.reference, entry=self._experiment.baseline.name)
-        known |= settled.searched
-        details = self._experiment.baseline.details
-        notes: tuple[str, ...] = settled.why, f"its entry is of another environment ({details})" if details else ""
-        if settled.labels is None:
-            notes = by_file.note, settled.why_not
-        found = replace(
-            by_file,
-            reference=reference or by_file.reference,
-            left_out={label: why for label, why in known.items() if label not in (settled.labels or ())},
-            is_interleaved=self._run is not None,
-            remedy=settled.remedy,
-            note="" if self._experiment.smoke else "; ".join(filter(None, notes)),
-        )
-        return found if settled.labels is None else replace(found, missing="", gap=None)
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice, and measure as much as that takes."""
         if self._experiment.smoke or not (choice(False) or choice(True)):
             return self._file.judge(choice)
-
-        def others(streams: bool) -> Sequence[ComparedMetric]:
-            return [one for one in choice(streams) if not _is_settled(one)]
-
-        def settles(streams: bool) -> Sequence[ComparedMetric]:
-            return [one for one in choice(streams) if _is_settled(one)]
-
+        settles, others = only(choice, _is_settled), only(choice, lambda one: not _is_settled(one))
         screened = self._screened(settles)
         settled: Sequence[Verdict] = [*screened.seen.values()]
         if not screened.is_clear or screened.is_faster:
             settled = self._settle(settles, screened)
         if not (others(False) or others(True)) or self._causes.interrupted:
             return settled
-        if self._experiment.baseline.entry is None and self._settled.labels is not None:
+        if self._experiment.baseline.entry is None and self._basis.settled.labels is not None:
             metrics = self._measurement.metrics
             searched = left_out_if_measured(others(metrics.streams), metrics, _ELSEWHERE)
-            self._settled = replace(self._settled, searched={**self._settled.searched, **searched})
+            self._basis.keep("settled", searched={**self._basis.settled.searched, **searched})
         return [*settled, *self._file.judge(others)]
 
     def _screened(self, choice: Choice) -> Screened:
@@ -202,7 +158,7 @@ class SettledComparison:
         seen: Sequence[Verdict] = ()
         limited: GeneratorLimitError | None = None
         try:
-            seen = self._file.compare(choice)
+            seen = self._screen.judge(choice)
         except GeneratorLimitError as error:
             if not self._experiment.plan.schedule.closed:
                 raise  # the load was not sustained, which the short blocks of both revisions do not show
@@ -217,15 +173,14 @@ class SettledComparison:
         def rest(streams: bool) -> Sequence[ComparedMetric]:
             return screened.to_settle(choice(streams))
 
-        if not self._settled.why_not:
+        if not self._basis.settled.why_not:
             try:
                 found = self._by_the_recorded_code(rest) if rest(False) or rest(True) else None
             except (UnknownRevisionError, SettingError, InvalidResultError) as error:
                 if isinstance(error, InvalidResultError) and error.side not in ("", self._found().name):
                     raise  # the present fails
                 remedy = str(error) if isinstance(error, ShallowCloneError) else ""
-                why_not = f"not compared with the recorded commit: {error}"
-                self._settled = replace(self._settled, why_not=why_not, remedy=remedy)
+                self._basis.keep("settled", why_not=f"not compared with the recorded commit: {error}", remedy=remedy)
             else:
                 if screened.limited is not None and self._found().revision is None:
                     raise screened.limited  # there is nothing else to measure
@@ -241,14 +196,23 @@ class SettledComparison:
                 raise UnknownRevisionError(f"{settlement.name} is the commit that brought the entry, {settlement.note}")
             return ()
         if self._code is None:
-            self._code = self._by_code(settlement.revision, settlement.name)
+            from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
+
+            self._code = RevisionComparison(
+                self._experiment,
+                settlement.revision,
+                self._measurement,
+                basis=self._basis,
+                causes=self._causes,
+                name=settlement.name,
+            )
         try:
             verdicts = self._code.compare(choice)
         except DeploymentError as error:
             if error.names(settlement.name):
                 raise UnknownRevisionError(str(error)) from error
             raise
-        if missing := self._code.basis.missing:
+        if missing := self._basis.code.missing:
             raise UnknownRevisionError(missing)
         return verdicts
 
@@ -276,7 +240,7 @@ class SettledComparison:
             is_faster=screened.is_faster,
             other_files=settlement.note,
         ).after(self._changed_facts())
-        compared = {} if entry is None else {one.metric.name: one for one in self._file.chosen(choice)}
+        compared = {} if entry is None else {one.metric.name: one for one in self._file.chosen(choice).compared}
         if not seen and entry is not None and run is not None:  # the load generator was the limit of what the file saw
             shown = judge_metrics([*compared.values()], self._file.look(Pairs.of(run).second)).verdicts
             seen = {verdict.metric: verdict for verdict in shown}
@@ -286,26 +250,25 @@ class SettledComparison:
             known = replace(common, file=seen.get(name), recorded=judged.get(name), is_standing=is_standing)
             decisions[name] = settle(self._explained(known, compared[name]) if known.is_worse else known)
         why = ", ".join(filter(None, (f"{_calm(decisions)}compared with {settlement.name}", settlement.note)))
-        labels = (self._settled.labels or frozenset()) | {metric_named(name).label for name in judged}
-        self._settled = replace(self._settled, labels=labels, why=why)
+        labels = (self._basis.settled.labels or frozenset()) | {metric_named(name).label for name in judged}
+        self._basis.keep("settled", labels=labels, why=why)
         return [one.verdict for one in decisions.values()]
 
     def _explained(self, seen: Seen, one: ComparedMetric) -> Seen:
         """The same, with what the launches show of a metric that the file sees worse."""
-        entry, so_far, run = self._experiment.baseline.entry, self._measurement.so_far, self._run
-        assert entry is not None
+        so_far, run = self._measurement.so_far, self._run
         assert so_far is not None
-        then = now = Launched(entry, self._file.look(so_far), so_far.launches)
+        then = now = self._file.look(so_far)
         if run is not None and len(run.first_launches) >= _FEWEST_LAUNCHES:
             both = (*run.first_launches, *run.second_launches)
-            now = Launched(entry, self._file.look(Pairs.of(run).first), both)
+            now = replace(self._file.look(Pairs.of(run).first), beside=both)
         may_excuse = not seen.is_standing and self._experiment.settings.noise is not NoisePolicy.TRUST
         return replace(
             seen,
-            today=None if now is then else now.change(one),
-            excuse=now.explains(one, so_far) if may_excuse else "",
-            excuse_then=then.explains(one) if may_excuse else "",
-            busy=next((excuse.why for excuse in now.excuses(one.metric)), ""),
+            today=None if now is then else change_in(now, one),
+            excuse=explains(now, one, so_far) if may_excuse else "",
+            excuse_then=explains(then, one) if may_excuse else "",
+            busy=next((excuse.why for excuse in excuses(now, one.metric)), ""),
         )
 
     @property
@@ -315,7 +278,7 @@ class SettledComparison:
 
     def _changed_facts(self) -> list[FactChange]:
         """What of the environment a person has changed since the recording."""
-        return [one for one in self._file.basis.facts_changed or () if one.may_be_intended]
+        return [one for one in self._basis.facts_changed or () if one.may_be_intended]
 
 
 def _is_settled(one: ComparedMetric) -> bool:

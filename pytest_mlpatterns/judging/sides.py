@@ -25,7 +25,7 @@ from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.judging.counting import CountedPasses
 from pytest_mlpatterns.judging.loop import Ruling, Want, decide_pairs
 from pytest_mlpatterns.judging.metric_rules import RatioQuestion
-from pytest_mlpatterns.judging.revision_comparison import NOT_IN_TURNS
+from pytest_mlpatterns.judging.revision_comparison import NOT_INTERLEAVED
 from pytest_mlpatterns.measurement.answer_check import AnswerComparison, Side
 from pytest_mlpatterns.measurement.system_under_test import read_inputs, require_own_processes, start_with
 from pytest_mlpatterns.measurement.variant import StartedDeployments, Variant
@@ -87,7 +87,7 @@ def asked_side(experiment: Experiment, method: str, given: Mapping[str, object],
     if name == "load" and (on == "nmrt" or METRICS[on].is_counted):
         raise SettingError(f'{method}(on="{on}", load=...), expected another metric: {on} has a load of its own')
     if experiment.settings.during is not None:
-        raise SettingError(f"{method}(...) of a test with during=, expected none: {NOT_IN_TURNS}")
+        raise SettingError(f"{method}(...) of a test with during=, expected none: {NOT_INTERLEAVED}")
     return _SIDES[name](experiment, given[name], method)
 
 

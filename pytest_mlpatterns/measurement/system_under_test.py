@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.records.count import RunUnder
-    from pytest_mlpatterns.records.samples import Traced
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.model import StartOptions
     from pytest_mlpatterns.system.cpu_share import ReplicaCores
@@ -97,20 +95,9 @@ class SystemUnderTest(Struct, frozen=True):
         """Whether no revision can serve it: it runs already, or is a client that is measured by itself."""
         return isinstance(self.service, Url | ClientWire)
 
-    def start(
-        self,
-        *,
-        profiled: bool = False,
-        traced: Traced = "",
-        under: RunUnder | None = None,
-        timeout_ns: int | None = None,
-    ) -> Deployment:
-        """Start a deployment and wait until it is ready.
-
-        ``under``: what runs its processes. ``timeout_ns``: start-up time limit; None for the test's.
-        """
-        limit_ns = self.options.timeout_ns if timeout_ns is None else timeout_ns
-        options = replace(self.options, profiled=profiled, traced=traced, under=under, timeout_ns=limit_ns)
+    def start(self, **how: Any) -> Deployment:
+        """Start a deployment and wait until it is ready. ``how``: options by name, in place of the test's."""
+        options = replace(self.options, **how)
         if isinstance(self.service, ServicePlan):
             return launch(self.service, options)
         if isinstance(self.service, ClientWire):

@@ -15,6 +15,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import asdict
 
 from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
 from pytest_mlpatterns.plugin.collection import PERF_ITEM, REFERENCE_TREES
@@ -203,9 +204,8 @@ class _Served:
             deployment.close()
 
     def _start(self, request: StartDeployment) -> DeploymentStarted:
-        self._deployment = deployment = self._experiment.system.start(
-            profiled=request.profiled, traced=request.traced, under=request.under, timeout_ns=request.timeout_ns
-        )
+        how = {name: value for name, value in asdict(request).items() if value is not None}
+        self._deployment = deployment = self._experiment.system.start(**how)
         return DeploymentStarted(
             deployment.endpoint,
             deployment.pids,

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_mlpatterns.engines.engine import EngineSession
-    from pytest_mlpatterns.records.count import RunUnder
-    from pytest_mlpatterns.records.samples import Traced
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.verdict import Acceptance
     from pytest_mlpatterns.revision.messages import Wanted
@@ -152,23 +150,16 @@ class RevisionClient:
         assert self._setup is not None
         return self._setup
 
-    def start(
-        self,
-        *,
-        profiled: bool = False,
-        traced: Traced = "",
-        under: RunUnder | None = None,
-        timeout_ns: int | None = None,
-    ) -> Deployment:
+    def start(self, **how: Any) -> Deployment:
         """Start a deployment at the revision. Closing it stops it; the process stays for the next deployment.
 
-        ``timeout_ns``: time limit for the start and for each of its statistics; None for the test's. Raises
+        ``how``: fields of :class:`StartDeployment`; its ``timeout_ns`` is that of each answer, too. Raises
         NothingToCompareError: as in :meth:`setup`, or the model fails there.
         """
+        request = StartDeployment(**how)
         if self.setup().setup.engine and self._session is not None:
             self._session.watch()
-        self._answer_ns = self._timeout_ns if timeout_ns is None else timeout_ns
-        request = StartDeployment(profiled, traced, under, timeout_ns)
+        self._answer_ns = self._timeout_ns if request.timeout_ns is None else request.timeout_ns
         try:
             return self._deployment_of(self._ask(request, DeploymentStarted, self._answer_ns / 1e9))
         except DeploymentError:

@@ -27,6 +27,7 @@ from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging import metric_rules
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.basis import Basis
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, marked_accepted
 from pytest_mlpatterns.judging.look import AbsentMetricError, UnknownMetricError
@@ -130,14 +131,22 @@ def screened_launches(*, is_settled: bool = True, start_s: int = 0, **change: An
     baseline = BaselineMatch(SETUP, BaselineMode.CHECK, BEFORE, name="2026-01-31")
     plan = SimpleNamespace(schedule=settings.schedule)
     experiment: Any = SimpleNamespace(
-        settings=settings, setup=SETUP, smoke=False, baseline=baseline, driver=None, scatter=USUAL_SCATTER, plan=plan
+        settings=settings,
+        setup=SETUP,
+        smoke=False,
+        baseline=baseline,
+        driver=None,
+        scatter=USUAL_SCATTER,
+        plan=plan,
+        revision=None,
     )
     experiment.driver = SimpleNamespace(on_note=lambda _note: None)
     measurement = SequentialMeasurement(runner, Spending(Budget(60 * S, start_s * S)), 8)  # type: ignore[arg-type]
-    comparison = BaselineComparison(experiment, measurement, is_settled=lambda: is_settled)
+    basis = Basis(experiment, measurement)
+    comparison = BaselineComparison(experiment, measurement, basis, is_settled=lambda: is_settled)
     metrics = compared_by_default(settings, streams=False)
     compared = compared_metrics(metrics, settings.tolerance, BASELINE_ALPHA, requested=False)
-    comparison.compare(lambda _streams: compared)
+    comparison.judge(lambda _streams: compared)
     return len(runner.launches)
 
 
@@ -150,7 +159,7 @@ def compare(
     on_note: Callable[[str], None] = lambda _note: None,
     scatter: LaunchScatter = USUAL_SCATTER,
     **marker: object,
-) -> tuple[dict[str, Verdict], BaselineComparison]:
+) -> tuple[dict[str, Verdict], Basis]:
     """Compare the launches of a runner with an entry, in the default metrics or in those that are named."""
     settings = read_settings({"launches": 8, **marker}, {}, {})
     experiment: Any = SimpleNamespace(
@@ -160,15 +169,17 @@ def compare(
         baseline=BaselineMatch(SETUP, BaselineMode.CHECK, entry, name="2026-01-31"),
         driver=SimpleNamespace(on_note=on_note),
         scatter=scatter,
+        revision=None,
     )
     measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8)
     if indices is not NO_INDICES:
         measurement.measure_at_least(1)
-        measurement.take_indices(indices)
-    comparison = BaselineComparison(experiment, measurement)
+        measurement.adopt(indices=indices)
+    basis = Basis(experiment, measurement)
+    comparison = BaselineComparison(experiment, measurement, basis)
     metrics = [METRICS[name] for name in names] or compared_by_default(settings, streams=False)
     compared = compared_metrics(metrics, settings.tolerance, BASELINE_ALPHA, requested=requested)
-    return {verdict.metric: verdict for verdict in comparison.judge(lambda _streams: compared)}, comparison
+    return {verdict.metric: verdict for verdict in comparison.judge(lambda _streams: compared)}, basis
 
 
 def failing(verdicts: dict[str, Verdict]) -> set[str]:
@@ -177,11 +188,11 @@ def failing(verdicts: dict[str, Verdict]) -> set[str]:
 
 def test_equal_launches_pass_in_every_default_metric_after_a_few_launches() -> None:
     runner = Runner()
-    verdicts, comparison = compare(runner)
+    verdicts, basis = compare(runner)
     assert {verdict.outcome for verdict in verdicts.values()} == {Outcome.PASS}
     assert {"rtm", "throughput", "p95", "error_rate", "cpu_per_request", "peak_memory", "cold_start"} <= set(verdicts)
     assert len(runner.launches) <= 4
-    assert comparison.basis.note == ""
+    assert basis.note == ""
 
 
 def test_a_screen_that_sees_a_slower_service_leaves_the_rest_to_the_recorded_code() -> None:
@@ -312,10 +323,10 @@ def test_what_only_the_quiet_launches_lack_is_judged_all_the_same() -> None:
             self.launches.append(make_launch(number, rtm_ns=3.9 * MS, others_cores=0.0 if number < 2 else 0.9))
             return self.launches[-1]
 
-    verdicts, comparison = compare(Mixed(), "cpu_per_request", "p99", requested=True)
+    verdicts, basis = compare(Mixed(), "cpu_per_request", "p99", requested=True)
     assert failing(verdicts) == {"cpu_per_request"}
     assert "p99" in verdicts
-    assert comparison.basis.left_out == {}
+    assert basis.left_out == {}
 
 
 @pytest.mark.simulation
@@ -379,10 +390,10 @@ def test_a_requested_metric_that_is_not_recorded_fails(name: str) -> None:
 
 
 def test_a_guard_that_is_not_recorded_is_left_out_and_named() -> None:
-    verdicts, comparison = compare(Runner(), entry=replace(BEFORE, counts=()))
+    verdicts, basis = compare(Runner(), entry=replace(BEFORE, counts=()))
     assert "p99" not in verdicts
-    assert comparison.basis.left_out["p99 latency"] == LeftOut("is not recorded yet")
-    assert comparison.basis.missing == ""
+    assert basis.left_out["p99 latency"] == LeftOut("is not recorded yet")
+    assert basis.missing == ""
 
 
 @pytest.mark.parametrize(
@@ -401,16 +412,16 @@ def test_only_a_guard_that_the_system_never_has_is_left_out_without_a_word(
         raise why
 
     monkeypatch.setattr(metric_rules, "judge_guarded", refuse)
-    _, comparison = compare(Runner(), entry=BEFORE)
+    _, basis = compare(Runner(), entry=BEFORE)
     left_out = LeftOut(str(why), is_sentence=isinstance(why, InvalidResultError))
-    assert comparison.basis.left_out.get("p99 latency") == (left_out if named else None)
+    assert basis.left_out.get("p99 latency") == (left_out if named else None)
 
 
 def test_a_percentile_with_too_few_requests_is_left_out_with_the_window_that_it_needs() -> None:
-    verdicts, comparison = compare(Runner(rtm_ns=30 * MS), entry=make_entry([make_launch(1, rtm_ns=30 * MS)] * 4))
+    verdicts, basis = compare(Runner(rtm_ns=30 * MS), entry=make_entry([make_launch(1, rtm_ns=30 * MS)] * 4))
     assert "p99" not in verdicts
     why = r"at 3\d\.\d answers a second .*p99 latency needs 1\d\.0 s \(duration=\"\d+s\"\)"
-    assert re.fullmatch(why, comparison.basis.left_out["p99 latency"].of("p99 latency"))
+    assert re.fullmatch(why, basis.left_out["p99 latency"].of("p99 latency"))
 
 
 def test_a_percentile_that_no_launch_of_the_budget_reaches_is_announced_after_the_first_answers() -> None:
@@ -429,9 +440,9 @@ def test_a_percentile_that_no_launch_of_the_budget_reaches_is_announced_after_th
 
 def test_percentiles_that_a_slow_service_cannot_give_share_one_reason() -> None:
     slow = make_entry([make_launch(seed, rtm_ns=300 * MS) for seed in range(4)])
-    _, comparison = compare(Runner(rtm_ns=300 * MS), entry=slow)
-    why = comparison.basis.left_out["p95 latency"]
-    assert comparison.basis.left_out["p99 latency"] == why
+    _, basis = compare(Runner(rtm_ns=300 * MS), entry=slow)
+    why = basis.left_out["p95 latency"]
+    assert basis.left_out["p99 latency"] == why
     assert re.fullmatch(
         r"at \d\.\d+ answers a second p95 latency needs \d\d\.0 s and p99 latency needs 1\d\d s \(duration=\"\d+s\"\)",
         why.words,
@@ -478,8 +489,8 @@ class TestScalabilityIndices:
     def test_one_that_is_not_known_says_what_to_measure(self, indices: ScalingIndices, why: str) -> None:
         with pytest.raises(PerfFailure, match=re.escape(f"it is not known for {SETUP.pattern}: {why}")):
             compare(Runner(), "sc", entry=self.RECORDED, requested=True, indices=indices)
-        _, comparison = compare(Runner(), "rtm", "sc", entry=self.RECORDED, indices=indices)
-        assert comparison.basis.left_out["SC"].words.endswith(why)
+        _, basis = compare(Runner(), "rtm", "sc", entry=self.RECORDED, indices=indices)
+        assert basis.left_out["SC"].words.endswith(why)
 
     def test_one_that_is_not_recorded_says_how_to_record_it(self) -> None:
         known = ScalingIndices({"sc": (LaunchValue(2.0, 0.01),)}, {})
@@ -493,18 +504,18 @@ WITH_NMRT = replace(BEFORE, metrics={**BEFORE.metrics, "nmrt": (LaunchValue(300.
 @pytest.mark.parametrize(("nmrt_rps", "outcome"), [(300.0, Outcome.PASS), (100.0, Outcome.FAIL)])
 def test_nmrt_that_compare_names_is_searched_for_and_judged(nmrt_rps: float, outcome: Outcome) -> None:
     runner = Runner(nmrt_rps)
-    verdicts, comparison = compare(runner, entry=WITH_NMRT, compare=("rtm", "nmrt"))
+    verdicts, basis = compare(runner, entry=WITH_NMRT, compare=("rtm", "nmrt"))
     assert {name: verdict.outcome for name, verdict in verdicts.items()} == {"rtm": Outcome.PASS, "nmrt": outcome}
     assert runner.searches >= 1
-    assert comparison.basis.missing == ""
+    assert basis.missing == ""
 
 
 def test_nmrt_that_compare_names_and_the_entry_does_not_have_is_named_as_missing() -> None:
     runner = Runner()
-    verdicts, comparison = compare(runner, compare=("nmrt",))
+    verdicts, basis = compare(runner, compare=("nmrt",))
     assert verdicts == {}
     assert runner.searches == 1  # so that ``update`` records it
-    assert comparison.basis.missing.startswith("not compared with the baseline: capacity (NMRT) (is not recorded yet")
+    assert basis.missing.startswith("not compared with the baseline: capacity (NMRT) (is not recorded yet")
 
 
 def test_nmrt_that_no_argument_names_is_not_searched_for() -> None:
@@ -533,8 +544,9 @@ def test_a_search_follows_one_that_ended_with_a_decided_limit() -> None:
         smoke=False,
         baseline=BaselineMatch(SETUP, BaselineMode.CHECK, WITH_NMRT),
         scatter=USUAL_SCATTER,
+        revision=None,
     )
-    comparison = BaselineComparison(experiment, measurement)
+    comparison = BaselineComparison(experiment, measurement, Basis(experiment, measurement))
     compared = compared_metrics([METRICS["nmrt"]], settings.tolerance, 0.01, requested=False)
     (verdict,) = comparison.judge(lambda _streams: compared)
     assert verdict.outcome is Outcome.FAIL
@@ -542,10 +554,10 @@ def test_a_search_follows_one_that_ended_with_a_decided_limit() -> None:
 
 @pytest.mark.parametrize("name", ["cache_hit_ratio", "hsx", "ttft", "memory_growth"])
 def test_each_metric_that_compare_names_is_judged_or_named(name: str) -> None:
-    verdicts, comparison = compare(Runner(), compare=(name,))
+    verdicts, basis = compare(Runner(), compare=(name,))
     assert verdicts == {}
-    assert METRICS[name].label in comparison.basis.left_out
-    assert METRICS[name].label in comparison.basis.missing
+    assert METRICS[name].label in basis.left_out
+    assert METRICS[name].label in basis.missing
 
 
 @pytest.mark.parametrize(("ceiling", "beside_revision", "stored"), [(15, 0.2, 0.5), (45, 0.45, 0.5), (80, 0.8, 0.8)])

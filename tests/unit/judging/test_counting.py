@@ -14,8 +14,9 @@ from support.synthetic import MS, SETUP, even_launch
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.errors import CountError, GeneratorLimitError, PerfFailure, SettingError
+from pytest_mlpatterns.judging.basis import Basis
 from pytest_mlpatterns.judging.budget import Budget, Spending
-from pytest_mlpatterns.judging.compared_metrics import Basis, compared_by_default, compared_metrics
+from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.counting import (
     CountedComparison,
     CountedPasses,
@@ -66,9 +67,6 @@ def time(outcome: Outcome, change: float = 0.0, *, half: float = 0.2, metric: st
 class Times:
     """The comparison by times."""
 
-    alpha, kind = 0.025, "revision"
-    basis = Basis()
-
     def __init__(self, *found: Verdict | GeneratorLimitError) -> None:
         self.found = found
         self.asked: list[str] = []
@@ -79,6 +77,14 @@ class Times:
             if isinstance(one, Exception):
                 raise one
         return self.found  # type: ignore[return-value]
+
+
+class Noted(CountedComparison):
+    """A comparison and what it has noted."""
+
+    @property
+    def basis(self) -> Basis:
+        return self._basis
 
 
 class Passes:
@@ -133,7 +139,7 @@ def compared_test(
     counted: Entry | None = None,
     other: bool = True,
     settle: Any = None,
-) -> tuple[Sequence[Verdict], CountedComparison]:
+) -> tuple[Sequence[Verdict], Noted]:
     """Compare a test: beside other code, beside an entry with a count, or beside both."""
     experiment = declared_experiment(stored, **(marker or {}))
     experiment = replace(
@@ -145,7 +151,9 @@ def compared_test(
         settle=settle,
     )
     causes: Any = SimpleNamespace(interrupted=False, search=lambda *_: None)
-    comparison = CountedComparison(times, experiment, measurement(), causes=causes)  # type: ignore[arg-type]
+    measured = measurement()
+    basis = Basis(experiment, measured)
+    comparison = Noted(times.judge, experiment, measured, basis=basis, causes=causes)
     settings = experiment.settings
     metrics = compared_by_default(settings, streams=False)
     chosen = compared_metrics(metrics, settings.tolerance, 0.025, requested=False)
@@ -230,8 +238,8 @@ def test_a_test_that_asks_has_one_more_guard_with_a_tolerance_of_its_own(monkeyp
     assert outcomes(found) == {"rtm": PASS, "instructions": FAIL}
     assert passes.sides == ["the working tree", "main (1a2b3c4)", "the working tree"]  # a failure is confirmed
     assert passes.explained == ["the working tree", "main (1a2b3c4)"]
-    assert comparison.basis.counted is not None
-    assert comparison.basis.counted.calls == {"work (shop.py)": 1.0}
+    assert comparison.basis.work.then is not None
+    assert comparison.basis.work.then.calls == {"work (shop.py)": 1.0}
 
 
 def test_a_count_of_an_entry_needs_no_other_code_where_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +309,7 @@ def test_without_the_tool_nothing_changes_but_one_line(monkeypatch: pytest.Monke
     Passes(monkeypatch, can=Countable(why, lacks_tool=True))
     found, comparison = compared_test(Times(WIDE), **QUIET)
     assert list(found) == [WIDE]
-    assert comparison.basis.not_counted == why
+    assert comparison.basis.work.not_counted == why
     assert comparison.basis.left_out == {}
     with pytest.raises(SettingError, match="apt-get install valgrind"):
         decide_limit(declared_experiment(), measurement(), METRICS["instructions"], limit=4.2e6)

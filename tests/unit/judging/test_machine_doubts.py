@@ -13,17 +13,17 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_metrics
 from pytest_mlpatterns.judging.look import Look
-from pytest_mlpatterns.judging.machine_doubts import Launched, is_within
+from pytest_mlpatterns.judging.machine_doubts import change_in, excuses, explains, is_within
 from pytest_mlpatterns.records.launch import Launch, Taken
 
 SLOWER_MS = 4.0
 """Before, a request takes 3 ms."""
 
 
-def launched(launches: list[Launch], beside: list[Launch] | None = None, *, taken: Taken | None = None) -> Launched:
+def launched(launches: list[Launch], beside: list[Launch] | None = None, *, taken: Taken | None = None) -> Look:
     entry = replace(BEFORE, taken=taken or Taken())
-    look = Look(Metrics(tuple(launches)), entry, SequentialPlan(first=1, last=8), SETUP.load.in_flight)
-    return Launched(entry, look, beside or launches)
+    looks = SequentialPlan(first=1, last=8)
+    return Look(Metrics(tuple(launches)), entry, looks, SETUP.load.in_flight, beside=beside or ())
 
 
 def compared(name: str) -> ComparedMetric:
@@ -69,25 +69,25 @@ def made(count: int = 3, **change: Any) -> list[Launch]:
 def test_a_sign_of_the_machine_explains_at_most_what_it_can_do(
     name: str, launches: list[Launch], taken: Taken, why: str
 ) -> None:
-    found = launched(launches, taken=taken).explains(compared(name))
+    found = explains(launched(launches, taken=taken), compared(name))
     assert found.startswith(why)
     assert bool(found) is bool(why)
 
 
 def test_a_sign_counts_in_the_minutes_that_it_explains() -> None:
     slow, busy = made(rtm_ns=6 * MS), made(rtm_ns=6 * MS, others_cores=1.2)
-    assert launched(slow, busy).explains(compared("rtm"))
-    assert not launched(busy, slow).explains(compared("rtm"))
+    assert explains(launched(slow, busy), compared("rtm"))
+    assert not explains(launched(busy, slow), compared("rtm"))
 
 
 def test_a_sign_on_one_launch_of_many_is_none() -> None:
     one_of_twelve = [*made(11, rtm_ns=4.5 * MS), *made(1, rtm_ns=4.5 * MS, others_cores=1.2)]
-    assert not launched(one_of_twelve).excuses(METRICS["rtm"])
-    assert launched(made(others_cores=1.2)).excuses(METRICS["rtm"])
+    assert not excuses(launched(one_of_twelve), METRICS["rtm"])
+    assert excuses(launched(made(others_cores=1.2)), METRICS["rtm"])
 
 
 def test_what_is_not_known_of_the_launches_is_not_within_the_tolerance() -> None:
     few = launched(made(1))
-    assert few.change(compared("p99")) is None
+    assert change_in(few, compared("p99")) is None
     assert not is_within(None)
-    assert is_within(few.change(compared("rtm")))
+    assert is_within(change_in(few, compared("rtm")))

@@ -16,8 +16,8 @@ from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, around_
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.estimates import estimate_or_none
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.judging.basis import Basis
 from pytest_mlpatterns.judging.budget import Budget, Spending
-from pytest_mlpatterns.judging.compared_metrics import Basis
 from pytest_mlpatterns.judging.result_builder import (
     Found,
     build_result,
@@ -87,7 +87,7 @@ def built(launched: Launch, *, spent_s: float = 0.0, **found: Any) -> TestResult
     spending = Spending(Budget(60 * S, round(spent_s * S)))
     experiment, measurement = declared_experiment(), SequentialMeasurement(cast("Any", None), spending, 8)
     measurement.take(cast("Any", SimpleNamespace(second_launches=[launched], second_starts_ns=[], spent_s=spent_s)))
-    whole = build_result(experiment, measurement, Found(passed=True, basis=Basis(), **found))
+    whole = build_result(experiment, measurement, Found(passed=True, basis=Basis(experiment, measurement), **found))
     assert whole is not None
     return whole
 

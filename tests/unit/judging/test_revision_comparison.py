@@ -17,8 +17,11 @@ from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
 from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity, PairedLaunch
+from pytest_mlpatterns.baseline.lookup import BaselineMatch
+from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import PerfFailure, SettingError
+from pytest_mlpatterns.judging.basis import Basis
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
@@ -80,7 +83,7 @@ def settle(
     theirs: Setup | NothingToCompareError | None = None,
     searched: bool = False,
     **marker: object,
-) -> tuple[dict[str, Outcome], RevisionComparison]:
+) -> tuple[dict[str, Outcome], Basis, Searching]:
     """Compare with a revision in the metrics that ``compare=`` names; both sides have a declared NMRT.
 
     ``theirs`` is the set-up there, if it is another one, or why there is none. If the test ``searched`` for NMRT
@@ -92,6 +95,7 @@ def settle(
     setup = make_setup()
     experiment: Any = SimpleNamespace(
         settings=settings,
+        baseline=BaselineMatch(setup, BaselineMode.OFF),
         plan=SimpleNamespace(schedule=ClosedLoop(1), check=None, payload=None),
         smoke=False,
         setup=setup,
@@ -107,7 +111,7 @@ def settle(
             raise theirs
         return SimpleNamespace(setup=theirs or setup, payload=None)
 
-    revision: Any = SimpleNamespace(
+    experiment.revision = revision = SimpleNamespace(
         name="main (a6d79f5)",
         commit="a6d79f5" + 33 * "0",
         close=lambda: None,
@@ -122,31 +126,32 @@ def settle(
         measurement.measure_at_least(1)
         measurement.search(None)
     causes = Causes(experiment, measurement)
-    comparison = RevisionComparison(experiment, revision, measurement, causes=causes)
+    basis = Basis(experiment, measurement)
+    comparison = RevisionComparison(experiment, revision, measurement, basis=basis, causes=causes)
     comparison.run = run if theirs is None else None
     wanted = compared_metrics(list(map(metric_named, names)), settings.tolerance, REVISION_ALPHA, requested=False)
-    return {one.metric: one.outcome for one in comparison.judge(lambda _streams: wanted)}, comparison
+    return {one.metric: one.outcome for one in comparison.judge(lambda _streams: wanted)}, basis, run
 
 
 def test_both_sides_have_what_the_budget_has_left() -> None:
-    _, comparison = settle("rtm", "nmrt")
-    assert comparison.run.given_s == {21}, "40 of 60 s are spent, and 1 s by the run itself, which counts its own"
+    *_, run = settle("rtm", "nmrt")
+    assert run.given_s == {21}, "40 of 60 s are spent, and 1 s by the run itself, which counts its own"
 
 
 @pytest.mark.parametrize(("now_rps", "outcome"), [(300.0, Outcome.PASS), (100.0, Outcome.FAIL)])
 def test_nmrt_that_compare_names_is_searched_for_on_both_sides(now_rps: float, outcome: Outcome) -> None:
-    found, comparison = settle("nmrt", nmrt=(300.0, now_rps))
+    found, basis, _ = settle("nmrt", nmrt=(300.0, now_rps))
     assert found == {"nmrt": outcome}
-    assert comparison.basis.missing == ""
+    assert basis.missing == ""
 
 
 @each_row("name", ["asl_at_nmrt", "hsx", "ttft", "cache_hit_ratio", "memory_growth"])
 def test_a_metric_that_compare_names_and_no_comparison_judges_is_named(name: str) -> None:
-    found, comparison = settle("rtm", name)
+    found, basis, _ = settle("rtm", name)
     assert found == {"rtm": Outcome.PASS}
-    assert comparison.basis.reference is not None
-    assert comparison.basis.reference.revision_commit == "a6d79f5" + 33 * "0"
-    assert METRICS[name].label in comparison.basis.left_out
+    assert basis.reference is not None
+    assert basis.reference.revision_commit == "a6d79f5" + 33 * "0"
+    assert METRICS[name].label in basis.left_out
 
 
 def test_a_guard_that_neither_side_knows_is_named_and_a_growth_that_a_short_window_lacks_is_not(
@@ -154,25 +159,22 @@ def test_a_guard_that_neither_side_knows_is_named_and_a_growth_that_a_short_wind
 ) -> None:
     launch = replace(declared_launch(), usage=None)
     monkeypatch.setitem(globals(), "declared_launch", lambda: launch)
-    found, comparison = settle("rtm", "peak_memory", "memory_growth", searched=True)
+    found, basis, _ = settle("rtm", "peak_memory", "memory_growth", searched=True)
     assert found == {"rtm": Outcome.PASS}
-    assert comparison.basis.left_out == {"peak memory": LeftOut("is not known of both sides")}
+    assert basis.left_out == {"peak memory": LeftOut("is not known of both sides")}
 
 
 def test_nmrt_that_the_test_searched_for_itself_is_named_as_not_compared() -> None:
-    found, comparison = settle("rtm", "nmrt", "sc", nmrt=(300.0, 100.0), searched=True)
+    found, basis, _ = settle("rtm", "nmrt", "sc", nmrt=(300.0, 100.0), searched=True)
     assert found == {"rtm": Outcome.PASS}
-    assert comparison.basis.left_out == {
-        "capacity (NMRT)": LeftOut("is searched for on both sides only if compare= names it")
-    }
+    why = LeftOut("is searched for on both sides only if compare= names it")
+    assert basis.left_out == {"capacity (NMRT)": why}
 
 
 def test_a_test_with_a_function_beside_its_load_is_not_compared_and_passes() -> None:
-    found, comparison = settle("rtm", during=len, rate_rps=10)
+    found, basis, _ = settle("rtm", during=len, rate_rps=10)
     assert found == {}
-    assert comparison.basis.missing.startswith(
-        "not compared with main (a6d79f5): it has during=, and its steps need a whole"
-    )
+    assert basis.missing.startswith("not compared with main (a6d79f5): it has during=, and its steps need a whole")
     with pytest.raises(PerfFailure, match="--perf-baseline require asks for a comparison"):
         settle("rtm", during=len, rate_rps=10, required=True)
 
@@ -186,16 +188,16 @@ def test_a_test_of_which_no_metric_is_judged_fails(required: bool) -> None:
 
 
 def test_a_test_whose_model_alone_has_another_version_is_new() -> None:
-    found, comparison = settle("rtm", theirs=make_setup(model="1"))
+    found, basis, _ = settle("rtm", theirs=make_setup(model="1"))
     assert found == {}
     new = "new: another model than at main (a6d79f5) (model: 1 → none), so there is nothing to compare with"
-    assert comparison.basis.missing == new
+    assert basis.missing == new
 
 
 def test_a_test_that_the_revision_does_not_have_is_new() -> None:
-    found, comparison = settle("rtm", theirs=NothingToCompareError(Reason.ABSENT, "it does not exist there"))
+    found, basis, _ = settle("rtm", theirs=NothingToCompareError(Reason.ABSENT, "it does not exist there"))
     assert found == {}
-    assert comparison.basis.missing == "new: nothing to compare with at main (a6d79f5)"
+    assert basis.missing == "new: nothing to compare with at main (a6d79f5)"
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class Measurement:
 
     def require_valid(self) -> None: ...
 
-    def take_indices(self, indices: object) -> None:
+    def adopt(self, *, indices: object) -> None:
         self.indices = indices
 
 

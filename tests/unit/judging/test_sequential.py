@@ -74,16 +74,16 @@ def make_measurement(
     return SequentialMeasurement(runner, Spending(Budget(budget_ns), lambda: runner.now_ns), most), runner  # type: ignore[arg-type]
 
 
-def judge_in_turn(measurement: SequentialMeasurement, *outcomes: Outcome | None) -> Callable[[], Verdict]:
+def judge_in_turn(measurement: SequentialMeasurement, *outcomes: Outcome | None) -> Callable[[], list[Verdict]]:
     """Comes to these verdicts one after the other, then to the last again; None: there are too few samples."""
     left = list(outcomes)
 
-    def judge() -> Verdict:
+    def judge() -> list[Verdict]:
         outcome = left.pop(0) if len(left) > 1 else left[0]
         assert measurement.metrics.requests
         if outcome is None:
             raise TooFewSamplesError("too few")
-        return Verdict("rtm", "limit", outcome, "so it is")
+        return [Verdict("rtm", "limit", outcome, "so it is")]
 
     return judge
 
@@ -106,7 +106,7 @@ def test_launches_are_made_until_it_is_decided(
     outcomes: tuple[Outcome | None, ...], launches: int, outcome: Outcome
 ) -> None:
     measurement, runner = make_measurement()
-    assert measurement.decide(judge_in_turn(measurement, *outcomes)).outcome is outcome
+    assert measurement.decide(judge_in_turn(measurement, *outcomes))[0].outcome is outcome
     assert len(measurement.metrics.launches) == runner.measured == launches
 
 
@@ -124,7 +124,7 @@ def test_a_further_start_that_is_given_up_leaves_the_verdict_to_the_launches_bef
     failed = DeploymentError("it is not ready\nits log")
     failed.end_starts()
     measurement, _ = make_measurement([GOOD] * launches + [failed])  # type: ignore[list-item]
-    verdict = measurement.decide(judge_in_turn(measurement, *outcomes))
+    (verdict,) = measurement.decide(judge_in_turn(measurement, *outcomes))
     assert (verdict.outcome, verdict.reason) == (outcome, words)
     assert len(measurement.metrics.launches) == launches
 
@@ -149,7 +149,7 @@ def test_too_few_samples_to_the_end_are_an_error() -> None:
 @pytest.mark.parametrize(("most", "launches"), [(5, 2), (1, 1)])
 def test_a_failure_is_confirmed_whatever_the_budget_where_another_launch_is_allowed(most: int, launches: int) -> None:
     measurement, runner = make_measurement(seconds=0.02, budget_ns=MS, most=most)
-    assert measurement.decide(judge_in_turn(measurement, FAIL)).outcome is FAIL
+    assert measurement.decide(judge_in_turn(measurement, FAIL))[0].outcome is FAIL
     assert runner.measured == launches
 
 
@@ -162,7 +162,7 @@ def test_a_failure_that_a_limited_generator_leaves_unconfirmed_is_undecided() ->
 
 def test_a_failure_is_confirmed_by_the_first_launch_that_the_generator_does_not_limit() -> None:
     measurement, runner = make_measurement((GOOD, LIMITED, LIMITED, GOOD), seconds=0.02, budget_ns=80 * MS)
-    assert measurement.decide(judge_in_turn(measurement, FAIL)).outcome is FAIL
+    assert measurement.decide(judge_in_turn(measurement, FAIL))[0].outcome is FAIL
     assert (runner.measured, measurement.beside.dropped) == (4, 2)
 
 
@@ -175,7 +175,7 @@ def test_a_verdict_rests_on_the_launches_so_far(launches: int) -> None:
 
 def test_an_open_verdict_does_not_go_over_the_budget() -> None:
     measurement, runner = make_measurement(seconds=0.02, budget_ns=MS)
-    assert measurement.decide(judge_in_turn(measurement, OPEN)).outcome is OPEN
+    assert measurement.decide(judge_in_turn(measurement, OPEN))[0].outcome is OPEN
     assert runner.measured == 1
 
 
@@ -208,7 +208,7 @@ def test_what_is_measured_again_counts_against_the_budget() -> None:
 
 def test_a_limited_launch_beside_good_ones_is_dropped() -> None:
     measurement, runner = make_measurement((GOOD, LIMITED), most=3)
-    assert measurement.decide(judge_in_turn(measurement, OPEN)).outcome is OPEN
+    assert measurement.decide(judge_in_turn(measurement, OPEN))[0].outcome is OPEN
     assert measurement.metrics.generator.limited is None
     assert (runner.measured, measurement.beside.dropped, len(measurement.metrics.launches)) == (3, 2, 1)
 
@@ -278,7 +278,7 @@ def test_only_an_open_verdict_goes_on_after_the_planned_time() -> None:
 def test_a_start_before_the_first_launch_is_part_of_what_a_launch_takes() -> None:
     runner = FakeRunner([GOOD], 0.5)
     measurement = SequentialMeasurement(runner, Spending(Budget(2 * S, S), lambda: runner.now_ns), 8)  # type: ignore[arg-type]
-    assert measurement.decide(judge_in_turn(measurement, OPEN)).outcome is OPEN
+    assert measurement.decide(judge_in_turn(measurement, OPEN))[0].outcome is OPEN
     assert runner.measured == 1, "another one takes 1.5 s"
 
 

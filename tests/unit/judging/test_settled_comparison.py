@@ -14,13 +14,14 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
+from pytest_mlpatterns.baseline.lookup import BaselineMatch
+from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
-from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
-from pytest_mlpatterns.judging.compared_metrics import Basis, ComparedMetric, compared_metrics
+from pytest_mlpatterns.judging.basis import Basis
+from pytest_mlpatterns.judging.compared_metrics import Chosen, ComparedMetric, compared_metrics
 from pytest_mlpatterns.judging.experiment import Settlement
 from pytest_mlpatterns.judging.look import Look
-from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.judging.settled_comparison import Screened, SettledComparison
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
@@ -39,39 +40,39 @@ def verdict(outcome: Outcome, metric: str = "rtm", *, of: str = "baseline") -> V
     return Verdict(metric, of, outcome, of, Estimate(change, change - 0.05, change + 0.05), 0.1, 1e6, 1.5e6)  # type: ignore[arg-type]
 
 
-class Screen:
-    """The file: what it sees as a screen, and what it says alone."""
+class File:
+    """The file: what it says."""
 
-    alpha = 0.01
-    basis = Basis()
-
-    def __init__(self, seen: Sequence[Verdict] | Exception, alone: Sequence[Verdict] = ()) -> None:
-        self.seen, self.alone = seen, alone
+    def __init__(self, found: Sequence[Verdict] | Exception) -> None:
+        self.found = found
         self.judged: list[str] = []
-
-    def compare(self, _choice: object) -> Sequence[Verdict]:
-        if isinstance(self.seen, Exception):
-            raise self.seen
-        return self.seen
 
     def judge(self, choice: Any) -> Sequence[Verdict]:
         self.judged += [one.metric.name for one in choice(False)]
-        return self.alone
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
 
-    def chosen(self, choice: Any) -> Any:
-        return choice(False)
+    def chosen(self, choice: Any) -> Chosen:
+        return Chosen(choice(False), {})
 
     def look(self, present: Metrics) -> Look:
         return Look(present, ENTRY, SequentialPlan(first=1, last=8))
 
 
+class Screen(File):
+    """The file: what it sees as a screen, and what it says ``alone``."""
+
+    def __init__(self, seen: Sequence[Verdict] | Exception, alone: Sequence[Verdict] = ()) -> None:
+        super().__init__(seen)
+        self.alone = File(alone)
+
+
 class Recorded:
     """The recorded code: the verdicts of an interleaved run, or why there is none."""
 
-    alpha = 0.025
-
     def __init__(self, found: Sequence[Verdict] | Exception = (), missing: str = "") -> None:
-        self.found, self.basis = found, Basis(missing=missing)
+        self.found, self.missing = found, missing
         self.run = None
         self.asked: list[str] = []
 
@@ -85,15 +86,12 @@ class Recorded:
 class Declared(SettledComparison):
     """A comparison whose sides are declared."""
 
-    def __init__(self, experiment: Any, measurement: Any, causes: Any, sides: tuple[Screen, Recorded]) -> None:
-        self._sides: Any = sides
-        super().__init__(experiment, measurement, causes)
-
-    def _by_file(self) -> BaselineComparison:
-        return self._sides[0]
-
-    def _by_code(self, _revision: object, _name: str) -> RevisionComparison:
-        return self._sides[1]
+    def __init__(self, experiment: Any, measurement: Any, causes: Any, sides: tuple[Any, Any]) -> None:
+        self.basis = Basis(experiment, measurement)
+        super().__init__(experiment, measurement, basis=self.basis, causes=causes)
+        self._screen, self._code = sides
+        self._file = self._screen.alone
+        self.basis.keep("code", why_not=sides[1].missing)
 
 
 def settled(
@@ -106,7 +104,7 @@ def settled(
     gap: BaselineGap | None = None,
     sorting_ns: tuple[Sequence[float], Sequence[float]] = ((), ()),
     interrupted: bool = False,
-) -> tuple[dict[str, Verdict], SettledComparison]:
+) -> tuple[dict[str, Verdict], Declared]:
     """Compare some metrics, with these two sides; the fixed work took so long then, and takes so long now."""
 
     def settle() -> Settlement:
@@ -122,7 +120,8 @@ def settled(
         setup=make_setup(),
         settings=SimpleNamespace(noise=NoisePolicy.TRUST, overload=False),
         plan=SimpleNamespace(schedule=SimpleNamespace(closed=closed)),
-        baseline=SimpleNamespace(entry=stored, name="the entry", details="", gap=gap),
+        revision=None,
+        baseline=BaselineMatch(make_setup(), BaselineMode.CHECK, stored, gap, name="the entry"),
     )
     causes: Any = SimpleNamespace(interrupted=interrupted)
     launches = (replace(even_launch(), sorting_ns=tuple(now_ns)),)
@@ -243,12 +242,11 @@ def test_what_no_machine_changes_and_the_file_decides_stands() -> None:
 )
 def test_if_the_recorded_code_gives_no_measurement_the_file_decides_and_says_why(why: Recorded) -> None:
     screen = Screen([verdict(OPEN)], alone=[verdict(FAIL)])
-    screen.basis = Basis(missing="nothing to compare with", gap=BaselineGap.NOT_COMPARABLE)
-    found, comparison = settled(screen, why)
+    found, comparison = settled(screen, why, gap=BaselineGap.ABSENT)
     assert found["rtm"].outcome is FAIL
-    assert comparison.basis.note.startswith("not compared with the recorded commit: ")
-    assert comparison.basis.missing == "nothing to compare with"
-    assert comparison.basis.gap is BaselineGap.NOT_COMPARABLE
+    assert "; not compared with the recorded commit: " in comparison.basis.note
+    assert comparison.basis.missing == str(BaselineGap.ABSENT)
+    assert comparison.basis.gap is BaselineGap.ABSENT
     comparison.judge(lambda _: compared_metrics([METRICS["throughput"]], Tolerances(), 0.01, requested=False))
     assert why.asked == ["rtm"]  # it is not tried again
 
@@ -297,7 +295,7 @@ def test_code_that_is_not_known_leaves_it_to_the_file(kind: type[UnknownRevision
     found, comparison = settled(Screen([verdict(OPEN)], alone=[verdict(OPEN)]), Recorded(), settlement=unknown)
     assert found["rtm"].outcome is OPEN
     assert comparison.basis.note == "not compared with the recorded commit: this clone is shallow"
-    assert comparison.basis.remedy == ("this clone is shallow" if kind is ShallowCloneError else "")
+    assert comparison.basis.settled.remedy == ("this clone is shallow" if kind is ShallowCloneError else "")
 
 
 def test_a_machine_too_busy_for_the_file_may_still_compare_both() -> None:
@@ -352,6 +350,6 @@ def test_what_an_interleaved_run_does_not_give_is_the_file_s(interrupted: bool) 
     recorded, screen = Recorded([verdict(PASS, of="revision")]), Screen([verdict(OPEN)], alone=[verdict(PASS, "sc")])
     found, _ = settled(screen, recorded, "rtm", "sc", interrupted=interrupted)
     others = [] if interrupted else ["sc"]
-    assert screen.judged == others
+    assert screen.alone.judged == others
     assert recorded.asked == ["rtm"]
     assert [*found] == ["rtm", *others]

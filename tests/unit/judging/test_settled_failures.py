@@ -19,6 +19,7 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
+from pytest_mlpatterns.judging.basis import Basis
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.metric_rules import judge_guarded
@@ -100,12 +101,13 @@ def test_a_slower_machine_that_refuses_more_of_an_overload_is_asked_about(
         settle=settle,
         baseline=BaselineMatch(make_setup(), BaselineMode.CHECK, overloaded_entry(), name="the entry"),
         scatter=USUAL_SCATTER,
+        revision=None,
         driver=SimpleNamespace(on_note=print),
     )
     runner: Any = SimpleNamespace(measure=lambda: next(made), want_requests=lambda _enough, **_how: None)
     measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8, overload=True)
     nobody: Any = None
-    comparison = SettledComparison(experiment, measurement, nobody)
+    comparison = SettledComparison(experiment, measurement, basis=Basis(experiment, measurement), causes=nobody)
 
     def choice(streams: bool) -> Sequence[ComparedMetric]:
         wanted = compared_by_default(settings, streams=streams)

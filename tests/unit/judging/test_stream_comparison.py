@@ -23,8 +23,9 @@ from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.basis import Basis
 from pytest_mlpatterns.judging.budget import Budget, Spending
-from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, choose, compared_by_default, compared_metrics
+from pytest_mlpatterns.judging.compared_metrics import Chosen, ComparedMetric, compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.revision_comparison import judge_no_slower
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.paired_blocks import stream_figures, stream_ratios
@@ -65,9 +66,7 @@ def entry_of(recorded: Sequence[Launch]) -> Entry:
     return Entry(SETUP, values, {}, None, "2026-01-31", counts=metrics.request_counts)
 
 
-def judged(
-    given: Iterable[Launch], before: Entry | None = None, **marker: object
-) -> tuple[Sequence[Verdict], BaselineComparison]:
+def judged(given: Iterable[Launch], before: Entry | None = None, **marker: object) -> tuple[Sequence[Verdict], Basis]:
     """A comparison in the default metrics, or in those of the marker."""
     settings, given = read_settings({"launches": 8, **marker}, {}, {}), iter(given)
     experiment: Any = SimpleNamespace(
@@ -76,16 +75,18 @@ def judged(
         smoke=False,
         baseline=BaselineMatch(SETUP, BaselineMode.CHECK, before or entry(), name="2026-01-31"),
         scatter=USUAL_SCATTER,
+        revision=None,
     )
     runner: Any = SimpleNamespace(measure=lambda: next(given), want_requests=lambda _enough, **_how: None)
-    comparison = BaselineComparison(experiment, SequentialMeasurement(runner, Spending(Budget(60 * S)), 8))
+    measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8)
+    basis = Basis(experiment, measurement)
 
     def choice(streams: bool) -> Sequence[ComparedMetric]:
         return compared_metrics(
             compared_by_default(settings, streams=streams), Tolerances(), BASELINE_ALPHA, requested=False
         )
 
-    return comparison.judge(choice), comparison
+    return BaselineComparison(experiment, measurement, basis).judge(choice), basis
 
 
 def against_the_baseline(**changes: Any) -> dict[str, Outcome]:
@@ -137,15 +138,15 @@ def test_every_eleventh_stream_that_waits_longer_fails_by_the_tail(metric: str, 
 def test_unchanged_tails_of_streams_pass_and_an_older_entry_has_none() -> None:
     older = replace(WAITED, counts=tuple(replace(one, streams={}) for one in WAITED.counts))
     for before, known in ((WAITED, True), (older, False)):
-        verdicts, comparison = judged([waiting(7 + number) for number in range(8)], before, rate_rps=40)
+        verdicts, basis = judged([waiting(7 + number) for number in range(8)], before, rate_rps=40)
         tails = {one.metric for one in verdicts if one.metric.endswith(":p95")}
         assert {one.outcome for one in verdicts} == {Outcome.PASS}
         assert tails == ({"ttft:p95", "tpot:p95"} if known else set())
-        assert ("p95 TTFT" in comparison.basis.left_out, "p95 TPOT" in comparison.basis.left_out) == (
+        assert ("p95 TTFT" in basis.left_out, "p95 TPOT" in basis.left_out) == (
             not known,
             not known,
         )
-    assert str(comparison.basis.left_out["p95 TTFT"]) == "is not recorded yet"
+    assert str(basis.left_out["p95 TTFT"]) == "is not recorded yet"
 
 
 def figures(**streams: float) -> VariantFigures:
@@ -183,10 +184,10 @@ def test_a_launch_whose_percentile_failed_is_none_of_those_that_are_compared() -
 
 
 def test_a_tail_of_too_few_streams_is_left_out_with_the_window_that_it_needs() -> None:
-    found, comparison = judged(launches(8), compare=("ttft:p99", "tpot"))
+    found, basis = judged(launches(8), compare=("ttft:p99", "tpot"))
     assert [verdict.metric for verdict in found] == ["tpot"]
     why = 'at 40.0 answers a second p99 TTFT needs 12.0 s (duration="13s")'
-    assert comparison.basis.left_out == {"p99 TTFT": LeftOut(why, is_sentence=True)}
+    assert basis.left_out == {"p99 TTFT": LeftOut(why, is_sentence=True)}
 
 
 @pytest.mark.parametrize(("ratio", "outcome"), [(1.0, Outcome.PASS), (1.12, Outcome.FAIL)])
@@ -249,12 +250,12 @@ def whole(launched: Launch) -> Launch:
 
 
 def test_a_service_that_no_longer_streams_fails_by_its_first_content_against_the_baseline() -> None:
-    verdicts, comparison = judged(whole(one) for one in launches(8))
+    verdicts, basis = judged(whole(one) for one in launches(8))
     found = {verdict.metric: verdict for verdict in verdicts}
     assert [name for name, verdict in found.items() if verdict.outcome is Outcome.FAIL] == ["ttft"]
     assert found["ttft"].reason.endswith("the answers no longer stream, so the first content is the whole answer")
     assert {"rtm", "throughput"} <= set(found)
-    assert comparison.basis.left_out["median TPOT"] == LeftOut("is not known: the answers no longer stream")
+    assert basis.left_out["median TPOT"] == LeftOut("is not known: the answers no longer stream")
 
 
 def test_busy_neighbours_do_not_explain_that_a_service_no_longer_streams() -> None:
@@ -274,10 +275,10 @@ def test_a_service_that_streams_now_is_compared_by_whole_answers_and_the_rest_is
     before = replace(
         recorded, metrics={name: found for name, found in recorded.metrics.items() if not _of_streams(name)}
     )
-    verdicts, comparison = judged(launches(8), before=before)
+    verdicts, basis = judged(launches(8), before=before)
     assert {verdict.outcome for verdict in verdicts} == {Outcome.PASS}
     assert {"rtm", "throughput"} <= {verdict.metric for verdict in verdicts}
-    assert {"median TTFT", "median TPOT", "output tokens"} <= set(comparison.basis.left_out)
+    assert {"median TTFT", "median TPOT", "output tokens"} <= set(basis.left_out)
 
 
 def _of_streams(name: str) -> bool:
@@ -289,14 +290,13 @@ def test_a_metric_more_divides_the_probability_of_a_false_alarm_again() -> None:
         settings = read_settings({}, {}, {})
         return compared_metrics(compared_by_default(settings, streams=streams), Tolerances(), 0.012, requested=False)
 
-    primary = [one for one in choose(choice, before=True, now=False) if not one.is_guard]
-    assert [(one.metric.name, round(one.alpha, 12)) for one in primary] == [
-        ("ttft", 0.004),
-        ("rtm", 0.004),
-        ("throughput", 0.004),
-    ]
-    assert choose(choice, before=True, now=True) == choice(True)
-    assert choose(choice, before=False, now=True) == choice(False)
+    def chosen(*, before: bool, now: bool) -> list[tuple[str, float]]:
+        found = Chosen.of(choice, USUAL_SCATTER, before=before, now=now).compared
+        return [(one.metric.name, round(one.alpha, 12)) for one in found if not one.is_guard]
+
+    assert chosen(before=True, now=False) == [("ttft", 0.004), ("rtm", 0.004), ("throughput", 0.004)]
+    assert chosen(before=False, now=True) == [("rtm", 0.006), ("throughput", 0.006)]
+    assert chosen(before=True, now=True) == [("ttft", 0.004), ("tpot", 0.004), ("output_tokens", 0.004)]
 
 
 def test_the_first_content_of_a_block_whose_answers_came_whole_is_the_answer() -> None:

@@ -23,6 +23,7 @@ from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.basis import Basis
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.revision_comparison import judge_no_slower
@@ -71,13 +72,14 @@ def against_the_file(
     settings = read_settings({"launches": 8}, {}, {})
     match = BaselineMatch(SETUP, BaselineMode.CHECK, before, name="2026-01-31")
     experiment: Any = SimpleNamespace(
-        settings=settings, setup=SETUP, smoke=False, baseline=match, scatter=USUAL_SCATTER
+        settings=settings, setup=SETUP, smoke=False, baseline=match, scatter=USUAL_SCATTER, revision=None
     )
     numbers = iter(range(8))
     runner: Any = SimpleNamespace(
         measure=lambda: launched(next(numbers), requests, **changes), want_requests=lambda _enough, **_how: None
     )
-    comparison = BaselineComparison(experiment, SequentialMeasurement(runner, Spending(Budget(60 * S)), 8))
+    measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8)
+    comparison = BaselineComparison(experiment, measurement, Basis(experiment, measurement))
     metrics = [METRICS[name] for name in names or ("rtm",)]
     compared = compared_metrics(metrics, Tolerances(tolerance), BASELINE_ALPHA, requested=False)
     return {verdict.metric: verdict for verdict in comparison.judge(lambda _streams: compared)}
