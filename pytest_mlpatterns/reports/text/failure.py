@@ -17,7 +17,7 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import changes_to_accept
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.package_layers import answer_figures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict, rounded_ceiling
-from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of
+from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of, metric_label
 from pytest_mlpatterns.reports.text.notes import changed_facts, overload_picture, tokens_text
 from pytest_mlpatterns.reports.text.suspicions import accept_command, beside_recorded, open_step, run_again
 from pytest_mlpatterns.reports.text.terminal_text import latency_picture, load_picture, load_varies, width_of, wrapped
@@ -146,7 +146,7 @@ def _others(others: Sequence[Verdict], result: TestResult, first: Verdict) -> li
     if (more := len(others) - _MOST_OTHERS) > 0:
         lines.append(f"and {wording.count(more, 'more metric')} beyond tolerance")
     left = [one for one in result.verdicts if one.against == "limit" and one.outcome is Outcome.INCONCLUSIVE]
-    lines += _wrapped(f"undecided: {one.reason.partition(';')[0]}" for one in left)
+    lines += [f"undecided limit: {metric_label(one.metric)}" for one in left]
     judged = {one.metric for one in (first, *others)}
     counts = Counter(_WORDS[one.outcome] for one in comparisons_of(result) if one.metric not in judged)
     counted = [f"{wording.count(counts[word], 'other metric')} {word}" for word in _WORDS.values() if counts[word]]
