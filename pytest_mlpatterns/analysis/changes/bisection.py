@@ -159,7 +159,6 @@ class Bisection:
         self._is_sized = False
         self._scatter = RATIO_SD
         self._none: NoChange | None = None
-        self.decided: list[Decided] = []
 
     @property
     def step(self) -> Measure | NoChange | Bracket:
@@ -177,11 +176,6 @@ class Bisection:
             return Bracket(self._good, self._bad, self._shown(launches), launches, math.exp(jump), is_gradual)
         return Measure(position, self._runs + 1, self._good, self._bad)
 
-    @property
-    def undecided(self) -> frozenset[int]:
-        """The numbers of the commits that could not be decided, or not be measured."""
-        return frozenset(self._out)
-
     def add_run(self, launches: Sequence[LogRatio]) -> Decided:
         """Record a measurement of the commit to measure next, and return what is known of that commit now.
 
@@ -195,7 +189,6 @@ class Bisection:
         likeness = self._size() if not self._is_sized else self._place(position)
         found = Decided(position, likeness, self._shown(self._launches), len(self._launches))
         if likeness is not None:
-            self.decided.append(found)
             self._launches, self._runs = [], 0
             self._share = self._next_share()
         return found

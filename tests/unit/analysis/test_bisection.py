@@ -12,6 +12,7 @@ from support.each_row import each_row
 from pytest_mlpatterns.analysis.changes.bisection import (
     Bisection,
     Bracket,
+    Decided,
     Likeness,
     Measure,
     NoChange,
@@ -42,13 +43,26 @@ def steps(last: int, **changes: float) -> NDArray[np.float64]:
     return found
 
 
+class Kept(Bisection):
+    """A search that keeps what it has decided."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__(last)
+        self.decided: list[Decided] = []
+
+    def add_run(self, launches: Sequence[LogRatio]) -> Decided:
+        found = super().add_run(launches)
+        self.decided += [found] if found.likeness is not None else []
+        return found
+
+
 def searched(
     levels: Sequence[float] | NDArray[np.float64],
     launches_at: Callable[[float], Sequence[LogRatio]] = exact,
     broken: Collection[int] = (),
-) -> Bisection:
+) -> Kept:
     """A search among commits of these levels, some of which do not run."""
-    search = Bisection(len(levels) - 1)
+    search = Kept(len(levels) - 1)
     while isinstance(step := search.step, Measure):
         if step.position in broken:
             search.skip()
@@ -127,10 +141,10 @@ def test_ends_that_do_not_differ_end_the_search() -> None:
 def test_ends_that_scatter_too_much_leave_it_open() -> None:
     search = Bisection(8, SearchRules(most_runs=2))
     for _ in range(2):
-        search.add_run([LogRatio(-0.4, 0.3), LogRatio(0.4, 0.3)])
+        found = search.add_run([LogRatio(-0.4, 0.3), LogRatio(0.4, 0.3)])
     assert isinstance(search.step, NoChange)
     assert search.step.is_open
-    assert search.decided[-1].likeness is Likeness.UNDECIDED
+    assert found.likeness is Likeness.UNDECIDED
 
 
 def test_commits_that_do_not_run_leave_a_range() -> None:
@@ -139,7 +153,6 @@ def test_commits_that_do_not_run_leave_a_range() -> None:
     assert (bracket.good, bracket.bad) == (2, 6)
     assert not bracket.is_one_commit
     assert not bracket.is_gradual
-    assert search.undecided == {3, 4, 5}
 
 
 def test_commits_that_do_not_run_elsewhere_are_passed_over() -> None:
