@@ -168,6 +168,18 @@ def test_below_a_model_of_a_library_its_function_is_named() -> None:
     assert named(record) == [("LogisticRegression.predict",)]
 
 
+@pytest.mark.parametrize(("scatter_ms", "chains"), [(0.55, [("rank",)]), (1.5, [])])
+def test_below_a_model_that_is_surely_slower_a_function_counts_that_is_so_taken_alone(
+    scatter_ms: float, chains: list[tuple[str, ...]]
+) -> None:
+    """As one of five callees it would have to be surer; what scatters is between it and another one."""
+    before: Stacks = {("rank",): 2.0, ("other",): 2.0, ("a",): 1.0, ("b",): 1.0, ("c",): 1.0}
+    moved = scatter_ms * np.array([1, -1, -1, 1, 1, 1, -1, -1])
+    now = tuple(block({**before, ("rank",): 2.5 + one, ("other",): 2.0 - one}) for one in moved.tolist())
+    whole = ProfiledRun(now, (block(before),) * PAIRS)
+    assert named(profile_record(whole, lambda _frame, _line: "", is_known=True)) == chains
+
+
 def test_of_other_stacks_the_innermost_function_is_named() -> None:
     stack = (ROOTS[0], Frame("serve", "tornado/web.py", 1, "library"))
     record = attributed({stack: 1.0}, {stack: 2.0})
@@ -286,6 +298,8 @@ def test_a_model_that_is_called_more_often_is_not_slower() -> None:
     record = attributed(USUAL, now, calls=(0.2, 0.6))
     assert not record.changes
     assert record.notes == ("a note", "model is called 0.2 → 0.6 times a request")
+    for now_calls, notes in ((1.05, 0), (1.15, 1)):
+        assert len(attributed(USUAL, USUAL, calls=(1.0, now_calls)).notes) == 1 + notes
 
 
 def test_a_model_that_only_the_present_calls_is_not_slower() -> None:

@@ -120,15 +120,16 @@ def test_a_commit_is_measured_again_until_it_is_decided() -> None:
     assert search.add_run(exact(0.0)).launches == 42
 
 
-@pytest.mark.parametrize(("halves", "likeness"), [(1.98, None), (2.02, Likeness.BAD)])
+@each_row(("last", "parts"), [(1, 2), (8, 5)])
+@each_row(("halves", "likeness"), [(1.98, None), (2.02, Likeness.BAD)])
 def test_the_ends_differ_from_twice_a_half_interval_that_errs_to_either_side(
-    halves: float, likeness: Likeness | None
+    last: int, parts: int, halves: float, likeness: Likeness | None
 ) -> None:
-    """Of an error of 5 % the comparison of the ends has a half, and the first look at them a half of that."""
+    """Of an error of 5 % the ends have as much as each step and the check after them; the first look has half of it."""
     apart = [LogRatio(-0.02, 0.004), LogRatio(0.02, 0.004)]
-    half = math.log(ratio_estimate(apart, confidence=1 - 0.05 / 4).high)
+    half = math.log(ratio_estimate(apart, confidence=1 - 0.05 / parts / 2).high)
     moved = [LogRatio(launch.value + halves * half, launch.error) for launch in apart]
-    assert Bisection(1).add_run(moved).likeness is likeness
+    assert Bisection(last).add_run(moved).likeness is likeness
 
 
 def test_ends_that_do_not_differ_end_the_search() -> None:

@@ -1,5 +1,8 @@
 """Steps in courses whose truth is known: of values, of ratios to a release, of ratios to the commit before."""
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -9,7 +12,7 @@ from support.made_series import RELEASE, commit, noise, of_neighbours, of_releas
 
 from pytest_mlpatterns.analysis.changes.series import Point, Series
 from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, Step, corrected, layers_of_windows, steps_of
-from pytest_mlpatterns.analysis.changes.stretches import scatter_of_runs, stretches_of
+from pytest_mlpatterns.analysis.changes.stretches import scatter_of_differences, scatter_of_runs, stretches_of
 from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES
 
 RATIO_SCATTER = 0.007
@@ -44,6 +47,11 @@ def test_windows_of_one_length_lie_as_evenly_as_whole_runs_allow() -> None:
     for starts, length in layers_of_windows(100):
         evenly = np.linspace(0, 100 - length, starts.size)
         assert np.abs(starts - evenly).max() <= 0.5
+
+
+def test_differences_of_normal_runs_show_the_scatter_of_one() -> None:
+    normal = np.array([0.01 * NormalDist().inv_cdf((place + 0.5) / 2000) for place in range(2000)])
+    assert scatter_of_differences(np.cumsum(normal * math.sqrt(2))) == pytest.approx(0.01, rel=0.005)
 
 
 @pytest.mark.parametrize("runs", [1, 4])
@@ -109,11 +117,11 @@ def test_runs_of_unknown_commits_are_points_of_their_own() -> None:
 
 
 def test_a_run_whose_launches_scattered_much_counts_less() -> None:
-    levels = stepped(30, (20, 0.1)) + noise(10, 30)
-    series = of_values(levels)
-    noisy = [replace(point, error=0.3) if place >= 20 else point for place, point in enumerate(series.points)]
-    assert places(series) == [20]
-    assert not places(replace(series, points=tuple(noisy)))
+    values = of_values(stepped(30, (20, 0.1)) + noise(10, 30))
+    for series, error in ((values, 0.3), (of_neighbours(increments(15, 30, (20, 0.06))), 0.05)):
+        noisy = [replace(point, error=error) if place >= 20 else point for place, point in enumerate(series.points)]
+        assert places(series) == [20]
+        assert not places(replace(series, points=tuple(noisy)))
 
 
 def test_runs_that_resemble_their_neighbours_are_less_sure() -> None:

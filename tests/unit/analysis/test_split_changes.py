@@ -62,10 +62,22 @@ def test_the_wait_follows_from_the_service_as_far_as_callers_share_a_process(cal
     assert named(changed(before, now, callers_per_process=callers))[0] == first
 
 
-@pytest.mark.parametrize(("cpu_now", "first"), [(2.4, "model_cpu"), (2.15, "queue_wait")])
-def test_in_an_open_loop_a_queue_follows_from_a_service_that_grew(cpu_now: float, first: str) -> None:
-    before = {"model_cpu": 2 * MS, "queue_wait": 2 * MS}
-    now = {"model_cpu": cpu_now * MS, "queue_wait": 12 * MS}
+@each_row(
+    ("cpu", "queue_now", "first"),
+    [
+        ((2, 2.4), 12, "model_cpu"),
+        ((2, 2.15), 12, "queue_wait"),  # 70 times as much
+        ((10, 10.7), 7, "model_cpu"),
+        ((10, 10.45), 7, "queue_wait"),  # by less than 5 %
+    ],
+)
+def test_in_an_open_loop_a_queue_follows_from_a_service_that_grew(
+    cpu: tuple[float, float], queue_now: float, first: str
+) -> None:
+    before, now = (
+        {"model_cpu": cpu_ms * MS, "queue_wait": queue_ms * MS}
+        for cpu_ms, queue_ms in zip(cpu, (2, queue_now), strict=True)
+    )
 
     assert named(changed(before, now))[0] == first
 
