@@ -61,7 +61,7 @@ def test_one_share_below_half_in_each_launch_does_not_show_that_the_median_is_in
 
 
 def test_shares_that_are_far_from_the_percentile_decide_its_mode() -> None:
-    launches = [two_modes(60, 940), two_modes(50, 950), two_modes(70, 930), two_modes(55, 945)]
+    launches = [two_modes(200, 800), two_modes(190, 810), two_modes(210, 790), two_modes(195, 805)]
     assert found(launches).low > 300 * MS
 
 
