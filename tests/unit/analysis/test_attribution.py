@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from support import ROOT
+from support.each_row import each_row
 
 from pytest_mlpatterns.analysis.causes.attribution import profile_record
 from pytest_mlpatterns.analysis.causes.call_tree import NOW, call_tree
@@ -108,33 +109,54 @@ def test_unchanged_sides_name_none_and_say_what_comes_nearest() -> None:
     assert record.largest.change.value == pytest.approx(0.01 * MS)
 
 
-def test_what_got_faster_is_named_too() -> None:
-    record = attributed(USUAL, {**USUAL, ("predict", "classify"): 1.0})
-    assert (named(record), only(record).kind) == ([("predict", "classify")], "faster")
+LOADS = Frame("_find_and_load", "importlib/_bootstrap.py", 1, "python")
+DUMPS = (*ROOTS[:2], Frame("wire: encode", owner="layer"), Frame("dumps", "json/__init__.py", 1, "python"))
+FIT = Frame("LogisticRegression.predict", "sklearn/linear_model.py", 1, "library")
+SERVE = (ROOTS[0], Frame("serve", "tornado/web.py", 1, "library"))
+NORMALIZE = ("predict", "normalize")
 
 
-def test_a_library_is_said_beside_the_function_of_the_project_that_calls_it() -> None:
-    record = attributed(USUAL, {**USUAL, ("predict", "normalize", SORT): 2.3})
-    assert named(record) == [("predict", "normalize")]
-    assert only(record).inside == "sort (numpy/fromnumeric.py)"
-
-
-def test_an_import_is_said() -> None:
-    heavy = Frame("<module>", "heavy/__init__.py", 1, "library")
-    loads = Frame("_find_and_load", "importlib/_bootstrap.py", 1, "python")
-    record = attributed(USUAL, {**USUAL, ("predict", "normalize", loads, heavy): 2.3})
-    assert only(record).inside == "the import of heavy/__init__.py"
-
-
-def test_a_native_frame_has_no_file() -> None:
-    record = attributed(USUAL, {**USUAL, ("predict", Frame("dgemm", owner="native")): 2.3})
-    assert (named(record), only(record).inside) == ([("predict",)], "dgemm")
-
-
-def test_without_a_function_of_the_project_the_layer_is_named() -> None:
-    encode = (ROOTS[0], ROOTS[1], Frame("wire: encode", owner="layer"), Frame("dumps", "json/__init__.py", 1, "python"))
-    record = attributed({**USUAL, encode: 0.1}, {**USUAL, encode: 1.5})
-    assert (named(record), only(record).inside) == ([("wire: encode",)], "dumps (json/__init__.py)")
+@each_row(
+    ("before", "changed", "chain", "kind", "inside"),
+    [
+        (USUAL, {("predict", "classify"): 1.0}, ("predict", "classify"), "faster", ""),
+        # a library is said beside the function of the project that calls it
+        (USUAL, {(*NORMALIZE, SORT): 2.3}, NORMALIZE, "slower", "sort (numpy/fromnumeric.py)"),
+        (
+            USUAL,
+            {(*NORMALIZE, LOADS, Frame("<module>", "heavy/__init__.py", 1, "library")): 2.3},
+            NORMALIZE,
+            "slower",
+            "the import of heavy/__init__.py",
+        ),
+        (USUAL, {("predict", Frame("dgemm", owner="native")): 2.3}, ("predict",), "slower", "dgemm"),
+        # without a function of the project the layer is named, else the innermost function
+        ({**USUAL, DUMPS: 0.1}, {DUMPS: 1.5}, ("wire: encode",), "slower", "dumps (json/__init__.py)"),
+        ({(FIT,): 1.0}, {(FIT,): 2.0}, ("LogisticRegression.predict",), "slower", ""),
+        ({SERVE: 1.0}, {SERVE: 2.0}, ("serve",), "slower", ""),
+        (USUAL, {("predict", "deduplicate"): 1.2}, ("predict", "deduplicate"), "new", ""),
+        (
+            {**USUAL, ("predict", "deduplicate"): 1.2},
+            {("predict", "deduplicate"): 0.0},
+            ("predict", "deduplicate"),
+            "gone",
+            "",
+        ),
+        # a function that only has another caller is not the cause
+        (
+            {("predict",): 0.1, ("predict", "classify"): 2.0},
+            {("predict", "classify"): 0.0, ("predict", "wrap"): 0.8, ("predict", "wrap", "classify"): 2.0},
+            ("predict", "wrap"),
+            "new",
+            "",
+        ),
+    ],
+)
+def test_one_function_is_named_with_what_became_of_it(
+    before: Stacks, changed: Stacks, chain: tuple[str, ...], kind: str, inside: str
+) -> None:
+    record = attributed(before, {names: ms for names, ms in {**before, **changed}.items() if ms})
+    assert (named(record), only(record).kind, only(record).inside) == ([chain], kind, inside)
 
 
 ENCODE, DECODE = (Frame(f"wire: {verb}", owner="layer") for verb in ("encode", "decode"))
@@ -162,12 +184,6 @@ def test_the_boundary_of_a_model_is_not_named() -> None:
     assert not attributed({ROOTS: 0.2}, {ROOTS: 1.2}).changes
 
 
-def test_below_a_model_of_a_library_its_function_is_named() -> None:
-    fit = Frame("LogisticRegression.predict", "sklearn/linear_model.py", 1, "library")
-    record = attributed({(fit,): 1.0}, {(fit,): 2.0})
-    assert named(record) == [("LogisticRegression.predict",)]
-
-
 @pytest.mark.parametrize(("scatter_ms", "chains"), [(0.55, [("rank",)]), (1.5, [])])
 def test_below_a_model_that_is_surely_slower_a_function_counts_that_is_so_taken_alone(
     scatter_ms: float, chains: list[tuple[str, ...]]
@@ -180,26 +196,10 @@ def test_below_a_model_that_is_surely_slower_a_function_counts_that_is_so_taken_
     assert named(profile_record(whole, lambda _frame, _line: "", is_known=True)) == chains
 
 
-def test_of_other_stacks_the_innermost_function_is_named() -> None:
-    stack = (ROOTS[0], Frame("serve", "tornado/web.py", 1, "library"))
-    record = attributed({stack: 1.0}, {stack: 2.0})
-    assert named(record) == [("serve",)]
-
-
 def test_time_of_a_process_alone_names_none() -> None:
     record = attributed({ROOTS[:1]: 1.0}, {ROOTS[:1]: 2.0})
     assert not record.changes
     assert record.largest is None
-
-
-def test_a_function_that_is_new() -> None:
-    record = attributed(USUAL, {**USUAL, ("predict", "deduplicate"): 1.2})
-    assert (named(record), only(record).kind, only(record).before_ns) == ([("predict", "deduplicate")], "new", 0)
-
-
-def test_a_function_that_is_gone() -> None:
-    record = attributed({**USUAL, ("predict", "deduplicate"): 1.2}, USUAL)
-    assert (named(record), only(record).kind) == ([("predict", "deduplicate")], "gone")
 
 
 def test_a_function_that_moved_and_got_slower() -> None:
@@ -216,12 +216,6 @@ def test_a_function_in_the_place_of_another_one() -> None:
     change = only(record)
     assert (named(record), change.kind, change.was) == ([("predict", "norm")], "moved", "scale")
     assert (change.before_ns, change.now_ns) == pytest.approx((2.4 * MS, 4.4 * MS))
-
-
-def test_a_function_that_only_has_another_caller_is_not_the_cause() -> None:
-    before: Stacks = {("predict",): 0.1, ("predict", "classify"): 2.0}
-    now: Stacks = {("predict",): 0.1, ("predict", "wrap"): 0.8, ("predict", "wrap", "classify"): 2.0}
-    assert named(attributed(before, now)) == [("predict", "wrap")]
 
 
 def test_a_function_that_a_library_now_calls_itself_is_named_below_it() -> None:

@@ -1,6 +1,7 @@
 """Noise advice: what is told, from which measure on, and that a machine at rest gives no advice."""
 
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from pytest_mlpatterns.analysis.health.machine import (
     disturbance_of,
     is_disturbed,
     noise_of,
+    taken_excuse,
     why_busy_in,
 )
-from pytest_mlpatterns.records.launch import Launch
+from pytest_mlpatterns.records.launch import Launch, Taken
 
 
 def noisy(*, generator_ns: int = 0, **seen: Any) -> Launch:
@@ -39,14 +41,38 @@ def test_launches_whose_processes_are_not_known_give_none() -> None:
     assert told() == ()
 
 
-def test_other_processes_are_told_in_cores() -> None:
-    (sentence,) = told(noisy(others_cores=0.9))
-    assert sentence.startswith("other processes used 0.9 of the 2 cores while this was measured")
-    assert "--perf-against" in sentence
+GHZ = 1_000_000_000
 
 
-def test_others_use_no_more_cores_than_there_are_however_coarse_the_systems_clock_is() -> None:
-    assert told(noisy(others_cores=3.6))[0].startswith("other processes used 2.0 of the 2 cores")
+@each_row(
+    ("seen", "said"),
+    [
+        ({"others_cores": 0.9}, "other processes used 0.9 of the 2 cores while this was measured: *(--perf-against)*"),
+        ({"others_cores": 3.6}, "other processes used 2.0 of the 2 cores*"),  # the system's clock is coarse
+        ({"steal_cores": 0.1}, "the host gave 5.0 % of this machine's time to other machines (steal)*"),
+        ({"throttled": 0.25}, "* for 25.0 % of the time (cgroup throttling)*"),
+        ({"frequency_hz": (2.0 * GHZ, 3.5 * GHZ)}, "*from 2.0 to 3.5 GHz*"),
+        ({"frequency_hz": (2.5 * GHZ, 2.9 * GHZ)}, ""),
+    ],
+)
+def test_what_disturbs_is_told_with_its_size(seen: dict[str, Any], said: str) -> None:
+    assert fnmatchcase("; ".join(told(noisy(**seen))), said)
+
+
+@each_row(
+    ("seen", "waits_ms", "tail_ms"),
+    [
+        ({"others_cores": 1.2}, 8, 24),  # two time slices, and in the tail three times as long
+        ({"steal_cores": 0.1}, 0, 24),
+        ({"throttled": 0.3}, 0, 100),  # until the next period
+    ],
+)
+def test_a_request_waits_for_a_core_as_long_as_the_system_may_keep_it(
+    seen: dict[str, Any], waits_ms: int, tail_ms: int
+) -> None:
+    found = taken_excuse([noisy(**seen, machine_cores=1.9)], Taken())
+    assert found is not None
+    assert (found.waits_ns, found.tail_waits_ns) == (waits_ms * MS, tail_ms * MS)
 
 
 def test_the_load_generator_is_none_of_the_others() -> None:
@@ -103,22 +129,6 @@ def test_a_machine_is_busy_on_average_or_not_at_all() -> None:
     assert found is not None
     assert str(found) == "other processes used 0.8 of the 2 cores"
     assert busy_on_average([]) is None
-
-
-def test_steal_is_told_as_a_share_of_the_machine() -> None:
-    (sentence,) = told(noisy(steal_cores=0.1))
-    assert sentence.startswith("the host gave 5.0 % of this machine's time to other machines (steal)")
-
-
-def test_reports_throttling_as_a_share_of_the_time() -> None:
-    (sentence,) = told(noisy(throttled=0.25))
-    assert "for 25.0 % of the time (cgroup throttling)" in sentence
-
-
-def test_a_frequency_that_changed_is_told_from_a_fifth_on() -> None:
-    assert told(noisy(frequency_hz=(2_500_000_000, 2_900_000_000))) == ()
-    (sentence,) = told(noisy(frequency_hz=(2_000_000_000, 3_500_000_000)))
-    assert "from 2.0 to 3.5 GHz" in sentence
 
 
 def test_a_frequency_that_changed_between_launches_is_told() -> None:
