@@ -124,7 +124,7 @@ def _points(results: Results) -> Iterator[_Point]:
             further = {"objective": str(asked)} if asked else {}
             further |= {"currency": metric.currency} if metric.currency else {}
             base = metric.name.removesuffix(f"({asked})")
-            gauge = _Gauge(base, metric.unit, metric.label.partition(f" with {asked}")[0])
+            gauge = _Gauge(base, metric.unit, metric.label.removesuffix(f" with {asked}"))
             yield from _three(gauge, labels | further, found)
         changes = {(one.metric, one.against): one.change for one in result.verdicts if one.change is not None}
         for (name, against), change in changes.items():  # of several verdicts on one, the last
