@@ -12,7 +12,12 @@ from support.made_series import RELEASE, commit, noise, of_neighbours, of_releas
 
 from pytest_mlpatterns.analysis.changes.series import Point, Series
 from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, Step, corrected, layers_of_windows, steps_of
-from pytest_mlpatterns.analysis.changes.stretches import scatter_of_differences, scatter_of_runs, stretches_of
+from pytest_mlpatterns.analysis.changes.stretches import (
+    deviations,
+    scatter_of_differences,
+    scatter_of_runs,
+    stretches_of,
+)
 from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES
 
 RATIO_SCATTER = 0.007
@@ -52,6 +57,11 @@ def test_windows_of_one_length_lie_as_evenly_as_whole_runs_allow() -> None:
 def test_differences_of_normal_runs_show_the_scatter_of_one() -> None:
     normal = np.array([0.01 * NormalDist().inv_cdf((place + 0.5) / 2000) for place in range(2000)])
     assert scatter_of_differences(np.cumsum(normal * math.sqrt(2))) == pytest.approx(0.01, rel=0.005)
+
+
+def test_errors_of_three_times_the_lower_quartile_count_beyond_their_median() -> None:
+    found = deviations(np.array([0.01] * 4 + [0.1] * 3 + [0.2] * 3), 0.01)
+    assert found.tolist() == pytest.approx([0.01] * 7 + [math.sqrt(0.01**2 + 0.2**2 - 0.1**2)] * 3)
 
 
 @pytest.mark.parametrize("runs", [1, 4])

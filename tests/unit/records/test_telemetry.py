@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.each_row import each_row
-from support.synthetic import FEW, LAYERS, MS, PROPERTY, WIRE, S
+from support.synthetic import FEW, LAYERS, MS, PROPERTY, S
 
 from pytest_mlpatterns.records.layer_description import DerivedMetric
 from pytest_mlpatterns.records.package_layers import derived_metrics
@@ -150,6 +150,7 @@ class TestFigures:
             PatternStats(),
             PatternStats((5, 5), ("traceback",), (), 1),
             PatternStats(layers=tuple(LayerStats(0, layer.layer) for layer in LAYERS)),
+            PatternStats(layers=(LayerStats(0, "wire", {"requests": 0}),)),
             PatternStats(
                 layers=(
                     LayerStats(0, "cached", {"hits": 0, "misses": 0}, {"hit_ns": {}}),
@@ -198,6 +199,8 @@ class TestFigures:
             LayerStats(4, "queued", {"depth_ns": 3 * S, "observed_ns": S}, {"wait_ns": {5: 1}}),
             LayerStats(5, "batched"),
             LayerStats(6, "batched", {}, {"size": {2: 1}}),
+            LayerStats(7, "wire", {"requests": 0}),
+            LayerStats(8, "wire", {"requests": 2, "decode_ns": 6, "encode_ns": 8}),
         )
         found = derived_metrics(PatternStats(layers=layers))
         assert {name: figure.value for name, figure in found.items()} == {
@@ -205,15 +208,6 @@ class TestFigures:
             "queue_depth": 3.0,
             "queue_wait": 5.0,
             "batch_size": 2.0,
+            "decode": 3.0,
+            "encode": 4.0,
         }
-
-
-class TestWires:
-    def test_reading_and_writing_are_means_over_the_requests(self) -> None:
-        found = derived_metrics(PatternStats(layers=(WIRE,)))
-        assert (found["decode"].value, found["encode"].value) == (20_000, 10_000)
-
-    def test_the_outermost_service_with_requests_gives_the_metric(self) -> None:
-        idle, busy = LayerStats(0, "wire", {"requests": 0}), LayerStats(1, "wire", {"requests": 2, "decode_ns": 6})
-        assert derived_metrics(PatternStats(layers=(idle, busy)))["decode"].value == 3
-        assert "decode" not in derived_metrics(PatternStats(layers=(idle,)))
