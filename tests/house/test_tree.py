@@ -1,6 +1,7 @@
 """The tree of the tests: three speeds and the rules of the house; unit tests mirror the package."""
 
 import re
+from collections import Counter
 
 import pytest
 from support import ROOT, TESTS
@@ -18,6 +19,13 @@ def test_each_test_has_a_speed_or_is_a_rule_of_the_house() -> None:
 def test_unit_tests_mirror_the_package() -> None:
     rooms = {path.parent.relative_to(TESTS / "unit") for path in TESTS.glob("unit/**/test_*.py")}
     assert {room.as_posix() for room in rooms if not (PACKAGE / room).is_dir()} == set()
+
+
+def test_files_of_one_run_have_names_of_their_own() -> None:
+    """Python imports a test file by its name alone, if its folder is no package."""
+    together = [path for path in TESTS.rglob("test_*.py") if not path.is_relative_to(TESTS / "live" / "ray")]
+    names = Counter(path.name for path in together if not path.with_name("__init__.py").exists())
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 def test_what_make_test_leaves_out_is_a_folder_that_make_check_runs() -> None:
