@@ -139,7 +139,15 @@ class InvalidResultError(MlpatternsError):
 
 
 class GeneratorLimitError(InvalidResultError):
-    """The load generator, or the machine that it shares, was the limit: the service was not measured."""
+    """The load generator, or the machine that it shares, was the limit: the service was not measured.
+
+    Attributes:
+        by_client: whether that was a client of the user's own, which will be so again.
+    """
+
+    def __init__(self, said: str = "", *, by_client: bool = False) -> None:
+        super().__init__(said)
+        self.by_client: bool = by_client
 
 
 class TooFewSamplesError(InvalidResultError):

@@ -21,7 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import why_busy
-from pytest_mlpatterns.analysis.health.sustained import Fault, why_limited
+from pytest_mlpatterns.analysis.health.sustained import why_limited
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, FEWEST_PAIRS, MOST_LOOKS
@@ -143,7 +143,7 @@ class SequentialMeasurement:
         errors_count = errors_count and not valid.excused
         why = why_invalid(metrics, errors_count=errors_count, may_refuse=valid.overload, judged_ns=judged_ns)
         if why is not None:
-            raise (GeneratorLimitError if why.fault is Fault.GENERATOR else InvalidResultError)(str(why))
+            raise why.error()
         if not valid.overload and not valid.excused and (lags := metrics.not_sustained):
             if busy := why_busy(metrics.launches):
                 raise GeneratorLimitError(f"{lags}, while {busy}; measure again when the machine is quieter")

@@ -105,7 +105,7 @@ class VerdictLog:
 def no_verdict(metric: str, against: Literal["limit", "baseline", "revision"], error: GeneratorLimitError) -> Verdict:
     """The verdict on a metric when the load generator or the machine was the limit, not the service."""
     why = str(error)
-    left = WhyOpen(OpenBy.MACHINE, why)
+    left = WhyOpen(OpenBy.CLIENT if error.by_client else OpenBy.MACHINE, why)
     return Verdict(metric, against, Outcome.INCONCLUSIVE, f"no verdict: {why}", why_open=left)
 
 

@@ -27,7 +27,7 @@ from pytest_mlpatterns.analysis.metrics.blocked_values import counted
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.log_ratio import VariantFigures
 from pytest_mlpatterns.analysis.verdicts.verdicts import why_too_many_failed
-from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, MlpatternsError
+from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, MlpatternsError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.generator_process import LocalPool
@@ -202,8 +202,8 @@ class VariantRun:
             block = self.seen(self.send(job))
             if block.why is None:
                 return self.keep(block, position)
-            if block.why.fault is Fault.GENERATOR and block.recording.report.client:
-                raise GeneratorLimitError(f"{self._variant.name}: {block.why}")
+            if block.why.fault is Fault.CLIENT:
+                raise block.why.error(f"{self._variant.name}: ")
             length_ns *= block.length_factor
         raise self.never_valid(block)
 
@@ -257,8 +257,7 @@ class VariantRun:
     def never_valid(self, block: SeenBlock) -> MlpatternsError:
         """The error of a block that no attempt gave information in."""
         assert block.why is not None
-        error = GeneratorLimitError if block.why.fault is Fault.GENERATOR else InvalidResultError
-        return error(f"{self._variant.name}: in {TRIES} turns in a row {block.why}")
+        return block.why.error(f"{self._variant.name}: in {TRIES} turns in a row ")
 
     def keep(self, block: SeenBlock, position: int) -> None:
         """Note the figures of one block, which began with the input of this index."""
@@ -359,6 +358,8 @@ class VariantRun:
         )
         if limited is None:
             return None
+        if report.client:
+            return InvalidReason(limited, Fault.CLIENT)
         return InvalidReason(f"{limited}; lower the load, or share it: perf(generators=2)", Fault.GENERATOR)
 
     def _require_answers(self, samples: Samples, result: LoadResult) -> None:

@@ -125,6 +125,7 @@ class OpenBy(StrEnum):
     """What leaves a verdict open."""
 
     MACHINE = "machine"  # so that another moment would decide
+    CLIENT = "client"  # of the user's own, which is as busy at any moment
     MODES = "modes"  # of the requests, between which the percentile lies
     KINDS = "kinds"  # of launches, of which not all came
     LAUNCHES = "launches"  # that differ too much

@@ -37,6 +37,7 @@ from msgspec import Struct
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.statistics.intervals import t_quantile
+from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.records.outcomes import Failure, describe_failures
 from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent, format_rate
 
@@ -59,6 +60,7 @@ class Fault(Enum):
     """What made a measurement invalid."""
 
     GENERATOR = "generator"  # The load generator, or the machine that it shares with others
+    CLIENT = "client"  # A client of the user's own, which will be the limit again
     SERVICE = "service"  # The service, or a load under which it answers too little
 
 
@@ -70,6 +72,12 @@ class InvalidReason(Struct, frozen=True):
 
     def __str__(self) -> str:
         return self.text
+
+    def error(self, before: str = "") -> InvalidResultError:
+        """The error of such a measurement; ``before``: with which it begins."""
+        if self.fault is Fault.SERVICE:
+            return InvalidResultError(f"{before}{self}")
+        return GeneratorLimitError(f"{before}{self}", by_client=self.fault is Fault.CLIENT)
 
 
 class GeneratorMetrics(Struct, frozen=True):

@@ -36,6 +36,7 @@ _NOT_SLOWER = "probably not slower: only the worse end of its interval is beyond
 _QUIETER = "run it again in a quieter moment"
 _NEXT: Mapping[OpenBy, str] = {
     OpenBy.MACHINE: _QUIETER,
+    OpenBy.CLIENT: "spread perf_client over processes: write generators=2 in the marker of the test",
     OpenBy.MODES: "put the limit beyond both modes, or assert another percentile",
     OpenBy.KINDS: "let more launches show both ways: raise launches= and budget= in the marker of the test",
     OpenBy.LAUNCHES: "look for what differs from one start to the next, or move the limit away from what is measured",

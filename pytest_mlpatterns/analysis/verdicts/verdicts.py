@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO, Fault, InvalidReason
+from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO, Fault, InvalidReason, why_limited
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Location, Metric, StreamPercentile
 from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, estimate, ratio_of, ratio_of_pairs
 from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Estimate, LaunchValue
@@ -64,7 +64,10 @@ def why_invalid(
         why = f"none of {failed:,} requests succeeded ({kinds}){_overload(metrics)}"
     if why is not None:
         return InvalidReason(why, Fault.SERVICE)
-    return None if limited is None else InvalidReason(limited, Fault.GENERATOR)
+    if limited is None:
+        return None
+    by_client = any(one.generator.client and why_limited(one.generator) for one in metrics.launches)
+    return InvalidReason(limited, Fault.CLIENT if by_client else Fault.GENERATOR)
 
 
 def _none_due(metrics: Metrics) -> str:

@@ -18,6 +18,7 @@ from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.distributions import Modes
 from pytest_mlpatterns.analysis.statistics.intervals import ratio_of
+from pytest_mlpatterns.analysis.verdicts.open_reasons import known_reason
 from pytest_mlpatterns.analysis.verdicts.verdicts import (
     describe_estimate,
     judge_change,
@@ -26,6 +27,7 @@ from pytest_mlpatterns.analysis.verdicts.verdicts import (
     why_invalid,
     why_too_many_failed,
 )
+from pytest_mlpatterns.judging.verdict_log import no_verdict
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.outcomes import Failure, FirstFailure
 from pytest_mlpatterns.records.samples import Samples, Window
@@ -547,6 +549,19 @@ def test_a_generator_that_was_the_limit_supports_no_verdict() -> None:
     assert why is not None
     assert "load generator" in why.text
     assert why.fault is Fault.GENERATOR
+
+
+def test_a_client_of_the_users_that_was_the_limit_will_be_so_in_a_quieter_moment_too() -> None:
+    busy = launch(samples(DUE, MS), cpu_ns=3 * S)
+    why = why_invalid(Metrics((replace(busy, generator=replace(busy.generator, client="Stub")),)))
+    assert why is not None
+    assert why.fault is Fault.CLIENT
+    left = no_verdict("rtm", "limit", why.error("here: ")).why_open
+    assert left is not None
+    assert known_reason(left, None).advice.startswith("spread perf_client over processes: write generators=2")
+    quiet = no_verdict("rtm", "limit", InvalidReason("busy", Fault.GENERATOR).error()).why_open
+    assert quiet is not None
+    assert known_reason(quiet, None).advice == "run it again in a quieter moment"
 
 
 GUARDED = METRICS["peak_memory"]
