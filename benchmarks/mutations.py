@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("analysis", "judging", "measurement", "loadgen", "records")
-COPIED = ("pytest_mlpatterns", "tests", "benchmarks", "pyproject.toml")
 COUNT = 200
 SEED = 1
 LIMIT_S = 120
@@ -174,9 +173,7 @@ class Copy:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        for name in COPIED:
-            source, target = ROOT / name, directory / name
-            shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
+        shutil.copytree(ROOT, directory, ignore=shutil.ignore_patterns(".*", "_build", "build", "dist"))
 
     def end_of(self, mutant: Mutant) -> str:
         """Which tests noticed a mutant, if any did."""
