@@ -164,7 +164,9 @@ def ordered_tests(root: Path, mutant: Mutant) -> dict[str, list[str]]:
     named = {path: path.read_text("utf-8").count(module) for path in sorted((root / UNIT).rglob("test_*.py"))}
     tests: dict[str, list[str]] = {OWN: [], OTHERS: []}
     for path in sorted(named, key=lambda path: (module not in path.stem, -named[path])):
-        tests[OWN if named[path] and path.parent.name == room else OTHERS].append(path.relative_to(root).as_posix())
+        tests[OWN if (module in path.stem or named[path]) and path.parent.name == room else OTHERS].append(
+            path.relative_to(root).as_posix()
+        )
     return {end: files for end, files in tests.items() if files}
 
 

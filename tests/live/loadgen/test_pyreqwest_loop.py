@@ -24,7 +24,6 @@ from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.records.launch import Launch
-from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.model import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
@@ -136,36 +135,6 @@ def test_every_chunk_of_a_stream_is_counted_over_encryption_and_over_http2(
     assert (samples.sent_ns <= stream.first_byte_ns).all()
     assert (stream.chunk_ns[ends - stream.chunk_count] >= stream.first_byte_ns).all()
     assert (stream.chunk_ns[ends - 1] <= samples.done_ns).all()
-
-
-@pytest.mark.covered_processes
-def test_a_server_that_is_gone_gives_counted_refusals_and_no_crash(tmp_path: Path) -> None:
-    from pytest_mlpatterns.loadgen.messages import LoadJob, WindowOpened
-    from pytest_mlpatterns.records.addressing import Progress, Remote
-    from pytest_mlpatterns.workload.endpoint import Endpoint
-
-    generator = Generator(tmp_path / "generator.log")
-    message = read_payload(INPUTS).messages("127.0.0.1", 1, "/predict")
-    with server() as port:
-        job = LoadJob(
-            endpoint=Endpoint((("127.0.0.1", port),), remote=Remote(f"http://127.0.0.1:{port}", http2=False)),
-            messages=message,
-            schedule=ClosedLoop(2),
-            duration_ns=600_000_000,
-            warmup_ns=0,
-            timeout_ns=2 * 10**9,
-        )
-
-    def on_poll(_event: WindowOpened | Progress | None) -> None:
-        """Nobody watches."""
-
-    try:
-        result = generator.run(job, poll_s=0.1, on_poll=on_poll)  # the server is gone by now
-    finally:
-        generator.close()
-    outcomes = set(memoryview(result.columns["outcome"]).cast("h"))
-    assert outcomes == {Failure.CONNECT.value}
-    assert len(result.columns["outcome"]) // 2 <= 2 * 20  # two callers that rest between refusals
 
 
 def test_the_overhead_of_the_library_is_measured_beside_the_ceiling(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.services.jobs import MS, a_job, window_of
-from support.services.scripted import Close, Request, ScriptedServer, Send, Step, answer
+from support.services.scripted import Close, Request, ScriptedServer, Send, Step, answer, refused_port
 
 from pytest_mlpatterns.loadgen import pyreqwest_loop
 from pytest_mlpatterns.loadgen.columns import samples_of
@@ -98,6 +98,15 @@ def test_a_request_that_meets_a_closed_idle_connection_is_sent_again_once(
         result = loop(job, lambda _event: None).run()
     assert samples_of(result).outcome.tolist() == [200 if answers else Failure.CLOSED] * 6
     assert result.generator.sent_again == 5 * answers
+
+
+def test_a_server_that_is_gone_gives_counted_refusals_after_each_of_which_a_caller_rests() -> None:
+    port = refused_port()
+    job = a_job([("127.0.0.1", port)], ClosedLoop(2), duration_ns=300 * MS)
+    job = replace(job, endpoint=replace(job.endpoint, remote=Remote(f"http://127.0.0.1:{port}", http2=False)))
+    outcomes = samples_of(PyreqwestLoop(job, lambda _event: None).run()).outcome
+    assert set(outcomes.tolist()) == {Failure.CONNECT}
+    assert outcomes.size <= 2 * 10
 
 
 class BrokenClient:
