@@ -91,6 +91,8 @@ def test_each_part_of_a_text_has_a_verdict_of_its_own() -> None:
         "p99.9": Outcome.INCONCLUSIVE,
     }
     assert len(launches) == 2, "a failure is confirmed by a second launch, and then the others take no time"
+    with pytest.raises(LimitFailure, match=r"^throughput .* is not at least 1,111,112 req/s"):
+        perf.assert_that("throughput>=1111112")
 
 
 def test_a_request_that_fails_after_the_assertion_fails_the_test_at_its_end() -> None:

@@ -1,5 +1,6 @@
 """Counted instructions in a comparison: what a count decides, beside what it is made, and when."""
 
+import dataclasses
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ from support.declared_run import DeclaredRun
 from support.each_row import each_row
 from support.experiments import declared_experiment
 from support.splits import split
-from support.synthetic import MS, SETUP, even_launch
+from support.synthetic import MS, SETUP, even_launch, usage
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.errors import CountError, GeneratorLimitError, PerfFailure, SettingError
@@ -70,6 +71,7 @@ class Times:
     def __init__(self, *found: Verdict | GeneratorLimitError) -> None:
         self.found = found
         self.asked: list[str] = []
+        self.searched: list[object] = []
 
     def judge(self, choice: Any) -> Sequence[Verdict]:
         self.asked += [one.metric.name for one in choice(False)]
@@ -116,7 +118,8 @@ def measurement() -> SequentialMeasurement:
     """One launch of a service with one thread that works, on a quiet machine."""
     runner: Any = SimpleNamespace(close=lambda: None)
     found = SequentialMeasurement(runner, Spending(Budget(30 * 10**9)), 8)
-    found.take(DeclaredRun(second_launches=[replace(even_launch(), facts=FACTS)]))  # type: ignore[arg-type]
+    used = dataclasses.replace(usage(), busy_threads=(1,))
+    found.take(DeclaredRun(second_launches=[replace(even_launch(), facts=FACTS, usage=used)]))  # type: ignore[arg-type]
     return found
 
 
@@ -139,6 +142,8 @@ def compared_test(
     counted: Entry | None = None,
     other: bool = True,
     settle: Any = None,
+    missing: str = "",
+    interrupted: bool = False,
 ) -> tuple[Sequence[Verdict], Noted]:
     """Compare a test: beside other code, beside an entry with a count, or beside both."""
     experiment = declared_experiment(stored, **(marker or {}))
@@ -150,9 +155,10 @@ def compared_test(
         revision=CODE if other else None,
         settle=settle,
     )
-    causes: Any = SimpleNamespace(interrupted=False, search=lambda *_: None)
+    causes: Any = SimpleNamespace(interrupted=interrupted, search=lambda other, _verdicts: times.searched.append(other))
     measured = measurement()
     basis = Basis(experiment, measured)
+    basis.keep("code", why_not=missing)
     comparison = Noted(times.judge, experiment, measured, basis=basis, causes=causes)
     settings = experiment.settings
     metrics = compared_by_default(settings, streams=False)
@@ -383,3 +389,17 @@ def test_waits_for_a_processor_are_no_part_of_the_latency_that_is_compared_with_
     waits = split({"model_cpu": 5.6 * MS, "run_queue": 6.0 * MS, "model_wait": 9.0 * MS})
     assert own_share(unhindered_figures(replace(reference, split={"rtm": waits})), 1, 1) < 0.5
     assert unhindered_figures(replace(reference, split={})) == {}
+
+
+@pytest.mark.parametrize("over", [{"missing": "not compared with main"}, {"interrupted": True}])
+def test_nothing_is_counted_once_a_comparison_is_over(monkeypatch: pytest.MonkeyPatch, over: dict[str, Any]) -> None:
+    passes, times = Passes(monkeypatch), Times(WIDE)
+    found, _ = compared_test(times, **QUIET, **over)
+    assert (list(found), passes.sides, times.searched) == ([WIDE], [], [])
+
+
+def test_functions_are_searched_beside_the_code_that_a_count_was_compared_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    Passes(monkeypatch, count(4.6e6), count(), count(4.6e6))
+    times = Times(WIDE)
+    compared_test(times, **QUIET)
+    assert [one.name for one in times.searched] == ["main (1a2b3c4)"]

@@ -13,8 +13,9 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_metrics
 from pytest_mlpatterns.judging.look import Look
-from pytest_mlpatterns.judging.machine_doubts import change_in, excuses, explains, is_within
+from pytest_mlpatterns.judging.machine_doubts import change_in, excuses, explains, is_within, left_open
 from pytest_mlpatterns.records.launch import Launch, Taken
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 SLOWER_MS = 4.0
 """Before, a request takes 3 ms."""
@@ -80,6 +81,12 @@ def test_a_sign_counts_in_the_minutes_that_it_explains() -> None:
     assert not explains(launched(busy, slow), compared("rtm"))
 
 
+def test_a_sign_that_explains_less_than_one_side_may_explain_another() -> None:
+    busy = launched(made(rtm_ns=60 * MS, others_cores=1.2))
+    assert not explains(busy, compared("rtm"), Metrics(tuple(made(rtm_ns=60 * MS))))
+    assert explains(busy, compared("rtm"), Metrics(tuple(made(rtm_ns=6 * MS))))
+
+
 def test_a_sign_on_one_launch_of_many_is_none() -> None:
     one_of_twelve = [*made(11, rtm_ns=4.5 * MS), *made(1, rtm_ns=4.5 * MS, others_cores=1.2)]
     assert not excuses(launched(one_of_twelve), METRICS["rtm"])
@@ -91,3 +98,26 @@ def test_what_is_not_known_of_the_launches_is_not_within_the_tolerance() -> None
     assert change_in(few, compared("p99")) is None
     assert not is_within(None)
     assert is_within(change_in(few, compared("rtm")))
+
+
+@each_row(
+    ("doubted", "stands", "quiet", "is_open"),
+    [
+        (True, [], [], True),
+        (False, [], [], False),
+        (True, ["rtm"], [], False),
+        (True, [], made(2, rtm_ns=6 * MS), False),  # two launches on a quiet machine show it too
+        (True, [], made(1, rtm_ns=6 * MS), True),
+        (True, [], made(2), True),
+    ],
+)
+def test_a_failure_that_the_machine_explains_is_open_unless_quiet_launches_fail_too(
+    doubted: bool, stands: list[str], quiet: list[Launch], is_open: bool
+) -> None:
+    busy = launched(made(rtm_ns=6 * MS, others_cores=1.2))
+    (excuse,) = excuses(busy, METRICS["rtm"])
+    failed = Verdict("rtm", "baseline", Outcome.FAIL, "slower")
+    known: Any = {"excuse": excuse if doubted else None, "stands": frozenset(stands), "quiet": quiet}
+    (found,) = left_open(busy, [failed], [compared("rtm")], **known)
+    assert found.outcome is (Outcome.INCONCLUSIVE if is_open else Outcome.FAIL)
+    assert found.by_machine is is_open

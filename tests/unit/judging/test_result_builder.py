@@ -24,7 +24,8 @@ from pytest_mlpatterns.judging.result_builder import (
     with_compared_figures,
 )
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.records.launch import Estimate, GeneratorReport, Launch, Warmup
+from pytest_mlpatterns.records.count import Count
+from pytest_mlpatterns.records.launch import Estimate, GeneratorReport, Launch, Noise, Warmup
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.ci_reports import properties_of
@@ -82,10 +83,14 @@ def test_every_report_has_the_figure_that_was_compared() -> None:
     assert with_compared_figures(built) == built
 
 
-def built(launched: Launch, *, spent_s: float = 0.0, **found: Any) -> TestResult:
+def built(
+    launched: Launch, *, spent_s: float = 0.0, cluster: Any = None, counts: tuple[Count, ...] = (), **found: Any
+) -> TestResult:
     """The result of a test whose only launch an interleaved run made."""
     spending = Spending(Budget(60 * S, round(spent_s * S)))
-    experiment, measurement = declared_experiment(), SequentialMeasurement(cast("Any", None), spending, 8)
+    experiment = replace(declared_experiment(), cluster=cluster)
+    measurement = SequentialMeasurement(cast("Any", None), spending, 8)
+    measurement.adopt(counts=counts)
     measurement.take(cast("Any", SimpleNamespace(second_launches=[launched], second_starts_ns=[], spent_s=spent_s)))
     whole = build_result(experiment, measurement, Found(passed=True, basis=Basis(experiment, measurement), **found))
     assert whole is not None
@@ -121,3 +126,13 @@ def test_requests_that_were_sent_again_are_noted_by_their_number() -> None:
     why = "sent again on a fresh connection: the server had closed the idle one"
     assert generator_notes(reports, "64 MiB") == [f"12 requests were {why}"]
     assert generator_notes([replace(reports[0], sent_again=1)], "64 MiB") == [f"1 request was {why}"]
+
+
+@pytest.mark.parametrize("change", [None, Noise("a node of the cluster left")])
+def test_a_result_has_what_changed_in_the_cluster_and_the_last_count(change: Noise | None) -> None:
+    counts = tuple(Count((work,), work, work, 1, 1.0) for work in (4e6, 5e6))
+    cluster = SimpleNamespace(change=lambda: change, description="2 nodes")
+    found = built(even_launch(), cluster=cluster, counts=counts)
+    assert found.conditions.noise == (() if change is None else (change,))
+    assert found.causes.work is not None
+    assert found.causes.work.now == counts[-1]

@@ -82,6 +82,7 @@ def settle(
     required: bool = False,
     theirs: Setup | NothingToCompareError | None = None,
     searched: bool = False,
+    check: object = None,
     **marker: object,
 ) -> tuple[dict[str, Outcome], Basis, Searching]:
     """Compare with a revision in the metrics that ``compare=`` names; both sides have a declared NMRT.
@@ -96,7 +97,7 @@ def settle(
     experiment: Any = SimpleNamespace(
         settings=settings,
         baseline=BaselineMatch(setup, BaselineMode.OFF),
-        plan=SimpleNamespace(schedule=ClosedLoop(1), check=None, payload=None),
+        plan=SimpleNamespace(schedule=ClosedLoop(1), check=check, payload=None),
         smoke=False,
         setup=setup,
         system=SimpleNamespace(is_attached=False),
@@ -224,3 +225,11 @@ def test_another_set_up_a_failure_there_and_a_required_comparison_fail_the_test(
     with pytest.raises(PerfFailure) as caught:
         settle("rtm", theirs=theirs, required=required)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("check", [None, len])
+def test_answers_that_are_to_be_checked_are_those_of_a_launch_before_the_comparison(check: object) -> None:
+    """Else its own side of the comparison is what was measured."""
+    _, basis, run = settle("rtm", check=check)
+    assert len(basis._measurement.metrics.launches) == (1 if check else len(run.second_launches))
+    assert len(run.second_launches) > 1

@@ -17,6 +17,7 @@ from pytest_mlpatterns.judging.loop import Ruling
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.launch import Interrupted
 from pytest_mlpatterns.records.launch import Capacity, Launch, Warmup
+from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 GOOD = even_launch()
@@ -409,3 +410,14 @@ def test_a_search_gets_what_is_left_of_the_budget() -> None:
     measurement.measure_at_least(2)
     measurement.search(None)
     assert runner.left_ns == [MINUTE - 100 * MS]
+
+
+@each_row(("most", "shares"), [(3, True), (2, False)])
+def test_a_search_leaves_time_for_those_that_the_launches_allow_after_it(most: int, shares: bool) -> None:
+    measurement, runner = make_measurement(most=most)
+    objective = parse_objective("p95<50ms")
+    found = iter([replace(capacity(), objective=objective, at_least=True), replace(capacity(), objective=objective)])
+    runner.search = lambda _decided, _objective, left_ns: (runner.left_ns.append(left_ns), next(found))[1]  # type: ignore[method-assign]
+    for _ in range(2):
+        measurement.search(objective, shares=True)
+    assert (runner.left_ns[1] < MINUTE) is shares

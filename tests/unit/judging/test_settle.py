@@ -10,6 +10,7 @@ from support.synthetic import MS
 
 from pytest_mlpatterns.judging.baseline_comparison import with_rates
 from pytest_mlpatterns.judging.settle import EXCUSED, RULES, Seen, settle
+from pytest_mlpatterns.judging.settled_comparison import _calm
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.setup import FactChange
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict
@@ -211,3 +212,22 @@ def test_the_file_alone_decides_what_passes_and_what_no_machine_changes(
 def test_the_page_of_verdicts_shows_the_rules_in_their_order() -> None:
     rows = "\n".join(f"| {rule.when} | {rule.then} |" for rule in RULES)
     assert rows in (ROOT / "docs/explanation/verdicts.md").read_text(encoding="utf-8")
+
+
+@each_row(
+    ("beside", "excuse", "said"),
+    [
+        (
+            screened(PASS, metric="peak_memory"),
+            SLOWER,
+            "this machine takes 1.5 times as long as when the baseline was recorded (a fixed",
+        ),
+        (screened(FAIL, 0.5, metric="peak_memory"), SLOWER, ""),
+        (screened(PASS, metric="peak_memory"), "", ""),
+    ],
+)
+def test_a_slower_machine_is_said_only_where_all_passes(beside: Verdict, excuse: str, said: str) -> None:
+    decided = settle(Seen(file=WORSE, is_same=True, excuse=excuse)), settle(Seen(file=beside))
+    found = _calm({one.verdict.metric: one for one in decided})
+    assert found.startswith(said)
+    assert bool(found) is bool(said)
