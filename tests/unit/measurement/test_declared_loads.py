@@ -118,7 +118,7 @@ def test_each_block_of_a_side_gives_one_value_of_each_metric(remote: Remote | No
 
 def test_a_block_in_which_the_generator_was_the_limit_is_repeated_and_then_an_error() -> None:
     generator = DeclaredGenerator(ceiling_rps=200.0)
-    with pytest.raises(GeneratorLimitError, match=f"main: in {TRIES} blocks in a row the load generator"):
+    with pytest.raises(GeneratorLimitError, match=f"main: in {TRIES} turns in a row the load generator"):
         side(generator).load(100 * MS, 0)
     assert len(generator.jobs) == TRIES
 
