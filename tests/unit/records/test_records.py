@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from support.synthetic import ENVIRONMENT, SETUP, make_setup
 
 from pytest_mlpatterns.records.launch import GeneratorReport, Step
+from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.setup import Environment, Setup, SystemDescription
 
@@ -13,6 +14,11 @@ from pytest_mlpatterns.records.setup import Environment, Setup, SystemDescriptio
 def test_records_are_frozen() -> None:
     with pytest.raises(AttributeError, match="immutable"):
         SETUP.pattern = "single"  # type: ignore[misc]
+
+
+def test_every_failure_has_a_name_of_its_own_and_is_no_status() -> None:
+    assert len({one.label for one in Failure}) == len(Failure)
+    assert max(Failure) < 0
 
 
 @pytest.mark.parametrize("name", ["pattern", "load", "wire", "payload"])
