@@ -30,19 +30,6 @@ def test_the_parts_that_changed_are_named_and_the_rest_is_a_sum() -> None:
     assert change.calls == ()
 
 
-@pytest.mark.parametrize(
-    ("before", "now"),
-    [
-        ({"model_cpu": 10 * MS, "socket": MS}, {"model_cpu": 10.4 * MS, "socket": 3 * MS}),  # within two errors
-        ({"model_cpu": MS, "socket": MS}, {"model_cpu": 1.4 * MS, "socket": 11 * MS}),  # under 5 % of the change
-    ],
-)
-def test_a_change_within_noise_or_of_little_weight_is_not_named(
-    before: dict[str, float], now: dict[str, float]
-) -> None:
-    assert named(changed(before, now, callers_per_process=1.0)) == ["socket"]
-
-
 def test_unchanged_splits_name_nothing_but_know_the_largest() -> None:
     change = changed({"model_cpu": 9 * MS, "wire": 200 * US}, {"model_cpu": 9.1 * MS, "wire": 200 * US})
 
@@ -54,64 +41,44 @@ def test_unchanged_splits_name_nothing_but_know_the_largest() -> None:
     assert split_change(exact, exact).parts == split_change(exact, quicker).parts == ()
 
 
-@pytest.mark.parametrize(("callers", "first"), [(8.0, "model_cpu"), (2.0, "model_cpu"), (1.0, "socket")])
-def test_the_wait_follows_from_the_service_as_far_as_callers_share_a_process(callers: float, first: str) -> None:
-    before = {"model_cpu": 1.5 * MS, "socket": 10.5 * MS}
-    now = {"model_cpu": 3 * MS, "socket": 21 * MS}
-
-    assert named(changed(before, now, callers_per_process=callers))[0] == first
-
-
 @each_row(
-    ("cpu", "queue_now", "first"),
+    ("callers", "times_ms", "names"),
     [
-        ((2, 2.4), 12, "model_cpu"),
-        ((2, 2.15), 12, "queue_wait"),  # 70 times as much
-        ((10, 10.7), 7, "model_cpu"),
-        ((10, 10.45), 7, "queue_wait"),  # by less than 5 %
+        (1, "model_cpu 10>10.4 socket 1>3", "socket"),  # within two errors
+        (1, "model_cpu 1>1.4 socket 1>11", "socket"),  # under 5 % of the change
+        # the wait follows from the service as far as callers share a process
+        (8, "model_cpu 1.5>3 socket 10.5>21", "model_cpu socket"),
+        (2, "model_cpu 1.5>3 socket 10.5>21", "model_cpu socket"),
+        (1, "model_cpu 1.5>3 socket 10.5>21", "socket model_cpu"),
+        # in an open loop a queue follows from a service that grew, but not by 70 times as much, or from less than 5 %
+        (None, "model_cpu 2>2.4 queue_wait 2>12", "model_cpu queue_wait"),
+        (None, "model_cpu 2>2.15 queue_wait 2>12", "queue_wait"),
+        (None, "model_cpu 10>10.7 queue_wait 2>7", "model_cpu queue_wait"),
+        (None, "model_cpu 10>10.45 queue_wait 2>7", "queue_wait"),
+        # 64 callers wait for one process: parts of the service count by their share of it, not of the change
+        (64, "model_cpu 1.5>3 wire 0.1>0.14 socket 94.5>190", "model_cpu socket"),
+        # on a busy machine the code comes before what follows from it, also where it slept before
+        (1, "model_cpu 1.2>1.8 run_queue 1.5>2.95 server 3>7 socket 5>5", "model_cpu server run_queue"),
+        (2, "model_cpu 0>8 model_wait 2>2 run_queue 0.1>42 socket 3>57", "model_cpu run_queue socket"),
+        # a gateway that computes comes before its wait for a processor
+        (1, "wire 0.14>0.1 hop 0.61>0.5 run_queue 3.4>21 server 0.4>7.4 socket 2>5.5", "server run_queue socket"),
+        # a part that became shorter takes nothing from one that leads, and comes last
+        (4, "model_block 0>2 model_wait 5>1.7 socket 5>15", "model_block socket model_wait"),
+        (None, "model_wait 5>1 model_cpu 0>9 socket 1>3", "model_cpu socket model_wait"),
+        (4, "model_cpu 9>6 socket 9>2", "model_cpu socket"),  # an improvement
     ],
 )
-def test_in_an_open_loop_a_queue_follows_from_a_service_that_grew(
-    cpu: tuple[float, float], queue_now: float, first: str
-) -> None:
+def test_parts_that_changed_are_named_in_the_order_of_causes(callers: float | None, times_ms: str, names: str) -> None:
+    """``model_cpu 1.5>3``: the milliseconds of a part before and now."""
+    words = times_ms.split()
     before, now = (
-        {"model_cpu": cpu_ms * MS, "queue_wait": queue_ms * MS}
-        for cpu_ms, queue_ms in zip(cpu, (2, queue_now), strict=True)
+        {name: float(pair.split(">")[side]) * MS for name, pair in zip(words[::2], words[1::2], strict=True)}
+        for side in (0, 1)
     )
-
-    assert named(changed(before, now))[0] == first
-
-
-def test_where_waits_follow_parts_of_the_service_count_by_their_share_of_it() -> None:
-    """64 callers wait for one process: the model's 1.5 ms are under 2 % of the change."""
-    before = {"model_cpu": 1.5 * MS, "wire": 100 * US, "socket": 94.5 * MS}
-    now = {"model_cpu": 3 * MS, "wire": 140 * US, "socket": 190 * MS}
-
-    assert named(changed(before, now, callers_per_process=64.0)) == ["model_cpu", "socket"]
+    assert named(changed(before, now, callers_per_process=callers)) == names.split()
 
 
-def test_on_a_busy_machine_the_code_comes_before_what_follows_from_it() -> None:
-    before = {"model_cpu": 1.2 * MS, "run_queue": 1.5 * MS, "server": 3 * MS, "socket": 5 * MS}
-    now = {"model_cpu": 1.8 * MS, "run_queue": 2.95 * MS, "server": 7 * MS, "socket": 5 * MS}
-
-    assert named(changed(before, now, callers_per_process=1.0)) == ["model_cpu", "server", "run_queue"]
-
-
-def test_a_gateway_that_computes_comes_before_its_wait_for_a_processor() -> None:
-    before = {"wire": 0.14 * MS, "hop": 0.61 * MS, "run_queue": 3.4 * MS, "server": 0.4 * MS, "socket": 2 * MS}
-    now = {"wire": 0.1 * MS, "hop": 0.5 * MS, "run_queue": 21 * MS, "server": 7.4 * MS, "socket": 5.5 * MS}
-
-    assert named(changed(before, now, callers_per_process=1.0)) == ["server", "run_queue", "socket"]
-
-
-def test_code_that_computes_where_it_slept_before_meets_a_busy_machine() -> None:
-    before = {"model_wait": 2 * MS, "run_queue": 0.1 * MS, "socket": 3 * MS}
-    now = {"model_cpu": 8 * MS, "model_wait": 2 * MS, "run_queue": 42 * MS, "socket": 57 * MS}
-
-    assert named(changed(before, now, callers_per_process=2.0)) == ["model_cpu", "run_queue", "socket"]
-
-
-@pytest.mark.parametrize("name", ["run_queue", "server", "hop"])
+@each_row("name", ["run_queue", "server", "hop"])
 def test_what_a_busy_machine_stretches_leads_where_the_code_is_as_it_was(name: str) -> None:
     before = {"model_cpu": 2 * MS, name: MS, "socket": MS}
     now = {"model_cpu": 2.01 * MS, name: 5 * MS, "socket": 3 * MS}
@@ -119,25 +86,6 @@ def test_what_a_busy_machine_stretches_leads_where_the_code_is_as_it_was(name: s
     assert named(changed(before, now, callers_per_process=2.0)) == [name, "socket"]
     now |= {"model_cpu": 2.4 * MS, name: 8 * MS}  # what explains too little comes by its size
     assert named(changed(before, now, callers_per_process=1.0)) == [name, "model_cpu", "socket"]
-
-
-def test_a_part_that_became_shorter_takes_nothing_from_one_that_leads() -> None:
-    before = {"model_wait": 5 * MS, "socket": 5 * MS}
-    now = {"model_block": 2 * MS, "model_wait": 1.7 * MS, "socket": 15 * MS}
-
-    assert named(changed(before, now, callers_per_process=4.0)) == ["model_block", "socket", "model_wait"]
-
-
-def test_parts_that_became_shorter_come_last() -> None:
-    change = changed({"model_wait": 5 * MS, "socket": MS}, {"model_cpu": 9 * MS, "model_wait": MS, "socket": 3 * MS})
-
-    assert named(change) == ["model_cpu", "socket", "model_wait"]
-
-
-def test_an_improvement_is_in_the_order_of_causes_too() -> None:
-    before, now = {"model_cpu": 9 * MS, "socket": 9 * MS}, {"model_cpu": 6 * MS, "socket": 2 * MS}
-
-    assert named(changed(before, now, callers_per_process=4.0)) == ["model_cpu", "socket"]
 
 
 def with_calls(calls: float, **parts: float) -> LatencySplit:
