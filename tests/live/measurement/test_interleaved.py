@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
 from support.services.scripted import Request, ScriptedServer, Send, Silence, Step, answer
 from support.stream_modes import response
-from support.synthetic import MS, S, capacity, samples
+from support.synthetic import MS, S, capacity
 
 from pytest_mlpatterns import Deployment, DeploymentError, InvalidResultError, ModelLoadError, Single
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
@@ -30,11 +29,10 @@ from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.judging.look import Pairs
 from pytest_mlpatterns.judging.loop import Ruling, decide_pairs
 from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, Transport
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun, Variant
-from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, answer_rate
+from pytest_mlpatterns.measurement.paired_blocks import BlockDesign
 from pytest_mlpatterns.records.addressing import Progress
-from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.processes import ForeignProcesses
@@ -560,99 +558,3 @@ class TestWhatDoesNotCount:
                 measured(
                     InterleavedRun(*variants, generator, on_progress=silent, design=replace(SHORT, block_ns=200 * MS))
                 )
-
-    @pytest.mark.parametrize("times", [2, 5])
-    def test_a_block_in_which_every_caller_only_waited_is_measured_longer(self, tmp_path: Path, times: int) -> None:
-        class Stalled(Recording):
-            """Nothing is due in the windows of its first blocks."""
-
-            def run(self, job: LoadJob, **how: Any) -> LoadResult:
-                recorded = super().run(job, **how)
-                recorded = replace(recorded, generator=replace(recorded.generator, cpu_ns=0))  # never the limit
-                stalled = 2 < len(self.jobs) <= 2 + times
-                return replace(recorded, window=Window(0, 1)) if stalled else recorded
-
-        generator = Stalled(tmp_path / "generator.log")
-        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            run = InterleavedRun(
-                scripted(one, [], "A"), scripted(other, [], "B"), generator, on_progress=silent, design=SHORT
-            )
-            if times == 5:
-                with pytest.raises(
-                    InvalidResultError, match="A: in 5 turns in a row no request was due; measure"
-                ) as raised:
-                    measured(run)
-                assert raised.value.side == ""  # that it was asked nothing is not its failure
-            else:
-                (found,) = measured(run)
-                assert found.repeated == 2
-        generator.close()
-        lengths = [job.duration_ns for job in generator.jobs[2:]]
-        assert lengths[:times] == [lengths[0] * 2**number for number in range(times)]
-
-    @pytest.mark.parametrize(
-        ("client", "said", "blocks"), [("", "in 5 turns in a row the load", 5), ("C", "perf_cli", 1)]
-    )
-    def test_a_generator_that_is_always_the_limit_is_told_and_a_client_at_once(
-        self, tmp_path: Path, client: str, said: str, blocks: int
-    ) -> None:
-        class Sending(Recording):
-            def run(self, job: LoadJob, **how: Any) -> LoadResult:
-                recorded = super().run(job, **how)
-                return replace(recorded, generator=replace(recorded.generator, client=client))
-
-        generator = Sending(tmp_path / "generator.log")
-        generator.ceilings_rps[Transport.HTTP1] = 1.0
-        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            variants = scripted(one, [], "A"), scripted(other, [], "B")
-            with pytest.raises(InvalidResultError, match=f"A: {said}.*lower"):
-                measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
-        generator.close()
-        assert len(generator.jobs) == 2 + blocks
-
-    def test_a_block_in_which_it_was_the_limit_is_measured_again(self, tmp_path: Path) -> None:
-        class Busy(Recording):
-            """The limit in its third job, the first block, and in no other, however busy the machine is."""
-
-            def run(self, job: LoadJob, **how: Any) -> LoadResult:
-                recorded = super().run(job, **how)
-                cpu_ns = 2 * recorded.generator.wall_ns if len(self.jobs) == 3 else 0
-                return replace(recorded, generator=replace(recorded.generator, cpu_ns=cpu_ns))
-
-        generator = Busy(tmp_path / "generator.log")
-        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            variants = scripted(one, [], "A"), scripted(other, [], "B")
-            (found,) = measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
-        generator.close()
-        assert found.repeated == 1
-        assert found.pairs == 2 or (found.disturbed and found.pairs <= 4)  # others disturbed the first ones
-        assert [job.endpoint.addresses[0] for job in generator.jobs[2:4]] == [one.address] * 2
-
-
-class TestAnswerRate:
-    """Of a block from 100 ms to 300 ms, whose load began at 50 ms."""
-
-    WINDOW = Window(100 * MS, 300 * MS)
-
-    @pytest.mark.parametrize(
-        ("done_ms", "latency_ms", "closed", "rate"),
-        [
-            (range(60, 330, 10), 10, True, 100),
-            ([95, 135, 175, 215, 255, 295, 335], 40, True, 25),  # no answer falls on an edge
-            ([110, 170, 230, 290, 350], 60, True, 1 / 0.06),  # the first answer is in the window: since the load began
-            ([150, 150, 250, 250, 350, 350], 100, True, 20),  # two callers in step
-            ([160, 190, 270, 330, 380, 470], [110, 140, 110, 140, 110, 140], True, 1 / 0.11 + 1 / 0.14),
-            ([400], 350, True, 1 / 0.35),
-            (range(140, 350, 10), 90, False, 100),
-            ([140, 190, 240, 290, 340, 390, 440, 490], 90, False, 20),  # a variant that falls behind
-            ([150], 100, False, 10),
-        ],
-    )
-    def test_the_answer_rate_is_not_rounded(
-        self, done_ms: Sequence[int], latency_ms: int | Sequence[int], closed: bool, rate: float
-    ) -> None:
-        latency_ns = np.array(latency_ms) * MS
-        found = samples(np.array(done_ms) * MS - latency_ns, latency_ns)
-        assert answer_rate(found, self.WINDOW, closed=closed) == pytest.approx(rate)
-        weights = np.full(len(done_ms), 8)
-        assert not closed or answer_rate(found, self.WINDOW, closed=True, weights=weights) == pytest.approx(8 * rate)

@@ -1,5 +1,6 @@
 """Blocks of one side joined into a launch: what is kept, where it lies; rates and medians stay as they were."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -160,11 +161,29 @@ def test_nodes_of_a_cluster_that_have_replicas_in_all_blocks_are_merged_as_the_w
     assert merged.without_generator
 
 
-@each_row(("due_ms", "rate_rps"), [([0], 100), ([0, 4], 250), ([0, 4, 8, 10], 300)])
-def test_the_rate_of_an_open_loop_is_from_its_first_answer_to_its_last(due_ms: list[int], rate_rps: float) -> None:
-    """A single one is answered after 10 ms."""
-    found = samples([START_NS + ms * MS for ms in due_ms], 10 * MS)
-    assert answer_rate(found, Window(START_NS, START_NS + 5 * MS), closed=False) == rate_rps
+@each_row(
+    ("done_ms", "latency_ms", "closed", "rate"),
+    [
+        (range(60, 330, 10), 10, True, 100),
+        ([95, 135, 175, 215, 255, 295, 335], 40, True, 25),  # no answer falls on an edge
+        ([110, 170, 230, 290, 350], 60, True, 1 / 0.06),  # the first answer is in the window: since the load began
+        ([150, 150, 250, 250, 350, 350], 100, True, 20),  # two callers in step
+        ([160, 190, 270, 330, 380, 470], [110, 140, 110, 140, 110, 140], True, 1 / 0.11 + 1 / 0.14),
+        ([400], 350, True, 1 / 0.35),
+        (range(140, 350, 10), 90, False, 100),
+        ([140, 190, 240, 290, 340, 390, 440, 490], 90, False, 20),  # a variant that falls behind
+        ([150], 100, False, 10),
+    ],
+)
+def test_the_answer_rate_is_not_rounded(
+    done_ms: Sequence[int], latency_ms: int | Sequence[int], closed: bool, rate: float
+) -> None:
+    """Of a block from 100 ms to 300 ms, whose load began at 50 ms."""
+    latency_ns, window = np.array(latency_ms) * MS, Window(100 * MS, 300 * MS)
+    found = samples(np.array(done_ms) * MS - latency_ns, latency_ns)
+    assert answer_rate(found, window, closed=closed) == pytest.approx(rate)
+    weights = np.full(len(done_ms), 8)
+    assert not closed or answer_rate(found, window, closed=True, weights=weights) == pytest.approx(8 * rate)
 
 
 def in_slices(latency_ns: int, slices: int = 4, *, slice_ns: int = 5 * MS) -> tuple[Samples, list[Window]]:

@@ -1,5 +1,7 @@
 """Sides, launches, overloads and clients of their own over a generator and processes whose figures are declared."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,7 @@ from support.synthetic import MS, START_NS, S, samples
 
 from pytest_mlpatterns import Deployment, DeploymentError, InvalidResultError, SettingError
 from pytest_mlpatterns.analysis.capacity.overload import OverloadPlan
-from pytest_mlpatterns.errors import ChildError, GeneratorLimitError
+from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.columns import _columns
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, WindowOpened
@@ -22,7 +24,7 @@ from pytest_mlpatterns.measurement.answer_check import require_figures
 from pytest_mlpatterns.measurement.further_load import FurtherLoad, offer_overload
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.load_source import LoadEvents, deploy_in_process
-from pytest_mlpatterns.measurement.variant import TRIES, Variant, VariantRun
+from pytest_mlpatterns.measurement.variant import Variant, VariantRun
 from pytest_mlpatterns.records.addressing import Progress, Remote
 from pytest_mlpatterns.records.launch import GeneratorReport, Usage, Warmup
 from pytest_mlpatterns.records.outcomes import FailedAnswer, Failure
@@ -116,11 +118,45 @@ def test_each_block_of_a_side_gives_one_value_of_each_metric(remote: Remote | No
     assert (run.figures().requests, run.figures().failed) == (60, 0)
 
 
-def test_a_block_in_which_the_generator_was_the_limit_is_repeated_and_then_an_error() -> None:
-    generator = DeclaredGenerator(ceiling_rps=200.0)
-    with pytest.raises(GeneratorLimitError, match=f"main: in {TRIES} turns in a row the load generator"):
-        side(generator).load(100 * MS, 0)
-    assert len(generator.jobs) == TRIES
+def nothing_due(result: LoadResult) -> LoadResult:
+    return replace(result, window=Window(0, 1))
+
+
+def busy(result: LoadResult, client: str = "") -> LoadResult:
+    """The load generator took all of a core."""
+    return replace(result, generator=replace(result.generator, cpu_ns=2 * result.generator.wall_ns, client=client))
+
+
+@each_row(
+    ("spoilt", "blocks", "lengths_ms", "said"),
+    [
+        (nothing_due, 2, [100, 200, 400], ""),
+        (nothing_due, 9, [100, 200, 400, 800, 1600], "main: in 5 turns in a row no request was due; measure"),
+        (busy, 1, [100, 100], ""),
+        (busy, 9, [100] * 5, "main: in 5 turns in a row the load generator .*; lower the load"),
+        (partial(busy, client="own"), 9, [100], "main: perf_client own used 200 %"),
+    ],
+)
+def test_a_block_that_shows_nothing_is_measured_again_and_then_an_error(
+    spoilt: Callable[[LoadResult], LoadResult], blocks: int, lengths_ms: list[int], said: str
+) -> None:
+    """A client of the user's own, which will be the limit again, is not measured again."""
+
+    class Spoiling(DeclaredGenerator):
+        def run(self, job: LoadJob, **how: Any) -> LoadResult:
+            result = super().run(job, **how)
+            return spoilt(result) if len(self.jobs) <= blocks else result
+
+    generator = Spoiling()
+    run = side(generator)
+    if said:
+        with pytest.raises(InvalidResultError, match=said) as raised:
+            run.load(100 * MS, 0)
+        assert raised.value.side == "", "that it was asked nothing is not its failure"
+    else:
+        run.load(100 * MS, 0)
+        assert (run.repeated, len(run.rtm_ns)) == (blocks, 1)
+    assert [job.duration_ns for job in generator.jobs] == [ms * MS for ms in lengths_ms]
 
 
 def test_a_side_that_fails_is_named_with_what_it_said() -> None:
