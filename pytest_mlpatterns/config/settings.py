@@ -220,7 +220,8 @@ def _requests_of(load: Schedule, values: Mapping[str, Any]) -> int | Literal["al
     if values["during"] is not None:
         why = 'during=, expected a window of known length, in which the function runs; write duration="4s"'
     elif values["generators"] > 1:
-        why = f"generators={values['generators']}, expected one, which counts them; leave generators= out"
+        found = f"generators={values['generators']}"
+        why = f"{found}, expected one, which counts them; leave generators= out, or write duration= for requests="
     if requests is not None and why:
         raise SettingError(f"requests={shown(requests)} beside {why}")
     return requests

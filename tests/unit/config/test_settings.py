@@ -223,7 +223,7 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"duration": "1s", "requests": 5}, "perf(duration=...) and perf(requests=...) each end", "expected one of"),
         ({"requests": 1.5}, "perf(requests=...) is 1.5", "a whole number of requests from 1 to 10,000,000"),
         ({"requests": "some"}, "perf(requests=...) is 'some'", 'or "all" for each input once; write requests=500'),
-        ({"requests": 5, "generators": 2}, "requests=5 beside generators=2", "leave generators= out"),
+        ({"requests": 5, "generators": 2}, "requests=5 beside generators=2", "leave generators= out, or write dur"),
         ({"requests": 5, "rate_rps": 9, "during": print}, "requests=5 beside during=", 'write duration="4s"'),
         ({"load": Stages((("2s", 10),)), "requests": 5}, "perf(requests=...) and stages(", "leave requests= out"),
         ({"warmup": "soon"}, "perf(warmup=...) is 'soon'", '"auto"'),
