@@ -1,5 +1,7 @@
 """Sides, launches, overloads and clients of their own over a generator and processes whose figures are declared."""
 
+import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, WindowOpened
 from pytest_mlpatterns.measurement import load_source
 from pytest_mlpatterns.measurement.answer_check import require_figures
+from pytest_mlpatterns.measurement.during import During
 from pytest_mlpatterns.measurement.further_load import FurtherLoad, offer_overload
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.load_source import LoadEvents, deploy_in_process
@@ -189,6 +192,27 @@ def test_each_launch_has_a_deployment_of_its_own(smoke: bool, monkeypatch: pytes
         assert min(first.sorting_ns) > 0
     assert runner.start_again() == 3
     runner.close()
+
+
+def test_a_function_beside_a_load_that_fails_ends_with_it() -> None:
+    has_ended = threading.Event()
+
+    def beside(during: During) -> None:
+        try:
+            during.wait_until(bool)
+        finally:
+            has_ended.set()
+
+    class Failing(DeclaredGenerator):
+        def run(self, _job: LoadJob, *, on_poll: Any, **_: Any) -> LoadResult:
+            on_poll(WindowOpened(time.perf_counter_ns()))
+            raise ChildError("it is gone")
+
+    for function in (None, beside):
+        plan = replace(PLAN, during=function, duration_ns=3600 * S)
+        with pytest.raises(ChildError, match="it is gone"):
+            LaunchRunner(deployment, plan, Failing(), on_progress=lambda _: None).measure()
+    assert has_ended.wait(30)
 
 
 @each_row(("ceiling_rps", "limited"), [(None, False), (100_000.0, False), (250.0, True)])
