@@ -1,6 +1,7 @@
 """Counted instructions in a comparison: what a count decides, beside what it is made, and when."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -233,7 +234,9 @@ def test_the_calm_line_and_the_failure_name_what_was_counted(monkeypatch: pytest
     reference = comparison.basis.reference
     assert reference is not None
     assert reference.metrics["instructions"][0] == pytest.approx(3.95e6)
-    assert reference.log_ratios["instructions"][0][0] == pytest.approx(0.1523, rel=1e-3)
+    assert failed.change is not None
+    width = math.log1p(failed.change.high) - math.log1p(failed.change.low)
+    assert reference.log_ratios["instructions"][0] == pytest.approx((0.1523, width / 5.152), rel=1e-3)
 
 
 def test_a_test_that_asks_has_one_more_guard_with_a_tolerance_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
