@@ -50,8 +50,9 @@ def test_such_a_session_is_named_on_a_busy_machine_too() -> None:
     assert all(found)
 
 
-def test_more_work_in_as_many_threads_is_named_too() -> None:
-    found = native_change(run(side(3, 1.2), side(3, 2.4, seed=1)))
+@each_row(("before_ms", "now_ms"), [(1.2, 2.4), (0.25, 0.44)])  # from a tenth of the CPU time on
+def test_more_work_in_as_many_threads_is_named_too(before_ms: float, now_ms: float) -> None:
+    found = native_change(run(side(3, before_ms), side(3, now_ms, seed=1)))
     assert found is not None
     assert (found.busy_before, found.busy_now) == (3, 3)
 
