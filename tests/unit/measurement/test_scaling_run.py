@@ -74,6 +74,7 @@ def test_the_smallest_number_gets_one_more_in_each_pass_and_the_next_goes_the_ot
     one = ["search 1", "measure 1", "scale out 1 at 4 by round-robin", "close"]
     two = ["search 2", "measure 2", "close"]
     assert events == [*one, *two, *two, *one]
+    assert [[one.nmrt.value for one in step.capacities] for step in run.scaling.steps] == [[100] * 2, [200] * 2]
     assert len(run.scaling.scale_outs) == 2
     assert run.scaling.scale_out_ns is not None
     assert run.scaling.scale_out_unknown == ""
