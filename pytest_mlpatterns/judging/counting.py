@@ -36,7 +36,6 @@ from pytest_mlpatterns.judging.metric_rules import judge_guarded
 from pytest_mlpatterns.judging.result_builder import facts_of
 from pytest_mlpatterns.judging.settle import Seen, settle
 from pytest_mlpatterns.measurement.variant import Variant
-from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.records.setup import differing_facts
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.reports.text.where import functions_explain
@@ -46,6 +45,7 @@ from pytest_mlpatterns.wording import first_line, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from pytest_mlpatterns.judging.basis import Basis
     from pytest_mlpatterns.judging.causes import Causes
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.revision.client import RevisionClient
 
-    _Side: TypeAlias = tuple[Variant, SourceNames]
+    _Side: TypeAlias = tuple[Variant, tuple[Path, ...]]  # with the directory of its project, and the top of its tree
 
 PASS_NS = 60_000_000_000  # Time of the passes of one side, where they have a core for themselves
 _MOST_LONGER = 3  # Largest factor by which that time grows on a busy machine
@@ -204,7 +204,7 @@ class CountedPasses:
     @property
     def _own(self) -> _Side:
         system = self._experiment.system
-        return Variant("the working tree", system.start, self._experiment.plan), SourceNames(system.options.root)
+        return Variant("the working tree", system.start, self._experiment.plan), (system.options.root,)
 
     def _side_of(self, other: RevisionClient) -> _Side:
         """The same test at the other code. Raises CountError: it is not comparable there."""
@@ -212,7 +212,7 @@ class CountedPasses:
         if differences := self._experiment.setup.differences(theirs.setup, timing=False):
             raise CountError(f"{other.name} is not comparable ({'; '.join(differences)})")
         plan = replace(self._experiment.plan, payload=theirs.payload)
-        return Variant(other.name, other.start, plan), SourceNames(tree.directory, tree.root)
+        return Variant(other.name, other.start, plan), (tree.directory, tree.root)
 
     def required(self, what: str) -> CountedPasses:
         """The same with a pass, for what an assertion asks. Raises SettingError: it cannot be counted here."""
@@ -313,8 +313,9 @@ class CountedPasses:
 
     def _with_calls(self, counts: Sequence[Count], sides: Sequence[_Side]) -> tuple[Count, ...]:
         from pytest_mlpatterns.measurement.counted_pass import with_calls
+        from pytest_mlpatterns.profiling.frame_names import SourceNames
 
-        variants, names = zip(*sides, strict=True)
+        variants, names = [side for side, _ in sides], [SourceNames(*roots) for _, roots in sides]
         return self._announced("calls of functions", variants, functools.partial(with_calls, counts, names=names))
 
     def _announced(

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +33,6 @@ from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.sides import Factor, rule_work
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.profiling.callgrind import Countable
-from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
@@ -103,7 +103,7 @@ class Passes:
         monkeypatch.setattr(CountedPasses, "count_sides", lambda _self, sides, *_: tuple(map(self.next, sides)))
         monkeypatch.setattr(CountedPasses, "_with_calls", lambda _self, counts, sides: self.explain(counts, sides))
 
-    def explain(self, counts: Sequence[Count], sides: Sequence[tuple[Variant, SourceNames]]) -> tuple[Count, ...]:
+    def explain(self, counts: Sequence[Count], sides: Sequence[tuple[Variant, tuple[Path, ...]]]) -> tuple[Count, ...]:
         self.explained += [side.name for side, _ in sides]
         return tuple(replace(one, calls={"work (shop.py)": 1.0}) for one in counts)
 
