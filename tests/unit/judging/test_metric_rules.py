@@ -77,6 +77,13 @@ def test_a_tail_fails_at_the_level_of_its_reference() -> None:
         assert found == [Outcome.INCONCLUSIVE, Outcome.FAIL], against
 
 
+def test_a_guard_names_what_it_is_compared_with() -> None:
+    (size,) = compared_metrics([METRICS["response_bytes"]], Tolerances(), 0.005, requested=False)
+    side = Metrics((even_launch(),) * 3)
+    for against in ("baseline", "revision"):
+        assert judge_guarded(size, side, side, against=against, in_flight=None).against == against  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("ceiling", "outcome"), [(0.3, Outcome.FAIL), (4.0, Outcome.PASS)])
 def test_a_tail_that_an_acceptance_lets_pass_names_it_although_p99_is_as_it_was(
     ceiling: float, outcome: Outcome

@@ -293,3 +293,5 @@ def test_another_load_or_other_inputs_are_sent_to_the_same_service(mine: Experim
 def test_a_factor_is_a_number_or_a_share_more() -> None:
     assert Factor.asked(METHOD, on="ttft", by="30%", tolerances=Tolerances()).least == pytest.approx(1.3)
     assert Factor.asked(METHOD, on="ttft", by=2.5, tolerances=Tolerances()).words == "2.5"
+    usual = Factor.asked("assert_not_slower_than", on="rtm", by=None, tolerances=Tolerances())
+    assert usual.least == pytest.approx(1 / (1 + Tolerances().of("rtm")))
