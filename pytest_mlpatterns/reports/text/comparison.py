@@ -131,7 +131,7 @@ class ComparisonRow(Struct, frozen=True):
 def comparisons_of(result: TestResult) -> list[Verdict]:
     """The verdicts on changes against the baseline or the revision; the last one of each metric counts.
 
-    One without a figure, such as that of a load generator that was the limit, compared nothing.
+    One without a figure, since the load generator was the limit, compared nothing.
     """
     found = {one.metric: one for one in result.verdicts if one.against in ("baseline", "revision")}
     return [one for one in found.values() if (one.change, one.reference_value, one.present_value) != (None,) * 3]
