@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.analysis.metrics.metric import Goodput, objective_of
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.verdict import Kind
@@ -124,7 +124,7 @@ def _points(results: Results) -> Iterator[_Point]:
             further = {"objective": str(asked)} if asked else {}
             further |= {"currency": metric.currency} if metric.currency else {}
             base = metric.name.removesuffix(f"({asked})")
-            label = METRICS[base].label if base in METRICS else base  # without the objective, which is an attribute
+            label = metric_named(base).label if is_known_metric(base) else base  # the objective is an attribute
             gauge = _Gauge(base, metric.unit, label)
             yield from _three(gauge, labels | further, found)
         changes = {(one.metric, one.against): one.change for one in result.verdicts if one.change is not None}

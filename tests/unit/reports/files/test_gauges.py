@@ -79,6 +79,19 @@ def test_an_objective_is_a_label_and_an_unknown_end_is_left_out() -> None:
     assert "mlpatterns_nmrt_high_requests_per_second" not in found
 
 
+@pytest.mark.parametrize(
+    ("metric", "label"),
+    [
+        ("p99.9", "p99.9 latency"),
+        ("nmrt(p95<50.0ms)", "capacity (NMRT)"),
+        ("goodput(latency<50.0ms)", "goodput"),
+    ],
+)
+def test_a_gauge_is_explained_by_the_label_of_its_metric(metric: str, label: str) -> None:
+    text = openmetrics_text(written(result(metrics={metric: (80.0, 70.0, 90.0)})))
+    assert f" {label}.\n" in text
+
+
 def test_a_judged_change_names_its_metric_and_reference() -> None:
     change = verdict(Outcome.FAIL, change=(0.3, 0.2, 0.4))
     found = samples(written(result(verdicts=(change,))))
