@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_USUAL_RANGE = (32_768, 65_535)  # Of the ports that Linux, macOS and Windows give to whoever asks for any
+_USUAL_RANGE = (32_768, 65_535)  # Ephemeral ports of macOS and Windows, and of Linux as it is installed
 _LOWEST, _ENOUGH = 20_000, 1_000  # Below are the ports of known services; fewer could all be taken
 _reserved: set[int] = set()  # Ports that free_port gave
 
@@ -52,9 +52,9 @@ def held_port(host: str = "127.0.0.1", wanted: int = 0) -> socket.socket:
 def free_port() -> int:
     """A free port of 127.0.0.1 for a server that binds it later, and may not share it.
 
-    It is none of those that the system gives to a connection or to a server that asks for any, unless those are all.
-    This function gives it to nobody else before this process ends; on other systems than Linux another process may get
-    it.
+    It lies outside the ephemeral ports, which the system gives to connections, unless no other port is free. This
+    function gives a port once in a process. On Linux no other process gets it from this function either, until the
+    process ends.
     """
     ports = _lasting_ports()
     first = int.from_bytes(os.urandom(4), "big") % max(len(ports), 1)
@@ -67,13 +67,13 @@ def free_port() -> int:
                     raise
                 continue
             port: int = unused.getsockname()[1]
-            if _is_reserved(port):
+            if _reserve(port):
                 return port
     raise AssertionError("the system has no end of ports")
 
 
 def _lasting_ports() -> range:
-    """The ports that the system gives to nobody by itself: those above its range, else those below; empty without."""
+    """The ports above the ephemeral ones, else the ports below; empty if there are none."""
     try:
         low, high = map(int, _EPHEMERAL.read_text().split())
     except (OSError, ValueError):
@@ -82,11 +82,11 @@ def _lasting_ports() -> range:
     return above if len(above) >= _ENOUGH else range(_LOWEST, max(low, _LOWEST))
 
 
-def _is_reserved(port: int) -> bool:
+def _reserve(port: int) -> bool:
     """Reserve a port among the callers of :func:`free_port`; False if it is reserved already.
 
-    On Linux a name in the abstract namespace tells other processes: it is known wherever the port is, leaves no file,
-    and goes with its process.
+    On Linux a socket with an abstract name reserves it in all processes. Such a name belongs to the network namespace,
+    as the port does, makes no file, and ends with its process.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as holder:
         try:
