@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 from msgspec import Struct
@@ -45,7 +45,6 @@ from pytest_mlpatterns.wording import first_line, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from pytest_mlpatterns.judging.basis import Basis
     from pytest_mlpatterns.judging.causes import Causes
@@ -60,7 +59,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.revision.client import RevisionClient
 
-    _Side: TypeAlias = tuple[Variant, tuple[Path, ...]]  # with the directory of its project, and the top of its tree
 
 PASS_NS = 60_000_000_000  # Time of the passes of one side, where they have a core for themselves
 _MOST_LONGER = 3  # Largest factor by which that time grows on a busy machine
@@ -184,7 +182,7 @@ class CountedPasses:
             self.count()
             return
         with contextlib.closing(other):
-            now, then = self.count_sides([self._own[0], self._side_of(other)[0]])
+            now, then = self.count_sides([self._own, self._side_of(other)])
         self._measurement.adopt(counts=(*self.now, now))
         self._then = (then,)
 
@@ -196,23 +194,21 @@ class CountedPasses:
         experiment = self._experiment
         stored = experiment.baseline.counted
         requests = None if stored is None or stored.work is None else stored.work.requests
-        found = self.count_sides([self._own[0]], requests)
+        found = self.count_sides([self._own], requests)
         if experiment.revision is None and experiment.settings.count is CountMode.INSTRUCTIONS:  # a file may keep it
-            found = self._with_calls(found, [self._own])
+            found = self._with_calls(found)
         self._measurement.adopt(counts=(*self.now, *found))
 
     @property
-    def _own(self) -> _Side:
-        system = self._experiment.system
-        return Variant("the working tree", system.start, self._experiment.plan), (system.options.root,)
+    def _own(self) -> Variant:
+        return Variant("the working tree", self._experiment.system.start, self._experiment.plan)
 
-    def _side_of(self, other: RevisionClient) -> _Side:
+    def _side_of(self, other: RevisionClient) -> Variant:
         """The same test at the other code. Raises CountError: it is not comparable there."""
-        theirs, tree = other.setup(), other.worktree
+        theirs = other.setup()
         if differences := self._experiment.setup.differences(theirs.setup, timing=False):
             raise CountError(f"{other.name} is not comparable ({'; '.join(differences)})")
-        plan = replace(self._experiment.plan, payload=theirs.payload)
-        return Variant(other.name, other.start, plan), (tree.directory, tree.root)
+        return Variant(other.name, other.start, replace(self._experiment.plan, payload=theirs.payload))
 
     def required(self, what: str) -> CountedPasses:
         """The same with a pass, for what an assertion asks. Raises SettingError: it cannot be counted here."""
@@ -289,7 +285,7 @@ class CountedPasses:
         """The same test at the other code, counted once."""
         if not self._then:
             with contextlib.closing(other):
-                self._then = self.count_sides([self._side_of(other)[0]], self.now[-1].requests)
+                self._then = self.count_sides([self._side_of(other)], self.now[-1].requests)
         return CountedBeside("revision", other.name, Metrics((), counts=self._then), self._then[-1])
 
     def explained(self, beside: CountedBeside) -> CountedBeside:
@@ -297,12 +293,11 @@ class CountedPasses:
         other = self.other if beside.kind == "revision" else None
         if other is not None:
             with contextlib.closing(other):
-                sides = [self._own, self._side_of(other)]
-                now, then = self._with_calls([self.now[-1], beside.work], sides)
+                now, then = self._with_calls([self.now[-1], beside.work], other)
             self._measurement.adopt(counts=(*self.now[:-1], now))
             return replace(beside, work=then)
         if beside.work.calls and not self.now[-1].calls:
-            self._measurement.adopt(counts=(*self.now[:-1], *self._with_calls(self.now[-1:], [self._own])))
+            self._measurement.adopt(counts=(*self.now[:-1], *self._with_calls(self.now[-1:])))
         return beside
 
     def count_sides(self, sides: Sequence[Variant], requests: int | None = None) -> tuple[Count, ...]:
@@ -311,17 +306,21 @@ class CountedPasses:
 
         return self._announced("instructions", sides, functools.partial(counted_passes, requests=requests))
 
-    def _with_calls(self, counts: Sequence[Count], sides: Sequence[_Side]) -> tuple[Count, ...]:
+    def _with_calls(self, counts: Sequence[Count], other: RevisionClient | None = None) -> tuple[Count, ...]:
+        """The count of the present, and that of the other code if it is given, with the calls of Python functions."""
         from pytest_mlpatterns.measurement.counted_pass import with_calls
         from pytest_mlpatterns.profiling.frame_names import SourceNames
 
-        variants, names = [side for side, _ in sides], [SourceNames(*roots) for _, roots in sides]
-        return self._announced("calls of functions", variants, functools.partial(with_calls, counts, names=names))
+        sides, names = [self._own], [SourceNames(self._experiment.system.options.root)]
+        if other is not None:
+            sides.append(self._side_of(other))
+            names.append(SourceNames(other.worktree.directory, other.worktree.root))
+        return self._announced("calls of functions", sides, functools.partial(with_calls, counts, names=names))
 
     def _announced(
         self, what: str, sides: Sequence[Variant], do: Callable[..., tuple[Count, ...]]
     ) -> tuple[Count, ...]:
-        """What counts the sides does so beside the budget, as the live line says."""
+        """Count the sides, beside the budget; the live line announces it."""
         self._measurement.runner.close()  # the sides need the machine to themselves
         show, limit_ns = self._experiment.driver.on_search, pass_ns()
         names = listed([side.name for side in sides])

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -101,10 +100,10 @@ class Passes:
         monkeypatch.setattr(CountedPasses, "can", can or Countable())
         self.explained: list[str] = []
         monkeypatch.setattr(CountedPasses, "count_sides", lambda _self, sides, *_: tuple(map(self.next, sides)))
-        monkeypatch.setattr(CountedPasses, "_with_calls", lambda _self, counts, sides: self.explain(counts, sides))
+        monkeypatch.setattr(CountedPasses, "_with_calls", lambda _self, *given: self.explain(*given))
 
-    def explain(self, counts: Sequence[Count], sides: Sequence[tuple[Variant, tuple[Path, ...]]]) -> tuple[Count, ...]:
-        self.explained += [side.name for side, _ in sides]
+    def explain(self, counts: Sequence[Count], *others: Any) -> tuple[Count, ...]:
+        self.explained += ["the working tree", *(one.name for one in others)]
         return tuple(replace(one, calls={"work (shop.py)": 1.0}) for one in counts)
 
     def next(self, side: Variant) -> Count:
