@@ -292,6 +292,7 @@ class GeneratorHost:
         self._scratch: ScratchDirectory | None = None
         self._changing = threading.RLock()
         self._processes: dict[int, LocalProcess] = {}
+        self._ending: set[int] = set()  # keys of processes that were asked to end
         self._heard: Mailbox[tuple[int, object]] = Mailbox()
 
     def facts(self) -> tuple[str, int | None]:
@@ -338,6 +339,7 @@ class GeneratorHost:
     def close_channel(self, key: int) -> None:
         """Ask a process to end, without waiting for it."""
         if (process := self._processes.get(key)) is not None:
+            self._ending.add(key)
             process.close_channel()
 
     def stop(self, key: int) -> None:
@@ -385,6 +387,7 @@ class GeneratorHost:
 
     def _start(self, key: int) -> LocalProcess:
         with self._changing:
+            self._ending.discard(key)
             process = self._processes[key] = LocalProcess(self._directory / f"generator.{key}.log")
         self._heard.put((key, Started(process.pid)))
         threading.Thread(target=self._listen, args=(key, process), name=f"generator {key}", daemon=True).start()
@@ -397,7 +400,7 @@ class GeneratorHost:
                 while True:
                     self._heard.put((key, with_raw_columns(process.receive(threading.TIMEOUT_MAX))))
             except ChildError as error:
-                if self._processes.get(key) is process:
+                if self._processes.get(key) is process and key not in self._ending:
                     self._heard.put((key, Ended(str(error))))
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,7 +115,9 @@ def test_a_stopped_process_is_described(host: GeneratorHost, server: ScriptedSer
 def test_a_process_that_is_ended_on_purpose_is_not_reported(host: GeneratorHost, server: ScriptedServer) -> None:
     host.load(KEY, job_of(server), MESSAGES)
     heard_until(host, LoadResult)
+    (listening,) = (one for one in threading.enumerate() if one.name == f"generator {KEY}")
     host.close_channel(KEY)
+    listening.join()  # it has ended before it is stopped
     directory = host._directory
     assert directory.exists()
     host.stop(KEY)
