@@ -143,9 +143,10 @@ def test_a_call_beyond_its_time_fails_and_its_caller_goes_on(client: Any, *, is_
 
 
 def test_a_class_is_built_for_each_caller_kept_between_jobs_and_anew_after_an_error() -> None:
-    job = job_of(Session, ClosedLoop(1), window=window_of(3), keep_answers=9)
+    job = job_of(Session, ClosedLoop(1), window=window_of(4), keep_answers=9)
     answers = [pickle.loads(answer.body) for answer in ran(job).answers]
     assert answers[:2] == [("127.0.0.1:7", 0), ("127.0.0.1:7", 1)]
+    assert answers[2] == ("127.0.0.1:7", 0)  # the third call failed
     assert SEEN.count("opened") == 2  # ahead of the load, and after the error
     assert pickle.loads(ran(replace(job, order=bytes(4))).answers[0].body)[1] >= 0
     assert not SEEN
