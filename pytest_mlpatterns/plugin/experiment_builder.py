@@ -137,6 +137,10 @@ class ExperimentBuilder:
             baseline=BaselineMatch(setup, BaselineMode.OFF),
         )
 
+    def describe_figures(self, item: pytest.Item, fixtures: FixtureValues) -> None:
+        """Make the figures known that a test reads from answers, so that its marker can name them."""
+        read_figures(fixtures.figures, self._by_value(item))
+
     def deployment(self, node: pytest.Item | pytest.Session, settings: Settings, fixtures: FixtureValues) -> Deployment:
         """Start a deployment without load.
 

@@ -185,6 +185,8 @@ class PerfSession:
         runs, and the value is a :class:`pytest_mlpatterns.plugin.session.ServedPerf`.
         """
         state = self._state(item)
+        if state.marker_error is not None and fixtures.figures is not None:
+            state = self._read_with_figures(item, fixtures)
         state.restart(item)
         self._live.begin(item.nodeid, state.settings.duration_ns)
         if self._trees is not None:
@@ -353,6 +355,14 @@ class PerfSession:
         if self._job is not None:
             state.settings = self._job.applied(state.settings)
         return state
+
+    def _read_with_figures(self, item: pytest.Item, fixtures: FixtureValues) -> PerfItem:
+        """Read a test once more whose marker may name figures of its own, since its fixture has given them now."""
+        try:
+            self._builder.describe_figures(item, fixtures)
+        except SettingError as error:
+            return PerfItem(self._state(item).settings, error)
+        return self._read(item)
 
     def _settings_around(self, node: pytest.Item | pytest.Session) -> Settings:
         """The settings of the test that a deployment belongs to, or of the run."""

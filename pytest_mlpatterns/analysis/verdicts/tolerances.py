@@ -24,6 +24,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     leading_time,
     location_of,
     metric_named,
+    own_metrics,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Location, Metric, Nmrt, Role, StreamPercentile, times_of
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
@@ -128,7 +129,7 @@ def _require_known(name: str, source: str) -> None:
             return
     except KeyError:
         pass
-    hint = did_you_mean(name, comparable_metrics())
+    hint = did_you_mean(name, [*comparable_metrics(), *own_metrics()])
     raise SettingError(
         f"{source} names the metric {shown(name)}, {hint}expected some of {listed(list(comparable_metrics()), 'or')}"
     )

@@ -61,6 +61,16 @@ class TestWhole:
         perf.assert_metric("words", at_least=2)
         perf.assert_no_regression(["queue_time"], tolerance=0.9)
 
+    @pytest.mark.perf(
+        request=lambda value: {{"json": value}}, compare=("queue_time", "words"), tolerance={{"queue_time": 0.9}}
+    )
+    def test_compared(self, perf):
+        pass
+
+    @pytest.mark.perf(request=lambda value: {{"json": value}}, compare="queue_tim")
+    def test_misspelled(self, perf):
+        pass
+
     @pytest.fixture
     def mistyped(self, perf_figures):
         perf_figures["queue_time"] = Header("server-timings", part="queue", unit="ms")
@@ -85,7 +95,8 @@ def test_figures_of_answers_are_metrics_like_the_rest(tmp_path: Path) -> None:
     project = Project().with_file("service.py", SERVICE).with_tests(TESTS)
     options = ("--perf-json", "out.json", "--perf-html", "out.html", "-W", "ignore", *APART)
     run = project.run(tmp_path, *options, *RECORD)
-    assert run.outcomes == {"passed": 1, "failed": 2}, run.out
+    assert run.outcomes == {"passed": 2, "failed": 3}, run.out
+    assert "perf(compare=...) names the metric 'queue_tim', did you mean queue_time?" in run.out
     assert "p50 eval_time 2.00 ms is not below 1.00 ms" in run.out
     assert "no answer has queue_time; the first one has the headers" in run.out
     results = {result["test"].rpartition("::")[2]: result for result in run.json("out.json")["results"]}
@@ -95,9 +106,9 @@ def test_figures_of_answers_are_metrics_like_the_rest(tmp_path: Path) -> None:
     page = (tmp_path / "out.html").read_text(encoding="utf-8")
     assert "Figures of answers" in page
     assert "2.00 ms" in page
-    again = ("-k", "test_whole", "-W", "ignore")
+    again = ("-k", "test_whole or test_compared", "-W", "ignore")
     slower = project.run(tmp_path, *again, environment={"QUEUE_MS": "3.5"})
-    assert slower.outcomes["passed"], "75 % more is within the tolerance of this test"
+    assert slower.outcomes["passed"] == 2, "75 % more is within the tolerance of both tests"
     worse = project.run(tmp_path, *again, environment={"QUEUE_MS": "4.9"})
-    assert worse.outcomes["failed"]
-    assert "mean queue_time 2.00 ms → 4.90 ms" in worse.out
+    assert worse.outcomes["failed"] == 2
+    assert worse.out.count("mean queue_time 2.00 ms → 4.90 ms: 145 % worse") >= 2

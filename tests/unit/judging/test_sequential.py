@@ -421,3 +421,16 @@ def test_a_search_leaves_time_for_those_that_the_launches_allow_after_it(most: i
     for _ in range(2):
         measurement.search(objective, shares=True)
     assert (runner.left_ns[1] < MINUTE) is shares
+
+
+@pytest.mark.parametrize("field", ["launches", "capacities"])
+def test_a_further_comparison_by_the_same_pairs_does_not_foresee_the_first_ones_again(field: str) -> None:
+    run = SimpleNamespace(launches=[], capacities=[], spent_s=9.0, watch=lambda _function: None)
+    setattr(run, field, [object()] * 3)
+    measurement, runner = make_measurement(seconds=3.0, budget_ns=12 * S)
+    measurement.measure_at_least(1)
+    with measurement.spending.counted():
+        runner.now_ns += 9 * S  # of the pairs
+    measurement.watch(run)  # type: ignore[arg-type]
+    assert measurement.beside.forecast is not None
+    assert measurement.beside.forecast.beyond_ns == 0
