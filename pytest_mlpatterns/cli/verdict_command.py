@@ -12,7 +12,7 @@ from pytest_mlpatterns.cli.output import add_command, discard_output, for_people
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.verdict import OPEN_KINDS, Gate, Kind, Outcome
 from pytest_mlpatterns.reports.text.summary_table import headline, incompleteness, kind_word, kinds_of
-from pytest_mlpatterns.reports.text.suspicions import accept_command, busy_machine, open_step, run_again
+from pytest_mlpatterns.reports.text.undecided import accept_command, busy_machine, open_step, run_again
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:

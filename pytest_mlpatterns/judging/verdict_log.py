@@ -31,7 +31,7 @@ from pytest_mlpatterns.records.verdict import Gate, OpenBy, Outcome, Verdict, Wh
 from pytest_mlpatterns.removed import why_removed
 from pytest_mlpatterns.reports.text.comparison import fails_requests
 from pytest_mlpatterns.reports.text.failure import failure_text
-from pytest_mlpatterns.reports.text.suspicions import open_in_short
+from pytest_mlpatterns.reports.text.undecided import open_in_short
 from pytest_mlpatterns.reports.text.where import where_sentence
 from pytest_mlpatterns.wording import shown
 

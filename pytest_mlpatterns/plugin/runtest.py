@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from pytest_mlpatterns.judging.perf import Perf
-    from pytest_mlpatterns.plugin.run_output import RunOutput
+    from pytest_mlpatterns.plugin.run_end import RunOutput
     from pytest_mlpatterns.plugin.terminal import LiveLine, Terminal
     from pytest_mlpatterns.plugin.xdist import MachineLock, RunTime
 

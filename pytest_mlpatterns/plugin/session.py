@@ -38,7 +38,7 @@ from pytest_mlpatterns.plugin.engine_sessions import EngineSessions, Generators
 from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder, FixtureValues, ItemReader
 from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
 from pytest_mlpatterns.plugin.options import given_ini, given_options
-from pytest_mlpatterns.plugin.run_output import ReportHooks, RunOutput, require_room
+from pytest_mlpatterns.plugin.run_end import ReportHooks, RunOutput, require_room
 from pytest_mlpatterns.plugin.runtest import RuntestHooks
 from pytest_mlpatterns.plugin.settlements import Settlements
 from pytest_mlpatterns.plugin.terminal import LiveLine, Terminal

@@ -330,7 +330,7 @@ class Deployment:
 def transport_to(endpoint: Endpoint) -> httpx.BaseTransport:
     """The ``httpx`` transport of functional requests."""
     if endpoint.wire.protocol == "grpc":
-        from pytest_mlpatterns.serving.grpc.client import GrpcTransport
+        from pytest_mlpatterns.serving.grpc.functional_client import GrpcTransport
 
         return GrpcTransport()
     from pytest_mlpatterns.serving.bounded_client import BoundedTransport

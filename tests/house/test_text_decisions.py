@@ -38,7 +38,7 @@ OTHER_PROGRAMS = (
     "serving/bounded_client.py",
     "serving/external/scraper.py",
     "serving/external/start.py",
-    "serving/grpc/client.py",
+    "serving/grpc/functional_client.py",
     "serving/http/inference_call.py",
     "serving/tracebacks.py",
     "system/cgroups.py",

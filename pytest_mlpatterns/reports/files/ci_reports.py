@@ -27,8 +27,8 @@ from pytest_mlpatterns.reports.text.summary_table import (
     let_pass,
     verdict_of,
 )
-from pytest_mlpatterns.reports.text.suspicions import busy_machine, suspected_sentences
 from pytest_mlpatterns.reports.text.terminal_text import latency_picture, load_picture
+from pytest_mlpatterns.reports.text.undecided import busy_machine, suspected_sentences
 from pytest_mlpatterns.reports.text.where import function_table_lines
 from pytest_mlpatterns.wording import visible
 

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.verdict import Kind, Outcome, Verdict
 from pytest_mlpatterns.reports.text.comparison import explained
-from pytest_mlpatterns.reports.text.suspicions import PROBABLY_SLOWER
+from pytest_mlpatterns.reports.text.undecided import PROBABLY_SLOWER
 from pytest_mlpatterns.wording import spelled
 
 if TYPE_CHECKING:

@@ -58,7 +58,7 @@ from pytest_mlpatterns.reports.text.notes import (
     scale_out_spread,
 )
 from pytest_mlpatterns.reports.text.summary_table import SCORE_MEANING, counted, incompleteness, kinds_of
-from pytest_mlpatterns.reports.text.suspicions import busy_machine
+from pytest_mlpatterns.reports.text.undecided import busy_machine
 from pytest_mlpatterns.units import format_duration, format_percent
 from pytest_mlpatterns.wording import count
 

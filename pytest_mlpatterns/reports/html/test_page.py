@@ -41,7 +41,7 @@ from pytest_mlpatterns.reports.html.fragments import (
 from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of, figure_of
 from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
 from pytest_mlpatterns.reports.text.notes import tokens_text
-from pytest_mlpatterns.reports.text.suspicions import Command, run_again
+from pytest_mlpatterns.reports.text.undecided import Command, run_again
 from pytest_mlpatterns.reports.text.where import where_texts
 from pytest_mlpatterns.units import format_percent, format_size
 from pytest_mlpatterns.wording import count

@@ -19,8 +19,8 @@ from pytest_mlpatterns.records.package_layers import answer_figures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict, rounded_ceiling
 from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of, metric_label
 from pytest_mlpatterns.reports.text.notes import changed_facts, overload_picture, tokens_text
-from pytest_mlpatterns.reports.text.suspicions import accept_command, beside_recorded, open_step, run_again
 from pytest_mlpatterns.reports.text.terminal_text import latency_picture, load_picture, load_varies, width_of, wrapped
+from pytest_mlpatterns.reports.text.undecided import accept_command, beside_recorded, open_step, run_again
 from pytest_mlpatterns.reports.text.where import functions_explain, where_texts
 
 if TYPE_CHECKING:

@@ -34,7 +34,6 @@ from pytest_mlpatterns.reports.text.comparison import (
     worst_comparison,
 )
 from pytest_mlpatterns.reports.text.notes import changed_note, found_nmrt, generators_text, nodes_text, tokens_text
-from pytest_mlpatterns.reports.text.suspicions import PROBABLY_SLOWER, is_of_the_machine, undecided_lines
 from pytest_mlpatterns.reports.text.terminal_text import (
     Line,
     Span,
@@ -48,6 +47,7 @@ from pytest_mlpatterns.reports.text.terminal_text import (
     text_of,
     wrapped,
 )
+from pytest_mlpatterns.reports.text.undecided import PROBABLY_SLOWER, is_of_the_machine, undecided_lines
 from pytest_mlpatterns.reports.text.where import missing_profile
 from pytest_mlpatterns.units import Unit, format_count, format_duration, format_percent, format_rate
 

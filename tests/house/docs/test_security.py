@@ -47,7 +47,7 @@ CONNECTING = {
     "serving/external/start.py": "the deployment: an App or a Command",
     "serving/external/attach.py": "the deployment: a Url",
     "serving/failed_request.py": "the deployment",
-    "serving/grpc/client.py": "the deployment",
+    "serving/grpc/functional_client.py": "the deployment",
     "serving/grpc/server.py": "listens, as the deployment",
     "engines/local/upstream.py": "the services of the deployment, from its gateway",
     "engines/ray/link.py": "the replicas of the deployment",

@@ -16,7 +16,7 @@ from support.project import Project
 
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.plugin.run_output import ReportHooks, require_room
+from pytest_mlpatterns.plugin.run_end import ReportHooks, require_room
 from pytest_mlpatterns.system.empty_results import write_empty_results
 
 ASKS = "def test_it(perf):\n    pass\n"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.synthetic import ENVIRONMENT, result, verdict
 
-from pytest_mlpatterns.plugin.run_output import RunOutput
+from pytest_mlpatterns.plugin.run_end import RunOutput
 from pytest_mlpatterns.records.result import FailedTest, TestResult
 from pytest_mlpatterns.records.verdict import Kind, Outcome, Unjudged, Verdict
 from pytest_mlpatterns.reports.files.ci_reports import annotation, job_summary

@@ -16,7 +16,7 @@ from support.services.deploy import deployed, make_start_options
 
 from pytest_mlpatterns import Batched, Deployment, DeploymentError, Microservice, ModelLoadError, Replicated, Wire
 from pytest_mlpatterns.engines.local.launcher import LocalReplica, LocalScaler, launch
-from pytest_mlpatterns.serving.grpc.client import GrpcTransport
+from pytest_mlpatterns.serving.grpc.functional_client import GrpcTransport
 from pytest_mlpatterns.serving.model import StartOptions, service_plan
 from pytest_mlpatterns.serving.processes import AddedReplica
 

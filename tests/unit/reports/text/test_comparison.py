@@ -22,8 +22,8 @@ from pytest_mlpatterns.reports.text.comparison import (
 )
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.summary_table import cells_of, summary_lines
-from pytest_mlpatterns.reports.text.suspicions import undecided_lines
 from pytest_mlpatterns.reports.text.terminal_text import text_of
+from pytest_mlpatterns.reports.text.undecided import undecided_lines
 
 MIB = 2.0**20
 

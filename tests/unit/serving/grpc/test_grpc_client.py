@@ -17,7 +17,7 @@ from support.services import peer2
 from support.services.scripted import refused_port
 
 from pytest_mlpatterns.loadgen.http2_frames import PREFACE, Frame, frame
-from pytest_mlpatterns.serving.grpc.client import GrpcTransport
+from pytest_mlpatterns.serving.grpc.functional_client import GrpcTransport
 
 READY, INFER = "/v2/health/ready", "/v2/models/m/infer"
 PATIENCE_S = 30
@@ -174,7 +174,7 @@ def test_a_process_that_has_sent_calls_forks_and_exits_silently() -> None:
     script = f"""
         import multiprocessing, os, subprocess, sys, threading
         import httpx
-        from pytest_mlpatterns.serving.grpc.client import GrpcTransport
+        from pytest_mlpatterns.serving.grpc.functional_client import GrpcTransport
 
         with httpx.Client(transport=GrpcTransport()) as client:
             for child in range(3):

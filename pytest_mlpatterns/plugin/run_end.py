@@ -1,7 +1,8 @@
-"""The output of a run: collects the results of all processes, and writes files and summaries at the end.
+"""The end of a run: the results of all processes, the files and summaries that are made of them, and the exit code.
 
 The baseline, the result file, the page, the terminal's summary and GitHub's are written here only, by the one process
-that has all results. :mod:`pytest_mlpatterns.reports` makes their text.
+that has all results. :mod:`pytest_mlpatterns.reports` makes their text. Also: ``plugin/interrupts.py`` sets the exit
+code of an interrupted run, and ``cli/verdict_command.py`` has its own.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ from pytest_mlpatterns.reports.text.summary_table import (
     let_pass,
     summary_lines,
 )
-from pytest_mlpatterns.reports.text.suspicions import busy_machine
 from pytest_mlpatterns.reports.text.terminal_text import Line, Style, line
+from pytest_mlpatterns.reports.text.undecided import busy_machine
 from pytest_mlpatterns.system.files import append_text, replace_file
 from pytest_mlpatterns.system.git import commit
 from pytest_mlpatterns.system.owned_files import place_of

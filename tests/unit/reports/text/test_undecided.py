@@ -16,14 +16,14 @@ from pytest_mlpatterns.records.result_parts import Terms
 from pytest_mlpatterns.records.verdict import Kind, LeftOut, OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.reports.text.failure import next_step
 from pytest_mlpatterns.reports.text.summary_table import headline_style, summary_lines, verdict_of
-from pytest_mlpatterns.reports.text.suspicions import (
+from pytest_mlpatterns.reports.text.terminal_text import Style, text_of, width_of
+from pytest_mlpatterns.reports.text.undecided import (
     busy_machine,
     open_in_short,
     open_step,
     suspected_sentences,
     undecided_lines,
 )
-from pytest_mlpatterns.reports.text.terminal_text import Style, text_of, width_of
 
 TEST = "test_perf.py::test_digits"
 SUSPECTED = Verdict(
