@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -21,7 +21,7 @@ from pytest_mlpatterns.serving.timed_model import ModelMeter, TimedModel, TimedS
 from pytest_mlpatterns.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.queued import Queued
@@ -29,27 +29,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.system.thread_times import RunQueueClock
 
 
-class StackHooks(Protocol):
-    """What an engine decides about the layers of its processes."""
-
-    def upstream(self, node: Any, tally: Tally, of: str) -> Handler:
-        """The handler of a process group behind this process.
-
-        Args:
-            node: stands for the group; a node of the engine.
-            of: the stage or model that the group is, for the clock of a request; empty if it is none.
-        """
-        ...
-
-    def layer(self, pattern: Pattern, inside: Sequence[Handler], tally: Tally, *, resources: Resources) -> object:
-        """The layer of a pattern; arguments as :meth:`Pattern.layer` takes them; the engine may have one of its own."""
-        ...
-
-
 class HandlerStack:
     """Loads the models of a process and makes the layers around them.
 
-    ``hooks``: of the engine; None: a layer is the one that its pattern makes, and no process group is behind.
+    ``upstream``: makes the handler of a process group behind this process from the node of the engine that stands for
+    the group, a tally, and the stage or model that the group is (empty if it is none); None: no group is behind.
+    ``layer_of``: makes the layer of a pattern in place of :meth:`Pattern.layer`, with its arguments.
     """
 
     def __init__(
@@ -59,18 +44,17 @@ class HandlerStack:
         *,
         wire: Wire = REST_JSON,
         own_server: str | None = None,
-        hooks: StackHooks | None = None,
-        profiled: bool = False,
+        upstream: Callable[[Any, Tally, str], Handler] | None = None,
+        layer_of: Callable[[Any, Sequence[Handler], Tally, Resources], object] | None = None,
     ) -> None:
-        self._hooks = hooks
+        self._upstream = upstream
+        self._layer_of = layer_of
         self._identity = identity
         self._wire = wire
         self._own_server = own_server
         self._tallies: list[Tally] = []
         self._layers: list[Handler] = []
         self._meter = ModelMeter()
-        if profiled:
-            self._meter.awaits = AwaitClock(self._tally(0, AWAITS))
         outermost: Any = self._build(node)
         if hasattr(outermost, "returns_copies"):
             outermost.returns_copies = False  # the server only encodes what it gets
@@ -80,6 +64,10 @@ class HandlerStack:
     def run_queue(self) -> RunQueueClock:
         """How long threads of this process have waited for a processor."""
         return self._meter.run_queue
+
+    def follow_awaits(self) -> None:
+        """Count where coroutines wait, for a profile."""
+        self._meter.awaits = AwaitClock(self._tally(0, AWAITS))
 
     def layers(self) -> tuple[LayerStats, ...]:
         """What every layer has counted so far."""
@@ -106,10 +94,11 @@ class HandlerStack:
         if isinstance(node, PackedLayer):
             return self._layer(node, of)
         if isinstance(node, ModelNode):
-            model = _checked(node.target.load(), node.target.name, is_stepped=is_stepped)
-            return _timed(model, self._meter, of, is_stepped=is_stepped)  # type: ignore[no-any-return]
-        assert self._hooks is not None, f"requests reach {node} through the layer of its queue"
-        return self._hooks.upstream(node, self._tally(node.position, "hop"), of)
+            model: Any = _checked(node.target.load(), node.target.name, is_stepped=is_stepped)
+            timed: Any = TimedSteps if is_stepped else TimedModel
+            return timed(model, self._meter, of)  # type: ignore[no-any-return]
+        assert self._upstream is not None, f"requests reach {node} through the layer of its queue"
+        return self._upstream(node, self._tally(node.position, "hop"), of)
 
     def _layer(self, node: PackedLayer, of: str) -> Handler:
         pattern: Pattern = pickle.loads(node.pattern)  # noqa: S301 - only our own parent writes here
@@ -120,12 +109,8 @@ class HandlerStack:
             if not isinstance(inside, QueueNode)
         ]
         resources = _Resources(f"{self._identity}:{node.position}:", self._wire, self._own_server, queue)
-        tally = self._tally(node.position, pattern.name)
-        layer: object = (
-            pattern.layer(inside, tally, resources)
-            if self._hooks is None
-            else self._hooks.layer(pattern, inside, tally, resources=resources)
-        )
+        make = self._layer_of or type(pattern).layer
+        layer: object = make(pattern, inside, self._tally(node.position, pattern.name), resources)
         if not callable(layer):
             raise SettingError(
                 f"{type(pattern).__name__}.layer() returned {type(layer).__name__}, expected a handler: "
@@ -148,11 +133,6 @@ def _checked(model: Any, name: str, *, is_stepped: bool) -> Handler:
             name=name,
         )
     return model  # type: ignore[no-any-return]
-
-
-def _timed(model: Any, meter: ModelMeter, of: str, *, is_stepped: bool) -> Any:
-    """The model with its times charged; a handler, or a model with ``start`` and ``step``."""
-    return TimedSteps(model, meter, of) if is_stepped else TimedModel(model, meter, of)
 
 
 class _Resources(Struct, frozen=True):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
-from pytest_mlpatterns.patterns.layer import Handler, LostError, RequestError, Resources
+from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.request_clock import HOP, QUEUE_WAIT, RUN_QUEUE, WIRE, WOKEN, current_clock
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.records.addressing import Balance, Balancer
@@ -25,28 +25,15 @@ from pytest_mlpatterns.wire import Body, WireError, decode_answer, encode_reques
 from pytest_mlpatterns.wire.kserve_v1 import ChunkReader, StreamError, decode_error, is_event_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from pytest_mlpatterns.engines.local.messages import UpstreamNode
-    from pytest_mlpatterns.patterns.pattern import Pattern
     from pytest_mlpatterns.patterns.request_clock import RequestClock
     from pytest_mlpatterns.patterns.tally import Tally
 
 _MOST_UNREAD = 64  # Most pieces of a stream that wait for a reader slower than the service; then it is read no further
 _CLOSED = "the service behind closed the connection under a request; its process may have died"
 _NOT_CHUNKS = "the service behind streamed something else than chunks: {}"
-
-
-class LocalHooks:
-    """Layers in processes of the local engine; fulfils :class:`pytest_mlpatterns.serving.handler_stack.StackHooks`."""
-
-    def upstream(self, node: UpstreamNode, tally: Tally, of: str) -> Handler:
-        """The client of a process group behind this process."""
-        return Upstream(node, tally, of)
-
-    def layer(self, pattern: Pattern, inside: Sequence[Handler], tally: Tally, *, resources: Resources) -> object:
-        """The layer that the pattern makes."""
-        return pattern.layer(inside, tally, resources)
 
 
 class Upstream:

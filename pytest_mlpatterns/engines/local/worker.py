@@ -162,17 +162,14 @@ def _load(job: WorkerJob, channel: Channel, build: Callable[[WorkerJob], _Loaded
 
 def _stack_of(job: WorkerJob) -> HandlerStack:
     """The layers of a service around its model."""
-    from pytest_mlpatterns.engines.local.upstream import LocalHooks
+    from pytest_mlpatterns.engines.local.upstream import Upstream
     from pytest_mlpatterns.serving.handler_stack import HandlerStack
 
-    return HandlerStack(
-        job.node,
-        job.identity,
-        wire=job.wire.between_processes,
-        own_server=job.own_server,
-        hooks=LocalHooks(),
-        profiled=job.profiled,
-    )
+    wire = job.wire.between_processes
+    stack = HandlerStack(job.node, job.identity, wire=wire, own_server=job.own_server, upstream=Upstream)
+    if job.profiled:
+        stack.follow_awaits()
+    return stack
 
 
 def _caller_of(job: WorkerJob) -> PlainCaller:

@@ -264,23 +264,15 @@ class ServeQueueLayer:
         self._tally.level("depth", self.depth)
 
 
-class _RayHooks:
-    """Layers in the replicas; fulfils :class:`pytest_mlpatterns.serving.handler_stack.StackHooks`."""
-
-    def __init__(self, handles: Mapping[str, Any], machine: str) -> None:
-        self._handles = handles
-        self._machine = machine
-
-    def upstream(self, node: HandleNode, tally: Tally, of: str) -> HandleUpstream:
-        return HandleUpstream(node, self._handles[node.deployment], tally, machine=self._machine, of=of)
-
-    def layer(self, pattern: Pattern, inside: Sequence[Handler], tally: Tally, *, resources: Resources) -> object:
-        """The layer of a pattern: Ray Serve's own for batches and queues, otherwise the one that the pattern makes."""
-        if isinstance(pattern, Batched):
-            return ServeBatchLayer(pattern, inside[0], tally)
-        if isinstance(pattern, Queued) and isinstance(inside[0], HandleUpstream):
-            return ServeQueueLayer(pattern, inside[0], tally)
-        return pattern.layer(inside, tally, resources)
+def _layer_of(  # noqa: PLR0917 - the arguments of Pattern.layer
+    pattern: Pattern, inside: Sequence[Handler], tally: Tally, resources: Resources
+) -> object:
+    """The layer of a pattern: Ray Serve's own for batches and queues, otherwise the one that the pattern makes."""
+    if isinstance(pattern, Batched):
+        return ServeBatchLayer(pattern, inside[0], tally)
+    if isinstance(pattern, Queued) and isinstance(inside[0], HandleUpstream):
+        return ServeQueueLayer(pattern, inside[0], tally)
+    return pattern.layer(inside, tally, resources)
 
 
 class _Replica:
@@ -324,12 +316,20 @@ class _Replica:
         are_here = all(top.is_dir() for top in job.trees or ())
         if job.trees is not None and are_here:
             install(*job.trees)
-        hooks = _RayHooks(self._handles, self._machine)
-        wire = job.wire.between_processes
-        stack = HandlerStack(job.node, job.identity, wire=wire, own_server=job.own_server, hooks=hooks)
+        stack = HandlerStack(
+            job.node,
+            job.identity,
+            wire=job.wire.between_processes,
+            own_server=job.own_server,
+            upstream=self._upstream,
+            layer_of=_layer_of,
+        )
         if job.trees is not None and (strays := modules_from(*job.trees)):
             raise wrong_tree(strays, *job.trees) if are_here else not_sent(strays[0])
         return stack
+
+    def _upstream(self, node: HandleNode, tally: Tally, of: str) -> HandleUpstream:
+        return HandleUpstream(node, self._handles[node.deployment], tally, machine=self._machine, of=of)
 
     def _report(self, caller: ModelCaller, counted: Callable[[], tuple[LayerStats, ...]]) -> None:
         """Report that the replica is ready, and from now on what it has counted, also what ``counted`` returns."""
