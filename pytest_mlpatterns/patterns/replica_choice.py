@@ -52,36 +52,9 @@ would seem the idlest and the fastest until its death is known."""
 class Rule(StrEnum):
     """How a process before the replicas chooses among them."""
 
-    ROUND_ROBIN = "round-robin"
-    LEAST_OUTSTANDING = "least-outstanding"
     TWO_CHOICES = "two-choices"
     LEAST_LATENCY = "least-latency"
     PREFIX = "prefix"
-
-
-class RoundRobin:
-    """Each replica in turn."""
-
-    def __init__(self) -> None:
-        self._last = -1
-
-    def choose(self, places: Sequence[int], _instances: Sequence[Any]) -> int:
-        """The next place after the last one."""
-        self._last = next((place for place in places if place > self._last), places[0])
-        return self._last
-
-
-class LeastOutstanding:
-    """The replica with the fewest requests in flight; of several such the next in turn."""
-
-    def __init__(self, in_flight: Sequence[int]) -> None:
-        self._in_flight = in_flight
-        self._ties = RoundRobin()
-
-    def choose(self, places: Sequence[int], instances: Sequence[Any]) -> int:
-        """The place with the fewest requests in flight."""
-        least = min(self._in_flight[place] for place in places)
-        return self._ties.choose([place for place in places if self._in_flight[place] == least], instances)
 
 
 class TwoChoices:
@@ -142,14 +115,16 @@ class LeastLatency:
         self._in_flight = in_flight
         self._latencies = latencies
         self._clock_ns = clock_ns
-        self._ties = RoundRobin()
+        self._last = -1
 
-    def choose(self, places: Sequence[int], instances: Sequence[Any]) -> int:
+    def choose(self, places: Sequence[int], _instances: Sequence[Any]) -> int:
         """The place with the least cost; of several such the next in turn."""
         now_ns = self._clock_ns()
         costs = {place: self._cost(place, now_ns) for place in places}
         least = min(costs.values())
-        return self._ties.choose([place for place in places if costs[place] == least], instances)
+        ties = [place for place in places if costs[place] == least]
+        self._last = next((place for place in ties if place > self._last), ties[0])
+        return self._last
 
     def _cost(self, place: int, now_ns: int) -> tuple[float, int]:
         in_flight = self._in_flight[place]
@@ -226,7 +201,7 @@ def _hash(data: bytes) -> int:
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
 
 
-Choice = RoundRobin | LeastOutstanding | TwoChoices | LeastLatency | ByPrefix
+Choice = TwoChoices | LeastLatency | ByPrefix
 
 
 class BalancedLayer:
@@ -260,10 +235,6 @@ class BalancedLayer:
 
     def _choice_of(self, pattern: Replicated) -> Choice:
         match Rule(pattern.balance):
-            case Rule.ROUND_ROBIN:
-                return RoundRobin()
-            case Rule.LEAST_OUTSTANDING:
-                return LeastOutstanding(self._in_flight)
             case Rule.TWO_CHOICES:
                 return TwoChoices(self._in_flight)
             case Rule.LEAST_LATENCY:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.layer import Handler, ProcessHandler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
 
-_BALANCES = tuple(dict.fromkeys(map(str, (*Balance, *Rule))))
+_BALANCES = tuple(map(str, (*Balance, *Rule)))
 """The balances of ``Replicated``: first what the load generator knows, then what only a gateway does."""
 _MOST_CHARS = 1_000_000  # Longest beginning of a prompt; taste
 

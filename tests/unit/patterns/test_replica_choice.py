@@ -17,9 +17,7 @@ from pytest_mlpatterns.patterns.replica_choice import (
     ByPrefix,
     Choice,
     LeastLatency,
-    LeastOutstanding,
     PeakLatencies,
-    RoundRobin,
     TwoChoices,
     beginning_of,
 )
@@ -38,6 +36,16 @@ class AtRandom:
         return self._random.choice(places)
 
 
+class LeastOutstanding:
+    """The replica with the fewest requests in flight, for comparison."""
+
+    def __init__(self, in_flight: Sequence[int]) -> None:
+        self._in_flight = in_flight
+
+    def choose(self, places: Sequence[int], instances: Sequence[Any]) -> int:
+        return min(places, key=self._in_flight.__getitem__)
+
+
 def longest_queues(choice: Choice, in_flight: list[int], *, arrivals: int = 4000, load: float = 0.9) -> float:
     """Mean number of requests at the fullest replica; one leaves a replica at each tick if it has some."""
     drawn = random.Random(7)
@@ -50,21 +58,6 @@ def longest_queues(choice: Choice, in_flight: list[int], *, arrivals: int = 4000
         for place in places:
             in_flight[place] -= in_flight[place] > 0
     return mean(longest)
-
-
-def test_each_in_turn_leaves_out_those_that_may_not_be_chosen() -> None:
-    choice = RoundRobin()
-    assert [choice.choose((0, 1, 2), []) for _ in range(4)] == [0, 1, 2, 0]
-    assert [choice.choose((0, 2), []) for _ in range(3)] == [2, 0, 2]
-    assert choice.choose((1,), []) == 1
-
-
-def test_the_least_outstanding_take_ties_in_turn() -> None:
-    in_flight = [1, 0, 0]
-    choice = LeastOutstanding(in_flight)
-    assert [choice.choose((0, 1, 2), []) for _ in range(3)] == [1, 2, 1]
-    in_flight[:] = [0, 5, 5]
-    assert choice.choose((1, 2), []) == 2
 
 
 def test_two_choices_are_nearly_as_even_as_the_least_and_far_more_than_one() -> None:
@@ -128,6 +121,12 @@ class TestLatencies:
         assert choice.choose((0, 1, 2), []) == 1
         in_flight[0] = 0
         assert choice.choose((0, 1, 2), []) == 0
+
+    def test_ties_are_taken_in_turn_without_those_that_may_not_be_chosen(self) -> None:
+        choice = LeastLatency([0, 0, 0], PeakLatencies(3), lambda: 0)
+        assert [choice.choose((0, 1, 2), []) for _ in range(4)] == [0, 1, 2, 0]
+        assert [choice.choose((0, 2), []) for _ in range(3)] == [2, 0, 2]
+        assert choice.choose((1,), []) == 1
 
     def test_a_slow_replica_is_tried_again_after_a_while(self) -> None:
         now, in_flight, latencies = 0, [0, 0], PeakLatencies(2)
