@@ -17,10 +17,10 @@ from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.serving.http.inference_call import WireTally
-from pytest_mlpatterns.serving.http.metadata import ModelMetadata, TritonExtensions
+from pytest_mlpatterns.serving.http.metadata import ModelMetadata
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
 from pytest_mlpatterns.wire import WireError
-from pytest_mlpatterns.wire.grpc_call import HEALTH, SERVICE, message_class, pool
+from pytest_mlpatterns.wire.grpc_call import HEALTH, SERVICE, message_class
 from pytest_mlpatterns.wire.open_inference_grpc import encode_answer, outputs_in, read_call
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ class GrpcServer:
         self.tally: WireTally = WireTally(position)
         self._caller = caller
         self._name = name
-        self._metadata = ModelMetadata(name)
-        self._triton = TritonExtensions(self._metadata, caller, self.tally)
+        self._metadata = ModelMetadata(name, caller, self.tally)
         options = [
             ("grpc.max_receive_message_length", max_body_bytes),
             ("grpc.max_send_message_length", -1),
@@ -80,13 +79,20 @@ class GrpcServer:
 
     def _handlers(self) -> list[Any]:
         """Handlers by service and method. Inference takes and returns bytes; the other methods use message classes."""
+        known = self._metadata
+        answers: dict[str, Callable[[], Any]] = {
+            "ServerLive": lambda: {"live": True},
+            "ServerReady": lambda: {"ready": True},
+            "ModelReady": lambda: {"ready": True},
+            "ServerMetadata": known.server,
+            "ModelMetadata": known.metadata,
+            "ModelConfig": lambda: {"config": known.config()},
+            "ModelStatistics": known.statistics,
+            "RepositoryIndex": lambda: {"models": known.index()},
+        }
         inference = {
             "ModelInfer": grpc.unary_unary_rpc_method_handler(self._infer),
-            **{
-                method: _unary(getattr(self, f"_{method.lower()}"), f"inference.{method}")
-                for method in pool().FindServiceByName(SERVICE).methods_by_name
-                if method != "ModelInfer"
-            },
+            **{method: self._metadata_handler(method, answer) for method, answer in answers.items()},
         }
         package = HEALTH.rpartition(".")[0]
         takes, gives = message_class(f"{package}.HealthCheckRequest"), message_class(f"{package}.HealthCheckResponse")
@@ -147,37 +153,18 @@ class GrpcServer:
 
     # --- health and metadata --------------------------------------------------------------------------------------
 
-    async def _serverlive(self, _request: Any, _context: Any) -> Any:
-        return message_class("inference.ServerLiveResponse")(live=True)
+    def _metadata_handler(self, method: str, answer: Callable[[], Any]) -> Any:
+        """The handler of a method that answers with the fields of a message; those of a model name it."""
+        takes, gives = (message_class(f"inference.{method}{kind}") for kind in ("Request", "Response"))
 
-    async def _serverready(self, _request: Any, _context: Any) -> Any:
-        return message_class("inference.ServerReadyResponse")(ready=True)
+        async def handle(request: Any, context: Any) -> Any:
+            if method.startswith("Model") and (text := self._name_error(request.name, request.version)) is not None:
+                await context.abort(grpc.StatusCode.NOT_FOUND, text)
+            return gives(**answer())
 
-    async def _modelready(self, request: Any, context: Any) -> Any:
-        await self._expect_model(request, context)
-        return message_class("inference.ModelReadyResponse")(ready=True)
-
-    async def _servermetadata(self, _request: Any, _context: Any) -> Any:
-        return message_class("inference.ServerMetadataResponse")(**self._metadata.server())
-
-    async def _modelmetadata(self, request: Any, context: Any) -> Any:
-        await self._expect_model(request, context)
-        return message_class("inference.ModelMetadataResponse")(**self._metadata.metadata())
-
-    async def _modelconfig(self, request: Any, context: Any) -> Any:
-        await self._expect_model(request, context)
-        return message_class("inference.ModelConfigResponse")(config=self._triton.config())
-
-    async def _modelstatistics(self, request: Any, context: Any) -> Any:
-        await self._expect_model(request, context)
-        return message_class("inference.ModelStatisticsResponse")(**self._triton.statistics())
-
-    async def _repositoryindex(self, _request: Any, _context: Any) -> Any:
-        return message_class("inference.RepositoryIndexResponse")(models=self._triton.index())
-
-    async def _expect_model(self, request: Any, context: Any) -> None:
-        if (text := self._name_error(request.name, request.version)) is not None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, text)
+        return grpc.unary_unary_rpc_method_handler(
+            handle, request_deserializer=takes.FromString, response_serializer=gives.SerializeToString
+        )
 
     async def _check(self, request: Any, context: Any) -> Any:
         if request.service not in ("", self._name, SERVICE):
@@ -190,10 +177,3 @@ class GrpcServer:
     async def _watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         yield await self._check(request, context)
         await asyncio.Event().wait()  # the status does not change; the server's stop cancels this call
-
-
-def _unary(method: Any, name: str) -> Any:
-    takes, gives = message_class(f"{name}Request"), message_class(f"{name}Response")
-    return grpc.unary_unary_rpc_method_handler(
-        method, request_deserializer=takes.FromString, response_serializer=gives.SerializeToString
-    )

@@ -35,7 +35,7 @@ from pytest_mlpatterns.serving.http.inference_call import (
     read_inference_call,
     stored_inference_call,
 )
-from pytest_mlpatterns.serving.http.metadata import INDEX, ModelMetadata, TritonExtensions
+from pytest_mlpatterns.serving.http.metadata import INDEX, ModelMetadata
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller, ModelLock
 from pytest_mlpatterns.serving.http.stream_response import (
     HEADERS,
@@ -118,8 +118,7 @@ class ModelApp:
         self._model_lock = ModelLock() if internal and not caller.needs_loop else None
         self._name = name
         self.max_body_bytes = max_body_bytes
-        self._metadata = ModelMetadata(name)
-        self._metadata.serve(TritonExtensions(self._metadata, caller, self.tally).paths())
+        self._metadata = ModelMetadata(name, caller, self.tally)
         self._openai = OpenAIApi(name, self.tally)
         self._predict_path = f"/v1/models/{name}:predict"
         self._infer_paths = (f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/1/infer")

@@ -13,19 +13,20 @@ import orjson
 from pytest_mlpatterns.wire.invocations import PING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.serving.http.inference_call import WireTally
     from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 """Extensions of the protocol. Of Triton's ``model_repository`` only the list of models is served, so it is left out."""
+_PLATFORM = "python"  # What Triton calls a model that is a Python callable
 INDEX = "/v2/repository/index"  # Path of the list of models
 _MAX_BATCH_SIZE = 2**31 - 1  # A request may carry any number of inputs; only the size of its body is limited
 
 
 class ModelMetadata:
-    """Answers GET requests.
+    """Answers GET requests, of Triton's clients too.
 
     The names, datatypes and shapes of the tensors come from the first V2 inference, because a Python callable does
     not declare them.
@@ -33,41 +34,44 @@ class ModelMetadata:
     ``inputs``: name, datatype and shape of each input tensor; empty before the first V2 inference.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, caller: ModelCaller, tally: WireTally) -> None:
         self.inputs: tuple[dict[str, Any], ...] = ()
         self._outputs: tuple[dict[str, Any], ...] = ()
+        self._name = name
+        self._caller = caller
+        self._tally = tally
         model = f"/v2/models/{name}"
-        self._known: dict[str, Callable[[], Any]] = {
+        self._known: dict[str, Callable[[], Any]] = {}
+        for path in (model, f"{model}/versions/1"):
+            self._known |= {
+                path: self.metadata,
+                f"{path}/ready": lambda: {"name": name, "ready": True},
+                f"{path}/config": self.config,
+                f"{path}/stats": self.statistics,
+            }
+        self._known |= {
             f"/v1/models/{name}": self._status,
             "/health": lambda: {"status": "ok"},  # clients of language models ask here before they begin
             PING: lambda: {"status": "ok"},
             "/v2": self.server,
             "/v2/health/live": lambda: {"live": True},
             "/v2/health/ready": lambda: {"ready": True},
-            model: self.metadata,
-            f"{model}/versions/1": self.metadata,
-            f"{model}/ready": lambda: {"name": name, "ready": True},
-            f"{model}/versions/1/ready": lambda: {"name": name, "ready": True},
+            "/v2/models/stats": self.statistics,
+            INDEX: self.index,
         }
 
-    def serve(self, more: Mapping[str, Callable[[], Any]]) -> None:
-        """Serve what these functions return at further paths."""
-        self._known.update(more)
-
     def answer(self, path: str) -> bytes | None:
-        """JSON body for a path, or None if nothing is served there."""
+        """JSON body for a path, asked by POST for :data:`INDEX` and else by GET; None if nothing is served there."""
         found = self._known.get(path.rstrip("/"))
         return None if found is None else orjson.dumps(found())
 
     def learn(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         """Store name, datatype and shape of each tensor of the first inference."""
-        if not self.inputs:
-            self.inputs, self._outputs = tuple(inputs), tuple(outputs)
+        self.inputs, self._outputs = tuple(inputs), tuple(outputs)
 
     def _status(self) -> dict[str, Any]:
         version = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-        return {"name": self.name, "ready": True, "model_version_status": [version]}
+        return {"name": self._name, "ready": True, "model_version_status": [version]}
 
     def server(self) -> dict[str, Any]:
         """Metadata of the server."""
@@ -79,44 +83,22 @@ class ModelMetadata:
     def metadata(self) -> dict[str, Any]:
         """Metadata of the model."""
         return {
-            "name": self.name,
+            "name": self._name,
             "versions": ["1"],
-            "platform": "python",
+            "platform": _PLATFORM,
             "inputs": self.inputs,
             "outputs": self._outputs,
         }
 
-
-class TritonExtensions:
-    """Answers what Triton's clients ask besides the protocol."""
-
-    def __init__(self, metadata: ModelMetadata, caller: ModelCaller, tally: WireTally) -> None:
-        self._metadata = metadata
-        self._caller = caller
-        self._tally = tally
-
-    def paths(self) -> Mapping[str, Callable[[], Any]]:
-        """What is served at which path; GET except for :data:`INDEX`, which is asked by POST."""
-        model = f"/v2/models/{self._metadata.name}"
-        return {
-            f"{model}/config": self.config,
-            f"{model}/versions/1/config": self.config,
-            f"{model}/stats": self.statistics,
-            f"{model}/versions/1/stats": self.statistics,
-            "/v2/models/stats": self.statistics,
-            INDEX: self.index,
-        }
-
     def config(self) -> dict[str, Any]:
         """The configuration of the model; the dimensions of its tensors are without the batch's."""
-        model = self._metadata.metadata()
         return {
-            "name": model["name"],
-            "platform": model["platform"],
-            "backend": model["platform"],
+            "name": self._name,
+            "platform": _PLATFORM,
+            "backend": _PLATFORM,
             "max_batch_size": _MAX_BATCH_SIZE,
-            "input": _tensors(model["inputs"]),
-            "output": _tensors(model["outputs"]),
+            "input": _tensors(self.inputs),
+            "output": _tensors(self._outputs),
             "model_transaction_policy": {"decoupled": False},
         }
 
@@ -131,7 +113,7 @@ class TritonExtensions:
         return {
             "model_stats": [
                 {
-                    "name": self._metadata.name,
+                    "name": self._name,
                     "version": "1",
                     "last_inference": calls.last_ms,
                     "inference_count": calls.succeeded,
@@ -150,7 +132,7 @@ class TritonExtensions:
 
     def index(self) -> list[dict[str, Any]]:
         """The models of the server: this one."""
-        return [{"name": self._metadata.name, "version": "1", "state": "READY", "reason": ""}]
+        return [{"name": self._name, "version": "1", "state": "READY", "reason": ""}]
 
 
 def _tensors(tensors: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
