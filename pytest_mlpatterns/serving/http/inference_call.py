@@ -12,6 +12,8 @@ from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct, structs
+
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.request_clock import WIRE, charge
 from pytest_mlpatterns.records.telemetry import LayerStats
@@ -32,28 +34,25 @@ _JSON_TAKES = "; JSON takes numbers, text, lists, dicts and arrays: convert it; 
 STREAMED = (_JSON, _INVOCATION)  # Formats whose response may be a stream
 
 
-class WireTally:
+class WireTally(Struct):
     """Counters of encoding and decoding in one process, under the names of the layer ``wire``."""
 
-    __slots__ = ("_position", "decode_ns", "encode_ns", "received", "received_plain", "requests", "sent", "sent_plain")
-
-    def __init__(self, position: int) -> None:
-        self._position = position
-        self.requests: int = 0
-        self.decode_ns: int = 0
-        self.encode_ns: int = 0
-        self.received: int = 0
-        self.received_plain: int = 0
-        self.sent: int = 0
-        self.sent_plain: int = 0
+    position: int
+    requests: int = 0
+    decode_ns: int = 0
+    encode_ns: int = 0
+    received_bytes: int = 0
+    received_plain_bytes: int = 0
+    sent_bytes: int = 0
+    sent_plain_bytes: int = 0
 
     def add_plain(self, received: int, sent: int, decode_ns: int, *, encode_ns: int) -> None:
         """Count one answered request without compression; sizes in bytes."""
         self.requests += 1
-        self.received += received
-        self.received_plain += received
-        self.sent += sent
-        self.sent_plain += sent
+        self.received_bytes += received
+        self.received_plain_bytes += received
+        self.sent_bytes += sent
+        self.sent_plain_bytes += sent
         self.decode_ns += decode_ns
         self.encode_ns += encode_ns
 
@@ -64,27 +63,16 @@ class WireTally:
 
     def note_sent(self, sent: int, plain: int, started_ns: int) -> None:
         """Count a response, or a piece of one, that is encoded now, and charge its request the time; sizes in bytes."""
-        self.sent += sent
-        self.sent_plain += plain
+        self.sent_bytes += sent
+        self.sent_plain_bytes += plain
         took_ns = perf_counter_ns() - started_ns
         self.encode_ns += took_ns
         charge(WIRE, took_ns)
 
     def snapshot(self) -> LayerStats:
         """Everything counted so far."""
-        return LayerStats(
-            self._position,
-            "wire",
-            {
-                "requests": self.requests,
-                "decode_ns": self.decode_ns,
-                "encode_ns": self.encode_ns,
-                "received_bytes": self.received,
-                "received_plain_bytes": self.received_plain,
-                "sent_bytes": self.sent,
-                "sent_plain_bytes": self.sent_plain,
-            },
-        )
+        counters = structs.asdict(self)
+        return LayerStats(counters.pop("position"), "wire", counters)
 
 
 def is_plain_json(headers: Mapping[bytes, bytes]) -> bool:
@@ -153,11 +141,11 @@ def read_inference_call(
     ``answer_v2``: encodes the response to an Open Inference request; None: the request is V1 or an invocation.
     """
     started_ns = perf_counter_ns()
-    tally.received += len(body)
+    tally.received_bytes += len(body)
     try:
         if b"content-encoding" in headers:
             body = _decompressed(body, headers[b"content-encoding"], max_bytes)
-        tally.received_plain += len(body)
+        tally.received_plain_bytes += len(body)
         if answer_v2 is not None:
             call = _read_v2(body, headers, tally, answer_v2=answer_v2)
         elif is_invocation:

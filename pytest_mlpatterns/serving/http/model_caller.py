@@ -12,6 +12,8 @@ import inspect
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, ends_task, matched, needs_loop, retries
 from pytest_mlpatterns.patterns.stream import Stream, StreamSource
 from pytest_mlpatterns.serving.tracebacks import MAX_TRACEBACKS, advice_on, user_traceback
@@ -22,20 +24,14 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.layer import Handler
 
 
-class CallStatistics:
-    """How often the model was called, and for how long, waiting in the layers around it included.
+class CallStatistics(Struct):
+    """How often the model was called, and for how long, waiting in the layers around it included."""
 
-    ``last_ms``: when the last call ended, in milliseconds since 1970; 0 before.
-    """
-
-    __slots__ = ("failed", "failed_ns", "last_ms", "succeeded", "succeeded_ns")
-
-    def __init__(self) -> None:
-        self.succeeded: int = 0
-        self.succeeded_ns: int = 0
-        self.failed: int = 0
-        self.failed_ns: int = 0
-        self.last_ms: int = 0
+    succeeded: int = 0
+    succeeded_ns: int = 0
+    failed: int = 0
+    failed_ns: int = 0
+    last_ms: int = 0  # when the last call ended, in milliseconds since 1970; 0 before
 
     def add_success(self, started_ns: int) -> None:
         """Count a call that began then, on the clock of ``perf_counter_ns``, and ended well."""
