@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.credentials import address_without_credentials
 from pytest_mlpatterns.errors import DeploymentError, missing_extra
-from pytest_mlpatterns.records.telemetry import LayerStats, merged_layers
+from pytest_mlpatterns.patterns.tally import Tally
+from pytest_mlpatterns.records.telemetry import merged_layers
 from pytest_mlpatterns.serving.prometheus import Prometheus, Reading, merge_readings, read_prometheus
 from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pytest_mlpatterns.records.telemetry import LayerStats
 
 _INTERVAL_S = 0.5  # Interval at which a gauge is read, in seconds
 _TIMEOUT_S = 5.0  # Time limit for the metrics of a server, in seconds
@@ -44,10 +46,7 @@ class Scraper:
         self._client = httpx.Client(trust_env=False, headers={"accept": _PLAIN}, transport=BoundedTransport())
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._last: tuple[int, int] | None = None
-        self._depth_ns = self._observed_ns = 0
-        self._depths: list[tuple[int, int]] = []
+        self._queue = Tally(0, "queued")
 
     def start(self, *, require_known: bool = True) -> None:
         """Read the metrics once, and begin to watch the queue depth if the server has one.
@@ -61,7 +60,7 @@ class Scraper:
                 f'metrics=Prometheus({self._names.path!r}, batch_size="…", queue_depth="…")'
             )
         if reading.depth is not None:
-            self._record(reading.depth)
+            self._queue.level("depth", reading.depth)
             self._thread = threading.Thread(target=self._watch, name="queue depth", daemon=True)
             self._thread.start()
 
@@ -70,11 +69,8 @@ class Scraper:
         reading = self._read()
         if reading.depth is None:
             return reading.layers
-        self._record(reading.depth)
-        with self._lock:
-            counters = {"depth_ns": self._depth_ns, "observed_ns": self._observed_ns}
-            queued = LayerStats(0, "queued", counters, {}, {"depth": tuple(self._depths)})
-        return merged_layers([*reading.layers, queued])
+        self._queue.level("depth", reading.depth)
+        return merged_layers([*reading.layers, self._queue.snapshot()])
 
     def close(self) -> None:
         """Stop the thread and close the connections."""
@@ -90,17 +86,7 @@ class Scraper:
             except DeploymentError:  # layers() raises it; one missing depth does no harm
                 continue
             if depth is not None:
-                self._record(depth)
-
-    def _record(self, depth: int) -> None:
-        with self._lock:
-            now = time.perf_counter_ns()
-            if self._last is not None:
-                since, old = self._last
-                self._depth_ns += old * (now - since)
-                self._observed_ns += now - since
-            self._last = (now, depth)
-            self._depths.append((now, depth))
+                self._queue.level("depth", depth)
 
     def _read(self) -> Reading:
         deadline = time.monotonic() + _TIMEOUT_S
