@@ -8,7 +8,7 @@ from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serving.processes import WorkerStats
 
 RUN = "mlpatterns-1764146400-0123abcd"
-APPLICATION = RayApplication(f"{RUN}-1", RUN, ("d0",), replicas=2)
+APPLICATION = RayApplication(f"{RUN}-1", RUN, replicas=2)
 
 COLUMNS = {
     one.name: None if one.name in ("descriptors", "threads") else 0

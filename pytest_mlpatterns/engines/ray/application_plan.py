@@ -9,7 +9,6 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, DeploymentPlan, HandleNode, ReplicaJob
@@ -25,28 +24,12 @@ from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
+    from pytest_mlpatterns.engines.ray.messages import Application
     from pytest_mlpatterns.serving.model import ServicePlan, StartOptions
-    from pytest_mlpatterns.system.cpu_share import ReplicaCores
-    from pytest_mlpatterns.wire import Wire
 
 _ON_RAY = 'on engine="ray"'
-
-
-class Application(Struct, frozen=True):
-    """What all replicas of an application share."""
-
-    app: str
-    run: str
-    name: str
-    wire: Wire
-    import_path: tuple[str, ...] = ()
-    trees: tuple[Path, Path] | None = None
-    own_server: str | None = None
-    # cores of its own for each replica of the whole service; None: one logical CPU for each process
-    cores: ReplicaCores | None = None
 
 
 def check_expressible(plan: ServicePlan, options: StartOptions, facts: ClusterFacts) -> None:
@@ -114,22 +97,7 @@ class _Walk:
         self.names += 1
         behind: list[str] = []
         node = self._inside(group.inside, times * group.replicas, queue=None, behind=behind)
-        shared = self.application
-        job = ReplicaJob(
-            node=node,
-            name=shared.name,
-            identity=f"mlpatterns:{shared.app}",
-            role=group.role,
-            position=group.position,
-            app=shared.app,
-            deployment=name,
-            run=shared.run,
-            wire=shared.wire,
-            import_path=shared.import_path,
-            trees=shared.trees,
-            own_server=shared.own_server,
-            restarts=group.restart,
-        )
+        job = ReplicaJob(self.application, node, group.role, group.position, name, restarts=group.restart)
         deployment = DeploymentPlan(
             job, times * group.replicas, group.balance, cpus=cpus, env=dict(group.env), behind=tuple(behind)
         )

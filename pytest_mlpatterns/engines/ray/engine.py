@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from pytest_mlpatterns.engines.engine import Engine, SessionOptions
-from pytest_mlpatterns.engines.ray.application_plan import Application, application_plan, check_expressible
+from pytest_mlpatterns.engines.ray.application_plan import application_plan, check_expressible
 from pytest_mlpatterns.engines.ray.cluster_monitor import MONITORS
-from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, RayApplication
+from pytest_mlpatterns.engines.ray.messages import Application, ApplicationPlan, RayApplication
 from pytest_mlpatterns.engines.ray.processes import RayProcesses
 from pytest_mlpatterns.engines.ray.session import ClusterUse, RaySession, brings_code
 from pytest_mlpatterns.engines.ray.settings import RUN_VARIABLE, read_ray_job
@@ -52,19 +52,6 @@ def _own_servers(plan: ServicePlan, options: StartOptions) -> tuple[EmbeddedServ
     from pytest_mlpatterns.serving.redis.embedded_server import start_embedded
 
     return (start_embedded(options.directory, options.timeout_ns),)
-
-
-def _running(planned: ApplicationPlan, facts: ClusterFacts) -> RayApplication:
-    deployments = planned.deployments
-    return RayApplication(
-        app=planned.app,
-        run=planned.run,
-        deployments=tuple(one.name for one in deployments),
-        restarts=tuple(one.name for one in deployments if one.job.restarts),
-        cores=facts.cores,
-        nodes=tuple(node.node_id for node in facts.nodes),
-        replicas=sum(one.replicas for one in deployments),
-    )
 
 
 _PACKAGES = ("ray", "fastapi")  # Packages of Ray and of Ray Serve
@@ -106,7 +93,14 @@ class _RayEngine(Engine):
             cores=options.replica_cores,
         )
         planned = application_plan(plan, application)
-        processes = RayProcesses(session, _running(planned, facts), servers=servers)
+        running = RayApplication(
+            app=planned.app,
+            run=planned.run,
+            restarts=tuple(one.name for one in planned.deployments if one.job.restarts),
+            cores=facts.cores,
+            replicas=sum(one.replicas for one in planned.deployments),
+        )
+        processes = RayProcesses(session, running, servers=servers)
         try:
             addresses = _deployed(plan, options, planned, processes=processes, started_ns=started_ns)
             endpoint = Endpoint(

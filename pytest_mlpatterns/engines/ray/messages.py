@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.errors import MlpatternsError
     from pytest_mlpatterns.patterns.pattern import ModelNode
     from pytest_mlpatterns.serving.processes import PackedLayer, Unusable, WorkerStats
+    from pytest_mlpatterns.system.cpu_share import ReplicaCores
+    from pytest_mlpatterns.wire import Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +93,31 @@ class HandleNode(Struct, frozen=True):
     in_flight: int = 1  # number of requests that a queue should have in flight at each process
 
 
-class ReplicaJob(Struct, frozen=True):
-    """What one replica of a deployment does with a request."""
+class Application(Struct, frozen=True):
+    """What all replicas of an application share."""
 
-    # what it does; a :class:`HandleNode` in it stands for a deployment behind
-    node: PackedLayer | HandleNode | ModelNode
-    name: str
-    identity: str  # unique for the service; keys in stores begin with it
-    role: str
-    position: int
     app: str
-    deployment: str
     run: str  # name of the run, which is in the names of its node monitors
-    wire: Wire = REST_JSON
+    name: str
+    wire: Wire
     import_path: tuple[str, ...] = ()
     # top of the tree in which the user works, and of the tree from which code is imported instead; None: there is
     # one tree
     trees: tuple[Path, Path] | None = None
     own_server: str | None = None  # address of the store that the deployment started for itself; None: it needs none
+    # cores of its own for each replica of the whole service; None: one logical CPU for each process
+    cores: ReplicaCores | None = None
+
+
+class ReplicaJob(Struct, frozen=True):
+    """What one replica of a deployment does with a request."""
+
+    application: Application
+    # what it does; a :class:`HandleNode` in it stands for a deployment behind
+    node: PackedLayer | HandleNode | ModelNode
+    role: str
+    position: int
+    deployment: str
     restarts: bool = False  # a replica that dies is replaced, and the service goes on: it works for a queue
 
 
@@ -140,7 +148,7 @@ class ApplicationPlan(Struct, frozen=True):
     @property
     def run(self) -> str:
         """Name of the run that it belongs to."""
-        return self.deployments[-1].job.run
+        return self.deployments[-1].job.application.run
 
     @property
     def cpus(self) -> float:
@@ -210,10 +218,8 @@ class RayApplication(Struct, frozen=True):
 
     app: str
     run: str
-    deployments: tuple[str, ...]
-    restarts: tuple[str, ...] = ()  # names of those whose replicas are replaced when they die
+    restarts: tuple[str, ...] = ()  # names of the deployments whose replicas are replaced when they die
     cores: float = 0.0  # number of cores of the machines on which it runs
-    nodes: tuple[str, ...] = ()  # identities of the nodes with its replicas
     replicas: int = 0
 
 

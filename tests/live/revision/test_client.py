@@ -140,7 +140,7 @@ def test_a_start_and_its_statistics_have_the_limit_that_is_asked_for(
 # --- on a Ray cluster ------------------------------------------------------------------------------------------------
 
 APPLICATION = RayApplication(
-    "mlpatterns-1764146400-0123abcd-0f0f-1", "mlpatterns-1764146400-0123abcd-0f0f", ("d0",), cores=48.0, replicas=2
+    "mlpatterns-1764146400-0123abcd-0f0f-1", "mlpatterns-1764146400-0123abcd-0f0f", cores=48.0, replicas=2
 )
 
 

@@ -35,7 +35,7 @@ from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
 
-APPLICATION = RayApplication("mlpatterns-1764146400-0123abcd-0f0f-1", "mlpatterns-1764146400-0123abcd-0f0f", ("d0",))
+APPLICATION = RayApplication("mlpatterns-1764146400-0123abcd-0f0f-1", "mlpatterns-1764146400-0123abcd-0f0f")
 
 
 def answers_of(directory: Path, deployment: Deployment | None, cluster: FakeRay, *others: object) -> list[Any]:

@@ -156,7 +156,8 @@ def linked(job: ReplicaJob, replica: str) -> LinkClient:
     Raises RuntimeError: the node has no monitor after half a minute.
     """
     known = ReplicaStats(job.deployment, job.role, job.position, replica, os.getpid())
-    return LinkClient(_monitor_address(job.run), Hello(job.app, known, own_output()))
+    application = job.application
+    return LinkClient(_monitor_address(application.run), Hello(application.app, known, own_output()))
 
 
 def _monitor_address(run: str) -> LinkAddress:

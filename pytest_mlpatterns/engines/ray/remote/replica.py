@@ -310,22 +310,21 @@ class _Replica:
             await layers.close()
 
     def _stack(self) -> HandlerStack:
-        job = self._job
-        known = set(sys.path)
-        sys.path += [entry for entry in job.import_path if entry not in known and os.path.exists(entry)]
-        are_here = all(top.is_dir() for top in job.trees or ())
-        if job.trees is not None and are_here:
-            install(*job.trees)
+        shared, known = self._job.application, set(sys.path)
+        sys.path += [entry for entry in shared.import_path if entry not in known and os.path.exists(entry)]
+        are_here = all(top.is_dir() for top in shared.trees or ())
+        if shared.trees is not None and are_here:
+            install(*shared.trees)
         stack = HandlerStack(
-            job.node,
-            job.identity,
-            wire=job.wire.between_processes,
-            own_server=job.own_server,
+            self._job.node,
+            f"mlpatterns:{shared.app}",
+            wire=shared.wire.between_processes,
+            own_server=shared.own_server,
             upstream=self._upstream,
             layer_of=_layer_of,
         )
-        if job.trees is not None and (strays := modules_from(*job.trees)):
-            raise wrong_tree(strays, *job.trees) if are_here else not_sent(strays[0])
+        if shared.trees is not None and (strays := modules_from(*shared.trees)):
+            raise wrong_tree(strays, *shared.trees) if are_here else not_sent(strays[0])
         return stack
 
     def _upstream(self, node: HandleNode, tally: Tally, of: str) -> HandleUpstream:
@@ -352,9 +351,9 @@ class ServiceReplica(_Replica):
         caller = await self._load()
         if caller is None:
             return MountedApp(_Refusing())
-        job = self._job
-        app = ModelApp(caller, job.name, MAX_BODY_BYTES, position=job.position)
-        app.split = split = SplitTally(job.position)
+        position = self._job.position
+        app = ModelApp(caller, self._job.application.name, MAX_BODY_BYTES, position=position)
+        app.split = split = SplitTally(position)
         self._report(caller, lambda: (app.tally.snapshot(), split.snapshot()))
         return MountedApp(app)
 

@@ -22,8 +22,8 @@ from pytest_mlpatterns import (
     SettingError,
     Single,
 )
-from pytest_mlpatterns.engines.ray.application_plan import Application, application_plan, check_expressible, shortage
-from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, HandleNode
+from pytest_mlpatterns.engines.ray.application_plan import application_plan, check_expressible, shortage
+from pytest_mlpatterns.engines.ray.messages import Application, ApplicationPlan, HandleNode
 from pytest_mlpatterns.patterns.pattern import ModelNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.model import StartOptions, service_plan
@@ -120,8 +120,8 @@ def test_jobs_have_what_their_replicas_need() -> None:
     assert (inner.env, outer.env) == ({"A": "1", "B": "2"}, {"A": "1"})
     assert (inner.job.role, inner.job.position, outer.job.position) == ("service", 1, -1)
     assert isinstance(inner.job.node, ModelNode)
-    assert {one.job.own_server for one in (inner, outer)} == {"redis://h"}
-    assert inner.job.identity == outer.job.identity
+    assert inner.job.application.own_server == "redis://h"
+    assert inner.job.application == outer.job.application
     assert planned(Single()).run == APP.rpartition("-")[0]
 
 
