@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
-from pytest_mlpatterns.records.telemetry import PatternStats
+from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import LayerStats
 
 
 class Processes(Protocol):
-    """The processes of a deployment."""
+    """The processes of a deployment. A class that derives from this one inherits what most of them answer."""
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Roots of the process trees."""
-        ...
+        """Roots of the process trees; empty if they are unknown, or on other machines."""
+        return ()
 
     def check(self, wait_s: float = 0.0) -> None:
-        """Check that all run; wait up to ``wait_s`` for one to exit.
+        """Check that all run; wait up to ``wait_s`` for one to exit. By default, they are asked for their statistics.
 
         Raises:
             DeploymentError: a process has ended.
         """
+        self.stats()
 
     def stats(self) -> PatternStats:
         """Statistics since the start.
@@ -41,14 +43,15 @@ class Processes(Protocol):
 
     def excuse(self, pid: int) -> None:
         """The process may end from now on, since the test ends it; its end is no error."""
+        return
 
     def facts(self) -> EnvironmentFacts:
         """Their environment, as far as it is known; a process that does not answer is left out."""
-        ...
+        return {}
 
     def log_tail(self) -> str:
-        """Last lines of their output."""
-        ...
+        """Last lines of their output; empty if it went elsewhere."""
+        return ""
 
     def traceback_from_now(self) -> Callable[[], str]:
         """A function that returns the traceback printed since this call, and waits a little for it.
@@ -56,14 +59,15 @@ class Processes(Protocol):
         It returns an empty text if there is none, or if tracebacks are in the statistics. It raises a
         :class:`DeploymentError` if a process has ended.
         """
-        ...
+        return str
 
     def stop(self) -> None:
         """End the processes that the deployment started, and wait for it. Safe to call twice."""
+        ...
 
 
 @dataclass(slots=True)
-class ForeignProcesses:
+class ForeignProcesses(Processes):
     """Processes that run without this package, or were started by another process; empty if they are unknown."""
 
     pids: tuple[int, ...] = ()
@@ -78,20 +82,9 @@ class ForeignProcesses:
         """What the other process counted; empty statistics if there is none."""
         return self.on_stats()
 
-    def excuse(self, pid: int) -> None:
-        """Do nothing: their ends are not seen."""
-
     def facts(self) -> EnvironmentFacts:
         """What the other process knows of their environment; nothing if there is none."""
         return self.on_facts()
-
-    def log_tail(self) -> str:
-        """Return an empty text: the output went elsewhere."""
-        return ""
-
-    def traceback_from_now(self) -> Callable[[], str]:
-        """No traceback is known."""
-        return str
 
     def stop(self) -> None:
         """Call ``on_stop`` the first time."""
@@ -154,6 +147,26 @@ class WorkerStats(Struct, frozen=True):
     predict_requests: int
     tracebacks: tuple[str, ...]
     layers: tuple[LayerStats, ...] = ()
+
+
+def pattern_stats(
+    requests: Iterable[tuple[int, str, int]], counted: Sequence[WorkerStats], *, replaced: int
+) -> PatternStats:
+    """The statistics of a deployment; its replicas are the outermost group with more than one process.
+
+    ``requests``: position and role of each process that an engine keeps running, and the requests that it and those
+    before it received. ``counted``: of all processes that there were.
+    """
+    groups: dict[tuple[int, str], list[int]] = {}
+    for position, role, received in sorted(requests, key=itemgetter(0)):
+        groups.setdefault((position, role), []).append(received)
+    several = next((group for group in groups.values() if len(group) > 1), None)
+    return PatternStats(
+        replica_requests=tuple(several or next(iter(groups.values()), ())),
+        tracebacks=tuple(dict.fromkeys(text for stats in counted for text in stats.tracebacks)),
+        layers=merged_layers(layer for stats in counted for layer in stats.layers),
+        replaced=replaced,
+    )
 
 
 class FactsQuestion(Struct, frozen=True):

@@ -6,21 +6,22 @@ import contextlib
 import itertools
 import threading
 import warnings
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from msgspec import Struct
-
 from pytest_mlpatterns.errors import ChildError, DeploymentError, LeftoverWarning
 from pytest_mlpatterns.records.setup import EnvironmentFacts, merged_facts
-from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
+from pytest_mlpatterns.records.telemetry import merged_layers
 from pytest_mlpatterns.serving.processes import (
     FactsQuestion,
     LoadFailed,
+    Processes,
     Ready,
     StatsQuestion,
     WorkerFacts,
     WorkerStats,
+    pattern_stats,
 )
 from pytest_mlpatterns.serving.readiness import ended_while_loading, failed_to_load, left_s, too_slow_to_load
 from pytest_mlpatterns.system.orphans import Stopped, describe_killed
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.model import StartOptions
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
     from pytest_mlpatterns.system.child import Child
@@ -39,7 +41,8 @@ _REPLACEMENT_TIMEOUT_S = 60.0
 _NOTHING = WorkerStats(0, 0, ())
 
 
-class LocalProcesses(Struct, frozen=True):
+@dataclass(slots=True)
+class LocalProcesses(Processes):
     """Workers and auxiliary servers of one deployment."""
 
     workers: Sequence[SupervisedWorker]  # all that were ever started
@@ -51,23 +54,14 @@ class LocalProcesses(Struct, frozen=True):
         """Process ids: workers first, in the order of their start."""
         return (*(worker.child.pid for worker in tuple(self.workers)), *(server.pid for server in self.servers))
 
-    def check(self, wait_s: float = 0.0) -> None:
-        """Ask each worker for its statistics, which fails if it has ended."""
-        self.stats()
-
     def stats(self) -> PatternStats:
-        """Statistics of all workers since the start; replicas are the outermost group with more than one."""
+        """Statistics of all workers since the start."""
         for server in self.servers:
             server.check()
         answers = [(worker, worker.stats()) for worker in tuple(self.workers)]
-        groups: dict[tuple[int, str], list[int]] = {}
-        for worker, answer in sorted(answers, key=lambda pair: pair[0].position):
-            groups.setdefault((worker.position, worker.role), []).append(answer.predict_requests)
-        replicas = next((counts for counts in groups.values() if len(counts) > 1), None)
-        return PatternStats(
-            replica_requests=tuple(replicas or next(iter(groups.values()), ())),
-            tracebacks=tuple(dict.fromkeys(text for _, answer in answers for text in answer.tracebacks)),
-            layers=merged_layers(layer for _, answer in answers for layer in answer.layers),
+        return pattern_stats(
+            ((worker.position, worker.role, answer.predict_requests) for worker, answer in answers),
+            [answer for _, answer in answers],
             replaced=sum(worker.replaced for worker, _ in answers),
         )
 
@@ -85,10 +79,6 @@ class LocalProcesses(Struct, frozen=True):
     def log_tail(self) -> str:
         """Last lines of each worker's output."""
         return "\n".join(filter(None, (worker.child.log_tail() for worker in tuple(self.workers))))
-
-    def traceback_from_now(self) -> Callable[[], str]:
-        """No traceback is read: a model's are in the statistics."""
-        return str
 
     def stop(self) -> None:
         """End all processes and wait until they are gone; workers end at the same time, servers after them.

@@ -13,8 +13,7 @@ from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK, ClockOffset
 from pytest_mlpatterns.engines.ray.cluster_monitor import MONITORS, ClusterMonitor
 from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication, ReplicaState, ReplicaStats
 from pytest_mlpatterns.errors import ChildError, DeploymentError
-from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats, merged_layers
-from pytest_mlpatterns.serving.processes import LoadFailed
+from pytest_mlpatterns.serving.processes import LoadFailed, Processes, WorkerStats, pattern_stats
 from pytest_mlpatterns.serving.readiness import ended_while_loading, failed_to_load, too_slow_to_load
 from pytest_mlpatterns.wording import count
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from pytest_mlpatterns.engines.ray.session import RaySession
-    from pytest_mlpatterns.records.setup import EnvironmentFacts
+    from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
     from pytest_mlpatterns.serving.model import StartOptions
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 
@@ -34,8 +33,12 @@ _STATUS_S = 1.0  # Time between two looks at the state of the application in Ray
 _FAILED_STATES = ("DEPLOY_FAILED", "UNHEALTHY")
 
 
-class RayProcesses:
-    """Fulfils :class:`pytest_mlpatterns.serving.processes.Processes`."""
+class RayProcesses(Processes):
+    """The replicas of one application.
+
+    They belong to the cluster, so they have no process id here, and a test cannot end them. The identity of the
+    cluster, part of each comparison, names nodes and versions in place of facts.
+    """
 
     def __init__(
         self,
@@ -52,11 +55,6 @@ class RayProcesses:
         self._stopped = False
         self._records = ReplicaRecords(application.restarts)
         self._offsets: Mapping[str, ClockOffset] = {}
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """None: the processes belong to the cluster, which may be on other machines."""
-        return ()
 
     def make_monitor(self) -> ClusterMonitor:
         """A new monitor of what the application uses."""
@@ -98,23 +96,12 @@ class RayProcesses:
         self._records.complete()
         return self._records.stats()
 
-    def facts(self) -> EnvironmentFacts:
-        """Return nothing: the identity of the cluster, part of each comparison, names nodes and versions."""
-        return {}
-
     def log_tail(self) -> str:
         """Last lines of each replica's output; empty if they cannot be read."""
         try:
             return str(self._session.call(f"{MONITORS}.log_tail", self.application.run, self.application.app))
         except (ChildError, TimeoutError):
             return ""
-
-    def excuse(self, pid: int) -> None:
-        """Do nothing: a test has no way to end them."""
-
-    def traceback_from_now(self) -> Callable[[], str]:
-        """No traceback is read: a model's are in the statistics."""
-        return str
 
     def stop(self) -> None:
         """Delete the application and wait until its replicas are gone; safe to call twice."""
@@ -214,14 +201,17 @@ class KnownReplica:
         self.stats = stats if stats.stats is not None else replace(stats, stats=self.stats.stats)
         self.lost = False
 
-    def layers(self) -> Iterator[LayerStats]:
-        """What its layers counted, on this machine's clock."""
-        for layer in self.stats.stats.layers if self.stats.stats is not None else ():
-            series = {
-                name: tuple((self.offset.here(time_ns), value) for time_ns, value in moments)
-                for name, moments in layer.series.items()
-            }
-            yield replace(layer, series=series)
+    def counted(self) -> WorkerStats:
+        """What it has counted, on this machine's clock; nothing before it is ready."""
+        stats = self.stats.stats or WorkerStats(0, 0, ())
+        return replace(stats, layers=tuple(map(self._here, stats.layers)))
+
+    def _here(self, layer: LayerStats) -> LayerStats:
+        series = {
+            name: tuple((self.offset.here(time_ns), value) for time_ns, value in moments)
+            for name, moments in layer.series.items()
+        }
+        return replace(layer, series=series)
 
 
 @dataclass(slots=True)
@@ -284,23 +274,16 @@ class ReplicaRecords:
         return self._lost() or next(self._failures(), "")
 
     def stats(self) -> PatternStats:
-        """Statistics of all replicas since the start, as a local deployment gives them."""
-        groups: dict[tuple[int, str], list[int]] = {}
-        for place in sorted(self._places(), key=lambda place: place[0].stats.position):
-            first = place[0].stats
-            groups.setdefault((first.position, first.role), []).append(sum(map(_requests, place)))
-        several = next((counts for counts in groups.values() if len(counts) > 1), None)
-        counted = [one.stats.stats for one in self._known.values() if one.stats.stats is not None]
-        return PatternStats(
-            replica_requests=tuple(several or next(iter(groups.values()), ())),
-            tracebacks=tuple(dict.fromkeys(text for stats in counted for text in stats.tracebacks)),
-            layers=merged_layers(layer for one in self._known.values() for layer in one.layers()),
+        """Statistics of all replicas since the start."""
+        places = [place for group in self._groups.values() for place in group.places]
+        return pattern_stats(
+            (
+                (place[0].stats.position, place[0].stats.role, sum(one.counted().predict_requests for one in place))
+                for place in places
+            ),
+            [one.counted() for one in self._known.values()],
             replaced=sum(group.ended for name, group in self._groups.items() if name in self._restarts),
         )
-
-    def _places(self) -> Iterator[list[KnownReplica]]:
-        for group in self._groups.values():
-            yield from group.places
 
     def _lost(self) -> str:
         """The nodes that are gone with replicas that nothing replaces."""
@@ -336,7 +319,3 @@ class ReplicaRecords:
             yield f"{role} ({last.where}) failed to load:\n{last.stats.reason or last.stats.text}"
         elif last.stats.state is ReplicaState.READY and last.stats.text and not last.lost:
             yield f"{role} ({last.where}) {last.stats.text}"
-
-
-def _requests(replica: KnownReplica) -> int:
-    return 0 if replica.stats.stats is None else replica.stats.stats.predict_requests

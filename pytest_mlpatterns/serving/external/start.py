@@ -39,6 +39,7 @@ from pytest_mlpatterns.serving.external.programs import SOCKET, Program, Supervi
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.failed_request import error_text, stream_failure
 from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus
+from pytest_mlpatterns.serving.processes import Processes
 from pytest_mlpatterns.serving.readiness import set_up
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url, prometheus_of, with_ports
 from pytest_mlpatterns.system.cpu_share import current_share
@@ -293,7 +294,7 @@ class _Start:
         return f"\nIt printed last:\n{tail}" if tail else ""
 
 
-class _ServerProcesses:
+class _ServerProcesses(Processes):
     """Supervised programs as the processes of a deployment; a warning at the end names those that had to be killed.
 
     ``companions``: what runs beside them, and ends with them.
