@@ -12,8 +12,8 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, check_finite, json_in
-from pytest_mlpatterns.wire.kserve_v1 import dump, encode_predictions
+from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, json_in
+from pytest_mlpatterns.wire.kserve_v1 import encode, encode_predictions
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
@@ -42,10 +42,7 @@ class _Codec:
     def encode_inputs(self, inputs: Sequence[Any]) -> Body:
         if self._is_csv:
             return Body((_rows(inputs),), (("content-type", CSV),))
-        body = dump(_message(list(inputs)))
-        if b"null" in body:
-            check_finite("input", inputs)
-        return Body((body,), JSON_HEADERS)
+        return Body((encode(_message(list(inputs)), "input", inputs),), JSON_HEADERS)
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode the rows of a request; a table's are dictionaries by column."""

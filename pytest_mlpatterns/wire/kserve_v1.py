@@ -14,7 +14,7 @@ from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, 
 from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, Event, EventStreamError, EventStreamParser
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 DONE = b"data: [DONE]\n\n"  # The event that ends a stream
 _END = b"[DONE]"
@@ -48,10 +48,7 @@ def encode_instances(instances: list[Any]) -> bytes:
 
     Raises WireError: JSON cannot encode an input, or it has NaN or infinity.
     """
-    body = dump({"instances": instances})
-    if b"null" in body:
-        check_finite("input", instances)
-    return body
+    return encode({"instances": instances}, "input", instances)
 
 
 def encode_predictions(outputs: Any) -> bytes:
@@ -60,10 +57,7 @@ def encode_predictions(outputs: Any) -> bytes:
     Raises WireError: JSON cannot encode an output, or it has NaN or infinity.
     """
     plain = outputs if isinstance(outputs, list | tuple) or hasattr(outputs, "tolist") else list(outputs)
-    body = dump({"predictions": plain})
-    if b"null" in body:
-        check_finite("output", plain)
-    return body
+    return encode({"predictions": plain}, "output", plain)
 
 
 def encode_value(value: Any) -> bytes:
@@ -71,10 +65,7 @@ def encode_value(value: Any) -> bytes:
 
     Raises WireError: JSON cannot encode it, or it has NaN or infinity.
     """
-    body = dump(value)
-    if b"null" in body:
-        check_finite("chunk", [value])
-    return body
+    return encode(value, "chunk", [value])
 
 
 def encode_error(text: str) -> bytes:
@@ -112,12 +103,18 @@ def _load(body: bytes | memoryview, key: str) -> object:
     return message.get(key) if isinstance(message, dict) else None
 
 
-def dump(message: Any) -> bytes:
-    """Encode a message as JSON; arrays, sets and ranges become lists, NaN and infinity null."""
+def encode(message: Any, what: str, items: Iterable[Any]) -> bytes:
+    """Encode a message as JSON; arrays, sets and ranges become lists.
+
+    Raises WireError: JSON cannot encode it, or one of the ``items`` in it, ``what`` each is, has NaN or infinity.
+    """
     try:
-        return orjson.dumps(message, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
+        body = orjson.dumps(message, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:
         raise WireError(str(error)) from error
+    if b"null" in body:  # orjson writes NaN and the infinities so
+        check_finite(what, items)
+    return body
 
 
 def _plain(value: object) -> object:

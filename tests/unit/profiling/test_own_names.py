@@ -18,7 +18,6 @@ from pytest_mlpatterns.engines.ray.generator_host import GeneratorHost
 from pytest_mlpatterns.patterns import (
     batched,
     cache_layer,
-    cache_streams,
     cached,
     continuous,
     ensemble,
@@ -87,7 +86,7 @@ def test_a_module_that_moved_is_known_at_its_new_place_only(module: ModuleType) 
 @each_row(
     ("layer", "modules"),
     [
-        ("cached", (cached, cache_layer, cache_streams, redis_cache)),
+        ("cached", (cached, cache_layer, redis_cache)),
         ("batched", (batched,)),
         ("continuous", (continuous,)),
         ("queued", (queued, redis_queue, queue_worker)),
