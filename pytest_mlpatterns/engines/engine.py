@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus, start_with_replica_cores
+from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus, start_with_share
 from pytest_mlpatterns.serving.readiness import set_up
+from pytest_mlpatterns.system.cpu_share import give_replica_cores
 from pytest_mlpatterns.wording import did_you_mean, shown
 
 if TYPE_CHECKING:
@@ -273,5 +274,5 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     if engine.gives_cores:
         return start()
     if options.replica_cores is not None:
-        return start_with_replica_cores(options.replica_cores, plan.root.replicas, start)
+        return start_with_share(give_replica_cores(options.replica_cores, plan.root.replicas), start)
     return start_with_cpus(options.cpus, start)

@@ -33,7 +33,7 @@ from pytest_mlpatterns.serving.import_string import (
     meant_name,
 )
 from pytest_mlpatterns.serving.processes import Unusable
-from pytest_mlpatterns.system.cpu_share import CpuShare, ReplicaCores, give_cpus, give_replica_cores
+from pytest_mlpatterns.system.cpu_share import CpuShare, ReplicaCores, give_cpus
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.own_client import ClientWire
@@ -87,19 +87,13 @@ _Started = TypeVar("_Started", bound="Deployment")
 
 def start_with_cpus(cpus: float | None, start: Callable[[], _Started]) -> _Started:
     """Start a deployment; its end releases what it was given."""
-    return start() if cpus is None else _start_with(give_cpus(cpus), start)
+    return start() if cpus is None else start_with_share(give_cpus(cpus), start)
 
 
-def start_with_replica_cores(wanted: ReplicaCores, replicas: int, start: Callable[[], Deployment]) -> Deployment:
-    """Start a deployment each of whose replicas runs on cores of its own.
-
-    ``wanted``: cores of each, and the largest number of replicas. ``start``: starts it; an engine enters
-    :func:`pytest_mlpatterns.system.cpu_share.share_of_replica` for each replica.
+def start_with_share(share: CpuShare, start: Callable[[], _Started]) -> _Started:
+    """Start a deployment with what it was given; if it has cores for each replica, an engine enters
+    :func:`pytest_mlpatterns.system.cpu_share.share_of_replica` for each.
     """
-    return _start_with(give_replica_cores(wanted, replicas), start)
-
-
-def _start_with(share: CpuShare, start: Callable[[], _Started]) -> _Started:
     try:
         with share.current():
             return start()

@@ -29,7 +29,6 @@ def cluster_facts(nodes: int = 1, **changes: Any) -> ClusterFacts:
         "is_own": False,
         "run": "mlpatterns-1764146400-0123abcd",
         "nodes": tuple(node_facts(number) for number in range(1, nodes + 1)),
-        "cpus": 16.0 * nodes,
         "http": ("", 8000),
     }
     return ClusterFacts(**{**values, **changes})

@@ -37,7 +37,6 @@ class ClusterFacts:
     is_own: bool
     run: str  # name of the run, with which all names of its applications and actors begin
     nodes: tuple[NodeFacts, ...]
-    cpus: float
     # host and port of the proxies of Ray Serve; an empty host stands for the address of each node
     http: tuple[str, int]
     # lets other processes of this run attach to it; empty if the cluster asks for none

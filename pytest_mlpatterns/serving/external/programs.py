@@ -125,18 +125,17 @@ class SupervisedPrograms:
     @property
     def pids(self) -> tuple[int, ...]:
         """The programs and their orphans, without the children of these processes."""
-        if self._child is None:
-            return ()
-        with contextlib.suppress(psutil.Error):
-            return tuple(process.pid for process in psutil.Process(self._child.pid).children())
-        return ()
+        return self._descendants(recursive=False)
 
     def family(self) -> tuple[int, ...]:
         """All processes of the programs, children included."""
+        return self._descendants(recursive=True)
+
+    def _descendants(self, *, recursive: bool) -> tuple[int, ...]:
         if self._child is None:
             return ()
         with contextlib.suppress(psutil.Error):
-            return tuple(process.pid for process in psutil.Process(self._child.pid).children(recursive=True))
+            return tuple(process.pid for process in psutil.Process(self._child.pid).children(recursive=recursive))
         return ()
 
     def check(self, wait_s: float = 0.0) -> None:

@@ -40,7 +40,6 @@ from pytest_mlpatterns.serving.http.model_caller import ModelCaller, ModelLock
 from pytest_mlpatterns.serving.http.stream_response import (
     HEADERS,
     ClientWatch,
-    InternalEvents,
     RestEvents,
     StreamResponse,
     StreamTimes,
@@ -259,7 +258,7 @@ class ModelApp:
     async def _begin(self, stream: Stream, scope: _Scope, receive: _Receive) -> StreamResponse:
         if _WATCH not in scope:
             scope[_WATCH] = ClientWatch(receive)
-        return await begun(stream, InternalEvents(current_clock()) if self._internal else RestEvents(), self.tally)
+        return await begun(stream, RestEvents(current_clock() if self._internal else None), self.tally)
 
     async def _answer_openai(self, scope: _Scope, receive: _Receive) -> Body | StreamResponse:
         path, method = scope["path"], scope["method"]

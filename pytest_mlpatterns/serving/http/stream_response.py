@@ -53,29 +53,14 @@ class StreamFormat(Protocol):
 
 
 class RestEvents:
-    """The events of REST JSON."""
+    """The events of REST JSON.
+
+    ``clock``: of a request between processes of a deployment, whose times after the first chunk come before the end.
+    """
 
     is_full = False
 
-    def chunk(self, chunk: Any) -> bytes:
-        """The event of a chunk."""
-        return encode_chunk(chunk)
-
-    def end(self) -> bytes:
-        """The last event."""
-        return DONE
-
-    def error(self, error: RequestError) -> bytes:
-        """The event of an error, which is the last one."""
-        return encode_error_event(str(error))
-
-
-class InternalEvents:
-    """The events of REST JSON between processes of a deployment: times after the first chunk come before its end."""
-
-    is_full = False
-
-    def __init__(self, clock: RequestClock | None) -> None:
+    def __init__(self, clock: RequestClock | None = None) -> None:
         self._clock = clock
 
     def chunk(self, chunk: Any) -> bytes:

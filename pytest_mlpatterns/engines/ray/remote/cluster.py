@@ -81,18 +81,18 @@ class Probed(Struct, frozen=True):
     package: str
 
 
-def probe(node_id: str, ip: str, *, is_head: bool) -> Probed:
-    """Look at the machine of this process."""
+def probe(node: Mapping[str, Any]) -> Probed:
+    """Look at the machine of this process, which is a node as ``ray.nodes()`` describes it."""
     found = environment(("ray",))
     facts = NodeFacts(
-        node_id=node_id,
-        ip=ip,
+        node_id=node["NodeID"],
+        ip=node["NodeManagerAddress"],
         processor=found.processor,
         cores=found.cores,
         architecture=found.architecture,
         machine=machine_identity(),
         gpu=found.gpu or "",
-        is_head=is_head,
+        is_head=is_head(node),
         machine_cores=machine_cores(),
     )
     return Probed(facts, own_version())
@@ -164,13 +164,11 @@ def _started(job: RayJob, port: int) -> ClusterFacts:
     )
     serve.start(proxy_location="EveryNode", http_options={"host": _LOOPBACK, "port": port})
     (node,) = ray.nodes()
-    probed = probe(node["NodeID"], node["NodeManagerAddress"], is_head=True)
     return ClusterFacts(
         address=context.address_info["gcs_address"],
         is_own=True,
         run=new_run(time.time()),
-        nodes=(probed.facts,),
-        cpus=_OWN_CPUS,
+        nodes=(probe(node).facts,),
         http=(_LOOPBACK, port),
         token=os.environ["RAY_AUTH_TOKEN"],
     )
@@ -183,9 +181,8 @@ def _attach(job: RayJob) -> Connection:
     run = part_of(job.run) if job.run else new_run(time.time())
     lease = None if job.run else take_lease(run)
     notes = proxies.notes if job.run else (*proxies.notes, *remove_dead())
-    cpus = float(ray.cluster_resources().get("CPU", 0.0))
     token = os.environ.get("RAY_AUTH_TOKEN", "")
-    facts = ClusterFacts(address, is_own=False, run=run, nodes=nodes, cpus=cpus, http=proxies.http, token=token)
+    facts = ClusterFacts(address, is_own=False, run=run, nodes=nodes, http=proxies.http, token=token)
     return Connection(DriverReady(facts, notes), proxies.port, lease)
 
 
@@ -223,19 +220,12 @@ def require_fit(job: RayJob) -> tuple[NodeFacts, ...]:
     """The facts of every node, each of which has to have this package."""
     here = ray.get_runtime_context().get_node_id() if job.run else ""  # whose first driver has looked at its workers
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    asked = [(node, None if node["NodeID"] == here else _probe_on(node)) for node in nodes]
-    found = [_probe_here(node) if answer is None else _answer_of(node, answer) for node, answer in asked]
+    asked = [
+        (node, None if node["NodeID"] == here else on_node(probe, node["NodeID"], max_retries=0).remote(node))
+        for node in nodes
+    ]
+    found = [probe(node) if answer is None else _answer_of(node, answer) for node, answer in asked]
     return tuple(sorted((probed.facts for probed in found), key=lambda node: (not node.is_head, node.ip)))
-
-
-def _probe_on(node: Mapping[str, Any]) -> Any:
-    return on_node(probe, node["NodeID"], max_retries=0).remote(
-        node["NodeID"], node["NodeManagerAddress"], is_head=is_head(node)
-    )
-
-
-def _probe_here(node: Mapping[str, Any]) -> Probed:
-    return probe(node["NodeID"], node["NodeManagerAddress"], is_head=is_head(node))
 
 
 def _answer_of(node: Mapping[str, Any], answer: Any) -> Probed:
