@@ -481,34 +481,17 @@ def _key_of_arrays(named: Mapping[str, Any]) -> bytes:
 
 
 def memory_of(pattern: Cached, tally: Tally, clock_ns: Callable[[], int]) -> MutableMapping[bytes, Any]:
-    """An empty memory."""
-    if pattern.ttl is None:
-        return _Memory(pattern.max_entries, tally)
-    return _TimedMemory(pattern.max_entries, parse_duration(pattern.ttl), clock_ns, tally=tally)
+    """An empty memory; when all its entries are valid, the least recently used one is evicted, and counted."""
+    kind: Any = LRUCache if pattern.ttl is None else TTLCache
 
+    class Memory(kind):  # type: ignore[misc]
+        def popitem(self) -> Any:
+            tally.count("evictions")
+            return super().popitem()
 
-class _Memory(LRUCache[bytes, Any]):
-    """An LRU cache of outputs."""
-
-    def __init__(self, max_entries: int, tally: Tally) -> None:
-        super().__init__(max_entries)
-        self._tally = tally
-
-    def popitem(self) -> tuple[bytes, Any]:
-        self._tally.count("evictions")
-        return super().popitem()
-
-
-class _TimedMemory(TTLCache[bytes, Any]):
-    """A TTL cache that evicts the least recently used entry when all are still valid."""
-
-    def __init__(self, max_entries: int, ttl_ns: int, clock_ns: Callable[[], int], *, tally: Tally) -> None:
-        super().__init__(max_entries, ttl_ns, clock_ns)
-        self._tally = tally
-
-    def popitem(self) -> tuple[bytes, Any]:
-        self._tally.count("evictions")
-        return super().popitem()
+    found: MutableMapping[bytes, Any]
+    found = Memory(pattern.max_entries, *([] if pattern.ttl is None else [parse_duration(pattern.ttl), clock_ns]))
+    return found
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import inspect
 from collections import deque
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
@@ -48,17 +48,14 @@ class Continuous(Pattern):
         SettingError: a number out of range, another pattern between it and the model, or impossible variables.
     """
 
+    steps_model: ClassVar[bool] = True
+
     max_batch_size: int = 8
     env: Mapping[str, str] = NO_VARIABLES
 
     def __post_init__(self) -> None:
         set_variables(self)
         set_whole(self, "max_batch_size", least=1, most=100_000)
-
-    @property
-    def steps_model(self) -> bool:
-        """True: the model has ``start`` and ``step`` instead of ``__call__``."""
-        return True
 
     @property
     def taken_at_once(self) -> int:

@@ -96,6 +96,7 @@ class Pattern:
     __slots__ = ()
 
     needs_code: ClassVar[bool] = False  # Whether it has arguments that cannot be written as text, such as functions
+    steps_model: ClassVar[bool] = False  # Whether the model has ``start`` and ``step`` instead of ``__call__``
     layer_kind: ClassVar[LayerKind | None] = None
     """Metrics, note and charts of what the layer counts; without it the counts stand in reports as they are named."""
 
@@ -156,11 +157,6 @@ class Pattern:
     def taken_at_once(self) -> int:
         """Number of requests that a queue should have in flight at a worker whose outermost layer this is."""
         return 1
-
-    @property
-    def steps_model(self) -> bool:
-        """Whether the model has ``start`` and ``step`` instead of ``__call__``."""
-        return False
 
     @property
     def is_polled(self) -> bool:

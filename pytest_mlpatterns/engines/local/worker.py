@@ -41,7 +41,7 @@ from pytest_mlpatterns.system.process_limits import permit_tracer, raise_file_li
 from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from pytest_mlpatterns.engines.local.plain_caller import PlainCaller
     from pytest_mlpatterns.loadgen.messages import LoadJob
@@ -198,8 +198,6 @@ def _call(caller: PlainCaller, parent: _Parent, channel: Channel) -> None:
 
 def _serve_http(job: WorkerJob, source: Listen, service: _Service) -> None:
     """Serve HTTP until the parent closes the channel."""
-    import uvloop
-
     from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
 
     app = ModelApp(
@@ -226,14 +224,11 @@ def _serve_http(job: WorkerJob, source: Listen, service: _Service) -> None:
         await service.stack.close()
 
     service.parent.end = server.end
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+    _run(serve())
 
 
 def _serve_grpc(job: WorkerJob, port: int, service: _Service) -> None:
     """Serve gRPC until the parent closes the channel; the server must be made on its event loop."""
-    import uvloop
-
     from pytest_mlpatterns.serving.grpc.server import GrpcServer
 
     async def serve() -> None:
@@ -246,15 +241,12 @@ def _serve_grpc(job: WorkerJob, port: int, service: _Service) -> None:
         await server.serve(port, service.parent.report_ready, end)
         await service.stack.close()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+    _run(serve())
 
 
 def _consume(source: Consume, service: _Service) -> None:
     """Take requests from a stream of a broker until the parent closes the channel."""
     import contextlib
-
-    import uvloop
 
     from pytest_mlpatterns.serving.redis.queue_worker import consume
 
@@ -275,8 +267,14 @@ def _consume(source: Consume, service: _Service) -> None:
             await consume(source.subscription, run, tally)
         await service.stack.close()
 
+    _run(serve())
+
+
+def _run(serving: Coroutine[Any, Any, None]) -> None:
+    import uvloop
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+        runner.run(serving)
 
 
 async def whole_outputs(caller: ModelCaller, instances: list[Any], decode: Callable[[], list[Any]]) -> Sequence[Any]:

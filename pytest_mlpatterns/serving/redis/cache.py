@@ -32,29 +32,14 @@ class RedisCache:
 
     def __init__(self, url: str, prefix: bytes, ttl_ns: int | None) -> None:
         self._name = without_password(url)
-        try:
-            from redis import RedisError
-            from redis.asyncio import Redis
-            from redis.asyncio.retry import Retry
-            from redis.backoff import NoBackoff
-        except ImportError as error:
-            raise DeploymentError(missing_extra(f"Cached(store={self._name!r})", "redis", "redis")) from error
+        # _in_time limits the time
+        limits = {"max_connections": _MAX_CONNECTIONS, "socket_connect_timeout": None}
+        self._client = connect(url, "Cached(store={!r})", pool="ConnectionPool", **limits)
+        from redis import RedisError
+
         self._prefix = prefix
         self._ttl_ms = _DEFAULT_TTL_MS if ttl_ns is None else ttl_ns // 1_000_000
         self._errors = (RedisError, OSError)
-        try:
-            self._client = Redis.from_url(
-                url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
-                protocol=2,  # saves a round trip in each new connection
-                socket_timeout=None,  # _in_time limits the time
-                socket_connect_timeout=None,
-                retry=Retry(NoBackoff(), 0),
-                max_connections=_MAX_CONNECTIONS,
-            )
-        except ValueError as error:
-            raise DeploymentError(
-                f"Cached(store={self._name!r}) is not the address of a server: {error}; write redis://127.0.0.1:6379/0"
-            ) from error
 
     async def get(self, keys: list[bytes]) -> list[bytes | None]:
         """The value of each key, or None."""
@@ -88,3 +73,33 @@ class RedisCache:
         finally:
             task.cancel()
         raise StoreUnavailable(f"{self._name} did not answer within {_WAITS * _WAIT_S:.2f} s")
+
+
+def connect(url: str, owner: str, *, pool: str, **settings: Any) -> Any:
+    """Create a client of a server (``redis.asyncio.Redis``) without automatic retries.
+
+    The return type is ``Any``, because the annotations of redis cover all protocols and settings at once.
+
+    ``owner``: the pattern with its address, for messages. ``pool``: name of the class of the connections, and
+    ``settings``: arguments of both.
+    """
+    shown = owner.format(without_password(url))
+    try:
+        import redis.asyncio as redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+    except ImportError as error:
+        raise DeploymentError(missing_extra(shown, "redis", "redis")) from error
+    try:
+        connections = getattr(redis, pool).from_url(
+            url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
+            protocol=2,  # saves a round trip in each new connection
+            socket_timeout=None,  # with one, redis sends through wait_for, which before Python 3.12 loses cancellations
+            retry=Retry(NoBackoff(), 0),
+            **settings,
+        )
+    except ValueError as error:
+        raise DeploymentError(
+            f"{shown} is not the address of a server: {error}; write redis://127.0.0.1:6379/0"
+        ) from error
+    return redis.Redis.from_pool(connections)

@@ -21,12 +21,12 @@ import secrets
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.patterns.arguments import without_password
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import Queued, refusal_of_full
 from pytest_mlpatterns.patterns.request_clock import HOP, WIRE, charge, current_clock
 from pytest_mlpatterns.serving.clocks import parts_in
+from pytest_mlpatterns.serving.redis.cache import connect
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
 from pytest_mlpatterns.wire.kserve_v1 import decode_error
 
@@ -81,7 +81,7 @@ class RedisQueue:
         self._url = url
         self._requests, self._answers = requests_key(name), answers_key(name)
         self._tally = tally
-        self._client = connect(url, _CONNECTIONS)
+        self._client = queue_client(url, _CONNECTIONS)
         self._accept = self._client.register_script(_ACCEPT)
         self._find = self._client.register_script(_RESTORE)
         self._mark = b"%s-" % secrets.token_hex(4).encode()  # its replacement reads the same stream
@@ -293,34 +293,10 @@ def _whole_in(answer: Mapping[bytes, bytes], field: bytes) -> int | None:
     return int(found) if _WHOLE.fullmatch(found) else None
 
 
-def connect(url: str, connections: int) -> Any:
-    """Create a client of the broker (``redis.asyncio.Redis``) without automatic retries.
-
-    The return type is ``Any``, because the annotations of redis cover all protocols and settings at once.
-    """
-    broker = without_password(url)
-    try:
-        from redis.asyncio import BlockingConnectionPool, Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-    except ImportError as error:
-        raise DeploymentError(missing_extra(f"Queued(broker={broker!r})", "redis", "redis")) from error
-    try:
-        pool = BlockingConnectionPool.from_url(
-            url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
-            max_connections=connections,
-            timeout=None,
-            socket_connect_timeout=2,
-            socket_timeout=None,  # with one, redis sends through wait_for, which before Python 3.12 loses cancellations
-            socket_keepalive=True,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-    except ValueError as error:
-        raise DeploymentError(
-            f"Queued(broker={broker!r}) is not the address of a server: {error}; write redis://127.0.0.1:6379/0"
-        ) from error
-    return Redis.from_pool(pool)
+def queue_client(url: str, connections: int) -> Any:
+    """A client of the broker; a command waits for a connection if all are in use."""
+    settings = {"max_connections": connections, "timeout": None, "socket_connect_timeout": 2, "socket_keepalive": True}
+    return connect(url, "Queued(broker={!r})", pool="BlockingConnectionPool", **settings)
 
 
 def requests_key(name: str) -> str:

@@ -20,7 +20,7 @@ from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, WIRE, RequestClock, set_clock
 from pytest_mlpatterns.serving.clocks import written_parts
-from pytest_mlpatterns.serving.redis.queue import GROUP, LOST, PAUSE_S, answers_key, connect, requests_key
+from pytest_mlpatterns.serving.redis.queue import GROUP, LOST, PAUSE_S, answers_key, queue_client, requests_key
 from pytest_mlpatterns.wire import REST_JSON, Wire, codec_of, pack, unpack
 from pytest_mlpatterns.wire.kserve_v1 import encode_error
 
@@ -61,7 +61,7 @@ class _Consumer:
         self._codec = codec_of(subscription.wire)
         self._run = run
         self._tally = tally
-        self._client = connect(subscription.url, subscription.in_flight + 1)
+        self._client = queue_client(subscription.url, subscription.in_flight + 1)
         self._running: dict[bytes, asyncio.Task[None]] = {}
 
     async def take(self) -> None:
