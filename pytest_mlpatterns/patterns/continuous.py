@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -185,7 +186,7 @@ class ContinuousLayer:
         return answer
 
 
-class _Sequence:
+class _Sequence(AsyncIterator[Any]):
     """A request and its chunks, as the iterator of its stream."""
 
     def __init__(self, given: Any, tally: Tally) -> None:
@@ -198,9 +199,6 @@ class _Sequence:
         self._chunks: deque[Any] = deque()
         self._error: BaseException | None = None
         self._changed = asyncio.Event()
-
-    def __aiter__(self) -> _Sequence:
-        return self
 
     async def __anext__(self) -> Any:
         while not self._chunks:

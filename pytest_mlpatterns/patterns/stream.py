@@ -6,6 +6,7 @@ A model may return a generator, an asynchronous generator, or a list with one of
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from time import perf_counter_ns
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from pytest_mlpatterns.patterns.layer import RequestError, ends_task, error_of_o
 from pytest_mlpatterns.patterns.request_clock import SHARED_WAIT, charge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 NOT_STREAMED = 501  # Status of a request whose answer would be a stream, where none can be sent
 
@@ -256,7 +257,7 @@ class Recording:
             raise error
 
 
-class _Reader:
+class _Reader(AsyncIterator[Any]):
     """The chunks of a recording for one request."""
 
     def __init__(self, recording: Recording, own: Callable[[Any], Any] | None) -> None:
@@ -265,9 +266,6 @@ class _Reader:
         self._number = 0
         self._has_left = False
         recording.join()
-
-    def __aiter__(self) -> _Reader:
-        return self
 
     async def __anext__(self) -> Any:
         chunk = await self._recording.chunk(self._number)

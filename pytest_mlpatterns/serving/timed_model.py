@@ -5,6 +5,7 @@ All patterns call models through it, since :class:`~pytest_mlpatterns.serving.ha
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from functools import partial
 from inspect import isawaitable
 from threading import get_ident
@@ -211,14 +212,11 @@ class _TimedAwaitable:
         return self._model.run(self._clock, self._awaitable)
 
 
-class _TimedChunks:
+class _TimedChunks(AsyncIterator[Any]):
     """The chunks of an asynchronous generator of a model."""
 
     def __init__(self, chunks: Any, model: TimedModel, clock: RequestClock) -> None:
         self._chunks, self._model, self._clock = chunks, model, clock
-
-    def __aiter__(self) -> _TimedChunks:
-        return self
 
     async def __anext__(self) -> Any:
         return await _TimedAwaitable(self._chunks.__anext__(), self._model, self._clock)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
+from collections.abc import AsyncIterator
 from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, cast
@@ -158,7 +159,7 @@ class _Pool:
         return connection
 
 
-class _Chunks:
+class _Chunks(AsyncIterator[Any]):
     """The chunks of a stream from the service behind; its connection is used again if it ends well."""
 
     def __init__(
@@ -170,9 +171,6 @@ class _Chunks:
         self._tally = tally
         self._reader = ChunkReader()
         self._ready: deque[Any] = deque()
-
-    def __aiter__(self) -> _Chunks:
-        return self
 
     async def __anext__(self) -> Any:
         while not self._ready:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import AsyncIterator
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -106,16 +107,13 @@ class ModelCaller:
         return RequestError(500, f"the model raised {type(error).__name__}: {error}{advice}")
 
 
-class _ModelChunks:
+class _ModelChunks(AsyncIterator[Any]):
     """The chunks of a model; its errors are errors of the request."""
 
     def __init__(self, stream: Stream, caller: ModelCaller, started_ns: int) -> None:
         self._stream = stream
         self._caller = caller
         self._started_ns = started_ns
-
-    def __aiter__(self) -> _ModelChunks:
-        return self
 
     async def __anext__(self) -> Any:
         try:

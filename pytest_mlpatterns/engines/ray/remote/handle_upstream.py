@@ -6,6 +6,7 @@ call before, so that the hop time is the rest of the round trip, as between the 
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.wording import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from pytest_mlpatterns.engines.ray.messages import HandleAnswer, HandleNode
     from pytest_mlpatterns.patterns.tally import Tally
@@ -87,7 +88,7 @@ class HandleUpstream:
             raise error_of(error, self._node) from error
 
 
-class _Chunks:
+class _Chunks(AsyncIterator[Any]):
     """The chunks of a stream from the deployment behind."""
 
     def __init__(self, response: Any, node: HandleNode, tally: Tally) -> None:
@@ -95,9 +96,6 @@ class _Chunks:
         self._node = node
         self._tally = tally
         self._has_begun = False
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
 
     async def __anext__(self) -> Any:
         try:
