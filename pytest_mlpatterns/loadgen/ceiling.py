@@ -20,8 +20,8 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import ChildError, SettingError
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.loadgen.load_run import WARMUP_CAP_NS
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, Transport
+from pytest_mlpatterns.loadgen.warmup import WARMUP_CAP_NS
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.process_limits import OTHER_FILES

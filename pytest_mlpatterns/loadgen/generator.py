@@ -19,7 +19,6 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.generator_process import GeneratorPool, GeneratorProcess, LocalPool
-from pytest_mlpatterns.loadgen.load_run import WARMUP_CAP_NS
 from pytest_mlpatterns.loadgen.messages import (
     AddAddress,
     Event,
@@ -31,6 +30,7 @@ from pytest_mlpatterns.loadgen.messages import (
     WindowOpened,
 )
 from pytest_mlpatterns.loadgen.process import STOP
+from pytest_mlpatterns.loadgen.warmup import WARMUP_CAP_NS
 from pytest_mlpatterns.records.launch import GeneratorPart, merged_reports
 
 if TYPE_CHECKING:

@@ -1,11 +1,8 @@
 """One load run: warm-up, measured window, drain.
 
 The event loops share it. A loop passes the time and the finished requests; the run decides what to send and when the
-next phase begins, and returns the recording at the end. It opens no sockets and reads no clock.
-
-An automatic warm-up ends when the load is steady: neither throughput nor median latency varied by more than a tenth of
-its middle value over the last three windows (the rule of Triton's perf_analyzer). A slow service gives too few answers
-for these windows, so its warm-up ends by the number of answers.
+next phase begins, and returns the recording at the end. It opens no sockets and reads no clock. Also:
+:mod:`pytest_mlpatterns.loadgen.warmup` has the rules that end an automatic warm-up.
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ from statistics import median
 from time import process_time_ns
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Arrivals, ConversationArrivals, arrivals_of
@@ -27,91 +23,25 @@ from pytest_mlpatterns.loadgen.recorder import (
     SampleRecorder,
     StreamColumns,
 )
+from pytest_mlpatterns.loadgen.warmup import (
+    MIN_WINDOW_REQUESTS,
+    WARMUP_CAP_NS,
+    WINDOW_NS,
+    WarmupAnswers,
+    WarmupWindow,
+    is_steady,
+)
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Schedule
-from pytest_mlpatterns.workload.window_plan import SLOW_INTERVAL_NS, RequestWindow, WindowPlan
+from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
-
-WINDOW_NS = 100_000_000  # Shortest window of the warm-up
-MIN_WINDOW_REQUESTS = 8  # Smallest number of completed requests in a window
-WARMUP_CAP_NS = 3_000_000_000
-"""Longest warm-up of a service that answers by then; the result records whether the load was steady."""
-_WINDOWS = 3  # Windows that have to agree, as in Triton's perf_analyzer
-_SURELY_DEAD = 8  # Requests in a row without an answer, for two time-outs, that end a window of given requests
-_ENOUGH_ANSWERS = 8
-"""Answers after which a slow service is warm, steady or not: as many as one window has of a fast one."""
-_SPREAD = 0.10  # Largest spread of the windows, as a share of the middle value, as in Triton's perf_analyzer
-
-
-class WarmupWindow(Struct, frozen=True):
-    """A finished window of the warm-up: throughput and median latency."""
-
-    throughput_rps: float
-    median_ns: float
-
-
-def is_steady(windows: Sequence[WarmupWindow]) -> bool:
-    """Whether throughput and median latency of the last three windows agree within a tenth."""
-    last = windows[-_WINDOWS:]
-    if len(last) < _WINDOWS:
-        return False
-    return _agree([window.throughput_rps for window in last]) and _agree([window.median_ns for window in last])
-
-
-def _agree(values: Sequence[float]) -> bool:
-    middle = sorted(values)[len(values) // 2]
-    return max(values) - min(values) <= _SPREAD * middle
-
-
-class WarmupAnswers:
-    """The answers of a warm-up, which end it if they are slow.
-
-    A cycle is one answer of each caller, at least two answers. A slow service is warm after two cycles that took the
-    same time to a tenth, after eight answers and two cycles, or if another cycle would last beyond the longest warm-up.
-    """
-
-    def __init__(self, callers: int, start_ns: int, *, closed: bool = True) -> None:
-        self.count: int = 0
-        self.is_steady: bool = False
-        self._callers = callers
-        self._closed = closed
-        self._cycle = max(callers, 2)
-        self._start_ns = self._since_ns = self._first_cycle_ns = self._latest_ns = start_ns
-        self._last_ns: int | None = None
-
-    def add(self, now_ns: int) -> bool:
-        """Note an answer. Returns whether the service is slow, and warm."""
-        self.count += 1
-        self._latest_ns = now_ns
-        if self.count % self._cycle == 0:
-            before_ns, self._last_ns = self._last_ns, now_ns - self._since_ns
-            self._since_ns = now_ns
-            if before_ns is None:
-                self._first_cycle_ns = now_ns
-            else:
-                self.is_steady = self._closed and _agree([before_ns, self._last_ns])
-        if self._last_ns is not None and self._last_ns < self._cycle * SLOW_INTERVAL_NS:
-            return False
-        if self.is_steady or self.count >= max(_ENOUGH_ANSWERS, 2 * self._cycle):
-            return True
-        elapsed_ns = now_ns - self._start_ns
-        is_slow = elapsed_ns >= self.count * SLOW_INTERVAL_NS
-        another_ns = elapsed_ns if self._last_ns is None else self._last_ns
-        return is_slow and self.count >= self._callers and elapsed_ns + another_ns > WARMUP_CAP_NS
-
-    @property
-    def interval_ns(self) -> float | None:
-        """Mean time between two answers, after the first cycle if there are more; None without an answer."""
-        if self.count > self._cycle:
-            return (self._latest_ns - self._first_cycle_ns) / (self.count - self._cycle)
-        return (self._latest_ns - self._start_ns) / self.count if self.count else None
-
+    from collections.abc import Callable, Generator
 
 TICK_NS = 50_000_000  # Interval at which a loop calls :meth:`LoadRun.tick`
+_SURELY_DEAD = 8  # Requests in a row without an answer, for two time-outs, that end a window of given requests
 _SETTLE_NS = 15_000_000  # Least delay of the first tick, in nanoseconds
 _PROGRESS_TICKS = 5  # Ticks of 50 ms from one report of the progress to the next: four a second, as an eye follows
 

@@ -28,8 +28,8 @@ from support.services.scripted import (
 from pytest_mlpatterns.loadgen import connection as connection_module
 from pytest_mlpatterns.loadgen import event_loop as pool_module
 from pytest_mlpatterns.loadgen import http1 as http1_module
-from pytest_mlpatterns.loadgen import load_run
 from pytest_mlpatterns.loadgen import load_run as load_run_module
+from pytest_mlpatterns.loadgen import warmup
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, WindowOpened
@@ -433,7 +433,7 @@ class TestFaults:
 @pytest.fixture
 def never_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """No service counts as slow, however busy the machine is."""
-    monkeypatch.setattr(load_run, "SLOW_INTERVAL_NS", 60_000 * MS)
+    monkeypatch.setattr(warmup, "SLOW_INTERVAL_NS", 60_000 * MS)
 
 
 class TestWarmUp:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from support.each_row import each_row
 from support.synthetic import MS, PROPERTY
 
-from pytest_mlpatterns.loadgen.load_run import WarmupWindow, is_steady
+from pytest_mlpatterns.loadgen.warmup import WarmupWindow, is_steady
 
 
 def windows(*pairs: tuple[float, float]) -> list[WarmupWindow]:
