@@ -17,6 +17,7 @@ from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import Chosen, is_asked_for, sizes_for_tails
+from pytest_mlpatterns.judging.dropped_launches import is_disturbed
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.look import Look
 from pytest_mlpatterns.judging.loop import ruling_of
@@ -201,7 +202,7 @@ class BaselineComparison:
             excuse = taken_excuse(metrics.launches, look.entry.taken)
             if excuse is not None:
                 excuse = replace(excuse, why=f"{excuse.why}, which explains {excuse.times:.2f} times")
-            quiet = [one for one in metrics.launches if why_busy([one]) is None]
+            quiet = [one for one in metrics.launches if not is_disturbed(one)]
             verdicts = left_open(look, verdicts, compared, excuse=excuse, stands=self._stands, quiet=quiet)
         return ruling_of(verdicts, wants, is_confirmed=self._measurement.is_confirmed, fewest=fewest)
 

@@ -1,8 +1,8 @@
 """Sequential measurement of one test: its launches, searches and further loads, until a verdict is decided.
 
 An open verdict gets another launch until it is decided, the budget is spent, or the largest number of launches is
-reached. A failing verdict that rests on one launch gets a second, even beyond the budget. A launch in which the load
-generator was the limit is measured again while the budget allows, and dropped if there are others.
+reached. A failing verdict that rests on one launch gets a second, even beyond the budget. A launch that does not count
+(:mod:`pytest_mlpatterns.judging.dropped_launches`) is measured again while the budget allows.
 
 A rate is known no better than launches differ: of one launch to 15 % at best, of two to 6 %, of three to 4 %, however
 long it is searched for (:func:`pytest_mlpatterns.analysis.statistics.intervals.estimate`). So the budget is shared by
@@ -21,8 +21,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import why_busy
-from pytest_mlpatterns.analysis.health.sustained import why_limited
-from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, FEWEST_PAIRS, MOST_LOOKS
 from pytest_mlpatterns.analysis.verdicts.few_samples import with_needed_budget
@@ -40,6 +38,7 @@ from pytest_mlpatterns.judging.budget import (
     forecast,
     share_of,
 )
+from pytest_mlpatterns.judging.dropped_launches import is_disturbed, why_dropped
 from pytest_mlpatterns.judging.loop import Ruling, Supply, Want, decide, ruling_of
 from pytest_mlpatterns.measurement.launch import Interrupted, LaunchRunner
 from pytest_mlpatterns.records.launch import Launch, LaunchValue, SearchEnd
@@ -159,12 +158,12 @@ class SequentialMeasurement:
 
     def measure_again(self, least: int, *, steady: bool = True, is_enough: Callable[[], bool] = lambda: True) -> None:
         """Measure once more as many launches as were disturbed, at least one, and drop the disturbed ones."""
-        disturbed = sum(_is_disturbed(launch, steady=steady) for launch in self._found.launches)
+        disturbed = sum(is_disturbed(launch, steady=steady) for launch in self._found.launches)
         for _ in range(max(disturbed, 1)):
             if self.may_launch_again():
                 self.launch_again()
         everything = self._found.launches
-        quiet = tuple(one for one in everything if one.silence or not _is_disturbed(one, steady=steady))
+        quiet = tuple(one for one in everything if one.silence or not is_disturbed(one, steady=steady))
         if len(quiet) >= least:
             self.adopt(launches=quiet)
             if not is_enough():
@@ -310,7 +309,7 @@ class SequentialMeasurement:
         Returns why it was dropped, if the load generator was the limit of it and of those that replaced it; else empty.
         """
         launch = self._launch()
-        while (limited := self._why_limited(launch)) and self.may_launch_again():
+        while (limited := why_dropped(launch, self._validity.judged_ns)) and self.may_launch_again():
             self._drop()
             launch = self._launch()
         if limited and self._found.launches:
@@ -362,11 +361,6 @@ class SequentialMeasurement:
 
         return Supply(self.launch_again, started, self._max_launches, lambda: self._cost.each_ns)
 
-    def _why_limited(self, launch: Launch) -> str | None:
-        """Why a launch is measured again; a client of the user's own that is busy will be so again."""
-        is_client_busy = launch.generator.client and why_limited(launch.generator)
-        return None if launch.silence or is_client_busy else Metrics((launch,)).why_limited(self._validity.judged_ns)
-
     def _launch(self) -> Launch:
         began = self.spending.clock()
         with self.spending.counted():
@@ -409,15 +403,6 @@ def measurement_of(experiment: Experiment, runner: LaunchRunner, spent_ns: int) 
         price=settings.price,
         announce=experiment.driver.on_forecast,
     )
-
-
-def _is_disturbed(launch: Launch, *, steady: bool) -> bool:
-    """Whether neighbours took time that a launch needed, or its latency had no steady state.
-
-    A warm-up that ended by its limit is no such sign: a service of two modes has no steady windows at all. What goes on
-    after it shows as a trend.
-    """
-    return why_busy([launch]) is not None or (steady and LaunchBlocks(launch).trend() is not None)
 
 
 _LAUNCHES_OF_TWO_KINDS = 12
