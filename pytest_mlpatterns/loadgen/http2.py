@@ -2,6 +2,7 @@
 
 Receive windows are as large as the protocol allows, because responses are counted and not stored. Our side announces a
 header table of size zero, so equal bytes always mean equal headers, and every known block is a dictionary look-up.
+Also: ``wire/grpc_call.py`` has the methods and the framing.
 """
 
 from __future__ import annotations

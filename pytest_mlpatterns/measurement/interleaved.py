@@ -4,7 +4,7 @@ A paired launch starts both variants side by side, warms each up, and loads them
 variant is loaded at a time while the other stays up; then both are closed. Where both are plain closed loops, the two
 blocks of a pair are cut into slices of a few answers: a host whose speed changes from one moment to the next slows down
 both alike. The next launch begins with the other variant. The results are log ratios. This module must not know limits,
-baselines or pytest.
+baselines or pytest. Also: ``measurement/paired_blocks.py`` plans the length and number of the blocks.
 """
 
 from __future__ import annotations

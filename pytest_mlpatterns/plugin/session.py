@@ -1,7 +1,8 @@
 """One session with perf tests: what lives as long as it, and the hooks that collect results and write files.
 
 Made when the first perf test is to run, or in the controller of a distributed run. Results travel with the test
-reports, so that a distributed run ends with what a serial run gives; one process writes.
+reports, so that a distributed run ends with what a serial run gives; one process writes. Also: ``plugin/run_end.py``
+writes and gives the exit code.
 """
 
 from __future__ import annotations

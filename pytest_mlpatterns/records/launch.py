@@ -4,7 +4,7 @@ numpy appears in annotations only, so that importing this module costs nothing.
 
 Each column of a record of resources is declared once, with its field. The monitors read the columns that a record has,
 and the blocks of a paired launch merge them. So a new column is a field, and an attribute of the same name where it is
-counted.
+counted. Also: ``system/process_tree.py`` counts processes, and ``loadgen/columns.py`` has the columns of samples.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The price of processors and memory, such as ``0.0425 USD per core-hour, 0.0057 USD per GiB-hour``; and an amount."""
+"""The price of processors and memory, such as ``0.0425 USD per core-hour, 0.0057 USD per GiB-hour``; and an amount.
+
+Also: ``analysis/metrics/blocks.py`` computes what a million answers cost.
+"""
 
 from __future__ import annotations
 

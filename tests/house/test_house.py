@@ -107,6 +107,22 @@ def test_sentences_name_their_actors() -> None:
     assert len(found) <= 15, "\n".join(found)
 
 
+NAMED_FILE = re.compile(r"``([\w/]+/)?\{?([\w,]+)\}?\.py``")
+
+
+def named_files(module: Path) -> Iterator[str]:
+    """The files that a module's docstring names, ``a/{b,c}.py`` being two."""
+    words = ast.get_docstring(ast.parse(module.read_bytes())) or ""
+    for folder, names in NAMED_FILE.findall(words):
+        yield from (f"{folder}{name}.py" for name in names.split(","))
+
+
+def test_the_other_places_of_a_rule_exist() -> None:
+    named = {(where(module, 1), name) for module in MODULES for name in named_files(module)}
+    assert len(named) > 20, "of the lines that begin with Also"
+    assert {one for one in named if not (PACKAGE / one[1]).exists() and not (ROOT / one[1]).exists()} == set()
+
+
 UNEXPLAINED_CONSTANTS = 306
 """Constants without words, most of them texts, tables and paths with a name that suffices; it may only fall."""
 

@@ -33,7 +33,8 @@ def schema_text(kind: type) -> str:
     for described in found["$defs"].values():
         _describe(described)
     _bound(found)
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+    written = f"written by make schemas, from {kind.__module__.replace('.', '/')}.py and the records"
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$comment": written, **found}
     return _PRIVATE.sub(r'"\1\2"', _text(schema)) + "\n"
 
 

@@ -5,6 +5,10 @@ excuse explains at most what it can do: neighbours on x of n cores leave n - x, 
 leaves 1 - s, and so does a limit. No counter inside a machine shows a host that slows everything down. A fixed work
 before and after each load does. It varies by 2 %, and shows only these moments. Pure: from sampled resource usage to
 sentences. This module must not know where the readings come from, nor limits or verdicts.
+
+Also: ``judging/machine_doubts.py`` applies an excuse, ``judging/dropped_launches.py`` leaves out launches beside
+neighbours, and overloads (``analysis/capacity/overload.py``, ``judging/overload_assertions.py``) and profiles
+(``profiling/stack_times.py``) have factors of their own.
 """
 
 from __future__ import annotations

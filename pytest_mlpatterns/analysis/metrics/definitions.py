@@ -1,7 +1,8 @@
 """Every metric by its name, with its roles.
 
 Comparisons, baseline and reports ask :func:`with_role` which metrics they are about; no other module lists names. So a
-new metric is one definition here. Pure. This module must not know limits, baselines, or several launches.
+new metric is one definition here. Pure. This module must not know limits, baselines, or several launches. Also: its
+attribute in Python is a ``Figure`` in ``analysis/metrics/metrics.py``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 The mean of such launches shows how often each way came, which chance decides, and its interval is as wide as the ways
 are apart. So the ways are recognised, named by the figure of the layer that goes with them, and compared one by one.
 Both sides of a pair settle by themselves. Pure; it must not know limits or baselines.
-``benchmarks/launch_kinds_simulation.py`` counts the errors.
+``benchmarks/launch_kinds_simulation.py`` counts the errors. Also: ``judging/dropped_launches.py`` says which launches
+do not count.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a test was compared with, metric by metric, and what a run did with the baseline file. Pure.
 
-The terminal, the HTML report and the job summary show the same rows, which are the verdicts of the result file.
+The terminal, the HTML report and the job summary show the same rows, which are the verdicts of the result file. Also:
+``analysis/verdicts/verdicts.py`` writes the sentence of a verdict, and ``reports/text/failure.py`` the whole failure.
 """
 
 from __future__ import annotations

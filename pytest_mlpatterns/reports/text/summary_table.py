@@ -1,4 +1,8 @@
-"""The terminal summary: a table with a row per perf test, the notes of each test, and the ranking of patterns. Pure."""
+"""The terminal summary: a table with a row per perf test, the notes of each test, and the ranking of patterns. Pure.
+
+A metric with the role ``COLUMN`` has a column in every table. Also: a column that is no metric stands here, in the
+overview of ``reports/html/page.py``, and in the job summary of ``reports/files/ci_reports.py``.
+"""
 
 from __future__ import annotations
 
