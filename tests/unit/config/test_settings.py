@@ -216,7 +216,6 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"concurrency": True}, "concurrency is True", IN_FLIGHT),
         ({"rate_rps": 0}, "rate_rps is 0", "requests per second, from 0.000001 to 1,000,000; write 200"),
         ({"load": ClosedLoop}, "perf(load=...) is <class", "a schedule; write ClosedLoop(16)"),
-        ({"concurrency": 1, "rate_rps": 2}, "perf(concurrency=..., rate_rps=...) gives several loads", "expected one"),
         ({"duration": "99ms"}, "perf(duration=...) is '99ms'", "at least 100ms"),
         ({"warmup": "1"}, "perf(warmup=...) is '1'", "50 for as many requests"),
         ({"duration": "500 requests"}, "perf(duration=...) is '500 requests'", "expected a time; write requests=500"),
@@ -242,16 +241,12 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"tolerance": -0.1}, "perf(tolerance=...) is -0.1", 'write 0.05 or "5%"'),
         ({"tolerance": {"p9x": 0.1}}, "perf(tolerance=...) names the metric 'p9x'", "rtm"),
         ({"tolerance": "rtm=5%, rtm=6%"}, "perf(tolerance=...) is 'rtm=5%, rtm=6%'", "expected each metric once"),
-        ({"compare": "rmt"}, "perf(compare=...) names the metric 'rmt'", "did you mean"),
         ({"compare": "cost"}, "perf(compare=...) names the metric 'cost'", "expected some of rtm"),
         ({"tolerance": {"cost": 0.1}}, "perf(tolerance=...) names the metric 'cost'", "expected some of rtm"),
         ({"price": "0.04 USD"}, "perf(price=...) is '0.04 USD'", "per core-hour, per GiB-hour or both"),
         ({"compare": 5}, "perf(compare=...) is 5", "write ('rtm', 'p99', 'error_rate')"),
         ({"overload": "yes"}, "perf(overload=...) is 'yes'", "expected True or False"),
         ({"tolerance": "much"}, "perf(tolerance=...) is 'much'", 'write 0.05 or "5%"'),
-        ({"inconclusive": "ignore"}, "perf(inconclusive=...) is 'ignore'", "one of warn, fail, pass"),
-        ({"check": 5}, "perf(check=...) is 5", "expected a function; write def check(inputs, outputs)"),
-        ({"wire": "smoke signals"}, "perf(wire=...) is 'smoke signals'", "'rest+json'"),
         ({"load": Stages((("2s", 10),)), "duration": "3s"}, "perf(duration=...) and stages(", "one of them"),
         ({"load": Stages((("2s", 10),)), "warmup": "3s"}, "perf(warmup=...) and stages(", "one of them"),
     ],
@@ -289,29 +284,11 @@ def test_the_closest_marker_that_chooses_a_load_chooses_it_alone(near: dict[str,
     assert merge_markers([((), near), ((), {**far, "launches": 2})]) == {**near, "launches": 2}
 
 
-def test_a_positional_argument_of_the_marker_is_refused() -> None:
-    with pytest.raises(SettingError) as caught:
-        merge_markers([((Single(),), {})])
-    assert str(caught.value) == (
-        "perf(Single(env={})) has a positional argument, expected keywords only; write pattern=..."
-    )
-
-
-@each_row(
-    ("given", "write"),
-    [
-        ("4", "write 4, without quotes"),
-        ("0", "write 16"),
-        ("many", "write 16"),
-        ("9" * 5000, "write 16"),
-        (-4, "write 1"),
-        (20_000, "write 16"),
-    ],
-)
-def test_a_wrong_concurrency_has_the_number_that_was_meant(given: object, write: str) -> None:
+@each_row("given", ["0", "many", "9" * 5000, 20_000])
+def test_a_wrong_concurrency_has_a_number_that_is_allowed(given: object) -> None:
     with pytest.raises(SettingError) as caught:
         read_settings({"concurrency": given}, {}, {})
-    assert str(caught.value).endswith(f"from 1 to 10,000; {write}")
+    assert str(caught.value).endswith("from 1 to 10,000; write 16")
 
 
 def test_an_unknown_argument_is_named_with_the_nearest_and_all_that_are_allowed() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.each_row import each_row
+from support.fuzz.hostile import deep_list
 from support.project import Project, Run
 
 from pytest_mlpatterns import App, Batched, Command, Url
@@ -82,362 +83,220 @@ class Classifier:
         return batch
 
 
-MARKER: dict[str, tuple[Callable[[], object], str]] = {
-    "a number in quotes": (
-        lambda: marker(concurrency="4"),
-        "concurrency is '4', expected a whole number of requests in flight from 1 to 10,000; write 4, without quotes",
-    ),
-    "a number below zero": (
-        lambda: marker(concurrency=-4),
-        "concurrency is -4, expected a whole number of requests in flight from 1 to 10,000; write 1",
-    ),
-    "launches in quotes": (
-        lambda: marker(launches="3"),
-        "perf(launches=...) is '3', expected a whole number of deployments from 1 to 100; write 3, without quotes",
-    ),
-    "a number without a name": (
-        lambda: marker(4),
-        "perf(4) has a positional argument, expected keywords only; write concurrency=4",
-    ),
-    "a pattern without a name": (
-        lambda: marker("batched"),
-        "perf('batched') has a positional argument, expected keywords only; write pattern=...",
-    ),
-    "a misspelled argument": (
-        lambda: marker(concurency=4),
-        "perf(concurency=...) is not an argument of the marker; did you mean concurrency=? allowed are: accept, …",
-    ),
-    "an argument that does not exist": (
-        lambda: marker(users=4),
-        "perf(users=...) is not an argument of the marker; allowed are: accept, …",
-    ),
-    "two loads": (
-        lambda: marker(concurrency=4, rate_rps=100),
-        "perf(concurrency=..., rate_rps=...) gives several loads, expected one; leave the others out",
-    ),
-    "a load that is a number": (
-        lambda: marker(load=200),
-        "perf(load=...) is 200, expected a schedule; write ClosedLoop(16), ConstantRate(200), …",
-    ),
-    "a rate in quotes": (
-        lambda: marker(rate_rps="200"),
-        "rate_rps is '200', expected requests per second, from 0.000001 to 1,000,000; write 200",
-    ),
-    "a misspelled pattern": (
-        lambda: marker(pattern="cachd"),
-        "perf(pattern=...) names the pattern 'cachd', did you mean cached? expected one of batched, …",
-    ),
-    "the class of a pattern": (
-        lambda: marker(pattern=Batched),
-        "perf(pattern=...) is the class Batched, expected a value; write Batched()",
-    ),
-    "a pattern with an impossible number": (
-        lambda: Batched(max_batch_size=0),
-        "Batched(max_batch_size=0), expected a whole number from 2 to 100,000",
-    ),
-    "a duration without a unit": (
-        lambda: marker(duration=3),
-        'perf(duration=...) is 3, expected a time with its unit; write for example "20ms" (units: …',
-    ),
-    "a duration with a unit that does not exist": (
-        lambda: marker(duration="3 secs"),
-        "perf(duration=...) is '3 secs', expected a time with its unit; write for example \"20ms\" (units: …",
-    ),
-    "a duration that is too short": (
-        lambda: marker(duration="10ms"),
-        "perf(duration=...) is '10ms', expected at least 100ms to contain enough requests",
-    ),
-    "a budget without a unit": (
-        lambda: marker(budget=30),
-        'perf(budget=...) is 30, expected a time with its unit; write for example "20ms" (units: …',
-    ),
-    "a tolerance in percent without the sign": (
-        lambda: marker(tolerance=5),
-        'perf(tolerance=...) is 5, expected at most 1 (100 %); write 0.05 or "5%"',
-    ),
-    "a tolerance of a metric that does not exist": (
-        lambda: marker(tolerance={"rmt": 0.05}),
-        "perf(tolerance=...) names the metric 'rmt', did you mean rtm? expected some of rtm, …",
-    ),
-    "a metric that does not exist": (
-        lambda: marker(compare="rmt"),
-        "perf(compare=...) names the metric 'rmt', did you mean rtm? expected some of rtm, …",
-    ),
-    "an acceptance without a ceiling": (
-        lambda: marker(accept="rtm: larger model"),
-        "perf(accept=...) is 'rtm: larger model', expected a metric, a ceiling and a reason; write accept=…",
-    ),
-    "a misspelled wire": (
-        lambda: marker(wire="rest+jsn"),
-        "perf(wire=...) is 'rest+jsn', did you mean 'rest+json'? expected …",
-    ),
-    "no cores": (
-        lambda: marker(cpus=0),
-        'perf(cpus=...) is 0, expected a number of cores of at least 0.01, or "all"; write 2 or 0.5',
-    ),
-    "a check that is no function": (
-        lambda: marker(check=True),
-        "perf(check=...) is True, expected a function; write def check(inputs, outputs): assert ...",
-    ),
-    "a check of the outputs alone": (
-        lambda: marker(check=lambda outputs: True),
-        "perf(check=...) is <lambda>(outputs), expected a function of 2 arguments, the inputs and the outputs: too "
-        "many positional arguments; write def check(inputs, outputs): assert ...",
-    ),
-    "an argument that a pattern does not have": (
-        lambda: marker(pattern="batched(max_batch=3)"),
-        "perf(pattern=...) gives 'max_batch=3' to batched, did you mean max_batch_size=? allowed are: …",
-    ),
-    "a policy that does not exist": (
-        lambda: marker(inconclusive="error"),
-        "perf(inconclusive=...) is 'error', expected one of warn, fail, pass",
-    ),
-    "an engine that does not exist": (
-        lambda: engine_named("kubernetes"),
-        "perf(engine=...) is 'kubernetes', expected one of 'local', 'ray'",
-    ),
-    "a misspelled engine on the command line": (
-        lambda: engine_named("rya", source="--perf-engine"),
-        "--perf-engine is 'rya', expected one of 'local', 'ray'; did you mean ray?",
-    ),
-}
-CONFIGURATION: dict[str, tuple[Callable[[], object], str]] = {
-    "a misspelled key": (
-        lambda: require_known_keys(["perf_tolerence"], KEYS),
-        "perf_tolerence is not an ini key; did you mean perf_tolerance? pytest --help lists all",
-    ),
-    "a key in the singular": (
-        lambda: require_known_keys(["perf_pattern"], KEYS),
-        "perf_pattern is not an ini key; did you mean perf_patterns? pytest --help lists all",
-    ),
-    "a key for an argument of the marker": (
-        lambda: require_known_keys(["perf_concurrency"], KEYS),
-        "perf_concurrency is not an ini key; concurrency is set in the marker: pytest.mark.perf(concurrency=...); "
-        "pytest --help lists all",
-    ),
-    "a key that was removed": (
-        lambda: require_known_keys(["perf_calibrate"], KEYS),
-        "perf_calibrate was removed, since each launch shows how fast the machine is; delete the line",
-    ),
-    "an option that was removed": (
-        lambda: require_known_options(["--perf-calibrate"], [*OPTIONS]),
-        "--perf-calibrate was removed, since each launch shows how fast the machine is; leave it out",
-    ),
-    "a misspelled option": (
-        lambda: require_known_options(["--perf-basline=update"], [*OPTIONS]),
-        "--perf-basline is not an option; did you mean --perf-baseline? pytest --help lists all",
-    ),
-    "an option for an argument of the marker": (
-        lambda: require_known_options(["--perf-rate-rps=3"], [*OPTIONS]),
-        "--perf-rate-rps is not an option; rate_rps is set in the marker: pytest.mark.perf(rate_rps=...); "
-        "pytest --help lists all",
-    ),
-    "a key without a unit": (
-        lambda: ini(budget="30"),
-        "ini key perf_budget is '30', expected a time with its unit; write for example \"20ms\" (units: …",
-    ),
-    "a key with a doubled percent sign": (
-        lambda: ini(tolerance="5%%"),
-        "ini key perf_tolerance is '5%%', expected a share that is not negative; write 0.05 or \"5%\"",
-    ),
-    "a mode of the baseline that does not exist": (
-        lambda: read_run_settings({}, {"baseline": "record"}, invoked_in=Path(), root=Path()),
-        "ini key perf_baseline is 'record', expected one of check, update, require, prune, off",
-    ),
-}
-FIXTURES: dict[str, tuple[Callable[[], object], str]] = {
-    "a dotted name for a model": (
-        lambda: pack("shop.model.predict"),
-        "perf_model is 'shop.model.predict', expected an import string; did you mean \"shop.model:predict\"?",
-    ),
-    "a file for a module": (
-        lambda: pack("shop/model.py:predict"),
-        "perf_model is 'shop/model.py:predict', expected an import string; did you mean \"shop.model:predict\"?",
-    ),
-    "a name alone": (
-        lambda: pack("predict"),
-        "perf_model is 'predict', expected an import string; write it as package.module:attribute",
-    ),
-    "a misspelled module": (
-        lambda: pack("suport.project:Project").load(),
-        '"suport.project:Project": no module suport on sys.path, did you mean support?',
-    ),
-    "a misspelled attribute": (
-        lambda: pack("support.project:Projct").load(),
-        '"support.project:Projct": support.project has no attribute Projct, did you mean Project?',
-    ),
-    "a model that is a number": (
-        lambda: pack(3),
-        "perf_model is int, expected a callable that takes a list of inputs, a class of such, or an import string "
-        '"package.module:attribute"',
-    ),
-    "an object with a method": (
-        lambda: pack(Classifier()),
-        "perf_model is Classifier, expected a callable that takes a list of inputs, a class of such, or an import "
-        'string "package.module:attribute"; return model.predict',
-    ),
-    "a class with a method": (
-        lambda: pack(Classifier).load(),
-        "Classifier: class Classifier has no __call__(batch); give it a __call__ that returns self.predict(batch)",
-    ),
-    "a version that is a number": (
-        lambda: model_version(version(2)),
-        "perf_model has perf_version 2, expected text; write perf_version = '2'",
-    ),
-    "no inputs": (lambda: read_payload([], REST_JSON), "perf_payload is empty, expected at least one input; return …"),
-    "text for a list of inputs": (
-        lambda: read_payload("text", REST_JSON),
-        "perf_payload is str, expected a list of inputs, one for each request; wrap …",
-    ),
-    "a generator that is read once": (
-        lambda: read_payload((one for one in [1]), REST_JSON),
-        "perf_payload is generator, which can be read only once; return a list, or the generator function itself",
-    ),
-    "an input that is an object": (
-        lambda: read_payload([1, object()], REST_JSON),
-        "perf_payload item 1 is object, which cannot be sent over rest+json: Type is not JSON serializable: object; "
-        "give numbers, text, lists, dictionaries or numpy arrays",
-    ),
-    "an address for a target": (
-        lambda: checked_target("http://127.0.0.1:8000/predict", "perf_target"),
-        "perf_target is 'http://127.0.0.1:8000/predict', expected App('package.module:app'), Command(…",
-    ),
-    "a command without a port": (
-        lambda: Command("python serve.py"),
-        "Command('python serve.py') has no {port}, expected it in the command or in env; write \"serve --port {port}\""
-        ", port=8000 if it can open no other one, or Url(...) for a running server",
-    ),
-    "a command for a shell": (
-        lambda: Command("cd app && serve --port {port}"),
-        "Command('cd app && serve --port {port}') has &&, expected one command without a shell; write …",
-    ),
-    "a dotted name for an application": (
-        lambda: App("shop.main.app"),
-        "App('shop.main.app'), expected an import string of an application, or with factory=True of a function that "
-        'returns one; did you mean "shop.main:app"?',
-    ),
-    "an address without a scheme": (
-        lambda: Url("127.0.0.1:8000/predict"),
-        "Url('127.0.0.1:8000/predict') has no scheme, expected http or https; write http://127.0.0.1:8000/predict",
-    ),
-}
-MODEL: dict[str, tuple[Callable[[], object], str]] = {
-    "the list of inputs for one input": (
-        lambda: answer(lambda batch: [batch + 1], 1, 2),
-        'the model raised TypeError: can only concatenate list (not "int") to list; the model gets a list of inputs, '
-        "here 2 inputs",
-    ),
-    "the list of inputs for a mapping": (
-        lambda: answer(lambda batch: [batch["text"]], {"text": "a"}),
-        "the model raised TypeError: list indices must be integers or slices, not str; the model gets a list of "
-        "inputs, here 1 input",
-    ),
-    "a list for an array": (
-        lambda: answer(lambda batch: [one.mean() for one in batch], [1.0, 2.0]),
-        "the model raised AttributeError: 'list' object has no attribute 'mean'; over JSON an array arrives as a list: "
-        "numpy.asarray(batch)",
-    ),
-    "the list of inputs for a matrix": (
-        lambda: answer(lambda batch: [batch * 0.5], [1.0, 2.0]),
-        "the model raised TypeError: can't multiply sequence by non-int of type 'float'; the model gets a list of "
-        "inputs, here 1 input, and over JSON an array arrives as a list: numpy.asarray(batch)",
-    ),
-    "another error of a model": (
-        lambda: answer(lambda batch: [batch[5]], 1),
-        "the model raised IndexError: list index out of range",
-    ),
-    "an error of a model that made an array": (
-        lambda: answer(lambda _batch: [len(3)], 1),  # type: ignore[arg-type]
-        "the model raised TypeError: object of type 'int' has no len()",
-    ),
-    "a model without a return": (
-        lambda: answer(lambda _batch: None, 1),
-        "the model returned None for 1 input, expected a list with one output for each; is its return missing?",
-    ),
-    "one output for two inputs": (
-        lambda: answer(lambda batch: batch[:1], 1, 2),
-        "the model returned 1 output for 2 inputs; it must return one for each",
-    ),
-    "a mapping for a list of outputs": (
-        lambda: answer(lambda _batch: {"label": 1}, 1),
-        "the model returned dict for 1 input, expected a list with one output for each; return [{...}, ...]",
-    ),
-    "an output that JSON cannot hold": (
-        lambda: sent([1, object()]),
-        "the model returned outputs that cannot be sent: output 1 of 2: Type is not JSON serializable: object; JSON "
-        "takes numbers, text, lists, dicts and arrays: convert it; wire='rest+msgpack' takes bytes too",
-    ),
-    "an output that is not a number": (
-        lambda: sent([1.0, float("nan")]),
-        "the model returned outputs that cannot be sent: output 1 has NaN, which JSON cannot carry; use wire=…",
-    ),
-}
-BODY: dict[str, tuple[Callable[[], object], str]] = {
-    "arguments of the marker": (
-        lambda: perf()(concurrency=8),
-        "perf(...) in the body of a test, expected its settings in the marker above it; write "
-        "@pytest.mark.perf(concurrency=8), or of one case of several pytest.param(..., "
-        "marks=pytest.mark.perf(concurrency=8))",
-    ),
-    "a load without a name": (
-        lambda: perf()(8),
-        "perf(...) in the body of a test, expected its settings in the marker above it; write "
-        "@pytest.mark.perf(concurrency=8), …",
-    ),
-    "all requests may fail": (
-        lambda: perf().assert_error_rate_below(1),
-        'assert_error_rate_below(1), expected less than 1, which is 100 %; write 0.01 or "1%"',
-    ),
-    "no request may fail": (
-        lambda: perf().assert_error_rate_below(0),
-        'assert_error_rate_below(0), expected more than 0, which no run can show; write 0.01 or "1%"; '
-        "perf.assert_no_failures() asserts that no request of this run failed",
-    ),
-    "a time without a unit": (
-        lambda: perf().assert_rtm_below(20),
-        'assert_rtm_below(...) is 20, expected a time with its unit; write for example "20ms" (units: …',
-    ),
-    "a size without a unit": (
-        lambda: perf().assert_peak_memory_below(512),
-        'assert_peak_memory_below(...) is 512, expected a size with its unit; write for example "512MiB" (units: …',
-    ),
-    "a percentile as a share": (
-        lambda: perf().assert_latency_below("20ms", percentile=0.99),
-        "assert_latency_below(percentile=0.99): percentile is 0.99, expected at least 1 and less than 100; write 99 "
-        "for p99",
-    ),
-    "an assertion that does not exist": (
-        lambda: perf().assert_rtm_under("20ms"),
-        "'Perf' object has no attribute 'assert_rtm_under'; did you mean assert_rtm_below?",
-    ),
-    "an assertion of a percentile": (
-        lambda: perf().assert_p95_below("20ms"),
-        "'Perf' object has no attribute 'assert_p95_below'; use assert_latency_below(..., percentile=95)",
-    ),
-    "a percentile that is no figure": (
-        lambda: reads_p95(perf()),
-        "perf.metrics has no p95; use perf.metrics.latency_ns(95)",
-    ),
-    "a figure without its unit": (lambda: reads_rtm(perf()), "perf.metrics has no rtm; did you mean rtm_ns?"),
-    "an interval for a number": (
-        lambda: Estimate(4.0, 3.0, 5.0) < 3,
-        "an Estimate is an interval and cannot be compared with 3; compare its .value or .high, or let the test judge "
-        'it: perf.assert_rtm_below("20ms")',
-    ),
-}
-ALL = {**MARKER, **CONFIGURATION, **FIXTURES, **MODEL, **BODY}
+MISTAKES = r"""
+marker(concurrency="4")
+  concurrency is '4', expected a whole number of requests in flight from 1 to 10,000; write 4, without quotes
+marker(concurrency=-4)
+  concurrency is -4, expected a whole number of requests in flight from 1 to 10,000; write 1
+marker(launches="3")
+  perf(launches=...) is '3', expected a whole number of deployments from 1 to 100; write 3, without quotes
+marker(4)
+  perf(4) has a positional argument, expected keywords only; write concurrency=4
+marker("batched")
+  perf('batched') has a positional argument, expected keywords only; write pattern=...
+marker(concurency=4)
+  perf(concurency=...) is not an argument of the marker; did you mean concurrency=? allowed are: accept, …
+marker(users=4)
+  perf(users=...) is not an argument of the marker; allowed are: accept, …
+marker(concurrency=4, rate_rps=100)
+  perf(concurrency=..., rate_rps=...) gives several loads, expected one; leave the others out
+marker(load=200)
+  perf(load=...) is 200, expected a schedule; write ClosedLoop(16), ConstantRate(200), …
+marker(rate_rps="200")
+  rate_rps is '200', expected requests per second, from 0.000001 to 1,000,000; write 200
+marker(pattern="cachd")
+  perf(pattern=...) names the pattern 'cachd', did you mean cached? expected one of batched, …
+marker(pattern=Batched)
+  perf(pattern=...) is the class Batched, expected a value; write Batched()
+Batched(max_batch_size=0)
+  Batched(max_batch_size=0), expected a whole number from 2 to 100,000
+marker(duration=3)
+  perf(duration=...) is 3, expected a time with its unit; write for example "20ms" (units: …
+marker(duration="3 secs")
+  perf(duration=...) is '3 secs', expected a time with its unit; write for example "20ms" (units: …
+marker(duration="10ms")
+  perf(duration=...) is '10ms', expected at least 100ms to contain enough requests
+marker(budget=30)
+  perf(budget=...) is 30, expected a time with its unit; write for example "20ms" (units: …
+marker(tolerance=5)
+  perf(tolerance=...) is 5, expected at most 1 (100 %); write 0.05 or "5%"
+marker(tolerance={"rmt": 0.05})
+  perf(tolerance=...) names the metric 'rmt', did you mean rtm? expected some of rtm, …
+marker(compare="rmt")
+  perf(compare=...) names the metric 'rmt', did you mean rtm? expected some of rtm, …
+marker(accept="rtm: larger model")
+  perf(accept=...) is 'rtm: larger model', expected a metric, a ceiling and a reason; write accept=…
+marker(wire="rest+jsn")
+  perf(wire=...) is 'rest+jsn', did you mean 'rest+json'? expected …
+marker(cpus=0)
+  perf(cpus=...) is 0, expected a number of cores of at least 0.01, or "all"; write 2 or 0.5
+marker(check=True)
+  perf(check=...) is True, expected a function; write def check(inputs, outputs): assert ...
+marker(check=lambda outputs: True)
+  perf(check=...) is <lambda>(outputs), expected a function of 2 arguments, the inputs and the outputs: too many
+  positional arguments; write def check(inputs, outputs): assert ...
+marker(pattern="batched(max_batch=3)")
+  perf(pattern=...) gives 'max_batch=3' to batched, did you mean max_batch_size=? allowed are: …
+marker(inconclusive="error")
+  perf(inconclusive=...) is 'error', expected one of warn, fail, pass
+engine_named("kubernetes")
+  perf(engine=...) is 'kubernetes', expected one of 'local', 'ray'
+engine_named("rya", source="--perf-engine")
+  --perf-engine is 'rya', expected one of 'local', 'ray'; did you mean ray?
+require_known_keys(["perf_tolerence"], KEYS)
+  perf_tolerence is not an ini key; did you mean perf_tolerance? pytest --help lists all
+require_known_keys(["perf_pattern"], KEYS)
+  perf_pattern is not an ini key; did you mean perf_patterns? pytest --help lists all
+require_known_keys(["perf_concurrency"], KEYS)
+  perf_concurrency is not an ini key; concurrency is set in the marker: pytest.mark.perf(concurrency=...); pytest
+  --help lists all
+require_known_keys(["perf_calibrate"], KEYS)
+  perf_calibrate was removed, since each launch shows how fast the machine is; delete the line
+require_known_options(["--perf-calibrate"], [*OPTIONS])
+  --perf-calibrate was removed, since each launch shows how fast the machine is; leave it out
+require_known_options(["--perf-basline=update"], [*OPTIONS])
+  --perf-basline is not an option; did you mean --perf-baseline? pytest --help lists all
+require_known_options(["--perf-rate-rps=3"], [*OPTIONS])
+  --perf-rate-rps is not an option; rate_rps is set in the marker: pytest.mark.perf(rate_rps=...); pytest --help lists
+  all
+ini(budget="30")
+  ini key perf_budget is '30', expected a time with its unit; write for example "20ms" (units: …
+ini(tolerance="5%%")
+  ini key perf_tolerance is '5%%', expected a share that is not negative; write 0.05 or "5%"
+read_run_settings({}, {"baseline": "record"}, invoked_in=Path(), root=Path())
+  ini key perf_baseline is 'record', expected one of check, update, require, prune, off
+pack("shop.model.predict")
+  perf_model is 'shop.model.predict', expected an import string; did you mean "shop.model:predict"?
+pack("shop/model.py:predict")
+  perf_model is 'shop/model.py:predict', expected an import string; did you mean "shop.model:predict"?
+pack("predict")
+  perf_model is 'predict', expected an import string; write it as package.module:attribute
+pack("suport.project:Project").load()
+  "suport.project:Project": no module suport on sys.path, did you mean support?
+pack("support.project:Projct").load()
+  "support.project:Projct": support.project has no attribute Projct, did you mean Project?
+pack(3)
+  perf_model is int, expected a callable that takes a list of inputs, a class of such, or an import string
+  "package.module:attribute"
+pack(Classifier())
+  perf_model is Classifier, expected a callable that takes a list of inputs, a class of such, or an import string
+  "package.module:attribute"; return model.predict
+pack(Classifier).load()
+  Classifier: class Classifier has no __call__(batch); give it a __call__ that returns self.predict(batch)
+model_version(version(2))
+  perf_model has perf_version 2, expected text; write perf_version = '2'
+read_payload([], REST_JSON)
+  perf_payload is empty, expected at least one input; return …
+read_payload("text", REST_JSON)
+  perf_payload is str, expected a list of inputs, one for each request; wrap …
+read_payload((one for one in [1]), REST_JSON)
+  perf_payload is generator, which can be read only once; return a list, or the generator function itself
+read_payload([1, object()], REST_JSON)
+  perf_payload item 1 is object, which cannot be sent over rest+json: Type is not JSON serializable: object; give
+  numbers, text, lists, dictionaries or numpy arrays
+checked_target("http://127.0.0.1:8000/predict", "perf_target")
+  perf_target is 'http://127.0.0.1:8000/predict', expected App('package.module:app'), Command(…
+Command("python serve.py")
+  Command('python serve.py') has no {port}, expected it in the command or in env; write "serve --port {port}",
+  port=8000 if it can open no other one, or Url(...) for a running server
+Command("cd app && serve --port {port}")
+  Command('cd app && serve --port {port}') has &&, expected one command without a shell; write …
+App("shop.main.app")
+  App('shop.main.app'), expected an import string of an application, or with factory=True of a function that returns
+  one; did you mean "shop.main:app"?
+Url("127.0.0.1:8000/predict")
+  Url('127.0.0.1:8000/predict') has no scheme, expected http or https; write http://127.0.0.1:8000/predict
+answer(lambda batch: [batch + 1], 1, 2)
+  the model raised TypeError: can only concatenate list (not "int") to list; the model gets a list of inputs, here 2
+  inputs
+answer(lambda batch: [batch["text"]], {"text": "a"})
+  the model raised TypeError: list indices must be integers or slices, not str; the model gets a list of inputs, here 1
+  input
+answer(lambda batch: [one.mean() for one in batch], [1.0, 2.0])
+  the model raised AttributeError: 'list' object has no attribute 'mean'; over JSON an array arrives as a list:
+  numpy.asarray(batch)
+answer(lambda batch: [batch * 0.5], [1.0, 2.0])
+  the model raised TypeError: can't multiply sequence by non-int of type 'float'; the model gets a list of inputs, here
+  1 input, and over JSON an array arrives as a list: numpy.asarray(batch)
+answer(lambda batch: [batch[5]], 1)
+  the model raised IndexError: list index out of range
+answer(lambda _batch: [len(3)], 1)
+  the model raised TypeError: object of type 'int' has no len()
+answer(lambda _batch: None, 1)
+  the model returned None for 1 input, expected a list with one output for each; is its return missing?
+answer(lambda batch: [int("x")], 1)
+  the model raised ValueError: invalid literal for int() with base 10: 'x'
+answer(lambda batch: [1, 2], 1)
+  the model returned 2 outputs for 1 input; it must return one for each
+answer(lambda batch: batch[:1], 1, 2)
+  the model returned 1 output for 2 inputs; it must return one for each
+answer(lambda _batch: {"label": 1}, 1)
+  the model returned dict for 1 input, expected a list with one output for each; return [{...}, ...]
+sent([1, object()])
+  the model returned outputs that cannot be sent: output 1 of 2: Type is not JSON serializable: object; JSON takes
+  numbers, text, lists, dicts and arrays: convert it; wire='rest+msgpack' takes bytes too
+sent([10**5000])
+  the model returned outputs that cannot be sent: …Integer exceeds 64-bit range…
+sent([deep_list(5000)])
+  the model returned outputs that cannot be sent: …Recursion limit reached…
+sent([(lambda x: (x.append(x), x)[1])([])])
+  the model returned outputs that cannot be sent: …Recursion limit…
+sent(["\ud800"])
+  the model returned outputs that cannot be sent: …str is not valid UTF-8…
+sent([b"x"])
+  the model returned outputs that cannot be sent: …Type is not JSON serializable: bytes…
+sent([1.0, float("nan")])
+  the model returned outputs that cannot be sent: output 1 has NaN, which JSON cannot carry; use wire=…
+perf()(concurrency=8)
+  perf(...) in the body of a test, expected its settings in the marker above it; write
+  @pytest.mark.perf(concurrency=8), or of one case of several pytest.param(..., marks=pytest.mark.perf(concurrency=8))
+perf()(8)
+  perf(...) in the body of a test, expected its settings in the marker above it; write
+  @pytest.mark.perf(concurrency=8), …
+perf().assert_error_rate_below(1)
+  assert_error_rate_below(1), expected less than 1, which is 100 %; write 0.01 or "1%"
+perf().assert_error_rate_below(0)
+  assert_error_rate_below(0), expected more than 0, which no run can show; write 0.01 or "1%";
+  perf.assert_no_failures() asserts that no request of this run failed
+perf().assert_rtm_below(20)
+  assert_rtm_below(...) is 20, expected a time with its unit; write for example "20ms" (units: …
+perf().assert_peak_memory_below(512)
+  assert_peak_memory_below(...) is 512, expected a size with its unit; write for example "512MiB" (units: …
+perf().assert_latency_below("20ms", percentile=0.99)
+  assert_latency_below(percentile=0.99): percentile is 0.99, expected at least 1 and less than 100; write 99 for p99
+perf().assert_rtm_under("20ms")
+  'Perf' object has no attribute 'assert_rtm_under'; did you mean assert_rtm_below?
+perf().assert_p95_below("20ms")
+  'Perf' object has no attribute 'assert_p95_below'; use assert_latency_below(..., percentile=95)
+reads_p95(perf())
+  perf.metrics has no p95; use perf.metrics.latency_ns(95)
+reads_rtm(perf())
+  perf.metrics has no rtm; did you mean rtm_ns?
+Estimate(4.0, 3.0, 5.0) < 3
+  an Estimate is an interval and cannot be compared with 3; compare its .value or .high, or let the test judge it:
+  perf.assert_rtm_below("20ms")
+"""
+"""What users write, and below it what they are told, in as many lines as it needs."""
+USED = (
+    *(App, Batched, Command, Estimate, Path, Url, checked_target, deep_list, engine_named, model_version, pack),
+    *(read_payload, read_run_settings, require_known_keys, require_known_options),
+    *(Classifier, answer, ini, marker, perf, reads_p95, reads_rtm, sent, version),
+)
+NAMES = {"KEYS": KEYS, "OPTIONS": OPTIONS, "REST_JSON": REST_JSON, **{one.__name__: one for one in USED}}
+ROWS = [
+    (call, " ".join(message.split())) for call, message in re.findall(r"^(\S.*)\n((?:  .+\n)+)", MISTAKES, re.MULTILINE)
+]
 
 
-@each_row(("mistake", "message"), ALL.values())
-def test_a_mistake_is_answered_with_what_to_do(mistake: Callable[[], object], message: str) -> None:
+@each_row(("call", "message"), ROWS)
+def test_a_mistake_is_answered_with_what_to_do(call: str, message: str) -> None:
     with pytest.raises(Exception, match=r"\w") as caught:
-        mistake()
+        eval(call, NAMES)
     assert is_as_in(message, str(caught.value)), str(caught.value)
 
 
-def test_each_mistake_has_a_name_of_its_own() -> None:
-    tables = (MARKER, CONFIGURATION, FIXTURES, MODEL, BODY)
-    assert len(ALL) == sum(map(len, tables)) >= 51
+def test_every_mistake_has_its_row() -> None:
+    assert len(ROWS) == sum(not line.startswith(" ") for line in MISTAKES.split("\n")[1:-1]) >= 80
 
 
 LIVE = """
