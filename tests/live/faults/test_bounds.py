@@ -144,49 +144,6 @@ def test_long_answers_are_checked_within_a_bound_of_memory(tmp_path: Path) -> No
     fault.assert_ended({"passed": 1}, "check= saw fewer answers of a launch, because 64.0 MiB of them are kept at most")
 
 
-PAYLOAD = """
-import os
-from pathlib import Path
-
-import pytest
-
-@pytest.fixture
-def perf_model():
-    return lambda batch: batch
-
-@pytest.fixture
-def perf_payload():
-    path = Path("inputs.jsonl")
-    {make}
-    return path
-
-@pytest.mark.perf(duration="300ms", warmup="0s", launches=1)
-def test_it(perf):
-    perf.assert_rtm_below("10s")
-"""
-
-
-@pytest.mark.parametrize(
-    ("make", "expected"),
-    [
-        ("os.mkfifo(path)", "inputs.jsonl cannot be read: it is a pipe"),
-        pytest.param(
-            "path = Path('/dev/zero')", "/dev/zero cannot be read: it is a pipe, a socket or a device", marks=RARE
-        ),
-        pytest.param(
-            "path.symlink_to('/dev/zero')",
-            "inputs.jsonl cannot be read: it is a pipe, a socket or a device",
-            marks=RARE,
-        ),
-        ("path.touch(); os.truncate(path, 300 * 2**20)", "inputs.jsonl cannot be read: it has 300 MiB"),
-        ("path.write_text('[' * 10**6)", "inputs.jsonl line 1 is nested too deeply"),
-    ],
-)
-def test_a_payload_without_end_is_refused_unread(tmp_path: Path, make: str, expected: str) -> None:
-    project = Project().with_file("test_it.py", PAYLOAD.format(make=make))
-    run_fault_here(project, tmp_path).assert_ended({"failed": 1}, expected)
-
-
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

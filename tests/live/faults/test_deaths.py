@@ -22,7 +22,6 @@ WINDOW = 'duration="600ms", warmup="200ms"'
 LONG_WINDOW = 'duration="1s", warmup="200ms"'
 PATIENT = "30s"
 """A time-out that no answer reaches which comes at all, however busy the machine is."""
-RARE = pytest.mark.nightly
 TEST = """
 import pytest
 from pytest_mlpatterns import Command
@@ -161,35 +160,30 @@ def assert_only_caller_waits(project: Project, directory: Path) -> None:
 
 
 class TestClosedLoop:
-    @pytest.mark.parametrize(("fault", "callers"), [("hangs", 4), *rarer(("blocks", 2), ("hangs", 64))])
-    def test_a_deadlock_in_the_window_fails(self, tmp_path: Path, fault: str, callers: int) -> None:
-        run = run_fault_here(command(fault, load=f"concurrency={callers}"), tmp_path)
+    @pytest.mark.parametrize(
+        ("fault", "callers", "body"),
+        [
+            ("hangs", 4, "perf.assert_throughput_at_least(1)"),
+            *rarer(("hangs", 4, 'perf.assert_error_rate_below("90%")'), ("hangs", 4, "perf.assert_no_regression()")),
+            *rarer(("blocks", 2, "pass"), ("hangs", 64, "pass")),
+        ],
+    )
+    def test_a_deadlock_in_the_window_fails_whatever_the_test_asserts(
+        self, tmp_path: Path, fault: str, callers: int, body: str
+    ) -> None:
+        run = run_fault_here(command(fault, load=f"concurrency={callers}", body=body), tmp_path)
         run.assert_ended({"failed": 1}, f"all {callers} callers timed out after 1.00 s")
         assert re.search(r"InvalidResultError: no answer (since [\d.]+ m?s of|in) the w", run.text)
 
     @pytest.mark.parametrize(
-        "body",
-        [
-            "perf.assert_throughput_at_least(1)",
-            *rarer('perf.assert_error_rate_below("90%")', "perf.assert_no_regression()"),
-        ],
-    )
-    def test_whatever_the_test_asserts(self, tmp_path: Path, body: str) -> None:
-        run_fault_here(command("hangs", body=body), tmp_path).assert_ended({"failed": 1}, TIMED_OUT)
-
-    @pytest.mark.parametrize(
-        "fault",
-        [
-            "trickles",
-            *rarer("hangs", "too-long", "continues", "chunks", "headers", "blocks"),
-        ],
+        "fault", ["trickles", *rarer("hangs", "too-long", "continues", "chunks", "headers", "blocks")]
     )
     def test_a_service_that_answers_nothing_in_the_window_is_said_to(self, tmp_path: Path, fault: str) -> None:
         run = run_fault_here(command(fault, "0"), tmp_path)
         run.assert_ended({"failed": 1}, f"no answer in the whole window: {TIMED_OUT}")
         assert "measure longer" not in run.text
 
-    @RARE
+    @pytest.mark.nightly
     def test_a_grpc_server_that_opens_no_window_is_said_to_answer_nothing(self, tmp_path: Path) -> None:
         text = WINDOW_ZERO.format(server=SERVICES / "grpc_echo.py", load=f"{CLOSED}, {WINDOW}")
         run = run_fault_here(Project().with_file("test_it.py", text), tmp_path)
@@ -231,7 +225,7 @@ class TestElsewhere:
         body = "perf.assert_nmrt_at_least(10)"
         run_fault_here(command("hangs", body=body), tmp_path).assert_ended({"failed": 1}, TIMED_OUT)
 
-    @RARE
+    @pytest.mark.nightly
     def test_a_variant_that_deadlocks_is_named(self, tmp_path: Path) -> None:
         run = run_fault_here(model("hangs", body='perf.assert_faster_than("batched")'), tmp_path)
         run.assert_ended({"failed": 1})
@@ -239,7 +233,7 @@ class TestElsewhere:
             r"InvalidResultError: (single|batched\S*): (no answer|[\d,]+ of [\d,]+ requests failed)", run.text
         )
 
-    @RARE
+    @pytest.mark.nightly
     @pytest.mark.parametrize(("side", "after"), [("the working tree", ("600", "0.25")), ("main", ("0.25", "600"))])
     def test_a_revision_that_deadlocks_is_named(self, tmp_path: Path, side: str, after: tuple[str, str]) -> None:
         there, here = (model("hangs", after=seconds) for seconds in after)
@@ -267,7 +261,7 @@ class TestElsewhere:
 
 
 class TestOpenLoop:
-    @pytest.mark.parametrize("fault", ["hangs", pytest.param("blocks", marks=RARE)])
+    @pytest.mark.parametrize("fault", ["hangs", *rarer("blocks")])
     def test_a_deadlock_fails_by_its_failed_requests(self, tmp_path: Path, fault: str) -> None:
         run = run_fault_here(command(fault, load="rate_rps=100"), tmp_path)
         run.assert_ended({"failed": 1})
@@ -373,35 +367,31 @@ def model(fault: str, settings: str = CLOSED, *, after: str = "0.25", **parts: s
 
 class TestOwnModels:
     @pytest.mark.parametrize(
-        "pattern",
+        "how",
         [
-            "Single()",
-            pytest.param("Batched()", marks=RARE),
-            pytest.param("Queued(workers=1)", marks=RARE),
-            pytest.param("Replicated(2)", marks=RARE),
+            "pattern=mlp.Single()",
+            'wire="grpc"',
+            *rarer("pattern=mlp.Batched()", "pattern=mlp.Queued(workers=1)", "pattern=mlp.Replicated(2)"),
         ],
     )
-    def test_a_model_that_hangs_fails(self, tmp_path: Path, pattern: str) -> None:
-        run = run_fault_here(model("hangs", f"{CLOSED}, pattern=mlp.{pattern}"), tmp_path)
-        run.assert_ended({"failed": 1}, "no answer")
-
-    def test_a_model_that_hangs_fails_over_grpc_too(self, tmp_path: Path) -> None:
-        run_fault_here(model("hangs", f'{CLOSED}, wire="grpc"'), tmp_path).assert_ended({"failed": 1}, "no answer")
+    def test_a_model_that_hangs_fails(self, tmp_path: Path, how: str) -> None:
+        run_fault_here(model("hangs", f"{CLOSED}, {how}"), tmp_path).assert_ended({"failed": 1}, "no answer")
 
     @pytest.mark.parametrize(
         ("fault", "message"), [("stops", "is stopped (SIGSTOP)"), ("killed", "ended with signal SIGKILL")]
     )
-    @pytest.mark.parametrize("pattern", ["Single()", pytest.param("Replicated(2)", marks=RARE)])
-    def test_a_worker_that_is_stopped_or_killed_is_said_to(
+    @pytest.mark.parametrize("pattern", ["Single()", *rarer("Replicated(2)")])
+    def test_a_worker_that_is_stopped_or_killed_is_said_to_and_no_other_test_fails(
         self, tmp_path: Path, pattern: str, fault: str, message: str
     ) -> None:
-        run = run_fault_here(model(fault, f"{CLOSED}, pattern=mlp.{pattern}"), tmp_path)
-        run.assert_ended({"failed": 1}, message)
+        load = f"{CLOSED}, pattern=mlp.{pattern}"
+        healthy = model(fault, load, after="600").files["test_it.py"]
+        run = run_fault_here(model(fault, load).with_file("test_next.py", healthy), tmp_path)
+        run.assert_ended({"failed": 1, "passed": 1}, message)
+        assert "pytest_mlpatterns/" not in run.run.failure("test_it")
 
 
 class TestGenerator:
-    TWO = "def test_it_again(perf): pass"
-
     @pytest.mark.parametrize(
         ("fault", "message"),
         [
@@ -409,7 +399,7 @@ class TestGenerator:
             ("generator killed", "ended with signal SIGKILL"),
         ],
     )
-    @pytest.mark.parametrize("load", [CLOSED, pytest.param("concurrency=4, generators=2", marks=RARE)])
+    @pytest.mark.parametrize("load", [CLOSED, *rarer("concurrency=4, generators=2")])
     def test_one_that_is_stopped_or_killed_under_load_fails_and_the_next_test_has_another(
         self, tmp_path: Path, fault: str, message: str, load: str
     ) -> None:
@@ -421,7 +411,7 @@ class TestGenerator:
         ("payload", "message"),
         [
             ("[1]", "the load generator is stopped"),
-            pytest.param('["x" * 1_000_000]', "has read nothing of a message for 30 s; is it stopped?", marks=RARE),
+            *rarer(('["x" * 1_000_000]', "has read nothing of a message for 30 s; is it stopped?")),
         ],
     )
     def test_one_that_is_stopped_before_the_load_fails_too(self, tmp_path: Path, payload: str, message: str) -> None:

@@ -155,11 +155,6 @@ STUBBORN_WAYS = ("stubborn", "stubborn-session", "stubborn-no-environment")
 KEEPER = "[keeper] = [one for one in psutil.Process().children() if 'supervisor' in ' '.join(one.cmdline())]; "
 
 
-@pytest.mark.parametrize("way", [WAYS[3], *(pytest.param(way, marks=RARE) for way in (*WAYS[:3], *WAYS[4:]))])
-def test_children_of_a_server_are_found_wherever_they_hide(tmp_path: Path, way: str) -> None:
-    run_fault_here(server(way), tmp_path).assert_ended(PASSED)
-
-
 def test_all_children_of_a_server_are_found_at_once(tmp_path: Path) -> None:
     run_fault_here(server(*WAYS, *STUBBORN_WAYS), tmp_path).assert_ended(PASSED, "LeftoverWarning: Command(", "python")
 
@@ -188,13 +183,6 @@ def test_pytest_and_the_supervisor_are_killed_at_once(tmp_path: Path) -> None:
     run = run_fault(server(before=before), tmp_path)
     assert run.exit_code == -signal.SIGKILL
     assert run.processes == ()
-
-
-def test_a_program_that_a_real_time_signal_ends_is_described(tmp_path: Path) -> None:
-    before = (
-        f"{KEEPER}os.kill(keeper.children()[0].pid, 40); keeper.children() and psutil.wait_procs(keeper.children(), 5)"
-    )
-    run_fault_here(server(before=before), tmp_path).assert_ended(FAILED, "ended with signal 40")
 
 
 # --- logs and the temporary directory ---------------------------------------------------------------------------------

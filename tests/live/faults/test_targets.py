@@ -190,14 +190,6 @@ def test_a_server_of_grpc_that_does_not_answer_fails_in_the_start_up_time(tmp_pa
     run(tmp_path, target, f'{SHORT}, wire="grpc"').assert_ended(FAILED, "is not ready after 5.00 s")
 
 
-@pytest.mark.parametrize(
-    "name", cases("double-fork ignores-term", rare="deaf-child own-session own-group deaf-session")
-)
-def test_processes_that_hide_or_ignore_sigterm_are_ended_with_a_warning(tmp_path: Path, name: str) -> None:
-    target = f"""Command("{{python}} -S faulty.py {name} {{port}}", path="/p", ready="/health", stop="500ms")"""
-    run(tmp_path, target).assert_ended(PASSED, "LeftoverWarning", "did not end after SIGTERM were killed: python")
-
-
 def test_a_port_that_is_taken_twice_is_named(tmp_path: Path) -> None:
     run = run_faulty(tmp_path, "port-taken-always")
     run.assert_ended(
@@ -211,34 +203,3 @@ def test_a_port_that_is_taken_twice_is_named(tmp_path: Path) -> None:
 @pytest.mark.nightly
 def test_a_server_on_all_interfaces_gets_a_warning(tmp_path: Path) -> None:
     run_faulty(tmp_path, "everywhere").assert_ended(PASSED, "OpenPortWarning", "listens on all interfaces")
-
-
-@pytest.mark.parametrize(
-    ("target", "messages"),
-    [
-        ('Command("no-such-program {port}")', ("no-such-program",)),
-        pytest.param('Command("./test_it.py {port}")', ("test_it.py",), marks=RARE),
-        pytest.param(
-            'Command("{python} no_such_file.py {port}")',
-            ("python ended with exit code 2", "no_such_file.py"),
-            marks=RARE,
-        ),
-        ('App("no_such_module:app")', ("ended with exit code", "no_such_module")),
-        pytest.param('App("faulty:no_such_attribute")', ("ended with exit code", "no_such_attribute"), marks=RARE),
-        ('Url("http://127.0.0.1:1/p")', ("ConnectError", "http://127.0.0.1:1/p")),
-        pytest.param(
-            'Url("http://no-such-host.invalid/p")', ("the host 'no-such-host.invalid' is not known",), marks=RARE
-        ),
-        pytest.param('Command("./ {port}")', ("./",), marks=RARE),
-        pytest.param('Command("{python} -S faulty.py good {port}", cwd="absent")', ("absent",), marks=RARE),
-        pytest.param('App("test_it")', ("expected an import string",), marks=RARE),
-        pytest.param('Url("https://127.0.0.1:1/p")', ("https://127.0.0.1:1/p",), marks=RARE),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_a_target_that_does_not_exist_is_named(tmp_path: Path, target: str, messages: tuple[str, ...]) -> None:
-    ended = run(tmp_path, target)
-    ended.assert_left_nothing()
-    assert ended.outcomes in (FAILED, {"errors": 1})
-    for message in messages:
-        assert message in ended.text

@@ -187,13 +187,6 @@ def test_a_broken_set_up_is_a_failed_test_and_never_an_error(broken: Run) -> Non
     assert broken.outcomes == {"failed": len(EXPECTED_WORDS)}
 
 
-def test_a_model_that_cannot_load_is_a_failed_test_under_xdist_too(tmp_path: Path) -> None:
-    run = Project().with_file("test_broken.py", BROKEN).run(tmp_path, "-n", "1", "-k", "model_cannot_load or no_model")
-    assert run.outcomes == {"failed": 3}
-    for test in ("test_no_model", "test_no_model_to_deploy", "test_model_cannot_load"):
-        assert [word for word in EXPECTED_WORDS[test] if word not in run.failure(test)] == []
-
-
 def test_temporary_files_that_belong_to_another_user_are_an_error_of_usage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

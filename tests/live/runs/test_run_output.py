@@ -143,14 +143,6 @@ def test_a_run_that_judges_nothing_has_no_job_summary(tmp_path: Path, arguments:
     assert on_github(tmp_path, tmp_path, *arguments) == ([], "")
 
 
-def test_a_job_summary_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
-    variables = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path / "no" / "summary.md")}
-    run = PROJECT.run(tmp_path, "-k", "passes", environment=variables)
-    assert run.exit_code == pytest.ExitCode.OK
-    assert "WARNING: the job summary " in run.section("performance")
-    assert "no/summary.md (GITHUB_STEP_SUMMARY) cannot be written: No such file" in run.section("performance")
-
-
 def test_the_result_file_names_what_failed_beside_the_perf_tests(tmp_path: Path, distribution: tuple[str, ...]) -> None:
     project = PROJECT.with_file("test_broken.py", "import absent").with_file("test_gpu.py", SKIPPED)
     arguments = ("--perf-json=out.json", "--continue-on-collection-errors", "-k", "passes or breaks or plain")

@@ -1,7 +1,6 @@
 """A gateway before a service of its own, really deployed: hop time, errors, balance, and services that die."""
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -13,9 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from support.services.deploy import deployed
-from support.services.processes import survivors
 
-from pytest_mlpatterns import Deployment, DeploymentError, Microservice, Queued
+from pytest_mlpatterns import Deployment, Microservice, Queued
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes, pytest.mark.usefixtures("no_process_is_left")]
 
@@ -72,17 +70,6 @@ class TestDeployed:
         (traceback,) = deployment.stats().tracebacks
         assert "return [[value / 2, os.getpid()] for value in batch]" in traceback
         assert deployment.predict(1)[0] == 0.5
-
-    def test_killed_service_is_reported_at_once_by_name(self, deployment: Deployment) -> None:
-        assert deployment.predict(1)[0] == 0.5
-        service = deployment.pids[0]
-        os.kill(service, signal.SIGKILL)
-        assert survivors([service], PATIENCE_S) == set()
-        response = deployment.client.post(deployment.path, json={"instances": [1]}, timeout=PATIENCE_S)
-        assert response.status_code == 502
-        assert response.json()["error"].startswith("the service behind")
-        with pytest.raises(DeploymentError, match=f"service: process {service} ended with signal SIGKILL"):
-            deployment.stats()
 
     def test_replicas_behind_the_gateway_take_turns(self, tmp_path: Path) -> None:
         with deployed(Halves, tmp_path, Microservice(2), by_value=[HERE]) as deployment:
