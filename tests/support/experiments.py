@@ -1,17 +1,26 @@
 """A perf test of which nothing is started, since the launches that are judged are declared."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from msgspec.structs import replace
 
+from pytest_mlpatterns.analysis.health.machine import sorting_times_ns
+from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import InconclusivePolicy, read_settings
+from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.basis import Basis
+from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
 from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.verdict_log import VerdictLog
 from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.result import TestResult
-from pytest_mlpatterns.records.verdict import Accepted, Gate
+from pytest_mlpatterns.records.verdict import Accepted, Gate, Verdict
 from support.synthetic import SETUP
 
 
@@ -30,6 +39,27 @@ def declared_experiment(entry: Entry | None = None, **marker: object) -> Experim
         baseline=BaselineMatch(SETUP, mode, entry),
         accepted=Accepted(settings.accept),
     )
+
+
+def entry_of(launches: Sequence[Launch]) -> Entry:
+    """What a baseline file keeps of these launches."""
+    metrics = Metrics(tuple(launches))
+    known = [metric for metric in (*METRICS.values(), *LOCATIONS.values()) if metric.of is not None]
+    recorded = {metric.name: found for metric in known if (found := metrics.launch_values(metric))}
+    entry = Entry(SETUP, recorded, {}, None, "2026-01-31", counts=metrics.request_counts)
+    return replace(entry, sorting_ns=sorting_times_ns(launches))
+
+
+def beside_the_file(
+    experiment: Experiment,
+    measurement: SequentialMeasurement,
+    choice: Callable[[bool], Sequence[ComparedMetric]],
+    **options: Any,
+) -> tuple[dict[str, Verdict], Basis]:
+    """The verdicts on what is measured, by metric, beside the entry of an experiment."""
+    basis = Basis(experiment, measurement)
+    comparison = BaselineComparison(experiment, measurement, basis, **options)
+    return {verdict.metric: verdict for verdict in comparison.judge(choice)}, basis
 
 
 def verdict_log(

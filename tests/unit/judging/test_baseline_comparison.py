@@ -1,7 +1,7 @@
 """Comparisons with a baseline entry, over declared launches: guards, busy neighbours, and metrics that are missing."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,27 +9,24 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.each_row import each_row
-from support.experiments import declared_experiment
-from support.synthetic import MS, START_NS, S, launch, make_setup, samples, usage
+from support.experiments import beside_the_file, declared_experiment, entry_of
+from support.synthetic import MS, SETUP, START_NS, S, launch, samples, usage
 
 from pytest_mlpatterns import PerfFailure
 from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED
 from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER, LaunchScatter
-from pytest_mlpatterns.analysis.health.machine import sorting_times_ns
-from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, ScalingIndices
 from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-from pytest_mlpatterns.baseline.lookup import BaselineMatch
-from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging import metric_rules
-from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.basis import Basis
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, marked_accepted
+from pytest_mlpatterns.judging.experiment import LoadDriver
 from pytest_mlpatterns.judging.look import AbsentMetricError, UnknownMetricError
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -37,7 +34,6 @@ from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Capacity, Estimate, Launch, LaunchValue, Taken
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 
-SETUP = make_setup()
 SORTING_NS = 0.7 * MS
 
 
@@ -85,15 +81,7 @@ def make_launch(
     return replace(measured, sorting_ns=(SORTING_NS * machine * moment * np.exp(rng.normal(0, 0.02)),))
 
 
-def make_entry(launches: Sequence[Launch]) -> Entry:
-    metrics = Metrics(tuple(launches))
-    known = [metric for metric in (*METRICS.values(), *LOCATIONS.values()) if metric.of is not None]
-    recorded = {metric.name: found for metric in known if (found := metrics.launch_values(metric))}
-    entry = Entry(SETUP, recorded, {}, None, "2026-01-31", counts=metrics.request_counts)
-    return replace(entry, sorting_ns=sorting_times_ns(launches))
-
-
-BEFORE = make_entry([make_launch(seed) for seed in range(100, 106)])
+BEFORE = entry_of([make_launch(seed) for seed in range(100, 106)])
 
 
 class Runner:
@@ -126,34 +114,20 @@ def screened_launches(*, is_settled: bool = True, start_s: int = 0, **change: An
 
     ``is_settled``: whether the recorded code can be measured. ``start_s``: time of the first start.
     """
-    runner = Runner(**change)
-    settings = read_settings({}, {}, {})
-    baseline = BaselineMatch(SETUP, BaselineMode.CHECK, BEFORE, name="2026-01-31")
-    plan = SimpleNamespace(schedule=settings.schedule)
-    experiment: Any = SimpleNamespace(
-        settings=settings,
-        setup=SETUP,
-        smoke=False,
-        baseline=baseline,
-        driver=None,
-        scatter=USUAL_SCATTER,
-        plan=plan,
-        revision=None,
-    )
-    experiment.driver = SimpleNamespace(on_note=lambda _note: None)
+    runner, experiment = Runner(**change), declared_experiment(BEFORE)
+    settings = experiment.settings
+    experiment = replace(experiment, plan=SimpleNamespace(schedule=settings.schedule))
     measurement = SequentialMeasurement(runner, Spending(Budget(60 * S, start_s * S)), 8)  # type: ignore[arg-type]
-    basis = Basis(experiment, measurement)
-    comparison = BaselineComparison(experiment, measurement, basis, is_settled=lambda: is_settled)
     metrics = compared_by_default(settings, streams=False)
     compared = compared_metrics(metrics, settings.tolerance, BASELINE_ALPHA, requested=False)
-    comparison.judge(lambda _streams: compared)
+    beside_the_file(experiment, measurement, lambda _streams: compared, is_settled=lambda: is_settled)
     return len(runner.launches)
 
 
 def compare(
     runner: Any,
     *names: str,
-    entry: Entry | None = BEFORE,
+    entry: Entry = BEFORE,
     requested: bool = False,
     indices: ScalingIndices = NO_INDICES,
     on_note: Callable[[str], None] = lambda _note: None,
@@ -161,25 +135,15 @@ def compare(
     **marker: object,
 ) -> tuple[dict[str, Verdict], Basis]:
     """Compare the launches of a runner with an entry, in the default metrics or in those that are named."""
-    settings = read_settings({"launches": 8, **marker}, {}, {})
-    experiment: Any = SimpleNamespace(
-        settings=settings,
-        setup=SETUP,
-        smoke=False,
-        baseline=BaselineMatch(SETUP, BaselineMode.CHECK, entry, name="2026-01-31"),
-        driver=SimpleNamespace(on_note=on_note),
-        scatter=scatter,
-        revision=None,
-    )
-    measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8)
+    experiment = declared_experiment(entry, **{"launches": 8, **marker})
+    experiment = replace(experiment, driver=LoadDriver({}, print, on_note=on_note), scatter=scatter)
+    settings, measurement = experiment.settings, SequentialMeasurement(runner, Spending(Budget(60 * S)), 8)
     if indices is not NO_INDICES:
         measurement.measure_at_least(1)
         measurement.adopt(indices=indices)
-    basis = Basis(experiment, measurement)
-    comparison = BaselineComparison(experiment, measurement, basis)
     metrics = [METRICS[name] for name in names] or compared_by_default(settings, streams=False)
     compared = compared_metrics(metrics, settings.tolerance, BASELINE_ALPHA, requested=requested)
-    return {verdict.metric: verdict for verdict in comparison.judge(lambda _streams: compared)}, basis
+    return beside_the_file(experiment, measurement, lambda _streams: compared)
 
 
 def failing(verdicts: dict[str, Verdict]) -> set[str]:
@@ -418,7 +382,7 @@ def test_only_a_guard_that_the_system_never_has_is_left_out_without_a_word(
 
 
 def test_a_percentile_with_too_few_requests_is_left_out_with_the_window_that_it_needs() -> None:
-    verdicts, basis = compare(Runner(rtm_ns=30 * MS), entry=make_entry([make_launch(1, rtm_ns=30 * MS)] * 4))
+    verdicts, basis = compare(Runner(rtm_ns=30 * MS), entry=entry_of([make_launch(1, rtm_ns=30 * MS)] * 4))
     assert "p99" not in verdicts
     why = r"at 3\d\.\d answers a second .*p99 latency needs 1\d\.0 s \(duration=\"\d+s\"\)"
     assert re.fullmatch(why, basis.left_out["p99 latency"].of("p99 latency"))
@@ -431,7 +395,7 @@ def test_a_percentile_that_no_launch_of_the_budget_reaches_is_announced_after_th
         notes.append(note)
         launches.append(len(runner.launches))
 
-    compare(runner, entry=make_entry([make_launch(1, rtm_ns=30 * MS)] * 4), on_note=take)
+    compare(runner, entry=entry_of([make_launch(1, rtm_ns=30 * MS)] * 4), on_note=take)
     (note,) = notes
     judged = "median latency, throughput, error rate, CPU per request, …"
     assert re.fullmatch(rf"at 3\d\.\d answers a second p99 latency needs 1\d\.0 s; judged are {judged}", note)
@@ -439,7 +403,7 @@ def test_a_percentile_that_no_launch_of_the_budget_reaches_is_announced_after_th
 
 
 def test_percentiles_that_a_slow_service_cannot_give_share_one_reason() -> None:
-    slow = make_entry([make_launch(seed, rtm_ns=300 * MS) for seed in range(4)])
+    slow = entry_of([make_launch(seed, rtm_ns=300 * MS) for seed in range(4)])
     _, basis = compare(Runner(rtm_ns=300 * MS), entry=slow)
     why = basis.left_out["p95 latency"]
     assert basis.left_out["p99 latency"] == why
@@ -526,30 +490,16 @@ def test_nmrt_that_no_argument_names_is_not_searched_for() -> None:
 
 
 def test_a_search_follows_one_that_ended_with_a_decided_limit() -> None:
-    runner = Runner(100.0)
-    settings = read_settings({"launches": 8, "compare": ("nmrt",)}, {}, {})
+    runner, experiment = Runner(100.0), declared_experiment(WITH_NMRT, launches=8, compare=("nmrt",))
     measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8)  # type: ignore[arg-type]
     measurement.measure_at_least(1)
-    runner.search, whole = (  # type: ignore[method-assign]
-        lambda _decided, objective, _left: Capacity(
-            LaunchValue(50.0, 0.01), 1, (), "decided", at_least=True, objective=objective
-        ),
-        runner.search,
-    )
-    measurement.search(None)
-    runner.search = whole  # type: ignore[method-assign]
-    experiment: Any = SimpleNamespace(
-        settings=settings,
-        setup=SETUP,
-        smoke=False,
-        baseline=BaselineMatch(SETUP, BaselineMode.CHECK, WITH_NMRT),
-        scatter=USUAL_SCATTER,
-        revision=None,
-    )
-    comparison = BaselineComparison(experiment, measurement, Basis(experiment, measurement))
-    compared = compared_metrics([METRICS["nmrt"]], settings.tolerance, 0.01, requested=False)
-    (verdict,) = comparison.judge(lambda _streams: compared)
-    assert verdict.outcome is Outcome.FAIL
+    decided = Capacity(LaunchValue(50.0, 0.01), 1, (), "decided", at_least=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "search", lambda *_: decided)
+        measurement.search(None)
+    compared = compared_metrics([METRICS["nmrt"]], experiment.settings.tolerance, 0.01, requested=False)
+    verdicts, _ = beside_the_file(experiment, measurement, lambda _streams: compared)
+    assert verdicts["nmrt"].outcome is Outcome.FAIL
 
 
 @pytest.mark.parametrize("name", ["cache_hit_ratio", "hsx", "ttft", "memory_growth"])
@@ -580,5 +530,4 @@ def test_a_test_that_passes_by_an_acceptance_names_it_in_its_verdict() -> None:
     perf.assert_no_regression(("rtm",))
     perf.assert_rtm_below("5ms")
     found = perf.result(passed=True)
-    assert found is not None
     assert [(one.outcome, one.accepted) for one in found.verdicts] == [(Outcome.PASS, accept), (Outcome.PASS, "")]

@@ -231,9 +231,7 @@ def test_the_calm_line_and_the_failure_name_what_was_counted(monkeypatch: pytest
     )
     assert comparison.basis.note == ""
     reference = comparison.basis.reference
-    assert reference is not None
     assert reference.metrics["instructions"][0] == pytest.approx(3.95e6)
-    assert failed.change is not None
     width = math.log1p(failed.change.high) - math.log1p(failed.change.low)
     assert reference.log_ratios["instructions"][0] == pytest.approx((0.1523, width / 5.152), rel=1e-3)
 
@@ -247,7 +245,6 @@ def test_a_test_that_asks_has_one_more_guard_with_a_tolerance_of_its_own(monkeyp
     assert outcomes(found) == {"rtm": PASS, "instructions": FAIL}
     assert passes.sides == ["the working tree", "main (1a2b3c4)", "the working tree"]  # a failure is confirmed
     assert passes.explained == ["the working tree", "main (1a2b3c4)"]
-    assert comparison.basis.work.then is not None
     assert comparison.basis.work.then.calls == {"work (shop.py)": 1.0}
 
 

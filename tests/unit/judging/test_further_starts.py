@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from support.declared_run import DeclaredRun
 from support.each_row import each_row
+from support.experiments import entry_of
 from support.synthetic import MS, S
-from test_baseline_comparison import Runner, compare, make_entry, make_launch
+from test_baseline_comparison import Runner, compare, make_launch
 from test_interleaved_verdicts import DEFAULT, declared_launch, paired, verdicts
 
 from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch
@@ -98,7 +99,7 @@ class StartingRunner(Runner):
         return round(self._start_s * S * np.exp(np.random.default_rng(900 + self.starts).normal(0, 0.05)))
 
 
-ENTRY = make_entry([make_launch(seed) for seed in range(100, 108)])
+ENTRY = entry_of([make_launch(seed) for seed in range(100, 108)])
 
 
 def test_beside_a_file_it_is_decided_by_further_starts_too() -> None:

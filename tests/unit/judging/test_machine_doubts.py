@@ -4,8 +4,8 @@ from typing import Any
 
 from msgspec.structs import replace
 from support.each_row import each_row
-from support.synthetic import MS
-from test_baseline_comparison import BEFORE, SETUP, make_launch
+from support.synthetic import MS, SETUP
+from test_baseline_comparison import BEFORE, make_launch
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics

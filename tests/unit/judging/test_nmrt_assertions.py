@@ -76,14 +76,12 @@ def test_a_search_that_the_generator_ended_is_no_verdict_but_its_lower_bound_pas
     with pytest.raises(GeneratorLimitError, match=r"is at least 18\.3 req/s, but not known: of generator"):
         make(FakeRunner(late)).at_least(60, SLO)
     verdict = make(FakeRunner(late)).at_least(10, SLO)
-    assert verdict is not None
     assert verdict.outcome is Outcome.PASS
 
 
 def test_a_search_that_the_generator_ended_is_made_again() -> None:
     runner = FakeRunner(ended(SearchEnd.GENERATOR), found(80), found(81))
     verdict = make(runner, launches=8).at_least(60, SLO)
-    assert verdict is not None
     assert verdict.outcome is Outcome.PASS
     assert runner.launches == runner.searches >= 2, "each on a service of its own"
 
@@ -101,7 +99,6 @@ def test_how_a_search_for_another_objective_ended_does_not_matter() -> None:
     assertions.measurement.measure_at_least(1)
     assertions.measurement.search(None)
     verdict = assertions.at_least(60, SLO)
-    assert verdict is not None
     assert verdict.outcome is Outcome.FAIL
 
 
@@ -117,7 +114,6 @@ def test_three_searches_share_the_budget_and_know_the_rate_to_ten_percent() -> N
     runner = FakeRunner(found(69.5, 0.015), found(68.5, 0.015), found(70.0, 0.015))
     verdict = make(runner, launches=8, budget_s=30).at_least(65, SLO)
 
-    assert verdict is not None
     assert verdict.outcome is Outcome.PASS
     assert (runner.launches, runner.searches) == (3, 3)
     assert [round(each / S, 1) for each in runner.given_ns] == [11.5, 14.2, 14.2]  # no launch takes any time here
@@ -133,7 +129,6 @@ def test_a_capacity_that_fails_is_confirmed_by_a_second_search() -> None:
     runner = FakeRunner(found(40), found(41))
     verdict = make(runner, launches=8, budget_s=30).at_least(62, SLO)
 
-    assert verdict is not None
     assert verdict.outcome is Outcome.FAIL
     assert (runner.launches, runner.searches) == (2, 2)
     assert "rests on" not in verdict.reason
@@ -152,13 +147,11 @@ def paused(rate: float = 0.0, most: float = 60.0, windows: int = 2) -> Capacity:
 def test_a_pass_of_p99_rests_on_two_searches(slo: str, searches: int) -> None:
     runner = FakeRunner(found(80, objective=slo))
     verdict = make(runner, launches=8).at_least(40, slo)
-    assert verdict is not None
     assert (verdict.outcome, runner.searches) == (Outcome.PASS, searches)
 
 
 def test_a_pass_of_p99_without_time_for_a_second_search_is_open_and_says_what_one_takes() -> None:
     verdict = make(FakeRunner(found(80, objective=P99))).at_least(40, P99)
-    assert verdict is not None
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert 'it rests on one search; launches=2 and budget="5s" has time for a second one' in verdict.reason
 
@@ -166,7 +159,6 @@ def test_a_pass_of_p99_without_time_for_a_second_search_is_open_and_says_what_on
 def test_a_pause_that_no_further_search_meets_does_not_count() -> None:
     runner = FakeRunner(paused(20, windows=1), found(60, objective=P99))
     verdict = make(runner, launches=8).at_least(40, P99)
-    assert verdict is not None
     assert (verdict.outcome, runner.searches) == (Outcome.PASS, 3), "two without a pause"
     assert "1 of 6 windows had a pause of up to 203 ms, and a further search none" in verdict.reason
 
@@ -177,7 +169,6 @@ def test_a_pause_that_no_further_search_meets_does_not_count() -> None:
 def test_a_service_that_stops_in_each_search_never_passes(most: float, outcome: Outcome, searches: int) -> None:
     runner = FakeRunner(paused(most=most))
     verdict = make(runner, launches=8).at_least(40, P99)
-    assert verdict is not None
     assert (verdict.outcome, runner.searches) == (outcome, searches)
     assert (
         f"{2 * searches} of {6 * searches} windows had a pause of up to 203 ms: with pauses no rate" in verdict.reason
@@ -192,7 +183,6 @@ def test_a_failure_by_one_search_says_what_a_second_one_takes_unless_one_was_ask
     launches: int, said: str
 ) -> None:
     verdict = make(FakeRunner(found(40)), launches=launches, budget_s=2.0).at_least(100, SLO)
-    assert verdict is not None
     assert verdict.outcome is Outcome.FAIL
     assert verdict.reason.endswith(f"is not at least 100 req/s{said}")
 

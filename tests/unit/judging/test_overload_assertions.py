@@ -101,9 +101,6 @@ def test_one_measurement_serves_every_assertion() -> None:
     overload = make(runner)
     found = overload.measure(2.0, SLO)
     goodput, recovery = overload.decide_goodput(0.9, 1.5, read_time_of(SLO)), overload.decide_recovery(5 * S, None)
-    assert found is not None
-    assert goodput is not None
-    assert recovery is not None
     assert found.behaviour is Behaviour.SHEDS
     assert (goodput.outcome, recovery.outcome) == (Outcome.PASS, Outcome.PASS)
     assert (runner.launches, runner.searches, len(runner.plans)) == (1, 1, 1)
@@ -112,7 +109,6 @@ def test_one_measurement_serves_every_assertion() -> None:
 def test_a_service_that_collapses_fails_in_words_that_say_so_after_a_second_launch() -> None:
     runner = FakeRunner()
     verdict = make(runner).decide_goodput(0.9, 2.0, read_time_of(SLO))
-    assert verdict is not None
     assert verdict.outcome is Outcome.FAIL
     assert "goodput (answers within 100 ms) at 2 times the capacity (NMRT), as a share of it, 0.0 %" in verdict.reason
     assert "100 % later than 100 ms" in verdict.reason
@@ -125,7 +121,6 @@ def test_a_service_that_collapses_fails_in_words_that_say_so_after_a_second_laun
 def test_the_recovery_is_watched_for_longer_than_its_limit(limit_s: int, outcome: Outcome) -> None:
     runner = FakeRunner()
     verdict = make(runner).decide_recovery(limit_s * S, read_time_of(SLO))
-    assert verdict is not None
     assert verdict.outcome is outcome
     assert all(plan.watched_s == 1.25 * limit_s for plan in runner.plans)
 
@@ -147,7 +142,6 @@ def test_lateness_on_a_busy_machine_is_no_verdict_and_a_pass_is_one() -> None:
     with pytest.raises(GeneratorLimitError, match=f"has not recovered .*, while {BUSY}"):
         queues.decide_recovery(S, read_time_of(SLO))
     passed = sheds.decide_goodput(0.9, 2.0, read_time_of(SLO))
-    assert passed is not None
     assert passed.outcome is Outcome.PASS
 
 
@@ -157,7 +151,6 @@ def test_a_service_that_breaks_fails_in_words_of_what_happened_however_busy_the_
     breaks: Breakdown | None, said: str, busy: str | None
 ) -> None:
     verdict = make(FakeRunner(breaks=breaks, busy=busy)).decide_goodput(0.9, 2.0, read_time_of(SLO))
-    assert verdict is not None
     assert verdict.outcome is Outcome.FAIL
     assert said in verdict.reason
     assert ("congestion collapse" in verdict.reason) == (breaks is None)
@@ -168,7 +161,6 @@ def test_a_service_that_goes_on_to_fail_after_the_peak_has_not_recovered_however
     breaks: Breakdown, said: str
 ) -> None:
     verdict = make(FakeRunner(breaks=breaks, busy=BUSY)).decide_recovery(3 * S, read_time_of(SLO))
-    assert verdict is not None
     assert verdict.outcome is Outcome.FAIL
     assert f"at 0.8 times the NMRT the requests were 0.0 % in time, 100 % {said}" in verdict.reason
 
@@ -180,8 +172,6 @@ def test_a_service_that_refuses_only_what_it_cannot_bear_passes(outcome: int) ->
         overload.decide_goodput(0.9, 2.0, read_time_of(SLO)),
         overload.decide_recovery(3 * S, read_time_of(SLO)),
     )
-    assert goodput is not None
-    assert recovery is not None
     assert (goodput.outcome, recovery.outcome) == (Outcome.PASS, Outcome.PASS)
 
 
@@ -206,7 +196,6 @@ def test_an_objective_that_no_answer_keeps_has_no_recovery() -> None:
 
 def test_without_an_objective_ten_times_the_median_counts() -> None:
     found = make(FakeRunner(places=10)).measure(2.0, None)
-    assert found is not None
     assert found.limit_ns == pytest.approx(10 * SERVICE_NS, abs=MS)
 
 

@@ -132,7 +132,6 @@ def test_auto_profiles_after_a_failure_only() -> None:
     causes.profile_alone()
     assert causes.profile is None
     causes.search(REVISION, FAILED)
-    assert causes.profile is not None
     assert causes.profile.profiler == "scripted 1"
     assert causes._measurement.took_ns > causes._measurement.budget.spent_ns == 0
 
@@ -168,15 +167,12 @@ def test_an_old_commit_that_is_measured_has_the_tree_of_that_commit() -> None:
     causes._experiment.system.options.trees = Path("/srv/top"), Path("/tmp/old")  # type: ignore[misc]
     causes.search(REVISION, FAILED)
     now, _ = ScriptedPair.sides
-    assert now is not None
     assert now.names._top == "/tmp/old"
 
 
 def test_each_side_has_its_tree_and_a_short_warm_up() -> None:
     causes_of(ProfileMode.AUTO).search(REVISION, FAILED)
     now, before = ScriptedPair.sides
-    assert now is not None
-    assert before is not None
     assert before.variant.name == "main (abc1234)"
     assert now.variant.plan.warmup_ns == before.variant.plan.warmup_ns == 1_000_000_000
     assert now.names._root == "/srv/top/project"

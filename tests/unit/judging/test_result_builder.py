@@ -41,7 +41,6 @@ def test_the_rate_of_successes_is_not_shown_beside_an_error_rate_of_100_percent(
     metrics = Metrics((launch(samples(due, np.full(due.size, 20 * MS), outcome=outcomes), seconds=1.0),))
     assert (estimate_or_none(metrics, METRICS["throughput"]) is not None) is known
     error_rate = estimate_or_none(metrics, METRICS["error_rate"])
-    assert error_rate is not None
     assert error_rate.value == (0.0 if known else 1.0)
 
 
@@ -92,9 +91,7 @@ def built(
     measurement = SequentialMeasurement(cast("Any", None), spending, 8)
     measurement.adopt(counts=counts)
     measurement.take(cast("Any", SimpleNamespace(second_launches=[launched], second_starts_ns=[], spent_s=spent_s)))
-    whole = build_result(experiment, measurement, Found(passed=True, basis=Basis(experiment, measurement), **found))
-    assert whole is not None
-    return whole
+    return build_result(experiment, measurement, Found(passed=True, basis=Basis(experiment, measurement), **found))
 
 
 def test_a_result_has_what_was_measured_beside_its_launches() -> None:
@@ -105,7 +102,6 @@ def test_a_result_has_what_was_measured_beside_its_launches() -> None:
     shed, *_, step = found.judged.notes
     assert shed.startswith("the service sheds load: at 2 times the NMRT")
     assert step.startswith("step reload, ")
-    assert found.definition.terms is not None
     assert found.definition.terms.tolerances["p99"] == 2
 
 
@@ -134,5 +130,4 @@ def test_a_result_has_what_changed_in_the_cluster_and_the_last_count(change: Noi
     cluster = SimpleNamespace(change=lambda: change, description="2 nodes")
     found = built(even_launch(), cluster=cluster, counts=counts)
     assert found.conditions.noise == (() if change is None else (change,))
-    assert found.causes.work is not None
     assert found.causes.work.now == counts[-1]

@@ -110,10 +110,8 @@ def test_passes_are_added_until_the_efficiency_is_decided(
 ) -> None:
     judged = assertions(efficiencies)
     verdict = judged.decide_efficiency(0.8, 2)
-    assert verdict is not None
     assert (verdict.metric, verdict.outcome) == ("scaling_efficiency", outcome)
     assert judged._measurement.passes == passes
-    assert judged._run is not None
     assert judged._measurement.indices == judged._run.scaling.indices
     assert judged.record is not None
 
@@ -124,7 +122,6 @@ def test_there_is_no_verdict_on_the_pattern_if_the_cores_are_used_up(
     with pytest.raises(GeneratorLimitError, match=r"the cores, not the pattern, end the scaling; measure with fewer"):
         assertions([0.5] * 4, 2.0).decide_efficiency(0.8, 2)
     verdict = assertions([1.0] * 4, 2.0).decide_efficiency(0.8, 2)
-    assert verdict is not None
     assert verdict.outcome is Outcome.PASS
 
 
@@ -184,10 +181,8 @@ class TestScaleOut:
     ) -> None:
         judged = assertions([1.0] * 4, scale_outs=scale_outs)
         verdict = judged.decide_scale_out(2 * S)
-        assert verdict is not None
         assert (verdict.metric, verdict.outcome) == ("scale_out", outcome)
         assert judged._measurement.passes == passes
-        assert judged._run is not None
         assert judged._run.numbers == (1,)
 
     @pytest.mark.parametrize(
@@ -248,7 +243,6 @@ def test_on_ray_the_cores_of_this_machine_do_not_bound_the_replicas(
     monkeypatch.setattr(cpu_share, "available_cores", lambda: 2)
     judged = assertions([1.0, 1.0], engine="ray")
     judged.measure((1, 4), 8)
-    assert judged._run is not None
     assert {cores for _, cores in judged._run.variants.values()} == {ReplicaCores(8, 4)}
 
 

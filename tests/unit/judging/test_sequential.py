@@ -219,7 +219,6 @@ def test_ctrl_c_keeps_what_was_measured_until_then(before: tuple[Launch, ...]) -
     measurement, _ = make_measurement((*before, STOP))
     with pytest.raises(KeyboardInterrupt):
         _ = measurement.metrics
-    assert measurement.so_far is not None
     assert measurement.so_far.launches == (GOOD,)
 
 

@@ -7,18 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.experiments import declared_experiment, entry_of
 from support.synthetic import MS, START_NS, S, launch, make_setup, samples, usage
 from test_baseline_comparison import BEFORE, make_launch
 
-from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
-from pytest_mlpatterns.analysis.health.machine import sorting_times_ns
-from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-from pytest_mlpatterns.baseline.lookup import BaselineMatch
-from pytest_mlpatterns.config.run_settings import BaselineMode
-from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.basis import Basis
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_by_default, compared_metrics
@@ -26,7 +22,6 @@ from pytest_mlpatterns.judging.metric_rules import judge_guarded
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.settle import Seen, settle
 from pytest_mlpatterns.judging.settled_comparison import SettledComparison
-from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.revision.commits import UnknownRevisionError
@@ -72,14 +67,6 @@ def overloaded(seed: int, slower: float = 1.0, share: float = 1.0) -> Launch:
     return replace(made, sorting_ns=(0.7 * MS * slower * float(np.exp(rng.normal(0, 0.02))),))
 
 
-def overloaded_entry() -> Entry:
-    metrics = Metrics(tuple(overloaded(seed) for seed in range(100, 108)))
-    known = [metric for metric in (*METRICS.values(), *LOCATIONS.values()) if metric.of is not None]
-    values = {metric.name: found for metric in known if (found := metrics.comparable_values(metric))}
-    found = Entry(make_setup(load="constant(400/s)"), values, {}, None, "2026-01-31", counts=metrics.request_counts)
-    return replace(found, sorting_ns=sorting_times_ns(metrics.launches))
-
-
 @pytest.mark.parametrize(
     ("slower", "share", "expected"),
     [(1.0, 1.0, Outcome.PASS), (1.3, 1.0, Outcome.INCONCLUSIVE), (1.0, 0.75, Outcome.FAIL), (1.3, 0.6, Outcome.FAIL)],
@@ -87,23 +74,17 @@ def overloaded_entry() -> Entry:
 def test_a_slower_machine_that_refuses_more_of_an_overload_is_asked_about(
     monkeypatch: pytest.MonkeyPatch, slower: float, share: float, expected: Outcome
 ) -> None:
-    settings = read_settings({"rate_rps": OFFERED_RPS, "overload": True}, {}, {})
     made = iter([overloaded(seed, slower, share) for seed in range(8)])
 
     def settle() -> None:
         raise UnknownRevisionError("this clone is shallow")
 
-    experiment: Any = SimpleNamespace(
-        settings=settings,
-        setup=make_setup(load="constant(400/s)"),
-        smoke=False,
-        plan=SimpleNamespace(schedule=settings.schedule),
-        settle=settle,
-        baseline=BaselineMatch(make_setup(), BaselineMode.CHECK, overloaded_entry(), name="the entry"),
-        scatter=USUAL_SCATTER,
-        revision=None,
-        driver=SimpleNamespace(on_note=print),
+    experiment = declared_experiment(
+        entry_of([overloaded(seed) for seed in range(100, 108)]), rate_rps=OFFERED_RPS, overload=True
     )
+    settings = experiment.settings
+    plan = SimpleNamespace(schedule=settings.schedule)
+    experiment = replace(experiment, setup=make_setup(load="constant(400/s)"), plan=plan, settle=settle)
     runner: Any = SimpleNamespace(measure=lambda: next(made), want_requests=lambda _enough, **_how: None)
     measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8, overload=True)
     nobody: Any = None

@@ -6,8 +6,9 @@ A closed loop of one caller begins every launch with the first input and measure
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.experiments import entry_of
 from support.synthetic import MS, START_NS, US, S, launch, samples, usage
-from test_baseline_comparison import compare, make_entry
+from test_baseline_comparison import compare
 
 from pytest_mlpatterns import InOrder, Outcome
 from pytest_mlpatterns.records.launch import Launch
@@ -57,7 +58,7 @@ def outcomes(inputs: object, slower: float) -> list[Outcome]:
     """The worst verdict of each trial."""
     costs, found = sent(inputs), []
     for trial in range(TRIALS):
-        entry = make_entry([launch_of(costs, 9_000 + 50 * trial + number, 1.0) for number in range(6)])
+        entry = entry_of([launch_of(costs, 9_000 + 50 * trial + number, 1.0) for number in range(6)])
         verdicts, _ = compare(Runner(costs, 100 * trial, slower), "rtm", "throughput", "p95", entry=entry)
         seen = {verdict.outcome for verdict in verdicts.values()}
         found.append(next(one for one in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS) if one in seen))

@@ -9,20 +9,17 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.declared_run import DeclaredRun
+from support.experiments import beside_the_file, declared_experiment, entry_of
 from support.streams import stream_launch, streamed
-from support.synthetic import MS, SETUP, START_NS, S, launch, samples, usage
+from support.synthetic import MS, START_NS, S, launch, samples, usage
 
 from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
-from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
-from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedLaunch, VariantFigures
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-from pytest_mlpatterns.baseline.lookup import BaselineMatch
-from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
-from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.basis import Basis
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import Chosen, ComparedMetric, compared_by_default, compared_metrics
@@ -59,51 +56,32 @@ def entry(**changes: Any) -> Entry:
     return entry_of([stream_launch(jitter=0.03, rate_rps=40, seed=100 + seed, **changes) for seed in range(6)])
 
 
-def entry_of(recorded: Sequence[Launch]) -> Entry:
-    metrics = Metrics(tuple(recorded))
-    known = [metric for metric in (*METRICS.values(), *LOCATIONS.values()) if metric.of is not None]
-    values = {metric.name: found for metric in known if (found := metrics.launch_values(metric))}
-    return Entry(SETUP, values, {}, None, "2026-01-31", counts=metrics.request_counts)
-
-
-def judged(given: Iterable[Launch], before: Entry | None = None, **marker: object) -> tuple[Sequence[Verdict], Basis]:
+def judged(given: Iterable[Launch], before: Entry | None = None, **marker: object) -> tuple[dict[str, Verdict], Basis]:
     """A comparison in the default metrics, or in those of the marker."""
-    settings, given = read_settings({"launches": 8, **marker}, {}, {}), iter(given)
-    experiment: Any = SimpleNamespace(
-        settings=settings,
-        setup=SETUP,
-        smoke=False,
-        baseline=BaselineMatch(SETUP, BaselineMode.CHECK, before or entry(), name="2026-01-31"),
-        scatter=USUAL_SCATTER,
-        revision=None,
-    )
+    experiment, given = declared_experiment(before or entry(), **{"launches": 8, **marker}), iter(given)
     runner: Any = SimpleNamespace(measure=lambda: next(given), want_requests=lambda _enough, **_how: None)
     measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8)
-    basis = Basis(experiment, measurement)
 
     def choice(streams: bool) -> Sequence[ComparedMetric]:
-        return compared_metrics(
-            compared_by_default(settings, streams=streams), Tolerances(), BASELINE_ALPHA, requested=False
-        )
+        metrics = compared_by_default(experiment.settings, streams=streams)
+        return compared_metrics(metrics, Tolerances(), BASELINE_ALPHA, requested=False)
 
-    return BaselineComparison(experiment, measurement, basis).judge(choice), basis
+    return beside_the_file(experiment, measurement, choice)
 
 
-def against_the_baseline(**changes: Any) -> dict[str, Outcome]:
-    """The outcomes of a comparison in the default metrics."""
-    verdicts, _ = judged(launches(8, **changes))
-    return {verdict.metric: verdict.outcome for verdict in verdicts}
+def failing(verdicts: dict[str, Verdict]) -> set[str]:
+    return {name for name, verdict in verdicts.items() if verdict.outcome is Outcome.FAIL}
 
 
 def test_unchanged_streams_pass_against_their_baseline() -> None:
-    outcomes = against_the_baseline()
-    assert {"ttft", "tpot", "output_tokens"} <= set(outcomes)
-    assert set(outcomes.values()) == {Outcome.PASS}
+    verdicts, _ = judged(launches(8))
+    assert {"ttft", "tpot", "output_tokens"} <= set(verdicts)
+    assert {one.outcome for one in verdicts.values()} == {Outcome.PASS}
 
 
 @pytest.mark.parametrize(("change", "metric"), [({"ttft_ns": 60 * MS}, "ttft"), ({"gap_ns": 12 * MS}, "tpot")])
 def test_slower_tokens_fail_against_the_baseline(change: dict[str, int], metric: str) -> None:
-    assert against_the_baseline(**change)[metric] is Outcome.FAIL
+    assert metric in failing(judged(launches(8, **change))[0])
 
 
 def waiting(
@@ -125,27 +103,22 @@ WAITED = entry_of([waiting(500 + number) for number in range(6)])
 @pytest.mark.parametrize("seed", [7, 70_007])
 def test_a_quarter_of_the_streams_that_wait_three_times_as_long_is_judged_by_the_mean(seed: int) -> None:
     verdicts, _ = judged([waiting(seed + number, slow=0.25) for number in range(8)], WAITED, rate_rps=40)
-    (found,) = [one for one in verdicts if one.metric == "ttft"]
-    assert (found.judged_by, found.outcome) == ("ttft_mean", Outcome.FAIL)
+    assert (verdicts["ttft"].judged_by, verdicts["ttft"].outcome) == ("ttft_mean", Outcome.FAIL)
 
 
 @pytest.mark.parametrize(("metric", "times", "part"), [("ttft:p95", 4.0, slice(1)), ("tpot:p95", 3.0, slice(1, None))])
 def test_every_eleventh_stream_that_waits_longer_fails_by_the_tail(metric: str, times: float, part: slice) -> None:
     verdicts, _ = judged([waiting(7 + n, 0.09, times, part=part) for n in range(8)], WAITED, rate_rps=40)
-    assert metric in {one.metric for one in verdicts if one.outcome is Outcome.FAIL}
+    assert metric in failing(verdicts)
 
 
 def test_unchanged_tails_of_streams_pass_and_an_older_entry_has_none() -> None:
     older = replace(WAITED, counts=tuple(replace(one, streams={}) for one in WAITED.counts))
     for before, known in ((WAITED, True), (older, False)):
         verdicts, basis = judged([waiting(7 + number) for number in range(8)], before, rate_rps=40)
-        tails = {one.metric for one in verdicts if one.metric.endswith(":p95")}
-        assert {one.outcome for one in verdicts} == {Outcome.PASS}
-        assert tails == ({"ttft:p95", "tpot:p95"} if known else set())
-        assert ("p95 TTFT" in basis.left_out, "p95 TPOT" in basis.left_out) == (
-            not known,
-            not known,
-        )
+        assert {one.outcome for one in verdicts.values()} == {Outcome.PASS}
+        for tail, label in (("ttft:p95", "p95 TTFT"), ("tpot:p95", "p95 TPOT")):
+            assert (tail in verdicts, label in basis.left_out) == (known, not known)
     assert str(basis.left_out["p95 TTFT"]) == "is not recorded yet"
 
 
@@ -177,15 +150,15 @@ class OfStreams(DeclaredRun):
 def test_a_launch_whose_percentile_failed_is_none_of_those_that_are_compared() -> None:
     slow = launches(8, ttft_ns=250 * MS)
     slow[1] = stream_launch(jitter=0.03, rate_rps=40, seed=1, ttft_ns=250 * MS, failing=8)  # of 120
-    (found,), _ = judged(slow, compare=("ttft:p95",))
-    assert found.outcome is Outcome.FAIL
-    assert "p95 TTFT 5" in found.reason
-    assert "nan" not in found.reason
+    verdicts, _ = judged(slow, compare=("ttft:p95",))
+    assert failing(verdicts) == {"ttft:p95"}
+    assert "p95 TTFT 5" in verdicts["ttft:p95"].reason
+    assert "nan" not in verdicts["ttft:p95"].reason
 
 
 def test_a_tail_of_too_few_streams_is_left_out_with_the_window_that_it_needs() -> None:
     found, basis = judged(launches(8), compare=("ttft:p99", "tpot"))
-    assert [verdict.metric for verdict in found] == ["tpot"]
+    assert list(found) == ["tpot"]
     why = 'at 40.0 answers a second p99 TTFT needs 12.0 s (duration="13s")'
     assert basis.left_out == {"p99 TTFT": LeftOut(why, is_sentence=True)}
 
@@ -203,12 +176,9 @@ def test_every_paired_metric_has_a_figure_and_a_ratio() -> None:
     paired = OfStreams(1.0)
     paired.measure(0)
     launch = paired.launches[0]
-    assert {name for name in with_role(Role.PAIRED) if launch.ratio(name) is not None} == {"rtm", "throughput", "ttft"}
-    assert {name for name in with_role(Role.PAIRED) if launch.first.figure(name) is not None} == {
-        "rtm",
-        "throughput",
-        "ttft",
-    }
+    for read in (launch.ratio, launch.first.figure):
+        known = {name for name in with_role(Role.PAIRED) if read(name) is not None}
+        assert known == {"rtm", "throughput", "ttft"}
 
 
 @pytest.mark.parametrize(("every_ms", "closed", "rate"), [(100, False, 30), (50, True, 60)])
@@ -250,9 +220,8 @@ def whole(launched: Launch) -> Launch:
 
 
 def test_a_service_that_no_longer_streams_fails_by_its_first_content_against_the_baseline() -> None:
-    verdicts, basis = judged(whole(one) for one in launches(8))
-    found = {verdict.metric: verdict for verdict in verdicts}
-    assert [name for name, verdict in found.items() if verdict.outcome is Outcome.FAIL] == ["ttft"]
+    found, basis = judged(whole(one) for one in launches(8))
+    assert failing(found) == {"ttft"}
     assert found["ttft"].reason.endswith("the answers no longer stream, so the first content is the whole answer")
     assert {"rtm", "throughput"} <= set(found)
     assert basis.left_out["median TPOT"] == LeftOut("is not known: the answers no longer stream")
@@ -261,28 +230,22 @@ def test_a_service_that_no_longer_streams_fails_by_its_first_content_against_the
 def test_busy_neighbours_do_not_explain_that_a_service_no_longer_streams() -> None:
     busy = usage(0.5, 1.9, seconds=3.0, others_cores=1.2)
     verdicts, _ = judged(replace(whole(one), usage=busy) for one in launches(8))
-    assert {verdict.metric for verdict in verdicts if verdict.outcome is Outcome.FAIL} == {"ttft"}
+    assert failing(verdicts) == {"ttft"}
 
 
 def test_whole_answers_as_early_as_the_first_token_was_are_no_failure() -> None:
     early = {"chunks": 1}
     verdicts, _ = judged((whole(one) for one in launches(8, **early)), before=entry(**early))
-    assert {verdict.outcome for verdict in verdicts} == {Outcome.PASS}
+    assert {verdict.outcome for verdict in verdicts.values()} == {Outcome.PASS}
 
 
 def test_a_service_that_streams_now_is_compared_by_whole_answers_and_the_rest_is_named() -> None:
     recorded = entry()
-    before = replace(
-        recorded, metrics={name: found for name, found in recorded.metrics.items() if not _of_streams(name)}
-    )
-    verdicts, basis = judged(launches(8), before=before)
-    assert {verdict.outcome for verdict in verdicts} == {Outcome.PASS}
-    assert {"rtm", "throughput"} <= {verdict.metric for verdict in verdicts}
+    whole_answers = {name: one for name, one in recorded.metrics.items() if not metric_named(name).of_streams}
+    verdicts, basis = judged(launches(8), before=replace(recorded, metrics=whole_answers))
+    assert {verdict.outcome for verdict in verdicts.values()} == {Outcome.PASS}
+    assert {"rtm", "throughput"} <= set(verdicts)
     assert {"median TTFT", "median TPOT", "output tokens"} <= set(basis.left_out)
-
-
-def _of_streams(name: str) -> bool:
-    return metric_named(name).of_streams
 
 
 def test_a_metric_more_divides_the_probability_of_a_false_alarm_again() -> None:
