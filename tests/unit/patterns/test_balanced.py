@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.caching import Clock
 from support.each_row import each_row
 from support.scenarios import run, settle
 from support.synthetic import FEW
@@ -68,16 +69,6 @@ class Group:
         raise AssertionError("the layer chooses")
 
 
-class Clock:
-    """Stands still until the test moves it."""
-
-    def __init__(self) -> None:
-        self.now_ns = 0
-
-    def __call__(self) -> int:
-        return self.now_ns
-
-
 def balanced(replicas: int = 2, balance: str = "least-latency", **arguments: Any) -> tuple[Any, Any, Tally]:
     """The layer, its replicas and what it counts."""
     group, tally = Group(replicas), Tally(0, "replicated")
@@ -121,7 +112,7 @@ async def test_a_replica_that_was_lost_rests_for_a_second() -> None:
         second.say(["ok"])
         assert await task == ["ok"]
     assert (first.given, second.given) == ([0], [1, 2, 3])
-    clock.now_ns = 1001 * MS
+    clock.now_ns += 1001 * MS
     task = task_of(layer, 4)
     await settle()
     first.say(["well again"])

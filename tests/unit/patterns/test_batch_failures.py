@@ -29,7 +29,7 @@ from support.batching import (
 )
 from support.caching import caching
 from support.each_row import each_row
-from support.scenarios import run, settle
+from support.scenarios import Panic, run, settle
 from support.synthetic import MS, PROPERTY
 
 from pytest_mlpatterns.patterns.batched import BatchLayer
@@ -257,10 +257,6 @@ async def test_a_model_that_wants_to_exit_fails_its_requests_and_nothing_else(mo
     for _ in range(2):
         with pytest.raises(SystemExit):
             await layer([1])
-
-
-class Panic(BaseException):
-    """As the panics of libraries in Rust: no ``Exception``."""
 
 
 def _panics(inputs: list[int]) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.caching import Server
-from support.scenarios import settle
+from support.scenarios import Panic, read, settle
 
 from pytest_mlpatterns import Cached
 from pytest_mlpatterns.patterns.cache_layer import CacheLayer
@@ -70,22 +70,14 @@ class Cache:
         return tuple(counters.get(name, 0) for name in ("hits", "misses", "coalesced"))  # type: ignore[return-value]
 
 
-async def read(stream: Any) -> list[Any]:
-    assert isinstance(stream, Stream)
-    try:
-        return [chunk async for chunk in stream]
-    finally:
-        await stream.aclose()
-
-
 @pytest.fixture(params=["plain", "awaited", "store"])
-def model_and_store(request: pytest.FixtureRequest) -> tuple[Model, Server | None]:
-    return Model(is_awaited=request.param == "awaited"), Server() if request.param == "store" else None
+def served(request: pytest.FixtureRequest) -> tuple[Model, Cache]:
+    model = Model(is_awaited=request.param == "awaited")
+    return model, Cache(model, Server() if request.param == "store" else None)
 
 
-async def test_a_stream_that_ended_well_is_replayed(model_and_store: tuple[Model, Server | None]) -> None:
-    model, store = model_and_store
-    cache = Cache(model, store)
+async def test_a_stream_that_ended_well_is_replayed(served: tuple[Model, Cache]) -> None:
+    model, cache = served
     stream = await cache.ask()
     model.feed("a", ["b"])
     assert [await anext(stream), await anext(stream)] == ["a", ["b"]]
@@ -96,11 +88,8 @@ async def test_a_stream_that_ended_well_is_replayed(model_and_store: tuple[Model
     assert (len(model.calls), cache.counts) == (1, (2, 1, 0))
 
 
-async def test_requests_for_one_input_share_a_stream_from_its_beginning(
-    model_and_store: tuple[Model, Server | None],
-) -> None:
-    model, store = model_and_store
-    cache = Cache(model, store)
+async def test_requests_for_one_input_share_a_stream_from_its_beginning(served: tuple[Model, Cache]) -> None:
+    model, cache = served
     first = await cache.ask()
     model.feed("a")
     assert await anext(first) == "a"
@@ -128,10 +117,9 @@ async def test_requests_share_the_call_before_there_is_a_stream() -> None:
 
 @pytest.mark.parametrize("all_go", [False, True])
 async def test_the_model_is_closed_when_all_readers_have_gone_and_not_before(
-    model_and_store: tuple[Model, Server | None], all_go: bool
+    served: tuple[Model, Cache], all_go: bool
 ) -> None:
-    model, store = model_and_store
-    cache = Cache(model, store)
+    model, cache = served
     first, second = await cache.ask(), await cache.ask()
     model.feed("a")
     assert await anext(first) == "a"
@@ -176,9 +164,6 @@ async def test_a_request_that_comes_while_the_model_is_closed_has_a_stream_of_it
 
 
 async def test_a_panic_of_a_library_in_a_stream_is_an_error_of_its_reader_and_is_not_remembered() -> None:
-    class Panic(BaseException):
-        """As the panics of libraries in Rust: no ``Exception``."""
-
     async def model(_batch: list[Any]) -> AsyncIterator[Any]:
         yield "a"
         raise Panic("no token")
@@ -239,11 +224,8 @@ async def test_a_stream_whose_only_caller_has_gone_is_closed(goes: str) -> None:
     assert not cache.layer._streams._awaited
 
 
-async def test_an_error_is_that_of_all_readers_and_nothing_is_remembered(
-    model_and_store: tuple[Model, Server | None],
-) -> None:
-    model, store = model_and_store
-    cache = Cache(model, store)
+async def test_an_error_is_that_of_all_readers_and_nothing_is_remembered(served: tuple[Model, Cache]) -> None:
+    model, cache = served
     first, second = await cache.ask(), await cache.ask()
     model.feed("a", ValueError("lost"))
     for stream in (first, second):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.each_row import each_row
-from support.scenarios import PATIENCE_S, run, settle
+from support.scenarios import PATIENCE_S, Panic, read, settle
 
 from pytest_mlpatterns import Batched, Cached, Continuous, Pipeline, Queued, Replicated, SettingError
 from pytest_mlpatterns.config.lists import parse_pattern
@@ -82,10 +82,6 @@ class WrappedCountdown(PlainCountdown):
         return method(argument)
 
 
-class Panic(BaseException):
-    """As the panics of libraries in Rust: no ``Exception``."""
-
-
 class Panicking(Countdown):
     """Raises in ``start`` or in ``step`` for a sequence with that name."""
 
@@ -141,20 +137,6 @@ class Layer:
         return names
 
 
-async def read(stream: Stream) -> list[Any]:
-    try:
-        return [chunk async for chunk in stream]
-    finally:
-        await stream.aclose()
-
-
-def with_countdown(scenario: Any, most: int = 8) -> None:
-    async def whole() -> None:
-        await scenario(Layer(Countdown(), most))
-
-    run(whole())
-
-
 class TestSteps:
     async def test_a_sequence_that_ends_while_another_starts_is_not_stepped(self) -> None:
         served = Layer(SlowStart(), most=2)
@@ -172,56 +154,48 @@ class TestSteps:
         assert await asyncio.wait_for(read(third), PATIENCE_S) == ["c1"]
         assert [state and state["name"] for state in served.model.stepped] == ["c", "c"]
 
-    def test_requests_join_between_two_steps(self) -> None:
-        async def scenario(served: Layer) -> None:
-            first = served.ask("a", 3)
-            assert await served.next_step() == ["a"]
-            second = served.ask("b", 1)
-            served.model.let_go()
-            assert await anext(first) == "a3"
-            assert await served.next_step() == ["a", "b"]
-            served.model.let_go()
-            assert [await anext(first), await anext(second)] == ["a2", "b1"]
-            assert await served.next_step() == ["a", "b"]
-            served.model.let_go(5)
-            assert await read(second) == []
-            assert await read(first) == ["a1"]
-            assert served.model.steps == [["a"], ["a", "b"], ["a", "b"], ["a"]]
+    async def test_requests_join_between_two_steps(self) -> None:
+        served = Layer(Countdown())
+        first = served.ask("a", 3)
+        assert await served.next_step() == ["a"]
+        second = served.ask("b", 1)
+        served.model.let_go()
+        assert await anext(first) == "a3"
+        assert await served.next_step() == ["a", "b"]
+        served.model.let_go()
+        assert [await anext(first), await anext(second)] == ["a2", "b1"]
+        assert await served.next_step() == ["a", "b"]
+        served.model.let_go(5)
+        assert await read(second) == []
+        assert await read(first) == ["a1"]
+        assert served.model.steps == [["a"], ["a", "b"], ["a", "b"], ["a"]]
 
-        with_countdown(scenario)
+    async def test_more_than_fit_wait_and_join_when_another_has_ended(self) -> None:
+        served = Layer(Countdown(), most=2)
+        streams = [served.ask(name, 1) for name in "abc"]
+        served.model.let_go(9)
+        assert await asyncio.gather(*map(read, streams)) == [["a1"], ["b1"], ["c1"]]
+        assert served.model.steps == [["a", "b"], ["a", "b"], ["c"], ["c"]]
 
-    def test_more_than_fit_wait_and_join_when_another_has_ended(self) -> None:
-        async def scenario(served: Layer) -> None:
-            streams = [served.ask(name, 1) for name in "abc"]
-            served.model.let_go(9)
-            assert await asyncio.gather(*map(read, streams)) == [["a1"], ["b1"], ["c1"]]
-            assert served.model.steps == [["a", "b"], ["a", "b"], ["c"], ["c"]]
+    async def test_one_whose_client_has_gone_leaves_before_the_next_step(self) -> None:
+        served = Layer(Countdown(), most=2)
+        first, second, third = (served.ask(name, 3) for name in "abc")
+        assert await served.next_step() == ["a", "b"]
+        await first.aclose()
+        await third.aclose()  # it has not begun
+        served.model.let_go()
+        assert await served.next_step() == ["b"]
+        served.model.let_go(9)
+        assert await read(second) == ["b3", "b2", "b1"]
+        assert served.tally.snapshot().counters["cancelled"] == 2
 
-        with_countdown(scenario, most=2)
-
-    def test_one_whose_client_has_gone_leaves_before_the_next_step(self) -> None:
-        async def scenario(served: Layer) -> None:
-            first, second, third = (served.ask(name, 3) for name in "abc")
-            assert await served.next_step() == ["a", "b"]
-            await first.aclose()
-            await third.aclose()  # it has not begun
-            served.model.let_go()
-            assert await served.next_step() == ["b"]
-            served.model.let_go(9)
-            assert await read(second) == ["b3", "b2", "b1"]
-            assert served.tally.snapshot().counters["cancelled"] == 2
-
-        with_countdown(scenario, most=2)
-
-    def test_the_batch_begins_again_after_a_rest(self) -> None:
-        async def scenario(served: Layer) -> None:
-            served.model.let_go(9)
-            for _ in range(2):
-                assert await read(served.ask("a", 1)) == ["a1"]
-                await settle()
-                assert served.layer._task is None
-
-        with_countdown(scenario)
+    async def test_the_batch_begins_again_after_a_rest(self) -> None:
+        served = Layer(Countdown())
+        served.model.let_go(9)
+        for _ in range(2):
+            assert await read(served.ask("a", 1)) == ["a1"]
+            await settle()
+            assert served.layer._task is None
 
     async def test_plain_methods_run_in_a_thread_of_their_own(self) -> None:
         served = Layer(PlainCountdown())
@@ -231,52 +205,44 @@ class TestSteps:
     async def test_plain_methods_may_return_awaitables(self) -> None:
         assert await read(Layer(WrappedCountdown()).ask(2)) == [2, 1]
 
-    def test_what_happens_is_counted(self) -> None:
-        async def scenario(served: Layer) -> None:
-            served.model.let_go(9)
-            assert await asyncio.gather(read(served.ask("a", 2)), read(served.ask("b", 1))) == [["a2", "a1"], ["b1"]]
-            await settle()
-            stats = served.tally.snapshot()
-            assert (stats.counters["steps"], stats.counters["chunks"]) == (3, 3)
-            assert stats.histograms["size"] == {2: 2, 1: 1}
-            assert sum(stats.histograms["wait_ns"].values()) == 2
-            assert sum(stats.histograms["step_ns"].values()) == 3
-            assert stats.counters["active_ns"] <= 2 * stats.counters["observed_ns"]
+    async def test_what_happens_is_counted(self) -> None:
+        served = Layer(Countdown())
+        served.model.let_go(9)
+        assert await asyncio.gather(read(served.ask("a", 2)), read(served.ask("b", 1))) == [["a2", "a1"], ["b1"]]
+        await settle()
+        stats = served.tally.snapshot()
+        assert (stats.counters["steps"], stats.counters["chunks"]) == (3, 3)
+        assert stats.histograms["size"] == {2: 2, 1: 1}
+        assert sum(stats.histograms["wait_ns"].values()) == 2
+        assert sum(stats.histograms["step_ns"].values()) == 3
+        assert stats.counters["active_ns"] <= 2 * stats.counters["observed_ns"]
 
-        with_countdown(scenario)
-
-    def test_its_end_stops_the_steps(self) -> None:
-        async def scenario(served: Layer) -> None:
-            await served.layer.close()
-            served.ask("a", 1)
-            await served.next_step()
-            await served.layer.close()
-            assert served.layer._task is None
-
-        with_countdown(scenario)
+    async def test_its_end_stops_the_steps(self) -> None:
+        served = Layer(Countdown())
+        await served.layer.close()
+        served.ask("a", 1)
+        await served.next_step()
+        await served.layer.close()
+        assert served.layer._task is None
 
 
 class TestErrors:
-    def test_one_of_start_is_that_of_its_request(self) -> None:
-        async def scenario(served: Layer) -> None:
-            served.model.let_go(9)
-            bad, good = served.ask("bad", -1), served.ask("good", 1)
-            with pytest.raises(ValueError, match="bad is negative"):
-                await read(bad)
-            assert await read(good) == ["good1"]
+    async def test_one_of_start_is_that_of_its_request(self) -> None:
+        served = Layer(Countdown())
+        served.model.let_go(9)
+        bad, good = served.ask("bad", -1), served.ask("good", 1)
+        with pytest.raises(ValueError, match="bad is negative"):
+            await read(bad)
+        assert await read(good) == ["good1"]
 
-        with_countdown(scenario)
-
-    def test_one_of_step_ends_those_that_are_active_and_no_other(self) -> None:
-        async def scenario(served: Layer) -> None:
-            first, second, third = served.ask("a", 13), served.ask("b", 1), served.ask("c", 1)
-            served.model.let_go(9)
-            for stream in (first, second):
-                with pytest.raises(ArithmeticError, match="13"):
-                    await read(stream)
-            assert await read(third) == ["c1"]
-
-        with_countdown(scenario, most=2)
+    async def test_one_of_step_ends_those_that_are_active_and_no_other(self) -> None:
+        served = Layer(Countdown(), most=2)
+        first, second, third = served.ask("a", 13), served.ask("b", 1), served.ask("c", 1)
+        served.model.let_go(9)
+        for stream in (first, second):
+            with pytest.raises(ArithmeticError, match="13"):
+                await read(stream)
+        assert await read(third) == ["c1"]
 
     @pytest.mark.parametrize("error", [Panic("13"), asyncio.CancelledError("13")])
     async def test_one_that_is_no_exception_ends_its_sequences_and_no_other(self, error: BaseException) -> None:
@@ -317,12 +283,10 @@ class TestErrors:
         with pytest.raises(RequestError, match=r"^step\(active\) of the model returned"):
             await read(served.ask(1))
 
-    def test_several_inputs_are_refused(self) -> None:
-        async def scenario(served: Layer) -> None:
-            with pytest.raises(RequestError, match="has 2 inputs"):
-                served.layer([("a", 1), ("b", 1)])
-
-        with_countdown(scenario)
+    async def test_several_inputs_are_refused(self) -> None:
+        served = Layer(Countdown())
+        with pytest.raises(RequestError, match="has 2 inputs"):
+            served.layer([("a", 1), ("b", 1)])
 
 
 class TestPattern:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.batching import batching
+from support.caching import Clock
 from support.each_row import each_row
 from support.synthetic import MS, PROPERTY, S
 
@@ -18,16 +19,6 @@ from pytest_mlpatterns.patterns import tally as tally_module
 from pytest_mlpatterns.patterns.layer import LostError, RequestError, ends_task, matched, needs_loop
 from pytest_mlpatterns.patterns.tally import Tally, rounded
 from pytest_mlpatterns.records.telemetry import LayerStats
-
-
-class Clock:
-    """Stands still until it is told otherwise."""
-
-    def __init__(self) -> None:
-        self.now_ns = 1_000 * S
-
-    def __call__(self) -> int:
-        return self.now_ns
 
 
 @pytest.fixture

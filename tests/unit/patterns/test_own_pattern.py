@@ -1,6 +1,5 @@
 """A pattern that the package does not know: written in a user's test file, or as one new module of the package."""
 
-import asyncio
 import os
 import pickle
 import re
@@ -239,15 +238,11 @@ def test_servers_of_a_composition_are_those_of_its_layers() -> None:
     assert (Cached().servers, Queued().servers, Batched().servers) == ((), (), ())
 
 
-def test_start_and_close_of_layers_are_awaited() -> None:
+async def test_start_and_close_of_layers_are_awaited() -> None:
     inner = PackedLayer(pickle.dumps(Noting("inner")), 1, (ModelNode(pack(len), "len"),))
     stack = HandlerStack(PackedLayer(pickle.dumps(Noting("outer")), 0, (inner,)), "x")
-
-    async def run() -> None:
-        await stack.start()
-        await stack.close()
-
-    asyncio.run(run())
+    await stack.start()
+    await stack.close()
     counts = {layer.position: [*layer.counters] for layer in stack.layers()}
     assert counts == {0: ["started outer", "closed outer"], 1: ["started inner", "closed inner"]}
 

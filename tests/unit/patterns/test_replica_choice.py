@@ -88,7 +88,6 @@ class TestLatencies:
         assert latencies.at(0, 2 * S) == 100 * MS
         latencies.answered(0, 10 * MS, 3 * S)
         after = latencies.at(0, 3 * S)
-        assert after is not None
         assert 90 * MS < after < 92 * MS  # 10 + 90 exp(-0.1)
         later = latencies.at(0, 13 * S)
         assert later == pytest.approx(after / np.e, rel=1e-6)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.batching import JumpingLoop, batching, outcomes, run_jumping
+from support.batching import batching, jumping, outcomes
 from support.caching import Server, SlowModel, caching, in_a_moment
 from support.scenarios import run, settle
 
@@ -71,13 +71,10 @@ class TestBatched:
         assert of_model(second) == {"model_cpu": 20}
         assert first.parts["batch_wait"] >= 0
 
-    def test_the_wait_for_a_batch_is_charged(self) -> None:
-        async def scenario() -> RequestClock:
-            layer, _ = batching(charging_later, wait="3ms")
-            return await requested(layer, 1)
-
-        found = run_jumping(scenario(), JumpingLoop)
-        assert found.parts["batch_wait"] == pytest.approx(3_000_000, rel=0.01)
+    @jumping
+    async def test_the_wait_for_a_batch_is_charged(self) -> None:
+        layer, _ = batching(charging_later, wait="3ms")
+        assert (await requested(layer, 1)).parts["batch_wait"] == pytest.approx(3_000_000, rel=0.01)
 
     async def test_a_retry_takes_longer_for_those_who_are_in_it(self) -> None:
         def fussy(batch: list[int]) -> list[int]:
@@ -270,7 +267,6 @@ async def test_a_stream_waits_for_the_generator_before_it() -> None:
 
     async def read(_: list[Any]) -> None:
         stream = source.read(iter("ab"), 1, "the model") or source.read([iter("ab")], 1, "the model")
-        assert stream is not None
         assert [chunk async for chunk in stream] == ["a", "b"]
 
     for clock in await asyncio.gather(requested(read), requested(read)):

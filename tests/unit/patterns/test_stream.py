@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.each_row import each_row
-from support.scenarios import run, settle
+from support.scenarios import read, settle
 
 from pytest_mlpatterns import Batched, Cached, Ensemble, Pipeline, Queued
 from pytest_mlpatterns.patterns.batched import BatchLayer
@@ -31,13 +31,6 @@ async def later(batch: list[Any]) -> AsyncIterator[Any]:
 
 def doubled(batch: list[Any]) -> list[Any]:
     return [one * 2 for one in batch]
-
-
-async def read(stream: Any) -> list[Any]:
-    assert isinstance(stream, Stream)
-    chunks = [chunk async for chunk in stream]
-    await stream.aclose()
-    return chunks
 
 
 class Source:
@@ -105,20 +98,16 @@ class TestWhatIsOne:
 
 
 class TestLayersThatRefuse:
-    def test_batches_name_continuous(self) -> None:
-        async def scenario(model: Any) -> None:
-            layer = BatchLayer(Batched(max_batch_size=2), model, Tally(0, "batched"))
-            answers = await asyncio.gather(layer(["ab"]), layer(["cd"]), return_exceptions=True)
-            for answer in answers:
-                assert isinstance(answer, RequestError)
-                assert answer.status == 501
-                assert "Continuous(max_batch_size=8), " in str(answer)
-
+    async def test_batches_name_continuous(self) -> None:
         async def returns_one(batch: list[Any]) -> Any:
             return later(batch)
 
         for model in (plain, later, returns_one, CacheLayer(Cached(), plain, Tally(1, "cached"))):
-            run(scenario(model))
+            layer = BatchLayer(Batched(max_batch_size=2), model, Tally(0, "batched"))
+            for answer in await asyncio.gather(layer(["ab"]), layer(["cd"]), return_exceptions=True):
+                assert isinstance(answer, RequestError)
+                assert answer.status == 501
+                assert "Continuous(max_batch_size=8), " in str(answer)
 
     async def test_ensembles_combine_whole_answers(self) -> None:
         ensemble = Ensemble([doubled, plain])

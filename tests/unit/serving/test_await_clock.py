@@ -88,12 +88,9 @@ def waits_of(model: Callable[..., Any], calls: int = 1) -> list[tuple[list[str],
         assert [await timed([1]) for _ in range(calls)] == [[1]] * calls
 
     asyncio.run(run())
-    found = awaited_times(tally.snapshot().counters)
+    found = [*awaited_times(tally.snapshot().counters)]
     assert all(awaiting.file and awaiting.line > 0 for one in found for awaiting in one.chain)
-    return [
-        ([awaiting.qualified for awaiting in one.chain], one.ns, one.times)
-        for one in awaited_times(tally.snapshot().counters)
-    ]
+    return [([awaiting.qualified for awaiting in one.chain], one.ns, one.times) for one in found]
 
 
 def test_a_wait_is_charged_to_the_chain_of_coroutines() -> None:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.scenarios import run, settle
+from support.scenarios import settle
 
 from pytest_mlpatterns.patterns.layer import needs_loop, parallelism
 from pytest_mlpatterns.patterns.request_clock import RequestClock, charge, current_clock, set_clock
@@ -202,7 +202,7 @@ class TestAwaited:
         assert first == {"calls": 1, "model_wait": 7, "model_block": 1}
         assert second == {"calls": 1, "model_wait": 5, "model_block": 1, "run_queue": 2}
 
-    def test_errors_and_cancellations_reach_the_model(self, machine: Machine) -> None:
+    async def test_errors_and_cancellations_reach_the_model(self, machine: Machine) -> None:
         ended: list[str] = []
 
         async def model(batch: list[Any]) -> list[Any]:
@@ -213,23 +213,20 @@ class TestAwaited:
                 raise
             return [await batch[0]]
 
-        async def scenario() -> None:
-            set_clock(RequestClock())
-            timed = TimedModel(model, machine.meter)
-            loop = asyncio.get_running_loop()
-            waits, fails, gives = (loop.create_future() for _ in range(3))
-            task = asyncio.create_task(timed([waits]))
-            await settle()
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            fails.set_exception(OSError("away"))
-            with pytest.raises(OSError, match="away"):
-                await timed([fails])
-            gives.set_result(7)
-            assert await timed([gives]) == [7]
-
-        run(scenario())
+        set_clock(RequestClock())
+        timed = TimedModel(model, machine.meter)
+        loop = asyncio.get_running_loop()
+        waits, fails, gives = (loop.create_future() for _ in range(3))
+        task = asyncio.create_task(timed([waits]))
+        await settle()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        fails.set_exception(OSError("away"))
+        with pytest.raises(OSError, match="away"):
+            await timed([fails])
+        gives.set_result(7)
+        assert await timed([gives]) == [7]
         assert ended == ["CancelledError", "OSError"]
 
     def test_a_coroutine_that_is_closed_ends_its_model(self, machine: Machine) -> None:
@@ -291,7 +288,7 @@ class TestStreamed:
         outputs: Sequence[Any] = timed([1])
         assert list(outputs[0]) == ["a", "b"]
 
-    def test_each_chunk_of_an_asynchronous_generator_is_timed(self, machine: Machine) -> None:
+    async def test_each_chunk_of_an_asynchronous_generator_is_timed(self, machine: Machine) -> None:
         closed: list[str] = []
 
         async def model(_: list[int]) -> AsyncIterator[str]:
@@ -306,16 +303,13 @@ class TestStreamed:
         async def later(batch: list[int]) -> Any:
             return model(batch)
 
-        async def scenario() -> None:
-            clock = RequestClock()
-            set_clock(clock)
-            assert [chunk async for chunk in TimedModel(model, machine.meter)([1])] == ["a", "b"]
-            assert times(clock) == {"calls": 1, "model_cpu": 2}
-            chunks = await TimedModel(later, machine.meter)([1])
-            assert await anext(chunks) == "a"
-            await chunks.aclose()
-
-        run(scenario())
+        clock = RequestClock()
+        set_clock(clock)
+        assert [chunk async for chunk in TimedModel(model, machine.meter)([1])] == ["a", "b"]
+        assert times(clock) == {"calls": 1, "model_cpu": 2}
+        chunks = await TimedModel(later, machine.meter)([1])
+        assert await anext(chunks) == "a"
+        await chunks.aclose()
         assert closed == ["closed", "closed"]
 
     async def test_an_asynchronous_iterator_without_aclose(self, machine: Machine) -> None:

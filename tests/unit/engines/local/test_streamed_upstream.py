@@ -33,19 +33,22 @@ class Service:
         self.connections: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
         self.tally = Tally(0, "hop")
 
-    @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator[Upstream]:
-        async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            self.connections.put_nowait((reader, writer))
-
-        async with await asyncio.start_server(keep, "127.0.0.1", 0) as server:
-            address = server.sockets[0].getsockname()[:2]
-            node = UpstreamNode((address,), "/v1/models/m:predict", 0, Balance.LEAST_OUTSTANDING, 1, REST_JSON)
-            yield Upstream(node, self.tally)
-
     @property
     def counts(self) -> dict[str, int]:
         return dict(self.tally.snapshot().counters)
+
+
+@contextlib.asynccontextmanager
+async def serving() -> AsyncIterator[tuple[Service, Upstream]]:
+    service = Service()
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        service.connections.put_nowait((reader, writer))
+
+    async with await asyncio.start_server(keep, "127.0.0.1", 0) as server:
+        address = server.sockets[0].getsockname()[:2]
+        node = UpstreamNode((address,), "/v1/models/m:predict", 0, Balance.LEAST_OUTSTANDING, 1, REST_JSON)
+        yield service, Upstream(node, service.tally)
 
 
 async def asked(reader: asyncio.StreamReader) -> None:
@@ -66,8 +69,7 @@ async def begun(service: Service, upstream: Upstream, timing: bytes = b"") -> tu
 
 
 async def test_chunks_come_as_they_are_sent_and_the_connection_is_used_again() -> None:
-    service = Service()
-    async with service.serving() as upstream:
+    async with serving() as (service, upstream):
         stream, reader, writer = await begun(service, upstream, b"server-timing: model;dur=0.0\r\n")
         for part, chunks in ((b'data: "a"\n\n', ["a"]), (b'data: 1\n\ndata: {"b":2}\n\n', [1, {"b": 2}])):
             writer.write(chunked(part))
@@ -86,8 +88,7 @@ async def test_chunks_come_as_they_are_sent_and_the_connection_is_used_again() -
 
 
 async def test_everything_may_arrive_at_once() -> None:
-    service = Service()
-    async with service.serving() as upstream:
+    async with serving() as (service, upstream):
         call = asyncio.ensure_future(upstream([1]))
         reader, writer = await service.connections.get()
         await asked(reader)
@@ -98,8 +99,7 @@ async def test_everything_may_arrive_at_once() -> None:
 
 
 async def test_a_streamed_answer_is_in_flight_until_it_ends() -> None:
-    service = Service()
-    async with service.serving() as upstream:
+    async with serving() as (service, upstream):
         stream, _, writer = await begun(service, upstream)
         assert upstream._balancer.in_flight == [1]
         await stream.aclose()
@@ -109,8 +109,7 @@ async def test_a_streamed_answer_is_in_flight_until_it_ends() -> None:
 
 @pytest.mark.parametrize("when", ["before the head", "after the head"])
 async def test_the_service_sees_a_caller_go_away(when: str) -> None:
-    service = Service()
-    async with service.serving() as upstream:
+    async with serving() as (service, upstream):
         if when == "after the head":
             stream, reader, writer = await begun(service, upstream)
             await stream.aclose()
@@ -125,8 +124,7 @@ async def test_the_service_sees_a_caller_go_away(when: str) -> None:
 
 
 async def test_an_error_event_is_an_error_of_the_request() -> None:
-    service = Service()
-    async with service.serving() as upstream:
+    async with serving() as (service, upstream):
         stream, _, writer = await begun(service, upstream)
         writer.write(chunked(b'data: 1\n\nevent: error\ndata: {"error":"it broke"}\n\n') + END)
         assert await anext(stream) == 1
@@ -147,8 +145,7 @@ async def test_an_error_event_is_an_error_of_the_request() -> None:
     ],
 )
 async def test_a_stream_that_is_no_whole_one_is_an_error(sent: bytes, error: type[RequestError], words: str) -> None:
-    service = Service()
-    async with service.serving() as upstream:
+    async with serving() as (service, upstream):
         stream, _, writer = await begun(service, upstream)
         writer.write(sent)
         writer.close()
@@ -160,8 +157,7 @@ async def test_a_stream_that_is_no_whole_one_is_an_error(sent: bytes, error: typ
 
 
 async def test_a_slow_reader_holds_the_service_back() -> None:
-    service = Service()
-    async with service.serving() as upstream:
+    async with serving() as (service, upstream):
         stream, _, writer = await begun(service, upstream)
         connection = stream._chunks._connection
         for _ in range(200):
@@ -176,8 +172,8 @@ async def test_a_slow_reader_holds_the_service_back() -> None:
 
 
 async def test_the_times_at_the_end_of_a_stream_are_charged_too() -> None:
-    service, clock = Service(), RequestClock()
-    async with service.serving() as upstream:
+    clock = RequestClock()
+    async with serving() as (service, upstream):
         set_clock(clock)
         timing = b'server-timing: model;dur=0;free=0;parts={"model_cpu":1}\r\n'
         stream, _, writer = await begun(service, upstream, timing)

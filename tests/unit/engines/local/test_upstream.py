@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pytest
 from support.each_row import each_row
-from support.scenarios import PATIENCE_S, run
+from support.scenarios import PATIENCE_S
 from support.services.scripted import refused_port
 
 from pytest_mlpatterns.engines.local.messages import UpstreamNode
@@ -20,7 +20,6 @@ from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.records.telemetry import LayerStats
 
 HERE = sys.modules[__name__]
 PATH = "/v1/models/m:predict"
@@ -127,7 +126,7 @@ async def test_inputs_and_answers_of_any_size_make_the_way(instances: Any) -> No
     ],
     ids=["chunked", "plain", "with-more"],
 )
-def test_an_answer_may_come_in_any_pieces(said: bytes) -> None:
+async def test_an_answer_may_come_in_any_pieces(said: bytes) -> None:
     class InPieces(Service):
         async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             for _ in range(2):
@@ -139,11 +138,8 @@ def test_an_answer_may_come_in_any_pieces(said: bytes) -> None:
             writer.close()
             await writer.wait_closed()
 
-    async def scenario() -> None:
-        async with behind(InPieces()) as (hop, _):
-            assert [await hop([1]), await hop([2])] == [[7], [7]]
-
-    run(scenario())
+    async with behind(InPieces()) as (hop, _):
+        assert [await hop([1]), await hop([2])] == [[7], [7]]
 
 
 class TestConnections:
@@ -401,26 +397,22 @@ class TestTime:
             (b"x-other: 1", 10_000_000),
         ],
     )
-    def test_the_hop_is_the_time_there_and_back_without_the_work(
+    async def test_the_hop_is_the_time_there_and_back_without_the_work(
         self, header: bytes, hop_ns: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         times = iter([1_000_000_000, 1_000_000_000, 1_010_000_000])  # before the inputs are encoded, too
         monkeypatch.setattr("pytest_mlpatterns.engines.local.upstream.perf_counter_ns", lambda: next(times))
-        found: list[LayerStats] = []
 
         async def working(_: Asked) -> bytes:
             return answer([1], header)
 
-        async def scenario() -> None:
-            async with behind(Service(working)) as (hop, tally):
-                await hop([1])
-                found.append(tally.snapshot())
+        async with behind(Service(working)) as (hop, tally):
+            await hop([1])
+            found = tally.snapshot()
+        assert found.median("hop_ns") == pytest.approx(hop_ns, rel=0.008)
+        assert (found.position, found.layer) == (2, "hop")
 
-        run(scenario())
-        assert found[0].median("hop_ns") == pytest.approx(hop_ns, rel=0.008)
-        assert (found[0].position, found[0].layer) == (2, "hop")
-
-    def test_a_request_is_charged_what_the_service_measured_and_the_way_to_it(
+    async def test_a_request_is_charged_what_the_service_measured_and_the_way_to_it(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         times = iter([1_000_000_000, 1_000_001_000, 1_010_001_000, 1_010_003_000])
@@ -431,12 +423,9 @@ class TestTime:
             parts = b'{"model_cpu":5,"b/model_cpu":1,"woken":1000000}'
             return answer([1], b"server-timing: model;dur=4.000;free=1002001000;parts=" + parts)
 
-        async def scenario() -> None:
-            async with behind(Service(working), of="a") as (hop, _):
-                set_clock(clock)
-                await hop([1])
-
-        run(scenario())
+        async with behind(Service(working), of="a") as (hop, _):
+            set_clock(clock)
+            await hop([1])
         assert clock.parts == {
             "a/model_cpu": 5,
             "b/model_cpu": 1,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.fake_serve import fake_serve
-from support.scenarios import run
+from support.scenarios import Panic, run
 
 from pytest_mlpatterns import Batched
 from pytest_mlpatterns.engines.ray.remote.replica import ServeBatchLayer
@@ -158,9 +158,6 @@ def test_a_model_that_exits_fails_its_request() -> None:
 
 
 def test_a_panic_of_a_library_is_an_error_of_its_request_and_of_no_other() -> None:
-    class Panic(BaseException):
-        """As the panics of libraries in Rust: no ``Exception``."""
-
     async def model(batch: list[int]) -> list[int]:
         if 0 in batch:
             raise Panic("index out of bounds")

@@ -53,7 +53,6 @@ def waiting(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def let_work(process: subprocess.Popen[bytes]) -> None:
     """Have it work, and wait until it has: whoever looked at it before sees the work, however late this process is."""
-    assert process.stdout is not None
     process.stdin.write(b"\n")
     process.stdin.flush()
     process.stdout.readline()

@@ -39,13 +39,14 @@ def pool_of(hosts: ScriptedHosts) -> RayPool:
     return RayPool(lambda: FakeRay(hosts.functions))  # type: ignore[arg-type]
 
 
-def process_of(hosts: ScriptedHosts, number: int = 0) -> RayProcess:
-    """The process of a generator that has its first job."""
+def started(**facts: Any) -> tuple[ScriptedHosts, RayProcess]:
+    """A node, and the process of a generator on it that has its first job."""
+    hosts = ScriptedHosts((host_facts(2, **facts),))
     pool = pool_of(hosts)
-    pool.prepare(JOB, len(hosts.facts))
-    process = pool.start(number, log=None)  # type: ignore[arg-type]
+    pool.prepare(JOB, 1)
+    process = pool.start(0, log=None)  # type: ignore[arg-type]
     process.send(JOB)
-    return process
+    return hosts, process
 
 
 def recorded(*done_ns: int, start_ns: int = 0, cpu_ns: int = 1000, stopped: bool = False) -> LoadResult:
@@ -124,11 +125,10 @@ class TestJobs:
 
     def test_without_a_message_it_waits_no_longer_than_asked(self) -> None:
         with pytest.raises(TimeoutError):
-            process_of(ScriptedHosts((host_facts(2),))).receive(0.001)
+            started()[1].receive(0.001)
 
     def test_what_came_of_an_earlier_job_is_forgotten(self) -> None:
-        hosts = ScriptedHosts((host_facts(2),))
-        process = process_of(hosts)
+        hosts, process = started()
         key = hosts.jobs[0][0]
         hosts.hear(key, Progress(S, 1, MS), Ended("it died meanwhile"))
         assert process.receive(30.0) == Progress(S, 1, MS)
@@ -137,8 +137,7 @@ class TestJobs:
         assert process.receive(30.0) == Progress(S, 2, MS)
 
     def test_a_recording_is_acknowledged_so_that_the_cluster_can_drop_it(self) -> None:
-        hosts = ScriptedHosts((host_facts(2),))
-        process = process_of(hosts)
+        hosts, process = started()
         hosts.hear(hosts.jobs[0][0], recorded(2 * MS))
         process.receive(30.0)
         assert hosts._heard == []
@@ -146,8 +145,7 @@ class TestJobs:
 
 class TestClocks:
     def test_the_window_opens_at_the_time_of_the_other_clock(self) -> None:
-        hosts = ScriptedHosts((host_facts(2, offset_ns=AHEAD_NS),))
-        process = process_of(hosts)
+        hosts, process = started(offset_ns=AHEAD_NS)
         process.send(OpenWindow(5 * S))
         process.send(STOP)
         key = hosts.jobs[0][0]
@@ -157,8 +155,7 @@ class TestClocks:
 
     @pytest.mark.parametrize("offset_ns", [0, AHEAD_NS, -AHEAD_NS])
     def test_recorded_times_are_on_the_clock_of_this_process(self, offset_ns: int) -> None:
-        hosts = ScriptedHosts((host_facts(2, offset_ns=offset_ns, error_ns=300),))
-        process = process_of(hosts)
+        hosts, process = started(offset_ns=offset_ns, error_ns=300)
         start_ns = 9_000 * S
         hosts.hear(hosts.jobs[0][0], recorded(start_ns + offset_ns + 2 * MS, start_ns=start_ns + offset_ns))
         result = process.receive(30.0)
@@ -169,8 +166,7 @@ class TestClocks:
         assert process.clock_error_ns == 300
 
     def test_times_of_streams_are_too_and_absent_ones_stay_absent(self) -> None:
-        hosts = ScriptedHosts((host_facts(2, offset_ns=AHEAD_NS),))
-        process = process_of(hosts)
+        hosts, process = started(offset_ns=AHEAD_NS)
         whole = recorded(AHEAD_NS + 2 * MS, AHEAD_NS + 3 * MS)
         streams = {
             "first_byte_ns": array("q", [AHEAD_NS + MS, 0]),
@@ -267,16 +263,13 @@ class TestLost:
             run(hosts, tmp_path, 1)
 
     def test_the_driver_is_asked_twice_a_second_who_is_stopped(self) -> None:
-        hosts = ScriptedHosts(
-            (host_facts(2),), stopped_text="process 4711 (python) is stopped (SIGSTOP) on node 10.0.0.2"
-        )
-        process = process_of(hosts)
+        hosts, process = started()
+        hosts.stopped_text = "process 4711 (python) is stopped (SIGSTOP) on node 10.0.0.2"
         assert process.why_stopped() == hosts.stopped_text
         assert process.why_stopped() == "" or hosts.asked["why_stopped"] == 2
 
     def test_a_driver_that_does_not_answer_is_an_error_and_no_silence(self) -> None:
-        hosts = ScriptedHosts((host_facts(2),))
-        process = process_of(hosts)
+        _, process = started()
 
         def silent(*_arguments: object) -> None:
             raise TimeoutError
@@ -287,13 +280,11 @@ class TestLost:
         assert process.node == "10.0.0.2"
 
     def test_processes_of_a_driver_that_is_gone_have_ended(self) -> None:
-        hosts = ScriptedHosts((host_facts(2),))
-        ray = FakeRay(hosts.functions)
+        ray = FakeRay(ScriptedHosts((host_facts(2),)).functions)
         pool = RayPool(lambda: ray)  # type: ignore[arg-type]
         pool.prepare(JOB, 1)
         process = pool.start(0, log=None)  # type: ignore[arg-type]
         process.send(JOB)
-
         asked = []
 
         def gone(name: str) -> object:
@@ -344,8 +335,7 @@ class TestRefusals:
             pool.prepare(a_job([ADDRESS], ConstantRate(1_000_000), duration_ns=10**6 * S), 1)
 
     def test_a_closed_loop_that_records_too_much_is_ended(self) -> None:
-        hosts = ScriptedHosts((host_facts(2),))
-        process = process_of(hosts)
+        hosts, process = started()
         hosts.hear(hosts.jobs[0][0], Progress(S, 1000, MS), Progress(2 * S, 10**12, MS))
         assert process.receive(30.0) == Progress(S, 1000, MS)
         with pytest.raises(SettingError, match="a load of 1,000,000,000,000 requests"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.fake_serve import FakeHandle, fake_serve
+from support.scenarios import counts
 
 from pytest_mlpatterns import Queued
 from pytest_mlpatterns.engines.ray.messages import HandleAnswer, HandleNode
@@ -39,10 +40,6 @@ def in_turn(answers: Iterable[Any]) -> Callable[[list[Any]], Any]:
         return found
 
     return answer
-
-
-def counts(tally: Tally) -> dict[str, int]:
-    return {name: value for name, value in tally.snapshot().counters.items() if not name.endswith("_ns")}
 
 
 def test_a_request_waits_for_a_worker_and_is_answered() -> None:
@@ -91,25 +88,21 @@ def test_an_error_of_the_model_is_an_answer() -> None:
     assert counts(tally) == {"accepted": 1, "answered": 1}
 
 
-def test_depth_is_what_waits_beyond_the_requests_in_flight() -> None:
-    async def run() -> int:
-        end = asyncio.Event()
+async def test_depth_is_what_waits_beyond_the_requests_in_flight() -> None:
+    end = asyncio.Event()
 
-        async def answer() -> HandleAnswer:
-            await end.wait()
-            return HandleAnswer([0])
+    async def answer() -> HandleAnswer:
+        await end.wait()
+        return HandleAnswer([0])
 
-        layer, tally = layer_of(FakeHandle(answer=lambda _: answer()), workers=2)
-        calls = [asyncio.create_task(layer([number])) for number in range(5)]
-        await asyncio.sleep(0)
-        deepest = layer.depth
-        end.set()
-        await asyncio.gather(*calls)
-        assert counts(tally) == {"accepted": 5, "answered": 5}
-        assert layer.depth == 0
-        return deepest
-
-    assert asyncio.run(run()) == 3
+    layer, tally = layer_of(FakeHandle(answer=lambda _: answer()), workers=2)
+    calls = [asyncio.create_task(layer([number])) for number in range(5)]
+    await asyncio.sleep(0)
+    assert layer.depth == 3
+    end.set()
+    await asyncio.gather(*calls)
+    assert counts(tally) == {"accepted": 5, "answered": 5}
+    assert layer.depth == 0
 
 
 async def test_a_caller_that_leaves_is_not_answered() -> None:

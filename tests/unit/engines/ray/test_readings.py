@@ -34,9 +34,7 @@ def even(node: int = 1, *, serves: bool = True, machine: str = "", **rates: floa
 
 
 def usage(*readings: NodeReading, offsets: Any = None) -> Usage:
-    found = usage_of(MARKS, readings, offsets or {})
-    assert found is not None
-    return found
+    return usage_of(MARKS, readings, offsets or {})
 
 
 def test_without_a_replica_there_is_no_usage() -> None:

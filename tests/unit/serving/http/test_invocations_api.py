@@ -84,16 +84,13 @@ def test_an_error_has_a_text(body: Any, status: int, text: str) -> None:
     assert text in orjson.loads(answer)["error"]
 
 
-def test_a_result_may_be_fetched_later() -> None:
-    async def scenario() -> Any:
-        app = ModelApp(ModelCaller(described), "m", 10_000, jobs=AsyncJobs(Instant()))
-        async with Call(app, "/invocations", b"3\n", headers=((b"content-type", CSV),)) as call:
-            await call.whole()
-        assert call.status == 202
-        path, _, query = call.headers["location"].partition("?")
-        later = Call(app, path, b"", method="GET")
-        later._scope["query_string"] = query.encode()
-        async with later:
-            return orjson.loads(await later.whole())
-
-    assert run(scenario()) == {"predictions": ["[3]"]}
+async def test_a_result_may_be_fetched_later() -> None:
+    app = ModelApp(ModelCaller(described), "m", 10_000, jobs=AsyncJobs(Instant()))
+    async with Call(app, "/invocations", b"3\n", headers=((b"content-type", CSV),)) as call:
+        await call.whole()
+    assert call.status == 202
+    path, _, query = call.headers["location"].partition("?")
+    later = Call(app, path, b"", method="GET")
+    later._scope["query_string"] = query.encode()
+    async with later:
+        assert orjson.loads(await later.whole()) == {"predictions": ["[3]"]}

@@ -36,8 +36,7 @@ def asked(path: str, body: Any, model: Any = words, method: str = "POST") -> tup
             answer = await call.whole()
         return call.status, answer
 
-    status, answer = run(scenario())
-    return status, answer
+    return run(scenario())
 
 
 def answer_to(path: str, body: Any, model: Any = words) -> Any:

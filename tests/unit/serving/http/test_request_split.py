@@ -8,7 +8,7 @@ import orjson
 import pytest
 from support.asgi import Call
 from support.each_row import each_row
-from support.scenarios import run, settle
+from support.scenarios import settle
 
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import Queued, QueueLayer
@@ -145,13 +145,10 @@ async def test_a_job_counts_when_it_is_done_and_only_if_it_succeeded() -> None:
     assert counters["queue_wait"] >= 0
 
 
-def test_between_processes_a_stream_sends_its_times_in_the_header_and_at_its_end() -> None:
-    async def scenario() -> tuple[dict[str, int], bytes]:
-        async with Call(app_of(letters, internal=True), V1, {"instances": [1]}) as call:
-            body = await call.whole()
-        return parts_in(call.headers["server-timing"].partition(";parts=")[2].encode()), body
-
-    first, body = run(scenario())
+async def test_between_processes_a_stream_sends_its_times_in_the_header_and_at_its_end() -> None:
+    async with Call(app_of(letters, internal=True), V1, {"instances": [1]}) as call:
+        body = await call.whole()
+    first = parts_in(call.headers["server-timing"].partition(";parts=")[2].encode())
     reader = ChunkReader()
     assert reader.feed(body) == ["a", "b", "c"]
     assert reader.is_done

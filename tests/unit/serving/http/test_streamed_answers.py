@@ -9,7 +9,7 @@ import orjson
 import pytest
 from support.asgi import Call
 from support.each_row import each_row
-from support.scenarios import run
+from support.scenarios import Panic, run
 
 from pytest_mlpatterns.engines.local.worker import whole_outputs
 from pytest_mlpatterns.patterns.layer import RequestError
@@ -173,10 +173,6 @@ async def breaks_later(batch: list[Any]) -> AsyncIterator[Any]:
     for letter in batch[0]:
         yield letter
     raise SystemExit(3)
-
-
-class Panic(BaseException):
-    """As the panics of libraries in Rust: no ``Exception``."""
 
 
 async def panics(batch: list[Any]) -> AsyncIterator[Any]:
