@@ -10,6 +10,20 @@ from pytest_mlpatterns.records.history import Change, CommitPosition, Course
 from support.reported import HOSTILE
 from support.synthetic import MS
 
+CHANGE = Change(
+    test="test_perf.py::test_digits[small-cached]",
+    metric="rtm",
+    machine="Test Processor 3000",
+    course=Course.VALUES,
+    factor=(1.042, 1.031, 1.053),
+    is_worse=True,
+    old=CommitPosition("a1b2c3d" + 33 * "0", 40),
+    new=CommitPosition("d4e5f6a" + 33 * "0", 41),
+    date="2026-10-03T12:00:00+00:00",
+    is_confirmed=True,
+    p_value=1e-6,
+)
+"""A change for the worse."""
 MACHINE = "Test Processor 3000, 2 cores, x86_64, Python 3.11"
 DIGITS = "test_perf.py::test_digits[cached|batched]"
 SLOW = "test_perf.py::test_slow"

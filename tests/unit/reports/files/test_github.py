@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.golden import LESS, LIKELY, SLOWER, check_golden, everything, searched
+from support.histories import CHANGE
 from support.synthetic import CHANGED_FACTS, PROPERTY, counterpart, make_setup, result
 
-from pytest_mlpatterns.records.history import Change, CommitPosition, Course, NewChange
+from pytest_mlpatterns.records.history import NewChange
 from pytest_mlpatterns.records.launch import Busy
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.records.result_parts import Location
@@ -81,19 +82,7 @@ def test_an_escaped_text_is_one_line_without_markup(text: str) -> None:
 
 
 def test_a_change_in_the_history_is_an_item_and_an_annotation() -> None:
-    change = Change(
-        test=NASTY,
-        metric="rtm",
-        machine="",
-        course=Course.RATIOS,
-        factor=(1.042, 1.031, 1.053),
-        is_worse=True,
-        old=CommitPosition("a1b2c3", 40),
-        new=CommitPosition("d4e5f6", 41),
-        date="2026-10-03T12:00:00+00:00",
-        is_confirmed=True,
-        p_value=1e-6,
-    )
+    change = replace(CHANGE, test=NASTY)
     worse = NewChange(change, "median latency +4.2 %", bisect_command(change), fails=True, location=WHERE)
     better = NewChange(replace(change, is_worse=False), "median latency -4.2 %", "", fails=False, location=None)
     text = job_summary([], [], {}, changes=[worse, replace(worse, fails=False), better])

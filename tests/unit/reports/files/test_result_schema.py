@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from support.each_row import each_row
 from support.file_schemas import schema_text
 from support.golden import GOLDEN
+from support.histories import CHANGE
 from support.profiles import slower_normalize
 from support.project import Project
 from support.reported import OVERLOAD
@@ -21,7 +22,7 @@ from support.streams import stream_result
 from support.synthetic import ENVIRONMENT, FEW, LAYERS, capacity, counterpart, result, verdict
 
 from pytest_mlpatterns.errors import ResultFileError
-from pytest_mlpatterns.records.history import Change, CommitPosition, Course, NewChange
+from pytest_mlpatterns.records.history import NewChange
 from pytest_mlpatterns.records.launch import Noise, SearchEnd, Taken
 from pytest_mlpatterns.records.result import RankedPattern, Ranking, RunEnd, TestResult
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
@@ -107,20 +108,7 @@ def test_a_result_with_everything_is_valid() -> None:
 
 
 def test_what_a_run_did_with_the_history_is_valid_and_read() -> None:
-    change = Change(
-        test="t.py::test_a",
-        metric="rtm",
-        machine="",
-        course=Course.RATIOS,
-        factor=(1.042, 1.031, 1.053),
-        is_worse=True,
-        old=CommitPosition("a1b2c3", 40),
-        new=CommitPosition("d4e5f6", 44),
-        date="2026-10-03T12:00:00+00:00",
-        is_confirmed=True,
-        p_value=1e-6,
-    )
-    news = NewChange(change, "median latency +4.2 %", "python -m pytest_mlpatterns bisect", fails=True, location=None)
+    news = NewChange(CHANGE, "median latency +4.2 %", "python -m pytest_mlpatterns bisect", fails=True, location=None)
     history = {"place": "perf-history.jsonl", "added": 1, "position": 44, "clean": True, "changes": [news.to_json()]}
     data = written([result()], history=history)
     VALIDATOR.validate(data)

@@ -8,7 +8,6 @@ from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, 
 from pytest_mlpatterns.records.launch import Step
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import Reference
-from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.chart import Chart
 from pytest_mlpatterns.reports.html.charts import charts_of
@@ -19,10 +18,6 @@ NOTHING = {"latency": None, "launches": {}, "load_over_time": (), "memory_over_t
 
 def charts(of: TestResult) -> dict[str, Chart]:
     return {chart.title: chart for chart in charts_of(of)}
-
-
-def of_layer(*layers: LayerStats) -> dict[str, Chart]:
-    return charts(result(layers=layers, **NOTHING))
 
 
 def test_a_result_that_knows_nothing_has_no_charts() -> None:

@@ -332,12 +332,7 @@ class TestOneTest:
     def test_every_compared_metric_has_both_values_the_change_the_outcome_and_the_tolerance(self) -> None:
         (shown, *_) = everything()
         page = str(details_section([shown]))
-        table = page[page.index('class="figures metrics') :].partition("</table>")[0]
-        rows = {
-            cells[0]: cells[1:]
-            for row in table.split("<tr>")[2:]
-            if len(cells := [re.sub(r"<[^>]+>", "", cell) for cell in row.split("<td>")[1:]]) > 5
-        }
+        rows = {name: cells for name, cells in rows_of(page).items() if len(cells) > 4}
         assert [*rows] == ["Median latency", "p99 latency", "Error rate", "Peak memory"]
         assert rows["p99 latency"] == [
             *("13.5 ms", "–", "9.00 ms", "+50.0 %", "suspected", "+10.0 % to +100 %", "20.0 %")
@@ -353,11 +348,8 @@ class TestOneTest:
         assert "777" not in text
 
     def test_a_test_that_measured_nothing_has_no_figures(self) -> None:
-        page = Reader(
-            str(
-                details_section([result(metrics={}, launches={}, latency=None, load_over_time=(), memory_over_time=())])
-            )
-        )
+        nothing = result(metrics={}, launches={}, latency=None, load_over_time=(), memory_over_time=())
+        page = Reader(str(details_section([nothing])))
         assert "svg" not in {tag for tag, _ in page.tags}
         assert "Metric" not in page.text
 
@@ -376,19 +368,9 @@ def test_a_page_of_ten_compared_tests_is_small() -> None:
 
 def test_two_hundred_tests_make_a_page_of_a_sensible_size() -> None:
     """Beyond the first tests each further one adds as much as the one before it."""
-    none, ten, twenty = (
-        len(
-            report(
-                [
-                    result(
-                        f"t[{number}]", layers=LAYERS, capacities=(capacity(),), reference=counterpart(), setup=SETUP
-                    )
-                    for number in range(count)
-                ]
-            )
-        )
-        for count in (0, 10, 20)
-    )
+    full = {"layers": LAYERS, "capacities": (capacity(),), "reference": counterpart(), "setup": SETUP}
+    tests = [result(f"t[{number}]", **full) for number in range(20)]
+    none, ten, twenty = (len(report(tests[:count])) for count in (0, 10, 20))
     assert twenty - ten == pytest.approx(ten - none, rel=0.5)
     assert ten + 19 * (twenty - ten) < 3_000_000
 

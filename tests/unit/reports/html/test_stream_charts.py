@@ -58,7 +58,6 @@ def test_a_distribution_is_beside_the_revision_or_the_percentiles_of_the_baselin
 
 def test_without_time_there_is_no_chart_of_it() -> None:
     own = stream_result()
-    assert own.stream is not None
     bare = replace(own, stream=replace(own.stream, itl=None, tpot=None))
     assert [one.title for one in histogram_charts(bare) if one] == [
         "Time to first token distribution",

@@ -2,25 +2,12 @@
 
 import pytest
 from msgspec.structs import replace
+from support.histories import CHANGE
 
-from pytest_mlpatterns.records.history import Change, CommitPosition, Course, NewChange
+from pytest_mlpatterns.records.history import CommitPosition, Course, NewChange
 from pytest_mlpatterns.reports.text.history_text import bisect_command, change_sentence, new_change_lines
 from pytest_mlpatterns.reports.text.terminal_text import Style, text_of
 
-OLD, NEW = CommitPosition("a1b2c3d" + 33 * "0", 40), CommitPosition("d4e5f6a" + 33 * "0", 41)
-CHANGE = Change(
-    test="test_perf.py::test_digits[small-cached]",
-    metric="rtm",
-    machine="Test Processor 3000",
-    course=Course.VALUES,
-    factor=(1.042, 1.031, 1.053),
-    is_worse=True,
-    old=OLD,
-    new=NEW,
-    date="2026-10-03T12:00:00+00:00",
-    is_confirmed=True,
-    p_value=1e-6,
-)
 STEP = "median latency +4.2 % (+3.1 to +5.3 %) near d4e5f6a (a1b2c3d..d4e5f6a), 2026-10-03"
 EACH = "each run passed, since each step was below the tolerance"
 
@@ -42,9 +29,9 @@ def test_that_each_run_passed_is_explained_by_the_tolerance_only_if_the_step_is_
 @pytest.mark.parametrize(
     ("old", "new", "where"),
     [
-        (OLD, CommitPosition(), "(+3.1 to +5.3 %), 2026-10-03"),
-        (CommitPosition(), NEW, "(+3.1 to +5.3 %) near d4e5f6a, 2026-10-03"),
-        (NEW, NEW, "(+3.1 to +5.3 %) between two runs of d4e5f6a, 2026-10-03"),
+        (CHANGE.old, CommitPosition(), "(+3.1 to +5.3 %), 2026-10-03"),
+        (CommitPosition(), CHANGE.new, "(+3.1 to +5.3 %) near d4e5f6a, 2026-10-03"),
+        (CHANGE.new, CHANGE.new, "(+3.1 to +5.3 %) between two runs of d4e5f6a, 2026-10-03"),
     ],
 )
 def test_commits_that_are_not_known_are_not_named_and_not_searched(

@@ -112,30 +112,20 @@ def test_further_metrics_beyond_their_tolerance_have_a_short_line_each() -> None
     assert "cpu_per_request" not in text
 
 
+@pytest.mark.parametrize(("failing", "does"), [(GROWN, "leaks"), (ERRORS, "fails requests")], ids=["leak", "errors"])
 @pytest.mark.parametrize(
     ("against", "said"),
     [
-        ("revision", "find the change that leaks; if it is intended,"),
-        ("baseline", "find the change that leaks; if it is intended, record it:"),
-        ("limit", "find what leaks; if the limit is too tight, change it:"),
+        ("revision", "find the change that {}; if it is intended,"),
+        ("baseline", "find the change that {}; if it is intended, record it:"),
+        ("limit", "find what {}; if the limit is too tight, change it:"),
     ],
 )
-def test_after_a_leak_the_next_step_is_to_find_it(against: Literal["revision", "baseline", "limit"], said: str) -> None:
-    leak = replace(GROWN, against=against)
-    assert said in failure_text([leak], result(verdicts=(leak,)))
-
-
-@pytest.mark.parametrize(
-    ("against", "said"),
-    [
-        ("revision", "find the change that fails requests; if it is intended,"),
-        ("baseline", "find the change that fails requests; if it is intended, record it:"),
-        ("limit", "find what fails requests; if the limit is too tight, change it:"),
-    ],
-)
-def test_failed_requests_are_no_slowness(against: Literal["revision", "baseline", "limit"], said: str) -> None:
-    failing = Verdict("error_rate", against, Outcome.FAIL, "error rate 3 %", Estimate(0.03, 0.02, 0.04))
-    assert said in failure_text([failing], result(verdicts=(failing,)))
+def test_the_next_step_after_a_leak_and_after_failed_requests_is_no_slowness(
+    failing: Verdict, does: str, against: Literal["revision", "baseline", "limit"], said: str
+) -> None:
+    judged = replace(failing, against=against, reason="it is worse")
+    assert said.format(does) in failure_text([judged], result(verdicts=(judged,)))
 
 
 def test_the_last_verdict_on_a_metric_counts() -> None:

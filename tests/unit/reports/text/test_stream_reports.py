@@ -101,7 +101,6 @@ def test_a_sketch_shows_the_revision_where_its_distribution_is_known() -> None:
 
 def test_mean_tokens_that_are_not_known_are_left_out() -> None:
     stream = MIXED[0].stream
-    assert stream is not None
     assert tokens_text(replace(stream, input_tokens=None)) == "40.0 output tokens a request on average"
     assert tokens_text(replace(stream, input_tokens=None, output_tokens=None)) == ""
     assert "\n  tokens" not in failure_text(
