@@ -104,7 +104,6 @@ def test_the_record_says_how_it_was_made() -> None:
 def test_unchanged_sides_name_none_and_say_what_comes_nearest() -> None:
     record = attributed(USUAL, {**USUAL, ("predict", "classify"): 2.01})
     assert not record.changes
-    assert record.largest is not None
     assert record.frames[record.largest.chain[-1]].function == "classify"
     assert record.largest.change.value == pytest.approx(0.01 * MS)
 

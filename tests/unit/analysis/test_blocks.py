@@ -16,7 +16,6 @@ EMPTY = launch(samples([], []))
 
 
 def value(found: LaunchValue | None) -> float:
-    assert found is not None
     return found.value
 
 
@@ -51,7 +50,6 @@ def test_a_percentile_of_more_values_than_its_grid_is_that_of_numpy(percentile: 
     latencies = (4 * MS * np.exp(rng.normal(0, 0.5, 20_000))).astype(np.int64)
     due = START_NS + np.arange(latencies.size) * (3 * S // latencies.size)
     found = LaunchBlocks(launch(samples(due, latencies))).percentile(percentile)
-    assert found is not None
     assert found.value == float(np.percentile(latencies, percentile))
     assert 0 < found.relative_error < 0.05
 
@@ -101,7 +99,6 @@ def test_even_completions_give_the_exact_rate_whatever_the_window_cuts(
     due = first + np.arange(count) * interval
     found = LaunchBlocks(launch(samples(due, 0), seconds=seconds)).throughput()
     assert value(found) == pytest.approx(S / interval, rel=1e-6)
-    assert found is not None
     assert found.relative_error == pytest.approx(0, abs=1e-6)
 
 
@@ -193,14 +190,12 @@ def test_the_cold_start_is_the_launch_s_own() -> None:
 @each_row("metric", ["throughput", "error_rate", "asl", "cpu_per_request", "request_bytes"])
 def test_without_a_request_there_is_no_value(metric: str) -> None:
     read = METRICS[metric].of
-    assert read is not None
     assert read(LaunchBlocks(EMPTY)) is None
 
 
 @pytest.mark.parametrize("metric", ["asl", "cpu_per_request", "peak_memory"])
 def test_without_the_processes_there_is_no_load(metric: str) -> None:
     blocks, read = LaunchBlocks(even_launch()), METRICS[metric].of
-    assert read is not None
     assert read(blocks) is None
     assert blocks.load_over_time() == []
     assert blocks.memory_over_time() == []
@@ -229,8 +224,6 @@ def test_drifting_blocks_are_less_sure_than_even_ones() -> None:
     due = START_NS - S // 2 + np.arange(700) * 5 * MS
     drift = np.where((due - START_NS) // S % 2, 8 * MS, 4 * MS)
     even, drifting = (LaunchBlocks(launch(samples(due, latency))).percentile(50) for latency in (4 * MS, drift))
-    assert even is not None
-    assert drifting is not None
     assert even.relative_error == pytest.approx(0, abs=1e-9)
     assert drifting.relative_error > 0.1
 
@@ -239,7 +232,6 @@ def test_the_last_blocks_are_as_unsure_as_any_others() -> None:
     def error(first: int) -> float:
         due = START_NS + first * BLOCK_NS + np.arange(150) * 5 * MS
         found = LaunchBlocks(launch(samples(due, np.repeat([2 * MS, 4 * MS, 8 * MS], 50)))).location()
-        assert found is not None
         return found.relative_error
 
     assert error(9) == pytest.approx(error(4), rel=0.25)
@@ -253,8 +245,6 @@ def test_scaling_all_latencies_scales_every_percentile_and_no_error(seed: int, f
     due, latency = plain.samples.due_ns, plain.samples.done_ns - plain.samples.due_ns
     slower = launch(samples(due, (latency * factor).astype(np.int64), outcome=plain.samples.outcome), seconds=1.0)
     one, other = LaunchBlocks(plain).percentile(50), LaunchBlocks(slower).percentile(50)
-    assert one is not None
-    assert other is not None
     assert other.value == pytest.approx(one.value * factor, rel=1e-6)
     assert other.relative_error == pytest.approx(one.relative_error, rel=1e-3, abs=1e-9)
 
@@ -281,7 +271,6 @@ def rising(factor: float, *, scatter: float = 0.02, seconds: float = 3.0) -> Lau
 @pytest.mark.parametrize(("factor", "sign"), [(1.5, "+"), (0.6, "-"), (3.0, "+")])
 def test_a_latency_that_rises_or_falls_through_the_window_is_said(factor: float, sign: str) -> None:
     said = rising(factor).trend()
-    assert said is not None
     assert said.startswith(f"not stationary: the median latency changed by {sign}")
     assert said.endswith("% through the 3.0 s window")
 

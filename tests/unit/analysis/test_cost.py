@@ -22,7 +22,6 @@ def busy_launch(cores: float = 0.5, gib: float = 2.0, rate_rps: float = 200.0) -
 
 def cost(*launches: Launch, price: Price = PRICE) -> float:
     found = Metrics(launches, price=price).cost_per_million_requests
-    assert found is not None
     assert found.low < found.value < found.high
     return found.value
 
@@ -42,8 +41,6 @@ def test_the_cost_pays_for_the_cores_and_the_memory_that_were_used(price: str, e
 def test_the_cost_of_a_launch_is_that_of_its_cpu_time_its_memory_and_its_rate() -> None:
     metrics = Metrics((busy_launch(0.3, 1.5, 170.0),), price=PRICE)
     cpu, memory, rate = metrics.cpu_ns_per_request, metrics.peak_rss_bytes, metrics.throughput_rps
-    assert cpu is not None
-    assert memory is not None
     by_hand = 1e6 * (0.0425 * cpu.value / 3.6e12 + 0.0057 * (memory.value / GIB) / (rate.value * 3600))
     assert cost(*metrics.launches) == pytest.approx(by_hand, rel=1e-12)
 
@@ -52,7 +49,6 @@ def test_the_cost_at_nmrt_is_that_of_the_load_the_memory_and_the_rate_of_the_sea
     search = replace(capacity(400.0), peak_rss_bytes=2 * GIB)  # 0.4 of two cores
     metrics = Metrics((busy_launch(),), (search,), PRICE)
     used = metrics.cost_per_million_requests_at_nmrt
-    assert used is not None
     assert used.value == pytest.approx(1e6 * (0.0425 * 0.4 * 2 + 0.0057 * 2) / 400 / 3600, rel=1e-12)
     assert used.low < used.value < used.high
     assert 0.01 < metrics.launch_values(METRICS["cost_at_nmrt"])[0].relative_error < 0.0224

@@ -52,10 +52,7 @@ def failures(reference: Sequence[RequestCounts], present: Sequence[RequestCounts
 def test_a_tail_of_slow_requests_fails() -> None:
     found = tail(launches(6), launches(6, seed=1, slow=0.03))
     assert found.outcome is Outcome.FAIL
-    assert found.change is not None
     assert found.change.value > 1
-    assert found.present_value is not None
-    assert found.reference_value is not None
     assert found.present_value > 2 * found.reference_value
     assert found.reason.startswith("p99 latency 4.")
     assert "of 1,380 requests took over" in found.reason
@@ -109,7 +106,6 @@ def test_the_reason_of_a_suspicion_has_the_counts_that_it_rests_on() -> None:
 def test_a_tail_that_is_slower_but_not_surely_is_suspected() -> None:
     found = tail(launches(3), launches(2, seed=1, slow=0.02))
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert found.change is not None
     assert found.change.value > 0.2
 
 
@@ -142,7 +138,6 @@ def test_new_failures_fail() -> None:
     assert found.outcome is Outcome.FAIL
     assert found.reference_value == 0
     assert found.present_value == pytest.approx(0.02, abs=0.01)
-    assert found.change is not None
     assert found.change.low < found.change.value == found.present_value < found.change.high
     assert found.reason.startswith("error rate 0.0 % (0 of 1,380) → ")
 
@@ -200,8 +195,6 @@ def test_the_interval_of_an_error_rate_is_as_wide_as_launches_scatter() -> None:
         failures(failing(*before), failing(*now)).change
         for before, now in (([10] * 6, [20] * 6), ([0, 20] * 3, [0, 40] * 3))
     )
-    assert even is not None
-    assert uneven is not None
     assert uneven.value == even.value == pytest.approx(0.01)
     assert uneven.high - uneven.low > 2 * (even.high - even.low)
 

@@ -93,24 +93,20 @@ def test_one_step_is_no_growth() -> None:
     assert found.levels_off
 
 
-@pytest.mark.parametrize("readings", [0, 1, 15])
-def test_too_few_readings_say_nothing(readings: int) -> None:
-    assert growth_of(REQUESTS[:readings], 1024 * REQUESTS[:readings]) is None
-
-
-def test_readings_without_requests_say_nothing() -> None:
-    assert growth_of(np.zeros(50, dtype=np.int64), np.arange(50)) is None
-
-
-def test_an_unknown_amount_has_no_growth() -> None:
-    assert growth_of(REQUESTS, None) is None
-
-
-def test_readings_in_two_places_only_say_nothing() -> None:
-    requests = np.repeat([0, 1000], 20).astype(np.int64)
-
-    assert growth_of(requests, requests) is None
-    assert growth_of(alone := np.append(REQUESTS, 2 * REQUESTS[-1]), alone) is None, "one reading in the second half"
+@pytest.mark.parametrize(
+    ("requests", "amounts"),
+    [
+        *((REQUESTS[:few], 1024 * REQUESTS[:few]) for few in (0, 1, 15)),
+        (np.zeros(50, dtype=np.int64), np.arange(50)),
+        (REQUESTS, None),
+        (np.repeat([0, 1000], 20), np.repeat([0, 1000], 20)),  # in two places only
+        (np.append(REQUESTS, 2 * REQUESTS[-1]),) * 2,  # one reading in the second half
+    ],
+)
+def test_too_few_readings_in_too_few_places_say_nothing(
+    requests: NDArray[np.int64], amounts: NDArray[np.int64] | None
+) -> None:
+    assert growth_of(requests, amounts) is None
 
 
 def test_readings_that_missed_many_parts_are_judged_by_fewer() -> None:

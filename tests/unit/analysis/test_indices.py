@@ -50,7 +50,6 @@ def doubling(efficiency: float = 0.95, dearer: float = 1.1, seconds: float = 2.0
 
 def value(indices: ScalingIndices, name: str) -> float:
     found = getattr(indices, name)
-    assert found is not None
     assert found.low <= found.value <= found.high
     return float(found.value)
 
@@ -89,8 +88,6 @@ class TestFormulas:
     def test_one_scale_out_time_serves_every_pass_without_a_smaller_error(self) -> None:
         one, two = step(1, (100,) * 4, (1,) * 4), step(2, (190,) * 4, (1,) * 4)
         of_one, of_four = (scaling_indices((one, two), [5 * S] * times).hsx for times in (1, 4))
-        assert of_one is not None
-        assert of_four is not None
         assert of_one.value == pytest.approx(of_four.value)
         assert of_one.high - of_one.low > of_four.high - of_four.low
 
@@ -143,8 +140,6 @@ class TestIntervals:
             scaling_indices((step(1, (100, 100), (1, 1)), step(2, rates, (1.2, 1.2))), [S, S]).sc
             for rates in ((150.0, 150.0), (120.0, 187.5))
         )
-        assert alike is not None
-        assert apart is not None
         assert apart.value == pytest.approx(alike.value)
         assert apart.high / apart.low > 1.2 * alike.high / alike.low
 

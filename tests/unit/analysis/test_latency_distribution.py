@@ -26,7 +26,6 @@ NANOSECONDS = st.lists(st.integers(0, 10**11), min_size=1, max_size=300)
 @given(NANOSECONDS)
 def test_a_shape_ascends_and_counts_every_request(values: list[int]) -> None:
     shape = latency_of(np.array(values))
-    assert shape is not None
     percents, found = zip(*shape.percentiles, strict=True)
     assert list(percents) == sorted(set(percents))
     assert list(found) == sorted(found)
@@ -43,14 +42,12 @@ def test_a_shape_ascends_and_counts_every_request(values: list[int]) -> None:
 )
 def test_percentiles_reach_as_far_as_there_are_requests(requests: int, last: list[float]) -> None:
     shape = latency_of(np.arange(requests) + MS)
-    assert shape is not None
     assert [percent for percent, _ in shape.percentiles][-len(last) :] == last
     assert 0 in dict(shape.percentiles)
 
 
 def test_a_shape_says_what_the_numbers_are() -> None:
     shape = latency_of(np.arange(1, 1001) * MS)
-    assert shape is not None
     told = dict(shape.percentiles)
     assert told[50] == pytest.approx(500.5 * MS)
     assert told[99] == pytest.approx(990 * MS, rel=0.001)

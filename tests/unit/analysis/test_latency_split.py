@@ -87,7 +87,6 @@ def test_waits_for_a_connection_are_of_the_median_if_most_requests_wait(waits: i
     found = splits_of([replace(one, generator=report)])["rtm"]
 
     connection = found.part("connection")
-    assert connection is not None
     assert (connection.mean_ns, connection.median_ns) == (2 * MS, median_ns)
     assert sum(part.median_ns for part in found.parts) == 5 * MS
 
@@ -140,7 +139,6 @@ def test_launches_count_alike_and_their_scatter_is_the_error() -> None:
     found = splits_of([loaded(5 * MS, (layer,)) for layer in layers])["rtm"]
 
     part = found.part("model_cpu")
-    assert part is not None
     assert part.mean_ns == pytest.approx(3 * MS)
     assert part.error_ns == pytest.approx((2 * (0.15 * MS) ** 2 + 2 * MS**2) ** 0.5 / 3**0.5 / 2**0.5)
 

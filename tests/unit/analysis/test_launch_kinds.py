@@ -67,8 +67,6 @@ def test_launches_of_one_kind_are_taken_for_two_in_less_than_one_percent(scatter
 
 def test_kinds_are_named_by_the_figure_of_the_layer_that_goes_with_them() -> None:
     named, plain = two_kinds(side(BOTH, sizes=True)), two_kinds(side(BOTH))
-    assert named is not None
-    assert plain is not None
     assert named.describe(RTM) == "launches run in one of two ways: batches of 8 (22.1 ms) or 16 (16.0 ms)"
     assert plain.describe(RTM) == "launches run in one of two ways: 16.0 ms or 22.1 ms"
 
@@ -76,7 +74,6 @@ def test_kinds_are_named_by_the_figure_of_the_layer_that_goes_with_them() -> Non
 def test_a_figure_that_does_not_go_with_the_kinds_names_none() -> None:
     sizes = [LaunchValue(one, 0.0) for one in (8, 16, 16, 8, 8, 16, 8, 16)]
     found = two_kinds(Side(side(BOTH).values, {"batch_size": sizes}))
-    assert found is not None
     assert found.figure is None
 
 
@@ -103,14 +100,12 @@ def test_launches_of_the_present_are_of_the_kind_that_explains_them_best(
     times: Sequence[float], sizes: bool, answers: list[str]
 ) -> None:
     kinds = two_kinds(side(BOTH, sizes=sizes))
-    assert kinds is not None
     found = assignments(kinds, side(times, sizes=sizes))
     assert ["".join("01"[one] for one in answer) for answer in found] == answers
 
 
 def test_batches_of_another_size_are_of_neither_kind() -> None:
     kinds = two_kinds(side(BOTH, sizes=True))
-    assert kinds is not None
     assert not assignments(kinds, Side(side([30.0]).values, {"batch_size": [LaunchValue(3.0, 0.0)]}))
 
 
@@ -123,7 +118,6 @@ def hitting(times_ms: Sequence[float], *, never: float) -> Side:
 @pytest.mark.parametrize("never", [0.0, 0.1])
 def test_a_cache_that_never_hits_is_a_kind_too(never: float) -> None:
     kinds = two_kinds(hitting(BOTH, never=never))
-    assert kinds is not None
     for times, answer in (((16.0, 16.1), (False, False)), ((22.0, 16.0), (True, False))):
         assert assignments(kinds, hitting(times, never=never)) == [answer]
 
@@ -210,7 +204,6 @@ class TestPairs:
     ) -> RatioVerdict:
         ratios = [LogRatio(math.log(b * factor / a), 0.005) for a, b in zip(first, second, strict=True)]
         kinds = paired_kinds(ratios, side(first, sizes=sizes), side(second, factor=factor, sizes=sizes))
-        assert kinds is not None
         return kinds.verdict(lambda found: judge_ratio(found, 1.1, "lower"), better="lower", tolerance=0.1)
 
     @classmethod
@@ -232,7 +225,6 @@ class TestPairs:
         moved = np.array([b > 19 for b in second], float) - np.array(high, float)
         fitted = linregress(moved, values)
         kinds = paired_kinds([LogRatio(value, 0.03) for value in values.tolist()], side(first), side(second))
-        assert kinds is not None
         (answer,) = kinds.answers
         assert [one.value for one in answer.ratios] == pytest.approx(values - fitted.slope * moved)
         assert [one.error for one in answer.ratios] == pytest.approx(np.hypot(0.03, fitted.stderr * abs(moved)))
@@ -279,7 +271,6 @@ class TestPairs:
     def test_the_reason_says_how_often_the_worse_kind_came(self) -> None:
         ratios = [LogRatio(math.log(b / a), 0.005) for a, b in zip(self.FAST, BOTH, strict=True)]
         kinds = paired_kinds(ratios, side(self.FAST, sizes=True), side(BOTH, sizes=True))
-        assert kinds is not None
         assert kinds.describe(RTM).endswith(
             "the worse way came more often: 4 of 8 launches ran at 22.1 ms, before 0 of 8"
         )

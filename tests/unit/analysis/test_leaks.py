@@ -70,7 +70,6 @@ def test_an_open_verdict_names_the_requests_that_would_decide() -> None:
 
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.reason.endswith("and that is open; about 6,800 requests would decide")
-    assert verdict.why_open is not None
     assert verdict.why_open.by is OpenBy.REQUESTS
 
 

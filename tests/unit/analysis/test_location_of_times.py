@@ -23,9 +23,7 @@ def blocked(values: list[float], blocks: int) -> BlockedValues:
 
 def _location(values: NDArray[np.float64], blocks: int, inputs: NDArray[np.uint32] | None) -> LaunchValue:
     block = np.arange(values.size) * blocks // values.size
-    found = BlockedValues(values, block, block_weights(blocks), inputs=inputs).location()
-    assert found is not None
-    return found
+    return BlockedValues(values, block, block_weights(blocks), inputs=inputs).location()
 
 
 class TestLocation:
@@ -67,32 +65,26 @@ class TestOfALaunch:
     def test_its_value_is_the_location_of_all_values(self) -> None:
         values = [100e6, 200e6, 300e6, 400e6] * 6
         found = blocked(values, 8).location()
-        assert found is not None
         assert found.value == pytest.approx(location(np.array(values)))
 
     def test_equal_values_have_no_error(self) -> None:
         found = blocked([5e6] * 40, 8).location()
-        assert found is not None
         assert found.relative_error == pytest.approx(0, abs=1e-12)
 
     def test_its_error_is_that_of_a_mean_of_independent_values(self) -> None:
         rng = np.random.default_rng(1)
         found = blocked(np.exp(rng.normal(16, 0.2, 3200)).tolist(), 160).location()
-        assert found is not None
         assert found.relative_error == pytest.approx(0.2 / np.sqrt(3200), rel=0.25)
 
     def test_the_location_is_known_better_than_the_median_of_two_modes(self) -> None:
         rng = np.random.default_rng(2)
         found = blocked(np.where(rng.random(24) < 0.5, 190e6, 375e6).tolist(), 24)
         median, whole = found.percentile(50), found.location()
-        assert median is not None
-        assert whole is not None
         assert whole.relative_error < median.relative_error / 2
 
     def test_blocks_without_a_value_are_no_obstacle(self) -> None:
         values, block = np.array([5e6, 6e6]), np.array([0, 7])
         found = BlockedValues(values, block, block_weights(8)).location()
-        assert found is not None
         assert found.value == pytest.approx(location(values))
 
     def test_what_inputs_differ_by_is_no_error_of_a_launch_that_sends_each_of_them_as_often(self) -> None:

@@ -50,9 +50,6 @@ def test_launches_are_pooled_by_their_geometric_mean() -> None:
 def test_usage_gives_load_cpu_and_memory() -> None:
     metrics = Metrics((even_launch(used=usage(busy_cores=0.5, rss_bytes=(7 * 2**20,))),))
     asl, cpu, memory = metrics.asl_ratio, metrics.cpu_ns_per_request, metrics.peak_rss_bytes
-    assert asl is not None
-    assert cpu is not None
-    assert memory is not None
     assert asl.value == pytest.approx(0.25)
     assert cpu.value == pytest.approx(0.5 * S / 200, rel=0.01)
     assert memory.value == pytest.approx(7 * 2**20)
@@ -62,7 +59,6 @@ def test_sizes_and_the_cold_start_are_known() -> None:
     metrics = Metrics((even_launch(),))
     assert metrics.request_bytes.value == 200
     assert metrics.response_bytes.value == 150
-    assert metrics.cold_start_ns is not None
     assert metrics.cold_start_ns.value == pytest.approx(900 * MS)
 
 
@@ -120,7 +116,6 @@ def test_modes_are_those_of_the_times_that_a_metric_ranks() -> None:
     times = np.where(np.arange(600) % 5 < 2, 190 * MS, 375 * MS)
     metrics = Metrics((launch(samples(DUE, times)),))
     modes = metrics.modes_of(METRICS["rtm"])
-    assert modes is not None
     assert (modes.low, modes.high, modes.low_share) == pytest.approx((190 * MS, 375 * MS, 0.4))
     assert metrics.modes_of(percentile_metric(99)) == modes
     assert metrics.modes_of(METRICS["ttft"]) is None
@@ -154,7 +149,6 @@ def test_the_share_of_each_replica_is_its_mean_and_range_over_launches() -> None
         launch(samples(DUE, MS), stats=PatternStats(replica_requests=counts)) for counts in ((300, 100), (100, 100))
     )
     shares = Metrics(launches).replica_share
-    assert shares is not None
     assert [(share.value, share.low, share.high) for share in shares] == [(0.625, 0.5, 0.75), (0.375, 0.25, 0.5)]
 
 
@@ -203,7 +197,6 @@ def test_a_generator_behind_its_schedule_says_so(latency_ns: int, lag_ns: int, o
 def test_a_late_generator_of_only_failed_requests_says_so_too() -> None:
     late = launch(samples(DUE, 50 * MS, lag_ns=2 * MS, outcome=500), open_loop=True)
     said = Metrics((late,)).generator.limited
-    assert said is not None
     assert "2.00 ms late, allowed are 1.00 ms" in said
 
 
@@ -231,7 +224,6 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     for name, metric in METRICS.items():
         assert metric.name == name
         found = (streams if metric.of_streams else of.get(name, metrics)).estimate(metric)
-        assert found is not None
         assert found.low <= found.value <= found.high
         assert metric.show(found.value)
 
@@ -304,7 +296,6 @@ def test_continuous_batching_has_the_metrics_of_batches() -> None:
 def test_a_queue_that_was_always_empty_has_a_depth_of_nothing() -> None:
     empty = LayerStats(0, "queued", {"depth_ns": 0, "observed_ns": 3 * S})
     depth = Metrics((launch(samples(DUE, MS), stats=PatternStats(layers=(empty,))),)).queue_depth
-    assert depth is not None
     assert (depth.value, depth.low, depth.high) == (0, 0, 0)
 
 
@@ -349,8 +340,6 @@ def test_nmrt_is_pooled_over_the_searches_without_an_objective() -> None:
     searches = (capacity(400), capacity(900), capacity(50, objective="p95<50.0ms"))
     metrics = Metrics((even_launch(),), searches)
     nmrt, concurrency = metrics.nmrt_rps, metrics.nmrt_concurrency
-    assert nmrt is not None
-    assert concurrency is not None
     assert nmrt.value == pytest.approx(600)
     assert (concurrency.value, concurrency.low, concurrency.high) == (4, 4, 4)
 
@@ -360,7 +349,6 @@ def test_nmrt_under_an_objective_is_a_metric_of_its_own() -> None:
     metric = metric_named("nmrt(p95<50.0ms)")
     assert (metric.name, metric.label) == ("nmrt(p95<50.0ms)", "capacity (NMRT) with p95<50.0ms")
     found = metrics.estimate(metric)
-    assert found is not None
     assert found.value == pytest.approx(50)
 
 
@@ -372,7 +360,6 @@ def test_a_search_that_went_to_its_end_counts_more_than_those_that_did_not() -> 
     early, whole = capacity(900, at_least=True), capacity(400)
     for searches, rps, at_least in (((early,), 900, True), ((early, whole), 400, False), ((early, early), 900, True)):
         metrics = Metrics((even_launch(),), searches)
-        assert metrics.nmrt_rps is not None
         assert metrics.nmrt_rps.value == pytest.approx(rps)
         assert metrics.only_at_least(METRICS["nmrt"]) is at_least
     assert Metrics((even_launch(),), (early,)).only_at_least(METRICS["rtm"]) is False
@@ -407,7 +394,6 @@ class TestLoadAtNmrt:
     def test_the_load_is_that_of_the_knees_of_the_searches(self) -> None:
         searches = (replace(capacity(), asl=LaunchValue(0.4, 0.01)), replace(capacity(), asl=LaunchValue(0.5, 0.01)))
         found = Metrics((noisy_launch(1),), searches).asl_at_nmrt_ratio
-        assert found is not None
         assert found.value == pytest.approx(math.sqrt(0.4 * 0.5))
         assert found.low < 0.4
         assert found.high > 0.5

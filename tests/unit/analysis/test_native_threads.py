@@ -37,7 +37,6 @@ def run(before: list[ProfiledBlock], now: list[ProfiledBlock]) -> ProfiledRun:
 
 def test_a_session_with_four_threads_in_place_of_one_is_named() -> None:
     found = native_change(run(side(*ONE), side(*FOUR, seed=1)))
-    assert found is not None
     assert (found.busy_before, found.busy_now, found.libraries) == (0, 3, ("onnxruntime",))
     assert (found.before_ns, found.now_ns) == pytest.approx((0.02 * MS, 1.7 * MS), rel=0.05)
 
@@ -53,7 +52,6 @@ def test_such_a_session_is_named_on_a_busy_machine_too() -> None:
 @each_row(("before_ms", "now_ms"), [(1.2, 2.4), (0.25, 0.44)])  # from a tenth of the CPU time on
 def test_more_work_in_as_many_threads_is_named_too(before_ms: float, now_ms: float) -> None:
     found = native_change(run(side(3, before_ms), side(3, now_ms, seed=1)))
-    assert found is not None
     assert (found.busy_before, found.busy_now) == (3, 3)
 
 

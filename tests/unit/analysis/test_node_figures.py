@@ -16,7 +16,6 @@ MIB = 2**20
 def launch_on(*nodes: tuple[str, float, float]) -> Launch:
     """A launch whose nodes have an address, a share of their four cores that replicas used, and one of Ray's."""
     one = even_launch(used=usage())
-    assert one.usage is not None
     time_ns = one.usage.time_ns
     elapsed = time_ns - time_ns[0]
     used = tuple(
@@ -63,7 +62,6 @@ def test_a_node_counts_with_the_launches_that_used_it() -> None:
 
 def test_a_window_between_two_readings_takes_the_memory_of_all() -> None:
     one = launch_on(("10.0.0.1", 0.2, 0.1))
-    assert one.usage is not None
     start = int(one.usage.time_ns[0]) + 1
     (found,) = node_figures(
         [structs.replace(one, window=structs.replace(one.window, start_ns=start, end_ns=start + S // 1000))]

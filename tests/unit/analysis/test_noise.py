@@ -71,7 +71,6 @@ def test_a_request_waits_for_a_core_as_long_as_the_system_may_keep_it(
     seen: dict[str, Any], waits_ms: int, tail_ms: int
 ) -> None:
     found = taken_excuse([noisy(**seen, machine_cores=1.9)], Taken())
-    assert found is not None
     assert (found.waits_ns, found.tail_waits_ns) == (waits_ms * MS, tail_ms * MS)
 
 
@@ -83,7 +82,6 @@ def test_the_load_generator_is_none_of_the_others() -> None:
 def test_a_load_generator_that_the_others_leave_out_is_not_left_out_twice() -> None:
     """On a cluster: the nodes know which processes are generators, and most work on other machines."""
     one = noisy(others_cores=0.5, generator_ns=int(1.2 * S))
-    assert one.usage is not None
     elsewhere = structs.replace(one, usage=replace(one.usage, without_generator=True))
     assert told(one) == ()
     assert told(elsewhere)[0].startswith("other processes used 0.5 of the 2 cores")
@@ -126,7 +124,6 @@ def test_a_machine_is_busy_on_average_or_not_at_all() -> None:
     calm, busy = noisy(), noisy(others_cores=1.2, machine_cores=1.7)
     assert busy_on_average([calm] * 3 + [busy]) is None
     found = busy_on_average([busy, busy, calm])
-    assert found is not None
     assert str(found) == "other processes used 0.8 of the 2 cores"
     assert busy_on_average([]) is None
 
@@ -151,7 +148,6 @@ def test_everything_at_once_is_a_sentence_each() -> None:
 def test_a_disturbance_is_of_the_window_alone() -> None:
     launch = noisy(others_cores=0.5)
     used = launch.usage
-    assert used is not None
     late = np.where(used.time_ns > launch.window.end_ns, used.others_ns + 10 * S, used.others_ns)
     found = disturbance_of(replace(used, others_ns=late), launch.window, 0)
     assert found.others_cores == pytest.approx(0.5, rel=1e-6)
@@ -199,6 +195,5 @@ def test_an_interleaved_comparison_is_not_advised_to_those_who_make_one() -> Non
 
 def test_the_machines_busy_time_belongs_to_all_its_cores_whatever_the_quota_of_the_container() -> None:
     launch = even_launch(used=usage(1.0, 32.0, cores=2, of_machine=64))
-    assert launch.usage is not None
     found = disturbance_of(launch.usage, launch.window, 0)
     assert (found.cores, found.machine_ratio) == (64, pytest.approx(0.5))

@@ -159,7 +159,6 @@ def test_with_a_failed_request_in_a_window_the_late_requests_count_alone() -> No
 def test_a_pause_is_taken_out_of_the_windows_and_counted_by_itself(window: int, pause_s: float) -> None:
     service = SimulatedService(Queue(400), 0.01, 95, seed=1, pauses_s={window: pause_s})
     found = service.search()
-    assert found.pauses is not None
     assert (found.pauses.windows, found.pauses.of) == (1, len(service.plans))
     assert found.pauses.longest_ns == pytest.approx(pause_s * S, rel=0.1)
     assert found.pauses.without.value == pytest.approx(247, rel=0.03)
@@ -226,7 +225,6 @@ def test_pauses_count_until_a_further_search_shows_none(
         return Estimate(sum(values) / len(values), min(values), max(values))
 
     found = known_rate(searches, rate_of)
-    assert found is not None
     assert (found.low, found.high) == (low, high)
     assert said in describe_pauses(searches)
 
@@ -234,7 +232,6 @@ def test_pauses_count_until_a_further_search_shows_none(
 def test_the_interval_ends_at_the_capacity_of_the_climb() -> None:
     climbed = structs.replace(searched(40), ladder=capacity(100).ladder)
     found = known_rate([climbed, searched(40)], lambda _rates: Estimate(40, 1, 1600))
-    assert found is not None
     assert (found.low, found.high) == (1, pytest.approx(110))
 
 
@@ -293,7 +290,6 @@ def test_requests_that_were_sent_late_decide_nothing_by_their_lateness() -> None
         return structs.replace(probe, tallies=(replace(tally, late_unlagged=0 * tally.late),))
 
     limited = search(make).limited
-    assert limited is not None
     assert "the load generator sent too late to tell whether p95<10.0ms holds at " in limited
 
 

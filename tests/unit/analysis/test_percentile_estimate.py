@@ -153,7 +153,6 @@ def test_the_interval_of_a_few_answers_covers_their_median(count: int, sd: float
 def test_modes_are_those_of_launches_brought_to_one_speed() -> None:
     launches = [two_modes(100, 100, speed=speed) for speed in (0.9, 1.0, 1.1)]
     modes = PooledTimes(launches).modes
-    assert modes is not None
     assert modes.high / modes.low == pytest.approx(HIGH / LOW, rel=0.02)
     assert modes.low_share == pytest.approx(0.5)
 

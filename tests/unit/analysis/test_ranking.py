@@ -105,7 +105,6 @@ class TestOrder:
 
         score = rows(ranked([clean, faulty], "rtm=1,error_rate=1"))["faulty"].score
 
-        assert score is not None
         assert score[0] == pytest.approx(math.sqrt(0.001 / 0.04))
 
     def test_patterns_with_wide_intervals_are_not_distinguishable(self) -> None:
@@ -489,7 +488,6 @@ class TestProperties:
         found = ranked(patterns(values), text_of(weights)).rows
         previous = math.inf
         for row in found:
-            assert row.score is not None
             assert 0 < row.score[1] <= row.score[0] <= row.score[2]
             assert row.score[0] <= min(previous, 1 + 1e-9)
             assert row.score[0] == pytest.approx(math.prod(share**weight for share, weight in row.parts.values()))

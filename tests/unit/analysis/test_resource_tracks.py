@@ -20,14 +20,11 @@ def test_a_track_has_the_readings_of_the_windows_and_counts_every_answer() -> No
 
     track = track_of(counted, DONE_NS, (Window(START_NS, START_NS + S), Window(START_NS + 2 * S, START_NS + 3 * S)))
 
-    assert track is not None
     assert track.requests.size == 40
     assert track.requests[:2].tolist() == [101, 106]  # a second of answers came before, and one with the reading
     assert track.requests[20] == 301
     assert track.rss_bytes.tolist() == [100 * 2**20] * 40
-    assert track.descriptors is not None
     assert track.descriptors[0] == 10
-    assert track.threads is not None
     assert set(track.threads.tolist()) == {3}
 
 
@@ -63,7 +60,6 @@ def test_reports_get_some_readings_and_the_growth_of_the_second_half() -> None:
 
     record = growth_record(ResourceTrack(requests, 2**26 + 100 * requests))
 
-    assert record is not None
     assert len(record.requests) == len(record.rss_bytes) == 120
     assert record.requests[0] == 0
     assert record.requests[-1] == 3990
@@ -74,7 +70,6 @@ def test_reports_get_some_readings_and_the_growth_of_the_second_half() -> None:
 def test_reports_of_few_readings_have_no_growth() -> None:
     record = growth_record(ResourceTrack(np.arange(3), np.arange(3)))
 
-    assert record is not None
     assert record.requests == (0, 1, 2)
     assert record.slope is None
     assert not record.levels_off

@@ -27,7 +27,6 @@ def streamed(chunks: list[list[int]], first_due_ns: int = 1000) -> Samples:
 
 
 def chunks_of(found: Samples) -> list[list[int]]:
-    assert found.stream is not None
     ends = np.cumsum(found.stream.chunk_count.astype(np.int64))
     return [part.tolist() for part in np.split(found.stream.chunk_ns, ends[:-1])]
 
@@ -53,7 +52,6 @@ def test_joined_recordings_are_in_the_order_of_completion(first: list[list[int]]
 
 def test_shifted_requests_keep_an_answer_that_never_began() -> None:
     found = shift_samples(streamed([[3, 4], []]), 100)
-    assert found.stream is not None
     assert found.stream.first_byte_ns.tolist() == [103, 0]
     assert found.stream.chunk_ns.tolist() == [103, 104]
     assert (found.due_ns[0], found.sent_ns[0], found.done_ns[0]) == (1100, 1100, 1105)

@@ -109,10 +109,8 @@ class TestScaling:
 
     def test_the_time_is_the_geometric_mean_over_the_passes_with_an_interval(self) -> None:
         one = added(load(in_turn(200, 100)))
-        assert one.duration_ns is not None
         other = replace(one, duration_ns=2 * one.duration_ns)
         found = Scaling((self.STEP,), 2, (one, other)).scale_out_ns
-        assert found is not None
         assert found.value == pytest.approx(one.duration_ns * 2**0.5)
         assert found.low < one.duration_ns < found.high
 
@@ -126,7 +124,6 @@ class TestScaling:
     @pytest.mark.parametrize("passes", [(in_turn(200, 100), in_turn(210, 90)), ([0] * 300,)])
     def test_its_record_survives_json(self, passes: Any) -> None:
         record = Scaling((self.STEP,), 2, tuple(added(load(one)) for one in passes)).record
-        assert record is not None
         assert record.scale_out is not None
         assert ScalingRecord.from_json(msgspec.to_builtins(record)) == record
 

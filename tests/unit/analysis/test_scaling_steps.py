@@ -51,7 +51,6 @@ def test_a_perfect_pattern_is_predicted_to_scale_on() -> None:
 def test_a_step_has_its_cost_at_nmrt_if_there_is_a_price() -> None:
     launch, price = at_nmrt(0.5, 1.0), Price(1.0, 0.0, "USD")
     step = ScalingStep.of(1, PERFECT[1], (launch,), price=price)
-    assert step.cost_per_million_requests is not None
     assert step.cost_per_million_requests == Metrics((launch,), price=price).cost_per_million_requests
     assert step.cost_per_million_requests.value == pytest.approx(1e6 * 0.5 / 200 / 3600, rel=0.01)
     assert Scaling((step,), 4).record.steps[0].figures["cost"][0] == step.cost_per_million_requests.value
@@ -62,7 +61,6 @@ def test_a_step_has_its_load_and_memory_at_nmrt() -> None:
     step = scaling(PERFECT).steps[1]
     assert step.nmrt_rps.value == pytest.approx(201, rel=0.01)
     assert step.nmrt_concurrency == 4
-    assert step.asl_ratio is not None
     assert step.asl_ratio.value == pytest.approx(0.125, rel=0.01)
     assert step.cpu_ns_per_request is not None
     assert step.peak_rss_bytes is not None
@@ -99,7 +97,6 @@ def test_a_capacity_that_is_only_a_bound_supports_no_efficiency_and_no_law() -> 
         ScalingStep.of(1, (structs.replace(open_end, end=SearchEnd.GENERATOR),), (at_nmrt(0.5, 1.0),)).require_nmrt()
     assert found.efficiency(4).value == pytest.approx(1)
     assert found.law.largest == 4
-    assert found.record is not None
     assert "2 replicas: NMRT is not known (the time was up at concurrency 8)" in "\n".join(
         describe_scaling(found.record)
     )
@@ -115,7 +112,6 @@ def test_other_numbers_and_smoke_runs_are_refused() -> None:
 
 def test_the_record_survives_a_trip_and_is_described() -> None:
     record = scaling(PERFECT).record
-    assert record is not None
     assert ScalingRecord.from_json(msgspec.to_builtins(record)) == record
     lines = describe_scaling(record)
     assert lines[1].startswith("2 replicas: NMRT 201 req/s (")

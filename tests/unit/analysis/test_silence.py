@@ -38,9 +38,7 @@ def closed_loop(
 
 
 def silence(of: Samples, think_ns: int | None = 0) -> Silence:
-    found = silence_of(of, WINDOW, think_ns=think_ns)
-    assert found is not None
-    return found
+    return silence_of(of, WINDOW, think_ns=think_ns)
 
 
 @pytest.mark.parametrize("callers", [2, 4, 64])

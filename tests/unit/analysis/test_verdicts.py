@@ -133,7 +133,6 @@ def test_a_tolerance_at_the_ends_of_the_interval_decides_as_it_says(metric: obje
     slower, faster = exact(130 * MS, 131 * MS), exact(100 * MS, 101 * MS)
     present, baseline = (slower, faster) if metric is RTM else (faster, slower)
     change = judge_change(metric, present, baseline, tolerance=0.1).change  # type: ignore[arg-type]
-    assert change is not None
     tiny = 1e-9
     for tolerance, outcome in (
         (change.high + tiny, Outcome.PASS),
@@ -154,7 +153,6 @@ def test_worse_is_positive_whichever_way_is_better(
     metric: object, present: float, baseline: float, change: float
 ) -> None:
     found = judge_change(metric, exact(present * S), exact(baseline * S), tolerance=0.1)  # type: ignore[arg-type]
-    assert found.change is not None
     assert found.change.value == pytest.approx(change)
     assert found.outcome is (Outcome.FAIL if change > 0 else Outcome.PASS)
     assert ("worse" if change > 0 else "better") in found.reason
@@ -183,7 +181,6 @@ def test_a_change_up_to_the_floor_does_not_count(
 def test_an_estimate_that_happens_to_be_near_the_old_value_is_no_pass() -> None:
     """On a machine whose speed varies, +20 % looks like no change at all in one run of thirty."""
     wide = judge_change(RTM, exact(470_000, 613_000), exact(440_000, 533_000, 646_000), tolerance=0.1)
-    assert wide.change is not None
     assert abs(wide.change.value) < 0.01
     assert wide.outcome is Outcome.INCONCLUSIVE
 
@@ -256,7 +253,6 @@ def test_a_change_within_the_tolerance_does_not_speak_of_the_floor() -> None:
 def test_a_value_of_zero_can_be_compared(baseline: float, present: float, outcome: Outcome) -> None:
     found = judge_change(METRICS["asl"], exact(present), exact(baseline), tolerance=0.1)
     assert found.outcome is outcome
-    assert found.change is not None
     assert np.isfinite(found.change.value)
 
 
@@ -409,8 +405,6 @@ def test_looks_make_the_interval_of_each_verdict_as_sure_as_it_has_to_be() -> No
         judge_change(RTM, *sides, tolerance=0.1).change,
         judge_change(RTM, *sides, tolerance=0.1, plan=plan).change,
     )
-    assert one is not None
-    assert all_looks is not None
     assert all_looks.low < one.low
     assert all_looks.high == pytest.approx(
         ratio_of(*sides, RTM.launch_sd, confidence=plan.confidence_of_pass(2)).high - 1
@@ -474,7 +468,6 @@ def test_a_request_longer_than_the_window_is_named_with_the_window_that_it_needs
         Fault.SERVICE,
     )
     offered = why_invalid(Metrics((replace(slow, open_loop=True),)))
-    assert offered is not None
     assert "measure longer (duration=) or with more load" in offered.text
 
 
@@ -546,7 +539,6 @@ def test_failures_do_not_keep_the_error_rate_from_being_judged() -> None:
 
 def test_a_generator_that_was_the_limit_supports_no_verdict() -> None:
     why = why_invalid(Metrics((launch(samples(DUE, MS), cpu_ns=3 * S),)))
-    assert why is not None
     assert "load generator" in why.text
     assert why.fault is Fault.GENERATOR
 
@@ -554,7 +546,6 @@ def test_a_generator_that_was_the_limit_supports_no_verdict() -> None:
 def test_a_client_of_the_users_that_was_the_limit_will_be_so_in_a_quieter_moment_too() -> None:
     busy = launch(samples(DUE, MS), cpu_ns=3 * S)
     why = why_invalid(Metrics((replace(busy, generator=replace(busy.generator, client="Stub")),)))
-    assert why is not None
     assert why.fault is Fault.CLIENT
     left = no_verdict("rtm", "limit", why.error("here: ")).why_open
     assert left is not None

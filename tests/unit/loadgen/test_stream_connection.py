@@ -122,7 +122,6 @@ class Scene:
     def rows(self) -> list[tuple[int, int, int]]:
         """Request, outcome and chunks of each row."""
         recording = self.owner.recording
-        assert recording.streams is not None
         return list(zip(recording.request, recording.outcome, recording.streams.chunk_count, strict=True))
 
 
@@ -176,7 +175,6 @@ def test_pieces_are_stamped_when_they_arrive_and_parsed_later() -> None:
     assert scene.rows == [(0, 200, 2)]
     assert scene.owner.recording.done_ns[0] == stamps[2]
     streams = scene.owner.recording.streams
-    assert streams is not None
     assert streams.chunk_ns.tolist() == stamps[:2]
     assert streams.first_byte_ns[0] == stamps[0]
 

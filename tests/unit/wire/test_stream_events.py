@@ -82,17 +82,11 @@ REST = [
 ]
 
 
-@each_row(("value", "count"), [row[1:] for row in OPENAI])
-def test_a_chunk_of_openai_is_one_with_content(value: Any, count: int) -> None:
-    reader = StreamReader(is_openai=True)
-    assert reader.feed(event(value)) == count
-    assert not reader.malformed
-    assert reader.error is None
-
-
-@each_row(("value", "count"), [row[1:] for row in REST])
-def test_a_chunk_of_rest_is_anything_but_nothing(value: Any, count: int) -> None:
-    reader = StreamReader(is_openai=False)
+@each_row(("is_openai", "value", "count"), [(rows is OPENAI, *row[1:]) for rows in (OPENAI, REST) for row in rows])
+def test_a_chunk_of_openai_is_one_with_content_and_one_of_rest_anything(
+    is_openai: bool, value: Any, count: int
+) -> None:
+    reader = StreamReader(is_openai=is_openai)
     assert reader.feed(event(value)) == count
     assert not reader.malformed
     assert reader.error is None
