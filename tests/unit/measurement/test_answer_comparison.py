@@ -57,6 +57,12 @@ def comparison(check: Callable[[Sequence[Any], Sequence[Any]], object] | None = 
     return AnswerComparison(Side("cached", plan(check)), Side("App('b:app')", plan(check)))
 
 
+def difference(first: Answers, second: Answers) -> str:
+    found = comparison()
+    found.look(first, second)
+    return found.difference
+
+
 @each_row(
     ("first", "second", "alike"),
     [
@@ -84,27 +90,24 @@ def test_answers_are_alike_but_for_the_last_digits(first: object, second: object
 
 
 def test_equal_answers_are_not_reported() -> None:
-    found = comparison()
-    found.look(Answers(lambda value: value * 2), Answers(lambda value: value * 2.0))
-    assert found.difference == ""
+    assert difference(Answers(lambda value: value * 2), Answers(lambda value: value * 2.0)) == ""
 
 
 def test_the_first_answers_that_differ_name_the_input_and_both_sides() -> None:
-    found = comparison()
-    found.look(Answers(lambda value: value), Answers(lambda value: value if value < 2 else -value))
-    assert found.difference == "the answers differ: to perf_payload item 1 cached gave 2, App('b:app') -2"
+    assert (
+        difference(Answers(lambda value: value), Answers(lambda value: value if value < 2 else -value))
+        == "the answers differ: to perf_payload item 1 cached gave 2, App('b:app') -2"
+    )
 
 
 def test_a_side_that_refuses_an_input_answers_differently() -> None:
-    found = comparison()
-    found.look(Answers(lambda value: value), Answers(lambda value: value, status=422))
-    assert found.difference.endswith("cached gave 1, App('b:app') status 422")
+    assert difference(Answers(lambda value: value), Answers(lambda value: value, status=422)).endswith(
+        "cached gave 1, App('b:app') status 422"
+    )
 
 
 def test_long_answers_are_cut_in_the_report() -> None:
-    found = comparison()
-    found.look(Answers(lambda _: "x" * 1000), Answers(lambda _: "y" * 1000))
-    assert len(found.difference) < 300
+    assert len(difference(Answers(lambda _: "x" * 1000), Answers(lambda _: "y" * 1000))) < 300
 
 
 def test_few_inputs_are_asked_of_many() -> None:

@@ -64,8 +64,6 @@ def test_throughput_and_rtm_are_those_of_the_blocks() -> None:
     of = structs.replace(launch(merge_samples(PIECES)), window=merge_windows(PIECES))
     blocks = LaunchBlocks(of)
     throughput, rtm = blocks.throughput(), blocks.percentile(50)
-    assert throughput is not None
-    assert rtm is not None
     assert throughput.value == pytest.approx(100, rel=0.02)
     assert rtm.value == 9 * MS
 
@@ -82,7 +80,6 @@ def test_latencies_of_a_block_are_of_what_succeeded_in_its_window() -> None:
 def test_what_was_used_adds_up_over_the_blocks_and_memory_is_the_highest() -> None:
     used = [block_usage(100 * MS, 300 * MS, 5), block_usage(300 * MS, 500 * MS, 9), block_usage(100 * MS, 200 * MS, 7)]
     found = merge_usage([structs.replace(one, usage=use) for one, use in zip(PIECES, used, strict=True)])
-    assert found is not None
     assert (found.time_ns - START_NS).tolist() == [0, 200 * MS, 600 * MS, 800 * MS]
     assert found.cpu_ns.tolist() == [0, 100 * MS, 400 * MS, 500 * MS]
     assert found.machine_busy_ns.tolist() == [0, 300 * MS, 800 * MS, 1000 * MS]
@@ -95,7 +92,6 @@ def test_what_was_used_adds_up_over_the_blocks_and_memory_is_the_highest() -> No
 def test_a_merged_deployment_is_limited_if_its_blocks_are() -> None:
     uses = [replace(block_usage(1, 1, 1), limited=True) for _ in PIECES]
     found = merge_usage([structs.replace(one, usage=use) for one, use in zip(PIECES, uses, strict=True)])
-    assert found is not None
     assert found.limited
 
 
@@ -154,7 +150,6 @@ def test_nodes_of_a_cluster_that_have_replicas_in_all_blocks_are_merged_as_the_w
         piece(START_NS + 5 * S, used=replace(used, nodes=(node("a", 40, 90),))),
     ]
     merged = merge_usage(blocks)
-    assert merged is not None
     (only,) = merged.nodes
     assert (only.node, only.cpu_ns.tolist(), only.serve_cpu_ns.tolist()) == ("a", [0, 30, 70], [0, 60, 140])
     assert only.rss_bytes.tolist() == [5, 100, 90]
@@ -221,13 +216,11 @@ def test_a_side_has_what_it_used_itself_and_its_share_of_what_others_used() -> N
     usages[0] = replace(usages[0], others_ns=np.array([0, 160 * MS]))  # 80 of the other side, 20 of the generator
     first, second = (structs.replace(piece(START_NS, length_ns=100 * MS), usage=used, report=report) for used in usages)
     own = own_part(first, second)
-    assert own is not None
     assert own.time_ns.tolist() == [START_NS, START_NS + 100 * MS]
     assert own.cpu_ns[-1] - own.cpu_ns[0] == 60 * MS
     assert own.others_ns[-1] - own.others_ns[0] == 10 * MS + 60 * MS * 100 // 250
     assert own.machine_busy_ns[-1] - own.machine_busy_ns[0] == 70 * MS + (300 - 60 - 80 - 20) * MS * 100 // 250
     assert own.steal_ns[-1] - own.steal_ns[0] == 12 * MS
     apart = own_part(structs.replace(first, usage=replace(usages[0], without_generator=True)), second)
-    assert apart is not None
     assert apart.others_ns[-1] - apart.others_ns[0] == 80 * MS * 100 // 250
     assert own_part(first, structs.replace(second, usage=None)) is None

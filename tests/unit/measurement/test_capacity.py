@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from support.queueing import served_ns
 from support.services.jobs import a_job
-from support.synthetic import MS, START_NS, S
+from support.synthetic import MS, START_NS, S, samples
 
+from pytest_mlpatterns.loadgen.columns import _columns
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
@@ -36,7 +37,6 @@ class QueueGenerator:
     closed_loops: int = 0
 
     def run(self, job: LoadJob, **_options: Any) -> LoadResult:
-        assert job.warmup_ns is not None
         length_ns = job.warmup_ns + job.duration_ns
         limited = False
         if isinstance(job.schedule, ClosedLoop):
@@ -65,16 +65,7 @@ def result_of(
 ) -> LoadResult:
     count = due_ns.size
     start_ns = START_NS + (job.warmup_ns or 0)
-    zeros = np.zeros(count)
-    columns = {
-        "due_ns": due_ns,
-        "sent_ns": due_ns,
-        "done_ns": done_ns,
-        "outcome": np.full(count, 200, dtype=np.int16),
-        "request": zeros.astype(np.uint32),
-        "target": zeros.astype(np.uint8),
-        "received_bytes": zeros.astype(np.uint32),
-    }
+    columns = _columns(samples(due_ns, done_ns - due_ns))
     if chunks:
         chunk_count = np.where(np.arange(count) % 10, chunks, 1).astype(np.uint32)
         unknown = np.full(count, -1, dtype=np.int32)

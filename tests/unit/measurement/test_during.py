@@ -88,8 +88,10 @@ def run_of(
     return run
 
 
-def ended(run: DuringRun) -> None:
+def ended_run(*how: Any, **options: Any) -> DuringRun:
+    run = run_of(*how, **options)
     run.join(10.0)
+    return run
 
 
 class TestSteps:
@@ -100,9 +102,7 @@ class TestSteps:
             with during.step("reload"):
                 during.wait("1ms")
 
-        run = run_of(function)
-        ended(run)
-        (step,) = run.finish()
+        (step,) = ended_run(function).finish()
         assert step.name == "reload"
         assert before <= step.begin_ns <= step.end_ns - MS
         assert step.end_ns <= time.perf_counter_ns()
@@ -116,9 +116,7 @@ class TestSteps:
                 except KeyError:
                     pass
 
-        run = run_of(function)
-        ended(run)
-        assert [step.name for step in run.finish()] == ["kill", "kill"]
+        assert [step.name for step in ended_run(function).finish()] == ["kill", "kill"]
 
     def test_those_beyond_the_window_are_cut(self) -> None:
         def function(during: During) -> None:
@@ -127,8 +125,7 @@ class TestSteps:
             with during.step("second"):
                 pass
 
-        run = run_of(function)
-        ended(run)
+        run = ended_run(function)
         first, second = run.finish()
         middle = second.begin_ns
         (kept,) = run.finish(Window(0, middle))
@@ -142,8 +139,7 @@ class TestSteps:
             with during.step(name):
                 raise AssertionError
 
-        run = run_of(function)
-        ended(run)
+        run = ended_run(function)
         with pytest.raises(SettingError, match=r"expected a name of up to 80 characters"):
             run.finish()
 
@@ -152,8 +148,7 @@ class TestSteps:
             with during.step("late"):
                 raise AssertionError
 
-        run = run_of(function, length_ns=0)
-        ended(run)
+        run = ended_run(function, length_ns=0)
         with pytest.raises(InvalidResultError, match=r"'late'.* began after the load, which lasts 0 ns"):
             run.finish()
 
@@ -166,25 +161,20 @@ class TestWaits:
             during.wait_until("20ms")
             seen.append(during.elapsed_s)
 
-        run = run_of(function)
-        ended(run)
-        run.finish()
+        ended_run(function).finish()
         assert seen[0] >= 0.020
 
     def test_a_function_is_asked_until_it_returns_something_true(self) -> None:
         answers = iter([0, None, "ready"])
         seen: list[object] = []
-        run = run_of(lambda during: seen.append(during.wait_until(lambda: next(answers))))
-        ended(run)
-        run.finish()
+        ended_run(lambda during: seen.append(during.wait_until(lambda: next(answers)))).finish()
         assert seen == ["ready"]
 
     def test_one_that_takes_too_long_fails(self) -> None:
         def never() -> bool:
             return False
 
-        run = run_of(lambda during: during.wait_until(never, timeout="10ms"))
-        ended(run)
+        run = ended_run(lambda during: during.wait_until(never, timeout="10ms"))
         with pytest.raises(InvalidResultError, match=r"wait_until\(never\) has not become true within 10.0 ms"):
             run.finish()
 
@@ -196,8 +186,7 @@ class TestWaits:
             return ready()
 
         for condition, kind in ((ready, "is ready, an async function"), (later, "returned an unfinished coroutine")):
-            run = run_of(lambda during, condition=condition: during.wait_until(condition))  # type: ignore[misc]
-            ended(run)
+            run = ended_run(lambda during, condition=condition: during.wait_until(condition))  # type: ignore[misc]
             with pytest.raises(SettingError, match=rf"during.wait_until\(\S+\) {kind}"):
                 run.finish()
 
@@ -210,8 +199,7 @@ class TestWaits:
             run.finish()
 
     def test_a_moment_beyond_the_window_is_refused_at_once(self) -> None:
-        run = run_of(lambda during: during.wait_until("6s"))
-        ended(run)
+        run = ended_run(lambda during: during.wait_until("6s"))
         with pytest.raises(SettingError, match=r"wait_until\('6s'\) beside a load of 5.00 s, expected a time before"):
             run.finish()
 
@@ -223,8 +211,7 @@ class TestEnds:
         def function(_during: During) -> None:
             raise ValueError("no")
 
-        run = run_of(function, replicas=replicas)
-        ended(run)
+        run = ended_run(function, replicas=replicas)
         run.poll()
         run.poll()
         assert replicas.events == ["end the load"]
@@ -241,8 +228,7 @@ class TestEnds:
         def function(during: During) -> object:
             return restart(during)
 
-        run = run_of(function)
-        ended(run)
+        run = ended_run(function)
         with pytest.raises(
             SettingError, match=r"during=function returned an unfinished coroutine, expected a function"
         ):
@@ -271,7 +257,7 @@ class TestEnds:
         calls: list[int] = []
         run = run_of(lambda _during: calls.append(1))
         run.open(0, 1)
-        ended(run)
+        run.join(10.0)
         run.finish()
         assert calls == [1]
 
@@ -313,8 +299,7 @@ class TestProcesses:
             during.wait_until(lambda: not seen[1].is_running)
             seen.append(during.processes)
 
-        run = run_of(function, of)
-        ended(run)
+        run = ended_run(function, of)
         run.finish()
         assert [(one.role, one.pid) for one in seen[0]] == [("gateway", os.getpid()), ("replica", child.pid)]
         assert seen[1].pid == child.pid
@@ -340,8 +325,7 @@ class TestProcesses:
         """Signal 0 asks only whether a process may be sent one."""
         of = deployment(FIRST, pids=(os.getppid(), os.getpid()), roles={os.getppid(): "gateway", 1: "replica"})
         chosen: list[int] = []
-        run = run_of(lambda during: chosen.append(during.kill(role, number, by=0).pid), of)
-        ended(run)
+        run = ended_run(lambda during: chosen.append(during.kill(role, number, by=0).pid), of)
         if isinstance(found, int):
             run.finish()
             assert chosen == of.processes.excused == [found]
@@ -350,8 +334,7 @@ class TestProcesses:
             run.finish()
 
     def test_unknown_processes_are_not_killed(self) -> None:
-        run = run_of(lambda during: during.kill())
-        ended(run)
+        run = ended_run(lambda during: during.kill())
         with pytest.raises(SettingError, match=r"whose processes are not known or have all ended; expected .*pid="):
             run.finish()
 
@@ -362,9 +345,7 @@ class TestScale:
             for number in numbers:
                 during.scale(number)
 
-        run = run_of(function, deployment(*addresses, scaler=replicas), replicas)
-        ended(run)
-        run.finish()
+        ended_run(function, deployment(*addresses, scaler=replicas), replicas).finish()
         return replicas.events
 
     def test_the_newest_ends_after_it_gets_no_more_requests(self) -> None:
@@ -397,8 +378,7 @@ class TestScale:
         ],
     )
     def test_a_service_without_balanced_replicas_of_ours_is_refused(self, of: Any) -> None:
-        run = run_of(lambda during: during.scale(2), of)
-        ended(run)
+        run = ended_run(lambda during: during.scale(2), of)
         with pytest.raises(
             SettingError, match=r"during.scale\(2\) of http://127.0.0.1:1, expected replicas that this pa"
         ):
@@ -411,16 +391,13 @@ def test_the_service_is_asked_through_the_object() -> None:
     def function(during: During) -> None:
         seen.extend([during.url, during.client, during.client_of(2), during.predict(5), repr(during)])
 
-    run = run_of(function, deployment(FIRST, SECOND))
-    ended(run)
-    run.finish()
+    ended_run(function, deployment(FIRST, SECOND)).finish()
     assert seen[:4] == ["http://127.0.0.1:1", "client 0", "client 1", [5]]
     assert str(seen[4]).endswith("since the window opened, of 5 s>")
 
 
 @pytest.mark.parametrize("number", [0, 2, "1"])
 def test_a_client_that_does_not_exist_is_refused(number: Any) -> None:
-    run = run_of(lambda during: during.client_of(number))
-    ended(run)
+    run = ended_run(lambda during: during.client_of(number))
     with pytest.raises(SettingError, match=r"during.client_of"):
         run.finish()

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.services.jobs import a_job
-from support.synthetic import MS, S
+from support.synthetic import MS, S, samples
 
 from pytest_mlpatterns.analysis.capacity.scale_out import answers_in_share
+from pytest_mlpatterns.loadgen.columns import _columns
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, WindowOpened
 from pytest_mlpatterns.measurement.further_load import FurtherLoad, ScaleOutRun
 from pytest_mlpatterns.records.addressing import Balance, Progress
@@ -75,15 +77,7 @@ class World:
         due_ns = np.arange(0, self.now_ns, 10 * MS, dtype=np.int64)
         since = due_ns >= self.added[0][0]
         target = np.where(since & (np.arange(due_ns.size) % 2 == 0) & self._gets_requests, 1, 0)
-        columns = {
-            "due_ns": due_ns,
-            "sent_ns": due_ns,
-            "done_ns": due_ns + 5 * MS,
-            "outcome": np.full(due_ns.size, 200, np.int16),
-            "request": np.zeros(due_ns.size, np.uint32),
-            "target": target.astype(np.uint8),
-            "received_bytes": np.zeros(due_ns.size, np.uint32),
-        }
+        columns = _columns(replace(samples(due_ns, 5 * MS), target=target.astype(np.uint8)))
         unused: Any = None
         return LoadResult(columns, Window(start_ns, self.now_ns), unused, unused, [], stopped_early=True)
 

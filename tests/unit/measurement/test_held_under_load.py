@@ -95,7 +95,6 @@ def test_a_line_that_keeps_memory_of_every_request_is_found_with_its_bytes(
     with contextlib.closing(deployment):
         variant = Variant("the working tree", lambda: deployment, PLAN)
         grown = held_under_load(variant, deployment, generator, of_growth=True)
-    assert grown is not None
     own = {line: size for (file, line), size in grown.sites.items() if file == __file__}
     (line,) = (line for line, size in own.items() if size >= KEPT)
     assert linecache.getline(__file__, line).strip() == "self.kept.append(bytearray(KEPT))"
