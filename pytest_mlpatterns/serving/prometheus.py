@@ -143,24 +143,37 @@ def read_prometheus(text: str, names: Prometheus) -> Reading:
     layers = [_layer(name, kind, metrics) for name, kind in LAYER_KINDS.items()]
     depth = metrics.find("queue_depth")
     gauge = None if depth is None or depth.is_distribution else _whole(depth.total, depth.name)
-    return Reading(tuple(layer.stats() for layer in layers if layer.has_data), gauge)
+    return Reading(tuple(layer for layer in layers if layer.counters), gauge)
 
 
-def _layer(name: str, kind: LayerKind, metrics: _Metrics) -> _Layer:
+def _layer(name: str, kind: LayerKind, metrics: _Metrics) -> LayerStats:
     """What a server counted of one kind of layer."""
-    layer = _Layer(name)
+    counters: dict[str, int] = {}
+    histograms: dict[str, Histogram] = {}
+
+    def count(name: str, value: float) -> None:
+        counters[name] = _whole(value, f"{name} of the metrics")
+
     for one in kind.exported:
         series, total, times = (metrics.find(field) for field in (one.field, one.total or one.field, one.times))
         if one.is_counter:
             if series is not None:
-                layer.count(one.into, series.total)
-        elif series is not None and series.is_distribution:
-            layer.distribution(one.into, series, whole=one.whole)
-            layer.counts(one.counts, series.sum, series.count)
+                count(one.into, series.total)
+            continue
+        if series is not None and series.is_distribution:
+            source, found = series, (series.sum, series.count)
         elif total is not None and times is not None:
-            layer.summed(one.into, total.total * (1.0 if one.whole else total.scale), times.total)
-            layer.counts(one.counts, total.total, times.total)
-    return layer
+            source, found = total, (total.total, times.total)
+        else:
+            continue
+        scale = 1.0 if one.whole else source.scale
+        count(f"{one.into}_sum", found[0] * scale)
+        count(f"{one.into}_count", found[1])
+        if source is series and source.buckets:
+            histograms[one.into] = _histogram(source, scale, one.whole)
+        for counter, value in zip(one.counts, found, strict=False):
+            count(counter, value)
+    return LayerStats(0, name, counters, histograms)
 
 
 def merge_readings(readings: Sequence[Reading]) -> Reading:
@@ -168,40 +181,6 @@ def merge_readings(readings: Sequence[Reading]) -> Reading:
     depths = [reading.depth for reading in readings if reading.depth is not None]
     layers = merged_layers(layer for reading in readings for layer in reading.layers)
     return Reading(layers, sum(depths) if depths else None)
-
-
-class _Layer:
-    """Builder of one layer's statistics."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._counters: dict[str, int] = {}
-        self._histograms: dict[str, Histogram] = {}
-
-    @property
-    def has_data(self) -> bool:
-        return bool(self._counters or self._histograms)
-
-    def count(self, name: str, value: float) -> None:
-        self._counters[name] = _whole(value, f"{name} of the metrics")
-
-    def counts(self, names: Sequence[str], *values: float) -> None:
-        for name, value in zip(names, values, strict=False):
-            self.count(name, value)
-
-    def summed(self, name: str, total: float, count: float) -> None:
-        self.count(f"{name}_sum", total)
-        self.count(f"{name}_count", count)
-
-    def distribution(self, name: str, series: _Series, *, whole: bool = False) -> None:
-        """Add a histogram or summary, of whole numbers or of times."""
-        scale = 1.0 if whole else series.scale
-        self.summed(name, series.sum * scale, series.count)
-        if series.buckets:
-            self._histograms[name] = _histogram(series, scale, whole)
-
-    def stats(self) -> LayerStats:
-        return LayerStats(0, self._name, self._counters, self._histograms)
 
 
 def _series_of(text: str) -> dict[str, _Series]:
