@@ -144,7 +144,7 @@ class Launcher:
             server = start_embedded(self._options.directory, self._options.timeout_ns)
             self.servers.append(server)
             self._own_server = server.url
-        return self._start_outermost(self._plan.root)
+        return self._start_group(self._plan.root, outermost=True)
 
     def start_caller(self, inputs: bytes) -> None:
         """Start the model alone, in a process that serves nothing and calls it with these inputs, a pickled list."""
@@ -156,7 +156,7 @@ class Launcher:
         Call :meth:`settle` with its processes when they are ready.
         """
         one = replace(self._plan.root, replicas=1, balance=Balance.ROUND_ROBIN)
-        (address,) = self._context.run(self._start_outermost, one)
+        (address,) = self._context.run(self._start_group, one, outermost=True)
         return address
 
     def settle(self, workers: Sequence[SupervisedWorker]) -> None:
@@ -177,49 +177,32 @@ class Launcher:
         self.release()
         self.processes.stop()
 
-    def _start_outermost(self, group: ProcessGroup) -> tuple[tuple[str, int], ...]:
-        if self._options.wire.protocol == "grpc":
-            return self._start_grpc(group)
-        return self._start_http(group, outermost=True)
+    def _start_group(self, group: ProcessGroup, *, outermost: bool = False) -> tuple[tuple[str, int], ...]:
+        """Start processes on a port each, or all on one; returns their addresses.
 
-    def _start_http(self, group: ProcessGroup, *, outermost: bool = False) -> tuple[tuple[str, int], ...]:
-        """Start processes that inherit their listening sockets."""
-        shared = listening_socket() if group.balance is Balance.SHARED_SOCKET else None
-        addresses = []
-        try:
+        Those of HTTP inherit a socket that listens; those of gRPC bind the port themselves, which is held until then.
+        """
+        is_grpc = outermost and self._options.wire.protocol == "grpc"
+        addresses: list[tuple[str, int]] = []
+        holder: socket.socket | None = None
+        with contextlib.ExitStack() as inherited:
             for _ in range(group.replicas):
                 known = len(self.workers)
                 with share_of_replica(next(self._replicas)) if outermost else contextlib.nullcontext():
                     node = self._start_inside(group.inside)
-                    listener = shared or listening_socket()
-                    addresses.append(("127.0.0.1", listener.getsockname()[1]))
-                    source = Listen(listener.fileno(), internal=not outermost)
-                    try:
-                        self._spawn(group, node, source, listener=listener)
-                    finally:
-                        if not group.restart and shared is None:
-                            listener.close()
+                    if holder is None or group.balance is not Balance.SHARED_SOCKET:
+                        holder = held_port() if is_grpc else listening_socket()
+                        if is_grpc:
+                            self._held.append(holder)
+                        elif not group.restart:
+                            inherited.enter_context(holder)
+                    port = holder.getsockname()[1]
+                    addresses.append(("127.0.0.1", port))
+                    source = ListenGrpc(port) if is_grpc else Listen(holder.fileno(), internal=not outermost)
+                    self._spawn(group, node, source, listener=None if is_grpc else holder)
                 if outermost:
                     self.replicas.setdefault(addresses[-1], []).extend(self.workers[known:])
-        finally:
-            if shared is not None:
-                shared.close()
         return tuple(dict.fromkeys(addresses))
-
-    def _start_grpc(self, group: ProcessGroup) -> tuple[tuple[str, int], ...]:
-        """Start processes that bind their ports themselves, as gRPC does; a shared port is bound by all of them."""
-        shared = group.balance is Balance.SHARED_SOCKET
-        ports: list[int] = []
-        for _ in range(group.replicas):
-            known = len(self.workers)
-            with share_of_replica(next(self._replicas)):
-                node = self._start_inside(group.inside)
-                if not (ports and shared):
-                    self._held.append(held_port())
-                    ports.append(self._held[-1].getsockname()[1])
-                self._spawn(group, node, ListenGrpc(ports[-1]))
-            self.replicas.setdefault(("127.0.0.1", ports[-1]), []).extend(self.workers[known:])
-        return tuple(("127.0.0.1", port) for port in ports)
 
     def _start_inside(self, node: Node) -> WorkerNode:
         """Start the process groups of a node, and replace each by the way to reach it."""
@@ -232,7 +215,7 @@ class Launcher:
 
     def _start_upstream(self, group: ProcessGroup) -> UpstreamNode:
         wire = group.wire or self._options.wire.between_processes
-        addresses = self._start_http(group)
+        addresses = self._start_group(group)
         path = codec_of(wire).path(self._plan.name)
         return UpstreamNode(addresses, path, group.position, group.balance, group.in_flight, wire)
 
