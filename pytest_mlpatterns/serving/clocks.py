@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from pytest_mlpatterns.patterns.request_clock import BATCH_WAIT, HOP, QUEUE_WAIT, RUN_QUEUE, SHARED_WAIT, WIRE, WOKEN
-from pytest_mlpatterns.records.telemetry import AWAIT_TIMES, Awaiting, chain_name
+from pytest_mlpatterns.records.telemetry import Awaiting, chain_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from pytest_mlpatterns.patterns.request_clock import RequestClock
-    from pytest_mlpatterns.patterns.tally import Tally
     from pytest_mlpatterns.system.thread_times import RunQueueClock
 
 _MOST_FRAMES = 100  # Most coroutines of a chain; a deeper one is cut
@@ -35,21 +34,9 @@ _WAITS = frozenset({QUEUE_WAIT, BATCH_WAIT, SHARED_WAIT})
 """Parts in which the thread works on other requests, and may wait for a processor for them."""
 
 
-class AwaitClock:
-    """Charges suspensions."""
-
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-
-    def chain(self, awaitable: Any) -> str:
-        """The chain in which an awaitable that has just been suspended waits; empty if it has no coroutine."""
-        return chain_name(_suspended(awaitable))
-
-    def charge(self, chain: str, waited_ns: int) -> None:
-        """Charge a suspension to a chain."""
-        if chain:
-            self._tally.count(chain, waited_ns)
-            self._tally.count(AWAIT_TIMES + chain)
+def suspended_chain(awaitable: Any) -> str:
+    """The chain in which an awaitable that has just been suspended waits; empty if it has no coroutine."""
+    return chain_name(_suspended(awaitable))
 
 
 def _suspended(awaitable: Any) -> Iterator[Awaiting]:

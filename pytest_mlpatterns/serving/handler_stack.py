@@ -13,7 +13,6 @@ from pytest_mlpatterns.patterns.arguments import EMBEDDED
 from pytest_mlpatterns.patterns.pattern import ModelNode, Pattern
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.telemetry import AWAITS, LayerStats
-from pytest_mlpatterns.serving.clocks import AwaitClock
 from pytest_mlpatterns.serving.model import UnusableModelError
 from pytest_mlpatterns.serving.model import is_stepped as steps
 from pytest_mlpatterns.serving.processes import PackedLayer, QueueNode
@@ -67,7 +66,7 @@ class HandlerStack:
 
     def follow_awaits(self) -> None:
         """Count where coroutines wait, for a profile."""
-        self._meter.awaits = AwaitClock(self._tally(0, AWAITS))
+        self._meter.awaits = self._tally(0, AWAITS)
 
     def layers(self) -> tuple[LayerStats, ...]:
         """What every layer has counted so far."""

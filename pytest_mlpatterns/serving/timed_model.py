@@ -26,13 +26,15 @@ from pytest_mlpatterns.patterns.request_clock import (
     key_of_part,
 )
 from pytest_mlpatterns.patterns.stream import streams
-from pytest_mlpatterns.serving.clocks import AwaitClock, GcClock
+from pytest_mlpatterns.records.telemetry import AWAIT_TIMES
+from pytest_mlpatterns.serving.clocks import GcClock, suspended_chain
 from pytest_mlpatterns.system.thread_times import RunQueueClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from pytest_mlpatterns.patterns.request_clock import RequestClock
+    from pytest_mlpatterns.patterns.tally import Tally
 
 _CALLS_WATCHED = 16
 """Calls that are watched after one with a long wait; each look at the counter of the kernel takes time."""
@@ -42,7 +44,7 @@ _LONG_WAIT_NS = 50_000  # Wait in a call, in nanoseconds, from which the next ca
 class ModelMeter:
     """The clocks that the models of one process share.
 
-    ``awaits``: where coroutines wait; None unless the process is profiled.
+    ``awaits``: counts where coroutines wait; None unless the process is profiled.
     """
 
     def __init__(self) -> None:
@@ -50,7 +52,7 @@ class ModelMeter:
         self.run_queue: RunQueueClock = RunQueueClock()
         self.loop_thread: int = 0
         self.loop_busy_ns: int = 0
-        self.awaits: AwaitClock | None = None
+        self.awaits: Tally | None = None
 
 
 class TimedModel:
@@ -166,7 +168,7 @@ class TimedModel:
             except StopIteration as ended:
                 return ended.value
             queued_ns = self._run_queue.waited_ns() if self._watched else None
-            chain = meter.awaits.chain(awaitable) if meter.awaits is not None else ""
+            chain = suspended_chain(awaitable) if meter.awaits is not None else ""
             left_ns, busy_ns = perf_counter_ns(), meter.loop_busy_ns
             try:
                 value = yield waits_for
@@ -182,8 +184,9 @@ class TimedModel:
             clock.add(self._shared, shared_ns)
             waited_ns -= shared_ns + self._charge_queued(clock, queued_ns, waited_ns - shared_ns)
             clock.add(self._wait, waited_ns)
-            if meter.awaits is not None:
-                meter.awaits.charge(chain, waited_ns)
+            if meter.awaits is not None and chain:
+                meter.awaits.count(chain, waited_ns)
+                meter.awaits.count(AWAIT_TIMES + chain)
 
 
 class TimedSteps:

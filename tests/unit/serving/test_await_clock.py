@@ -11,7 +11,7 @@ from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.telemetry import awaited_times, chain_name
 from pytest_mlpatterns.serving import timed_model
-from pytest_mlpatterns.serving.clocks import AwaitClock
+from pytest_mlpatterns.serving.clocks import suspended_chain
 from pytest_mlpatterns.serving.timed_model import ModelMeter, TimedModel
 
 WAIT_NS = 20_000_000
@@ -80,7 +80,7 @@ def waits_of(model: Callable[..., Any], calls: int = 1) -> list[tuple[list[str],
     """Names of each chain, its nanoseconds, and how often it waited."""
     meter = ModelMeter()
     tally = Tally(0, "awaits")
-    meter.awaits = AwaitClock(tally)
+    meter.awaits = tally
 
     async def run() -> None:
         set_clock(RequestClock())
@@ -108,8 +108,11 @@ def test_generators_and_futures_are_links_too() -> None:
 
 
 def test_what_has_no_coroutine_is_charged_to_nothing() -> None:
-    tally = Tally(0, "awaits")
-    clock = AwaitClock(tally)
-    assert clock.chain(object()) == chain_name(()) == ""
-    clock.charge("", 5)
-    assert tally.snapshot().counters == {}
+    def bare_future(batch: list[Any]) -> asyncio.Future[list[Any]]:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        loop.call_soon(future.set_result, batch)
+        return future
+
+    assert suspended_chain(object()) == chain_name(()) == ""
+    assert waits_of(bare_future) == []
