@@ -152,10 +152,7 @@ def asked_by(body: bytes, *, by_default: bool) -> Asked:
     ``by_default``: whether a body without either asks for a stream. Over the wire ``openai`` it does not, while other
     services may stream by their path.
     """
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        value = None
+    value = _json_of(body)
     if not isinstance(value, dict):
         return Asked(by_default, tokens=True)
     stream = value.get("stream") is not False if by_default else value.get("stream") is True

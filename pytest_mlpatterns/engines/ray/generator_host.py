@@ -1,8 +1,7 @@
-"""The host of load generators on one node: it starts their processes there and passes messages on.
+"""Load generators on the nodes of a Ray cluster: the pool that pytest has, and the host of those on one node.
 
-A generator is the same process as on the machine of pytest. It ends with its host, as every child process does.
-
-Load generator processes on the nodes of a Ray cluster, which the Ray driver starts and passes messages to.
+A generator is the same process as on the machine of pytest. Its host starts it, and passes messages on between it and
+the Ray driver; it ends with its host, as every child process does.
 """
 
 from __future__ import annotations

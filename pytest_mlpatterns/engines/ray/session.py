@@ -1,9 +1,7 @@
-"""The parent's handle of the Ray driver: a child process that is connected to a cluster and calls functions there.
+"""The Ray driver as its parent sees it, a child process that calls functions on a cluster; and the names of a run.
 
 This process never imports Ray, which takes signals, adds threads and exit handlers, and knows one cluster per process.
 The driver's lifeline turns every end of this process into an orderly end of our applications.
-
-A run on a Ray cluster: the names of the run and of its applications, and the files of its runtime environment.
 
 A run is ``mlpatterns-<seconds since 1970>-<8 hexadecimal digits>``. All its names begin so, and no others are ever
 touched. A driver that joins a run has a longer name of its own within it.

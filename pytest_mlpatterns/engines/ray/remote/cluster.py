@@ -1,12 +1,9 @@
-"""Connects this process to a Ray cluster, which it starts or attaches to, and leaves it again.
+"""Connects this process to a Ray cluster, which it starts or attaches to, looks at its nodes, and leaves it again.
 
 A Ray of this run's own listens on the loopback interface only, asks for a token of its own, has no dashboard and keeps
-its files in a directory that no other user may enter. A cluster that runs already must fit this process. Nothing in it
-is changed that is not ours: a lease, an actor that lives as long as its driver, shows what a run without one has left.
-
-The nodes of a cluster: how something is placed on one, how clocks are compared, and the facts of one.
-
-A task that runs there finds out the facts of a node. It needs this package there, which is checked so.
+its files in a directory that no other user may enter. A cluster that runs already must fit this process: a task finds
+out the facts of each node, and needs this package there. Nothing in it is changed that is not ours: a lease, an actor
+that lives as long as its driver, shows what a run without one has left.
 """
 
 from __future__ import annotations

@@ -3,13 +3,10 @@
 A replica never fails its constructor for an error of the user's code, since Ray Serve would try it again. It reports
 the error over its link, and refuses requests until the application is deleted.
 
-The layers of ``Batched`` and ``Queued`` on Ray Serve, which gathers the batches and bounds the queue itself.
-
-Ray Serve decides when a batch is sent. This layer calls the handler, repeats a failed call in halves, as the local
-engine does, and counts.
-
-Ray Serve bounds and orders the waiting requests (``max_queued_requests``), and chooses the worker. This layer turns its
-refusals into ours, delivers a request again whose worker died, and counts.
+Ray Serve decides when a batch is sent; the layer of ``Batched`` here calls the handler, repeats a failed call in
+halves, as the local engine does, and counts. Ray Serve bounds and orders the waiting requests
+(``max_queued_requests``), and chooses the worker; the layer of ``Queued`` turns its refusals into ours, delivers a
+request again whose worker died, and counts.
 """
 
 from __future__ import annotations
