@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from msgspec.structs import replace
@@ -11,11 +12,12 @@ from support.each_row import each_row
 from support.repository import Repository
 from support.synthetic import ENVIRONMENT, MS, SETUP, changed, counterpart, make_setup, result, verdict
 
+from pytest_mlpatterns.baseline import session as sessions
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.baseline.updates import anchor_of
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
-from pytest_mlpatterns.errors import BaselineFileError
+from pytest_mlpatterns.errors import BaselineFileError, DeploymentError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry, EntryKey, Level
 from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.latency import RequestCounts
@@ -34,6 +36,14 @@ SEES = "this entry sees changes from 30 % on"
 """Of two launches, whose scatter is hardly known."""
 WORK = Count((4e6, 4e6), low=4e6, high=4e6, requests=8, seconds=9.0)
 COMPARING = (BaselineMode.CHECK, BaselineMode.REQUIRE, BaselineMode.PRUNE)
+
+
+@pytest.fixture(autouse=True)
+def _outside_of_git(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks git but the one that says so."""
+    if request.node.get_closest_marker("processes") is None:
+        monkeypatch.setattr(sessions, "commit", lambda _root: None)
+        monkeypatch.setattr(sessions, "tree_digest", Mock(side_effect=DeploymentError("outside of git")))
 
 
 def entry(rtm_ms: float = 4.0, rate_rps: float = 1000.0, **changes: Any) -> Entry:
@@ -79,7 +89,6 @@ def test_the_speed_of_the_machine_is_known_in_later_releases_too(tmp_path: Path)
     assert opened(tmp_path, before={TEST: {HERE: own}}).match(TEST, setup).entry == own
 
 
-@pytest.mark.processes
 @pytest.mark.parametrize(
     ("mode", "smoke"), [(BaselineMode.UPDATE, False), (BaselineMode.OFF, False), (BaselineMode.REQUIRE, True)]
 )
@@ -186,7 +195,6 @@ def test_the_entry_of_a_cluster_is_not_comparable_on_this_machine(tmp_path: Path
     assert session.match(TEST, SETUP).missing == f"baseline not comparable (machine: {CLUSTER} → {HERE})"
 
 
-@pytest.mark.processes  # git
 def test_an_update_records_for_the_cluster(tmp_path: Path) -> None:
     before = {TEST: {HERE: entry(), CLUSTER: entry(setup=ON_RAY)}}
     session = opened(tmp_path, BaselineMode.UPDATE, before)
@@ -329,7 +337,6 @@ def updated(directory: Path, *results: TestResult, before: Baselines | None = No
     return session
 
 
-@pytest.mark.processes
 def test_an_update_records_what_passed_and_keeps_all_others(tmp_path: Path) -> None:
     before = {TEST: {HERE: entry(), THERE: entry()}, "test_b.py::test": {HERE: entry()}}
     failed = measured(9.0, test="test_b.py::test", passed=False)
@@ -376,7 +383,6 @@ def test_an_update_says_why_it_wrote_nothing(
     assert not (tmp_path / "perf-baseline.json").exists()
 
 
-@pytest.mark.processes
 def test_an_update_records_no_cost_since_it_follows_from_the_price(tmp_path: Path) -> None:
     launches = {"rtm": ((4 * MS, 0.01),) * 2, "throughput": ((1000.0, 0.01),) * 2, "cost": ((0.4, 0.01),) * 2}
     updated(tmp_path, measured(launches=launches, price=Price(0.04, 0.0, "USD")))
@@ -390,7 +396,6 @@ def test_an_update_of_a_smoke_run_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "perf-baseline.json").exists()
 
 
-@pytest.mark.processes
 def test_metrics_recorded_although_worse_are_listed_separately(tmp_path: Path) -> None:
     tests = {f"test_perf.py::test_{name}": {HERE: entry()} for name in ("slower", "fewer", "wide", "within")}
     session = updated(
@@ -415,7 +420,6 @@ def test_metrics_recorded_although_worse_are_listed_separately(tmp_path: Path) -
     assert json.loads(json.dumps(told)) == told
 
 
-@pytest.mark.processes
 def test_a_search_that_found_less_is_recorded_although_worse_too(tmp_path: Path) -> None:
     sought = "nmrt(p95<50.0ms)"
     before = entry(metrics={**entry().metrics, sought: (LaunchValue(400.0, 0.01),)})
@@ -425,7 +429,6 @@ def test_a_search_that_found_less_is_recorded_although_worse_too(tmp_path: Path)
     assert [one["metric"] for one in told] == [sought]
 
 
-@pytest.mark.processes
 @pytest.mark.parametrize(
     ("rtm_ms", "rate_rps", "worse"), [(15.0, 260.0, []), (17.0, 240.0, ["rtm", "throughput"])], ids=["within", "beyond"]
 )
@@ -437,7 +440,6 @@ def test_four_times_the_rtm_is_a_quarter_of_the_throughput(
     assert [one["metric"] for one in told] == worse
 
 
-@pytest.mark.processes
 def test_a_worse_metric_is_listed_even_if_its_verdict_is_open(tmp_path: Path) -> None:
     session = updated(
         tmp_path,
@@ -449,7 +451,6 @@ def test_a_worse_metric_is_listed_even_if_its_verdict_is_open(tmp_path: Path) ->
     assert (told["test"], told["metric"], told["outcome"]) == ("test_perf.py::test_more", "rtm", "inconclusive")
 
 
-@pytest.mark.processes
 def test_tail_and_memory_are_listed_too_and_leave_the_anchor_where_it_is(tmp_path: Path) -> None:
     before = {"p99": 8.0 * MS, "peak_memory": 100 * 2.0**20, "cpu_per_request": 1.0 * MS, "cold_start": 900.0 * MS}
     old = entry(
@@ -462,7 +463,6 @@ def test_tail_and_memory_are_listed_too_and_leave_the_anchor_where_it_is(tmp_pat
     assert recorded(tmp_path)[TEST][HERE].anchor == replace(anchor_of(old), updates=1)
 
 
-@pytest.mark.processes
 def test_an_entry_of_another_set_up_is_replaced_and_not_compared(tmp_path: Path) -> None:
     other = entry(1.0, setup=make_setup(load="closed(16)"), anchor=anchor_of(entry(0.5)))
     session = updated(tmp_path, measured(4.0), before={TEST: {HERE: other}})
@@ -475,7 +475,6 @@ def test_an_entry_of_another_set_up_is_replaced_and_not_compared(tmp_path: Path)
 # --- the anchor ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.processes
 def test_the_anchor_stays_while_updates_change_little_and_the_drift_is_told(tmp_path: Path) -> None:
     first = entry(4.0)
     write_baselines(tmp_path / "perf-baseline.json", {TEST: {HERE: first}})
@@ -491,7 +490,6 @@ def test_the_anchor_stays_while_updates_change_little_and_the_drift_is_told(tmp_
     assert told[-1] == ["median latency 33.8 % worse than on 2026-01-31 (1a2b3c4), little by little"]
 
 
-@pytest.mark.processes
 @pytest.mark.parametrize(("rtm_ms", "rate_rps"), [(6.0, 1000.0), (2.0, 1000.0), (4.0, 1500.0)])
 def test_the_anchor_begins_anew_after_a_step_that_was_seen(tmp_path: Path, rtm_ms: float, rate_rps: float) -> None:
     before = {TEST: {HERE: entry(anchor=anchor_of(entry(3.9)))}}
@@ -532,7 +530,6 @@ def test_drift_is_told_where_the_anchor_is_left_behind_but_not_the_entry(
     assert session.with_drift(changed(now, notes=("first",))) == changed(now, notes=("first", *notes))
 
 
-@pytest.mark.processes
 def test_a_file_that_was_harmed_meanwhile_is_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
     session = opened(tmp_path, BaselineMode.UPDATE, {TEST: {HERE: entry()}})
     (tmp_path / "perf-baseline.json").write_bytes(b"")
@@ -545,7 +542,6 @@ def test_a_file_that_was_harmed_meanwhile_is_an_error_and_stays_as_it_is(tmp_pat
 # --- what is not recorded, and what was wrong ------------------------------------------------------------------------
 
 
-@pytest.mark.processes
 def test_a_wide_entry_is_recorded_with_its_width_since_the_recorded_code_decides_then(tmp_path: Path) -> None:
     session = opened(tmp_path, BaselineMode.UPDATE, {TEST: {HERE: entry()}})
     session.close([measured(metrics={"rtm": (10e6, 3e6, 20e6)})], complete=True)
@@ -555,7 +551,6 @@ def test_a_wide_entry_is_recorded_with_its_width_since_the_recorded_code_decides
     assert not session.recorded_nothing
 
 
-@pytest.mark.processes
 def test_an_update_may_record_the_level_of_a_history(tmp_path: Path) -> None:
     session = opened(tmp_path, BaselineMode.UPDATE, {TEST: {HERE: entry()}})
     values = {"rtm": (LaunchValue(5 * MS, 0.01), LaunchValue(5.1 * MS, 0.01), LaunchValue(4.9 * MS, 0.01))}
@@ -569,7 +564,6 @@ def test_an_update_may_record_the_level_of_a_history(tmp_path: Path) -> None:
     assert worse == "rtm"
 
 
-@pytest.mark.processes
 def test_a_test_without_a_level_is_not_recorded_and_that_is_no_success(tmp_path: Path) -> None:
     other = "test_perf.py::test_other"
     before: Baselines = {TEST: {HERE: entry()}}
@@ -586,7 +580,6 @@ def test_a_test_without_a_level_is_not_recorded_and_that_is_no_success(tmp_path:
     ]
 
 
-@pytest.mark.processes
 def test_the_other_tests_are_recorded_beside_one_without_a_level(tmp_path: Path) -> None:
     other = "test_perf.py::test_other"
     session = opened(tmp_path, BaselineMode.UPDATE)
@@ -596,7 +589,6 @@ def test_the_other_tests_are_recorded_beside_one_without_a_level(tmp_path: Path)
     assert (session.refused, session.recorded_nothing) == (True, False)
 
 
-@pytest.mark.processes
 def test_an_update_that_records_nothing_is_no_success(tmp_path: Path) -> None:
     session = opened(tmp_path, BaselineMode.UPDATE)
     session.close([measured(passed=False)], complete=True)
@@ -606,7 +598,6 @@ def test_an_update_that_records_nothing_is_no_success(tmp_path: Path) -> None:
     assert not opened(tmp_path).recorded_nothing
 
 
-@pytest.mark.processes
 def test_a_test_that_compares_nothing_is_not_recorded_and_has_no_drift(tmp_path: Path) -> None:
     given = measured(5.1)
     nothing = replace(given, definition=replace(given.definition, terms=Terms(10**9, 1, {})))
@@ -642,7 +633,6 @@ def test_the_newest_entry_of_the_same_set_up_names_the_recorded_code(tmp_path: P
     assert own.recorded == EntryKey(TEST, HERE, "a" * 12)
 
 
-@pytest.mark.processes
 def test_what_was_wrong_is_stored_and_every_later_comparison_says_it(tmp_path: Path) -> None:
     session = opened(tmp_path, BaselineMode.UPDATE)
     noise = "other processes used 1.1 of the 2 cores while this was measured"
@@ -666,7 +656,6 @@ def test_what_an_older_entry_does_not_hold_is_equal_and_a_change_is_named(tmp_pa
     )
 
 
-@pytest.mark.processes
 def test_an_update_records_the_counts_of_requests(tmp_path: Path) -> None:
     counts = (RequestCounts(100, 1, {1_000: 40, 2_000: 40, 64_000: 19}),)
     updated(tmp_path, measured(counts=counts))
