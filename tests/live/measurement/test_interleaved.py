@@ -8,7 +8,9 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -254,64 +256,77 @@ class TestFurtherStarts:
         assert our_children() == before
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A run of two scripted servers."""
+
+    run: InterleavedRun
+    one: ScriptedServer
+    other: ScriptedServer
+
+
+@contextmanager
+def compared(
+    generator: Generator,
+    *scripts: Any,
+    plan: LoadPlan = PLAN,
+    events: list[str] | None = None,
+    **how: Any,
+) -> Iterator[Compared]:
+    """A run of two servers that answer after 2 ms, or as these scripts say."""
+    first, second = scripts or (after(0.002),) * 2
+    told = [] if events is None else events
+    with ScriptedServer(first) as one, ScriptedServer(second) as other:
+        variants = scripted(one, told, "A", plan), scripted(other, told, "B", plan)
+        yield Compared(
+            InterleavedRun(*variants, generator, **{"on_progress": silent, "design": SHORT, **how}), one, other
+        )
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Iterator[Recording]:
+    """A generator that keeps the jobs that it was given."""
+    with closing(Recording(tmp_path / "generator.log")) as generator:
+        yield generator
+
+
 class TestTurns:
-    def test_blocks_alternate_within_a_launch_and_launches_among_themselves(self, tmp_path: Path) -> None:
+    def test_blocks_alternate_within_a_launch_and_launches_among_themselves(self, recording: Recording) -> None:
         events: list[str] = []
-        generator = Recording(tmp_path / "generator.log")
-        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            run = InterleavedRun(
-                scripted(one, events, "A"),
-                scripted(other, events, "B"),
-                generator,
-                on_progress=silent,
-                design=replace(SHORT, rounds=2, answers=1),
-            )
-            measured(run, 2)
-            assert run.names == ("A", "B")
-        generator.close()
+        with compared(recording, events=events, design=replace(SHORT, rounds=2, answers=1)) as both:
+            measured(both.run, 2)
+            assert both.run.names == ("A", "B")
         assert sorted(events[:2]) == sorted(events[4:6]) == ["start A", "start B"]  # both at once
         assert sorted(events[2:4]) == sorted(events[6:8]) == ["close A", "close B"]
-        names = {one.address: "A", other.address: "B"}
-        blocks = "".join(names[job.endpoint.addresses[0]] for job in generator.jobs)
+        names = {both.one.address: "A", both.other.address: "B"}
+        blocks = "".join(names[job.endpoint.addresses[0]] for job in recording.jobs)
         # AB ABBAABBA BA BAABBAAB: each launch after its warm-ups; a busy machine has a block measured again
         assert re.fullmatch("ABA+BB+AA+BB+A+BAB+AA+BB+AA+B+", blocks)
-        assert min(job.duration_ns for job in generator.jobs[2:10]) >= 100 * MS  # longer where answers are slow
+        assert min(job.duration_ns for job in recording.jobs[2:10]) >= 100 * MS  # longer where answers are slow
 
-    def test_both_blocks_of_a_pair_begin_with_the_same_input_and_the_next_pair_goes_on(self, tmp_path: Path) -> None:
+    def test_both_blocks_of_a_pair_begin_with_the_same_input_and_the_next_pair_goes_on(
+        self, recording: Recording
+    ) -> None:
         plan = replace(PLAN, payload=read_payload(InOrder(range(3000))), schedule=ClosedLoop(1))
-        generator = Recording(tmp_path / "generator.log")
-        with ScriptedServer(after(0.001)) as one, ScriptedServer(after(0.004)) as other:
-            measured(
-                InterleavedRun(
-                    scripted(one, [], "A", plan),
-                    scripted(other, [], "B", plan),
-                    generator,
-                    on_progress=silent,
-                    design=SHORT,
-                )
-            )
-        generator.close()
-        pairs = [(job, job.beside) for job in generator.jobs[2:]]
+        with compared(recording, after(0.001), after(0.004), plan=plan) as both:
+            measured(both.run)
+        pairs = [(job, job.beside) for job in recording.jobs[2:]]
         starts = [[int.from_bytes(job.order[:4], sys.byteorder) for job in pair if job is not None] for pair in pairs]
         assert starts[0] == [0, 0]
         assert starts[1][0] == starts[1][1] > 0
-        asked = [[json.loads(request.body)["instances"][0] for request in server.requests] for server in (one, other)]
-        before = [inputs[inputs.index(starts[1][0]) - 1] for inputs in asked]
+        before = [inputs[inputs.index(starts[1][0]) - 1] for inputs in inputs_of(both)]
         assert max(before) == starts[1][0] - 1  # of the faster variant nothing is left out
 
-    def test_the_blocks_of_a_pair_are_sliced_where_both_sides_are_closed_loops(self, tmp_path: Path) -> None:
+    def test_the_blocks_of_a_pair_are_sliced_where_both_sides_are_closed_loops(self, recording: Recording) -> None:
         plan = replace(PLAN, schedule=ClosedLoop(1))
-        generator = Recording(tmp_path / "generator.log")
-        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.004)) as other:
-            variants = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
-            run = InterleavedRun(*variants, generator, on_progress=silent, design=SHORT)
-            (found,) = measured(run)
-        generator.close()
-        blocks = [job for job in generator.jobs if job.beside is not None]
-        assert [job.endpoint.addresses for job in blocks[:2]] == [(one.address,), (other.address,)]
+        with compared(recording, after(0.002), after(0.004), plan=plan) as both:
+            (found,) = measured(both.run)
+        blocks = [job for job in recording.jobs if job.beside is not None]
+        assert [job.endpoint.addresses for job in blocks[:2]] == [(both.one.address,), (both.other.address,)]
         assert found.first.rtm_ns >= 2 * MS
         assert found.second.rtm_ns >= 4 * MS
-        for side, figures in ((run.first_launches[0], found.first), (run.second_launches[0], found.second)):
+        sides = both.run.first_launches[0], both.run.second_launches[0]
+        for side, figures in zip(sides, (found.first, found.second), strict=True):
             inside = side.samples.due_in(side.window)
             assert inside.sum() == figures.requests
             assert side.samples.latency_ns[inside].sum() <= side.window.duration_ns  # one caller, one after the other
@@ -321,85 +336,65 @@ class TestTurns:
         [{"generators": 2}, {"schedule": ClosedLoop(1, think_time="1ms")}, {"schedule": ConstantRate(200)}],
         ids=["two generators", "callers that think", "open loop"],
     )
-    def test_other_loads_have_one_block_after_the_other(self, tmp_path: Path, changes: dict[str, Any]) -> None:
-        plan = replace(PLAN, **{"schedule": ClosedLoop(1), **changes})
-        generator = Recording(tmp_path / "generator.log")
-        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            variants = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
-            measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
-        generator.close()
-        assert {job.beside for job in generator.jobs} == {None}
+    def test_other_loads_have_one_block_after_the_other(self, recording: Recording, changes: dict[str, Any]) -> None:
+        with compared(recording, plan=replace(PLAN, **{"schedule": ClosedLoop(1), **changes})) as both:
+            measured(both.run)
+        assert {job.beside for job in recording.jobs} == {None}
 
-    def test_slow_variants_get_the_same_inputs_in_every_block(self, tmp_path: Path) -> None:
-        generator = Recording(tmp_path / "generator.log")
+    def test_slow_variants_get_the_same_inputs_in_every_block(self, recording: Recording) -> None:
         events: list[str] = []
 
         def script(_: Request) -> list[Step]:
             time.sleep(0.005 if "close A" in events else 0.08)  # later launches keep to the plan of the first one
             return [Send(answer(b'{"predictions": [1]}'))]
 
-        with ScriptedServer(script) as one, ScriptedServer(script) as other:
-            variants = scripted(one, events, "A"), scripted(other, events, "B")
-            found, again = measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT), 2)
-        generator.close()
-        blocks = [job for job in generator.jobs if job.duration_ns != SHORT.warmup_ns]
+        with compared(recording, script, script, events=events) as both:
+            found, again = measured(both.run, 2)
+        blocks = [job for job in recording.jobs if job.duration_ns != SHORT.warmup_ns]
         assert {isinstance(job.window, RequestWindow) and job.window.requests for job in blocks} == {6}
         assert all(job.stagger_ns > 0 for job in blocks)
-        assert {job.stagger_ns for job in generator.jobs if job not in blocks} == {0}
+        assert {job.stagger_ns for job in recording.jobs if job not in blocks} == {0}
         assert len({job.order for job in blocks}) == 1  # two rounds of three inputs, and then the first one again
         assert found.first.requests == found.second.requests == 6 * found.pairs
         assert again.first.requests == again.second.requests == 6 * again.pairs
-        inputs = [[json.loads(request.body)["instances"][0] for request in server.requests] for server in (one, other)]
-        assert sorted(inputs[0][-12:]) == sorted(inputs[1][-12:]) == sorted(INPUTS * 4)
+        one, other = inputs_of(both)
+        assert sorted(one[-12:]) == sorted(other[-12:]) == sorted(INPUTS * 4)
 
     def test_an_open_loop_keeps_its_rate_on_both_sides(self, generator: Generator) -> None:
-        plan = replace(PLAN, schedule=ConstantRate(50))
-        with ScriptedServer(after(0.1)) as one, ScriptedServer(after(0.15)) as other:
-            run = InterleavedRun(
-                scripted(one, [], "A", plan),
-                scripted(other, [], "B", plan),
-                generator,
-                on_progress=silent,
-                design=SHORT,
-            )
-            (found,) = measured(run)
+        with compared(generator, after(0.1), after(0.15), plan=replace(PLAN, schedule=ConstantRate(50))) as both:
+            (found,) = measured(both.run)
         assert found.first.rtm_ns >= 100 * MS
         assert found.second.rtm_ns >= 150 * MS
         assert found.first.requests == pytest.approx(found.second.requests, abs=2 * found.pairs)  # one at either edge
         assert found.cpu_per_request is None
         assert found.first.cpu_ns_per_request is None
 
-    def test_a_schedule_with_a_length_is_a_block_as_a_whole(self, tmp_path: Path) -> None:
+    def test_a_schedule_with_a_length_is_a_block_as_a_whole(self, recording: Recording) -> None:
         schedule = Stages((("80ms", 2), ("40ms", 2)), of="concurrency", start=2)
-        plan = replace(PLAN, schedule=schedule)
-        generator = Recording(tmp_path / "generator.log")
-        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            variants = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
-            measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
-        generator.close()
-        assert [job.schedule for job in generator.jobs] == [ClosedLoop(1)] * 2 + [schedule] * 4
-        assert {job.duration_ns for job in generator.jobs[2:]} == {120 * MS}
+        with compared(recording, plan=replace(PLAN, schedule=schedule)) as both:
+            measured(both.run)
+        assert [job.schedule for job in recording.jobs] == [ClosedLoop(1)] * 2 + [schedule] * 4
+        assert {job.duration_ns for job in recording.jobs[2:]} == {120 * MS}
 
-    def test_a_longer_warm_up_of_the_plan_is_kept(self, tmp_path: Path) -> None:
-        generator = Recording(tmp_path / "generator.log")
+    def test_a_longer_warm_up_of_the_plan_is_kept(self, recording: Recording) -> None:
         plan = replace(PLAN, warmup_ns=150 * MS)
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             variants = scripted(one, [], "A", plan), scripted(other, [], "B", replace(plan, warmup_ns=None))
-            measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
-        generator.close()
-        assert [job.duration_ns for job in generator.jobs[:2]] == [150 * MS, 20 * MS]
+            measured(InterleavedRun(*variants, recording, on_progress=silent, design=SHORT))
+        assert [job.duration_ns for job in recording.jobs[:2]] == [150 * MS, 20 * MS]
 
     def test_a_block_may_be_over_before_its_first_answer_comes(self, generator: Generator) -> None:
         plan = replace(PLAN, schedule=ConstantRate(200))
-        with ScriptedServer(after(0.4)) as one, ScriptedServer(after(0.1)) as other:
-            variants = scripted(one, [], "late", plan), scripted(other, [], "B", plan)
-            (found,) = measured(
-                InterleavedRun(
-                    *variants, generator, on_progress=silent, design=replace(SHORT, block_ns=20 * MS, launch_ns=MS)
-                )
-            )
+        design = replace(SHORT, block_ns=20 * MS, launch_ns=MS)
+        with compared(generator, after(0.4), after(0.1), plan=plan, design=design) as both:
+            (found,) = measured(both.run)
         assert found.first.rtm_ns >= 400 * MS
         assert found.first.throughput_rps > 0
+
+
+def inputs_of(both: Compared) -> list[list[Any]]:
+    """What each server was asked for."""
+    return [[json.loads(request.body)["instances"][0] for request in one.requests] for one in (both.one, both.other)]
 
 
 class TestDeciding:
@@ -411,27 +406,26 @@ class TestDeciding:
             return Ruling(None if len(pairs.launches) == 3 else "pair")
 
         looks = SequentialPlan(first=2, last=8)
-        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            variants = scripted(one, [], "A"), scripted(other, [], "B")
-            run = InterleavedRun(*variants, generator, on_progress=silent, design=SHORT)
-            assert decide_pairs(rule, run, looks, budget_ns=1).wants == "pair"
-            assert (len(run.launches), asked) == (2, [2])
-            assert decide_pairs(rule, run, looks, budget_ns=60 * S).wants is None
-            assert (len(run.launches), asked) == (3, [2, 2, 3])
+        with compared(generator) as both:
+            assert decide_pairs(rule, both.run, looks, budget_ns=1).wants == "pair"
+            assert (len(both.run.launches), asked) == (2, [2])
+            assert decide_pairs(rule, both.run, looks, budget_ns=60 * S).wants is None
+            assert (len(both.run.launches), asked) == (3, [2, 2, 3])
 
     def test_ctrl_c_passes_through_and_both_are_closed(self, generator: Generator) -> None:
         def interrupt(_: Progress) -> None:
             raise KeyboardInterrupt
 
         events: list[str] = []
-        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            variants = scripted(one, events, "A"), scripted(other, events, "B")
-            run = InterleavedRun(*variants, generator, on_progress=interrupt, design=replace(SHORT, warmup_ns=60 * S))
-            with pytest.raises(KeyboardInterrupt):
-                measured(run)
+        design = replace(SHORT, warmup_ns=60 * S)
+        with (
+            compared(generator, events=events, on_progress=interrupt, design=design) as both,
+            pytest.raises(KeyboardInterrupt),
+        ):
+            measured(both.run)
         assert sorted(events) == ["close A", "close B", "start A", "start B"]
-        assert run.launches == []
-        assert run.spent_s > 0
+        assert both.run.launches == []
+        assert both.run.spent_s > 0
 
 
 def failing_every(nth: int) -> Any:
@@ -453,49 +447,35 @@ class TestDisturbance:
         numbers = iter(range(99))
         monkeypatch.setattr("pytest_mlpatterns.measurement.variant.is_disturbed", lambda *_: next(numbers) < blocks)
         design = BlockDesign(block_ns=20 * MS, answers=2, rounds=8, warmup_ns=20 * MS)
-        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            run = InterleavedRun(
-                scripted(one, [], "A"), scripted(other, [], "B"), generator, on_progress=silent, design=design
-            )
-            (found,) = measured(run)
+        with compared(generator, design=design) as both:
+            (found,) = measured(both.run)
         assert (found.pairs, found.disturbed) == (pairs, min(blocks // 2, 16))
-        assert run.second_launches[0].samples.succeeded.all()
+        assert both.run.second_launches[0].samples.succeeded.all()
 
     def test_long_blocks_are_not_repeated(self, generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
         """The first of two pairs is disturbed; in the time of two further ones another launch could be measured."""
         numbers = iter(range(99))
         monkeypatch.setattr("pytest_mlpatterns.measurement.variant.is_disturbed", lambda *_: next(numbers) < 2)
-        with ScriptedServer(after(0.12)) as one, ScriptedServer(after(0.12)) as other:
-            variants = scripted(one, [], "A"), scripted(other, [], "B")
-            design = BlockDesign(answers=2, launch_ns=2 * S)
-            (found,) = measured(InterleavedRun(*variants, generator, on_progress=silent, design=design))
+        with compared(generator, after(0.12), after(0.12), design=BlockDesign(answers=2, launch_ns=2 * S)) as both:
+            (found,) = measured(both.run)
         assert (found.pairs, found.disturbed) == (2, 1)
 
 
+LONG = replace(SHORT, block_ns=400 * MS)
+
+
 class TestWhatDoesNotCount:
-    @pytest.mark.parametrize(
-        ("script", "words"),
-        [
-            (
-                failing_every(1),
-                r"B: [\d,]+ of [\d,]+ requests failed \(503: [\d,]+; first: perf_payload item \d -> busy\)",
-            ),
-            (
-                failing_every(8),
-                r"B: [\d,]+ of [\d,]+ requests failed \(503: [\d,]+; first: perf_payload item \d -> (503|busy)\)",
-            ),
-        ],
-        ids=["all", "every-eighth"],
-    )
-    def test_a_side_whose_requests_fail_is_named(self, generator: Generator, script: Any, words: str) -> None:
+    @pytest.mark.parametrize(("nth", "first"), [(1, "busy"), (8, "(503|busy)")], ids=["all", "every-eighth"])
+    def test_a_side_whose_requests_fail_is_named(self, generator: Generator, nth: int, first: str) -> None:
         events: list[str] = []
-        with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
-            variants = scripted(one, events, "A"), scripted(other, events, "B")
-            run = InterleavedRun(*variants, generator, on_progress=silent, design=SHORT)
-            with pytest.raises(InvalidResultError, match=words) as failed:
-                measured(run)
+        words = rf"B: [\d,]+ of [\d,]+ requests failed \(503: [\d,]+; first: perf_payload item \d -> {first}\)"
+        with (
+            compared(generator, after(0.002), failing_every(nth), events=events) as both,
+            pytest.raises(InvalidResultError, match=words) as failed,
+        ):
+            measured(both.run)
         assert failed.value.side == "B"
-        assert run.launches == []
+        assert both.run.launches == []
         assert sorted(events[2:]) == ["close A", "close B"]
 
     def test_a_side_that_falls_silent_in_a_block_is_named_at_once(self, generator: Generator) -> None:
@@ -503,25 +483,20 @@ class TestWhatDoesNotCount:
             time.sleep(0.002)
             return [Send(answer(b'{"predictions": [1]}')) if request.number < 40 else Silence()]
 
-        plan = replace(PLAN, timeout_ns=1100 * MS)
-        with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
-            variants = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
-            run = InterleavedRun(*variants, generator, on_progress=silent, design=replace(SHORT, block_ns=400 * MS))
-            with pytest.raises(
-                InvalidResultError, match=r"B: no answer .*: all 2 callers timed out after 1\.10 s"
-            ) as raised:
-                measured(run)
+        words = r"B: no answer .*: all 2 callers timed out after 1\.10 s"
+        with (
+            compared(generator, after(0.002), script, plan=replace(PLAN, timeout_ns=1100 * MS), design=LONG) as both,
+            pytest.raises(InvalidResultError, match=words) as raised,
+        ):
+            measured(both.run)
         assert raised.value.side == "B"
-        assert len(other.requests) <= 42  # a caller that waits asks no more
+        assert len(both.other.requests) <= 42  # a caller that waits asks no more
 
     def test_a_failure_now_and_then_is_counted(self, generator: Generator) -> None:
-        with ScriptedServer(after(0.002)) as one, ScriptedServer(failing_every(40)) as other:
-            variants = scripted(one, [], "A"), scripted(other, [], "B")
-            (found,) = measured(
-                InterleavedRun(*variants, generator, on_progress=silent, design=replace(SHORT, block_ns=400 * MS))
-            )
+        with compared(generator, after(0.002), failing_every(40), design=LONG) as both:
+            (found,) = measured(both.run)
         assert found.first.failed == 0
-        assert 1 <= found.second.failed <= len(other.requests) // 40
+        assert 1 <= found.second.failed <= len(both.other.requests) // 40
 
     def test_the_first_failure_of_streams_is_none_of_the_warm_up(self, generator: Generator) -> None:
         good, warming, busy = (
@@ -542,7 +517,7 @@ class TestWhatDoesNotCount:
 
         with ScriptedServer(script) as one, ScriptedServer(script) as other:
             variants = (Variant(name, partial(start, at, name), PLAN) for name, at in (("A", one), ("B", other)))
-            run = InterleavedRun(*variants, generator, on_progress=silent, design=replace(SHORT, block_ns=400 * MS))
+            run = InterleavedRun(*variants, generator, on_progress=silent, design=LONG)
             measured(run)
         assert re.fullmatch(r"perf_payload item \d -> busy", str(run.second_launches[0].first_failure))
 
@@ -552,9 +527,8 @@ class TestWhatDoesNotCount:
             time.sleep(0.0005 if good else 0.3)
             return [Send(answer(b'{"predictions": [1]}') if good else answer(b"", 503))]
 
-        with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
-            variants = scripted(one, [], "A"), scripted(other, [], "B")
-            with pytest.raises(InvalidResultError, match=r"B: .*503: [\d,]+"):
-                measured(
-                    InterleavedRun(*variants, generator, on_progress=silent, design=replace(SHORT, block_ns=200 * MS))
-                )
+        with (
+            compared(generator, after(0.002), script, design=replace(SHORT, block_ns=200 * MS)) as both,
+            pytest.raises(InvalidResultError, match=r"B: .*503: [\d,]+"),
+        ):
+            measured(both.run)

@@ -48,6 +48,8 @@ from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
+RIGHT = [Send(answer(b'{"predictions": [1]}'))]
+"""The answer to any input."""
 See = Callable[[Event | None], None]
 Watch = Callable[[See], None]
 
@@ -80,7 +82,7 @@ def refuse_odd(batch: list[Any]) -> list[Any]:
 def slowly(_: object) -> list[Send]:
     """An answer after 300 ms."""
     time.sleep(0.3)
-    return [Send(answer(b'{"predictions": [1]}'))]
+    return RIGHT
 
 
 @contextmanager
@@ -253,7 +255,7 @@ class TestLaunch:
 
         def script(_: object) -> list[Send]:
             time.sleep(0.04 if opened.is_set() else 0.12)
-            return [Send(answer(b'{"predictions": [1]}'))]
+            return RIGHT
 
         def see(event: Event | None) -> None:
             if isinstance(event, WindowOpened):
@@ -277,7 +279,7 @@ class TestLaunch:
     def test_the_first_window_has_the_requests_that_a_verdict_needs(self, generator: Generator) -> None:
         def script(_: object) -> list[Send]:
             time.sleep(0.005)
-            return [Send(answer(b'{"predictions": [1]}'))]
+            return RIGHT
 
         plan = replace(
             PLAN, duration_ns=100 * MS, warmup_ns=700 * MS, budget_ns=20_000 * MS, launches=8, stretches=True
@@ -481,7 +483,7 @@ class TestCheck:
     ) -> None:
         plan = replace(PLAN, check=lambda _inputs, _outputs: verdict)
         with (
-            bench_of(lambda _: [Send(answer(b'{"predictions": [1]}'))], plan, generator) as runner,
+            bench_of(lambda _: RIGHT, plan, generator) as runner,
             pytest.raises(error, match=message),
         ):
             runner.measure()
@@ -498,9 +500,7 @@ class TestCheck:
             raise LookupError(f"{len(inputs)} pairs")
 
         with (
-            bench_of(
-                lambda _: [Send(answer(b'{"predictions": [1]}'))], replace(PLAN, check=check), generator
-            ) as runner,
+            bench_of(lambda _: RIGHT, replace(PLAN, check=check), generator) as runner,
             pytest.raises(LookupError, match=r"\d+ pairs"),
         ):
             runner.measure()
