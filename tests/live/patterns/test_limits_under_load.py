@@ -1,4 +1,4 @@
-"""Limits under a load that they refuse in part: as the Erlang loss formula says, and a regression is caught."""
+"""Limits under a load that they refuse in part: as the Erlang loss formula says."""
 
 import asyncio
 import random
@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 from support.deployed import MS, deployed
-from support.project import Project
 from support.queueing import erlang_loss
-from support.repository import Repository
 
 from pytest_mlpatterns import Limited
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
@@ -61,47 +59,3 @@ def test_what_a_limit_refuses_is_the_loss_of_erlang(generator: Generator, tmp_pa
     held_s = sum(taken) / len(taken), answered.latency_ns[answered.succeeded].mean() / 1e9
     least, most = (erlang_loss(PLACES, RATE_RPS * seconds) for seconds in held_s)  # a place is held for a time between
     assert least - 0.03 <= 1 - admitted.value <= most + 0.03
-
-
-REGRESSION = """
-import asyncio
-
-import pytest
-from pytest_mlpatterns import Limited, Pipeline
-
-class Model:
-    async def __call__(self, batch):
-        await asyncio.sleep({seconds})
-        return batch
-
-@pytest.fixture
-def perf_model():
-    return Model
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
-
-async def rest(batch):
-    await asyncio.sleep(0.02)
-    return batch
-
-@pytest.mark.perf(
-    pattern=Pipeline([rest, "model"]) | Limited(4, max_waiting=0),
-    concurrency=12,
-    overload=True,
-    compare=("admitted_share",),
-    duration="1s",
-)
-def test_limited(perf):
-    pass
-"""
-"""Callers that rest come as often as in an open loop, but no lag of the generator makes a launch invalid."""
-
-
-def test_a_limit_that_lets_less_in_is_a_regression_of_its_revision(tmp_path: Path) -> None:
-    repository = Repository.made(tmp_path / "shop")
-    repository.commit({"pytest.ini": "[pytest]\n", "test_perf.py": REGRESSION.format(seconds=0.01)})
-    run = Project().with_file("test_perf.py", REGRESSION.format(seconds=0.1)).run(repository.top, "--perf-against=main")
-    assert run.exit_code == 1
-    assert "RegressionFailure: share of requests let in" in run.failure("test_limited")

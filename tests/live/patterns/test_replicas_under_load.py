@@ -1,4 +1,4 @@
-"""Replicas behind a gateway, under load: balances share as theory says, regressions are caught."""
+"""Replicas behind a gateway share a load as theory says, and figures of any pattern that get worse are caught."""
 
 import asyncio
 import heapq
@@ -181,12 +181,17 @@ import asyncio
 import random
 
 import pytest
-from pytest_mlpatterns import Pipeline, Replicated
+from pytest_mlpatterns import Cascade, Limited, Pipeline, Replicated
 
 class Model:
+    takes_s = {takes}
+
     async def __call__(self, batch):
-        await asyncio.sleep({takes})
+        await asyncio.sleep(self.takes_s)
         return batch
+
+class Held(Model):
+    takes_s = {held}
 
 @pytest.fixture
 def perf_model():
@@ -220,21 +225,50 @@ def template(numbers):
 )
 def test_prefix(perf):
     pass
+
+async def short_rest(batch):
+    await asyncio.sleep(0.02)
+    return batch
+
+@pytest.mark.perf(
+    pattern=Pipeline([short_rest, "model"]) | Limited(4, max_waiting=0),
+    model=Held,
+    concurrency=12,
+    overload=True,
+    compare=("admitted_share",),
+)
+def test_limited(perf):
+    pass
+
+def guess(batch):
+    return [number / {sharpness} for number in batch]
+
+def think(batch):
+    return batch
+
+def unsure(given, output):
+    return output > 1500
+
+@pytest.mark.perf(pattern=Cascade(guess, think, unsure), concurrency=2, compare=("escalation_share",))
+def test_cascade(perf):
+    pass
 """
 """Each caller waits for its answer, so that no lag of the generator makes a launch invalid."""
 
 
 def test_each_figure_that_gets_worse_is_a_regression_of_its_revision(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "shop")
-    before = REGRESSION.format(takes=0.01, template="topic {number % 10}: question {number}")
+    before = REGRESSION.format(takes=0.01, held=0.01, sharpness=1.5, template="topic {number % 10}: question {number}")
     repository.commit({"pytest.ini": "[pytest]\n", "test_perf.py": before})
-    after = REGRESSION.format(takes=0.03, template="{number:05} of topic {number % 10}")
+    after = REGRESSION.format(takes=0.03, held=0.1, sharpness=1, template="{number:05} of topic {number % 10}")
     run = Project().with_file("test_perf.py", after).run(repository.top, "--perf-against=main")
     assert run.exit_code == 1
     for name, label in {
         "test_two_choices": "requests in flight at the chosen replica",
         "test_least_latency": "time at a replica",
         "test_prefix": "share of requests at a replica that had their beginning",
+        "test_limited": "share of requests let in",
+        "test_cascade": "share of inputs that went on",
     }.items():
         assert "RegressionFailure: " in run.failure(name)
         assert label in run.failure(name)
