@@ -123,15 +123,19 @@ def test_a_project_below_the_top_has_its_place_below_the_top(repository: Reposit
         assert worktree.present_root == repository.top
 
 
-def test_a_project_that_the_revision_does_not_have_is_said(repository: Repository, temporary: Path) -> None:
+def assert_refused(
+    project: Path, revision: Revision, words: str, *extra: str, error: type[Exception] = DeploymentError
+) -> None:
+    """It is not laid out, and nothing stays in the directory of temporary files."""
+    with pytest.raises(error, match=words), checkout(project, revision, extra):
+        pass
+    assert os.listdir(tempfile.gettempdir()) == []
+
+
+def test_a_project_that_the_revision_does_not_have_is_said(repository: Repository) -> None:
     below = repository.top / "service"
     revision = resolve_revision(below, "main~1")
-    with (
-        pytest.raises(DeploymentError, match=rf"service does not exist at main~1 \({revision.short}\)"),
-        checkout(below, revision),
-    ):
-        pass
-    assert list(temporary.iterdir()) == []
+    assert_refused(below, revision, rf"service does not exist at main~1 \({revision.short}\)")
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
@@ -156,15 +160,10 @@ def test_the_worktree_goes_whatever_was_done_to_it(repository: Repository, tempo
     assert list(temporary.iterdir()) == []
 
 
-def test_a_revision_that_git_cannot_lay_out_brings_what_git_says(repository: Repository, temporary: Path) -> None:
+def test_a_revision_that_git_cannot_lay_out_brings_what_git_says(repository: Repository) -> None:
     revision = resolve_revision(repository.top, "main~1")
     (repository.top / ".git" / "worktrees").write_text("in the way")
-    with (
-        pytest.raises(DeploymentError, match=r"^`git worktree` failed in .*: fatal: "),
-        checkout(repository.top, revision),
-    ):
-        pass
-    assert list(temporary.iterdir()) == []
+    assert_refused(repository.top, revision, r"^`git worktree` failed in .*: fatal: ")
 
 
 def test_what_the_user_has_stays_as_it_is(repository: Repository, tmp_path: Path) -> None:
@@ -319,15 +318,13 @@ def test_a_git_ends_with_its_run_and_keeps_the_worktree_until_then(repository: R
 
 
 def test_a_filter_that_hangs_ends_with_the_limit_of_git(
-    repository: Repository, temporary: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     revision = with_filter(repository, "sleep 1000")
     monkeypatch.setitem(git._LIMITS_S, "worktree", 0.5)
     message = r"^`git worktree` was stopped after 0.5 s in .*, expected an end before; run it there to see what it"
-    with pytest.raises(DeploymentError, match=message), checkout(repository.top, revision):
-        pass
+    assert_refused(repository.top, revision, message)
     assert repository.worktrees() == [repository.top]
-    assert list(temporary.iterdir()) == []
 
 
 def test_extra_files_are_copied_and_what_the_revision_has_is_kept(repository: Repository) -> None:
@@ -360,7 +357,7 @@ def test_extra_files_are_copied_and_what_the_revision_has_is_kept(repository: Re
     assert (outside / "weights.bin").read_text(encoding="utf-8") == "weights"
 
 
-def test_an_extra_file_is_not_copied_through_a_link_of_the_revision(repository: Repository, temporary: Path) -> None:
+def test_an_extra_file_is_not_copied_through_a_link_of_the_revision(repository: Repository) -> None:
     outside = repository.top.parent / "outside"
     outside.mkdir()
     (repository.top / "models").symlink_to(outside)
@@ -371,13 +368,8 @@ def test_an_extra_file_is_not_copied_through_a_link_of_the_revision(repository: 
     message = (
         r"weights.bin would be copied to .*/outside/new, through a link that the revision has, expected a directory"
     )
-    with (
-        pytest.raises(DeploymentError, match=message),
-        checkout(repository.top, resolve_revision(repository.top, "main"), ["models/new"]),
-    ):
-        pass
+    assert_refused(repository.top, resolve_revision(repository.top, "main"), message, "models/new")
     assert os.listdir(outside) == []
-    assert list(temporary.iterdir()) == []
 
 
 def test_extra_files_are_found_from_the_project_not_from_the_top(repository: Repository) -> None:
@@ -389,25 +381,18 @@ def test_extra_files_are_found_from_the_project_not_from_the_top(repository: Rep
 
 
 @pytest.mark.parametrize("pattern", ["data/*.parquet", "weights/", "", "data/tracked.csv/"])
-def test_an_extra_file_that_does_not_exist_is_named(repository: Repository, temporary: Path, pattern: str) -> None:
+def test_an_extra_file_that_does_not_exist_is_named(repository: Repository, pattern: str) -> None:
+    words = f"^perf_against_files: '{pattern.replace('*', '.')}' matches nothing in"
     revision = resolve_revision(repository.top, "main~1")
-    with (
-        pytest.raises(SettingError, match=f"^perf_against_files: '{pattern.replace('*', '.')}' matches nothing in"),
-        checkout(repository.top, revision, ["data", pattern]),
-    ):
-        pass
-    assert list(temporary.iterdir()) == []
+    assert_refused(repository.top, revision, words, "data", pattern, error=SettingError)
 
 
 @pytest.mark.parametrize("pattern", ["../*.bin", "{}/../weights.bin"])
 def test_an_extra_file_outside_the_repository_is_refused(repository: Repository, pattern: str) -> None:
     (repository.top.parent / "weights.bin").touch()
+    words = r"matches /.*/weights.bin, expected files in /.*/project$"
     revision = resolve_revision(repository.top, "main~1")
-    with (
-        pytest.raises(SettingError, match=r"matches /.*/weights.bin, expected files in /.*/project$"),
-        checkout(repository.top, revision, [pattern.format(repository.top)]),
-    ):
-        pass
+    assert_refused(repository.top, revision, words, pattern.format(repository.top), error=SettingError)
 
 
 def test_an_extra_file_that_cannot_be_copied_is_named(repository: Repository) -> None:
@@ -415,14 +400,8 @@ def test_an_extra_file_that_cannot_be_copied_is_named(repository: Repository) ->
     repository.commit({"data": "a file there"})
     repository.git("rm", "--quiet", "data")
     repository.write({"data/a.csv": "a directory here"})
-    revision = resolve_revision(repository.top, "main")
-    with (
-        pytest.raises(
-            DeploymentError, match=r"data/a.csv cannot be copied to .*: (File exists|Not a directory); TMPDIR"
-        ),
-        checkout(repository.top, revision, ["data"]),
-    ):
-        pass
+    words = r"data/a.csv cannot be copied to .*: (File exists|Not a directory); TMPDIR"
+    assert_refused(repository.top, resolve_revision(repository.top, "main"), words, "data")
 
 
 def test_a_temporary_directory_inside_the_project_is_not_copied_into_itself(
@@ -488,17 +467,14 @@ def test_a_submodule_that_is_empty_in_the_present_too_is_noted(repository: Repos
 
 
 def test_a_submodule_whose_commit_is_missing_is_an_error_that_names_it(
-    repository: Repository, library: Repository, temporary: Path
+    repository: Repository, library: Repository
 ) -> None:
     repository.git("submodule", "--quiet", "add", library.top.as_uri(), "vendor")
     elsewhere = library.commit({"library.py": "elsewhere"})
     repository.git("update-index", "--cacheinfo", f"160000,{elsewhere},vendor")
     repository.git("commit", "--quiet", "--message", "Further than this clone")
-    revision = resolve_revision(repository.top, "main")
     message = rf"^submodule vendor is at commit {elsewhere[:12]} .*`git -C vendor fetch origin {elsewhere}`$"
-    with pytest.raises(DeploymentError, match=message), checkout(repository.top, revision):
-        pass
-    assert list(temporary.iterdir()) == []
+    assert_refused(repository.top, resolve_revision(repository.top, "main"), message)
 
 
 @pytest.mark.parametrize("name", ["../../ev", "a/../../../ev", "/ev"])
@@ -519,12 +495,9 @@ def test_a_submodule_whose_name_leads_elsewhere_is_refused(
     repository.commit({})
     (repository.top / ".git" / "modules" / "a").mkdir(parents=True)
     (repository.top / "sub").mkdir()
-    revision = resolve_revision(repository.top, "main")
     message = r"^\.gitmodules of the revision names submodule sub '.*ev', which leads out of \.git/modules, expected"
-    with pytest.raises(DeploymentError, match=message), checkout(repository.top, revision):
-        pass
+    assert_refused(repository.top, resolve_revision(repository.top, "main"), message)
     assert not ran.exists()
-    assert list(temporary.iterdir()) == []
 
 
 def test_git_lfs_content_that_is_here_is_filled_in_and_what_is_not_is_noted(repository: Repository) -> None:
