@@ -82,19 +82,25 @@ def kill(pid: int) -> None:
 
 @pytest.mark.covered_processes
 class TestAsking:
-    def test_a_deployment_has_an_address_and_a_name(self, deployment: Deployment) -> None:
+    def test_a_deployment_has_an_address_a_name_and_a_client_and_counts_inference_requests(
+        self, deployment: Deployment
+    ) -> None:
         ((host, port),) = deployment.addresses
         assert deployment.url == f"http://{host}:{port}"
         assert deployment.model_name == "double"
         assert deployment.path == "/v1/models/double:predict"
         (pid,) = deployment.pids
         assert psutil.Process(pid).ppid() == os.getpid()
-
-    def test_the_client_is_bound_to_it(self, deployment: Deployment) -> None:
+        before = deployment.stats()
         response = deployment.client.post(deployment.path, json={"instances": [1, 2]})
         assert response.json() == {"predictions": [2, 4]}
         assert deployment.client.get("/v2/health/ready").status_code == 200
         assert deployment.client is deployment.client
+        for value in range(2):
+            deployment.predict(value)
+        assert before.replica_requests == (0,)
+        assert deployment.stats().replica_requests == (3,)
+        assert deployment.stats().since(before).replica_requests == (3,)
 
     def test_proxies_of_the_environment_are_ignored(
         self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
@@ -145,15 +151,6 @@ class TestAsking:
 
 @pytest.mark.covered_processes
 class TestKnowing:
-    def test_statistics_count_inference_requests(self, deployment: Deployment) -> None:
-        before = deployment.stats()
-        for value in range(3):
-            deployment.predict(value)
-        deployment.client.get("/v2/health/ready")
-        assert before.replica_requests == (0,)
-        assert deployment.stats().replica_requests == (3,)
-        assert deployment.stats().since(before).replica_requests == (3,)
-
     def test_a_foreign_service_has_no_statistics(self) -> None:
         with scripted(Send(answer())) as deployment:
             assert deployment.stats().replica_requests == ()
@@ -180,18 +177,13 @@ class TestKnowing:
 
 
 class TestDying:
-    def test_statistics_of_a_killed_process_say_which_and_how(self, deployment: Deployment) -> None:
-        (pid,) = deployment.pids
-        kill(pid)
-        with pytest.raises(DeploymentError, match=f"service: process {pid} ended with signal SIGKILL"):
-            deployment.stats()
-
-    def test_asking_a_killed_process_says_which_and_how(self, deployment: Deployment) -> None:
+    def test_asking_a_killed_process_and_its_statistics_say_which_and_how(self, deployment: Deployment) -> None:
         assert deployment.predict(1) == 2
         (pid,) = deployment.pids
         kill(pid)
-        with pytest.raises(DeploymentError, match=f"process {pid} ended with signal SIGKILL"):
-            deployment.predict(1)
+        for ask in (lambda: deployment.predict(1), deployment.stats):
+            with pytest.raises(DeploymentError, match=f"service: process {pid} ended with signal SIGKILL"):
+                ask()
 
     @pytest.mark.covered_processes
     def test_one_replica_of_several_that_dies_is_named(self, tmp_path: Path) -> None:

@@ -306,17 +306,12 @@ class TestTheEnd:
                 thread.join(PATIENCE_S)
         assert psutil.Process().num_fds() == before
 
-    def test_no_child_outlives_a_parent_that_is_killed_whatever_it_does(self, tmp_path: Path) -> None:
-        pids, _ = kill_parent(tmp_path, "echo", "listen", "busy")
-        assert survivors(pids, PATIENCE_S) == set()
-
-    def test_what_a_child_started_does_not_outlive_a_parent_that_is_killed(self, tmp_path: Path) -> None:
-        pids, answers = kill_parent(tmp_path, "serve")
-        assert survivors([*pids, *answers], PATIENCE_S) == set()
-
-    def test_a_daemon_does_not_outlive_a_parent_that_is_killed(self, tmp_path: Path) -> None:
-        pids, answers = kill_parent(tmp_path, "daemonize")
-        assert survivors([*pids, *answers], PATIENCE_S) == set()
+    @pytest.mark.parametrize("states", [("echo", "listen", "busy"), ("serve",), ("daemonize",)], ids=" ".join)
+    def test_no_child_outlives_a_parent_that_is_killed_nor_what_it_started(
+        self, tmp_path: Path, states: tuple[str, ...]
+    ) -> None:
+        pids, answers = kill_parent(tmp_path, *states)
+        assert survivors([*pids, *(answers if len(states) == 1 else ())], PATIENCE_S) == set()
 
     def test_a_forked_parent_with_open_pipes_does_not_keep_the_child_alive(self, tmp_path: Path) -> None:
         pids, answers = kill_parent(tmp_path, "--fork", "listen")

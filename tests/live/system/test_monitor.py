@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import psutil
 import pytest
+from support.repository import Repository
 from support.services.processes import survivors
 
 from pytest_mlpatterns.records.launch import Usage
@@ -361,27 +362,13 @@ class TestFacts:
         assert found.versions["numpy"] == np.__version__
         assert "MHz" not in found.processor
 
-    def test_the_commit_is_that_of_the_checkout_with_a_plus_where_files_differ(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for name in [name for name in os.environ if name.startswith("GIT_")]:
-            monkeypatch.delenv(name)
-
-        def git(*arguments: str) -> str:
-            identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
-            command = ["git", *identity, *arguments]
-            return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
-
-        file = tmp_path / "file"
-        file.write_text("one")
-        git("init", "--quiet")
-        git("add", "file")
-        git("commit", "--quiet", "-m", "one")
-        git("tag", "-a", "-m", "v1", "v1")
-        full = git("rev-parse", "HEAD")
-        assert commit(tmp_path) == full[:12]
-        file.write_text("two")
-        assert commit(tmp_path) == f"{full[:12]}+"
+    def test_the_commit_is_that_of_the_checkout_with_a_plus_where_files_differ(self, tmp_path: Path) -> None:
+        repository = Repository.made(tmp_path / "project")
+        full = repository.commit({"file": "one"})
+        repository.git("tag", "-a", "-m", "v1", "v1")
+        assert commit(repository.top) == full[:12]
+        repository.write({"file": "two"})
+        assert commit(repository.top) == f"{full[:12]}+"
 
     def test_outside_of_git_there_is_no_commit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
