@@ -153,25 +153,46 @@ def test_failed_measurement_is_the_exit_code(project: Path, monkeypatch: pytest.
         (["notes.txt"], "notes.txt, expected a model file that ends in .joblib, "),
         (["shop"], "shop, expected a model file (.joblib, "),
         (["shop:"], "shop:, expected"),
-        (["-o", "test_perf.py"], "test_perf.py exists; name another file to write: -o test_perf_2.py"),
-        (["-o", "no/test_perf.py"], "no/test_perf.py is in no, which does not exist"),
-        (["-o", "perf.py"], "perf.py, expected a name that pytest collects; write -o test_perf.py"),
-        (["-o", "test_a.py", "--payload", "inputs.csv"], "inputs.csv, expected a .json file"),
-        (["-o", "test_a.py", "--payload", "wrong.json"], "wrong.json is not JSON"),
-        (["-o", "test_a.py", "--payload", "empty.json"], "--payload empty.json holds no list of inputs"),
-        (["-o", "test_a.py", "--payload", "object.json"], "--payload object.json holds no list of inputs"),
-        (["-o", "test_a.py", "--payload", "gone.json"], "--payload gone.json cannot be read: No such file"),
+        (["model.joblib", "-o", "test_perf.py"], "test_perf.py exists; name another file to write: -o test_perf_2.py"),
+        (["model.joblib", "-o", "no/test_perf.py"], "no/test_perf.py is in no, which does not exist"),
+        (["model.joblib", "-o", "perf.py"], "perf.py, expected a name that pytest collects; write -o test_perf.py"),
+        (["model.joblib", "-o", "test_a.py", "--payload", "inputs.csv"], "inputs.csv, expected a .json file"),
+        (["model.joblib", "-o", "test_a.py", "--payload", "wrong.json"], "wrong.json is not JSON"),
+        (
+            ["model.joblib", "-o", "test_a.py", "--payload", "empty.json"],
+            "--payload empty.json holds no list of inputs",
+        ),
+        (
+            ["model.joblib", "-o", "test_a.py", "--payload", "object.json"],
+            "--payload object.json holds no list of inputs",
+        ),
+        (
+            ["model.joblib", "-o", "test_a.py", "--payload", "gone.json"],
+            "--payload gone.json cannot be read: No such file",
+        ),
+        (["model.joblib", "-o", "shop"], "shop is a directory, expected a file to write: -o shop/test_perf.py"),
+        *(
+            ([address], f"{address}, expected an address with its scheme; write http://{address}")
+            for address in ("localhost:8000", "127.0.0.1:8000/predict", "scorer:80", "[::1]:80", "localhost")
+        ),
+        (["app.py"], "app.py is a Python file, expected what in it is measured; write app:api\n"),
+        (["./app.py"], "write app:api\n"),
+        (["shop/rank.py"], "write shop.rank:NAME, of a model or an application in it\n"),
+        (["app.py:api"], "app.py:api, expected a module without .py; write app:api\n"),
+        (["absent.py"], "absent.py, expected a module without .py; write absent:NAME, of a model"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
     project: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (project / "shop").mkdir()
     files = {"notes.txt": "", "test_perf.py": "", "wrong.json": "{", "empty.json": "[]", "object.json": '{"x": 1}'}
-    for name, text in files.items():
+    for name, text in {**files, "app.py": "api = FastAPI()\n", "shop/rank.py": "class Ranker: ...\n"}.items():
         (project / name).write_text(text, encoding="utf-8")
     assert main(["new", *arguments]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert words in line
+    said = capsys.readouterr().err
+    assert words in said
+    assert len(said.splitlines()) == 1
 
 
 def test_commands_name_a_file_with_a_space_as_a_shell_reads_it(
@@ -260,34 +281,6 @@ def test_pytest_runs_without_the_current_directory_on_its_path(monkeypatch: pyte
     assert seen["capture_output"] is False
 
 
-@pytest.mark.parametrize("address", ["localhost:8000", "127.0.0.1:8000/predict", "scorer:80", "[::1]:80", "localhost"])
-def test_an_address_without_its_scheme_is_told_to_have_one(
-    project: Path, address: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["new", address, "--no-run"]) == 2
-    assert f"{address}, expected an address with its scheme; write http://{address}" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("what", "words"),
-    [
-        ("app.py", "app.py is a Python file, expected what in it is measured; write app:api\n"),
-        ("./app.py", "write app:api\n"),
-        ("shop/rank.py", "write shop.rank:NAME, of a model or an application in it\n"),
-        ("app.py:api", "app.py:api, expected a module without .py; write app:api\n"),
-        ("absent.py", "absent.py, expected a module without .py; write absent:NAME, of a model"),
-    ],
-)
-def test_of_a_python_file_an_object_is_named(
-    project: Path, what: str, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (project / "app.py").write_text("api = FastAPI()\n", encoding="utf-8")
-    (project / "shop").mkdir()
-    (project / "shop" / "rank.py").write_text("class Ranker: ...\n", encoding="utf-8")
-    assert main(["new", what, "--no-run"]) == 2
-    assert words in capsys.readouterr().err
-
-
 def test_a_path_follows_its_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,9 +297,3 @@ def test_a_link_that_leads_nowhere_is_there(project: Path, capsys: pytest.Captur
     assert main(["new"]) == 2
     assert "test_perf.py exists; name another file to write" in capsys.readouterr().err
     assert list((project / "elsewhere").iterdir()) == []
-
-
-def test_a_directory_is_no_file_to_write(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (project / "tests").mkdir()
-    assert main(["new", "model.joblib", "-o", "tests", "--no-run"]) == 2
-    assert "tests is a directory, expected a file to write: -o tests/test_perf.py" in capsys.readouterr().err
