@@ -166,9 +166,18 @@ def refused(directory: Path, style: str, line: str) -> str:
         ("perf_budget = 30", "ini key perf_budget is '30', expected a time with its unit; write for example"),
         ("perf_startup_timeout = 9", "ini key perf_startup_timeout is '9', expected a time with its unit"),
         ("perf_tolerance = 5", "ini key perf_tolerance is '5', expected at most 1 (100 %); write 0.05 or \"5%\""),
+        ("perf_concurrency = 4", "perf_concurrency is not an ini key; concurrency is set in the marker: pytest.mark."),
+        (
+            "perf_tolerence = 1",
+            "perf_tolerence is not an ini key; did you mean perf_tolerance? pytest --help lists all",
+        ),
+        (
+            "perf_zebra = 1",
+            "perf_zebra is not an ini key; no loaded plugin has it; delete the line, or load that plugin",
+        ),
     ],
 )
-def test_a_number_where_a_unit_is_needed_is_refused_in_one_line(
+def test_a_number_without_its_unit_and_an_unknown_key_are_refused_in_one_line(
     tmp_path: Path, style: str, line: str, words: str
 ) -> None:
     assert refused(tmp_path, style, line).startswith(f"ERROR: {words}")
@@ -197,32 +206,6 @@ def test_a_run_takes_its_settings_from_native_toml(tmp_path: Path) -> None:
     run = run_here(tmp_path)
     assert run.outcomes == {"passed": 2}
     assert "smoke run: 2 perf tests" in run.section("performance")
-
-
-@pytest.mark.simulation
-@pytest.mark.parametrize("style", STYLES)
-def test_a_misspelled_key_is_answered_with_the_nearest(tmp_path: Path, style: str) -> None:
-    configure(tmp_path, style, {"tolerence": "0.05"})
-    run = run_here(tmp_path)
-    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
-    (message,) = filter(None, run.errors)
-    assert message == "ERROR: perf_tolerence is not an ini key; did you mean perf_tolerance? pytest --help lists all"
-
-
-@pytest.mark.simulation
-@pytest.mark.parametrize("style", STYLES)
-def test_an_argument_of_the_marker_is_no_key(tmp_path: Path, style: str) -> None:
-    words = "ERROR: perf_concurrency is not an ini key; concurrency is set in the marker: pytest.mark.perf("
-    assert refused(tmp_path, style, "perf_concurrency = 4").startswith(words)
-
-
-@pytest.mark.simulation
-@pytest.mark.parametrize("style", STYLES)
-def test_a_key_that_resembles_none_of_ours_ends_the_run_too(tmp_path: Path, style: str) -> None:
-    assert refused(tmp_path, style, "perf_zebra = 1") == (
-        "ERROR: perf_zebra is not an ini key; no loaded plugin has it; delete the line, or load that plugin; "
-        "pytest --help lists all"
-    )
 
 
 def test_a_key_that_a_conftest_file_adds_is_its_own(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.processes
 TESTS = """
 import time
 
+import httpx
 import numpy as np
 import pytest
 
@@ -35,11 +36,7 @@ def perf_payload():
 QUICK = 'duration="300ms", warmup="0s", launches=1'
 
 
-def test_a_model_is_measured_checked_and_predicted_over_grpc(tmp_path: Path) -> None:
-    project = Project().with_file(
-        "test_perf.py",
-        TESTS
-        + f"""
+MEASURED = f"""
 
 def check(inputs, outputs):
     assert inputs
@@ -60,55 +57,31 @@ def test_deployed(perf_deploy):
     with perf_deploy(Single(), wire="grpc") as deployment:
         assert deployment.predict(np.ones(16, "f4"))[0] == 2
         assert deployment.client.get("/v2/health/ready").is_success
-""",
-    )
-    run = project.run(tmp_path)
-    assert run.outcomes["passed"] == 5
 
-
-def test_failures_are_told_by_their_status(tmp_path: Path) -> None:
-    project = Project().with_file(
-        "test_perf.py",
-        TESTS.replace("range(5)", "(1, 13)")
-        + f"""
-
-@pytest.mark.perf(wire="grpc", {QUICK})
+@pytest.mark.perf(wire="grpc", payload=[np.full(16, number, "f4") for number in (1, 13)], {QUICK})
 def test_half(perf):
     perf.assert_error_rate_below(0.1)
-""",
-    )
-    run = project.run(tmp_path)
-    assert run.outcomes == {"failed": 1}
-    assert "INTERNAL: " in run.out
-    assert "ValueError: thirteen" in run.out
 
-
-def test_a_smoke_run_sends_one_call(tmp_path: Path) -> None:
-    project = Project().with_file(
-        "test_perf.py",
-        TESTS
-        + """
+@pytest.mark.perf(wire="grpc", payload=[httpx.Request("GET", "http://x/")])
+def test_ready_made(perf):
+    pass
+"""
+ONE = """
 
 @pytest.mark.perf(wire="grpc")
 def test_one(perf):
     perf.assert_rtm_below("1ns")
-""",
-    )
-    assert project.run(tmp_path, "--perf-smoke").outcomes == {"passed": 1}
+"""
 
 
-def test_ready_made_requests_cannot_be_sent(tmp_path: Path) -> None:
-    project = Project().with_file(
-        "test_perf.py",
-        TESTS
-        + """
-import httpx
+def test_a_model_is_measured_checked_and_predicted_over_grpc_and_its_failures_are_told(tmp_path: Path) -> None:
+    run = Project().with_file("test_perf.py", TESTS + MEASURED).run(tmp_path)
+    assert (run.outcomes["passed"], run.outcomes["failed"]) == (5, 2)
+    assert "INTERNAL: " in run.failure("test_half")
+    assert "ValueError: thirteen" in run.failure("test_half")
+    words = "perf_payload contains httpx.Request objects, which cannot be sent over gRPC"
+    assert words in run.failure("test_ready_made")
 
-@pytest.mark.perf(wire="grpc", payload=[httpx.Request("GET", "http://x/")])
-def test_one(perf):
-    pass
-""",
-    )
-    run = project.run(tmp_path)
-    assert run.outcomes == {"failed": 1}
-    assert "perf_payload contains httpx.Request objects, which cannot be sent over gRPC" in run.out
+
+def test_a_smoke_run_sends_one_call(tmp_path: Path) -> None:
+    assert Project().with_file("test_perf.py", TESTS + ONE).run(tmp_path, "--perf-smoke").outcomes == {"passed": 1}

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -86,27 +86,32 @@ def await_closed_gate(directory: Path) -> None:
             time.sleep(0.005)  # the kernel tells nobody that a lock was taken
 
 
+Asking = Callable[..., Holder]
+
+
 @pytest.fixture
-def holders() -> Iterator[list[Holder]]:
-    """Takes the processes that are to end with the test."""
+def asking(tmp_path: Path) -> Iterator[Asking]:
+    """Starts a process that asks for the machine, and may wait until it holds it; all end with the test."""
     found: list[Holder] = []
-    yield found
+
+    def start(how: str, *, holds: bool = False) -> Holder:
+        found.append(Holder(tmp_path, how))
+        if holds:
+            found[-1].expect("holds")
+        return found[-1]
+
+    yield start
     for holder in found:
         holder.close()
 
 
-def test_ordinary_tests_share_the_machine(tmp_path: Path, holders: list[Holder]) -> None:
-    holders += [Holder(tmp_path, "shared"), Holder(tmp_path, "shared")]
-    for holder in holders:
-        holder.expect("holds")
-    for holder in holders:
+def test_ordinary_tests_share_the_machine(asking: Asking) -> None:
+    for holder in [asking("shared", holds=True) for _ in "ab"]:
         holder.give_back()
 
 
-def test_two_holders_that_want_it_alone_later_get_it_one_after_the_other(tmp_path: Path, holders: list[Holder]) -> None:
-    holders += [Holder(tmp_path, "alone later"), Holder(tmp_path, "alone later")]
-    for holder in holders:
-        holder.expect("holds")
+def test_two_holders_that_want_it_alone_later_get_it_one_after_the_other(asking: Asking) -> None:
+    holders = [asking("alone later", holds=True) for _ in "ab"]
     for holder in holders:
         holder.go_on()
     ready, _, _ = select.select([holder.process.stdout for holder in holders], [], [], 30)
@@ -118,40 +123,21 @@ def test_two_holders_that_want_it_alone_later_get_it_one_after_the_other(tmp_pat
     second.give_back()
 
 
-def test_a_perf_test_waits_for_those_that_hold_the_machine(tmp_path: Path, holders: list[Holder]) -> None:
-    first = Holder(tmp_path, "shared")
-    holders.append(first)
-    first.expect("holds")
-    alone = Holder(tmp_path, "alone")
-    holders.append(alone)
-    assert not alone.says_more()
-    first.give_back()
-    alone.expect("holds")
-    alone.give_back()
-
-
-@pytest.mark.parametrize("how", ["shared", "alone"])
-def test_other_tests_wait_for_a_perf_test(tmp_path: Path, holders: list[Holder], how: str) -> None:
-    alone = Holder(tmp_path, "alone")
-    holders.append(alone)
-    alone.expect("holds")
-    later = Holder(tmp_path, how)
-    holders.append(later)
+@pytest.mark.parametrize(("first", "second"), [("shared", "alone"), ("alone", "shared"), ("alone", "alone")])
+def test_a_perf_test_waits_for_those_that_hold_the_machine_and_they_for_it(
+    asking: Asking, first: str, second: str
+) -> None:
+    holding, later = asking(first, holds=True), asking(second)
     assert not later.says_more()
-    alone.give_back()
+    holding.give_back()
     later.expect("holds")
     later.give_back()
 
 
-def test_a_perf_test_that_waits_is_not_overtaken(tmp_path: Path, holders: list[Holder]) -> None:
-    first = Holder(tmp_path, "shared")
-    holders.append(first)
-    first.expect("holds")
-    alone = Holder(tmp_path, "alone")
-    holders.append(alone)
+def test_a_perf_test_that_waits_is_not_overtaken(tmp_path: Path, asking: Asking) -> None:
+    first, alone = asking("shared", holds=True), asking("alone")
     await_closed_gate(tmp_path)
-    overtaker = Holder(tmp_path, "shared")
-    holders.append(overtaker)
+    overtaker = asking("shared")
     assert not overtaker.says_more()
     first.give_back()
     alone.expect("holds")
@@ -161,23 +147,18 @@ def test_a_perf_test_that_waits_is_not_overtaken(tmp_path: Path, holders: list[H
 
 
 @pytest.mark.parametrize("how", ["shared", "alone"])
-def test_a_process_that_is_killed_blocks_nobody(tmp_path: Path, holders: list[Holder], how: str) -> None:
-    dies = Holder(tmp_path, how)
-    holders.append(dies)
-    dies.expect("holds")
-    waits = Holder(tmp_path, "alone")
-    holders.append(waits)
+def test_a_process_that_is_killed_blocks_nobody(asking: Asking, how: str) -> None:
+    dies, waits = asking(how, holds=True), asking("alone")
     dies.process.send_signal(signal.SIGKILL)
     waits.expect("holds")
 
 
-def test_the_machine_is_given_back_where_the_test_raises(tmp_path: Path, holders: list[Holder]) -> None:
+def test_the_machine_is_given_back_where_the_test_raises(tmp_path: Path, asking: Asking) -> None:
     lock = MachineLock(tmp_path)
     try:
         with pytest.raises(KeyError), lock.held(exclusive=True):
             raise KeyError
-        holders.append(Holder(tmp_path, "alone"))
-        holders[0].expect("holds")
+        asking("alone", holds=True)
     finally:
         lock.close()
 

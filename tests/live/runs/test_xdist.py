@@ -38,12 +38,3 @@ def test_a_distributed_session_without_perf_tests_says_nothing_of_them(tmp_path:
     run = Project().with_file("test_plain.py", "def test_it(): pass\n").run(tmp_path, "-n", "2")
     assert run.outcomes == {"passed": 1}
     assert " performance ---" not in run.out
-
-
-def test_no_file_of_ours_stays_behind(tmp_path: Path, distribution: tuple[str, ...]) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    project = Project().with_tests('def test_it(perf): perf.assert_rtm_below("1ns")\n')
-    run = project.run(tmp_path, "-p", "no:tmpdir", *distribution, environment={"TMPDIR": str(temporary)})
-    assert run.outcomes == {"failed": 1}
-    assert list(temporary.glob("pytest-mlpatterns-*")) == []
