@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus, start_with_share
+from pytest_mlpatterns.serving.model import StartOptions, ended_on_error, start_with_cpus, start_with_share
 from pytest_mlpatterns.serving.readiness import set_up
 from pytest_mlpatterns.system.cpu_share import give_replica_cores
 from pytest_mlpatterns.wording import did_you_mean, shown
@@ -263,12 +263,10 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
 
     def start() -> Deployment:
         deployment = engine.launch(plan, options)
-        try:
-            for number in range(len(deployment.addresses) if options.setup else 0):
-                set_up(deployment, number, plan.name, options=options)
-        except BaseException:
-            deployment.close()
-            raise
+        if options.setup is not None:
+            with ended_on_error(deployment.close):
+                for number in range(len(deployment.addresses)):
+                    set_up(deployment, number, plan.name, options=options)
         return deployment
 
     if engine.gives_cores:

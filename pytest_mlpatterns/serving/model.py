@@ -94,11 +94,17 @@ def start_with_share(share: CpuShare, start: Callable[[], _Started]) -> _Started
     """Start a deployment with what it was given; if it has cores for each replica, an engine enters
     :func:`pytest_mlpatterns.system.cpu_share.share_of_replica` for each.
     """
+    with ended_on_error(share.release), share.current():
+        return start()
+
+
+@contextmanager
+def ended_on_error(end: Callable[[], object]) -> Iterator[None]:
+    """A start that has begun something: ``end`` ends it if the start fails."""
     try:
-        with share.current():
-            return start()
+        yield
     except BaseException:
-        share.release()
+        end()
         raise
 
 

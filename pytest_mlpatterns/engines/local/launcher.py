@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from pytest_mlpatterns.engines.engine import Engine
-from pytest_mlpatterns.engines.local.messages import Call, Consume, Listen, ListenGrpc, UpstreamNode, WorkerJob
+from pytest_mlpatterns.engines.local.messages import Call, Listen, ListenGrpc, UpstreamNode, WorkerJob
 from pytest_mlpatterns.engines.local.processes import LocalProcesses, SupervisedWorker, await_loaded, load_of
-from pytest_mlpatterns.errors import ChildError, SettingError
+from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED
 from pytest_mlpatterns.patterns.pattern import LayerNode, Node, ProcessGroup, layers_in
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.http.app import MAX_BODY_BYTES
+from pytest_mlpatterns.serving.model import ended_on_error
 from pytest_mlpatterns.serving.processes import PackedLayer, QueueNode
 from pytest_mlpatterns.serving.readiness import await_ready, too_slow_to_load
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.model import ServicePlan, StartOptions
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 
+_Source = Listen | ListenGrpc | Subscription | Call  # Where a worker gets its requests from
 _ANSWER_TIMEOUT_S = 5.0  # Time limit for an answer of a worker
 _WORKER = "pytest_mlpatterns.engines.local.worker"
 _READING_S = 0.1  # Interval of the readings of a replica that is to end, in seconds: two ticks of the load generator
@@ -83,13 +85,10 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     """Start a service that :meth:`LocalEngine.check` has passed, and wait until it is ready."""
     started_ns = time.perf_counter_ns()
     launcher = Launcher(plan, options)
-    try:
+    with ended_on_error(launcher.stop):
         addresses = launcher.start()
         for worker in launcher.workers:
             await_loaded(worker, plan.name, started_ns, options=options)
-    except BaseException:
-        launcher.stop()
-        raise
     launcher.release()
     endpoint = Endpoint(
         addresses=addresses,
@@ -102,11 +101,8 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     scaler = LocalScaler(launcher, plan.name, options)
     traits = Traits(current_share(), scaler, roles=_roles(launcher.workers))
     deployment = Deployment(endpoint, launcher.processes, traits)
-    try:
+    with ended_on_error(deployment.close):
         await_ready(deployment, plan.name, started_ns, options=options)
-    except BaseException:
-        deployment.close()
-        raise
     launcher.settle(launcher.workers)
     return deployment
 
@@ -227,10 +223,10 @@ class Launcher:
             node = self._start_inside(group.inside)
             wire = self._options.wire.between_processes
             subscription = Subscription(url, stream, f"worker-{number}", group.in_flight, wire)
-            self._spawn(group, node, Consume(subscription, group.position))
+            self._spawn(group, node, subscription)
         return QueueNode(url, stream)
 
-    def _job(self, group: ProcessGroup, node: WorkerNode, source: Listen | ListenGrpc | Consume | Call) -> WorkerJob:
+    def _job(self, group: ProcessGroup, node: WorkerNode, source: _Source) -> WorkerJob:
         return WorkerJob(
             node=node,
             name=self._plan.name,
@@ -252,7 +248,7 @@ class Launcher:
         self,
         group: ProcessGroup,
         node: WorkerNode,
-        source: Listen | ListenGrpc | Consume | Call,
+        source: _Source,
         *,
         listener: socket.socket | None = None,
     ) -> None:
@@ -265,11 +261,8 @@ class Launcher:
             if under is not None:
                 env, python = under.environment({**os.environ, **(env or {})}), [*under.words, sys.executable]
             child = Child(_WORKER, log=log, pass_fds=descriptors, on_end=on_end, env=env, python=python)
-            try:
+            with ended_on_error(child.stop):
                 child.send(job)
-            except ChildError:
-                child.stop()
-                raise
             return child
 
         context = contextvars.copy_context()  # a replacement, which another thread starts, gets the same processor

@@ -47,13 +47,6 @@ class ListenGrpc(Struct, frozen=True):
     port: int
 
 
-class Consume(Struct, frozen=True):
-    """Take requests from a broker; ``position`` is the queue's place in the composition."""
-
-    subscription: Subscription
-    position: int
-
-
 class Call(Struct, frozen=True):
     """Serve nothing: call the model itself with these inputs, a pickled list, as the parent asks for it."""
 
@@ -66,7 +59,7 @@ class WorkerJob(Struct, frozen=True):
     node: WorkerNode
     name: str
     identity: str  # unique for the deployment; keys in stores and brokers begin with it
-    source: Listen | ListenGrpc | Consume | Call
+    source: Listen | ListenGrpc | Subscription | Call
     import_path: tuple[str, ...]
     # top of the tree in which the user works, and of the tree from which code is imported instead; None: there is
     # one tree

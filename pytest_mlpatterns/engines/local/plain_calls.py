@@ -12,7 +12,7 @@ from pytest_mlpatterns.engines.local.plain_caller import Called
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
 from pytest_mlpatterns.loadgen.messages import LoadResult
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
-from pytest_mlpatterns.serving.model import start_with_cpus
+from pytest_mlpatterns.serving.model import ended_on_error, start_with_cpus
 from pytest_mlpatterns.serving.readiness import left_s, too_slow_to_answer
 from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.wire import REST_JSON, codec_of
@@ -94,7 +94,7 @@ def _deployed(plan: ServicePlan, inputs: bytes, options: StartOptions) -> PlainC
 
     started_ns = time.perf_counter_ns()
     launcher = Launcher(plan, options)
-    try:
+    with ended_on_error(launcher.stop):
         launcher.start_caller(inputs)
         await_loaded(launcher.workers[0], plan.name, started_ns, options=options)
         deployment = PlainCalls(launcher)
@@ -106,8 +106,5 @@ def _deployed(plan: ServicePlan, inputs: bytes, options: StartOptions) -> PlainC
             raise too_slow_to_answer(plan.name, deployment.log_tail(), options=options) from None
         except ValueError:  # only what is compared with answers has to be written
             pass
-    except BaseException:
-        launcher.stop()
-        raise
     deployment.note_first_answer(started_ns)
     return deployment

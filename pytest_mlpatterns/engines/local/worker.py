@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from msgspec import Struct
 
-from pytest_mlpatterns.engines.local.messages import Call, Consume, Listen, ListenGrpc, WorkerJob
+from pytest_mlpatterns.engines.local.messages import Call, Listen, ListenGrpc, WorkerJob
 from pytest_mlpatterns.patterns.pattern import ModelNode
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import SplitTally, Tally
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.http.async_jobs import Queue
     from pytest_mlpatterns.serving.http.inference_call import WireTally
     from pytest_mlpatterns.serving.http.uvicorn_server import PromptServer
-
+    from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 
 _INTERNAL_KEEP_ALIVE_S = 3600
 """Time for which connections inside a deployment stay open, in seconds: longer than any load."""
@@ -84,7 +84,7 @@ def main() -> None:
     elif isinstance(job.source, Listen):
         _serve_http(job, job.source, _Service(parent, stack, caller))
     else:
-        _consume(job.source, _Service(parent, stack, caller))
+        _consume(job, job.source, _Service(parent, stack, caller))
 
 
 class _Parent:
@@ -244,13 +244,13 @@ def _serve_grpc(job: WorkerJob, port: int, service: _Service) -> None:
     _run(serve())
 
 
-def _consume(source: Consume, service: _Service) -> None:
+def _consume(job: WorkerJob, source: Subscription, service: _Service) -> None:
     """Take requests from a stream of a broker until the parent closes the channel."""
     import contextlib
 
     from pytest_mlpatterns.serving.redis.queue_worker import consume
 
-    tally = Tally(source.position, "queued")
+    tally = Tally(job.position, "queued")
     service.count_with(tally)
 
     async def run(instances: list[Any], decode: Callable[[], list[Any]]) -> Sequence[Any]:
@@ -264,7 +264,7 @@ def _consume(source: Consume, service: _Service) -> None:
         await service.stack.start()
         loop.call_soon(service.parent.report_ready)
         with contextlib.suppress(asyncio.CancelledError):
-            await consume(source.subscription, run, tally)
+            await consume(source, run, tally)
         await service.stack.close()
 
     _run(serve())

@@ -29,6 +29,7 @@ from pytest_mlpatterns.patterns.arguments import EMBEDDED
 from pytest_mlpatterns.patterns.pattern import layers_in
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
+from pytest_mlpatterns.serving.model import ended_on_error
 from pytest_mlpatterns.serving.readiness import await_ready, left_s, too_slow_to_load
 from pytest_mlpatterns.wire import codec_of
 from pytest_mlpatterns.workload.endpoint import Endpoint
@@ -101,7 +102,7 @@ class _RayEngine(Engine):
             replicas=sum(one.replicas for one in planned.deployments),
         )
         processes = RayProcesses(session, running, servers=servers)
-        try:
+        with ended_on_error(processes.stop):
             addresses = _deployed(plan, options, planned, processes=processes, started_ns=started_ns)
             endpoint = Endpoint(
                 addresses=addresses,
@@ -112,15 +113,9 @@ class _RayEngine(Engine):
                 prefix=f"/{planned.app}",
             )
             traits = Traits(make_monitor=processes.make_monitor, cores=facts.cores, shared=processes.application)
-        except BaseException:
-            processes.stop()
-            raise
         deployment = Deployment(endpoint, processes, traits)
-        try:
+        with ended_on_error(deployment.close):
             await_ready(deployment, plan.name, started_ns, options=options)
-        except BaseException:
-            deployment.close()
-            raise
         return deployment
 
 

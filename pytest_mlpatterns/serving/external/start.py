@@ -38,7 +38,7 @@ from pytest_mlpatterns.serving.external.attach import FIRST_TRIES, NO_SUCH_PATH,
 from pytest_mlpatterns.serving.external.programs import SOCKET, Program, SupervisedPrograms
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.failed_request import error_text, stream_failure
-from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus
+from pytest_mlpatterns.serving.model import StartOptions, ended_on_error, start_with_cpus
 from pytest_mlpatterns.serving.processes import Processes
 from pytest_mlpatterns.serving.readiness import set_up
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url, prometheus_of, with_ports
@@ -153,7 +153,7 @@ class _Start:
         )
         traits = Traits(current_share())
         deployment = Deployment(endpoint, self._processes, traits, builder=self._options.builder)
-        try:
+        with ended_on_error(deployment.close):
             for number in range(len(self._ports)):
                 self._await_ready(deployment, number)
             self._check_openness()
@@ -161,9 +161,6 @@ class _Start:
                 origins = [f"http://127.0.0.1:{port}" for port in self._ports]
                 scraper = scraper_of(names, origins, self._programs.ports[0])
                 deployment.read_metrics_with(scraper, require_known=self._options.payload is not None)
-        except BaseException:
-            deployment.close()
-            raise
         return deployment
 
     def _await_ready(self, deployment: Deployment, number: int) -> None:
