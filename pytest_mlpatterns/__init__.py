@@ -33,10 +33,13 @@ __version__ = "0.3.0"
 
 
 def _homes() -> dict[str, str]:
-    """The module of each public name, as the stub beside this file imports it for type checkers."""
-    with open(f"{__path__[0]}/__init__.pyi", encoding="utf-8") as stub:  # without pathlib: every child imports this
-        imports = re.findall(r"^from (\S+) import (\([^)]*\)|.*)", stub.read(), re.MULTILINE)
-    return {name: home for home, names in imports for name in re.findall(r"(\w+) as \w+", names)}
+    """The module of each public name, as the stub beside this file imports it, and the package of patterns its own."""
+    found: dict[str, str] = {}
+    for file in ("__init__.pyi", "patterns/__init__.py"):
+        with open(f"{__path__[0]}/{file}", encoding="utf-8") as text:  # without pathlib: every child imports this
+            imports = re.findall(rf"^from ({__name__}\S+) import (\([^)]*\)|.*)", text.read(), re.MULTILINE)
+        found |= {name: home for home, names in imports for name in re.findall(r"\w+", names) if name != "as"}
+    return found
 
 
 _HOME_OF = _homes()

@@ -1,6 +1,7 @@
 """The public names and their modules, for type checkers; ``__init__.py`` reads here what it loads when it is used."""
 
-# ruff: noqa: I001 - ``A as A``, which it would put on lines of their own, says that we give the name to others
+# ruff: noqa: F403, I001 - ``A as A``, which it would put on lines of their own, says that we give the name to others;
+# the package of patterns lists its own
 from pytest_mlpatterns.errors import (
     BaselineFileError as BaselineFileError,
     ChildError as ChildError,
@@ -58,20 +59,7 @@ from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices as
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics as Metrics
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut as ScaleOut
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling as Scaling, ScalingStep as ScalingStep
-from pytest_mlpatterns.patterns import (
-    Batched as Batched,
-    Cached as Cached,
-    Cascade as Cascade,
-    Continuous as Continuous,
-    Ensemble as Ensemble,
-    Limited as Limited,
-    Microservice as Microservice,
-    Pattern as Pattern,
-    Pipeline as Pipeline,
-    Queued as Queued,
-    Replicated as Replicated,
-    Single as Single,
-)
+from pytest_mlpatterns.patterns import *
 from pytest_mlpatterns.patterns.layer import Handler as Handler, RequestError as RequestError, Resources as Resources
 from pytest_mlpatterns.patterns.tally import Tally as Tally
 from pytest_mlpatterns.judging.measuring import measure as measure

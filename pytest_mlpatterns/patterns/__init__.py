@@ -2,7 +2,7 @@
 
 A pattern is a frozen value. Patterns composed by ``|`` build a process tree (:mod:`.pattern`), which an engine starts.
 A pattern also makes its layer (:mod:`.layer`): what it does to a request in a process. No module here opens a socket or
-starts a process. A new pattern is one module and its name in ``__all__`` here.
+starts a process. A new pattern is one module and its name in ``__all__`` here, which also makes it public.
 """
 
 from __future__ import annotations

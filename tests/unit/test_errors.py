@@ -23,11 +23,18 @@ def imports_for_type_checkers() -> dict[str, str]:
     stub = Path(pytest_mlpatterns.__file__).with_suffix(".pyi")
     tree = ast.parse(stub.read_text(encoding="utf-8"))
     return {
-        alias.asname or "": str(node.module)  # ``A as A``: only so are names those of the package, not borrowed
+        name: str(node.module)
         for node in tree.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
+        for name in given_on(alias, str(node.module))
     }
+
+
+def given_on(alias: ast.alias, module: str) -> list[str]:
+    """The names that an import of a stub gives on: of ``A as A`` that name, of ``*`` what the module lists."""
+    names: list[str] = import_module(module).__all__ if alias.name == "*" else [alias.asname or ""]
+    return names
 
 
 def test_every_public_name_resolves() -> None:
