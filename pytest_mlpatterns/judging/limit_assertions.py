@@ -33,6 +33,7 @@ from pytest_mlpatterns.analysis.verdicts.verdicts import judge_beyond_failures, 
 from pytest_mlpatterns.config import assertions, limit_tables
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.counting import CountedPasses
+from pytest_mlpatterns.judging.machine_doubts import unless_explained
 from pytest_mlpatterns.judging.verdict_log import assertions_at_the_call, frame_of_the_test, no_verdict
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue, SearchEnd
 from pytest_mlpatterns.records.outcomes import describe_failures
@@ -233,8 +234,7 @@ def decide_limit(
     experiment: Experiment, measurement: SequentialMeasurement, metric: Metric, *, limit: float, may_go_on: bool = True
 ) -> Verdict:
     """Measure until it is decided whether a metric keeps a limit, which is in the metric's unit."""
-    most, entry = experiment.settings.launches, experiment.baseline.entry
-    scatter = () if entry is None else entry.metrics.get(metric.name, ())
+    most, noise, asked = experiment.settings.launches, experiment.settings.noise, assertions.Limit(metric, limit)
 
     @functools.cache  # once the first launch has shown what one takes
     def plan() -> SequentialPlan:
@@ -245,22 +245,21 @@ def decide_limit(
         return found is not None and _FAR * min(found.value, limit) <= max(found.value, limit)
 
     def judge() -> Verdict:
-        launches, metrics = measurement.launches_with(metric), measurement.metrics
+        return unless_explained(measurement.metrics, asked, judge_by, noise=noise)
+
+    def judge_by(limit: float) -> Verdict:
+        launches = measurement.launches_with(metric)
+        confidence = plan().confidence(launches)
         try:
             measurement.require_valid(errors_count=not metric.counts_failures)
         except GeneratorLimitError:
             callers = experiment.setup.load.in_flight
-            found = judge_busy(metric, metrics, limit, callers=callers, confidence=plan().confidence(launches))
+            found = judge_busy(metric, measurement.metrics, limit, callers=callers, confidence=confidence)
             if found is None:
                 raise
             return found
-        measured = metrics.interval_of(metric, plan().confidence(launches), scatter=scatter)
-        if measured is None and Role.PACED in metric.roles and experiment.settings.requests is not None:
-            measurement.launch_again()  # those so far are blocks of a comparison
-            measured = measurement.metrics.interval_of(metric, plan().confidence(launches))
-        if measured is None:
-            raise InvalidResultError(_why_unknown(metric, experiment, metrics))
-        return _judged(metric, measured, limit, metrics=metrics, launches=launches, most=most)
+        measured = _interval(experiment, measurement, metric, confidence=confidence)
+        return _judged(metric, measured, limit, metrics=measurement.metrics, launches=launches, most=most)
 
     if metric.is_counted:
         return CountedPasses(experiment, measurement).required("assert_instructions_below(...)").decide(judge)
@@ -271,9 +270,24 @@ def decide_limit(
         none_failed = metric.counts_failures and not measurement.metrics.failures
         return found.saying(_EXACT if none_failed and found.outcome is Outcome.INCONCLUSIVE else "")
     except TooFewSamplesError as error:
-        metrics = measurement.metrics
-        confidence = plan().confidence(len(metrics.launches))
-        return judge_few(metric, limit, error, metrics=metrics, confidence=confidence)
+        confidence = plan().confidence(len(measurement.metrics.launches))
+        few = functools.partial(judge_few, metric, error=error, metrics=measurement.metrics, confidence=confidence)
+        return unless_explained(measurement.metrics, asked, lambda value: few(limit=value), noise=noise)
+
+
+def _interval(
+    experiment: Experiment, measurement: SequentialMeasurement, metric: Metric, *, confidence: float
+) -> Estimate:
+    """The metric over all launches; of a number of requests that blocks do not have, after a launch of its own."""
+    entry = experiment.baseline.entry
+    scatter = () if entry is None else entry.metrics.get(metric.name, ())
+    found = measurement.metrics.interval_of(metric, confidence, scatter=scatter)
+    if found is None and Role.PACED in metric.roles and experiment.settings.requests is not None:
+        measurement.launch_again()  # those so far are blocks of a comparison
+        found = measurement.metrics.interval_of(metric, confidence)
+    if found is None:
+        raise InvalidResultError(_why_unknown(metric, experiment, measurement.metrics))
+    return found
 
 
 def _judged(metric: Metric, measured: Estimate, limit: float, *, metrics: Metrics, launches: int, most: int) -> Verdict:
@@ -387,9 +401,9 @@ def decide_nmrt(
 
     def judge() -> Verdict:
         measurement.require_valid()
-        verdict = judge_limit(
-            metric, found() or Estimate(0.0, 0.0, 0.0), limit, launches=measurement.launches_with(metric)
-        )
+        known, launches = found() or Estimate(0.0, 0.0, 0.0), measurement.launches_with(metric)
+        judge_by = functools.partial(judge_limit, metric, known, launches=launches)
+        verdict = unless_explained(measurement.metrics, assertions.Limit(metric, limit), judge_by, noise=settings.noise)
         return _so_far(verdict, metric, searches())
 
     measurement.require_valid()  # what serves no launch is not worth a search

@@ -2,28 +2,33 @@
 
 An excuse (:mod:`pytest_mlpatterns.analysis.health.machine`) explains at most what it can do: a metric is judged again
 beside the entry as it would be on such a machine. If the recorded code decides, it explains what passes there; if the
-file decides, it leaves failures open that do not hold there. Pure: every look is at launches beside an entry.
+file decides, it leaves failures open that do not hold there. A missed limit on a time or a rate is left open if it is
+kept without what others took. Pure.
 """
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import Excuse, hiding_speed, speed_excuse, taken_excuse
-from pytest_mlpatterns.analysis.metrics.definitions import leading_time, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import STANDING, leading_time, metric_named
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.verdicts.tolerances import failed_by_whole_answers
 from pytest_mlpatterns.baseline.lookup import scaled
+from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.judging.metric_rules import judge_metrics
+from pytest_mlpatterns.records.launch import Taken
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
+    from pytest_mlpatterns.config.assertions import Limit
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.look import Look
     from pytest_mlpatterns.records.baseline_entry import Entry
@@ -106,6 +111,35 @@ def left_open(
     }
     left = WhyOpen(OpenBy.MACHINE, excuse.why)
     return [one.left_open(left, f"but {left}") if one.metric in open_now else one for one in verdicts]
+
+
+def unless_explained(
+    metrics: Metrics, asked: Limit, judge: Callable[[float], Verdict], *, noise: NoisePolicy
+) -> Verdict:
+    """The verdict on a limit; a failure is left open that would be none without what others took of the machine.
+
+    ``judge``: gives the verdict by any limit.
+    """
+    found = judge(asked.value)
+    if found.outcome is not Outcome.FAIL or noise is NoisePolicy.TRUST:
+        return found
+    excuse, metric = taken_excuse(metrics.launches, Taken()), asked.metric
+    if excuse is None or metric.name in STANDING or metric.unit not in (Unit.DURATION, Unit.RATE):
+        return found
+    if judge(_limit_beside(metrics, asked, excuse)).outcome is Outcome.FAIL:
+        return found
+    return found.left_open(WhyOpen(OpenBy.MACHINE, excuse.why), f"but {excuse.why}, which may be why")
+
+
+def _limit_beside(metrics: Metrics, asked: Limit, excuse: Excuse) -> float:
+    """The limit that a service keeps on a machine with this excuse which keeps the asked one without it."""
+    metric, limit = asked.metric, asked.value
+    if metric.name == "cpu_per_request":
+        return limit * excuse.cpu_times
+    if metric.unit is Unit.DURATION:
+        return limit * excuse.times + (excuse.tail_waits_ns if metric.is_tail else excuse.waits_ns)
+    latency_ns = fmean(launch.value for launch in metrics.launch_values(leading_time(streams=False)))
+    return limit * max(latency_ns - excuse.waits_ns, 0.0) / latency_ns / excuse.times
 
 
 def is_within(verdict: Verdict | None) -> bool:

@@ -15,6 +15,7 @@ from support.synthetic import MS, START_NS, S, launch, samples
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.config.assertions import Limit, percentile_of, read_metric
+from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.limit_assertions import decide_limit, decide_limits, judge_failures
@@ -52,7 +53,8 @@ def slow_launch(number: int, requests: int = REQUESTS) -> Launch:
 def measured(launches: int, requests: int = REQUESTS) -> tuple[Callable[..., Verdict], SequentialMeasurement]:
     runner = FakeRunner([slow_launch(number, requests) for number in range(launches)])
     experiment: Any = SimpleNamespace(
-        settings=SimpleNamespace(launches=launches, requests=None), baseline=SimpleNamespace(entry=None)
+        settings=SimpleNamespace(launches=launches, requests=None, noise=NoisePolicy.DOUBT),
+        baseline=SimpleNamespace(entry=None),
     )
     measurement = SequentialMeasurement(runner, Spending(Budget(600 * S)), launches)  # type: ignore[arg-type]
     return partial(decide_limit, experiment, measurement), measurement
@@ -110,7 +112,9 @@ def slow_calls(limit_s: float, *, launches: int = 8, planned_s: float = 30) -> t
     latency_ns = (np.array([3.0, 3.7, 3.1, 3.2, 3.1, 3.4, 3.1, 3.3]) * S).astype(np.int64)
     due_ns = START_NS + np.concatenate([[0], np.cumsum(latency_ns)[:-1]])
     runner = FakeRunner([launch(samples(due_ns, latency_ns), seconds=26.0)] * 2)
-    experiment: Any = SimpleNamespace(settings=SimpleNamespace(launches=launches), baseline=SimpleNamespace(entry=None))
+    experiment: Any = SimpleNamespace(
+        settings=SimpleNamespace(launches=launches, noise=NoisePolicy.DOUBT), baseline=SimpleNamespace(entry=None)
+    )
     spending = Spending(Budget(60 * S, planned_ns=round(planned_s * S)), lambda: 29 * S * runner.measured)
     measurement = SequentialMeasurement(runner, spending, launches)  # type: ignore[arg-type]
     verdict = decide_limit(experiment, measurement, METRICS["rtm"], limit=limit_s * S)
@@ -278,7 +282,7 @@ def beside_busy_generator(
     found = launch(samples(due_ns, 10 * MS), seconds=2.8, cpu_ns=3 * S, open_loop=open_loop)
     found = replace(found, generator=replace(found.generator, client=client))
     experiment: Any = SimpleNamespace(
-        settings=SimpleNamespace(launches=3, requests=None),
+        settings=SimpleNamespace(launches=3, requests=None, noise=NoisePolicy.DOUBT),
         baseline=SimpleNamespace(entry=None),
         setup=SimpleNamespace(load=SimpleNamespace(in_flight=callers)),
     )

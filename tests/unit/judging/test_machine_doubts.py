@@ -1,5 +1,6 @@
 """What the machine explains of launches that are slower than an entry: by what it did in these minutes, and no more."""
 
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -10,10 +11,19 @@ from test_baseline_comparison import BEFORE, make_launch
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
-from pytest_mlpatterns.config.settings import read_settings
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
+from pytest_mlpatterns.config.assertions import Limit
+from pytest_mlpatterns.config.settings import NoisePolicy, read_settings
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_metrics
 from pytest_mlpatterns.judging.look import Look
-from pytest_mlpatterns.judging.machine_doubts import change_in, excuses, explains, is_within, left_open
+from pytest_mlpatterns.judging.machine_doubts import (
+    change_in,
+    excuses,
+    explains,
+    is_within,
+    left_open,
+    unless_explained,
+)
 from pytest_mlpatterns.records.launch import Launch, Taken
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
@@ -121,3 +131,35 @@ def test_a_failure_that_the_machine_explains_is_open_unless_quiet_launches_fail_
     (found,) = left_open(busy, [failed], [compared("rtm")], **known)
     assert found.outcome is (Outcome.INCONCLUSIVE if is_open else Outcome.FAIL)
     assert found.by_machine is is_open
+
+
+@each_row(
+    ("name", "limit", "launches", "why"),
+    [
+        ("rtm", 2 * MS, made(), ""),
+        ("rtm", 2 * MS, made(others_cores=1.2), "other processes used 1.2 of the 2 cores"),
+        ("rtm", 2 * MS, made(rtm_ns=60 * MS, others_cores=1.2), ""),
+        ("rtm", 4 * MS, made(others_cores=1.2), "kept"),
+        ("p95", 2 * MS, made(12, rtm_ns=20 * MS, throttled=0.3), "a CPU limit of the container stopped it for 30"),
+        ("throughput", 1e3, made(others_cores=1.2), "other processes used 1.2 of the 2 cores"),
+        ("throughput", 1e6, made(rtm_ns=60 * MS, others_cores=1.2), ""),
+        ("cpu_per_request", 1.6 * MS, made(cpu_cores=0.7, others_cores=1.2), "other processes used 1.2 of the 2 cores"),
+        ("cpu_per_request", 0.6 * MS, made(cpu_cores=0.7, others_cores=1.2), ""),
+        ("peak_memory", 1.0, made(others_cores=1.2), ""),
+    ],
+)
+def test_a_limit_is_missed_only_beyond_what_others_took(
+    name: str, limit: float, launches: list[Launch], why: str
+) -> None:
+    metrics, asked = Metrics(tuple(launches)), Limit(METRICS[name], limit)
+    measured = metrics.interval_of(asked.metric)
+    assert measured is not None
+    judge = partial(judge_limit, asked.metric, measured)
+    found = unless_explained(metrics, asked, judge, noise=NoisePolicy.DOUBT)
+    trusted = unless_explained(metrics, asked, judge, noise=NoisePolicy.TRUST)
+    if why == "kept":
+        assert (found.outcome, trusted.outcome) == (Outcome.PASS, Outcome.PASS)
+        return
+    assert found.outcome is (Outcome.INCONCLUSIVE if why else Outcome.FAIL)
+    assert f"but {why}" in found.reason if why else found.by_machine is False
+    assert trusted.outcome is Outcome.FAIL

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from support.synthetic import S, capacity, even_launch
 
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError
+from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.limit_assertions import decide_nmrt
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -56,7 +57,9 @@ class Asked:
 
 
 def make(runner: FakeRunner, *, launches: int = 1, budget_s: float = 60.0) -> Asked:
-    settings = SimpleNamespace(launches=launches, budget_ns=round(budget_s * S), planned_ns=round(budget_s * S))
+    settings = SimpleNamespace(
+        launches=launches, noise=NoisePolicy.DOUBT, budget_ns=round(budget_s * S), planned_ns=round(budget_s * S)
+    )
     plan = SimpleNamespace(schedule=ClosedLoop(1))
     experiment = SimpleNamespace(smoke=False, settings=settings, searches=(), plan=plan)
     measurement = SequentialMeasurement(runner, Spending(Budget(round(budget_s * S))), launches)  # type: ignore[arg-type]
