@@ -72,30 +72,24 @@ def test_the_knee_and_twice_the_knee_are_measured_again_in_the_order_a_b_b_a() -
     assert asked == [1, 2, 4, 8, 16, 4, 8, 8, 4]
 
 
-def test_a_generator_that_is_the_limit_gives_a_lower_bound_and_says_why() -> None:
+@pytest.mark.parametrize(
+    ("ends_at", "failed", "limited", "stopped", "nmrt"),
+    [(16, 0.0, "it used 90 % of a core", "it used 90 % of a core", 1600), (8, 0.02, None, "requests failed at", 400)],
+)
+def test_a_generator_that_is_the_limit_gives_a_lower_bound_and_failed_requests_end_the_ladder(
+    ends_at: int, failed: float, limited: str | None, stopped: str, nmrt: float
+) -> None:
     service = places(1000, 0.01)
 
     def measure(concurrency: int) -> Step:
         step = service(concurrency)
-        return step if concurrency < 16 else Step(concurrency, step.rates_rps, None, 0.0, "it used 90 % of a core")
+        return step if concurrency < ends_at else Step(concurrency, step.rates_rps, None, failed, limited)
 
     found = climb(measure, out_of_time=forever)
-    assert found.at_least
-    assert "it used 90 % of a core" in found.stopped
-    assert found.nmrt.value == pytest.approx(1600)
-
-
-def test_failed_requests_end_the_ladder_and_do_not_count_as_throughput() -> None:
-    service = places(1000, 0.01)
-
-    def measure(concurrency: int) -> Step:
-        step = service(concurrency)
-        return step if concurrency < 8 else Step(concurrency, step.rates_rps, None, 0.02, None)
-
-    found = climb(measure, out_of_time=forever)
-    assert found.nmrt.value == pytest.approx(400)
-    assert "requests failed at concurrency 8" in found.stopped
-    assert not found.at_least
+    assert found.at_least is (limited is not None)
+    assert stopped in found.stopped
+    assert f"at concurrency {ends_at}" in found.stopped
+    assert found.nmrt.value == pytest.approx(nmrt)
 
 
 def test_a_service_that_never_answers_sustains_nothing() -> None:

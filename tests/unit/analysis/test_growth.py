@@ -109,15 +109,8 @@ def test_too_few_readings_in_too_few_places_say_nothing(
     assert growth_of(requests, amounts) is None
 
 
-def test_readings_that_missed_many_parts_are_judged_by_fewer() -> None:
-    requests = np.repeat(np.arange(9) * 500, 10).astype(np.int64)  # between two readings came an eighth of the requests
-
-    assert grown(1024 * requests, requests).slope.value == pytest.approx(1024)
-
-
-def test_a_few_readings_have_fewer_parts() -> None:
-    requests = REQUESTS[:20]
-
+@pytest.mark.parametrize("requests", [np.repeat(np.arange(9) * 500, 10), REQUESTS[:20]], ids=["missed parts", "few"])
+def test_few_readings_or_such_as_missed_many_parts_are_judged_by_fewer_parts(requests: NDArray[np.int64]) -> None:
     assert grown(1024 * requests, requests).slope.value == pytest.approx(1024)
 
 

@@ -65,14 +65,11 @@ def test_shares_that_are_far_from_the_percentile_decide_its_mode() -> None:
     assert found(launches).low > 300 * MS
 
 
-def test_one_mode_has_the_interval_of_its_launches() -> None:
-    launches = [one_mode(2000, middle=middle * MS) for middle in (20.0, 20.3, 19.8)]
-    interval, expected = found(launches), estimate(values_of(launches), RTM.launch_sd, 0.99)
-    assert interval == expected
-
-
-def test_launches_of_one_narrow_mode_that_differ_in_speed_have_the_interval_of_their_launches() -> None:
-    launches = [one_mode(2000, middle=middle * MS, spread=0.005) for middle in (20.0, 21.0, 19.2, 20.4)]
+@pytest.mark.parametrize(("middles_ms", "spread"), [((20.0, 20.3, 19.8), 0.1), ((20.0, 21.0, 19.2, 20.4), 0.005)])
+def test_launches_of_one_mode_have_their_interval_though_they_differ_in_speed(
+    middles_ms: tuple[float, ...], spread: float
+) -> None:
+    launches = [one_mode(2000, middle=middle * MS, spread=spread) for middle in middles_ms]
     assert found(launches) == estimate(values_of(launches), RTM.launch_sd, 0.99)
 
 

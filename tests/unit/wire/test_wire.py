@@ -79,28 +79,25 @@ def test_processes_speak_with_each_other_as_clients_do_but_never_grpc() -> None:
     assert Wire.parse("grpc").between_processes == Wire("rest", "binary")
 
 
-def test_a_wire_whose_package_is_missing_is_refused_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("wire", "missing", "extra"),
+    [
+        ("rest+json+zstd", "zstandard", "wires"),
+        *(("grpc", name, "grpc") for name in ("grpc", "hpack", "google.protobuf")),
+    ],
+)
+def test_a_wire_whose_package_is_missing_is_refused_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch, wire: str, missing: str, extra: str
+) -> None:
+    Wire.parse(wire).check_installed("perf(wire=...)")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     Wire.parse("rest+json+gzip").check_installed("perf(wire=...)")
-    with pytest.raises(SettingError) as caught:
-        Wire.parse("rest+json+zstd").check_installed("perf(wire=...)")
-    assert str(caught.value) == (
-        "perf(wire=...) is 'rest+json+zstd', which needs the package zstandard, which is not installed; install it: "
-        "pip install 'pytest-mlpatterns[wires]'"
-    )
-
-
-@pytest.mark.parametrize("missing", ["grpc", "hpack", "google.protobuf"])
-def test_grpc_needs_three_packages_of_which_the_missing_one_is_named(
-    monkeypatch: pytest.MonkeyPatch, missing: str
-) -> None:
-    Wire.parse("grpc").check_installed("perf(wire=...)")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else name)
     with pytest.raises(SettingError) as caught:
-        Wire.parse("grpc").check_installed("perf(wire=...)")
+        Wire.parse(wire).check_installed("perf(wire=...)")
     assert str(caught.value) == (
-        f"perf(wire=...) is 'grpc', which needs the package {missing}, which is not installed; install it: "
-        "pip install 'pytest-mlpatterns[grpc]'"
+        f"perf(wire=...) is {wire!r}, which needs the package {missing}, which is not installed; install it: "
+        f"pip install 'pytest-mlpatterns[{extra}]'"
     )
 
 
