@@ -27,8 +27,8 @@ and ``plain``, that is uncompressed.
 ``ahead`` is the number of requests in flight at a replica when it gets another one. Only a gateway before the replicas
 counts.
 
-The metrics follow from what layers counted. A pattern outside this package describes its layer in its attribute
-``layer_kind``.
+The metrics follow from what layers counted. A pattern may describe its layer in its attribute ``layer_kind`` instead,
+as each one outside this package does; no comparison judges its metrics.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from support.pages import ROOT, first_cells, page, pages, section
 
 import pytest_mlpatterns
 from pytest_mlpatterns import App, Command, Url, patterns
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.config.arguments import merge_markers
 from pytest_mlpatterns.errors import SettingError
@@ -81,6 +82,11 @@ def test_every_command_is_in_the_reference(capsys: pytest.CaptureFixture[str]) -
 def test_every_metric_is_in_the_reference() -> None:
     names = re.findall(r"`([\w:]+)`", section("docs/reference/metrics.md", "Names").partition("these names:")[2])
     assert [name for name in names if name not in ("nmrt",)] == [name for name in METRICS if name != "nmrt"]
+
+
+def test_every_metric_that_each_comparison_judges_is_in_its_table() -> None:
+    table = first_cells(section("docs/reference/assertions.md", "The comparison that needs no assertion"))
+    assert set(re.findall(r"`([\w:]+)`", "".join(table))) == {*with_role(Role.PRIMARY), *with_role(Role.GUARD)}
 
 
 DOCUMENTED = re.compile(r"^\.\. (?:autoclass|autoexception|autofunction|py:class):: (\w+)", re.MULTILINE)

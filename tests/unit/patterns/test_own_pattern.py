@@ -138,7 +138,9 @@ def test_new_module_and_its_export_are_all_that_a_pattern_of_the_package_needs(t
     with (copy / "patterns" / "__init__.py").open("a", encoding="utf-8") as file:
         file.write("from pytest_mlpatterns.patterns.counted import Counted\n__all__ += ['Counted']\n")
     tests = (
-        f"{MODEL}\n\n@{QUICK}\ndef test_counted(perf):\n    print(*(layer.layer for layer in perf.metrics.layers))\n"
+        f"from pytest_mlpatterns import Counted\n{MODEL}\n\n"
+        f"@{QUICK}\ndef test_counted(perf):\n"
+        "    print(*(layer.layer for layer in perf.metrics.layers), Counted.__module__)\n"
     )
     path = os.pathsep.join(filter(None, (str(copy.parent), os.environ.get("PYTHONPATH"))))
 
@@ -152,7 +154,7 @@ def test_new_module_and_its_export_are_all_that_a_pattern_of_the_package_needs(t
 
     assert run.exit_code == 0
     assert "test_counted[batched|counted(word=x)]" in run.out
-    assert re.search(r"^.*\bbatched\b.* counted$", run.out, re.MULTILINE)
+    assert re.search(r"^.*\bbatched\b.* counted pytest_mlpatterns\.patterns\.counted$", run.out, re.MULTILINE)
 
 
 class TestIncompleteClasses:
