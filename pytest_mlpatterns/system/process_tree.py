@@ -1,9 +1,9 @@
-"""CPU time, memory, descriptors and threads of process trees, including processes that end between two looks.
+"""CPU time, memory, descriptors and threads of process trees: their monitor samples them beside the machine's counters.
 
 The system adds the CPU time of a process that has ended to its parent, when the parent waits for it. So a service that
 starts a short process for every request is counted, although most of those processes are never seen.
 
-The resource monitor: what a process tree uses and holds, sampled over time beside the machine's own counters.
+Also: ``system/machine.py`` reads the counters of the machine, ``system/thread_times.py`` the times of single threads.
 """
 
 from __future__ import annotations
