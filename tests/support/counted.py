@@ -66,7 +66,7 @@ def _judged(metrics: Metrics, quantity: str) -> int:
         return sum(
             int((_good(metrics, number) & (one.times.chunk_count >= 2)).sum()) for number, one in enumerate(streams)
         )
-    return sum((one.first_ns if quantity == "ttft" else one.per_token_ns).size for one in streams)
+    return sum(one.values(quantity).ascending.size for one in streams)
 
 
 def _promised(metrics: Metrics, promise: Promise) -> int:

@@ -1,4 +1,6 @@
-"""Percentiles, locations and quotients of what one launch measured in blocks, with errors from resampled blocks. Pure.
+"""A window cut into blocks: percentiles, locations and quotients of what one launch measured in them. Pure.
+
+Their standard errors come from resampled blocks.
 
 A window of twenty requests must not be rounded to nineteen or twenty-one: a request that crosses an edge counts on each
 side by the share of its time there.
@@ -16,11 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_mlpatterns.analysis.statistics.distributions import location, trimmed_shares
-from pytest_mlpatterns.analysis.statistics.intervals import relative_error
+from pytest_mlpatterns.analysis.statistics.intervals import block_weights, relative_error
 from pytest_mlpatterns.records.launch import LaunchValue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records.samples import Samples, Window
 
 _GRID = 4096  # Most bins of ascending values in a resample; neighbours then share one
 _LEAST_ROUNDS = 2
@@ -132,6 +138,55 @@ def quotient(over: NDArray[np.float64], under: NDArray[np.float64], weights: NDA
     resampled = weights @ under
     positive = resampled > 0
     return LaunchValue(float(over.sum()) / total, relative_error((weights @ over)[positive] / resampled[positive]))
+
+
+class Blocks:
+    """The blocks of a window of one launch, and the requests by the block in which they were due.
+
+    ``edges_ns``: of the blocks, one more than there are.
+    """
+
+    def __init__(self, samples: Samples, window: Window, count: int) -> None:
+        self._samples = samples
+        self.count = count
+        self.edges_ns: NDArray[np.float64] = np.linspace(window.start_ns, window.end_ns, count + 1)
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """How often each block counts in each resample, shape ``(resamples, blocks)``."""
+        return block_weights(self.count)
+
+    @property
+    def lengths_ns(self) -> NDArray[np.float64]:
+        """The length of each block."""
+        return np.diff(self.edges_ns)
+
+    @property
+    def ends_s(self) -> NDArray[np.float64]:
+        """Seconds from the begin of the window to the end of each block."""
+        ends_s: NDArray[np.float64] = (self.edges_ns[1:] - self.edges_ns[0]) / 1e9
+        return ends_s
+
+    def values(
+        self, of: NDArray[np.int64] | NDArray[np.float64], requests: NDArray[np.int64], *, by_input: bool = False
+    ) -> BlockedValues:
+        """Values of the requests with these indices; ``by_input``: whether what they differ by is their inputs too."""
+        inputs = self._samples.request[requests] if by_input else None
+        return BlockedValues(of, self._block_of(requests), self.weights, inputs=inputs)
+
+    def sums(
+        self, requests: NDArray[np.int64], values: Sequence[float] | NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
+        """The sum over the requests of each block of their values; without values their number."""
+        return np.bincount(self._block_of(requests), values, minlength=self.count).astype(np.float64)
+
+    def quotient(self, over: NDArray[np.float64], under: NDArray[np.float64]) -> LaunchValue | None:
+        """The quotient of two sums over the blocks; None if the lower one is not above zero."""
+        return quotient(over, under, self.weights)
+
+    def _block_of(self, requests: NDArray[np.int64]) -> NDArray[np.int64]:
+        found = np.searchsorted(self.edges_ns, self._samples.due_ns[requests], side="right") - 1
+        return np.clip(found, 0, self.count - 1)
 
 
 _SIGNIFICANT_BITS = 7  # Bits of a latency that are kept: its error is below 1 %

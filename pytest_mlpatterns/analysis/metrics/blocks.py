@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts, BlockedValues, counted, mean_size, quotient
+from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts, BlockedValues, Blocks, counted, mean_size
 from pytest_mlpatterns.analysis.metrics.stream_blocks import PromiseBlocks, StreamBlocks
-from pytest_mlpatterns.analysis.statistics.intervals import block_weights
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
 from pytest_mlpatterns.units import format_percent
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.objective import Promise
     from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.records.samples import ResourceTrack
-    from pytest_mlpatterns.records.telemetry import PatternStats
 
 BLOCK_NS = 250_000_000  # Nominal length of a block
 MOST_BLOCKS = 2_400
@@ -62,9 +60,10 @@ class LaunchBlocks:
 
     def __init__(self, launch: Launch, price: Price | None = None) -> None:
         samples, window = launch.samples, launch.window
-        self._launch, self._price = launch, price
+        self.launch: Launch = launch
+        self._price = price
         self.count: int = min(max(_MIN_BLOCKS, round(window.duration_ns / BLOCK_NS)), MOST_BLOCKS)
-        self._edges = np.linspace(window.start_ns, window.end_ns, self.count + 1)
+        self._blocks = Blocks(samples, window, self.count)
         due, good = samples.due_in(window), samples.succeeded
         self.requests: int = int(due.sum())
         self.send_lag_ns: NDArray[np.int64] = samples.send_lag_ns[due]
@@ -76,16 +75,6 @@ class LaunchBlocks:
         self._successes = successes[order]
         self.latencies_ns: NDArray[np.int64] = latencies[order]
         self._answers = AnswerCounts(samples.due_ns[good], samples.done_ns[good], closed=not launch.open_loop)
-
-    @property
-    def stats(self) -> PatternStats | None:
-        """Telemetry of the deployment over the window."""
-        return self._launch.stats
-
-    @property
-    def answer_form(self) -> str:
-        """What its first answer looked like; empty if it was a stream, or is not known."""
-        return self._launch.answer_form
 
     @property
     def counts(self) -> RequestCounts:
@@ -119,28 +108,28 @@ class LaunchBlocks:
     def figures(self) -> dict[str, BlockedValues]:
         """The figures that were read from the successful answers, of those that have them."""
         found, rows = {}, self._successes
-        for name, values in self._launch.samples.figures.items():
+        for name, values in self.launch.samples.figures.items():
             has = rows[~np.isnan(values[rows])]
-            found[name] = BlockedValues(values[has], self._block_of(has), self._weights)
+            found[name] = self._blocks.values(values[has], has)
         return found
 
     def throughput(self) -> LaunchValue | None:
         """Successful answers per second."""
-        cuts_ns = self._answers.cuts(self._edges)
+        cuts_ns = self._answers.cuts(self._blocks.edges_ns)
         answers = np.diff(self._answers.by(cuts_ns))
-        return self._quotient(answers * 1e9, np.diff(cuts_ns)) if answers.any() else None
+        return self._blocks.quotient(answers * 1e9, np.diff(cuts_ns)) if answers.any() else None
 
     def total_time(self) -> LaunchValue | None:
         """Nanoseconds from when the first of the given requests was due until the last one was answered.
 
         Infinite if one failed, since its answer never came. None of a window by time.
         """
-        if not self._launch.requests:
+        if not self.launch.requests:
             return None
         rate = self.throughput()
-        if rate is None or self.failures or self.requests < self._launch.requests:
+        if rate is None or self.failures or self.requests < self.launch.requests:
             return LaunchValue(math.inf, 0.0)
-        return LaunchValue(float(self._launch.window.duration_ns), rate.relative_error)
+        return LaunchValue(float(self.launch.window.duration_ns), rate.relative_error)
 
     def error_rate(self) -> LaunchValue | None:
         """Share of requests that got no 2xx answer."""
@@ -148,8 +137,10 @@ class LaunchBlocks:
 
     def asl(self) -> LaunchValue | None:
         """Share of the cores that it may use that the deployment used; None if its processes are unknown."""
-        usage = self._launch.usage
-        return None if usage is None else self._quotient(self._gained(usage.cpu_ns), usage.cores * np.diff(self._edges))
+        usage = self.launch.usage
+        if usage is None:
+            return None
+        return self._blocks.quotient(self._gained(usage.cpu_ns), usage.cores * self._blocks.lengths_ns)
 
     def performance_coefficient(self) -> LaunchValue | None:
         """``1 / (RTM in seconds × ASL)``; None if one of them is not known or has no positive value."""
@@ -160,92 +151,77 @@ class LaunchBlocks:
 
     def used_per_answer(self, column: str) -> LaunchValue | None:
         """Growth of a cumulative column of the usage per successful answer; None if the column is not known."""
-        values = getattr(self._launch.usage, column, None)
+        values = getattr(self.launch.usage, column, None)
         return None if values is None else self._per_answer(self._gained(values, self._cuts_ns))
 
     def peak_memory(self) -> LaunchValue | None:
         """Highest resident bytes seen in the window."""
-        usage, window = self._launch.usage, self._launch.window
+        usage, window = self.launch.usage, self.launch.window
         if usage is None:
             return None
         inside = (usage.time_ns >= window.start_ns) & (usage.time_ns <= window.end_ns)
         seen = usage.rss_bytes[inside] if inside.any() else usage.rss_bytes
         return LaunchValue(float(seen.max()), 0.0)
 
-    @property
-    def track(self) -> ResourceTrack | None:
-        """What its processes held through the window; None if they are unknown."""
-        return self._launch.track
-
     def cost(self) -> LaunchValue | None:
         """Cost of a million successful answers from the CPU time that was used; None without a price."""
-        usage = self._launch.usage
+        usage = self.launch.usage
         return None if usage is None else self._cost(self._gained(usage.cpu_ns, self._cuts_ns))
 
     def cold_start(self) -> LaunchValue | None:
         """Nanoseconds from the start of the processes to the first answered inference."""
-        cold = self._launch.cold_start_ns
+        cold = self.launch.cold_start_ns
         return None if cold is None else LaunchValue(float(cold), 0.0)
 
     def request_bytes(self) -> LaunchValue | None:
         """Mean size of the requests that succeeded."""
         if not self._successes.size:
             return None
-        inputs = self._launch.samples.request[self._successes]
-        return mean_size(inputs, self._launch.request_bytes[inputs])
+        inputs = self.launch.samples.request[self._successes]
+        return mean_size(inputs, self.launch.request_bytes[inputs])
 
     def response_bytes(self) -> LaunchValue | None:
         """Mean size of the successful answers."""
         if not self._successes.size:
             return None
-        samples = self._launch.samples
+        samples = self.launch.samples
         return mean_size(samples.request[self._successes], samples.received_bytes[self._successes])
 
     @cached_property
     def streams(self) -> StreamBlocks | None:
         """The streams of the launch; None if no answer was one, and none was to be one that failed."""
-        samples = self._launch.samples
+        samples = self.launch.samples
         if samples.stream is None or not (samples.came_in_pieces or self.failures):
             return None
-        return StreamBlocks(
-            samples,
-            samples.stream,
-            self._launch.window,
-            edges=self._edges,
-            weights=self._weights,
-            closed=not self._launch.open_loop,
-        )
+        closed = not self.launch.open_loop
+        return StreamBlocks(samples, samples.stream, self.launch.window, blocks=self._blocks, closed=closed)
 
     def promise(self, promise: Promise) -> PromiseBlocks:
         """What the requests kept of a promise."""
         times = None if self.streams is None else self.streams.times
-        return PromiseBlocks(
-            promise, self._launch.samples, times, window=self._launch.window, edges=self._edges, weights=self._weights
-        )
+        return PromiseBlocks(promise, self.launch.samples, times, window=self.launch.window, blocks=self._blocks)
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
         """ASL over time: ``(seconds since the window began, deployment's share, whole machine's share)`` per block.
 
         Empty without the processes, and if the window has no length.
         """
-        usage = self._launch.usage
-        if usage is None or self._launch.window.duration_ns <= 0:
+        usage = self.launch.usage
+        if usage is None or self.launch.window.duration_ns <= 0:
             return []
-        lengths = np.diff(self._edges)
-        own = self._gained(usage.cpu_ns) / (usage.cores * lengths)
-        machine = self._gained(usage.machine_busy_ns) / (usage.machine_cores * lengths)
-        since = (self._edges[1:] - self._edges[0]) / 1e9
-        return [(float(t), float(mine), float(all_)) for t, mine, all_ in zip(since, own, machine, strict=True)]
+        lengths_ns = self._blocks.lengths_ns
+        own = self._gained(usage.cpu_ns) / (usage.cores * lengths_ns)
+        machine = self._gained(usage.machine_busy_ns) / (usage.machine_cores * lengths_ns)
+        return [*zip(self._blocks.ends_s.tolist(), own.tolist(), machine.tolist(), strict=True)]
 
     def memory_over_time(self) -> list[tuple[float, float]]:
         """The highest resident bytes of each block: ``(seconds since the window began, bytes)``."""
-        usage = self._launch.usage
+        usage = self.launch.usage
         if usage is None:
             return []
-        block = np.searchsorted(self._edges, usage.time_ns, side="right") - 1
+        block = np.searchsorted(self._blocks.edges_ns, usage.time_ns, side="right") - 1
         highest = [usage.rss_bytes[block == number].max(initial=0) for number in range(self.count)]
-        since = (self._edges[1:] - self._edges[0]) / 1e9
-        return [(float(t), float(found)) for t, found in zip(since, highest, strict=True) if found]
+        return [(t, float(found)) for t, found in zip(self._blocks.ends_s.tolist(), highest, strict=True) if found]
 
     def trend(self) -> str | None:
         """A sentence if latency rose or fell steadily through the window; None if it was stationary.
@@ -253,8 +229,8 @@ class LaunchBlocks:
         The slope is Theil and Sen's, the median of the slopes between all pairs of block medians, on logarithms. It
         counts when it would change the latency by over a tenth through the window and Kendall's test finds it at 99 %.
         """
-        due_ns = self._launch.samples.due_ns[self._successes]
-        block = np.searchsorted(self._edges, due_ns, side="right") - 1
+        due_ns = self.launch.samples.due_ns[self._successes]
+        block = np.searchsorted(self._blocks.edges_ns, due_ns, side="right") - 1
         present = [number for number in range(self.count) if (block == number).any()]
         if len(present) < _MIN_BLOCKS:
             return None
@@ -268,35 +244,30 @@ class LaunchBlocks:
         deviation = (n * (n - 1) * (2 * n + 5) / 18) ** 0.5
         if abs(change) < _TREND or abs(concordance) < _TREND_Z * deviation:
             return None
-        seconds = self._launch.window.duration_ns / 1e9
+        seconds = self.launch.window.duration_ns / 1e9
         return (
             f"not stationary: the median latency changed by {format_percent(change, signed=True)} through the "
             f"{seconds:.1f} s window"
         )
 
     @cached_property
-    def _weights(self) -> NDArray[np.float64]:
-        return block_weights(self.count)
-
-    @cached_property
     def _cuts_ns(self) -> NDArray[np.float64]:
         """The moments between which the answers of each block are divided into what was used for them."""
-        assert self._launch.usage is not None
-        read_ns = self._launch.usage.time_ns
-        return np.clip(self._answers.cuts(self._edges), read_ns[0], read_ns[-1])
+        assert self.launch.usage is not None
+        read_ns = self.launch.usage.time_ns
+        return np.clip(self._answers.cuts(self._blocks.edges_ns), read_ns[0], read_ns[-1])
 
     def _gained(
         self, readings: NDArray[np.int64] | NDArray[np.float64], moments_ns: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:
         """What a cumulative reading gained in each block, or between other moments."""
-        assert self._launch.usage is not None
-        return np.diff(
-            np.interp(self._edges if moments_ns is None else moments_ns, self._launch.usage.time_ns, readings)
-        )
+        assert self.launch.usage is not None
+        moments_ns = self._blocks.edges_ns if moments_ns is None else moments_ns
+        return np.diff(np.interp(moments_ns, self.launch.usage.time_ns, readings))
 
     def _per_answer(self, used: NDArray[np.float64]) -> LaunchValue | None:
         """What was used between the cuts, over the answers of that time."""
-        return self._quotient(used, np.diff(self._answers.by(self._cuts_ns)))
+        return self._blocks.quotient(used, np.diff(self._answers.by(self._cuts_ns)))
 
     def _cost(self, core_ns: NDArray[np.float64]) -> LaunchValue | None:
         """Cost of a million successful answers from the paid core time of each block; None without a price."""
@@ -308,16 +279,7 @@ class LaunchBlocks:
 
     @cached_property
     def _latencies(self) -> BlockedValues:
-        inputs = self._launch.samples.request[self._successes]
-        return BlockedValues(self.latencies_ns, self._block_of(self._successes), self._weights, inputs=inputs)
-
-    def _block_of(self, requests: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The block in which each request was due."""
-        due_ns = self._launch.samples.due_ns[requests]
-        return np.minimum(np.searchsorted(self._edges, due_ns, side="right") - 1, self.count - 1)
-
-    def _quotient(self, over: NDArray[np.float64], under: NDArray[np.float64]) -> LaunchValue | None:
-        return quotient(over, under, self._weights)
+        return self._blocks.values(self.latencies_ns, self._successes, by_input=True)
 
 
 _FEWEST_REQUESTS = 100  # Requests below which a growth per request is not given

@@ -101,9 +101,7 @@ def stream_record(metrics: Metrics) -> StreamRecord | None:
         return None
     streams = [blocks.streams for blocks in metrics.by_launch if blocks.streams is not None]
     return StreamRecord(
-        ttft=_pooled([one.first_ns for one in streams]),
-        itl=_pooled([one.gaps_ns for one in streams]),
-        tpot=_pooled([one.per_token_ns for one in streams]),
+        **{name: _pooled([one.values(name).ascending for one in streams]) for name in STREAM_QUANTITIES},
         tokens_over_time=streams[-1].tokens_over_time(),
         input_tokens=_plain(metrics.input_tokens),
         output_tokens=_plain(metrics.output_tokens),
@@ -117,7 +115,7 @@ def stream_percentiles(metrics: Metrics) -> dict[str, Percentiles]:
     return {name: percentiles for name in STREAM_QUANTITIES if (percentiles := stored_percentiles(record.of(name)))}
 
 
-def _pooled(values: Sequence[NDArray[np.float64]]) -> Latency | None:
+def _pooled(values: Sequence[NDArray[np.int64] | NDArray[np.float64]]) -> Latency | None:
     return latency_of(np.concatenate(values).astype(np.int64))
 
 

@@ -70,18 +70,18 @@ def percentile_metric(percentile: float) -> Metric:
     )
 
 
+def _in_streams(read: Callable[[StreamBlocks], LaunchValue | None]) -> Callable[[LaunchBlocks], LaunchValue | None]:
+    """A value of the streams of a launch; None if its answers came whole."""
+    return lambda blocks: None if blocks.streams is None else read(blocks.streams)
+
+
 def stream_metric(quantity: str, percentile: float = 50) -> Metric:
     """The metric of a percentile of TTFT, ITL or TPOT: ``ttft`` for the median, ``ttft:p95``."""
-
-    def read(blocks: LaunchBlocks) -> LaunchValue | None:
-        streams = blocks.streams
-        return None if streams is None else getattr(streams, quantity)(percentile)
-
     is_median, rank = percentile == 50, f"p{percentile:.10g}"
     return Metric(
         quantity if is_median else f"{quantity}:{rank}",
         f"{'median' if is_median else rank} {quantity.upper()}",
-        read,
+        _in_streams(lambda streams: streams.percentile(quantity, percentile)),
         Unit.DURATION,
         floor=LATENCY_FLOOR_NS,
         of_streams=True,
@@ -97,7 +97,7 @@ def stream_location(quantity: str) -> Metric:
     return Metric(
         f"{quantity}_mean",
         f"mean {quantity.upper()}",
-        lambda blocks: None if blocks.streams is None else blocks.streams.location(quantity),
+        _in_streams(lambda streams: streams.values(quantity).location()),
         Unit.DURATION,
         floor=LATENCY_FLOOR_NS,
         of_streams=True,
@@ -109,16 +109,11 @@ def stream_location(quantity: str) -> Metric:
 def mean_metric(quantity: str) -> Metric:
     """The metric of the arithmetic mean of a time, of successful answers: ``mean`` for the latency, ``ttft:mean``."""
     is_whole = quantity == "latency"
-
-    def read(blocks: LaunchBlocks) -> LaunchValue | None:
-        if is_whole:
-            return blocks.mean()
-        return None if blocks.streams is None else blocks.streams.mean(quantity)
-
+    of_streams = _in_streams(lambda streams: streams.values(quantity).mean())
     return Metric(
         "mean" if is_whole else f"{quantity}:mean",
         f"mean of all {'latencies' if is_whole else quantity.upper()}",
-        read,
+        (lambda blocks: blocks.mean()) if is_whole else of_streams,
         Unit.DURATION,
         floor=LATENCY_FLOOR_NS,
         of_streams=not is_whole,
@@ -139,7 +134,7 @@ def token_rate(
     return Metric(
         name,
         label,
-        lambda blocks: None if blocks.streams is None else read(blocks.streams),
+        _in_streams(read),
         Unit.TOKEN_RATE,
         "higher",
         of_streams=True,
@@ -154,7 +149,7 @@ def layer_metric(figure: Figure) -> Metric:
     """The metric that a kind of layer describes."""
 
     def read(blocks: LaunchBlocks) -> LaunchValue | None:
-        found = derived_metrics(blocks.stats).get(figure.name)
+        found = derived_metrics(blocks.launch.stats).get(figure.name)
         return None if found is None else LaunchValue(found.value, found.relative_error)
 
     launch_sd = LAUNCH_SD if figure.varies else 0.0
@@ -196,7 +191,7 @@ def growth_metric(name: str, label: str, resource: str, *, short: str, floor: fl
     per = 1 if is_memory else 1000
 
     def read(blocks: LaunchBlocks) -> LaunchValue | None:
-        found = growth_rate(blocks.track, resource)
+        found = growth_rate(blocks.launch.track, resource)
         return None if found is None else LaunchValue(per * found, 0.0)
 
     return Metric(

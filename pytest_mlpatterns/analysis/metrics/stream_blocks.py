@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts, BlockedValues, counted, quotient
+from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts, BlockedValues, Blocks, counted
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
 from pytest_mlpatterns.records.latency import COUNTED_QUANTITIES
 from pytest_mlpatterns.records.launch import LaunchValue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.records.objective import Promise
@@ -29,25 +27,17 @@ if TYPE_CHECKING:
 class StreamBlocks:
     """Streams of one launch.
 
-    ``edges``: block edges in nanoseconds, one more than blocks. ``weights``: how often each block counts in each
-    resample, shape ``(resamples, blocks)``.
+    A quantity is ``ttft``, ``itl`` or ``tpot``.
     """
 
     def __init__(
-        self,
-        samples: Samples,
-        streams: StreamSamples,
-        window: Window,
-        *,
-        edges: NDArray[np.float64],
-        weights: NDArray[np.float64],
-        closed: bool,
+        self, samples: Samples, streams: StreamSamples, window: Window, *, blocks: Blocks, closed: bool
     ) -> None:
         self.times: StreamTimes = StreamTimes(samples, streams)
         self._samples = samples
-        self._edges = edges
-        self._weights = weights
+        self._blocks = blocks
         self._closed = closed
+        self._values: dict[str, BlockedValues] = {}
         due = samples.due_in(window)
         self._failed = np.flatnonzero(due & ~samples.succeeded)
         self._succeeded = np.flatnonzero(due & samples.succeeded)
@@ -59,20 +49,9 @@ class StreamBlocks:
         return self._answered.size
 
     @property
-    def first_ns(self) -> NDArray[np.float64]:
-        """Time to the first token of every successful stream that was due in the window, ascending."""
-        return self._first.ascending.astype(np.float64)
-
-    @property
-    def per_token_ns(self) -> NDArray[np.float64]:
-        """Time per token of every successful stream due in the window that has one, ascending."""
-        return self._per_token.ascending.astype(np.float64)
-
-    @property
     def counts(self) -> dict[str, dict[int, int]]:
         """How many of these have each TTFT and each TPOT."""
-        times = zip(COUNTED_QUANTITIES, (self.first_ns, self.per_token_ns), strict=True)
-        return {quantity: counted(values.astype(np.int64)) for quantity, values in times}
+        return {name: counted(self.values(name).ascending.astype(np.int64)) for name in COUNTED_QUANTITIES}
 
     @property
     def failed(self) -> int:
@@ -85,10 +64,7 @@ class StreamBlocks:
         return self._succeeded.size
 
     def left_out(self, quantity: str) -> int:
-        """Number of successful requests due in the window that have no such time, for their answer has too few tokens.
-
-        ``quantity``: ``ttft``, ``itl`` or ``tpot``.
-        """
+        """Number of successful requests due in the window that have no such time: too few tokens."""
         return int(np.isinf(self.times.of(quantity)[self._succeeded]).sum())
 
     @property
@@ -96,33 +72,16 @@ class StreamBlocks:
         """Number of successful streams due in the window whose usage cannot be, so that their chunks are counted."""
         return int(self.times.distrusted[self._answered].sum())
 
-    @property
-    def gaps_ns(self) -> NDArray[np.float64]:
-        """Gaps between neighbouring chunks, pooled over the successful streams due in the window, ascending."""
-        return self._inter_token.ascending.astype(np.float64)
+    def values(self, quantity: str) -> BlockedValues:
+        """The quantity of every successful stream due in the window that has it; of ITL every gap, pooled."""
+        if quantity not in self._values:
+            self._values[quantity] = self._gaps() if quantity == "itl" else self._times(quantity)
+        return self._values[quantity]
 
-    def ttft(self, percentile: float) -> LaunchValue | None:
-        """A percentile of the time to the first token over all requests due; a failed one is infinitely late."""
-        return self._first.percentile(percentile, self.count + self.failed)
-
-    def itl(self, percentile: float) -> LaunchValue | None:
-        """A percentile of the gaps between tokens of the successful streams."""
-        return self._inter_token.percentile(percentile)
-
-    def tpot(self, percentile: float) -> LaunchValue | None:
-        """A percentile over requests of (last chunk - first chunk) / (tokens - 1); a failed one is infinitely slow."""
-        return self._per_token.percentile(percentile, self._per_token.ascending.size + self.failed)
-
-    def location(self, quantity: str) -> LaunchValue | None:
-        """The location of the TTFT or TPOT of the successful streams; None if there is none.
-
-        ``quantity``: ``ttft`` or ``tpot``.
-        """
-        return (self._first if quantity == "ttft" else self._per_token).location()
-
-    def mean(self, quantity: str) -> LaunchValue | None:
-        """The arithmetic mean of the TTFT, ITL or TPOT of the successful streams; None if there is none."""
-        return {"ttft": self._first, "itl": self._inter_token, "tpot": self._per_token}[quantity].mean()
+    def percentile(self, quantity: str, percentile: float) -> LaunchValue | None:
+        """A percentile over all requests due: a failed one is infinitely late, and has no gaps that are known."""
+        found = self.values(quantity)
+        return found.percentile(percentile, found.ascending.size + (0 if quantity == "itl" else self.failed))
 
     def output_tokens(self) -> LaunchValue | None:
         """Tokens per second of the window, of streams that ended well; a token counts as the answer does that it is of.
@@ -130,20 +89,20 @@ class StreamBlocks:
         In an open loop it counts when it arrived.
         """
         counts = self._token_counts
-        cuts_ns = counts.cuts(self._edges)
+        cuts_ns = counts.cuts(self._blocks.edges_ns)
         tokens = np.diff(counts.by(cuts_ns))
-        return quotient(tokens * 1e9, np.diff(cuts_ns), self._weights) if tokens.any() else None
+        return self._blocks.quotient(tokens * 1e9, np.diff(cuts_ns)) if tokens.any() else None
 
     def tokens_over_time(self) -> tuple[tuple[float, float], ...]:
         """Seconds from the window's begin to the end of each block, and the tokens per second that arrived in it."""
         arrived_ns, tokens = self._arrivals
-        counted, _ = np.histogram(arrived_ns, self._edges, weights=tokens)
-        ends_s = (self._edges[1:] - self._edges[0]) / 1e9
-        return tuple(zip(ends_s.tolist(), (counted * 1e9 / np.diff(self._edges)).tolist(), strict=True))
+        counted, _ = np.histogram(arrived_ns, self._blocks.edges_ns, weights=tokens)
+        rates = counted * 1e9 / self._blocks.lengths_ns
+        return tuple(zip(self._blocks.ends_s.tolist(), rates.tolist(), strict=True))
 
     def output_tokens_per_user(self) -> LaunchValue | None:
         """Tokens per second that one caller sees while its answer streams: the inverse of the median TPOT."""
-        tpot = self.tpot(50)
+        tpot = self.percentile("tpot", 50)
         if tpot is None or not 0 < tpot.value < np.inf:
             return None
         return LaunchValue(1e9 / tpot.value, tpot.relative_error)
@@ -163,24 +122,20 @@ class StreamBlocks:
         """
         since_due = map(self.times.since_due_ns, self._answered.tolist())
         met = [float(in_time(arrived_ns, first_ns, next_ns)) for arrived_ns in since_due]
-        return quotient(self._sums(met), self._sums(self.times.chunk_count[self._answered]), self._weights)
+        chunks = self.times.chunk_count[self._answered]
+        return self._blocks.quotient(self._blocks.sums(self._answered, met), self._blocks.sums(self._answered, chunks))
 
-    @cached_property
-    def _first(self) -> BlockedValues:
-        return self._blocked(self.times.ttft_ns, self._answered)
+    def _times(self, quantity: str) -> BlockedValues:
+        values = self.times.of(quantity)
+        known = self._answered[np.isfinite(values[self._answered])]
+        return self._blocks.values(np.maximum(values[known], 1), known, by_input=True)
 
-    @cached_property
-    def _per_token(self) -> BlockedValues:
-        known = self._answered[np.isfinite(self.times.tpot_ns[self._answered])]
-        return self._blocked(self.times.tpot_ns, known)
-
-    @cached_property
-    def _inter_token(self) -> BlockedValues:
+    def _gaps(self) -> BlockedValues:
         gaps, owner = self.times.gaps
         wanted = np.zeros(self.times.chunk_count.size, bool)
         wanted[self._answered] = True
         inside = wanted[owner]
-        return BlockedValues(np.maximum(gaps[inside], 1), self._block_of(owner[inside]), self._weights)
+        return self._blocks.values(np.maximum(gaps[inside], 1), owner[inside])
 
     @property
     def _token_counts(self) -> AnswerCounts:
@@ -200,20 +155,6 @@ class StreamBlocks:
         each = self.times.tokens[owner] / self.times.chunk_count[owner]
         order = np.argsort(arrived_ns, kind="stable")
         return arrived_ns[order], each[order]
-
-    def _blocked(self, values: NDArray[np.int64] | NDArray[np.float64], requests: NDArray[np.int64]) -> BlockedValues:
-        inputs = self._samples.request[requests]
-        return BlockedValues(np.maximum(values[requests], 1), self._block_of(requests), self._weights, inputs=inputs)
-
-    def _sums(self, values: Sequence[float] | NDArray[np.int64]) -> NDArray[np.float64]:
-        """The sum over the successful streams of each block."""
-        blocks = self._edges.size - 1
-        return np.bincount(self._block_of(self._answered), values, minlength=blocks).astype(np.float64)
-
-    def _block_of(self, requests: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The block in which each request was due."""
-        found = np.searchsorted(self._edges, self._samples.due_ns[requests], side="right") - 1
-        return np.clip(found, 0, self._edges.size - 2)
 
 
 def in_time(since_due_ns: NDArray[np.int64], first_ns: int, next_ns: int) -> int:
@@ -235,19 +176,11 @@ class PromiseBlocks:
 
     A failed or timed-out request breaks every promise.
 
-    ``times``: of its streams; None if its answers came whole. ``edges``: block edges in nanoseconds, one more than
-    blocks. ``weights``: how often each block counts in each resample, shape ``(resamples, blocks)``.
+    ``times``: of its streams; None if its answers came whole.
     """
 
     def __init__(
-        self,
-        promise: Promise,
-        samples: Samples,
-        times: StreamTimes | None,
-        *,
-        window: Window,
-        edges: NDArray[np.float64],
-        weights: NDArray[np.float64],
+        self, promise: Promise, samples: Samples, times: StreamTimes | None, *, window: Window, blocks: Blocks
     ) -> None:
         due = samples.due_in(window)
         answered = np.flatnonzero(due & samples.succeeded)
@@ -257,22 +190,16 @@ class PromiseBlocks:
             kept &= values[answered] < bound.limit_ns
             known &= np.isfinite(values[answered])
         broken = np.concatenate([answered[known & ~kept], np.flatnonzero(due & ~samples.succeeded)])
-        blocks = edges.size - 1
-
-        def counted(requests: NDArray[np.int64]) -> NDArray[np.float64]:
-            block = np.clip(np.searchsorted(edges, samples.due_ns[requests], side="right") - 1, 0, blocks - 1)
-            return np.bincount(block, minlength=blocks).astype(np.float64)
-
         self.unknown: int = int(answered.size - known.sum())
-        self._kept, self._broken = counted(answered[known & kept]), counted(broken)
-        self._edges, self._weights = edges, weights
+        self._kept, self._broken = blocks.sums(answered[known & kept]), blocks.sums(broken)
+        self._blocks = blocks
 
     def goodput(self) -> LaunchValue | None:
         """Requests per second, of those due in the window, that kept the promise; None if none can be judged."""
         if self.unknown and not (self._kept.any() or self._broken.any()):
             return None
-        return quotient(self._kept * 1e9, np.diff(self._edges), self._weights)
+        return self._blocks.quotient(self._kept * 1e9, self._blocks.lengths_ns)
 
     def attainment(self) -> LaunchValue | None:
         """Share of the requests due in the window that kept the promise; None if none can be judged."""
-        return quotient(self._kept, self._kept + self._broken, self._weights)
+        return self._blocks.quotient(self._kept, self._kept + self._broken)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Estimate, Launch, LaunchValue
 
 
-def form_of_answers(launches: Sequence[Launch | LaunchBlocks]) -> str:
+def form_of_answers(launches: Sequence[Launch]) -> str:
     """What answers that do not stream looked like, as a part of a message; empty if it is not known."""
     form = next((launch.answer_form for launch in launches if launch.answer_form), "")
     return form and f": {form}"
@@ -91,7 +91,7 @@ class StreamMetrics(ABC):
             raise InvalidResultError(
                 f"no answer has a second chunk, so there is no {metric.label}; ask for longer ones"
             )
-        launches = [value for one in streams if (value := getattr(one, quantity)(percentile)) is not None]
+        launches = [value for one in streams if (value := one.percentile(quantity, percentile)) is not None]
         return times.estimate(metric, percentile, launches, confidence=confidence, scatter=scatter)
 
     def stream_modes(self, quantity: str) -> Modes | None:
@@ -156,8 +156,9 @@ class StreamMetrics(ABC):
         """Goodput, or the share of the requests that kept a promise."""
         if promise.is_of_streams and not self.streams:
             names = " and ".join(bound.quantity for bound in promise.bounds if bound.quantity != "latency")
+            form = form_of_answers([blocks.launch for blocks in self.by_launch])
             raise InvalidResultError(
-                f"the answers do not stream, so there is no {names}{form_of_answers(self.by_launch)}; "
+                f"the answers do not stream, so there is no {names}{form}; "
                 "give a time of the whole answer: latency<200ms"
             )
         kept = [blocks.promise(promise) for blocks in self.by_launch]
@@ -204,9 +205,10 @@ class StreamMetrics(ABC):
     def _times(self) -> dict[str, PooledTimes]:
         """The times of each quantity, of all launches; the gaps of failed streams are not known."""
         return {
-            "ttft": PooledTimes([LaunchTimes(one.first_ns, one.failed) for one in self._streams]),
-            "itl": PooledTimes([LaunchTimes(one.gaps_ns) for one in self._streams]),
-            "tpot": PooledTimes([LaunchTimes(one.per_token_ns, one.failed) for one in self._streams]),
+            name: PooledTimes(
+                [LaunchTimes(one.values(name).ascending, 0 if name == "itl" else one.failed) for one in self._streams]
+            )
+            for name in STREAM_QUANTITIES
         }
 
     @staticmethod

@@ -14,6 +14,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS, goodput_metr
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.stream_blocks import in_time
 from pytest_mlpatterns.errors import InvalidResultError, SettingError, TooFewSamplesError
+from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
 from pytest_mlpatterns.records.objective import parse_promise
 
 
@@ -148,4 +149,5 @@ def test_other_names_are_unknown(name: str) -> None:
 def test_a_launch_without_a_request_in_the_window_has_no_figure() -> None:
     early = streamed([START_NS - S], [[10 * MS, 20 * MS]])
     streams = Metrics((launch(early),)).by_launch[0].streams
-    assert [streams.ttft(50), streams.itl(50), streams.tpot(50), streams.output_tokens()] == [None] * 4
+    assert [streams.percentile(quantity, 50) for quantity in STREAM_QUANTITIES] == [None] * 3
+    assert streams.output_tokens() is None
