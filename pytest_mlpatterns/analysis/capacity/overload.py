@@ -21,6 +21,7 @@ import numpy as np
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.metric import Metric
+from pytest_mlpatterns.analysis.statistics.distributions import binomial_tail
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, t_quantile
 from pytest_mlpatterns.records.capacity import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
@@ -131,14 +132,9 @@ def _next_in_time(in_time: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 def _fewest_late(ratio: float) -> int:
     """The fewest of 20 requests that are hardly ever late together, if each is with this chance."""
-    for late in range(2, PIECE_REQUESTS):
-        chances = (
-            math.comb(PIECE_REQUESTS, number) * ratio**number * (1 - ratio) ** (PIECE_REQUESTS - number)
-            for number in range(late, PIECE_REQUESTS + 1)
-        )
-        if sum(chances) < _BY_CHANCE:
-            return late
-    return PIECE_REQUESTS
+    counts = range(2, PIECE_REQUESTS)
+    rare = (late for late in counts if binomial_tail(late, PIECE_REQUESTS - late, ratio) < _BY_CHANCE)
+    return next(rare, PIECE_REQUESTS)
 
 
 BACK_RATIO = 0.8  # Load after the peak, and the one before it that the recovery is compared with

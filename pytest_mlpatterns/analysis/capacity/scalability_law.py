@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LAUNCH_SD, prior_weight, t_quantile
+from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LAUNCH_SD, drawn_variance, t_quantile
 from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.units import format_rate
@@ -210,17 +210,15 @@ def fit_law(capacities: Mapping[int, Sequence[float]]) -> FittedLaw:
     logs = [np.log(np.asarray(capacities[int(number)], dtype=np.float64)) for number in numbers]
     counts = np.array([one.size for one in logs])
     scatter = sum(float(((one - one.mean()) ** 2).sum()) for one in logs)
-    degrees = int((counts - 1).sum())
-    prior = LAUNCH_SD**2
-    weight = prior_weight(_PRIOR_DEGREES, prior, scatter=scatter, degrees=degrees)
-    variance = (weight * prior + scatter) / (weight + degrees)
+    measured = int((counts - 1).sum())
+    variance, degrees = drawn_variance(_PRIOR_DEGREES, LAUNCH_SD**2, scatter=scatter, degrees=measured)
     times = numbers / np.exp([one.mean() for one in logs])
     weights = np.sqrt(counts / variance) / times
     columns = [np.ones_like(numbers), numbers - 1, numbers * (numbers - 1)][: 2 + (numbers.size > 2)]
     first, *others = _non_negative(np.stack(columns, axis=1) * weights[:, None], times * weights, fewest=1)[0]
     second, third = (*others, 0.0)[:2]
     law = ScalabilityLaw(float(1 / first), float(second / first), float(third / first))
-    return FittedLaw(law, numbers, times, weights, t_quantile(CONFIDENCE, max(weight + degrees, _FEWEST_DEGREES)) ** 2)
+    return FittedLaw(law, numbers, times, weights, t_quantile(CONFIDENCE, max(degrees, _FEWEST_DEGREES)) ** 2)
 
 
 def _non_negative(

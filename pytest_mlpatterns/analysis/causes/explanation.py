@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.causes.call_tree import BEFORE, NOW, CallTree
-from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, prior_weight, t_quantile
+from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, drawn_variance, t_quantile
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD
 from pytest_mlpatterns.records.launch import Estimate
 
@@ -90,10 +90,8 @@ def time_change(
     level = max(before, now)
     expected = max(float(variance.mean()) + (_BLOCK_SD * level) ** 2, _LEAST_VARIANCE)
     scatter = float(((difference - difference.mean()) ** 2).sum())
-    prior = prior_weight(_PRIOR_DEGREES, expected, scatter=scatter, degrees=pairs - 1)
-    degrees = prior + pairs - 1
-    within = (prior * expected + scatter) / degrees / pairs
-    return TimeChange(before, now, math.sqrt(within + (RATIO_SD**2 + lost_ratio**2) * level**2), degrees)
+    within, degrees = drawn_variance(_PRIOR_DEGREES, expected, scatter=scatter, degrees=pairs - 1)
+    return TimeChange(before, now, math.sqrt(within / pairs + (RATIO_SD**2 + lost_ratio**2) * level**2), degrees)
 
 
 _WHOLE_CONFIDENCE = 0.995  # Confidence that the whole has changed, fixed by ``benchmarks/attribution_simulation.py``

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric import Metric, resource_of
+from pytest_mlpatterns.analysis.statistics.distributions import median_slope
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
 from pytest_mlpatterns.records.launch import Estimate, Usage
 from pytest_mlpatterns.records.samples import Growth, GrowthRecord, HeldMemory, HeldRecord, MemorySite, ResourceTrack
@@ -117,9 +118,7 @@ class _Envelope(Struct, frozen=True):
 
     def slope(self) -> Estimate:
         """Growth per request: the median over all pairs of points, with an interval from the steps between them."""
-        first, second = np.triu_indices(self.requests.size, k=1)
-        rates = (self.amounts[second] - self.amounts[first]) / (self.requests[second] - self.requests[first])
-        value, steps = float(np.median(rates)), self.steps
+        value, steps = median_slope(self.requests, self.amounts), self.steps
         half = t_quantile(CONFIDENCE, steps.size - 1) * math.sqrt(_variance_of_mean(steps))
         half += float(np.abs(steps - np.median(steps)).max()) / steps.size
         return Estimate(value, value - half, value + half)

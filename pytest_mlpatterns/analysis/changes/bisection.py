@@ -27,7 +27,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, LogRatio, ratio_estimate
+from pytest_mlpatterns.analysis.statistics.log_ratio import (
+    RATIO_SD,
+    LogRatio,
+    RatioPrior,
+    ratio_estimate,
+    weighed_ratio,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,8 +133,8 @@ def _level(launches: Sequence[LogRatio], confidence: float, scatter: float = RAT
     """
     if not launches:
         return _Level(0.0, 0.0)
-    found = ratio_estimate(launches, scatter, confidence=confidence)
-    return _Level(math.log(found.value), math.log(found.high / found.value))
+    found = weighed_ratio(launches, RatioPrior(scatter))
+    return _Level(found.mean, found.half(confidence))
 
 
 def _deviation(launches: Sequence[LogRatio]) -> float:

@@ -10,16 +10,24 @@ now. Pure. This module must not know how changes are shown or what follows from 
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 from itertools import pairwise
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.changes.series import Series, commit_key, known_metric
+from pytest_mlpatterns.analysis.changes.series import Series, commit_key
 from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, Step, steps_of
 from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS, stretches_of
-from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, CONFIDENCE, t_quantile
+from pytest_mlpatterns.analysis.metrics.definitions import known_metric
+from pytest_mlpatterns.analysis.statistics.intervals import (
+    CHANGE_CONFIDENCE,
+    CONFIDENCE,
+    LogMean,
+    median_and_error,
+    t_quantile,
+)
 from pytest_mlpatterns.records.history import Change, Course
 
 if TYPE_CHECKING:
@@ -41,17 +49,13 @@ def changes_in(series: Series, changes: Iterable[Change]) -> tuple[Change, ...]:
     """Those changes that are of this course, in the order of their places."""
     own = (series.test, series.metric, series.machine, series.course)
     found = [one for one in changes if (one.test, one.metric, one.machine, one.course) == own]
-    placed = [(place, one) for one in found if (place := place_of(series, one)) is not None]
-    return tuple(one for _, one in sorted(placed, key=lambda pair: pair[0]))
+    return tuple(sorted((one for one in found if place_of(series, one) >= 0), key=lambda one: place_of(series, one)))
 
 
-def place_of(series: Series, change: Change) -> tuple[int, int] | None:
-    """Indices of the points that a change lies between: the last one before it, -1 if none is, and the first one after.
-
-    None if the course does not have its commit.
-    """
-    keys, new = [commit_key(point.at) for point in series.points], commit_key(change.new)
-    return (keys.index(new) - 1, keys.index(new)) if new in keys else None
+def place_of(series: Series, change: Change) -> int:
+    """Index of the first point after a change; -1 if the course does not have its commit."""
+    new = commit_key(change.new)
+    return next((place for place, point in enumerate(series.points) if commit_key(point.at) == new), -1)
 
 
 def levels_of(series: Series, changes: Iterable[Change]) -> tuple[Level, ...]:
@@ -62,9 +66,7 @@ def levels_of(series: Series, changes: Iterable[Change]) -> tuple[Level, ...]:
     if not series.points:
         return ()
     borders = {segment.start for segment in series.segments} | {0, len(series.points)}
-    for change in changes_in(series, changes):
-        _, after = place_of(series, change) or (0, 0)
-        borders.add(after)
+    borders |= {place_of(series, change) for change in changes_in(series, changes)}
     return tuple(_level(series, start, stop) for start, stop in pairwise(sorted(borders)))
 
 
@@ -75,22 +77,14 @@ def _level(series: Series, start: int, stop: int) -> Level:
 
 
 def _half(levels: Sequence[float], errors: Sequence[float]) -> float | None:
-    """Half the width of the interval of a level: from the scatter of the runs, or of few runs from their launches.
-
-    The median of n normal values scatters ``sqrt(pi / 2) s / sqrt(n)``; s is 1.4826 times the median absolute
-    deviation, so that a stray run does not count.
-    """
-    if len(levels) > _FEW:
-        middle = median(levels)
-        deviation = 1.4826 * median(abs(level - middle) for level in levels)
-        if deviation > 0:
-            return math.sqrt(math.pi / 2 / len(levels)) * t_quantile(CONFIDENCE, len(levels) - 1) * deviation
+    """Half the width of the interval of a level: from the scatter of the runs, or of few runs from their launches."""
+    if len(levels) > _FEW and (error := median_and_error(levels)[1]) > 0:
+        return error * t_quantile(CONFIDENCE, len(levels) - 1)
     known = [error for error in errors if error > 0]
     return 2 * fmean(known) / math.sqrt(len(known)) if known else None
 
 
 LEAST_CHANGE = 0.005  # Smallest change that is reported, on the logarithm: half a percent, however sure it is
-_WIDEST = 20.0  # Half of the widest interval of a log ratio: a factor of 5e8 stands for no knowledge
 
 
 def find_changes(series: Sequence[Series], unchanged: int = 0) -> tuple[Change, ...]:
@@ -131,13 +125,13 @@ def _change(series: Series, step: Step) -> Change:
     """A step as a change of its course, with an interval whose ends are finite."""
     new = series.points[step.at]
     old = series.points[step.at - 1].at if step.at else new.reference
-    half = min(t_quantile(CHANGE_CONFIDENCE, step.degrees) * step.error, _WIDEST)
+    size = LogMean(step.size, step.error, step.degrees, step.after)
     return Change(
         test=series.test,
         metric=series.metric,
         machine=series.machine,
         course=series.course,
-        factor=(math.exp(step.size), math.exp(step.size - half), math.exp(step.size + half)),
+        factor=astuple(size.interval(CHANGE_CONFIDENCE)),
         is_worse=_is_worse(series.metric, step.size),
         old=old or new.at,
         new=new.at,

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
-from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, PRIOR_DEGREES, prior_weight
+from pytest_mlpatterns.analysis.metrics.definitions import known_metric
+from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, MAD_TO_SD, PRIOR_DEGREES, drawn_variance
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, USUAL_PRIOR, RatioPrior
 from pytest_mlpatterns.records.history import Course
 from pytest_mlpatterns.records.verdict import ERRORS
@@ -47,7 +47,6 @@ _USUAL_DEGREES = 4
 """Degrees of freedom that the usual deviation keeps beside those of the history, so that few runs that happen to be
 alike promise no accuracy that is not there."""
 _LATEST_RUNS = 100  # Runs that count, the latest ones: a machine's neighbours change with the months
-_MAD_TO_SD = 1.4826  # Standard deviation of normal scatter, in its median absolute deviations
 _Launch = TypeVar("_Launch")
 
 
@@ -131,7 +130,7 @@ class _Runs(Struct, frozen=True):
         """
         means = [fmean(run) for run in self.logs]
         steps = [abs(now - before) for before, now in pairwise(means)]
-        of_mean = _MAD_TO_SD * median(steps) / math.sqrt(2)
+        of_mean = MAD_TO_SD * median(steps) / math.sqrt(2)
         variance = of_mean**2 * fmean(map(len, self.logs)) - self.within_launch
         between = min(_drawn(variance, len(means) - 1, usual), usual)
         return max(self.within(usual), between)
@@ -221,11 +220,6 @@ def commit_key(at: CommitPosition) -> str:
     return at.commit[:_KEY_DIGITS]
 
 
-def known_metric(name: str) -> Metric | None:
-    """The metric of a name; None if this version knows none, as of a later version or of a pattern of one's own."""
-    return metric_named(name) if is_known_metric(name) else None
-
-
 def _by_order(lines: Iterable[HistoryLine], order: Sequence[str]) -> list[HistoryLine]:
     """Those of the commits along first parents, in their order, and by date."""
     places = {commit[:_KEY_DIGITS]: place for place, commit in enumerate(order)}
@@ -290,9 +284,8 @@ def _weighed(logs: Sequence[float], errors: Sequence[float], sd: float) -> tuple
     total = sum(weights)
     mean = sum(weight * log for weight, log in zip(weights, logs, strict=True)) / total
     scatter = sum(weight * (log - mean) ** 2 for weight, log in zip(weights, logs, strict=True))
-    degrees = len(logs) - 1
-    prior = prior_weight(PRIOR_DEGREES, 1.0, scatter=scatter, degrees=degrees)
-    return (mean, math.sqrt((prior + scatter) / (prior + degrees) / total))
+    variance, _ = drawn_variance(PRIOR_DEGREES, 1.0, scatter=scatter, degrees=len(logs) - 1)
+    return mean, math.sqrt(variance / total)
 
 
 # --- ratios ---------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.changes.series import Point, commit_key
-from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES, prior_weight
+from pytest_mlpatterns.analysis.statistics.intervals import MAD_TO_SD, PRIOR_DEGREES, prior_weight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,6 @@ _WINDOW = FEWEST_RUNS + 2
 _TAMED_AT = 3.0  # Standard deviations from the runs beside it from which a run stands out
 _CLIPPED_AT = 2.5  # Robust standard deviations at which a difference is clipped before the scatter is taken from all
 _CLIPPED_VARIANCE = 0.978  # Variance of a standard normal value that is clipped so
-_MAD = 1.4826  # Standard deviation of normal values, in median absolute deviations
 _LEAST_SD = 1e-3  # Least scatter between runs, relative: 0.1 %, below which neither values nor clocks are reproducible
 _NOISY = 3.0  # Multiple of the lower quartile of all errors from which a run counts as noisy and gets less weight
 _USE_OF_DIFFERENCES = 2 / 3
@@ -138,7 +137,7 @@ def _clipped_variance(differences: NDArray[np.float64]) -> float:
     if not differences.size:
         return 0.0
     sizes = np.abs(differences)
-    limit = _CLIPPED_AT * _MAD * float(np.median(sizes)) or float(np.quantile(sizes, 0.9))
+    limit = _CLIPPED_AT * MAD_TO_SD * float(np.median(sizes)) or float(np.quantile(sizes, 0.9))
     return float(np.mean(np.minimum(sizes, limit) ** 2)) / _CLIPPED_VARIANCE
 
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts, BlockedValues, Blocks, counted, mean_size
 from pytest_mlpatterns.analysis.metrics.stream_blocks import PromiseBlocks, StreamBlocks
+from pytest_mlpatterns.analysis.statistics.distributions import median_slope
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
 from pytest_mlpatterns.units import format_percent
@@ -226,8 +227,8 @@ class LaunchBlocks:
     def trend(self) -> str | None:
         """A sentence if latency rose or fell steadily through the window; None if it was stationary.
 
-        The slope is Theil and Sen's, the median of the slopes between all pairs of block medians, on logarithms. It
-        counts when it would change the latency by over a tenth through the window and Kendall's test finds it at 99 %.
+        The slope is that of the block medians, on logarithms. It counts when it would change the latency by over a
+        tenth through the window and Kendall's test finds it at 99 %.
         """
         due_ns = self.launch.samples.due_ns[self._successes]
         block = np.searchsorted(self._blocks.edges_ns, due_ns, side="right") - 1
@@ -235,11 +236,9 @@ class LaunchBlocks:
         if len(present) < _MIN_BLOCKS:
             return None
         medians = np.log([max(np.median(self.latencies_ns[block == number]), 1.0) for number in present])
-        first, second = np.triu_indices(len(present), k=1)
-        apart = np.array(present)[second] - np.array(present)[first]
-        slope = float(np.median((medians[second] - medians[first]) / apart))
-        change = float(np.expm1(slope * (self.count - 1)))
+        change = math.expm1(median_slope(np.array(present), medians) * (self.count - 1))
         n = len(present)
+        first, second = np.triu_indices(n, k=1)
         concordance = float(np.sign(medians[second] - medians[first]).sum())
         deviation = (n * (n - 1) * (2 * n + 5) / 18) ** 0.5
         if abs(change) < _TREND or abs(concordance) < _TREND_Z * deviation:
@@ -291,19 +290,13 @@ _MOST_POINTS = 60  # Readings between which slopes are taken; more would not cha
 def growth_rate(track: ResourceTrack | None, resource: str) -> float | None:
     """Growth of one resource per request over a whole track, at least 0; None if it is not known.
 
-    It is Theil and Sen's slope, the median of the slopes between all pairs of readings, which no few peaks change.
-
     ``resource``: name of its attribute, such as ``rss_bytes``.
     """
     amounts = None if track is None else getattr(track, resource)
     if track is None or amounts is None or track.requests[-1] - track.requests[0] < _FEWEST_REQUESTS:
         return None
     chosen = np.unique(np.linspace(0, amounts.size - 1, min(amounts.size, _MOST_POINTS)).round().astype(np.int64))
-    requests, held = track.requests[chosen], amounts[chosen]
-    first, second = np.triu_indices(chosen.size, k=1)
-    apart = requests[second] - requests[first]
-    slopes = (held[second] - held[first])[apart > 0] / apart[apart > 0]
-    return max(float(np.median(slopes)), 0.0)
+    return max(median_slope(track.requests[chosen], amounts[chosen]), 0.0)
 
 
 _REQUESTS = 1e6  # Requests that a cost is given for

@@ -373,9 +373,8 @@ def comparable_metrics() -> dict[str, Metric]:
 
 def is_comparable(name: object) -> bool:
     """Whether a comparison can judge a metric of this name."""
-    if not isinstance(name, str) or not is_known_metric(name):
-        return False
-    return name in comparable_metrics() or isinstance(metric_named(name).kind, FigureOfAnswers)
+    found = known_metric(name) if isinstance(name, str) else None
+    return found is not None and (name in comparable_metrics() or isinstance(found.kind, FigureOfAnswers))
 
 
 STANDING = frozenset(with_role(Role.STANDING))  # Names of the metrics that no machine changes
@@ -445,16 +444,20 @@ def location_of(metric: Metric) -> Metric | None:
     return LOCATIONS.get(metric.name)
 
 
-def is_known_metric(name: str) -> bool:
-    """Whether this version knows a metric of this name; a file of a later version may have more."""
+def known_metric(name: str) -> Metric | None:
+    """The metric of a name; None if this version knows none, as of a later version or of a pattern of one's own."""
     try:
-        metric_named(name)
+        return metric_named(name)
     except (KeyError, SettingError):
-        return False
-    return True
+        return None
+
+
+def is_known_metric(name: str) -> bool:
+    """Whether this version knows a metric of this name."""
+    return known_metric(name) is not None
 
 
 def objectives_of(names: Iterable[str]) -> dict[str, Objective | None]:
     """Those of these metrics that are NMRT, by name in the given order: the objective, None for NMRT alone."""
-    kinds = {name: metric_named(name).kind for name in names if is_known_metric(name)}
+    kinds = {name: known.kind for name in names if (known := known_metric(name)) is not None}
     return {name: kind.objective for name, kind in kinds.items() if isinstance(kind, Nmrt)}

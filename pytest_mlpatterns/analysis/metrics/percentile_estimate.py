@@ -19,10 +19,10 @@ from msgspec import Struct
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.statistics.distributions import Modes, find_modes
 from pytest_mlpatterns.analysis.statistics.intervals import (
+    drawn_variance,
     estimate,
     min_samples,
     order_bounds,
-    prior_weight,
     t_quantile,
     within_seen,
 )
@@ -175,9 +175,8 @@ class PooledTimes:
         expected, prior_degrees = of_independent, _SHARE_DEGREES
         if self.modes is not None:
             expected, prior_degrees = of_independent + _MODE_SHARE_SD**2, _MODE_DEGREES
-        prior = prior_weight(prior_degrees, expected, scatter=scatter, degrees=launches - 1)
-        degrees = prior + launches - 1
-        dispersion = max((prior * expected + scatter) / degrees / of_independent, 1.0)
+        variance, degrees = drawn_variance(prior_degrees, expected, scatter=scatter, degrees=launches - 1)
+        dispersion = max(variance / of_independent, 1.0)
         return dispersion * (t_quantile(confidence, degrees) / NormalDist().inv_cdf(0.5 + confidence / 2)) ** 2
 
     def _at(self, rank: int) -> float:

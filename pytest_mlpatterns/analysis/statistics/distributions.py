@@ -149,6 +149,16 @@ def _split(logs: NDArray[np.float64], least: int) -> int:
     return least + int(np.argmax(between[least - 1 : count - least]))
 
 
+def median_slope(x: NDArray[np.int64] | NDArray[np.float64], y: NDArray[np.int64] | NDArray[np.float64]) -> float:
+    """Theil and Sen's slope: the median of the slopes between all pairs of points, which no few peaks change.
+
+    ``x``: never falling, shape ``(points,)``; points at one place make no pair. ``y``: in the same shape.
+    """
+    first, second = np.triu_indices(x.size, k=1)
+    apart = x[second] - x[first]
+    return float(np.median((y[second] - y[first])[apart > 0] / apart[apart > 0]))
+
+
 TRIM = 0.10
 """Share of the values that is left out, the slowest: a straggler among ten has no weight. Nothing makes a request as
 much faster, and the fastest values show as much of modes as the others."""

@@ -35,6 +35,7 @@ PRIOR_DEGREES = 2
 FEW_SD = 0.25
 """Largest relative deviation of launches, or of the answers of a service, that the range of a few of them may hide: one
 answer in 360 then takes twice as long as the median."""
+MAD_TO_SD = 1.4826  # Standard deviation of normal scatter, in its median absolute deviations
 _WIDEST = 20.0  # Half of the widest interval of a log ratio: a factor of 5e8 stands for no knowledge
 _RESAMPLES = 200  # Resamples of a bootstrap, which find a standard error to 5 %
 _RUN = 3  # Blocks of a run that are drawn together, as neighbours resemble each other (circular block bootstrap)
@@ -240,24 +241,34 @@ def prior_weight(prior_degrees: float, prior: float, *, scatter: float, degrees:
 
     The factor is the prior over the variance that prior and observations give together, at most 1.
 
-    ``prior_degrees``: its degrees of freedom if nothing contradicts it. ``prior``: the variance. ``degrees``: its
-    degrees of freedom.
+    ``prior_degrees``: its degrees of freedom if nothing contradicts it. ``prior``: the variance. ``scatter``: sum of
+    squares of the observations, with ``degrees`` of freedom.
     """
     expected = (prior_degrees * prior + scatter) / (prior_degrees + degrees)
     return prior_degrees * min(1.0, prior / expected)
 
 
-def median_error(values: Sequence[float]) -> float:
-    """Relative standard error of the median of independent values, ``1.2533 s / (m sqrt(n))``.
+def drawn_variance(prior_degrees: float, prior: float, *, scatter: float, degrees: int) -> tuple[float, float]:
+    """A variance drawn towards a prior one, and its degrees of freedom; the arguments are those of the weight."""
+    weight = prior_weight(prior_degrees, prior, scatter=scatter, degrees=degrees)
+    return (weight * prior + scatter) / (weight + degrees), weight + degrees
+
+
+def median_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The median of independent values, at least one, and its standard error, ``1.2533 s / sqrt(n)``.
 
     The factor is sqrt(pi / 2), exact for normal scatter; s is taken from the median absolute deviation
     (1.4826 MAD), so that a stray value does not count.
     """
     middle = median(values)
-    if middle <= 0 or len(values) < 2:
-        return 0.0
-    deviation = 1.4826 * median(abs(value - middle) for value in values)
-    return math.sqrt(math.pi / 2) * deviation / (middle * math.sqrt(len(values)))
+    deviation = MAD_TO_SD * median(abs(value - middle) for value in values)
+    return middle, math.sqrt(math.pi / 2) * deviation / math.sqrt(len(values))
+
+
+def median_error(values: Sequence[float]) -> float:
+    """The relative standard error of a median; 0 if it is not above zero."""
+    middle, error = median_and_error(values)
+    return error / middle if middle > 0 else 0.0
 
 
 def wilson_interval(events: int, trials: int, confidence: float = CONFIDENCE) -> Estimate:
@@ -313,8 +324,7 @@ def _launch_variance(
     everything = [*first, *second]
     prior = launch_sd**2 + sum(launch.relative_error**2 for launch in everything) / len(everything)
     scatter, degrees = _scatter((first, second))
-    weight = prior_weight(prior_degrees, prior, scatter=scatter, degrees=degrees)
-    return (weight * prior + scatter) / (weight + degrees), weight + degrees
+    return drawn_variance(prior_degrees, prior, scatter=scatter, degrees=degrees)
 
 
 def _scatter(samples: Sequence[Sequence[LaunchValue]]) -> tuple[float, int]:

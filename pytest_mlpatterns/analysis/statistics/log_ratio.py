@@ -11,14 +11,13 @@ Interim looks are corrected for (:mod:`pytest_mlpatterns.analysis.statistics.alp
 from __future__ import annotations
 
 import math
-from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LogMean, prior_weight
+from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LogMean, drawn_variance, median_and_error
 from pytest_mlpatterns.records.launch import Capacity, Estimate
 from pytest_mlpatterns.records.verdict import Outcome
 
@@ -131,8 +130,7 @@ def paired_log_ratio(
 ) -> LogRatio:
     """The median over pairs of neighbouring blocks of log(second/first), with its standard error.
 
-    The error is sqrt(pi / 2) s / sqrt(n) of n pairs, s being 1.4826 times their median absolute deviation, so that a
-    single noisy block affects neither. Pairs known to be disturbed are left out if at least three others remain; the
+    A single noisy block affects neither. Pairs known to be disturbed are left out if at least three others remain; the
     disturbance is independent of the variants, so this favours neither.
 
     ``first``: one value above zero per pair, at least one. ``disturbed``: for each pair, whether other processes used
@@ -142,9 +140,7 @@ def paired_log_ratio(
     if disturbed is not None:
         quiet = [value for value, spoiled in zip(values, disturbed, strict=True) if not spoiled]
         values = quiet if len(quiet) >= _FEWEST_QUIET else values
-    middle = median(values)
-    deviation = 1.4826 * median(abs(value - middle) for value in values)
-    return LogRatio(middle, math.sqrt(math.pi / 2) * deviation / math.sqrt(len(values)))
+    return LogRatio(*median_and_error(values))
 
 
 def wants_more_pairs(disturbed: Sequence[bool]) -> bool:
@@ -156,16 +152,12 @@ def wants_more_pairs(disturbed: Sequence[bool]) -> bool:
 
 
 def ratio_estimate(
-    launches: Sequence[LogRatio],
-    prior_sd: float = RATIO_SD,
-    prior_degrees: float = RATIO_PRIOR_DEGREES,
-    *,
-    confidence: float = CONFIDENCE,
+    launches: Sequence[LogRatio], prior: RatioPrior = USUAL_PRIOR, *, confidence: float = CONFIDENCE
 ) -> Estimate:
     """second/first over all paired launches, with its interval.
 
     With x the values of n launches and e their errors, s0 the prior deviation between launches and k0 the degrees of
-    freedom that it is worth, w = 1 / (s0² + e²) and m = Σ w x / Σ w, the interval is
+    freedom that it is worth (``prior``), w = 1 / (s0² + e²) and m = Σ w x / Σ w, the interval is
 
         exp(m ± t sqrt(q / Σ w)),  q = (k + S) / (k + n - 1),  S = Σ w (x - m)²,
         k = k0 min(1, (k0 + n - 1) / (k0 + S))
@@ -178,7 +170,7 @@ def ratio_estimate(
 
     ``launches``: at least one.
     """
-    return weighed_ratio(launches, prior_sd, prior_degrees).interval(confidence)
+    return weighed_ratio(launches, prior).interval(confidence)
 
 
 def judge_ratio(
@@ -204,27 +196,25 @@ def judge_ratio(
     """
     wanted = math.log(limit)
     for number in range(max(plan.first, plan.since), min(len(launches), plan.last) + 1):
-        weighed = weighed_ratio(launches[:number], prior.sd, prior.degrees)
+        weighed = weighed_ratio(launches[:number], prior)
         over = _over(weighed, wanted, better)
         if equivalence and over + weighed.half(plan.confidence_of_pass(number)) <= _ROUNDING:
             return _verdict(Outcome.PASS, weighed, better=better, plan=plan)
         if over - weighed.half(plan.confidence(number)) > _ROUNDING:
             return _verdict(Outcome.FAIL, weighed, better=better, plan=plan)
-    weighed = weighed_ratio(launches[: plan.last], prior.sd, prior.degrees)
+    weighed = weighed_ratio(launches[: plan.last], prior)
     if not equivalence and _over(weighed, wanted, better) <= _ROUNDING:
         return _verdict(Outcome.PASS, weighed, better=better, plan=plan)
     return _verdict(Outcome.INCONCLUSIVE, weighed, better=better, plan=plan)
 
 
-def weighed_ratio(
-    launches: Sequence[LogRatio], prior_sd: float = RATIO_SD, prior_degrees: float = RATIO_PRIOR_DEGREES
-) -> LogMean:
+def weighed_ratio(launches: Sequence[LogRatio], prior: RatioPrior = USUAL_PRIOR) -> LogMean:
     """The weighted mean of log ratios, whose interval :func:`ratio_estimate` gives; the arguments are the same."""
     values = np.array([launch.value for launch in launches])
     errors = np.array([launch.error for launch in launches])
     usual = errors <= _NOISY_FACTOR * np.quantile(errors, 0.25)
     shared = np.where(usual, errors**2, 0.0).sum() / usual.sum()
-    within, between = np.where(usual, shared, errors**2), prior_sd**2
+    within, between = np.where(usual, shared, errors**2), prior.sd**2
     weight = known = 1 / (between + within)
     for _ in range(_ROUNDS):
         mean, scatter = _scatter(values, weight)
@@ -234,9 +224,8 @@ def weighed_ratio(
         weight = 1 / (between + within)
     weight *= known.sum() / weight.sum()
     mean, scatter = _scatter(values, weight)
-    prior = prior_weight(prior_degrees, 1.0, scatter=scatter, degrees=len(launches) - 1)
-    degrees = prior + len(launches) - 1
-    return LogMean(mean, math.sqrt((prior + scatter) / degrees / float(weight.sum())), degrees, len(launches))
+    variance, degrees = drawn_variance(prior.degrees, 1.0, scatter=scatter, degrees=len(launches) - 1)
+    return LogMean(mean, math.sqrt(variance / float(weight.sum())), degrees, len(launches))
 
 
 def _scatter(values: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[float, float]:

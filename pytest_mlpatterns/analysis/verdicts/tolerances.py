@@ -21,6 +21,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     METRICS,
     comparable_metrics,
     is_known_metric,
+    known_metric,
     leading_time,
     location_of,
     metric_named,
@@ -108,11 +109,8 @@ class Tolerances:
 def can_more_than_double(metric: object) -> bool:
     """Whether a metric of this name can worsen by more than 100 %: times, sizes and system load can, rates cannot, nor
     can the error rate, whose change is a difference."""
-    try:
-        known = metric_named(str(metric))
-    except (KeyError, SettingError):
-        return False
-    return known.better == "lower" and not known.counts_failures
+    known = known_metric(str(metric))
+    return known is not None and known.better == "lower" and not known.counts_failures
 
 
 def _family(metric: Metric) -> str:

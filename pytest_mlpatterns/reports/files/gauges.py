@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import known_metric
 from pytest_mlpatterns.analysis.metrics.metric import Goodput, objective_of
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.verdict import Kind
@@ -117,15 +117,14 @@ def _points(results: Results) -> Iterator[_Point]:
     for result in results.results:
         labels = _labels(result)
         for name, found in result.metrics.items():
-            if not is_known_metric(name):
+            if (metric := known_metric(name)) is None:
                 continue
-            metric = metric_named(name)
             asked = metric.kind.promise if isinstance(metric.kind, Goodput) else objective_of(metric)
             further = {"objective": str(asked)} if asked else {}
             further |= {"currency": metric.currency} if metric.currency else {}
             base = metric.name.removesuffix(f"({asked})")
-            label = metric_named(base).label if is_known_metric(base) else base  # the objective is an attribute
-            gauge = _Gauge(base, metric.unit, label)
+            plain = known_metric(base)  # the objective is an attribute
+            gauge = _Gauge(base, metric.unit, base if plain is None else plain.label)
             yield from _three(gauge, labels | further, found)
         changes = {(one.metric, one.against): one.change for one in result.verdicts if one.change is not None}
         for (name, against), change in changes.items():  # of several verdicts on one, the last

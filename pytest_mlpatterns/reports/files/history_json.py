@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.changes.findings import Level, changes_in, levels_of
-from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import known_metric
 from pytest_mlpatterns.records.json_text import rounded
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def history_json(all_series: Sequence[Series], changes: Sequence[Change]) -> str
 
 def _course(course: Series, changes: Sequence[Change]) -> dict[str, Any]:
     found = levels_of(course, changes)
-    metric = metric_named(course.metric) if is_known_metric(course.metric) else None
+    metric = known_metric(course.metric)
     return {
         "test": course.test,
         "metric": course.metric,

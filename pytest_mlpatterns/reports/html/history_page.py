@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.changes.findings import changes_in, levels_of, place_of
-from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, known_metric, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.history import Change, Course
 from pytest_mlpatterns.reports.html.chart import Cell, ChangeMark, Chart, Column, Unit, heading_of, unit_of
@@ -89,7 +89,7 @@ def _state(found: Sequence[Series], changes: Sequence[Change]) -> str:
         change
         for series in found
         for change in changes_in(series, changes)
-        if (place_of(series, change) or (0, 0))[1] >= len(series.points) - _RECENT
+        if place_of(series, change) >= len(series.points) - _RECENT
     ]
     if any(change.is_worse and change.is_confirmed for change in recent):
         return "worse"
@@ -250,9 +250,8 @@ def course_chart(series: Series, changes: Sequence[Change], *, names_machine: bo
 
 def _title(series: Series) -> str:
     """The metric, with the unit of a rate, whose ticks have none."""
-    if not is_known_metric(series.metric):
+    if (metric := known_metric(series.metric)) is None:
         return series.metric
-    metric = metric_named(series.metric)
     if series.course is Course.RATIOS:
         return f"{heading_of(metric)} as a ratio"
     unit = metric.unit.parts(1.0)[1]
@@ -269,8 +268,9 @@ def _points(series: Series, changes: Sequence[Change]) -> list[tuple[Cell, ...]]
     }
     new: dict[int, list[str]] = {one.start: [one.reason] for one in series.segments[1:] if one.reason}
     for change in changes:
-        _, place = place_of(series, change) or (0, 0)
-        new.setdefault(place, []).append(f"{_amount(change)}{'' if change.is_confirmed else ' (new, unconfirmed)'}")
+        new.setdefault(place_of(series, change), []).append(
+            f"{_amount(change)}{'' if change.is_confirmed else ' (new, unconfirmed)'}"
+        )
     return [
         (
             number + 1,
@@ -299,7 +299,7 @@ def _amount(change: Change) -> str:
 
 
 def _mark(series: Series, change: Change) -> ChangeMark:
-    _, after = place_of(series, change) or (0, 0)
+    at = place_of(series, change) + 1
     if not change.is_confirmed:
-        return ChangeMark(after + 1, f"{_amount(change)} ?", "open")
-    return ChangeMark(after + 1, _amount(change), "worse" if change.is_worse else "better")
+        return ChangeMark(at, f"{_amount(change)} ?", "open")
+    return ChangeMark(at, _amount(change), "worse" if change.is_worse else "better")

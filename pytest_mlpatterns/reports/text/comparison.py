@@ -15,7 +15,7 @@ from msgspec import Struct
 from pytest_mlpatterns.analysis.metrics.definitions import (
     GROWTHS,
     are_of_streams,
-    is_known_metric,
+    known_metric,
     metric_named,
     objectives_of,
     with_role,
@@ -199,8 +199,8 @@ def most_severe_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
 
 def named_change(verdict: Verdict) -> str:
     """A change with the short name of its figures: ``mean +2.1 %``, ``p99 +310 %``."""
-    short = metric_named(verdict.figure).short if is_known_metric(verdict.figure) else verdict.figure
-    return f"{short} {shown_change(verdict)}"
+    metric = known_metric(verdict.figure)
+    return f"{verdict.figure if metric is None else metric.short} {shown_change(verdict)}"
 
 
 def shown_change(verdict: Verdict) -> str:
@@ -266,18 +266,21 @@ def _is_infinite(verdict: Verdict) -> bool:
 
 
 def _sign(verdict: Verdict) -> int:
-    return 1 if not is_known_metric(verdict.metric) or metric_named(verdict.metric).better == "lower" else -1
+    metric = known_metric(verdict.metric)
+    return -1 if metric is not None and metric.better == "higher" else 1
 
 
 def metric_label(name: str) -> str:
     """The label of a metric; the name itself for one of a later version."""
-    return metric_named(name).label if is_known_metric(name) else name
+    metric = known_metric(name)
+    return name if metric is None else metric.label
 
 
 def _shown(verdict: Verdict, value: float | None) -> str:
     if value is None:
         return "–"
-    return metric_named(verdict.metric).show(value) if is_known_metric(verdict.metric) else f"{value:.4g}"
+    metric = known_metric(verdict.metric)
+    return f"{value:.4g}" if metric is None else metric.show(value)
 
 
 LATENCY = "latency"  # The time of the whole answer
@@ -299,15 +302,13 @@ class Distributions(Struct, frozen=True):
 
 def distributions_of(result: TestResult, quantity: str = LATENCY) -> Distributions:
     """The distribution of a time. ``quantity``: ``latency``, ``ttft``, ``itl`` or ``tpot``."""
-    reference = result.reference
-    if quantity == LATENCY:
-        if reference is None:
-            return Distributions(result.measured.latency, (), ())
-        other = reference.latency_percentiles
-        return Distributions(result.measured.latency, other, reference.present.latency_percentiles)
-    own = None if result.stream is None else result.stream.of(quantity)
-    if reference is None:
+    is_whole, own = quantity == LATENCY, result.measured.latency
+    if not is_whole:
+        own = None if result.stream is None else result.stream.of(quantity)
+    if result.reference is None:
         return Distributions(own, (), ())
-    other = reference.stream_percentiles.get(quantity, ())
-    beside = reference.present.stream_percentiles.get(quantity, ())
+    other, beside = (
+        side.latency_percentiles if is_whole else side.stream_percentiles.get(quantity, ())
+        for side in (result.reference, result.reference.present)
+    )
     return Distributions(own, other, beside)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.changes.findings import Level, changes_in, levels_of, place_of
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, bisectable, is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, bisectable, known_metric
 from pytest_mlpatterns.records.bisect import BisectResult, CommitName, SearchedCommit, SearchEnd, SearchExtent, WhyRange
 from pytest_mlpatterns.records.history import Change, Course, NewChange
 from pytest_mlpatterns.reports.text.comparison import explained, metric_label
@@ -293,9 +293,8 @@ def level_text(course: Series, stretch: Level) -> str:
     half = "" if stretch.half is None else f" ±{format_percent(math.expm1(stretch.half))}"
     if course.course is Course.RATIOS:
         return f"{format_percent(math.expm1(stretch.level), signed=True)}{half}"
-    value = math.exp(stretch.level)
-    shown = metric_named(course.metric).show(value) if is_known_metric(course.metric) else f"{value:.4g}"
-    return f"{shown}{half}"
+    value, metric = math.exp(stretch.level), known_metric(course.metric)
+    return f"{f'{value:.4g}' if metric is None else metric.show(value)}{half}"
 
 
 def sketch_of(course: Series, changes: Iterable[Change], columns: int) -> Sketch:
@@ -316,7 +315,7 @@ def sketch_of(course: Series, changes: Iterable[Change], columns: int) -> Sketch
             starts.append((group, len(bars) - 1))
     marks = [" "] * len(bars)
     for change in changes_in(course, changes):
-        _, place = place_of(course, change) or (0, 0)
+        place = place_of(course, change)
         for group, column in starts:
             if place in group:
                 marks[column] = _CONFIRMED if change.is_confirmed else _UNCONFIRMED

@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import known_metric, metric_named
 from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Role
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD
 from pytest_mlpatterns.analysis.verdicts.open_reasons import (
@@ -188,7 +188,8 @@ def open_step(result: TestResult, verdicts: Sequence[Verdict] | None = None) -> 
 
 def _is_beyond(verdict: Verdict) -> bool:
     """Whether a tail is open by requests beyond its percentile, whose own change is within the tolerance."""
-    is_tail = is_known_metric(verdict.metric) and metric_named(verdict.metric).is_tail
+    metric = known_metric(verdict.metric)
+    is_tail = metric is not None and metric.is_tail
     return is_tail and verdict.change is not None and verdict.tolerance is not None and not verdict.suspected
 
 
@@ -225,7 +226,7 @@ def _reason_of_change(result: TestResult, compared: Sequence[Verdict], *, is_all
     suspected = [one for one in compared if one.suspected] or list(compared)
     times = [time for one in suspected if (time := _time(one, result)) is not None]
     first, measured, terms = suspected[0], result.measured, result.definition.terms
-    metric = metric_named(first.metric) if is_known_metric(first.metric) else None
+    metric = known_metric(first.metric)
     tolerance, is_beside = first.tolerance or 0.0, first.against == "revision"
     pairs = 0 if result.reference is None or not is_beside else result.reference.pairs
     usual = tolerance if terms is None else terms.tolerances.get(first.metric, tolerance)
@@ -260,15 +261,16 @@ def _launch_values(result: TestResult, verdict: Verdict) -> tuple[list[float], f
         values = [value for value, _ in found]
     else:
         found = result.measured.launches.get(verdict.figure, ())
-        sd = metric_named(verdict.metric).launch_sd if is_known_metric(verdict.metric) else 0.0
+        metric = known_metric(verdict.metric)
+        sd = 0.0 if metric is None else metric.launch_sd
         values = [math.log(value) for value, _ in found if value > 0]
     return values, math.hypot(sd, fmean(error for _, error in found) if found else 0.0)
 
 
 def _busy(result: TestResult, verdict: Verdict) -> Busy | None:
     """What others took of the machine, if that changes the metric."""
-    is_standing = is_known_metric(verdict.metric) and Role.STANDING in metric_named(verdict.metric).roles
-    return None if is_standing else result.measured.busy
+    metric = known_metric(verdict.metric)
+    return None if metric is not None and Role.STANDING in metric.roles else result.measured.busy
 
 
 def _is_wide(verdict: Verdict, result: TestResult) -> bool:

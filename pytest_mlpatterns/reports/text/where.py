@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.causes.latency_split import CallsChange, PartChange, SplitChange, split_change
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, is_known_metric, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, known_metric, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.reports.text.terminal_text import Span, TextColumn, table_lines, text_of
@@ -323,8 +323,8 @@ def missing_profile(result: TestResult) -> str:
 
 def functions_explain(metric: str) -> bool:
     """Whether a metric is a time or a rate of requests, which functions that got slower explain."""
-    is_time = is_known_metric(metric) and metric_named(metric).unit in _OF_FUNCTIONS
-    return is_time and metric not in _NOT_OF_REQUESTS
+    known = known_metric(metric)
+    return known is not None and known.unit in _OF_FUNCTIONS and metric not in _NOT_OF_REQUESTS
 
 
 def named_function(result: TestResult, part_ns: float, *, is_layer: bool) -> str:

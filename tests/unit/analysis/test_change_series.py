@@ -7,7 +7,8 @@ import pytest
 from msgspec.structs import replace
 from support.each_row import each_row
 
-from pytest_mlpatterns.analysis.changes.series import Series, known_metric, series_of
+from pytest_mlpatterns.analysis.changes.series import Series, series_of
+from pytest_mlpatterns.analysis.metrics.definitions import known_metric
 from pytest_mlpatterns.records.history import CommitPosition, Course, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind

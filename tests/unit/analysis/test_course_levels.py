@@ -64,10 +64,10 @@ def test_changes_of_other_courses_do_not_count() -> None:
 def test_a_change_lies_between_two_runs_whatever_its_first_commit_is() -> None:
     change = change_of(STEP, 6, (2, 1.9, 2.1))
 
-    assert place_of(STEP, change) == (5, 6)
-    assert place_of(STEP, replace(change, old=position(99))) == (5, 6)
-    assert place_of(STEP, replace(change, old=position(99), new=STEP.points[0].at)) == (-1, 0)
-    assert place_of(STEP, replace(change, new=position(99))) is None
+    assert place_of(STEP, change) == 6
+    assert place_of(STEP, replace(change, old=position(99))) == 6
+    assert place_of(STEP, replace(change, old=position(99), new=STEP.points[0].at)) == 0
+    assert place_of(STEP, replace(change, new=position(99))) == -1
 
 
 def test_of_several_runs_of_a_commit_the_first_is_after_the_change() -> None:
@@ -75,7 +75,7 @@ def test_of_several_runs_of_a_commit_the_first_is_after_the_change() -> None:
     points[7] = replace(points[7], at=points[6].at)
     twice = replace(STEP, points=tuple(points))
 
-    assert place_of(twice, change_of(twice, 6, (2, 1.9, 2.1))) == (5, 6)
+    assert place_of(twice, change_of(twice, 6, (2, 1.9, 2.1))) == 6
 
 
 def test_a_course_without_points_has_no_level() -> None:

@@ -126,7 +126,7 @@ class TestEstimate:
         assert judge_ratio(found, 1.1, "lower", plan=plan).outcome is Outcome.INCONCLUSIVE
 
     def test_more_degrees_for_the_prior_hold_the_interval_nearer_to_it(self) -> None:
-        wide = [ratio_estimate(alike(-0.1, 0.1), prior_degrees=degrees) for degrees in (3, 10, 100)]
+        wide = [ratio_estimate(alike(-0.1, 0.1), RatioPrior(degrees=degrees)) for degrees in (3, 10, 100)]
         assert wide[0].high > wide[1].high > wide[2].high
 
     @PROPERTY
