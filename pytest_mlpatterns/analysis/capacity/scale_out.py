@@ -5,7 +5,7 @@ Pure: the samples of a load during which one address was added, and the two time
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -156,7 +156,7 @@ def scale_out_record(scale_outs: Sequence[ScaleOut], unknown: str) -> ScaleOutRe
     worst = [one.p99_ns for one in scale_outs if one.p99_ns is not None]
     before = [one.p99_before_ns for one in scale_outs if one.p99_before_ns is not None]
     return ScaleOutRecord(
-        duration=None if found is None else (found.value, found.low, found.high),
+        duration=None if found is None else astuple(found),
         passes_ns=tuple(one.duration_ns for one in scale_outs),
         ready_ns=fmean(one.ready_ns for one in scale_outs),
         p99_before_ns=max(before, default=None),

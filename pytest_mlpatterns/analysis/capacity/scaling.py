@@ -17,7 +17,7 @@ Pure; it must not know deployments, limits or baselines.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -289,9 +289,9 @@ class Scaling:
         if not self.steps:
             return None
         is_known = sum(not step.bound for step in self.steps) > 1
-        law = {"contention": _plain(self.contention)} if is_known else {}
+        law = {"contention": astuple(self.contention)} if is_known else {}
         if is_known and math.isfinite(self.coherency.high):
-            law["coherency"] = _plain(self.coherency)
+            law["coherency"] = astuple(self.coherency)
         peak = self.peak_replicas if is_known else math.inf
         return ScalingRecord(
             tuple(map(self._record_of, self.steps)),
@@ -303,12 +303,12 @@ class Scaling:
         )
 
     def _record_of(self, step: ScalingStep) -> ScalingStepRecord:
-        figures = {} if step.bound else {"nmrt": _plain(step.nmrt_rps)}
+        figures = {} if step.bound else {"nmrt": astuple(step.nmrt_rps)}
         if not step.bound and 1 in self._by_replicas and not self._by_replicas[1].bound:
-            figures[EFFICIENCY.name] = _plain(self.efficiency(step.replicas))
+            figures[EFFICIENCY.name] = astuple(self.efficiency(step.replicas))
         for name, metric in with_role(Role.AT_NMRT).items():
             if step.metrics is not None and (found := step.metrics.estimate(metric)) is not None:
-                figures[name] = _plain(found)
+                figures[name] = astuple(found)
         return ScalingStepRecord(step.replicas, step.nmrt_concurrency, figures, step.machine_ratio, step.bound)
 
     def _step(self, replicas: int) -> ScalingStep:
@@ -323,10 +323,6 @@ class Scaling:
                 f"measure_scaling(replicas=(1, {replicas}))"
             )
         return self._by_replicas[replicas]
-
-
-def _plain(found: Estimate) -> tuple[float, float, float]:
-    return found.value, found.low, found.high
 
 
 NOT_MEASURED = "the test does not measure how its pattern scales; call perf.measure_scaling(replicas=(1, 2)) in it"

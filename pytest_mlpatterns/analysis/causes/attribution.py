@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from statistics import median_low
 from typing import TYPE_CHECKING
 
 import numpy as np
-from msgspec import Struct, structs
+from msgspec import structs
 
 from pytest_mlpatterns.analysis.causes.call_tree import BEFORE, NOW, CallTree, call_tree, matched
 from pytest_mlpatterns.analysis.causes.explanation import Changes, Spot, explanation, is_of_project
@@ -64,19 +64,18 @@ def profile_record(
         named = _blocking(run, drafting) or named
     largest = drafting.largest() if run.before and not named else None
     functions = _functions(changes, compared=bool(run.before))
-    nodes = _nodes(tree)
     index = drafting.index
     sides = (*run.before, *run.now)
     return ProfileRecord(
         notes=(*run.notes, *calls_notes(calls if run.before else {})),
         profiler=run.profiler,
         rate_hz=run.rate_hz,
-        slowdown=None if run.slowdown is None else (run.slowdown.value, run.slowdown.low, run.slowdown.high),
+        slowdown=None if run.slowdown is None else astuple(run.slowdown),
         blocks=len(run.now),
         samples=sum(block.samples for block in sides),
         lost=sum(block.lost for block in sides),
         compared=bool(run.before),
-        nodes=tuple(ProfileNode(node.parent, index(node.frame), node.before_ns, node.now_ns) for node in nodes),
+        nodes=tuple(_nodes(tree, index)),
         functions=tuple(_function_time(changes, index(spot.frame), spot) for spot in functions if spot.frame),
         changes=tuple(named),
         largest=largest,
@@ -315,15 +314,8 @@ def _function_time(changes: Changes, index: int, spot: Spot) -> FunctionTime:
     return FunctionTime(index, spot.change.before_ns, spot.change.now_ns, own.before_ns, own.now_ns, change)
 
 
-class _Node(Struct, frozen=True):
-    parent: int
-    frame: Frame
-    before_ns: float
-    now_ns: float
-
-
-def _nodes(tree: CallTree) -> list[_Node]:
-    """The tree with its smallest stacks counted to their callers."""
+def _nodes(tree: CallTree, index: Callable[[Frame], int]) -> list[ProfileNode]:
+    """The tree with its smallest stacks counted to their callers. ``index``: of a frame in the record."""
     total, own = tree.total_ns.mean(1), tree.own_ns.mean(1)  # (sides, nodes)
     roots = list(tree.roots)
     least = _LEAST_SHARE * float(total[:, roots].sum(1).max()) if roots else 0.0
@@ -339,12 +331,12 @@ def _nodes(tree: CallTree) -> list[_Node]:
         parent = tree.parents[node]
         if kept[parent]:
             own[:, parent] += total[:, node]
-    nodes: list[_Node] = []
+    nodes: list[ProfileNode] = []
     for node in np.flatnonzero(kept):
         place[int(node)] = len(nodes)
         parent = tree.parents[node]
         before, now = (float(own[side, node]) for side in (BEFORE, NOW))
-        nodes.append(_Node(place.get(parent, -1), tree.frames[node], before, now))
+        nodes.append(ProfileNode(place.get(parent, -1), index(tree.frames[node]), before, now))
     return nodes
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -175,11 +176,10 @@ def growth_record(track: ResourceTrack | None) -> GrowthRecord | None:
         return None
     chosen = np.unique(np.linspace(0, track.requests.size - 1, _MOST_RECORDED).round().astype(np.int64))
     growth = growth_of(track.requests, track.rss_bytes)
-    slope = None if growth is None else (growth.slope.value, growth.slope.low, growth.slope.high)
     return GrowthRecord(
         tuple(track.requests[chosen].tolist()),
         tuple(track.rss_bytes[chosen].tolist()),
-        slope,
+        None if growth is None else astuple(growth.slope),
         levels_off=growth is not None and growth.levels_off,
     )
 
@@ -244,7 +244,7 @@ def judge_suspicion(metric: Metric, suspicion: Verdict, limit: float, *, track: 
         return suspicion.left_open(WhyOpen(OpenBy.REQUESTS, why))
     per = resource_of(metric).per
     before, now = suspicion.reference_value or 0.0, max(per * growth.slope.value, 0.0)
-    ends = [max(per * end, metric.floor) for end in (growth.slope.value, growth.slope.low, growth.slope.high)]
+    ends = [max(per * end, metric.floor) for end in astuple(growth.slope)]
     change = Estimate(*(end / max(before, metric.floor) - 1 for end in ends))
     reason = f"{metric.label} {metric.show(before)} → {metric.show(now)}: {describe_growth(metric, growth)}"
     return replace(

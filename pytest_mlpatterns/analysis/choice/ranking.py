@@ -24,7 +24,7 @@ pattern as a whole by 2.5 % more (:data:`DRIFT_SD`). The first is surely ahead o
 Of simulated pairs with that drift, two that are the same are separated in 2 to 5 %, and two that differ by a fifth in
 everything in 95 to 99 %, with one to four launches.
 
-Pure. Draws are seeded by the name of the alternative: the same values give the same ranking, and the draws of
+Pure. Draws are seeded by the id of the test: the same values give the same ranking, and the draws of
 one pattern do not depend on the other patterns.
 """
 
@@ -108,6 +108,10 @@ class _Candidate(Struct, frozen=True):
     open_requirements: tuple[str, ...]
     doubts: tuple[str, ...]
 
+    def total(self, weights: Mapping[str, float]) -> float:
+        """The logarithm of one over the score, up to a constant that all patterns share."""
+        return sum(weight * self.costs[name].value for name, weight in weights.items())
+
 
 def _rank_group(
     group: str, results: Sequence[TestResult], criteria: SelectionCriteria, *, absent: Sequence[Unmeasured]
@@ -119,20 +123,9 @@ def _rank_group(
     weights = {name: weight for name, weight in criteria.weights.items() if name not in unknown}
     weights = {name: weight / sum(weights.values()) for name, weight in weights.items()}
     candidates = [_with_gaps_excluded(one, weights) for one in candidates]
-    eligible = {one.result.test: one for one in candidates if one.excluded is None}
-    ranked = order([Alternative(test, one.costs) for test, one in eligible.items()], weights)
-    rows = [
-        RankedPattern(
-            test=one.name,
-            pattern=eligible[one.name].name,
-            rank=place,
-            score=one.score,
-            parts={name: (share, weights[name]) for name, share in one.shares.items()},
-            doubts=eligible[one.name].doubts,
-        )
-        for place, one in enumerate(ranked, start=1)
-    ]
-    level = [eligible[one.name].name for one in ranked if one.may_lead]
+    ranked = _ordered([one for one in candidates if one.excluded is None], weights)
+    rows = [row for row, _ in ranked]
+    level = [row.pattern for row, may_lead in ranked if may_lead]
     rows += [
         RankedPattern(one.result.test, one.name, None, None, {}, one.excluded, one.doubts)
         for one in candidates
@@ -332,26 +325,6 @@ class Cost(Struct, frozen=True):
     at_most: bool
 
 
-class Alternative(Struct, frozen=True):
-    """One pattern by a name of its own, and its costs by metric."""
-
-    name: str
-    costs: Mapping[str, Cost]
-
-    def total(self, weights: Mapping[str, float]) -> float:
-        """The logarithm of one over the score, up to a constant that all patterns share."""
-        return sum(weight * self.costs[name].value for name, weight in weights.items())
-
-
-class RankedAlternative(Struct, frozen=True):
-    """An alternative in its place."""
-
-    name: str  # name of the alternative
-    may_lead: bool  # whether it is the first, or may be better than the first
-    score: tuple[float, float, float]  # value, low and high; 1 is the best in every metric
-    shares: Mapping[str, float]  # by metric, of the best; 1 is the best
-
-
 def cost_of(metric: Metric, values: tuple[float, float, float], launches: int, *, at_least: bool = False) -> Cost:
     """A metric as a cost. ``values``: value, low and high, in the metric's unit."""
     smallest = max(metric.floor, _SMALLEST[metric.unit])
@@ -369,40 +342,42 @@ def cost_of(metric: Metric, values: tuple[float, float, float], launches: int, *
     )
 
 
-def order(alternatives: Sequence[Alternative], weights: Mapping[str, float]) -> tuple[RankedAlternative, ...]:
-    """The alternatives in order, the best first. ``weights``: by metric, at least one; they sum to 1."""
-    if not alternatives:
-        return ()
-    best = {name: min(one.costs[name].value for one in alternatives) for name in weights}
+def _ordered(eligible: Sequence[_Candidate], weights: Mapping[str, float]) -> list[tuple[RankedPattern, bool]]:
+    """The patterns in order, the best first, each with whether it is the first, or may be better than the first.
+
+    ``weights``: by metric, at least one; they sum to 1.
+    """
+    best = {name: min((one.costs[name].value for one in eligible), default=0.0) for name in weights}
     ideal = sum(weight * best[name] for name, weight in weights.items())
-    ranked = sorted(alternatives, key=lambda one: one.total(weights))
-    draws = np.stack([_draws(one, weights) for one in ranked])
-    result: list[RankedAlternative] = []
-    for one, drawn in zip(ranked, draws, strict=True):
+    ranked = sorted(eligible, key=lambda one: one.total(weights))
+    draws = [_draws(one, weights) for one in ranked]
+    found = []
+    for place, (one, drawn) in enumerate(zip(ranked, draws, strict=True), start=1):
         totals = [float(total) for total in np.quantile(drawn, (_AHEAD, 1 - _AHEAD))]
         score, low, high = (math.exp(ideal - total) for total in (one.total(weights), *totals))
-        behind = float((draws[0] < drawn).mean()) >= _AHEAD
-        result.append(
-            RankedAlternative(
-                name=one.name,
-                # a pattern of which only a bound is known may be better
-                may_lead=not behind or any(cost.at_most for cost in one.costs.values()),
-                score=(score, min(low, score), max(high, score)),
-                shares={name: math.exp(best[name] - one.costs[name].value) for name in weights},
-            )
+        row = RankedPattern(
+            test=one.result.test,
+            pattern=one.name,
+            rank=place,
+            score=(score, min(low, score), max(high, score)),
+            parts={name: (math.exp(best[name] - one.costs[name].value), weight) for name, weight in weights.items()},
+            doubts=one.doubts,
         )
-    return tuple(result)
+        behind = float((draws[0] < drawn).mean()) >= _AHEAD
+        # a pattern of which only a bound is known may be better
+        found.append((row, not behind or any(cost.at_most for cost in one.costs.values())))
+    return found
 
 
-def _draws(alternative: Alternative, weights: Mapping[str, float]) -> NDArray[np.float64]:
-    """The alternative's total cost, drawn again: shape ``(4000,)``."""
-    seed = zlib.crc32(alternative.name.encode())
+def _draws(candidate: _Candidate, weights: Mapping[str, float]) -> NDArray[np.float64]:
+    """The pattern's total cost, drawn again: shape ``(4000,)``."""
+    seed = zlib.crc32(candidate.result.test.encode())
     rng = np.random.default_rng(seed)
     together = rng.standard_normal(_DRAWS)
-    drifting = sum(weight for name, weight in weights.items() if alternative.costs[name].drifts)
+    drifting = sum(weight for name, weight in weights.items() if candidate.costs[name].drifts)
     total = drifting * rng.normal(0.0, DRIFT_SD, _DRAWS)
     for name, weight in weights.items():
-        cost = alternative.costs[name]
+        cost = candidate.costs[name]
         own = np.random.default_rng((seed, zlib.crc32(name.encode())))  # independent of the order of the weights
         normal = own.standard_normal(_DRAWS) if cost.apart else together
         t = normal / np.sqrt(own.chisquare(cost.degrees, _DRAWS) / cost.degrees)

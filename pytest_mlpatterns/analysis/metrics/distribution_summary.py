@@ -6,6 +6,7 @@ them under another name.
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.records.latency import Percentiles, RequestCounts
-    from pytest_mlpatterns.records.launch import Estimate
 
 STORED_PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 100)  # Percentiles that a baseline entry stores
 _PERCENTS = (
@@ -103,8 +103,8 @@ def stream_record(metrics: Metrics) -> StreamRecord | None:
     return StreamRecord(
         **{name: _pooled([one.values(name).ascending for one in streams]) for name in STREAM_QUANTITIES},
         tokens_over_time=streams[-1].tokens_over_time(),
-        input_tokens=_plain(metrics.input_tokens),
-        output_tokens=_plain(metrics.output_tokens),
+        input_tokens=metrics.input_tokens and astuple(metrics.input_tokens),
+        output_tokens=metrics.output_tokens and astuple(metrics.output_tokens),
     )
 
 
@@ -117,10 +117,6 @@ def stream_percentiles(metrics: Metrics) -> dict[str, Percentiles]:
 
 def _pooled(values: Sequence[NDArray[np.int64] | NDArray[np.float64]]) -> Latency | None:
     return latency_of(np.concatenate(values).astype(np.int64))
-
-
-def _plain(found: Estimate | None) -> tuple[float, float, float] | None:
-    return None if found is None else (found.value, found.low, found.high)
 
 
 def _rounded(edge_ns: float) -> float:

@@ -6,6 +6,7 @@ Pure. This module must not know which metrics are judged, nor how they are shown
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
@@ -76,4 +77,4 @@ def estimates_of(metrics: Metrics, judged: Sequence[str] = ()) -> list[tuple[Met
 
 def plain(estimates: Mapping[str, Estimate]) -> dict[str, tuple[float, float, float]]:
     """Estimates as plain values: the value and both ends of the interval."""
-    return {name: (found.value, found.low, found.high) for name, found in estimates.items()}
+    return {name: astuple(found) for name, found in estimates.items()}

@@ -5,6 +5,7 @@ Pure. This module must not know which metrics there are.
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Literal
 
@@ -200,7 +201,7 @@ class Metric(Struct, frozen=True):
         """An estimate of the metric, with an interval that ends at its largest value."""
         if not isinstance(self.kind, ScalingIndex):
             return found
-        return Estimate(*(min(end, self.kind.largest) for end in (found.value, found.low, found.high)))
+        return Estimate(*(min(end, self.kind.largest) for end in astuple(found)))
 
     @property
     def is_tail(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
@@ -312,7 +312,7 @@ class Metrics(PatternMetrics, StreamMetrics):
         times = PooledTimes([LaunchTimes(one.ascending.astype(np.float64) * _BILLION) for one in found])
         launches = [replace(one, value=one.value * _BILLION) for one in self.launch_values(metric)]
         pooled = times.estimate(metric, percentile, launches, confidence=confidence, scatter=scatter)
-        return Estimate(*(part / _BILLION for part in (pooled.value, pooled.low, pooled.high)))
+        return Estimate(*(part / _BILLION for part in astuple(pooled)))
 
     def _with_figure(self, name: str) -> list[BlockedValues]:
         """A figure of answers in each launch that has it."""

@@ -7,6 +7,7 @@ another.
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -215,7 +216,7 @@ def judge_busy(
     measured = metrics.interval_of(metric, confidence) if is_bound and not metrics.not_sustained else None
     if measured is None or measured.value + later_ns >= limit:
         return None
-    bound = Estimate(*(value + later_ns for value in (measured.value, measured.low, measured.high)))
+    bound = Estimate(*(value + later_ns for value in astuple(measured)))
     waits = f", with the {format_duration(later_ns)} that a caller waited for it" if later_ns else ""
     who = f"perf_client {report.client}" if report.client else "the load generator"
     found = judge_limit(metric, bound, limit, launches=len(metrics.launches))

@@ -11,6 +11,7 @@ it; and ``ExportMetricsServiceRequest`` of OTLP 1.x in its JSON encoding (opente
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +130,7 @@ def _points(results: Results) -> Iterator[_Point]:
         changes = {(one.metric, one.against): one.change for one in result.verdicts if one.change is not None}
         for (name, against), change in changes.items():  # of several verdicts on one, the last
             judged = labels | {"metric": name, "against": against}
-            yield from _three(_CHANGE, judged, (change.value, change.low, change.high))
+            yield from _three(_CHANGE, judged, astuple(change))
 
 
 def _three(gauge: _Gauge, labels: dict[str, str], found: tuple[float, float, float]) -> Iterator[_Point]:

@@ -8,6 +8,7 @@ and returns markup, or None if it has nothing to show.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple
 from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -262,7 +263,7 @@ def _goodput(result: TestResult, overload: Overload) -> Content:
     searched = (one.nmrt for one in result.limits.capacities if one.nmrt.value == overload.nmrt_rps)
     nmrt = next(searched, LaunchValue(overload.nmrt_rps, 0.0))
     share = goodput_share([overload], nmrt, overload.peak.load_ratio, confidence=_CONFIDENCE)
-    return _cell((share.value, share.low, share.high), format_percent)
+    return _cell(astuple(share), format_percent)
 
 
 def _recovery(overload: Overload) -> str:

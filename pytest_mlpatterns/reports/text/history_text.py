@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from dataclasses import astuple
 from itertools import pairwise
 from statistics import fmean, median
 from typing import TYPE_CHECKING
@@ -67,7 +68,7 @@ def searched_line(found: SearchedCommit) -> str:
 
 def change_text(ratio: Estimate) -> str:
     """A ratio as a change with its interval: ``+4.2 % (+3.1 % to +5.3 %)``."""
-    value, low, high = (format_percent(one - 1, signed=True) for one in (ratio.value, ratio.low, ratio.high))
+    value, low, high = (format_percent(one - 1, signed=True) for one in astuple(ratio))
     return f"{value} ({low} to {high})"
 
 
