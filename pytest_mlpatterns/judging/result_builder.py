@@ -52,8 +52,15 @@ from pytest_mlpatterns.records.result_parts import (
 )
 from pytest_mlpatterns.records.verdict import Kind, Unjudged, Verdict
 from pytest_mlpatterns.reports.text.comparison import figure_of
-from pytest_mlpatterns.reports.text.launch_notes import launch_notes, layer_notes, unsteady_notes
-from pytest_mlpatterns.reports.text.notes import describe_indices, describe_overload, describe_scaling, describe_steps
+from pytest_mlpatterns.reports.text.notes import (
+    describe_indices,
+    describe_overload,
+    describe_scaling,
+    describe_steps,
+    launch_notes,
+    layer_notes,
+    unsteady_notes,
+)
 from pytest_mlpatterns.units import format_duration, format_size
 from pytest_mlpatterns.wire import REST_JSON
 

@@ -100,11 +100,13 @@ def stream_record(metrics: Metrics) -> StreamRecord | None:
     if not metrics.streams:
         return None
     streams = [blocks.streams for blocks in metrics.by_launch if blocks.streams is not None]
+    means = (metrics.input_tokens, metrics.output_tokens)
+    input_tokens, output_tokens = (None if mean is None else astuple(mean) for mean in means)
     return StreamRecord(
         **{name: _pooled([one.values(name).ascending for one in streams]) for name in STREAM_QUANTITIES},
         tokens_over_time=streams[-1].tokens_over_time(),
-        input_tokens=metrics.input_tokens and astuple(metrics.input_tokens),
-        output_tokens=metrics.output_tokens and astuple(metrics.output_tokens),
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
     )
 
 

@@ -22,7 +22,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS, bisectable, 
 from pytest_mlpatterns.records.bisect import BisectResult, CommitName, SearchedCommit, SearchEnd, SearchExtent, WhyRange
 from pytest_mlpatterns.records.history import Change, Course, NewChange
 from pytest_mlpatterns.reports.text.comparison import explained, metric_label
-from pytest_mlpatterns.reports.text.terminal_text import Line, Style, cut, line, padded, wrapped
+from pytest_mlpatterns.reports.text.terminal_text import BARS, Line, Style, cut, line, padded, wrapped
 from pytest_mlpatterns.units import format_duration, format_percent, format_percents
 from pytest_mlpatterns.wording import count
 
@@ -244,7 +244,6 @@ def _verdicts(change: Change, tolerance: float | None) -> str:
     return f"each run passed{', since each step was below the tolerance' if is_small else ''}"
 
 
-_BARS = "▁▂▃▄▅▆▇█"
 _BORDER = "│"
 _CUT = "…"
 _CONFIRMED, _UNCONFIRMED = "^", "?"
@@ -306,13 +305,13 @@ def sketch_of(course: Series, changes: Iterable[Change], columns: int) -> Sketch
     groups, is_cut = _columns_of(course, columns)
     levels = [point.level for point in course.points]
     low, high = _range_of(levels)
-    bars, starts = [_CUT] if is_cut else [], []
+    heights, bars, starts = BARS[1:], [_CUT] if is_cut else [], []
     for group in groups:
         if group is None:
             bars.append(_BORDER)
         else:
             height = (fmean(levels[group.start : group.stop]) - low) / (high - low)
-            bars.append(_BARS[min(max(round(height * len(_BARS) - 0.5), 0), len(_BARS) - 1)])
+            bars.append(heights[min(max(round(height * len(heights) - 0.5), 0), len(heights) - 1)])
             starts.append((group, len(bars) - 1))
     marks = [" "] * len(bars)
     for change in changes_in(course, changes):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
 
 _COLUMNS = 36  # Width of a sketch
-_SKETCH_BARS = " ▁▂▃▄▅▆▇█"
+BARS = " ▁▂▃▄▅▆▇█"  # Eight heights of a bar, and none
 _LABEL = 10  # Width of the labels of the rows
 _FEWEST_POINTS = 3  # Fewest points of a distribution that has a shape
 _MARGIN = 0.02  # Room at both ends of the axis, on the logarithm of the latency
@@ -101,10 +101,10 @@ def _edges(shapes: Sequence[Percentiles]) -> list[float]:
 
 def _density(shape: Percentiles, edges: Sequence[float]) -> list[float]:
     """The share of the requests in each column."""
-    return [max(_below(shape, high) - _below(shape, low), 0.0) for low, high in pairwise(edges)]
+    return [max(percent_below(shape, high) - percent_below(shape, low), 0.0) for low, high in pairwise(edges)]
 
 
-def _below(shape: Percentiles, ns: float) -> float:
+def percent_below(shape: Percentiles, ns: float) -> float:
     """The percent of the requests up to this latency, interpolated on a log scale of latency."""
     position = bisect_right([value for _, value in shape], ns)
     if position == 0:
@@ -112,6 +112,7 @@ def _below(shape: Percentiles, ns: float) -> float:
     if position == len(shape):
         return 100.0
     (before, low), (after, high) = shape[position - 1], shape[position]
+    low = max(low, 1.0)
     return before + (after - before) * log(ns / low) / log(high / low)
 
 
@@ -125,9 +126,9 @@ def _sketched(values: Sequence[float]) -> list[float]:
 
 def _bars(heights: Sequence[float], highest: float) -> str:
     """One character for each height; a small height above zero stays visible."""
-    top = len(_SKETCH_BARS) - 1
+    top = len(BARS) - 1
     levels = [min(max(round(height / highest * top), 1 if height > highest / 500 else 0), top) for height in heights]
-    return "".join(_SKETCH_BARS[level] for level in levels).ljust(_COLUMNS)
+    return "".join(BARS[level] for level in levels).ljust(_COLUMNS)
 
 
 def _p95(shape: Percentiles) -> str:
@@ -147,7 +148,6 @@ def _spaced(*labels: str) -> str:
     return row.rstrip()
 
 
-_BARS = "▁▂▃▄▅▆▇█"
 _SPELLED = str.maketrans(
     {
         "→": "->",
@@ -163,7 +163,7 @@ _SPELLED = str.maketrans(
         "·": "-",
         "│": "|",
         "≥": ">=",
-        **dict(zip(_BARS, "._-=+*%#", strict=True)),
+        **dict(zip(BARS[1:], "._-=+*%#", strict=True)),
     }
 )
 

@@ -29,7 +29,7 @@ from pytest_mlpatterns.records.launch import Estimate, GeneratorReport, Launch, 
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.ci_reports import properties_of
-from pytest_mlpatterns.reports.text.launch_notes import generator_notes, unsteady_notes
+from pytest_mlpatterns.reports.text.notes import generator_notes, unsteady_notes
 from pytest_mlpatterns.reports.text.summary_table import cells_of
 
 

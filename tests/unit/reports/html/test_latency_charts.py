@@ -9,7 +9,7 @@ from support.synthetic import MS, PROPERTY, latencies, result
 from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.result_parts import Beside, Reference
-from pytest_mlpatterns.reports.html.latency_charts import histogram_chart
+from pytest_mlpatterns.reports.html.charts import histogram_chart
 
 BASELINE = Reference("baseline", "perf-baseline.json", {}, stored_percentiles(latency_of(latencies(2 * MS))))
 

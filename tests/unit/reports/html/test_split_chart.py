@@ -5,8 +5,7 @@ from support.splits import split, with_splits
 from support.streams import stream_result
 from support.synthetic import MS, US, changed, result
 
-from pytest_mlpatterns.reports.html.charts import charts_of
-from pytest_mlpatterns.reports.html.latency_charts import split_charts
+from pytest_mlpatterns.reports.html.charts import charts_of, split_charts
 
 BEFORE = split({"wire": 200 * US, "model_cpu": 9 * MS, "hop": 100 * US})
 NOW = split({"wire": 200 * US, "model_cpu": 20 * MS, "queue_wait": MS})

@@ -9,8 +9,7 @@ from support.synthetic import MS, counterpart, make_setup, result
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import Beside
 from pytest_mlpatterns.reports.html.chart import Chart
-from pytest_mlpatterns.reports.html.charts import charts_of
-from pytest_mlpatterns.reports.html.latency_charts import histogram_charts
+from pytest_mlpatterns.reports.html.charts import charts_of, histogram_charts
 from pytest_mlpatterns.reports.html.page import overview_section
 from pytest_mlpatterns.reports.html.test_page import details_section
 
