@@ -17,7 +17,7 @@ Pure; it must not know deployments, limits or baselines.
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -161,10 +161,10 @@ class Scaling:
     scale_outs: tuple[ScaleOut, ...] = ()
     no_scale_out: str = ""
     cpus_per_replica: int | None = None
-    _by_replicas: Mapping[int, ScalingStep] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_by_replicas", {step.replicas: step for step in self.steps})
+    @cached_property
+    def _by_replicas(self) -> Mapping[int, ScalingStep]:
+        return {step.replicas: step for step in self.steps}
 
     @cached_property
     def law(self) -> FittedLaw:

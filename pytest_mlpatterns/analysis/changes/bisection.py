@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE
 from pytest_mlpatterns.analysis.statistics.log_ratio import (
     RATIO_SD,
     LogRatio,
@@ -47,7 +48,6 @@ _KNOWN_FROM = 4
 """Launches of both ends from which their scatter counts for all further commits: on a machine that is busier than
 usual, the first launches of a commit would otherwise seem surer than they are."""
 _PART = 0.99  # Confidence of the intervals by which a step differs from the whole change
-_SHOWN = 0.95  # Confidence of the intervals that are shown
 
 
 class Likeness(StrEnum):
@@ -173,13 +173,13 @@ class Bisection:
             return self._none
         if not self._is_sized:
             return Measure(self._last, self._runs + 1, self._good, self._bad)
-        good, bad = (_level(self._levels[one], _SHOWN) for one in (self._good_level, self._bad_level))
+        good, bad = (_level(self._levels[one], CONFIDENCE) for one in (self._good_level, self._bad_level))
         jump = bad.value - good.value
         position = self._next_position()
         is_gradual = position is not None and abs(jump) < math.log1p(self._rules.smallest) and not self._launches
         if position is None or is_gradual:
             launches = self._levels[self._last]
-            return Bracket(self._good, self._bad, self._shown(launches), launches, math.exp(jump), is_gradual)
+            return Bracket(self._good, self._bad, ratio_estimate(launches), launches, math.exp(jump), is_gradual)
         return Measure(position, self._runs + 1, self._good, self._bad)
 
     def add_run(self, launches: Sequence[LogRatio]) -> Decided:
@@ -193,7 +193,7 @@ class Bisection:
         self._launches += launches
         self._runs += 1
         likeness = self._size() if not self._is_sized else self._place(position)
-        found = Decided(position, likeness, self._shown(self._launches), len(self._launches))
+        found = Decided(position, likeness, ratio_estimate(self._launches), len(self._launches))
         if likeness is not None:
             self._launches, self._runs = [], 0
             self._share = self._next_share()
@@ -228,7 +228,7 @@ class Bisection:
             return Likeness.BAD
         is_excluded = abs(level.value) + level.half < smallest
         if is_excluded or self._runs >= self._rules.most_runs:
-            self._none = NoChange(self._shown(self._launches), is_open=not is_excluded)
+            self._none = NoChange(ratio_estimate(self._launches), is_open=not is_excluded)
             return Likeness.GOOD if is_excluded else Likeness.UNDECIDED
         return None
 
@@ -288,10 +288,6 @@ class Bisection:
         """Confidence of the interval at this look; a step between two levels errs to one side only."""
         return 1 - 2 / sides * self._share / (self._runs * (self._runs + 1))
 
-    @staticmethod
-    def _shown(launches: Sequence[LogRatio]) -> Estimate:
-        return ratio_estimate(launches, confidence=_SHOWN)
-
 
 class StepCheck(Struct, frozen=True):
     """The commit that was found, measured beside its parent."""
@@ -319,4 +315,4 @@ def check_step(runs: Sequence[Sequence[LogRatio]], bracket: Bracket, rules: Sear
         is_confirmed = False
     own, whole = _level(launches, _PART, scatter), _level(bracket.launches, _PART, scatter)
     is_part = own.is_apart_from(whole) and abs(own.value) < abs(whole.value)
-    return StepCheck(ratio_estimate(launches, confidence=_SHOWN), is_confirmed, is_part, len(launches))
+    return StepCheck(ratio_estimate(launches), is_confirmed, is_part, len(launches))

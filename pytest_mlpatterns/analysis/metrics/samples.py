@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from pytest_mlpatterns.records.samples import Samples, StreamSamples
 
@@ -69,19 +70,12 @@ def _joined(parts: Sequence[Samples] | Sequence[StreamSamples], name: str) -> ND
 
 def shift_samples(samples: Samples, by_ns: int) -> Samples:
     """The same requests, all of their times later by ``by_ns``."""
-    columns: dict[str, Any] = {name: getattr(samples, name) for name in (*_COLUMNS, "figures")}
-    for name in ("due_ns", "sent_ns", "done_ns"):
-        columns[name] = columns[name] + by_ns
     stream = samples.stream
     if stream is not None:
-        columns["stream"] = StreamSamples(
-            first_byte_ns=np.where(stream.first_byte_ns, stream.first_byte_ns + by_ns, 0),  # 0: none came
-            chunk_count=stream.chunk_count,
-            output_tokens=stream.output_tokens,
-            input_tokens=stream.input_tokens,
-            chunk_ns=stream.chunk_ns + by_ns,
-        )
-    return Samples(**columns)
+        first_ns = np.where(stream.first_byte_ns, stream.first_byte_ns + by_ns, 0)  # 0: none came
+        stream = replace(stream, first_byte_ns=first_ns, chunk_ns=stream.chunk_ns + by_ns)
+    times_ns = {name: getattr(samples, name) + by_ns for name in ("due_ns", "sent_ns", "done_ns")}
+    return replace(samples, **times_ns, stream=stream)
 
 
 class StreamTimes:

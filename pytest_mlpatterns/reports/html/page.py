@@ -23,6 +23,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     with_role,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Group, LatencyPercentile, Role
+from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.package_layers import layer_kind
 from pytest_mlpatterns.records.setup import CLUSTER
@@ -68,7 +69,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import FailedTest, TestResult
     from pytest_mlpatterns.reports.files.result_file import Results
 
-_CONFIDENCE = 0.95  # Confidence of the interval of a goodput, as of all intervals on the page
 _UNDECIDED = "No decision: the run has no weights. Give them with --perf-rank, or later with the command rank."
 """Below patterns that were evaluated and not ranked."""
 _LAW = {"contention": "Contention σ", "coherency": "Coherency κ"}
@@ -262,7 +262,7 @@ def _goodput(result: TestResult, overload: Overload) -> Content:
         return None
     searched = (one.nmrt for one in result.limits.capacities if one.nmrt.value == overload.nmrt_rps)
     nmrt = next(searched, LaunchValue(overload.nmrt_rps, 0.0))
-    share = goodput_share([overload], nmrt, overload.peak.load_ratio, confidence=_CONFIDENCE)
+    share = goodput_share([overload], nmrt, overload.peak.load_ratio, confidence=CONFIDENCE)
     return _cell(astuple(share), format_percent)
 
 
