@@ -143,7 +143,7 @@ class OpenLoopArrivals:
     """Requests of an open loop: due by the clock, independent of responses."""
 
     def __init__(self, schedule: OpenSchedule, send: Callable[[int | None], None], share: Share) -> None:
-        self._arrivals = schedule.share(share.number, share.of)
+        self._arrivals = schedule.arrivals(share.number, share.of)
         self._send = send
         self._origin_ns = 0
         self.next_due_ns: int = NEVER_NS

@@ -23,7 +23,7 @@ from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import describe_env, name_of
 from pytest_mlpatterns.records.layer_description import Figure
 from pytest_mlpatterns.records.package_layers import answer_figures, describe_figures
-from pytest_mlpatterns.records.setup import Setup, SystemDescription
+from pytest_mlpatterns.records.setup import LoadDescription, Setup, SystemDescription
 from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, pack_client, pack_figures, service_plan
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url
 from pytest_mlpatterns.units import format_duration, parse_unit
@@ -185,7 +185,7 @@ def setup_of(
     pattern = IN_PROCESS if is_in_process else str(settings.pattern)
     return Setup(
         pattern=SystemDescription(pattern) if target is None else target.describe(),
-        load=settings.schedule.describe().beside(during),
+        load=LoadDescription(str(settings.schedule)).beside(during),
         wire=str(settings.wire),
         payload=payload.digest,
         model=model,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -26,6 +25,7 @@ from pytest_mlpatterns.records.codec import Record
 CLUSTER = "Ray cluster"  # What baseline files and reports call a cluster; fixed by the files that exist
 _TIMING = ("duration", "warmup", "timeout", "generators")
 _DURING = ", during "  # What stands between a load and the name of the function beside it
+_CLOSED = re.compile(r"closed\((\d{1,9})(, think_time=.+)?\)")
 _MAY_BE_UNKNOWN = ("headers", *_TIMING)
 
 
@@ -48,41 +48,36 @@ class SystemDescription(Struct, frozen=True):
         return self.text
 
 
-class LoadKind(StrEnum):
-    """Which schedule a load follows; OTHER is one that this version does not know."""
-
-    CLOSED = "closed"
-    CONSTANT = "constant"
-    POISSON = "poisson"
-    GAMMA = "gamma"
-    STAGES = "stages"
-    TRACE = "trace"
-    OTHER = "other"
-
-
-@dataclass(frozen=True, slots=True)
-class LoadDescription:
+class LoadDescription(Struct, frozen=True):
     """A load, as records name it."""
 
     text: str  # as it is written, ``closed(8)``
-    kind: LoadKind = LoadKind.OTHER  # which schedule it follows
-    in_flight: int | None = None  # requests that a closed loop keeps in flight at any time; None for other loads
-    # the load itself sets how many requests are sent per second, independent of what the service could answer
-    paced: bool = True
-    # of an open loop whose mean rate does not change; None for other loads
-    rate_rps: float | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return self.text
 
     def beside(self, function: str) -> LoadDescription:
         """The same load with a function beside it, by its name; empty for none."""
-        return replace(self, text=f"{self.text}{_DURING}{function}") if function else self
+        return LoadDescription(f"{self.text}{_DURING}{function}") if function else self
+
+    @property
+    def in_flight(self) -> int | None:
+        """Requests that a closed loop keeps in flight at any time; None for other loads."""
+        return int(closed[1]) if (closed := self._closed) else None
+
+    @property
+    def paced(self) -> bool:
+        """Whether the load itself sets how many requests are sent per second, whatever the service could answer."""
+        return (closed := self._closed) is None or closed[2] is not None
 
     @property
     def changes(self) -> bool:
         """Whether the load changes through the window by itself."""
-        return self.kind in (LoadKind.STAGES, LoadKind.TRACE)
+        return self.text.startswith(("stages(", "trace("))
+
+    @property
+    def _closed(self) -> re.Match[str] | None:
+        return _CLOSED.fullmatch(self.text.partition(_DURING)[0])
 
 
 class Setup(Struct, frozen=True):
@@ -133,7 +128,7 @@ class Setup(Struct, frozen=True):
         """
         texts = {name: str(value) for name, value in data.items()}
         described: dict[str, Any] = {
-            name: read(texts[name]) for name, read in (("pattern", _system), ("load", _load)) if name in texts
+            name: read(texts[name]) for name, read in (("pattern", _system), ("load", LoadDescription)) if name in texts
         }
         return cls(**{**texts, **described})
 
@@ -180,21 +175,6 @@ def _system(text: str) -> SystemDescription:
     if kind is SystemKind.COMMAND:  # earlier versions wrote credentials
         text = public_description(text)
     return SystemDescription(address_without_credentials(text) if kind is SystemKind.URL else text, kind)
-
-
-_RATE = re.compile(r"(?:constant|poisson|gamma)\(([\d.]+(?:e[+-]?\d+)?)/s")
-
-
-def _load(written: str) -> LoadDescription:
-    """The load that a file names."""
-    text, _, during = written.partition(_DURING)
-    if closed := re.fullmatch(r"closed\((\d{1,9})(, think_time=.+)?\)", text):
-        return LoadDescription(text, LoadKind.CLOSED, int(closed[1]), paced=closed[2] is not None).beside(during)
-    name = text.partition("(")[0]
-    known = {str(kind) for kind in LoadKind} - {LoadKind.CLOSED}
-    rate = _RATE.match(text)
-    kind = LoadKind(name) if name in known else LoadKind.OTHER
-    return LoadDescription(text, kind, rate_rps=float(rate[1]) if rate else None).beside(during)
 
 
 EnvironmentFacts = Mapping[str, str]  # What is known of an environment, by its name

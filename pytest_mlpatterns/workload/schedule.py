@@ -13,15 +13,15 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pytest_mlpatterns import fields
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import plain_number
-from pytest_mlpatterns.records.setup import LoadDescription, LoadKind
 from pytest_mlpatterns.units import MAX_DURATION_NS, SECOND_NS, format_duration, parse_duration
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.text_file import read_lines
@@ -80,10 +80,6 @@ class Trace:
         speed = "" if self.speed == 1 else f", speed={self.speed:g}"
         return f"trace({Path(self.path).name}, {len(self._offsets_ns):,} in {format_duration(self.length_ns)}{speed})"
 
-    def describe(self) -> LoadDescription:
-        """The load as records keep it."""
-        return LoadDescription(str(self), LoadKind.TRACE)
-
     @property
     def length_ns(self) -> int:
         """Time from the first request to just after the last."""
@@ -94,12 +90,8 @@ class Trace:
         """Number of requests."""
         return len(self._offsets_ns)
 
-    def arrivals(self) -> Iterator[int]:
-        """The recorded times from the start, divided by the speed."""
-        return iter(self._offsets_ns)
-
-    def share(self, number: int, of: int) -> Iterator[int]:
-        """Every n-th arrival of n generators."""
+    def arrivals(self, number: int = 0, of: int = 1) -> Iterator[int]:
+        """The recorded times from the start, divided by the speed; for each of n generators every n-th."""
         return itertools.islice(self._offsets_ns, number, None, of)
 
 
@@ -181,10 +173,6 @@ class Stages:
         steps = ", ".join(f"{duration}→{level:g}" for duration, level in self.stages)
         return f"stages({self.of}: {self.start:g}, {steps})"
 
-    def describe(self) -> LoadDescription:
-        """The load as records keep it."""
-        return LoadDescription(str(self), LoadKind.STAGES)
-
     def _level(self, given: object) -> float:
         """A level as a plain number, which may be 0."""
         read = fields.rate_rps if self.of == "rate_rps" else fields.concurrency
@@ -235,12 +223,8 @@ class Stages:
         """Callers at this time, the level rounded to the nearest whole number."""
         return round(self.level_at(elapsed_ns))
 
-    def arrivals(self) -> Iterator[int]:
-        """Request n is due when the integral of the rate reaches n."""
-        return self.share(0, 1)
-
-    def share(self, number: int, of: int) -> Iterator[int]:
-        """Every n-th arrival of n generators.
+    def arrivals(self, number: int = 0, of: int = 1) -> Iterator[int]:
+        """Request n is due when the integral of the rate reaches n; each of n generators has every n-th.
 
         Within a stage of length T from rate a to rate b the integral is a t + (b - a) t² / 2T; its inverse at x is
         2x / (a + sqrt(a² + 2 x (b - a) / T)), which holds for a = b too.
@@ -288,10 +272,6 @@ class ClosedLoop:
         text = " to ".join(self.think_time) if isinstance(self.think_time, tuple) else self.think_time
         pause = f", think_time={text}" if self.think_time_ns else ""
         return f"closed({self.concurrency}{pause})"
-
-    def describe(self) -> LoadDescription:
-        """The load as records keep it."""
-        return LoadDescription(str(self), LoadKind.CLOSED, self.concurrency, paced=self.think_time_ns > 0)
 
     @property
     def think_time_ns(self) -> int:
@@ -345,20 +325,12 @@ class ConstantRate:
     def __str__(self) -> str:
         return f"constant({self.rate_rps:g}/s)"
 
-    def describe(self) -> LoadDescription:
-        """The load as records keep it."""
-        return LoadDescription(str(self), LoadKind.CONSTANT, rate_rps=self.rate_rps)
-
     def due_ns(self, number: int) -> int:
         """When request ``number`` (0, 1, 2, …) is due, in nanoseconds from the start: ``number / rate``."""
         return round(number * SECOND_NS / self.rate_rps)
 
-    def arrivals(self) -> Iterator[int]:
-        """0, 1/rate, 2/rate, …"""
-        return self.share(0, 1)
-
-    def share(self, number: int, of: int) -> Iterator[int]:
-        """Every n-th arrival of n generators."""
+    def arrivals(self, number: int = 0, of: int = 1) -> Iterator[int]:
+        """0, 1/rate, 2/rate, …; for each of n generators every n-th."""
         return map(self.due_ns, itertools.count(number, of))
 
 
@@ -385,23 +357,14 @@ class PoissonRate:
     def __str__(self) -> str:
         return f"poisson({self.rate_rps:g}/s{f', seed={self.seed}' if self.seed else ''})"
 
-    def describe(self) -> LoadDescription:
-        """The load as records keep it."""
-        return LoadDescription(str(self), LoadKind.POISSON, rate_rps=self.rate_rps)
-
-    def arrivals(self) -> Iterator[int]:
-        """Cumulative sums of exponential intervals."""
-        return _exponential_arrivals(self.rate_rps, self.seed)
-
-    def share(self, number: int, of: int) -> Iterator[int]:
-        """An independent stream with an n-th of the rate for each of n generators; one alone has all arrivals."""
-        if of == 1:
-            return self.arrivals()
-        return _exponential_arrivals(self.rate_rps / of, f"{self.seed}/{number}/{of}")
+    def arrivals(self, number: int = 0, of: int = 1) -> Iterator[int]:
+        """Cumulative sums of exponential intervals; each of n generators has its own stream of an n-th of the rate."""
+        draw = random.Random(self.seed if of == 1 else f"{self.seed}/{number}/{of}")  # noqa: S311 - arrivals, not secrets
+        return _arrivals(partial(draw.expovariate, self.rate_rps / of))
 
     def merged_arrivals(self, of: int) -> Iterator[int]:
         """What ``of`` generators send together."""
-        return self.arrivals() if of == 1 else heapq.merge(*(self.share(number, of) for number in range(of)))
+        return heapq.merge(*(self.arrivals(number, of) for number in range(of)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,31 +403,19 @@ class GammaRate:
         seed = f", seed={self.seed}" if self.seed else ""
         return f"gamma({self.rate_rps:g}/s, burstiness={self.burstiness:g}{seed})"
 
-    def describe(self) -> LoadDescription:
-        """The load as records keep it."""
-        return LoadDescription(str(self), LoadKind.GAMMA, rate_rps=self.rate_rps)
+    def arrivals(self, number: int = 0, of: int = 1) -> Iterator[int]:
+        """Cumulative sums of gamma intervals; for each of n generators every n-th.
 
-    def arrivals(self) -> Iterator[int]:
-        """Cumulative sums of gamma intervals."""
-        draw = random.Random(self.seed).gammavariate  # noqa: S311 - arrivals, not secrets
-        scale_s = 1 / (self.rate_rps * self.burstiness)
-        due_s = 0.0
-        while True:
-            due_s += draw(self.burstiness, scale_s)
-            yield round(due_s * SECOND_NS)
-
-    def share(self, number: int, of: int) -> Iterator[int]:
-        """Every n-th arrival of n generators: bursts have no law by which independent streams merge to one."""
-        return itertools.islice(self.arrivals(), number, None, of)
+        Bursts have no law by which independent streams merge to one.
+        """
+        draw = random.Random(self.seed)  # noqa: S311 - arrivals, not secrets
+        due_ns = _arrivals(partial(draw.gammavariate, self.burstiness, 1 / (self.rate_rps * self.burstiness)))
+        return itertools.islice(due_ns, number, None, of)
 
 
-def _exponential_arrivals(rate_rps: float, seed: int | str) -> Iterator[int]:
-    """Cumulative sums of exponential intervals with mean 1 / rate, in nanoseconds."""
-    draw = random.Random(seed).expovariate  # noqa: S311 - arrivals, not secrets
-    due_s = 0.0
-    while True:
-        due_s += draw(rate_rps)
-        yield round(due_s * SECOND_NS)
+def _arrivals(interval_s: Callable[[], float]) -> Iterator[int]:
+    """Cumulative sums of intervals, which are drawn in seconds, in nanoseconds."""
+    return (round(due_s * SECOND_NS) for due_s in itertools.accumulate(iter(interval_s, None)))
 
 
 ClosedSchedule = ClosedLoop | Stages  # Callers, each of which waits for its response before it sends again

@@ -202,14 +202,14 @@ def construct(given: tuple[str, dict[str, Any]]) -> None:
         made.describe(), made in [made], str(made)
     elif kind in ("Uniform", "Zipf"):
         made.order(7), str(made)
-    elif hasattr(made, "describe"):
+    elif hasattr(made, "closed"):
         _use_load(made)
     elif kind != "InOrder":  # which only holds what it is given
         str(made), repr(made)
 
 
 def _use_load(made: Any) -> None:
-    made.describe(), str(made)
+    str(made)
     if made.closed:
         made.concurrency_at(10**9), made.think_time_ns, made.max_concurrency
     else:

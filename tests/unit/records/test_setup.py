@@ -1,6 +1,5 @@
 """A set-up reads from a file what the values themselves describe."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from support.each_row import each_row
 from support.synthetic import SETUP, make_setup
 
 from pytest_mlpatterns.config.lists import parse_pattern
-from pytest_mlpatterns.records.setup import LoadDescription, LoadKind, Setup, SystemDescription, SystemKind
+from pytest_mlpatterns.records.setup import LoadDescription, Setup, SystemDescription, SystemKind
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Schedule, Stages, Trace
 
@@ -25,25 +24,28 @@ SCHEDULES = [
 
 
 @each_row("schedule", SCHEDULES)
-def test_a_load_reads_back_as_its_schedule_describes_it(schedule: Schedule) -> None:
-    assert make_setup(load=str(schedule)).load == schedule.describe()
+def test_a_load_is_known_by_the_text_of_its_schedule(schedule: Schedule) -> None:
+    load, callers = LoadDescription(str(schedule)), schedule if isinstance(schedule, ClosedLoop) else None
+    assert load.in_flight == (callers and callers.concurrency)
+    assert load.paced is (callers is None or callers.think_time_ns > 0)
+    assert load.changes is (schedule.length_ns is not None)
+
+
+def test_a_trace_is_known_by_its_text(tmp_path: Path) -> None:
+    (tmp_path / "arrivals.jsonl").write_text("0\n1\n")
+    load = LoadDescription(str(Trace(tmp_path / "arrivals.jsonl")))
+    assert (load.in_flight, load.paced, load.changes) == (None, True, True)
 
 
 @each_row("schedule", SCHEDULES)
 def test_a_load_with_a_function_beside_it_is_another_load_of_the_same_kind(schedule: Schedule) -> None:
-    plain, both = schedule.describe(), schedule.describe().beside("reload")
+    plain = LoadDescription(str(schedule))
+    both = plain.beside("reload")
     assert str(both) == f"{schedule}, during reload"
-    assert (both.kind, both.in_flight) == (plain.kind, plain.in_flight)
-    assert replace(both, text=str(plain)) == plain
+    assert (both.in_flight, both.paced, both.changes) == (plain.in_flight, plain.paced, plain.changes)
     assert plain.beside("") == plain
     assert make_setup(load=str(both)).load == both != plain
     assert Setup.from_json({**SETUP.to_json(), "load": str(both)}).load == both
-
-
-def test_a_trace_reads_back_as_it_describes_itself(tmp_path: Path) -> None:
-    (tmp_path / "arrivals.jsonl").write_text("0\n1\n")
-    trace = Trace(tmp_path / "arrivals.jsonl")
-    assert make_setup(load=str(trace)).load == trace.describe()
 
 
 @each_row(
@@ -76,7 +78,9 @@ LEFT = [
 
 @each_row("text", ["ramp(3)", "closed(many)", "other", "", *LEFT])
 def test_an_unknown_load_keeps_its_text(text: str) -> None:
-    assert make_setup(load=text).load == LoadDescription(text, LoadKind.OTHER)
+    load = make_setup(load=text).load
+    assert load == LoadDescription(text)
+    assert (load.in_flight, load.paced) == (None, True)
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,7 @@ def test_the_shares_of_generators_are_together_exactly_the_schedule(
     schedule: ConstantRate | GammaRate | Stages, of: int
 ) -> None:
     whole = list(itertools.islice(schedule.arrivals(), 200))
-    shares = [list(itertools.islice(schedule.share(number, of), 200)) for number in range(of)]
+    shares = [list(itertools.islice(schedule.arrivals(number, of), 200)) for number in range(of)]
     for number, share in enumerate(shares):
         assert share[: len(whole[number::of])] == whole[number::of]
     assert sorted(itertools.chain(*shares))[: len(whole)] == whole
@@ -277,7 +277,7 @@ def test_the_shares_of_independent_callers_are_together_the_merged_schedule(rate
     merged = list(itertools.islice(schedule.merged_arrivals(of), 200))
     assert merged == sorted(merged)
     end = merged[-1]
-    shares = [list(itertools.takewhile(lambda due: due < end, schedule.share(number, of))) for number in range(of)]
+    shares = [list(itertools.takewhile(lambda due: due < end, schedule.arrivals(number, of))) for number in range(of)]
     assert sorted(itertools.chain(*shares)) == [due for due in merged if due < end]
     assert all(share != other for share, other in itertools.pairwise(shares) if share)
     assert of > 1 or merged == list(itertools.islice(schedule.arrivals(), 200))
@@ -315,7 +315,7 @@ def test_a_trace_replays_its_timestamps_from_the_earliest_on(tmp_path: Path, nam
     path.write_text(text, encoding="utf-8")
     trace = Trace(path, column=column)
     assert list(trace.arrivals()) == [0, S // 2, 2 * S]
-    assert [list(trace.share(number, 2)) for number in range(2)] == [[0, 2 * S], [S // 2]]
+    assert [list(trace.arrivals(number, 2)) for number in range(2)] == [[0, 2 * S], [S // 2]]
     assert (trace.closed, trace.length_ns) == (False, 2 * S + 1)
     assert str(trace) == f"trace({name}, 3 in 2.00 s)"
 
