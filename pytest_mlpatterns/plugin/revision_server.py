@@ -23,19 +23,15 @@ from pytest_mlpatterns.plugin.session import SERVE_REVISION
 from pytest_mlpatterns.revision.messages import (
     DeploymentFailed,
     DeploymentStarted,
-    DeploymentStopped,
-    FactsFound,
-    FactsWanted,
     InheritedOptions,
+    Question,
     Reason,
     ReferenceJob,
     RevisionFailed,
     RevisionSetup,
     StartDeployment,
-    StatsFound,
-    StatsWanted,
-    StopDeployment,
 )
+from pytest_mlpatterns.serving.deployment import Traits
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.environment_facts import environment_facts
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
@@ -45,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.serving.deployment import Deployment
 
@@ -189,13 +186,13 @@ class _Served:
         match request:
             case StartDeployment():
                 return self._start(request)
-            case StopDeployment():
+            case Question.STOP:
                 self.stop()
-                return DeploymentStopped()
-            case StatsWanted():
+                return request
+            case Question.STATS:
                 return self._stats()
-            case FactsWanted():
-                return FactsFound(environment_facts() if self._deployment is None else self._deployment.facts())
+            case Question.FACTS:
+                return dict(environment_facts() if self._deployment is None else self._deployment.facts())
 
     def stop(self) -> None:
         """End the deployment if one runs."""
@@ -206,24 +203,23 @@ class _Served:
     def _start(self, request: StartDeployment) -> DeploymentStarted:
         how = {name: value for name, value in asdict(request).items() if value is not None}
         self._deployment = deployment = self._experiment.system.start(**how)
-        return DeploymentStarted(
-            deployment.endpoint,
-            deployment.pids,
-            deployment.cold_start_ns,
+        traits = Traits(
             deployment.cpu_share,
+            roles=deployment.roles,
+            cold_start_ns=deployment.cold_start_ns,
             streams=deployment.streams,
             shared=deployment.shared,
-            roles=deployment.roles,
         )
+        return DeploymentStarted(deployment.endpoint, deployment.pids, traits)
 
-    def _stats(self) -> StatsFound | DeploymentFailed:
+    def _stats(self) -> PatternStats | DeploymentFailed:
         """The statistics; without the metrics of a server that no longer gives them, if its processes still run."""
         if self._deployment is None:
             return DeploymentFailed("no deployment runs")
         try:
-            return StatsFound(self._deployment.stats())
+            return self._deployment.stats()
         except DeploymentError:
             try:
-                return StatsFound(self._deployment.processes.stats())
+                return self._deployment.processes.stats()
             except DeploymentError as error:
                 return DeploymentFailed(str(error))

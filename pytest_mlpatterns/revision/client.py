@@ -13,23 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.revision.messages import (
     DeploymentFailed,
     DeploymentStarted,
-    DeploymentStopped,
-    FactsFound,
-    FactsWanted,
     InheritedOptions,
+    Question,
     Reason,
     ReferenceJob,
     RevisionFailed,
     RevisionSetup,
     StartDeployment,
-    StatsFound,
-    StatsWanted,
-    StopDeployment,
 )
-from pytest_mlpatterns.serving.deployment import Deployment, Traits
+from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.git import Git
@@ -75,6 +71,7 @@ class RevisionClient:
     """One test at another revision, in its own process.
 
     ``session``: of the engine that serves the test, where the revision is served too; None if the engine has none.
+    ``accept``: what the marker of the test accepts there; nothing before the process has answered.
     """
 
     def __init__(
@@ -88,41 +85,31 @@ class RevisionClient:
         session: EngineSession | None = None,
     ) -> None:
         self._test = test
-        self._worktree = worktree
+        self.worktree: Worktree = worktree
         self._directory = directory
         self._timeout_ns = self._answer_ns = startup_timeout_ns
         self._inherited_options = inherited_options
         self._session = session
         self._child: Child | None = None
         self._setup: RevisionSetup | DeploymentError | None = None
-        self._accept: tuple[Acceptance, ...] = ()
+        self.accept: tuple[Acceptance, ...] = ()
 
     @property
     def name(self) -> str:
         """Name of the revision in messages."""
-        return f"{self._worktree.revision.name} ({self._worktree.revision.short})"
+        return f"{self.worktree.revision.name} ({self.worktree.revision.short})"
 
     @property
     def commit(self) -> str:
         """Full hash of the revision."""
-        return self._worktree.revision.sha
-
-    @property
-    def worktree(self) -> Worktree:
-        """The files of the revision."""
-        return self._worktree
-
-    @property
-    def accept(self) -> tuple[Acceptance, ...]:
-        """What the marker of the test accepts at the revision; nothing before the process has answered."""
-        return self._accept
+        return self.worktree.revision.sha
 
     def start_process(self) -> None:
         """Start the process, which collects the test in the background; a second call does nothing."""
         if self._child is None:
             self._setup = None
             log = self._directory / f"reference-{id(self):x}.log"
-            tree = self._worktree
+            tree = self.worktree
             python = None if tree.environment is None else [str(tree.environment.python)]
             env = None if self._session is None else self._session.access_variables()
             self._child = Child("pytest_mlpatterns.plugin.revision_server", log=log, python=python, env=env)
@@ -134,7 +121,7 @@ class RevisionClient:
         if self._child is not None and self._setup is None:
             try:
                 self._setup = found = self._answer(self._child, self._timeout_ns / 1e9)
-                self._accept = found.accept
+                self.accept = found.accept
             except DeploymentError as error:
                 self._setup = error
 
@@ -168,23 +155,21 @@ class RevisionClient:
 
     def _deployment_of(self, started: DeploymentStarted) -> Deployment:
         """The deployment as this process sees it; one on a cluster is read there, not through that process."""
-        traits = Traits(
-            started.cpu_share, roles=started.roles, cold_start_ns=started.cold_start_ns, streams=started.streams
-        )
-        if started.shared is not None and self._session is not None:
-            return self._session.seen(started.endpoint, started.shared, traits=traits, on_stop=self._stop)
+        shared, session = started.traits.shared, self._session
+        if shared is not None and session is not None:
+            return session.seen(started.endpoint, shared, traits=started.traits, on_stop=self._stop)
         foreign = ForeignProcesses(
             started.pids,
             self._stop,
-            lambda: self._ask(StatsWanted(), StatsFound, self._answer_ns / 1e9).stats,
+            lambda: self._ask(Question.STATS, PatternStats, self._answer_ns / 1e9),
             self.facts,
         )
-        return Deployment(started.endpoint, foreign, traits)
+        return Deployment(started.endpoint, foreign, started.traits)
 
     def facts(self) -> EnvironmentFacts:
         """The environment of the deployment that runs, else of the process; empty if it does not answer."""
         try:
-            return self._ask(FactsWanted(), FactsFound, _FACTS_TIMEOUT_S).facts
+            return self._ask(Question.FACTS, dict, _FACTS_TIMEOUT_S)
         except DeploymentError:  # the next question reports it
             return {}
 
@@ -197,7 +182,7 @@ class RevisionClient:
     def _stop(self) -> None:
         if self._child is not None:
             timeout_s = _STOP_TIMEOUT_S if self._session is None else _CLUSTER_STOP_TIMEOUT_S
-            self._ask(StopDeployment(), DeploymentStopped, timeout_s)
+            self._ask(Question.STOP, Question, timeout_s)
 
     def _ask(self, question: Wanted, of: type[_Answer], timeout_s: float) -> _Answer:
         """The answer to a question; one that came after its time-out, to a question before, is left out."""
@@ -239,12 +224,12 @@ class RevisionClient:
         if answer.reason is Reason.ABSENT:
             return NothingToCompareError(answer.reason, f"{text}: {answer.text}", side=self.name)
         details = without_markers(answer.text)
-        hint = hint_at_files(details, self._test, self._worktree) or _IF_FILES_ARE_MISSING
+        hint = hint_at_files(details, self._test, self.worktree) or _IF_FILES_ARE_MISSING
         return NothingToCompareError(answer.reason, f"{text}: {error_line(details)}; {hint}", details, side=self.name)
 
     def _with_hint(self, text: str) -> str:
         """An error, with the files that the revision lacks."""
-        return "\n".join(filter(None, (without_markers(text), hint_at_files(text, self._test, self._worktree))))
+        return "\n".join(filter(None, (without_markers(text), hint_at_files(text, self._test, self.worktree))))
 
 
 def error_line(text: str) -> str:

@@ -1,10 +1,9 @@
 """Messages between the client and the server of a revision.
 
 The client sends one :class:`ReferenceJob`. The server answers :class:`RevisionSetup`, or :class:`RevisionFailed` and
-ends. Then the client sends :class:`StartDeployment` and :class:`StopDeployment` in turn, and the server answers
-:class:`DeploymentStarted` and :class:`DeploymentStopped`, or :class:`RevisionFailed`. Between these two the client asks
-for what the deployment counts and where it runs (:class:`StatsWanted`, :class:`FactsWanted`), as often as it likes; the
-server answers :class:`StatsFound` or :class:`FactsFound`, or :class:`DeploymentFailed`, after which it goes on.
+ends. Then the client sends :class:`StartDeployment` and :attr:`Question.STOP` in turn, and the server answers
+:class:`DeploymentStarted` and the question, or :class:`RevisionFailed`. Between these two the client asks the other
+questions, as often as it likes; the server answers with the value, or :class:`DeploymentFailed`, and goes on.
 """
 
 from __future__ import annotations
@@ -20,10 +19,9 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.count import RunUnder
     from pytest_mlpatterns.records.samples import Traced
-    from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup
-    from pytest_mlpatterns.records.telemetry import PatternStats
+    from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Acceptance
-    from pytest_mlpatterns.system.cpu_share import CpuShare
+    from pytest_mlpatterns.serving.deployment import Traits
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload
 
@@ -68,44 +66,20 @@ class StartDeployment(Struct, frozen=True):
     timeout_ns: int | None = None  # start-up time limit; None for the test's
 
 
-class StopDeployment(Struct, frozen=True):
-    """Stop the deployment."""
-
-
 class DeploymentStarted(Struct, frozen=True):
     """A deployment runs and is ready."""
 
     endpoint: Endpoint
     pids: tuple[int, ...]  # its processes, without their children
-    cold_start_ns: int | None  # time from its start to the first answer; None if it is not known
-    cpu_share: CpuShare | None = None  # the processor that it was given; None if it may use all of the machine
-    streams: bool = False
-    shared: object = None  # by which the client sees it without the server; None if it cannot
-    roles: Mapping[int, str] = {}
+    traits: Traits  # what else is known of it, as far as another process can know that
 
 
-class DeploymentStopped(Struct, frozen=True):
-    """The deployment has ended."""
+class Question(Enum):
+    """What the client asks for a deployment."""
 
-
-class StatsWanted(Struct, frozen=True):
-    """Ask for the statistics of the deployment since its start."""
-
-
-class StatsFound(Struct, frozen=True):
-    """The statistics of the deployment since its start."""
-
-    stats: PatternStats
-
-
-class FactsWanted(Struct, frozen=True):
-    """Ask for the environment of the deployment's processes, or if none runs, of the server."""
-
-
-class FactsFound(Struct, frozen=True):
-    """The environment of the deployment's processes."""
-
-    facts: EnvironmentFacts
+    STOP = "its end"
+    STATS = "its statistics since its start, a PatternStats"
+    FACTS = "the environment of its processes, or if none runs, of the server, a dictionary"
 
 
 class DeploymentFailed(Struct, frozen=True):
@@ -114,7 +88,7 @@ class DeploymentFailed(Struct, frozen=True):
     text: str
 
 
-Wanted = StartDeployment | StopDeployment | StatsWanted | FactsWanted  # What the client sends after the job
+Wanted = StartDeployment | Question  # What the client sends after the job
 
 
 class Reason(Enum):

@@ -25,19 +25,15 @@ from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.messages import (
     DeploymentFailed,
     DeploymentStarted,
-    DeploymentStopped,
-    FactsFound,
-    FactsWanted,
     InheritedOptions,
+    Question,
     Reason,
     RevisionFailed,
     RevisionSetup,
     StartDeployment,
-    StatsFound,
-    StatsWanted,
-    StopDeployment,
 )
 from pytest_mlpatterns.revision.worktree import Worktree
+from pytest_mlpatterns.serving.deployment import Traits
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.workload.endpoint import Endpoint
@@ -126,9 +122,9 @@ def test_a_test_that_is_absent_there_is_a_reason_of_its_own(setup_after: Callabl
 def test_a_start_and_its_statistics_have_the_limit_that_is_asked_for(
     client_of: Callable[[Process], RevisionClient],
 ) -> None:
-    started = DeploymentStarted(Endpoint((("127.0.0.1", 80),), "/v1", REST_JSON, "m", False), (7,), None)
-    setup, stats = RevisionSetup(SETUP, read_payload([[1]])), StatsFound(PatternStats())
-    process = Process(setup, started, stats, DeploymentStopped(), started, stats)
+    started = DeploymentStarted(Endpoint((("127.0.0.1", 80),), "/v1", REST_JSON, "m", False), (7,), Traits())
+    setup, stats = RevisionSetup(SETUP, read_payload([[1]])), PatternStats()
+    process = Process(setup, started, stats, Question.STOP, started, stats)
     revision = client_of(process)
     revision.start(traced=True, under=RunUnder(("valgrind",)), timeout_ns=90 * 10**9).stats()
     revision._stop()
@@ -184,8 +180,8 @@ def test_a_revision_on_a_cluster_is_read_on_the_cluster_and_stopped_by_its_proce
     server = Server(
         [
             RevisionSetup(replace(SETUP, engine="ray"), read_payload([1], REST_JSON)),
-            DeploymentStarted(endpoint, (), 900_000_000, shared=APPLICATION),
-            DeploymentStopped(),
+            DeploymentStarted(endpoint, (), Traits(cold_start_ns=900_000_000, shared=APPLICATION)),
+            Question.STOP,
         ]
     )
     deployment = client_on(cluster, server, tmp_path, monkeypatch).start()
@@ -196,7 +192,7 @@ def test_a_revision_on_a_cluster_is_read_on_the_cluster_and_stopped_by_its_proce
     assert server.options["env"] == {RUN_VARIABLE: cluster.facts.run}
     assert cluster.calls == [("open_monitors", (cluster.facts.run,))]
     deployment.close()
-    assert isinstance(server.heard[-1], StopDeployment)
+    assert server.heard[-1] is Question.STOP
     assert cluster.calls[-1][0] == "forget"
 
 
@@ -205,7 +201,9 @@ def test_a_revision_that_is_served_without_ray_has_processes_of_its_own(
 ) -> None:
     cluster = FakeRay()
     endpoint = Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict")
-    server = Server([RevisionSetup(SETUP, read_payload([1], REST_JSON)), DeploymentStarted(endpoint, (4711,), None)])
+    server = Server(
+        [RevisionSetup(SETUP, read_payload([1], REST_JSON)), DeploymentStarted(endpoint, (4711,), Traits())]
+    )
     deployment = client_on(cluster, server, tmp_path, monkeypatch).start()
     assert isinstance(deployment.processes, ForeignProcesses)
     assert (deployment.pids, deployment.cores, cluster.calls) == ((4711,), None, [])
@@ -225,26 +223,26 @@ def test_a_cluster_that_does_not_answer_is_an_error_before_anything_starts(
 REVISION_SETUP = RevisionSetup(
     Setup(SystemDescription("single"), LoadDescription("closed(1)"), "rest", ""), read_payload([1])
 )
-STARTED = DeploymentStarted(Endpoint((("127.0.0.1", 1),)), (7,), None)
+STARTED = DeploymentStarted(Endpoint((("127.0.0.1", 1),)), (7,), Traits())
 STATS = PatternStats(layers=(LayerStats(0, "cached", {"hits": 3}),))
 
 
 def test_the_deployment_there_is_asked_for_what_it_counts_and_where_it_runs(
     client_of: Callable[[Process], RevisionClient],
 ) -> None:
-    process = Process(REVISION_SETUP, STARTED, StatsFound(STATS), FactsFound({"Python": "3.12.4"}), DeploymentStopped())
+    process = Process(REVISION_SETUP, STARTED, STATS, {"Python": "3.12.4"}, Question.STOP)
     deployment = client_of(process).start()
     assert deployment.stats() == STATS
     assert deployment.facts() == {"Python": "3.12.4"}
     deployment.close()
-    assert process.asked[1:] == [StartDeployment(), StatsWanted(), FactsWanted(), StopDeployment()]
+    assert process.asked[1:] == [StartDeployment(), Question.STATS, Question.FACTS, Question.STOP]
 
 
 def test_a_process_that_died_there_is_an_error_and_the_deployment_can_be_stopped(
     client_of: Callable[[Process], RevisionClient],
 ) -> None:
     died = DeploymentFailed("worker of digits: process 7 ended with SIGKILL")
-    deployment = client_of(Process(REVISION_SETUP, STARTED, died, DeploymentStopped())).start()
+    deployment = client_of(Process(REVISION_SETUP, STARTED, died, Question.STOP)).start()
     with pytest.raises(DeploymentError, match=r"^worker of digits: process 7 ended with SIGKILL$"):
         deployment.stats()
     deployment.close()
@@ -253,8 +251,8 @@ def test_a_process_that_died_there_is_an_error_and_the_deployment_can_be_stopped
 def test_an_environment_that_nobody_answers_in_time_is_not_known_and_its_late_answer_is_left_out(
     client_of: Callable[[Process], RevisionClient],
 ) -> None:
-    late = FactsFound({"Python": "3.12.4"})
-    process = Process(REVISION_SETUP, STARTED, TimeoutError(), late, StatsFound(STATS), DeploymentStopped())
+    late = {"Python": "3.12.4"}
+    process = Process(REVISION_SETUP, STARTED, TimeoutError(), late, STATS, Question.STOP)
     deployment = client_of(process).start()
     assert deployment.facts() == {}
     assert deployment.stats() == STATS
@@ -275,11 +273,13 @@ def test_a_deployment_that_outlives_the_process_of_its_revision_stops_without_it
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict")
-    server = Server([RevisionSetup(SETUP, read_payload([1], REST_JSON)), DeploymentStarted(endpoint, (4711,), None)])
+    server = Server(
+        [RevisionSetup(SETUP, read_payload([1], REST_JSON)), DeploymentStarted(endpoint, (4711,), Traits())]
+    )
     revision = client_on(FakeRay(), server, tmp_path, monkeypatch)
     deployment = revision.start()
     heard: list[object] = []
     monkeypatch.setattr(server, "stop", lambda: heard.append(deployment.close()), raising=False)
     revision.close()
     assert heard == [None]
-    assert not any(isinstance(message, StopDeployment) for message in server.heard)
+    assert Question.STOP not in server.heard

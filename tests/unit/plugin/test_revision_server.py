@@ -19,14 +19,13 @@ from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.plugin.revision_server import _Server
 from pytest_mlpatterns.revision.messages import (
     DeploymentStarted,
-    DeploymentStopped,
     InheritedOptions,
+    Question,
     Reason,
     ReferenceJob,
     RevisionFailed,
     RevisionSetup,
     StartDeployment,
-    StopDeployment,
 )
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.processes import ForeignProcesses
@@ -41,7 +40,7 @@ APPLICATION = RayApplication("mlpatterns-1764146400-0123abcd-0f0f-1", "mlpattern
 def answers_of(directory: Path, deployment: Deployment | None, cluster: FakeRay, *others: object) -> list[Any]:
     """What the server sends if it is asked to start this deployment, to stop it, and then the other side ends."""
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    for request in (StartDeployment(), *others, StopDeployment(), *others, None):
+    for request in (StartDeployment(), *others, Question.STOP, *others, None):
         requests.put(request)
     sent: list[Any] = []
     job = ReferenceJob("t.py::test", directory, directory / "here", directory / "there", InheritedOptions((), {}, ()))
@@ -66,8 +65,8 @@ def test_a_deployment_on_ray_says_which_application_it_is(tmp_path: Path, monkey
     assert cluster.begun
     assert isinstance(setup, RevisionSetup)
     assert isinstance(started, DeploymentStarted)
-    assert (started.shared, started.pids) == (APPLICATION, ())
-    assert isinstance(stopped, DeploymentStopped)
+    assert (started.traits.shared, started.pids) == (APPLICATION, ())
+    assert stopped is Question.STOP
     assert ("delete", (APPLICATION.app,)) in cluster.calls
 
 
@@ -76,7 +75,7 @@ def test_the_revision_attaches_to_no_cluster_of_its_own_before_it_is_asked(tmp_p
     deployment = Deployment(Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict"), ForeignProcesses((4711,)))
     _, started, _ = answers_of(tmp_path, deployment, cluster)
     assert not cluster.begun
-    assert (started.shared, started.pids) == (None, (4711,))
+    assert (started.traits.shared, started.pids) == (None, (4711,))
 
 
 def test_a_cluster_that_cannot_be_reached_is_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
