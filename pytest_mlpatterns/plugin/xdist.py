@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import pickle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,14 +27,13 @@ from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from pytest_mlpatterns.baseline.session import BaselineSession
     from pytest_mlpatterns.records.result import FailedTest
     from pytest_mlpatterns.revision.worktree import Worktree
 
-_LOCK = "mlpatterns_lock"
-_ASCII_ONLY = "mlpatterns_ascii_only"
-_WORKTREE = "mlpatterns_worktree"
+_INPUT = "mlpatterns_input"
 _USAGE_ERROR = "mlpatterns_usage_error"
 _BASELINE = "mlpatterns_baseline"
 _LAYER_KINDS = "mlpatterns_layer_kinds"
@@ -43,28 +41,19 @@ _SELECTED = "selected-"  # Begins the names of the files with the perf tests of 
 
 
 class WorkerInput(Struct, frozen=True):
-    """What the controller sends to each worker."""
+    """What the controller sends to each worker; nothing if it has not loaded this plugin."""
 
-    lock_directory: Path | None  # directory of the machine lock; None if the controller has not loaded this plugin
-    ascii_only: bool | None  # whether the controller's terminal shows ASCII only
-    worktree: Worktree | None
+    lock_directory: Path | None = None  # directory of the machine lock
+    ascii_only: bool | None = None  # whether the controller's terminal shows ASCII only
+    worktree: Worktree | None = None  # of the revision that is compared with; None without one
 
     @classmethod
     def of(cls, config: pytest.Config) -> WorkerInput | None:
         """What this process was sent; None in the controller and in a serial run."""
         if (values := getattr(config, "workerinput", None)) is None:
             return None
-        lock, worktree = Path(values[_LOCK]) if _LOCK in values else None, None
-        if _WORKTREE in values:
-            from pytest_mlpatterns.revision.worktree import Worktree
-
-            worktree = Worktree.from_plain(values[_WORKTREE])
-        return cls(lock, values.get(_ASCII_ONLY), worktree)
-
-    def to_plain(self) -> dict[str, Any]:
-        """The same as text and lists, as pytest-xdist can send them."""
-        plain: dict[str, Any] = {_LOCK: str(self.lock_directory), _ASCII_ONLY: self.ascii_only}
-        return plain if self.worktree is None else {**plain, _WORKTREE: self.worktree.to_plain()}
+        found: WorkerInput = pickle.loads(values[_INPUT]) if _INPUT in values else cls()  # noqa: S301 - from the controller
+        return found
 
 
 def report_usage_error(config: pytest.Config, text: str) -> None:
@@ -116,7 +105,7 @@ class ControllerHooks:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Send a worker its input, before it starts."""
-        node.workerinput.update(self._worker_input.to_plain())
+        node.workerinput[_INPUT] = pickle.dumps(self._worker_input)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:

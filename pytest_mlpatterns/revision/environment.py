@@ -18,12 +18,13 @@ import sys
 import tempfile
 import time
 from importlib.metadata import distributions
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path  # noqa: TC003 - msgspec reads the types of the fields
+from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, ValidationError, convert
 
 from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.records.codec import plain
 from pytest_mlpatterns.revision.dependencies import dependency_key, locked_versions, project_argument
 from pytest_mlpatterns.system.installed_copies import project_name
 from pytest_mlpatterns.system.orphans import guarded
@@ -31,7 +32,7 @@ from pytest_mlpatterns.system.owned_files import OwnedDirectory, owned_directory
 from pytest_mlpatterns.wording import listed, marked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from pytest_mlpatterns.revision.commits import Revision
     from pytest_mlpatterns.revision.worktree import Worktree
@@ -50,15 +51,6 @@ class RevisionEnvironment(Struct, frozen=True):
     python: Path
     project_paths: tuple[str, ...]  # folders that the project adds to ``sys.path``, relative to the top of the worktree
     contents: str
-
-    def to_plain(self) -> dict[str, object]:
-        """Convert to text and lists, for xdist workers."""
-        return {"python": str(self.python), "project_paths": list(self.project_paths), "contents": self.contents}
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> RevisionEnvironment:
-        """Convert back what :meth:`to_plain` returned."""
-        return cls(Path(plain["python"]), tuple(plain["project_paths"]), plain["contents"])
 
 
 @contextlib.contextmanager
@@ -82,7 +74,7 @@ def revision_environment(worktree: Worktree, cache: Path, say: Callable[[str], N
                 except OSError as error:
                     raise _not_usable(error) from error
                 found = installer.build(folder)
-                (folder / _READY).write_text(json.dumps(found.to_plain()), encoding="utf-8")
+                (folder / _READY).write_text(json.dumps(plain(found)), encoding="utf-8")
             fcntl.flock(lock, fcntl.LOCK_SH)
             yield found
         finally:
@@ -232,8 +224,8 @@ def _built_in(folder: Path) -> RevisionEnvironment | None:
     """The environment in a folder of this user; None if it is not complete, or was moved, or its Python is gone."""
     try:
         with owned_directory(folder) as directory, open(directory.open(_READY, os.O_RDONLY), encoding="utf-8") as file:
-            found = RevisionEnvironment.from_plain(json.load(file))
-    except (OSError, ValueError, KeyError):
+            found = convert(json.load(file), RevisionEnvironment, dec_hook=lambda path, text: path(text))
+    except (OSError, ValueError, ValidationError):
         return None
     return found if found.python.exists() else None
 

@@ -19,14 +19,11 @@ import shutil
 import tempfile
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from msgspec import Struct, convert
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.records.codec import plain
-from pytest_mlpatterns.revision.commits import Revision  # noqa: TC001 - msgspec reads the types of the fields
-from pytest_mlpatterns.revision.environment import RevisionEnvironment  # noqa: TC001 - as above
 from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.system.import_redirect import is_environment
 from pytest_mlpatterns.system.owned_files import (
@@ -39,7 +36,10 @@ from pytest_mlpatterns.system.owned_files import (
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pytest_mlpatterns.revision.commits import Revision
+    from pytest_mlpatterns.revision.environment import RevisionEnvironment
 
 _PREFIX = "mlpatterns-against-"
 _OWNER = "owner"
@@ -182,16 +182,6 @@ class Worktree(Struct, frozen=True):
     notes: tuple[str, ...]  # sentences about files that are missing in the worktree
     # one with the packages that the revision asks for; None to run it with this run's
     environment: RevisionEnvironment | None = None
-
-    def to_plain(self) -> dict[str, object]:
-        """Convert to text and lists, for xdist workers."""
-        found: dict[str, object] = plain(self)
-        return found
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Worktree:
-        """Convert back what :meth:`to_plain` returned."""
-        return convert(plain, cls, dec_hook=lambda path, text: path(text))
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from support.installed import wheel
 from support.repository import Repository
 
 from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.records.codec import plain
 from pytest_mlpatterns.revision import environment
 from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.environment import RevisionEnvironment, project_paths, revision_environment
@@ -231,7 +232,7 @@ def test_concurrent_runs_build_one_environment_which_is_kept(
         run.join(30)
     assert found == [BUILT, BUILT]
     assert len(builds) == 1
-    (builds[0] / "ready.json").write_text(json.dumps({**BUILT.to_plain(), "python": "/gone/python"}), encoding="utf-8")
+    (builds[0] / "ready.json").write_text(json.dumps({**plain(BUILT), "python": "/gone/python"}), encoding="utf-8")
     assert build(worktree, cache) == BUILT  # one whose Python is gone is built again
     assert len(builds) == 2
 
