@@ -18,9 +18,9 @@ import json
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.bisection import (
@@ -38,6 +38,7 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.history.commit_runs import CommitRun, MeasuredAs, NotRun, WhyNotRun, limit_s
 from pytest_mlpatterns.records.bisect import BisectResult, CommitName, SearchedCommit, SearchEnd, SearchExtent, WhyRange
+from pytest_mlpatterns.records.codec import plain
 from pytest_mlpatterns.records.json_text import parsed
 from pytest_mlpatterns.reports.text.where import where_texts
 from pytest_mlpatterns.system.files import read_text, replace_file
@@ -57,15 +58,25 @@ _FORMAT = "pytest-mlpatterns-bisect"
 _VERSION = 1  # Version of the state file's form; a file of another one is refused
 _MOST_EVENTS = 10_000  # Most events that are read; a search has some tens
 _OTHER = "name another file with --state"
+_Ratio = Annotated[float, Meta(ge=-1e3, le=1e3)]  # The logarithm of a ratio; JSON can have an infinite number
+_Error = Annotated[float, Meta(ge=0, le=1e3)]  # Its standard error
 
 
-class SearchEvent(Struct, frozen=True):
+class SearchEvent(Struct, frozen=True, omit_defaults=True):
     """A measurement of a commit, or why it cannot be measured."""
 
     commit: str  # its hash
     figure: str = ""  # name of the metric whose ratios these are; empty if it was not measured
-    launches: tuple[LogRatio, ...] = ()  # log ratios to the good commit; none if it was not measured
+    launches: tuple[tuple[_Ratio, _Error], ...] = ()  # log ratios to the good commit; none if it was not measured
     skipped: str = ""  # why it cannot be measured; empty if it was
+
+    @property
+    def ratios(self) -> tuple[LogRatio, ...]:
+        """The same as values."""
+        return tuple(LogRatio(*pair) for pair in self.launches)
+
+
+_Events = Annotated[list[SearchEvent], Meta(max_length=_MOST_EVENTS)]
 
 
 class SearchState:
@@ -86,7 +97,7 @@ class SearchState:
             "format": _FORMAT,
             "version": _VERSION,
             "search": self._search,
-            "events": [_plain(one) for one in self.events],
+            "events": plain(self.events),
         }
         try:
             replace_file(self._file, lambda: json.dumps(data, indent=1, ensure_ascii=False) + "\n")
@@ -102,13 +113,6 @@ class SearchState:
         if self.events:
             with contextlib.suppress(OSError):
                 remove_file(self._file)
-
-
-def _plain(event: SearchEvent) -> dict[str, Any]:
-    if event.skipped:
-        return {"commit": event.commit, "skipped": event.skipped}
-    launches = [[one.value, one.error] for one in event.launches]
-    return {"commit": event.commit, "figure": event.figure, "launches": launches}
 
 
 def _own_data(file: Path) -> dict[str, Any]:
@@ -136,36 +140,13 @@ def _own_data(file: Path) -> dict[str, Any]:
 
 def _events(data: Mapping[str, Any], search: Mapping[str, object]) -> list[SearchEvent] | None:
     """The events of a search; None if there are none, or if they are damaged or of another search."""
-    events = data.get("events")
     if data.get("version") != _VERSION or data.get("search") != search:
         return None
-    if not isinstance(events, list) or len(events) > _MOST_EVENTS:
+    try:
+        found = convert(data.get("events"), _Events)
+    except ValidationError:
         return None
-    found = [_event(one) for one in events]
-    return None if None in found else [one for one in found if one is not None]
-
-
-def _event(data: object) -> SearchEvent | None:
-    """One event; None if it is damaged."""
-    if not isinstance(data, dict) or not isinstance(commit := data.get("commit"), str):
-        return None
-    if isinstance(skipped := data.get("skipped"), str) and skipped:
-        return SearchEvent(commit, skipped=skipped)
-    figure, launches = data.get("figure"), data.get("launches")
-    if not isinstance(figure, str) or not isinstance(launches, list) or not launches:
-        return None
-    pairs = [_pair(one) for one in launches]
-    known = tuple(one for one in pairs if one is not None)
-    return SearchEvent(commit, figure, known) if len(known) == len(pairs) else None
-
-
-def _pair(data: object) -> LogRatio | None:
-    if not isinstance(data, list) or len(data) != 2:
-        return None
-    value, error = data
-    if not all(isinstance(one, int | float) and math.isfinite(one) for one in (value, error)) or error < 0:
-        return None
-    return LogRatio(float(value), float(error))
+    return found if all(one.skipped or (one.figure and one.launches) for one in found) else None
 
 
 class BisectPlan(Struct, frozen=True):
@@ -287,7 +268,7 @@ class Search:
             return SearchEvent(sha, skipped=str(found))
         self._figure = self._figure or _figure_of(self._plan.metric, found)
         if launches := found.ratios(self._figure):
-            return SearchEvent(sha, self._figure, launches)
+            return SearchEvent(sha, self._figure, tuple((one.value, one.error) for one in launches))
         label = metric_named(self._plan.metric).label
         return SearchEvent(sha, skipped=str(NotRun(WhyNotRun.NOT_COMPARED, f"both sides do not have {label}")))
 
@@ -314,7 +295,7 @@ class Search:
             found = SearchedCommit(name, self._left(), skipped=event.skipped)
         else:
             self._figure = event.figure
-            decided = self._bisection.add_run(event.launches)
+            decided = self._bisection.add_run(event.ratios)
             likeness = "" if decided.likeness is None else decided.likeness.value
             found = SearchedCommit(name, self._left(), decided.change, decided.launches, likeness)
         self._searched.append(found)

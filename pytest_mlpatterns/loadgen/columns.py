@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns import fields
 from pytest_mlpatterns.analysis.metrics.samples import join_samples, shift_samples
-from pytest_mlpatterns.loadgen.recorder import FIGURE
+from pytest_mlpatterns.loadgen.recorder import FIGURE, SampleRecorder, StreamColumns
 from pytest_mlpatterns.records.samples import Samples, StreamSamples
 from pytest_mlpatterns.wire.stream_events import text_of
 from pytest_mlpatterns.wording import shown
@@ -19,24 +19,14 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.messages import LoadResult
 
-_DTYPES: dict[str, Any] = {
-    "due_ns": np.int64,
-    "sent_ns": np.int64,
-    "done_ns": np.int64,
-    "outcome": np.int16,
-    "request": np.uint32,
-    "target": np.uint8,
-    "received_bytes": np.uint32,
-}
-"""Type of each column of a recording, as :mod:`pytest_mlpatterns.loadgen.recorder` packs it."""
-_STREAM_DTYPES: dict[str, Any] = {
-    "first_byte_ns": np.int64,
-    "chunk_count": np.uint32,
-    "output_tokens": np.int32,
-    "input_tokens": np.int32,
-    "chunk_ns": np.int64,
-}
-"""Types of the columns that a recording of streams has besides."""
+
+def _dtypes(recorder: SampleRecorder | StreamColumns) -> dict[str, Any]:
+    """Type of each column of a recording."""
+    return {name: np.dtype(getattr(recorder, name).typecode) for name in recorder.COLUMNS}
+
+
+_DTYPES = _dtypes(SampleRecorder())
+_STREAM_DTYPES = _dtypes(StreamColumns())  # Of the columns that a recording of streams has besides
 _MOST_TOKENS = 2**31 - 1  # Largest number of tokens that a column of 32 bits holds
 
 

@@ -15,7 +15,6 @@ from pytest_mlpatterns.judging.revision_comparison import least_ns
 from pytest_mlpatterns.plugin.collection import MEASURED_COMMIT
 from pytest_mlpatterns.plugin.options import given_options, values_of_conftests
 from pytest_mlpatterns.revision.client import RevisionClient
-from pytest_mlpatterns.revision.commits import Revision, resolve_revision
 from pytest_mlpatterns.revision.dependencies import change_note
 from pytest_mlpatterns.revision.environment import revision_environment
 from pytest_mlpatterns.revision.messages import InheritedOptions
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.engines.engine import EngineSession
+    from pytest_mlpatterns.revision.commits import Revision
     from pytest_mlpatterns.workload.schedule import Schedule
 
 _CACHE = "mlpatterns-environments"
@@ -41,31 +41,22 @@ _OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus", "engine")
 """Per-test options that the run at the other revision needs too."""
 
 
-def lay_out(config: pytest.Config, run: RunSettings, against: str, *, resources: contextlib.ExitStack) -> Worktree:
-    """Write the files of the other revision into a directory, and build its environment if that is asked for."""
-    worktree = files_of(resolve_revision(config.rootpath, against), config, run, resources=resources)
-    return with_its_packages(worktree, config, run, resources=resources)
-
-
-def with_its_packages(
-    worktree: Worktree, config: pytest.Config, run: RunSettings, *, resources: contextlib.ExitStack
+def lay_out(
+    revision: Revision, config: pytest.Config, run: RunSettings, *, resources: contextlib.ExitStack
 ) -> Worktree:
-    """The revision with an environment of the packages that it asks for, if ``--perf-against-env`` is given."""
+    """Write the files of a commit into a directory, after those that killed runs left are removed.
+
+    With ``--perf-against-env`` it has an environment of the packages that it asks for.
+    """
+    root, say = config.rootpath, functools.partial(_say, config)
+    remove_stale(root, say)
+    worktree = resources.enter_context(checkout(root, revision, run.against_files, say=say))
     if not run.against_env or run.smoke:
         return worktree
     cache = getattr(config, "cache", None)  # absent with -p no:cacheprovider
     folder = worktree.root.parent if cache is None else cache.mkdir(_CACHE)
-    environment = revision_environment(worktree, folder, functools.partial(_say, config))
+    environment = revision_environment(worktree, folder, say)
     return replace(worktree, environment=resources.enter_context(environment))
-
-
-def files_of(
-    revision: Revision, config: pytest.Config, run: RunSettings, *, resources: contextlib.ExitStack
-) -> Worktree:
-    """Write the files of a commit into a directory, after those that killed runs left are removed."""
-    root, say = config.rootpath, functools.partial(_say, config)
-    remove_stale(root, say)
-    return resources.enter_context(checkout(root, revision, run.against_files, say=say))
 
 
 def _say(config: pytest.Config, text: str) -> None:

@@ -298,8 +298,10 @@ class PerfSession:
         if self._run.against is None:
             return None
         from pytest_mlpatterns.plugin.other_revision import lay_out
+        from pytest_mlpatterns.revision.commits import resolve_revision
 
-        return lay_out(self._config, self._run, self._run.against, resources=self._resources)
+        revision = resolve_revision(self._config.rootpath, self._run.against)
+        return lay_out(revision, self._config, self._run, resources=self._resources)
 
     def _other_revision(self, worktree: Worktree) -> OtherRevision:
         from pytest_mlpatterns.plugin.other_revision import OtherRevision

@@ -82,12 +82,11 @@ class Settlements:
     @functools.cache  # noqa: B019 - lives as long as the session, as this object does
     def _laid_out(self, revision: Revision) -> OtherRevision:
         """The files of a commit, which all tests that were recorded at it share."""
-        from pytest_mlpatterns.plugin.other_revision import OtherRevision, files_of, with_its_packages
+        from pytest_mlpatterns.plugin.other_revision import OtherRevision, lay_out
         from pytest_mlpatterns.system.installed_copies import require_no_copy
 
         root = self._config.rootpath
         if not self._run.against_env:  # which never runs a copy
             require_no_copy(root, Git(root).position().top)
-        worktree = files_of(revision, self._config, self._run, resources=self._resources)
-        worktree = with_its_packages(worktree, self._config, self._run, resources=self._resources)
+        worktree = lay_out(revision, self._config, self._run, resources=self._resources)
         return OtherRevision(self._config, worktree, self._directory)

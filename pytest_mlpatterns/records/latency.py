@@ -1,28 +1,6 @@
 """A distribution of times in a few numbers: of the latency, and of what streams have instead. Plain values.
 
 :mod:`pytest_mlpatterns.analysis.causes.latency_split` makes a split from launches; this module measures nothing.
-
-============  =========================================================================================================
-part          time
-============  =========================================================================================================
-send_wait     from when the request was due in an open loop until the load generator sent it
-connection    the wait of the request for a connection, or for one that opens
-wire          decoding, encoding and compression, in every process
-hop           transport to another process, without its work and its waits
-model_cpu     the thread of the model's call runs
-model_gc      garbage collection in the model's call
-run_queue     the thread of the model's call could run, and the system ran another one
-model_wait    the model's call waits: for a lock, a sleep, I/O, a GPU, threads that help
-model_block   a coroutine of the model keeps the event loop, and does not run
-model_call    the model's call as a service reports it, running and waiting
-queue_wait    in a queue, or until a process has finished another request
-batch_wait    until the batch was complete
-shared_wait   for the same call of another request
-service       in a service whose inside is not known (``App``, ``Command``, a URL)
-server        in the server and the pattern's layers, without everything above
-socket        in sockets, and until the process reads the request
-unexplained   what the parts are longer than the whole, a negative time, if that is over 5 % of it
-============  =========================================================================================================
 """
 
 from __future__ import annotations
@@ -91,25 +69,25 @@ class RequestCounts(Struct, frozen=True):
 SplitMetric = Literal["rtm", "ttft", "tpot"]
 SPLIT_LAYER = "split"  # Name of the layer of the telemetry that a split is made of
 PARTS: Mapping[str, str] = {
-    "send_wait": "waiting to be sent",
-    "connection": "connection",
-    "wire": "wire",
-    "hop": "hop",
-    "model_cpu": "model on CPU",
-    "model_gc": "garbage collection",
-    "run_queue": "ready but not running",
-    "model_wait": "model waits",
-    "model_block": "event loop blocked",
-    "model_call": "model call",
-    "queue_wait": "queue wait",
-    "batch_wait": "batch wait",
-    "shared_wait": "waiting for another request's call",
-    "service": "service",
-    "server": "server and layers",
-    "socket": "waiting in sockets",
-    "unexplained": "not explained",
+    "send_wait": "waiting to be sent",  # from when the request was due in an open loop until the generator sent it
+    "connection": "connection",  # the wait of the request for a connection, or for one that opens
+    "wire": "wire",  # decoding, encoding and compression, in every process
+    "hop": "hop",  # transport to another process, without its work and its waits
+    "model_cpu": "model on CPU",  # the thread of the model's call runs
+    "model_gc": "garbage collection",  # in the model's call
+    "run_queue": "ready but not running",  # the thread of the model's call, while the system ran another one
+    "model_wait": "model waits",  # for a lock, a sleep, I/O, a GPU, threads that help
+    "model_block": "event loop blocked",  # by a coroutine of the model that does not run
+    "model_call": "model call",  # as a service reports it, running and waiting
+    "queue_wait": "queue wait",  # in a queue, or until a process has finished another request
+    "batch_wait": "batch wait",  # until the batch was complete
+    "shared_wait": "waiting for another request's call",  # for the same call
+    "service": "service",  # whose inside is not known (``App``, ``Command``, a URL)
+    "server": "server and layers",  # without everything above
+    "socket": "waiting in sockets",  # and until the process reads the request
+    "unexplained": "not explained",  # what the parts are longer than the whole, a negative time, if over 5 % of it
 }
-"""Every part with its label, in the order of reports."""
+"""Every part with its label, in the order of reports, and what time it is."""
 SERVICE_PARTS = frozenset(
     {
         *("wire", "hop", "model_cpu", "model_gc", "run_queue", "model_wait", "model_block", "model_call"),

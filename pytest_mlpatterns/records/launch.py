@@ -379,7 +379,7 @@ class Estimate:
     low: float
     high: float
 
-    def _refuse(self, other: object) -> NoReturn:
+    def __lt__(self, other: object) -> NoReturn:
         """In place of a comparison by order, of which an interval has none."""
         __tracebackhide__ = True
         raise TypeError(
@@ -387,17 +387,7 @@ class Estimate:
             'the test judge it: perf.assert_rtm_below("20ms")'
         )
 
-    def __lt__(self, other: object) -> NoReturn:
-        self._refuse(other)
-
-    def __le__(self, other: object) -> NoReturn:
-        self._refuse(other)
-
-    def __gt__(self, other: object) -> NoReturn:
-        self._refuse(other)
-
-    def __ge__(self, other: object) -> NoReturn:
-        self._refuse(other)
+    __le__ = __gt__ = __ge__ = __lt__
 
 
 class NodeFigures(Struct, frozen=True):

@@ -21,11 +21,11 @@ from time import thread_time_ns
 import psutil
 from msgspec import Struct
 
+from pytest_mlpatterns.system.cgroups import cpu_groups
+
 _COUNTED = ("user", "nice", "system", "irq", "softirq", "steal", "idle", "iowait")
 """Fields of psutil's CPU times whose sum is all time; guests' are part of ``user`` already."""
 _FREQUENCIES_READ = 8  # Largest number of cores whose frequency is read; each costs a read of a file
-_CGROUPS = Path("/sys/fs/cgroup")
-_OWN_CGROUP = Path("/proc/self/cgroup")
 _PROCESSORS = Path("/sys/devices/system/cpu")
 _THROTTLED = re.compile(r"^throttled_(?:usec (?P<us>\d+)|time (?P<ns>\d+))$", re.MULTILINE)
 _TEXTS = 6_000  # Texts that a round sorts, in 0.7 ms: long beside the clock's step, and short beside a time slice
@@ -69,17 +69,9 @@ def throttled_ns(stat: Path) -> int:
 
 @cache
 def _throttling_file() -> Path | None:
-    """The ``cpu.stat`` of this process's control group, or of the nearest visible ancestor."""
-    with contextlib.suppress(OSError):
-        for line in _OWN_CGROUP.read_text(encoding="ascii").splitlines():
-            _, controllers, group = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            for top in (_CGROUPS / controllers, _CGROUPS / "cpu") if controllers else (_CGROUPS,):
-                for folder in (top / group.lstrip("/"), top):
-                    if reports_throttling(folder / "cpu.stat"):
-                        return folder / "cpu.stat"
-    return None
+    """The ``cpu.stat`` of this process's control group, or of the outermost one that is visible here."""
+    files = (folder / "cpu.stat" for group in cpu_groups() for folder in (group.folder, group.top))
+    return next(filter(reports_throttling, files), None)
 
 
 def reports_throttling(stat: Path) -> bool:

@@ -167,7 +167,7 @@ def _end(running: Sequence[subprocess.Popen[bytes]], grace_s: float) -> orphans.
 
 def _family(sessions: set[int]) -> set[psutil.Process]:
     """Descendants of this process, and all processes of these sessions."""
-    return orphans.below(os.getpid()) | orphans.of_sessions(sessions)
+    return orphans.below(os.getpid()) | orphans.related("", sessions)
 
 
 def _reason_of(error: OSError, program: Program) -> str:

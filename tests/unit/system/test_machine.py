@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_mlpatterns.system import machine
+from pytest_mlpatterns.system.cgroups import CpuGroup
 from pytest_mlpatterns.system.machine import read_machine, reports_throttling, throttled_ns
 
 VERSION_2 = "usage_usec 5\nnr_periods 10\nnr_throttled 3\nthrottled_usec 1234\n"
@@ -47,22 +48,19 @@ def test_a_file_that_is_gone_tells_nothing(tmp_path: Path) -> None:
     assert not reports_throttling(tmp_path / "cpu.stat")
 
 
-@pytest.mark.parametrize("folder", ["", "jobs/one", "cpu,cpuacct/jobs/one", "cpu"])
+@pytest.mark.parametrize("folder", ["", "jobs/one"])
 def test_the_control_group_of_this_process_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
-    """In a container the path that the system tells may not be there, but the top is then our own group."""
-    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-    (tmp_path / folder / "cpu.stat").write_text(VERSION_1 if "cpu" in folder else VERSION_2)
-    told = tmp_path / "cgroup"
-    told.write_text("9:name=systemd:/\n2:memory:/jobs/one\n1:cpu,cpuacct:/jobs/one\n0::/jobs/one\n")
-    monkeypatch.setattr(machine, "_CGROUPS", tmp_path)
-    monkeypatch.setattr(machine, "_OWN_CGROUP", told)
-    assert read_machine().throttled_ns == (5678 if "cpu" in folder else 1_234_000)
+    """A group that reports nothing, such as one without a limit, is passed over for the outermost one."""
+    (tmp_path / "jobs" / "one").mkdir(parents=True)
+    (tmp_path / folder / "cpu.stat").write_text(VERSION_2)
+    monkeypatch.setattr(machine, "cpu_groups", lambda: [CpuGroup(tmp_path / "jobs" / "one", tmp_path, 2)])
+    assert read_machine().throttled_ns == 1_234_000
 
 
-def test_without_control_groups_nothing_is_throttled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_OWN_CGROUP", tmp_path / "none")
+def test_without_control_groups_nothing_is_throttled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cpu_groups", list)
     assert read_machine().throttled_ns == 0
 
 

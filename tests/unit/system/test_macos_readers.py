@@ -24,10 +24,10 @@ def _macos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     for name in ("sched_getaffinity", "sched_setaffinity"):
         monkeypatch.delattr(os, name, raising=False)
-    monkeypatch.setattr(cpu_share, "cpu_groups", lambda: cgroups.cpu_groups(NONE))
+    for module in (cpu_share, machine):
+        monkeypatch.setattr(module, "cpu_groups", lambda: cgroups.cpu_groups(NONE))
     monkeypatch.setattr(environment, "quota_cores", lambda: cgroups.quota_cores(NONE))
-    for name in ("_OWN_CGROUP", "_CGROUPS", "_PROCESSORS"):
-        monkeypatch.setattr(machine, name, NONE)
+    monkeypatch.setattr(machine, "_PROCESSORS", NONE)
     monkeypatch.setattr(psutil, "cpu_times", lambda: Times(100.0, 5.0, 20.0, 1000.0))
     machine._throttling_file.cache_clear()
     machine._frequency_files.cache_clear()

@@ -136,7 +136,7 @@ def test_a_process_is_found_by_its_mark_its_session_and_its_run(tmp_path_factory
         (found,) = orphans.related(mark, ())
         assert found.pid == process.pid
         assert orphans.related("", {process.pid}) >= {found}
-        assert orphans.of_sessions({process.pid}) == orphans.of_runs_in(str(directory)) == {found}
+        assert orphans.related("", {process.pid}) == orphans.of_runs_in(str(directory)) == {found}
         assert orphans.of_runs_in(str(directory.parent)) == set()
 
 
@@ -163,7 +163,7 @@ def test_a_process_is_found_that_has_the_id_of_one_that_was_seen_before(
     tmp_path: Path, next_pid: Callable[[int], None]
 ) -> None:
     with running("") as first:
-        (seen,) = orphans.of_sessions({first.pid})
+        (seen,) = orphans.related("", {first.pid})
         started = seen.create_time()
     mark = str(tmp_path / "worker.log")
     for _ in range(100):  # others start processes too
