@@ -16,7 +16,7 @@ from pytest_mlpatterns.cli.output import add_command, read_results_file, require
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.verdict import ACCEPTED_FILE, Acceptance, Verdict, pattern_of, rounded_ceiling
 from pytest_mlpatterns.system.files import read_text, replace_file
-from pytest_mlpatterns.units import format_percent, parse_ratio, parse_share
+from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count, listed, named, shown
 
 if TYPE_CHECKING:
@@ -130,11 +130,12 @@ def _check_day(text: str) -> None:
 
 def _check_ceiling(text: str, verdict: Verdict) -> None:
     """Check that ``--ceiling`` covers what was measured."""
+    from pytest_mlpatterns.config.converters import read_worsening
+
     assert verdict.change is not None
     assert verdict.needed_ceiling is not None
-    plain = text.replace(" ", "").removeprefix("+")
-    parse = parse_ratio if plain.endswith("%") and can_more_than_double(verdict.metric) else parse_share
-    ceiling, change = parse(plain, name="--ceiling"), verdict.change
+    plain, change = text.replace(" ", "").removeprefix("+"), verdict.change
+    ceiling = read_worsening(plain, "--ceiling", can_more_than_double(verdict.metric))
     if ceiling <= 0:
         raise SettingError(f"--ceiling is {shown(text)}, expected more than 0; write --ceiling 60%")
     advice = f"write --ceiling {rounded_ceiling(verdict.needed_ceiling):g}%, leave it out, or name another --metric"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.cli.output import add_command, for_people, require_other
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.units import parse_duration, parse_ratio
+from pytest_mlpatterns.units import parse_ratio
 from pytest_mlpatterns.wording import count, did_you_mean, named, shown
 
 if TYPE_CHECKING:
@@ -143,18 +143,11 @@ def _plan(options: argparse.Namespace) -> BisectPlan:
     )
 
 
-def _positive_time(text: str, name: str) -> int:
-    """A time above 0, in nanoseconds."""
-    time_ns = parse_duration(text, name=name)
-    if time_ns <= 0:
-        raise SettingError(f"{name} is {shown(text)}, expected more than 0; write 30s")
-    return time_ns
-
-
 def _search_times(options: argparse.Namespace) -> tuple[int, int]:
     """The time of one measurement, ``--budget``, and of all together, ``--at-most``, in nanoseconds."""
-    budget_ns = _positive_time(options.budget, "--budget")
-    at_most_ns = _positive_time(options.at_most, "--at-most")
+    from pytest_mlpatterns.config.converters import read_positive
+
+    budget_ns, at_most_ns = read_positive(options.budget, "--budget"), read_positive(options.at_most, "--at-most")
     if at_most_ns <= budget_ns:
         raise SettingError(
             f"--at-most is {shown(options.at_most)}, expected more than the {options.budget} of one measurement, which "

@@ -75,25 +75,6 @@ class HistoryPlace(Struct, frozen=True):
     history: History  # where its lines are
     root: Path  # a directory of the project's repository
 
-    def require_file(self) -> None:
-        """Check that the file of the history is there."""
-        if not self.history.path.exists():
-            name = named(self.history.name)
-            raise SettingError(
-                f"the history {name} does not exist, expected one with lines of runs; add them with pytest "
-                f"--perf-history={name}, or name another history: --from PATH"
-            )
-
-
-def add_history_option(command: argparse.ArgumentParser) -> None:
-    """Add the option that names the history to a command."""
-    command.add_argument(
-        "--from",
-        dest="history",
-        metavar="PATH",
-        help=f"the file of the history (default: {_KEY} of the project, or {_FILE})",
-    )
-
 
 def history_place(named_by_option: str | None) -> HistoryPlace:
     """The history that a command in the working directory is about.
@@ -150,7 +131,12 @@ def add_history_command(commands: Commands) -> None:
     """Add the command to a parser. ``for_people``: makes text fit for standard output."""
     what = "show how the metrics of each test went from run to run, and what changed"
     command = add_command(commands, "history", what)
-    add_history_option(command)
+    command.add_argument(
+        "--from",
+        dest="history",
+        metavar="PATH",
+        help=f"the file of the history (default: {_KEY} of the project, or {_FILE})",
+    )
     command.add_argument("test", metavar="TEST", nargs="?", help="an id, a part of one, or a pattern such as '*slow*'")
     command.add_argument("--metric", metavar="NAME", action="append", help="this metric only; may be repeated")
     command.add_argument(
@@ -181,10 +167,14 @@ def _read(place: HistoryPlace) -> _Everything:
     from pytest_mlpatterns.history.checkout import first_parents
     from pytest_mlpatterns.records.history import CommitPosition
 
-    place.require_file()
+    name = place.history.name
+    if not place.history.path.exists():
+        raise SettingError(
+            f"the history {named(name)} does not exist, expected one with lines of runs; add them with pytest "
+            f"--perf-history={named(name)}, or name another history: --from PATH"
+        )
     read = place.history.read()
     _warn(read.warnings)
-    name = place.history.name
     if not read.lines:
         raise SettingError(
             f"the history {name} has no lines, expected those of runs; add them with pytest --perf-history={name}, "
@@ -227,7 +217,7 @@ def _selected(everything: _Everything, options: argparse.Namespace) -> list[Seri
                 f"--metric is {shown(unknown)}, {did_you_mean(unknown, metrics)}the history has {listed(metrics)}"
             )
         found = [one for one in found if one.metric in options.metric]
-    if getattr(options, "course", None) is not None:
+    if options.course is not None:
         found = [one for one in found if one.course == options.course]
         if not found:
             raise SettingError(f"--course is {options.course}, and the history has none of these tests")
@@ -267,14 +257,17 @@ def _show(options: argparse.Namespace) -> int:
         from pytest_mlpatterns.reports.files.history_json import history_json
         from pytest_mlpatterns.reports.text.history_text import in_order
 
-        return _put(options.output, history_json(in_order(found), everything.changes))
-    if options.html is not None and options.output is None:
-        sys.stdout.write(for_people(f"{options.html} has the history of {_tests(found)}\n", sys.stdout))
-        return 0
-    text = _text(everything, found, is_asked=options.test is not None or bool(options.metric))
+        text = history_json(in_order(found), everything.changes)
+    elif options.html is not None and options.output is None:
+        text = f"{options.html} has the history of {_tests(found)}\n"
+    else:
+        text = _text(everything, found, is_asked=options.test is not None or bool(options.metric))
     if options.output is not None:
-        return _put(options.output, text)
-    sys.stdout.write(for_people(text, sys.stdout))
+        write_file(options.output, text)
+    elif options.json:
+        write_document(text)
+    else:
+        sys.stdout.write(for_people(text, sys.stdout))
     return 0
 
 
@@ -307,11 +300,3 @@ def _head(everything: _Everything, found: Sequence[Series]) -> str:
 
 def _tests(found: Sequence[Series]) -> str:
     return count(len({one.test for one in found}), "test")
-
-
-def _put(output: str | None, text: str) -> int:
-    if output is None:
-        write_document(text)
-    else:
-        write_file(output, text)
-    return 0

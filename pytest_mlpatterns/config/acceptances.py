@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics, is_comparable
 from pytest_mlpatterns.analysis.verdicts.tolerances import can_more_than_double
+from pytest_mlpatterns.config.converters import read_worsening
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.verdict import Acceptance
-from pytest_mlpatterns.units import parse_ratio, parse_share
 from pytest_mlpatterns.wording import did_you_mean, named, shown
 
 if TYPE_CHECKING:
@@ -117,12 +117,9 @@ def _metric(name: str, source: str) -> str:
 
 
 def _ceiling(metric: str, value: object, source: str) -> float:
-    """A share of the reference, above zero; in percent above 100 % too, for a metric that can worsen by more."""
+    """A share of the reference, above zero; a figure that a test declares later may worsen by more than all of it."""
     text = value.replace(" ", "").removeprefix("+") if isinstance(value, str) else value
-    in_percent = isinstance(text, str) and text.endswith("%")
-    may_double = can_more_than_double(metric) or not is_comparable(metric)
-    parse = parse_ratio if in_percent and may_double else parse_share
-    found = parse(text, name=f"{source}: ceiling")
+    found = read_worsening(text, f"{source}: ceiling", can_more_than_double(metric) or not is_comparable(metric))
     if found <= 0:
         raise SettingError(f'{source}: ceiling is {shown(value)}, expected more than 0; write "60 %"')
     return found

@@ -176,14 +176,19 @@ def read_tolerances(value: object, source: str) -> Tolerances:
         if len(given) < len(pairs):
             raise SettingError(f"{source} is {shown(value)}, expected each metric once; leave one out")
     if isinstance(given, dict):
-        return Tolerances({name: _tolerance_of(name, share, source) for name, share in given.items()}, source)
+        read = {
+            name: read_worsening(share, f"{source}[{shown(name)}]", can_more_than_double(name))
+            for name, share in given.items()
+        }
+        return Tolerances(read, source)
     return Tolerances(parse_share(given, name=source), source)
 
 
-def _tolerance_of(metric: object, value: object, source: str) -> float:
+def read_worsening(value: object, name: str, may_double: bool) -> float:
+    """Convert how much worse a metric may be: a share, or in percent above 100 % too, where it may double."""
     in_percent = isinstance(value, str) and value.strip().endswith("%")
-    parse = parse_ratio if in_percent and can_more_than_double(metric) else parse_share
-    return parse(value, name=f"{source}[{shown(metric)}]")
+    parse = parse_ratio if in_percent and may_double else parse_share
+    return parse(value, name=name)
 
 
 def read_compared(value: object, source: str) -> tuple[str, ...] | None:

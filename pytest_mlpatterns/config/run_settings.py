@@ -6,7 +6,7 @@ import os
 import shlex
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
@@ -116,8 +116,8 @@ def read_run_settings(
     """
 
     given = _Given(options, ini, invoked_in, root)
-    against = _reference(options.get("against"), ini.get("against"))
-    mode, history = _mode(given.text("baseline"), against), given.history()
+    against = given.reference()
+    mode, history = _mode(given.choice("baseline", BaselineMode.CHECK), against), given.history()
     baseline_file = given.path("baseline-file") or root / "perf-baseline.json"
     html_file, json_file = given.path("html"), given.path("json")
     given.require_apart({"baseline-file": baseline_file, "html": html_file, "json": json_file, "history": history})
@@ -128,7 +128,7 @@ def read_run_settings(
         html_file=html_file,
         json_file=json_file,
         smoke=given.flag("smoke"),
-        rank=_criteria(options.get("rank"), ini.get("rank")),
+        rank=given.criteria(),
         always_ranks=options.get("rank") is None,
         against=against,
         against_required=against is not None and given.text("baseline") == BaselineMode.REQUIRE,
@@ -150,19 +150,26 @@ class _Given(Struct, frozen=True):
     invoked_in: Path
     root: Path
 
+    def value(self, name: str) -> tuple[Any, str]:
+        """What is given, or None, and where the user gave it, for messages."""
+        option, ini = self.options.get(name), self.ini.get(name)
+        if option is None and ini:
+            return ini, f"ini key perf_{name.replace('-', '_')}"
+        return option, f"--perf-{name}"
+
     def path(self, name: str) -> Path | None:
         """A file; None if not given."""
+        given, source = self.value(name)
         is_option = self.options.get(name) is not None
-        given, base = (self.options[name], self.invoked_in) if is_option else (self.ini.get(name), self.root)
+        if given is None:
+            return None
         if is_option and not str(given).strip():
             raise SettingError(
-                f"--perf-{name} is {shown(str(given))}, expected the path of a file; if a variable of the shell names "
-                "it, the variable is empty"
+                f"{source} is {shown(str(given))}, expected the path of a file; if a variable of the shell names it, "
+                "the variable is empty"
             )
-        if not given:
-            return None
-        source = f"{self._source(name)} {named(given)}"
-        file = _writable(base / str(given), source, is_option=is_option)
+        source = f"{source} {named(given)}"
+        file = _writable((self.invoked_in if is_option else self.root) / str(given), source, is_option=is_option)
         _require_replaceable(name, file, source)
         return file
 
@@ -178,15 +185,14 @@ class _Given(Struct, frozen=True):
             place = os.path.realpath(file)
             if place in known:
                 raise SettingError(
-                    f"{self._source(known[place])} and {self._source(name)} are both {named(file)}, expected a file "
+                    f"{self.value(known[place])[1]} and {self.value(name)[1]} are both {named(file)}, expected a file "
                     "for each; name another one"
                 )
             known[place] = name
 
     def flag(self, name: str) -> bool:
         """A switch; off if not given."""
-        given = self.options[name] if self.options.get(name) is not None else self.ini.get(name)
-        return read_flag(given, f"ini key perf_{name.replace('-', '_')}")
+        return read_flag(*self.value(name))
 
     def text(self, name: str) -> str:
         """A text; empty if not given."""
@@ -194,21 +200,36 @@ class _Given(Struct, frozen=True):
 
     def choice(self, name: str, default: _Choice) -> _Choice:
         """A member of the default's enumeration."""
-        chosen: _Choice = read_choice(
-            type(default), self.text(name) or default, f"ini key perf_{name.replace('-', '_')}"
-        )
+        given, source = self.value(name)
+        chosen: _Choice = read_choice(type(default), given or default, source)
         return chosen
 
     def time(self) -> int | None:
         """The time of all perf tests; None if not given."""
-        given = self.options["time"] if self.options.get("time") is not None else self.ini.get("time") or None
-        return None if given is None else read_positive(given, self._source("time"))
+        given, source = self.value("time")
+        return None if given is None else read_positive(given, source)
+
+    def criteria(self) -> SelectionCriteria | None:
+        """The criteria of the ranking; None without one."""
+        given, source = self.value("rank")
+        return None if given is None else parse_criteria(str(given), source)
+
+    def reference(self) -> str | None:
+        """The revision to compare with; None without one."""
+        given, source = self.value("against")
+        text = str(given or "").strip()
+        if not text and self.options.get("against") is not None:
+            raise SettingError(
+                f"{source} is {shown(str(given))}, expected a branch, tag or commit such as main; if a variable of the "
+                "shell names it, the variable is empty"
+            )
+        return text or None
 
     def history(self) -> Path | None:
         """The file of the history; None if not given."""
         if self.options.get("history") == "":  # leaves out the ini file's
             return None
-        refuse_notes(self.text("history"), self._source("history"))
+        refuse_notes(self.text("history"), self.value("history")[1])
         return self.path("history")
 
     def history_fail(self, history: Path | None) -> HistoryFail:
@@ -223,12 +244,6 @@ class _Given(Struct, frozen=True):
                 "--perf-history=PATH"
             )
         return chosen
-
-    def _source(self, name: str) -> str:
-        """Where the user gave a value, for messages."""
-        if self.options.get(name) is not None or not self.ini.get(name):
-            return f"--perf-{name}"
-        return f"ini key perf_{name.replace('-', '_')}"
 
 
 def refuse_notes(history: str, source: str) -> None:
@@ -277,22 +292,8 @@ def _require_replaceable(name: str, file: Path, given: str) -> None:
         )
 
 
-def _reference(option: object, ini: object) -> str | None:
-    """The revision to compare with; None without one."""
-    if option is not None and not str(option).strip():
-        raise SettingError(
-            f"--perf-against is {shown(str(option))}, expected a branch, tag or commit such as main; if a variable of "
-            "the shell names it, the variable is empty"
-        )
-    return str(option or ini or "").strip() or None
-
-
-def _mode(given: str, against: str | None) -> BaselineMode:
-    """The baseline mode; off in a run that compares with a revision, which does not use the baseline file.
-
-    ``given``: the mode from the command line or the ini file, empty if not given.
-    """
-    mode: BaselineMode = read_choice(BaselineMode, given or BaselineMode.CHECK, "ini key perf_baseline")
+def _mode(mode: BaselineMode, against: str | None) -> BaselineMode:
+    """The baseline mode; off in a run that compares with a revision, which does not use the baseline file."""
     if against is None:
         return mode
     if mode in (BaselineMode.UPDATE, BaselineMode.PRUNE):
@@ -311,13 +312,6 @@ def _source(source: BaselineSource, mode: BaselineMode, history: Path | None) ->
             "--perf-history=PATH"
         )
     return source
-
-
-def _criteria(option: object, ini: object) -> SelectionCriteria | None:
-    """The criteria of the ranking, from the command line or else from the ini file; None without a ranking."""
-    if option is not None:
-        return parse_criteria(str(option), "--perf-rank")
-    return parse_criteria(str(ini), "ini key perf_rank") if ini else None
 
 
 def _names_in(text: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.system.loaded_packages import spelled
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def installed_copies(root: Path, top: Path, found: Iterable[Distribution] | None
     names = {directory: name for directory in (root, *root.parents) if (name := project_name(directory))}
     copies = []
     for distribution in _candidates(names.values()) if found is None else found:
-        if _normalized(distribution.metadata["Name"] or "") == _OURS:
+        if spelled(distribution.metadata["Name"] or "") == _OURS:
             continue
         source = _source(distribution, names)
         if source is None or not (source.is_relative_to(top) or root.is_relative_to(source)):
@@ -94,7 +95,7 @@ def _source(distribution: Distribution, names: Mapping[Path, str]) -> Path | Non
     if "dir_info" in given and (url := urlsplit(given.get("url", ""))).scheme == "file":
         return Path(unquote(url.path)).resolve()
     # an archive that tox or build made of the project, or an index that serves it
-    name = _normalized(distribution.metadata["Name"] or "")
+    name = spelled(distribution.metadata["Name"] or "")
     return next((directory for directory, one in names.items() if one == name), None)
 
 
@@ -105,11 +106,7 @@ def project_name(directory: Path) -> str:
             project = tomllib.load(file).get("project", {})
     except (OSError, tomllib.TOMLDecodeError):
         return ""
-    return _normalized(str(project.get("name", "")))
-
-
-def _normalized(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
+    return spelled(str(project.get("name", "")))
 
 
 def _packages(distribution: Distribution) -> Iterator[str]:

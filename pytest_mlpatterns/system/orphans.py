@@ -166,7 +166,7 @@ def with_ids(pids: Iterable[int]) -> set[psutil.Process]:
 
 def related(mark: str, sessions: Collection[int]) -> set[psutil.Process]:
     """All running processes with this mark in their environment, or of one of these sessions; an empty mark is none."""
-    return _matching(lambda process: os.getsid(process.pid) in sessions or (mark != "" and _mark_of(process) == mark))
+    return _matching(lambda process: (mark != "" and _mark_of(process) == mark) or os.getsid(process.pid) in sessions)
 
 
 def of_runs_in(directory: str) -> set[psutil.Process]:

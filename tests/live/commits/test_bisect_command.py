@@ -88,7 +88,7 @@ def test_an_interrupted_search_leaves_nothing_and_goes_on(tmp_path: Path) -> Non
         (("main..main",), "are the same commit"),
         (("HEAD~1..main", "--metric", "rtn"), "--metric is 'rtn', did you mean rtm? expected one of"),
         (("HEAD~1..main", "--smallest", "0%"), "--smallest is '0%', expected a share above 0"),
-        (("HEAD~1..main", "--budget", "0s"), "--budget is '0s', expected more than 0"),
+        (("HEAD~1..main", "--budget", "0s"), "--budget is '0s', expected a time above zero"),
         (("HEAD~1..main", "--at-most", "soon"), "--at-most"),
     ],
 )
