@@ -37,7 +37,6 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import (
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
 from pytest_mlpatterns.records.baseline_entry import Anchor, Entry, Level, Update
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import State, TestResult
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import Unit, format_percent
@@ -343,13 +342,10 @@ def _too_wide(name: str, result: TestResult) -> str:
 
 
 def _failures(result: TestResult) -> list[str]:
-    failed = sum(result.measured.failed_requests.values())
-    if failed <= _MAX_FAILED_SHARE * result.measured.requests:
+    measured = result.measured
+    if measured.failed_count <= _MAX_FAILED_SHARE * measured.requests:
         return []
-    kinds = describe_failures(
-        {int(code): count for code, count in result.measured.failed_requests.items()}, result.measured.first_failure
-    )
-    return [f"{failed:,} of {result.measured.requests:,} requests failed ({kinds})"]
+    return [f"{measured.failed_count:,} of {measured.requests:,} requests failed ({measured.failed_kinds})"]
 
 
 def announcement(budget: object) -> str:

@@ -25,7 +25,7 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.settings import CountMode, InconclusivePolicy, ProfileMode, Settings
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ResultFileError, SettingError
 from pytest_mlpatterns.records.verdict import Gate
-from pytest_mlpatterns.reports.files.result_file import Results, read_results
+from pytest_mlpatterns.reports.files.result_file import read_results
 from pytest_mlpatterns.revision.client import error_line, without_markers
 from pytest_mlpatterns.revision.worktree import Worktree, checkout, remove_stale, unheard
 from pytest_mlpatterns.system.child import Child
@@ -132,8 +132,7 @@ class CommitRunEnded(Struct, frozen=True):
 class CommitRun(Struct, frozen=True):
     """A commit that was measured."""
 
-    results: Results  # the content of the result file
-    result: TestResult  # the one result in it, whose reference has the ratios
+    result: TestResult  # whose reference has the ratios
 
     def ratios(self, metric: str) -> tuple[LogRatio, ...]:
         """The log ratios of the paired launches, measured commit over reference; empty if the metric has none."""
@@ -232,7 +231,7 @@ class CommitRuns:
             unjudged = result.judged.unjudged
             text = unjudged.reason if unjudged is not None else "; ".join(result.judged.notes)
             return NotRun(WhyNotRun.NOT_COMPARED, error_line(text), text)
-        return CommitRun(results, result)
+        return CommitRun(result)
 
     def _tree_of(self, commit: Revision, beside: Revision) -> Worktree:
         """The tree of a commit, laid out unless it still is; older ones are removed."""

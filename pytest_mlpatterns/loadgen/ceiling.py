@@ -30,7 +30,7 @@ from pytest_mlpatterns.wire import GRPC, REST_JSON
 from pytest_mlpatterns.wire.grpc_call import message_prefix
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.own_client import ClientWire, answer_nothing, await_nothing
-from pytest_mlpatterns.workload.schedule import ClosedLoop, Schedule, Stages, Trace, most_callers
+from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages, Trace, most_callers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,12 +83,7 @@ def require_fit(rows: int, free_bytes: int) -> None:
 
 def known_rows(job: LoadJob) -> int | None:
     """Most requests that an open loop records, its warm-up included; None for a closed loop."""
-    warmup_ns = WARMUP_CAP_NS if job.warmup_ns is None else job.warmup_ns
-    return _rows_of(job.schedule, job.most_ns + warmup_ns)
-
-
-def _rows_of(schedule: Schedule, length_ns: int) -> int | None:
-    """Most requests of a schedule in a time, in nanoseconds."""
+    schedule, warmup_ns = job.schedule, WARMUP_CAP_NS if job.warmup_ns is None else job.warmup_ns
     if isinstance(schedule, ClosedLoop) or schedule.closed:
         return None
     if isinstance(schedule, Trace):
@@ -97,7 +92,7 @@ def _rows_of(schedule: Schedule, length_ns: int) -> int | None:
         rate_rps = max(schedule.start, *(level for _, level in schedule.stages))
     else:
         rate_rps = schedule.rate_rps
-    return round(rate_rps * length_ns / SECOND_NS)
+    return round(rate_rps * (job.most_ns + warmup_ns) / SECOND_NS)
 
 
 _CONCURRENCY = 32  # Requests in flight; with more the rate of a generator grows no more
@@ -162,20 +157,16 @@ def _null_server(directory: Path, transport: Transport) -> Iterator[int]:
     server = Child("pytest_mlpatterns.loadgen.null_server", log=directory / "null-server.log")
     try:
         server.send(transport)
-        yield _port_of(server)
+        try:
+            port: int = server.receive(_START_TIMEOUT_S)
+        except TimeoutError:
+            raise ChildError(
+                f"the server that shows what the load generator can do (process {server.pid}) does not listen after "
+                f"{_START_TIMEOUT_S:.0f} s; run the test again"
+            ) from None
+        yield port
     finally:
         server.stop()
-
-
-def _port_of(server: Child) -> int:
-    try:
-        port: int = server.receive(_START_TIMEOUT_S)
-    except TimeoutError:
-        raise ChildError(
-            f"the server that shows what the load generator can do (process {server.pid}) does not listen after "
-            f"{_START_TIMEOUT_S:.0f} s; run the test again"
-        ) from None
-    return port
 
 
 def _job(port: int, concurrency: int, transport: Transport) -> LoadJob:

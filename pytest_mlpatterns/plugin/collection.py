@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pytest_mlpatterns.config.settings import Settings
@@ -43,23 +43,19 @@ def measures(item: pytest.Item) -> bool:
 
 
 def _uses_ours(item: pytest.Item, fixture: str) -> bool:
+    """Whether the closest definition of a fixture is ours, or asks for the one that it overrides, which is ours."""
     found: Mapping[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    return _leads_to_ours(fixture, found.get(fixture, ()))
+    for definition in reversed(found.get(fixture, ())):
+        if definition.func.__module__ == _DEFINED_IN:
+            return True
+        if fixture not in definition.argnames:
+            return False
+    return False
 
 
 def may_ask_later(item: pytest.Item) -> bool:
     """Whether a test may ask for a fixture while it runs, with ``request.getfixturevalue``."""
     return "request" in getattr(item, "fixturenames", ())
-
-
-def _leads_to_ours(name: str, definitions: Sequence[Any]) -> bool:
-    """Whether the closest definition of a fixture is ours, or asks for the one that it overrides, which is ours."""
-    for definition in reversed(definitions):
-        if definition.func.__module__ == _DEFINED_IN:
-            return True
-        if name not in definition.argnames:
-            return False
-    return False
 
 
 @dataclass(slots=True)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from msgspec import Struct
-from msgspec.structs import replace
 
 from pytest_mlpatterns.records.package_layers import describe_layer_kind, own_layer_kinds
 from pytest_mlpatterns.system.files import replace_file
@@ -128,46 +127,42 @@ class ControllerHooks:
             report.perf_failure = json.loads(file.read_text(encoding="utf-8"))
 
 
-class RunBudget(Struct, frozen=True):
-    """The time of a run, of which each test gets an equal part of what the tests before it have left."""
+class Spent(Struct, frozen=True):
+    """What the tests of a run that have ended took together."""
 
-    limit_ns: int
-    spent_ns: int = 0
-    done: int = 0  # tests that have ended
-
-    def share_ns(self, tests: int) -> int:
-        """The part of the next test. ``tests``: of the run in all."""
-        return max(self.limit_ns - self.spent_ns, 0) // max(tests - self.done, 1)
-
-    def after(self, took_ns: int) -> RunBudget:
-        """What is left after a test that took this long."""
-        return replace(self, spent_ns=self.spent_ns + took_ns, done=self.done + 1)
+    ns: int = 0
+    tests: int = 0  # their number
 
 
 class RunTime:
-    """The time that the perf tests of a run share; workers take turns, so that they share it through a file.
+    """The time of a run, of which each perf test gets an equal part of what the tests before it have left.
+
+    Workers take turns, so that they share it through a file.
 
     ``file``: of what is spent; None in a serial run.
     """
 
     def __init__(self, limit_ns: int, file: Path | None) -> None:
+        self._limit_ns = limit_ns
         self._file = file
-        self._known = RunBudget(limit_ns)
+        self._known = Spent()
 
     def share_ns(self, tests: int) -> int:
         """What the next test may take. ``tests``: of the run in all."""
-        return self._read().share_ns(tests)
+        spent = self._read()
+        return max(self._limit_ns - spent.ns, 0) // max(tests - spent.tests, 1)
 
     def note(self, took_ns: int) -> None:
         """Note that a test has ended, and what it took."""
-        self._known = known = self._read().after(took_ns)
+        before = self._read()
+        self._known = known = Spent(before.ns + took_ns, before.tests + 1)
         if self._file is not None:
             replace_file(self._file, lambda: msgspec.json.encode(known).decode())
 
-    def _read(self) -> RunBudget:
+    def _read(self) -> Spent:
         if self._file is None or not self._file.exists():
             return self._known
-        return msgspec.json.decode(self._file.read_bytes(), type=RunBudget)
+        return msgspec.json.decode(self._file.read_bytes(), type=Spent)
 
 
 class MachineLock:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _OWN = Path("/proc/self")
 _NO_LIMIT_BYTES = 2**60  # Version 1 states the largest number of pages if there is no limit
+_Limit = TypeVar("_Limit", int, float)
 
 
 class CpuGroup(Struct, frozen=True):
@@ -22,31 +23,27 @@ class CpuGroup(Struct, frozen=True):
     top: Path  # the folder of the outermost group that is visible here
     version: int
 
-    def quotas(self) -> Iterator[float]:
-        """The quota of this group and of each one around it that has one, in cores."""
-        for folder in _upwards(self.folder, self.top):
-            if (quota := _quota_of(folder, self.version)) is not None:
-                yield quota
-
 
 def quota_cores(own: Path = _OWN) -> float | None:
     """The smallest CPU quota that holds for this process, in cores; None if there is none."""
-    return min((quota for group in cpu_groups(own) for quota in group.quotas()), default=None)
+    return _smallest(own, "cpu", _quota_of)
 
 
 def memory_limit_bytes(own: Path = _OWN) -> int | None:
     """The smallest memory limit that holds for this process; None if there is none."""
-    limits = (
-        _memory_limit_of(folder, version)
-        for version, group, top in _groups(own, "memory")
-        for folder in _upwards(group, top)
-    )
-    return min((limit for limit in limits if limit is not None), default=None)
+    return _smallest(own, "memory", _memory_limit_of)
 
 
 def cpu_groups(own: Path = _OWN) -> list[CpuGroup]:
     """The control groups of this process that distribute CPU time, one for each version that is mounted."""
     return [CpuGroup(folder, top, version) for version, folder, top in _groups(own, "cpu")]
+
+
+def _smallest(own: Path, controller: str, limit_of: Callable[[Path, int], _Limit | None]) -> _Limit | None:
+    """The smallest limit of the groups of a process and of those around them; None if there is none."""
+    groups = _groups(own, controller)
+    limits = (limit_of(folder, version) for version, group, top in groups for folder in _upwards(group, top))
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _groups(own: Path, controller: str) -> Iterator[tuple[int, Path, Path]]:

@@ -136,10 +136,6 @@ class Payload(Struct, frozen=True):
         origin = self.origins[request]
         return f"perf_payload item {origin} turn {request - self.origins.index(origin)}"
 
-    def first(self, path: str) -> dict[str, Any]:
-        """The first request as arguments of ``httpx.Client.request``, for the functional check before the load."""
-        return self.request(path, 0)
-
     def request(self, path: str, number: int, *, model: str = "") -> dict[str, Any]:
         """The request of an input as arguments of ``httpx.Client.request``; arguments as of :meth:`messages`."""
         if self.bodies:

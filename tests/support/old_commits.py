@@ -5,9 +5,8 @@ from pathlib import Path
 
 from pytest_mlpatterns.history.commit_runs import CommitRun
 from pytest_mlpatterns.records.result_parts import Reference
-from pytest_mlpatterns.reports.files.result_file import Results
 from support.repository import Repository
-from support.synthetic import ENVIRONMENT, result
+from support.synthetic import result
 
 TEST = "test_shop.py::test_shop"
 MODEL = """
@@ -122,4 +121,4 @@ def install():
 def run_with_ratios(ratios: Mapping[str, tuple[tuple[float, float], ...]], test: str = TEST) -> CommitRun:
     """A commit that was measured, with these log ratios and errors of its paired launches, by the metric's name."""
     found = result(test, reference=Reference("revision", "main (0123456)", {}, log_ratios=ratios), verdicts=())
-    return CommitRun(Results((found,), ENVIRONMENT, "2026-10-03T10:00:00Z", {}), found)
+    return CommitRun(found)

@@ -92,7 +92,7 @@ def use_payload(case: tuple[Any, Wire]) -> None:
 
     def read(what: object) -> None:
         payload = read_payload(what, wire)
-        payload.messages("127.0.0.1", 8000, "/v2/models/m/infer"), payload.order(), payload.first("/")
+        payload.messages("127.0.0.1", 8000, "/v2/models/m/infer"), payload.order(), payload.request("/", 0)
 
     if isinstance(given, bytes):
         in_a_file(given, ".jsonl", read)
@@ -117,7 +117,7 @@ def _finite(given: Any) -> Any:
 def use_request(case: tuple[Any, Wire]) -> None:
     made, wire = case
     payload = read_payload([1], wire, builder=RequestBuilder(lambda _: made, "/predict"))
-    payload.messages("127.0.0.1", 8000, "/predict"), payload.first("/predict")
+    payload.messages("127.0.0.1", 8000, "/predict"), payload.request("/predict", 0)
 
 
 def a_project(draw: random.Random) -> tuple[str, bytes]:

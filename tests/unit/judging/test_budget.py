@@ -10,7 +10,7 @@ from support.synthetic import S
 from pytest_mlpatterns import TooFewSamplesError
 from pytest_mlpatterns.judging.budget import PAIRS, Budget, Spending, forecast
 from pytest_mlpatterns.judging.loop import Ruling, Supply, decide, ruling_of
-from pytest_mlpatterns.plugin.xdist import RunBudget, RunTime
+from pytest_mlpatterns.plugin.xdist import RunTime
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
@@ -160,10 +160,10 @@ def test_the_fewest_are_measured_in_any_case_and_no_more() -> None:
     ids=["as planned", "what is left goes to the later ones", "spent"],
 )
 def test_tests_share_what_is_left_of_the_run(took_s: list[float], shares_s: list[float]) -> None:
-    run = RunBudget(30 * S)
+    run = RunTime(30 * S, None)
     found = [run.share_ns(3)]
     for took in took_s:
-        run = run.after(round(took * S))
+        run.note(round(took * S))
         found.append(run.share_ns(3))
     assert found == [round(share * S) for share in shares_s]
 

@@ -269,9 +269,9 @@ def answer(request: httpx.Request) -> httpx.Response:
 
 def test_the_first_request_can_be_sent_by_a_client() -> None:
     with httpx.Client(transport=httpx.MockTransport(answer), base_url="http://here:1") as client:
-        plain = client.request(**read_payload([[1, 2], [3]]).first("/predict")).json()
+        plain = client.request(**read_payload([[1, 2], [3]]).request("/predict", 0)).json()
         made = request("PUT", "http://there:2/a?x=1", json=1, headers={"x-key": "k"})
-        ready = client.request(**read_payload([made]).first("/predict")).json()
+        ready = client.request(**read_payload([made]).request("/predict", 0)).json()
     assert plain == {
         "method": "POST", "path": "/predict", "body": '{"instances":[[1,2]]}', "key": None, "host": "here:1",
     }  # fmt: skip

@@ -109,7 +109,7 @@ class TestPayload:
         assert b"Host: model.example\r\n" in payload.messages("127.0.0.1", 8000, "/")[0]
 
     def test_the_first_is_asked_before_the_load(self) -> None:
-        first = read_payload(["a", "b"], builder=self.BUILDER).first("/unused")
+        first = read_payload(["a", "b"], builder=self.BUILDER).request("/unused", 0)
         assert (first["method"], first["url"], first["content"]) == ("POST", "/predict", b'"a"')
         assert first == arguments_of(self.BUILDER("a"))
         assert "content-length" not in first["headers"]

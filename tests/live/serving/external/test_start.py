@@ -456,7 +456,7 @@ def test_a_500_after_the_start_shows_its_traceback_and_names_the_error(start: St
     deployment = start(App("service:broken"))
     with pytest.raises(DeploymentError, match=r"(?s)answered 500: .*\nThe service printed:\n\| Traceback .*KeyError"):
         deployment.predict([1])
-    request = read_payload([[1]]).first("/")
+    request = read_payload([[1]]).request("/", 0)
     assert error_of(deployment, request, 5.0) == "KeyError: 'no_such_feature'"
 
 
