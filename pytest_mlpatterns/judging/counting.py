@@ -307,7 +307,7 @@ class CountedPasses:
         return self._announced("instructions", sides, functools.partial(counted_passes, requests=requests))
 
     def _with_calls(self, counts: Sequence[Count], other: RevisionClient | None = None) -> tuple[Count, ...]:
-        """The count of the present, and that of the other code if it is given, with the calls of Python functions."""
+        """The counts of the present, and of the other code if it is given, with the calls of Python functions."""
         from pytest_mlpatterns.measurement.counted_pass import with_calls
         from pytest_mlpatterns.profiling.frame_names import SourceNames
 

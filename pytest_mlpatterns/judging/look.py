@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.latency import RequestCounts
     from pytest_mlpatterns.records.launch import Launch, LaunchValue
 
-    Sample = Entry | Metrics  # launches of one side: those of a baseline entry, or measured ones
+    Sample = Entry | Metrics  # launches of one side: of a baseline entry, or measured ones
 
 
 class UnknownMetricError(Exception):

@@ -184,7 +184,7 @@ class SequentialMeasurement:
             self._foresee(done, run.spent_s * 1e9 / done, fewest=FEWEST_PAIRS, what=PAIRS)
 
         run.watch(foresee)
-        if run.launches or run.capacities:  # those of an earlier comparison of the test
+        if run.launches or run.capacities:  # made for an earlier comparison of the test
             foresee()
         elif self._cost.launches:  # a pair takes about as long: its sides start side by side
             self._foresee(0, self._cost.launch_ns, fewest=FEWEST_PAIRS, what=PAIRS)

@@ -227,7 +227,7 @@ class LaunchBlocks:
     def trend(self) -> str | None:
         """A sentence if latency rose or fell steadily through the window; None if it was stationary.
 
-        The slope is that of the block medians, on logarithms. It counts when it would change the latency by over a
+        The slope is of the block medians, on logarithms. It counts when it would change the latency by over a
         tenth through the window and Kendall's test finds it at 99 %.
         """
         due_ns = self.launch.samples.due_ns[self._successes]

@@ -3,7 +3,7 @@
 A percentile is below a limit if and only if at least that share of the requests is. So the interval has two sources:
 how much launches differ in speed, which multiplies all times, and how much the share of the requests below a time may
 differ. The second one is what modes make large: between two modes a small share moves the percentile from one to the
-other. Also: the intervals of other metrics are those of ``analysis/statistics/intervals.py``.
+other. Also: ``analysis/statistics/intervals.py`` gives the intervals of other metrics.
 """
 
 from __future__ import annotations

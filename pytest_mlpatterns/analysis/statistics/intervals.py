@@ -249,7 +249,7 @@ def prior_weight(prior_degrees: float, prior: float, *, scatter: float, degrees:
 
 
 def drawn_variance(prior_degrees: float, prior: float, *, scatter: float, degrees: int) -> tuple[float, float]:
-    """A variance drawn towards a prior one, and its degrees of freedom; the arguments are those of the weight."""
+    """A variance drawn towards a prior one, and its degrees of freedom; the arguments are as for the weight."""
     weight = prior_weight(prior_degrees, prior, scatter=scatter, degrees=degrees)
     return (weight * prior + scatter) / (weight + degrees), weight + degrees
 

@@ -176,7 +176,7 @@ class Launcher:
     def _start_group(self, group: ProcessGroup, *, outermost: bool = False) -> tuple[tuple[str, int], ...]:
         """Start processes on a port each, or all on one; returns their addresses.
 
-        Those of HTTP inherit a socket that listens; those of gRPC bind the port themselves, which is held until then.
+        An HTTP process inherits a socket that listens; a gRPC process binds the port itself, which is held until then.
         """
         is_grpc = outermost and self._options.wire.protocol == "grpc"
         addresses: list[tuple[str, int]] = []

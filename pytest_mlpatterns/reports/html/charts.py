@@ -79,7 +79,7 @@ def other_name(result: TestResult) -> str:
 
 
 def histogram_charts(result: TestResult) -> list[Chart | None]:
-    """The distribution of each time that was measured: of streams those of their tokens, and of the latency."""
+    """The distribution of each time that was measured: with streams also of their tokens, and of the latency."""
     return [
         histogram_chart(result, quantity)
         for quantity in ((*STREAM_QUANTITIES, LATENCY) if result.stream else (LATENCY,))

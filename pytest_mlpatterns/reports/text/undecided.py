@@ -1,7 +1,7 @@
 """What an undecided test leaves open: its figures, one reason, and what would decide it. Pure.
 
 It does not fail, so a reader would miss it, and it needs no more room than a failure. The reason stands once, and the
-next step follows from it: more measuring is advised only where it would decide. Also: the reasons are those of
+next step follows from it: more measuring is advised only where it would decide. Also: the reasons come from
 ``analysis/verdicts/open_reasons.py``.
 """
 

@@ -154,7 +154,7 @@ class GrpcServer:
     # --- health and metadata --------------------------------------------------------------------------------------
 
     def _metadata_handler(self, method: str, answer: Callable[[], Any]) -> Any:
-        """The handler of a method that answers with the fields of a message; those of a model name it."""
+        """The handler of a method that answers with the fields of a message; methods of a model name it."""
         takes, gives = (message_class(f"inference.{method}{kind}") for kind in ("Request", "Response"))
 
         async def handle(request: Any, context: Any) -> Any:
