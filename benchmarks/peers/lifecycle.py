@@ -99,7 +99,7 @@ def _await_answer(deployment: Deployment, payload: Payload) -> None:
     deadline = time.monotonic() + STARTUP_S
     while True:
         deployment.stats()  # raises where it has ended
-        response = deployment.ask(deployment.client, payload.first(deployment.path), ANSWER_S)
+        response = deployment.ask(deployment.client, payload.request(deployment.path, 0), ANSWER_S)
         if response.is_success:
             return
         if time.monotonic() > deadline:
