@@ -379,15 +379,29 @@ class Estimate:
     low: float
     high: float
 
-    def __lt__(self, other: object) -> NoReturn:
-        """In place of a comparison by order, of which an interval has none."""
+    def _refuse(self, other: object) -> NoReturn:
         __tracebackhide__ = True
         raise TypeError(
             f"an Estimate is an interval and cannot be compared with {other!r}; compare its .value or .high, or let "
             'the test judge it: perf.assert_rtm_below("20ms")'
         )
 
-    __le__ = __gt__ = __ge__ = __lt__
+    def __lt__(self, other: object) -> NoReturn:
+        """In place of a comparison by order, of which an interval has none."""
+        __tracebackhide__ = True
+        self._refuse(other)
+
+    def __le__(self, other: object) -> NoReturn:
+        __tracebackhide__ = True
+        self._refuse(other)
+
+    def __gt__(self, other: object) -> NoReturn:
+        __tracebackhide__ = True
+        self._refuse(other)
+
+    def __ge__(self, other: object) -> NoReturn:
+        __tracebackhide__ = True
+        self._refuse(other)
 
 
 class NodeFigures(Struct, frozen=True):
