@@ -155,7 +155,7 @@ def _versions(distributions: Iterable[Distribution]) -> dict[str, str]:
 def _imported_packages(process: psutil.Process) -> EnvironmentFacts:
     """What the files of the project of a Python process import; nothing of another program."""
     with contextlib.suppress(psutil.Error, OSError):
-        program = process.cmdline()[0]
+        program = next(iter(process.cmdline()), "")  # one that has just begun, or ended, has no words
         python = shutil.which(program, path=process.environ().get("PATH")) or program
         if os.path.basename(python).startswith("python"):
             return {PACKAGES: "imported", **_versions(imported_distributions(Path(python), Path(process.cwd())))}
