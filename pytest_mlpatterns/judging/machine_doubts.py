@@ -8,6 +8,7 @@ kept without what others took. Pure.
 
 from __future__ import annotations
 
+import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -133,13 +134,14 @@ def unless_explained(
 
 def _limit_beside(metrics: Metrics, asked: Limit, excuse: Excuse) -> float:
     """The limit that a service keeps on a machine with this excuse which keeps the asked one without it."""
-    metric, limit = asked.metric, asked.value
-    if metric.name == "cpu_per_request":
-        return limit * excuse.cpu_times
-    if metric.unit is Unit.DURATION:
-        return limit * excuse.times + (excuse.tail_waits_ns if metric.is_tail else excuse.waits_ns)
-    latency_ns = fmean(launch.value for launch in metrics.launch_values(leading_time(streams=False)))
-    return limit * max(latency_ns - excuse.waits_ns, 0.0) / latency_ns / excuse.times
+    if asked.metric.unit is Unit.DURATION:
+        least_ns = max(asked.value, 1.0)  # a test may ask for 0
+        return least_ns * _stretched(asked.metric, excuse, least_ns)
+    latencies_ns = [launch.value for launch in metrics.launch_values(leading_time(streams=False))]
+    if not latencies_ns:  # no request was answered
+        return asked.value / excuse.times
+    alone_ns = (fmean(latencies_ns) - excuse.waits_ns) / excuse.times
+    return asked.value / _stretched(asked.metric, excuse, alone_ns) if alone_ns > 0 else 0.0
 
 
 def is_within(verdict: Verdict | None) -> bool:
@@ -164,12 +166,16 @@ def excused(entry: Entry, metric: Metric, excuse: Excuse) -> Entry:
 
 def _times(entry: Entry, metric: Metric, excuse: Excuse) -> float:
     """How many times as long as in the entry what the metric measures takes, at most."""
-    if metric.name == "cpu_per_request":
-        return excuse.cpu_times
     name = metric.name if metric.unit is Unit.DURATION else leading_time(streams=False).name
     known = [value for launch in entry.metrics.get(name, ()) if (value := launch.value) > 0]
-    waits_ns = excuse.tail_waits_ns if metric.is_tail else excuse.waits_ns
-    return excuse.times + (waits_ns / known[0] if known else 0.0)
+    return _stretched(metric, excuse, known[0] if known else math.inf)
+
+
+def _stretched(metric: Metric, excuse: Excuse, alone_ns: float) -> float:
+    """How many times as long it takes, at most, if it takes ``alone_ns`` without the excuse; infinite: not known."""
+    if metric.name == "cpu_per_request":
+        return excuse.cpu_times
+    return excuse.times + (excuse.tail_waits_ns if metric.is_tail else excuse.waits_ns) / alone_ns
 
 
 def _fails(verdict: Verdict | None) -> bool:

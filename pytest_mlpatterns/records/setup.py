@@ -67,7 +67,7 @@ class LoadDescription(Struct, frozen=True):
 
     @property
     def paced(self) -> bool:
-        """Whether the load itself sets how many requests are sent per second, whatever the service could answer."""
+        """Whether the schedule sets the request rate, whatever rate the service could answer."""
         return (closed := self._closed) is None or closed[2] is not None
 
     @property

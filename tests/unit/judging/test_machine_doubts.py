@@ -138,6 +138,7 @@ def test_a_failure_that_the_machine_explains_is_open_unless_quiet_launches_fail_
     [
         ("rtm", 2 * MS, made(), ""),
         ("rtm", 2 * MS, made(others_cores=1.2), "other processes used 1.2 of the 2 cores"),
+        ("rtm", 0.0, made(others_cores=1.2), "other processes used 1.2 of the 2 cores"),
         ("rtm", 2 * MS, made(rtm_ns=60 * MS, others_cores=1.2), ""),
         ("rtm", 4 * MS, made(others_cores=1.2), "kept"),
         ("p95", 2 * MS, made(12, rtm_ns=20 * MS, throttled=0.3), "a CPU limit of the container stopped it for 30"),
