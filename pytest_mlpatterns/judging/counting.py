@@ -3,8 +3,8 @@
 A test that asks (``--perf-count instructions``) has one more guard. Otherwise instructions are counted when times stay
 open for want of a quiet machine, and stand for them. Then they fail beyond the smallest tolerance of times and CPU, so
 that a busy machine is no stricter than a quiet one. Unchanged work passes what is open if most of a request's time is
-CPU time of the service itself (:mod:`pytest_mlpatterns.judging.settle`): waits, locks, threads that spin and devices
-are not counted. It makes no failure pass, nor what is probably slower.
+CPU time of the service itself (:mod:`pytest_mlpatterns.judging.settling_rules`): waits, locks, threads that spin and
+devices are not counted. It makes no failure pass, nor what is probably slower.
 
 A failure rests on two passes of the present, as far as the time of a side allows them, unless it is clear. This module
 must not know how instructions are counted.
@@ -34,7 +34,7 @@ from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_
 from pytest_mlpatterns.judging.loop import Ruling, Supply, decide, ruling_of
 from pytest_mlpatterns.judging.metric_rules import judge_guarded
 from pytest_mlpatterns.judging.result_builder import facts_of
-from pytest_mlpatterns.judging.settle import Seen, settle
+from pytest_mlpatterns.judging.settling_rules import Seen, settle
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.setup import differing_facts
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict

@@ -1,6 +1,8 @@
 """One test compared with the same test at another git revision.
 
-Both are measured interleaved. It must not know pytest, nor which verdicts fail a test.
+Both are measured interleaved. It must not know pytest, nor which verdicts fail a test. Also: the fewest pairs of
+launches, and after how many a failure counts, are in ``analysis/statistics/alpha_spending.py``, and
+``judging/metric_rules.py`` decides whether a further pair may change a verdict.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 The file is fast: a test that is clearly within its tolerance passes by it. Anything else is measured against the
 recorded code, now and interleaved, and that verdict counts. The file adds what it saw: a metric that is worse on both
 sides needs a reason, and two measurements that agree decide what one of them leaves open. This module must not know
-pytest, nor how anything is measured or a revision found.
+pytest, nor how anything is measured or a revision found. Also: ``judging/settling_rules.py`` has the rules by which a
+metric passes, fails or stays open where the file and the recorded code disagree.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric, l
 from pytest_mlpatterns.judging.look import Pairs
 from pytest_mlpatterns.judging.machine_doubts import change_in, excuses, explains
 from pytest_mlpatterns.judging.metric_rules import judge_metrics
-from pytest_mlpatterns.judging.settle import EXCUSED, Decision, Seen, settle
+from pytest_mlpatterns.judging.settling_rules import EXCUSED, Decision, Seen, settle
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome
 from pytest_mlpatterns.revision.commits import ShallowCloneError, UnknownRevisionError
 

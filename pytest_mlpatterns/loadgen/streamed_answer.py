@@ -1,7 +1,7 @@
 """The answer in flight: arrival times of its first byte and of each chunk.
 
-It reads no clock: the connection stamps bytes directly after it received them, before anything is parsed. Also:
-``analysis/metrics/samples.py`` computes TTFT, TPOT and ITL from these times.
+It reads no clock: ``loadgen/connection.py`` stamps bytes directly after it received them, before anything is parsed.
+Also: ``analysis/metrics/samples.py`` computes TTFT, TPOT and ITL from these times.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The text of a failure: the verdict, where its time is, the facts that a reader needs, and the next step.
 
 It has at most 18 lines in a terminal of 80 columns: what a reader needs least is left out first. The page has it all.
+Also: ``analysis/verdicts/verdicts.py`` writes the sentence of a verdict, and ``reports/text/comparison.py`` the rows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Notes on launches and results, one line each: what a reader has to know beside the figures.
 
 They are on the load, on what layers counted, what steps hurt, capacity, scalability indices and overload. Pure: takes a
-measurement, returns text. This module must not know how a launch is measured, nor what is judged.
+measurement, returns text. This module must not know how a launch is measured, nor what is judged. Also:
+``analysis/health/machine.py`` has the words on a machine that is busy, or slower than at the recording.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.metric_rules import judge_guarded
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.judging.settle import Seen, settle
 from pytest_mlpatterns.judging.settled_comparison import SettledComparison
+from pytest_mlpatterns.judging.settling_rules import Seen, settle
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.revision.commits import UnknownRevisionError

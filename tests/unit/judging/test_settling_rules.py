@@ -9,8 +9,8 @@ from support.each_row import each_row
 from support.synthetic import MS
 
 from pytest_mlpatterns.judging.baseline_comparison import with_rates
-from pytest_mlpatterns.judging.settle import EXCUSED, RULES, Seen, settle
 from pytest_mlpatterns.judging.settled_comparison import _calm
+from pytest_mlpatterns.judging.settling_rules import EXCUSED, RULES, Seen, settle
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.setup import FactChange
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict
