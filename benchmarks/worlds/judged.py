@@ -163,7 +163,7 @@ class DrawnRun(InterleavedRun):
         self.second_launches.append(drawn.second)
         self.launches.append(drawn.paired)
 
-    def _start(self, *, is_second_first: bool) -> None:
+    def _start(self, *, second_began: bool) -> None:
         sides = (self._pairing.first, self._pairing.second)
         speed = self._pairing.machine.slower * self._pairing.machine.starts * float(np.exp(self._rng.normal(0, 0.02)))
         starts = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from statistics import fmean, median
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.metrics.blocked_values import counted
 from pytest_mlpatterns.analysis.metrics.samples import take_rows
 from pytest_mlpatterns.analysis.statistics.distributions import location
-from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch, VariantFigures, paired_log_ratio
-from pytest_mlpatterns.measurement.paired_blocks import BlockPlan, stream_figures, stream_ratios
+from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch, VariantFigures
+from pytest_mlpatterns.measurement.paired_blocks import BlockPlan, block_ratios, stream_figures
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Usage, Warmup
 from pytest_mlpatterns.records.samples import ResourceTrack, Samples, StreamSamples, Window
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
@@ -280,11 +280,7 @@ class Blocks:
 
     def __init__(self, life: Life, setting: Setting) -> None:
         self.life, self.setting = life, setting
-        self.rtm_ns: list[float] = []
-        self.mean_ns: list[float] = []
-        self.rate_rps: list[float] = []
-        self.cpu_ns: list[float] = []
-        self.streams: dict[str, list[float]] = {}
+        self.values: dict[str, list[float]] = {}
         self.ends_ns: list[int] = [START_NS]
         self.work_ns: list[float] = [0.0]
         self.samples: Samples | None = None
@@ -311,13 +307,17 @@ class Blocks:
             end_ns = length_ns if not most else float(last_ns.max())
             good = inside & (found.outcome[number] == 200)
             known = times[good] if good.any() else times[inside]
-            self.rtm_ns.append(float(np.median(known)))
-            self.mean_ns.append(location(known))
             answered = inside.sum(axis=-1) if service.rate_rps is None else np.array([inside.sum()])
             span = last_ns if service.rate_rps is None else np.array([max(float(due[number][inside].max()), 1.0)])
-            self.rate_rps.append(float((answered / span).sum() * 1e9 * good.sum() / max(inside.sum(), 1)))
             work = float(found.work_ns[number][inside].sum())
-            self.cpu_ns.append(work / max(int(good.sum()), 1))
+            self._add(
+                {
+                    "rtm": float(np.median(known)),
+                    "latency_mean": location(known),
+                    "throughput": float((answered / span).sum() * 1e9 * good.sum() / max(inside.sum(), 1)),
+                    "cpu_per_request": work / max(int(good.sum()), 1) if service.counted else 0.0,
+                }
+            )
             self.work_ns.append(self.work_ns[-1] + work)
             shots.append(at_ns + due[number])
             at_ns += round(end_ns)
@@ -329,6 +329,10 @@ class Blocks:
         if service.stream is not None:
             self._stream_figures()
 
+    def _add(self, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self.values.setdefault(name, []).append(value)
+
     def _stream_figures(self) -> None:
         assert self.samples is not None
         for start_ns, end_ns in itertools.pairwise(self.ends_ns):
@@ -337,22 +341,13 @@ class Blocks:
             part = take_rows(self.samples, np.flatnonzero(self.samples.due_in(window)))
             inside = good[self.samples.due_in(window)]
             closed = self.life.side.service.rate_rps is None
-            for name, value in stream_figures(part, window, inside, closed=closed).items():
-                self.streams.setdefault(name, []).append(value)
+            self._add(stream_figures(part, window, inside, closed=closed))
 
     def figures(self) -> VariantFigures:
         assert self.samples is not None
         good = self.samples.outcome == 200
-        return VariantFigures(
-            rtm_ns=median(self.rtm_ns),
-            latency_mean_ns=median(self.mean_ns),
-            throughput_rps=median(self.rate_rps),
-            cpu_ns_per_request=median(self.cpu_ns) if self.life.side.service.counted else None,
-            requests=self.requests,
-            failed=self.failed,
-            streams={name: median(values) for name, values in self.streams.items()},
-            latencies=counted(self.samples.latency_ns[good]),
-        )
+        latencies = counted(self.samples.latency_ns[good])
+        return VariantFigures.of(self.values, requests=self.requests, failed=self.failed, latencies=latencies)
 
     def launch(self, rng: np.random.Generator, machine: Machine, *, with_facts: bool) -> Launch:
         assert self.samples is not None
@@ -398,20 +393,19 @@ def paired_launch(rng: np.random.Generator, of: Pairing, plan: BlockPlan, *, num
     first, second = sides
     is_busy = met.others > 0.3 or met.steal * CORES > 0.3
     disturbed = [is_busy] * blocks
-    whole = {"ttft": second.rtm_ns, "ttft_mean": second.mean_ns}
-    counted_cpu = of.first.service.counted
+    ratios = block_ratios(first.values, second.values, disturbed)
     paired = PairedLaunch(
-        rtm=paired_log_ratio(first.rtm_ns, second.rtm_ns, disturbed),
-        throughput=paired_log_ratio(first.rate_rps, second.rate_rps, disturbed),
-        cpu_per_request=paired_log_ratio(first.cpu_ns, second.cpu_ns, disturbed) if counted_cpu else None,
+        rtm=ratios.pop("rtm"),
+        throughput=ratios.pop("throughput"),
+        cpu_per_request=ratios.pop("cpu_per_request", None),
+        latency_mean=ratios.pop("latency_mean"),
+        streams=ratios,
         first=first.figures(),
         second=second.figures(),
         pairs=blocks,
         second_began=second_began,
         repeated=0,
         disturbed=sum(disturbed),
-        streams=stream_ratios(first.streams, second.streams, whole, disturbed=disturbed),
-        latency_mean=paired_log_ratio(first.mean_ns, second.mean_ns, disturbed),
     )
     launches = [one.launch(rng, of.machine, with_facts=number == 0) for one in sides]
     loaded_s = sum((one.ends_ns[-1] - one.ends_ns[0]) / 1e9 for one in sides)

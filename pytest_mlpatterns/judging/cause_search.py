@@ -15,7 +15,7 @@ from pytest_mlpatterns.analysis.causes.growth import held_record
 from pytest_mlpatterns.engines.engine import engine_named
 from pytest_mlpatterns.measurement.held_memory import held_under_load
 from pytest_mlpatterns.measurement.profiled_pair import ProfiledPair, ProfiledSide
-from pytest_mlpatterns.measurement.variant import StartedDeployments, Variant
+from pytest_mlpatterns.measurement.variant import Variant, started_deployments
 from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.profiling.py_spy import RawFrame, find_py_spy
 from pytest_mlpatterns.records.profile import Frame, ProfileRecord
@@ -116,7 +116,7 @@ def held_by(
         functools.partial(one, traced=since, timeout_ns=limit_ns) for one in (revision.start, experiment.system.start)
     ]
     sides = (Variant(revision.name, starts[0], theirs), Variant("the working tree", starts[1], experiment.plan))
-    with StartedDeployments(sides) as running:
+    with started_deployments(sides) as running:
         held = [
             held_under_load(side, deployment, experiment.generator, of_growth=of_growth)
             for side, deployment in zip(sides, running, strict=True)

@@ -28,7 +28,7 @@ from pytest_mlpatterns.judging.metric_rules import RatioQuestion
 from pytest_mlpatterns.judging.revision_comparison import NOT_INTERLEAVED
 from pytest_mlpatterns.measurement.answer_check import AnswerComparison, Side
 from pytest_mlpatterns.measurement.system_under_test import read_inputs, require_own_processes, start_with
-from pytest_mlpatterns.measurement.variant import StartedDeployments, Variant
+from pytest_mlpatterns.measurement.variant import Variant, started_deployments
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import name_of
 from pytest_mlpatterns.records.launch import Estimate
@@ -306,7 +306,7 @@ class SideComparison:
     def ask_both(self) -> None:
         """Ask both sides once, which is all that a smoke run does."""
         self._measurement.measure_at_least(1)
-        with StartedDeployments([self._other.variant]) as (theirs,):
+        with started_deployments([self._other.variant]) as (theirs,):
             if self._other.answers_alike:
                 self._answers.look(self._measurement.runner.deployment, theirs)
 

@@ -29,7 +29,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.statistics.intervals import order_bounds
 from pytest_mlpatterns.errors import CountError, DeploymentError, LeftoverWarning, OpenPortWarning
-from pytest_mlpatterns.measurement.variant import StartedDeployments, Variant
+from pytest_mlpatterns.measurement.variant import Variant, started_deployments
 from pytest_mlpatterns.profiling.callgrind import Callgrind
 from pytest_mlpatterns.profiling.python_calls import PythonCalls
 from pytest_mlpatterns.records.count import Count
@@ -131,7 +131,7 @@ def run_passes(
         for one, side in zip(passes, sides, strict=True)
     ]
     try:
-        with StartedDeployments(starts) as deployments:
+        with started_deployments(starts) as deployments:
             started_s = time.monotonic() - began
             for one, deployment in zip(passes, deployments, strict=True):
                 one.run(deployment, requests, started_s=started_s, limit_s=limit_ns / 1e9)

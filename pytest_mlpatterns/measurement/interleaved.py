@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
@@ -21,13 +21,12 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import (
     LogRatio,
     PairedCapacity,
     PairedLaunch,
-    paired_log_ratio,
     wants_more_pairs,
 )
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, BlockPlan, own_part, stream_ratios
-from pytest_mlpatterns.measurement.variant import TRIES, StartedDeployments, Variant, VariantRun, named_errors
+from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, BlockPlan, block_ratios, own_part
+from pytest_mlpatterns.measurement.variant import TRIES, Variant, VariantRun, named_errors, started_deployments
 from pytest_mlpatterns.records.launch import Capacity, Launch, SearchEnd
 from pytest_mlpatterns.units import format_rate
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InterleavedRun", "Variant"]
 
+_One = TypeVar("_One")
 _FEWEST_SEARCHES = 2  # Searches of each variant that a budget has time for
 
 
@@ -130,7 +130,7 @@ class InterleavedRun:
     def start_again(self) -> None:
         """Start both variants once more, side by side as for a launch, and close them without a load."""
         done = len(self.launches) + len(self.first_starts_ns)
-        self._timed(lambda: self._start(is_second_first=bool(done % 2)))
+        self._timed(lambda: self._start(second_began=bool(done % 2)))
 
     def _timed(self, measure: Callable[[], None]) -> None:
         started = time.perf_counter()
@@ -141,11 +141,11 @@ class InterleavedRun:
 
     def _measure(self, design: BlockDesign) -> None:
         """One paired launch."""
-        first_index = len(self.launches) % 2
-        variants = self._in_order(first_index)
+        second_began = bool(len(self.launches) % 2)
+        variants = _turned(self._variants, second_began)
         started = time.perf_counter()
-        with StartedDeployments(variants) as running:
-            started += self._look_once(*(running[::-1] if first_index else running))
+        with started_deployments(variants) as running:
+            started += self._look_once(*_turned(running, second_began))
             runs = [
                 VariantRun(variant, deployment, self._generator, on_progress=self._on_progress)
                 for variant, deployment in zip(variants, running, strict=True)
@@ -154,40 +154,37 @@ class InterleavedRun:
             blocks = self._plan or design.blocks(paces, time.perf_counter() - started, runs[0].inputs)
             self._plan = None if blocks.requests is None else blocks  # so that each launch has the same inputs
             _load(runs, blocks, blocks.rounds)
-            while blocks.may_be_repeated(len(runs[0].rtm_ns)) and wants_more_pairs(_disturbed(runs)):
+            while blocks.may_be_repeated(len(runs[0].disturbed)) and wants_more_pairs(_disturbed(runs)):
                 _load(runs, blocks, 1)
             for run in runs:
                 run.end()
-            first, second = reversed(runs) if first_index else runs
-            is_first = not self.launches
-            launches = first.launch(with_facts=is_first), second.launch(with_facts=is_first)
+            first, second = _turned(runs, second_began)
+            launches = [run.launch(with_facts=not self.launches) for run in (first, second)]
         self.first_launches.append(launches[0])
         self.second_launches.append(launches[1])
-        self.launches.append(_paired(first, second, second_began=bool(first_index)))
+        self.launches.append(_paired(first, second, second_began=second_began))
 
-    def _start(self, *, is_second_first: bool) -> None:
+    def _start(self, *, second_began: bool) -> None:
         """Start both variants and close them; nothing is noted if the time of one is not known."""
-        with StartedDeployments(self._in_order(int(is_second_first))) as running:
-            found = [deployment.cold_start_ns for deployment in running]
-        first, second = reversed(found) if is_second_first else found
+        with started_deployments(_turned(self._variants, second_began)) as running:
+            first, second = (deployment.cold_start_ns for deployment in _turned(running, second_began))
         if first is not None and second is not None:
             self.first_starts_ns.append(first)
             self.second_starts_ns.append(second)
 
     def _measure_capacities(self, budget_ns: int) -> None:
         """Start both variants, and search for the capacity of one after the other, each for ``budget_ns`` at most."""
-        first_index = len(self.capacities) % 2
+        second_began = bool(len(self.capacities) % 2)
         found: list[Capacity] = []
         with ExitStack() as running:
             runners = []
-            for variant in self._in_order(first_index):
+            for variant in _turned(self._variants, second_began):
                 runner = LaunchRunner(variant.start, variant.plan, self._generator, on_progress=self._on_progress)
                 running.callback(runner.close)
                 with named_errors(variant):
                     _ = runner.deployment
                 runners.append((variant, runner))
-            ready = [runner.deployment for _, runner in runners]
-            self._look_once(*(ready[::-1] if first_index else ready))
+            self._look_once(*_turned([runner.deployment for _, runner in runners], second_began))
             for variant, runner in runners:
                 with named_errors(variant):
                     capacity = runner.search(lambda _value: False, None, budget_ns)
@@ -198,7 +195,7 @@ class InterleavedRun:
                         f"but not known: {capacity.stopped}"
                     )
                 found.append(capacity)
-        first, second = reversed(found) if first_index else found
+        first, second = _turned(found, second_began)
         value = math.log(second.nmrt.value / first.nmrt.value)
         error = math.hypot(first.nmrt.relative_error, second.nmrt.relative_error)
         self.capacities.append(PairedCapacity(LogRatio(value, error), first, second))
@@ -211,8 +208,10 @@ class InterleavedRun:
             look(first, second)
         return time.perf_counter() - began
 
-    def _in_order(self, first_index: int) -> Sequence[Variant]:
-        return self._variants[::-1] if first_index else self._variants
+
+def _turned(both: Sequence[_One], second_began: bool) -> Sequence[_One]:
+    """From the order of the variants to the order in which they began, or back."""
+    return both[::-1] if second_began else both
 
 
 def _load(runs: Sequence[VariantRun], blocks: BlockPlan, rounds: int) -> None:
@@ -220,19 +219,17 @@ def _load(runs: Sequence[VariantRun], blocks: BlockPlan, rounds: int) -> None:
     in_slices = blocks.slices > 1 and runs[0].may_alternate_with(runs[1])
     for number in range(2 * rounds):
         position = max(run.position for run in runs)  # both continue with the same input
-        order = (0, 1) if number % 2 == 0 else (1, 0)
+        pair = _turned(runs, bool(number % 2))
+        lengths_ns = _turned(blocks.slice_ns if in_slices else blocks.lengths_ns, bool(number % 2))
         if in_slices:
-            pair = runs[order[0]], runs[order[1]]
-            lengths_ns = blocks.slice_ns[order[0]], blocks.slice_ns[order[1]]
             _load_in_slices(pair, lengths_ns, position, core=number, slices=blocks.slices)
             continue
-        for index in order:
-            length_ns = blocks.lengths_ns[index]
-            runs[index].load(length_ns, position, number, requests=blocks.requests, stagger_ns=blocks.stagger_ns)
+        for run, length_ns in zip(pair, lengths_ns, strict=True):
+            run.load(length_ns, position, number, requests=blocks.requests, stagger_ns=blocks.stagger_ns)
 
 
 def _load_in_slices(
-    runs: tuple[VariantRun, VariantRun], lengths_ns: Sequence[int], position: int, *, core: int, slices: int
+    runs: Sequence[VariantRun], lengths_ns: Sequence[int], position: int, *, core: int, slices: int
 ) -> None:
     """Measure a block of each variant. A pair in which one of them shows nothing is measured again.
 
@@ -261,22 +258,20 @@ def _load_in_slices(
 
 def _paired(first: VariantRun, second: VariantRun, *, second_began: bool) -> PairedLaunch:
     """The record of both variants after their last block."""
-    cpu, disturbed = None, _disturbed((first, second))
-    if all([*first.cpu_ns_per_request, *second.cpu_ns_per_request]):
-        cpu = paired_log_ratio(first.cpu_ns_per_request, second.cpu_ns_per_request, disturbed)
-    whole = {"ttft": second.rtm_ns, "ttft_mean": second.latency_mean_ns}
+    disturbed = _disturbed((first, second))
+    ratios = block_ratios(first.values, second.values, disturbed)
     return PairedLaunch(
-        rtm=paired_log_ratio(first.rtm_ns, second.rtm_ns, disturbed),
-        throughput=paired_log_ratio(first.throughput_rps, second.throughput_rps, disturbed),
-        cpu_per_request=cpu,
+        rtm=ratios.pop("rtm"),
+        throughput=ratios.pop("throughput"),
+        cpu_per_request=ratios.pop("cpu_per_request", None),
+        latency_mean=ratios.pop("latency_mean"),
+        streams=ratios,
         first=first.figures(),
         second=second.figures(),
-        pairs=len(first.rtm_ns),
+        pairs=len(disturbed),
         second_began=second_began,
         repeated=first.repeated + second.repeated,
         disturbed=sum(disturbed),
-        streams=stream_ratios(first.streams, second.streams, whole, disturbed=disturbed),
-        latency_mean=paired_log_ratio(first.latency_mean_ns, second.latency_mean_ns, disturbed),
     )
 
 

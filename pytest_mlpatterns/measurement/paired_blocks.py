@@ -265,26 +265,22 @@ def stream_figures(samples: Samples, window: Window, good: NDArray[np.bool_], *,
     return {**found, "output_tokens": arrived * 1e9 / max(window.end_ns - int(samples.due_ns.min()), 1)}
 
 
-def stream_ratios(
-    first: Mapping[str, Sequence[float]],
-    second: Mapping[str, Sequence[float]],
-    second_whole: Mapping[str, Sequence[float]],
-    *,
-    disturbed: Sequence[bool],
+def block_ratios(
+    first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]], disturbed: Sequence[bool]
 ) -> dict[str, LogRatio]:
-    """The ratios second/first of what only streams have, by metric.
+    """The ratios second/first by metric, for each that is known of all blocks of both variants.
 
     If the second variant does not stream, its first content is the whole answer, so its TTFT is its latency.
 
-    ``first``: figures of the first variant by metric, one of each block; 0 if it is not known. ``second``: those of the
-    second variant. ``second_whole``: of the second variant's whole answers, what their first content would be, as the
-    others.
+    ``first``: one value of each block of the first variant, by metric; 0 if it is not known. ``second``: of the second
+    one. ``disturbed``: as in :func:`paired_log_ratio`.
     """
-    present = second or second_whole
+    if "ttft" not in second:
+        second = {**second, "ttft": second["rtm"], "ttft_mean": second["latency_mean"]}
     return {
-        name: paired_log_ratio(values, present[name], disturbed)
+        name: paired_log_ratio(values, second[name], disturbed)
         for name, values in first.items()
-        if name in present and all([*values, *present[name]])
+        if name in second and all([*values, *second[name]])
     }
 
 

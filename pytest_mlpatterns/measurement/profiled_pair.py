@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
 from pytest_mlpatterns.errors import ProfilerError
-from pytest_mlpatterns.measurement.variant import StartedDeployments, Variant, VariantRun, named_errors
+from pytest_mlpatterns.measurement.variant import Variant, VariantRun, named_errors, started_deployments
 from pytest_mlpatterns.patterns.request_clock import CALLS
 from pytest_mlpatterns.profiling.frame_names import MODEL, SourceNames
 from pytest_mlpatterns.profiling.stack_times import SERVER, SampledStacks, awaited_stacks, balanced, sampled_stacks
@@ -106,7 +106,7 @@ class ProfiledPair:
     def run(self) -> ProfiledRun:
         """Start the sides, record them, and close them."""
         started = time.perf_counter()
-        with StartedDeployments([side.variant for side in self._sides]) as running:
+        with started_deployments([side.variant for side in self._sides]) as running:
             sides = [
                 _Recorded(
                     side,
@@ -138,7 +138,7 @@ class ProfiledPair:
             before=found[0] if len(found) > 1 else (),
             profiler=self._profiler.name,
             rate_hz=sides[-1].rate_hz,
-            slowdown=_slowdown([side.run.rtm_ns for side in sides]),
+            slowdown=_slowdown([side.run.values["rtm"] for side in sides]),
             notes=tuple(dict.fromkeys(note for side in sides for note in side.notes)),
             libraries=sides[-1].libraries(),
         )

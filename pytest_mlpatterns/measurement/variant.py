@@ -13,7 +13,7 @@ from array import array
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from statistics import fmean, median
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,9 +101,8 @@ class SeenBlock(Struct, frozen=True):
 class VariantRun:
     """One variant while it runs.
 
-    ``throughput_rps``: successful answers per second of each block. ``cpu_ns_per_request``: CPU time per successful
-    answer of each block; 0 if it is not known. ``streams``: what only streams have, by metric, of each block; 0 if it
-    is not known.
+    ``values``: of each metric of a paired launch, one of each block; 0 if it is not known. ``disturbed``: whether other
+    processes disturbed a block.
     """
 
     def __init__(
@@ -111,11 +110,7 @@ class VariantRun:
     ) -> None:
         self.position: int = 0
         self.repeated: int = 0
-        self.rtm_ns: list[float] = []
-        self.latency_mean_ns: list[float] = []
-        self.throughput_rps: list[float] = []
-        self.cpu_ns_per_request: list[float] = []
-        self.streams: dict[str, list[float]] = {}
+        self.values: dict[str, list[float]] = {}
         self.disturbed: list[bool] = []
         self._blocks: list[BlockRecording] = []
         self._done_ns: list[NDArray[np.int64]] = []
@@ -265,12 +260,15 @@ class VariantRun:
         good = samples.successes_in(window)
         self.position = position + samples.outcome.size
         self._count(samples, block.failed)
-        self.rtm_ns.append(float(np.median(samples.latency_ns[good])))
-        self.latency_mean_ns.append(location(samples.latency_ns[good]))
-        self.throughput_rps.append(answer_rate(samples, window, closed=self._closed))
-        for name, value in stream_figures(samples, window, good, closed=self._closed).items():
-            self.streams.setdefault(name, []).append(value)
-        self.cpu_ns_per_request.append(block.used_ns / int(samples.succeeded.sum()))
+        figures = {
+            "rtm": float(np.median(samples.latency_ns[good])),
+            "latency_mean": location(samples.latency_ns[good]),
+            "throughput": answer_rate(samples, window, closed=self._closed),
+            "cpu_per_request": block.used_ns / int(samples.succeeded.sum()),
+            **stream_figures(samples, window, good, closed=self._closed),
+        }
+        for name, value in figures.items():
+            self.values.setdefault(name, []).append(value)
         self._blocks.append(block.recording)
         self.disturbed.append(is_disturbed(block.recording.usage, block.recording.report.cpu_ns))
 
@@ -294,15 +292,10 @@ class VariantRun:
 
     def figures(self) -> VariantFigures:
         """The figures of this variant over all its blocks."""
-        cpu_ns = median(self.cpu_ns_per_request)
-        return VariantFigures(
-            rtm_ns=median(self.rtm_ns),
-            latency_mean_ns=median(self.latency_mean_ns),
-            throughput_rps=median(self.throughput_rps),
-            cpu_ns_per_request=cpu_ns or None,
+        return VariantFigures.of(
+            self.values,
             requests=self._requests,
             failed=self._failures.total(),
-            streams={name: median(values) for name, values in self.streams.items()},
             latencies=counted(np.concatenate([block_latencies(block) for block in self._blocks])),
         )
 
@@ -434,26 +427,14 @@ def _close_abandoned(started: Future[Deployment]) -> None:
             started.result().close()
 
 
-class StartedDeployments:
-    """Starts all deployments side by side, and closes them so on exit; each takes a moment, mostly to wait."""
-
-    def __init__(self, variants: Sequence[Variant]) -> None:
-        self._variants = variants
-        self._starts: list[Future[Deployment]] = []
-
-    def __enter__(self) -> list[Deployment]:
-        self._starts = [_started(variant) for variant in self._variants]
-        try:
-            return [start.result() for start in self._starts]
-        except BaseException:
-            self._close()
-            raise
-
-    def __exit__(self, *_exception: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        with ThreadPoolExecutor(max_workers=len(self._starts)) as closing:
-            done = [closing.submit(_close, start) for start in self._starts]
+@contextmanager
+def started_deployments(variants: Sequence[Variant]) -> Iterator[list[Deployment]]:
+    """Start all deployments side by side, and close them so at the end; each takes a moment, mostly to wait."""
+    starts = [_started(variant) for variant in variants]
+    try:
+        yield [start.result() for start in starts]
+    finally:
+        with ThreadPoolExecutor(max_workers=len(starts)) as closing:
+            done = [closing.submit(_close, start) for start in starts]
         for one in done:
             one.result()

@@ -11,6 +11,7 @@ Interim looks are corrected for (:mod:`pytest_mlpatterns.analysis.statistics.alp
 from __future__ import annotations
 
 import math
+from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -80,6 +81,23 @@ class VariantFigures(Struct, frozen=True):
     latencies: Histogram = {}
     streams: Mapping[str, float] = {}
     latency_mean_ns: float | None = None
+
+    @classmethod
+    def of(
+        cls, blocks: Mapping[str, Sequence[float]], *, requests: int, failed: int, latencies: Histogram
+    ) -> VariantFigures:
+        """The figures from one value of each block, by metric; 0 if it is not known."""
+        medians = {name: median(values) for name, values in blocks.items()}
+        return cls(
+            rtm_ns=medians.pop("rtm"),
+            latency_mean_ns=medians.pop("latency_mean"),
+            throughput_rps=medians.pop("throughput"),
+            cpu_ns_per_request=medians.pop("cpu_per_request") or None,
+            requests=requests,
+            failed=failed,
+            latencies=latencies,
+            streams=medians,
+        )
 
     def figure(self, metric: str) -> float | None:
         """The figure of a metric; None if it is not known, or not measured by paired launches."""

@@ -25,7 +25,7 @@ from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import Chosen, ComparedMetric, compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.revision_comparison import judge_no_slower
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.measurement.paired_blocks import stream_figures, stream_ratios
+from pytest_mlpatterns.measurement.paired_blocks import block_ratios, stream_figures
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.samples import Window
@@ -264,10 +264,10 @@ def test_a_metric_more_divides_the_probability_of_a_false_alarm_again() -> None:
 
 def test_the_first_content_of_a_block_whose_answers_came_whole_is_the_answer() -> None:
     first = {"ttft": [8e6] * 8, "ttft_mean": [9e6] * 8, "tpot": [8e6] * 8}
-    whole = {"ttft": [80e6] * 8, "ttft_mean": [81e6] * 8}
-    found = stream_ratios(first, {}, whole, disturbed=[False] * 8)
+    whole = {"rtm": [80e6] * 8, "latency_mean": [81e6] * 8}
+    found = block_ratios(first, whole, [False] * 8)
     assert list(found) == ["ttft", "ttft_mean"]
     assert np.exp(found["ttft"].value) == pytest.approx(10)
     assert np.exp(found["ttft_mean"].value) == pytest.approx(9)
-    streamed = {"ttft": [8e6] * 8, "ttft_mean": [9e6] * 8, "tpot": [0.0] * 8}
-    assert set(stream_ratios(first, streamed, whole, disturbed=[False] * 8)) == {"ttft", "ttft_mean"}
+    streamed = {**whole, "ttft": [8e6] * 8, "ttft_mean": [9e6] * 8, "tpot": [0.0] * 8}
+    assert set(block_ratios(first, streamed, [False] * 8)) == {"ttft", "ttft_mean"}

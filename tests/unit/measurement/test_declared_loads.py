@@ -110,9 +110,9 @@ def test_each_block_of_a_side_gives_one_value_of_each_metric(remote: Remote | No
     for length_ns in (100 * MS, 200 * MS):
         run.load(length_ns, run.position)
     run.end()
-    assert run.rtm_ns == pytest.approx(run.latency_mean_ns) == [10 * MS] * 2
-    assert run.throughput_rps == pytest.approx([200, 200], rel=0.1)
-    assert run.cpu_ns_per_request == [24 * MS / 20, 24 * MS / 40]  # three samples a block
+    assert run.values["rtm"] == pytest.approx(run.values["latency_mean"]) == [10 * MS] * 2
+    assert run.values["throughput"] == pytest.approx([200, 200], rel=0.1)
+    assert run.values["cpu_per_request"] == [24 * MS / 20, 24 * MS / 40]  # three samples a block
     assert (run.position, run.repeated, run.disturbed) == (60, 0, [False, False])
     launch = run.launch(with_facts=True)
     assert (launch.generator.ceiling_rps, launch.generator.library_overhead_ns) == (9000, overhead_ns)
@@ -157,7 +157,7 @@ def test_a_block_that_shows_nothing_is_measured_again_and_then_an_error(
         assert raised.value.side == "", "that it was asked nothing is not its failure"
     else:
         run.load(100 * MS, 0)
-        assert (run.repeated, len(run.rtm_ns)) == (blocks, 1)
+        assert (run.repeated, len(run.disturbed)) == (blocks, 1)
     assert [job.duration_ns for job in generator.jobs] == [ms * MS for ms in lengths_ms]
 
 
