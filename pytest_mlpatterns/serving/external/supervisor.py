@@ -82,19 +82,15 @@ def _next(events: Mailbox[Any], logs: Sequence[LogFile]) -> Any:
 
 def _start(job: SupervisePrograms, running: list[subprocess.Popen[bytes]]) -> list[Mapping[str, int]]:
     """Start the programs and return their ports. ``running`` gets each started program, even if a later one fails."""
-    shared = listening_socket() if job.shares_socket else None
     found: list[Mapping[str, int]] = []
     with contextlib.ExitStack() as held:
-        if shared is not None:
-            held.enter_context(shared)
+        shared = held.enter_context(listening_socket()) if job.shares_socket else None
         for program in job.programs:
-            with contextlib.ExitStack() as own:
-                listener = shared
-                if listener is None and SOCKET in program.words:
-                    listener = own.enter_context(listening_socket())
-                ports = _ports_of(program, None if listener is None else listener.getsockname()[1])
-                running.append(_spawn(program, ports, listener))
-            found.append(ports)
+            listener = shared
+            if listener is None and SOCKET in program.words:
+                listener = held.enter_context(listening_socket())
+            found.append(_ports_of(program, None if listener is None else listener.getsockname()[1]))
+            running.append(_spawn(program, found[-1], listener))
     return found
 
 
@@ -172,10 +168,9 @@ def _family(sessions: set[int]) -> set[psutil.Process]:
 
 def _reason_of(error: OSError, program: Program) -> str:
     """Why a command cannot be started; its first word may be misspelled."""
-    missing, word = f" ({error.filename})" if error.filename else "", program.words[0]
-    hint = (
-        did_you_mean(word, _commands({**os.environ, **program.env}), likeness=_LIKE) if error.filename == word else ""
-    )
+    missing, hint, word = f" ({error.filename})" if error.filename else "", "", program.words[0]
+    if error.filename == word:
+        hint = did_you_mean(word, _commands({**os.environ, **program.env}), likeness=_LIKE)
     return f"{error.strerror}{missing}; {hint}".rstrip("; ")
 
 
