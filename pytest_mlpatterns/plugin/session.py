@@ -88,8 +88,7 @@ class PerfSession:
     """
 
     def __init__(self, config: pytest.Config, collection: Collection) -> None:
-        self._config = config
-        self._collection = collection
+        self._config, self._collection = config, collection
         self._trees = config.stash.get(REFERENCE_TREES, None)
         self._job = config.stash.get(MEASURED_COMMIT, None)
         self._options, self._ini = _given(config)
@@ -99,11 +98,13 @@ class PerfSession:
         self._directory = self._scratch.path
         sent = WorkerInput.of(config)
         self._is_worker = sent is not None
+        self._writes_results = not self._is_worker and self._trees is None
         if self._is_worker:
             end_with_parent()
         terminal = Terminal(config, ascii_only=None if sent is None else sent.ascii_only)
         self._live = LiveLine(config, terminal.spell)
-        self._lock = self._machine_lock(sent)
+        shared = None if sent is None else sent.lock_directory
+        self._lock = None if shared is None else self._machine_lock(shared)
         self._machine, root = environment(name for name in engine_names() if name != "local"), config.rootpath
         try:
             self._run = self._read_run(root)
@@ -118,12 +119,12 @@ class PerfSession:
         except MlpatternsError as error:
             self._remove_files()
             raise pytest.UsageError(terminal.spell(str(error))) from None
+        self._time = None if self._run.time_ns is None else RunTime(self._run.time_ns, shared)
         self._live.plain = self._run.baseline is BaselineMode.UPDATE
         self._revision = None if worktree is None else self._other_revision(worktree)
         self._settlements = Settlements(config, self._run, directory=self._directory, resources=self._resources)
         self._engines = EngineSessions(self._options, self._ini, root=root, directory=self._directory)
-        generators = Generators(self._engines, self._directory)
-        live = self._live
+        generators, live = Generators(self._engines, self._directory), self._live
         self._driver = LoadDriver(generators, live.show, self._run.smoke, live.note, live.search, live.foresee)
         trees = self._trees if self._job is None else self._job.trees
         self._builder = ExperimentBuilder(config, self._directory, self._driver, engines=self._engines, trees=trees)
@@ -138,7 +139,7 @@ class PerfSession:
             "mlpatterns-runtest": self._runtest,
             "mlpatterns-reports": ReportHooks(self._config, self._output, is_worker=self._is_worker),
             "mlpatterns-xdist": self._controller,
-            "mlpatterns-interrupts": InterruptHooks(writes_results=not self._is_worker and self._trees is None),
+            "mlpatterns-interrupts": InterruptHooks(writes_results=self._writes_results),
         }
 
     # --- for the plugin's own hooks and fixtures ----------------------------------------------------------------------
@@ -154,7 +155,7 @@ class PerfSession:
                 self._revision.require_own_code()
             for item in items:
                 self._read(item)
-            if not (self._is_worker or self._trees):
+            if self._writes_results:
                 states = [item.stash[PERF_ITEM] for item in items]
                 self._engines.begin_for(state.settings for state in states if state.marker_error is None)
         except SettingError as error:
@@ -285,7 +286,7 @@ class PerfSession:
 
     def _new_history(self) -> HistorySession | None:
         """What the run does with the history; None without one, or if another process has all results."""
-        if not self._run.history or self._is_worker or self._trees is not None:
+        if not (self._run.history and self._writes_results):
             return None
         from pytest_mlpatterns.history.session import HistorySession
 
@@ -312,22 +313,10 @@ class PerfSession:
             self._output.lines += other.lines
         return other
 
-    def _machine_lock(self, sent: WorkerInput | None) -> MachineLock | None:
-        """The lock on the machine, in a worker."""
-        if sent is None or sent.lock_directory is None:
-            return None
-        lock = MachineLock(sent.lock_directory)
+    def _machine_lock(self, directory: Path) -> MachineLock:
+        lock = MachineLock(directory)
         self._resources.callback(lock.close)
         return lock
-
-    @functools.cached_property
-    def _time(self) -> RunTime | None:
-        """The time that the tests share; None if they have any."""
-        if self._run.time_ns is None:
-            return None
-        sent = WorkerInput.of(self._config)
-        directory = None if sent is None else sent.lock_directory
-        return RunTime(self._run.time_ns, None if directory is None else directory / "time.json")
 
     def _remove_files(self) -> None:
         self._resources.close()
@@ -345,7 +334,7 @@ class PerfSession:
         """The settings of the run; if this process writes its files, they can be, and the results begin as none."""
         here = self._config.invocation_params.dir
         run = read_run_settings(self._options, self._ini, invoked_in=here, root=root)
-        if not (self._is_worker or self._trees):
+        if self._writes_results:
             require_room(run)
             if run.json_file is not None and self._job is None:
                 with contextlib.suppress(OSError):  # an earlier run's are replaced already

@@ -139,12 +139,12 @@ class RunTime:
 
     Workers take turns, so that they share it through a file.
 
-    ``file``: of what is spent; None in a serial run.
+    ``directory``: of that file; None in a serial run.
     """
 
-    def __init__(self, limit_ns: int, file: Path | None) -> None:
+    def __init__(self, limit_ns: int, directory: Path | None) -> None:
         self._limit_ns = limit_ns
-        self._file = file
+        self._file = None if directory is None else directory / "time.json"
         self._known = Spent()
 
     def share_ns(self, tests: int) -> int:

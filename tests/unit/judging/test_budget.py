@@ -169,7 +169,7 @@ def test_tests_share_what_is_left_of_the_run(took_s: list[float], shares_s: list
 
 
 def test_workers_share_the_time_of_the_run(tmp_path: Path) -> None:
-    first, second = (RunTime(30 * S, tmp_path / "time.json") for _ in range(2))
+    first, second = (RunTime(30 * S, tmp_path) for _ in range(2))
     assert second.share_ns(3) == 10 * S
     first.note(20 * S)
     assert second.share_ns(3) == 5 * S
