@@ -20,28 +20,12 @@ from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource, 
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError, SettingError
 from pytest_mlpatterns.fields import unrun_answer
 from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
-from pytest_mlpatterns.records.verdict import Gate, Kind, Unjudged
-from pytest_mlpatterns.reports.files.ci_reports import (
-    accepted_annotation,
-    annotation,
-    job_summary,
-    new_change_annotation,
-    probably_slower_annotation,
-)
+from pytest_mlpatterns.records.verdict import Gate, Unjudged
+from pytest_mlpatterns.reports.files.ci_reports import job_summary, workflow_commands
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
-from pytest_mlpatterns.reports.text.comparison import is_accepted
 from pytest_mlpatterns.reports.text.history_text import new_change_lines
-from pytest_mlpatterns.reports.text.summary_table import (
-    headline,
-    headline_style,
-    incompleteness,
-    kind_word,
-    kinds_of,
-    let_pass,
-    summary_lines,
-)
-from pytest_mlpatterns.reports.text.terminal_text import Line, Style, line
-from pytest_mlpatterns.reports.text.undecided import busy_machine
+from pytest_mlpatterns.reports.text.summary_table import end_lines, kind_word, summary_lines
+from pytest_mlpatterns.reports.text.terminal_text import line
 from pytest_mlpatterns.system.files import append_text, replace_file
 from pytest_mlpatterns.system.git import commit
 from pytest_mlpatterns.system.owned_files import place_of
@@ -167,48 +151,32 @@ class RunOutput:
 
     def show(self, reporter: pytest.TerminalReporter, *, verbose: bool) -> None:
         """Print the table of all perf tests and :attr:`lines`."""
-        if self._results or self.lines or (self._failures and not self._run.smoke):
+        terminal, smoke, failures = self._terminal, self._run.smoke, [*self._failures.values()]
+        if self._results or self.lines or (failures and not smoke):
             reporter.section("performance", sep="-")
-        if self._results and self._run.smoke:
+        if self._results and smoke:
             sent = "sent one request" if len(self._results) == 1 else "sent one request each"
-            self._terminal.write([line(f"smoke run: {count(len(self._results), 'perf test')} {sent}, no verdicts")])
+            terminal.write([line(f"smoke run: {count(len(self._results), 'perf test')} {sent}, no verdicts")])
         elif self._results:
-            self._terminal.write(summary_lines(self._results, self._terminal.width, verbose=verbose))
-        self._terminal.write(line(text) for text in self.lines)
-        self._terminal.write(new_change_lines(self._new_changes))
-        if not self._run.smoke:
-            self._terminal.write(self._end())
-        ranked = self._rankings or not self._run.always_ranks
-        if self._run.rank is not None and self._results and ranked and not self._run.smoke:
-            from pytest_mlpatterns.reports.text.summary_table import ranking_lines
-
-            reporter.section("choosing a pattern", sep="-")
-            lines = ranking_lines(self._rankings, self._results, self._terminal.width)
-            self._terminal.write(line(text) for text in lines)
+            terminal.write(summary_lines(self._results, terminal.width, verbose=verbose))
+        terminal.write(line(text) for text in self.lines)
+        terminal.write(new_change_lines(self._new_changes))
+        if not smoke:
+            terminal.write(end_lines(self._results, failures, self._run_end))
+            self._show_ranking(reporter)
         if self._on_github:
             root = self._root_in_repository()
-            accepted = [accepted_annotation(one, root) for one in self._results if is_accepted(one)]
-            failed = [annotation(failure, root) for failure in self._failures.values()]
-            changed = [new_change_annotation(one, root) for one in self._new_changes if one.change.is_worse]
-            likely = [one for one in self._results if one.kind is Kind.PROBABLY_SLOWER and one.judged.passed]
-            warned = [probably_slower_annotation(one, root) for one in likely]
-            self._terminal.write_commands([*failed, *warned, *changed, *accepted])
+            terminal.write_commands(workflow_commands(self._results, failures, self._new_changes, root=root))
 
-    def _end(self) -> list[Line]:
-        """What the gate let pass, with its whole text, and the number of tests of each kind."""
-        kinds = [*kinds_of(self._results, self._failures.values()).values()]
-        if not kinds:
-            return []
-        lines: list[Line] = []
-        for failure in self._failures.values():
-            if failure.gate is Gate.WARN:
-                first, *others = failure.text.splitlines()
-                lines += [(), line(failure.test, Style.BAD), line(f"  {first}", Style.BAD)]
-                lines += [line(f"  {text}".rstrip()) for text in others]
-        advisory = let_pass([*self._failures.values()])
-        busy, missing = busy_machine(self._results), incompleteness(self._run_end)
-        text = "; ".join(filter(None, (f"performance: {headline(kinds)}", busy, advisory, missing)))
-        return [*lines, (), line(text, headline_style(kinds))]
+    def _show_ranking(self, reporter: pytest.TerminalReporter) -> None:
+        """Print which pattern is the best, or that there is nothing to rank if the run was to rank."""
+        if self._run.rank is None or not self._results or (self._run.always_ranks and not self._rankings):
+            return
+        from pytest_mlpatterns.reports.text.summary_table import ranking_lines
+
+        reporter.section("choosing a pattern", sep="-")
+        lines = ranking_lines(self._rankings, self._results, self._terminal.width)
+        self._terminal.write(line(text) for text in lines)
 
     def _compared_with(self, revision: Revision) -> str:
         """How many of the tests that ran were compared with the revision."""

@@ -33,13 +33,33 @@ from pytest_mlpatterns.reports.text.where import function_table_lines
 from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import PurePath
 
     from pytest_mlpatterns.records.history import NewChange
 
 _MOST_DETAILS = 20  # Most tests with sparklines; GitHub limits a job summary to 1 MiB
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~$#@])")
+
+
+def workflow_commands(
+    results: Sequence[TestResult],
+    failures: Iterable[FailedTest],
+    changes: Iterable[NewChange],
+    *,
+    root: PurePath | None,
+) -> list[str]:
+    """What shows at the lines of tests what failed or is probably slower, changed or was accepted.
+
+    ``root``: as for :func:`annotation`.
+    """
+    likely = [one for one in results if one.kind is Kind.PROBABLY_SLOWER and one.judged.passed]
+    return [
+        *(annotation(failure, root) for failure in failures),
+        *(probably_slower_annotation(one, root) for one in likely),
+        *(new_change_annotation(one, root) for one in changes if one.change.is_worse),
+        *(_accepted_annotation(one, root) for one in results if is_accepted(one)),
+    ]
 
 
 def annotation(failure: FailedTest, root: PurePath | None = None) -> str:
@@ -62,7 +82,7 @@ def _command(level: str, failure: FailedTest, root: PurePath | None) -> str:
     return f"::{level} {shown}::{_data(failure.reason)}"
 
 
-def accepted_annotation(result: TestResult, root: PurePath | None = None) -> str:
+def _accepted_annotation(result: TestResult, root: PurePath | None = None) -> str:
     """As :func:`annotation`, a notice that a test passed by an acceptance."""
     text = "\n".join(accepted_sentences(result))
     return _command("notice", FailedTest(result.test, text, result.definition.location), root)

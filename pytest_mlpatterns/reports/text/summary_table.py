@@ -51,7 +51,7 @@ from pytest_mlpatterns.reports.text.terminal_text import (
     text_of,
     wrapped,
 )
-from pytest_mlpatterns.reports.text.undecided import PROBABLY_SLOWER, is_of_the_machine, undecided_lines
+from pytest_mlpatterns.reports.text.undecided import PROBABLY_SLOWER, busy_machine, is_of_the_machine, undecided_lines
 from pytest_mlpatterns.reports.text.where import missing_profile
 from pytest_mlpatterns.units import Unit, format_count, format_duration, format_percent, format_rate
 
@@ -504,6 +504,21 @@ def headline_style(kinds: Iterable[Kind]) -> Style:
     if found <= {*_CALM}:
         return Style.GOOD
     return Style.OPEN if found <= {*_CALM, *_OPEN} else Style.BAD
+
+
+def end_lines(results: Sequence[TestResult], failures: Sequence[FailedTest], run: RunEnd) -> list[Line]:
+    """What the gate let pass, with its whole text, and the number of tests of each kind; none without a test."""
+    kinds = [*kinds_of(results, failures).values()]
+    if not kinds:
+        return []
+    lines: list[Line] = []
+    for failure in failures:
+        if failure.gate is Gate.WARN:
+            first, *others = failure.text.splitlines()
+            lines += [(), line(failure.test, Style.BAD), line(f"  {first}", Style.BAD)]
+            lines += [line(f"  {text}".rstrip()) for text in others]
+    parts = (f"performance: {headline(kinds)}", busy_machine(results), let_pass(failures), incompleteness(run))
+    return [*lines, (), line("; ".join(filter(None, parts)), headline_style(kinds))]
 
 
 def let_pass(failures: Sequence[FailedTest]) -> str:
