@@ -250,7 +250,7 @@ class SettledComparison:
             is_standing = name in screened.standing
             known = replace(common, file=seen.get(name), recorded=judged.get(name), is_standing=is_standing)
             decisions[name] = settle(self._explained(known, compared[name]) if known.is_worse else known)
-        why = ", ".join(filter(None, (f"{_calm(decisions)}compared with {settlement.name}", settlement.note)))
+        why = ", ".join(filter(None, (f"{_slower_machine(decisions)}compared with {settlement.name}", settlement.note)))
         labels = (self._basis.settled.labels or frozenset()) | {metric_named(name).label for name in judged}
         self._basis.keep("settled", labels=labels, why=why)
         return [one.verdict for one in decisions.values()]
@@ -287,7 +287,7 @@ def _is_settled(one: ComparedMetric) -> bool:
     return one.metric.of is not None or one.metric.kind == Nmrt()
 
 
-def _calm(decisions: Mapping[str, Decision]) -> str:
+def _slower_machine(decisions: Mapping[str, Decision]) -> str:
     """How much slower the machine is, if that is why the file decided nothing; empty otherwise."""
     leading = next((decisions[name] for name in streams_first(with_role(Role.LEADING)) if name in decisions), None)
     if leading is None or leading.rule is not EXCUSED:

@@ -140,10 +140,10 @@ class VariantRun:
 
     def may_alternate_with(self, other: VariantRun) -> bool:
         """Whether the load generator can send both loads in slices: one process of it, callers that do not think."""
-        return self._generator is other._generator and self.is_plain and other.is_plain
+        return self._generator is other._generator and self._is_plain and other._is_plain
 
     @property
-    def is_plain(self) -> bool:
+    def _is_plain(self) -> bool:
         """Whether the load is a plain closed loop from one process of this machine, with answers that come whole."""
         job, schedule = self._job, self._job.schedule
         return (

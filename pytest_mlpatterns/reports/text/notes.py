@@ -2,7 +2,8 @@
 
 They are on the load, on what layers counted, what steps hurt, capacity, scalability indices and overload. Pure: takes a
 measurement, returns text. This module must not know how a launch is measured, nor what is judged. Also:
-``analysis/health/machine.py`` has the words on a machine that is busy, or slower than at the recording.
+``analysis/health/machine.py`` has the words on a machine that is busy, or slower than at the recording, and
+``judging/settled_comparison.py`` the note on a test that passes although the machine is slower.
 """
 
 from __future__ import annotations
