@@ -16,7 +16,6 @@ SERVER = str(SERVICES / "endless.py")
 ENDLESS = "answers without end"
 HEADERS = "answers with over 100 KiB of headers"
 SILENT = "ReadTimeout: no answer after"
-RARE = pytest.mark.nightly
 
 TEST = """
 import pytest
@@ -26,10 +25,7 @@ from pytest_mlpatterns import Command, Prometheus, Url
 def perf_target():
     return {target}
 
-@pytest.fixture
-def perf_payload():
-    return [[1, 2]]
-
+@pytest.mark.perf(payload=[[1, 2]])
 @pytest.mark.perf(duration="300ms", warmup="0s", launches=1, startup_timeout="{startup}", timeout="{timeout}")
 @pytest.mark.perf({settings})
 def test_it(perf):
@@ -70,13 +66,10 @@ ENDED_BY_SIZE = ("two-gigabytes", "bomb", "many-headers")
     ("name", "expected"),
     [
         ("body-dribbles", f"GET /health {ENDLESS}"),
-        pytest.param("head-dribbles", f"GET /health {ENDLESS}", marks=RARE),
-        pytest.param("length-dribbles", f"GET /health {ENDLESS}", marks=RARE),
-        pytest.param("chunk-size-dribbles", f"GET /health {ENDLESS}", marks=RARE),
-        pytest.param("events", f"GET /health {ENDLESS}", marks=RARE),
-        pytest.param("two-gigabytes", f"GET /health {ENDLESS}: 16.", marks=RARE),
         ("bomb", f"GET /health {ENDLESS}: "),
-        pytest.param("many-headers", HEADERS, marks=RARE),
+        *rarer(("head-dribbles", f"GET /health {ENDLESS}"), ("length-dribbles", f"GET /health {ENDLESS}")),
+        *rarer(("chunk-size-dribbles", f"GET /health {ENDLESS}"), ("events", f"GET /health {ENDLESS}")),
+        *rarer(("two-gigabytes", f"GET /health {ENDLESS}: 16."), ("many-headers", HEADERS)),
     ],
 )
 class TestReadyPath:
@@ -90,10 +83,8 @@ class TestReadyPath:
     ("name", "expected"),
     [
         ("body-dribbles", f"POST /predict {ENDLESS}"),
-        pytest.param("head-dribbles", f"POST /predict {ENDLESS}", marks=RARE),
-        pytest.param("events", f"POST /predict {ENDLESS}", marks=RARE),
-        pytest.param("bomb", f"POST /predict {ENDLESS}", marks=RARE),
-        pytest.param("hangs", SILENT, marks=RARE),
+        *rarer(("head-dribbles", f"POST /predict {ENDLESS}"), ("events", f"POST /predict {ENDLESS}")),
+        *rarer(("bomb", f"POST /predict {ENDLESS}"), ("hangs", SILENT)),
     ],
 )
 class TestFirstAnswer:
@@ -125,7 +116,7 @@ def test_the_functional_client_ends_with_its_time_limit(tmp_path: Path) -> None:
     fault.assert_ended({"failed": 1}, f"GET /stream {ENDLESS}")
 
 
-@pytest.mark.parametrize("name", ["floods", pytest.param("hangs", marks=RARE)])
+@pytest.mark.parametrize("name", ["floods", *rarer("hangs")])
 def test_a_service_that_describes_itself_without_end_is_not_read(tmp_path: Path, name: str) -> None:
     fault = run(tmp_path, command(f"/openapi.json={name}", "/predict=404"))
     fault.assert_ended({"failed": 1}, "answered 404 to its first request, POST /predict", "name the path")
@@ -148,9 +139,7 @@ def test_long_answers_are_checked_within_a_bound_of_memory(tmp_path: Path) -> No
     ("name", "expected"),
     [
         ("bucket-without-le", "a bucket of the histogram mosec_service_batch_size has no label le"),
-        pytest.param(
-            "overflow", "mosec_service_remaining_task is 1e+308, expected a number below 9.22337e+18", marks=RARE
-        ),
+        *rarer(("overflow", "mosec_service_remaining_task is 1e+308, expected a number below 9.22337e+18")),
     ],
 )
 def test_metrics_that_cannot_be_are_named(tmp_path: Path, name: str, expected: str) -> None:

@@ -312,11 +312,7 @@ from pytest_mlpatterns import Command
 def perf_target():
     return Command("{{python}} painter.py {{port}} {how}", ready="/health", path="/p")
 
-@pytest.fixture
-def perf_payload():
-    return [1]
-
-@pytest.mark.perf(duration="200ms", warmup="0s", launches=1)
+@pytest.mark.perf(payload=[1], duration="200ms", warmup="0s", launches=1)
 def test_it(perf):
     perf.assert_rtm_below("60s")
 """
@@ -326,15 +322,7 @@ import pytest
 def model(batch):
     {body}
 
-@pytest.fixture
-def perf_model():
-    return model
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2]
-
-@pytest.mark.perf(duration="200ms", warmup="0s", launches=1)
+@pytest.mark.perf(model=model, payload=[1, 2], duration="200ms", warmup="0s", launches=1)
 def test_it(perf):
     perf.assert_rtm_below("60s")
 """

@@ -27,10 +27,6 @@ def project(test: str) -> Project:
     return Project().with_file("test_it.py", test)
 
 
-def test_a_clean_run_leaves_nothing(tmp_path: Path, frame: Callable[..., FaultRun]) -> None:
-    frame(project("def test_it(): pass"), tmp_path).assert_ended({"passed": 1})
-
-
 def test_a_process_that_outlives_the_run_is_found_and_ended(tmp_path: Path, frame: Callable[..., FaultRun]) -> None:
     run = frame(project(HIDING), tmp_path, grace_s=1.0)
     assert len(run.processes) == 1

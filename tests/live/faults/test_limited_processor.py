@@ -33,17 +33,8 @@ def limited(batch):
     time.sleep(0.01)
     return batch
 
-@pytest.fixture
-def perf_model():
-    return limited
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
-
-pytestmark = pytest.mark.perf(
-    duration="200ms", warmup="0s", launches=1, budget="3s", cpus=CPUS, tolerance=0.9, inconclusive="pass"
-)
+QUICK = dict(duration="200ms", warmup="0s", launches=1, budget="3s", tolerance=0.9, inconclusive="pass")
+pytestmark = pytest.mark.perf(model=limited, payload=[1, 2, 3], cpus=CPUS, **QUICK)
 
 def test_revision(perf):
     assert perf.predict(1) == 1
@@ -90,14 +81,7 @@ def spinning(batch):
         pass
     return batch
 
-@pytest.fixture
-def perf_model():
-    return spinning
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
-
+@pytest.mark.perf(model=spinning, payload=[1, 2, 3])
 @pytest.mark.perf(duration="500ms", warmup="200ms", launches=3, tolerance=0.5, compare=("rtm", "cpu_per_request"))
 def test_it(perf):
     pass

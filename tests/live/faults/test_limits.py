@@ -31,11 +31,8 @@ async def echo(batch):
 async def size(batch):
     return [np.float32(value.nbytes) for value in batch]
 
-@pytest.fixture
-def perf_model():
-    return MODEL
-
-@pytest.mark.perf(payload=[PAYLOAD], duration="DURATION", warmup="0s", launches=1, timeout="60s", MARKER)
+@pytest.mark.perf(model=MODEL, payload=[PAYLOAD], timeout="60s", MARKER)
+@pytest.mark.perf(duration="DURATION", warmup="0s", launches=1)
 def test_it(perf):
     assert perf.metrics.failures == {}
 """

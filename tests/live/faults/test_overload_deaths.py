@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from support import SERVICES
 from support.fault_run import run_fault_here
+from support.nightly import rarer
 from support.project import Project
 
 pytestmark = pytest.mark.processes
 
-RARE = pytest.mark.nightly
 GOODPUT = 'perf.assert_goodput_at_least(0.9, at=2.0, slo="p95<300ms")'
 RECOVERY = 'perf.assert_recovers_within("2s", slo="p95<300ms")'
 TEST = """
@@ -39,21 +39,17 @@ def limited(fault: str, body: str) -> Project:
 @pytest.mark.parametrize(
     ("fault", "body", "said"),
     [
-        pytest.param("hangs", GOODPUT, DEAD, marks=RARE),
         ("refuses", RECOVERY, DEAD),
-        pytest.param("freezes", RECOVERY, DEAD, marks=RARE),
-        pytest.param("hangs", RECOVERY, DEAD, marks=RARE),
-        pytest.param("refuses", GOODPUT, DEAD, marks=RARE),
-        pytest.param("restarts", GOODPUT, "failed", marks=RARE),
-        pytest.param("crashes", GOODPUT, "out of memory: too many requests wait", marks=RARE),
-        pytest.param("segfaults", GOODPUT, "SIGSEGV", marks=RARE),
+        *rarer(("hangs", GOODPUT, DEAD), ("freezes", RECOVERY, DEAD), ("hangs", RECOVERY, DEAD)),
+        *rarer(("refuses", GOODPUT, DEAD), ("restarts", GOODPUT, "failed"), ("segfaults", GOODPUT, "SIGSEGV")),
+        *rarer(("crashes", GOODPUT, "out of memory: too many requests wait")),
     ],
 )
 def test_a_service_that_breaks_beyond_its_limit_fails(fault: str, body: str, said: str, tmp_path: Path) -> None:
     run_fault_here(limited(fault, body), tmp_path).assert_ended({"failed": 1}, said)
 
 
-@RARE
+@pytest.mark.nightly
 @pytest.mark.parametrize("fault", ["closes", "fails", "rejects", "limits"])
 def test_a_service_that_refuses_only_what_is_too_much_does_not_fail(fault: str, tmp_path: Path) -> None:
     run_fault_here(limited(fault, f"{GOODPUT}; {RECOVERY}"), tmp_path).assert_ended({"passed": 1})

@@ -12,11 +12,8 @@ pytestmark = pytest.mark.processes
 TEST = """
 import pytest
 
-@pytest.fixture
-def perf_model():
-    return "served:model"
-
-@pytest.mark.perf(payload=[1, 2, 3], duration="200ms", warmup="0s", launches=1, concurrency=4, {settings})
+@pytest.mark.perf(model="served:model", payload=[1, 2, 3], concurrency=4)
+@pytest.mark.perf(duration="200ms", warmup="0s", launches=1, {settings})
 def test_it(perf):
     perf.assert_rtm_below("60s")
 """

@@ -34,14 +34,7 @@ def double(batch):
     time.sleep(0.002)
     return [2 * value for value in batch]
 
-@pytest.fixture
-def perf_model():
-    return double
-
-@pytest.fixture
-def perf_payload():
-    return list(range(500))
-
+@pytest.mark.perf(model=double, payload=list(range(500)))
 @pytest.mark.perf(duration="SECONDS", warmup="0s", launches=1, timeout="TIMEOUT", concurrency=4, pattern=PATTERN)
 def test_it(perf):
     CHECK
@@ -166,35 +159,6 @@ def test_other_users_of_the_machine_can_neither_read_nor_change_nor_end_the_own_
                     stranger.execute_command(*command.split())
         run = running.end()
     run.assert_ended({"passed": 1})
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        {"cmd": "x"},
-        *rarer(
-            {"id": "7", "body": "no request"},
-            {"id": "7", "body": "", "accepted": "yesterday"},
-            {"id": "7", "body": "no request", "accepted": "7"},
-        ),
-    ],
-    ids=["other fields", "no time", "no number", "unreadable body"],
-)
-@pytest.mark.parametrize("stream", ["requests", *rarer("answers")])
-def test_what_another_program_adds_to_a_stream_kills_no_worker(
-    tmp_path: Path, valkey: Valkey, stream: str, entry: dict[str, str]
-) -> None:
-    with (
-        start_fault(project(f'Queued(broker="{valkey.url}", workers=2)'), tmp_path) as running,
-        redis.Redis.from_url(valkey.url) as stranger,
-    ):
-        running.await_file("loaded")
-        (key,) = stranger.keys(f"*:{stream}")
-        for _ in range(5):
-            stranger.xadd(key, entry)
-        run = running.end()
-    run.assert_ended({"passed": 1})
-    assert "replaced" not in run.text
 
 
 @pytest.mark.parametrize("value", [b"garbage", *rarer(b"", b"\xff" * 1000)])

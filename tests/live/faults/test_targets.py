@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from support import SERVICES
 from support.fault_run import FaultRun, run_fault_here
+from support.nightly import rarer
 from support.project import Project
 
 pytestmark = pytest.mark.processes
 
-RARE = pytest.mark.nightly
 TEST = """
 import pytest
 
@@ -49,8 +49,7 @@ def run_faulty(directory: Path, fault: str, first: int = 2, settings: str = "") 
 
 def cases(names: str, rare: str = "", *more: str) -> list[Any]:
     """A case of each of these names, with more arguments; the rare ones run with ``ALL=1`` only."""
-    often = [pytest.param(name, *more) for name in names.split()]
-    return often + [pytest.param(name, *more, marks=RARE) for name in rare.split()]
+    return [pytest.param(name, *more) for name in names.split()] + rarer(*((name, *more) for name in rare.split()))
 
 
 @pytest.mark.parametrize(
@@ -115,22 +114,15 @@ def test_a_server_that_stops_listening_fails(tmp_path: Path) -> None:
     ("name", "end", "words"),
     [
         ("exits-3", "exit code 3", "going down: licence expired"),
-        pytest.param("exits-0", "exit code 0", "", marks=RARE),
-        pytest.param("segfaults", "signal SIGSEGV", "", marks=RARE),
-        pytest.param("killed", "signal SIGKILL", "", marks=RARE),
-        pytest.param("out-of-files", "exit code 24", "Too many open files", marks=RARE),
-        pytest.param("exits-silently", "exit code 7", "", marks=RARE),
-        pytest.param("aborts", "signal SIGABRT", "terminate called after throwing", marks=RARE),
-        pytest.param("terminated", "signal SIGTERM", "", marks=RARE),
-        pytest.param("hung-up", "signal SIGHUP", "", marks=RARE),
-        pytest.param("bus-error", "signal SIGBUS", "", marks=RARE),
-        pytest.param("exits-early", "exit code 0", "nothing to do", marks=RARE),
         ("raises-early", "exit code 1", "RuntimeError: the weights do not fit"),
-        pytest.param("segfaults-early", "signal SIGSEGV", "", marks=RARE),
-        pytest.param("exits-early-silently", "exit code 7", "", marks=RARE),
-        pytest.param("killed-early", "signal SIGKILL", "", marks=RARE),
-        pytest.param("one-endless-line", "exit code 1", "xxxx", marks=RARE),
-        pytest.param("binary-words", "exit code 1", " broken ", marks=RARE),
+        *cases("", "segfaults segfaults-early", "signal SIGSEGV", ""),
+        *cases("", "killed killed-early", "signal SIGKILL", ""),
+        *cases("", "exits-silently exits-early-silently", "exit code 7", ""),
+        *rarer(("exits-0", "exit code 0", ""), ("terminated", "signal SIGTERM", ""), ("hung-up", "signal SIGHUP", "")),
+        *rarer(("out-of-files", "exit code 24", "Too many open files"), ("bus-error", "signal SIGBUS", "")),
+        *rarer(("aborts", "signal SIGABRT", "terminate called after throwing")),
+        *rarer(("exits-early", "exit code 0", "nothing to do"), ("one-endless-line", "exit code 1", "xxxx")),
+        *rarer(("binary-words", "exit code 1", " broken ")),
     ],
 )
 def test_a_server_that_ends_is_named_with_its_end_and_its_last_words(
@@ -143,18 +135,11 @@ def test_a_server_that_ends_is_named_with_its_end_and_its_last_words(
     ("name", "found"),
     [
         ("health-503", "503"),
-        pytest.param("health-redirects", "302", marks=RARE),
-        pytest.param("health-hangs", "GET /health", marks=RARE),
-        pytest.param("health-garbage", "GET /health", marks=RARE),
         ("never-listens", "reading weights"),
-        pytest.param("never-accepts", "GET /health", marks=RARE),
-        pytest.param("health-404", "404", marks=RARE),
-        pytest.param("health-500", "500", marks=RARE),
-        pytest.param("health-closes", "GET /health", marks=RARE),
-        pytest.param("health-ssh", "GET /health", marks=RARE),
-        pytest.param("health-resets", "GET /health", marks=RARE),
-        pytest.param("health-bad-gzip", "DecodingError", marks=RARE),
-        pytest.param("health-two-lengths", "GET /health", marks=RARE),
+        *cases("", "health-hangs health-garbage health-closes health-ssh health-resets", "GET /health"),
+        *cases("", "never-accepts health-two-lengths", "GET /health"),
+        *rarer(("health-redirects", "302"), ("health-404", "404"), ("health-500", "500")),
+        *rarer(("health-bad-gzip", "DecodingError")),
     ],
 )
 def test_a_server_that_does_not_become_ready_fails_in_its_start_up_time(tmp_path: Path, name: str, found: str) -> None:
