@@ -14,11 +14,8 @@ import pytest
 
 from shop import Model
 
-@pytest.fixture
-def perf_model():
-    return Model
-
-@pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="5s", payload=[1], compare=("rtm",){more})
+@pytest.mark.perf(model=Model, payload=[1], compare=("rtm",){more})
+@pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="5s")
 def test_shop(perf):
     pass
 """
@@ -79,7 +76,7 @@ reason = "larger model"
 def test_what_landed_accepts_nothing_more_in_a_project_below_the_top(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "top")
     tests = files(0.01, ', accept="rtm +900 %: larger "\n    "model"')
-    tests["test_shop.py"] += files(0.01)["test_shop.py"].partition("return Model")[2].replace("_shop", "_of_the_file")
+    tests["test_shop.py"] += files(0.01)["test_shop.py"].partition("import Model\n")[2].replace("_shop", "_of_the_file")
     ini = {"pytest.ini": "[pytest]\npythonpath = .\n", "perf-accepted.toml": BELOW}
     repository.commit({f"services/{name}": text for name, text in {**tests, **ini}.items()})
     repository.write({"services/shop.py": MODEL.format(seconds=0.03)})

@@ -24,11 +24,7 @@ import pytest
 
 from shop.model import Model
 
-@pytest.fixture
-def perf_model():
-    return Model
-
-@pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="3s", payload=["a", "b"])
+@pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="3s", model=Model, payload=["a", "b"])
 def test_shop(perf):
     pass
 

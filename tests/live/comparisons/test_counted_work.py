@@ -25,14 +25,7 @@ import pytest
 
 from shop import Shop
 
-@pytest.fixture
-def perf_model():
-    return Shop
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3, 4]
-
+@pytest.mark.perf(model=Shop, payload=[1, 2, 3, 4])
 @pytest.mark.perf(duration="200ms", warmup="0s", launches=1, compare=("instructions",))
 def test_shop(perf):
     {body}

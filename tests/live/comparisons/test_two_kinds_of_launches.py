@@ -35,17 +35,8 @@ class Settles:
         time.sleep(self.seconds)
         return batch
 
-@pytest.fixture
-def perf_model():
-    return Settles
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
-
-@pytest.mark.perf(
-    duration="600ms", warmup="100ms", tolerance=0.2, concurrency=1, compare=("rtm", "throughput"), budget="120s"
-)
+@pytest.mark.perf(model=Settles, payload=[1, 2, 3], compare=("rtm", "throughput"), budget="120s")
+@pytest.mark.perf(duration="600ms", warmup="100ms", tolerance=0.2, concurrency=1)
 def test_it(perf):
     pass
 '''

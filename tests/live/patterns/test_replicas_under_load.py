@@ -193,15 +193,7 @@ class Model:
 class Held(Model):
     takes_s = {held}
 
-@pytest.fixture
-def perf_model():
-    return Model
-
-@pytest.fixture
-def perf_payload():
-    return list(range(3000))
-
-pytestmark = pytest.mark.perf(concurrency=4, duration="1s")
+pytestmark = pytest.mark.perf(model=Model, payload=list(range(3000)), concurrency=4, duration="1s")
 
 async def rest(batch):
     await asyncio.sleep(random.expovariate(5))  # so that requests come to the replicas as in an open loop

@@ -156,14 +156,6 @@ class Model:
         await asyncio.sleep(0.005)
         return batch
 
-@pytest.fixture
-def perf_model():
-    return Model
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
-
 def kill(during):
     during.wait_until("500ms")
     with during.step("kill"):
@@ -178,6 +170,7 @@ def broken(during):
     during.wait_until("300ms")
     return 1 / 0
 
+pytestmark = pytest.mark.perf(model=Model, payload=[1, 2, 3])
 settings = dict(pattern=Replicated(2), rate_rps=200, duration="2s", launches=2)
 
 @pytest.mark.perf(during=kill, **settings)

@@ -8,16 +8,12 @@ import time
 
 import pytest
 
-pytestmark = {QUICK}
+def upper(batch):
+    time.sleep(0.005)
+    return [text.upper() for text in batch]
 
-@pytest.fixture
-def perf_model():
-    return lambda batch: (time.sleep(0.005), [text.upper() for text in batch])[1]
-
-@pytest.fixture
-def perf_payload():
-    return ["an-input-to-hide", "another-input-to-hide"]
-
+@{QUICK}
+@pytest.mark.perf(model=upper, payload=["an-input-to-hide", "another-input-to-hide"])
 def test_it(perf):
     perf.assert_rtm_below("60s")
 """

@@ -16,13 +16,7 @@ def slow(batch):
     time.sleep(0.03)
     return batch
 
-@pytest.fixture
-def perf_model():
-    return slow
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2]
+pytestmark = pytest.mark.perf(model=slow, payload=[1, 2])
 """
 
 

@@ -68,19 +68,12 @@ import time
 import pytest
 
 
-@pytest.mark.perf(duration="1s", warmup="0s", launches=1, concurrency=2)
+def uneven(batch):
+    return [time.sleep(random.uniform(0.001, 0.06)) or value for value in batch]
+
+@pytest.mark.perf(model=uneven, payload=[1, 2, 3], duration="1s", warmup="0s", launches=1, concurrency=2)
 def test_uneven(perf):
     perf.assert_rtm_below(f"{perf.metrics.rtm_ns.value / 1e6:.6f}ms")  # which its own interval contains
-
-
-@pytest.fixture
-def perf_model():
-    return lambda batch: [time.sleep(random.uniform(0.001, 0.06)) or value for value in batch]
-
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
 """
 
 

@@ -23,11 +23,8 @@ class Model:
         time.sleep(next(self.times) * self.slower)
         return batch
 
-@pytest.fixture
-def perf_model():
-    return Model
-
-@pytest.mark.perf(payload=[1], duration="460ms", warmup="0s", tolerance=0.5, launches=6, compare=("rtm",))
+@pytest.mark.perf(model=Model, payload=[1], tolerance=0.5, compare=("rtm",))
+@pytest.mark.perf(duration="460ms", warmup="0s", launches=6)
 def test_it(perf):
     pass
 """
