@@ -43,11 +43,6 @@ def project(body: str) -> Project:
     return Project().with_file("test_perf.py", dedent(PLACES) + dedent(body))
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path
-
-
 def check_costs(result: Mapping[str, Any]) -> None:
     """The cost at NMRT is that recomputed by hand from the result file, to the last digit."""
     (capacity,) = result["capacities"]
@@ -58,7 +53,7 @@ def check_costs(result: Mapping[str, Any]) -> None:
         assert f"{result['metrics']['cost_at_nmrt'][0]:.12g}" == f"{by_hand:.12g}"
 
 
-def test_the_capacity_is_found_with_its_ladder_and_takes_part_in_the_baseline(directory: Path) -> None:
+def test_the_capacity_is_found_with_its_ladder_and_takes_part_in_the_baseline(tmp_path: Path) -> None:
     tests = project(
         """
         @pytest.mark.perf(budget="60s")
@@ -70,7 +65,7 @@ def test_the_capacity_is_found_with_its_ladder_and_takes_part_in_the_baseline(di
             assert [step.concurrency for step in capacity.ladder[:3]] == [1, 2, 4]
         """
     ).with_ini(perf_price="0.0425 USD per core-hour, 0.0057 USD per GiB-hour", **GIVEN)
-    run = tests.run(directory, *RECORD, "--perf-json", "out.json")
+    run = tests.run(tmp_path, *RECORD, "--perf-json", "out.json")
     assert run.exit_code == 0, run.out
     (result,) = run.json("out.json")["results"]
     assert result["capacities"][0]["ladder"][0]["concurrency"] == 1
@@ -80,17 +75,17 @@ def test_the_capacity_is_found_with_its_ladder_and_takes_part_in_the_baseline(di
     assert "NMRT" in run.section("performance")
 
     entry["metrics"]["nmrt"] = [[10_000, 0.001]]
-    text = (directory / "perf-baseline.json").read_text(encoding="utf-8")
+    text = (tmp_path / "perf-baseline.json").read_text(encoding="utf-8")
     before, _, rest = text.partition('"nmrt": ')
-    (directory / "perf-baseline.json").write_text(
+    (tmp_path / "perf-baseline.json").write_text(
         f'{before}"nmrt": [[10000, 0.001]],\n{rest.partition(chr(10))[2]}', encoding="utf-8"
     )
-    run = tests.run(directory)
+    run = tests.run(tmp_path)
     assert run.exit_code == 1, run.out
     assert "capacity (NMRT) 10,000 req/s → " in run.failure("test_it")
 
 
-def test_a_capacity_passes_as_soon_as_it_is_known_and_a_larger_one_fails(directory: Path) -> None:
+def test_a_capacity_passes_as_soon_as_it_is_known_and_a_larger_one_fails(tmp_path: Path) -> None:
     run = project(
         """
         def test_enough(perf):
@@ -108,26 +103,19 @@ def test_a_capacity_passes_as_soon_as_it_is_known_and_a_larger_one_fails(directo
         def test_impossible_objective(perf):
             perf.assert_nmrt_at_least(1, slo="p95<1ms")  # an answer takes 20 ms
 
+        @pytest.mark.perf(budget="300ms")
+        def test_out_of_budget(perf):
+            perf.assert_nmrt_at_least(10_000)
+
         def test_no_objective(perf):
             perf.assert_nmrt_at_least(1, slo="fast")
         """
-    ).run(directory, "--perf-baseline", "off", "--perf-inconclusive", "fail")
-    assert run.outcomes == {"passed": 1, "failed": 4}, run.out
+    ).run(tmp_path, "--perf-baseline", "off", "--perf-inconclusive", "fail")
+    assert run.outcomes == {"passed": 1, "failed": 5}, run.out
+    assert "capacity (NMRT) is at least" in run.failure("test_out_of_budget")
+    assert "the time was up at concurrency 1" in run.failure("test_out_of_budget")
     assert "is not at least 10,000 req/s" in run.failure("test_too_much")
     assert "capacity (NMRT) with p95<5.00s" in run.failure("test_too_much_under_an_objective")
     late = "but not known: the load generator "  # on a busy machine
     assert re.search(f"is not at least 1.00 req/s|{late}", run.failure("test_impossible_objective"))
     assert "slo is 'fast', expected a percentile of at least 1 and less than 100, " in run.failure("test_no_objective")
-
-
-def test_a_search_out_of_budget_is_no_verdict(directory: Path) -> None:
-    run = project(
-        """
-        @pytest.mark.perf(budget="300ms")
-        def test_it(perf):
-            perf.assert_nmrt_at_least(10_000)
-        """
-    ).run(directory, "--perf-baseline", "off")
-    assert run.outcomes == {"failed": 1}, run.out
-    assert "capacity (NMRT) is at least" in run.failure("test_it")
-    assert "the time was up at concurrency 1" in run.failure("test_it")

@@ -32,6 +32,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("bisect", "test_perf.py::test_digits", "main..main"), "are the same commit"),
+        ((*BISECT, "--metric", "rtn"), "--metric is 'rtn', did you mean rtm? expected one of"),
+        ((*BISECT, "--smallest", "0%"), "--smallest is '0%', expected a share above 0"),
+        ((*BISECT, "--budget", "0s"), "--budget is '0s', expected a time above zero"),
+        ((*BISECT, "--at-most", "soon"), "--at-most"),
         ((*BISECT, "--at-most", "3s"), "--at-most is '3s', expected more than the 30s of one measurement"),
         ((*BISECT, "--at-most", "30s"), "write a longer --at-most, or a shorter --budget"),
         ((*BISECT, "--smallest", "100%"), "--smallest is '100%', expected a share above 0 and below 100 %; write 1%"),

@@ -82,30 +82,6 @@ def test_an_interrupted_search_leaves_nothing_and_goes_on(tmp_path: Path) -> Non
     assert "the same command goes on where it ended" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("main..main",), "are the same commit"),
-        (("HEAD~1..main", "--metric", "rtn"), "--metric is 'rtn', did you mean rtm? expected one of"),
-        (("HEAD~1..main", "--smallest", "0%"), "--smallest is '0%', expected a share above 0"),
-        (("HEAD~1..main", "--budget", "0s"), "--budget is '0s', expected a time above zero"),
-        (("HEAD~1..main", "--at-most", "soon"), "--at-most"),
-    ],
-)
-def test_wrong_arguments_are_errors_of_one_line(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    *,
-    arguments: tuple[str, ...],
-    message: str,
-) -> None:
-    repository, _ = repository_of(tmp_path / "shop", 0.01, 0.01)
-    monkeypatch.chdir(repository.top)
-    assert main(["bisect", TEST, *arguments]) == 2
-    assert message in capsys.readouterr().err
-
-
 def test_an_end_that_does_not_run_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -96,21 +96,17 @@ def test_an_undecided_growth_is_followed_over_the_whole_time(generator: Generato
     assert 0 < found.stats.replica_requests[0] < answered
 
 
-def test_a_decided_growth_ends_the_load_early_and_the_deployment_goes_on(generator: Generator, tmp_path: Path) -> None:
+def test_a_decided_growth_ends_the_load_early_and_the_deployment_goes_on_until_the_next_launch(
+    generator: Generator, tmp_path: Path
+) -> None:
     with make_runner(generator, tmp_path) as runner:
         runner.measure()
         deployment = runner.deployment
         found = runner.follow_growth(10_000 * MS, lambda _track: True)
         assert runner.deployment is deployment
-    assert not found.is_whole
-
-
-def test_after_a_long_load_the_next_launch_has_a_fresh_deployment(generator: Generator, tmp_path: Path) -> None:
-    with make_runner(generator, tmp_path) as runner:
-        runner.follow_growth(500 * MS, lambda _track: True)
-        first = runner.deployment
         runner.measure()
-        assert runner.deployment is not first
+        assert runner.deployment is not deployment
+    assert not found.is_whole
 
 
 def test_each_piece_goes_on_with_the_next_input(generator: Generator, tmp_path: Path) -> None:

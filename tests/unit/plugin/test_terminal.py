@@ -12,6 +12,7 @@ from _pytest._io import TerminalWriter
 from _pytest.config import create_terminal_writer
 from support.each_row import each_row
 from support.golden import check_golden, everything
+from support.nightly import rarer
 from support.project import APART, Project
 
 from pytest_mlpatterns.plugin.terminal import Terminal, shows_unicode
@@ -148,7 +149,7 @@ def test_v_adds_what_the_load_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("style", ["line", "short", "long", "native"])
+@pytest.mark.parametrize("style", ["line", "native", *rarer("short", "long")])
 def test_a_failure_begins_with_its_figures_whatever_the_traceback(tmp_path: Path, style: str) -> None:
     out = PROJECT.run(tmp_path, "-k", "fails", f"--tb={style}").out
     assert re.search(r"LimitFailure: median latency \S+ [µm]s( \(.+\))? is not below 1\.00 ns\n", out)

@@ -176,5 +176,4 @@ def test_a_process_that_survives_is_reported(
 
 def test_how_it_ended_reads_in_words() -> None:
     assert Ended(0, -9).reason == "signal SIGKILL"
-    assert Ended(0, -40).reason == "signal 40"  # of the real-time signals, which have no names
     assert Ended(0, 3).reason == "exit code 3"

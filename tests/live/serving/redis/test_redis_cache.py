@@ -234,23 +234,6 @@ def _squares(asked: list[int]) -> Any:
     return model
 
 
-class TestTheTestServer:
-    @pytest.mark.parametrize("persistent", [True, False])
-    def test_the_test_server_restarts_at_its_address_with_its_data_if_persistent(self, persistent: bool) -> None:
-        with valkey_server(persistent=persistent) as server, redis.Redis.from_url(server.url) as client:
-            client.set("key", "value")
-            first, url = server.pid, server.url
-            server.kill()
-            with pytest.raises(redis.ConnectionError):
-                client.ping()
-            server.start()
-            assert server.url == url
-            assert server.pid != first
-            assert client.get("key") == (b"value" if persistent else None)
-            last = server.pid
-        assert survivors([first, last], 0) == set()
-
-
 @contextlib.contextmanager
 def embedded(directory: Path) -> Iterator[EmbeddedServer]:
     started = start_embedded(directory, 60 * S)
