@@ -162,16 +162,14 @@ class _Server:
             while (request := self._requests.get()) is not None:
                 answer = served.answer(request)
                 if isinstance(request, StartDeployment) and (strays := modules_from(*self.trees)):
-                    self._refuse(Reason.WRONG, str(wrong_tree(strays, *self.trees)))
+                    self._channel.send(RevisionFailed(Reason.WRONG, str(wrong_tree(strays, *self.trees))))
                     return
                 self._channel.send(answer)
         except MlpatternsError as error:
-            self._refuse(Reason.FAILED, str(error))
+            retry = error.retry if isinstance(error, DeploymentError) else None
+            self._channel.send(RevisionFailed(Reason.FAILED, str(error), retry))
         finally:
             served.stop()
-
-    def _refuse(self, reason: Reason, text: str) -> None:
-        self._channel.send(RevisionFailed(reason, text))
 
 
 class _Served:

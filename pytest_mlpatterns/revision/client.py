@@ -61,8 +61,10 @@ class NothingToCompareError(DeploymentError):
     ``details``: the error there at length; empty without one.
     """
 
-    def __init__(self, reason: Reason, text: str, details: str = "", *, side: str = "") -> None:
-        super().__init__(text, side=side)
+    def __init__(
+        self, reason: Reason, text: str, details: str = "", *, side: str = "", retry: bool | None = None
+    ) -> None:
+        super().__init__(text, side=side, retry=retry)
         self.reason = reason
         self.details = details
 
@@ -210,6 +212,7 @@ class RevisionClient:
                 f"{self._test} at {self.name} did not answer within {format_duration(timeout_s * 1e9)}; raise the "
                 f'time limit with perf(startup_timeout="5min")\nIt printed last:\n{child.log_tail()}',
                 side=self.name,
+                retry=True,
             ) from None
         if isinstance(answer, RevisionFailed):
             raise self._error(answer)
@@ -225,7 +228,8 @@ class RevisionClient:
             return NothingToCompareError(answer.reason, f"{text}: {answer.text}", side=self.name)
         details = without_markers(answer.text)
         hint = hint_at_files(details, self._test, self.worktree) or _IF_FILES_ARE_MISSING
-        return NothingToCompareError(answer.reason, f"{text}: {error_line(details)}; {hint}", details, side=self.name)
+        said = f"{text}: {error_line(details)}; {hint}"
+        return NothingToCompareError(answer.reason, said, details, side=self.name, retry=answer.retry)
 
     def _with_hint(self, text: str) -> str:
         """An error, with the files that the revision lacks."""

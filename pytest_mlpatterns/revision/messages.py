@@ -104,3 +104,4 @@ class RevisionFailed(Struct, frozen=True):
 
     reason: Reason
     text: str
+    retry: bool | None = None  # as of the :class:`DeploymentError` of its start

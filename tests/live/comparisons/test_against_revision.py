@@ -476,6 +476,26 @@ def test_a_process_that_dies_there_is_named_with_the_revision(shop: Repository) 
     assert re.search(r"DeploymentError: main \(\w+\): service: process \d+ ended with exit code 3", run.out)
 
 
+def test_a_start_there_that_fails_once_is_tried_once_more_and_noted(shop: Repository) -> None:
+    """The service at the revision ends at its first start, as one does whose port is taken."""
+    started = shop.top.parent / "started"
+    once = f"""
+from pathlib import Path
+
+if not (started := Path({str(started)!r})).exists():
+    started.touch()
+    raise SystemExit("bind: address already in use")
+"""
+    tests = TARGETS.replace("{target}", 'Command([sys.executable, "serve.py", "{port}"], path="/predict")')
+    shop.commit({**files(seconds=0, tests=tests), "serve.py": once + SERVE})
+    shop.write({"serve.py": SERVE})
+    run = against(shop, "-W", "ignore", "-v")
+    assert "compared 1 of 1 test" in run.out
+    note = " ".join(run.section("performance").split())
+    assert "a start failed and was tried once more: test_shop.py::test_service fails at main (" in note
+    assert "address already in use" in note
+
+
 def test_after_a_kill_the_next_run_cleans_up(shop: Repository) -> None:
     first = subprocess.Popen(
         command("--perf-against=main"),
@@ -569,6 +589,25 @@ def test_a_branch_is_compared_with_where_it_left_main(shop: Repository) -> None:
     assert re.search(r"not comparable with merge-base:main \(\w+\) \(load: closed\(1\) → closed\(3\)\)", run.out)
 
 
+SERVE = """
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        body = b'{"predictions": [1]}'
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_): ...
+
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
 TARGETS = """
 import sys
 

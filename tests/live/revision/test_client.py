@@ -238,6 +238,27 @@ def test_the_deployment_there_is_asked_for_what_it_counts_and_where_it_runs(
     assert process.asked[1:] == [StartDeployment(), Question.STATS, Question.FACTS, Question.STOP]
 
 
+@pytest.mark.parametrize(
+    ("failed", "retry"),
+    [
+        (RevisionFailed(Reason.FAILED, "it is not ready", True), True),
+        (RevisionFailed(Reason.FAILED, "ValueError: no"), None),
+        (TimeoutError(), True),
+    ],
+)
+def test_a_start_there_that_failed_is_asked_for_again_of_a_process_of_its_own(
+    client_of: Callable[[Process], RevisionClient], failed: object, retry: bool | None
+) -> None:
+    """The present's rule decides on it: a start that was late is tried once more, and one after a success is."""
+    process = Process(REVISION_SETUP, failed, REVISION_SETUP, STARTED)
+    revision = client_of(process)
+    with pytest.raises(DeploymentError) as caught:
+        revision.start()
+    assert caught.value.retry is retry
+    assert revision.start().endpoint == STARTED.endpoint
+    assert [type(one).__name__ for one in process.asked] == ["ReferenceJob", "StartDeployment"] * 2
+
+
 def test_a_process_that_died_there_is_an_error_and_the_deployment_can_be_stopped(
     client_of: Callable[[Process], RevisionClient],
 ) -> None:
