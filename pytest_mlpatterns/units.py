@@ -16,7 +16,7 @@ from pytest_mlpatterns.errors import UnitError
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "MAX_CONCURRENCY",
@@ -115,7 +115,7 @@ def parse_unit(text: object, *, name: str) -> tuple[Unit, float]:
         scales |= {written: (unit, factor) for written, factor in factors.items()}
     if isinstance(text, str) and text in scales:
         return scales[text]
-    units = ", ".join(map(str, filter(None, scales)))
+    units = _listed(map(str, filter(None, scales)))
     raise UnitError(f'{name} is {shown(text)}, expected the unit of a number; write "ms", or one of {units}')
 
 
@@ -296,8 +296,13 @@ def _quantity(value: object, scales: Mapping[str, float], name: str, *, expected
         if math.isfinite(quantity):
             return quantity
     raise UnitError(
-        f'{name} is {shown(value)}, expected {expected}; write for example "{example}" (units: {", ".join(scales)})'
+        f'{name} is {shown(value)}, expected {expected}; write for example "{example}" (units: {_listed(scales)})'
     )
+
+
+def _listed(units: Iterable[str]) -> str:
+    """The units; letters that look alike, the micro sign and the Greek letter, are one."""
+    return ", ".join(dict.fromkeys(unit.replace("\N{GREEK SMALL LETTER MU}", "\N{MICRO SIGN}") for unit in units))
 
 
 MAX_CONCURRENCY = 10_000  # Largest number of requests in flight; the system may allow fewer connections

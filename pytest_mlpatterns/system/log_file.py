@@ -7,6 +7,7 @@ stay as they are.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from pytest_mlpatterns.units import format_size
 from pytest_mlpatterns.wording import marked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 LIMIT_BYTES = 10 * 2**20  # Disk space of one log. A process can exceed it between two looks.
@@ -69,12 +70,22 @@ class LogFile(Struct, frozen=True):
             return ""
 
     def tail(self, lines: int = 30, edit: Callable[[str], str] = str) -> str:
-        """The last lines, each with a mark, of those in the last 16 KiB; a first line reports that the log was cut."""
-        text = marked("\n".join(map(_shortened, edit(self.printed_since(0)).splitlines()[-lines:])))
+        """The last lines, each with a mark, of those in the last 16 KiB; a first line reports that the log was cut.
+
+        Equal lines, such as those of a server that logs each question whether it is ready, are one line with their
+        number.
+        """
+        text = marked("\n".join(map(_shortened, _counted(edit(self.printed_since(0)).splitlines())[-lines:])))
         if (size := self.size) > LIMIT_BYTES:
             limit = format_size(LIMIT_BYTES)
             text = f"({format_size(size)} printed, of which the log keeps the last {limit} at most)\n{text}"
         return text
+
+
+def _counted(lines: Iterable[str]) -> list[str]:
+    """The lines, with each run of equal ones as one: ``GET /health 404 (30 times)``."""
+    runs = ((line, len([*equal])) for line, equal in itertools.groupby(lines))
+    return [f"{line} ({number:,} times)" if line and number > 1 else line for line, number in runs]
 
 
 def _shortened(line: str) -> str:

@@ -111,8 +111,8 @@ def why_too_many_failed(
     if failed <= MAX_ERROR_RATIO * requests:
         return _why_unasked(failures)
     return (
-        f"{failed:,} of {requests:,} requests failed ({describe_failures(failures, first)}); "
-        f"over {format_percent(MAX_ERROR_RATIO)} the others say nothing about the service"
+        f"{failed:,} of {requests:,} requests failed ({describe_failures(failures, first)}), "
+        f"expected at most {format_percent(MAX_ERROR_RATIO)}; the times of the others alone would mislead"
     )
 
 

@@ -64,6 +64,7 @@ _POLL_S = 0.02  # Interval of requests to a server that starts, in seconds
 _IN_USE = "address already in use"  # What a server prints that cannot bind its port
 _ANSWER_S = 1.0  # Wait for a process that may have a port already
 _NOT_YET = (502, 503, 504)  # Statuses of a server whose model is not loaded yet
+_OTHER_PATH = "name a path that it has with ready=, or if it has this one later, "
 _RAISE_LIMIT = 'raise the limit with perf(startup_timeout="5min") or --perf-startup-timeout'
 _ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - recognized here, not bound
 _UVICORN = (
@@ -244,7 +245,8 @@ class _Start:
                 if is_final(response):
                     return response
                 is_late = False
-                outcome = f"to {shown} the answer is {response.status_code}; {_RAISE_LIMIT}"
+                advice = f"{_OTHER_PATH}{_RAISE_LIMIT}" if response.status_code in NO_SUCH_PATH else _RAISE_LIMIT
+                outcome = f"to {shown} the answer is {response.status_code}; {advice}"
             except EndlessAnswerError as error:
                 if error.is_over_bound:
                     raise DeploymentError(f"{self._target}: {error}{self._printed()}", subject=self._target) from None

@@ -192,7 +192,8 @@ class TestWhatIsNoEvidence:
             ({"passed": False}, "its test failed"),
             (
                 {"failed_requests": {"503": 51}},
-                "51 of 1,000 requests failed (503: 51); over 5.0 % the others say nothing about the service",
+                "51 of 1,000 requests failed (503: 51), expected at most 5.0 %; "
+                "the times of the others alone would mislead",
             ),
             (
                 {"passed": False, "verdicts": (verdict(Outcome.FAIL, against="limit"),)},

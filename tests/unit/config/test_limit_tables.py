@@ -40,6 +40,7 @@ def test_a_tolerance_widens_a_limit_in_the_direction_that_is_worse() -> None:
 @each_row(
     ("text", "said"),
     {
+        "latency<50ms": "assert_that: latency<50ms limits 'latency', did you mean rtm? expected p95, mean",
         "p95<50ms, meen<20ms": "assert_that: meen<20ms limits 'meen', did you mean mean? expected p95, mean",
         "p95<50": "assert_that: p95<50: p95 is '50', expected a time with its unit",
         "p95": "assert_that: p95, expected a metric, < or >=, and a limit; write",

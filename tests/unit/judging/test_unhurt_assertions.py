@@ -135,7 +135,7 @@ class TestDecisions:
         unhurt = make(FakeRunner(Step(blocked_s=1.0, lost=0.9)))
         measurement = unhurt._measurement
         measurement.measure_at_least(1)
-        with pytest.raises(InvalidResultError, match=r"over 5.0 %"):
+        with pytest.raises(InvalidResultError, match=r"at most 5.0 %"):
             measurement.require_valid()
         verdicts_of(unhurt, limits(errors="90%", within="5s"))
         measurement.require_valid()

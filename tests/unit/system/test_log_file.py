@@ -63,6 +63,11 @@ def test_only_the_end_of_a_log_is_read(log: LogFile) -> None:
     assert log.tail(2) == "| 9998\n| 9999"
 
 
+def test_equal_lines_are_one(log: LogFile) -> None:
+    log.path.write_text("started\n\n\n" + "GET /helth 404\n" * 30 + "ended\n")
+    assert log.tail(4) == "| started\n| \n| GET /helth 404 (30 times)\n| ended"
+
+
 def test_a_long_line_is_shortened(log: LogFile) -> None:
     log.path.write_text(f"before\n{'a' * 5_000}{'b' * 5_000}\n")
     first, second = log.tail().splitlines()

@@ -237,10 +237,16 @@ class TestCommand:
         assert expected in str(caught.value)
 
     @pytest.mark.parametrize(
-        ("habit", "heard"), [("never-ready", "the answer is 503"), ("deaf", "there is no answer (ConnectError")]
+        ("target", "heard"),
+        [
+            (command("never-ready"), "/health the answer is 503; raise the limit"),
+            (command(ready="/helth"), "/helth the answer is 404; name a path that it has with ready="),
+            (command("deaf"), "/health there is no answer (ConnectError"),
+        ],
+        ids=["never ready", "no such path", "deaf"],
     )
     def test_what_is_not_ready_in_time_is_told(
-        self, start: Starting, habit: str, heard: str, monkeypatch: pytest.MonkeyPatch
+        self, start: Starting, target: Command, heard: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The time limit passes at once when the server was asked, however late it started."""
         past_ns = [0]
@@ -249,7 +255,7 @@ class TestCommand:
             try:
                 page = get_page(*arguments, **how)
             except httpx.ConnectError:
-                past_ns[0] = 60 * S if habit == "deaf" else 0
+                past_ns[0] = 60 * S if "ConnectError" in heard else 0
                 raise
             past_ns[0] = 60 * S
             return page
@@ -258,8 +264,8 @@ class TestCommand:
         monkeypatch.setattr("pytest_mlpatterns.serving.bounded_client.get_page", ask)
         monkeypatch.setattr("pytest_mlpatterns.serving.external.start.time", clock)
         with pytest.raises(DeploymentError) as caught:
-            start(command(habit), timeout="60s")
-        assert f"is not ready after 60.0 s, the start-up time limit: to GET /health {heard}" in str(caught.value)
+            start(target, timeout="60s")
+        assert f"is not ready after 60.0 s, the start-up time limit: to GET {heard}" in str(caught.value)
         assert "--perf-startup-timeout" in str(caught.value)
 
     def test_a_death_after_the_start_is_told_with_its_last_output(self, start: Starting) -> None:
