@@ -21,6 +21,16 @@ def test_unit_tests_mirror_the_package() -> None:
     assert {room.as_posix() for room in rooms if not (PACKAGE / room).is_dir()} == set()
 
 
+def test_files_of_unit_tests_start_few_processes() -> None:
+    """A file whose tests start processes, half of them or more, belongs to ``live``."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in TESTS.glob("unit/**/test_*.py")}
+    shares = {
+        name: (text.count("pytest.mark.processes"), len(re.findall(r"^\s*(?:async )?def test_", text, re.MULTILINE)))
+        for name, text in texts.items()
+    }
+    assert {name for name, (starting, all_) in shares.items() if 2 * starting >= all_} == set()
+
+
 def test_files_of_one_run_have_names_of_their_own() -> None:
     """Python imports a test file by its name alone, if its folder is no package."""
     together = [path for path in TESTS.rglob("test_*.py") if not path.is_relative_to(TESTS / "live" / "ray")]
