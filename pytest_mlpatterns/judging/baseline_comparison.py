@@ -27,8 +27,6 @@ from pytest_mlpatterns.judging.metric_rules import (
     is_left_to_starts,
     judge_metrics,
     launches_for_tail,
-    require_requested,
-    why_not_compared,
 )
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
@@ -39,11 +37,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.basis import Basis
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
-    from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.loop import Ruling, Want
-    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.verdict import LeftOut
 
 _SCREEN_LAUNCHES = 3
 """Launches after which a comparison that the revision can settle is no longer worth its time: a fourth narrows the
@@ -59,19 +54,10 @@ class BaselineComparison:
     the file decides alone.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        measurement: SequentialMeasurement,
-        basis: Basis,
-        *,
-        is_settled: Callable[[], bool] | None = None,
-    ) -> None:
-        self._experiment = experiment
-        self._measurement = measurement
-        self._basis = basis
+    def __init__(self, basis: Basis, *, is_settled: Callable[[], bool] | None = None) -> None:
+        self._basis, self._experiment, self._measurement = basis, basis.experiment, basis.measurement
         self._is_settled = is_settled
-        self._entry = experiment.baseline.entry
+        self._entry = basis.experiment.baseline.entry
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice with the baseline, and measure as much as that takes.
@@ -86,7 +72,7 @@ class BaselineComparison:
             return ()
         measurement.require_valid()
         chosen = self.chosen(choice)
-        self._leave_out(chosen.left_out)
+        self._basis.leave_out("file", chosen.left_out)
         asked = [one for one in chosen.compared if is_asked_for(one, self._experiment.settings)]
         for one in asked if self._experiment.baseline.mode is not BaselineMode.OFF else ():
             if isinstance(one.metric.kind, Nmrt | AtNmrt):
@@ -216,17 +202,8 @@ class BaselineComparison:
             is_worth_it = not one.is_guard and self._measurement.may_launch_again(CONFIRMING_LAUNCHES)
             if isinstance(error, TooFewSamplesError) and (one.requested or is_worth_it):
                 return replace(found, why_not=error)
-        require_requested(found, compared, beside="the baseline")
-        known = [one.metric.label for one in compared if one.metric.name not in found.left_out]
-        left_out = why_not_compared(found.left_out, compared, look, settings=self._experiment.settings)
-        self._leave_out(left_out, known)
-        self._basis.keep("file", is_judged=bool(self._basis.file.is_judged or known))
+        self._basis.judged("file", found, compared, look=look)
         return found
-
-    def _leave_out(self, left_out: Mapping[str, LeftOut], known: Sequence[str] = ()) -> None:
-        """Note why metrics have no verdict, by label; that nothing is missing of those that are known."""
-        before = {label: why for label, why in self._basis.file.left_out.items() if label not in known}
-        self._basis.keep("file", left_out={**before, **left_out})
 
     def look(self, present: Metrics) -> Look:
         """What decides these launches beside the entry."""

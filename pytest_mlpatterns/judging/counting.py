@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.judging.basis import Basis
-    from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.compared_metrics import Choice
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.look import Sample
@@ -335,21 +334,10 @@ class CountedPasses:
 class CountedComparison:
     """Compares one test by times, and by instructions. ``times``: compares the metrics of a choice by their times."""
 
-    def __init__(
-        self,
-        times: Callable[[Choice], Sequence[Verdict]],
-        experiment: Experiment,
-        measurement: SequentialMeasurement,
-        *,
-        basis: Basis,
-        causes: Causes,
-    ) -> None:
+    def __init__(self, times: Callable[[Choice], Sequence[Verdict]], basis: Basis) -> None:
         self._times = times
-        self._experiment = experiment
-        self._measurement = measurement
-        self._basis = basis
-        self._causes = causes
-        self._passes = CountedPasses(experiment, measurement)
+        self._basis, self._experiment, self._measurement = basis, basis.experiment, basis.measurement
+        self._passes = CountedPasses(basis.experiment, basis.measurement)
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice, and measure as much as that takes.
@@ -367,7 +355,7 @@ class CountedComparison:
         compared = asked or self._in_their_place(times(False), verdicts, limited)
         is_over = (
             self._experiment.smoke
-            or self._causes.interrupted
+            or self._basis.causes.interrupted
             or (self._experiment.revision is not None and self._basis.code.missing)
         )
         if compared is not None and not is_over:
@@ -426,7 +414,7 @@ class CountedComparison:
         work = work if is_asked else replace(work, reason=f"{why}; {work.reason}")
         self._basis.keep("work", verdict=work, beside=beside, note="", left_out=None, not_counted="")
         if beside.kind == "revision" and self._passes.other is not None:
-            self._causes.search(self._passes.other, [work])
+            self._basis.causes.search(self._passes.other, [work])
         return [*self._settled(verdicts, work, why), work]
 
     def _settled(self, verdicts: Sequence[Verdict], work: Verdict, why: str) -> Sequence[Verdict]:

@@ -26,7 +26,6 @@ from pytest_mlpatterns.errors import (
     UnequalAnswersWarning,
 )
 from pytest_mlpatterns.judging.basis import Basis
-from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, marked_accepted
 from pytest_mlpatterns.judging.counting import CountedComparison
 from pytest_mlpatterns.judging.leaks import decide_leak
@@ -79,12 +78,8 @@ class Perf(LimitAssertions):
         self._overload = OverloadAssertions(experiment, measurement)
         self._unhurt = UnhurtAssertions(experiment, measurement)
         self._scaling = ScalingAssertions(experiment, measurement)
-        self._causes = Causes(experiment, measurement)
         self._basis = Basis(experiment, measurement)
-        times = comparison_of(experiment, measurement, basis=self._basis, causes=self._causes)
-        self._comparison = CountedComparison(
-            times.judge, experiment, measurement, basis=self._basis, causes=self._causes
-        )
+        self._comparison = CountedComparison(comparison_of(self._basis).judge, self._basis)
         self._verdicts = VerdictLog(experiment, lambda: self.result(passed=False))
 
     @property
@@ -375,7 +370,7 @@ class Perf(LimitAssertions):
         PerfFailure: worse than the baseline, or without a comparison that is required.
         """
         if warn is not None:
-            self._verdicts.warn_through(warn)
+            self._verdicts.warn = warn
         mode = self._experiment.baseline.mode
         if not self.smoke:
             if mode is BaselineMode.UPDATE:
@@ -391,7 +386,7 @@ class Perf(LimitAssertions):
 
         if self._none_may_fail and not self.smoke and self._measurement.metrics.failures:
             self.assert_no_failures()  # launches after the assertion count, too
-        self._causes.profile_alone()
+        self._basis.causes.profile_alone()
         self._compare(others, self._experiment.settings.tolerance, requested=False)
         why = self._basis.required(self._experiment.command)
         if why and mode is BaselineMode.REQUIRE and not self.smoke:
@@ -400,7 +395,7 @@ class Perf(LimitAssertions):
     @property
     def interrupted(self) -> bool:
         """Whether an interrupt ended what came after the verdicts, which were to be shown first."""
-        return self._causes.interrupted
+        return self._basis.causes.interrupted
 
     @property
     def took_ns(self) -> int:
@@ -424,8 +419,6 @@ class Perf(LimitAssertions):
             asked=self._verdicts.asked,
             overloads=self._overload.overloads,
             scaling=self._scaling.record,
-            profile=self._causes.profile,
-            held=self._causes.held,
             steps=self._unhurt.impacts,
             course=self._unhurt.course,
         )

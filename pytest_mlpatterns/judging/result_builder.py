@@ -77,8 +77,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, ScalingRecord, StepImpact
     from pytest_mlpatterns.records.launch import Busy, Noise
-    from pytest_mlpatterns.records.profile import ProfileRecord
-    from pytest_mlpatterns.records.samples import HeldRecord
     from pytest_mlpatterns.records.setup import EnvironmentFacts
 
 
@@ -91,8 +89,6 @@ class Found(Struct, frozen=True, kw_only=True):
     asked: Mapping[str, float] = {}  # metrics that its own assertions compare, by name with the tolerance of each
     overloads: tuple[Overload, ...] = ()  # beyond the NMRT
     scaling: ScalingRecord | None = None  # at several numbers of replicas
-    profile: ProfileRecord | None = None  # why it failed, by function
-    held: HeldRecord | None = None  # the same by the lines that hold memory
     steps: tuple[StepImpact, ...] = ()  # what the steps of the function beside the load did
     course: tuple[LatencyMoment, ...] = ()  # the latency through the window of the last launch, if it had steps
 
@@ -125,8 +121,8 @@ def build_result(experiment: Experiment, measurement: SequentialMeasurement, fou
             limits=Limits(metrics.capacities, found.overloads, found.scaling, missing),
             causes=CauseRecord(
                 splits_of(metrics.launches),
-                found.profile,
-                found.held,
+                found.basis.causes.profile,
+                found.basis.causes.held,
                 CountedWork(metrics.counts[-1], found.basis.work.then) if metrics.counts else None,
                 None if growth is None else growth_record(growth.track),
                 found.steps,

@@ -28,14 +28,7 @@ from pytest_mlpatterns.judging.compared_metrics import Chosen, is_asked_for, lef
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.look import Look, Pairs, UnknownMetricError
 from pytest_mlpatterns.judging.loop import Ruling, decide_pairs
-from pytest_mlpatterns.judging.metric_rules import (
-    RatioQuestion,
-    change_verdict,
-    judge_metrics,
-    require_requested,
-    rule_pairs,
-    why_not_compared,
-)
+from pytest_mlpatterns.judging.metric_rules import RatioQuestion, change_verdict, judge_metrics, rule_pairs
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.setup import Setup, differing_facts
@@ -50,10 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.judging.basis import Basis
-    from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
-    from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.workload.schedule import Schedule
 
@@ -71,22 +61,10 @@ class RevisionComparison:
     ``name``: of the revision in messages; empty for its own.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        revision: RevisionClient,
-        measurement: SequentialMeasurement,
-        *,
-        basis: Basis,
-        causes: Causes,
-        name: str = "",
-    ) -> None:
-        self._name = name or revision.name
-        self._experiment = experiment
+    def __init__(self, basis: Basis, revision: RevisionClient, name: str = "") -> None:
+        self._basis, self._experiment, self._measurement = basis, basis.experiment, basis.measurement
         self._revision = revision
-        self._measurement = measurement
-        self._basis = basis
-        self._causes = causes
+        self._name = name or revision.name
         self.run: InterleavedRun | None = None
         basis.keep("code", name=revision.name)
 
@@ -140,7 +118,7 @@ class RevisionComparison:
             verdicts = self._judge(self.run, choice)
             launches = (*self.run.first_launches, *self.run.second_launches)
             starts_ns = [launch.cold_start_ns for launch in launches if launch.cold_start_ns is not None]
-            self._causes.search(self._revision, verdicts, starts_ns)
+            self._basis.causes.search(self._revision, verdicts, starts_ns)
             return verdicts
         except NothingToCompareError as error:
             is_new = error.reason is Reason.ABSENT
@@ -195,16 +173,10 @@ class RevisionComparison:
             entry = experiment.baseline.name if experiment.revision is None else ""
             reference = reference_from_interleaved(run, commit=self._revision.commit, entry=entry)
             self._basis.keep("code", reference=reference, facts_changed=differing_facts(before, now))
-        look = Look.at_pairs(Pairs.of(run), _ONE_LOOK)
-        require_requested(found, compared, beside=self._name)
+        self._basis.judged("code", found, compared, look=Look.at_pairs(Pairs.of(run), _ONE_LOOK))
         unasked = [one for one in compared if one.metric.of is None and not is_asked_for(one, experiment.settings)]
-        left_out = {
-            **self._basis.code.left_out,
-            **why_not_compared(found.left_out, compared, look, settings=experiment.settings),
-            **left_out_if_measured(unasked, self._measurement.so_far, _SEARCHED),
-            **chosen.left_out,
-        }
-        self._basis.keep("code", left_out=left_out, is_judged=bool(self._basis.code.is_judged or found.verdicts))
+        searched = left_out_if_measured(unasked, self._measurement.so_far, _SEARCHED)
+        self._basis.leave_out("code", {**searched, **chosen.left_out})
         return found.verdicts
 
     def _streams(self, run: InterleavedRun, choice: Choice) -> dict[str, bool]:

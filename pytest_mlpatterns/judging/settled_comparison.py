@@ -9,6 +9,7 @@ metric passes, fails or stays open where the file and the recorded code disagree
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -34,10 +35,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.basis import Basis
-    from pytest_mlpatterns.judging.causes import Causes
-    from pytest_mlpatterns.judging.experiment import Experiment, Settlement
+    from pytest_mlpatterns.judging.experiment import Settlement
     from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
-    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.setup import FactChange
@@ -50,17 +49,16 @@ _ELSEWHERE = LeftOut("needs an entry of this machine: --perf-baseline update")
 """Why what the recorded code cannot settle is not compared."""
 
 
-def comparison_of(
-    experiment: Experiment, measurement: SequentialMeasurement, *, basis: Basis, causes: Causes
-) -> BaselineComparison | RevisionComparison | SettledComparison:
+def comparison_of(basis: Basis) -> BaselineComparison | RevisionComparison | SettledComparison:
     """What compares a test: with a revision, with the baseline, or with the baseline and the code that it is of."""
+    experiment = basis.experiment
     if experiment.revision is not None:
         from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 
-        return RevisionComparison(experiment, experiment.revision, measurement, basis=basis, causes=causes)
+        return RevisionComparison(basis, experiment.revision)
     if experiment.settle is not None and experiment.settings.during is None:
-        return SettledComparison(experiment, measurement, basis=basis, causes=causes)
-    return BaselineComparison(experiment, measurement, basis)
+        return SettledComparison(basis)
+    return BaselineComparison(basis)
 
 
 class Screened(Struct, frozen=True):
@@ -125,16 +123,10 @@ class Screened(Struct, frozen=True):
 class SettledComparison:
     """Compares one test with its stored baseline, and with the recorded code where the file does not decide."""
 
-    def __init__(
-        self, experiment: Experiment, measurement: SequentialMeasurement, *, basis: Basis, causes: Causes
-    ) -> None:
-        self._experiment = experiment
-        self._measurement = measurement
-        self._basis = basis
-        self._causes = causes
-        self._screen = BaselineComparison(experiment, measurement, basis, is_settled=self._is_judged_by_the_code)
-        self._file = BaselineComparison(experiment, measurement, basis)
-        self._settlement: Settlement | None = None
+    def __init__(self, basis: Basis) -> None:
+        self._basis, self._experiment, self._measurement = basis, basis.experiment, basis.measurement
+        self._screen = BaselineComparison(basis, is_settled=self._is_judged_by_the_code)
+        self._file = BaselineComparison(basis)
         self._code: RevisionComparison | None = None
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
@@ -146,12 +138,12 @@ class SettledComparison:
         settled: Sequence[Verdict] = [*screened.seen.values()]
         if not screened.is_clear or screened.is_faster:
             settled = self._settle(settles, screened)
-        if not (others(False) or others(True)) or self._causes.interrupted:
+        if not (others(False) or others(True)) or self._basis.causes.interrupted:
             return settled
         if self._experiment.baseline.entry is None and self._basis.settled.labels is not None:
             metrics = self._measurement.metrics
             searched = left_out_if_measured(others(metrics.streams), metrics, _ELSEWHERE)
-            self._basis.keep("settled", searched={**self._basis.settled.searched, **searched})
+            self._basis.leave_out("settled", searched)
         return [*settled, *self._file.judge(others)]
 
     def _screened(self, choice: Choice) -> Screened:
@@ -178,12 +170,12 @@ class SettledComparison:
             try:
                 found = self._by_the_recorded_code(rest) if rest(False) or rest(True) else None
             except (UnknownRevisionError, SettingError, InvalidResultError) as error:
-                if isinstance(error, InvalidResultError) and error.side not in ("", self._found().name):
+                if isinstance(error, InvalidResultError) and error.side not in ("", self._settlement.name):
                     raise  # the present fails
                 remedy = str(error) if isinstance(error, ShallowCloneError) else ""
                 self._basis.keep("settled", why_not=f"not compared with the recorded commit: {error}", remedy=remedy)
             else:
-                if screened.limited is not None and self._found().revision is None:
+                if screened.limited is not None and self._settlement.revision is None:
                     raise screened.limited  # there is nothing else to measure
                 known = {verdict.metric: verdict for verdict in found or ()}
                 return [*screened.seen.values()] if found is None else self._merged(choice, screened, known)
@@ -191,7 +183,7 @@ class SettledComparison:
 
     def _by_the_recorded_code(self, choice: Choice) -> Sequence[Verdict]:
         """The verdicts by the recorded code; none if the present is that code."""
-        settlement = self._found()
+        settlement = self._settlement
         if settlement.revision is None:
             if settlement.note and self._experiment.baseline.entry is not None:
                 raise UnknownRevisionError(f"{settlement.name} is the commit that brought the entry, {settlement.note}")
@@ -199,14 +191,7 @@ class SettledComparison:
         if self._code is None:
             from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 
-            self._code = RevisionComparison(
-                self._experiment,
-                settlement.revision,
-                self._measurement,
-                basis=self._basis,
-                causes=self._causes,
-                name=settlement.name,
-            )
+            self._code = RevisionComparison(self._basis, settlement.revision, settlement.name)
         try:
             verdicts = self._code.compare(choice)
         except DeploymentError as error:
@@ -220,20 +205,19 @@ class SettledComparison:
     def _is_judged_by_the_code(self) -> bool:
         """Whether other code was recorded, and nothing else has changed: a package has to fail by the file itself."""
         try:
-            found = self._found()
+            found = self._settlement
         except (UnknownRevisionError, SettingError):
             return False
         return found.revision is not None and not found.note and not self._changed_facts()
 
-    def _found(self) -> Settlement:
+    @functools.cached_property
+    def _settlement(self) -> Settlement:
         assert self._experiment.settle is not None
-        if self._settlement is None:
-            self._settlement = self._experiment.settle()
-        return self._settlement
+        return self._experiment.settle()
 
     def _merged(self, choice: Choice, screened: Screened, judged: Mapping[str, Verdict]) -> Sequence[Verdict]:
         """The verdict on each metric, of the recorded code and of the file; and the line that names what decided."""
-        settlement, run = self._found(), self._run
+        settlement, run = self._settlement, self._run
         seen, entry = screened.seen, screened.entry
         common = Seen(
             name=settlement.name,

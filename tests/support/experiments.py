@@ -58,7 +58,7 @@ def beside_the_file(
 ) -> tuple[dict[str, Verdict], Basis]:
     """The verdicts on what is measured, by metric, beside the entry of an experiment."""
     basis = Basis(experiment, measurement)
-    comparison = BaselineComparison(experiment, measurement, basis, **options)
+    comparison = BaselineComparison(basis, **options)
     return {verdict.metric: verdict for verdict in comparison.judge(choice)}, basis
 
 

@@ -158,8 +158,9 @@ def compared_test(
     causes: Any = SimpleNamespace(interrupted=interrupted, search=lambda other, _verdicts: times.searched.append(other))
     measured = measurement()
     basis = Basis(experiment, measured)
+    basis.causes = causes
     basis.keep("code", why_not=missing)
-    comparison = Noted(times.judge, experiment, measured, basis=basis, causes=causes)
+    comparison = Noted(times.judge, basis)
     settings = experiment.settings
     metrics = compared_by_default(settings, streams=False)
     chosen = compared_metrics(metrics, settings.tolerance, 0.025, requested=False)

@@ -26,6 +26,7 @@ from pytest_mlpatterns.judging.result_builder import (
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.launch import Estimate, GeneratorReport, Launch, Noise, Warmup
+from pytest_mlpatterns.records.profile import ProfileRecord
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.ci_reports import properties_of
@@ -83,7 +84,13 @@ def test_every_report_has_the_figure_that_was_compared() -> None:
 
 
 def built(
-    launched: Launch, *, spent_s: float = 0.0, cluster: Any = None, counts: tuple[Count, ...] = (), **found: Any
+    launched: Launch,
+    *,
+    spent_s: float = 0.0,
+    cluster: Any = None,
+    counts: tuple[Count, ...] = (),
+    profile: ProfileRecord | None = None,
+    **found: Any,
 ) -> TestResult:
     """The result of a test whose only launch an interleaved run made."""
     spending = Spending(Budget(60 * S, round(spent_s * S)))
@@ -91,7 +98,9 @@ def built(
     measurement = SequentialMeasurement(cast("Any", None), spending, 8)
     measurement.adopt(counts=counts)
     measurement.take(cast("Any", SimpleNamespace(second_launches=[launched], second_starts_ns=[], spent_s=spent_s)))
-    return build_result(experiment, measurement, Found(passed=True, basis=Basis(experiment, measurement), **found))
+    basis = Basis(experiment, measurement)
+    basis.causes.profile = profile
+    return build_result(experiment, measurement, Found(passed=True, basis=basis, **found))
 
 
 def test_a_result_has_what_was_measured_beside_its_launches() -> None:

@@ -23,7 +23,6 @@ from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.basis import Basis
 from pytest_mlpatterns.judging.budget import Budget, Spending
-from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison, check_length, least_ns
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -126,9 +125,8 @@ def settle(
     if searched:
         measurement.measure_at_least(1)
         measurement.search(None)
-    causes = Causes(experiment, measurement)
     basis = Basis(experiment, measurement)
-    comparison = RevisionComparison(experiment, revision, measurement, basis=basis, causes=causes)
+    comparison = RevisionComparison(basis, revision)
     comparison.run = run if theirs is None else None
     wanted = compared_metrics(list(map(metric_named, names)), settings.tolerance, REVISION_ALPHA, requested=False)
     return {one.metric: one.outcome for one in comparison.judge(lambda _streams: wanted)}, basis, run
@@ -230,5 +228,5 @@ def test_another_set_up_a_failure_there_and_a_required_comparison_fail_the_test(
 def test_answers_that_are_to_be_checked_are_those_of_a_launch_before_the_comparison(check: object) -> None:
     """Else its own side of the comparison is what was measured."""
     _, basis, run = settle("rtm", check=check)
-    assert len(basis._measurement.metrics.launches) == (1 if check else len(run.second_launches))
+    assert len(basis.measurement.metrics.launches) == (1 if check else len(run.second_launches))
     assert len(run.second_launches) > 1

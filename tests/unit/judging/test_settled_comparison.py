@@ -88,7 +88,8 @@ class Declared(SettledComparison):
 
     def __init__(self, experiment: Any, measurement: Any, causes: Any, sides: tuple[Any, Any]) -> None:
         self.basis = Basis(experiment, measurement)
-        super().__init__(experiment, measurement, basis=self.basis, causes=causes)
+        self.basis.causes = causes
+        super().__init__(self.basis)
         self._screen, self._code = sides
         self._file = self._screen.alone
         self.basis.keep("code", why_not=sides[1].missing)

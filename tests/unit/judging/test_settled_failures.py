@@ -87,8 +87,7 @@ def test_a_slower_machine_that_refuses_more_of_an_overload_is_asked_about(
     experiment = replace(experiment, setup=make_setup(load="constant(400/s)"), plan=plan, settle=settle)
     runner: Any = SimpleNamespace(measure=lambda: next(made), want_requests=lambda _enough, **_how: None)
     measurement = SequentialMeasurement(runner, Spending(Budget(60 * S)), 8, overload=True)
-    nobody: Any = None
-    comparison = SettledComparison(experiment, measurement, basis=Basis(experiment, measurement), causes=nobody)
+    comparison = SettledComparison(Basis(experiment, measurement))
 
     def choice(streams: bool) -> Sequence[ComparedMetric]:
         wanted = compared_by_default(settings, streams=streams)
