@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.health.machine import busy_on_average, slower_excuse, taken_excuse, why_busy
 from pytest_mlpatterns.analysis.metrics.definitions import are_of_streams, metric_named, standing_metrics
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt, objective_of, times_of
-from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, SequentialPlan
+from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, FEWEST_PAIRS, SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.few_samples import foreseen_tails
 from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
 from pytest_mlpatterns.config.run_settings import BaselineMode
@@ -150,7 +150,8 @@ class BaselineComparison:
         """
         if self._is_settled is None:
             return False
-        has_time = self._measurement.may_pair_after_a_launch
+        budget, launch_ns = self._measurement.budget.planned, self._measurement.cost.launch_ns
+        has_time = budget.allows((1 + FEWEST_PAIRS) * launch_ns)  # a pair takes about as long as a launch
         if has_time and why_busy(self._measurement.metrics.launches) is not None:
             return False
         primary = {one.metric.name for one in compared if not one.is_guard and one.metric.of is not None}

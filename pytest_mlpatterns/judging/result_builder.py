@@ -97,7 +97,6 @@ def build_result(experiment: Experiment, measurement: SequentialMeasurement, fou
     """The result record of one test, for reports and the baseline; None if nothing was measured."""
     if (metrics := measurement.so_far) is None:
         return None
-    growth = measurement.beside.growth
     figures, by_launch = estimated(metrics, [*experiment.ranked, *(verdict.metric for verdict in found.verdicts)])
     measured = _measured(metrics, by_launch, measurement.budget.spent_ns / 1e9)
     missing = dict(metrics.indices.missing)
@@ -117,14 +116,14 @@ def build_result(experiment: Experiment, measurement: SequentialMeasurement, fou
             definition=_definition(experiment, metrics, found.asked),
             judged=_judged(experiment, found, (*notes, *describe_steps(found.steps)), busy=measured.busy),
             measured=measured,
-            conditions=_conditions(metrics, experiment, noise, dropped=measurement.beside.dropped),
+            conditions=_conditions(metrics, experiment, noise, dropped=measurement.dropped),
             limits=Limits(metrics.capacities, found.overloads, found.scaling, missing),
             causes=CauseRecord(
                 splits_of(metrics.launches),
                 found.basis.causes.profile,
                 found.basis.causes.held,
                 CountedWork(metrics.counts[-1], found.basis.work.then) if metrics.counts else None,
-                None if growth is None else growth_record(growth.track),
+                None if measurement.growth is None else growth_record(measurement.growth.track),
                 found.steps,
                 found.course if found.steps else (),
             ),
@@ -307,7 +306,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
     if experiment.run_ns is not None and experiment.budget_ns < experiment.settings.budget_ns:
         share = format_duration(experiment.run_ns) if experiment.run_ns else "nothing"
         notes.append(f"had {share} of --perf-time, less than its budget")
-    dropped, forecast = measurement.beside.dropped, measurement.beside.forecast
+    dropped, forecast = measurement.dropped, measurement.forecast
     if forecast is not None and forecast.beyond_ns:
         notes.append(forecast.text)
     notes += experiment.starts.notes

@@ -17,7 +17,6 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import why_busy
@@ -61,27 +60,15 @@ _FEWEST_IN_TIME = 3  # Launches that a limit on time does not reduce further
 _LEAST_GROWTH_NS = 2_000_000_000  # Load that follows a suspected growth, if less is left of the budget
 
 
-class _Validity(Struct, frozen=True):
-    """What makes a measurement of the test invalid."""
-
-    overload: bool = False  # whether the service is meant to refuse requests and to stay behind
-    excused: bool = False  # whether an assertion on a step judges failed and late requests
-    judged_ns: float = 0.0  # latency that is judged, beside which a lag of the generator matters; 0 for that measured
-
-
-class Beside(Struct, frozen=True):
-    """What a measurement has come to beside its launches, for reports."""
-
-    dropped: int = 0  # launches that do not count because the load generator was the limit
-    growth: FollowedGrowth | None = None  # what the last long load found; None without one
-    forecast: Forecast | None = None  # what was announced last; None before the first launch
-
-
 class SequentialMeasurement:
     """Measures as many launches as the verdicts of one test need.
 
-    ``runner``: of its deployments. ``spending``: of the test's time. ``price``: of cores and memory; None if there is
-    no cost. ``announce``: takes what the test may take, after each launch and pair.
+    ``runner``: of its deployments. ``spending``: of the test's time. ``overload``: whether the service is meant to
+    refuse requests and to stay behind. ``price``: of cores and memory; None if there is no cost. ``announce``: takes
+    what the test may take, after each launch and pair.
+
+    For reports, ``dropped``: launches that do not count because the load generator was the limit. ``growth``: what the
+    last long load found; None without one. ``forecast``: what was announced last; None before the first launch.
     """
 
     def __init__(
@@ -96,11 +83,15 @@ class SequentialMeasurement:
     ) -> None:
         self.runner: LaunchRunner = runner
         self.spending: Spending = spending
-        self.beside: Beside = Beside()
+        self.cost: Cost = Cost(launched_ns=spending.budget.spent_ns)  # of a start
+        self.dropped: int = 0
+        self.growth: FollowedGrowth | None = None
+        self.forecast: Forecast | None = None
         self._max_launches = max_launches
-        self._validity = _Validity(overload)
+        self._may_overload = overload
+        self._excuses_failures = False  # whether an assertion on a step judges failed and late requests
+        self._judged_ns = 0.0  # latency that is judged, beside which a lag of the generator matters; 0: that measured
         self._found = Metrics((), price=price)
-        self._cost = Cost(launched_ns=spending.budget.spent_ns)  # of a start
         self._announce = announce
 
     @property
@@ -130,20 +121,20 @@ class SequentialMeasurement:
 
     def excuse_failures(self) -> None:
         """Failed and late requests make no measurement invalid from now on: an assertion on a step judges them."""
-        self._validity = replace(self._validity, excused=True)
+        self._excuses_failures = True
 
     def allow_lag_beside(self, judged_ns: float) -> None:
         """From now on a launch is repeated only if the generator's lag matters beside a latency that is judged."""
-        self._validity = replace(self._validity, judged_ns=judged_ns)
+        self._judged_ns = judged_ns
 
     def require_valid(self, *, errors_count: bool = True, judged_ns: float = 0.0) -> None:
         """Refuse a measurement that supports no verdict."""
-        metrics, valid = self.metrics, self._validity
-        errors_count = errors_count and not valid.excused
-        why = why_invalid(metrics, errors_count=errors_count, may_refuse=valid.overload, judged_ns=judged_ns)
+        metrics, excused = self.metrics, self._excuses_failures
+        errors_count = errors_count and not excused
+        why = why_invalid(metrics, errors_count=errors_count, may_refuse=self._may_overload, judged_ns=judged_ns)
         if why is not None:
             raise why.error()
-        if not valid.overload and not valid.excused and (lags := metrics.not_sustained):
+        if not self._may_overload and not excused and (lags := metrics.not_sustained):
             if busy := why_busy(metrics.launches):
                 raise GeneratorLimitError(f"{lags}, while {busy}; measure again when the machine is quieter")
             raise InvalidResultError(f"{lags}; if the test is meant to overload it, write perf(overload=True)")
@@ -172,7 +163,7 @@ class SequentialMeasurement:
     def take(self, run: InterleavedRun) -> None:
         """Adopt the second side of an interleaved run if there is no launch yet, so that nothing is measured twice."""
         if not self._found.launches and run.second_launches:
-            self._cost = self._cost.plus(launches=len(run.second_launches), launched_ns=round(run.spent_s * 1e9))
+            self.cost = self.cost.plus(launches=len(run.second_launches), launched_ns=round(run.spent_s * 1e9))
             starts_ns = (*self._found.starts_ns, *run.second_starts_ns)
             self.adopt(launches=tuple(run.second_launches), starts_ns=starts_ns)
 
@@ -186,8 +177,8 @@ class SequentialMeasurement:
         run.watch(foresee)
         if run.launches or run.capacities:  # made for an earlier comparison of the test
             foresee()
-        elif self._cost.launches:  # a pair takes about as long: its sides start side by side
-            self._foresee(0, self._cost.launch_ns, fewest=FEWEST_PAIRS, what=PAIRS)
+        elif self.cost.launches:  # a pair takes about as long: its sides start side by side
+            self._foresee(0, self.cost.launch_ns, fewest=FEWEST_PAIRS, what=PAIRS)
 
     def time_of(self, run: InterleavedRun) -> int:
         """The time that an interleaved run of the test may take in all: what it took, and what the budget has left."""
@@ -216,7 +207,7 @@ class SequentialMeasurement:
         def look() -> Ruling:
             try:
                 verdicts = judge()
-                has_time = self.budget.planned.allows(self._cost.each_ns)
+                has_time = self.budget.planned.allows(self.cost.each_ns)
                 is_confirmed = self.is_confirmed or (not has_time and is_sure())
                 return ruling_of(verdicts, wants, is_confirmed=is_confirmed, fewest=fewest)
             except TooFewSamplesError as error:
@@ -246,7 +237,7 @@ class SequentialMeasurement:
         launches = replace(self._supply, measure=again)
         searches = replace(launches, measure=more or again)
         if more_s is not None:
-            searches = replace(searches, each_ns=lambda: self._cost.launch_ns + more_s * 1e9)
+            searches = replace(searches, each_ns=lambda: self.cost.launch_ns + more_s * 1e9)
         starts = replace(launches, measure=self._start_again, each_ns=lambda: self._last_start_ns)
         ruling = decide(look, {"launch": launches, "search": searches, "start": starts}, lambda: self.budget)
         if ruling.why_not is not None:
@@ -279,7 +270,7 @@ class SequentialMeasurement:
             left_ns = max(left_ns, min(planned.limit_ns // 2, LEAST_SEARCH_NS))
         if objective is not None and shares:
             most = self._max_launches - len(ended)
-            left_ns = share_of(left_ns, self._cost.launch_ns, most, climbs=all(one.at_least for one in ended))
+            left_ns = share_of(left_ns, self.cost.launch_ns, most, climbs=all(one.at_least for one in ended))
         with self._further():
             found = self.runner.search(decided, objective, left_ns)
         self.adopt(capacities=(*self._found.capacities, found))
@@ -288,16 +279,7 @@ class SequentialMeasurement:
     def reachable_launches(self) -> int:
         """Launches, one at least, that the planned time has room for in all, as far as the test allows them."""
         done, most = len(self.metrics.launches), self._max_launches
-        return forecast(self.budget.planned, done, self._cost.launch_ns, fewest=done, most=most, what=LAUNCHES).number
-
-    @property
-    def may_pair_after_a_launch(self) -> bool:
-        """Whether the planned time has room for another launch and the fewest pairs, which take about as long each."""
-        return self.budget.planned.allows((1 + FEWEST_PAIRS) * self._cost.launch_ns)
-
-    def may_launch_within(self, limit_ns: int) -> bool:
-        """Whether another launch ends within this time, in place of the budget."""
-        return replace(self.budget, limit_ns=limit_ns).allows(self._cost.each_ns)
+        return forecast(self.budget.planned, done, self.cost.launch_ns, fewest=done, most=most, what=LAUNCHES).number
 
     def may_launch_again(self, fewest: int = 0) -> bool:
         """Whether the budget has time for another launch; ``fewest`` are measured in any case."""
@@ -309,17 +291,14 @@ class SequentialMeasurement:
         Returns why it was dropped, if the load generator was the limit of it and of those that replaced it; else empty.
         """
         launch = self._launch()
-        while (limited := why_dropped(launch, self._validity.judged_ns)) and self.may_launch_again():
-            self._drop()
+        while (limited := why_dropped(launch, self._judged_ns)) and self.may_launch_again():
+            self.dropped += 1
             launch = self._launch()
         if limited and self._found.launches:
-            self._drop()
+            self.dropped += 1
             return limited
         self.adopt(launches=(*self._found.launches, launch))
         return ""
-
-    def _drop(self) -> None:
-        self.beside = replace(self.beside, dropped=self.beside.dropped + 1)
 
     @property
     def _last_start_ns(self) -> float:
@@ -347,9 +326,8 @@ class SequentialMeasurement:
         """
         most_ns = longest_ns if is_asked else min(longest_ns, max(self.budget.left_ns, _LEAST_GROWTH_NS))
         with self.spending.counted():
-            growth = self.runner.follow_growth(most_ns, is_decided)
-        self.beside = replace(self.beside, growth=growth)
-        return growth
+            self.growth = self.runner.follow_growth(most_ns, is_decided)
+        return self.growth
 
     @property
     def _supply(self) -> Supply:
@@ -357,9 +335,9 @@ class SequentialMeasurement:
 
         def started() -> int:
             is_silent = any(launch.silence for launch in self._found.launches)
-            return self._max_launches if is_silent else self._cost.launches + len(self._found.starts_ns)
+            return self._max_launches if is_silent else self.cost.launches + len(self._found.starts_ns)
 
-        return Supply(self.launch_again, started, self._max_launches, lambda: self._cost.each_ns)
+        return Supply(self.launch_again, started, self._max_launches, lambda: self.cost.each_ns)
 
     def _launch(self) -> Launch:
         began = self.spending.clock()
@@ -370,15 +348,14 @@ class SequentialMeasurement:
                 self.adopt(launches=(*self._found.launches, stop.launch))
                 raise
             finally:
-                self._cost = self._cost.plus(launches=1, launched_ns=self.spending.clock() - began)
-                self._foresee(self._supply.done(), self._cost.each_ns, fewest=1, most=self._max_launches)
+                self.cost = self.cost.plus(launches=1, launched_ns=self.spending.clock() - began)
+                self._foresee(self._supply.done(), self.cost.each_ns, fewest=1, most=self._max_launches)
 
     def _foresee(
         self, done: int, each_ns: float, *, fewest: int, most: int = MOST_LOOKS, what: tuple[str, str] = LAUNCHES
     ) -> None:
-        found = forecast(self.budget, done, each_ns, fewest=fewest, most=most, what=what)
-        self.beside = replace(self.beside, forecast=found)
-        self._announce(found)
+        self.forecast = forecast(self.budget, done, each_ns, fewest=fewest, most=most, what=what)
+        self._announce(self.forecast)
 
     @contextmanager
     def _further(self) -> Iterator[None]:
@@ -388,7 +365,7 @@ class SequentialMeasurement:
             try:
                 yield
             finally:
-                self._cost = self._cost.plus(further_ns=self.spending.clock() - began)
+                self.cost = self.cost.plus(further_ns=self.spending.clock() - began)
 
 
 def measurement_of(experiment: Experiment, runner: LaunchRunner, spent_ns: int) -> SequentialMeasurement:
@@ -429,14 +406,16 @@ def measure_for_the_baseline(
     def lacks() -> bool:
         return shows(lambda found: not is_narrow(found)) or shows(may_be_of_two_kinds)
 
+    def may_launch_within(limit_ns: int) -> bool:
+        return replace(measurement.budget, limit_ns=limit_ns).allows(measurement.cost.each_ns)
+
     def look() -> Ruling:
         done = len(measurement.metrics.launches)
-        in_time = done < _FEWEST_IN_TIME or measurement.may_launch_within(_UPDATE_NS)
+        in_time = done < _FEWEST_IN_TIME or may_launch_within(_UPDATE_NS)
         is_short = done < UPDATE_LAUNCHES and (in_time or shows(lambda found: not is_narrow(found)))
         wants_more = is_short or (done < _LAUNCHES_OF_TWO_KINDS and shows(may_be_of_two_kinds))
         budget = measurement.budget if done < CONFIRMING_LAUNCHES else measurement.budget.planned
-        has_time = measurement.may_launch_within(budget.limit_ns)
-        return Ruling("launch" if wants_more and has_time else None)
+        return Ruling("launch" if wants_more and may_launch_within(budget.limit_ns) else None)
 
     measurement.rule(look)
     if shows(reasons_not_to_record):

@@ -164,7 +164,7 @@ def test_a_failure_that_a_limited_generator_leaves_unconfirmed_is_undecided() ->
 def test_a_failure_is_confirmed_by_the_first_launch_that_the_generator_does_not_limit() -> None:
     measurement, runner = make_measurement((GOOD, LIMITED, LIMITED, GOOD), seconds=0.02, budget_ns=80 * MS)
     assert measurement.decide(judge_in_turn(measurement, FAIL))[0].outcome is FAIL
-    assert (runner.measured, measurement.beside.dropped) == (4, 2)
+    assert (runner.measured, measurement.dropped) == (4, 2)
 
 
 @pytest.mark.parametrize("launches", [1, 2])
@@ -183,13 +183,13 @@ def test_an_open_verdict_does_not_go_over_the_budget() -> None:
 def test_a_launch_in_which_the_generator_was_the_limit_is_measured_again() -> None:
     measurement, runner = make_measurement((LIMITED, LIMITED, GOOD))
     assert measurement.metrics.generator.limited is None
-    assert (runner.measured, measurement.beside.dropped, len(measurement.metrics.launches)) == (3, 2, 1)
+    assert (runner.measured, measurement.dropped, len(measurement.metrics.launches)) == (3, 2, 1)
 
 
 def test_a_generator_that_is_always_the_limit_leaves_one_limited_launch() -> None:
     measurement, runner = make_measurement((LIMITED,), most=4)
     assert measurement.metrics.generator.limited is not None
-    assert (runner.measured, measurement.beside.dropped) == (4, 3)
+    assert (runner.measured, measurement.dropped) == (4, 3)
 
 
 def test_a_client_of_the_users_own_that_is_busy_is_not_measured_again() -> None:
@@ -197,7 +197,7 @@ def test_a_client_of_the_users_own_that_is_busy_is_not_measured_again() -> None:
     measurement, runner = make_measurement((busy,), most=4)
     measurement.measure_at_least(2)
     assert measurement.metrics.generator.limited is not None
-    assert (runner.measured, measurement.beside.dropped, len(measurement.metrics.launches)) == (2, 0, 2)
+    assert (runner.measured, measurement.dropped, len(measurement.metrics.launches)) == (2, 0, 2)
 
 
 def test_what_is_measured_again_counts_against_the_budget() -> None:
@@ -211,7 +211,7 @@ def test_a_limited_launch_beside_good_ones_is_dropped() -> None:
     measurement, runner = make_measurement((GOOD, LIMITED), most=3)
     assert measurement.decide(judge_in_turn(measurement, OPEN))[0].outcome is OPEN
     assert measurement.metrics.generator.limited is None
-    assert (runner.measured, measurement.beside.dropped, len(measurement.metrics.launches)) == (3, 2, 1)
+    assert (runner.measured, measurement.dropped, len(measurement.metrics.launches)) == (3, 2, 1)
 
 
 @pytest.mark.parametrize("before", [(), (LIMITED,)], ids=["at once", "in a launch that is measured again"])
@@ -238,7 +238,7 @@ def test_a_launch_at_whose_end_the_service_is_dead_is_the_last_and_a_failure_of_
 ) -> None:
     measurement, runner = make_measurement(launches)
     measurement.measure_at_least(6)
-    assert (runner.measured, measurement.beside.dropped) == (launches.index(SILENT) + 1, 0)
+    assert (runner.measured, measurement.dropped) == (launches.index(SILENT) + 1, 0)
     measurement.measure_again(1)
     assert SILENT in measurement.metrics.launches
     assert runner.measured == launches.index(SILENT) + 1
@@ -270,7 +270,7 @@ def test_only_an_open_verdict_goes_on_after_the_planned_time() -> None:
     spending = Spending(Budget(60 * S, planned_ns=30 * S), lambda: runner.now_ns)
     measurement = SequentialMeasurement(runner, spending, 8)  # type: ignore[arg-type]
     measurement.measure_at_least(8)
-    assert (runner.measured, measurement.reachable_launches, measurement.may_pair_after_a_launch) == (3, 3, False)
+    assert (runner.measured, measurement.reachable_launches) == (3, 3)
     measurement.decide(judge_in_turn(measurement, OPEN))
     assert runner.measured == 6
 
@@ -431,5 +431,5 @@ def test_a_further_comparison_by_the_same_pairs_does_not_foresee_the_first_ones_
     with measurement.spending.counted():
         runner.now_ns += 9 * S  # of the pairs
     measurement.watch(run)  # type: ignore[arg-type]
-    assert measurement.beside.forecast is not None
-    assert measurement.beside.forecast.beyond_ns == 0
+    assert measurement.forecast is not None
+    assert measurement.forecast.beyond_ns == 0

@@ -185,7 +185,7 @@ class TestDecisions:
         runner = FakeRunner(Step(blocked_s=0.5), lag_ns=9 * MS)
         unhurt = make(runner)
         verdicts_of(unhurt, limits(p95="100ms", errors=None))
-        assert (runner.launches, unhurt._measurement.beside.dropped) == (2, 0)
+        assert (runner.launches, unhurt._measurement.dropped) == (2, 0)
         with pytest.raises(GeneratorLimitError):
             unhurt._measurement.require_valid()
 
