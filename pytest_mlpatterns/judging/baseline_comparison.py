@@ -132,7 +132,7 @@ class BaselineComparison:
         found = self.look(measurement.metrics)
         if not self._may_be_excused(verdicts):
             return unhidden(found, verdicts, compared)
-        return left_open(found, verdicts, compared, excuse=self._slower, stands=self._stands)
+        return left_open(found, verdicts, compared, excuse=self._slower)
 
     def _launches_for_tail(self, compared: Sequence[ComparedMetric]) -> int:
         """Launches after which the percentiles are known that the baseline entry can be compared by."""
@@ -169,11 +169,6 @@ class BaselineComparison:
         launches, entry = self._measurement.metrics.launches, self._entry
         return None if entry is None else slower_excuse(launches, entry.sorting_ns)
 
-    @property
-    def _stands(self) -> frozenset[str]:
-        """Names of the metrics that no machine changes."""
-        return standing_metrics(overloads=self._experiment.settings.overload)
-
     def _ruled(self, compared: Sequence[ComparedMetric], wants: Want, fewest: int) -> Ruling:
         """What one look comes to; a failure that the machine may explain is open if the file decides."""
         self._measurement.require_valid()
@@ -190,7 +185,7 @@ class BaselineComparison:
             if excuse is not None:
                 excuse = replace(excuse, why=f"{excuse.why}, which explains {excuse.times:.2f} times")
             quiet = [one for one in metrics.launches if not is_disturbed(one)]
-            verdicts = left_open(look, verdicts, compared, excuse=excuse, stands=self._stands, quiet=quiet)
+            verdicts = left_open(look, verdicts, compared, excuse=excuse, quiet=quiet)
         return ruling_of(verdicts, wants, is_confirmed=self._measurement.is_confirmed, fewest=fewest)
 
     def _noted(self, compared: Sequence[ComparedMetric]) -> Ruling:
@@ -211,8 +206,8 @@ class BaselineComparison:
         assert self._entry is not None
         most = self._experiment.settings.launches  # a look that never happens would waste its share of the error
         looks = SequentialPlan(first=1, last=most if self._is_settled is None else min(_SCREEN_LAUNCHES, most))
-        setup = self._experiment.setup
-        return Look(present, self._entry, looks, setup.load.in_flight, str(setup.pattern))
+        setup, stands = self._experiment.setup, standing_metrics(overloads=self._experiment.settings.overload)
+        return Look(present, self._entry, looks, setup.load.in_flight, str(setup.pattern), stands=stands)
 
 
 def rule_screen(ruling: Ruling, launches: int, *, is_enough: bool) -> Ruling:

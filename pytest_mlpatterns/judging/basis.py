@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.look import Look
     from pytest_mlpatterns.judging.loop import Ruling
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.count import Count
     from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
     from pytest_mlpatterns.records.setup import FactChange
@@ -39,7 +40,7 @@ class Side(Struct, frozen=True):
     is_new: bool = False  # whether the test is new, so that there is nothing to compare with
     is_judged: bool | None = None  # whether a metric was judged; None before the first look
     left_out: Mapping[str, LeftOut] = {}  # why each metric was not compared, by its label
-    is_measured: bool = False  # whether it was measured in turns with the present
+    run: InterleavedRun | None = None  # what measures it in turns with the present; None if nothing does so far
     reference: Reference | None = None  # for reports, once it was measured; of a file it is the entry
     facts_changed: tuple[FactChange, ...] | None = None  # what of the environment differs, if it was measured
 
@@ -122,7 +123,7 @@ class Basis:
     @property
     def is_interleaved(self) -> bool:
         """Whether the test was measured in turns with another revision."""
-        return self._has_revision or self.code.is_measured
+        return self._has_revision or self.code.run is not None
 
     @property
     def missing(self) -> str:

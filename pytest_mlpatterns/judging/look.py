@@ -127,6 +127,7 @@ class Look(Struct, frozen=True):
     pattern: str = ""  # of the present in messages
     pairs: Pairs | None = None  # of an interleaved run; None beside an entry
     checks_samples: bool = False  # whether a percentile is left out if the present has too few samples for an interval
+    stands: frozenset[str] = frozenset()  # names of the metrics that no machine changes
     beside: Sequence[Launch] = ()  # all launches of these minutes, which show the machine; empty for the present's
 
     @classmethod

@@ -90,18 +90,16 @@ def left_open(
     compared: Sequence[ComparedMetric],
     *,
     excuse: Excuse | None,
-    stands: frozenset[str],
     quiet: Sequence[Launch] = (),
 ) -> Sequence[Verdict]:
     """The verdicts, with every failure left open that the excuse explains.
 
-    ``stands``: names of the metrics that no machine changes. ``quiet``: launches that it is not of; what two of them
-    show stands, too.
+    What no machine changes stands. ``quiet``: launches that it is not of; what two of them show stands, too.
     """
     failed = frozenset(one.metric for one in verdicts if _fails(one))
     if excuse is None or not failed:
         return verdicts
-    doubted = failed - stands - failed_by_whole_answers(verdicts, look.entry, look.present)
+    doubted = failed - look.stands - failed_by_whole_answers(verdicts, look.entry, look.present)
     sides: list[tuple[Look, Excuse | None]] = [(look, excuse)]
     if len(quiet) >= _QUIET_LAUNCHES:
         sides.append((replace(look, present=Metrics(tuple(quiet))), None))

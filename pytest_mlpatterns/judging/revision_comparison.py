@@ -65,7 +65,6 @@ class RevisionComparison:
         self._basis, self._experiment, self._measurement = basis, basis.experiment, basis.measurement
         self._revision = revision
         self._name = name or revision.name
-        self.run: InterleavedRun | None = None
         basis.keep("code", name=revision.name)
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
@@ -108,15 +107,13 @@ class RevisionComparison:
         if self._basis.code.why_not or not (choice(False) or choice(True)):
             return ()
         try:
-            if self.run is None:
-                self.run = self._interleaved_run()
-            if self.run is None:
+            if (run := self._basis.code.run or self._interleaved_run()) is None:
                 return ()
-            self._basis.keep("code", is_measured=True)
-            self._measurement.watch(self.run)
+            self._basis.keep("code", run=run)
+            self._measurement.watch(run)
             self._measurement.runner.close()  # both revisions need the machine to themselves
-            verdicts = self._judge(self.run, choice)
-            launches = (*self.run.first_launches, *self.run.second_launches)
+            verdicts = self._judge(run, choice)
+            launches = (*run.first_launches, *run.second_launches)
             starts_ns = [launch.cold_start_ns for launch in launches if launch.cold_start_ns is not None]
             self._basis.causes.search(self._revision, verdicts, starts_ns)
             return verdicts

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.basis import Basis
     from pytest_mlpatterns.judging.experiment import Settlement
     from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
-    from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.setup import FactChange
     from pytest_mlpatterns.records.verdict import Verdict
@@ -217,7 +216,7 @@ class SettledComparison:
 
     def _merged(self, choice: Choice, screened: Screened, judged: Mapping[str, Verdict]) -> Sequence[Verdict]:
         """The verdict on each metric, of the recorded code and of the file; and the line that names what decided."""
-        settlement, run = self._settlement, self._run
+        settlement, run = self._settlement, self._basis.code.run
         seen, entry = screened.seen, screened.entry
         common = Seen(
             name=settlement.name,
@@ -241,7 +240,7 @@ class SettledComparison:
 
     def _explained(self, seen: Seen, one: ComparedMetric) -> Seen:
         """The same, with what the launches show of a metric that the file sees worse."""
-        so_far, run = self._measurement.so_far, self._run
+        so_far, run = self._measurement.so_far, self._basis.code.run
         assert so_far is not None
         then = now = self._file.look(so_far)
         if run is not None and len(run.first_launches) >= _FEWEST_LAUNCHES:
@@ -255,11 +254,6 @@ class SettledComparison:
             excuse_then=explains(then, one) if may_excuse else "",
             busy=next((excuse.why for excuse in excuses(now, one.metric)), ""),
         )
-
-    @property
-    def _run(self) -> InterleavedRun | None:
-        """What measures both sides; None if the file decides so far."""
-        return None if self._code is None else self._code.run
 
     def _changed_facts(self) -> list[FactChange]:
         """What of the environment a person has changed since the recording."""

@@ -151,8 +151,13 @@ def payload_side(experiment: Experiment, payload: object, method: str) -> OtherS
 def _own_service(experiment: Experiment, own: str, theirs: Variant) -> OtherSide:
     """The test's own service once more; a check sees its answers, which differ from those to other inputs."""
     require_other_ports(experiment.system.service, experiment.system.service)
+    return _other(experiment, own, theirs, answers_alike=theirs.plan.check is not None)
+
+
+def _other(experiment: Experiment, own: str, theirs: Variant, *, answers_alike: bool) -> OtherSide:
+    """A service that gets its time to start, and whose errors name it."""
     start = _started(theirs.name, experiment.starts.patient(theirs.start, theirs.name))
-    return OtherSide(own, replace(theirs, start=start), "service", answers_alike=theirs.plan.check is not None)
+    return OtherSide(own, replace(theirs, start=start), "service", answers_alike)
 
 
 def _pattern(experiment: Experiment, rival: Pattern, method: str) -> OtherSide:
@@ -211,12 +216,7 @@ def _beside(experiment: Experiment, theirs: Variant, *, answers_alike: bool) -> 
         own = name_of(model.model) if pattern == Single() else f"{name_of(model.model)}, {pattern}"
     if own == name:
         own, name = f"{own}, this side", f"{name}, the other side"
-    return OtherSide(
-        own,
-        Variant(name, _started(name, experiment.starts.patient(theirs.start, name)), theirs.plan),
-        "service",
-        answers_alike,
-    )
+    return _other(experiment, own, replace(theirs, name=name), answers_alike=answers_alike)
 
 
 def _needs_library(service: object) -> bool:

@@ -127,8 +127,8 @@ def test_a_failure_that_the_machine_explains_is_open_unless_quiet_launches_fail_
     busy = launched(made(rtm_ns=6 * MS, others_cores=1.2))
     (excuse,) = excuses(busy, METRICS["rtm"])
     failed = Verdict("rtm", "baseline", Outcome.FAIL, "slower")
-    known: Any = {"excuse": excuse if doubted else None, "stands": frozenset(stands), "quiet": quiet}
-    (found,) = left_open(busy, [failed], [compared("rtm")], **known)
+    look = replace(busy, stands=frozenset(stands))
+    (found,) = left_open(look, [failed], [compared("rtm")], excuse=excuse if doubted else None, quiet=quiet)
     assert found.outcome is (Outcome.INCONCLUSIVE if is_open else Outcome.FAIL)
     assert found.by_machine is is_open
 

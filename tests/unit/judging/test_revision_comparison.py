@@ -126,8 +126,8 @@ def settle(
         measurement.measure_at_least(1)
         measurement.search(None)
     basis = Basis(experiment, measurement)
+    basis.keep("code", run=run if theirs is None else None)
     comparison = RevisionComparison(basis, revision)
-    comparison.run = run if theirs is None else None
     wanted = compared_metrics(list(map(metric_named, names)), settings.tolerance, REVISION_ALPHA, requested=False)
     return {one.metric: one.outcome for one in comparison.judge(lambda _streams: wanted)}, basis, run
 

@@ -92,7 +92,7 @@ class Declared(SettledComparison):
         super().__init__(self.basis)
         self._screen, self._code = sides
         self._file = self._screen.alone
-        self.basis.keep("code", why_not=sides[1].missing)
+        self.basis.keep("code", why_not=sides[1].missing, run=sides[1].run)
 
 
 def settled(
