@@ -16,7 +16,7 @@ from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import TooFewSamplesError
-from pytest_mlpatterns.judging.compared_metrics import Chosen, is_asked_for, sizes_for_tails
+from pytest_mlpatterns.judging.compared_metrics import Chosen, is_asked_for, requests_for_tails
 from pytest_mlpatterns.judging.dropped_launches import is_disturbed
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.look import Look
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.basis import Basis
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.loop import Ruling, Want
-    from pytest_mlpatterns.records.baseline_entry import Entry
 
 _SCREEN_LAUNCHES = 3
 """Launches after which a comparison that the revision can settle is no longer worth its time: a fourth narrows the
@@ -57,7 +56,8 @@ class BaselineComparison:
     def __init__(self, basis: Basis, *, is_settled: Callable[[], bool] | None = None) -> None:
         self._basis, self._experiment, self._measurement = basis, basis.experiment, basis.measurement
         self._is_settled = is_settled
-        self._entry = basis.experiment.baseline.entry
+        self._entry = entry = basis.experiment.baseline.entry
+        self._recorded = 0 if entry is None else sum(launch.requests for launch in entry.counts)
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice with the baseline, and measure as much as that takes.
@@ -66,7 +66,7 @@ class BaselineComparison:
         machine may explain stays open if the file decides alone, since nothing else decides it.
         """
         measurement = self._measurement
-        measurement.runner.want_requests(_needed(choice(False), self._entry))
+        measurement.runner.want_requests(requests_for_tails(choice(False), self._recorded))
         measurement.measure_at_least(1)
         if self._experiment.smoke:
             return ()
@@ -140,7 +140,8 @@ class BaselineComparison:
         named = [one.metric for one in compared]
         if foreseen := foreseen_tails(named, metrics, self._measurement.reachable_launches):
             self._experiment.driver.on_note(foreseen)
-        return launches_for_tail(_needed(compared, self._entry), metrics.requests, len(metrics.launches))
+        needed = requests_for_tails(compared, self._recorded)
+        return launches_for_tail(needed, metrics.requests, len(metrics.launches))
 
     def _is_enough(self, compared: Sequence[ComparedMetric], verdicts: Sequence[Verdict]) -> bool:
         """Whether a screen ends here, since the recorded code decides.
@@ -229,12 +230,6 @@ def rule_alone(ruling: Ruling, launches: int, *, starts: int, is_doubted: bool) 
         return replace(ruling, wants=None)
     may_show = is_doubted and ruling.wants is None and launches < _SCREEN_LAUNCHES
     return replace(ruling, wants="launch") if may_show else ruling
-
-
-def _needed(compared: Sequence[ComparedMetric], entry: Entry | None) -> int:
-    """Requests that the percentiles need which an entry has enough requests for; 0 if none needs any."""
-    recorded = 0 if entry is None else sum(launch.requests for launch in entry.counts)
-    return max((size for size in sizes_for_tails(compared) if size <= recorded), default=0)
 
 
 _SHARE = 0.5  # Share of its tolerance up to which the estimate of a rate shows no change

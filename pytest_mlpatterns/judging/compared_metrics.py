@@ -10,6 +10,7 @@ This module must not know how launches are measured.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -196,7 +197,8 @@ def left_out_if_measured(
     return {} if measured is None else {one.metric.label: why for one in compared if measured.launch_values(one.metric)}
 
 
-def sizes_for_tails(compared: Iterable[ComparedMetric]) -> list[int]:
-    """Requests that each percentile among the guards needs."""
+def requests_for_tails(compared: Iterable[ComparedMetric], most: float = math.inf) -> int:
+    """Requests that the percentiles among the guards need, of those that need at most this many; 0 if none does."""
     kinds = [one.metric.kind for one in compared if one.is_guard]
-    return [min_samples(kind.percentile) for kind in kinds if isinstance(kind, LatencyPercentile)]
+    sizes = [min_samples(kind.percentile) for kind in kinds if isinstance(kind, LatencyPercentile)]
+    return max((size for size in sizes if size <= most), default=0)

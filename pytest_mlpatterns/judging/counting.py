@@ -223,7 +223,7 @@ class CountedPasses:
         def look() -> Ruling:
             verdict = judge()
             is_confirmed = len(self.now) >= CONFIRMING_LAUNCHES or _is_clear(verdict)
-            return ruling_of([verdict], "count", is_confirmed=is_confirmed, fewest=0)
+            return ruling_of([verdict], "count", is_confirmed=is_confirmed)
 
         def budget() -> Budget:
             return Budget(pass_ns(), round(sum(one.seconds for one in self.now) * SECOND_NS))

@@ -15,8 +15,6 @@ from pytest_mlpatterns.analysis.causes.growth import growth_in, judge_leaks, jud
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role, resource_of
 from pytest_mlpatterns.errors import InvalidResultError
-from pytest_mlpatterns.judging.budget import Budget
-from pytest_mlpatterns.judging.loop import Ruling, Supply, decide
 from pytest_mlpatterns.patterns import Cached
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import format_duration
@@ -101,23 +99,15 @@ def confirm_growths(
         for verdict in verdicts
         if verdict.outcome is Outcome.FAIL
     }
-    tracks: list[ResourceTrack | None] = []
 
     def is_harmless(track: ResourceTrack) -> bool:
         growths = [(growth_in(track, metrics[name]), limits[name] / resource_of(metrics[name]).per) for name in limits]
         return all(growth and growth.stays_below(limit) for growth, limit in growths)
 
-    def look() -> Ruling:
-        if limits and not tracks:
-            return Ruling("load")
-        return Ruling(
-            verdicts=[
-                judge_suspicion(metrics[one.metric], one, limits[one.metric], track=tracks[0])
-                if one.metric in limits
-                else replace(one, outcome=Outcome.PASS)
-                for one in verdicts
-            ]
-        )
-
-    load = Supply(lambda: tracks.append(follow(_LONGEST_NS, is_harmless).track), lambda: len(tracks), most=1)
-    return decide(look, {"load": load}, lambda: Budget(0)).verdicts
+    track = follow(_LONGEST_NS, is_harmless).track if limits else None
+    return [
+        judge_suspicion(metrics[one.metric], one, limits[one.metric], track=track)
+        if one.metric in limits
+        else replace(one, outcome=Outcome.PASS)
+        for one in verdicts
+    ]

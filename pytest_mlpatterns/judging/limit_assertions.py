@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -31,7 +30,13 @@ from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_sample
 from pytest_mlpatterns.analysis.verdicts.few_samples import judge_few
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_beyond_failures, judge_busy, judge_limit, why_invalid
 from pytest_mlpatterns.config import assertions, limit_tables
-from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError, TooFewSamplesError
+from pytest_mlpatterns.errors import (
+    GeneratorLimitError,
+    InvalidResultError,
+    LimitFailure,
+    SettingError,
+    TooFewSamplesError,
+)
 from pytest_mlpatterns.judging.counting import CountedPasses
 from pytest_mlpatterns.judging.machine_doubts import unless_explained
 from pytest_mlpatterns.judging.verdict_log import assertions_at_the_call, frame_of_the_test, no_verdict
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.config.assertions import Limit
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.judging.verdict_log import VerdictLog
     from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.objective import Objective
 
@@ -62,11 +68,12 @@ launches of one deployment differ by, 8 % at most, is far less."""
 
 
 @assertions_at_the_call
-class LimitAssertions(ABC):
+class LimitAssertions:
     """The plain limits of ``perf``, whose base it is: names for a metric and a limit, which is read as its unit is."""
 
     _experiment: Experiment
     _measurement: SequentialMeasurement
+    _verdicts: VerdictLog
     _none_may_fail = False  # whether the test asserts it, and none has failed yet
 
     def assert_rtm_below(self, limit: object) -> None:
@@ -199,9 +206,15 @@ class LimitAssertions(ABC):
     def _settle(self, metric: str, decide: Callable[[], Verdict]) -> None:
         self._settle_all(metric, lambda: [decide()])
 
-    @abstractmethod
     def _settle_all(self, metric: str, decide: Callable[[], Sequence[Verdict]]) -> None:
         """Decide an assertion after a first launch, which is all that a smoke run measures."""
+        try:
+            with self._measurement.spending.counted():
+                self._measurement.measure_at_least(1)
+                verdicts = [] if self._experiment.smoke else decide()
+        except GeneratorLimitError as error:
+            verdicts = [no_verdict(metric, "limit", error)]
+        self._verdicts.add(verdicts, LimitFailure)
 
 
 def decide_limits(

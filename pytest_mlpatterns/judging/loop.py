@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.errors import TooFewSamplesError
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 
-Want = Literal["launch", "pair", "search", "start", "load", "count"]
-"""What another look may want: a launch, a pair, a search for NMRT, a start without a load, a longer load, a count."""
+Want = Literal["launch", "pair", "search", "start", "count"]
+"""What another look may want: a launch, a pair, a search for NMRT, a start without a load, a count."""
 MOST_STARTS = 20
 """Further starts of a pair. Of starts that take 74 % longer (tolerance 50 %) and scatter by 10 %, 9 of 10 fail after 6;
 where 20 do not decide, the change is at the tolerance."""
@@ -56,7 +56,7 @@ class Supply(Struct, frozen=True):
         return done < self.most and (done < fewest or budget.allows(self.each_ns()))
 
 
-def ruling_of(verdicts: Sequence[Verdict], wants: Want, *, is_confirmed: bool, fewest: int) -> Ruling:
+def ruling_of(verdicts: Sequence[Verdict], wants: Want, *, is_confirmed: bool = True, fewest: int = 0) -> Ruling:
     """What a look at all verdicts of a test comes to.
 
     ``is_confirmed``: whether a failure rests on enough; otherwise it wants more. ``fewest``: what it has to rest on,

@@ -41,7 +41,7 @@ from pytest_mlpatterns.engines.engine import Engine, engine_named
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.budget import Budget
 from pytest_mlpatterns.judging.limit_assertions import limit_plan, not_known
-from pytest_mlpatterns.judging.loop import Ruling, Supply, decide
+from pytest_mlpatterns.judging.loop import Ruling, Supply, decide, ruling_of
 from pytest_mlpatterns.measurement.scaling import BY_NO_ENGINE, ScalingRun
 from pytest_mlpatterns.patterns.replication import balance_of, with_replicas
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
@@ -82,14 +82,12 @@ class ScalingAssertions:
     def measure(self, replicas: object, cpus_per_replica: object = None) -> Scaling:
         """Measure NMRT at each number of replicas, in two passes; a smoke run measures nothing."""
         numbers, each = read_numbers(replicas), read_cores_each(cpus_per_replica)
-        if each is not None:
-            pattern = self._experiment.settings.pattern
-            if balance_of(pattern) is None:
-                raise SettingError(
-                    f"measure_scaling(cpus_per_replica=...) of {pattern}, whose gateway process chooses among the "
-                    "replicas and needs cores too; leave cpus_per_replica= out, or choose "
-                    'balance="round-robin"'
-                )
+        pattern = self._experiment.settings.pattern
+        if each is not None and balance_of(pattern) is None:
+            raise SettingError(
+                f"measure_scaling(cpus_per_replica=...) of {pattern}, whose gateway process chooses among the "
+                'replicas and needs cores too; leave cpus_per_replica= out, or choose balance="round-robin"'
+            )
         if each != self._cores_each:
             self._run, self._cores_each = None, each
         return self._measured(numbers)
@@ -136,8 +134,7 @@ class ScalingAssertions:
         plan, run = replace(limit_plan(_MOST_PASSES), first=_PASSES), self._run
 
         def look() -> Ruling:
-            verdict = judged(run.scaling, plan.confidence(run.passes))
-            return Ruling("search" if verdict.outcome is Outcome.INCONCLUSIVE else None, [verdict])
+            return ruling_of([judged(run.scaling, plan.confidence(run.passes))], "search")
 
         budget = Budget(self._experiment.settings.budget_ns)
         passes = Supply(self._pass, lambda: run.passes, _MOST_PASSES, lambda: run.spent_s / run.passes * SECOND_NS)

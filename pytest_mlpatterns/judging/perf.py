@@ -19,7 +19,6 @@ from pytest_mlpatterns.config import assertions
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import (
     GeneratorLimitError,
-    LimitFailure,
     PerfFailure,
     RegressionFailure,
     SettingError,
@@ -43,7 +42,7 @@ from pytest_mlpatterns.judging.verdict_log import (
     refuse_settings,
 )
 from pytest_mlpatterns.records.objective import parse_objective, parse_promise
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.failure import diagnosis_of
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
 
@@ -427,16 +426,6 @@ class Perf(LimitAssertions):
     def diagnosis(self) -> str:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""
         return diagnosis_of(self._measurement.so_far, self._measurement.runner.log_tail())
-
-    def _settle_all(self, metric: str, decide: Callable[[], Sequence[Verdict]]) -> None:
-        """Decide an assertion after a first launch, which is all that a smoke run measures."""
-        try:
-            with self._measurement.spending.counted():
-                self._measurement.measure_at_least(1)
-                verdicts = [] if self.smoke else decide()
-        except GeneratorLimitError as error:
-            verdicts = [no_verdict(metric, "limit", error)]
-        self._verdicts.add(verdicts, LimitFailure)
 
     def _compare_sides(self, method: str, given: Mapping[str, object], *, on: object, by: object) -> None:
         from pytest_mlpatterns.judging.sides import (  # starts processes: not on Windows

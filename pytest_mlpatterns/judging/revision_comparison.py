@@ -24,15 +24,15 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import (
 )
 from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
 from pytest_mlpatterns.errors import PerfFailure, SettingError
-from pytest_mlpatterns.judging.compared_metrics import Chosen, is_asked_for, left_out_if_measured, sizes_for_tails
+from pytest_mlpatterns.judging.compared_metrics import Chosen, is_asked_for, left_out_if_measured, requests_for_tails
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.look import Look, Pairs, UnknownMetricError
-from pytest_mlpatterns.judging.loop import Ruling, decide_pairs
+from pytest_mlpatterns.judging.loop import Ruling, decide_pairs, ruling_of
 from pytest_mlpatterns.judging.metric_rules import RatioQuestion, change_verdict, judge_metrics, rule_pairs
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.setup import Setup, differing_facts
-from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
+from pytest_mlpatterns.records.verdict import LeftOut, Verdict
 from pytest_mlpatterns.revision.client import NothingToCompareError, RevisionClient
 from pytest_mlpatterns.revision.messages import Reason
 from pytest_mlpatterns.serving.targets import require_other_ports
@@ -158,7 +158,7 @@ class RevisionComparison:
         self._basis.keep("code", why_not=why_not, is_new=is_new)
 
     def _judge(self, run: InterleavedRun, choice: Choice) -> Sequence[Verdict]:
-        run.want_requests(max(sizes_for_tails(choice(False)), default=0))
+        run.want_requests(requests_for_tails(choice(False)))
         try:
             chosen = Chosen.of(choice, self._experiment.scatter, **self._streams(run, choice))
             found = self._measured(run, chosen)
@@ -232,7 +232,7 @@ def judge_nmrt_no_lower(run: InterleavedRun, compared: ComparedMetric, *, budget
     def rule(pairs: Pairs) -> Ruling:
         verdict = question.verdict(pairs.ratios("nmrt"))
         judged = change_verdict(question, verdict, pairs, tolerance=compared.tolerance)
-        return Ruling("search" if judged.outcome is Outcome.INCONCLUSIVE else None, [judged])
+        return ruling_of([judged], "search")
 
     (verdict,) = decide_pairs(rule, run, plan, budget_ns=budget_ns, wants="search").verdicts
     return verdict

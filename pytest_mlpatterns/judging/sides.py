@@ -23,7 +23,7 @@ from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.engines.local.plain_calls import deploy_calls
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.judging.counting import CountedPasses
-from pytest_mlpatterns.judging.loop import Ruling, Want, decide_pairs
+from pytest_mlpatterns.judging.loop import Ruling, Want, decide_pairs, ruling_of
 from pytest_mlpatterns.judging.metric_rules import RatioQuestion
 from pytest_mlpatterns.judging.revision_comparison import NOT_INTERLEAVED
 from pytest_mlpatterns.measurement.answer_check import AnswerComparison, Side
@@ -359,8 +359,7 @@ def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbou
     wants: Want = "search" if asked.on == "nmrt" else "pair"
 
     def rule(pairs: Pairs) -> Ruling:
-        verdict = rule_factor(pairs, asked, looks, neighbours=neighbours)
-        return Ruling(wants if verdict.outcome is Outcome.INCONCLUSIVE else None, [verdict])
+        return ruling_of([rule_factor(pairs, asked, looks, neighbours=neighbours)], wants)
 
     (verdict,) = decide_pairs(rule, run, looks, budget_ns=budget_ns, wants=wants).verdicts
     return verdict
