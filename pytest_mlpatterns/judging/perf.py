@@ -369,7 +369,7 @@ class Perf(LimitAssertions):
         PerfFailure: worse than the baseline, or without a comparison that is required.
         """
         if warn is not None:
-            self._verdicts.warn = warn
+            self._verdicts.warn_through(warn)
         mode = self._experiment.baseline.mode
         if not self.smoke:
             if mode is BaselineMode.UPDATE:

@@ -45,10 +45,7 @@ if TYPE_CHECKING:
 
 
 class VerdictLog:
-    """Collects verdicts, and raises failures. ``advised``: those that were not raised, because the gate only warns.
-
-    ``warn``: takes the warnings of open verdicts.
-    """
+    """Collects verdicts, and raises failures. ``advised``: those that were not raised, because the gate only warns."""
 
     def __init__(self, experiment: Experiment, result: Callable[[], TestResult | None]) -> None:
         self.all: list[Verdict] = []
@@ -91,6 +88,10 @@ class VerdictLog:
         if self._experiment.settings.gate is Gate.FAIL:
             raise failure
         self.advised.append(failure)
+
+    def warn_through(self, warn: Callable[[Warning], None]) -> None:
+        """Give the warnings of open verdicts to this function from now on."""
+        self.warn = warn
 
     def _failure(self, failure: type[PerfFailure], verdicts: Sequence[Verdict]) -> PerfFailure:
         result = self._result()
