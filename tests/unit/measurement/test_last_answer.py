@@ -131,15 +131,14 @@ def test_an_open_loop_is_asked_too() -> None:
     )
 
 
-def test_where_many_requests_failed_no_more_is_asked() -> None:
+@pytest.mark.parametrize(
+    ("of", "schedule"),
+    [(load(8, silent=8, answered=50), ConstantRate(200)), (load(4, silent=0), ClosedLoop(4))],
+    ids=["many failed", "answered to the end"],
+)
+def test_a_service_whose_state_is_known_is_not_asked(of: Samples, schedule: Schedule) -> None:
     service = Service(httpx.ReadTimeout("no answer"))
-    assert why(service, load(8, silent=8, answered=50), ConstantRate(200)) == ""
-    assert service.asked == []
-
-
-def test_a_service_that_answered_to_the_end_is_not_asked() -> None:
-    service = Service(httpx.ReadTimeout("no answer"))
-    assert why(service, load(4, silent=0)) == ""
+    assert why(service, of, schedule) == ""
     assert service.asked == []
 
 
