@@ -48,6 +48,7 @@ class PythonCalls(WorkCounter):
         frame = self._names.frame(RawFrame(name.rpartition(".")[2], file, int(number), name))
         if is_ours(file):
             return "pytest_mlpatterns", _ALL
-        if frame.owner == "project":
-            return frame.file, frame.function
+        if frame.owner == "project":  # a generator expression is called once for each item, its function is not
+            inner = name.rpartition(".<locals>.")[2]
+            return frame.file, f"{inner} in {frame.function}" if inner != name and inner[0] == "<" else frame.function
         return frame.file.partition("/")[0].removesuffix(".py"), _ALL

@@ -250,12 +250,13 @@ def _shares(then: _Pool, now: _Pool, metric: Metric) -> tuple[float, ...]:
 
 
 def _described(threshold: _Threshold) -> str:
-    """Both counts of a threshold: ``2.1 % of 1,240 requests took over 5.1 ms, 0.9 % of 1,180 took over … before``."""
+    """Both counts of a threshold: ``2.1 % of 900 requests took over 5.1 ms, which is 4.3 ms with the tolerance``, …"""
     then, now = threshold.reference, threshold.present
+    latency = format_duration(threshold.reference_ns)
     return (
         f"{format_percent(now.share)} of {now.requests.sum():,.0f} requests took over "
-        f"{format_duration(threshold.present_ns)}, {format_percent(then.share)} of {then.requests.sum():,.0f} took "
-        f"over {format_duration(threshold.reference_ns)} before"
+        f"{format_duration(threshold.present_ns)}, which is {latency} with the tolerance; "
+        f"before, {format_percent(then.share)} of {then.requests.sum():,.0f} took over {latency}"
     )
 
 

@@ -110,6 +110,7 @@ def _facts(result: TestResult, shown: set[str]) -> list[_Part]:
     measured = [
         *measured_counts(result),
         f"{result.measured.failed_count:,} failed{f' ({kinds})' if kinds else ''}",
+        *_pairs(result),
         f"{result.measured.seconds_spent:.1f} s{_of_the_budget(result)}",
     ]
     tokens = tokens_text(result.stream) if result.stream is not None else ""
@@ -126,6 +127,12 @@ def _facts(result: TestResult, shown: set[str]) -> list[_Part]:
         _Part(_labelled("load", load_picture(result) if load_varies(result) else []), 10),
         _Part(overloads, 5),
     ]
+
+
+def _pairs(result: TestResult) -> list[str]:
+    """How many paired launches came after those of the test's own load, whose requests are counted before."""
+    pairs = result.reference.pairs if result.reference is not None and result.reference.kind == "revision" else 0
+    return [f"then {wording.count(pairs, 'paired launch', 'paired launches')}"] if pairs else []
 
 
 def _of_the_budget(result: TestResult) -> str:

@@ -49,6 +49,17 @@ def test_files_hold_names_and_counts(tmp_path: Path) -> None:
     assert calls.read(0.0).total == 0
 
 
+def test_calls_inside_a_function_are_not_its_own(tmp_path: Path) -> None:
+    def total(numbers: list[int]) -> object:
+        return (number for number in numbers)
+
+    counter = CallCounter(str(tmp_path))
+    for code in (total.__code__, total([]).gi_code, total([]).gi_code):  # type: ignore[attr-defined]
+        counter.on_call(code)
+    found = PythonCalls(tmp_path, SourceNames(Path(__file__).parent)).read(0.0).functions
+    assert found == {("test_call_counter.py", "total"): 1, ("test_call_counter.py", "<genexpr> in total"): 2}
+
+
 def test_functions_of_this_package_are_those_of_a_library(tmp_path: Path) -> None:
     CallCounter(str(tmp_path)).on_call(CallCounter.pause.__code__)
     found = PythonCalls(tmp_path, SourceNames(tmp_path)).read(0.0).functions

@@ -37,8 +37,8 @@ BEYOND = Verdict(
     "p99",
     "baseline",
     Outcome.INCONCLUSIVE,
-    "p99 latency 5.04 ms → 5.16 ms: 0.37 % of 3,000 requests took over 6.99 ms, 0.0 % of 6,000 took over 5.82 ms before"
-    "; tolerance 20.0 %",
+    "p99 latency 5.04 ms → 5.16 ms: 0.37 % of 3,000 requests took over 6.99 ms, which is 5.82 ms with the "
+    "tolerance; before, 0.0 % of 6,000 took over 5.82 ms; tolerance 20.0 %",
     Estimate(0.023, -0.017, 0.085),
     0.2,
     5.04 * MS,
