@@ -309,6 +309,14 @@ FAMILIES = (
         around=[Change("CPU", cpu=1.45)],
         named="OMP_NUM_THREADS",
     ),
+    Family(
+        "a data file: CPU +50 to 80 %, a limit stops it",
+        _WORSE,
+        SHARED,
+        services=(USUAL, FOUR, QUICK),
+        now=THROTTLED[1:],
+        around=[Change("CPU", cpu=times) for times in (1.5, 1.8)],
+    ),
     Family("a data file x1.5 to 4", _WORSE, SHARED, around=_times(1.5, 2.5, 4.0)),
     Family("a data file x2 to 4, machine slower", _WORSE, SHARED, now=SLOWER[1:3], around=_times(2.0, 4.0)),
     Family(

@@ -423,19 +423,22 @@ class CountedComparison:
         if not left or work.outcome is Outcome.FAIL:
             return verdicts
         likely = probably_slower(verdicts, busy_on_average(self._measurement.metrics.launches))
-        share, words = self._share(), f"{why}; {in_short(work)}"
         may_decide = is_unchanged(work) and not likely
-        if may_decide and share < _OWN:
-            words += f", but {format_percent(share)} of the latency is its own CPU time"
-        self._basis.keep("work", note=words)
-        return [_by_work(one, words) if may_decide and share >= _OWN and one in left else one for one in verdicts]
+        shares, words = {one.metric: self._share_of(one) for one in left}, f"{why}; {in_short(work)}"
+        least = min(shares.values())
+        self._basis.keep("work", note=f"{words}{_but_waits(least)}" if may_decide and least < _OWN else words)
+        passed = {name for name, share in shares.items() if may_decide and share >= _OWN}
+        return [_by_work(one, words) if one in left and one.metric in passed else one for one in verdicts]
 
-    def _share(self) -> float:
+    def _share_of(self, verdict: Verdict) -> float:
         """The share of a request's latency that is its own CPU time, in launches of the entry or of other code.
 
-        It comes from quiet ones, or from what is left without the waits for a processor.
+        It comes from quiet ones, or from what is left without the waits for a processor. Of what the recorded code
+        shares, only those of today show it: what a request waits for may have become slower.
         """
         entry, reference = self._experiment.baseline.entry, self._basis.reference
+        if self._experiment.settle is not None and verdict.suspected and verdict.against == "baseline":
+            entry, reference = None, self._basis.code.reference
         stored = {} if entry is None else {name: min(v.value for v in found) for name, found in entry.metrics.items()}
         beside = {} if reference is None else {name: low for name, (_, low, _) in reference.metrics.items()}
         usages = [one.usage for one in self._measurement.metrics.launches if one.usage is not None]
@@ -463,6 +466,12 @@ def in_short(work: Verdict) -> str:
         return f"work per request unchanged, ±{format_percent((change.high - change.low) / 2)}"
     shown = " → ".join(INSTRUCTIONS.show(value or 0.0) for value in (work.reference_value, work.present_value))
     return f"{INSTRUCTIONS.label}: {shown}, {format_percent(change.value, signed=True)}"
+
+
+def _but_waits(share: float) -> str:
+    """That unchanged work is no unchanged time, by the share of the latency that it takes; 0 is not known."""
+    own = f"{format_percent(share)} of the latency is" if share else "it is not known how much of the latency is"
+    return f", but {own} its own CPU time"
 
 
 def _by_work(verdict: Verdict, words: str) -> Verdict:

@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.health.machine import Excuse, hiding_speed, speed_excuse, taken_excuse
+from pytest_mlpatterns.analysis.health.machine import (
+    Excuse,
+    hiding_speed,
+    reaches_its_limit,
+    speed_excuse,
+    taken_excuse,
+    taken_in,
+)
 from pytest_mlpatterns.analysis.metrics.definitions import STANDING, leading_time, metric_named
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.verdicts.tolerances import failed_by_whole_answers
 from pytest_mlpatterns.baseline.lookup import scaled
@@ -23,7 +31,7 @@ from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.judging.metric_rules import judge_metrics
 from pytest_mlpatterns.records.launch import Taken
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
-from pytest_mlpatterns.units import Unit
+from pytest_mlpatterns.units import SECOND_NS, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,7 +130,7 @@ def unless_explained(
     found = judge(asked.value)
     if found.outcome is not Outcome.FAIL or noise is NoisePolicy.TRUST:
         return found
-    excuse, metric = taken_excuse(metrics.launches, Taken()), asked.metric
+    excuse, metric = _taken_by_others(metrics.launches), asked.metric
     if excuse is None or metric.name in STANDING or metric.unit not in (Unit.DURATION, Unit.RATE):
         return found
     if judge(_limit_beside(metrics, asked, excuse)).outcome is Outcome.FAIL:
@@ -130,16 +138,48 @@ def unless_explained(
     return found.left_open(WhyOpen(OpenBy.MACHINE, excuse.why), f"but {excuse.why}, which may be why")
 
 
+def _taken_by_others(launches: Sequence[Launch]) -> Excuse | None:
+    """What others took in these minutes; of a CPU limit that the service itself reaches they took nothing."""
+    own = taken_in(launches).throttled_ratio if reaches_its_limit(launches) else 0.0
+    return taken_excuse(launches, Taken(throttled_ratio=own))
+
+
 def _limit_beside(metrics: Metrics, asked: Limit, excuse: Excuse) -> float:
-    """The limit that a service keeps on a machine with this excuse which keeps the asked one without it."""
-    if asked.metric.unit is Unit.DURATION:
+    """The limit that a service keeps on a machine with this excuse which keeps the asked one without it.
+
+    Of a time others stretch what the service computes itself, at most the CPU time of all requests in flight.
+    """
+    metric = asked.metric
+    if metric.name == "cpu_per_request":
+        return asked.value * excuse.cpu_times
+    latency_ns, own_ns = _mean_of(metrics, leading_time(streams=False).name), _own_ns(metrics, metric)
+    if metric.unit is Unit.DURATION and Role.PACED not in metric.roles:
         least_ns = max(asked.value, 1.0)  # a test may ask for 0
-        return least_ns * _stretched(asked.metric, excuse, least_ns)
-    latencies_ns = [launch.value for launch in metrics.launch_values(leading_time(streams=False))]
-    if not latencies_ns:  # no request was answered
-        return asked.value / excuse.times
-    alone_ns = (fmean(latencies_ns) - excuse.waits_ns) / excuse.times
-    return asked.value / _stretched(asked.metric, excuse, alone_ns) if alone_ns > 0 else 0.0
+        return least_ns + min(least_ns, own_ns) * (excuse.times - 1) + _waits_ns(metric, excuse)
+    times = excuse.times
+    if latency_ns:  # of requests that were answered
+        computed_ns = latency_ns - excuse.waits_ns
+        alone_ns = max(computed_ns / excuse.times, computed_ns - own_ns * (excuse.times - 1))
+        times = latency_ns / alone_ns if alone_ns > 0 else math.inf
+    return asked.value * times if metric.unit is Unit.DURATION else asked.value / times
+
+
+def _own_ns(metrics: Metrics, metric: Metric) -> float:
+    """CPU time of the service itself that a request waits for, at most: its own, and that of all others in flight.
+
+    Infinite if it is not known, as of a start, and in a load that comes in bursts.
+    """
+    cpu_ns = _mean_of(metrics, "cpu_per_request")
+    comes_in_bursts = any(one.open_loop and one.rate_rps is None for one in metrics.launches)
+    if not cpu_ns or comes_in_bursts or Role.INDEPENDENT_OF_LATENCY in metric.roles:
+        return math.inf
+    in_flight = _mean_of(metrics, "throughput") * _mean_of(metrics, leading_time(streams=False).name) / SECOND_NS
+    return cpu_ns * max(in_flight, 1.0)
+
+
+def _mean_of(metrics: Metrics, name: str) -> float:
+    """A metric's mean over the launches; 0 if it is not known."""
+    return fmean([one.value for one in metrics.comparable_values(metric_named(name))] or [0.0])
 
 
 def is_within(verdict: Verdict | None) -> bool:
@@ -164,7 +204,8 @@ def excused(entry: Entry, metric: Metric, excuse: Excuse) -> Entry:
 
 def _times(entry: Entry, metric: Metric, excuse: Excuse) -> float:
     """How many times as long as in the entry what the metric measures takes, at most."""
-    name = metric.name if metric.unit is Unit.DURATION else leading_time(streams=False).name
+    is_of_one = metric.unit is Unit.DURATION and Role.PACED not in metric.roles
+    name = metric.name if is_of_one else leading_time(streams=False).name
     known = [value for launch in entry.metrics.get(name, ()) if (value := launch.value) > 0]
     return _stretched(metric, excuse, known[0] if known else math.inf)
 
@@ -173,7 +214,12 @@ def _stretched(metric: Metric, excuse: Excuse, alone_ns: float) -> float:
     """How many times as long it takes, at most, if it takes ``alone_ns`` without the excuse; infinite: not known."""
     if metric.name == "cpu_per_request":
         return excuse.cpu_times
-    return excuse.times + (excuse.tail_waits_ns if metric.is_tail else excuse.waits_ns) / alone_ns
+    return excuse.times + _waits_ns(metric, excuse) / alone_ns
+
+
+def _waits_ns(metric: Metric, excuse: Excuse) -> float:
+    """Time that a request waits for a core besides, at most."""
+    return excuse.tail_waits_ns if metric.is_tail else excuse.waits_ns
 
 
 def _fails(verdict: Verdict | None) -> bool:

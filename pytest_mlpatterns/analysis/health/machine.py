@@ -40,6 +40,7 @@ _BUSY_MACHINE_RATIO = 0.6
 """Share of all cores in use from which neighbours take time that the deployment or the load generator needed."""
 _STEAL_RATIO = 0.02  # Share of the time that a host takes from which it is reported: above the rounding of its clock
 _THROTTLED_RATIO = 0.01  # Share of the time in a limit of the control group from which it is reported
+_MOST_OF_LIMIT = 0.5  # Share of its cores above which a deployment, not the load generator, reaches their limit
 _FREQUENCY_RATIO = 1.2  # Ratio of the highest and lowest frequency from which they are reported
 _INTERLEAVE = "compare interleaved (--perf-against), where noise slows both sides alike"
 
@@ -144,6 +145,13 @@ def taken_in(launches: Iterable[Launch]) -> Taken:
         return Taken()
     mean = _mean_of(seen)
     return Taken(mean.others_cores, min(mean.steal_ratio, 1.0), min(mean.throttled_ratio, 1.0))
+
+
+def reaches_its_limit(launches: Iterable[Launch]) -> bool:
+    """Whether a deployment used most of the cores that it may use, so that a CPU limit stopped it by its own work."""
+    seen = [(one.usage, one.window) for one in launches if one.usage is not None]
+    used_ns = sum(_gained(usage, window, usage.cpu_ns) for usage, window in seen)
+    return used_ns > _MOST_OF_LIMIT * sum(usage.cores * window.duration_ns for usage, window in seen)
 
 
 def noise_of(launches: Iterable[Launch], *, interleaved: bool = False) -> tuple[Noise, ...]:
@@ -287,18 +295,23 @@ def taken_excuse(launches: Sequence[Launch], then: Taken) -> Excuse | None:
     """What others took of the machine on average, beyond what they took at the recording; None if it is too little.
 
     Neighbours share caches and time slices besides, in proportion to the part of a core that they use more than then.
-    CPU time beside neighbours differs from minute to minute by as much, although they use as many cores.
+    CPU time beside neighbours differs from minute to minute by as much, although they use as many cores. A process that
+    a limit stops uses none; only its caches are others' meanwhile. Neighbours on a machine with idle cores take
+    nothing, also where the host or a limit does.
     """
     busy = busy_on_average(launches)
     if busy is None:
         return None
     now = taken_in(launches)
     further = now.others_cores - then.others_cores
-    if further < OTHERS_CORES:  # close to all cores, n/(n-x) would make much of what is none
+    if not busy.others_cores or further < OTHERS_CORES:  # close to all cores, n/(n-x) would make much of what is none
         further, now = 0.0, replace(now, others_cores=then.others_cores)
     further = min(further, 1.0)
-    times = taken_factor(now, then, busy.cores) * (1 + _SHARING * further)
-    cpu_times = min(max(times, 1 + _SHARING * min(busy.others_cores, 1.0)), _MOST_CPU)
+    sharing = 1 + _SHARING * further
+    times = taken_factor(now, then, busy.cores) * sharing
+    running = taken_factor(replace(now, throttled_ratio=then.throttled_ratio), then, busy.cores) * sharing
+    shared = min(max(busy.others_cores, busy.throttled_ratio), 1.0)
+    cpu_times = min(max(running, 1 + _SHARING * shared), _MOST_CPU)
     is_stolen = now.steal_ratio - then.steal_ratio >= _STEAL_RATIO
     is_stopped = now.throttled_ratio - then.throttled_ratio >= _THROTTLED_RATIO
     tail_waits_ns = 3 * _SLICES_NS * max(further, is_stolen) + _PERIOD_NS * is_stopped

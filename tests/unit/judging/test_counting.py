@@ -142,6 +142,7 @@ def compared_test(
     counted: Entry | None = None,
     other: bool = True,
     settle: Any = None,
+    reference: Reference | None = None,
     missing: str = "",
     interrupted: bool = False,
 ) -> tuple[Sequence[Verdict], Noted]:
@@ -159,7 +160,7 @@ def compared_test(
     measured = measurement()
     basis = Basis(experiment, measured)
     basis.causes = causes
-    basis.keep("code", why_not=missing)
+    basis.keep("code", why_not=missing, reference=reference)
     comparison = Noted(times.judge, basis)
     settings = experiment.settings
     metrics = compared_by_default(settings, streams=False)
@@ -209,6 +210,32 @@ def test_what_a_count_decides_that_stands_for_times(
     counted = {} if by_count is None else {"instructions": by_count}
     assert outcomes(found) == {verdict.metric: outcome, **counted}
     assert passes.left == []
+
+
+@each_row(
+    ("known", "waits_ns", "change", "outcome", "said"),
+    [
+        (QUIET, 0.0, 0.15, PASS, "work per request unchanged, ±"),
+        (QUIET, 90.0 * MS, 0.15, OPEN, "% of the latency is its own CPU time"),  # another service is slower
+        (QUIET, 90.0 * MS, 0.0, PASS, "work per request unchanged, ±"),
+        (QUIET, None, 0.15, OPEN, "but it is not known how much of the latency is its own CPU time"),
+        ({}, None, 0.0, OPEN, "but it is not known how much of the latency is its own CPU time"),
+    ],
+)
+def test_what_the_recorded_code_shares_passes_by_what_its_time_is_made_of_today(
+    known: dict[str, Any], waits_ns: float | None, change: float, outcome: Outcome, said: str
+) -> None:
+    """An entry shows what a request waited for then, and a machine that explains a part leaves the rest."""
+    verdict = replace(time(OPEN, change, why_open=BUSY), against="baseline")
+    with pytest.MonkeyPatch.context() as patch:
+        Passes(patch, count(), count())
+        settle: Any = lambda: SimpleNamespace(revision=CODE)  # noqa: E731
+        figures = {"cpu_per_request": (6.0 * MS, 6.0 * MS, 7.0 * MS)}
+        today = split({"model_cpu": 5.6 * MS, "run_queue": 6.0 * MS, "model_wait": waits_ns or 0.0})
+        reference = None if waits_ns is None else Reference("revision", "main", figures, split={"rtm": today})
+        found, comparison = compared_test(Times(verdict), **known, other=False, settle=settle, reference=reference)
+    assert outcomes(found)["rtm"] is outcome
+    assert said in comparison.basis.note
 
 
 def test_an_unchanged_count_passes_no_test_that_is_probably_slower(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,12 @@
 """What the machine explains of launches that are slower than an entry: by what it did in these minutes, and no more."""
 
+import dataclasses
 from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
 from support.each_row import each_row
-from support.synthetic import MS, SETUP
+from support.synthetic import MS, SETUP, S
 from test_baseline_comparison import BEFORE, make_launch
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
@@ -24,7 +25,7 @@ from pytest_mlpatterns.judging.machine_doubts import (
     left_open,
     unless_explained,
 )
-from pytest_mlpatterns.records.launch import Launch, Taken
+from pytest_mlpatterns.records.launch import Estimate, Launch, Taken
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 SLOWER_MS = 4.0
@@ -44,6 +45,11 @@ def compared(name: str) -> ComparedMetric:
 
 def made(count: int = 3, **change: Any) -> list[Launch]:
     return [make_launch(seed, **change) for seed in range(count)]
+
+
+def of_many_cores(launch: Launch) -> Launch:
+    assert launch.usage is not None
+    return replace(launch, usage=dataclasses.replace(launch.usage, machine_cores=64))
 
 
 @each_row(
@@ -69,6 +75,11 @@ def made(count: int = 3, **change: Any) -> list[Launch]:
         ("rtm", made(rtm_ns=12 * MS, steal_cores=0.042), Taken(), ""),
         ("rtm", made(rtm_ns=4.5 * MS, steal_cores=0.042), Taken(), ""),
         ("cpu_per_request", made(cpu_cores=1.3, steal_cores=0.042), Taken(), ""),
+        # nor do neighbours on a machine with idle cores explain more beside it
+        ("rtm", [of_many_cores(one) for one in made(rtm_ns=9 * MS, others_cores=1.0, steal_cores=1.3)], Taken(), ""),
+        # a process that a CPU limit stops uses no CPU time meanwhile
+        ("cpu_per_request", made(cpu_cores=1.3, throttled=0.3), Taken(), ""),
+        ("cpu_per_request", made(cpu_cores=0.95, throttled=0.3), Taken(), "a CPU limit of the container stopped it"),
         # a tail needs a sign of its size (s07)
         ("p95", made(12, slow=0.2, machine=1.07), Taken(), ""),
         ("p95", made(12, machine=1.6), Taken(), "a fixed workload takes 1."),
@@ -142,6 +153,17 @@ def test_a_failure_that_the_machine_explains_is_open_unless_quiet_launches_fail_
         ("rtm", 2 * MS, made(rtm_ns=60 * MS, others_cores=1.2), ""),
         ("rtm", 4 * MS, made(others_cores=1.2), "kept"),
         ("p95", 2 * MS, made(12, rtm_ns=20 * MS, throttled=0.3), "a CPU limit of the container stopped it for 30"),
+        # a limit of which the service uses most is reached by itself
+        ("p95", 2 * MS, made(12, rtm_ns=20 * MS, throttled=0.3, cpu_cores=1.4), ""),
+        ("rtm", 2 * MS, made(throttled=0.5, cpu_cores=1.4), ""),
+        ("rtm", 2 * MS, made(throttled=0.5), "a CPU limit of the container stopped it for 50"),
+        # neighbours stretch no time in which it waits, or in which another process works for it
+        ("rtm", 20 * MS, made(rtm_ns=60 * MS, cpu_cores=0.02, others_cores=1.7), ""),
+        ("rtm", 40 * MS, made(rtm_ns=90 * MS, cpu_cores=0.1, others_cores=1.2), ""),
+        ("throughput", 30.0, made(rtm_ns=90 * MS, cpu_cores=0.1, others_cores=1.2), ""),
+        ("cold_start", 0.4 * S, made(rtm_ns=90 * MS, cpu_cores=0.1, others_cores=1.2), "other processes used 1.2 of"),
+        # nor do they on a machine of many cores, where its host takes some time
+        ("rtm", 2 * MS, [of_many_cores(one) for one in made(others_cores=1.0, steal_cores=1.3)], ""),
         ("throughput", 1e3, made(others_cores=1.2), "other processes used 1.2 of the 2 cores"),
         ("throughput", 1e6, made(rtm_ns=60 * MS, others_cores=1.2), ""),
         ("cpu_per_request", 1.6 * MS, made(cpu_cores=0.7, others_cores=1.2), "other processes used 1.2 of the 2 cores"),
@@ -164,3 +186,12 @@ def test_a_limit_is_missed_only_beyond_what_others_took(
     assert found.outcome is (Outcome.INCONCLUSIVE if why else Outcome.FAIL)
     assert f"but {why}" in found.reason if why else found.by_machine is False
     assert trusted.outcome is Outcome.FAIL
+
+
+@each_row(("limit_s", "is_open"), [(1.0, True), (0.05, False)])
+def test_others_stretch_the_total_time_as_they_stretch_each_request(limit_s: float, is_open: bool) -> None:
+    launches = [replace(one, requests=100) for one in made(rtm_ns=14 * MS, others_cores=1.2)]
+    metrics, asked = Metrics(tuple(launches)), Limit(METRICS["total_time"], limit_s * S)
+    measured = Estimate(1.4 * S, 1.3 * S, 1.5 * S)
+    found = unless_explained(metrics, asked, partial(judge_limit, asked.metric, measured), noise=NoisePolicy.DOUBT)
+    assert found.by_machine is is_open
