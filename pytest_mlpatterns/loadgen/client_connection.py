@@ -301,6 +301,7 @@ class ClientConnection(Connection):
         assert self._answers is not None
         assert self._job.client is not None
         try:
-            self._answers.offer(self.request, self._job.client.encode_outputs(answer.value).joined())
+            body = self._job.client.encode_outputs(answer.value).joined()
+            self._answers.offer(self.request, body, value=b"" if answer.value is None else answer.value)
         except WireError:
             self._answers.skip()

@@ -123,8 +123,8 @@ class ResponseSample:
         self.kept: list[Answer] = []
         self.is_cut: bool = False
 
-    def offer(self, request: int, body: bytes, head: bytes = b"") -> None:
-        """Offer the response to the request of this index."""
+    def offer(self, request: int, body: bytes, head: bytes = b"", *, value: object = None) -> None:
+        """Offer the response to the request of this index. ``value``: what a client of the user's own returned."""
         size = len(body) + len(head)
         if size > self._limit_bytes:
             self.skip()
@@ -172,21 +172,21 @@ class FigureColumns(ResponseSample):
         super().__init__(limit, limit_bytes)
         self.reader: FigureReader = plan.reader()
         self._recording = recording
-        self._waiting: list[tuple[int, bytes, bytes]] = []
+        self._waiting: list[tuple[int, bytes, bytes, object]] = []
         self._columns = {figure.name: array("d") for figure in plan.figures}
 
-    def offer(self, request: int, body: bytes, head: bytes = b"") -> None:
-        """Offer the response of the last row, which is to the request of this index."""
-        self._waiting.append((len(self._recording) - 1, head, body))
+    def offer(self, request: int, body: bytes, head: bytes = b"", *, value: object = None) -> None:
+        """Offer the response of the last row, which is to the request of this index; ``value``: of a client."""
+        self._waiting.append((len(self._recording) - 1, head, body, value))
         if self._limit:
             super().offer(request, body, head)
 
     def read(self) -> None:
         """Read the figures of the responses that have come."""
-        for row, head, body in self._waiting:
+        for row, head, body, value in self._waiting:
             self._pad(row)
-            for name, value in self.reader.read(head, body).items():
-                self._columns[name].append(value)
+            for name, number in self.reader.read(head, body, value).items():
+                self._columns[name].append(number)
         self._waiting.clear()
 
     def clear(self) -> None:

@@ -265,7 +265,7 @@ def require_figures(plan: LoadPlan, result: LoadResult, samples: Samples | None 
     good = samples.successes_in(result.window)
     for name, values in samples.figures.items():
         if good.any() and np.isnan(values[good]).all():
-            first = result.without_figure.get(name, "a body that is too long to be kept")
+            first = result.without_figure.get(name, "a body that cannot be kept")
             raise InvalidResultError(f"perf_figures: no answer has {name}; the first one has {first}")
 
 

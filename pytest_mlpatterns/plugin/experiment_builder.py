@@ -111,10 +111,6 @@ class ExperimentBuilder:
             raise SettingError(f"{item.nodeid} asks for perf, but {why}")
         target = checked_target(fixtures.target, "perf_target")
         model, by_value = fixtures.model, self._by_value(item)
-        if fixtures.client is not None and fixtures.figures is not None:
-            raise SettingError(
-                "perf_figures beside perf_client, whose answers have no headers and no body; leave it out"
-            )
         settings = with_client(settings, fixtures.client, by_value, model=model, target=target)
         builder = request_builder(settings, target, "perf")
         with sent_by_value(by_value if fixtures.client is not None else ()):

@@ -31,17 +31,37 @@ class FigureAnswer:
     Attributes:
         status: of HTTP.
         headers: by name in lower case; several of one name are joined by commas.
+        value: what a ``perf_client`` returned, or the list of its chunks; None without one.
     """
 
-    def __init__(self, head: bytes, body: bytes) -> None:
+    def __init__(self, head: bytes, body: bytes, value: Any = None) -> None:
+        self.value: Any = value
         found = _STATUS.match(head)
         self.status: int = int(found[1]) if found else 200
         self.headers: dict[str, str] = {}
         for line in head.decode("latin-1").split("\r\n")[1:]:
-            name, _, value = line.partition(":")
+            name, _, text = line.partition(":")
             before = self.headers.get(name := name.strip().lower())
-            self.headers[name] = value.strip() if before is None else f"{before}, {value.strip()}"
+            self.headers[name] = text.strip() if before is None else f"{before}, {text.strip()}"
         self._body = body
+        if value is not None:
+            self._read_value(value)
+
+    def _read_value(self, value: Any) -> None:
+        """Take headers and body of what a client returned: text, bytes, plain values, or the answer of a library."""
+        headers: Any = getattr(value, "headers", None)
+        if hasattr(headers, "items"):
+            self.headers = {str(name).lower(): str(text) for name, text in headers.items()}
+            self.headers.pop("content-encoding", None)  # libraries decompress the content
+        body = getattr(value, "content", value)
+        self._body = body if isinstance(body, bytes) else b""
+        if isinstance(body, str):
+            self._body = body.encode()
+        elif isinstance(body, list) and all(isinstance(chunk, str) for chunk in body):
+            self._body = "".join(body).encode()
+        elif not isinstance(body, bytes):
+            with suppress(TypeError, ValueError):
+                self._body = json.dumps(body).encode()
 
     @property
     def body(self) -> bytes:
@@ -69,6 +89,8 @@ class FigureAnswer:
                     yield json.loads(line.strip().removeprefix(b"data:"))
 
     def __str__(self) -> str:
+        if self.value and not self._body:
+            return f"what perf_client returned, {shown(self.value)}"
         last = next(self.documents(), None)
         keys = f"the keys {_names(last)}" if isinstance(last, dict) else f"the body {shown(self.body[:_SHOWN_BYTES])}"
         return f"the headers {_names(self.headers)}, and {keys}"
@@ -175,9 +197,9 @@ class FigureReader:
         self.faults: dict[str, str] = faults or {}
         self.without: dict[str, str] = {}
 
-    def read(self, head: bytes, body: bytes) -> dict[str, float]:
-        """The figures of an answer; NaN for one that it does not have."""
-        answer = FigureAnswer(head, body)
+    def read(self, head: bytes, body: bytes, value: Any = None) -> dict[str, float]:
+        """The figures of an answer, or of what a client returned; NaN for one that it does not have."""
+        answer = FigureAnswer(head, body, value)
         return {name: self._number(name, read, answer) * factor for name, (read, factor) in self._readers.items()}
 
     def _number(self, name: str, read: Read, answer: FigureAnswer) -> float:

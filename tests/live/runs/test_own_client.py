@@ -128,6 +128,68 @@ def test_first_failure(perf):
     assert "self.embed(text.encode())" in failure
 
 
+def test_figures_are_read_from_what_a_client_returns(tmp_path: Path) -> None:
+    project = (
+        Project()
+        .with_file("server.py", GRPC)
+        .with_file(
+            "test_perf.py",
+            HEAD
+            + """
+from types import SimpleNamespace
+
+from pytest_mlpatterns import Header, Json
+
+class Stub:
+    def open(self, address):
+        import grpc
+
+        self.embed = grpc.insecure_channel(address).unary_unary("/tei.v1.Embed/Embed")
+
+    def send(self, text):
+        answer = self.embed(text.encode())
+        return SimpleNamespace(headers={"X-Queue-Time": "2.5"}, content=answer, size=len(answer))
+
+@pytest.fixture
+def perf_client():
+    return Stub
+
+@pytest.fixture
+def perf_target():
+    return Command("{python} server.py {port}")
+
+@pytest.fixture
+def perf_payload():
+    return ["}4 :\\"n\\"{"]
+
+@pytest.fixture
+def perf_figures():
+    return {
+        "queue_time": Header("x-queue-time", unit="ms"), "number": Json("n"), "size": lambda answer: answer.value.size
+    }
+
+@pytest.mark.perf(concurrency=2, **QUICK)
+def test_figures(perf):
+    perf.assert_that("queue_time:p50<5ms, number<5, size<10")
+
+@pytest.fixture
+def missing(perf_figures):
+    perf_figures["score"] = Json("score")
+
+@pytest.mark.perf(concurrency=2, **QUICK)
+def test_missing(missing, perf):
+    perf.assert_metric("score", below=1)
+""",
+        )
+    )
+    run = project.run(tmp_path, "-W", "ignore")
+    assert run.outcomes == {"passed": 1, "failed": 1}
+    assert run.table == {"test_figures": "pass"}
+    assert "perf_figures: no answer has score; the first one has the headers x-queue-time, and the" in run.failure(
+        "test_missing"
+    )
+
+
 def test_a_session_and_a_stream_are_measured_and_a_function_without_a_service(tmp_path: Path) -> None:
     project = (
         Project()

@@ -99,6 +99,36 @@ def body(**values: object) -> bytes:
     return json.dumps(values).encode()
 
 
+HTTP = SimpleNamespace(headers={"X-Queue-Time": "1.5", "Content-Encoding": "gzip"}, content=b'{"n": 3}')
+MESSAGE = SimpleNamespace(took_ms=4)
+
+
+@each_row(
+    ("read", "value", "number"),
+    [
+        (Header("x-queue-time"), HTTP, "1.5"),
+        (Json("n"), HTTP, 3),
+        (Json("usage.n"), {"usage": {"n": 2}}, 2),
+        (Json("n"), '{"n": 1}', 1),
+        (Json("n"), b'{"n": 1}', 1),
+        (Json("n"), ['{"x": 0}\n', '{"n": 8}\n'], 8),
+        (Computed(lambda answer: len(answer.body)), "abc", 3),
+        (Computed(lambda answer: answer.value.took_ms), MESSAGE, 4),
+        (Header("x-queue-time"), {"usage": 1}, None),
+        (Json("n"), MESSAGE, None),
+    ],
+)
+def test_a_figure_is_read_from_what_a_client_returned(read: Any, value: object, number: object) -> None:
+    assert read.of(FigureAnswer(b"", b"pickled", value)) == number
+
+
+def test_a_client_whose_answers_have_no_figure_is_named() -> None:
+    shown = str(FigureAnswer(b"", b"pickled", MESSAGE))
+    assert shown.startswith("what perf_client returned, ")
+    assert "took_ms=4" in shown
+    assert str(FigureAnswer(b"", b"pickled", b"")) == "the headers (none), and the body b''"
+
+
 def test_columns_are_in_step_with_the_recording_and_in_the_unit_of_the_metric() -> None:
     figures = {"wait": Json("wait", unit="ms"), "cached": lambda answer: answer.json().get("cached")}
     found, read = recorded(figures, body(wait=2), None, body(cached=True), body(wait="4"), None)
