@@ -149,15 +149,13 @@ class ScalingAssertions:
             return Scaling((), 1)
         self._measurement.require_valid()
         if self._run is None or not set(numbers) <= set(self._run.numbers):
-            pattern = self._experiment.settings.pattern
-            under = self._experiment.variant_under
+            pattern, under = self._experiment.settings.pattern, self._experiment.variant_under
             variants = {number: under(with_replicas(pattern, number), cores) for number in numbers}
-            price = self._experiment.settings.price
             self._run = ScalingRun(
                 variants,
                 self._experiment.generator,
                 on_progress=self._experiment.driver.on_progress,
-                price=price,
+                price=self._experiment.settings.price,
                 cpus_per_replica=self._cores_each,
                 balance=balance_of(pattern),
             )

@@ -25,13 +25,14 @@ from pytest_mlpatterns.errors import (
     UnequalAnswersWarning,
 )
 from pytest_mlpatterns.judging.basis import Basis
+from pytest_mlpatterns.judging.budget import Budget, Spending
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, marked_accepted
 from pytest_mlpatterns.judging.counting import CountedComparison
 from pytest_mlpatterns.judging.leaks import decide_leak
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, decide_nmrt, search_for_ranking
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, ScalingAssertions, UnhurtAssertions
 from pytest_mlpatterns.judging.result_builder import Found, build_result
-from pytest_mlpatterns.judging.sequential import measure_for_the_baseline, measurement_of
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement, measure_for_the_baseline
 from pytest_mlpatterns.judging.settled_comparison import comparison_of
 from pytest_mlpatterns.judging.verdict_log import (
     VerdictLog,
@@ -71,7 +72,16 @@ class Perf(LimitAssertions):
     """
 
     def __init__(self, experiment: Experiment, runner: LaunchRunner, spent_ns: int = 0) -> None:
-        measurement = measurement_of(experiment, runner, spent_ns)
+        settings = experiment.settings
+        reserved_ns = experiment.planned_ns // 2 if experiment.searches else 0  # for the searches of a ranking
+        measurement = SequentialMeasurement(
+            runner,
+            Spending(Budget(experiment.budget_ns, spent_ns, reserved_ns, experiment.planned_ns)),
+            settings.launches,
+            overload=settings.overload,
+            price=settings.price,
+            announce=experiment.driver.on_forecast,
+        )
         self._experiment = experiment
         self._measurement = measurement
         self._overload = OverloadAssertions(experiment, measurement)
@@ -421,7 +431,7 @@ class Perf(LimitAssertions):
             steps=self._unhurt.impacts,
             course=self._unhurt.course,
         )
-        return build_result(self._experiment, self._measurement, found)
+        return build_result(found)
 
     def diagnosis(self) -> str:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""

@@ -93,8 +93,9 @@ class Found(Struct, frozen=True, kw_only=True):
     course: tuple[LatencyMoment, ...] = ()  # the latency through the window of the last launch, if it had steps
 
 
-def build_result(experiment: Experiment, measurement: SequentialMeasurement, found: Found) -> TestResult | None:
+def build_result(found: Found) -> TestResult | None:
     """The result record of one test, for reports and the baseline; None if nothing was measured."""
+    experiment, measurement = found.basis.experiment, found.basis.measurement
     if (metrics := measurement.so_far) is None:
         return None
     figures, by_launch = estimated(metrics, [*experiment.ranked, *(verdict.metric for verdict in found.verdicts)])
@@ -114,7 +115,7 @@ def build_result(experiment: Experiment, measurement: SequentialMeasurement, fou
             reference=found.basis.reference,
             stream=stream_record(metrics),
             definition=_definition(experiment, metrics, found.asked),
-            judged=_judged(experiment, found, (*notes, *describe_steps(found.steps)), busy=measured.busy),
+            judged=_judged(found, (*notes, *describe_steps(found.steps)), busy=measured.busy),
             measured=measured,
             conditions=_conditions(metrics, experiment, noise, dropped=measurement.dropped),
             limits=Limits(metrics.capacities, found.overloads, found.scaling, missing),
@@ -131,8 +132,8 @@ def build_result(experiment: Experiment, measurement: SequentialMeasurement, fou
     )
 
 
-def _judged(experiment: Experiment, found: Found, notes: tuple[str, ...], *, busy: Busy | None) -> Judged:
-    basis, verdicts = found.basis, found.verdicts
+def _judged(found: Found, notes: tuple[str, ...], *, busy: Busy | None) -> Judged:
+    basis, verdicts, experiment = found.basis, found.verdicts, found.basis.experiment
     asks = found.passed and not experiment.smoke and experiment.settings.compare != ()
     is_open = basis.missing and (not verdicts or basis.gap is BaselineGap.NOT_COMPARABLE)
     return Judged(

@@ -56,15 +56,11 @@ _ONE_LOOK = SequentialPlan(first=1, last=1)
 
 
 class RevisionComparison:
-    """Compares one test with itself at another revision, in an interleaved run; None if nothing was measured.
+    """Compares one test with itself at another revision, in an interleaved run."""
 
-    ``name``: of the revision in messages; empty for its own.
-    """
-
-    def __init__(self, basis: Basis, revision: RevisionClient, name: str = "") -> None:
+    def __init__(self, basis: Basis, revision: RevisionClient) -> None:
         self._basis, self._experiment, self._measurement = basis, basis.experiment, basis.measurement
-        self._revision = revision
-        self._name = name or revision.name
+        self._revision, self._name = revision, revision.name
         basis.keep("code", name=revision.name)
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:

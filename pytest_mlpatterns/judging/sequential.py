@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.objective import Objective
@@ -366,20 +365,6 @@ class SequentialMeasurement:
                 yield
             finally:
                 self.cost = self.cost.plus(further_ns=self.spending.clock() - began)
-
-
-def measurement_of(experiment: Experiment, runner: LaunchRunner, spent_ns: int) -> SequentialMeasurement:
-    """The measurement of a test, for which a first start took some time."""
-    settings = experiment.settings
-    reserved_ns = experiment.planned_ns // 2 if experiment.searches else 0  # for a ranking's searches, after the test
-    return SequentialMeasurement(
-        runner,
-        Spending(Budget(experiment.budget_ns, spent_ns, reserved_ns, experiment.planned_ns)),
-        settings.launches,
-        overload=settings.overload,
-        price=settings.price,
-        announce=experiment.driver.on_forecast,
-    )
 
 
 _LAUNCHES_OF_TWO_KINDS = 12

@@ -190,7 +190,7 @@ class SettledComparison:
         if self._code is None:
             from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 
-            self._code = RevisionComparison(self._basis, settlement.revision, settlement.name)
+            self._code = RevisionComparison(self._basis, settlement.revision)
         try:
             verdicts = self._code.compare(choice)
         except DeploymentError as error:

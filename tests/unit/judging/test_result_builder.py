@@ -100,7 +100,7 @@ def built(
     measurement.take(cast("Any", SimpleNamespace(second_launches=[launched], second_starts_ns=[], spent_s=spent_s)))
     basis = Basis(experiment, measurement)
     basis.causes.profile = profile
-    return build_result(experiment, measurement, Found(passed=True, basis=basis, **found))
+    return build_result(Found(passed=True, basis=basis, **found))
 
 
 def test_a_result_has_what_was_measured_beside_its_launches() -> None:
