@@ -9,7 +9,7 @@ from support.each_row import each_row
 from support.synthetic import MS
 
 from pytest_mlpatterns.judging.baseline_comparison import with_rates
-from pytest_mlpatterns.judging.settled_comparison import _calm
+from pytest_mlpatterns.judging.settled_comparison import _slower_machine
 from pytest_mlpatterns.judging.settling_rules import EXCUSED, RULES, Seen, settle
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.setup import FactChange
@@ -227,6 +227,6 @@ def test_the_page_of_verdicts_shows_the_rules_in_their_order() -> None:
 )
 def test_a_slower_machine_is_said_only_where_all_passes(beside: Verdict, excuse: str, said: str) -> None:
     decided = settle(Seen(file=WORSE, is_same=True, excuse=excuse)), settle(Seen(file=beside))
-    found = _calm({one.verdict.metric: one for one in decided})
+    found = _slower_machine({one.verdict.metric: one for one in decided})
     assert found.startswith(said)
     assert bool(found) is bool(said)
