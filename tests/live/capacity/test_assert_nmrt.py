@@ -27,15 +27,8 @@ PLACES = """
                 await asyncio.sleep(0.02)  # two of these at a time: at most 100 requests a second, on any machine
             return batch
 
-    @pytest.fixture
-    def perf_model():
-        return TwoPlaces
-
-    @pytest.fixture
-    def perf_payload():
-        return [1, 2, 3]
-
-    pytestmark = pytest.mark.perf(duration="300ms", warmup="0s", launches=1, budget="60s")
+    QUICK = dict(duration="300ms", warmup="0s", launches=1, budget="60s")
+    pytestmark = pytest.mark.perf(model=TwoPlaces, payload=[1, 2, 3], **QUICK)
 """
 
 

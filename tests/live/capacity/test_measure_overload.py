@@ -22,14 +22,7 @@ BODY = """
         time.sleep(0.02)
         return batch
 
-    @pytest.fixture
-    def perf_model():
-        return slow
-
-    @pytest.fixture
-    def perf_payload():
-        return [1, 2, 3]
-
+    @pytest.mark.perf(model=slow, payload=[1, 2, 3])
     @pytest.mark.perf(pattern=Queued(capacity=4), duration="300ms", warmup="0s", launches=1, budget="60s", cpus=CPUS)
     def test_it(perf):
         overload = perf.measure_overload(up_to=3.0, slo="p95<60s")  # every answer is in time

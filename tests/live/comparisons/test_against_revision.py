@@ -619,11 +619,7 @@ from pytest_mlpatterns import App, Command
 def perf_target():
     return {target}
 
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
-
-@pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="5s")
+@pytest.mark.perf(payload=[1, 2, 3], duration="200ms", warmup="100ms", tolerance=0.5, budget="5s")
 def test_service(perf):
     pass
 """

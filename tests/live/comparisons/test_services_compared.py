@@ -50,7 +50,7 @@ import pytest
 
 from pytest_mlpatterns import App, ClosedLoop
 
-pytestmark = {QUICK.replace("launches=1", 'launches=1, budget="3s"')}
+pytestmark = {QUICK.replace("launches=1", 'launches=1, budget="3s", payload=[1, 2, 3]')}
 
 def served(batch):
     time.sleep(0.03)
@@ -61,10 +61,6 @@ def instant(batch):
 
 def raises(batch):
     raise LookupError("no weights")
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
 
 def right(numbers, answers):
     assert [answer["product"] for answer in answers] == [2 * number for number in numbers]

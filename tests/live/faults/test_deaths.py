@@ -345,14 +345,7 @@ class Model:
         time.sleep(0.002)
         return list(batch)
 
-@pytest.fixture
-def perf_model():
-    return Model
-
-@pytest.fixture
-def perf_payload():
-    return {payload}
-
+@pytest.mark.perf(model=Model, payload={payload})
 def test_it(perf):
     {body}
 """

@@ -57,13 +57,8 @@ def check(inputs, outputs):
     for given, found in zip(inputs, outputs, strict=True):
         assert np.array_equal(np.asarray(found, dtype="f4"), 2 * given), (given, found)
 
-@pytest.fixture
-def perf_model():
-    return doubled
-
-@pytest.fixture
-def perf_payload():
-    return [np.full((50, 2), number, dtype="f4") for number in range(5)]
+INPUTS = [np.full((50, 2), number, dtype="f4") for number in range(5)]
+pytestmark = pytest.mark.perf(model=doubled, payload=INPUTS)
 """
 MODEL = """
 import numpy as np

@@ -59,15 +59,10 @@ FAILURES = {
 
 REFUSED = {  # and those of test_first_mistakes, word by word
     "assert_rtm_below('20')": ["assert_rtm_below(...) is '20'", "a time with its unit"],
-    "assert_rtm_below('-1ms')": ["assert_rtm_below(...) is '-1ms'"],
     "assert_latency_below(20, percentile=99)": ["assert_latency_below(...) is 20", "a time with its unit"],
     "assert_latency_below('20ms', percentile=100)": ["percentile=100", "at least 1 and less than 100"],
     "assert_latency_below('20ms', percentile='p99')": ["percentile is 'p99', expected a number", "write percentile=99"],
-    "assert_latency_below('20ms', 'p99.9')": ["percentile is 'p99.9', expected a number", "write percentile=99.9"],
-    "assert_latency_below('20ms', percentile='tail')": ["is 'tail', expected a number", "write percentile=95"],
-    "assert_latency_below('20ms', percentile=True)": ["is True, expected a number"],
     "assert_latency_below('2s')": ["percentile is None, expected a number", "write percentile=95"],
-    "assert_error_rate_below(0)": ["expected more than 0", "perf.assert_no_failures() asserts that no request"],
     "assert_throughput_at_least('many')": ["rps=...) is 'many'", "a number"],
     "assert_throughput_at_least(-1)": ["rps=...) is -1", "not negative"],
     "assert_asl_below('most')": ["assert_asl_below(...) is 'most'", "expected a"],

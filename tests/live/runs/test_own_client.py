@@ -232,11 +232,7 @@ class TestSession:
     def perf_target(self):
         return Command("{python} server.py {port}")
 
-    @pytest.fixture
-    def perf_payload(self):
-        return ["say"]
-
-    @pytest.mark.perf(concurrency=3, **QUICK)
+    @pytest.mark.perf(payload=["say"], concurrency=3, **QUICK)
     def test_session(self, perf):
         assert perf.metrics.failures == {}
         assert perf.predict("hello") == "turn 1"
@@ -247,11 +243,7 @@ class TestAlone:
     def perf_client(self, request):
         return request.param
 
-    @pytest.fixture
-    def perf_payload(self):
-        return ["one two three", "four five six"]
-
-    @pytest.mark.perf(concurrency=2, **QUICK)
+    @pytest.mark.perf(payload=["one two three", "four five six"], concurrency=2, **QUICK)
     def test_alone(self, perf, perf_client):
         assert perf.metrics.failures == {}
         assert perf.metrics.output_tokens_rps.value > 100

@@ -33,14 +33,10 @@ import pytest
 
 from pytest_mlpatterns import App, Computed, Header, Json
 
-pytestmark = {QUICK}
+pytestmark = [{QUICK}, pytest.mark.perf(payload=[1, 2, 3])]
 
 def words(answer):
     return len(answer.json()["text"].split())
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
 
 @pytest.fixture
 def perf_figures():

@@ -144,17 +144,13 @@ import pytest
 
 from pytest_mlpatterns import App, Command
 
-@pytest.fixture
-def perf_payload():
-    return [[1, 2]]
-
 @pytest.fixture(params=[App("service:app", path="/predict"), Command("{python} serve.py {port}", path="/predict")],
                 ids=["app", "command"])
 def perf_target(request):
     return request.param
 
 @pytest.mark.perf(
-    concurrency=8, duration="200ms", warmup="100ms", launches=2, tolerance=1.0, budget="3s",
+    payload=[[1, 2]], concurrency=8, duration="200ms", warmup="100ms", launches=2, tolerance=1.0, budget="3s",
     compare=("rtm", "throughput"),
 )
 def test_service(perf):
@@ -195,16 +191,12 @@ import pytest
 from pytest_mlpatterns import App, Command
 
 FAKE = App("service:app", name="fake")
-pytestmark = {QUICK}
+pytestmark = [{QUICK}, pytest.mark.perf(payload=[[1, 2]])]
 
 @pytest.fixture
 def perf_target():
     env = {{"UPSTREAM": "http://127.0.0.1:{{port:fake}}"}}
     return Command("{{python}} gateway.py {{port}}", path="/bench", env=env, companions=[FAKE])
-
-@pytest.fixture
-def perf_payload():
-    return [[1, 2]]
 
 @pytest.fixture
 def perf_setup():
@@ -244,15 +236,11 @@ from pytest_mlpatterns import Command
 
 pytestmark = {QUICK}
 
-@pytest.fixture
-def perf_payload():
-    return [[1, 2]]
-
 @pytest.fixture(params=["2", "23"], ids=["once", "twice"])
 def perf_target(request):
     return Command(["{{python}}", "flaky.py", "{{port}}", request.param], path="/predict")
 
-@pytest.mark.perf(launches=2)
+@pytest.mark.perf(payload=[[1, 2]], launches=2)
 def test_start(perf):
     perf.assert_rtm_below("1us")
 """

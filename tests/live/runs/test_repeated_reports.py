@@ -47,10 +47,7 @@ class Hiccups:
     def __call__(self, batch):
         return [2 * value for value in batch]
 
-@pytest.fixture
-def perf_model():
-    return Hiccups
-
+@pytest.mark.perf(model=Hiccups)
 def test_it(perf):
     assert perf.predict(1) == 2
     attempt = len(ATTEMPTS.read_text())

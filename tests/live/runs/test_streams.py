@@ -40,13 +40,7 @@ import pytest
 from model import Model, brief, none, one, whole
 from pytest_mlpatterns import Batched, Prompts
 
-@pytest.fixture
-def perf_model():
-    return Model
-
-@pytest.fixture
-def perf_payload():
-    return Prompts(input_tokens=8, output_tokens=4)
+asked = pytest.mark.perf(model=Model, payload=Prompts(input_tokens=8, output_tokens=4))
 """
 COMPARED = """
 @pytest.mark.perf(wire="openai", concurrency=2, duration="500ms", budget="3s", tolerance=0.5)
@@ -57,7 +51,7 @@ def test_compared(perf):
 
 def project(tests: str, *, first: float = 0.01, gap: float = 0.005) -> Project:
     """A project with a model that takes these seconds to its first token, and between two."""
-    text = f"{HEAD}\n\npytestmark = {QUICK}\n\n{tests}"
+    text = f"{HEAD}\n\npytestmark = [asked, {QUICK}]\n\n{tests}"
     return Project().with_file("model.py", MODEL.format(first=first, gap=gap)).with_file("test_perf.py", text)
 
 

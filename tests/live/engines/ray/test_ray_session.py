@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import psutil
 import pytest
 from support import ROOT
 from support.fake_ray import cluster_facts
+from support.fault_run import await_true
 
 from pytest_mlpatterns.engines.ray import session as session_module
 from pytest_mlpatterns.engines.ray.messages import RayJob
@@ -185,18 +185,11 @@ RaySession(job, here / "log", {HERE!r}).cluster
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)])}
     child = tmp_path / "child"
     with subprocess.Popen([sys.executable, "-c", script], env=environ) as parent:
-        await_that(child.exists)
+        await_true(child.exists, PATIENT_S, "the child does not run")
         (directory,) = tmp_path.glob("mlp-*")
         assert directory.stat().st_mode & 0o777 == 0o700
         left = [psutil.Process(int(child.read_text(encoding="ascii")))]
         left += psutil.Process(parent.pid).children()
         parent.kill()
 
-    await_that(lambda: not directory.exists() and not orphans.alive(left))
-
-
-def await_that(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
+    await_true(lambda: not directory.exists() and not orphans.alive(left), PATIENT_S, "something is left")
