@@ -134,11 +134,8 @@ def advice_on_request(
     response: httpx.Response, target: App | Command | Url, options: StartOptions, *, client: httpx.Client
 ) -> str:
     """The end of a message about a response that is not a success; empty unless path or form may be the reason."""
-    if response.status_code in _OTHER_FORM and options.builder is None and options.payload and options.payload.bodies:
-        return (
-            f"; each input of perf_payload was sent in the form of the wire {str(options.wire)!r}; if the service "
-            "expects another one, name it: @pytest.mark.perf(request=lambda item: {'json': item})"
-        )
+    if response.status_code in _OTHER_FORM:
+        return _advice_on_form(options)
     if response.status_code not in NO_SUCH_PATH:
         return ""
     known = _paths_of(client)
@@ -152,6 +149,17 @@ def advice_on_request(
     if type(target).__name__ == "Url":
         return f"{has}; name the path that takes inputs in the address"
     return f'{has}; name the path that takes inputs: {type(target).__name__}(..., path="{path}")'
+
+
+def _advice_on_form(options: StartOptions) -> str:
+    if options.builder is not None:
+        return "; correct what request= returns"
+    if not options.payload or not options.payload.bodies:
+        return ""
+    return (
+        f"; each input of perf_payload was sent in the form of the wire {str(options.wire)!r}; if the service "
+        "expects another one, name it: @pytest.mark.perf(request=lambda item: {'json': item})"
+    )
 
 
 def _paths_of(client: httpx.Client) -> dict[str, list[str]]:

@@ -60,7 +60,7 @@ def test_an_answer_that_expects_another_form_is_told_how_inputs_are_sent(tmp_pat
     found = advice(tmp_path, App("service:app"), status=422)
     assert found.startswith("; each input of perf_payload was sent in the form of the wire 'rest+json'; if")
     assert found.endswith("request=lambda item: {'json': item})")
-    assert advice(tmp_path, App("service:app"), status=422, builder=BUILDER) == ""
+    assert advice(tmp_path, App("service:app"), status=422, builder=BUILDER) == "; correct what request= returns"
 
 
 def test_other_errors_need_no_path(tmp_path: Path) -> None:
