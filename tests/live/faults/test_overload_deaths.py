@@ -17,14 +17,11 @@ import pytest
 from pytest_mlpatterns import Command
 
 @pytest.fixture
-def perf_payload():
-    return ["a", "b"]
-
-@pytest.fixture
 def perf_target():
     return Command("{{python}} {server} {fault} {{port}}", path="/p", ready="/health", stop="1s")
 
-@pytest.mark.perf(concurrency=2, duration="300ms", warmup="0s", timeout="1s", launches=1, budget="10s")
+@pytest.mark.perf(payload=["a", "b"], concurrency=2)
+@pytest.mark.perf(duration="300ms", warmup="0s", timeout="1s", launches=1, budget="10s")
 def test_it(perf):
     {body}
 """
