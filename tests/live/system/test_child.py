@@ -104,7 +104,7 @@ class TestMessages:
     @pytest.mark.covered_processes
     def test_what_a_child_prints_is_in_its_log_and_not_among_the_messages(self, child: Child) -> None:
         assert ask(child, "print", "a printed line") == "printed"
-        assert child.log_tail().splitlines() == ["| a printed line"] * 4
+        assert child.log_tail() == "| a printed line (4 times)"
         assert ask(child, "echo", 1) == 1
 
     def test_the_tail_of_the_log_is_its_last_lines(self, child: Child) -> None:
