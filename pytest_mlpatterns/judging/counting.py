@@ -21,7 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import busy_on_average
-from pytest_mlpatterns.analysis.metrics.definitions import leading_time, with_locations
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, leading_time, with_locations
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES
 from pytest_mlpatterns.analysis.verdicts.open_reasons import probably_slower
@@ -67,6 +67,24 @@ _OWN = 0.7  # Share of the latency that is the service's own CPU time, from whic
 _CLEAR = 0.05
 """Change beyond the tolerance that one pass is enough for: of some hundred passes of the same code the worst was 3.2 %
 off, and a pass takes a minute and more on a busy machine."""
+
+
+_LEAST_SLOWDOWN = 20
+"""How many times as long a request takes while it is counted, at least: 30 times and more were seen."""
+_FEWEST_REQUESTS = 6  # Requests of a pass: one before the count, three that are tried, and two rounds
+
+
+def require_time_for_a_pass(cpu_ns: float) -> None:
+    """Refuse a pass that cannot end in its time. ``cpu_ns``: of a request; 0 if it is not known.
+
+    Raises CountError: it would take longer.
+    """
+    needed_ns, limit_ns = _FEWEST_REQUESTS * _LEAST_SLOWDOWN * cpu_ns, pass_ns()
+    if needed_ns > limit_ns:
+        raise CountError(
+            f"a request takes {format_duration(cpu_ns)} of CPU time, and a pass that counts it at least "
+            f"{format_duration(needed_ns)}, expected at most {format_duration(limit_ns)}"
+        )
 
 
 def is_left_to_a_count(verdict: Verdict) -> bool:
@@ -175,6 +193,8 @@ class CountedPasses:
 
         Raises CountError: one of them cannot be counted. DeploymentError, SettingError: the other code cannot be had.
         """
+        known = self._measurement.metrics.launch_values(METRICS["cpu_per_request"])
+        require_time_for_a_pass(min((one.value for one in known), default=0.0))
         is_stored = self._experiment.revision is None and self._experiment.baseline.counted is not None
         other = None if is_stored or not self.may_compare else self.other
         if other is None:

@@ -82,7 +82,8 @@ class ConnectionPool:
         self._releasing = False
         self._callers = job.share.part_of(most_callers(job.schedule))
         self._limit = self._callers * len(job.endpoint.addresses)
-        if not job.schedule.closed:
+        self._is_closed = job.schedule.closed
+        if not self._is_closed:
             self._limit += _most_beside(self._limit)
         self._open_ahead = self._callers if isinstance(job.schedule, ClosedLoop) and self._callers else 1
         self.limit_reached: bool = False
@@ -134,7 +135,7 @@ class ConnectionPool:
         elif len(self._all) < self._limit:
             connection = self._make(target)
         else:
-            self.limit_reached = True
+            self.limit_reached = not self._is_closed  # a caller has one as soon as its last answer is dealt with
             now = perf_counter_ns()
             self.waiting.append((request, now if due_ns is None else due_ns, now))
             return

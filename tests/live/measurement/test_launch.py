@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,8 @@ from pytest_mlpatterns import (
     Single,
     Url,
 )
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.verdicts.verdicts import why_invalid
 from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult, WindowOpened
@@ -527,11 +530,10 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("sent", "words"),
         [
-            (answer(b"no", 503), "no successful answer"),
             (answer(b"hello"), "could not read an answer"),
             (answer(b'{"predictions": []}'), "could not read an answer"),
         ],
-        ids=["errors", "no-json", "empty"],
+        ids=["no-json", "empty"],
     )
     def test_a_check_without_an_answer_to_look_at_is_no_verdict(
         self, generator: Generator, sent: bytes, words: str
@@ -541,6 +543,13 @@ class TestCheck:
             pytest.raises(InvalidResultError, match=words),
         ):
             runner.measure()
+
+    def test_a_load_without_a_success_is_said_to_have_none_instead(self, generator: Generator) -> None:
+        plan = replace(PLAN, check=lambda _inputs, _outputs: False)
+        with bench_of(lambda _: [Send(answer(b"no", 503))], plan, generator) as runner:
+            why = why_invalid(Metrics((runner.measure(),)))
+        assert why is not None
+        assert re.match(r"none of [\d,]+ requests succeeded \(503: ", str(why.error()))
 
 
 def test_a_check_that_gets_no_answer_because_of_their_length_says_so() -> None:

@@ -12,7 +12,7 @@ from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.recorder import SampleRecorder
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.workload.schedule import ConstantRate, Schedule
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule
 
 
 class FailingConnection:
@@ -83,6 +83,13 @@ def test_an_open_loop_opens_no_more_connections_than_the_system_allows(
     assert loop.pool.connections == connections
     assert [request for request, _, _ in loop.pool.waiting] == list(range(connections, 5))
     assert loop.pool.limit_reached == (connections < 5)
+
+
+def test_a_closed_loop_is_never_short_of_connections() -> None:
+    loop = BalancedLoop(schedule=ClosedLoop(1))
+    for number in range(3):  # the third one while the callers' answers are being dealt with
+        loop.pool.send(number, None)
+    assert (len(loop.pool.waiting), loop.pool.limit_reached) == (1, False)
 
 
 class HeldConnection:
