@@ -69,24 +69,6 @@ _CLEAR = 0.05
 off, and a pass takes a minute and more on a busy machine."""
 
 
-_LEAST_SLOWDOWN = 20
-"""How many times as long a request takes while it is counted, at least: 30 times and more were seen."""
-_FEWEST_REQUESTS = 6  # Requests of a pass: one before the count, three that are tried, and two rounds
-
-
-def require_time_for_a_pass(cpu_ns: float) -> None:
-    """Refuse a pass that cannot end in its time. ``cpu_ns``: of a request; 0 if it is not known.
-
-    Raises CountError: it would take longer.
-    """
-    needed_ns, limit_ns = _FEWEST_REQUESTS * _LEAST_SLOWDOWN * cpu_ns, pass_ns()
-    if needed_ns > limit_ns:
-        raise CountError(
-            f"a request takes {format_duration(cpu_ns)} of CPU time, and a pass that counts it at least "
-            f"{format_duration(needed_ns)}, expected at most {format_duration(limit_ns)}"
-        )
-
-
 def is_left_to_a_count(verdict: Verdict) -> bool:
     """Whether a time or a rate is undecided because the machine was busy, or because its values scatter too much."""
     if verdict.outcome is not Outcome.INCONCLUSIVE or not functions_explain(verdict.metric):
@@ -193,8 +175,6 @@ class CountedPasses:
 
         Raises CountError: one of them cannot be counted. DeploymentError, SettingError: the other code cannot be had.
         """
-        known = self._measurement.metrics.launch_values(METRICS["cpu_per_request"])
-        require_time_for_a_pass(min((one.value for one in known), default=0.0))
         is_stored = self._experiment.revision is None and self._experiment.baseline.counted is not None
         other = None if is_stored or not self.may_compare else self.other
         if other is None:
@@ -321,8 +301,10 @@ class CountedPasses:
 
     def count_sides(self, sides: Sequence[Variant], requests: int | None = None) -> tuple[Count, ...]:
         """One pass of each side. ``requests``: of a round; None for any. Raises CountError: one cannot be counted."""
-        from pytest_mlpatterns.measurement.counted_pass import counted_passes
+        from pytest_mlpatterns.measurement.counted_pass import counted_passes, require_time_for_a_pass
 
+        known = self._measurement.metrics.launch_values(METRICS["cpu_per_request"])
+        require_time_for_a_pass(min((one.value for one in known), default=0.0), limit_ns=pass_ns())
         return self._announced("instructions", sides, functools.partial(counted_passes, requests=requests))
 
     def _with_calls(self, counts: Sequence[Count], other: RevisionClient | None = None) -> tuple[Count, ...]:

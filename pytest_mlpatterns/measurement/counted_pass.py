@@ -35,6 +35,7 @@ from pytest_mlpatterns.profiling.python_calls import PythonCalls
 from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.system.owned_files import temporary_directory
+from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
@@ -64,8 +65,22 @@ _TRIED = 3  # Requests that are counted before the rounds, to know how many a ro
 _IDLE_S = 0.4  # Length of an idle moment, in seconds
 _READ_S = 5.0  # Time in which the counters are read after the deadline, in seconds
 _MOST_IDLE = 0.1  # Share of what is counted in a round that idle processes may execute
+_LEAST_SLOWDOWN = 20  # Times as long that a request takes while it is counted, at least: 30 and more were seen
 _START_SHARE = 0.85  # Part of the time limit that the start may take
 _LIBRARIES, _FUNCTIONS = 20, 40  # Most libraries and functions that a count names
+
+
+def require_time_for_a_pass(cpu_ns: float, *, limit_ns: int) -> None:
+    """Refuse a pass that cannot end in time: one request before the count, those that are tried, and the least rounds.
+
+    ``cpu_ns``: CPU time of a request; 0 if it is not known. Raises CountError: the pass would take longer.
+    """
+    needed_ns = (1 + _TRIED + _LEAST_ROUNDS) * _LEAST_SLOWDOWN * cpu_ns
+    if needed_ns > limit_ns:
+        raise CountError(
+            f"a request takes {format_duration(cpu_ns)} of CPU time, and a pass that counts it at least "
+            f"{format_duration(needed_ns)}, expected at most {format_duration(limit_ns)}"
+        )
 
 
 def counted_passes(

@@ -21,6 +21,7 @@ from pytest_mlpatterns.measurement.counted_pass import (
     estimated,
     is_known,
     requests_of_round,
+    require_time_for_a_pass,
     run_passes,
     spread,
 )
@@ -29,6 +30,7 @@ from pytest_mlpatterns.records.count import Count, RunUnder
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
+from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
@@ -303,3 +305,10 @@ def test_the_interval_is_that_of_the_median() -> None:
 )
 def test_rounds_are_enough_when_their_median_is_known(rounds: list[float], known: bool) -> None:
     assert is_known(rounds) is known
+
+
+def test_a_pass_that_cannot_end_in_its_time_is_not_begun() -> None:
+    for known_ns in (0.0, 0.5e9):  # an unknown one, and the slowest request that a pass may have time for
+        require_time_for_a_pass(known_ns, limit_ns=60 * SECOND_NS)
+    with pytest.raises(CountError, match=r"takes 2.00 s of CPU time, and a pass .* 240 s, expected at most 60"):
+        require_time_for_a_pass(2e9, limit_ns=60 * SECOND_NS)
