@@ -300,8 +300,8 @@ class ClientConnection(Connection):
     def _keep(self, answer: ClientAnswer) -> None:
         assert self._answers is not None
         assert self._job.client is not None
-        try:
-            body = self._job.client.encode_outputs(answer.value).joined()
+        try:  # figures are read from the value itself
+            body = self._job.client.encode_outputs(answer.value).joined() if self._answers.keeps else b""
             self._answers.offer(self.request, body, value=b"" if answer.value is None else answer.value)
         except WireError:
             self._answers.skip()

@@ -112,9 +112,12 @@ class ResponseSample:
 
     A systematic sample: keeps every n-th; when full, drops every second one and doubles n. It is full with ``limit``
     responses, or with ``limit_bytes`` of them.
+
+    ``keeps``: whether it keeps any.
     """
 
     def __init__(self, limit: int, limit_bytes: int = KEPT_BYTES) -> None:
+        self.keeps: bool = limit > 0
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._stride = 1
@@ -178,7 +181,7 @@ class FigureColumns(ResponseSample):
     def offer(self, request: int, body: bytes, head: bytes = b"", *, value: object = None) -> None:
         """Offer the response of the last row, which is to the request of this index; ``value``: of a client."""
         self._waiting.append((len(self._recording) - 1, head, body, value))
-        if self._limit:
+        if self.keeps:
             super().offer(request, body, head)
 
     def read(self) -> None:
