@@ -152,8 +152,9 @@ def _limit_beside(metrics: Metrics, asked: Limit, excuse: Excuse) -> float:
     metric = asked.metric
     if metric.name == "cpu_per_request":
         return asked.value * excuse.cpu_times
-    latency_ns, own_ns = _mean_of(metrics, leading_time(streams=False).name), _own_ns(metrics, metric)
-    if metric.unit is Unit.DURATION and Role.PACED not in metric.roles:
+    latency_ns = _mean_of(metrics, leading_time(streams=False).name)
+    own_ns = _own_ns(metrics, metric, latency_ns)
+    if _is_time_of_a_request(metric):
         least_ns = max(asked.value, 1.0)  # a test may ask for 0
         return least_ns + min(least_ns, own_ns) * (excuse.times - 1) + _waits_ns(metric, excuse)
     times = excuse.times
@@ -164,7 +165,7 @@ def _limit_beside(metrics: Metrics, asked: Limit, excuse: Excuse) -> float:
     return asked.value * times if metric.unit is Unit.DURATION else asked.value / times
 
 
-def _own_ns(metrics: Metrics, metric: Metric) -> float:
+def _own_ns(metrics: Metrics, metric: Metric, latency_ns: float) -> float:
     """CPU time of the service itself that a request waits for, at most: its own, and that of all others in flight.
 
     Infinite if it is not known, as of a start, and in a load that comes in bursts.
@@ -173,7 +174,7 @@ def _own_ns(metrics: Metrics, metric: Metric) -> float:
     comes_in_bursts = any(one.open_loop and one.rate_rps is None for one in metrics.launches)
     if not cpu_ns or comes_in_bursts or Role.INDEPENDENT_OF_LATENCY in metric.roles:
         return math.inf
-    in_flight = _mean_of(metrics, "throughput") * _mean_of(metrics, leading_time(streams=False).name) / SECOND_NS
+    in_flight = _mean_of(metrics, "throughput") * latency_ns / SECOND_NS
     return cpu_ns * max(in_flight, 1.0)
 
 
@@ -204,17 +205,15 @@ def excused(entry: Entry, metric: Metric, excuse: Excuse) -> Entry:
 
 def _times(entry: Entry, metric: Metric, excuse: Excuse) -> float:
     """How many times as long as in the entry what the metric measures takes, at most."""
-    is_of_one = metric.unit is Unit.DURATION and Role.PACED not in metric.roles
-    name = metric.name if is_of_one else leading_time(streams=False).name
-    known = [value for launch in entry.metrics.get(name, ()) if (value := launch.value) > 0]
-    return _stretched(metric, excuse, known[0] if known else math.inf)
-
-
-def _stretched(metric: Metric, excuse: Excuse, alone_ns: float) -> float:
-    """How many times as long it takes, at most, if it takes ``alone_ns`` without the excuse; infinite: not known."""
     if metric.name == "cpu_per_request":
         return excuse.cpu_times
-    return excuse.times + _waits_ns(metric, excuse) / alone_ns
+    name = metric.name if _is_time_of_a_request(metric) else leading_time(streams=False).name
+    known = [value for launch in entry.metrics.get(name, ()) if (value := launch.value) > 0]
+    return excuse.times + _waits_ns(metric, excuse) / (known[0] if known else math.inf)
+
+
+def _is_time_of_a_request(metric: Metric) -> bool:
+    return metric.unit is Unit.DURATION and Role.PACED not in metric.roles
 
 
 def _waits_ns(metric: Metric, excuse: Excuse) -> float:

@@ -61,14 +61,23 @@ asyncio.run(main())
 """
 
 
+def grpc_project(tests: str) -> Project:
+    """A project whose ``class Stub`` sends the load of its tests to a server of gRPC."""
+    fixtures = """
+@pytest.fixture
+def perf_client():
+    return Stub
+
+@pytest.fixture
+def perf_target():
+    return Command("{python} server.py {port}")
+"""
+    return Project().with_file("server.py", GRPC).with_file("test_perf.py", HEAD + fixtures + tests)
+
+
 def test_a_grpc_stub_sends_the_load(tmp_path: Path) -> None:
-    project = (
-        Project()
-        .with_file("server.py", GRPC)
-        .with_file(
-            "test_perf.py",
-            HEAD
-            + """
+    project = grpc_project(
+        """
 class Stub:
     def open(self, address):
         import grpc
@@ -81,14 +90,6 @@ class Stub:
 
     def close(self):
         self.channel.close()
-
-@pytest.fixture
-def perf_client():
-    return Stub
-
-@pytest.fixture
-def perf_target():
-    return Command("{python} server.py {port}")
 
 @pytest.fixture
 def perf_payload(request):
@@ -117,8 +118,7 @@ def test_failures(perf):
 @pytest.mark.parametrize("perf_payload", [[""]], indirect=True)
 def test_first_failure(perf):
     perf.assert_rtm_below("1s")
-""",
-        )
+"""
     )
     run = project.run(tmp_path)
     assert (run.outcomes["passed"], run.outcomes["failed"]) == (2, 1), run.out
@@ -129,13 +129,8 @@ def test_first_failure(perf):
 
 
 def test_figures_are_read_from_what_a_client_returns(tmp_path: Path) -> None:
-    project = (
-        Project()
-        .with_file("server.py", GRPC)
-        .with_file(
-            "test_perf.py",
-            HEAD
-            + """
+    project = grpc_project(
+        """
 from types import SimpleNamespace
 
 from pytest_mlpatterns import Header, Json
@@ -149,14 +144,6 @@ class Stub:
     def send(self, text):
         answer = self.embed(text.encode())
         return SimpleNamespace(headers={"X-Queue-Time": "2.5"}, content=answer, size=len(answer))
-
-@pytest.fixture
-def perf_client():
-    return Stub
-
-@pytest.fixture
-def perf_target():
-    return Command("{python} server.py {port}")
 
 @pytest.fixture
 def perf_payload():
@@ -179,8 +166,7 @@ def missing(perf_figures):
 @pytest.mark.perf(concurrency=2, **QUICK)
 def test_missing(missing, perf):
     perf.assert_metric("score", below=1)
-""",
-        )
+"""
     )
     run = project.run(tmp_path, "-W", "ignore")
     assert run.outcomes == {"passed": 1, "failed": 1}
