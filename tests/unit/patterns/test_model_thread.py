@@ -36,13 +36,16 @@ class Logged:
 
 
 class Counting:
-    """Streams the numbers up to its input; counts the calls."""
+    """Streams the numbers up to its input, while it may; counts the calls."""
 
     def __init__(self) -> None:
         self.calls = 0
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
 
     def __call__(self, batch: list[int]) -> Iterator[int]:
         self.calls += 1
+        assert self.may_go_on.wait(PATIENCE_S)
         yield from range(batch[0])
 
 
@@ -83,7 +86,13 @@ async def test_a_cache_remembers_and_shares_a_plain_generator_behind_a_thread() 
     model, tally = Counting(), Tally(1, "cached")
     ask = limited(CacheLayer(Cached(), model, tally))
     assert [await answer(ask, number) for number in (2, 3, 2)] == [[0, 1], [0, 1, 2], [0, 1]]
-    assert await asyncio.gather(answer(ask, 4), answer(ask, 4)) == [[0, 1, 2, 3]] * 2
+    model.may_go_on.clear()
+    both = asyncio.gather(answer(ask, 4), answer(ask, 4))
+    async with asyncio.timeout(PATIENCE_S):
+        while not counts(tally)["coalesced"]:  # the second one may come after the stream, which would be a hit
+            await asyncio.sleep(0)
+    model.may_go_on.set()
+    assert await both == [[0, 1, 2, 3]] * 2
     assert (model.calls, counts(tally)) == (3, {"hits": 1, "misses": 3, "coalesced": 1})
 
 
