@@ -9,6 +9,7 @@ measurement are beside it. This module must not know what is measured.
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Budget(Struct, frozen=True):
 
 LAUNCHES = "launch", "launches"
 PAIRS = "pair", "pairs"
+_ROUNDED = 1.05  # Factor within which the time of a measurement is printed
 
 
 class Forecast(Struct, frozen=True):
@@ -66,12 +69,19 @@ class Forecast(Struct, frozen=True):
     left_ns: int  # most time until the verdict
     what: tuple[str, str] = LAUNCHES  # the name of one measurement, and of several
     beyond_ns: int = 0  # the budget, if what is measured in any case takes longer; else 0
+    # what the test then takes in all: also what it has taken already, and what is kept for a later phase
+    needed_ns: int = 0
 
     @property
     def text(self) -> str:
         """The measurements, such as ``4 launches of 7 s``."""
         found = f"{count(self.number, *self.what)} of {_seconds(self.each_ns)}"
-        return f"{found} in any case, beyond its budget of {_seconds(self.beyond_ns)}" if self.beyond_ns else found
+        if not self.beyond_ns:
+            return found
+        in_all = ""
+        if self.number * self.each_ns <= _ROUNDED * self.beyond_ns:  # else the product shows it
+            in_all = f" {math.ceil(self.needed_ns / SECOND_NS)} s in all,"
+        return f"{found} in any case,{in_all} beyond its budget of {_seconds(self.beyond_ns)}"
 
 
 def forecast(budget: Budget, done: int, each_ns: float, *, fewest: int, most: int, what: tuple[str, str]) -> Forecast:
@@ -79,8 +89,10 @@ def forecast(budget: Budget, done: int, each_ns: float, *, fewest: int, most: in
     fitting = done + int(budget.left_ns / max(each_ns, 1e6))
     number = max(fewest, min(fitting, most))
     needed_ns = round(max(fewest - done, 0) * each_ns)
-    is_beyond = done <= fewest and not budget.allows(needed_ns)
-    return Forecast(number, each_ns, max(budget.left_ns, needed_ns), what, budget.most_ns if is_beyond else 0)
+    found = Forecast(number, each_ns, max(budget.left_ns, needed_ns), what)
+    if done > fewest or budget.allows(needed_ns):
+        return found
+    return replace(found, beyond_ns=budget.limit_ns, needed_ns=budget.spent_ns + needed_ns + budget.reserved_ns)
 
 
 def _seconds(time_ns: float) -> str:

@@ -95,6 +95,19 @@ def test_what_is_measured_in_any_case_is_foreseen_beyond_the_budget() -> None:
     assert found.left_ns == 28 * S
 
 
+@pytest.mark.parametrize(
+    ("budget", "text"),
+    [
+        (Budget(60 * S).after(19 * S), "3 pairs of 19 s"),
+        # what came before the pairs, or is kept for a search, is what the budget lacks
+        (Budget(60 * S).after(23 * S), "3 pairs of 19 s in any case, 61 s in all, beyond its budget of 60 s"),
+        (Budget(60 * S, 20 * S, 30 * S), "3 pairs of 19 s in any case, 88 s in all, beyond its budget of 60 s"),
+    ],
+)
+def test_pairs_that_fit_are_beyond_a_budget_only_with_what_comes_beside_them(budget: Budget, text: str) -> None:
+    assert forecast(budget, 1, 19 * S, fewest=3, most=24, what=PAIRS).text == text
+
+
 class Measured:
     """Measurements that take a declared time each, on a clock of their own."""
 
