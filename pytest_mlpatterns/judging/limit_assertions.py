@@ -263,16 +263,18 @@ def decide_limit(
     def judge_by(limit: float) -> Verdict:
         launches = measurement.launches_with(metric)
         confidence = plan().confidence(launches)
+        limited: GeneratorLimitError | None = None
         try:
             measurement.require_valid(errors_count=not metric.counts_failures)
-        except GeneratorLimitError:
-            callers = experiment.setup.load.in_flight
-            found = judge_busy(metric, measurement.metrics, limit, callers=callers, confidence=confidence)
-            if found is None:
+        except GeneratorLimitError as error:
+            callers, limited = experiment.setup.load.in_flight, error
+            if found := judge_busy(metric, measurement.metrics, limit, callers=callers, confidence=confidence):
+                return found
+            if callers is None or not metric.counts_failures:
                 raise
-            return found
         measured = _interval(experiment, measurement, metric, confidence=confidence)
-        return _judged(metric, measured, limit, metrics=measurement.metrics, launches=launches, most=most)
+        found = _judged(metric, measured, limit, metrics=measurement.metrics, launches=launches, most=most)
+        return found if limited is None else _of_fewer(found, limited)
 
     if metric.is_counted:
         return CountedPasses(experiment, measurement).required("assert_instructions_below(...)").decide(judge)
@@ -286,6 +288,16 @@ def decide_limit(
         confidence = plan().confidence(len(measurement.metrics.launches))
         few = functools.partial(judge_few, metric, error=error, metrics=measurement.metrics, confidence=confidence)
         return unless_explained(measurement.metrics, asked, lambda value: few(limit=value), noise=noise)
+
+
+def _of_fewer(found: Verdict, limited: GeneratorLimitError) -> Verdict:
+    """The verdict on the failures of a closed loop whose generator or client was busy, and so sent fewer requests.
+
+    Raises ``limited`` if it is a failure, which the busy one may have caused.
+    """
+    if found.outcome is Outcome.FAIL:
+        raise limited
+    return found.saying("what sends the requests was busy, so it sent fewer")
 
 
 def _interval(

@@ -274,21 +274,24 @@ def test_a_mean_is_the_arithmetic_one_of_the_answers() -> None:
     assert measurement.metrics.mean_ns.value == pytest.approx(times_ns.mean())
 
 
-def beside_busy_generator(
-    *limits: tuple[str, float], callers: int | None = 2, client: str = "", open_loop: bool = False
-) -> list[Verdict]:
-    """The verdicts on limits in ms. Answers take 10 ms, 4 ms after the last of their caller; the generator is busy."""
+def busy_measurement(*, client: str = "", open_loop: bool = False, failed: int = 0) -> SequentialMeasurement:
+    """Answers take 10 ms, 4 ms after the last of their caller; the generator is busy, and the last requests fail."""
     due_ns = START_NS + np.repeat(np.arange(0, 2800 * MS, 14 * MS), 2)
-    found = launch(samples(due_ns, 10 * MS), seconds=2.8, cpu_ns=3 * S, open_loop=open_loop)
+    outcome = np.where(np.arange(due_ns.size) < due_ns.size - failed, 200, 503)
+    found = launch(samples(due_ns, 10 * MS, outcome=outcome), seconds=2.8, cpu_ns=3 * S, open_loop=open_loop)
     found = replace(found, generator=replace(found.generator, client=client))
+    return SequentialMeasurement(FakeRunner([found] * 3), Spending(Budget(600 * S)), 3)  # type: ignore[arg-type]
+
+
+def beside_busy_generator(*limits: tuple[str, float], callers: int | None = 2, **of_load: Any) -> list[Verdict]:
+    """The verdicts on limits in ms, and in shares of the requests."""
     experiment: Any = SimpleNamespace(
         settings=SimpleNamespace(launches=3, requests=None, noise=NoisePolicy.DOUBT),
         baseline=SimpleNamespace(entry=None),
         setup=SimpleNamespace(load=SimpleNamespace(in_flight=callers)),
     )
-    measurement = SequentialMeasurement(FakeRunner([found] * 3), Spending(Budget(600 * S)), 3)  # type: ignore[arg-type]
-    asked = [Limit(read_metric(name, ""), limit_ms * MS) for name, limit_ms in limits]
-    return list(decide_limits(experiment, measurement, asked))
+    asked = [Limit(read_metric(name, ""), limit if name == "error_rate" else limit * MS) for name, limit in limits]
+    return list(decide_limits(experiment, busy_measurement(**of_load), asked))
 
 
 @pytest.mark.parametrize(
@@ -322,6 +325,31 @@ def test_what_a_busy_generator_may_be_the_reason_of_has_no_verdict(
     (verdict,) = beside_busy_generator((name, limit_ms), callers=callers)
     assert (verdict.metric, verdict.outcome) == (name, Outcome.INCONCLUSIVE)
     assert re.match("no verdict: the load generator used .* of a core and may itself be the limit", verdict.reason)
+
+
+@pytest.mark.parametrize(
+    ("limit", "more", "outcome", "words"),
+    [
+        (0.05, {}, Outcome.PASS, r"^error rate 0\.0 % .* is below 5\.0 %; what sends the requests was busy, so it"),
+        (0.05, {"client": "Echo"}, Outcome.PASS, "what sends the requests was busy, so it sent fewer"),
+        (1e-6, {}, Outcome.INCONCLUSIVE, "none of 400 requests failed, and .* without a failure decide it"),
+        (0.01, {"failed": 19}, Outcome.INCONCLUSIVE, "^no verdict: the load generator used .* of a core"),
+        (0.05, {"callers": None, "open_loop": True}, Outcome.INCONCLUSIVE, "^no verdict: the load generator used"),
+    ],
+    ids=["kept", "kept beside a client", "too few requests", "not kept", "an open loop"],
+)
+def test_an_error_rate_that_is_kept_by_a_busy_client_holds_in_a_closed_loop(
+    limit: float, more: dict[str, Any], outcome: Outcome, words: str
+) -> None:
+    (verdict,) = beside_busy_generator(("error_rate", limit), **more)
+    assert (verdict.metric, verdict.outcome) == ("error_rate", outcome)
+    assert re.search(words, verdict.reason), verdict.reason
+
+
+def test_none_failed_is_known_however_busy_the_client_was() -> None:
+    measurement = busy_measurement(client="Echo")
+    measurement.measure_at_least(1)
+    assert judge_failures(measurement) == Verdict("error_rate", "limit", Outcome.PASS, "none of 400 requests failed")
 
 
 def test_limits_without_a_verdict_beside_one_that_is_kept_stand_there_once() -> None:
