@@ -105,6 +105,14 @@ class SplitPart(Struct, frozen=True):
     mean_ns: float  # over the requests
     median_ns: float  # of the requests whose latency is near the median
     error_ns: float  # standard error of both over launches
+    # of the median alone, since slow requests scatter the mean much more; None in a baseline, which has that of both
+    median_error_ns: float | None = None
+
+    def error_of(self, statistic: Literal["mean", "median"]) -> float:
+        """Standard error of the mean or the median."""
+        if statistic == "median" and self.median_error_ns is not None:
+            return self.median_error_ns
+        return self.error_ns
 
     @property
     def label(self) -> str:

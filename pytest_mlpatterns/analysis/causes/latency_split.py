@@ -146,7 +146,8 @@ def _pooled(metric: SplitMetric, known: Sequence[tuple[Launch, _Whole]]) -> Late
 
 def _part(key: _Key, values: Sequence[tuple[float, float]]) -> SplitPart:
     means, medians = zip(*values, strict=True)
-    return SplitPart(*key, fmean(means), fmean(medians), max(_error(means), _error(medians)))
+    error_ns = _error(medians)
+    return SplitPart(*key, fmean(means), fmean(medians), max(_error(means), error_ns), error_ns)
 
 
 def _error(values: Sequence[float]) -> float:
@@ -386,7 +387,7 @@ def _changes(before: LatencySplit, now: LatencySplit, of: Literal["mean", "media
         old, new = then.get(key, _NO_PART), found.get(key, _NO_PART)
         before_ns, now_ns = (part.mean_ns if of == "mean" else part.median_ns for part in (old, new))
         label = found[key].label if key in found else then[key].label
-        changes.append(PartChange(*key, before_ns, now_ns, math.hypot(old.error_ns, new.error_ns), label))
+        changes.append(PartChange(*key, before_ns, now_ns, math.hypot(old.error_of(of), new.error_of(of)), label))
     return changes
 
 

@@ -186,8 +186,8 @@ def _changed(result: TestResult, verdict: Verdict, *, looked: _Looked, change: S
     total_ns = _total_ns(verdict, looked, change.total_ns)
     whole = f"{looked.label} {signed_duration(total_ns)}".strip()
     if not change.parts and not change.calls:
-        largest = change.largest
-        return "" if largest is None else f"{whole}: no part stands out (largest: {_moved(largest)})"
+        largest, is_known = change.largest, _asks_for_functions(verdict) and cause_ns(result) > 0
+        return "" if largest is None or is_known else f"{whole}: no part stands out (largest: {_moved(largest)})"
     named = change.parts[:_MOST]
     rest_ns = total_ns - sum(part.change_ns for part in named)
     parts, function = _parts(result, named), ""

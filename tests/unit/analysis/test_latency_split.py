@@ -9,7 +9,7 @@ from support.splits import split_layer
 from support.streams import stream_launch
 from support.synthetic import MS, PROPERTY, START_NS, US, S, launch, samples
 
-from pytest_mlpatterns.analysis.causes.latency_split import splits_of
+from pytest_mlpatterns.analysis.causes.latency_split import split_change, splits_of
 from pytest_mlpatterns.patterns.tally import SplitTally
 from pytest_mlpatterns.records.latency import PARTS, LatencySplit
 from pytest_mlpatterns.records.launch import Launch
@@ -141,6 +141,17 @@ def test_launches_count_alike_and_their_scatter_is_the_error() -> None:
     part = found.part("model_cpu")
     assert part.mean_ns == pytest.approx(3 * MS)
     assert part.error_ns == pytest.approx((2 * (0.15 * MS) ** 2 + 2 * MS**2) ** 0.5 / 3**0.5 / 2**0.5)
+
+
+def test_slow_requests_that_scatter_the_mean_hide_no_change_of_the_median() -> None:
+    """Of a service of 5 ms one request in ten takes 60, 90 or 500 ms, another one in each launch."""
+    before, now = (
+        splits_of([loaded(np.where(np.arange(300) % 10, typical, slow) * MS, ()) for slow in (60, 90, 500, 90)])["rtm"]
+        for typical in (1, 5)
+    )
+
+    assert [part.name for part in split_change(before, now, of="median").parts] == ["service"]
+    assert split_change(before, now, of="mean").parts == (), "which scatters by more than 4 ms"
 
 
 @pytest.mark.parametrize("requests", [1, 2, 3, 7])

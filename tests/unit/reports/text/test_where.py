@@ -179,7 +179,12 @@ def test_a_model_that_is_called_more_has_its_name() -> None:
 def test_a_change_of_no_single_part_says_so() -> None:
     before = split({"model_cpu": 9 * MS, "socket": 9 * MS}, error=0.2)
     now = split({"model_cpu": 9.4 * MS, "socket": 9.3 * MS}, error=0.2)
-    assert line(before, now) == "+700 µs: no part stands out (largest: model on CPU +400 µs)"
+    none = "+700 µs: no part stands out (largest: model on CPU +400 µs)"
+    assert line(before, now) == none
+    beside = with_splits({"rtm": before}, {"rtm": now}, kind="revision", profile=slower_normalize(), **ONE_CALLER)
+    assert where_texts(beside, [failing(against="revision")])[0].startswith("Digits.predict → normalize"), "which does"
+    assert none not in where_texts(beside, [failing(against="revision")])
+    assert where_texts(beside, [failing(against="baseline")]) == [none], "the profile is of another comparison"
 
 
 def test_a_limit_and_a_reference_without_a_split_show_what_the_time_consists_of() -> None:
