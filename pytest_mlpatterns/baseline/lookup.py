@@ -34,7 +34,7 @@ class BaselineMatch(Struct, frozen=True):
     mode: BaselineMode  # what the run does with the baseline; a run that prunes compares as ``check`` does
     entry: Entry | None = None  # the comparable entry; None if there is none, or if nothing is compared
     gap: BaselineGap | None = None  # why there is no comparable entry; None if there is one, or if nothing is compared
-    details: str = ""  # what differs, for a reader; empty if nothing does
+    details: str = ""  # what differs, or which entry may be meant instead, for a reader; empty if there is nothing
     # the environment of the entry, also of one that is not comparable (of several the latest); may be empty
     facts: EnvironmentFacts = {}
     name: str = ""
@@ -48,9 +48,8 @@ class BaselineMatch(Struct, frozen=True):
     @property
     def missing(self) -> str:
         """Why there is no comparable entry, as a sentence; empty if there is one, or if nothing is compared."""
-        if self.gap is BaselineGap.NOT_COMPARABLE:
-            return f"baseline not comparable ({self.details})"
-        return str(self.gap or "")
+        words = str(self.gap or "")
+        return f"{words} ({self.details})" if words and self.details else words
 
 
 class BaselineLookup:

@@ -10,6 +10,7 @@ import datetime
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.baseline.lookup import BaselineLookup, BaselineMatch
@@ -17,9 +18,10 @@ from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_at_
 from pytest_mlpatterns.config.run_settings import BaselineMode, RunSettings
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.records.baseline_entry import Baselines, Entry, Level, Update
+from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.reports.text.comparison import gone_lines, update_lines
 from pytest_mlpatterns.system.git import commit, tree_digest
-from pytest_mlpatterns.wording import count
+from pytest_mlpatterns.wording import count, listed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 _NO_LINE = Level(why_not="this run added no line to the history")
 """What a history gives for a test whose line was not added."""
+_MOST_RENAMED = 3  # Entries that are named as those of a test that may have another name now
 
 
 class Collected(Struct, frozen=True):
@@ -82,7 +85,20 @@ class BaselineSession:
                 self._tree = tree_digest(self._root, (self._run.baseline_file, *self._run.results_files))
             except (SettingError, DeploymentError):  # outside git
                 self._tree = ""
-        return self._lookup.match(test, setup, cluster)
+        found = self._lookup.match(test, setup, cluster)
+        return replace(found, details=self._renamed(test, setup)) if found.gap is BaselineGap.ABSENT else found
+
+    def _renamed(self, test: str, setup: Setup) -> str:
+        """The entries without a test that may be this one's under an earlier name: of its set-up, else of its file."""
+        gone, file = sorted(self._gone), test.partition("::")[0]
+        near = [one for one in gone if one.partition("::")[0] == file]
+        alike = [one for one in gone if not all(own.setup.differences(setup) for own in self._before[one].values())]
+        found = ([one for one in near if one in alike] or alike or near)[:_MOST_RENAMED]
+        if not found:
+            return ""
+        verb = "no longer exists" if len(found) == 1 else "no longer exist"
+        entries = f"{self._run.baseline_file.name} has {listed(found)}, which {verb}"
+        return f"{entries}: rename the entry there if the test was renamed"
 
     def with_drift(self, result: TestResult) -> TestResult:
         """The result, with notes on its entry.

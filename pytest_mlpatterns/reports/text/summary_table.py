@@ -369,11 +369,8 @@ def _words(result: TestResult) -> list[str]:
         if _is_better(verdict, result)
     ]
     accepted = accepted_sentences(result)
-    note = (
-        [result.judged.baseline_note]
-        if result.judged.baseline_note and result.judged.baseline_gap is not BaselineGap.ABSENT
-        else []
-    )
+    is_counted = result.judged.baseline_note == BaselineGap.ABSENT  # in one line for all
+    note = [] if is_counted else [*filter(None, [result.judged.baseline_note])]
     further = [changed_note(result), compared_line(result), missing_profile(result)]
     return [*accepted, *better, *note, *filter(None, further), *result.judged.notes]
 

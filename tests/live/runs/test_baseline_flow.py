@@ -340,6 +340,7 @@ def test_without_a_comparable_entry_a_run_says_so_and_require_fails(directory: P
     assert checked.table == dict.fromkeys(found, "measured")
     said = checked.section("performance")
     assert "1 test has no baseline yet; record it: pytest --perf-baseline update" in said
+    assert f"no baseline ({FILE} has {TEST}, which no longer exists: rename the entry there if the test was" in said
     assert said.splitlines()[-1] == "performance: 3 not compared"
     for test in ("test_load", "test_machine"):
         assert f"test_perf.py::{test}\n  {found[test]}" in said

@@ -25,6 +25,7 @@ from pytest_mlpatterns.records.launch import LaunchValue, Noise
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import Terms
+from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import Gate, Outcome
 from pytest_mlpatterns.system.git import tree_digest
 
@@ -270,6 +271,35 @@ def test_an_entry_is_gone_where_its_file_is_or_was_looked_at_as_a_whole(
     session = opened(filed, before=FILED)
     session.look_for_gone(collected)
     assert session.report()["without_test"] == sorted([*gone, "test_away.py::test_it"])
+
+
+OTHER = make_setup(load="closed(16)")
+
+
+@pytest.mark.parametrize(
+    ("gone", "named"),
+    [
+        ({}, ""),
+        ({"test_a.py::test_old": SETUP}, "test_a.py::test_old, which no longer exists"),
+        ({"test_a.py::test_old": OTHER}, "test_a.py::test_old, which no longer exists"),
+        ({"test_a.py::test_old": SETUP, "test_a.py::test_other": OTHER}, "test_a.py::test_old, which no longer exists"),
+        ({"test_away.py::test_b": SETUP, "test_a.py::test_c": OTHER}, "test_away.py::test_b, which no longer exists"),
+        ({"test_away.py::test_it": OTHER}, ""),
+        (
+            {f"test_a.py::test_{number}": SETUP for number in range(5)},
+            "test_a.py::test_0, test_a.py::test_1 and test_a.py::test_2, which no longer exist",
+        ),
+    ],
+    ids=["none", "same", "same file", "same set-up first", "a file that is gone", "another one", "several"],
+)
+def test_a_test_without_an_entry_names_those_of_tests_that_no_longer_exist(
+    filed: Path, gone: dict[str, Setup], named: str
+) -> None:
+    session = opened(filed, before={test: {THERE: entry(setup=setup)} for test, setup in gone.items()})
+    session.look_for_gone(Collected(files=["test_a.py"], tests=["test_a.py::test_new"]))
+    missing = session.match("test_a.py::test_new", SETUP).missing
+    hint = f" (perf-baseline.json has {named}: rename the entry there if the test was renamed)" if named else ""
+    assert missing == f"no baseline{hint}"
 
 
 def test_entries_without_a_test_are_listed_and_stay(filed: Path) -> None:

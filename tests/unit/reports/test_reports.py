@@ -165,6 +165,13 @@ def test_tests_without_a_baseline_are_counted_in_one_line(count: int, line: str)
     assert lines[-1] == line
 
 
+def test_a_test_that_may_have_another_name_in_the_baseline_says_so_beside_that_line() -> None:
+    note = "no baseline (perf-baseline.json has test_perf.py::test_old, which no longer exists: rename the entry there)"
+    lines = summary([result(baseline_note=note, baseline_gap=BaselineGap.ABSENT)], 160)
+    assert f"  {note}" in lines
+    assert "1 test has no baseline yet; record it: pytest --perf-baseline update" in lines
+
+
 @each_row(
     ("high", "tolerance", "changes", "said"),
     [
