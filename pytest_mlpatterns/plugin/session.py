@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
-from pytest_mlpatterns.config.run_settings import BaselineMode, RunSettings, read_run_settings
+from pytest_mlpatterns.config.run_settings import RunSettings, read_run_settings
 from pytest_mlpatterns.engines.engine import engine_names
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
 from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver
@@ -102,7 +102,7 @@ class PerfSession:
         if self._is_worker:
             end_with_parent()
         terminal = Terminal(config, ascii_only=None if sent is None else sent.ascii_only)
-        self._live = LiveLine(config, terminal.spell)
+        self._live = LiveLine(config, terminal.spell, silent=self._trees is not None or self._job is not None)
         shared = None if sent is None else sent.lock_directory
         self._lock = None if shared is None else self._machine_lock(shared)
         self._machine, root = environment(name for name in engine_names() if name != "local"), config.rootpath
@@ -120,7 +120,6 @@ class PerfSession:
             self._remove_files()
             raise pytest.UsageError(terminal.spell(str(error))) from None
         self._time = None if self._run.time_ns is None else RunTime(self._run.time_ns, shared)
-        self._live.plain = self._run.baseline is BaselineMode.UPDATE
         self._revision = None if worktree is None else self._other_revision(worktree)
         self._settlements = Settlements(config, self._run, directory=self._directory, resources=self._resources)
         self._engines = EngineSessions(self._options, self._ini, root=root, directory=self._directory)
@@ -195,6 +194,7 @@ class PerfSession:
             yield self._served(item, state, fixtures)  # type: ignore[misc]
             return
         with contextlib.ExitStack() as resources:
+            resources.callback(self._live.end)
             if fixtures.client is not None:  # whose modules the generator's processes have from now on
                 resources.callback(self._driver.on(state.settings.generators_on).close)
             try:

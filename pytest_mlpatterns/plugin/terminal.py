@@ -3,10 +3,10 @@
 pytest decides on colours (``--color``, ``NO_COLOR``, ``FORCE_COLOR``); the encoding of the stream decides on characters
 beyond ASCII. The workers of a distributed run get that decision from the controller, which has the terminal.
 
-The progress line is silent with ``-q``, in CI, and in the workers of a distributed run. On a pipe a run that records a
-baseline, which takes long, writes plain lines; other runs are silent there. On a terminal the line stands at pytest's
-cursor, which is restored. Progress bar libraries cannot be used: they need a line of their own, and pytest would have
-to write through them.
+On a terminal the progress line stands at pytest's cursor, which is restored. Progress bar libraries cannot be used:
+they need a line of their own, and pytest would have to write through them. On a pipe, in CI and with ``-q`` there is a
+plain line instead for each minute that a test takes, also while it waits for a start, or counts instructions. ``-qq``
+and the workers of a distributed run are silent, and so is a pytest that this package runs.
 
 The line has the name of the test, its progress and the time left. A test measures until it is decided. Until its first
 launch is over its duration is an estimate: the mean of the tests before it, or one launch for the first test. Then it
@@ -27,6 +27,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.records.result import name_of
 from pytest_mlpatterns.reports.text.terminal_text import Line, Style, cut, in_ascii, width_of
+from pytest_mlpatterns.system.ticks import Ticks, can_tick
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import spelled, visible
 
@@ -117,11 +118,11 @@ def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
 
 
 def plain_text(standing: Standing) -> str:
-    """The same as a line for a log: ``measuring test_perf.py::test_digits (3 of 10), about 2 min left``."""
-    since = f" for {standing.elapsed_ns / 1e9:.0f} s" if standing.elapsed_ns >= 1_000_000_000 else ""
+    """The same as a line for a log: ``measuring test_perf.py::test_digits (3 of 10) for 60 s, about 2 min left``."""
+    test = f"measuring {standing.test} ({standing.number} of {standing.of}) for {standing.elapsed_ns / 1e9:.0f} s"
     plan = f": {standing.forecast.text}" if standing.forecast and standing.left else ""
-    note = "".join(f"; {text}" for text in (standing.note, standing.search) if text)
-    return f"measuring {standing.test} ({standing.number} of {standing.of}){since}{standing.left}{plan}{note}"
+    state = f": {standing.search}" if standing.search else f"{standing.left}{plan}"
+    return f"{test}{state}{f'; {standing.note}' if standing.note else ''}"
 
 
 _SIGNS = "→µ±–…×✓✗·█▁≥"  # The characters beyond ASCII that we print
@@ -135,7 +136,8 @@ _MARKUP: Mapping[Style, Mapping[str, bool]] = {
 }
 _SAVE, _RESTORE, _ERASE = "\x1b7", "\x1b8", "\x1b[K"
 _MIN_ROOM = 20  # Columns for the progress, below which the line is left out
-_PLAIN_EVERY_NS = 10_000_000_000  # Time between two plain lines of one test
+_PLAIN_EVERY_NS = 60_000_000_000  # Time of a test before its first plain line, and between two of them
+_QUIET = -1  # Verbosity with ``-q``
 
 
 def shows_unicode(encoding: str | None) -> bool:
@@ -193,13 +195,20 @@ class Terminal:
 
 
 class LiveLine:
-    """Writes at the cursor and restores it, so that pytest continues at the same place."""
+    """Writes at the cursor and restores it, so that pytest continues at the same place; or a plain line a minute.
+
+    ``silent``: whether another pytest runs this one, and takes what it writes.
+    """
 
     def __init__(
-        self, config: pytest.Config, spell: Callable[[str], str], now_ns: Callable[[], int] = time.monotonic_ns
+        self,
+        config: pytest.Config,
+        spell: Callable[[str], str],
+        now_ns: Callable[[], int] = time.monotonic_ns,
+        *,
+        silent: bool = False,
     ) -> None:
         self.tests = 0
-        self.plain = False
         self._config = config
         self._spell = spell
         self._now_ns = now_ns
@@ -209,24 +218,30 @@ class LiveLine:
         self._started_ns = 0
         self._completed = 0
         self._before = 0
-        self._plain_ns: int | None = None
+        self._plain_ns = 0  # when the last plain line was written, or the test began
+        self._ticks: Ticks | None = None
         self._silent = (
-            hasattr(config, "workerinput")
-            or config.get_verbosity() < 0
+            silent
+            or hasattr(config, "workerinput")
+            or config.get_verbosity() < _QUIET
             or not config.pluginmanager.hasplugin("terminalreporter")
             or not sys.__stdout__
         )
         is_terminal = sys.__stdout__ is not None and sys.__stdout__.isatty()
-        self._is_watched = is_terminal and "CI" not in os.environ and not self._silent
+        is_watched = is_terminal and "CI" not in os.environ and config.get_verbosity() > _QUIET
+        self._is_watched = is_watched and not self._silent
 
     def begin(self, test: str, launch_ns: int) -> None:
         """Show that a test begins."""
         number = self._standing.number + 1
         self._change(test=test, number=number, launch_ns=launch_ns, note="", forecast=None)
-        self._started_ns = self._now_ns()
+        self._started_ns = self._plain_ns = self._now_ns()
         self._completed = self._before = 0
-        self._plain_ns = None
-        self._show(None)
+        if self._is_watched:
+            self._show(None)
+        elif not self._silent and self._ticks is None and can_tick():
+            self._ticks = Ticks(self._until_plain_s, lambda _frame: self._show(None))
+            self._ticks.begin()
 
     def show(self, progress: Progress) -> None:
         """Show the progress of a load; a test has several loads, one after the other."""
@@ -237,9 +252,8 @@ class LiveLine:
             self._show(progress, self._before + progress.completed)
 
     def note(self, text: str) -> None:
-        """Show a sentence about the test: on a terminal in each line from now on, else in the next plain one."""
+        """Show a sentence about the test in each line from now on; of plain ones, in the next one alone."""
         self._change(note=text)
-        self._plain_ns = None
 
     def foresee(self, forecast: Forecast) -> None:
         """Count down what the test may take."""
@@ -254,6 +268,9 @@ class LiveLine:
 
     def end(self) -> None:
         """Remove the line at the end of the test."""
+        if self._ticks is not None:
+            self._ticks.end()
+            self._ticks = None
         if self._standing.test:
             self._change(test="", finished_ns=self._standing.finished_ns + self._now_ns() - self._started_ns)
         if self._shown:
@@ -264,7 +281,7 @@ class LiveLine:
         self._standing = replace(self._standing, **known)
 
     def _show(self, progress: Progress | None, completed: int = 0) -> None:
-        if self._silent or not (self._is_watched or self.plain):
+        if self._silent:
             return
         now_ns, known = self._now_ns(), self._standing
         since_ns, of = now_ns - self._forecast_ns, max(self.tests, known.number)
@@ -275,10 +292,14 @@ class LiveLine:
         shown = None if progress is None else replace(progress, completed=completed)
         self._write(lambda room: " " + self._spell(live_text(standing, shown, room - 1)))
 
+    def _until_plain_s(self) -> float:
+        """Seconds until the next plain line; at least one, in which the main thread writes it."""
+        return max((self._plain_ns + _PLAIN_EVERY_NS - self._now_ns()) / 1e9, 1.0)
+
     def _write_plain(self, standing: Standing) -> None:
-        """A line of its own when a test begins, and then every few seconds."""
+        """A line of its own, if it is time."""
         now = self._now_ns()
-        if self._plain_ns is not None and now - self._plain_ns < _PLAIN_EVERY_NS:
+        if now - self._plain_ns < _PLAIN_EVERY_NS:
             return
         self._plain_ns = now
         reporter = self._config.pluginmanager.getplugin("terminalreporter")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.system.ticks import Ticks, can_tick
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ def time_limit(limit_ns: int | None, show: Callable[[int | None], None]) -> cont
 
     ``limit_ns``: None for no limit. ``show``: takes the seconds that are left, once a second; None at the end.
     """
-    if limit_ns is None or threading.current_thread() is not threading.main_thread():
+    if limit_ns is None or not can_tick():
         return contextlib.nullcontext()
     return _TimeLimit(limit_ns, show)
 
@@ -37,30 +37,19 @@ class _TimeLimit:
         self._limit_s, self._show = limit_ns / 1e9, show
         self._ends = time.monotonic() + self._limit_s
         self._cleans = False
-        self._over, self._main = threading.Event(), threading.get_ident()
-        self._calling = threading.Thread(target=self._call, name="time limit", daemon=True)
-        self._handler: Any = None
+        self._ticks = Ticks(lambda: min(max(self._ends - time.monotonic(), 0.01), 1.0), self._tick)
 
     def __enter__(self) -> None:
         self._show(math.ceil(self._limit_s))
-        self._handler = signal.signal(signal.SIGURG, self._tick)
-        self._calling.start()
+        self._ticks.begin()
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        self._over.set()
-        self._calling.join()
-        signal.signal(signal.SIGURG, self._handler)
+        self._ticks.end()
         self._show(None)
         if self._cleans and isinstance(error, Exception):  # what was cut made another error of it
             raise TimeIsUp from error
 
-    def _call(self) -> None:
-        while not self._over.wait(min(max(self._ends - time.monotonic(), 0.01), 1.0)):
-            signal.pthread_kill(self._main, signal.SIGURG)
-
-    def _tick(self, _number: int, frame: FrameType | None) -> None:
-        if self._over.is_set():
-            return
+    def _tick(self, frame: FrameType | None) -> None:
         left_s = self._ends - time.monotonic()
         if left_s > 0 and not self._cleans:
             self._show(math.ceil(left_s))

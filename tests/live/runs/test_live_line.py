@@ -2,15 +2,18 @@
 
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pexpect
 import pytest
-from support.project import RECORD, Project, clean_environment, command
+from support.project import Project, clean_environment, command
 from support.synthetic import MS, S
 
+from pytest_mlpatterns.judging.budget import Forecast
 from pytest_mlpatterns.plugin.terminal import LiveLine
 from pytest_mlpatterns.records.addressing import Progress
 
@@ -182,35 +185,68 @@ def test_the_end_of_a_test_that_never_began_writes_nothing(terminal: Callable[[]
     assert terminal() == ""
 
 
-def test_a_pipe_gets_a_plain_line_for_each_test_and_then_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    now, config = [0], Config()
-    reporter = SimpleNamespace(ensure_newline=lambda: None, write_line=print)
-    plugins = {"terminalreporter": reporter}
+def on_a_pipe(verbosity: int, now_ns: Callable[[], int], *, silent: bool = False) -> LiveLine:
+    """A line that prints what it writes."""
+    config = Config(verbosity=verbosity)
+    plugins = {"terminalreporter": SimpleNamespace(ensure_newline=lambda: None, write_line=print)}
     config.pluginmanager = SimpleNamespace(hasplugin=lambda _name: True, getplugin=plugins.get)
-    line = LiveLine(config, str, now_ns=lambda: now[0])  # type: ignore[arg-type]
-    line.tests, line.plain = 2, True
+    return LiveLine(config, str, now_ns, silent=silent)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("verbosity", [1, 0, -1])
+def test_a_pipe_gets_a_plain_line_for_each_minute_of_a_test(capsys: pytest.CaptureFixture[str], verbosity: int) -> None:
+    now = [0]
+    line = on_a_pipe(verbosity, lambda: now[0])
+    line.tests = 2
     line.begin("t.py::test_a", 3 * S)
-    for seconds in (4, 9, 11, 12, 22):
-        now[0] = seconds * S
-        line.show(Progress(S, 100, MS))
     line.note("at 4.0 answers a second p99 latency needs 115 s")
-    for seconds in (23, 34):
+    for seconds in (4, 59, 61, 62, 119):
         now[0] = seconds * S
         line.show(Progress(S, 100, MS))
+    line.foresee(Forecast(3, 90 * S, 180 * S, ("pair", "pairs"), beyond_ns=60 * S))
+    now[0] = 122 * S
+    line.show(Progress(S, 100, MS))
+    line.search("counting the instructions of the working tree, up to 60 s")
+    for seconds in (130, 190):
+        now[0] = seconds * S
+        line.show(Progress(S, 100, MS))  # of a load beside it
+    line.search("searching for the cause, 12 s left")
     line.end()
     line.begin("t.py::test_b", 3 * S)
+    now[0] += 59 * S
+    line.show(Progress(S, 100, MS))
+    line.end()
+    test = "measuring t.py::test_a (1 of 2) for"
     assert capsys.readouterr().out.splitlines() == [
-        "measuring t.py::test_a (1 of 2), about 10 s left",
-        "measuring t.py::test_a (1 of 2) for 11 s, about 5 s left",
-        "measuring t.py::test_a (1 of 2) for 22 s, about 5 s left",
-        "measuring t.py::test_a (1 of 2) for 23 s, about 5 s left; at 4.0 answers a second p99 latency needs 115 s",
-        "measuring t.py::test_a (1 of 2) for 34 s, about 5 s left",
-        "measuring t.py::test_b (2 of 2), about 34 s left",
+        f"{test} 61 s, about 5 s left; at 4.0 answers a second p99 latency needs 115 s",
+        f"{test} 122 s, about 3 min left: 3 pairs of 90 s in any case, beyond its budget of 60 s",
+        f"{test} 190 s: searching for the cause, 12 s left",
     ]
 
 
-def test_an_update_on_a_pipe_says_what_it_measures(tmp_path: Path) -> None:
-    run = PROJECT.run(tmp_path, *RECORD)
-    assert run.outcomes == {"passed": 1}
-    assert re.search(r"^measuring test_perf.py::test_it \(1 of 1\), about \d+ s left$", run.out, re.MULTILINE)
-    assert "\x1b" not in run.out + run.err
+def test_a_plain_line_comes_while_nothing_is_sent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a start, or while instructions are counted."""
+    monkeypatch.setattr("pytest_mlpatterns.plugin.terminal._PLAIN_EVERY_NS", 1)
+    line, written = on_a_pipe(0, time.monotonic_ns), ""
+    line.begin("t.py::test_a", 3 * S)
+    while not written:
+        threading.Event().wait(0.05)
+        written = capsys.readouterr().out
+    line.end()
+    assert re.fullmatch(r"measuring t\.py::test_a \(1 of 1\) for \d s, about \d s left\n", written)
+    assert "ticks" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize(("verbosity", "silent"), [(-2, False), (0, True)], ids=["-qq", "run by another pytest"])
+def test_no_plain_line_is_written_where_it_would_disturb(
+    capsys: pytest.CaptureFixture[str], verbosity: int, *, silent: bool
+) -> None:
+    now = [0]
+    line = on_a_pipe(verbosity, lambda: now[0], silent=silent)
+    line.begin("t.py::test_a", 3 * S)
+    now[0] = 999 * S
+    line.show(Progress(S, 100, MS))
+    line.end()
+    assert capsys.readouterr().out == ""

@@ -284,7 +284,7 @@ def test_a_limit_that_is_over_at_once_ends_the_block_alone_and_leaves_no_tick() 
         with pytest.raises(TimeIsUp), time_limit(0, lambda _left: None):
             threading.Event().wait()
         assert signal.getsignal(signal.SIGURG) is handler
-    assert not [one for one in threading.enumerate() if one.name == "time limit"]
+    assert not [one for one in threading.enumerate() if one.name == "ticks"]
 
 
 @pytest.mark.usefixtures("waiting")
