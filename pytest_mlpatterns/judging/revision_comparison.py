@@ -32,7 +32,7 @@ from pytest_mlpatterns.judging.metric_rules import RatioQuestion, change_verdict
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.setup import Setup, differing_facts
-from pytest_mlpatterns.records.verdict import LeftOut, Verdict
+from pytest_mlpatterns.records.verdict import Gate, LeftOut, Verdict
 from pytest_mlpatterns.revision.client import NothingToCompareError, RevisionClient
 from pytest_mlpatterns.revision.messages import Reason
 from pytest_mlpatterns.serving.targets import require_other_ports
@@ -56,12 +56,19 @@ _ONE_LOOK = SequentialPlan(first=1, last=1)
 
 
 class RevisionComparison:
-    """Compares one test with itself at another revision, in an interleaved run."""
+    """Compares one test with itself at another revision, in an interleaved run.
+
+    Raises PerfFailure: no revision can serve the test, which fails before it is measured, unless its gate only warns.
+    """
 
     def __init__(self, basis: Basis, revision: RevisionClient) -> None:
         self._basis, self._experiment, self._measurement = basis, basis.experiment, basis.measurement
         self._revision, self._name = revision, revision.name
-        basis.keep("code", name=revision.name)
+        settings, why = self._experiment.settings, self._why_not()
+        basis.keep("code", name=revision.name, why_not=why)
+        fails = settings.during is None and settings.gate is Gate.FAIL and not self._experiment.smoke
+        if why and fails:
+            raise PerfFailure(why)
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice with the other revision, and measure as much as that takes."""
@@ -79,6 +86,22 @@ class RevisionComparison:
         self._fail_unless_compared()
         return verdicts
 
+    def _why_not(self) -> str:
+        """Why nothing can be compared, as far as that is known before anything is measured; empty if something can."""
+        system = self._experiment.system
+        if self._experiment.settings.during is not None:
+            why = f"it has during=, and {NOT_INTERLEAVED}"
+        elif not system.is_attached:
+            return ""
+        elif system.is_in_process:
+            why = "perf_client is measured by itself, in this tree alone; deselect it: a baseline file compares it"
+        else:
+            why = (
+                f"{self._experiment.setup.pattern} runs already and is the same service on both sides; name it as "
+                "App(...) or Command(...), which a revision can start, or deselect the test"
+            )
+        return f"not compared with {self._name}: {why}"
+
     def _fail_unless_compared(self) -> None:
         """Fail a test that was not compared; one that is new at the present revision has nothing to compare with."""
         side, missing, is_required = self._basis.code, self._basis.code.missing, self._experiment.comparison_required
@@ -90,16 +113,6 @@ class RevisionComparison:
 
     def compare(self, choice: Choice) -> Sequence[Verdict]:
         """Measure both revisions and judge; nothing is an error here that only makes a comparison impossible."""
-        if self._experiment.system.is_attached:
-            why = (
-                f"{self._experiment.setup.pattern} runs already and is the same service on both sides; name it as "
-                "App(...) or Command(...), which a revision can start, or deselect the test"
-            )
-            if self._experiment.system.is_in_process:
-                why = "perf_client is measured by itself, in this tree alone; record a baseline, or deselect the test"
-            self._basis.keep("code", why_not=f"not compared with {self._name}: {why}")
-        if self._experiment.settings.during is not None:
-            self._basis.keep("code", why_not=f"not compared with {self._name}: it has during=, and {NOT_INTERLEAVED}")
         if self._basis.code.why_not or not (choice(False) or choice(True)):
             return ()
         try:

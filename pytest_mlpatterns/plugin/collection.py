@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.errors import MlpatternsError, SettingError
+    from pytest_mlpatterns.errors import MlpatternsError, PerfFailure, SettingError
     from pytest_mlpatterns.history.commit_runs import CommitJob
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.perf import Perf
@@ -117,7 +117,8 @@ class PerfItem:
     marker_error: MlpatternsError | None = None  # why its marker cannot be read; it fails the test's body
     perf: Perf | None = None  # its measurement; None before its fixture is set up
     experiment: Experiment | None = None  # what it measures, in a pytest that serves another revision
-    setup_error: MlpatternsError | None = None  # why the fixture could not be set up; it fails the test's body
+    # why the fixture could not be set up, or the test cannot be compared as it is to be; it fails the test's body
+    setup_error: MlpatternsError | PerfFailure | None = None
     properties: list[tuple[str, object]] = field(default_factory=list)
     advised: int = 0  # number of failures that the gate let pass and that are reported already
     subtest_errors: list[BaseException | None] = field(default_factory=list)

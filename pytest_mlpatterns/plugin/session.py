@@ -21,7 +21,7 @@ from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import RunSettings, read_run_settings
 from pytest_mlpatterns.engines.engine import engine_names
-from pytest_mlpatterns.errors import MlpatternsError, SettingError
+from pytest_mlpatterns.errors import MlpatternsError, PerfFailure, SettingError
 from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_library_overhead
@@ -200,7 +200,7 @@ class PerfSession:
             try:
                 if state.setup_error is None:
                     state.perf = self._perf(item, state.settings, fixtures, resources=resources)
-            except MlpatternsError as error:
+            except (MlpatternsError, PerfFailure) as error:
                 state.setup_error = error
             if state.setup_error is not None and _body_runs():
                 raise state.setup_error

@@ -375,6 +375,37 @@ def test_a_service_that_runs_already_is_not_compared_with_itself(shop: Repositor
         run = against(shop, "-W", "ignore")
     assert run.exit_code == 1
     assert f"http://127.0.0.1:{server.address[1]}/predict runs already and is the same service on both" in run.out
+    assert "req/s" not in run.out, "it is known before anything is measured"
+
+
+CLIENT_ALONE = """
+import pytest
+
+class Words:
+    def send(self, text):
+        return len(text)
+
+@pytest.fixture
+def perf_client():
+    return Words
+
+@pytest.fixture
+def perf_payload():
+    return ["a good day"]
+
+def test_words(perf):
+    perf.assert_rtm_below("10s")
+"""
+
+
+def test_a_client_without_a_service_fails_before_it_is_measured(shop: Repository) -> None:
+    shop.commit({"test_shop.py": CLIENT_ALONE})
+    run = against(shop)
+    assert run.exit_code == 1
+    (line,) = [line for line in run.out.splitlines() if line.startswith("E   PerfFailure: not compared with main")]
+    assert line.endswith("is measured by itself, in this tree alone; deselect it: a baseline file compares it")
+    assert "performance: 1 not compared" in run.out
+    assert "req/s" not in run.out
 
 
 def test_what_a_comparison_measured_serves_a_second_one_too(shop: Repository) -> None:

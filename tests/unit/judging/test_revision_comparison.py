@@ -82,6 +82,7 @@ def settle(
     theirs: Setup | NothingToCompareError | None = None,
     searched: bool = False,
     check: object = None,
+    attached: bool = False,
     **marker: object,
 ) -> tuple[dict[str, Outcome], Basis, Searching]:
     """Compare with a revision in the metrics that ``compare=`` names; both sides have a declared NMRT.
@@ -99,7 +100,7 @@ def settle(
         plan=SimpleNamespace(schedule=ClosedLoop(1), check=check, payload=None),
         smoke=False,
         setup=setup,
-        system=SimpleNamespace(is_attached=False),
+        system=SimpleNamespace(is_attached=attached, is_in_process=attached),
         comparison_required=required,
         scatter=USUAL_SCATTER,
         variant=lambda name: name,
@@ -175,6 +176,15 @@ def test_a_test_with_a_function_beside_its_load_is_not_compared_and_passes() -> 
     assert basis.missing.startswith("not compared with main (a6d79f5): it has during=, and its steps need a whole")
     with pytest.raises(PerfFailure, match="--perf-baseline require asks for a comparison"):
         settle("rtm", during=len, rate_rps=10, required=True)
+
+
+@pytest.mark.parametrize("gate", ["fail", "warn"])
+def test_a_client_that_is_measured_by_itself_fails_before_it_is_measured(gate: str) -> None:
+    why = r"^not compared with main \(a6d79f5\): perf_client is measured by itself, .* a baseline file compares it"
+    with pytest.raises(PerfFailure, match=why) as caught:
+        settle("rtm", attached=True, gate=gate)
+    raised_in = {entry.name for entry in caught.traceback}
+    assert ("judge" in raised_in) is (gate == "warn"), "which shows the limits that hold"
 
 
 @pytest.mark.parametrize("required", [False, True])
