@@ -194,8 +194,9 @@ class Command:
 
     In the command and in ``env``, ``{port}`` is replaced by a free port, which the server must open on 127.0.0.1, and
     ``{python}`` by the Python that runs pytest, or by ``python=``. Commands beside it come first in ``PATH``. Further
-    free ports are ``{grpc_port}``, which takes the requests if the wire is ``grpc``, ``{metrics_port}``, and any other
-    name that ends in ``_port``. The server must stay in the foreground; if it fails, the error has its last output.
+    free ports, of a server that opens several, are ``{grpc_port}``, which takes the requests if the wire is ``grpc``,
+    ``{metrics_port}``, and any other name that ends in ``_port``. The server must stay in the foreground; if it fails,
+    the error has its last output.
 
     Args:
         command: a command line, split into words as by a shell but run without one, or a list of words.
@@ -254,8 +255,9 @@ class Command:
         if self.port is not None:
             set_whole(self, "port", least=1, most=65_535, expected="the port that the server opens, from 1 to 65,535")
         if self.port is None and "port" not in self.ports:
+            alone = " (a port alone is {port}, whatever it speaks)" if self.ports else ""
             raise SettingError(
-                f"{found} has no {{port}}, expected it in the command or in env; write "
+                f"{found} has no {{port}}, expected it in the command or in env{alone}; write "
                 '"serve --port {port}", port=8000 if it can open no other one, or Url(...) for a running server'
             )
         if self.port is not None and "port" in self.ports:

@@ -179,7 +179,10 @@ def test_what_is_no_application_is_refused(arguments: dict[str, Any], expected: 
     ("command", "expected"),
     [
         ("serve", 'has no {port}, expected it in the command or in env; write "serve --port {port}", port=8000 if it'),
-        ("serve --port {grpc_port}", "has no {port}"),
+        (
+            "serve --port {grpc_port}",
+            "has no {port}, expected it in the command or in env (a port alone is {port}, whatever it speaks); write",
+        ),
         ("", "is empty, expected a command"),
         ([], "is empty, expected a command"),
         (["", "{port}"], "is empty, expected a command"),
