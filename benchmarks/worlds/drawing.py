@@ -58,6 +58,7 @@ class Met(Struct, frozen=True):
     fixed_slower: float = 1.0
     queue_ns: float = 0.0
     starts: float = 1.0
+    pauses_ns: Times | None = None  # begin and length of each pause, shape ``(2, pauses)``; None without any
     record: Recorded | None = None  # a launch of a real service that met it; None if it is made up
 
     @classmethod
@@ -75,7 +76,8 @@ class Met(Struct, frozen=True):
         factor = machine.slower * math.exp(rng.normal(0, machine.drift)) * (1 + _SHARING * others)
         course = None if machine.flicker == 1 else _course(rng, machine, span_ns)
         queue_ns = machine.queue_ns * math.exp(rng.normal(0, _QUEUE_SD)) if machine.queue_ns else 0.0
-        return cls(factor, others, steal, throttled, course, machine.fixed_slower, queue_ns, machine.starts)
+        pauses = _pauses(rng, machine, span_ns) if is_there and machine.pause_s else None
+        return cls(factor, others, steal, throttled, course, machine.fixed_slower, queue_ns, machine.starts, pauses)
 
     def speed(self, moments_ns: Times) -> Times | float:
         """Times as long as work takes that begins at these moments."""
@@ -90,8 +92,8 @@ class Met(Struct, frozen=True):
         """The same, on average."""
         return self.factor if self.course is None else self.factor * float(self.course.mean())
 
-    def waits(self, rng: np.random.Generator, times_ns: Times) -> Times | float:
-        """Time for which each request waits for a core, the host or a limit."""
+    def waits(self, rng: np.random.Generator, times_ns: Times, moments_ns: Times) -> Times | float:
+        """Time for which each request waits for a core, the host, a limit or the end of a pause."""
         waited: Times | float = 0.0
         if self.record is not None:
             return waited
@@ -106,7 +108,7 @@ class Met(Struct, frozen=True):
             if np.any(share):
                 hit = rng.random(times_ns.shape) < share
                 waited = waited + np.where(hit, rng.exponential(length_ns, times_ns.shape), 0.0)
-        return waited
+        return waited if self.pauses_ns is None else waited + _paused(moments_ns, self.pauses_ns)
 
     def fixed_ns(self, rng: np.random.Generator) -> float:
         """Time of the fixed work at some moment."""
@@ -125,6 +127,22 @@ def _course(rng: np.random.Generator, machine: Machine, span_ns: float) -> Times
     state = np.searchsorted(ends, np.arange(steps)) + int(rng.random() < 0.5)
     found: Times = np.where(state % 2, machine.flicker, 1.0)
     return found
+
+
+def _pauses(rng: np.random.Generator, machine: Machine, span_ns: float) -> Times:
+    """Pauses of the whole machine at random moments, each up to twice as long as usual."""
+    begins = rng.uniform(0, span_ns, rng.poisson(span_ns / 1e9 / machine.pause_s))
+    return np.stack([begins, rng.uniform(0, 2, begins.size) * machine.pause_ns])
+
+
+def _paused(moments_ns: Times, pauses_ns: Times) -> Times:
+    """What each request waits for pauses: one of every caller meets each. ``moments_ns``: shape ``(…, requests)``."""
+    waited = np.zeros(moments_ns.shape)
+    apart_ns = moments_ns[..., 1:2] - moments_ns[..., :1]
+    for begin_ns, length_ns in pauses_ns.T:
+        since_ns = begin_ns - moments_ns
+        waited += length_ns * ((since_ns >= 0) & (since_ns < apart_ns))
+    return waited
 
 
 class Life(Struct, frozen=True):
@@ -199,7 +217,7 @@ def answers(
         plain = ttft + gaps.sum(axis=-1)
         ttft, gaps = ttft * speed, gaps * (speed if isinstance(speed, float) else speed[..., None])
         times = ttft + gaps.sum(axis=-1)
-    waits = met.waits(rng, times)
+    waits = met.waits(rng, times, moments_ns)
     times = times + waits
     if ttft is not None:
         ttft = ttft + waits

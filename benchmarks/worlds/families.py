@@ -28,9 +28,11 @@ HEAVY = Service("heavy tail", heavy=0.05)
 FEW = Service("60 ms", rtm_ns=60 * MS, spread=0.1)
 SLOW = Service("400 ms, 4 callers", rtm_ns=400 * MS, callers=4, spread=0.1, start_ns=3 * S)
 QUICK = Service("1 ms", rtm_ns=1 * MS)
+CROWD = Service("1 ms, 8 callers", rtm_ns=1 * MS, callers=8)
 OPEN = Service("5 ms, 100/s", rtm_ns=5 * MS, rate_rps=100)
 UNCOUNTED = Service("5 ms, processes unknown", rtm_ns=5 * MS, counted=False)
 UNSTEADY = Service("launches 4 %", launch_sd=0.04)
+SCATTERED = tuple(Service(f"launches {sd:.0%}", launch_sd=sd) for sd in (0.1, 0.2, 0.35))
 BATCHED = Service("batches, two ways", rtm_ns=16 * MS, callers=8, kinds=0.4, figure="batched", launch_sd=0.015)
 ONE_WAY = Service("batches", rtm_ns=16 * MS, callers=8, figure="batched", launch_sd=0.015)
 CACHED = Service("cache", rtm_ns=1 * MS, callers=4, second=0.2, apart=8.0, figure="cached")
@@ -63,6 +65,10 @@ FASTER = tuple(Machine(f"{times:g} times as slow", slower=times) for times in (0
 CHANGING = tuple(
     Machine(f"speed changes in {seconds:g} s", flicker=flicker, flicker_s=seconds, drift=0.03)
     for flicker, seconds in ((1.6, 0.03), (1.6, 0.3), (2.2, 0.1), (1.4, 3.0))
+)
+PAUSING = tuple(
+    Machine(f"pauses of {length} ms each {seconds:g} s", pause_s=seconds, pause_ns=length * MS, present=present)
+    for length, seconds, present in ((8, 0.2, 1.0), (8, 1.0, 1.0), (20, 0.5, 0.5), (20, 2.0, 1.0))
 )
 LIMITED = Machine("the generator is the limit", generator_limited=True, others=1.0)
 LOADED = Machine("load of 20", others=1.9, queue_ns=5 * MS, starts=5.0, drift=0.02)
@@ -175,6 +181,21 @@ FAMILIES = (
     Family("unchanged, machine faster", _FINE, STORED, now=FASTER),
     Family("unchanged, speed changes", _FINE, (*SHARED, Mode.REVISION, Mode.PARITY), now=CHANGING, same_machine=True),
     Family("unchanged, speed changes now alone", _FINE, (*SHARED, Mode.REVISION), now=CHANGING),
+    Family(
+        "unchanged, pauses of the machine",
+        _FINE,
+        (*SHARED, Mode.REVISION, Mode.PARITY),
+        services=(USUAL, FOUR, QUICK, CROWD),
+        now=PAUSING,
+        same_machine=True,
+    ),
+    Family(
+        "unchanged, launches differ by 10 to 35 %",
+        _FINE,
+        (*SHARED, Mode.REVISION, Mode.PARITY),
+        services=SCATTERED,
+        now=(IDLE, IDLE, *NEIGHBOURS),
+    ),
     Family("unchanged, another machine", _FINE, (Mode.SETTLED,), now=(*SLOWER, *FASTER), elsewhere=True),
     Family("unchanged, load of 20", _FINE, (Mode.SETTLED, Mode.REVISION), now=(LOADED,)),
     Family(
@@ -182,6 +203,14 @@ FAMILIES = (
         _FINE,
         SHARED,
         now=(IDLE, *NEIGHBOURS, *SLOWER, *STEAL),
+        around=[Change("another version")],
+        named=_PACKAGE,
+    ),
+    Family(
+        "unchanged, a harmless package, speed changes",
+        _FINE,
+        SHARED,
+        now=CHANGING,
         around=[Change("another version")],
         named=_PACKAGE,
     ),

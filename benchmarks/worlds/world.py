@@ -83,6 +83,8 @@ class Machine(Struct, frozen=True):
     fixed_slower: float = 1.0  # times as long as the fixed work alone takes
     starts: float = 1.0  # times as long as a start takes, which needs more cores than a request
     queue_ns: float = 0.0  # time for which each request waits for a core among many processes, in the mean
+    pause_s: float = 0.0  # seconds from one pause of the whole machine to the next, in the mean; 0 without pauses
+    pause_ns: float = 0.0  # how long a pause lasts, in the mean
     generator_limited: bool = False  # whether the load generator uses its whole core
     drift: float = 0.008  # standard deviation of the speed between launches
 

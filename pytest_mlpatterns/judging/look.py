@@ -6,6 +6,7 @@ present. This module must not know how anything is started or measured.
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity, PairedLaunch, RatioVerdict
+    from pytest_mlpatterns.analysis.verdicts.count_comparison import ByBlock
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.latency import RequestCounts
     from pytest_mlpatterns.records.launch import Launch, LaunchValue
@@ -51,6 +53,12 @@ def counts_of(side: Sample, metric: Metric) -> Sequence[RequestCounts]:
         return launches
     found = [one for launch in launches if (one := launch.of_streams(metric.kind.quantity)) is not None]
     return found if len(found) == len(launches) else ()
+
+
+def late_by_block(side: Sample, metric: Metric) -> ByBlock | None:
+    """How many requests of each block took longer than a latency, and how many it has; None of an entry."""
+    quantity = metric.kind.quantity if isinstance(metric.kind, StreamPercentile) else ""
+    return partial(side.beyond, quantity=quantity) if isinstance(side, Metrics) else None
 
 
 class Pairs(Struct, frozen=True):

@@ -34,7 +34,14 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, noted, pr
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_guard
 from pytest_mlpatterns.errors import InvalidResultError, PerfFailure, TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import is_asked_for
-from pytest_mlpatterns.judging.look import AbsentMetricError, Look, UnknownMetricError, counts_of, values_of
+from pytest_mlpatterns.judging.look import (
+    AbsentMetricError,
+    Look,
+    UnknownMetricError,
+    counts_of,
+    late_by_block,
+    values_of,
+)
 from pytest_mlpatterns.judging.loop import Ruling
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import LeftOut, OpenBy, Outcome, Verdict, WhyOpen
@@ -246,10 +253,11 @@ def judge_guarded(
     if metric.counts_failures:
         return replace(judge_failures(then, now, tolerance=tolerance), against=against)
     alpha = STORED_TAIL_ALPHA if against == "baseline" else TAIL_ALPHA
-    found = judge_tail(then, now, metric=metric, tolerance=tolerance, alpha=alpha)
+    by_block = (late_by_block(reference, metric), late_by_block(present, metric))
+    found = judge_tail(then, now, metric=metric, tolerance=tolerance, alpha=alpha, by_block=by_block)
     usual, ceiling = min(compared.usual_beside(against), tolerance), None
     if found.outcome is not Outcome.PASS or usual < tolerance:  # otherwise it passes without an acceptance
-        ceiling = tail_ceiling(then, now, metric=metric, tolerance=usual, alpha=alpha)
+        ceiling = tail_ceiling(then, now, metric=metric, tolerance=usual, alpha=alpha, by_block=by_block)
     return replace(found, against=against, ceiling=ceiling)
 
 

@@ -78,6 +78,11 @@ class BlockedValues:
         sums, sizes = (np.bincount(self._block, one, blocks).astype(np.float64) for one in (self.ascending, None))
         return quotient(sums, sizes, self._weights)
 
+    def beyond(self, value: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How many values of each block are larger, and how many it has."""
+        blocks, first = self._weights.shape[1], np.searchsorted(self.ascending, value, side="right")
+        return np.bincount(self._block[first:], minlength=blocks), np.bincount(self._block, minlength=blocks)
+
     def location(self) -> LaunchValue | None:
         """The location of the whole distribution, see :mod:`pytest_mlpatterns.analysis.statistics.distributions`;
         None if it is empty.

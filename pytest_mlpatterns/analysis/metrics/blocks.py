@@ -90,6 +90,12 @@ class LaunchBlocks:
         """
         return self._latencies.percentile(percentile, self.requests)
 
+    def beyond(self, latency_ns: float, quantity: str = "") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How many successful requests of each block took longer, and how many it has; ``quantity``: of streams."""
+        streams = self.streams if quantity else None
+        values = self._latencies if streams is None else streams.values(quantity)
+        return values.beyond(latency_ns)
+
     def location(self) -> LaunchValue | None:
         """The location of the latencies of the successful requests; None if there is none."""
         return self._latencies.location()

@@ -394,6 +394,15 @@ class Metrics(PatternMetrics, StreamMetrics):
         """The requests of each launch, counted by latency."""
         return tuple(blocks.counts for blocks in self.by_launch)
 
+    def beyond(self, latency_ns: float, quantity: str = "") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How many successful requests of each block of all launches took longer, and how many it has.
+
+        ``quantity``: of streams; empty for the latency.
+        """
+        found = [blocks.beyond(latency_ns, quantity) for blocks in self.by_launch]
+        late, all_ = (np.concatenate(one) for one in zip(*found, strict=True))
+        return late, all_
+
     @cached_property
     def _latencies(self) -> PooledTimes:
         return PooledTimes([LaunchTimes(one.latencies_ns, sum(one.failures.values())) for one in self.by_launch])

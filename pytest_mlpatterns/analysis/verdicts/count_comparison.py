@@ -4,7 +4,8 @@ Pure. The unit is the launch. A threshold taken from the reference alone turns l
 both questions are the same: is the share of events surely larger than allowed? Counts of two samples are compared by
 the conditional binomial test (Przyborowski & Wilenski, Biometrika 31, 1940). Events of one launch come together, for
 example all requests that wait for the same pause. Both counts are therefore divided by the overdispersion between
-launches (quasi-likelihood: Wedderburn, Biometrika 61, 1974), and Student's t accounts for its estimation.
+launches (quasi-likelihood: Wedderburn, Biometrika 61, 1974), and Student's t accounts for its estimation. Launches that
+meet one pause each do not differ, so the overdispersion between blocks of a launch counts too where they are known.
 ``benchmarks/verdict_simulation.py`` counts the errors.
 """
 
@@ -25,12 +26,16 @@ from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome, Verdict, roun
 from pytest_mlpatterns.units import format_duration, format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.latency import RequestCounts
+
+    ByBlock = Callable[[float], tuple[NDArray[np.int64], NDArray[np.int64]]]
+    Sides = tuple[ByBlock | None, ByBlock | None]  # of the reference, and of the present
 
 COUNT_ALPHA = 0.002  # Probability, at each interim look, of failing a share of failed requests exactly at the tolerance
 TAIL_ALPHA = 0.001
@@ -52,6 +57,7 @@ class _Events(Struct, frozen=True):
 
     events: NDArray[np.float64]
     requests: NDArray[np.float64]
+    uneven: float = 1.0  # how many times as much as independent events they vary between the blocks of its launches
 
     @property
     def share(self) -> float:
@@ -62,15 +68,11 @@ class _Events(Struct, frozen=True):
         if self.events.size == 1:
             return self
         kept = np.arange(self.events.size) != np.argmax(self.events / self.requests)
-        return _Events(self.events[kept], self.requests[kept])
+        return _Events(self.events[kept], self.requests[kept], self.uneven)
 
     def scatter(self) -> float:
         """Pearson's chi-squared of the launches around their common share."""
-        share = self.share
-        if not 0 < share < 1:
-            return 0.0
-        expected = self.requests * share
-        return float(((self.events - expected) ** 2 / (expected * (1 - share))).sum())
+        return _scatter(self.events, self.requests)
 
 
 class _Threshold(Struct, frozen=True):
@@ -85,7 +87,8 @@ class _Threshold(Struct, frozen=True):
 class _Pool:
     """The latencies of all launches of one sample; a failed request is infinitely late."""
 
-    def __init__(self, launches: Sequence[RequestCounts]) -> None:
+    def __init__(self, launches: Sequence[RequestCounts], by_block: ByBlock | None = None) -> None:
+        self._by_block = by_block
         self._launches = [launch for launch in launches if launch.requests > 0]
         values = np.array(sorted({value for launch in self._launches for value in launch.latencies}), dtype=np.float64)
         counts = np.zeros((len(self._launches), values.size + 1))
@@ -116,7 +119,8 @@ class _Pool:
     def beyond(self, latency_ns: float) -> _Events:
         """How many requests of each launch took longer."""
         later = self._values > latency_ns
-        return _Events(self._counts[:, later].sum(axis=1), self._counts.sum(axis=1))
+        uneven = 1.0 if self._by_block is None else _unevenness(*self._by_block(latency_ns))
+        return _Events(self._counts[:, later].sum(axis=1), self._counts.sum(axis=1), uneven)
 
     def around(self, share: float, deviations: float, dispersion: float) -> tuple[float, float]:
         """Bounds of a percentile, this many standard deviations of its order statistic away; both finite."""
@@ -132,6 +136,7 @@ def judge_tail(
     metric: Metric,
     tolerance: float,
     alpha: float = TAIL_ALPHA,
+    by_block: Sides = (None, None),
 ) -> Verdict:
     """Whether the slowest requests became slower than the tolerance allows.
 
@@ -142,10 +147,11 @@ def judge_tail(
     of a single launch late.
 
     ``tolerance``: largest acceptable relative worsening, 0.2 for 20 %. ``alpha``: largest probability of failing a
-    change exactly at the tolerance, at this look. If the percentile of the present falls among failed requests, the
-    verdict has neither a change nor a present value.
+    change exactly at the tolerance, at this look. ``by_block``: of both samples, how many requests of each block took
+    longer than a latency, and how many it has; None if that is not known. If the percentile of the present falls among
+    failed requests, the verdict has neither a change nor a present value.
     """
-    then, now = _Pool(reference), _Pool(present)
+    then, now = map(_Pool, (reference, present), by_block)
     label, share = metric.label, metric.percentile / 100
     _require_percentile(then, now, metric)
     before, after = then.value(share), now.value(share)
@@ -164,6 +170,7 @@ def tail_ceiling(
     metric: Metric,
     tolerance: float,
     alpha: float = TAIL_ALPHA,
+    by_block: Sides = (None, None),
 ) -> float | None:
     """The ceiling of an acceptance with which slower requests pass.
 
@@ -171,7 +178,7 @@ def tail_ceiling(
 
     Returns None if they pass with the tolerance; ``NO_CEILING`` if too many requests fail.
     """
-    then, now = _Pool(reference), _Pool(present)
+    then, now = map(_Pool, (reference, present), by_block)
 
     def passes(allowed: float) -> bool:
         return _signs(then, now, metric, tolerance=allowed, alpha=alpha)[0] is Outcome.PASS
@@ -276,9 +283,30 @@ def _chance(then: _Events, now: _Events, *, allowed: float = 0.0) -> float:
 
 
 def _dispersion(then: _Events, now: _Events) -> float:
-    """By how much counts vary more between launches than independent events would; at least 1."""
-    degrees = then.events.size + now.events.size - 2
-    return max((_PRIOR_DEGREES + then.scatter() + now.scatter()) / (_PRIOR_DEGREES + degrees), 1.0)
+    """By how much counts vary more between launches, or their blocks, than independent events would; at least 1."""
+    between = _overdispersion(then.scatter() + now.scatter(), then.events.size + now.events.size - 2)
+    events = [float(then.events.sum()), float(now.events.sum())]
+    within = float(np.average([then.uneven, now.uneven], weights=events)) if any(events) else 1.0
+    return max(between, within, 1.0)
+
+
+def _unevenness(events: NDArray[np.int64], requests: NDArray[np.int64]) -> float:
+    """The same of the blocks of one sample; 1 without an event."""
+    known = requests > 0
+    return _overdispersion(_scatter(events[known], requests[known]), known.sum() - 1) if events.any() else 1.0
+
+
+def _overdispersion(scatter: float, degrees: int) -> float:
+    return float((_PRIOR_DEGREES + scatter) / (_PRIOR_DEGREES + degrees))
+
+
+def _scatter(events: NDArray[Any], requests: NDArray[Any]) -> float:
+    """Pearson's chi-squared of these counts around their common share."""
+    share = events.sum() / requests.sum()
+    if not 0 < share < 1:
+        return 0.0
+    expected = requests * share
+    return float(((events - expected) ** 2 / (expected * (1 - share))).sum())
 
 
 def _change_of_percentile(then: _Pool, now: _Pool, share: float, *, alpha: float) -> Estimate | None:

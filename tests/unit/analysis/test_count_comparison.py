@@ -1,9 +1,10 @@
 """Slow and failed requests are compared by counts, with the launch as the unit: what fails, what is suspected."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.each_row import each_row
 from support.synthetic import MS
 
@@ -22,6 +23,7 @@ from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome, Verdict
 
+ByBlock = Callable[[float], tuple[NDArray[np.int64], NDArray[np.int64]]]
 ALPHA = 0.001
 
 
@@ -40,9 +42,15 @@ def launches(
 
 
 def tail(
-    reference: Sequence[RequestCounts], present: Sequence[RequestCounts], percentile: float = 99, tolerance: float = 0.2
+    reference: Sequence[RequestCounts],
+    present: Sequence[RequestCounts],
+    percentile: float = 99,
+    tolerance: float = 0.2,
+    *,
+    late: ByBlock | None = None,
 ) -> Verdict:
-    return judge_tail(reference, present, metric=percentile_metric(percentile), tolerance=tolerance, alpha=ALPHA)
+    metric = percentile_metric(percentile)
+    return judge_tail(reference, present, metric=metric, tolerance=tolerance, alpha=ALPHA, by_block=(None, late))
 
 
 def failures(reference: Sequence[RequestCounts], present: Sequence[RequestCounts]) -> Verdict:
@@ -117,6 +125,23 @@ def test_one_pause_of_the_machine_does_not_fail() -> None:
     assert tail(launches(6), present).outcome is not Outcome.FAIL
     present[2] = RequestCounts(present[2].requests, 60, launches(1)[0].latencies)
     assert failures(launches(6), present).outcome is not Outcome.FAIL
+
+
+@pytest.mark.parametrize(
+    ("blocks", "outcome"), [([9, 0, 0, 0, 0, 0, 0, 0], Outcome.INCONCLUSIVE), ([1, 2, 1, 1, 1, 1, 1, 1], Outcome.FAIL)]
+)
+def test_a_pause_in_each_launch_is_one_event_and_slow_requests_everywhere_are_many(
+    blocks: list[int], outcome: Outcome
+) -> None:
+    before = [RequestCounts(4000, 0, {2 * MS: 3990, 3 * MS: 10})] * 4
+    after = [RequestCounts(4000, 0, {2 * MS: 3981, 3 * MS: 10, 20 * MS: 9})] * 4
+    every = np.full(8, 500)
+
+    def late(latency_ns: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return np.tile(np.array(blocks) * (latency_ns < 20 * MS), 4), np.tile(every, 4)
+
+    assert tail(before, after).outcome is Outcome.FAIL  # where the blocks are not known
+    assert tail(before, after, late=late).outcome is outcome
 
 
 def test_a_change_below_the_floor_does_not_count() -> None:
