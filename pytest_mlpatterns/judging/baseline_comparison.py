@@ -1,4 +1,6 @@
-"""One test compared with its stored baseline. It must not know pytest, nor which verdicts fail a test."""
+"""One test compared with its stored baseline, which decides alone. It must not know pytest, nor which verdicts fail a
+test. Also: ``judging/screen.py`` has what differs where the recorded code settles the rest.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.health.machine import busy_on_average, slower_excuse, taken_excuse, why_busy
-from pytest_mlpatterns.analysis.metrics.definitions import are_of_streams, metric_named, standing_metrics
-from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt, objective_of, times_of
-from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, FEWEST_PAIRS, SequentialPlan
+from pytest_mlpatterns.analysis.health.machine import busy_on_average, slower_excuse, taken_excuse
+from pytest_mlpatterns.analysis.metrics.definitions import are_of_streams, standing_metrics
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt, objective_of
+from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.few_samples import foreseen_tails
 from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
 from pytest_mlpatterns.config.run_settings import BaselineMode
@@ -31,7 +33,7 @@ from pytest_mlpatterns.judging.metric_rules import (
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.health.machine import Excuse
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
@@ -39,31 +41,24 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.loop import Ruling, Want
 
-_SCREEN_LAUNCHES = 3
-"""Launches after which a comparison that the revision can settle is no longer worth its time: a fourth narrows the
-interval by an eighth, and the revision decides in the time of two."""
+_SHOW_SPEED = 3  # Launches that show whether the machine is slower, since one of them may be disturbed at its end
 
 
 class BaselineComparison:
-    """Compares one test with its stored baseline entry: it screens the test, or decides alone.
+    """Compares one test with its stored baseline entry; what the machine may explain stays open."""
 
-    A screen takes few launches and no excuses, since the recorded code settles the rest.
+    _most_launches: int | None = None  # that its looks count with; None for those of the test
+    _checks_samples: bool = True  # whether a percentile is left out if the present has too few samples for an interval
 
-    ``is_settled``: of a screen, whether the recorded code decides what one launch shows beyond its tolerance; None if
-    the file decides alone.
-    """
-
-    def __init__(self, basis: Basis, *, is_settled: Callable[[], bool] | None = None) -> None:
+    def __init__(self, basis: Basis) -> None:
         self._basis, self._experiment, self._measurement = basis, basis.experiment, basis.measurement
-        self._is_settled = is_settled
         self._entry = entry = basis.experiment.baseline.entry
         self._recorded = 0 if entry is None else sum(launch.requests for launch in entry.counts)
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice with the baseline, and measure as much as that takes.
 
-        A metric that one side only knows is left out; if the test requested it itself, that is a failure. What the
-        machine may explain stays open if the file decides alone, since nothing else decides it.
+        A metric that one side only knows is left out; if the test requested it itself, that is a failure.
         """
         measurement = self._measurement
         measurement.runner.want_requests(requests_for_tails(choice(False), self._recorded))
@@ -79,10 +74,7 @@ class BaselineComparison:
                 known = measurement.metrics.launch_values(one.metric)
                 if not known or measurement.metrics.only_at_least(one.metric):  # a decided assertion's is a bound
                     measurement.search(objective_of(one.metric))
-        verdicts = () if self._entry is None else self._judged(chosen, asked)
-        if self._is_settled is not None or not verdicts:
-            return verdicts
-        return failed_together(verdicts, busy_on_average(measurement.metrics.launches))
+        return () if self._entry is None else self._judged(chosen, asked)
 
     def _judged(self, chosen: Chosen, asked: Sequence[ComparedMetric]) -> Sequence[Verdict]:
         """The verdicts beside an entry, of which those of a search have to be ``asked`` for."""
@@ -94,7 +86,11 @@ class BaselineComparison:
                 verdicts += self._ruled([one], "launch", 0).verdicts
             elif one.metric.of is None and (one in asked or not measurement.metrics.only_at_least(one.metric)):
                 verdicts += self._decide([one], beside=[one])
-        return verdicts
+        return self._together(verdicts) if verdicts else ()
+
+    def _together(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+        """The verdicts on all metrics, as they decide each other."""
+        return failed_together(verdicts, busy_on_average(self._measurement.metrics.launches))
 
     def chosen(self, choice: Choice) -> Chosen:
         """The metrics of a choice as they are compared with the file."""
@@ -104,10 +100,7 @@ class BaselineComparison:
         return replace(found, compared=[replace(one, tolerance=one.stored_tolerance) for one in found.compared])
 
     def _decide(self, compared: Sequence[ComparedMetric], *, beside: Sequence[ComparedMetric]) -> Sequence[Verdict]:
-        """Measure until the changes of these metrics are decided, and discount what a slower machine explains.
-
-        ``beside``: all that are compared. A screen leaves a start to the recorded code, whose starts are paired.
-        """
+        """Measure until the changes of these metrics are decided. ``beside``: all that are compared."""
         measurement, metric = self._measurement, compared[0].metric
         wants: Want = "launch" if metric.of is not None else "search"
         for_tail, fewest = 0, measurement.confirming if wants == "launch" else 0
@@ -121,15 +114,23 @@ class BaselineComparison:
                 for_tail = done if is_enough else self._launches_for_tail(beside)
             if done < for_tail or ruling.why_not is not None:
                 return replace(ruling, wants=ruling.wants or "launch")
-            if self._is_settled is not None:
-                return rule_screen(ruling, done, is_enough=is_enough)
-            is_doubted = self._may_be_excused(ruling.verdicts) and self._slower is not None
-            return rule_alone(ruling, done, starts=len(metrics.starts_ns), is_doubted=is_doubted)
+            return self._wanted(ruling, done, is_enough=is_enough)
 
         verdicts = measurement.rule(look, functools.partial(measurement.search, objective_of(metric))).verdicts
-        if self._is_settled is not None:
-            return verdicts
-        found = self.look(measurement.metrics)
+        return self._decided(verdicts, compared)
+
+    def _is_enough(self, _compared: Sequence[ComparedMetric], _verdicts: Sequence[Verdict]) -> bool:
+        """Whether a look ends the measurement although it does not decide."""
+        return False
+
+    def _wanted(self, ruling: Ruling, launches: int, *, is_enough: bool) -> Ruling:
+        """What a look wants after so many launches; ``is_enough``: whether it ends the measurement."""
+        is_doubted = self._may_be_excused(ruling.verdicts) and self._slower is not None
+        return rule_alone(ruling, launches, starts=len(self._measurement.metrics.starts_ns), is_doubted=is_doubted)
+
+    def _decided(self, verdicts: Sequence[Verdict], compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
+        """The verdicts at the end of a measurement, without what a slower or faster machine explains."""
+        found = self.look(self._measurement.metrics)
         if not self._may_be_excused(verdicts):
             return unhidden(found, verdicts, compared)
         return left_open(found, verdicts, compared, excuse=self._slower)
@@ -143,22 +144,6 @@ class BaselineComparison:
         needed = requests_for_tails(compared, self._recorded)
         return launches_for_tail(needed, metrics.requests, len(metrics.launches))
 
-    def _is_enough(self, compared: Sequence[ComparedMetric], verdicts: Sequence[Verdict]) -> bool:
-        """Whether a screen ends here, since the recorded code decides.
-
-        It does if the budget has no time for another launch and the pairs, or if a primary metric is worse and no
-        neighbour was busy, without whom it may be better.
-        """
-        if self._is_settled is None:
-            return False
-        budget, launch_ns = self._measurement.budget.planned, self._measurement.cost.launch_ns
-        has_time = budget.allows((1 + FEWEST_PAIRS) * launch_ns)  # a pair takes about as long as a launch
-        if has_time and why_busy(self._measurement.metrics.launches) is not None:
-            return False
-        primary = {one.metric.name for one in compared if not one.is_guard and one.metric.of is not None}
-        is_worse = any(one.is_worse for one in verdicts if one.metric in primary)
-        return (is_worse or not has_time) and self._is_settled()
-
     def _may_be_excused(self, verdicts: Sequence[Verdict]) -> bool:
         """Whether one of them failed, and ``noise="trust"`` does not forbid that the machine excuses it."""
         is_trusted = self._experiment.settings.noise is NoisePolicy.TRUST
@@ -171,27 +156,30 @@ class BaselineComparison:
         return None if entry is None else slower_excuse(launches, entry.sorting_ns)
 
     def _ruled(self, compared: Sequence[ComparedMetric], wants: Want, fewest: int) -> Ruling:
-        """What one look comes to; a failure that the machine may explain is open if the file decides."""
+        """What one look comes to."""
         self._measurement.require_valid()
         found = self._noted(compared)
         if found.why_not is not None:
             return replace(found, wants=wants, fewest=fewest)
-        verdicts, metrics = found.verdicts, self._measurement.metrics
-        if self._is_settled is not None:
-            if self._experiment.plan.schedule.closed:
-                verdicts = [*with_rates({verdict.metric: verdict for verdict in verdicts}).values()]
-        elif self._may_be_excused(verdicts):
-            look = self.look(metrics)
-            excuse = taken_excuse(metrics.launches, look.entry.taken)
-            if excuse is not None:
-                excuse = replace(excuse, why=f"{excuse.why}, which explains {excuse.times:.2f} times")
-            quiet = [one for one in metrics.launches if not is_disturbed(one)]
-            verdicts = left_open(look, verdicts, compared, excuse=excuse, quiet=quiet)
+        verdicts = self._discounted(found.verdicts, compared)
         return ruling_of(verdicts, wants, is_confirmed=self._measurement.is_confirmed, fewest=fewest)
+
+    def _discounted(self, verdicts: Sequence[Verdict], compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
+        """The verdicts of one look, with every failure left open that others explain who use the machine."""
+        if not self._may_be_excused(verdicts):
+            return verdicts
+        launches = self._measurement.metrics.launches
+        look = self.look(self._measurement.metrics)
+        excuse = taken_excuse(launches, look.entry.taken)
+        if excuse is not None:
+            excuse = replace(excuse, why=f"{excuse.why}, which explains {excuse.times:.2f} times")
+        return left_open(
+            look, verdicts, compared, excuse=excuse, quiet=[one for one in launches if not is_disturbed(one)]
+        )
 
     def _noted(self, compared: Sequence[ComparedMetric]) -> Ruling:
         """What one look at everything finds; notes why the other metrics have no verdict."""
-        look = replace(self.look(self._measurement.metrics), checks_samples=self._is_settled is None)
+        look = replace(self.look(self._measurement.metrics), checks_samples=self._checks_samples)
         found = judge_metrics(compared, look)
         for one in compared:
             error = found.left_out.get(one.metric.name)
@@ -206,21 +194,15 @@ class BaselineComparison:
         """What decides these launches beside the entry."""
         assert self._entry is not None
         most = self._experiment.settings.launches  # a look that never happens would waste its share of the error
-        looks = SequentialPlan(first=1, last=most if self._is_settled is None else min(_SCREEN_LAUNCHES, most))
+        looks = SequentialPlan(first=1, last=min(self._most_launches or most, most))
         setup, stands = self._experiment.setup, standing_metrics(overloads=self._experiment.settings.overload)
         return Look(present, self._entry, looks, setup.load.in_flight, str(setup.pattern), stands=stands)
-
-
-def rule_screen(ruling: Ruling, launches: int, *, is_enough: bool) -> Ruling:
-    """What a screen wants: nothing if the recorded code decides, and in any case after three launches."""
-    return replace(ruling, wants=None) if is_enough or launches >= _SCREEN_LAUNCHES else ruling
 
 
 def rule_alone(ruling: Ruling, launches: int, *, starts: int, is_doubted: bool) -> Ruling:
     """What the file wants if it decides alone.
 
-    Starts without a load decide a start that alone is open. Three launches show whether the machine is slower, since
-    one of them may be disturbed at its end.
+    Starts without a load decide a start that alone is open. Further launches show whether the machine is slower.
 
     ``starts``: those without a load so far. ``is_doubted``: whether a slower machine may explain a failure.
     """
@@ -228,31 +210,5 @@ def rule_alone(ruling: Ruling, launches: int, *, starts: int, is_doubted: bool) 
         return replace(ruling, wants="start", fewest=0)
     if starts and {one.metric for one in ruling.verdicts if one.outcome is Outcome.FAIL} == {START}:
         return replace(ruling, wants=None)
-    may_show = is_doubted and ruling.wants is None and launches < _SCREEN_LAUNCHES
+    may_show = is_doubted and ruling.wants is None and launches < _SHOW_SPEED
     return replace(ruling, wants="launch") if may_show else ruling
-
-
-_SHARE = 0.5  # Share of its tolerance up to which the estimate of a rate shows no change
-
-
-def with_rates(screened: Mapping[str, Verdict]) -> dict[str, Verdict]:
-    """The verdicts of the file on a closed loop, with the rates that its times decide.
-
-    A rate scatters with every stall of the machine, so one disturbed launch of an entry leaves it open while the median
-    of the times is known. If these are surely within their tolerance and the estimate of the rate within half of its
-    own, the service is no slower. A tail that grew is seen by the guards.
-    """
-    found = dict(screened)
-    for name, verdict in screened.items():
-        times = [screened.get(time) for time in times_of(metric_named(verdict.metric))]
-        if (
-            times
-            and verdict.outcome is Outcome.INCONCLUSIVE
-            and verdict.change is not None
-            and verdict.tolerance
-            and verdict.change.value <= _SHARE * verdict.tolerance
-            and all(one is not None and one.outcome is Outcome.PASS for one in times)
-        ):
-            said = verdict.saying("decided by the times that it follows from")
-            found[name] = replace(said, outcome=Outcome.PASS)
-    return found

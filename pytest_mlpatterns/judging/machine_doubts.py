@@ -18,6 +18,7 @@ from pytest_mlpatterns.analysis.health.machine import (
     Excuse,
     hiding_speed,
     reaches_its_limit,
+    slower_excuse,
     speed_excuse,
     taken_excuse,
     taken_in,
@@ -70,6 +71,15 @@ def explains(look: Look, compared: ComparedMetric, *others: Metrics) -> str:
     sides = [look, *(replace(look, present=one) for one in others)]
     found = excuses(look, compared.metric)
     return next((one.why for one in found if any(is_within(change_in(side, compared, one)) for side in sides)), "")
+
+
+def doubt_of(failed: Verdict | None, look: Look, compared: ComparedMetric) -> str:
+    """Why a failure may be one of a slower machine, in words; empty if it stands, and if there is none."""
+    if failed is None or failed.outcome is not Outcome.FAIL:
+        return ""
+    slower = slower_excuse(look.minutes, look.entry.sorting_ns)
+    (found,) = left_open(look, [failed], [compared], excuse=slower)
+    return "" if slower is None or found is failed else slower.why
 
 
 def unhidden(look: Look, verdicts: Sequence[Verdict], compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:

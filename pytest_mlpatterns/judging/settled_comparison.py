@@ -24,8 +24,9 @@ from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, Inval
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric, left_out_if_measured, only
 from pytest_mlpatterns.judging.look import Pairs
-from pytest_mlpatterns.judging.machine_doubts import change_in, excuses, explains
+from pytest_mlpatterns.judging.machine_doubts import change_in, doubt_of, excuses, explains
 from pytest_mlpatterns.judging.metric_rules import judge_metrics
+from pytest_mlpatterns.judging.screen import Screen
 from pytest_mlpatterns.judging.settling_rules import EXCUSED, Decision, Seen, settle
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome
 from pytest_mlpatterns.revision.commits import ShallowCloneError, UnknownRevisionError
@@ -124,7 +125,7 @@ class SettledComparison:
 
     def __init__(self, basis: Basis) -> None:
         self._basis, self._experiment, self._measurement = basis, basis.experiment, basis.measurement
-        self._screen = BaselineComparison(basis, is_settled=self._is_judged_by_the_code)
+        self._screen = Screen(basis, is_settled=self._is_judged_by_the_code)
         self._file = BaselineComparison(basis)
         self._code: RevisionComparison | None = None
 
@@ -252,6 +253,7 @@ class SettledComparison:
             today=None if now is then else change_in(now, one),
             excuse=explains(now, one, so_far) if may_excuse else "",
             excuse_then=explains(then, one) if may_excuse else "",
+            slower=doubt_of(seen.file, now, one) if may_excuse else "",
             busy=next((excuse.why for excuse in excuses(now, one.metric)), ""),
         )
 

@@ -42,6 +42,7 @@ class Seen(Struct, frozen=True, kw_only=True):
     is_small: bool = False  # whether that is only the patch level of packages
     excuse: str = ""  # what of the machine explains what is shared today, in words
     excuse_then: str = ""  # what of the machine explains what the file saw, in words
+    slower: str = ""  # that the machine of these minutes may be slower, by as much as leaves no sure failure, in words
     busy: str = ""  # what the machine does today, also if it explains less
     # that the counted work of a request is unchanged, and most of its time, in words; empty if not, or not counted
     work: str = ""
@@ -141,7 +142,7 @@ def _changed(seen: Seen) -> Verdict:
 
 
 def _perhaps_changed(seen: Seen) -> str:
-    also = f", and {machine}" if (machine := seen.excuse or seen.busy) else ""
+    also = f", and {machine}" if (machine := seen.excuse or seen.slower or seen.busy) else ""
     return f"; {seen.changed} changed since the baseline was recorded{also}"
 
 
@@ -224,9 +225,9 @@ RULES = (
         _by_file_alone,
     ),
     Rule(
-        "both surely; a package, variable or limit changed, and the machine does not explain it",
+        "both surely; a package, variable or limit changed, and no slower machine may explain it",
         "FAIL, which names the change",
-        lambda seen: seen.changed and seen.by_file is FAIL and not (seen.is_small or seen.excuse),
+        lambda seen: seen.changed and seen.by_file is FAIL and not (seen.is_small or seen.excuse or seen.slower),
         _changed,
     ),
     Rule(

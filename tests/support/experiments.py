@@ -15,6 +15,7 @@ from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.basis import Basis
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
 from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver
+from pytest_mlpatterns.judging.screen import Screen
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.verdict_log import VerdictLog
 from pytest_mlpatterns.records.baseline_entry import Entry
@@ -54,11 +55,15 @@ def beside_the_file(
     experiment: Experiment,
     measurement: SequentialMeasurement,
     choice: Callable[[bool], Sequence[ComparedMetric]],
-    **options: Any,
+    *,
+    is_settled: Callable[[], bool] | None = None,
 ) -> tuple[dict[str, Verdict], Basis]:
-    """The verdicts on what is measured, by metric, beside the entry of an experiment."""
+    """The verdicts on what is measured, by metric, beside the entry of an experiment.
+
+    ``is_settled``: whether the recorded code decides the rest; None if the entry decides alone.
+    """
     basis = Basis(experiment, measurement)
-    comparison = BaselineComparison(basis, **options)
+    comparison = BaselineComparison(basis) if is_settled is None else Screen(basis, is_settled=is_settled)
     return {verdict.metric: verdict for verdict in comparison.judge(choice)}, basis
 
 

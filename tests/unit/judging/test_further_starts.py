@@ -13,9 +13,10 @@ from test_baseline_comparison import Runner, compare, make_launch
 from test_interleaved_verdicts import DEFAULT, declared_launch, paired, verdicts
 
 from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch
-from pytest_mlpatterns.judging.baseline_comparison import rule_alone, rule_screen
+from pytest_mlpatterns.judging.baseline_comparison import rule_alone
 from pytest_mlpatterns.judging.loop import MOST_STARTS, Ruling, Want
 from pytest_mlpatterns.judging.metric_rules import is_left_to_starts
+from pytest_mlpatterns.judging.screen import rule_screen
 from pytest_mlpatterns.records.launch import Estimate, Launch
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 

@@ -19,6 +19,7 @@ from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_
 from pytest_mlpatterns.judging.look import Look
 from pytest_mlpatterns.judging.machine_doubts import (
     change_in,
+    doubt_of,
     excuses,
     explains,
     is_within,
@@ -106,6 +107,16 @@ def test_a_sign_that_explains_less_than_one_side_may_explain_another() -> None:
     busy = launched(made(rtm_ns=60 * MS, others_cores=1.2))
     assert not explains(busy, compared("rtm"), Metrics(tuple(made(rtm_ns=60 * MS))))
     assert explains(busy, compared("rtm"), Metrics(tuple(made(rtm_ns=6 * MS))))
+
+
+def test_a_failure_is_doubted_where_the_machine_may_be_as_much_slower() -> None:
+    # moments of which one half takes 1.8 times as long: the mean of few has an error
+    changing = [*made(4, rtm_ns=4.7 * MS), *made(4, rtm_ns=4.7 * MS, machine=1.8)]
+    for launches, doubted in ((changing, True), (made(8, rtm_ns=4.7 * MS), False), (made(8, rtm_ns=12 * MS), False)):
+        look, metric = launched(launches), compared("rtm")
+        failed = Verdict("rtm", "baseline", Outcome.FAIL, "slower", Estimate(0.5, 0.4, 0.6), 0.1, 3 * MS, 4.7 * MS)
+        assert ("takes up to" in doubt_of(failed, look, metric)) is doubted
+        assert doubt_of(replace(failed, outcome=Outcome.PASS), look, metric) == ""
 
 
 def test_a_sign_on_one_launch_of_many_is_none() -> None:

@@ -8,7 +8,7 @@ from support import ROOT
 from support.each_row import each_row
 from support.synthetic import MS
 
-from pytest_mlpatterns.judging.baseline_comparison import with_rates
+from pytest_mlpatterns.judging.screen import with_rates
 from pytest_mlpatterns.judging.settled_comparison import _slower_machine
 from pytest_mlpatterns.judging.settling_rules import EXCUSED, RULES, Seen, settle
 from pytest_mlpatterns.records.launch import Estimate
@@ -82,6 +82,7 @@ SHARED: dict[str, Any] = {"today": screened(FAIL, 0.5)}
         (WORSE, judged(PASS), SHARED | {"changed": PACKAGE}, FAIL),
         (WORSE, judged(PASS), SHARED | {"changed": PACKAGE, "busy": BUSY}, FAIL),
         (WORSE, judged(PASS), SHARED | {"changed": PACKAGE, "excuse": BUSY}, OPEN),
+        (WORSE, judged(PASS), SHARED | {"changed": PACKAGE, "slower": SLOWER}, OPEN),
         (MAYBE_WORSE, judged(PASS), SHARED | {"changed": PACKAGE}, OPEN),
         (WORSE, judged(PASS), SHARED | {"changed": "idna 3.7.0 → 3.7.1", "is_small": True}, OPEN),
         (WORSE, judged(PASS), SHARED | {"changed": "idna 3.7.0 → 3.7.1", "is_small": True, "excuse": BUSY}, OPEN),
