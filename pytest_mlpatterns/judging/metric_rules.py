@@ -196,7 +196,7 @@ def why_not_compared(
 ) -> dict[str, LeftOut]:
     """Why metrics are not compared, by label; a guard that this system never has is not worth a note."""
     notes: dict[str, LeftOut] = {}
-    tails = tails_left_out([one.metric for one in compared], look.present)
+    tails = tails_left_out([one.metric for one in compared], look.present, paired=look.pairs is not None)
     for one in compared:
         if (error := left_out.get(one.metric.name)) is None:
             continue

@@ -68,15 +68,18 @@ def describe_too_few(error: TooFewSamplesError, duration_ns: int | None) -> Left
     return LeftOut(f"needs {error.needed:,} requests, there were {error.found:,} ({window})")
 
 
-def tails_left_out(compared: Sequence[Metric], present: Metrics) -> dict[str, LeftOut]:
-    """Why percentiles are not judged, by their labels: one sentence for all that need more requests than there were."""
+def tails_left_out(compared: Sequence[Metric], present: Metrics, *, paired: bool = False) -> dict[str, LeftOut]:
+    """Why percentiles are not judged, by their labels: one sentence for all that need more requests than there were.
+
+    ``paired``: whether the requests are of blocks, which no argument of the marker makes longer; else it is named.
+    """
     tails = _beyond(compared, present.requests)
     if not tails or not present.requests:
         return {}
     last = present.launches[-1]
     duration_ns = None if last.requests else last.window.duration_ns
     window = _longer(duration_ns, max(tails.values()), present.requests)
-    why = LeftOut(f"{_sentence(tails, present)} ({window})", is_sentence=True)
+    why = LeftOut(f"{_sentence(tails, present)}{'' if paired else f' ({window})'}", is_sentence=True)
     return dict.fromkeys(tails, why)
 
 

@@ -1,6 +1,7 @@
 """A comparison with a revision: loads that it refuses, and the metrics that it searches for or names as missing."""
 
 import math
+import re
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from support.declared_run import DeclaredRun
 from support.each_row import each_row
-from support.synthetic import S, make_setup
+from support.synthetic import S, even_launch, make_setup
 from test_interleaved_verdicts import declared_launch, paired
 
 from pytest_mlpatterns import ClosedLoop, Stages
@@ -185,6 +186,15 @@ def test_a_client_that_is_measured_by_itself_fails_before_it_is_measured(gate: s
         settle("rtm", attached=True, gate=gate)
     raised_in = {entry.name for entry in caught.traceback}
     assert ("judge" in raised_in) is (gate == "warn"), "which shows the limits that hold"
+
+
+def test_a_tail_of_pairs_names_no_argument_since_none_makes_their_blocks_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(globals(), "declared_launch", lambda: even_launch(10.0))
+    _, basis, _ = settle("rtm", "p99", requests=1)
+    why = basis.left_out["p99 latency"].of("p99 latency")
+    assert re.fullmatch(r"at \S+ answers a second p99 latency needs \S+ s", why), why
 
 
 @pytest.mark.parametrize("required", [False, True])
