@@ -124,7 +124,7 @@ class BaselineComparison:
         return False
 
     def _wanted(self, ruling: Ruling, launches: int, *, is_enough: bool) -> Ruling:
-        """What a look wants after so many launches; ``is_enough``: whether it ends the measurement."""
+        """What a look wants after this number of launches; ``is_enough``: whether it ends the measurement."""
         is_doubted = self._may_be_excused(ruling.verdicts) and self._slower is not None
         return rule_alone(ruling, launches, starts=len(self._measurement.metrics.starts_ns), is_doubted=is_doubted)
 
@@ -165,7 +165,7 @@ class BaselineComparison:
         return ruling_of(verdicts, wants, is_confirmed=self._measurement.is_confirmed, fewest=fewest)
 
     def _discounted(self, verdicts: Sequence[Verdict], compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
-        """The verdicts of one look, with every failure left open that others explain who use the machine."""
+        """The verdicts of one look, with every failure left open that other processes explain."""
         if not self._may_be_excused(verdicts):
             return verdicts
         launches = self._measurement.metrics.launches

@@ -5,7 +5,7 @@ both questions are the same: is the share of events surely larger than allowed? 
 the conditional binomial test (Przyborowski & Wilenski, Biometrika 31, 1940). Events of one launch come together, for
 example all requests that wait for the same pause. Both counts are therefore divided by the overdispersion between
 launches (quasi-likelihood: Wedderburn, Biometrika 61, 1974), and Student's t accounts for its estimation. Launches that
-meet one pause each do not differ, so the overdispersion between blocks of a launch counts too where they are known.
+meet one pause each do not differ, so the overdispersion between known blocks of a launch counts too.
 ``benchmarks/verdict_simulation.py`` counts the errors.
 """
 
