@@ -20,6 +20,7 @@ from pytest_mlpatterns.analysis.capacity.overload import (
     overload_of,
     plan_overload,
     stays_failing,
+    times_capacity,
 )
 from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT, scale_out_ns
 from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY, Scaling
@@ -35,6 +36,7 @@ from pytest_mlpatterns.analysis.capacity.step_impact import (
     latency_moments,
 )
 from pytest_mlpatterns.analysis.health.machine import why_busy
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
 from pytest_mlpatterns.config.assertions import read_cores_each, read_numbers, read_peak, read_time_of
 from pytest_mlpatterns.engines.engine import Engine, engine_named
@@ -171,6 +173,7 @@ class ScalingAssertions:
         self._measurement.adopt(indices=self._run.scaling.indices)
 
 
+_NMRT = METRICS["nmrt"]
 _DEFAULT_PEAK = 2.0  # Highest load beyond which a service is to recover
 _WATCH_MARGIN = 1.25  # How much longer than a limit the recovery is watched
 
@@ -222,7 +225,7 @@ class OverloadAssertions:
             overloads, found = measured()
             for step in (step for one in overloads for step in one.steps if step.load_ratio == peak):
                 if step.limited:
-                    raise GeneratorLimitError(f"at {peak:g} times the NMRT {step.limited}")
+                    raise GeneratorLimitError(f"at {times_capacity(peak)} {step.limited}")
             verdict = judge_limit(goodput_metric(peak, overloads[-1].limit_ns), found, share)
             step = next(step for step in overloads[-1].steps if step.load_ratio == peak)
             said = f"{describe_step(step, overloads[-1])}; {describe_behaviour(overloads[-1])}"
@@ -281,19 +284,19 @@ class OverloadAssertions:
         if found := known():
             if found[-1].nmrt.value > 0:
                 return found[-1]
-            raise InvalidResultError(f"there is no NMRT to overload the service with: {found[-1].stopped}")
-        raise not_known([one for one in self._measurement.metrics.capacities if one.objective is None][-1], "the NMRT")
+            raise InvalidResultError(f"{_NMRT.label} is 0 req/s, so that no load is beyond it: {found[-1].stopped}")
+        raise not_known([one for one in self._measurement.metrics.capacities if one.objective is None][-1], _NMRT.label)
 
 
 def _refuse_unfit(overloads: list[Overload]) -> None:
     """Raise if the peak was no peak, or if there is nothing that a service could recover to."""
     for overload in overloads:
         if limited := overload.peak.limited:
-            raise GeneratorLimitError(f"at {overload.peak.load_ratio:g} times the NMRT {limited}")
+            raise GeneratorLimitError(f"at {times_capacity(overload.peak.load_ratio)} {limited}")
         if not any(step.in_time_ratio for step in overload.steps if step.load_ratio < 1):
             raise InvalidResultError(
-                f"no answer is in time below the NMRT either, so that there is nothing to recover to; expected a time "
-                f"that the service keeps, found {describe_step(overload.steps[0], overload)}"
+                f"below the {_NMRT.label} no answer is in time either, so there is nothing to recover to; expected a "
+                f"time that the service keeps, found {describe_step(overload.steps[0], overload)}"
             )
 
 

@@ -253,6 +253,7 @@ class LaunchRunner:
 
     def offer_overload(self, plan: OverloadPlan, nmrt_rps: float) -> tuple[OfferedLoad, ...]:
         """Offer loads beyond the NMRT to the running deployment."""
+        from pytest_mlpatterns.analysis.capacity.overload import times_capacity
         from pytest_mlpatterns.measurement.further_load import offer_overload
 
         deployment = self._untouched()
@@ -260,7 +261,7 @@ class LaunchRunner:
         deployment.processes.stats()  # raises if a process died; a service that is still busy need not answer
         peak, sent = loads[-1], replace(self.plan, schedule=ConstantRate(plan.ratios[-1] * nmrt_rps))
         whole = Window(peak.window.start_ns, peak.window.end_ns + peak.watched_ns)
-        when, owed_s = f"after a load of {peak.load_ratio:g} times the NMRT", plan.backlog_s
+        when, owed_s = f"after a load of {times_capacity(peak.load_ratio)}", plan.backlog_s
         require_answer(deployment, sent, peak.samples, window=whole, owed_s=owed_s, when=when)
         return loads
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.distributions import binomial_tail
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, t_quantile
@@ -224,11 +225,14 @@ def default_limit_ns(loads: Sequence[OfferedLoad]) -> float:
     return _DEFAULT_LIMIT * float(np.median(latencies)) if latencies.size else float(SECOND_NS)
 
 
+def times_capacity(ratio: float) -> str:
+    """A load in words: ``2 times the capacity (NMRT)``."""
+    return f"{ratio:g} times the {METRICS['nmrt'].label}"
+
+
 def goodput_metric(at: float, limit_ns: float) -> Metric:
     """The metric of the goodput at a multiple of the NMRT, as a share of the NMRT."""
-    label = (
-        f"goodput (answers within {format_duration(limit_ns)}) at {at:g} times the capacity (NMRT), as a share of it,"
-    )
+    label = f"goodput (answers within {format_duration(limit_ns)}) at {times_capacity(at)}, as a share of it,"
     return Metric(f"goodput({at:g})", label, None, Unit.RATIO, better="higher", launch_sd=0.0)
 
 
@@ -292,7 +296,7 @@ def judge_recovery(overloads: Sequence[Overload], limit_ns: float) -> Verdict:
     worst = max(overloads, key=lambda one: math.inf if one.recovery_ns is None else one.recovery_ns)
     found, limit = recovery_time(overloads), format_duration(limit_ns)
     again = f"answers within {format_duration(worst.limit_ns)} as before the peak"
-    peak = f"{worst.peak.load_ratio:g} times the capacity (NMRT)"
+    peak = times_capacity(worst.peak.load_ratio)
     outcome = recovery_outcome(found, limit_ns)
     if worst.recovery_ns is None:
         after = f"{format_duration(worst.watched_ns)} after a load of {peak}"

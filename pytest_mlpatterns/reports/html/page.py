@@ -13,7 +13,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pytest_mlpatterns.analysis.capacity.overload import goodput_share
+from pytest_mlpatterns.analysis.capacity.overload import goodput_share, times_capacity
 from pytest_mlpatterns.analysis.metrics.definitions import (
     METRICS,
     metric_named,
@@ -252,7 +252,7 @@ def _overload_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
             _goodput(one, overload) if overload is not None and overload.peak.load_ratio == peak else None
             for one, overload in zip(members, latest, strict=True)
         ]
-        yield f"Goodput at {peak:g} × NMRT, of NMRT", cells
+        yield f"Goodput at {times_capacity(peak)}, as a share of it", cells
     yield "Time to recover", [None if one is None else _recovery(one) for one in latest]
     yield "Behaviour", [None if one is None else BEHAVIOURS[one.behaviour] for one in latest]
 
@@ -300,8 +300,8 @@ def overload_chart(name: str, overload: Overload) -> Chart | None:
         f"Goodput by offered load: {name}",
         f"{BEHAVIOURS[overload.behaviour]}; {describe_recovery(overload)}",
         (
-            Column("offered, of NMRT", "text"),
-            Column("goodput, of NMRT", "ratio"),
+            Column("offered, of the capacity (NMRT)", "text"),
+            Column("goodput, of the capacity (NMRT)", "ratio"),
             *(Column(heading, "text") for heading in ("rejected, of offered", "late", "timed out", "failed")),
             Column("p99 latency", "duration"),
         ),

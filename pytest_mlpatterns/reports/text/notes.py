@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.capacity.overload import times_capacity
 from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact, worst_of
 from pytest_mlpatterns.analysis.health.machine import crowding_note
 from pytest_mlpatterns.analysis.health.sustained import spread_note
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, objectives_of
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, nmrt_metric, objectives_of
 from pytest_mlpatterns.records.capacity import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.outcomes import describe_failures, describe_outcome
 from pytest_mlpatterns.records.package_layers import LAYER_KINDS, layer_kind
@@ -129,11 +130,11 @@ def tokens_text(stream: StreamRecord) -> str:
 
 
 def describe_capacity(capacity: Capacity) -> str:
-    """A capacity search in one line: ``NMRT 391 req/s at concurrency 4: two doublings …``."""
-    objective = f" with {capacity.objective}" if capacity.objective else ""
+    """A capacity search in one line: ``capacity (NMRT) 391 req/s at concurrency 4: two doublings …``."""
     least = "at least " if capacity.at_least else ""
     rate = format_rate(capacity.nmrt.value)
-    return f"NMRT{objective} {least}{rate} at concurrency {capacity.concurrency} (the search ended: {capacity.stopped})"
+    label = nmrt_metric(capacity.objective).label
+    return f"{label} {least}{rate} at concurrency {capacity.concurrency} (the search ended: {capacity.stopped})"
 
 
 def found_nmrt(result: TestResult) -> tuple[float, bool] | None:
@@ -368,24 +369,24 @@ BEHAVIOURS = {
     Behaviour.DEGRADES: "degrades",
     Behaviour.COLLAPSES: "collapses",
 }
-"""What the goodput of a service does beyond its NMRT, in a word or two."""
+"""What the goodput of a service does beyond its capacity (NMRT), in a word or two."""
 
-_COLUMN = 7  # Width of a column of figures
-_OVERLOAD_LABEL = 10  # Width of the labels in the table of loads
+_COLUMN = 5  # Width of a column of figures, with which eight of them fit a failure in a terminal of 80 columns
+_OVERLOAD_LABEL = 8  # Width of the labels in the table of loads
 
 
 def describe_step(step: OverloadStep, overload: Overload) -> str:
-    """What became of the requests of one load: ``at 2 times the NMRT 51 % of the requests in time, 49 % rejected``."""
+    """What became of the requests of one load: ``at 2 times the capacity (NMRT) 51 % … in time, 49 % rejected``."""
     others = (
         (step.late_ratio, f"later than {format_duration(overload.limit_ns)}"),
         (step.rejected_ratio, "rejected"),
         (step.timed_out_ratio, "timed out"),
         (step.failed_ratio, f"failed{_kind_of_failure(step)}"),
     )
-    shares = [(step.in_time_ratio, "in time"), *(one for one in others if one[0])]
-    parts = [f"{format_percent(share)} {word}" for share, word in shares]
+    parts = [f"{format_percent(share)} {word}" for share, word in others if share]
     p99 = "" if step.p99_ns is None else f", p99 of the answers {format_duration(step.p99_ns)}"
-    return f"at {step.load_ratio:g} times the NMRT the requests were {', '.join(parts)}{p99}"
+    kept = f"{format_percent(step.in_time_ratio)} of the requests were in time"
+    return f"at {times_capacity(step.load_ratio)} {', '.join([kept, *parts])}{p99}"
 
 
 def describe_overload(overload: Overload) -> str:
@@ -399,13 +400,14 @@ def describe_behaviour(overload: Overload) -> str:
     """What the goodput does, and how long the service takes to recover."""
     peak = overload.peak
     goodput = format_percent(peak.goodput_rps / overload.nmrt_rps)
-    load = f"{peak.load_ratio:g} times the NMRT of {format_rate(overload.nmrt_rps)}"
+    load = f"{times_capacity(peak.load_ratio)} of {format_rate(overload.nmrt_rps)}"
     words = {
-        Behaviour.SHEDS: f"the service sheds load: at {load} its goodput is {goodput} of the NMRT, and it rejects "
+        Behaviour.SHEDS: f"the service sheds load: at {load} its goodput is {goodput} of the capacity, and it rejects "
         f"{format_percent(peak.rejected_ratio)} of the requests",
-        Behaviour.HOLDS: f"the service keeps its goodput: at {load} it is {goodput} of the NMRT",
-        Behaviour.DEGRADES: f"the service degrades: at {load} its goodput is {goodput} of the NMRT, {_loss(peak)}",
-        Behaviour.COLLAPSES: f"the service collapses: at {load} its goodput is {goodput} of the NMRT, {_loss(peak)}",
+        Behaviour.HOLDS: f"the service keeps its goodput: at {load} it is {goodput} of the capacity",
+        Behaviour.DEGRADES: f"the service degrades: at {load} its goodput is {goodput} of the capacity, {_loss(peak)}",
+        Behaviour.COLLAPSES: f"the service collapses: at {load} its goodput is {goodput} of the capacity, "
+        f"{_loss(peak)}",
     }[overload.behaviour]
     cut = f"cut: {overload.cut}" if overload.cut else ""
     return "; ".join(filter(None, [words, describe_recovery(overload), cut]))
@@ -427,10 +429,10 @@ def _loss(step: OverloadStep) -> str:
         "Queued(capacity=...) with a small capacity does": step.late_ratio,
         f"since {format_percent(step.timed_out_ratio)} of the requests get no answer within their time-out; look for "
         "what they wait for, and let it reject sooner": step.timed_out_ratio,
-        f"since it rejects {format_percent(step.rejected_ratio)} of the requests, more than the load exceeds the NMRT; "
-        "let it hold more of them": step.rejected_ratio,
+        f"since it rejects {format_percent(step.rejected_ratio)} of the requests, more than the load exceeds the "
+        "capacity; let it hold more of them": step.rejected_ratio,
         f"since {format_percent(step.failed_ratio)} of the requests fail{_kind_of_failure(step)}; "
-        "its log may say why": step.failed_ratio,
+        "its log may have the reason": step.failed_ratio,
     }
     return max(words, key=words.__getitem__)
 

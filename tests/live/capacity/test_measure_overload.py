@@ -41,4 +41,4 @@ def test_a_bounded_queue_rejects_at_three_times_its_nmrt_and_the_result_holds_th
     (overload,) = result["overloads"]
     assert overload["steps"][-1]["load_ratio"] == 3.0
     assert overload["watched_ns"] > 0
-    assert any("of the NMRT" in note for note in result["notes"])
+    assert any("of the capacity" in note for note in result["notes"])

@@ -128,7 +128,7 @@ def test_the_recovery_is_watched_for_longer_than_its_limit(limit_s: int, outcome
 def test_a_generator_at_its_limit_is_no_verdict() -> None:
     overload = make(FakeRunner(places=10, limited_from=1.5))
     assert overload.decide_goodput(0.9, 1.25, read_time_of(SLO)) is not None
-    with pytest.raises(GeneratorLimitError, match="at 2 times the NMRT the load generator used 90 % of a core"):
+    with pytest.raises(GeneratorLimitError, match=r"at 2 times the capacity \(NMRT\) the load generator used 90 %"):
         overload.decide_goodput(0.9, 2.0, read_time_of(SLO))
     with pytest.raises(GeneratorLimitError):
         overload.decide_recovery(S, read_time_of(SLO))
@@ -162,7 +162,7 @@ def test_a_service_that_goes_on_to_fail_after_the_peak_has_not_recovered_however
 ) -> None:
     verdict = make(FakeRunner(breaks=breaks, busy=BUSY)).decide_recovery(3 * S, read_time_of(SLO))
     assert verdict.outcome is Outcome.FAIL
-    assert f"at 0.8 times the NMRT the requests were 0.0 % in time, 100 % {said}" in verdict.reason
+    assert f"at 0.8 times the capacity (NMRT) 0.0 % of the requests were in time, 100 % {said}" in verdict.reason
 
 
 @pytest.mark.parametrize("outcome", [Failure.CLOSED, 503, 500], ids=["closes", "rejects", "errors"])
@@ -178,19 +178,19 @@ def test_a_service_that_refuses_only_what_it_cannot_bear_passes(outcome: int) ->
 def test_a_search_that_the_generator_ended_is_no_verdict() -> None:
     found = capacity(NMRT_RPS, at_least=True)
     limited = replace(found, end=SearchEnd.GENERATOR)
-    with pytest.raises(GeneratorLimitError, match="the NMRT is at least 200 req/s, but not known"):
+    with pytest.raises(GeneratorLimitError, match=r"^capacity \(NMRT\) is at least 200 req/s, but not known"):
         make(FakeRunner(found=limited)).decide_goodput(0.9, 2.0, read_time_of(SLO))
-    with pytest.raises(InvalidResultError, match="the NMRT is at least 200 req/s, but not known"):
+    with pytest.raises(InvalidResultError, match=r"^capacity \(NMRT\) is at least 200 req/s, but not known"):
         make(FakeRunner(found=found)).measure(2.0, SLO)
 
 
 def test_a_service_without_an_nmrt_has_no_overload() -> None:
-    with pytest.raises(InvalidResultError, match="there is no NMRT to overload the service with"):
+    with pytest.raises(InvalidResultError, match=r"^capacity \(NMRT\) is 0 req/s, so that no load is beyond it"):
         make(FakeRunner(found=replace(capacity(), nmrt=replace(capacity().nmrt, value=0.0)))).measure(2.0, SLO)
 
 
 def test_an_objective_that_no_answer_keeps_has_no_recovery() -> None:
-    with pytest.raises(InvalidResultError, match="no answer is in time below the NMRT either"):
+    with pytest.raises(InvalidResultError, match=r"below the capacity \(NMRT\) no answer is in time either"):
         make(FakeRunner(places=10)).decide_recovery(S, read_time_of("p95<1ms"))
 
 

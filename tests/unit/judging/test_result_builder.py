@@ -109,7 +109,7 @@ def test_a_result_has_what_was_measured_beside_its_launches() -> None:
     assert (found.limits.overloads, found.limits.scaling) == ((OVERLOAD,), SCALING)
     assert (found.causes.profile, found.causes.steps) == (profile, steps)
     shed, *_, step = found.judged.notes
-    assert shed.startswith("the service sheds load: at 2 times the NMRT")
+    assert shed.startswith("the service sheds load: at 2 times the capacity (NMRT) of ")
     assert step.startswith("step reload, ")
     assert found.definition.terms.tolerances["p99"] == 2
 

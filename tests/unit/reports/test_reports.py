@@ -400,9 +400,9 @@ def test_failed_requests_are_told_by_kind(failures: dict[int, int], text: str) -
 @pytest.mark.parametrize(
     ("at_least", "objective", "text"),
     [
-        (False, None, "NMRT 400 req/s at concurrency 4 (the search ended: two doublings gained less than 10 %)"),
-        (True, None, "NMRT at least 400 req/s at concurrency 4"),
-        (False, "p95<50.0ms", "NMRT with p95<50.0ms 400 req/s at concurrency 4"),
+        (False, None, "capacity (NMRT) 400 req/s at concurrency 4 (the search ended: two doublings gained less than"),
+        (True, None, "capacity (NMRT) at least 400 req/s at concurrency 4"),
+        (False, "p95<50.0ms", "capacity (NMRT) with p95<50.0ms 400 req/s at concurrency 4"),
     ],
 )
 def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | None, text: str) -> None:

@@ -53,7 +53,7 @@ class TestIndices:
         assert "Beyond the limit" not in page
 
     def test_the_goodput_has_an_interval_by_the_error_of_its_pieces_and_of_nmrt(self) -> None:
-        cells = row(section(EVALUATED[0]), "Goodput at 2 × NMRT, of NMRT")
+        cells = row(section(EVALUATED[0]), "Goodput at 2 times the capacity (NMRT), as a share of it")
         assert "97.0 %<div" in cells
         assert row(section(EVALUATED[0]), "Time to recover").count("at once") == 1
 

@@ -13,32 +13,43 @@ from pytest_mlpatterns.reports.text.notes import describe_overload, describe_ste
 
 
 def measured(places: int | None, *, limit_ms: int = 100, peak: float = 2.0) -> Overload:
-    *below, _ = RATIOS
-    loads = [offered(ratio, places=places) for ratio in below if ratio < peak]
+    loads = [offered(ratio, places=places) for ratio in RATIOS if ratio < peak]
     return overload_of([*loads, offered(peak, places=places, watched_s=6.0)], NMRT_RPS, limit_ms * MS)
 
 
 def test_a_curve_has_a_column_for_each_load_and_fits_a_failure() -> None:
     assert overload_picture(measured(10)) == [
-        "offered       0.5    0.8      1   1.25    1.5      2   →0.8  × NMRT",
-        "goodput       50%    80%   100%   100%   100%   100%    80%  of NMRT",
-        "             ▄▄▄▄   ▆▆▆▆   ████   ████   ████   ████   ▆▆▆▆",
-        "rejected       0%     0%     0%    20%    33%    50%     0%  of offered",
-        "late           0%     0%     0%     0%     0%     0%     0%  of offered",
+        "offered   0.5  0.8    1 1.25  1.5    2 →0.8  × NMRT",
+        "goodput   50%  80% 100% 100% 100% 100%  80%  of NMRT",
+        "         ▄▄▄▄ ▆▆▆▆ ████ ████ ████ ████ ▆▆▆▆",
+        "rejected   0%   0%   0%  20%  33%  50%   0%  of offered",
+        "late       0%   0%   0%   0%   0%   0%   0%  of offered",
     ]
-    assert all(len(line) <= 76 for line in overload_picture(measured(None)))
+    beyond = measured(None, peak=3.0)
+    assert len(beyond.steps) == len(RATIOS) + 1
+    assert all(len(line) <= 60 for line in overload_picture(beyond))
 
 
 @pytest.mark.parametrize(
     ("overload", "text"),
     [
-        (measured(10), "the service sheds load: at 2 times the NMRT of 200 req/s its goodput is 100 % of the NMRT"),
+        (
+            measured(10),
+            "the service sheds load: at 2 times the capacity (NMRT) of 200 req/s its goodput is 100 % of the capacity",
+        ),
         (
             measured(None),
-            "the service collapses: at 2 times the NMRT of 200 req/s its goodput is 0.0 % of the NMRT, since",
+            "the service collapses: at 2 times the capacity (NMRT) of 200 req/s its goodput is 0.0 % of the "
+            "capacity, since",
         ),
-        (measured(None, limit_ms=9000), "the service keeps its goodput: at 2 times the NMRT of 200 req/s it is 200 %"),
-        (measured(None, peak=1.07), "the service degrades: at 1.07 times the NMRT of 200 req/s its goodput is"),
+        (
+            measured(None, limit_ms=9000),
+            "the service keeps its goodput: at 2 times the capacity (NMRT) of 200 req/s it is 200 %",
+        ),
+        (
+            measured(None, peak=1.07),
+            "the service degrades: at 1.07 times the capacity (NMRT) of 200 req/s its goodput is",
+        ),
     ],
     ids=["sheds", "collapses", "holds", "degrades"],
 )
@@ -61,5 +72,6 @@ def test_the_sentence_has_the_recovery_and_what_was_cut() -> None:
 def test_a_step_says_what_became_of_its_requests() -> None:
     overload = measured(10)
     assert describe_step(overload.peak, overload) == (
-        "at 2 times the NMRT the requests were 50.1 % in time, 49.9 % rejected, p99 of the answers 50.0 ms"
+        "at 2 times the capacity (NMRT) 50.1 % of the requests were in time, 49.9 % rejected, p99 of the "
+        "answers 50.0 ms"
     )
