@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.statistics.alpha_spending import FEWEST_PAIRS
 from pytest_mlpatterns.analysis.statistics.log_ratio import (
     LogRatio,
@@ -191,8 +192,8 @@ class InterleavedRun:
                 if capacity.at_least or capacity.nmrt.value <= 0:
                     by_generator = capacity.end is SearchEnd.GENERATOR
                     raise (GeneratorLimitError if by_generator else InvalidResultError)(
-                        f"{variant.name}: NMRT is at least {format_rate(capacity.nmrt.value)}, "
-                        f"but not known: {capacity.stopped}"
+                        f"{variant.name}: {METRICS['nmrt'].label} is at least {format_rate(capacity.nmrt.value)}, but "
+                        f"not known: {capacity.stopped}"
                     )
                 found.append(capacity)
         first, second = _turned(found, second_began)

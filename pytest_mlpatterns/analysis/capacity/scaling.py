@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.price import Price
 
 _BUSY_RATIO = 0.9  # Share of the machine's cores from which on they, not the pattern, may end the scaling
+_NMRT = METRICS["nmrt"]
 _FULL_EFFICIENCY = 0.95  # Efficiency from which on nothing has ended the scaling
 EFFICIENCY = Metric(
     "scaling_efficiency", "scaling efficiency", None, Unit.RATIO, better="higher", launch_sd=math.sqrt(2) * LAUNCH_SD
@@ -140,7 +141,7 @@ class ScalingStep:
         """
         if self._unknown:
             by_generator = self._unknown[0].end is SearchEnd.GENERATOR
-            why = f"NMRT of {count(self.replicas, 'replica')} is not known: {self.bound}"
+            why = f"{_NMRT.label} of {count(self.replicas, 'replica')} is not known: {self.bound}"
             raise (GeneratorLimitError if by_generator else InvalidResultError)(why)
 
 
@@ -381,7 +382,7 @@ def _of_doubling(steps: Sequence[ScalingStep]) -> dict[str, _Part]:
         return {"hsxe": why, "hsxc": why}
     for step in pair:
         if step.bound:
-            why = f"NMRT of {count(step.replicas, 'replica')} is not known: {step.bound}"
+            why = f"{_NMRT.label} of {count(step.replicas, 'replica')} is not known: {step.bound}"
             return {"hsxe": why, "hsxc": why}
     one, two = pair
     ease = [_quotient(after, before, 0.5) for before, after in zip(one.rates, two.rates, strict=True)]

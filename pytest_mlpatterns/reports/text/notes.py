@@ -320,11 +320,11 @@ def describe_scaling(scaling: ScalingRecord | None) -> list[str]:
 
 
 def _step_line(step: ScalingStepRecord) -> str:
-    """``2 replicas: NMRT 198 req/s (195 req/s to 201 req/s) at concurrency 4, efficiency 99 % (96 % to 102 %), …``."""
+    """``2 replicas: capacity (NMRT) 198 req/s (195 req/s to 201 req/s) at concurrency 4, efficiency 99 % (…), …``."""
     if nmrt := step.figures.get("nmrt"):
-        found = [f"NMRT {_range(nmrt, format_rate)} at concurrency {step.concurrency:g}"]
+        found = [f"{METRICS['nmrt'].label} {_range(nmrt, format_rate)} at concurrency {step.concurrency:g}"]
     else:
-        found = [f"NMRT is not known ({step.bound})"]
+        found = [f"{METRICS['nmrt'].label} is not known ({step.bound})"]
     if (efficiency := step.figures.get("scaling_efficiency")) and step.replicas > 1:
         found.append(f"efficiency {_range(efficiency, format_percent)}")
     found += [f"{label} {show(step.figures[name][0])}" for name, label, show in _SHOWN if name in step.figures]

@@ -41,8 +41,8 @@ def test_scaling_is_measured_judged_and_reported(tmp_path: Path, monkeypatch: py
     run = PROJECT.with_ini(perf_price=PRICE).run(tmp_path, "--perf-json", "out.json", "--junitxml", "junit.xml")
 
     assert run.outcomes["passed"] == 1
-    assert "1 replica: NMRT " in run.out
-    assert "2 replicas: NMRT " in run.out
+    assert "1 replica: capacity (NMRT) " in run.out
+    assert "2 replicas: capacity (NMRT) " in run.out
     assert "scalability law: contention " in run.out
     assert "one more replica under load carries its share " in run.out
     (result,) = run.json("out.json")["results"]

@@ -227,7 +227,9 @@ class TestRealDeployments:
         variants = make_variant("quick", Sleeps(0.001), tmp_path), make_variant("slow", Sleeps(0.002), tmp_path)
         run = InterleavedRun(*variants, generator, on_progress=silent)
         run.capacities.append(PairedCapacity(LogRatio(0, 0), capacity(), capacity()))  # so that the other begins
-        with pytest.raises(InvalidResultError, match=r"slow: NMRT is at least .* but not known: the time was up"):
+        with pytest.raises(
+            InvalidResultError, match=r"slow: capacity \(NMRT\) is at least .* but not known: the time was up"
+        ):
             run.search(S)
 
 

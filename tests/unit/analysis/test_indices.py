@@ -199,7 +199,7 @@ class TestMissing:
         open_end = structs.replace(capacity(200, at_least=True), stopped="the time was up at concurrency 8")
         two = replace(step(2, (200,), (1,)), capacities=(open_end,))
         found = scaling_indices((step(1, (100,), (1,)), two), [S])
-        assert found.missing["hsxe"] == "NMRT of 2 replicas is not known: the time was up at concurrency 8"
+        assert found.missing["hsxe"] == "capacity (NMRT) of 2 replicas is not known: the time was up at concurrency 8"
 
     @pytest.mark.parametrize("costs", [(), (0.0,)])
     def test_a_cost_that_some_pass_lacks(self, costs: tuple[float, ...]) -> None:

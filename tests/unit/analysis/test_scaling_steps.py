@@ -90,14 +90,16 @@ def test_cores_that_the_deployment_was_given_end_the_scaling(cpus: float, ended_
 def test_a_capacity_that_is_only_a_bound_supports_no_efficiency_and_no_law() -> None:
     open_end = structs.replace(capacity(200, at_least=True), stopped="the time was up at concurrency 8")
     found = scaling({1: (capacity(100),) * 2, 2: (open_end,) * 2, 4: (capacity(400),) * 2})
-    with pytest.raises(InvalidResultError, match="NMRT of 2 replicas is not known: the time was up") as caught:
+    with pytest.raises(
+        InvalidResultError, match=r"capacity \(NMRT\) of 2 replicas is not known: the time was up"
+    ) as caught:
         found.efficiency(2)
     assert not isinstance(caught.value, GeneratorLimitError)
-    with pytest.raises(GeneratorLimitError, match="NMRT of 1 replica is not known"):
+    with pytest.raises(GeneratorLimitError, match=r"capacity \(NMRT\) of 1 replica is not known"):
         ScalingStep.of(1, (structs.replace(open_end, end=SearchEnd.GENERATOR),), (at_nmrt(0.5, 1.0),)).require_nmrt()
     assert found.efficiency(4).value == pytest.approx(1)
     assert found.law.largest == 4
-    assert "2 replicas: NMRT is not known (the time was up at concurrency 8)" in "\n".join(
+    assert "2 replicas: capacity (NMRT) is not known (the time was up at concurrency 8)" in "\n".join(
         describe_scaling(found.record)
     )
 
@@ -114,7 +116,7 @@ def test_the_record_survives_a_trip_and_is_described() -> None:
     record = scaling(PERFECT).record
     assert ScalingRecord.from_json(msgspec.to_builtins(record)) == record
     lines = describe_scaling(record)
-    assert lines[1].startswith("2 replicas: NMRT 201 req/s (")
+    assert lines[1].startswith("2 replicas: capacity (NMRT) 201 req/s (")
     assert "efficiency 100 % (" in lines[1]
     assert lines[3].startswith("scalability law: contention 0.000 (0.000 to ")
     assert lines[3].endswith("by it each further replica adds capacity")
