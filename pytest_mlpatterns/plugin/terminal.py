@@ -91,12 +91,15 @@ class Standing(Struct, frozen=True):
         return max(self.forecast.left_ns - self.since_ns, 0)
 
 
-def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
+def live_text(standing: Standing, progress: Progress | None, width: int, *, spell: Callable[[str], str]) -> str:
     """The live line, at most ``width`` columns wide; if it is too long, the least important parts are left out.
 
-    ``progress``: progress of the load; None while the deployment starts.
+    It stands at the cursor, so that a line that wraps would stay: what is measured and cut is the spelled text.
+
+    ``progress``: progress of the load; None while the deployment starts. ``spell``: writes a text in characters that
+    the terminal has, which may take more columns.
     """
-    name = name_of(standing.test)
+    name, dots = spell(name_of(standing.test)), spell("…")
     count = f" {standing.number}/{standing.of}" if standing.of > 1 else ""
     if progress is None:
         parts = ["starting"]
@@ -110,10 +113,11 @@ def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
     if standing.search:
         parts, left = [standing.search], ""
     while True:
-        tail = f"{count} {'█' * full}{'·' * (_BAR - full)} {', '.join(parts)}{left}"
+        tail = spell(f"{count} {'█' * full}{'·' * (_BAR - full)} {', '.join(parts)}{left}")
         room = width - width_of(tail)
         if room >= min(width_of(name), _MIN_TEST) or len(parts) == 1:
-            return cut(f"{cut(name, max(room, _MIN_TEST), left=True)}{tail}", width)
+            shown = cut(name, max(room, _MIN_TEST), left=True, dots=dots)
+            return cut(f"{shown}{tail}", width, dots=dots)
         parts.pop()
 
 
@@ -290,7 +294,7 @@ class LiveLine:
             self._write_plain(standing)
             return
         shown = None if progress is None else replace(progress, completed=completed)
-        self._write(lambda room: " " + self._spell(live_text(standing, shown, room - 1)))
+        self._write(lambda room: " " + live_text(standing, shown, room - 1, spell=self._spell))
 
     def _until_plain_s(self) -> float:
         """Seconds until the next plain line; at least one, in which the main thread writes it."""

@@ -220,14 +220,17 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
     return space + text if right else text + space
 
 
-def cut(text: str, width: int, *, left: bool = False) -> str:
-    """A text cut to a width in columns, with an ellipsis at its end, or at its beginning if ``left``."""
+def cut(text: str, width: int, *, left: bool = False, dots: str = "…") -> str:
+    """A text cut to a width in columns, with an ellipsis at its end, or at its beginning if ``left``.
+
+    ``dots``: the ellipsis, as a text in ASCII has it.
+    """
     if width_of(text) <= width:
         return text
     shortened = text
-    while shortened and width_of(shortened) > max(width - 1, 0):
+    while shortened and width_of(shortened) > max(width - width_of(dots), 0):
         shortened = shortened[1:] if left else shortened[:-1]
-    return f"…{shortened}" if left else f"{shortened}…"
+    return f"{dots}{shortened}" if left else f"{shortened}{dots}"
 
 
 _NARROWEST = 20  # Narrowest column that text is wrapped in

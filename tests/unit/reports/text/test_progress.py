@@ -10,7 +10,7 @@ from support.synthetic import MS, PROPERTY, S
 from pytest_mlpatterns.judging.budget import Forecast
 from pytest_mlpatterns.plugin.terminal import Standing, live_text, plain_text
 from pytest_mlpatterns.records.addressing import Progress
-from pytest_mlpatterns.reports.text.terminal_text import width_of
+from pytest_mlpatterns.reports.text.terminal_text import in_ascii, width_of
 
 FIRST = Standing("tests/test_perf.py::test_digits[single]", 1, 1, 2 * S, 0, 3 * S)
 THIRD = Standing("tests/test_perf.py::test_digits[single]", 3, 7, 4 * S, 20 * S, 3 * S)
@@ -67,18 +67,18 @@ PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
     ],
 )
 def test_the_live_line_shows_the_progress_of_the_run(standing: Standing, progress: Progress | None, text: str) -> None:
-    assert live_text(standing, progress, 140) == text
+    assert live_text(standing, progress, 140, spell=str) == text
 
 
 def test_a_note_is_part_of_the_line_as_long_as_there_is_room() -> None:
     note = "at 4.0 answers a second p99 latency needs 115 s; judged are median latency, throughput"
     noted = replace(THIRD, note=note)
-    shown = live_text(noted, PROGRESS, 200)
+    shown = live_text(noted, PROGRESS, 200, spell=str)
     assert shown == (
         "test_digits[single] 3/7 █████··········· 4 s, median 4.00 ms, 1,234 requests, "
         "at 4.0 answers a second p99 latency needs 115 s; judged are median latency, throughput, about 46 s left"
     )
-    assert live_text(noted, PROGRESS, 80) == live_text(THIRD, PROGRESS, 80)
+    assert live_text(noted, PROGRESS, 80, spell=str) == live_text(THIRD, PROGRESS, 80, spell=str)
     assert plain_text(noted) == f"{plain_text(THIRD)}; {note}"
 
 
@@ -103,7 +103,22 @@ def test_the_time_that_is_left_is_counted_down_from_what_the_budget_allows() -> 
     ],
 )
 def test_the_least_important_parts_are_left_out_first(width: int, text: str) -> None:
-    found = live_text(THIRD, PROGRESS, width)
+    found = live_text(THIRD, PROGRESS, width, spell=str)
+    assert found == text
+    assert width_of(found) <= width
+
+
+@pytest.mark.parametrize(
+    ("width", "text"),
+    [
+        (80, "test_cut[caf\\xe9] 3/7 #####----------- 4 s, median 4.00 us, about 46 s left"),
+        (71, "..ut[caf\\xe9] 3/7 #####----------- 4 s, median 4.00 us, about 46 s left"),
+        (40, "..t[caf\\xe9] 3/7 #####----------- 4 s,.."),
+    ],
+)
+def test_without_unicode_the_spelled_line_is_measured_and_cut(width: int, text: str) -> None:
+    cafe = replace(THIRD, test="test_perf.py::test_cut[café]")
+    found = live_text(cafe, replace(PROGRESS, median_ns=4_000), width, spell=in_ascii)
     assert found == text
     assert width_of(found) <= width
 
@@ -123,4 +138,5 @@ def test_the_live_line_fits_any_width_and_shows_a_share(
     standing = Standing(test, number, number + more, elapsed_ns, max(finished_ns, number), 3 * S)
     assert 0 <= standing.share <= 1
     assert standing.left_ns >= 0
-    assert width_of(live_text(standing, PROGRESS, width)) <= max(width, 1)
+    assert width_of(live_text(standing, PROGRESS, width, spell=str)) <= max(width, 1)
+    assert width_of(live_text(standing, PROGRESS, width, spell=in_ascii)) <= max(width, 2)
