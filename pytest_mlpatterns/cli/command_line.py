@@ -196,7 +196,8 @@ def _html(options: argparse.Namespace) -> str:
     from pytest_mlpatterns.reports.html.page import HISTORY_PAGE, html_report
 
     is_beside = options.output is not None and Path(options.output).with_name(HISTORY_PAGE).is_file()
-    return html_report(read_results_file(options.results), HISTORY_PAGE if is_beside else "")
+    beside = HISTORY_PAGE if is_beside else ""
+    return html_report(read_results_file(options.results), beside, results_file=options.results)
 
 
 def _summary(options: argparse.Namespace) -> str:

@@ -100,6 +100,14 @@ class RunSettings(Struct, frozen=True):
         return Path(os.path.relpath(self.accepted_file, self.invoked_in)).as_posix()
 
     @property
+    def results_from_here(self) -> str:
+        """The result file as a command names it that is run in the same directory; empty without one."""
+        file, here = self.json_file, self.invoked_in
+        if file is None:
+            return ""
+        return str(file.relative_to(here) if file.is_relative_to(here) else file)
+
+    @property
     def results_files(self) -> tuple[Path, ...]:
         """The files that the run writes beside a baseline, which are no part of what it measures."""
         return tuple(file for file in (self.json_file, self.html_file, self.history) if file is not None)

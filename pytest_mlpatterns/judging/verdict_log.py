@@ -57,6 +57,7 @@ class VerdictLog:
 
     def add(self, verdicts: Sequence[Verdict], failure: type[PerfFailure]) -> None:
         """Add verdicts to the result."""
+        verdicts = [self._placed(verdict) for verdict in verdicts]
         self.all.extend(verdicts)
         if failed := [verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL]:
             self.fail(self._failure(failure, sorted(failed, key=fails_requests, reverse=True)))
@@ -67,6 +68,12 @@ class VerdictLog:
             self.fail(self._failure(InconclusiveFailure, undecided))
         if undecided and policy is InconclusivePolicy.WARN:
             self._warn_of(undecided)
+
+    def _placed(self, verdict: Verdict) -> Verdict:
+        """The verdict with the line that asserted it, if it is a limit that fails."""
+        if verdict.against != "limit" or verdict.outcome is not Outcome.FAIL:
+            return verdict
+        return replace(verdict, asserted_at=str(_asserted_at(self._experiment.test)))
 
     def ask(self, tolerances: Mapping[str, float]) -> None:
         """Note the metrics that an assertion compares, with their tolerances; of two the smaller one counts."""
@@ -96,8 +103,6 @@ class VerdictLog:
     def _failure(self, failure: type[PerfFailure], verdicts: Sequence[Verdict]) -> PerfFailure:
         result = self._result()
         assert result is not None
-        location = _asserted_at(self._experiment.test)
-        result = replace(result, definition=replace(result.definition, location=location))
         reasons = [*(verdict.reason for verdict in verdicts), where_sentence(result, verdicts)]
         return failure(failure_text(verdicts, result, self._experiment.results_file), [*filter(None, reasons)])
 

@@ -260,7 +260,7 @@ class RunOutput:
 
         beside = HISTORY_PAGE if (file.parent / HISTORY_PAGE).is_file() else ""
         try:
-            page = html_report(read_results(results), beside)
+            page = html_report(read_results(results), beside, results_file=self._run.results_from_here)
         except ResultFileError as error:
             self.lines.append(f"ERROR: {file} is not written, because the text of the results {error}")
             return False

@@ -400,7 +400,7 @@ class PerfSession:
             ranked=() if criteria is None else criteria.metrics,
             searches=criteria.searches if criteria is not None and experiment.system.model is not None else (),
             accepted=self._acceptances.of(item, settings, match),
-            results_file=self._results_file(),
+            results_file=self._run.results_from_here,
         )
         runner = experiment.runner()
         resources.callback(runner.close)
@@ -413,14 +413,6 @@ class PerfSession:
 
     def _within_the_run(self, experiment: Experiment) -> Experiment:
         return experiment if self._time is None else experiment.within(self._time.share_ns(self._live.tests))
-
-    def _results_file(self) -> str:
-        """The result file as a command names it that runs in the same directory; empty without one."""
-        file = self._run.json_file
-        if file is None:
-            return ""
-        here = self._config.invocation_params.dir
-        return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
     def _criteria(self, item: pytest.Item) -> SelectionCriteria | None:
         """What ranks this test; None if it has no rivals or is not ranked."""

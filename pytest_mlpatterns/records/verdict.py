@@ -172,6 +172,8 @@ class Verdict(Record, frozen=True):
     # of an acceptance with which these figures pass, :data:`NO_CEILING` if there is none; None if that is the
     # upper end of ``change``
     ceiling: float | None = None
+    # file and line that asserted a limit which fails, such as ``test_perf.py:12``; empty for all others
+    asserted_at: str = ""
 
     @property
     def needed_ceiling(self) -> float | None:

@@ -453,10 +453,11 @@ HISTORY_PAGE = "perf-history.html"
 """Name of a page of the history that the page of a run links to if both are in one directory."""
 
 
-def html_report(results: Results, history_page: str = "") -> str:
+def html_report(results: Results, history_page: str = "", *, results_file: str = "") -> str:
     """The page's text.
 
     ``history_page``: name of a page of the history in the directory of this one, to link to; empty without one.
+    ``results_file``: the file that has the results, as a command names it; empty if none has.
     """
     ordered = most_urgent_first(results.results)
     return page_of(
@@ -467,7 +468,7 @@ def html_report(results: Results, history_page: str = "") -> str:
             history_section(results.history, ordered, history_page if results.history else ""),
             overview_section(ordered) if len(ordered) > 1 else None,
             patterns_section(results.results, results.ranking),
-            details_section(ordered),
+            details_section(ordered, results_file),
         ],
         description=f"How {count(len(results.results), 'performance test')} went",
     )

@@ -39,7 +39,7 @@ from pytest_mlpatterns.reports.html.fragments import (
     tone_of,
 )
 from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of, figure_of
-from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
+from pytest_mlpatterns.reports.text.failure import measured_counts, next_step, why_open
 from pytest_mlpatterns.reports.text.notes import tokens_text
 from pytest_mlpatterns.reports.text.undecided import Command, run_again
 from pytest_mlpatterns.reports.text.where import where_texts
@@ -60,20 +60,23 @@ _URGENT = (Outcome.FAIL, Outcome.INCONCLUSIVE)
 _OUTCOMES = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: "undecided"}
 
 
-def details_section(results: Sequence[TestResult]) -> Markup | None:
-    """One part per test: its verdict, its metrics and its charts."""
+def details_section(results: Sequence[TestResult], results_file: str = "") -> Markup | None:
+    """One part per test: its verdict, its metrics and its charts.
+
+    ``results_file``: the file that has the results, as a command names it; empty if none has.
+    """
     if not results:
         return None
     few = len(results) <= _MOST_OPEN
     urgent = [number for number, result in enumerate(results) if state_of(result) == "failed"][:_MOST_OPEN]
     parts = [
-        _test(anchor, result, is_open=few or number in urgent)
+        _test(anchor, result, results_file, is_open=few or number in urgent)
         for number, (anchor, result) in enumerate(zip(anchors_of(one.test for one in results), results, strict=True))
     ]
     return section("tests", "Tests", *parts)
 
 
-def _test(anchor: str, result: TestResult, *, is_open: bool) -> Markup:
+def _test(anchor: str, result: TestResult, results_file: str, *, is_open: bool) -> Markup:
     """A test: the first sentence of the terminal as its heading, and below it what stands nowhere else on the page."""
     first = next((one for outcome in _URGENT for one in result.verdicts if one.outcome is outcome), None)
     figures = tag("div", *map(chart_figure, charts_of(result)), class_="charts")
@@ -89,7 +92,7 @@ def _test(anchor: str, result: TestResult, *, is_open: bool) -> Markup:
             "div",
             _reasons(result, first),
             _where(result),
-            _next(result),
+            _next(result, results_file),
             environment_table(result),
             metric_table(result),
             node_table(result.conditions.nodes),
@@ -156,16 +159,17 @@ def _where(result: TestResult) -> Markup | None:
     return Markup(first + (tag("ul", *more, class_="notes") if more else ""))
 
 
-def _next(result: TestResult) -> Markup | None:
-    """The next step after a verdict that is not a pass."""
+def _next(result: TestResult, results_file: str) -> Markup | None:
+    """Why a test is undecided, and the next step after a verdict that is not a pass, as in the terminal."""
     for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
         if judged := [verdict for verdict in result.verdicts if verdict.outcome is outcome]:
-            lines = next_step(judged, result)
+            lines, why = next_step(judged, result, results_file), why_open(judged, result)
+            reason = tag("p", tag("b", "Why:"), " ", why, class_="next") if why else ""
             parts: list[str] = []
             for before, line in zip(["", *lines], lines, strict=False):
                 parts.append("; " if isinstance(before, Command) else " ")
                 parts.append(tag("code", breakable(line)) if isinstance(line, Command) else line)
-            return tag("p", tag("b", "Next:"), *parts, class_="next")
+            return Markup(reason + tag("p", tag("b", "Next:"), *parts, class_="next"))
     return None
 
 

@@ -21,7 +21,7 @@ from pytest_mlpatterns.records.verdict import Outcome, Verdict, rounded_ceiling
 from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of, metric_label
 from pytest_mlpatterns.reports.text.notes import changed_facts, overload_picture, tokens_text
 from pytest_mlpatterns.reports.text.terminal_text import latency_picture, load_picture, load_varies, width_of, wrapped
-from pytest_mlpatterns.reports.text.undecided import accept_command, beside_recorded, open_step, run_again
+from pytest_mlpatterns.reports.text.undecided import Command, accept_command, beside_recorded, open_step, run_again
 from pytest_mlpatterns.reports.text.where import functions_explain, where_texts
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _MOST_CHANGED = 2  # Changes of the environment that are named
 _USUAL = {"pattern": "single", "engine": "", "load": "closed(1)", "wire": "rest+json"}
 """The set-up of a test that chooses none."""
 _WORDS = {Outcome.FAIL: "beyond tolerance", Outcome.INCONCLUSIVE: "undecided", Outcome.PASS: "within tolerance"}
+_TO_DECIDE = "to decide it:"  # What a command is for whose reason says the rest
 _MOST_OTHERS = 3
 """Further metrics beyond their tolerance that are named: a service that is slower is worse in each of its times."""
 
@@ -65,7 +66,8 @@ def failure_text(verdicts: Sequence[Verdict], result: TestResult, results_file: 
         _Part(_labelled("where", _wrapped(where_texts(result, verdicts))[:_MOST_WHERE])),
         _Part(_labelled("also", _others(others, result, first)), 1),
         *_facts(result, {verdict.metric for verdict in verdicts}),
-        _Part(_labelled("next", next_step(verdicts, result, results_file))),
+        _Part(_labelled("why", wrapped(why_open(verdicts, result), _WIDTH))),
+        _Part(_labelled("next", _next(verdicts, result, results_file))),
     ]
     return "\n".join(line for part in _fitted(parts) for line in part.lines)
 
@@ -206,13 +208,25 @@ def _other_metrics(result: TestResult, shown: set[str]) -> list[str]:
     ]
 
 
+def _next(verdicts: Sequence[Verdict], result: TestResult, results_file: str) -> list[str]:
+    """The next step in lines; the advice on an open verdict is longer than one, and a command stays whole."""
+    lines = next_step(verdicts, result, results_file)
+    if not any(verdict.outcome is Outcome.INCONCLUSIVE for verdict in verdicts):
+        return lines
+    return [part for one in lines for part in ([one] if isinstance(one, Command) else wrapped(one, _WIDTH))]
+
+
+def why_open(verdicts: Sequence[Verdict], result: TestResult) -> str:
+    """Why these verdicts are open, if one is; empty if none is, or if their sentences have it."""
+    return open_step(result, verdicts).why
+
+
 def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str = "") -> list[str]:
     """The next step after these verdicts; a command has a line of its own, so that it can be copied."""
     record = run_again(result, "--perf-baseline update")
     if any(verdict.outcome is Outcome.INCONCLUSIVE for verdict in verdicts):
         step = open_step(result, verdicts)
-        words = [part for text in (step.why, step.lead) if text for part in wrapped(text, _WIDTH)]
-        return [*words, *([step.command] if step.command else [])]
+        return [step.lead or _TO_DECIDE, step.command] if step.command else [step.advice]
     metrics = {one.metric for one in verdicts}
     wrong = _wrong(metrics, "is slower")
     if any(verdict.against == "baseline" for verdict in verdicts):
@@ -227,11 +241,11 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str
         if any(verdict.needed_ceiling is None for verdict in verdicts if verdict.against == "revision"):
             return [f"find the change that {wrong}; no ceiling can accept it"]
         return [
-            f"find the change that {wrong}; if it is intended, accept it",
+            f"find the change that {wrong}; if it is intended, accept it{':' if results_file else ''}",
             *_accepted_by(verdicts, result, results_file),
         ]
-    location = result.definition.location
-    where = result.test.partition("::")[0] if location is None else str(location)
+    asserted = [verdict.asserted_at for verdict in verdicts if verdict.asserted_at]
+    where = asserted[0] if asserted else str(result.definition.location or result.test.partition("::")[0])
     return [f"find what {_wrong(metrics, 'is slow')}; if the limit is too tight, change it:", where]
 
 
@@ -241,7 +255,7 @@ def _accepted_by(verdicts: Sequence[Verdict], result: TestResult, results_file: 
         return [accept_command(results_file, result.test)]
     texts = [f'"{one} +{rounded_ceiling(change):g} %: why"' for one, change in changes_to_accept(verdicts)]
     shown = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-    return ["in the marker of the test:", f"accept={shown}"]
+    return ["in the marker of the test:", Command(f"accept={shown}")]
 
 
 def _wrong(metrics: set[str], slow: str) -> str:

@@ -59,7 +59,7 @@ _LABEL = 6  # Columns of a label, such as ``next``, and the space after it
 
 
 class Command(str):
-    """A line that a reader can run as it is; other lines are words."""
+    """A line that a reader can run, or copy into a marker, as it is; other lines are words."""
 
     __slots__ = ()
 

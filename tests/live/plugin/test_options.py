@@ -135,7 +135,7 @@ def test_every_key_can_stand_in_the_ini_file(tmp_path: Path) -> None:
     assert run.outcomes == {"passed": 1}
     assert f"results written to {tmp_path / 'out.json'}" in run.section("performance")
     assert f"report written to {tmp_path / 'out.html'}" in run.section("performance")
-    made = html_report(read_results((tmp_path / "out.json").read_text(encoding="utf-8")))
+    made = html_report(read_results((tmp_path / "out.json").read_text(encoding="utf-8")), results_file="out.json")
     assert (tmp_path / "out.html").read_text(encoding="utf-8") == made
     (result,) = run.json("out.json")["results"]
     assert result["launch_count"] == 1  # the budget is spent by the first

@@ -41,7 +41,7 @@ def test_the_format_that_left_is_refused_by_its_name(file: Path, capsys: pytest.
 
 def test_report_writes_the_page_of_the_results(file: Path) -> None:
     assert main(["report", str(file), "-o", str(file.parent / "report.html")]) == 0
-    made = html_report(read_results(file.read_text(encoding="utf-8")))
+    made = html_report(read_results(file.read_text(encoding="utf-8")), results_file=str(file))
     assert (file.parent / "report.html").read_text(encoding="utf-8") == made
 
 

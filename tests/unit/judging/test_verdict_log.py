@@ -28,7 +28,8 @@ def test_a_gate_that_fails_raises_a_failing_verdict() -> None:
     failing = log(Gate.FAIL)
     with pytest.raises(LimitFailure):
         failing.add([OVER], LimitFailure)
-    assert (failing.all, failing.advised) == ([OVER], [])
+    assert (failing.all, failing.advised) == ([replace(OVER, asserted_at=failing.all[0].asserted_at)], [])
+    assert failing.all[0].asserted_at.startswith("test_verdict_log.py:")
 
 
 def test_of_two_assertions_that_compare_a_metric_the_smaller_tolerance_counts() -> None:
@@ -45,7 +46,8 @@ def test_a_gate_that_warns_keeps_each_failure_with_its_whole_text() -> None:
     advising.add([OPEN], LimitFailure)
     advising.fail(PerfFailure("no baseline"))
     assert [type(one) for one in advising.advised] == [LimitFailure, InconclusiveFailure, PerfFailure]
-    assert advising.all == [OVER, OPEN]
+    assert [one.metric for one in advising.all] == [OVER.metric, OPEN.metric]
+    assert advising.all[1] == OPEN
     assert OVER.reason in str(advising.advised[0])
     assert "\n  next" in str(advising.advised[0])
 

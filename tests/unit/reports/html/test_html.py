@@ -21,12 +21,13 @@ from support.synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart,
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.records.launch import Busy, Estimate
 from pytest_mlpatterns.records.result import FailedTest
-from pytest_mlpatterns.records.verdict import Kind, Outcome, Unjudged, Verdict
+from pytest_mlpatterns.records.verdict import Kind, OpenBy, Outcome, Unjudged, Verdict, WhyOpen
 from pytest_mlpatterns.reports.files.result_file import Results
 from pytest_mlpatterns.reports.html.fragments import anchors_of, state_of
 from pytest_mlpatterns.reports.html.page import history_section, html_report, overview_section, patterns_section
 from pytest_mlpatterns.reports.html.test_page import details_section
 from pytest_mlpatterns.reports.text.failure import failure_text
+from pytest_mlpatterns.reports.text.undecided import open_step
 
 
 def test_the_page_of_everything() -> None:
@@ -328,6 +329,27 @@ class TestOneTest:
     )
     def test_the_next_step_follows_from_the_verdict(self, outcome: Outcome, words: str) -> None:
         assert words in Reader(str(details_section([result("t", verdicts=(verdict(outcome),))]))).text
+
+    def test_the_reason_of_an_open_verdict_and_the_next_step_are_those_of_the_terminal(self) -> None:
+        left = WhyOpen(OpenBy.MACHINE, "other processes used 1.6 of the 2 cores")
+        one = result("t", verdicts=(replace(verdict(Outcome.INCONCLUSIVE, change=(0.1, 0.0, 0.2)), why_open=left),))
+        step = open_step(one)
+        text = Reader(str(details_section([one]))).text
+        assert step.why
+        assert f"Why: {step.why}" in text
+        assert f"Next: {step.lead} {step.command}" in text
+
+    def test_the_command_that_accepts_a_change_names_the_file_of_the_results(self) -> None:
+        slower = replace(verdict(Outcome.FAIL, change=(0.3, 0.2, 0.4)), against="revision")
+        one = result("t", verdicts=(slower,), passed=False)
+        named, alone = (Reader(str(details_section([one], file))).text for file in ("out.json", ""))
+        assert "accept it: python -m pytest_mlpatterns accept out.json t --reason WHY" in named
+        assert "in the marker of the test: accept=" in alone
+
+    def test_a_limit_is_changed_where_it_is_asserted(self) -> None:
+        slow = replace(verdict(Outcome.FAIL, against="limit"), asserted_at="test_perf.py:12")
+        shown = Reader(str(details_section([result("t", verdicts=(slow,), passed=False)]))).text
+        assert "if the limit is too tight, change it: test_perf.py:12" in shown
 
     def test_every_compared_metric_has_both_values_the_change_the_outcome_and_the_tolerance(self) -> None:
         (shown, *_) = everything()
