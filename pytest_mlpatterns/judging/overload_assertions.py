@@ -47,7 +47,7 @@ from pytest_mlpatterns.judging.loop import Ruling, Supply, decide, ruling_of
 from pytest_mlpatterns.measurement.scaling import BY_NO_ENGINE, ScalingRun
 from pytest_mlpatterns.patterns.replication import balance_of, with_replicas
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
-from pytest_mlpatterns.reports.text.notes import describe_behaviour, describe_step
+from pytest_mlpatterns.reports.text.notes import describe_answers, describe_behaviour, describe_step
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
@@ -228,7 +228,7 @@ class OverloadAssertions:
                     raise GeneratorLimitError(f"at {times_capacity(peak)} {step.limited}")
             verdict = judge_limit(goodput_metric(peak, overloads[-1].limit_ns), found, share)
             step = next(step for step in overloads[-1].steps if step.load_ratio == peak)
-            said = f"{describe_step(step, overloads[-1])}; {describe_behaviour(overloads[-1])}"
+            said = f"{describe_answers(step, overloads[-1])}; {describe_behaviour(overloads[-1])}"
             return verdict if verdict.outcome is Outcome.PASS else verdict.saying(said)
 
         (verdict,) = self._measurement.decide(lambda: [judge()], lambda: self._offer(peak, afresh=True))

@@ -38,7 +38,7 @@ _MOST_ROWS = 18
 _NAME_OF_FAILURE = 19  # Columns of the name of the exception, which stands before the first line
 _WIDTH = 60  # Width after the label: with the label and the prefix, a line has 80 columns
 _LABEL = 10  # Width of the labels of the facts
-_MOST_WHERE = 6  # Lines on where the time of a failure is: its parts in two, a function and its line in two each
+_MOST_WHERE = 8  # Lines on where the time of a failure is: its parts and a function in three each, its line in two
 _MOST_CHANGED = 2  # Changes of the environment that are named
 _USUAL = {"pattern": "single", "engine": "", "load": "closed(1)", "wire": "rest+json"}
 """The set-up of a test that chooses none."""
@@ -266,6 +266,10 @@ def _wrong(metrics: set[str], slow: str) -> str:
         return "hurts requests"
     if metrics == {"instructions"}:
         return "adds work"
+    if metrics == {"recovery"}:
+        return "delays the recovery"
+    if all(name.startswith("goodput(") for name in metrics):
+        return "lets the goodput fall"
     return "fails requests" if "error_rate" in metrics else slow
 
 

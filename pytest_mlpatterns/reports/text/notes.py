@@ -377,6 +377,11 @@ _OVERLOAD_LABEL = 8  # Width of the labels in the table of loads
 
 def describe_step(step: OverloadStep, overload: Overload) -> str:
     """What became of the requests of one load: ``at 2 times the capacity (NMRT) 51 % … in time, 49 % rejected``."""
+    return f"at {times_capacity(step.load_ratio)} {describe_answers(step, overload)}"
+
+
+def describe_answers(step: OverloadStep, overload: Overload) -> str:
+    """The same without the load, for a sentence that has it."""
     others = (
         (step.late_ratio, f"later than {format_duration(overload.limit_ns)}"),
         (step.rejected_ratio, "rejected"),
@@ -386,7 +391,7 @@ def describe_step(step: OverloadStep, overload: Overload) -> str:
     parts = [f"{format_percent(share)} {word}" for share, word in others if share]
     p99 = "" if step.p99_ns is None else f", p99 of the answers {format_duration(step.p99_ns)}"
     kept = f"{format_percent(step.in_time_ratio)} of the requests were in time"
-    return f"at {times_capacity(step.load_ratio)} {', '.join([kept, *parts])}{p99}"
+    return f"{', '.join([kept, *parts])}{p99}"
 
 
 def describe_overload(overload: Overload) -> str:

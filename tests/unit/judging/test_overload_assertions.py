@@ -111,7 +111,7 @@ def test_a_service_that_collapses_fails_in_words_that_say_so_after_a_second_laun
     verdict = make(runner).decide_goodput(0.9, 2.0, read_time_of(SLO))
     assert verdict.outcome is Outcome.FAIL
     assert "goodput (answers within 100 ms) at 2 times the capacity (NMRT), as a share of it, 0.0 %" in verdict.reason
-    assert "100 % later than 100 ms" in verdict.reason
+    assert "; 0.0 % of the requests were in time, 100 % later than 100 ms" in verdict.reason
     assert "requests wait until their answers are too late (congestion collapse)" in verdict.reason
     assert "Queued(capacity=...)" in verdict.reason
     assert (runner.launches, runner.searches, len(runner.plans)) == (2, 1, 2)

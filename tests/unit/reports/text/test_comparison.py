@@ -20,7 +20,7 @@ from pytest_mlpatterns.reports.text.comparison import (
     named_change,
     worst_comparison,
 )
-from pytest_mlpatterns.reports.text.failure import failure_text
+from pytest_mlpatterns.reports.text.failure import failure_text, next_step
 from pytest_mlpatterns.reports.text.summary_table import cells_of, summary_lines
 from pytest_mlpatterns.reports.text.terminal_text import text_of
 from pytest_mlpatterns.reports.text.undecided import undecided_lines
@@ -126,6 +126,17 @@ def test_the_next_step_after_a_leak_and_after_failed_requests_is_no_slowness(
 ) -> None:
     judged = replace(failing, against=against, reason="it is worse")
     assert said.format(does) in failure_text([judged], result(verdicts=(judged,)))
+
+
+@pytest.mark.parametrize(
+    ("metric", "does"), [("goodput(2)", "lets the goodput fall"), ("recovery", "delays the recovery")]
+)
+def test_the_next_step_after_an_overload_is_no_slowness(metric: str, does: str) -> None:
+    judged = Verdict(metric, "limit", Outcome.FAIL, "it is worse", asserted_at="test_perf.py:12")
+    assert next_step([judged], result(verdicts=(judged,))) == [
+        f"find what {does}; if the limit is too tight, change it:",
+        "test_perf.py:12",
+    ]
 
 
 def test_the_last_verdict_on_a_metric_counts() -> None:

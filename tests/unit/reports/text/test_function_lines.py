@@ -13,7 +13,7 @@ from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import FunctionChange, NativeChange, ProfileRecord
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.reports.text.failure import next_step
+from pytest_mlpatterns.reports.text.failure import failure_text, next_step
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.reports.text.terminal_text import text_of
 from pytest_mlpatterns.reports.text.where import (
@@ -175,6 +175,12 @@ def test_the_first_line_names_the_function_of_the_part_that_leads() -> None:
     )
     assert where_sentence(found, [failing()]).startswith("where: +12.7 ms: model on CPU +11.7 ms in normalize")
     assert len(where_texts(found, [failing()])) == 4
+
+
+def test_the_line_of_a_function_is_whole_in_a_failure() -> None:
+    source = "order = numpy.sort(numpy.concatenate([values, earlier])).astype(values.dtype)"
+    shown = " ".join(failure_text([failing()], with_profile(changed(source=source))).split())
+    assert f"line 44: {source}" in shown
 
 
 @pytest.mark.parametrize(
