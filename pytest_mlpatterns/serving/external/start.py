@@ -448,9 +448,19 @@ def _app_programs(target: App, options: StartOptions) -> list[Program]:
         return [_program(target, _UVICORN, env, cwd=cwd, options=options) for _ in range(target.workers)]
     if is_ours and importlib.util.find_spec("granian") is None:
         raise DeploymentError(missing_extra(str(target), "granian", "granian"), subject=target)
+    words = [*_GRANIAN, "--workers-kill-timeout", str(_worker_stop_s(target))]
     if target.balance == "shared-socket":
-        return [_program(target, [*_GRANIAN, "--workers", str(target.workers)], env, cwd=cwd, options=options)]
-    return [_program(target, _GRANIAN, env, cwd=cwd, options=options) for _ in range(target.workers)]
+        return [_program(target, [*words, "--workers", str(target.workers)], env, cwd=cwd, options=options)]
+    return [_program(target, words, env, cwd=cwd, options=options) for _ in range(target.workers)]
+
+
+def _worker_stop_s(target: App) -> int:
+    """How long granian waits for a worker to end: half of the target's limit, in whole seconds, at least one.
+
+    A worker that granian has just forked drops SIGTERM, because the handler of its parent is still in place; without a
+    limit granian waits for it for ever.
+    """
+    return max(1, parse_duration(target.stop) // (2 * 10**9))
 
 
 def _directory(target: App | Command, options: StartOptions) -> Path:

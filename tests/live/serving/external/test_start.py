@@ -397,6 +397,15 @@ class TestApp:
         tree = {member.pid for pid in deployment.pids for member in psutil.Process(pid).children(recursive=True)}
         assert answered <= {*deployment.pids, *tree}
 
+    def test_a_worker_that_still_loads_its_model_ends_too(self, start: Starting, server: str, tmp_path: Path) -> None:
+        """Between its fork and its first step such a worker of granian drops SIGTERM; a leftover is an error here."""
+        slow = "\nimport pathlib, time\ntry: pathlib.Path(__file__).with_name('one').touch(exist_ok=False)\n"
+        (tmp_path / "slow.py").write_text(APP + slow + "except FileExistsError: time.sleep(0.5)\n")
+        deployment = start(App("slow:app", server=server, workers=2, balance="shared-socket", stop="3s"), [1])
+        assert deployment.predict(1) > 0
+        deployment.close()
+        assert deployment.pids == ()
+
     @pytest.mark.covered_processes
     def test_a_function_makes_the_application(self, start: Starting, server: str) -> None:
         deployment = start(App("service:make", server=server, factory=True), [1])
