@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 MARK = "| "  # Beginning of each line that a service printed
 
@@ -75,14 +75,24 @@ def named(text: object) -> str:
     return name if name.isprintable() and len(name) <= _LONGEST else shown(name)
 
 
-def did_you_mean(given: str, known: Iterable[str], form: str = "{}", *, likeness: float = 0.6) -> str:
+def did_you_mean(
+    given: str,
+    known: Iterable[str],
+    form: str = "{}",
+    *,
+    likeness: float = 0.6,
+    others: Mapping[str, str] | None = None,
+) -> str:
     """The question whether the most similar known name was meant, followed by a space; empty if none is similar.
 
-    ``form``: how a name is written, such as ``"{}="`` for an argument.
+    ``form``: how a name is written, such as ``"{}="`` for an argument. ``others``: known names by what they are called
+    elsewhere, which no likeness shows.
     """
     import difflib
 
-    close = difflib.get_close_matches(given[:_LONGEST], list(known), n=1, cutoff=likeness)
+    names = list(known)
+    meant = (others or {}).get(given)
+    close = [meant] if meant in names else difflib.get_close_matches(given[:_LONGEST], names, n=1, cutoff=likeness)
     return f"did you mean {form.format(close[0])}? " if close and close[0] != given else ""
 
 

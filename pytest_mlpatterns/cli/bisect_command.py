@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.cli.output import add_command, for_people, require_other
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import parse_ratio
-from pytest_mlpatterns.wording import count, did_you_mean, named, shown
+from pytest_mlpatterns.wording import count, named, shown
 
 if TYPE_CHECKING:
     import argparse
@@ -115,13 +115,13 @@ def _run(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> BisectPlan:
     from pytest_mlpatterns.analysis.changes.bisection import SearchRules
-    from pytest_mlpatterns.analysis.metrics.definitions import bisectable
+    from pytest_mlpatterns.analysis.metrics.definitions import bisectable, which_metric
     from pytest_mlpatterns.history.bisect import BisectPlan
     from pytest_mlpatterns.history.checkout import commit_names, read_range
 
     known = bisectable()
     if options.metric not in known:
-        hint = did_you_mean(options.metric, known)
+        hint = which_metric(options.metric, known)
         raise SettingError(f"--metric is {shown(options.metric)}, {hint}expected one of {', '.join(known)}")
     smallest = parse_ratio(options.smallest, name="--smallest")
     if not 0 < smallest < 1:

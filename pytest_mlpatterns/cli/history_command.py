@@ -211,10 +211,12 @@ def _selected(everything: _Everything, options: argparse.Namespace) -> list[Seri
                 f"{did_you_mean(options.test, tests)}it has {_some(tests)}"
             )
     if options.metric:
+        from pytest_mlpatterns.analysis.metrics.definitions import which_metric
+
         metrics = list(dict.fromkeys(one.metric for one in found))
         if unknown := next((name for name in options.metric if name not in metrics), None):
             raise SettingError(
-                f"--metric is {shown(unknown)}, {did_you_mean(unknown, metrics)}the history has {listed(metrics)}"
+                f"--metric is {shown(unknown)}, {which_metric(unknown, metrics)}the history has {listed(metrics)}"
             )
         found = [one for one in found if one.metric in options.metric]
     if options.course is not None:

@@ -7,7 +7,7 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics, is_comparable
+from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics, is_comparable, which_metric
 from pytest_mlpatterns.analysis.verdicts.tolerances import can_more_than_double
 from pytest_mlpatterns.config.converters import read_worsening
 from pytest_mlpatterns.errors import SettingError
@@ -112,7 +112,7 @@ def _metric(name: str, source: str) -> str:
     if is_comparable(name):
         return name
     known = comparable_metrics()
-    hint = did_you_mean(name, known)
+    hint = which_metric(name, known)
     raise SettingError(f"{source} accepts {shown(name)}, {hint}expected one of {', '.join(known)}")
 
 

@@ -20,6 +20,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     metric_named,
     own_metrics,
     priced_metric,
+    which_metric,
     with_role,
 )
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, FigureOfAnswers, Location, Metric, ResourceGrowth, Role
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _UNHURT = "assert_unhurt"
-_OTHER_NAMES = {"latency": "rtm", "median": "rtm", "rps": "throughput", "qps": "throughput", "cpu": "cpu_per_request"}
-"""What other tools call our metrics, for the question which one was meant."""
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 """Percentiles that an assertion may limit, by their names."""
 _HIGHEST_PEAK = 10.0  # Highest load, as a multiple of the NMRT
@@ -71,8 +70,7 @@ def read_metric(name: object, where: str) -> Metric:
     metric = metric_named(spelled) if is_known_metric(spelled) else None
     if metric is None or not _has_limits(metric):
         known = [one.name for one in (METRICS | own_metrics()).values() if _has_limits(one)]
-        meant = _OTHER_NAMES.get(spelled)
-        hint = f"did you mean {meant}? " if meant else did_you_mean(spelled, ["mean", *known])
+        hint = which_metric(spelled, ["mean", *known])
         raise SettingError(
             f"{where} limits {shown(name)}, {hint}expected p95, mean, ttft:p95, ttft:mean, or another metric that "
             "pytest --perf-help lists"
@@ -286,7 +284,7 @@ def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
     known = comparable_metrics()
     for name in names if isinstance(names, list | tuple | set | frozenset) else [names]:
         if name is names or not is_comparable(name):
-            hint = did_you_mean(name, [*known, *own_metrics()]) if isinstance(name, str) else ""
+            hint = which_metric(name, [*known, *own_metrics()])
             found = argument.replace("...", shown(names))
             raise SettingError(f"{found}, {hint}expected a tuple of {', '.join(known)}")
     return [metric_named(name) for name in names]

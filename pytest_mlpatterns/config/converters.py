@@ -12,12 +12,12 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns import fields
-from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics, is_comparable, own_metrics
+from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics, is_comparable, own_metrics, which_metric
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances, can_more_than_double
 from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.units import parse_duration, parse_ratio, parse_share
-from pytest_mlpatterns.wording import count, did_you_mean, listed, shown
+from pytest_mlpatterns.wording import count, listed, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,7 +201,7 @@ def read_compared(value: object, source: str) -> tuple[str, ...] | None:
     known = comparable_metrics()
     for name in names:
         if not is_comparable(name):
-            hint = did_you_mean(name, [*known, *own_metrics()]) if isinstance(name, str) else ""
+            hint = which_metric(name, [*known, *own_metrics()])
             raise SettingError(f"{source} names the metric {shown(name)}, {hint}expected some of {', '.join(known)}")
     return tuple(dict.fromkeys(names))
 

@@ -49,6 +49,11 @@ def test_only_a_similar_name_is_suggested(given: str, form: str, hint: str) -> N
     assert wording.did_you_mean(given, ["single", "cached"], form) == hint
 
 
+@pytest.mark.parametrize(("known", "hint"), [(["rtm", "mean"], "did you mean rtm? "), (["median_ttft"], "")])
+def test_a_name_that_it_has_elsewhere_is_suggested_if_it_is_known(known: list[str], hint: str) -> None:
+    assert wording.did_you_mean("latency", known, others={"latency": "rtm"}) == hint
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [("a,b", ["a", "b"]), ("a(1,2),b[3,(4,5)]", ["a(1,2)", "b[3,(4,5)]"]), ("", [""]), (",", ["", ""])],

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named, which_metric
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Metric, Nmrt, objective_of
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.price import Amount, Price, parse_amount
 from pytest_mlpatterns.units import Unit, parse_ratio
-from pytest_mlpatterns.wording import did_you_mean, shown, split_outside_brackets
+from pytest_mlpatterns.wording import shown, split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,7 +114,7 @@ def _metric(match: re.Match[str], source: str) -> Metric:
         except KeyError:
             pass  # rejected below, with the names that exist
     if name not in METRICS:
-        hint = did_you_mean(name, METRICS)
+        hint = which_metric(name, METRICS)
         raise SettingError(f"{source} names the metric {shown(name)}, {hint}expected one of {', '.join(METRICS)}")
     return METRICS[name]
 

@@ -50,6 +50,7 @@ from pytest_mlpatterns.records.layer_description import CPU_FLOOR_NS, LATENCY_FL
 from pytest_mlpatterns.records.objective import Objective, Promise, parse_objective, parse_promise
 from pytest_mlpatterns.records.package_layers import answer_figures, own_figures, package_figures
 from pytest_mlpatterns.units import Unit
+from pytest_mlpatterns.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.price import Price
 
 _NMRT = "nmrt"
+_OTHER_NAMES = {"latency": "rtm", "median": "rtm", "rps": "throughput", "qps": "throughput", "cpu": "cpu_per_request"}
+"""What other tools call our metrics."""
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
 
@@ -375,6 +378,11 @@ def is_comparable(name: object) -> bool:
     """Whether a comparison can judge a metric of this name."""
     found = known_metric(name) if isinstance(name, str) else None
     return found is not None and (name in comparable_metrics() or isinstance(found.kind, FigureOfAnswers))
+
+
+def which_metric(name: object, known: Iterable[str]) -> str:
+    """The question which of these metrics was meant, also by what other tools call it; empty if none is similar."""
+    return did_you_mean(name, known, others=_OTHER_NAMES) if isinstance(name, str) else ""
 
 
 STANDING = frozenset(with_role(Role.STANDING))  # Names of the metrics that no machine changes

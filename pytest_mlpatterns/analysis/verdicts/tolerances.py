@@ -26,6 +26,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     location_of,
     metric_named,
     own_metrics,
+    which_metric,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Location, Metric, Nmrt, Role, StreamPercentile, times_of
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
@@ -33,7 +34,7 @@ from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import Unit
-from pytest_mlpatterns.wording import did_you_mean, listed, shown
+from pytest_mlpatterns.wording import listed, shown
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
@@ -127,7 +128,7 @@ def _require_known(name: str, source: str) -> None:
             return
     except KeyError:
         pass
-    hint = did_you_mean(name, [*comparable_metrics(), *own_metrics()])
+    hint = which_metric(name, [*comparable_metrics(), *own_metrics()])
     raise SettingError(
         f"{source} names the metric {shown(name)}, {hint}expected some of {listed(list(comparable_metrics()), 'or')}"
     )

@@ -58,6 +58,7 @@ def test_a_marker_may_have_several_or_none() -> None:
         ("rtm", "expected a metric, a ceiling and a reason; write accept="),
         ("rtm +60 %:", "expected a metric, a ceiling and a reason"),
         ("rmt +60 %: why", "accepts 'rmt', did you mean rtm? expected one of rtm"),
+        ("latency +60 %: why", "accepts 'latency', did you mean rtm? expected one of rtm"),
         ("throughput +160 %: why", "expected at most 1 (100 %)"),
         ("rtm +0 %: why", "expected more than 0"),
         ("rtm +60 %: why, until 2026-02-31", "holds until 2026-02-31, which is no day"),
