@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.cli.output import add_command, discard_output, for_people, read_results_file
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.verdict import OPEN_KINDS, Gate, Kind, Outcome
+from pytest_mlpatterns.reports.text.failure import failures_of, next_step
 from pytest_mlpatterns.reports.text.summary_table import headline, incompleteness, kind_word, kinds_of
-from pytest_mlpatterns.reports.text.undecided import accept_command, busy_machine, open_step, run_again
+from pytest_mlpatterns.reports.text.undecided import Command, busy_machine, open_step, run_again
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.cli.output import Commands
     from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
@@ -42,6 +43,7 @@ _EXIT_CODES: Mapping[Kind, int] = {
 script that allows regressions must not allow an error with them."""
 _PROBABLY = {"undecided": Kind.UNDECIDED, "fail": Kind.REGRESSION}
 """The kind as which a test that is probably slower counts, by the option."""
+_AGAIN = "to run it again"
 _MOST_NAMED = 20  # Number of tests without a result that people see by name; programs see all
 
 
@@ -126,7 +128,7 @@ def _tests(results: Results, file: str) -> list[dict[str, Any]]:
         for one in results.results
     }
     for failed in results.unmeasured:
-        step = _step("to see it again", f"pytest {shlex.quote(failed.test)}")
+        step = _step(_AGAIN, f"pytest {shlex.quote(failed.test)}")
         found.setdefault(failed.test, plain(failed, failed.reason.splitlines(), at=failed.location, steps=[step]))
     return [*found.values()]
 
@@ -144,27 +146,28 @@ def _reasons(result: TestResult) -> list[str]:
 
 
 def _next(result: TestResult, file: str) -> list[dict[str, str]]:
-    """The commands to run next, each with what it is for; none after a pass."""
-    again, record = run_again(result), run_again(result, "--perf-baseline update")
+    """What to do next, each with its command, as the failure and the page have it; nothing after a pass."""
+    again = _step(_AGAIN, run_again(result))
     match result.kind:
         case Kind.PASSED | Kind.ACCEPTED:
             return []
-        case Kind.PROBABLY_SLOWER | Kind.UNDECIDED:
-            step = open_step(result)
-            return [_step(step.advice or "to decide it", step.command or again)]
-        case Kind.REGRESSION:
-            against_file = any(one.outcome is Outcome.FAIL and one.against == "baseline" for one in result.verdicts)
-            recorded = against_file or (result.reference is not None and bool(result.reference.entry))
-            intended = record if recorded else accept_command(file, result.test)
-            failed = [one for one in result.verdicts if one.outcome is Outcome.FAIL and one.against == "revision"]
-            steps = [_step("to measure it again", again)]
-            if not recorded and any(one.needed_ceiling is None for one in failed):  # no acceptance lets it pass
-                return steps
-            return [*steps, _step("if the change is intended", intended)]
+        case Kind.PROBABLY_SLOWER | Kind.UNDECIDED | Kind.REGRESSION | Kind.LIMIT:
+            steps = [step for judged in failures_of(result) for step in _steps(next_step(judged, result, file))]
+            return steps if steps and result.kind in OPEN_KINDS else [*steps, again]
         case Kind.NOT_COMPARED if result.judged.baseline_gap is not None:
-            return [_step("to record it", record)]
+            return [_step("to record it", run_again(result, "--perf-baseline update"))]
         case _:
-            return [_step("to see it again", again)]
+            return [again]
+
+
+def _steps(lines: Sequence[str]) -> list[dict[str, str]]:
+    """Each command with the words before it; words after the last command have none."""
+    found, words = [], ""
+    for line in lines:
+        if isinstance(line, Command):
+            found.append(_step(words.rstrip(":"), line))
+        words = "" if isinstance(line, Command) else f"{words} {line}".strip()
+    return [*found, _step(words, "")] if words else found
 
 
 def _step(purpose: str, command: str) -> dict[str, str]:
@@ -181,6 +184,8 @@ def _lines(tests: list[dict[str, Any]]) -> list[str]:
         lines.append(f"{test['test']}: {kind_word(Kind(test['kind']))}{advisory}")
         lines += [f"  {reason}" for reason in test["reasons"]]
         for step in test["next"]:
-            lines += [f"  {step['purpose']}:", f"    {step['command']}"]
+            lines += (
+                [f"  {step['purpose']}:", f"    {step['command']}"] if step["command"] else [f"  {step['purpose']}"]
+            )
         lines.append("")
     return lines

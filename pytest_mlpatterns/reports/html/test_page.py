@@ -38,8 +38,14 @@ from pytest_mlpatterns.reports.html.fragments import (
     tag,
     tone_of,
 )
-from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of, figure_of
-from pytest_mlpatterns.reports.text.failure import measured_counts, next_step, why_open
+from pytest_mlpatterns.reports.text.comparison import (
+    compared_line,
+    comparison_row,
+    comparisons_of,
+    figure_of,
+    metric_label,
+)
+from pytest_mlpatterns.reports.text.failure import failures_of, measured_counts, next_step, why_open
 from pytest_mlpatterns.reports.text.notes import tokens_text
 from pytest_mlpatterns.reports.text.undecided import Command, run_again
 from pytest_mlpatterns.reports.text.where import where_texts
@@ -160,17 +166,19 @@ def _where(result: TestResult) -> Markup | None:
 
 
 def _next(result: TestResult, results_file: str) -> Markup | None:
-    """Why a test is undecided, and the next step after a verdict that is not a pass, as in the terminal."""
-    for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
-        if judged := [verdict for verdict in result.verdicts if verdict.outcome is outcome]:
-            lines, why = next_step(judged, result, results_file), why_open(judged, result)
-            reason = tag("p", tag("b", "Why:"), " ", why, class_="next") if why else ""
-            parts: list[str] = []
-            for before, line in zip(["", *lines], lines, strict=False):
-                parts.append("; " if isinstance(before, Command) else " ")
-                parts.append(tag("code", breakable(line)) if isinstance(line, Command) else line)
-            return Markup(reason + tag("p", tag("b", "Next:"), *parts, class_="next"))
-    return None
+    """Why a test is undecided, and the next step after each failure, as in the terminal."""
+    failures = failures_of(result)
+    found: list[str] = []
+    for judged in failures:
+        lines, why = next_step(judged, result, results_file), why_open(judged, result)
+        parts: list[str] = []
+        for before, line in zip(["", *lines], lines, strict=False):
+            parts.append("; " if isinstance(before, Command) else " ")
+            parts.append(tag("code", breakable(line)) if isinstance(line, Command) else line)
+        of = f" ({metric_label(judged[0].metric)})" if len(failures) > 1 else ""
+        found += [tag("p", tag("b", "Why:"), " ", why, class_="next")] if why else []
+        found.append(tag("p", tag("b", f"Next{of}:"), *parts, class_="next"))
+    return Markup("".join(found)) if found else None
 
 
 def _set_up(result: TestResult, anchor: str) -> Markup:

@@ -221,6 +221,23 @@ def why_open(verdicts: Sequence[Verdict], result: TestResult) -> str:
     return open_step(result, verdicts).why
 
 
+def failures_of(result: TestResult) -> list[list[Verdict]]:
+    """The verdicts of a test that want a next step, by the failure that reports them; a gate that warns has several.
+
+    All comparisons are one failure, and so are all limits of one line. If nothing failed, those that are open.
+    """
+    failing = [one for one in result.verdicts if one.outcome is Outcome.FAIL]
+    if not failing:
+        still = [one for one in result.verdicts if one.outcome is Outcome.INCONCLUSIVE]
+        return [still] if still else []
+    found: dict[str, list[Verdict]] = {}
+    for one in failing:
+        found.setdefault("" if one.against in ("baseline", "revision") else one.asserted_at or one.against, []).append(
+            one
+        )
+    return [*found.values()]
+
+
 def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str = "") -> list[str]:
     """The next step after these verdicts; a command has a line of its own, so that it can be copied."""
     record = run_again(result, "--perf-baseline update")
@@ -235,9 +252,9 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str
         if command and any(functions_explain(verdict.metric) for verdict in verdicts):
             steps += ["to see which function got slower, compare with that commit:", command]
         return steps
-    if result.reference is not None and result.reference.entry:
-        return [f"find the change that {wrong}; if it is intended, record it:", record]
     if any(verdict.against == "revision" for verdict in verdicts):
+        if result.reference is not None and result.reference.entry:
+            return [f"find the change that {wrong}; if it is intended, record it:", record]
         if any(verdict.needed_ceiling is None for verdict in verdicts if verdict.against == "revision"):
             return [f"find the change that {wrong}; no ceiling can accept it"]
         return [

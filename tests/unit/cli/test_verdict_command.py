@@ -167,8 +167,8 @@ def test_programs_read_the_kind_of_each_test_and_what_to_run_next(
     commands = {name: [step["command"] for step in one["next"]] for name, one in by_test.items()}
     assert commands == {
         "test_calm": [],
-        "test_slow": [COMMAND, f"python -m pytest_mlpatterns accept {file} t.py::test_slow --reason WHY"],
-        "test_limit": ["pytest t.py::test_limit"],
+        "test_slow": [f"python -m pytest_mlpatterns accept {file} t.py::test_slow --reason WHY", COMMAND],
+        "test_limit": ["", "pytest t.py::test_limit"],
         "test_open": ["pytest t.py::test_open --perf-budget 120s"],
         "test_new": ["pytest t.py::test_new --perf-baseline update"],
         "test_crash": ["pytest t.py::test_crash"],
@@ -190,7 +190,7 @@ def test_what_no_acceptance_covers_has_no_command_that_accepts_it(
     failing = verdict(Outcome.FAIL, metric="p95", against="revision")
     worse = result("t.py::test_a", passed=False, verdicts=(failing,), reference=counterpart(kind="revision"))
     assert main(["verdict", write(tmp_path / "r.json", worse)]) == 2
-    assert "accept" not in capsys.readouterr().out
+    assert "  find the change that is slower; no ceiling can accept it\n  to run it again:\n" in capsys.readouterr().out
     assert next_step([failing], worse, "r.json") == ["find the change that is slower; no ceiling can accept it"]
 
 
@@ -200,7 +200,8 @@ def test_people_read_what_needs_attention_and_the_headline(tmp_path: Path, capsy
     assert capsys.readouterr().out == (
         "t.py::test_limit: missed limit (advisory)\n"
         f"  {LIMIT.verdicts[0].reason}\n"
-        "  to see it again:\n"
+        "  find what is slow; if the limit is too tight, change it: t.py:12\n"
+        "  to run it again:\n"
         "    pytest t.py::test_limit\n"
         "\n"
         "1 missed limit, 1 passed\n"

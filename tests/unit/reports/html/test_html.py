@@ -346,6 +346,17 @@ class TestOneTest:
         assert "accept it: python -m pytest_mlpatterns accept out.json t --reason WHY" in named
         assert "in the marker of the test: accept=" in alone
 
+    def test_each_failure_that_a_gate_let_pass_has_its_own_next_step(self) -> None:
+        worse = tuple(replace(verdict(Outcome.FAIL, metric=name), against="baseline") for name in ("rtm", "throughput"))
+        missed = [verdict(Outcome.FAIL, metric=name, against="limit") for name in ("rtm", "p95", "throughput")]
+        limits = tuple(replace(one, asserted_at=f"t.py:{line}") for one, line in zip(missed, (12, 12, 14), strict=True))
+        text = Reader(str(details_section([result("t", verdicts=(*limits, *worse), passed=False)]))).text
+        for_limit = "find what is slow; if the limit is too tight, change it: t.py"
+        assert f"Next (median latency): {for_limit}:12" in text
+        assert f"Next (throughput): {for_limit}:14" in text
+        assert "Next (median latency): find the change that is slower; if it is intended, record it" in text
+        assert text.count("Next (") == 3
+
     def test_a_limit_is_changed_where_it_is_asserted(self) -> None:
         slow = replace(verdict(Outcome.FAIL, against="limit"), asserted_at="test_perf.py:12")
         shown = Reader(str(details_section([result("t", verdicts=(slow,), passed=False)]))).text
