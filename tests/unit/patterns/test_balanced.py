@@ -12,7 +12,7 @@ from support.each_row import each_row
 from support.scenarios import run, settle
 from support.synthetic import FEW
 
-from pytest_mlpatterns import Batched, Cached, Queued, Replicated
+from pytest_mlpatterns import Batched, Cached, Replicated
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup
 from pytest_mlpatterns.patterns.replica_choice import BalancedLayer
@@ -228,10 +228,3 @@ class TestTrees:
         (inner,) = root.inside.inside
         assert isinstance(inner, LayerNode)
         assert isinstance(inner.inside[0], ProcessGroup)
-
-    def test_a_queue_offers_a_gateway_a_request_for_each_replica(self) -> None:
-        root = (Queued(workers=2) | Replicated(3, "two-choices")).plan()
-        assert isinstance(root.inside, LayerNode)
-        (workers,) = root.inside.inside
-        assert isinstance(workers, ProcessGroup)
-        assert workers.in_flight == 3

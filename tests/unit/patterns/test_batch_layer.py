@@ -38,14 +38,6 @@ from pytest_mlpatterns.patterns.tally import Tally
 # --- who goes with whom, and when
 
 
-async def test_requests_of_one_turn_of_the_loop_go_together_and_get_their_own_answers() -> None:
-    model = Recording()
-    layer, _ = batching(model)
-    answers = await asyncio.gather(layer([1, 2]), layer([3]), layer([4, 5, 6]))
-    assert answers == [[2, 4], [6], [8, 10, 12]]
-    assert model.given == [[1, 2, 3, 4, 5, 6]]
-
-
 async def test_a_full_batch_does_not_wait() -> None:
     model = Recording()
     layer, _ = batching(model, size=4, wait=NEVER)
@@ -63,14 +55,6 @@ async def test_a_batch_that_the_next_request_does_not_fit_into_goes_without_it()
     assert await layer([6, 7]) == [12, 14]
     assert await second == [8, 10]
     assert model.given == [[1, 2, 3], [4, 5, 6, 7]]
-
-
-async def test_a_request_larger_than_a_batch_goes_alone_and_in_one_piece() -> None:
-    model = Recording()
-    layer, _ = batching(model, size=2)
-    answers = await asyncio.gather(layer([1]), layer([2, 3, 4, 5, 6]), layer([7]))
-    assert answers == [[2], [4, 6, 8, 10, 12], [14]]
-    assert model.given == [[1], [2, 3, 4, 5, 6], [7]]
 
 
 @jumping
@@ -190,32 +174,6 @@ def _by_request(batch: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]
 
 
 # --- how the model is called
-
-
-@PROPERTY
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5)), min_size=1, max_size=25), st.integers(2, 8))
-def test_plain_model_in_its_thread_gives_each_request_its_own_outputs(
-    requests: list[tuple[int, int]], size: int
-) -> None:
-    given: list[list[Any]] = []
-
-    def model(inputs: list[Any]) -> Any:
-        given.append(inputs)
-        return np.array(inputs) * 2
-
-    async def scenario() -> None:
-        layer, _ = batching(model, size)
-
-        async def caller(number: int, turns: int, count: int) -> None:
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            inputs = [10 * number + position for position in range(count)]
-            assert (await layer(inputs)).tolist() == doubled(inputs)
-
-        await asyncio.gather(*(caller(number, *request) for number, request in enumerate(requests)))
-
-    run(scenario())
-    assert sum(map(len, given)) == sum(count for _, count in requests)
 
 
 @each_row("wait", ["0ms", "0.4ms", "1.6ms", "adaptive"])

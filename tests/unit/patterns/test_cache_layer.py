@@ -245,12 +245,6 @@ class TestMemory:
         assert model.inputs == missed
         assert tally.snapshot().counters.get("evictions", 0) == evicted
 
-    @pytest.mark.parametrize("store", [False, True], ids=["memory", "store"])
-    def test_a_request_larger_than_the_memory_is_answered_whole(self, store: bool) -> None:
-        layer, _ = caching(Model(), Cached(max_entries=2), Server() if store else None)
-        for _ in range(2):
-            assert asyncio.run(answer_of(layer([1, 2, 3, 4]))) == [[1], [2], [3], [4]]
-
     def test_answers_stay_good_for_their_time_and_what_expires_is_not_evicted(self) -> None:
         clock, model = Clock(), Model()
         layer, tally = caching(model, Cached(max_entries=2, ttl="10ms"), clock_ns=clock)

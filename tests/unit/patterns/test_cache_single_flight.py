@@ -232,14 +232,6 @@ class TestStores:
         assert {len(key) for key in server.kept} == {32}
         assert len(server.kept) == 3
 
-    def test_nothing_is_put_where_everything_was_found(self) -> None:
-        server = Server()
-        layer, tally = caching(Model(), store=server)
-        for _ in range(2):
-            asyncio.run(answer_of(layer([1])))
-        assert server.asked == ["get", "put", "get"]
-        assert timed(tally) == {"miss_ns": 1, "hit_ns": 1}
-
     async def test_an_input_that_the_store_has_does_not_wait_for_another_that_it_has_not(self) -> None:
         server, model = Server(), SlowModel()
         model.go.set()

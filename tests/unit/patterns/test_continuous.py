@@ -6,11 +6,9 @@ import threading
 from typing import Any
 
 import pytest
-from support.each_row import each_row
 from support.scenarios import PATIENCE_S, Panic, read, settle
 
-from pytest_mlpatterns import Batched, Cached, Continuous, Pipeline, Queued, Replicated, SettingError
-from pytest_mlpatterns.config.lists import parse_pattern
+from pytest_mlpatterns import Batched, Cached, Continuous, Pipeline, Replicated, SettingError
 from pytest_mlpatterns.patterns.continuous import ContinuousLayer
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode
@@ -295,13 +293,6 @@ class TestPattern:
         assert isinstance(node, LayerNode)
         assert node.inside == (LayerNode(Continuous(), 1, (ModelNode("model", "model"),)),)
 
-    def test_the_text_of_the_pattern_is_read_again(self) -> None:
-        assert str(Continuous()) == "continuous"
-        assert parse_pattern("queued|continuous(max_batch_size=4)", "x") == Queued() | Continuous(max_batch_size=4)
-
-    def test_a_queue_offers_it_a_whole_batch(self) -> None:
-        assert Continuous(max_batch_size=5).taken_at_once == 5
-
     @pytest.mark.parametrize("after", [Cached(), Replicated(2), Batched()])
     def test_the_pattern_comes_last(self, after: Any) -> None:
         with pytest.raises(SettingError, match=f"expected continuous last.*write {after.name}.* | continuous"):
@@ -309,8 +300,3 @@ class TestPattern:
 
     def test_the_pattern_may_be_a_stage(self) -> None:
         assert (Pipeline([str, "model"]) | Continuous()).plan()
-
-    @each_row("size", [0, 1.5, "8", True, 100_001])
-    def test_a_size_out_of_range_is_refused(self, size: Any) -> None:
-        with pytest.raises(SettingError, match="max_batch_size"):
-            Continuous(max_batch_size=size)

@@ -66,8 +66,9 @@ def test_its_note_has_the_figures_and_the_words_of_counters() -> None:
     assert describe_layer(LAYER) == "gated: wait 3.00 ms, 75.0 % held, 2.00 at the gate; 2 turned away"
 
 
-def test_without_the_first_value_the_note_has_the_counters_only() -> None:
+def test_a_note_without_the_first_value_or_a_description_has_the_counters() -> None:
     assert describe_layer(LayerStats(0, "gated", {"turned_away": 1})) == "gated: 1 turned away"
+    assert describe_layer(LayerStats(0, "other", {"held": 3})) == "other: 3 held"
 
 
 def test_its_charts_are_drawn() -> None:
@@ -81,10 +82,6 @@ def test_its_level_is_a_line_over_time() -> None:
     measured = replace(result().measured, layers=(LAYER,))
     course = tracks_chart(replace(result(), measured=measured))
     assert [track.title for track in course.tracks if track.title == "Requests before the gate"]
-
-
-def test_a_layer_without_a_description_is_noted_under_its_own_names() -> None:
-    assert describe_layer(LayerStats(0, "other", {"held": 3})) == "other: 3 held"
 
 
 def test_a_name_of_the_package_is_refused() -> None:

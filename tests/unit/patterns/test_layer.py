@@ -16,7 +16,7 @@ from support.each_row import each_row
 from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.patterns import tally as tally_module
-from pytest_mlpatterns.patterns.layer import LostError, RequestError, ends_task, matched, needs_loop
+from pytest_mlpatterns.patterns.layer import RequestError, ends_task, matched, needs_loop
 from pytest_mlpatterns.patterns.tally import Tally, rounded
 from pytest_mlpatterns.records.telemetry import LayerStats
 
@@ -292,15 +292,3 @@ class TestEnds:
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(0)
         assert ends_task(error) is ends
-
-
-class TestRefusals:
-    def test_an_error_of_a_request_has_its_status_text_and_when_to_try_again(self) -> None:
-        error = RequestError(503, "the queue is full", retry_after_s=1)
-        assert (error.status, str(error), error.retry_after_s) == (503, "the queue is full", 1)
-        assert RequestError(400, "what?").retry_after_s is None
-
-    def test_a_request_that_got_lost_is_a_bad_gateway(self) -> None:
-        error = LostError("gone")
-        assert isinstance(error, RequestError)
-        assert (error.status, str(error), error.retry_after_s) == (502, "gone", None)

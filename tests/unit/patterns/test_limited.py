@@ -12,7 +12,6 @@ from support.scenarios import PATIENCE_S, counts, run, settle
 from support.synthetic import FEW
 
 from pytest_mlpatterns import Limited, UnitError
-from pytest_mlpatterns.config.lists import parse_pattern
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.limited import LimitLayer
 from pytest_mlpatterns.patterns.stream import Stream
@@ -173,25 +172,6 @@ async def test_a_stream_is_in_flight_until_it_ends(model: Any) -> None:
     assert await ask([2])
 
 
-async def test_an_error_of_the_model_gives_the_place_back() -> None:
-    async def model(instances: list[Any]) -> Any:
-        raise ValueError("no")
-
-    ask, _ = limited(model, max_in_flight=1, max_waiting=0)
-    for _ in range(3):
-        with pytest.raises(ValueError, match="no"):
-            await ask([0])
-
-
 def test_a_time_needs_its_unit() -> None:
     with pytest.raises(UnitError, match="retry_after"):
         Limited(retry_after="1")
-
-
-@pytest.mark.parametrize("pattern", [Limited(), Limited(4, 0, status=429, retry_after=None), Limited(retry_after="5s")])
-def test_a_limit_is_read_as_it_is_printed(pattern: Limited) -> None:
-    assert parse_pattern(str(pattern), "here") == pattern
-
-
-def test_a_queue_gives_a_limited_worker_as_many_as_it_lets_in() -> None:
-    assert Limited(5).taken_at_once == 5

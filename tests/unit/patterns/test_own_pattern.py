@@ -14,7 +14,20 @@ from support.each_row import each_row
 from support.project import QUICK, Project
 
 import pytest_mlpatterns
-from pytest_mlpatterns import Batched, Cached, Handler, Microservice, Pattern, Queued, Resources, SettingError, Tally
+from pytest_mlpatterns import (
+    Batched,
+    Cached,
+    Continuous,
+    Handler,
+    Limited,
+    Microservice,
+    Pattern,
+    Queued,
+    Replicated,
+    Resources,
+    SettingError,
+    Tally,
+)
 from pytest_mlpatterns import patterns as package
 from pytest_mlpatterns.patterns.layer import parallelism
 from pytest_mlpatterns.patterns.pattern import ModelNode
@@ -225,9 +238,13 @@ def test_every_export_of_the_package_is_a_pattern(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "in_flight"), [(Batched(8), 8), (Cached() | Batched(8), 1), (Microservice() | Batched(8), 1)]
+    ("pattern", "in_flight"),
+    [
+        *((Batched(8), 8), (Cached() | Batched(8), 1), (Microservice() | Batched(8), 1)),
+        *((Continuous(max_batch_size=5), 5), (Limited(5), 5), (Replicated(3, "two-choices"), 3)),
+    ],
 )
-def test_queue_before_batches_keeps_a_whole_batch_in_flight(pattern: Pattern, in_flight: int) -> None:
+def test_queue_keeps_as_many_in_flight_as_a_worker_takes_at_once(pattern: Pattern, in_flight: int) -> None:
     (workers,) = (Queued() | pattern).plan().inside.inside  # type: ignore[union-attr,misc]
     assert workers.in_flight == in_flight  # type: ignore[union-attr]
 

@@ -18,6 +18,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import (
     Batched,
     Cached,
+    Continuous,
     Ensemble,
     Limited,
     Microservice,
@@ -75,6 +76,10 @@ ONE = st.one_of(
     st.builds(Cached, st.integers(1, 100_000_000), st.none() | TIMES, STORES),
     st.builds(Batched, st.integers(2, 100_000), TIMES | st.just("adaptive")),
     st.builds(Queued, st.integers(1, 1_000_000), st.integers(1, MAX_PROCESSES - 1), STORES, st.booleans()),
+    st.builds(Continuous, max_batch_size=st.integers(1, 100_000)),
+    st.builds(
+        Limited, st.integers(1, 100_000), st.integers(0, 9), status=st.integers(400, 599), retry_after=st.none() | TIMES
+    ),
     st.builds(Pipeline, st.sampled_from([["a:f", "model"], ("model", "a.b:C.d", "x:y")]), st.booleans()),
     st.builds(Ensemble, st.sampled_from([["a:f", "model"], ("model", "a.b:C.d", "x:y")]), st.just(None)),
 )
@@ -223,6 +228,8 @@ SHIFT, TOTAL = ModelNode(shift, "shift"), ModelNode(total, "total")
 BETWEEN = Pipeline([shift, "model", total])
 PARTED = Pipeline([shift, "model"], processes=True)
 BESIDE = Ensemble(["model", shift])
+COMBINED = Ensemble(["model", shift], combine=max)
+BOTH = (ProcessGroup(THE_MODEL, "model model", 0), ProcessGroup(SHIFT, "model shift", 0))
 
 
 class TestTrees:
@@ -230,6 +237,10 @@ class TestTrees:
         ("pattern", "root"),
         [
             (Single(), replace(service(THE_MODEL), takes_load=True)),
+            *(
+                (Replicated(5, str(one)), ProcessGroup(THE_MODEL, "replica", 0, 5, one, takes_load=True))
+                for one in Balance
+            ),
             (Microservice(3), service(ProcessGroup(THE_MODEL, "service", 0, 3))),
             (Cached(), service(LayerNode(Cached(), 0, (THE_MODEL,)))),
             (Batched(), service(LayerNode(Batched(), 0, (THE_MODEL,)))),
@@ -246,14 +257,8 @@ class TestTrees:
                     )
                 ),
             ),
-            (
-                BESIDE,
-                service(
-                    LayerNode(
-                        BESIDE, 0, (ProcessGroup(THE_MODEL, "model model", 0), ProcessGroup(SHIFT, "model shift", 0))
-                    )
-                ),
-            ),
+            (BESIDE, service(LayerNode(BESIDE, 0, BOTH))),
+            (COMBINED, service(LayerNode(COMBINED, 0, (*BOTH, ModelNode(max, "combine"))))),
             (
                 Replicated(3) | Cached(),
                 ProcessGroup(
@@ -286,18 +291,6 @@ class TestTrees:
     )
     def test_a_pattern_builds_the_tree_of_its_processes(self, pattern: Pattern, root: ProcessGroup) -> None:
         assert pattern.plan() == root
-
-    @pytest.mark.parametrize("balance", Balance)
-    def test_replicas_alone_take_the_load_themselves(self, balance: Balance) -> None:
-        found = Replicated(5, str(balance)).plan()
-        assert found == ProcessGroup(THE_MODEL, "replica", 0, 5, balance, takes_load=True)
-        assert found.balance is balance
-
-    def test_an_ensemble_combines_last(self) -> None:
-        pattern = Ensemble(["model", shift], combine=max)
-        root = pattern.plan().inside
-        assert isinstance(root, LayerNode)
-        assert root.inside[2:] == (ModelNode(max, "combine"),)
 
     def test_members_of_one_name_are_numbered(self) -> None:
         node = Pipeline(["a:clean", "model", "b:clean", lambda batch: batch]).plan().inside
@@ -451,6 +444,10 @@ class TestRefusals:
             (Limited, {"max_in_flight": "adaptive"}, f"max_in_flight='adaptive'), {WHOLE} 1 to 100,000"),
             (Limited, {"max_waiting": -1}, f"max_waiting=-1), {WHOLE} 0 to 100,000"),
             (Limited, {"status": 200}, f"status=200), {WHOLE} 400 to 599"),
+            *(
+                (Continuous, {"max_batch_size": bad}, f"max_batch_size={bad!r}), {WHOLE} 1 to 100,000")
+                for bad in (0, 1.5, "all", True, 100_001)
+            ),
             (Cached, {"max_entries": 0}, f"max_entries=0), {WHOLE} 1 to 100,000,000"),
             (Cached, {"max_entries": 2.0}, f"max_entries=2.0), {WHOLE} 1 to 100,000,000"),
             (Cached, {"ttl": "10us"}, "ttl='10us'), expected at least 1ms, or None to keep outputs for ever"),

@@ -160,15 +160,6 @@ def double(batch: list[int]) -> list[int]:
 
 
 class TestNames:
-    def test_stages_of_a_pipeline_are_named(self) -> None:
-        handler = stack_of(Pipeline([shift, "model", shift]), double).handler
-        clock = run(requested(handler, 1))
-        assert {key: value for key, value in clock.parts.items() if key.endswith("calls")} == {
-            "shift1/calls": 1,
-            "model/calls": 1,
-            "shift2/calls": 1,
-        }
-
     async def test_a_layer_inside_a_stage_calls_its_model_under_the_name_of_the_stage(self) -> None:
         stack = stack_of(Pipeline([shift, "model"]) | Batched(max_wait="0ms"), double)
         clock = await requested(stack.handler, 1)
