@@ -216,7 +216,7 @@ class TestRecordingServer:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("path", "form"), PATHS)
+@pytest.mark.parametrize(("path", "form"), [*PATHS, ("/v1/completions", AUTO)])
 def test_times_are_those_of_the_server_that_sent_the_chunks(tmp_path: Path, path: str, form: StreamSetting) -> None:
     with streaming_server(tmp_path / "sent.jsonl") as server:
         messages = (wanting(path, max_tokens=20, first_ms=3, gap_ms=0.5),)
@@ -224,8 +224,12 @@ def test_times_are_those_of_the_server_that_sent_the_chunks(tmp_path: Path, path
         job = replace(job, endpoint=replace(job.endpoint, stream=form))
         samples = samples_of(LoadLoop(job, lambda _: None).run())
         sent = server.stop()
+    first_byte_ns = streams_of(samples).first_byte_ns
     arrivals = streams_of(samples).chunk_ns.reshape(len(sent), 20)
-    sends = np.array([answer.chunk_ns for answer in sent])
+    sends, received = (np.array([getattr(one, name) for one in sent]) for name in ("chunk_ns", "received_ns"))
     assert (arrivals >= sends).all()
     assert (np.diff(arrivals, axis=1) >= 0).all()
+    assert (samples.sent_ns <= received).all()
+    assert (first_byte_ns >= received).all()
+    assert (first_byte_ns <= arrivals[:, 0]).all()
     assert (arrivals[:, -1] <= samples.done_ns).all()

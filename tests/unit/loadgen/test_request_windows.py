@@ -92,20 +92,18 @@ class TestWindow:
         assert inputs_in(result) == [0, 1, 2, 3, 4] * 2
         assert result.window.duration_ns == 5 * 500 * MS
 
-    @pytest.mark.parametrize("scale", [1, 3])
-    def test_each_launch_has_the_same_inputs_however_fast_it_is(self, scale: int) -> None:
-        job = a_slow_job(window=RequestWindow(10, 0, 30 * S))
-        result = run_declared(job, lambda request, _: scale * (100 + 50 * request) * MS)
+    @each_row(
+        ("schedule", "latency"),
+        [
+            *((ClosedLoop(2), lambda request, _, scale=scale: scale * (100 + 50 * request) * MS) for scale in (1, 3)),
+            (ClosedLoop(2, think_time="130ms"), steadily(370 * MS)),
+            (ConstantRate(4), steadily(90 * MS)),
+            (PoissonRate(4, seed=3), steadily(90 * MS)),
+        ],
+    )
+    def test_each_launch_has_the_same_inputs(self, schedule: Schedule, latency: Callable[[int, int], int]) -> None:
+        result = run_declared(a_slow_job(schedule, window=RequestWindow(10, 0, 30 * S)), latency)
         assert inputs_in(result) == [0, 1, 2, 3, 4] * 2
-
-    @pytest.mark.parametrize("schedule", [ConstantRate(4), PoissonRate(4, seed=3)], ids=str)
-    def test_an_open_loop_has_them_too(self, schedule: Schedule) -> None:
-        result = run_declared(a_slow_job(schedule, window=RequestWindow(10, 0, 30 * S)), steadily(90 * MS))
-        assert inputs_in(result) == [0, 1, 2, 3, 4] * 2
-
-    def test_callers_that_think_have_them_too(self) -> None:
-        job = a_slow_job(ClosedLoop(2, think_time="130ms"), window=RequestWindow(10, 0, 30 * S))
-        assert inputs_in(run_declared(job, steadily(370 * MS))) == [0, 1, 2, 3, 4] * 2
 
     def test_callers_that_rest_after_failures_have_them_too(self) -> None:
         job = a_slow_job(window=RequestWindow(10, 0, 30 * S))
