@@ -109,18 +109,9 @@ def test_rates_of_few_completions_are_not_rounded(completions: int) -> None:
     assert value(LaunchBlocks(launch(samples(due, 0))).throughput()) == pytest.approx(S / interval, rel=1e-6)
 
 
-def test_a_stall_at_the_end_of_the_window_lowers_throughput() -> None:
+def test_a_stall_at_the_start_in_the_middle_or_at_the_end_lowers_throughput() -> None:
     due = START_NS - S // 2 + np.arange(350) * 10 * MS
-    whole = value(LaunchBlocks(launch(samples(due, 0))).throughput())
-    stalled = due[due < START_NS + 2 * S]
-    found = value(LaunchBlocks(launch(samples(stalled, 0))).throughput())
-    assert whole == pytest.approx(100, rel=1e-6)
-    assert found == pytest.approx(100 * 2 / 3, rel=0.02)
-
-
-def test_a_stall_at_the_start_or_in_the_middle_lowers_throughput() -> None:
-    due = START_NS - S // 2 + np.arange(350) * 10 * MS
-    for begin, end in ((-0.5, 1.0), (1.0, 2.0)):
+    for begin, end in ((-0.5, 1.0), (1.0, 2.0), (2.0, 9.0)):
         left = due[(due < START_NS + int(begin * S)) | (due >= START_NS + int(end * S))]
         assert value(LaunchBlocks(launch(samples(left, 0))).throughput()) == pytest.approx(100 * 2 / 3, rel=0.02)
 
@@ -143,11 +134,6 @@ def test_average_system_load_is_the_share_of_all_cores() -> None:
     assert [moment for moment, _, _ in course] == pytest.approx([0.25 * number for number in range(1, 13)])
     assert [own for _, own, _ in course] == pytest.approx([0.125] * 12, rel=1e-6)
     assert [machine for _, _, machine in course] == pytest.approx([0.375] * 12, rel=1e-6)
-
-
-def test_cpu_per_request_divides_by_the_successful_answers() -> None:
-    found = LaunchBlocks(even_launch(rate_rps=200, used=usage(busy_cores=0.5))).used_per_answer("cpu_ns")
-    assert value(found) == pytest.approx(0.5 * S / 200, rel=0.01)
 
 
 def test_memory_over_time_is_the_highest_reading_of_each_block() -> None:

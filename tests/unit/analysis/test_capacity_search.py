@@ -11,10 +11,8 @@ from msgspec.structs import replace
 from support.each_row import each_row
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns import SettingError
 from pytest_mlpatterns.analysis.capacity.capacity_search import climb
 from pytest_mlpatterns.records.launch import LaunchValue, SearchEnd, Step
-from pytest_mlpatterns.records.objective import parse_objective
 
 
 def places(
@@ -121,41 +119,6 @@ def test_the_ladder_ends_at_its_largest_concurrency() -> None:
     found = climb(places(1000, 0.01), out_of_time=forever, max_concurrency=8)
     assert found.at_least
     assert "ends at concurrency 8" in found.stopped
-
-
-@pytest.mark.parametrize(
-    ("text", "percentile", "limit_ns", "printed"),
-    [
-        ("p95<50ms", 95, 50_000_000, "p95<50.0ms"),
-        (" p99.9 < 1.5 s ", 99.9, 1_500_000_000, "p99.9<1.50s"),
-        ("rtm<20ms", 50, 20_000_000, "rtm<20.0ms"),
-    ],
-)
-def test_an_objective_is_read_and_prints_what_it_means(
-    text: str, percentile: float, limit_ns: int, printed: str
-) -> None:
-    objective = parse_objective(text)
-    (bound,) = objective.bounds
-    assert (bound.quantity, bound.percentile, bound.limit_ns) == ("latency", percentile, limit_ns)
-    assert str(objective) == printed
-    assert parse_objective(printed) == objective
-
-
-@each_row("text", ["", "50ms", "p95", "p95>50ms", "p100<1s", "p0<1s", "p95<50", "p95<fast", 95, None])
-def test_an_unreadable_objective_is_refused_with_an_example(text: object) -> None:
-    with pytest.raises(SettingError) as caught:
-        parse_objective(text)
-    assert "slo" in str(caught.value)
-    assert "write" in str(caught.value)
-
-
-def test_an_objective_of_a_quantile_is_refused() -> None:
-    with pytest.raises(SettingError) as caught:
-        parse_objective("p0.95<50ms")
-    assert str(caught.value) == (
-        "slo is 'p0.95<50ms', expected a percentile of at least 1 and less than 100, and a time; "
-        'write "p95<50ms" or "rtm<20ms", or for streams "ttft:p95<300ms"'
-    )
 
 
 def test_the_load_at_nmrt_is_that_of_all_steps_at_the_knee() -> None:

@@ -8,7 +8,6 @@ from msgspec.structs import replace
 from support.each_row import each_row
 
 from pytest_mlpatterns.analysis.changes.series import Series, series_of
-from pytest_mlpatterns.analysis.metrics.definitions import known_metric
 from pytest_mlpatterns.records.history import CommitPosition, Course, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
@@ -125,25 +124,22 @@ def test_another_set_up_or_environment_begins_a_segment_and_an_unknown_one_does_
     assert segments(only(lines)) == [(0, 3, ""), (3, 6, reason)]
 
 
-def test_a_course_of_zeros_is_flat_at_the_least_value_that_counts() -> None:
-    found = only([line(number, value, metric="error_rate") for number, value in enumerate([0, 0, 0.0002, 0.02], 1)])
-    assert [math.exp(point.level) for point in found.points] == pytest.approx([0.001, 0.001, 0.001, 0.02])
+@each_row(
+    ("metric", "values", "levels"),
+    [
+        ("error_rate", [0, 0, 0.0002, 0.02], [0.001, 0.001, 0.001, 0.02]),
+        ("memory_growth", [-50.0, 10.0, 1024.0], [256, 256, 1024]),
+        ("of_later", [0.0, 4.0], [0.01, 4.0]),  # which this version does not know
+    ],
+)
+def test_a_course_is_flat_at_the_least_value_that_counts(metric: str, values: list[float], levels: list[float]) -> None:
+    found = only([line(number, value, metric=metric) for number, value in enumerate(values, 1)])
+    assert [math.exp(point.level) for point in found.points] == pytest.approx(levels)
 
 
 def test_equal_values_of_a_metric_that_does_not_vary_have_the_error_of_five_digits() -> None:
     same = replace(line(1), values={"request_bytes": (LaunchValue(1000.0, 0.0),)})
     assert only([same]).points[0].error == pytest.approx(1e-4)
-
-
-def test_a_growth_below_its_floor_is_taken_for_the_floor() -> None:
-    found = only([line(number, value, metric="memory_growth") for number, value in enumerate([-50.0, 10.0, 1024.0], 1)])
-    assert [math.exp(point.level) for point in found.points] == pytest.approx([256, 256, 1024])
-
-
-def test_a_metric_that_this_version_does_not_know_has_a_course_too() -> None:
-    found = only([line(1, 0.0, metric="of_later"), line(2, 4.0, metric="of_later")])
-    assert known_metric("of_later") is None
-    assert [math.exp(point.level) for point in found.points] == pytest.approx([0.01, 4.0])
 
 
 def test_ratios_to_one_release_are_levels_whatever_machine_they_are_from() -> None:

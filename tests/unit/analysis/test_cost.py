@@ -38,13 +38,6 @@ def test_the_cost_pays_for_the_cores_and_the_memory_that_were_used(price: str, e
     assert cost(busy_launch(), price=parse_price(price)) == pytest.approx(expected, rel=0.01)
 
 
-def test_the_cost_of_a_launch_is_that_of_its_cpu_time_its_memory_and_its_rate() -> None:
-    metrics = Metrics((busy_launch(0.3, 1.5, 170.0),), price=PRICE)
-    cpu, memory, rate = metrics.cpu_ns_per_request, metrics.peak_rss_bytes, metrics.throughput_rps
-    by_hand = 1e6 * (0.0425 * cpu.value / 3.6e12 + 0.0057 * (memory.value / GIB) / (rate.value * 3600))
-    assert cost(*metrics.launches) == pytest.approx(by_hand, rel=1e-12)
-
-
 def test_the_cost_at_nmrt_is_that_of_the_load_the_memory_and_the_rate_of_the_search() -> None:
     search = replace(capacity(400.0), peak_rss_bytes=2 * GIB)  # 0.4 of two cores
     metrics = Metrics((busy_launch(),), (search,), PRICE)
@@ -69,11 +62,6 @@ def test_the_cost_at_nmrt_is_that_of_the_load_the_memory_and_the_rate_of_the_sea
 def test_without_a_part_of_it_there_is_no_cost_at_nmrt(search: Capacity, price: Price | None) -> None:
     metrics = Metrics((busy_launch(),), (search,), price)
     assert metrics.cost_per_million_requests_at_nmrt is None
-
-
-def test_launches_are_pooled_by_their_geometric_mean() -> None:
-    dear, cheap = busy_launch(1.0), busy_launch(0.2)
-    assert cost(dear, cheap) == pytest.approx((cost(dear) * cost(cheap)) ** 0.5, rel=1e-12)
 
 
 def test_without_a_price_or_without_the_processes_there_is_no_cost() -> None:

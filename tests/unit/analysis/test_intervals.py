@@ -47,14 +47,6 @@ def test_a_percentile_needs_so_many_samples(percentile: float, confidence: float
     assert min_samples(percentile, confidence) == needed
 
 
-@PROPERTY
-@given(st.floats(min_value=1, max_value=99.99))
-def test_the_samples_needed_are_the_fewest_whose_largest_bounds_the_percentile(percentile: float) -> None:
-    needed, share = min_samples(percentile), percentile / 100
-    assert share**needed <= 0.01 + 1e-6
-    assert needed == 1 or share ** (needed - 1) > 0.01 - 1e-6
-
-
 @each_row("wrong", [0, 100, -1, 101, math.nan, 0.99, 0.5])
 def test_a_percentile_that_does_not_exist_or_is_a_quantile_is_refused(wrong: float) -> None:
     with pytest.raises(ValueError, match="percentile") as caught:
@@ -267,14 +259,6 @@ def test_a_ratio_turned_round_is_its_own_inverse(present: list[LaunchValue], bas
 
 
 @PROPERTY
-@given(LAUNCHES, LAUNCHES, SCALES)
-def test_a_ratio_does_not_know_the_unit(present: list[LaunchValue], baseline: list[LaunchValue], factor: float) -> None:
-    one = ratio_of(present, baseline, LAUNCH_SD)
-    other = ratio_of(scaled(present, factor), scaled(baseline, factor), LAUNCH_SD)
-    assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
-
-
-@PROPERTY
 @given(LAUNCHES, LAUNCHES, st.floats(min_value=1.01, max_value=10))
 def test_a_slower_present_raises_the_ratio_by_its_factor(
     present: list[LaunchValue], baseline: list[LaunchValue], factor: float
@@ -296,27 +280,17 @@ def test_a_ratio_of_one_launch_each_follows_the_formula_of_its_docstring() -> No
     assert found.high == pytest.approx(1.2 * math.exp(half), rel=2e-3)
 
 
-@pytest.mark.parametrize(
-    ("events", "trials", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (1, 100, 0.0018, 0.0545)],
-)
-def test_the_interval_of_a_share_has_the_known_values(events: int, trials: int, low: float, high: float) -> None:
-    found = wilson_interval(events, trials)
-    assert found.value == events / trials
-    assert found.low == pytest.approx(low, abs=5e-5)
-    assert found.high == pytest.approx(high, abs=5e-5)
-
-
 @PROPERTY
 @given(st.integers(1, 100_000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials))))
 def test_the_interval_of_a_share_is_that_of_scipy(counted: tuple[int, int]) -> None:
     from scipy.stats import binomtest  # slow to load
 
     events, trials = counted
-    found = wilson_interval(events, trials, 0.99)
-    known = binomtest(events, trials).proportion_ci(0.99, method="wilson")
-    assert found.low == pytest.approx(known.low, abs=1e-9)
-    assert found.high == pytest.approx(known.high, abs=1e-9)
+    for confidence, found in ((0.95, wilson_interval(events, trials)), (0.99, wilson_interval(events, trials, 0.99))):
+        known = binomtest(events, trials).proportion_ci(confidence, method="wilson")
+        assert found.value == events / trials
+        assert found.low == pytest.approx(known.low, abs=1e-9)
+        assert found.high == pytest.approx(known.high, abs=1e-9)
 
 
 class TestOrderBounds:

@@ -59,9 +59,15 @@ def test_a_promise_is_what_each_request_keeps() -> None:
         ("ttft:p95<300ms,ttft:p95<400ms", "expected ttft:p95 once"),
         ("ttft:p100<300ms", "expected a percentile of at least 1 and less than 100"),
         ("p95<50ms,", "expected a percentile"),
+        (
+            "p0.95<50ms",
+            "slo is 'p0.95<50ms', expected a percentile of at least 1 and less than 100, and a time; "
+            'write "p95<50ms" or "rtm<20ms", or for streams "ttft:p95<300ms"',
+        ),
+        *((text, "write ") for text in ("", "50ms", "p95", "p95>50ms", "p0<1s", "p95<50", "p95<fast", 95, None)),
     ],
 )
-def test_a_wrong_objective_is_refused_with_what_to_write(text: str, said: str) -> None:
+def test_a_wrong_objective_is_refused_with_what_to_write(text: object, said: str) -> None:
     with pytest.raises(SettingError) as caught:
         parse_objective(text)
     assert said in str(caught.value)
