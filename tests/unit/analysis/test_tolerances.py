@@ -12,7 +12,9 @@ _DEFAULTS = {
     **dict.fromkeys(("ttft", "tpot", "itl", "output_tokens"), 0.10),
     **dict.fromkeys(("p90", "p95", "p99"), 0.20),
     **dict.fromkeys(("memory_growth", "descriptor_growth", "thread_growth", "cold_start"), 0.50),
-    **{"cpu_per_request": 0.07, "error_rate": 0.001, "peak_memory": 0.15},
+    "cpu_per_request": 0.07,
+    "error_rate": 0.001,
+    "peak_memory": 0.15,
 }
 _OF_THEIR_KIND = [("nmrt(p95<50ms)", 0.10), ("p99.9", 0.20), ("p75", 0.20), ("asl", 0.10), ("hop", 0.10)]
 

@@ -145,36 +145,19 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return package.name
 
 
+VERSIONS = """
+model:Model=2 model:Typed=7 model:Heir=2 model:Own=3 model:OfAnother=9 model:Without= model:later= model:plain=
+model:guarded=new model:made=2 model:loop= model:made_of_another=9 model:made_by_function= model:Model.other=
+model:imported=8 model:Scorer=9 model:same= model:scores= model:absent=
+broken:model= nested:model= binary:model= absent:model= parts.deep:Deep=deep
+"""
+
+
 @each_row(
     ("name", "version"),
     [
-        ("model:Model", "2"),
-        ("model:Typed", "7"),
-        ("model:Heir", "2"),
-        ("model:Own", "3"),
-        ("model:OfAnother", "9"),
-        ("model:Without", ""),
-        ("model:predict", "of May"),
-        ("model:later", ""),
-        ("model:plain", ""),
-        ("model:guarded", "new"),
-        ("model:made", "2"),
-        ("model:alias", "of May"),
-        ("model:loop", ""),
-        ("model:made_of_another", "9"),
-        ("model:made_by_function", ""),
-        ("model:Model.predict", "of a method"),
-        ("model:Model.other", ""),
-        ("model:imported", "8"),
-        ("model:Scorer", "9"),
-        ("model:same", ""),
-        ("model:scores", ""),
-        ("model:absent", ""),
-        ("broken:model", ""),
-        ("nested:model", ""),
-        ("binary:model", ""),
-        ("absent:model", ""),
-        ("parts.deep:Deep", "deep"),
+        *(one.split("=") for one in VERSIONS.split()),
+        *(("model:predict", "of May"), ("model:alias", "of May"), ("model:Model.predict", "of a method")),
     ],
 )
 def test_the_source_of_an_import_string_has_its_version_and_nothing_is_imported(

@@ -237,8 +237,3 @@ def test_what_is_no_source_is_refused(arguments: dict[str, Any], expected: str) 
     with pytest.raises(SettingError) as caught:
         Prometheus(**arguments)
     assert expected in str(caught.value)
-
-
-def test_a_source_is_a_value() -> None:
-    assert Prometheus() == Prometheus("/metrics")
-    assert len({Prometheus("/a"), Prometheus("/a"), Prometheus("/a", batch_size="b")}) == 2

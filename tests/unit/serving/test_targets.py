@@ -109,13 +109,6 @@ def test_numbers_of_numpy_are_kept_as_plain_ones() -> None:
     assert str(app) == "App('pkg.main:app', workers=2)"
 
 
-def test_a_target_is_a_value() -> None:
-    one = Url("http://127.0.0.1:8000", pid=12)
-    assert one == Url("http://127.0.0.1:8000", pid=12)
-    assert hash(one) == hash(Url("http://127.0.0.1:8000", pid=12))
-    assert one != Url("http://127.0.0.1:8000")
-
-
 @each_row(
     ("target", "expected"),
     [

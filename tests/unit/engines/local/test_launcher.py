@@ -445,18 +445,19 @@ class TestModelsThatFail:
         words = "hang is not done with its first inference after 1.00 s", "thinking"
         assert_given_up(hang, lambda *_: next(left), *words, directory=tmp_path)
 
-    def test_a_model_that_exits_on_its_first_inference_is_reported_with_its_traceback(self, tmp_path: Path) -> None:
-        said = "exit_at_once failed on its first inference.*SystemExit: enough"
+    @pytest.mark.parametrize(
+        ("model", "error", "said"),
+        [
+            (exit_at_once, ModelLoadError, "exit_at_once failed on its first inference.*SystemExit: enough"),
+            (kill_itself, DeploymentError, "kill_itself.*ended with signal SIGKILL"),
+        ],
+    )
+    def test_a_model_that_ends_its_process_on_its_first_inference_is_reported(
+        self, model: Any, error: type[DeploymentError], said: str, tmp_path: Path
+    ) -> None:
         with (
-            pytest.raises(ModelLoadError, match=f"(?s){said}"),
-            deployed(exit_at_once, tmp_path, by_value=[HERE], payload=[1]),
-        ):
-            pass
-
-    def test_model_that_ends_its_process_on_the_first_inference_is_reported(self, tmp_path: Path) -> None:
-        with (
-            pytest.raises(DeploymentError, match=r"kill_itself(.|\n)*ended with signal SIGKILL"),
-            deployed(kill_itself, tmp_path, by_value=[HERE], payload=[1]),
+            pytest.raises(error, match=f"(?s){said}"),
+            deployed(model, tmp_path, by_value=[HERE], payload=[1]),
         ):
             pass
 

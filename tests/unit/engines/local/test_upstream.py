@@ -143,13 +143,6 @@ async def test_an_answer_may_come_in_any_pieces(said: bytes) -> None:
 
 
 class TestConnections:
-    async def test_callers_one_after_the_other_share_a_connection(self) -> None:
-        service = Service()
-        async with behind(service) as (hop, _):
-            for value in range(20):
-                assert await hop([value]) == [2 * value]
-        assert service.connections == 1
-
     async def test_concurrent_callers_get_their_own_answers_in_any_order(self) -> None:
         gates = [asyncio.Event() for _ in range(8)]
 

@@ -207,24 +207,22 @@ def test_a_proxy_that_does_not_answer_ends_the_start(cluster: Cluster, tmp_path:
     assert len(cluster.deleted) == 1
 
 
-def test_a_start_that_takes_too_long_says_how_to_give_it_more_time(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("deploy", r"still loading after 60\.0 s, the start-up time limit"),
+        ("delete", r"has not deleted the application mlpatterns-\S+ in 60 s"),
+    ],
+)
+def test_what_the_cluster_does_not_do_in_time_is_named(
+    cluster: Cluster, tmp_path: Path, function: str, said: str
+) -> None:
     def never(*_: object) -> None:
         raise TimeoutError
 
     with (
-        pytest.raises(DeploymentError, match=r"still loading after 60\.0 s, the start-up time limit"),
-        launched(Single(), cluster.session(deploy=never), tmp_path),
-    ):
-        pass
-
-
-def test_an_application_that_is_not_deleted_in_time_is_named(cluster: Cluster, tmp_path: Path) -> None:
-    def never(_: object) -> None:
-        raise TimeoutError
-
-    with (
-        pytest.raises(DeploymentError, match=r"has not deleted the application mlpatterns-\S+ in 60 s"),
-        launched(Single(), cluster.session(delete=never), tmp_path),
+        pytest.raises(DeploymentError, match=said),
+        launched(Single(), cluster.session(**{function: never}), tmp_path),
     ):
         pass
 

@@ -79,6 +79,8 @@ IS_SO, IS_NOT = peer2.answer(b"\x08\x01"), peer2.answer(b"")
         ("/v2/health/live", IS_SO, 200, "\x08\x01"),
         (INFER, peer2.refusal(5, "no model 'm'"), 404, "no model 'm'"),
         (INFER, peer2.refusal(8), 429, ""),
+        (INFER, peer2.refusal(4, "the model took too long"), 504, "the model took too long"),
+        (INFER, peer2.refusal(99, "odd"), 500, "odd"),
         (INFER, peer2.trailers(1, peer2.block((":status", "403"))), 403, "Received http2 header with status: 403"),
         (INFER, frame(Frame.PING, 0, 0, payload=b"12345678") + peer2.answer(b"x"), 200, "x"),
     ],
@@ -91,54 +93,22 @@ def test_an_answer_is_what_a_gateway_would_make_of_it(path: str, data: bytes, st
 
 
 @pytest.mark.parametrize(
-    ("data", "details"),
+    ("data", "behaviour", "error", "words"),
     [
-        (frame(Frame.RST_STREAM, 0, 1, payload=b"\0\0\0\7"), "RST_STREAM"),
-        (peer2.headers(), "Socket closed"),
-        (b"\xff" * 100, "Stream removed"),
+        (frame(Frame.RST_STREAM, 0, 1, payload=b"\0\0\0\7"), {}, httpx.RemoteProtocolError, "an answer: .*RST_STREAM"),
+        (peer2.headers(), {}, httpx.RemoteProtocolError, "the call ended without an answer: .*Socket closed"),
+        (b"\xff" * 100, {}, httpx.RemoteProtocolError, "the call ended without an answer: .*Stream removed"),
+        (b"", {"end": "reset"}, httpx.RemoteProtocolError, "Connection reset"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", {"greeting": b""}, httpx.ConnectError, r"http1\.x server"),
+        (b"", {"end": "wait"}, httpx.ReadTimeout, r"no answer after 0\.2 s"),
+        (b"", {"end": "wait", "greeting": b""}, httpx.ReadTimeout, r"no answer after 0\.2 s"),
     ],
 )
-def test_a_call_without_a_status_is_a_protocol_error(data: bytes, details: str) -> None:
-    with (
-        caller(data) as client,
-        pytest.raises(httpx.RemoteProtocolError, match=f"the call ended without an answer: .*{details}"),
-    ):
-        client.get(READY)
-
-
-def test_a_reset_connection_is_a_protocol_error() -> None:
-    with caller(b"", end="reset") as client, pytest.raises(httpx.RemoteProtocolError, match="Connection reset"):
-        client.get(READY)
-
-
-def test_an_http_1_server_cannot_be_connected_to() -> None:
-    with (
-        caller(b"HTTP/1.1 400 Bad Request\r\n\r\n", greeting=b"") as client,
-        pytest.raises(httpx.ConnectError, match=r"http1\.x server"),
-    ):
-        client.get(READY)
-
-
-@pytest.mark.parametrize("greeting", [peer2.SERVER_SETTINGS, b""])
-def test_no_answer_in_time_is_a_timeout(greeting: bytes) -> None:
-    with (
-        caller(b"", greeting=greeting, end="wait") as client,
-        pytest.raises(httpx.ReadTimeout, match=r"no answer after 0\.2 s"),
-    ):
-        client.get(READY, timeout=0.2)
-
-
-def test_an_unknown_status_is_an_internal_error() -> None:
-    with caller(peer2.refusal(99, "odd")) as client:
-        response = client.post(INFER, content=b"inputs")
-    assert response.status_code == 500
-    assert "odd" in response.text
-
-
-def test_a_deadline_that_the_service_reports_itself_is_a_gateway_timeout() -> None:
-    with caller(peer2.refusal(4, "the model took too long")) as client:
-        response = client.post(INFER, content=b"inputs")
-    assert (response.status_code, response.text) == (504, "the model took too long")
+def test_a_call_without_an_answer_is_the_error_that_a_connection_would_give(
+    data: bytes, behaviour: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with caller(data, **behaviour) as client, pytest.raises(error, match=words):
+        client.get(READY, timeout=0.2 if behaviour.get("end") == "wait" else PATIENCE_S)
 
 
 @pytest.mark.parametrize(
