@@ -68,16 +68,14 @@ def test_sentences_follow_the_rules_of_english() -> None:
 
 @each_row(
     "text",
-    [
-        "the weight of that of a part",
-        "None where it is not known",
-        "It is scaled. Where a service computes, its time counts",
-        "capacity of so many replicas",
-        "the file says which",
-        "the process who waits",
-        "the one is a value, the other a name",
-        "requests of which one failed",
-    ],
+    "the weight of that of a part",
+    "None where it is not known",
+    "It is scaled. Where a service computes, its time counts",
+    "capacity of so many replicas",
+    "the file says which",
+    "the process who waits",
+    "the one is a value, the other a name",
+    "requests of which one failed",
 )
 def test_a_phrase_that_breaks_a_rule_is_found(text: str) -> None:
     assert any(re.search(rule, text) for rule in RULES.values())

@@ -3,8 +3,8 @@
 import re
 from collections import Counter
 
-import pytest
 from support import ROOT, TESTS
+from support.each_row import each_row
 from support.scheduling import shares_a_run
 
 PACKAGE = ROOT / "pytest_mlpatterns"
@@ -47,13 +47,11 @@ def test_what_make_test_leaves_out_is_a_folder_that_make_check_runs() -> None:
     assert {name for name in left_out if not re.search(rf"\b{name.lower()}\b", recipe)} == set()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("test", "shares"),
-    [
-        ("test_a_run_ends_with_the_outcome_of_each_comparison", True),
-        ("test_two_loads_and_two_payloads_of_one_service_are_compared", True),  # through another fixture
-        ("test_a_smoke_run_starts_the_other_side_too", False),
-    ],
+    ("test_a_run_ends_with_the_outcome_of_each_comparison", True),
+    ("test_two_loads_and_two_payloads_of_one_service_are_compared", True),  # through another fixture
+    ("test_a_smoke_run_starts_the_other_side_too", False),
 )
 def test_tests_that_share_a_run_are_known_by_their_fixtures(test: str, *, shares: bool) -> None:
     assert shares_a_run(f"{COMPARED}::{test}") is shares

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,14 +11,14 @@ import pytest
 from support.scenarios import run
 
 
-def each_row(names: str | Sequence[str], rows: Iterable[Any]) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """Call the test with each row, as ``pytest.mark.parametrize`` would, but as one test.
+def each_row(names: str | Sequence[str], *rows: Any) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Call the test with each row, as ``pytest.mark.parametrize`` would, but as one test; one argument has all rows.
 
     For enumerations: values of a format, damaged texts, boundaries. The rows share the fixtures of the test. Each row
     runs, also after one that failed; the test fails with the error of the first, and a note has the others.
     """
     columns = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-    table = [_values(row, is_one=len(columns) == 1) for row in rows]
+    table = [_values(row, is_one=len(columns) == 1) for row in (rows[0] if len(rows) == 1 else rows)]
     assert table, "a table without rows, expected at least one"
 
     def decorate(test: Callable[..., Any]) -> Callable[..., None]:

@@ -104,18 +104,16 @@ def test_a_verdict_shows_its_figures_first_and_every_other_error_the_name_to_imp
 
 @each_row(
     ("name", "base"),
-    [
-        ("SettingError", ValueError),
-        ("UnitError", errors.SettingError),
-        ("ModelLoadError", errors.DeploymentError),
-        ("PerfFailure", AssertionError),
-        ("LimitFailure", errors.PerfFailure),
-        ("RegressionFailure", errors.PerfFailure),
-        ("InconclusiveFailure", errors.PerfFailure),
-        ("PerfWarning", UserWarning),
-        ("InconclusiveWarning", errors.PerfWarning),
-        ("UnusedMarkerWarning", errors.PerfWarning),
-    ],
+    ("SettingError", ValueError),
+    ("UnitError", errors.SettingError),
+    ("ModelLoadError", errors.DeploymentError),
+    ("PerfFailure", AssertionError),
+    ("LimitFailure", errors.PerfFailure),
+    ("RegressionFailure", errors.PerfFailure),
+    ("InconclusiveFailure", errors.PerfFailure),
+    ("PerfWarning", UserWarning),
+    ("InconclusiveWarning", errors.PerfWarning),
+    ("UnusedMarkerWarning", errors.PerfWarning),
 )
 def test_errors_can_be_caught_by_their_kind(name: str, base: type) -> None:
     assert issubclass(getattr(errors, name), base)
@@ -127,13 +125,11 @@ def test_an_error_is_no_verdict_and_a_verdict_no_error() -> None:
         assert sum(issubclass(getattr(errors, name), kind) for kind in kinds) == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("failure", "reasons"),
-    [
-        (LimitFailure("median latency is slow\n  test t", ["median latency is slow"]), ("median latency is slow",)),
-        (PerfFailure("no baseline\n  more"), ("no baseline",)),
-        (PerfFailure(), ()),
-    ],
+    (LimitFailure("median latency is slow\n  test t", ["median latency is slow"]), ("median latency is slow",)),
+    (PerfFailure("no baseline\n  more"), ("no baseline",)),
+    (PerfFailure(), ()),
 )
 def test_a_failure_carries_its_reasons(failure: PerfFailure, reasons: tuple[str, ...]) -> None:
     assert failure.reasons == reasons

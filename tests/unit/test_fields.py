@@ -34,12 +34,10 @@ def test_plain_numbers_are_pythons_own(value: object, plain: object) -> None:
 
 @each_row(
     ("bounds", "expected"),
-    [
-        ({"least": 1, "most": 2_000}, "a whole number from 1 to 2,000"),
-        ({"least": 0}, "a whole number that is not negative"),
-        ({}, "a whole number"),
-        ({"least": 1, "expected": "a process"}, "a process"),
-    ],
+    ({"least": 1, "most": 2_000}, "a whole number from 1 to 2,000"),
+    ({"least": 0}, "a whole number that is not negative"),
+    ({}, "a whole number"),
+    ({"least": 1, "expected": "a process"}, "a process"),
 )
 @each_row("value", [1.0, "one", True, None, math.nan])
 def test_the_message_of_a_whole_number_names_what_was_found_and_expected(
@@ -102,15 +100,13 @@ class Yields:
 
 @each_row(
     ("function", "words"),
-    [
-        (waits, "is waits, an async function, and calling it runs nothing"),
-        (partial(waits), "is waits, an async function"),
-        (Waits(), "is Waits, an async function"),
-        (partial(partial(Waits())), "is Waits, an async function"),
-        (yields, "is yields, a generator function"),
-        (Yields().method, "is method, a generator function"),
-        (streams, "is streams, an asynchronous generator function"),
-    ],
+    (waits, "is waits, an async function, and calling it runs nothing"),
+    (partial(waits), "is waits, an async function"),
+    (Waits(), "is Waits, an async function"),
+    (partial(partial(Waits())), "is Waits, an async function"),
+    (yields, "is yields, a generator function"),
+    (Yields().method, "is method, a generator function"),
+    (streams, "is streams, an asynchronous generator function"),
 )
 def test_a_function_of_which_a_call_runs_nothing_is_named(function: Callable[..., Any], words: str) -> None:
     found = fields.unrun_function(function)

@@ -27,21 +27,19 @@ from pytest_mlpatterns.wording import shown
 
 @each_row(
     ("text", "ns"),
-    [
-        ("20ms", 20_000_000),
-        ("1.5 s", 1_500_000_000),
-        (" 7 us ", 7_000),
-        ("7µs", 7_000),  # the micro sign
-        ("7μs", 7_000),  # the Greek letter
-        ("3ns", 3),
-        (".5ms", 500_000),
-        ("5.s", 5_000_000_000),
-        ("2min", 120_000_000_000),
-        ("1h", 3_600_000_000_000),
-        ("0s", 0),
-        (timedelta(milliseconds=20), 20_000_000),
-        (timedelta(days=2, microseconds=1), 172_800_000_001_000),
-    ],
+    ("20ms", 20_000_000),
+    ("1.5 s", 1_500_000_000),
+    (" 7 us ", 7_000),
+    ("7µs", 7_000),  # the micro sign
+    ("7μs", 7_000),  # the Greek letter
+    ("3ns", 3),
+    (".5ms", 500_000),
+    ("5.s", 5_000_000_000),
+    ("2min", 120_000_000_000),
+    ("1h", 3_600_000_000_000),
+    ("0s", 0),
+    (timedelta(milliseconds=20), 20_000_000),
+    (timedelta(days=2, microseconds=1), 172_800_000_001_000),
 )
 def test_a_time_with_its_unit_is_read_in_whole_nanoseconds(text: object, ns: int) -> None:
     assert parse_duration(text) == ns
@@ -50,17 +48,15 @@ def test_a_time_with_its_unit_is_read_in_whole_nanoseconds(text: object, ns: int
 
 @each_row(
     ("text", "size"),
-    [
-        ("512MiB", 512 * 2**20),
-        ("10 MB", 10_000_000),
-        ("1kB", 1000),
-        ("1KiB", 1024),
-        ("2GB", 2 * 10**9),
-        ("2GiB", 2 * 2**30),
-        ("1TB", 10**12),
-        ("0.5TiB", 2**39),
-        ("7B", 7),
-    ],
+    ("512MiB", 512 * 2**20),
+    ("10 MB", 10_000_000),
+    ("1kB", 1000),
+    ("1KiB", 1024),
+    ("2GB", 2 * 10**9),
+    ("2GiB", 2 * 2**30),
+    ("1TB", 10**12),
+    ("0.5TiB", 2**39),
+    ("7B", 7),
 )
 def test_a_size_with_its_unit_is_read_in_whole_bytes(text: str, size: int) -> None:
     assert parse_size(text) == size
@@ -102,20 +98,18 @@ def test_a_size_without_a_known_unit_is_refused_with_an_example(wrong: object) -
 
 @each_row(
     "wrong",
-    [
-        "x",
-        "",
-        -1,
-        -0.5,
-        True,
-        None,
-        "nan",
-        "inf",
-        float("nan"),
-        float("inf"),
-        [],
-        pytest.param(10**400, id="beyond a float"),
-    ],
+    "x",
+    "",
+    -1,
+    -0.5,
+    True,
+    None,
+    "nan",
+    "inf",
+    float("nan"),
+    float("inf"),
+    [],
+    pytest.param(10**400, id="beyond a float"),
 )
 def test_a_number_that_is_negative_or_none_at_all_is_refused(wrong: object) -> None:
     with pytest.raises(UnitError) as caught:
@@ -141,26 +135,24 @@ def test_a_quantity_beyond_all_numbers_is_refused_as_unreadable(parse: object) -
 
 @each_row(
     ("ns", "text"),
-    [
-        (0, "0 ns"),
-        (0.5, "0.500 ns"),
-        (1, "1.00 ns"),
-        (9.994, "9.99 ns"),
-        (9.996, "10.0 ns"),
-        (999.4, "999 ns"),
-        (999.5, "1.00 µs"),
-        (1_000, "1.00 µs"),
-        (9_996, "10.0 µs"),
-        (999_499, "999 µs"),
-        (999_500, "1.00 ms"),
-        (20_040_000, "20.0 ms"),
-        (999_499_999, "999 ms"),
-        (999_500_000, "1.00 s"),
-        (59_960_000_000, "60.0 s"),
-        (999_400_000_000, "999 s"),
-        (3_600_000_000_000, "3,600 s"),
-        (-1_500, "-1.50 µs"),
-    ],
+    (0, "0 ns"),
+    (0.5, "0.500 ns"),
+    (1, "1.00 ns"),
+    (9.994, "9.99 ns"),
+    (9.996, "10.0 ns"),
+    (999.4, "999 ns"),
+    (999.5, "1.00 µs"),
+    (1_000, "1.00 µs"),
+    (9_996, "10.0 µs"),
+    (999_499, "999 µs"),
+    (999_500, "1.00 ms"),
+    (20_040_000, "20.0 ms"),
+    (999_499_999, "999 ms"),
+    (999_500_000, "1.00 s"),
+    (59_960_000_000, "60.0 s"),
+    (999_400_000_000, "999 s"),
+    (3_600_000_000_000, "3,600 s"),
+    (-1_500, "-1.50 µs"),
 )
 def test_a_duration_prints_three_digits_and_changes_its_unit_at_the_boundary(ns: float, text: str) -> None:
     assert format_duration(ns) == text
@@ -168,23 +160,21 @@ def test_a_duration_prints_three_digits_and_changes_its_unit_at_the_boundary(ns:
 
 @each_row(
     ("size", "text"),
-    [
-        (0, "0 B"),
-        (1, "1.00 B"),
-        (999, "999 B"),
-        (1023, "1,023 B"),
-        (1023.488, "1.00 KiB"),
-        (1024, "1.00 KiB"),
-        (1023 * 2**10, "1,023 KiB"),
-        (2**20 - 2**9, "1.00 MiB"),
-        (2**20, "1.00 MiB"),
-        (512 * 2**20, "512 MiB"),
-        (2**30 - 2**19, "1.00 GiB"),
-        (2**30, "1.00 GiB"),
-        (2**40 - 2**29, "1.00 TiB"),
-        (2**40, "1.00 TiB"),
-        (5000 * 2**40, "5,000 TiB"),
-    ],
+    (0, "0 B"),
+    (1, "1.00 B"),
+    (999, "999 B"),
+    (1023, "1,023 B"),
+    (1023.488, "1.00 KiB"),
+    (1024, "1.00 KiB"),
+    (1023 * 2**10, "1,023 KiB"),
+    (2**20 - 2**9, "1.00 MiB"),
+    (2**20, "1.00 MiB"),
+    (512 * 2**20, "512 MiB"),
+    (2**30 - 2**19, "1.00 GiB"),
+    (2**30, "1.00 GiB"),
+    (2**40 - 2**29, "1.00 TiB"),
+    (2**40, "1.00 TiB"),
+    (5000 * 2**40, "5,000 TiB"),
 )
 def test_a_size_prints_three_digits_and_changes_its_unit_at_the_boundary(size: float, text: str) -> None:
     assert format_size(size) == text
@@ -192,16 +182,14 @@ def test_a_size_prints_three_digits_and_changes_its_unit_at_the_boundary(size: f
 
 @each_row(
     ("rps", "text"),
-    [
-        (0, "0 req/s"),
-        (0.5, "0.500 req/s"),
-        (12.34, "12.3 req/s"),
-        (999.4, "999 req/s"),
-        (999.5, "1,000 req/s"),
-        (1234.4, "1,234 req/s"),
-        (1_234_567, "1,234,567 req/s"),
-        (float("nan"), "nan req/s"),
-    ],
+    (0, "0 req/s"),
+    (0.5, "0.500 req/s"),
+    (12.34, "12.3 req/s"),
+    (999.4, "999 req/s"),
+    (999.5, "1,000 req/s"),
+    (1234.4, "1,234 req/s"),
+    (1_234_567, "1,234,567 req/s"),
+    (float("nan"), "nan req/s"),
 )
 def test_a_rate_prints_three_digits_and_whole_numbers_above_a_thousand(rps: float, text: str) -> None:
     assert format_rate(rps) == text
@@ -209,11 +197,9 @@ def test_a_rate_prints_three_digits_and_whole_numbers_above_a_thousand(rps: floa
 
 @each_row(
     ("ratio", "text"),
-    [
-        *((0, "0.0 %"), (0.0001, "0.01 %"), (0.0094, "0.94 %"), (0.0095, "0.95 %"), (0.0096, "0.96 %")),
-        *((0.00994, "0.99 %"), (0.00996, "1.0 %"), (0.123, "12.3 %"), (0.99949, "99.9 %"), (0.9996, "100 %")),
-        *((12.5, "1250 %"), (-0.05, "-5.0 %")),
-    ],
+    *((0, "0.0 %"), (0.0001, "0.01 %"), (0.0094, "0.94 %"), (0.0095, "0.95 %"), (0.0096, "0.96 %")),
+    *((0.00994, "0.99 %"), (0.00996, "1.0 %"), (0.123, "12.3 %"), (0.99949, "99.9 %"), (0.9996, "100 %")),
+    *((12.5, "1250 %"), (-0.05, "-5.0 %")),
 )
 def test_a_percentage_keeps_its_digits_up_to_each_boundary(ratio: float, text: str) -> None:
     assert format_percent(ratio) == text
@@ -272,14 +258,12 @@ def test_a_unit_reads_its_own_example(unit: Unit) -> None:
 
 @each_row(
     ("unit", "shown"),
-    [
-        (Unit.DURATION, "2.00 µs"),
-        (Unit.RATE, "2,000 req/s"),
-        (Unit.RATIO, "200000 %"),
-        (Unit.SIZE, "1.95 KiB"),
-        (Unit.COST, "2,000"),
-        (Unit.COUNT, "2,000"),
-    ],
+    (Unit.DURATION, "2.00 µs"),
+    (Unit.RATE, "2,000 req/s"),
+    (Unit.RATIO, "200000 %"),
+    (Unit.SIZE, "1.95 KiB"),
+    (Unit.COST, "2,000"),
+    (Unit.COUNT, "2,000"),
 )
 def test_a_unit_decides_how_a_value_prints(unit: Unit, shown: str) -> None:
     assert unit.show(2000) == shown

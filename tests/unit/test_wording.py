@@ -15,13 +15,11 @@ from pytest_mlpatterns import wording
 
 @each_row(
     ("number", "nouns", "text"),
-    [
-        (1, ("request",), "1 request"),
-        (0, ("request",), "0 requests"),
-        (2_000, ("request",), "2,000 requests"),
-        (1, ("launch", "launches"), "1 launch"),
-        (3, ("launch", "launches"), "3 launches"),
-    ],
+    (1, ("request",), "1 request"),
+    (0, ("request",), "0 requests"),
+    (2_000, ("request",), "2,000 requests"),
+    (1, ("launch", "launches"), "1 launch"),
+    (3, ("launch", "launches"), "3 launches"),
 )
 def test_a_noun_agrees_with_its_number(number: int, nouns: tuple[str, ...], text: str) -> None:
     assert wording.count(number, *nouns) == text
@@ -37,13 +35,11 @@ def test_lists_join_their_last_name_by_and(names: tuple[str, ...], text: str) ->
 
 @each_row(
     ("given", "form", "hint"),
-    [
-        ("cachd", "{}", "did you mean cached? "),
-        ("cachd", "{}=", "did you mean cached=? "),
-        ("cachd", "{!r}", "did you mean 'cached'? "),
-        ("zzz", "{}", ""),
-        ("cached", "{}", ""),
-    ],
+    ("cachd", "{}", "did you mean cached? "),
+    ("cachd", "{}=", "did you mean cached=? "),
+    ("cachd", "{!r}", "did you mean 'cached'? "),
+    ("zzz", "{}", ""),
+    ("cached", "{}", ""),
 )
 def test_only_a_similar_name_is_suggested(given: str, form: str, hint: str) -> None:
     assert wording.did_you_mean(given, ["single", "cached"], form) == hint
@@ -64,21 +60,19 @@ def test_separators_inside_brackets_do_not_split(text: str, parts: list[str]) ->
 
 @each_row(
     ("text", "shown"),
-    [
-        ("a\tb\nc ä → 🙂 \u200d", "a\tb\nc ä → 🙂 \u200d"),
-        ("\x1b[2J\x1b]0;owned\x07", "\\x1b[2J\\x1b]0;owned\\x07"),
-        ("\x9b31m", "\\x9b31m"),
-        ("4 %\r100 %\r\nnext", "4 %\\x0d100 %\nnext"),
-        ("\u202egnp.\u2066x\u200f", "\\u202egnp.\\u2066x\\u200f"),
-        ("\udce4.py", "\\udce4.py"),
-        ("\x00\x7f", "\\x00\\x7f"),
-        ("::error file=a::b\n \t\u3000::stop-commands::x", "\\x3a:error file=a::b\n \t\u3000\\x3a:stop-commands::x"),
-        ("\r\n::set-output name=a::b\x0b\r::debug::c", "\n\\x3a:set-output name=a::b\\x0b\\x0d::debug::c"),
-        ("a ##[error]b ##[command]c", "a ##\\x5berror]b ##\\x5bcommand]c"),
-        ("a ##vso[task.setvariable]b", "a ##vso\\x5btask.setvariable]b"),
-        ("##teamcity[buildStop] ##VSO[x] ##other[y]", "##teamcity\\x5bbuildStop] ##VSO\\x5bx] ##other[y]"),
-        ("test_a.py::test_one[##]\n: :\n| ::error::", "test_a.py::test_one[##]\n: :\n| ::error::"),
-    ],
+    ("a\tb\nc ä → 🙂 \u200d", "a\tb\nc ä → 🙂 \u200d"),
+    ("\x1b[2J\x1b]0;owned\x07", "\\x1b[2J\\x1b]0;owned\\x07"),
+    ("\x9b31m", "\\x9b31m"),
+    ("4 %\r100 %\r\nnext", "4 %\\x0d100 %\nnext"),
+    ("\u202egnp.\u2066x\u200f", "\\u202egnp.\\u2066x\\u200f"),
+    ("\udce4.py", "\\udce4.py"),
+    ("\x00\x7f", "\\x00\\x7f"),
+    ("::error file=a::b\n \t\u3000::stop-commands::x", "\\x3a:error file=a::b\n \t\u3000\\x3a:stop-commands::x"),
+    ("\r\n::set-output name=a::b\x0b\r::debug::c", "\n\\x3a:set-output name=a::b\\x0b\\x0d::debug::c"),
+    ("a ##[error]b ##[command]c", "a ##\\x5berror]b ##\\x5bcommand]c"),
+    ("a ##vso[task.setvariable]b", "a ##vso\\x5btask.setvariable]b"),
+    ("##teamcity[buildStop] ##VSO[x] ##other[y]", "##teamcity\\x5bbuildStop] ##VSO\\x5bx] ##other[y]"),
+    ("test_a.py::test_one[##]\n: :\n| ::error::", "test_a.py::test_one[##]\n: :\n| ::error::"),
 )
 def test_hidden_characters_are_spelled_and_all_others_stay(text: str, shown: str) -> None:
     assert wording.visible(text) == shown
@@ -99,15 +93,13 @@ def test_a_text_of_spaces_is_searched_for_commands_in_linear_time() -> None:
 
 @each_row(
     ("value", "text"),
-    [
-        ("a\0b\x1b[2J", r"'a\x00b\x1b[2J'"),
-        (Anything(), "one line and another"),
-        (Unhelpful(), "a value of type Unhelpful"),
-        (10**5000, "a value of type int"),
-        (deep_list(5000), "a value of type list"),
-        ("x" * 298, "'" + "x" * 298 + "'"),
-        ("x" * 299, "'" + "x" * 249 + "… (301 characters)"),
-    ],
+    ("a\0b\x1b[2J", r"'a\x00b\x1b[2J'"),
+    (Anything(), "one line and another"),
+    (Unhelpful(), "a value of type Unhelpful"),
+    (10**5000, "a value of type int"),
+    (deep_list(5000), "a value of type list"),
+    ("x" * 298, "'" + "x" * 298 + "'"),
+    ("x" * 299, "'" + "x" * 249 + "… (301 characters)"),
 )
 def test_a_value_is_shown_in_one_short_line(value: object, text: str) -> None:
     assert wording.shown(value) == text

@@ -66,7 +66,6 @@ def test_the_capacity_is_found_with_its_ladder_and_takes_part_in_the_baseline(tm
     (entry,) = run.json("perf-baseline.json")["tests"]["test_perf.py::test_it"].values()
     assert len(entry["metrics"]["nmrt"]) == 1
     assert "NMRT" in run.section("performance")
-
     entry["metrics"]["nmrt"] = [[10_000, 0.001]]
     text = (tmp_path / "perf-baseline.json").read_text(encoding="utf-8")
     before, _, rest = text.partition('"nmrt": ')

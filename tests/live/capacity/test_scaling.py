@@ -39,7 +39,6 @@ def test_scaling_is_measured_judged_and_reported(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(capacity, "_STEP_WAVES", 5)
     monkeypatch.setattr(scaling, "_WINDOW_NS", 100 * MS)
     run = PROJECT.with_ini(perf_price=PRICE).run(tmp_path, "--perf-json", "out.json", "--junitxml", "junit.xml")
-
     assert run.outcomes["passed"] == 1
     assert "1 replica: capacity (NMRT) " in run.out
     assert "2 replicas: capacity (NMRT) " in run.out

@@ -130,12 +130,10 @@ def test_a_branch_that_was_recorded_on_a_laptop_and_squashed_gates_a_fresh_clone
     shop.git("branch", "--quiet", "-D", "feature")
     shop.commit({"README.md": "The shop\n"}, "Later")
     clone = Repository.cloned(shop, tmp_path / "clone")
-
     unchanged = run(clone, "--perf-baseline", "require")
     assert unchanged.exit_code == 0, unchanged.out
     assert "compared with the baseline's commit (" in unchanged.out
     assert "baseline not comparable" not in unchanged.out
-
     clone.write(model(0.06))
     slower = run(clone)
     assert slower.exit_code == 1
@@ -249,12 +247,10 @@ def test_a_slower_package_of_pure_python_fails_and_is_named_and_an_equally_fast_
     )
     assert "; features 2.0;" in f"; {entry['facts']['packages loaded']};"
     shop.commit({"README.md": "The shop\n"}, "Later")
-
     install("2.1", 0.01)
     same = run(shop, "--perf-noise", "trust")
     assert same.exit_code == 0
     assert "undecided" not in same.out
-
     install("1.0", 0.06)
     slower = run(shop, "--perf-noise", "trust")
     assert slower.exit_code == 1

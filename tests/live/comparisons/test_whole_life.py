@@ -104,32 +104,25 @@ def test_a_gate_begins_softly_turns_red_accepts_a_change_and_forgets_it(
 ) -> None:
     life = Life(tmp_path / "shop")
     monkeypatch.chdir(life.repository.top)
-
     life.takes(0.03)
     soft = life.step("A soft start: verdicts are shown, and nothing fails", "--perf-gate=warn")
     assert "1 regression" in soft.out
-
     red = life.step("The first red")
     assert f"python -m pytest_mlpatterns accept results.json {TEST} --reason WHY" in red.out
-
     assert main(["accept", "results.json", TEST, "--reason", "larger model", "--ceiling", "900%"]) == 0
     green = life.step("The change is accepted, with a reason")
     assert re.search(r"(mean|median) latency .* → .*; accepted is rtm \+900 %: larger model", green.out)
-
     life.takes(0.5)
     beyond = life.step("Worse than was accepted")
     assert "accepted was rtm +900 %: larger model" in beyond.out
-
     life.takes(0.03)
     life.repository.git("add", "--all")
     life.repository.git("commit", "--quiet", "--message", "A larger model, and what it costs")
     landed = life.step("The change has landed")
     assert "main has it already, so remove it" in landed.out
-
     life.takes(2.0)
     again = life.step("It accepts nothing more")
     assert "main has it already, so remove it" in again.out
-
     assert main(["accept", "results.json", "--prune"]) == 0
     assert "accepted" not in (life.repository.top / "perf-accepted.toml").read_text(encoding="utf-8")
     check_golden("life.txt", life.shown)

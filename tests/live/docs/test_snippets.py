@@ -290,7 +290,6 @@ def test_every_shown_command_is_known() -> None:
                 known = False
         if not known:
             unknown.append(f"{where}: {shlex.join(words)}")
-
     assert unknown == []
 
 

@@ -93,7 +93,6 @@ def test_command_of_the_job_measures_the_tests_on_this_machine(job: dict[str, An
     change, command = job["spec"]["entrypoint"].split(" && ")
     words = shlex.split(command.replace("/results", str(tmp_path)).replace("--perf-engine ray", "--perf-engine local"))
     named = re.findall(r"--perf-([\w-]+)", command)
-
     assert change == "cd /home/ray/perf"
     assert words[:3] == ["python", "-m", "pytest"]
     assert set(named) <= set(OPTIONS)

@@ -163,7 +163,6 @@ class TestRealDeployments:
         assert at_least(1.2, launches) is Outcome.PASS
         assert at_least(1e6, launches) is Outcome.FAIL
         assert len(our_children() - before) <= 1  # the generator, which goes on
-
         found = launches[0]
         assert 1 < math.exp(found.rtm.value) < 100
         assert 1 < math.exp(found.latency_mean.value) < 100
@@ -213,7 +212,6 @@ class TestRealDeployments:
         before = our_children()
         variants = make_variant("quick", OneAtATime(0.003), tmp_path), make_variant("slow", OneAtATime(0.012), tmp_path)
         run = InterleavedRun(*variants, generator, on_progress=silent)
-
         run.search(60 * S)
         (found,) = run.capacities
         assert found.first.nmrt.value <= 2 / 0.003  # a busy generator notes answers in bunches

@@ -225,9 +225,7 @@ class TestLaunch:
         assert launch.generator.completed >= in_window(launch) > 0
         assert launch.generator.cpu_ns > 0
         assert total == len(samples.outcome) + 1  # and the one that showed that it is ready
-
         assert 0 < launch.stats.replica_requests[0] < len(samples.outcome)
-
         usage = launch.usage
         assert len(usage.time_ns) >= 3
         assert usage.time_ns[0] <= launch.window.start_ns
@@ -312,7 +310,6 @@ class TestLaunch:
         opened: list[int] = []
         ended: list[int] = []
         lengths_ns: list[int] = []
-
         asked: list[Request] = []
 
         def script(request: Request) -> list[Step]:

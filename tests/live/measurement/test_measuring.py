@@ -40,16 +40,14 @@ def double(batch: list[Any]) -> list[Any]:
 
 @each_row(
     ("arguments", "words"),
-    [
-        ({"concurency": 2}, r"measure\(concurency=...\) is not an argument of the marker; did you mean concurrency=\?"),
-        ({"tolerance": 0.1}, r"measure\(tolerance=...\), expected what says how to measure"),
-        ({"pattern": ["single", "cached"]}, r"measure\(pattern=\['single', 'cached'\]\), expected one pattern"),
-        ({"wire": ["rest+json"]}, r"expected one wire"),
-        ({"duration": "1ms"}, r"measure\(duration=...\) is '1ms', expected at least 100ms"),
-        ({"launches": 0}, r"measure\(launches=0\), expected a whole number from 1 to 100"),
-        ({"engine": "ray"}, "runs on this machine only"),
-        ({"generators_on": "ray"}, "runs on this machine only"),
-    ],
+    ({"concurency": 2}, r"measure\(concurency=...\) is not an argument of the marker; did you mean concurrency=\?"),
+    ({"tolerance": 0.1}, r"measure\(tolerance=...\), expected what says how to measure"),
+    ({"pattern": ["single", "cached"]}, r"measure\(pattern=\['single', 'cached'\]\), expected one pattern"),
+    ({"wire": ["rest+json"]}, r"expected one wire"),
+    ({"duration": "1ms"}, r"measure\(duration=...\) is '1ms', expected at least 100ms"),
+    ({"launches": 0}, r"measure\(launches=0\), expected a whole number from 1 to 100"),
+    ({"engine": "ray"}, "runs on this machine only"),
+    ({"generators_on": "ray"}, "runs on this machine only"),
 )
 def test_argument_that_cannot_be_used_is_refused_before_anything_starts(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingError, match=words):

@@ -51,7 +51,6 @@ def test_what_a_limit_refuses_is_the_loss_of_erlang(generator: Generator, tmp_pa
     pattern = Limited(PLACES, max_waiting=0)
     with deployed(pattern, Sleeper, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
         metrics = Metrics((runner.measure(),))
-
     assert set(metrics.failures) == {503}
     admitted = metrics.figure("admitted_share")
     assert admitted is not None

@@ -113,7 +113,6 @@ def test_a_killed_replica_loses_its_turns_until_the_balancer_leaves_it_out(
 
     log = tmp_path / "requests"
     launch, impact = measured(generator, tmp_path, Replicated(2), Logged(str(log)), during=lose)
-
     (step,) = launch.steps
     came_ns = logged(log)[:, 0]
     turns_of_the_other = int(((came_ns >= step.begin_ns) & (came_ns < left_out_ns[0])).sum())

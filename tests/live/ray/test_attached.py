@@ -140,9 +140,7 @@ def test_a_run_removes_what_a_killed_one_left_and_what_is_its_own_and_leaves_the
     long_run.wait(PATIENT_S)
     wait_until(lambda: run not in on_cluster.call(f"{HERE}:actors", timeout_s=PATIENT_S))
     assert ours(applications()) == {left}
-
     next_run = run_on(SHORT, "--perf-generators-on=local")
-
     assert next_run.outcomes == {"passed": 1}
     assert "note: 1 application of a run that began " in next_run.out
     assert " ago and was killed was removed from the Ray cluster" in next_run.out

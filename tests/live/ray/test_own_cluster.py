@@ -83,13 +83,11 @@ def test_a_ray_is_closed_to_other_users_holds_its_port_and_ends_with_a_run_that_
         commands = [*map(_command_of, family)]
         assert sum(command.partition(" ")[0].endswith("/raylet") for command in commands) == 1
         (directory,) = directories(commands)
-
         assert_closed(directory, family)
         (port,) = {port for name, port in listening(family) if name.startswith("ray::ProxyActor") and is_serve(port)}
         with held_port(wanted=port) as holder:  # what another run would do to get it
             assert holder.getsockname()[1] != port
         process.kill()
-
         _, left = psutil.wait_procs(family, PATIENT_S)
     assert left == []
     wait_until(lambda: not directory.exists())

@@ -104,16 +104,14 @@ def test_replicas_are_on_several_nodes(results: dict[str, dict[str, Any]], name:
 
 @each_row(
     "name, layer, counters, histograms",
-    [
-        ("cached", "cached", {"hits"}, {"hit_ns"}),
-        ("queued", "queued", {"accepted", "answered", "observed_ns"}, {"wait_ns"}),
-        ("pipeline", "pipeline", set(), {"stage:less_one", "stage:model"}),
-        ("pipeline", "hop", {"calls"}, {"hop_ns"}),
-        ("ensemble", "ensemble", set(), {"model:model", "model:less_one"}),
-        ("microservice", "hop", {"calls"}, {"hop_ns"}),
-        ("microservice", "batched", {"calls", "items"}, {"size", "wait_ns", "call_ns"}),
-        ("cached", "wire", {"requests", "decode_ns"}, set()),
-    ],
+    ("cached", "cached", {"hits"}, {"hit_ns"}),
+    ("queued", "queued", {"accepted", "answered", "observed_ns"}, {"wait_ns"}),
+    ("pipeline", "pipeline", set(), {"stage:less_one", "stage:model"}),
+    ("pipeline", "hop", {"calls"}, {"hop_ns"}),
+    ("ensemble", "ensemble", set(), {"model:model", "model:less_one"}),
+    ("microservice", "hop", {"calls"}, {"hop_ns"}),
+    ("microservice", "batched", {"calls", "items"}, {"size", "wait_ns", "call_ns"}),
+    ("cached", "wire", {"requests", "decode_ns"}, set()),
 )
 def test_a_pattern_has_its_own_figures(
     results: dict[str, dict[str, Any]], name: str, layer: str, counters: set[str], histograms: set[str]

@@ -18,18 +18,16 @@ E   FileNotFoundError: [Errno 2] No such file or directory: 'w.json'"""
 
 @each_row(
     ("text", "line"),
-    [
-        (TRACEBACK, "FileNotFoundError: [Errno 2] No such file or directory: 'w.json'"),
-        ("Skipped: needs a GPU", "Skipped: needs a GPU"),
-        (
-            "ImportError while importing test module\nE   ModuleNotFoundError: No module named 'a'\n",
-            "ModuleNotFoundError: No module named 'a'",
-        ),
-        ("the first\nthe last\n", "the last"),
-        ("E   ChildError: it printed last:\nE   | KeyError: 'no'\nE   |   ^^^^^", "KeyError: 'no'"),
-        ("| RuntimeError: it ended", "RuntimeError: it ended"),
-        ("", ""),
-    ],
+    (TRACEBACK, "FileNotFoundError: [Errno 2] No such file or directory: 'w.json'"),
+    ("Skipped: needs a GPU", "Skipped: needs a GPU"),
+    (
+        "ImportError while importing test module\nE   ModuleNotFoundError: No module named 'a'\n",
+        "ModuleNotFoundError: No module named 'a'",
+    ),
+    ("the first\nthe last\n", "the last"),
+    ("E   ChildError: it printed last:\nE   | KeyError: 'no'\nE   |   ^^^^^", "KeyError: 'no'"),
+    ("| RuntimeError: it ended", "RuntimeError: it ended"),
+    ("", ""),
 )
 def test_the_line_that_names_the_error_comes_first(text: str, line: str) -> None:
     assert error_line(text) == line

@@ -51,9 +51,7 @@ def test_a_ranking_by_nmrt_searches_for_it_where_a_test_has_several_patterns(tmp
         """,
         marker=marker,
     )
-
     run = tests.with_ini(perf_rank="nmrt=1").run(tmp_path, "--perf-json", "out.json")
-
     assert run.exit_code == 0, run.out
     found = run.json("out.json")
     ends = {one["test"]: [capacity["end"] for capacity in one["capacities"]] for one in found["results"]}

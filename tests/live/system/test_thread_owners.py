@@ -25,14 +25,12 @@ MAPS = [
 
 @each_row(
     ("words", "owner"),
-    [
-        ((150, 210, 350, 130), "OpenBLAS"),  # the outermost one started the thread
-        ((350, 0, 7, 250, 650, 120), "onnxruntime"),
-        ((450,), "polars"),
-        ((550, 799), "libengine"),
-        ((150, 650, 750, 900), ""),
-        ((), ""),
-    ],
+    ((150, 210, 350, 130), "OpenBLAS"),  # the outermost one started the thread
+    ((350, 0, 7, 250, 650, 120), "onnxruntime"),
+    ((450,), "polars"),
+    ((550, 799), "libengine"),
+    ((150, 650, 750, 900), ""),
+    ((), ""),
 )
 def test_the_outermost_library_of_a_stack_owns_it(words: tuple[int, ...], owner: str) -> None:
     assert owner_of_stack(words, MAPS) == owner

@@ -19,13 +19,11 @@ def test_boundaries_are_those_of_lan_and_demets() -> None:
 
 @each_row(
     "looks",
-    [
-        SequentialPlan(),
-        SequentialPlan(last=8),
-        SequentialPlan(first=1, last=24, alpha=0.02),
-        SequentialPlan(4, 4),
-        SequentialPlan(last=11, planned=6, alpha=0.025),
-    ],
+    SequentialPlan(),
+    SequentialPlan(last=8),
+    SequentialPlan(first=1, last=24, alpha=0.02),
+    SequentialPlan(4, 4),
+    SequentialPlan(last=11, planned=6, alpha=0.025),
 )
 def test_all_looks_together_are_wrong_as_seldom_as_they_say(looks: SequentialPlan) -> None:
     rng = np.random.default_rng(32)

@@ -37,15 +37,13 @@ def test_without_completions_blocks_are_as_long_as_the_clock_says() -> None:
 
 @each_row(
     ("moment", "closed", "count"),
-    [
-        (0, True, 0),
-        (50, True, 0.5 + 0),
-        (100, True, 1 + 0.25),  # one is answered, the other has been in flight for 50 of 200
-        (150, True, 1 + 0.5),
-        (250, True, 2),
-        (900, True, 2),
-        (150, False, 1),  # in an open loop a request may wait without being worked on
-    ],
+    (0, True, 0),
+    (50, True, 0.5 + 0),
+    (100, True, 1 + 0.25),  # one is answered, the other has been in flight for 50 of 200
+    (150, True, 1 + 0.5),
+    (250, True, 2),
+    (900, True, 2),
+    (150, False, 1),  # in an open loop a request may wait without being worked on
 )
 def test_a_request_in_flight_counts_by_the_share_of_its_time(moment: int, closed: bool, count: float) -> None:
     assert counts([0, 50], [100, 250], closed=closed).by(np.array([float(moment)])).tolist() == [count]

@@ -117,39 +117,37 @@ NORMALIZE = ("predict", "normalize")
 
 @each_row(
     ("before", "changed", "chain", "kind", "inside"),
-    [
-        (USUAL, {("predict", "classify"): 1.0}, ("predict", "classify"), "faster", ""),
-        # a library is said beside the function of the project that calls it
-        (USUAL, {(*NORMALIZE, SORT): 2.3}, NORMALIZE, "slower", "sort (numpy/fromnumeric.py)"),
-        (
-            USUAL,
-            {(*NORMALIZE, LOADS, Frame("<module>", "heavy/__init__.py", 1, "library")): 2.3},
-            NORMALIZE,
-            "slower",
-            "the import of heavy/__init__.py",
-        ),
-        (USUAL, {("predict", Frame("dgemm", owner="native")): 2.3}, ("predict",), "slower", "dgemm"),
-        # without a function of the project the layer is named, else the innermost function
-        ({**USUAL, DUMPS: 0.1}, {DUMPS: 1.5}, ("wire: encode",), "slower", "dumps (json/__init__.py)"),
-        ({(FIT,): 1.0}, {(FIT,): 2.0}, ("LogisticRegression.predict",), "slower", ""),
-        ({SERVE: 1.0}, {SERVE: 2.0}, ("serve",), "slower", ""),
-        (USUAL, {("predict", "deduplicate"): 1.2}, ("predict", "deduplicate"), "new", ""),
-        (
-            {**USUAL, ("predict", "deduplicate"): 1.2},
-            {("predict", "deduplicate"): 0.0},
-            ("predict", "deduplicate"),
-            "gone",
-            "",
-        ),
-        # a function that only has another caller is not the cause
-        (
-            {("predict",): 0.1, ("predict", "classify"): 2.0},
-            {("predict", "classify"): 0.0, ("predict", "wrap"): 0.8, ("predict", "wrap", "classify"): 2.0},
-            ("predict", "wrap"),
-            "new",
-            "",
-        ),
-    ],
+    (USUAL, {("predict", "classify"): 1.0}, ("predict", "classify"), "faster", ""),
+    # a library is said beside the function of the project that calls it
+    (USUAL, {(*NORMALIZE, SORT): 2.3}, NORMALIZE, "slower", "sort (numpy/fromnumeric.py)"),
+    (
+        USUAL,
+        {(*NORMALIZE, LOADS, Frame("<module>", "heavy/__init__.py", 1, "library")): 2.3},
+        NORMALIZE,
+        "slower",
+        "the import of heavy/__init__.py",
+    ),
+    (USUAL, {("predict", Frame("dgemm", owner="native")): 2.3}, ("predict",), "slower", "dgemm"),
+    # without a function of the project the layer is named, else the innermost function
+    ({**USUAL, DUMPS: 0.1}, {DUMPS: 1.5}, ("wire: encode",), "slower", "dumps (json/__init__.py)"),
+    ({(FIT,): 1.0}, {(FIT,): 2.0}, ("LogisticRegression.predict",), "slower", ""),
+    ({SERVE: 1.0}, {SERVE: 2.0}, ("serve",), "slower", ""),
+    (USUAL, {("predict", "deduplicate"): 1.2}, ("predict", "deduplicate"), "new", ""),
+    (
+        {**USUAL, ("predict", "deduplicate"): 1.2},
+        {("predict", "deduplicate"): 0.0},
+        ("predict", "deduplicate"),
+        "gone",
+        "",
+    ),
+    # a function that only has another caller is not the cause
+    (
+        {("predict",): 0.1, ("predict", "classify"): 2.0},
+        {("predict", "classify"): 0.0, ("predict", "wrap"): 0.8, ("predict", "wrap", "classify"): 2.0},
+        ("predict", "wrap"),
+        "new",
+        "",
+    ),
 )
 def test_one_function_is_named_with_what_became_of_it(
     before: Stacks, changed: Stacks, chain: tuple[str, ...], kind: str, inside: str

@@ -29,14 +29,12 @@ def test_a_change_names_its_metric_its_factor_and_the_commits_around_it() -> Non
 
 @each_row(
     ("metric", "size", "is_worse"),
-    [
-        ("rtm", -0.1, False),
-        ("throughput", 0.1, False),
-        ("throughput", -0.1, True),
-        ("latency_mean", 0.1, True),
-        ("ttft:p95", 0.1, True),
-        ("of_a_later_version", 0.1, False),
-    ],
+    ("rtm", -0.1, False),
+    ("throughput", 0.1, False),
+    ("throughput", -0.1, True),
+    ("latency_mean", 0.1, True),
+    ("ttft:p95", 0.1, True),
+    ("of_a_later_version", 0.1, False),
 )
 def test_the_direction_is_that_of_the_metric(metric: str, size: float, is_worse: bool) -> None:
     series = of_values(stepped(60, (40, size)) + noise(2, 60), metric=metric)

@@ -75,14 +75,12 @@ def test_a_launch_that_scattered_much_counts_less() -> None:
 
 @each_row(
     "left_out",
-    [
-        replace(line(2, 20.0), clean=False),
-        replace(line(2, 20.0), kind=Kind.INVALID),
-        replace(line(2, 20.0), kind=Kind.TEST_ERROR),
-        replace(line(2, 20.0), values={}),
-        line(2),
-        line(2, math.inf),
-    ],
+    replace(line(2, 20.0), clean=False),
+    replace(line(2, 20.0), kind=Kind.INVALID),
+    replace(line(2, 20.0), kind=Kind.TEST_ERROR),
+    replace(line(2, 20.0), values={}),
+    line(2),
+    line(2, math.inf),
 )
 def test_a_line_without_a_measured_value_of_a_commit_does_not_count(left_out: HistoryLine) -> None:
     assert positions(only([line(1, 10.0), left_out, line(3, 10.0)])) == [1, 3]
@@ -126,11 +124,9 @@ def test_another_set_up_or_environment_begins_a_segment_and_an_unknown_one_does_
 
 @each_row(
     ("metric", "values", "levels"),
-    [
-        ("error_rate", [0, 0, 0.0002, 0.02], [0.001, 0.001, 0.001, 0.02]),
-        ("memory_growth", [-50.0, 10.0, 1024.0], [256, 256, 1024]),
-        ("of_later", [0.0, 4.0], [0.01, 4.0]),  # which this version does not know
-    ],
+    ("error_rate", [0, 0, 0.0002, 0.02], [0.001, 0.001, 0.001, 0.02]),
+    ("memory_growth", [-50.0, 10.0, 1024.0], [256, 256, 1024]),
+    ("of_later", [0.0, 4.0], [0.01, 4.0]),  # which this version does not know
 )
 def test_a_course_is_flat_at_the_least_value_that_counts(metric: str, values: list[float], levels: list[float]) -> None:
     found = only([line(number, value, metric=metric) for number, value in enumerate(values, 1)])

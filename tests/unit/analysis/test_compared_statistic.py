@@ -38,13 +38,11 @@ def test_a_time_whose_median_the_launches_know_clearly_better_is_judged_by_it() 
     assert judged_statistic(metric, {metric: 0.0, mean: 0.0}.__getitem__) is mean
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("ratio", "by"),
-    [
-        (Estimate(1.2, 1.02, 1.4), "latency_mean"),
-        (Estimate(1.2, 0.98, 1.5), ""),  # may be chance
-        (Estimate(1.05, 1.02, 1.08), ""),  # within the tolerance
-    ],
+    (Estimate(1.2, 1.02, 1.4), "latency_mean"),
+    (Estimate(1.2, 0.98, 1.5), ""),  # may be chance
+    (Estimate(1.05, 1.02, 1.08), ""),  # within the tolerance
 )
 def test_what_the_median_passes_is_judged_by_a_location_that_is_suspected(ratio: Estimate, by: str) -> None:
     times = {"rtm": (launches(5, 5), launches(5, 5)), "latency_mean": (launches(5.0, 5.5), launches(6.0, 6.6))}

@@ -26,13 +26,11 @@ def cost(*launches: Launch, price: Price = PRICE) -> float:
     return found.value
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("price", "expected"),
-    [
-        ("1 USD per core-hour", 1e6 * 0.5 / 200 / 3600),
-        ("1 USD per GiB-hour", 1e6 * 2 / 200 / 3600),
-        ("0.0425 USD per core-hour, 0.0057 USD per GiB-hour", 1e6 * (0.0425 * 0.5 + 0.0057 * 2) / 200 / 3600),
-    ],
+    ("1 USD per core-hour", 1e6 * 0.5 / 200 / 3600),
+    ("1 USD per GiB-hour", 1e6 * 2 / 200 / 3600),
+    ("0.0425 USD per core-hour, 0.0057 USD per GiB-hour", 1e6 * (0.0425 * 0.5 + 0.0057 * 2) / 200 / 3600),
 )
 def test_the_cost_pays_for_the_cores_and_the_memory_that_were_used(price: str, expected: float) -> None:
     assert cost(busy_launch(), price=parse_price(price)) == pytest.approx(expected, rel=0.01)
@@ -49,15 +47,13 @@ def test_the_cost_at_nmrt_is_that_of_the_load_the_memory_and_the_rate_of_the_sea
 
 @each_row(
     ("search", "price"),
-    [
-        (capacity(), None),
-        (capacity(at_least=True), PRICE),
-        (capacity(objective="p95<50ms"), PRICE),
-        (replace(capacity(), nmrt=LaunchValue(0.0, 0.0)), PRICE),
-        (replace(capacity(), peak_rss_bytes=None), PRICE),
-        (replace(capacity(), cores=None), PRICE),
-        (replace(capacity(), asl=None), PRICE),
-    ],
+    (capacity(), None),
+    (capacity(at_least=True), PRICE),
+    (capacity(objective="p95<50ms"), PRICE),
+    (replace(capacity(), nmrt=LaunchValue(0.0, 0.0)), PRICE),
+    (replace(capacity(), peak_rss_bytes=None), PRICE),
+    (replace(capacity(), cores=None), PRICE),
+    (replace(capacity(), asl=None), PRICE),
 )
 def test_without_a_part_of_it_there_is_no_cost_at_nmrt(search: Capacity, price: Price | None) -> None:
     metrics = Metrics((busy_launch(),), (search,), price)

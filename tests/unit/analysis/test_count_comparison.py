@@ -69,10 +69,8 @@ def test_a_tail_of_slow_requests_fails() -> None:
 
 @each_row(
     ("factor", "percentile", "outcome"),
-    [
-        *((1.0, percentile, Outcome.PASS) for percentile in (90, 95, 99)),
-        *((1.15, 95, Outcome.PASS), (1.5, 95, Outcome.FAIL), (0.5, 95, Outcome.PASS)),
-    ],
+    *((1.0, percentile, Outcome.PASS) for percentile in (90, 95, 99)),
+    *((1.15, 95, Outcome.PASS), (1.5, 95, Outcome.FAIL), (0.5, 95, Outcome.PASS)),
 )
 def test_a_service_that_is_slower_as_a_whole_has_a_slower_tail(
     factor: float, percentile: float, outcome: Outcome
@@ -179,13 +177,11 @@ def test_a_service_that_always_fails_a_little_passes(share: float) -> None:
 
 @each_row(
     ("before", "now", "outcome"),
-    [
-        (launches(6), [RequestCounts(300, 1, {3 * MS: 299})], Outcome.PASS),
-        (launches(6), [RequestCounts(300, 6, {3 * MS: 294}), *launches(1, seed=1)], Outcome.INCONCLUSIVE),
-        ([RequestCounts(240, 0, {3 * MS: 240})], [RequestCounts(240, 2, {3 * MS: 238})], Outcome.INCONCLUSIVE),
-        ([RequestCounts(240, 1, {3 * MS: 239})], [RequestCounts(240, 2, {3 * MS: 238})], Outcome.PASS),
-        (launches(3), [RequestCounts(100, 100, {})] * 3, Outcome.FAIL),
-    ],
+    (launches(6), [RequestCounts(300, 1, {3 * MS: 299})], Outcome.PASS),
+    (launches(6), [RequestCounts(300, 6, {3 * MS: 294}), *launches(1, seed=1)], Outcome.INCONCLUSIVE),
+    ([RequestCounts(240, 0, {3 * MS: 240})], [RequestCounts(240, 2, {3 * MS: 238})], Outcome.INCONCLUSIVE),
+    ([RequestCounts(240, 1, {3 * MS: 239})], [RequestCounts(240, 2, {3 * MS: 238})], Outcome.PASS),
+    (launches(3), [RequestCounts(100, 100, {})] * 3, Outcome.FAIL),
 )
 def test_one_failed_request_is_none_some_are_suspected_and_all_fail(
     before: list[RequestCounts], now: list[RequestCounts], outcome: Outcome
@@ -233,14 +229,12 @@ def alike(slow: int = 0, failed: int = 0) -> list[RequestCounts]:
     return [RequestCounts(1000, failed, quick | ({12 * MS: slow} if slow else {}))] * 6
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("before", "after", "alpha", "outcome"),
-    [
-        (2, 7, TAIL_ALPHA, OPEN),  # fails at 0.002
-        (4, 13, TAIL_ALPHA, FAIL),  # open at 0.0005
-        (4, 13, STORED_TAIL_ALPHA, OPEN),  # fails at 0.001
-        (2, 8, STORED_TAIL_ALPHA, FAIL),  # open at 0.00025
-    ],
+    (2, 7, TAIL_ALPHA, OPEN),  # fails at 0.002
+    (4, 13, TAIL_ALPHA, FAIL),  # open at 0.0005
+    (4, 13, STORED_TAIL_ALPHA, OPEN),  # fails at 0.001
+    (2, 8, STORED_TAIL_ALPHA, FAIL),  # open at 0.00025
 )
 def test_slow_requests_fail_at_their_level(before: int, after: int, alpha: float, outcome: Outcome) -> None:
     found = judge_tail(alike(slow=before), alike(slow=after), metric=METRICS["p99"], tolerance=0.2, alpha=alpha)

@@ -13,33 +13,31 @@ S = 1_000_000_000
 
 @each_row(
     ("threads", "cores", "used", "note"),
-    [
-        (
-            (4, 4),
-            2,
-            1.9,
-            "8 busy threads of 2 processes share the 2 cores that the deployment has, and wait for each other: "
-            'give the pattern env={"OMP_NUM_THREADS": "1"} or fewer replicas, or give it more cores',
-        ),
-        (
-            (4,),
-            2,
-            1.9,
-            "4 busy threads of 1 process share the 2 cores that the deployment has, and wait for each other: "
-            'give the pattern env={"OMP_NUM_THREADS": "2"} or fewer replicas, or give it more cores',
-        ),
-        (
-            (1, 1),
-            1,
-            0.95,
-            "2 busy threads of 2 processes share the 1 core that the deployment has, and wait for each other: "
-            "use fewer replicas, or give it more cores",
-        ),
-        ((1,), 0.5, 0.5, None),
-        ((1, 1), 2, 1.9, None),
-        ((4, 4), 2, 1.0, None),
-        ((), 2, 1.9, None),
-    ],
+    (
+        (4, 4),
+        2,
+        1.9,
+        "8 busy threads of 2 processes share the 2 cores that the deployment has, and wait for each other: "
+        'give the pattern env={"OMP_NUM_THREADS": "1"} or fewer replicas, or give it more cores',
+    ),
+    (
+        (4,),
+        2,
+        1.9,
+        "4 busy threads of 1 process share the 2 cores that the deployment has, and wait for each other: "
+        'give the pattern env={"OMP_NUM_THREADS": "2"} or fewer replicas, or give it more cores',
+    ),
+    (
+        (1, 1),
+        1,
+        0.95,
+        "2 busy threads of 2 processes share the 1 core that the deployment has, and wait for each other: "
+        "use fewer replicas, or give it more cores",
+    ),
+    ((1,), 0.5, 0.5, None),
+    ((1, 1), 2, 1.9, None),
+    ((4, 4), 2, 1.0, None),
+    ((), 2, 1.9, None),
 )
 def test_threads_that_wait_for_each_other(
     threads: tuple[int, ...], cores: float, used: float, note: str | None

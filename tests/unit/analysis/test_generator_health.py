@@ -2,6 +2,7 @@
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import MS, S
 
 from pytest_mlpatterns.analysis.health.sustained import spread_note, why_limited
@@ -26,13 +27,11 @@ def test_all_together_are_held_to_the_sum_of_their_ceilings(completed: int, limi
     assert not limited or "did 10,600 req/s together, over 70.0 % of the 15,000 req/s that they reach" in str(said)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("late_ns", "error_ns", "said"),
-    [
-        ((0, MS, 5 * MS), 2 * MS, None),
-        ((MS, 2 * MS, 8 * MS), MS // 5, "began within 7.00 ms of each other (their clocks are known to ±200 µs)"),
-        ((0, 0, 0), 3 * MS, "began within 0 ns of each other (their clocks are known to ±3.00 ms)"),
-    ],
+    ((0, MS, 5 * MS), 2 * MS, None),
+    ((MS, 2 * MS, 8 * MS), MS // 5, "began within 7.00 ms of each other (their clocks are known to ±200 µs)"),
+    ((0, 0, 0), 3 * MS, "began within 0 ns of each other (their clocks are known to ±3.00 ms)"),
 )
 def test_a_note_says_how_far_apart_they_began_where_that_matters(
     late_ns: tuple[int, ...], error_ns: int, said: str | None

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support import ROOT
+from support.each_row import each_row
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.analysis.causes.growth import growth_of, requests_to_decide
@@ -31,9 +32,7 @@ def grown(amounts: NDArray[np.float64] | NDArray[np.int64], requests: NDArray[np
 @given(st.integers(2, 100_000), st.integers(32, 400))
 def test_a_steady_growth_has_its_slope_and_goes_on(per_request: int, readings: int) -> None:
     requests = np.arange(readings, dtype=np.int64) * 10
-
     found = grown(per_request * requests, requests)
-
     assert found.slope.low == pytest.approx(per_request)
     assert found.slope.high == pytest.approx(per_request)
     assert not found.levels_off
@@ -42,7 +41,6 @@ def test_a_steady_growth_has_its_slope_and_goes_on(per_request: int, readings: i
 
 def test_a_steady_growth_is_a_leak_above_its_limit_and_if_it_gained_enough() -> None:
     found = grown(1024 * REQUESTS)
-
     assert found.exceeds(1000, LEAST)
     assert not found.exceeds(1100, LEAST)
     assert not found.exceeds(1000, 4 * 2**20)
@@ -52,7 +50,6 @@ def test_a_steady_growth_is_a_leak_above_its_limit_and_if_it_gained_enough() -> 
 
 def test_what_does_not_grow_stays_below_any_limit() -> None:
     found = grown(np.zeros(READINGS))
-
     assert found.slope == Estimate(0, 0, 0)
     assert found.levels_off
     assert found.stays_below(0.001)
@@ -64,7 +61,6 @@ def test_memory_that_is_given_back_is_no_leak() -> None:
 
 def test_peaks_between_two_readings_of_the_floor_do_not_count() -> None:
     peaks = 50 * 2**20 * (np.arange(READINGS) % 5 != 0)
-
     assert grown(1024 * REQUESTS + peaks).exceeds(1000, LEAST)
 
 
@@ -75,33 +71,28 @@ def test_a_cache_that_is_full_levels_off(full: float) -> None:
 
 def test_a_logarithm_levels_off_though_it_grows_to_the_end() -> None:
     found = grown(2**22 * np.log1p(REQUESTS / 100))
-
     assert found.slope.low > 0
     assert found.levels_off
 
 
 def test_a_start_that_takes_memory_does_not_hide_a_leak() -> None:
     start = 20 * 2**20 * np.minimum(REQUESTS / (0.2 * REQUESTS[-1]), 1)
-
     assert grown(1024 * REQUESTS + start).exceeds(1000, LEAST)
 
 
 def test_one_step_is_no_growth() -> None:
     found = grown(2**20 * (0.7 * REQUESTS[-1] < REQUESTS))
-
     assert found.slope.low <= 0
     assert found.levels_off
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("requests", "amounts"),
-    [
-        *((REQUESTS[:few], 1024 * REQUESTS[:few]) for few in (0, 1, 15)),
-        (np.zeros(50, dtype=np.int64), np.arange(50)),
-        (REQUESTS, None),
-        (np.repeat([0, 1000], 20), np.repeat([0, 1000], 20)),  # in two places only
-        (np.append(REQUESTS, 2 * REQUESTS[-1]),) * 2,  # one reading in the second half
-    ],
+    *((REQUESTS[:few], 1024 * REQUESTS[:few]) for few in (0, 1, 15)),
+    (np.zeros(50, dtype=np.int64), np.arange(50)),
+    (REQUESTS, None),
+    (np.repeat([0, 1000], 20), np.repeat([0, 1000], 20)),  # in two places only
+    (np.append(REQUESTS, 2 * REQUESTS[-1]),) * 2,  # one reading in the second half
 )
 def test_too_few_readings_in_too_few_places_say_nothing(
     requests: NDArray[np.int64], amounts: NDArray[np.int64] | None
@@ -121,7 +112,6 @@ def growth(low: float, high: float) -> Growth:
 
 def test_more_requests_are_needed_the_nearer_the_limit() -> None:
     far, near = (requests_to_decide(growth(0, 200), limit, 0) for limit in (150, 110))
-
     assert far == 2400  # half the interval is 100, the limit 50 away, and a fifth more
     assert near == pytest.approx(12_000, abs=1)
 
@@ -139,6 +129,5 @@ def test_leaks_are_found_and_nothing_else_is_called_one(monkeypatch: pytest.Monk
     """A small part of ``benchmarks/leak_simulation.py``."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     simulation: ModuleType = importlib.import_module("leak_simulation")
-
     assert all(simulation.shares(course, 40)[0] >= 0.95 for course in simulation.LEAKS)
     assert all(simulation.shares(course, 40)[0] <= 0.05 for course in simulation.OTHERS)

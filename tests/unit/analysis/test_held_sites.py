@@ -60,6 +60,5 @@ def test_a_growth_is_counted_per_request() -> None:
 
 
 def test_a_record_survives_json() -> None:
-
     found = record(HeldMemory({}, 0), HeldMemory({("model.py", 30): MIB}, MIB))
     assert HeldRecord.from_json(msgspec.to_builtins(found)) == found

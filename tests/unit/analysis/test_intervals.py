@@ -296,13 +296,11 @@ def test_the_interval_of_a_share_is_that_of_scipy(counted: tuple[int, int]) -> N
 class TestOrderBounds:
     @each_row(
         ("samples", "percentile", "expected"),
-        [
-            (5, 50, (0, 4)),
-            (10, 50, (1, 8)),  # as tabulated: the 2nd and the 9th of ten bound the median at 97.9 %
-            (20, 50, (5, 14)),
-            (100, 50, (39, 60)),
-            (100, 90, (83, 95)),
-        ],
+        (5, 50, (0, 4)),
+        (10, 50, (1, 8)),  # as tabulated: the 2nd and the 9th of ten bound the median at 97.9 %
+        (20, 50, (5, 14)),
+        (100, 50, (39, 60)),
+        (100, 90, (83, 95)),
     )
     def test_order_bounds_equal_the_published_tables(
         self, samples: int, percentile: float, expected: tuple[int, int]

@@ -32,9 +32,7 @@ def times(of: LatencySplit, *, median: bool = False) -> dict[str, float]:
 
 def test_parts_of_the_process_and_what_is_left_of_both_ends_are_the_whole() -> None:
     layer = split_layer([({"wire": 200 * US, "model_cpu": 2 * MS, "calls": 1}, 3 * MS)] * 300)
-
     (found,) = splits_of([loaded(4 * MS, (layer,))]).values()
-
     assert times(found) == pytest.approx({"wire": 200 * US, "model_cpu": 2 * MS, "server": 0.8 * MS, "socket": MS})
     assert times(found, median=True) == pytest.approx(times(found))
     assert (found.mean_ns, found.median_ns, found.requests) == (4 * MS, 4 * MS, 300)
@@ -45,9 +43,7 @@ def test_median_parts_are_those_of_requests_near_the_median() -> None:
     """Two of three requests are answered by a cache; the third needs the model."""
     layer = split_layer([({}, MS)] * 200 + [({"model_cpu": 8 * MS, "calls": 1}, 9 * MS)] * 100)
     latency = np.where(np.arange(300) % 3 == 2, 10 * MS, 2 * MS)
-
     found = splits_of([loaded(latency, (layer,))])["rtm"]
-
     assert times(found, median=True) == pytest.approx({"model_cpu": 0.0, "server": MS, "socket": MS})
     assert times(found)["model_cpu"] == pytest.approx(8 * MS / 3)
     assert found.calls == {"": pytest.approx(1 / 3)}
@@ -56,9 +52,7 @@ def test_median_parts_are_those_of_requests_near_the_median() -> None:
 def test_a_median_residence_that_is_not_that_of_a_median_request_gives_way_to_the_mean() -> None:
     """A third of the requests meet a lock, and those behind them wait in the sockets as long."""
     layer = split_layer([({"model_wait": 60 * US}, 600 * US)] * 190 + [({"model_wait": 6800 * US}, 7400 * US)] * 110)
-
     found = splits_of([loaded(7 * MS, (layer,))])["rtm"]
-
     assert times(found, median=True) == pytest.approx(times(found))
     assert times(found)["model_wait"] == pytest.approx((190 * 60 * US + 110 * 6800 * US) / 300)
 
@@ -66,16 +60,13 @@ def test_a_median_residence_that_is_not_that_of_a_median_request_gives_way_to_th
 def test_a_part_of_the_requests_of_an_entry_counts_where_the_percentiles_cut_it() -> None:
     """From p40 to p60 of ten requests are the fifth and the sixth, one of each kind."""
     layer = split_layer([({"wire": 1000}, 2000)] * 5 + [({"wire": 3000}, 8000)] * 5)
-
     found = splits_of([loaded(5000, (layer,))])["rtm"]
-
     assert times(found, median=True) == pytest.approx({"wire": 2000, "server": 3000})
 
 
 @pytest.mark.parametrize(("open_loop", "waited"), [(True, 3 * MS), (False, 0)])
 def test_waiting_to_be_sent_is_a_part_in_an_open_loop(open_loop: bool, waited: int) -> None:
     found = splits_of([loaded(5 * MS, lag_ns=3 * MS, open_loop=open_loop)])["rtm"]
-
     assert times(found) == pytest.approx({"service": 5 * MS - waited} | ({"send_wait": waited} if waited else {}))
 
 
@@ -83,9 +74,7 @@ def test_waiting_to_be_sent_is_a_part_in_an_open_loop(open_loop: bool, waited: i
 def test_waits_for_a_connection_are_of_the_median_if_most_requests_wait(waits: int, median_ns: float) -> None:
     one = loaded(5 * MS)
     report = replace(one.generator, completed=300, connection_wait_ns=600 * MS, connection_waits=waits)
-
     found = splits_of([replace(one, generator=report)])["rtm"]
-
     connection = found.part("connection")
     assert (connection.mean_ns, connection.median_ns) == (2 * MS, median_ns)
     assert sum(part.median_ns for part in found.parts) == 5 * MS
@@ -95,9 +84,7 @@ def test_stages_have_parts_and_calls_of_their_own_and_inner_processes_none() -> 
     parts = {"a/model_wait": 2 * MS, "b/run_queue": 2 * MS, "a/model_cpu": 4 * MS, "a/calls": 1, "b/calls": 1}
     outer = split_layer([(parts, 9 * MS)] * 300)
     inner = LayerStats(1, "split", {}, {})
-
     found = splits_of([loaded(9 * MS, (inner, outer))])["rtm"]
-
     assert times(found) == pytest.approx(
         {"a/model_cpu": 4 * MS, "b/run_queue": 2 * MS, "a/model_wait": 2 * MS, "server": MS}
     )
@@ -107,9 +94,7 @@ def test_stages_have_parts_and_calls_of_their_own_and_inner_processes_none() -> 
 
 def test_parts_longer_than_the_whole_are_not_hidden() -> None:
     layer = split_layer([({"model_cpu": 4 * MS}, 5 * MS)] * 300)
-
     found = splits_of([loaded(4 * MS, (layer,))])["rtm"]
-
     assert times(found) == pytest.approx({"model_cpu": 4 * MS, "server": MS, "unexplained": -MS})
     assert splits_of([loaded(4.9 * MS, (layer,))])["rtm"].part("unexplained") is None
 
@@ -118,9 +103,7 @@ def test_what_another_server_reports_comes_out_of_its_time() -> None:
     counters = {"calls": 30, "items": 300, "wait_ns_sum": 300 * MS, "wait_ns_count": 300}
     batched = LayerStats(0, "batched", counters | {"call_ns_sum": 60 * MS, "call_ns_count": 30})
     queued = LayerStats(0, "queued", {}, {"wait_ns": {MS: 150}})
-
     found = splits_of([loaded(5 * MS, (batched, queued))])["rtm"]
-
     assert times(found) == pytest.approx(
         {"model_call": 2 * MS, "queue_wait": 0.5 * MS, "batch_wait": MS, "service": 1.5 * MS}
     )
@@ -129,15 +112,12 @@ def test_what_another_server_reports_comes_out_of_its_time() -> None:
 
 def test_a_report_longer_than_the_service_leaves_nothing_negative() -> None:
     queued = LayerStats(0, "queued", {}, {"wait_ns": {9 * MS: 300}})
-
     assert times(splits_of([loaded(5 * MS, (queued,))])["rtm"]) == {"queue_wait": 5 * MS}
 
 
 def test_launches_count_alike_and_their_scatter_is_the_error() -> None:
     layers = [split_layer([({"model_cpu": cpu}, cpu)] * 300) for cpu in (2 * MS, 4 * MS)]
-
     found = splits_of([loaded(5 * MS, (layer,)) for layer in layers])["rtm"]
-
     part = found.part("model_cpu")
     assert part.mean_ns == pytest.approx(3 * MS)
     assert part.error_ns == pytest.approx((2 * (0.15 * MS) ** 2 + 2 * MS**2) ** 0.5 / 3**0.5 / 2**0.5)
@@ -149,7 +129,6 @@ def test_slow_requests_that_scatter_the_mean_hide_no_change_of_the_median() -> N
         splits_of([loaded(np.where(np.arange(300) % 10, typical, slow) * MS, ()) for slow in (60, 90, 500, 90)])["rtm"]
         for typical in (1, 5)
     )
-
     assert [part.name for part in split_change(before, now, of="median").parts] == ["service"]
     assert split_change(before, now, of="mean").parts == (), "which scatters by more than 4 ms"
 
@@ -158,16 +137,13 @@ def test_slow_requests_that_scatter_the_mean_hide_no_change_of_the_median() -> N
 def test_few_requests_have_a_split_too(requests: int) -> None:
     due = START_NS + np.arange(requests, dtype=np.int64) * MS
     of = samples(due, (1 + np.arange(requests)) * MS, lag_ns=np.arange(requests) * 1000)
-
     found = splits_of([launch(of, open_loop=True)])["rtm"]
-
     assert sum(part.median_ns for part in found.parts) == pytest.approx(found.median_ns)
     assert sum(part.mean_ns for part in found.parts) == pytest.approx(found.mean_ns)
 
 
 def test_nothing_that_succeeded_gives_no_split() -> None:
     due = START_NS + np.arange(10, dtype=np.int64) * MS
-
     assert splits_of([launch(samples(due, MS, outcome=500))]) == {}
 
 
@@ -178,9 +154,7 @@ def test_streams_have_a_split_until_the_first_token_and_of_each_further_one() ->
         rest = {"model_cpu": 23 * MS, "queue_wait": 10 * MS, "calls": 1}
         tally.add_stream(first, 19 * MS, rest, total_ns=49 * MS, chunks=4)
     one = replace(stream_launch(ttft_ns=20 * MS, chunks=4), stats=PatternStats(layers=(tally.snapshot(),)))
-
     found = splits_of([one])
-
     assert times(found["ttft"]) == pytest.approx(
         {"model_cpu": 8 * MS, "queue_wait": 10 * MS, "server": MS, "socket": MS}
     )
@@ -203,7 +177,6 @@ def test_streams_have_a_split_until_the_first_token_and_of_each_further_one() ->
 )
 def test_parts_always_add_up(requests: list[tuple[dict[str, int], int]], latency_ns: int) -> None:
     found = splits_of([loaded(latency_ns, (split_layer(requests),))])["rtm"]
-
     for name in ("mean_ns", "median_ns"):
         parts = [getattr(part, name) for part in found.parts]
         assert sum(parts) == pytest.approx(getattr(found, name), abs=10 + 1e-6 * max(map(abs, [*parts, S])))

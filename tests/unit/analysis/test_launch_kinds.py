@@ -42,15 +42,13 @@ def rates(times_ms: Sequence[float], factor: float = 1.0) -> Side:
 
 @each_row(
     ("times", "high"),
-    [
-        (BOTH, "01010101"),
-        ((16.0, 22.0, 16.2, 22.1), "0101"),
-        ((16.0, 16.1, 16.2, 15.9, 15.8, 16.3), None),
-        ((16.0, 16.1, 16.2, 15.9, 15.8, 22.0), None),  # a single one may have been disturbed
-        ((16.0, 22.0, 16.2), None),
-        ((16.0, 17.5, 16.2, 17.4), None),  # too near to each other
-        ((15.0, 17.0, 19.0, 21.0, 23.0, 25.0), None),
-    ],
+    (BOTH, "01010101"),
+    ((16.0, 22.0, 16.2, 22.1), "0101"),
+    ((16.0, 16.1, 16.2, 15.9, 15.8, 16.3), None),
+    ((16.0, 16.1, 16.2, 15.9, 15.8, 22.0), None),  # a single one may have been disturbed
+    ((16.0, 22.0, 16.2), None),
+    ((16.0, 17.5, 16.2, 17.4), None),  # too near to each other
+    ((15.0, 17.0, 19.0, 21.0, 23.0, 25.0), None),
 )
 def test_two_kinds_are_seen_in_launches_of_two_groups(times: Sequence[float], high: str | None) -> None:
     found = two_kinds(side(times))
@@ -87,14 +85,12 @@ def test_a_baseline_wants_three_launches_of_each_kind(times: Sequence[float], wa
 
 @each_row(
     ("times", "sizes", "answers"),
-    [
-        ((16.0, 22.0), False, ["01"]),
-        ((19.2, 26.4), False, ["01"]),
-        ((26.4, 19.2, 26.5), False, ["101"]),
-        ((19.2, 19.3), False, ["00", "11"]),
-        ((16.0, 16.1), True, ["00"]),
-        ((22.0,), True, ["1"]),
-    ],
+    ((16.0, 22.0), False, ["01"]),
+    ((19.2, 26.4), False, ["01"]),
+    ((26.4, 19.2, 26.5), False, ["101"]),
+    ((19.2, 19.3), False, ["00", "11"]),
+    ((16.0, 16.1), True, ["00"]),
+    ((22.0,), True, ["1"]),
 )
 def test_launches_of_the_present_are_of_the_kind_that_explains_them_best(
     times: Sequence[float], sizes: bool, answers: list[str]
@@ -130,17 +126,15 @@ def judged(present: Side, reference: Side, *, rate: bool = False) -> Verdict:
 
 @each_row(
     ("times", "sizes", "outcome"),
-    [
-        (BOTH[:4], False, PASS),
-        (BOTH[1::2][:3] + BOTH[:2], False, PASS),  # more slow ones than before, by chance
-        ((19.3, 26.6, 19.1, 26.2), False, FAIL),
-        ((16.0, 28.5, 16.1, 28.7, 28.4), False, FAIL),  # one kind alone
-        ((26.4, 26.5, 26.3), False, FAIL),  # worse than either kind
-        ((16.0, 16.1, 15.9, 16.2, 16.0, 16.1), True, PASS),  # always fast now
-        ((17.8, 21.8, 21.9, 21.7, 21.8), False, OPEN),  # one kind may be worse, both together are not
-        ((22.0, 22.1, 21.9), False, OPEN),  # slow ones of before, or fast ones that are slower
-        ((22.0, 22.1, 21.9), True, OPEN),  # the fast kind does not come
-    ],
+    (BOTH[:4], False, PASS),
+    (BOTH[1::2][:3] + BOTH[:2], False, PASS),  # more slow ones than before, by chance
+    ((19.3, 26.6, 19.1, 26.2), False, FAIL),
+    ((16.0, 28.5, 16.1, 28.7, 28.4), False, FAIL),  # one kind alone
+    ((26.4, 26.5, 26.3), False, FAIL),  # worse than either kind
+    ((16.0, 16.1, 15.9, 16.2, 16.0, 16.1), True, PASS),  # always fast now
+    ((17.8, 21.8, 21.9, 21.7, 21.8), False, OPEN),  # one kind may be worse, both together are not
+    ((22.0, 22.1, 21.9), False, OPEN),  # slow ones of before, or fast ones that are slower
+    ((22.0, 22.1, 21.9), True, OPEN),  # the fast kind does not come
 )
 def test_each_kind_is_compared_with_itself(times: Sequence[float], sizes: bool, outcome: Outcome) -> None:
     found = judged(side(times, sizes=sizes), side(BOTH, sizes=sizes))

@@ -32,14 +32,12 @@ def test_a_disturbed_moment_is_not_the_machine_s_speed() -> None:
 
 @each_row(
     ("now", "times"),
-    [
-        ([72.0] * 12, 72 / 70),
-        ([70.0, 112.0] * 6, 1.395),  # a host that has begun to change its speed: 1.3 times, as few moments know it
-        ([70.0] * 10 + [112.0] * 2, 1.160),  # as a host that was quick by chance at most of them
-        ([70.0, 112.0] * 2, 1.0),  # moments of one launch do not show it
-        ([70.0] * 11 + [84.0], 1.0),  # one may be disturbed
-        ([], 0.0),
-    ],
+    ([72.0] * 12, 72 / 70),
+    ([70.0, 112.0] * 6, 1.395),  # a host that has begun to change its speed: 1.3 times, as few moments know it
+    ([70.0] * 10 + [112.0] * 2, 1.160),  # as a host that was quick by chance at most of them
+    ([70.0, 112.0] * 2, 1.0),  # moments of one launch do not show it
+    ([70.0] * 11 + [84.0], 1.0),  # one may be disturbed
+    ([], 0.0),
 )
 def test_a_machine_is_slower_by_what_its_quiet_moments_show_or_at_most_the_mean_of_many(
     now: list[float], times: float
@@ -53,13 +51,11 @@ def test_the_means_include_what_disturbed_some_launches() -> None:
     assert ratio_of_means(now, then) == pytest.approx(285 / 240)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("then", "least"),
-    [
-        ([100.0] * 8, 1.0),
-        ([100.0, 100.0, 100.0, 100.0, 150.0] * 2, 1 / 1.1),  # one in five is disturbed
-        ([100.0, 160.0] * 8, math.exp(-math.log(1.6) / 1.349 * math.sqrt(1 / 2 + 1 / 16)) / 1.3),
-    ],
+    ([100.0] * 8, 1.0),
+    ([100.0, 100.0, 100.0, 100.0, 150.0] * 2, 1 / 1.1),  # one in five is disturbed
+    ([100.0, 160.0] * 8, math.exp(-math.log(1.6) / 1.349 * math.sqrt(1 / 2 + 1 / 16)) / 1.3),
 )
 def test_a_host_that_changes_its_speed_shows_little_at_two_moments(then: list[float], least: float) -> None:
     assert least_ratio_of_means([100.0, 100.0], then) == pytest.approx(least)
@@ -75,17 +71,15 @@ def test_a_ratio_is_not_known_from_one_side_alone(
 
 @each_row(
     ("now", "then", "times"),
-    [
-        (Taken(), Taken(), 1.0),
-        (Taken(others_cores=1.0), Taken(), 2.0),
-        (Taken(others_cores=0.35), Taken(), 1.2121),
-        (Taken(steal_ratio=0.02), Taken(), 1.0204),
-        (Taken(throttled_ratio=0.5), Taken(), 2.0),
-        (Taken(others_cores=1.0, steal_ratio=0.5), Taken(), 4.0),
-        (Taken(throttled_ratio=0.5), Taken(throttled_ratio=0.5), 1.0),
-        (Taken(), Taken(others_cores=1.0), 1.0),
-        (Taken(others_cores=2.0), Taken(), 20.0),
-    ],
+    (Taken(), Taken(), 1.0),
+    (Taken(others_cores=1.0), Taken(), 2.0),
+    (Taken(others_cores=0.35), Taken(), 1.2121),
+    (Taken(steal_ratio=0.02), Taken(), 1.0204),
+    (Taken(throttled_ratio=0.5), Taken(), 2.0),
+    (Taken(others_cores=1.0, steal_ratio=0.5), Taken(), 4.0),
+    (Taken(throttled_ratio=0.5), Taken(throttled_ratio=0.5), 1.0),
+    (Taken(), Taken(others_cores=1.0), 1.0),
+    (Taken(others_cores=2.0), Taken(), 20.0),
 )
 def test_others_explain_what_they_leave(now: Taken, then: Taken, times: float) -> None:
     assert taken_factor(now, then, 2) == pytest.approx(times, abs=1e-4)

@@ -23,7 +23,6 @@ def test_a_metric_is_found_by_its_name() -> None:
 
 def test_nmrt_under_an_objective_keeps_the_objective() -> None:
     metric = metric_named("nmrt(p95<50ms)")
-
     assert (metric.kind, metric.name, metric.unit) == (Nmrt(OBJECTIVE), "nmrt(p95<50.0ms)", Unit.RATE)
 
 

@@ -61,14 +61,12 @@ def test_no_module_outside_the_definitions_lists_metrics() -> None:
         for module in sorted(PACKAGE.rglob("*.py"))
         for names in listed(module)
     }
-
     assert found.keys() == LISTS.keys(), {name: names for name, names in found.items() if name not in LISTS}
 
 
 @each_row("role", Role)
 def test_a_role_has_metrics_in_the_order_of_definitions(role: Role) -> None:
     names = list(with_role(role))
-
     assert names
     assert names == [name for name in METRICS if name in names]
     assert all(role in METRICS[name].roles for name in names)
@@ -76,25 +74,23 @@ def test_a_role_has_metrics_in_the_order_of_definitions(role: Role) -> None:
 
 @each_row(
     ("role", "names"),
-    [
-        (Role.PRIMARY, "rtm throughput ttft tpot output_tokens"),
-        (
-            Role.GUARD,
-            "p95 p99 ttft:p95 tpot:p95 error_rate cpu_per_request instructions peak_memory memory_growth "
-            "descriptor_growth thread_growth cold_start response_bytes",
-        ),
-        (
-            Role.STANDING,
-            "error_rate instructions peak_memory memory_growth descriptor_growth thread_growth request_bytes "
-            "response_bytes",
-        ),
-        (Role.INDEPENDENT_OF_LATENCY, "cpu_per_request cold_start"),
-        (Role.PACED, "throughput total_time"),
-        (Role.PAIRED, "rtm throughput ttft tpot output_tokens cpu_per_request"),
-        (Role.FACTOR, "rtm throughput ttft nmrt instructions"),
-        (Role.RECORDED, "p95 p99 ttft:p95 ttft:p99 tpot:p95 cpu_per_request instructions peak_memory"),
-        (Role.COLUMN, "rtm p95 throughput ttft ttft:p95 tpot output_tokens nmrt asl instructions cost"),
-    ],
+    (Role.PRIMARY, "rtm throughput ttft tpot output_tokens"),
+    (
+        Role.GUARD,
+        "p95 p99 ttft:p95 tpot:p95 error_rate cpu_per_request instructions peak_memory memory_growth "
+        "descriptor_growth thread_growth cold_start response_bytes",
+    ),
+    (
+        Role.STANDING,
+        "error_rate instructions peak_memory memory_growth descriptor_growth thread_growth request_bytes "
+        "response_bytes",
+    ),
+    (Role.INDEPENDENT_OF_LATENCY, "cpu_per_request cold_start"),
+    (Role.PACED, "throughput total_time"),
+    (Role.PAIRED, "rtm throughput ttft tpot output_tokens cpu_per_request"),
+    (Role.FACTOR, "rtm throughput ttft nmrt instructions"),
+    (Role.RECORDED, "p95 p99 ttft:p95 ttft:p99 tpot:p95 cpu_per_request instructions peak_memory"),
+    (Role.COLUMN, "rtm p95 throughput ttft ttft:p95 tpot output_tokens nmrt asl instructions cost"),
 )
 def test_what_comparisons_and_tables_are_about(role: Role, names: str) -> None:
     assert list(with_role(role)) == names.split()
@@ -102,7 +98,6 @@ def test_what_comparisons_and_tables_are_about(role: Role, names: str) -> None:
 
 def test_a_metric_is_primary_or_a_guard_and_what_is_judged_can_be_stored() -> None:
     primary, guards = with_role(Role.PRIMARY), with_role(Role.GUARD)
-
     assert not primary.keys() & guards.keys()
     assert primary.keys() | guards.keys() <= comparable_metrics().keys()
     assert not primary.keys() & with_role(Role.ALWAYS_GUARD).keys()
@@ -118,14 +113,12 @@ def test_the_leading_time_is_the_first_primary_time_and_has_a_location() -> None
 
 def test_rates_of_a_closed_loop_follow_from_primary_times() -> None:
     rates = {name: times_of(metric) for name, metric in METRICS.items() if times_of(metric)}
-
     assert rates == {"throughput": ("rtm",), "output_tokens": ("ttft", "tpot")}
     assert {time for times in rates.values() for time in times} <= with_role(Role.PRIMARY).keys()
 
 
 def test_groups_have_every_metric_once_each_before_its_location() -> None:
     grouped = [name for group in Group for name in metrics_in(group)]
-
     assert sorted(grouped) == sorted(NAMES)
     assert with_locations(["p95", "rtm"]) == ("p95", "rtm", "latency_mean")
     assert metrics_in(Group.LATENCY)[:2] == ("rtm", "latency_mean")

@@ -167,13 +167,11 @@ def test_a_generator_that_is_most_of_a_core_may_be_the_limit(share: float, limit
 
 @each_row(
     ("latency_ns", "lag_ns", "open_loop", "limited"),
-    [
-        (5 * MS, 990_000, True, False),  # a millisecond is always allowed
-        (5 * MS, 1_010_000, True, True),
-        (50 * MS, 4_900_000, True, False),  # a tenth of RTM too
-        (50 * MS, 5_100_000, True, True),
-        (5 * MS, 1_010_000, False, False),  # in a closed loop nothing is due by the clock
-    ],
+    (5 * MS, 990_000, True, False),  # a millisecond is always allowed
+    (5 * MS, 1_010_000, True, True),
+    (50 * MS, 4_900_000, True, False),  # a tenth of RTM too
+    (50 * MS, 5_100_000, True, True),
+    (5 * MS, 1_010_000, False, False),  # in a closed loop nothing is due by the clock
 )
 def test_a_generator_behind_its_schedule_says_so(latency_ns: int, lag_ns: int, open_loop: bool, limited: bool) -> None:
     late = launch(samples(DUE, latency_ns, lag_ns=lag_ns), open_loop=open_loop)
@@ -216,14 +214,12 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
         assert metric.show(found.value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("percentile", "name", "label"),
-    [
-        (50, "rtm", "median latency"),
-        (50.0, "rtm", "median latency"),
-        (99, "p99", "p99 latency"),
-        (99.9, "p99.9", "p99.9 latency"),
-    ],
+    (50, "rtm", "median latency"),
+    (50.0, "rtm", "median latency"),
+    (99, "p99", "p99 latency"),
+    (99.9, "p99.9", "p99.9 latency"),
 )
 def test_a_percentile_is_named_as_people_write_it(percentile: float, name: str, label: str) -> None:
     metric = percentile_metric(percentile)
@@ -243,16 +239,14 @@ def test_rates_hits_and_batches_are_better_when_higher() -> None:
 
 @each_row(
     ("figure", "value"),
-    [
-        ("cache_hit_ratio", 0.75),
-        ("cache_hit_ns", 20_000),
-        ("cache_miss_ns", 4 * MS),
-        ("batch_size", 4),
-        ("batch_wait_ns", 2 * MS),
-        ("queue_depth", 2),
-        ("queue_wait_ns", MS),
-        ("hop_ns", 200_000),
-    ],
+    ("cache_hit_ratio", 0.75),
+    ("cache_hit_ns", 20_000),
+    ("cache_miss_ns", 4 * MS),
+    ("batch_size", 4),
+    ("batch_wait_ns", 2 * MS),
+    ("queue_depth", 2),
+    ("queue_wait_ns", MS),
+    ("hop_ns", 200_000),
 )
 def test_telemetry_of_a_pattern_gives_a_metric_and_none_without_it(figure: str, value: float) -> None:
     knowing = launch(samples(DUE, MS), stats=PatternStats(layers=LAYERS))

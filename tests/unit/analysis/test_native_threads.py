@@ -67,13 +67,11 @@ def test_unchanged_threads_are_never_named(before: tuple[int, float], noise: flo
 
 @each_row(
     ("before", "now"),
-    [
-        (side(*FOUR), side(*ONE)),  # fewer threads
-        (side(0, 0.02), side(0, 0.09)),  # a growth by less than a tenth of the CPU time
-        (side(*ONE), [replace(one, native_ns=None) for one in side(*FOUR)]),  # a system that does not show threads
-        (side(*ONE)[:2], side(*FOUR)[:2]),
-        ([], side(*FOUR)),
-    ],
+    (side(*FOUR), side(*ONE)),  # fewer threads
+    (side(0, 0.02), side(0, 0.09)),  # a growth by less than a tenth of the CPU time
+    (side(*ONE), [replace(one, native_ns=None) for one in side(*FOUR)]),  # a system that does not show threads
+    (side(*ONE)[:2], side(*FOUR)[:2]),
+    ([], side(*FOUR)),
 )
 def test_what_explains_no_slower_test_or_is_not_known_is_not_named(
     before: list[ProfiledBlock], now: list[ProfiledBlock]

@@ -46,14 +46,12 @@ GHZ = 1_000_000_000
 
 @each_row(
     ("seen", "said"),
-    [
-        ({"others_cores": 0.9}, "other processes used 0.9 of the 2 cores while this was measured: *(--perf-against)*"),
-        ({"others_cores": 3.6}, "other processes used 2.0 of the 2 cores*"),  # the system's clock is coarse
-        ({"steal_cores": 0.1}, "the host gave 5.0 % of this machine's time to other machines (steal)*"),
-        ({"throttled": 0.25}, "* for 25.0 % of the time (cgroup throttling)*"),
-        ({"frequency_hz": (2.0 * GHZ, 3.5 * GHZ)}, "*from 2.0 to 3.5 GHz*"),
-        ({"frequency_hz": (2.5 * GHZ, 2.9 * GHZ)}, ""),
-    ],
+    ({"others_cores": 0.9}, "other processes used 0.9 of the 2 cores while this was measured: *(--perf-against)*"),
+    ({"others_cores": 3.6}, "other processes used 2.0 of the 2 cores*"),  # the system's clock is coarse
+    ({"steal_cores": 0.1}, "the host gave 5.0 % of this machine's time to other machines (steal)*"),
+    ({"throttled": 0.25}, "* for 25.0 % of the time (cgroup throttling)*"),
+    ({"frequency_hz": (2.0 * GHZ, 3.5 * GHZ)}, "*from 2.0 to 3.5 GHz*"),
+    ({"frequency_hz": (2.5 * GHZ, 2.9 * GHZ)}, ""),
 )
 def test_what_disturbs_is_told_with_its_size(seen: dict[str, Any], said: str) -> None:
     assert fnmatchcase("; ".join(told(noisy(**seen))), said)
@@ -61,11 +59,9 @@ def test_what_disturbs_is_told_with_its_size(seen: dict[str, Any], said: str) ->
 
 @each_row(
     ("seen", "waits_ms", "tail_ms"),
-    [
-        ({"others_cores": 1.2}, 8, 24),  # two time slices, and in the tail three times as long
-        ({"steal_cores": 0.1}, 0, 24),
-        ({"throttled": 0.3}, 0, 100),  # until the next period
-    ],
+    ({"others_cores": 1.2}, 8, 24),  # two time slices, and in the tail three times as long
+    ({"steal_cores": 0.1}, 0, 24),
+    ({"throttled": 0.3}, 0, 100),  # until the next period
 )
 def test_a_request_waits_for_a_core_as_long_as_the_system_may_keep_it(
     seen: dict[str, Any], waits_ms: int, tail_ms: int
@@ -105,13 +101,11 @@ def test_neighbours_take_time_if_they_use_a_third_of_a_core_and_few_cores_are_id
     assert why_busy_in([seen]) == (f"other processes used {others_cores:.1f} of the 2 cores" if is_busy else None)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("steal", "throttled", "said"),
-    [
-        (0.019, 0.009, None),
-        (0.021, 0.0, "the host gave 2.1 % of this machine's time to other machines"),
-        (0.0, 0.011, "a CPU limit of the container stopped it for 1.1 % of the time"),
-    ],
+    (0.019, 0.009, None),
+    (0.021, 0.0, "the host gave 2.1 % of this machine's time to other machines"),
+    (0.0, 0.011, "a CPU limit of the container stopped it for 1.1 % of the time"),
 )
 def test_a_host_takes_time_from_two_percent_and_a_limit_from_one(
     steal: float, throttled: float, said: str | None
@@ -155,14 +149,12 @@ def test_a_disturbance_is_of_the_window_alone() -> None:
 
 @each_row(
     ("others_cores", "steal_cores", "generator_ns", "expected"),
-    [
-        (0.0, 0.0, 0, False),
-        (0.25, 0.0, 0, False),
-        (0.4, 0.0, 0, True),
-        (0.4, 0.0, 40 * MS, False),
-        (0.2, 0.2, 0, True),
-        (0.0, 0.0, 100 * MS, False),
-    ],
+    (0.0, 0.0, 0, False),
+    (0.25, 0.0, 0, False),
+    (0.4, 0.0, 0, True),
+    (0.4, 0.0, 40 * MS, False),
+    (0.2, 0.2, 0, True),
+    (0.0, 0.0, 100 * MS, False),
 )
 def test_a_block_is_disturbed_by_others_and_by_the_host(
     others_cores: float, steal_cores: float, generator_ns: int, expected: bool

@@ -66,15 +66,13 @@ def test_a_launch_without_a_stream_is_counted_beside_one_with_streams() -> None:
 
 @each_row(
     ("usage", "received_bytes", "tokens", "is_named"),
-    [
-        (9, 500, 9, False),
-        (500, 500, 500, False),
-        (501, 500, 4, True),
-        (2_000_000_000, 500, 4, True),
-        (0, 500, 4, True),
-        (2_000_000_000, 0, 2_000_000_000, False),
-        (-1, 500, 4, False),
-    ],
+    (9, 500, 9, False),
+    (500, 500, 500, False),
+    (501, 500, 4, True),
+    (2_000_000_000, 500, 4, True),
+    (0, 500, 4, True),
+    (2_000_000_000, 0, 2_000_000_000, False),
+    (-1, 500, 4, False),
 )
 def test_a_usage_that_cannot_be_is_not_believed_but_named(
     usage: int, received_bytes: int, tokens: int, is_named: bool

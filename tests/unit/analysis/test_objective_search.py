@@ -97,7 +97,6 @@ def test_the_answer_is_the_rate_of_the_long_run_and_its_error_is_stated(
     found = [SimulatedService(queue, limit_s, percentile, seed).search().rate for seed in range(SEARCHES)]
     rates = np.array([one.value for one in found])
     errors = np.array([one.relative_error for one in found])
-
     assert rates.mean() == pytest.approx(truth_rps, rel=0.03)
     assert rates.std() / rates.mean() < most_variation
     assert np.all(np.abs(np.log(rates / truth_rps)) < 4 * np.hypot(errors, 0.01))
@@ -106,7 +105,6 @@ def test_the_answer_is_the_rate_of_the_long_run_and_its_error_is_stated(
 def test_each_window_has_arrivals_of_its_own_and_a_warm_up_that_forgets_the_empty_queue() -> None:
     service = SimulatedService(Queue(100), 0.05, 95, seed=1)
     service.search()
-
     assert [plan.number for plan in service.plans] == list(range(len(service.plans)))
     assert len(service.plans) >= 3
     assert all(plan.warmup_s > 0.3 for plan in service.plans if plan.rate_rps > 60)
@@ -118,7 +116,6 @@ def test_a_further_search_begins_where_the_last_one_ended() -> None:
     second = SimulatedService(Queue(2000, service="M"), 0.005, 95, seed=2)
     levels = first.search().levels
     second.search(levels)
-
     assert abs(second.plans[0].rate_rps - second.plans[-1].rate_rps) < 0.1 * second.plans[-1].rate_rps
     assert abs(first.plans[0].rate_rps - first.plans[-1].rate_rps) > 0.1 * first.plans[-1].rate_rps
 
@@ -135,7 +132,6 @@ def test_service_times_that_contradict_the_late_requests_do_not_count(servers: i
     service = SimulatedService(Queue(100), 0.05, 95, seed=1)
     objective = Objective.of(95, 50_000_000)
     found = highest_rate(make, objective, ReferenceQueue(100, servers), left_s=lambda: service.left_s).rate
-
     assert found.value == pytest.approx(fair.value, rel=0.05)
     assert found.relative_error < 0.05
 
@@ -207,15 +203,13 @@ def searched(rate: float, windows: int = 0) -> Capacity:
 
 @each_row(
     ("searches", "low", "high", "said"),
-    [
-        ([searched(60), searched(60)], 60, 60, ""),
-        ([searched(20, 2)], 0, 60, "2 of 6 windows had a pause of up to 203 ms: with pauses 20.0 req/s keeps"),
-        ([searched(0, 2)], 0, 60, "with pauses no rate keeps the objective, without them 60.0 req/s"),
-        ([searched(20, 1), searched(61)], 60, 61, "and a further search none, so it does not count"),
-        ([searched(61), searched(20, 1)], 0, 61, "1 of 6 windows"),
-        ([searched(20, 2), searched(61)], 0, 61, "2 of 6 windows"),
-        ([searched(20, 1), searched(61), searched(20, 1)], 0, 61, "2 of 12 windows"),
-    ],
+    ([searched(60), searched(60)], 60, 60, ""),
+    ([searched(20, 2)], 0, 60, "2 of 6 windows had a pause of up to 203 ms: with pauses 20.0 req/s keeps"),
+    ([searched(0, 2)], 0, 60, "with pauses no rate keeps the objective, without them 60.0 req/s"),
+    ([searched(20, 1), searched(61)], 60, 61, "and a further search none, so it does not count"),
+    ([searched(61), searched(20, 1)], 0, 61, "1 of 6 windows"),
+    ([searched(20, 2), searched(61)], 0, 61, "2 of 6 windows"),
+    ([searched(20, 1), searched(61), searched(20, 1)], 0, 61, "2 of 12 windows"),
 )
 def test_pauses_count_until_a_further_search_shows_none(
     searches: list[Capacity], low: float, high: float, said: str
@@ -268,7 +262,6 @@ def test_nothing_is_found_above_the_capacity() -> None:
 
 def test_a_rate_that_is_not_sustained_is_the_end_of_the_search_whatever_its_latency() -> None:
     found = search(constant(0.0, answered_rps=lambda plan: 300.0 if plan.rate_rps > 300 else None), limit_ns=S)
-
     assert found.limited is None
     assert 240 < found.rate.value <= 300
 
@@ -296,7 +289,6 @@ def test_requests_that_were_sent_late_decide_nothing_by_their_lateness() -> None
 def test_without_time_three_windows_are_measured() -> None:
     service = SimulatedService(Queue(100), 0.05, 95, seed=1, left_s=0.0)
     service.search()
-
     assert len(service.plans) == 3
 
 
@@ -335,7 +327,6 @@ def test_typical_arrivals_have_the_tail_of_the_long_run() -> None:
         )
         for first in range(0, 3 * SEEDS, SEEDS)
     ]
-
     assert [first <= seed < first + SEEDS for first, seed in zip(range(0, 3 * SEEDS, SEEDS), chosen, strict=True)]
     short = [stream[stream < 3 * S] for stream in streams]
     assert np.std([share(short[seed]) for seed in chosen]) < np.std([share(stream) for stream in short]) / 2

@@ -34,90 +34,88 @@ NARROW = an_open(0.05, 0.098, 0.148)
 
 @each_row(
     ("found", "by", "why", "advice"),
-    [
-        (
-            replace(WIDE, busy=NEIGHBOURS),
-            OpenBy.MACHINE,
-            "the machine was busy: other processes used 1.4 of the 2 cores",
-            QUIETER,
-        ),
-        (
-            replace(WIDE, busy=Busy(steal_ratio=0.12, cores=2), seconds=60.0),
-            OpenBy.MACHINE,
-            "the machine was busy: the host gave 12.0 % of this machine's time to other machines",
-            f"{QUIETER}, or for about 60 s",
-        ),
-        (
-            replace(WIDE, busy=Busy(throttled_ratio=0.3, cores=2)),
-            OpenBy.MACHINE,
-            "the machine was busy: a CPU limit of the container stopped it for 30.0 % of the time",
-            QUIETER,
-        ),
-        (
-            replace(NARROW, busy=NEIGHBOURS),
-            OpenBy.EDGE,
-            "it is at the edge of the tolerance, which its interval of 9.8 points contains",
-            'give the metric a tolerance of its own: tolerance={"rtm": 0.15}',
-        ),
-        (
-            replace(NARROW, seconds=18.2),
-            OpenBy.EDGE,
-            "it is at the edge of the tolerance, which its interval of 9.8 points contains; about 19 s of measuring "
-            "would decide it, 9 s were spent",
-            "",
-        ),
-        (
-            replace(NARROW, is_agreed=True),
-            OpenBy.EDGE,
-            "it is at the edge of the tolerance, which its interval of 9.8 points contains",
-            "find what makes it slower: it is as much as the test accepts",
-        ),
-        (
-            replace(WIDE, launches=6, scatter=0.2, explained=0.03),
-            OpenBy.LAUNCHES,
-            "its launches differ by ±20.0 % from each other, of which ±3.0 % is usual",
-            "look for what differs from one start to the next, such as a cache or a thread",
-        ),
-        (
-            replace(WIDE, seconds=18.2),
-            OpenBy.REQUESTS,
-            "300 answers in 2 launches are too few: about 310 more, 19 s of measuring in all, would decide it",
-            "",
-        ),
-        (
-            replace(WIDE, seconds=18.2, launches=3, answers=0, decides="what can be decided"),
-            OpenBy.REQUESTS,
-            "3 paired launches are too few: about 4 more, 19 s of measuring in all, would decide what can be decided",
-            "",
-        ),
-        (
-            replace(WIDE, recorded=3),
-            OpenBy.RECORDED,
-            "more measuring would hardly decide it beside a baseline of 3 launches",
-            "record it with more, from the code that it is of",
-        ),
-        (
-            WIDE,
-            OpenBy.WIDE,
-            "its interval of 108 points is 11 times as wide as the tolerance, and 10 min of measuring would not narrow "
-            "it to that",
-            "measure it with more load, or in longer windows (duration=)",
-        ),
-        (
-            an_open(0.02, 0.11, 0.22),
-            OpenBy.REQUESTS,
-            "its interval of 20 points is 2.0 times as wide as the tolerance; about 36 s of measuring would narrow it "
-            "to that",
-            "",
-        ),
-        (
-            replace(an_open(-0.39, -0.205, 0.126), busy=NEIGHBOURS),
-            OpenBy.MACHINE,
-            "probably not slower: only the worse end of its interval is beyond the tolerance; the machine was busy: "
-            "other processes used 1.4 of the 2 cores",
-            f"{QUIETER}, or for about 240 s",
-        ),
-    ],
+    (
+        replace(WIDE, busy=NEIGHBOURS),
+        OpenBy.MACHINE,
+        "the machine was busy: other processes used 1.4 of the 2 cores",
+        QUIETER,
+    ),
+    (
+        replace(WIDE, busy=Busy(steal_ratio=0.12, cores=2), seconds=60.0),
+        OpenBy.MACHINE,
+        "the machine was busy: the host gave 12.0 % of this machine's time to other machines",
+        f"{QUIETER}, or for about 60 s",
+    ),
+    (
+        replace(WIDE, busy=Busy(throttled_ratio=0.3, cores=2)),
+        OpenBy.MACHINE,
+        "the machine was busy: a CPU limit of the container stopped it for 30.0 % of the time",
+        QUIETER,
+    ),
+    (
+        replace(NARROW, busy=NEIGHBOURS),
+        OpenBy.EDGE,
+        "it is at the edge of the tolerance, which its interval of 9.8 points contains",
+        'give the metric a tolerance of its own: tolerance={"rtm": 0.15}',
+    ),
+    (
+        replace(NARROW, seconds=18.2),
+        OpenBy.EDGE,
+        "it is at the edge of the tolerance, which its interval of 9.8 points contains; about 19 s of measuring "
+        "would decide it, 9 s were spent",
+        "",
+    ),
+    (
+        replace(NARROW, is_agreed=True),
+        OpenBy.EDGE,
+        "it is at the edge of the tolerance, which its interval of 9.8 points contains",
+        "find what makes it slower: it is as much as the test accepts",
+    ),
+    (
+        replace(WIDE, launches=6, scatter=0.2, explained=0.03),
+        OpenBy.LAUNCHES,
+        "its launches differ by ±20.0 % from each other, of which ±3.0 % is usual",
+        "look for what differs from one start to the next, such as a cache or a thread",
+    ),
+    (
+        replace(WIDE, seconds=18.2),
+        OpenBy.REQUESTS,
+        "300 answers in 2 launches are too few: about 310 more, 19 s of measuring in all, would decide it",
+        "",
+    ),
+    (
+        replace(WIDE, seconds=18.2, launches=3, answers=0, decides="what can be decided"),
+        OpenBy.REQUESTS,
+        "3 paired launches are too few: about 4 more, 19 s of measuring in all, would decide what can be decided",
+        "",
+    ),
+    (
+        replace(WIDE, recorded=3),
+        OpenBy.RECORDED,
+        "more measuring would hardly decide it beside a baseline of 3 launches",
+        "record it with more, from the code that it is of",
+    ),
+    (
+        WIDE,
+        OpenBy.WIDE,
+        "its interval of 108 points is 11 times as wide as the tolerance, and 10 min of measuring would not narrow "
+        "it to that",
+        "measure it with more load, or in longer windows (duration=)",
+    ),
+    (
+        an_open(0.02, 0.11, 0.22),
+        OpenBy.REQUESTS,
+        "its interval of 20 points is 2.0 times as wide as the tolerance; about 36 s of measuring would narrow it "
+        "to that",
+        "",
+    ),
+    (
+        replace(an_open(-0.39, -0.205, 0.126), busy=NEIGHBOURS),
+        OpenBy.MACHINE,
+        "probably not slower: only the worse end of its interval is beyond the tolerance; the machine was busy: "
+        "other processes used 1.4 of the 2 cores",
+        f"{QUIETER}, or for about 240 s",
+    ),
 )
 def test_the_first_reason_that_the_values_show_has_one_sentence_and_one_next_step(
     found: OpenChange, by: OpenBy, why: str, advice: str
@@ -183,15 +181,13 @@ BROKEN = [times("rtm", 5.3), times("throughput", 3.2), times("cpu_per_request", 
 
 @each_row(
     ("verdicts", "busy", "failed"),
-    [
-        (BROKEN, NEIGHBOURS, ["rtm", "throughput", "cpu_per_request"]),
-        ([times("rtm", 5.3), times("cpu_per_request", 2.9)], None, []),
-        ([times("rtm", 5.3), times("throughput", 3.2), times("p99", 9.0)], None, []),  # they share the latency
-        ([replace(one, against="baseline") for one in BROKEN], None, ["rtm", "throughput", "cpu_per_request"]),
-        ([replace(one, against="baseline") for one in BROKEN], NEIGHBOURS, []),
-        ([BROKEN[0], replace(BROKEN[2], why_open=WhyOpen(OpenBy.MACHINE, "busy"))], None, []),
-        ([*BROKEN, suspected("p95", 0.5, outcome=Outcome.FAIL)], None, ["p95"]),
-    ],
+    (BROKEN, NEIGHBOURS, ["rtm", "throughput", "cpu_per_request"]),
+    ([times("rtm", 5.3), times("cpu_per_request", 2.9)], None, []),
+    ([times("rtm", 5.3), times("throughput", 3.2), times("p99", 9.0)], None, []),  # they share the latency
+    ([replace(one, against="baseline") for one in BROKEN], None, ["rtm", "throughput", "cpu_per_request"]),
+    ([replace(one, against="baseline") for one in BROKEN], NEIGHBOURS, []),
+    ([BROKEN[0], replace(BROKEN[2], why_open=WhyOpen(OpenBy.MACHINE, "busy"))], None, []),
+    ([*BROKEN, suspected("p95", 0.5, outcome=Outcome.FAIL)], None, ["p95"]),
 )
 def test_two_metrics_without_a_shared_cause_fail_together_if_each_is_three_times_as_bad(
     verdicts: list[Verdict], busy: Busy | None, failed: list[str]
@@ -206,26 +202,24 @@ def test_two_metrics_without_a_shared_cause_fail_together_if_each_is_three_times
 
 @each_row(
     ("verdicts", "busy", "names"),
-    [
-        ([replace(suspected("rtm", 4.31), change=Estimate(4.31, 0.2, 22))], None, ("rtm",)),  # a cache that is broken
-        ([replace(suspected("rtm", 0.313), change=Estimate(0.313, -0.598, 2.44))], None, ()),  # noise of the machine
-        ([suspected("rtm", 0.19)], None, ()),  # not beyond twice the tolerance
-        ([suspected("rtm", 0.21)], None, ("rtm",)),
-        ([suspected("rtm", 0.21, half=0.3)], None, ()),
-        ([suspected("throughput", 0.4, half=0.25)], None, ("throughput",)),
-        ([suspected("throughput", 0.4, half=0.45)], None, ()),
-        ([RTM, CPU], NEIGHBOURS, ("rtm", "cpu_per_request")),
-        ([suspected("rtm", 0.15, half=0.3), suspected("cpu_per_request", 0.09, 0.07, half=0.3)], None, ()),
-        ([RTM, suspected("throughput", 0.13), suspected("p99", 0.3, 0.2)], None, ()),  # they share the latency
-        ([RTM, suspected("response_bytes", 0.2, 0.15)], None, ("rtm", "response_bytes")),
-        ([suspected("peak_memory", 0.9, 0.15), suspected("response_bytes", 0.2, 0.15)], None, ()),  # no speed
-        ([suspected("error_rate", 0.01, 0.001)], None, ()),
-        ([CPU, RTM, replace(RTM, outcome=Outcome.PASS)], None, ()),  # the last verdict counts
-        ([CPU, replace(RTM, why_open=WhyOpen(OpenBy.MACHINE, "busy"))], None, ()),
-        ([suspected("rtm", 0.5, against="baseline"), CPU], None, ("rtm", "cpu_per_request")),
-        ([suspected("rtm", 0.5, against="baseline"), CPU], NEIGHBOURS, ()),  # which slow the present alone
-        ([suspected("sharpness", 9.0)], None, ()),
-    ],
+    ([replace(suspected("rtm", 4.31), change=Estimate(4.31, 0.2, 22))], None, ("rtm",)),  # a cache that is broken
+    ([replace(suspected("rtm", 0.313), change=Estimate(0.313, -0.598, 2.44))], None, ()),  # noise of the machine
+    ([suspected("rtm", 0.19)], None, ()),  # not beyond twice the tolerance
+    ([suspected("rtm", 0.21)], None, ("rtm",)),
+    ([suspected("rtm", 0.21, half=0.3)], None, ()),
+    ([suspected("throughput", 0.4, half=0.25)], None, ("throughput",)),
+    ([suspected("throughput", 0.4, half=0.45)], None, ()),
+    ([RTM, CPU], NEIGHBOURS, ("rtm", "cpu_per_request")),
+    ([suspected("rtm", 0.15, half=0.3), suspected("cpu_per_request", 0.09, 0.07, half=0.3)], None, ()),
+    ([RTM, suspected("throughput", 0.13), suspected("p99", 0.3, 0.2)], None, ()),  # they share the latency
+    ([RTM, suspected("response_bytes", 0.2, 0.15)], None, ("rtm", "response_bytes")),
+    ([suspected("peak_memory", 0.9, 0.15), suspected("response_bytes", 0.2, 0.15)], None, ()),  # no speed
+    ([suspected("error_rate", 0.01, 0.001)], None, ()),
+    ([CPU, RTM, replace(RTM, outcome=Outcome.PASS)], None, ()),  # the last verdict counts
+    ([CPU, replace(RTM, why_open=WhyOpen(OpenBy.MACHINE, "busy"))], None, ()),
+    ([suspected("rtm", 0.5, against="baseline"), CPU], None, ("rtm", "cpu_per_request")),
+    ([suspected("rtm", 0.5, against="baseline"), CPU], NEIGHBOURS, ()),  # which slow the present alone
+    ([suspected("sharpness", 9.0)], None, ()),
 )
 def test_probably_slower_is_what_is_far_beyond_or_seen_by_two_metrics_without_a_shared_cause(
     verdicts: list[Verdict], busy: Busy | None, names: tuple[str, ...]

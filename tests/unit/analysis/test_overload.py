@@ -162,15 +162,13 @@ def test_several_measurements_share_their_error_and_differ_by_a_launch() -> None
 
 @each_row(
     ("places", "watched_s", "limit_s", "outcome"),
-    [
-        (10, 1.0, 1.0, Outcome.PASS),
-        (None, 12.0, 13.0, Outcome.PASS),
-        (None, 12.0, 10.0, Outcome.INCONCLUSIVE),
-        (None, 12.0, 9.0, Outcome.INCONCLUSIVE),
-        (None, 12.0, 5.0, Outcome.FAIL),
-        (None, 6.0, 5.0, Outcome.FAIL),
-        (None, 6.0, 8.0, Outcome.INCONCLUSIVE),
-    ],
+    (10, 1.0, 1.0, Outcome.PASS),
+    (None, 12.0, 13.0, Outcome.PASS),
+    (None, 12.0, 10.0, Outcome.INCONCLUSIVE),
+    (None, 12.0, 9.0, Outcome.INCONCLUSIVE),
+    (None, 12.0, 5.0, Outcome.FAIL),
+    (None, 6.0, 5.0, Outcome.FAIL),
+    (None, 6.0, 8.0, Outcome.INCONCLUSIVE),
 )
 def test_the_recovery_is_judged(places: int | None, watched_s: float, limit_s: float, outcome: Outcome) -> None:
     assert judge_recovery([measured(places=places, watched_s=watched_s)], limit_s * S).outcome is outcome
@@ -184,19 +182,17 @@ def recovering(*after_s: float | None, watched_s: float = 12.5) -> list[Overload
 
 @each_row(
     ("after_s", "outcome"),
-    [
-        ((0.0,), Outcome.PASS),
-        ((7.5,), Outcome.PASS),
-        ((9.5,), Outcome.INCONCLUSIVE),
-        ((10.5,), Outcome.INCONCLUSIVE),
-        ((8.2,), Outcome.INCONCLUSIVE),
-        ((8.2, 8.2), Outcome.PASS),  # two say more than one
-        ((10.5, 9.7), Outcome.INCONCLUSIVE),
-        ((12.4, 12.2), Outcome.FAIL),
-        ((None,), Outcome.FAIL),
-        ((None, 2.0), Outcome.INCONCLUSIVE),
-        ((None, 2.0, None), Outcome.FAIL),
-    ],
+    ((0.0,), Outcome.PASS),
+    ((7.5,), Outcome.PASS),
+    ((9.5,), Outcome.INCONCLUSIVE),
+    ((10.5,), Outcome.INCONCLUSIVE),
+    ((8.2,), Outcome.INCONCLUSIVE),
+    ((8.2, 8.2), Outcome.PASS),  # two say more than one
+    ((10.5, 9.7), Outcome.INCONCLUSIVE),
+    ((12.4, 12.2), Outcome.FAIL),
+    ((None,), Outcome.FAIL),
+    ((None, 2.0), Outcome.INCONCLUSIVE),
+    ((None, 2.0, None), Outcome.FAIL),
 )
 def test_the_recovery_within_ten_seconds_is_judged_by_its_interval(
     after_s: tuple[float | None, ...], outcome: Outcome

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import FEW, capacity, changed, launch_values, make_setup, result, verdict
 
 from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED
@@ -65,7 +66,6 @@ class TestOrder:
     def test_a_score_is_the_weighted_product_of_shares_of_the_best(self) -> None:
         ranking = ranked(SHOP, "rtm=0.5,nmrt=0.25,asl=0.25")
         found = rows(ranking)
-
         assert ranking.sentence == "cached first; then batched, replicated and single"
         assert order(ranking) == [("cached", 1), ("batched", 2), ("replicated", 3), ("single", 4)]
         assert found["cached"].score is not None
@@ -81,7 +81,6 @@ class TestOrder:
     def test_weights_decide_between_patterns_that_are_good_at_different_things(self) -> None:
         fast = measured("cached", rtm=5 * MS, peak_memory=800 * 2.0**20)
         small = measured("single", rtm=20 * MS, peak_memory=200 * 2.0**20)
-
         assert ranked([fast, small], "rtm=3,peak_memory=1").sentence == "cached first; then single"
         assert ranked([fast, small], "rtm=1,peak_memory=3").sentence == "single first; then cached"
         assert ranked([fast, small], "rtm=1,peak_memory=1").sentence == "cached and single not distinguishable"
@@ -90,35 +89,27 @@ class TestOrder:
         """An ASL of nearly nothing is no better than one of a percent."""
         idle = measured("idle", rtm=20 * MS, asl=0.0001)
         quick = measured("quick", rtm=10 * MS, asl=0.01)
-
         found = rows(ranked([idle, quick], "rtm=1,asl=1"))
-
         assert found["idle"].parts["asl"][0] == pytest.approx(found["quick"].parts["asl"][0])
         assert found["quick"].rank == 1
 
     def test_zero_errors_have_a_finite_score(self) -> None:
         clean = measured("clean", rtm=20 * MS, error_rate=(0.0, 0.0, 0.002))
         faulty = measured("faulty", rtm=20 * MS, error_rate=(0.04, 0.03, 0.05))
-
         score = rows(ranked([clean, faulty], "rtm=1,error_rate=1"))["faulty"].score
-
         assert score[0] == pytest.approx(math.sqrt(0.001 / 0.04))
 
     def test_patterns_with_wide_intervals_are_not_distinguishable(self) -> None:
         unsure = (measured("a", rtm=(10 * MS, 6 * MS, 17 * MS)), measured("b", rtm=(14 * MS, 8 * MS, 24 * MS)))
-
         found = ranked(unsure, "rtm=1")
-
         assert found.sentence == "a and b not distinguishable"
 
     def test_a_difference_within_the_drift_of_the_machine_is_none(self) -> None:
         exact = [measured(name, spread=1e-6, rtm=value * MS) for name, value in (("a", 10.0), ("b", 10.3), ("c", 12.0))]
-
         assert ranked(exact, "rtm=1").sentence == "a and b first, not distinguishable; then c"
 
     def test_sizes_do_not_drift(self) -> None:
         sizes = [measured("a", spread=0, response_bytes=100.0), measured("b", spread=0, response_bytes=101.0)]
-
         assert ranked(sizes, "response_bytes=1").sentence == "a first; then b"
         same = replace(sizes[1], metrics=sizes[0].metrics)
         assert ranked([sizes[0], same], "response_bytes=1").sentence == "a and b not distinguishable"
@@ -127,7 +118,6 @@ class TestOrder:
 class TestRequirements:
     def test_a_pattern_that_does_not_keep_one_is_excluded_with_its_figures(self) -> None:
         ranking = ranked(SHOP, f"{EQUAL},rtm<15ms,nmrt>=150")
-
         assert ranking.sentence == "cached first; then batched and replicated; single excluded"
         assert ranking.requirements == ("rtm<15ms", "nmrt>=150")
         single = rows(ranking)["single"]
@@ -139,13 +129,11 @@ class TestRequirements:
 
     def test_the_best_is_sought_among_those_that_can_be_chosen(self) -> None:
         found = rows(ranked(SHOP, f"{EQUAL},asl>0.3".replace("asl>0.3", "nmrt>=150")))
-
         assert found["cached"].score is not None
         assert found["cached"].score[0] == pytest.approx(1.0)
 
     def test_an_interval_that_straddles_the_limit_is_said(self) -> None:
         ranking = ranked(SHOP, f"{EQUAL},rtm<5.02ms,asl<0.9")
-
         assert ranking.sentence == "cached first, if it keeps rtm<5.02ms; single, batched and replicated excluded"
         assert rows(ranking)["cached"].doubts == (
             "median latency 5.00 ms (4.95 ms to 5.05 ms) may or may not be below 5.02 ms",
@@ -153,12 +141,10 @@ class TestRequirements:
 
     def test_patterns_that_may_be_first_are_named_with_their_open_requirements(self) -> None:
         level = [measured(name, rtm=10 * MS, asl=0.5) for name in ("a", "b", "c")]
-
         ranking = ranked(
             [level[0], replace(level[1], metrics={**level[1].metrics, "asl": (0.5, 0.3, 0.7)}), level[2]],
             "rtm=1,asl<0.6,rtm<10.05ms",
         )
-
         assert ranking.sentence == (
             "a, b and c not distinguishable, if a keeps rtm<10.05ms, b keeps asl<0.6 and rtm<10.05ms "
             "and c keeps rtm<10.05ms"
@@ -166,54 +152,44 @@ class TestRequirements:
 
     def test_an_unknown_metric_fails_its_requirement(self) -> None:
         unknown = measured("single", rtm=1 * MS)
-
         ranking = ranked([unknown, *SHOP[1:]], "rtm=1,nmrt>=150")
-
         assert rows(ranking)["single"].excluded == "capacity (NMRT) is not known, and nmrt>=150 is required"
 
     def test_a_ranking_without_eligible_patterns_reports_that(self) -> None:
         ranking = ranked(SHOP, f"{EQUAL},rtm<1ms")
-
         assert ranking.sentence == "no pattern can be chosen"
         assert all(row.excluded for row in ranking.rows)
 
 
 class TestWhatIsNoEvidence:
-    @pytest.mark.parametrize(
+    @each_row(
         ("changes", "why"),
-        [
-            ({"interrupted": True}, "interrupted"),
-            ({"passed": False}, "its test failed"),
-            (
-                {"failed_requests": {"503": 51}},
-                "51 of 1,000 requests failed (503: 51), expected at most 5.0 %; "
-                "the times of the others alone would mislead",
-            ),
-            (
-                {"passed": False, "verdicts": (verdict(Outcome.FAIL, against="limit"),)},
-                "its test failed: rtm against its limit: fail",
-            ),
-        ],
+        ({"interrupted": True}, "interrupted"),
+        ({"passed": False}, "its test failed"),
+        (
+            {"failed_requests": {"503": 51}},
+            "51 of 1,000 requests failed (503: 51), expected at most 5.0 %; "
+            "the times of the others alone would mislead",
+        ),
+        (
+            {"passed": False, "verdicts": (verdict(Outcome.FAIL, against="limit"),)},
+            "its test failed: rtm against its limit: fail",
+        ),
     )
     def test_an_invalid_result_is_excluded_with_the_reason(self, changes: Mapping[str, object], why: str) -> None:
         bad = changed(SHOP[1], **changes)
-
         ranking = ranked([SHOP[0], bad], EQUAL)
-
         assert ranking.sentence == "single first; cached excluded"
         assert rows(ranking)["cached"].excluded == why
 
     def test_a_pattern_that_the_load_generator_limited_may_be_better_than_its_figures(self) -> None:
         limited = changed(SHOP[1], generator={"limited": True})
-
         ranking = ranked([SHOP[0], limited], EQUAL)
-
         assert [one.pattern for one in ranking.rows if one.doubts] == ["cached"]
         assert rows(ranking)["cached"].doubts[0].startswith("the load generator was the limit, so it may be better")
 
     def test_a_regression_is_no_reason_not_to_choose_a_pattern(self) -> None:
         slower = changed(SHOP[1], passed=False, verdicts=(verdict(Outcome.FAIL, against="baseline"),))
-
         assert ranked([SHOP[0], slower], EQUAL).sentence == "cached first; then single"
 
     def test_a_few_failed_requests_do_not_exclude_a_pattern(self) -> None:
@@ -222,9 +198,7 @@ class TestWhatIsNoEvidence:
     def test_what_a_service_refuses_beyond_its_capacity_does_not_exclude_it_but_time_outs_do(self) -> None:
         refuses = changed(SHOP[0], failed_requests={"503": 600}, overload=True)
         late = changed(SHOP[1], failed_requests={"-2": 600}, overload=True)
-
         found = rows(ranked([refuses, late], EQUAL))
-
         assert found[str(refuses.setup.pattern)].excluded is None
         assert "600 of 1,000 requests failed" in str(found[str(late.setup.pattern)].excluded)
 
@@ -232,13 +206,11 @@ class TestWhatIsNoEvidence:
 class TestMissing:
     def test_a_pattern_without_a_metric_that_others_have_is_excluded(self) -> None:
         ranking = ranked([measured("single", rtm=1 * MS), *SHOP[1:3]], EQUAL)
-
         assert rows(ranking)["single"].excluded == "not known: capacity (NMRT), CPU share (ASL)"
         assert ranking.sentence == "cached first; then batched; single excluded"
 
     def test_a_metric_that_nobody_has_is_left_out_of_the_weights(self) -> None:
         ranking = ranked([measured("a", rtm=1 * MS), measured("b", rtm=2 * MS)], "rtm=0.3,asl=0.5,nmrt=0.2")
-
         assert ranking.weights == {"rtm": 1.0}
         assert ranking.notes == (
             "not known under any pattern, and left out of the weights: CPU share (ASL), capacity (NMRT); "
@@ -248,25 +220,20 @@ class TestMissing:
 
     def test_a_group_without_a_weighted_metric_has_no_choice(self) -> None:
         ranking = ranked([measured("a", rtm=1 * MS), measured("b", rtm=2 * MS)], "nmrt=1")
-
         assert ranking.sentence == "no pattern can be chosen"
         assert ranking.rows[0].excluded == "not known: any of the weighed metrics"
 
     @pytest.mark.parametrize(("disturbed", "who"), [(1, "single was"), (2, "single and cached were"), (4, "all were")])
     def test_a_disturbed_measurement_is_said(self, disturbed: int, who: str) -> None:
         noisy = [changed(result, noise=(Noise("others used 1.4 of the 2 cores"),)) for result in SHOP[:disturbed]]
-
         (note,) = ranked([*noisy, *SHOP[disturbed:]], EQUAL).notes
-
         assert note == (
             f"the machine was disturbed while {who} measured; measure again when it is quiet before you choose"
         )
 
     def test_a_test_that_gave_no_result_is_not_forgotten(self) -> None:
         absent = [Unmeasured(f"{GROUP}[{name}]", GROUP, name) for name in ("queued", "cached")]
-
         (ranking,) = rank(SHOP[:2], parse_criteria("rtm=1", "--perf-rank"), absent)
-
         assert ranking.sentence == "cached first; then single; queued excluded"
         assert rows(ranking)["queued"].excluded == "not measured: its test failed"
         (alone,) = rank([], parse_criteria("rtm=1", "--perf-rank"), absent)
@@ -283,7 +250,6 @@ class TestOpenEnd:
 
     def test_a_lower_bound_counts_as_its_value_and_may_be_better(self) -> None:
         ranking = ranked([self.OTHER, self.OPEN], "nmrt=1")
-
         assert ranking.sentence == "single and cached not distinguishable"
         cached = rows(ranking)["cached"]
         assert cached.parts["nmrt"][0] == pytest.approx(0.5)
@@ -294,9 +260,7 @@ class TestOpenEnd:
 
     def test_a_bound_leaves_the_first_place_open(self) -> None:
         exact = [measured("first", rtm=10 * MS, nmrt=900.0), measured("second", rtm=10 * MS, nmrt=300.0)]
-
         ranking = ranked([*exact, self.OPEN], "nmrt=1")
-
         assert ranking.sentence == "first and cached first, not distinguishable; then second"
 
     @pytest.mark.parametrize(
@@ -309,9 +273,7 @@ class TestOpenEnd:
         slow = changed(
             measured("cached", rtm=10 * MS), capacities=(capacity(9.0, at_least=True, objective="p95<50.0ms"),)
         )
-
         ranking = ranked([slow, self.OTHER], "rtm=1,nmrt(p95<50ms)>=5")
-
         assert ranking.sentence == "cached first; single excluded"
         assert rows(ranking)["cached"].doubts == ()
 
@@ -322,14 +284,11 @@ class TestGroups:
         other = [
             measured(name, group="test_perf.py::test_other", rtm=time * MS) for name, time in (("a", 2.0), ("b", 1.0))
         ]
-
         found = rank([other[0], *SHOP, alone, other[1]], parse_criteria("rtm=1", "--perf-rank"))
-
         assert [ranking.group for ranking in found] == ["test_perf.py::test_other", GROUP]
 
     def test_the_last_run_of_a_test_counts(self) -> None:
         again = measured("cached", rtm=100 * MS)
-
         assert ranked([SHOP[1], SHOP[2], again], "rtm=1").sentence == "batched first; then cached"
 
     def test_wires_are_named_where_they_differ(self) -> None:
@@ -337,12 +296,10 @@ class TestGroups:
             replace(measured("single", rtm=time * MS), test=wire, setup=make_setup(pattern="single", wire=wire))
             for wire, time in (("rest+json", 2.0), ("rest+msgpack", 1.0))
         )
-
         assert ranked([slow, fast], "rtm=1").sentence == "single, rest+msgpack first; then single, rest+json"
 
     def test_a_ranking_travels_as_json(self) -> None:
         data = json.loads(json.dumps(ranked(SHOP, f"{EQUAL},rtm<15ms").to_json(), allow_nan=False))
-
         assert set(data) == {"group", "weights", "requirements", "sentence", "rows", "notes"}
         assert data["rows"][0] | {"score": None, "parts": None} == {
             "test": f"{GROUP}[cached]",
@@ -483,9 +440,7 @@ class TestIndices:
     def test_weights_of_sc_and_pc_decide_between_patterns(self) -> None:
         grows = measured("grows", sc=3.0, pc=100.0)
         lean = measured("lean", sc=0.03, pc=200.0)
-
         found = rows(ranked([grows, lean], "sc=0.4, pc=0.6"))
-
         assert found["grows"].rank == 1
         assert found["lean"].parts == {"sc": (pytest.approx(0.01), 0.4), "pc": (pytest.approx(1.0), 0.6)}
         assert rows(ranked([grows, lean], "pc=1"))["lean"].rank == 1
@@ -498,9 +453,7 @@ class TestIndices:
     def test_an_index_that_one_pattern_lacks_excludes_it_and_says_what_to_measure(self) -> None:
         priceless = changed(measured("single", pc=100.0), missing_indices={"sc": "the test has no price; set it"})
         other = measured("batched", pc=100.0)
-
         found = rows(ranked([measured("cached", sc=1.0, pc=100.0), priceless, other], "sc=1,pc=1,sc>=0.1"))
-
         assert found["single"].excluded == "SC (the test has no price; set it) is not known, and sc>=0.1 is required"
         found = rows(ranked([measured("cached", sc=1.0, pc=100.0), priceless, other], "sc=1,pc=1"))
         assert found["single"].excluded == "not known: SC (the test has no price; set it)"
@@ -515,16 +468,14 @@ class TestIndices:
             f"SC: {NOT_MEASURED}",
         )
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("searches", "why"),
-        [
-            ((), "CPU share (ASL) at NMRT (the test does not search for NMRT; call perf.measure_nmrt() in it)"),
-            ((capacity(),), "CPU share (ASL) at NMRT"),
-            (
-                (capacity(at_least=True),),
-                "CPU share (ASL) at NMRT (NMRT is only known as a lower bound: two doublings gained less than 10 %)",
-            ),
-        ],
+        ((), "CPU share (ASL) at NMRT (the test does not search for NMRT; call perf.measure_nmrt() in it)"),
+        ((capacity(),), "CPU share (ASL) at NMRT"),
+        (
+            (capacity(at_least=True),),
+            "CPU share (ASL) at NMRT (NMRT is only known as a lower bound: two doublings gained less than 10 %)",
+        ),
     )
     def test_the_load_at_nmrt_needs_a_search_that_found_it(self, searches: tuple[Capacity, ...], why: str) -> None:
         lacks = changed(measured("single", rtm=MS), capacities=searches)

@@ -15,7 +15,6 @@ def test_the_time_of_each_request_in_service_follows_from_arrivals_and_answers(s
     due_ns = queue.arrivals_ns(90, 10 * S, rng)
     takes_ns = queue.service_ns(due_ns.size, rng)
     found = Served.of(due_ns.astype(float), served_ns(due_ns, takes_ns, servers).astype(float), servers).takes_ns
-
     assert np.allclose(found, takes_ns, atol=2)
 
 
@@ -33,27 +32,22 @@ def test_a_single_server_may_take_waiting_requests_in_any_order() -> None:
             waiting.append(number)
             now_ns = max(now_ns, due)
     overtaken = (np.diff(done_ns) < 0).mean()
-
     found = Served.of(due_ns.astype(float), done_ns, 1).takes_ns
-
     assert overtaken > 0.1
     assert np.allclose(np.sort(found), np.sort(takes_ns), atol=2)
 
 
 @each_row(
     ("queue", "limit_ms", "allowed", "truth_rps"),
-    [
-        (Queue(100), 50, 0.05, 69.3),
-        (Queue(94.3), 30, 0.01, 27.5),
-        (Queue(400, 4), 20, 0.05, 290.0),
-        (Queue(100, service="M"), 100, 0.05, 70.04),  # an exponential latency: 100 - ln(20) / 0.1 s
-        (Queue(500, service="M"), 20, 0.01, 269.7),
-    ],
+    (Queue(100), 50, 0.05, 69.3),
+    (Queue(94.3), 30, 0.01, 27.5),
+    (Queue(400, 4), 20, 0.05, 290.0),
+    (Queue(100, service="M"), 100, 0.05, 70.04),  # an exponential latency: 100 - ln(20) / 0.1 s
+    (Queue(500, service="M"), 20, 0.01, 269.7),
 )
 def test_the_rate_is_that_of_queueing_theory(queue: Queue, limit_ms: float, allowed: float, truth_rps: float) -> None:
     takes_ns = queue.service_ns(100_000, np.random.default_rng(1)).astype(float)
     found = rate_by_service_times([takes_ns], queue.servers, limit_ns=limit_ms * MS, allowed=allowed)
-
     assert found.value == pytest.approx(truth_rps, rel=0.02)
     assert found.relative_error < 0.025
 
@@ -66,7 +60,6 @@ def test_the_error_is_the_scatter_of_few_service_times() -> None:
         found = rate_by_service_times([takes_ns], 1, limit_ns=100 * MS, allowed=0.05)
         rates.append(np.log(found.value))
         errors.append(found.relative_error)
-
     assert np.mean(errors) == pytest.approx(np.std(rates), rel=0.35)
 
 
@@ -123,7 +116,6 @@ def test_a_pause_is_found_once_with_its_length_and_the_end_of_what_came_meanwhil
     begun_ns = np.where((due_ns >= 200 * MS) & (due_ns < 300 * MS), 300 * MS, due_ns)
     done_ns = served_ns(begun_ns, np.full(due_ns.size, 8 * MS), servers).astype(float)
     (found,) = Served.of(due_ns.astype(float), done_ns, servers).pauses(50 * MS)
-
     assert found.start_ns == pytest.approx(200 * MS, abs=10 * MS)
     assert found.length_ns == pytest.approx(100 * MS, abs=10 * MS)
     assert 600 * MS < found.end_ns < 850 * MS, "the service then has 2 ms to spare of every 10 ms"

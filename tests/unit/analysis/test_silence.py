@@ -86,14 +86,12 @@ def test_one_hanging_request_of_several_callers_is_only_suspected() -> None:
 
 @each_row(
     "of",
-    [
-        closed_loop(4),
-        closed_loop(1),
-        closed_loop(4, latency_ns=4 * S),
-        closed_loop(4, think_ns=2 * S),
-        samples(START_NS + np.arange(30) * 100 * MS, LATENCY_NS),
-        samples([], []),
-    ],
+    closed_loop(4),
+    closed_loop(1),
+    closed_loop(4, latency_ns=4 * S),
+    closed_loop(4, think_ns=2 * S),
+    samples(START_NS + np.arange(30) * 100 * MS, LATENCY_NS),
+    samples([], []),
 )
 @each_row("think_ns", [0, 2 * S, None])
 def test_answers_within_the_time_out_are_no_silence(of: Samples, think_ns: int | None) -> None:

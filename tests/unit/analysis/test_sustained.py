@@ -45,15 +45,13 @@ def test_a_load_below_the_capacity_is_sustained(queue: Queue, utilisation: float
 @pytest.mark.simulation
 @each_row(
     ("queue", "utilisation"),
-    [
-        (Queue(400), 1.1),
-        (Queue(2000, service="M"), 1.1),
-        (Queue(400, service="M"), 1.3),
-        (Queue(400, 4), 1.1),
-        (Queue(200, arrivals="D", service="G"), 1.1),
-        (Queue(50, arrivals="D"), 1.1),
-        (Queue(20, arrivals="D"), 1.25),
-    ],
+    (Queue(400), 1.1),
+    (Queue(2000, service="M"), 1.1),
+    (Queue(400, service="M"), 1.3),
+    (Queue(400, 4), 1.1),
+    (Queue(200, arrivals="D", service="G"), 1.1),
+    (Queue(50, arrivals="D"), 1.1),
+    (Queue(20, arrivals="D"), 1.25),
 )
 def test_a_load_above_the_capacity_is_found_in_three_seconds(queue: Queue, utilisation: float) -> None:
     assert share_found(queue, utilisation, window_s=3.0, warmup_s=3.0) > 0.99  # a warm-up of an overload is long
@@ -62,7 +60,6 @@ def test_a_load_above_the_capacity_is_found_in_three_seconds(queue: Queue, utili
 @pytest.mark.simulation
 def test_several_short_launches_find_together_what_one_does_not() -> None:
     queue = Queue(1000, service="M")
-
     assert share_found(queue, 1.1, window_s=0.7) < 0.5
     assert share_found(queue, 1.1, window_s=0.7, launches=8) > 0.9
 
@@ -86,7 +83,6 @@ def test_a_pause_of_the_service_is_no_overload(at_s: float, length_s: float) -> 
     arrivals_ns = queue.arrivals_ns(200, 4 * S, rng)
     service_ns = queue.service_ns(arrivals_ns.size, rng)
     service_ns[np.searchsorted(arrivals_ns, int(at_s * S)) :][:1] += int(length_s * S)
-
     assert verdict(Run.of(arrivals_ns, service_ns, warmup_s=1.0, window_s=3.0), rate_rps=200) is None
 
 
@@ -98,7 +94,6 @@ def test_repeated_pauses_of_a_service_with_room_are_no_overload() -> None:
         arrivals_ns = queue.arrivals_ns(200, 4 * S, rng)
         service_ns = queue.service_ns(arrivals_ns.size, rng)
         service_ns[rng.random(arrivals_ns.size) < 0.01] += 80 * MS
-
         assert verdict(Run.of(arrivals_ns, service_ns, warmup_s=1.0, window_s=3.0), rate_rps=200) is None
 
 
@@ -117,7 +112,6 @@ def test_batches_that_end_together_are_no_overload_and_hide_none() -> None:
 
 def test_the_sentence_names_the_load_the_answers_and_what_was_left() -> None:
     run = Queue(180, arrivals="D").run(200, 1.0, 3.0, np.random.default_rng(0))
-
     assert verdict(run, rate_rps=200) == (
         "the service does not sustain 200 req/s: it answered 180 req/s, 80 requests were waiting at the end"
     )
@@ -126,21 +120,18 @@ def test_the_sentence_names_the_load_the_answers_and_what_was_left() -> None:
 def test_a_service_without_a_queue_that_takes_long_is_still_filling_and_not_overloaded() -> None:
     arrivals_ns = np.arange(0, 4 * S, 10 * MS)
     slow = Run(samples(START_NS + arrivals_ns, 2 * S), Window(START_NS + S, START_NS + 4 * S))
-
     assert verdict(slow, rate_rps=100) is None
 
 
 def test_requests_that_the_generator_sent_late_are_no_backlog_of_the_service() -> None:
     arrivals_ns = np.arange(0, 4 * S, 5 * MS)
     late = samples(START_NS + arrivals_ns, 4 * MS + arrivals_ns // 5, lag_ns=arrivals_ns // 5)
-
     assert verdict(Run(late, Window(START_NS + S, START_NS + 4 * S)), rate_rps=200) is None
 
 
 def test_metrics_judge_open_loops_of_one_rate_alone() -> None:
     run = Queue(180, arrivals="D").run(200, 1.0, 3.0, np.random.default_rng(0))
     overloaded = replace(launch(run.samples, start_ns=run.window.start_ns, open_loop=True), rate_rps=200.0)
-
     assert Metrics((overloaded,)).not_sustained is not None
     assert Metrics((replace(overloaded, rate_rps=None),)).not_sustained is None
 

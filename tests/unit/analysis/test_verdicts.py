@@ -45,15 +45,13 @@ def exact(*values: float) -> list[LaunchValue]:
 
 @each_row(
     ("low", "high", "outcome"),
-    [
-        (18, 19, Outcome.PASS),
-        (18, 19.999, Outcome.PASS),
-        (18, 20, Outcome.INCONCLUSIVE),  # "below" does not hold at the limit itself
-        (19, 21, Outcome.INCONCLUSIVE),
-        (20, 21, Outcome.FAIL),
-        (21, 22, Outcome.FAIL),
-        (20, 20, Outcome.FAIL),
-    ],
+    (18, 19, Outcome.PASS),
+    (18, 19.999, Outcome.PASS),
+    (18, 20, Outcome.INCONCLUSIVE),  # "below" does not hold at the limit itself
+    (19, 21, Outcome.INCONCLUSIVE),
+    (20, 21, Outcome.FAIL),
+    (21, 22, Outcome.FAIL),
+    (20, 20, Outcome.FAIL),
 )
 def test_below_a_limit_is_decided_by_the_whole_interval(low: float, high: float, outcome: Outcome) -> None:
     found = judge_limit(RTM, Estimate((low + high) / 2 * MS, low * MS, high * MS), 20 * MS)
@@ -62,27 +60,23 @@ def test_below_a_limit_is_decided_by_the_whole_interval(low: float, high: float,
 
 @each_row(
     ("low", "high", "outcome"),
-    [
-        (501, 520, Outcome.PASS),
-        (500, 520, Outcome.PASS),  # "at least" holds at the limit itself
-        (500, 500, Outcome.PASS),
-        (499, 520, Outcome.INCONCLUSIVE),
-        (490, 500, Outcome.INCONCLUSIVE),
-        (490, 499.9, Outcome.FAIL),
-    ],
+    (501, 520, Outcome.PASS),
+    (500, 520, Outcome.PASS),  # "at least" holds at the limit itself
+    (500, 500, Outcome.PASS),
+    (499, 520, Outcome.INCONCLUSIVE),
+    (490, 500, Outcome.INCONCLUSIVE),
+    (490, 499.9, Outcome.FAIL),
 )
 def test_at_least_a_limit_is_decided_by_the_whole_interval(low: float, high: float, outcome: Outcome) -> None:
     assert judge_limit(THROUGHPUT, Estimate((low + high) / 2, low, high), 500).outcome is outcome
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "measured", "limit", "reason"),
-    [
-        (RTM, (4.12, 4.05, 4.19), 5, "median latency 4.12 ms (4.05 ms to 4.19 ms) is below 5.00 ms"),
-        (RTM, (4.12, 4.05, 4.19), 4, "median latency 4.12 ms (4.05 ms to 4.19 ms) is not below 4.00 ms"),
-        (RTM, (4.12, 4.05, 4.19), 4.1, "median latency 4.12 ms (4.05 ms to 4.19 ms) may or may not be below 4.10 ms"),
-        (THROUGHPUT, (480, 470, 490), 500, "throughput 480 req/s (470 req/s to 490 req/s) is not at least 500 req/s"),
-    ],
+    (RTM, (4.12, 4.05, 4.19), 5, "median latency 4.12 ms (4.05 ms to 4.19 ms) is below 5.00 ms"),
+    (RTM, (4.12, 4.05, 4.19), 4, "median latency 4.12 ms (4.05 ms to 4.19 ms) is not below 4.00 ms"),
+    (RTM, (4.12, 4.05, 4.19), 4.1, "median latency 4.12 ms (4.05 ms to 4.19 ms) may or may not be below 4.10 ms"),
+    (THROUGHPUT, (480, 470, 490), 500, "throughput 480 req/s (470 req/s to 490 req/s) is not at least 500 req/s"),
 )
 def test_a_verdict_on_a_limit_says_interval_and_limit(
     metric: Metric, measured: tuple[float, float, float], limit: float, reason: str
@@ -97,19 +91,17 @@ def test_a_value_without_an_interval_is_described_alone() -> None:
 
 @each_row(
     ("metric", "baseline", "present", "tolerance", "outcome"),
-    [
-        (SIZE, 200.0, 200.0, 0.25, Outcome.PASS),
-        (SIZE, 200.0, 249.9, 0.25, Outcome.PASS),
-        (SIZE, 200.0, 250.0, 0.25, Outcome.PASS),  # at the tolerance is not beyond it
-        (SIZE, 200.0, 250.1, 0.25, Outcome.FAIL),
-        (SIZE, 200.0, 100.0, 0.25, Outcome.PASS),
-        (EXACT_HIGHER, 250.0, 250.0, 0.25, Outcome.PASS),
-        (EXACT_HIGHER, 250.0, 187.5, 0.25, Outcome.PASS),
-        (EXACT_HIGHER, 250.0, 187.4, 0.25, Outcome.FAIL),
-        (EXACT_HIGHER, 250.0, 500.0, 0.25, Outcome.PASS),
-        (SIZE, 200.0, 200.1, 0.0, Outcome.FAIL),
-        (SIZE, 200.0, 200.0, 0.0, Outcome.PASS),
-    ],
+    (SIZE, 200.0, 200.0, 0.25, Outcome.PASS),
+    (SIZE, 200.0, 249.9, 0.25, Outcome.PASS),
+    (SIZE, 200.0, 250.0, 0.25, Outcome.PASS),  # at the tolerance is not beyond it
+    (SIZE, 200.0, 250.1, 0.25, Outcome.FAIL),
+    (SIZE, 200.0, 100.0, 0.25, Outcome.PASS),
+    (EXACT_HIGHER, 250.0, 250.0, 0.25, Outcome.PASS),
+    (EXACT_HIGHER, 250.0, 187.5, 0.25, Outcome.PASS),
+    (EXACT_HIGHER, 250.0, 187.4, 0.25, Outcome.FAIL),
+    (EXACT_HIGHER, 250.0, 500.0, 0.25, Outcome.PASS),
+    (SIZE, 200.0, 200.1, 0.0, Outcome.FAIL),
+    (SIZE, 200.0, 200.0, 0.0, Outcome.PASS),
 )
 def test_a_change_without_spread_is_judged_exactly_at_the_tolerance(
     metric: object, baseline: float, present: float, tolerance: float, outcome: Outcome
@@ -160,13 +152,11 @@ def test_worse_is_positive_whichever_way_is_better(
 
 @each_row(
     ("metric", "baseline", "present", "outcome"),
-    [
-        (RTM, 8_000.0, 12_000.0, Outcome.PASS),  # 50 % worse, but by no more than the 5 µs that do not count
-        (RTM, 8_000.0, 13_000.0, Outcome.INCONCLUSIVE),  # just as much
-        (RTM, 8_000.0, 14_000.0, Outcome.FAIL),
-        (RATE_FLOOR, 9.0, 4.5, Outcome.PASS),
-        (RATE_FLOOR, 9.0, 3.4, Outcome.FAIL),
-    ],
+    (RTM, 8_000.0, 12_000.0, Outcome.PASS),  # 50 % worse, but by no more than the 5 µs that do not count
+    (RTM, 8_000.0, 13_000.0, Outcome.INCONCLUSIVE),  # just as much
+    (RTM, 8_000.0, 14_000.0, Outcome.FAIL),
+    (RATE_FLOOR, 9.0, 4.5, Outcome.PASS),
+    (RATE_FLOOR, 9.0, 3.4, Outcome.FAIL),
 )
 def test_a_change_up_to_the_floor_does_not_count(
     metric: object, baseline: float, present: float, outcome: Outcome
@@ -311,33 +301,31 @@ def test_a_slowdown_of_a_third_never_passes_and_is_caught_with_the_second_launch
 DUE = START_NS + np.arange(600) * 5 * MS
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "measured", "limit", "launches", "reason"),
-    [
-        (
-            RTM,
-            (19.83, 19.1, 20.6),
-            20,
-            3,
-            "median latency 19.1–20.6 ms includes the limit of 20.0 ms after 3 launches; "
-            "even 20 more launches would narrow it only to ±1.4 %",
-        ),
-        (
-            RTM,
-            (19.5, 18.6, 20.6),
-            20,
-            1,
-            "median latency 18.6–20.6 ms includes the limit of 20.0 ms after 1 launch; "
-            "4 more launches would narrow it to ±2.3 %",
-        ),
-        (
-            RTM,
-            (0.9, 0.8, 1.1),
-            1,
-            1,
-            "median latency 800 µs to 1.10 ms includes the limit of 1.00 ms after 1 launch",
-        ),
-    ],
+    (
+        RTM,
+        (19.83, 19.1, 20.6),
+        20,
+        3,
+        "median latency 19.1–20.6 ms includes the limit of 20.0 ms after 3 launches; "
+        "even 20 more launches would narrow it only to ±1.4 %",
+    ),
+    (
+        RTM,
+        (19.5, 18.6, 20.6),
+        20,
+        1,
+        "median latency 18.6–20.6 ms includes the limit of 20.0 ms after 1 launch; "
+        "4 more launches would narrow it to ±2.3 %",
+    ),
+    (
+        RTM,
+        (0.9, 0.8, 1.1),
+        1,
+        1,
+        "median latency 800 µs to 1.10 ms includes the limit of 1.00 ms after 1 launch",
+    ),
 )
 def test_an_open_verdict_on_a_limit_says_what_would_decide_it(
     metric: object, measured: tuple[float, float, float], limit: float, launches: int, reason: str
@@ -561,14 +549,12 @@ def test_a_client_of_the_users_that_was_the_limit_will_be_so_in_a_quieter_moment
 GUARDED = METRICS["peak_memory"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("present", "outcome"),
-    [
-        ((100, 101, 100), Outcome.PASS),
-        ((117, 118, 119), Outcome.INCONCLUSIVE),  # the estimate is beyond the tolerance, the interval is not
-        ((126, 125, 124), Outcome.FAIL),
-        ((50, 51, 50), Outcome.PASS),
-    ],
+    ((100, 101, 100), Outcome.PASS),
+    ((117, 118, 119), Outcome.INCONCLUSIVE),  # the estimate is beyond the tolerance, the interval is not
+    ((126, 125, 124), Outcome.FAIL),
+    ((50, 51, 50), Outcome.PASS),
 )
 def test_a_guard_fails_surely_suspects_or_passes(present: tuple[float, ...], outcome: Outcome) -> None:
     sides = (exact(*(value * MIB for value in side)) for side in (present, (100, 101, 99, 100, 102, 98)))

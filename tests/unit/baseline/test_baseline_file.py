@@ -269,22 +269,20 @@ SERVING = {
 
 @each_row(
     ("setup", "versions", "differences"),
-    [
-        ({}, {}, ()),
-        ({}, {"numpy": "3.0.0", "pytest-mlpatterns": "0.1.1"}, ()),
-        ({}, {"pytest-mlpatterns": "0.2.0"}, ("pytest-mlpatterns: 0.1 → 0.2",)),
-        ({}, {"pytest-mlpatterns": "1.1.0rc1"}, ("pytest-mlpatterns: 0.1 → 1.1",)),
-        ({"load": "closed(16)"}, {}, ("load: closed(8) → closed(16)",)),
-        ({"model": "2"}, {}, ("model: none → 2",)),
-        ({}, {"uvicorn": "0.40.0"}, ("uvicorn: 0.38.0 → 0.40.0",)),
-        ({}, {"httptools": None}, ("httptools: 0.7.1 → none",)),
-        ({}, {"uvloop": "0.23.0"}, ("event loop: uvloop 0.22.1 → uvloop 0.23.0",)),
-        (
-            {"pattern": "single"},
-            {"uvloop": None},
-            ("pattern: replicated(replicas=3) → single", "event loop: uvloop 0.22.1 → asyncio"),
-        ),
-    ],
+    ({}, {}, ()),
+    ({}, {"numpy": "3.0.0", "pytest-mlpatterns": "0.1.1"}, ()),
+    ({}, {"pytest-mlpatterns": "0.2.0"}, ("pytest-mlpatterns: 0.1 → 0.2",)),
+    ({}, {"pytest-mlpatterns": "1.1.0rc1"}, ("pytest-mlpatterns: 0.1 → 1.1",)),
+    ({"load": "closed(16)"}, {}, ("load: closed(8) → closed(16)",)),
+    ({"model": "2"}, {}, ("model: none → 2",)),
+    ({}, {"uvicorn": "0.40.0"}, ("uvicorn: 0.38.0 → 0.40.0",)),
+    ({}, {"httptools": None}, ("httptools: 0.7.1 → none",)),
+    ({}, {"uvloop": "0.23.0"}, ("event loop: uvloop 0.22.1 → uvloop 0.23.0",)),
+    (
+        {"pattern": "single"},
+        {"uvloop": None},
+        ("pattern: replicated(replicas=3) → single", "event loop: uvloop 0.22.1 → asyncio"),
+    ),
 )
 def test_an_entry_says_what_differs_from_what_is_measured_now(
     setup: dict[str, str], versions: dict[str, str | None], differences: tuple[str, ...]

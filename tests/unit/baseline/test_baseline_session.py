@@ -533,25 +533,23 @@ DRIFTED = entry(5.0, 800.0, anchor=ANCHOR, date="2026-02-01")
 
 @each_row(
     ("before", "now", "notes"),
-    [
+    (
+        DRIFTED,
+        measured(5.1, 790.0),
         (
-            DRIFTED,
-            measured(5.1, 790.0),
-            (
-                "median latency 27.5 % worse than on 2026-01-31, little by little",
-                "throughput 21.0 % worse than on 2026-01-31, little by little",
-            ),
+            "median latency 27.5 % worse than on 2026-01-31, little by little",
+            "throughput 21.0 % worse than on 2026-01-31, little by little",
         ),
-        (DRIFTED, measured(4.1, 1000.0), ()),
-        (DRIFTED, measured(8.0, 1000.0), ()),
-        (DRIFTED, measured(5.1, 1000.0, tolerance=0.5), ()),
-        (DRIFTED, measured(5.1, 1000.0, interrupted=True), ()),
-        (replace(DRIFTED, anchor=None), measured(5.1, 790.0), ()),
-        (replace(DRIFTED, anchor=replace(ANCHOR, updates=1)), measured(5.1, 790.0), ()),
-        (replace(DRIFTED, date="2026-01-31"), measured(5.1, 790.0), ()),
-        (replace(DRIFTED, setup=make_setup(load="closed(1)")), measured(5.1, 790.0), ()),
-        (DRIFTED, measured(launches={}), ()),
-    ],
+    ),
+    (DRIFTED, measured(4.1, 1000.0), ()),
+    (DRIFTED, measured(8.0, 1000.0), ()),
+    (DRIFTED, measured(5.1, 1000.0, tolerance=0.5), ()),
+    (DRIFTED, measured(5.1, 1000.0, interrupted=True), ()),
+    (replace(DRIFTED, anchor=None), measured(5.1, 790.0), ()),
+    (replace(DRIFTED, anchor=replace(ANCHOR, updates=1)), measured(5.1, 790.0), ()),
+    (replace(DRIFTED, date="2026-01-31"), measured(5.1, 790.0), ()),
+    (replace(DRIFTED, setup=make_setup(load="closed(1)")), measured(5.1, 790.0), ()),
+    (DRIFTED, measured(launches={}), ()),
 )
 def test_drift_is_told_where_the_anchor_is_left_behind_but_not_the_entry(
     tmp_path: Path, before: Entry, now: TestResult, notes: tuple[str, ...]

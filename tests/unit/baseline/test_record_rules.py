@@ -49,14 +49,12 @@ def test_a_disturbance_is_a_reason_and_is_stored(changes: dict[str, object], rea
 
 @each_row(
     ("error", "named"),
-    [
-        ("ValueError: could not convert 'alice@example.org'", " -> ValueError"),
-        ("torch.cuda.OutOfMemoryError: 'alice'", " -> torch.cuda.OutOfMemoryError"),
-        ("KeyError", " -> KeyError"),
-        ("alice is no customer", ""),
-        ("Alice: no customer", ""),
-        ("500", ""),
-    ],
+    ("ValueError: could not convert 'alice@example.org'", " -> ValueError"),
+    ("torch.cuda.OutOfMemoryError: 'alice'", " -> torch.cuda.OutOfMemoryError"),
+    ("KeyError", " -> KeyError"),
+    ("alice is no customer", ""),
+    ("Alice: no customer", ""),
+    ("500", ""),
 )
 def test_an_error_is_stored_by_its_class_since_its_text_may_quote_an_input(error: str, named: str) -> None:
     first = FirstFailure("perf_payload item 7", error)
@@ -118,14 +116,12 @@ def test_streams_are_judged_by_their_first_token_and_their_time_per_token() -> N
 
 @each_row(
     ("values", "narrow"),
-    [
-        ((10.0, 10.1, 9.9), True),
-        ((10.0, 13.0, 8.0), False),
-        ((10.0,), False),  # one launch says nothing of their scatter
-        ((), False),
-        ((10.0, float("inf")), False),
-        ((0.0, 0.0), True),
-    ],
+    ((10.0, 10.1, 9.9), True),
+    ((10.0, 13.0, 8.0), False),
+    ((10.0,), False),  # one launch says nothing of their scatter
+    ((), False),
+    ((10.0, float("inf")), False),
+    ((0.0, 0.0), True),
 )
 def test_an_entry_is_narrow_if_its_launches_know_a_third_of_the_tolerance(
     values: tuple[float, ...], narrow: bool

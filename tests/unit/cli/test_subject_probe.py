@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind, requested
 from pytest_mlpatterns.cli.subject_probe import answer, probe
@@ -152,13 +153,11 @@ def test_requests_of_a_service_are_guessed(path: str, kind: InputKind, found: st
     assert (subject.inputs.kind, subject.inputs.is_guess, subject.path) == (kind, True, found)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "words"),
-    [
-        ("math:sqrt", None),
-        ("math:nothing", "has no attribute"),
-        ("missing.joblib", "cannot be loaded: FileNotFoundError"),
-    ],
+    ("math:sqrt", None),
+    ("math:nothing", "has no attribute"),
+    ("missing.joblib", "cannot be loaded: FileNotFoundError"),
 )
 def test_answer_is_what_was_found_or_why_not(name: str, words: str | None) -> None:
     found = answer(SubjectKind.JOBLIB if name.endswith(".joblib") else None, name, "")

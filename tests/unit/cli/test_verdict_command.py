@@ -48,17 +48,15 @@ def write(file: Path, *tests: TestResult | FailedTest, run: RunEnd | None = None
 
 @each_row(
     ("tests", "code"),
-    [
-        ([PASSED, ACCEPTED], 0),
-        ([PASSED, OPEN], 3),
-        ([NEW], 3),
-        ([LIMIT, OPEN], 2),
-        ([SLOW], 2),
-        ([CRASHED, SLOW, OPEN], 1),
-        ([INVALID], 1),
-        ([BROKEN, PASSED], 1),
-        ([], 1),
-    ],
+    ([PASSED, ACCEPTED], 0),
+    ([PASSED, OPEN], 3),
+    ([NEW], 3),
+    ([LIMIT, OPEN], 2),
+    ([SLOW], 2),
+    ([CRASHED, SLOW, OPEN], 1),
+    ([INVALID], 1),
+    ([BROKEN, PASSED], 1),
+    ([], 1),
 )
 def test_of_several_exit_codes_the_lowest_above_zero_counts(
     tmp_path: Path, tests: list[TestResult | FailedTest], code: int

@@ -23,14 +23,12 @@ reason = "larger model"
 """
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "expected"),
-    [
-        ("rtm +60 %: larger model, #123", Acceptance("rtm", 0.6, "larger model, #123")),
-        ("cpu_per_request+7.5%:why", Acceptance("cpu_per_request", 0.075, "why")),
-        ("ttft:p95 +300 %: a: b", Acceptance("ttft:p95", 3.0, "a: b")),
-        ("rtm +60 %: larger, until 2026-12-31", Acceptance("rtm", 0.6, "larger", until=datetime.date(2026, 12, 31))),
-    ],
+    ("rtm +60 %: larger model, #123", Acceptance("rtm", 0.6, "larger model, #123")),
+    ("cpu_per_request+7.5%:why", Acceptance("cpu_per_request", 0.075, "why")),
+    ("ttft:p95 +300 %: a: b", Acceptance("ttft:p95", 3.0, "a: b")),
+    ("rtm +60 %: larger, until 2026-12-31", Acceptance("rtm", 0.6, "larger", until=datetime.date(2026, 12, 31))),
 )
 def test_a_marker_says_it_in_a_line(text: str, expected: Acceptance) -> None:
     assert read_accept(text, SOURCE) == (expected,)
@@ -52,25 +50,23 @@ def test_a_marker_may_have_several_or_none() -> None:
 
 @each_row(
     ("value", "message"),
-    [
-        (3, "perf(accept=...) is 3, expected text or a list of texts"),
-        ([3], "is 3, expected a metric, a ceiling and a reason"),
-        ("rtm", "expected a metric, a ceiling and a reason; write accept="),
-        ("rtm +60 %:", "expected a metric, a ceiling and a reason"),
-        ("rmt +60 %: why", "accepts 'rmt', did you mean rtm? expected one of rtm"),
-        ("latency +60 %: why", "accepts 'latency', did you mean rtm? expected one of rtm"),
-        ("throughput +160 %: why", "expected at most 1 (100 %)"),
-        ("rtm +0 %: why", "expected more than 0"),
-        ("rtm +60 %: why, until 2026-02-31", "holds until 2026-02-31, which is no day"),
-        (["rtm +60 %: a", "rtm +70 %: b"], "accepts rtm twice"),
-        (
-            "rtm +60 %: larger, until 2026-12-31, #123",
-            "has 'until 2026-12-31' inside its reason, expected the day at its end; write accept=",
-        ),
-        ("rtm +60 %: larger (until 2026-12-31)", "has 'until 2026-12-31' inside its reason"),
-        ("rtm +60 %: larger, Until: 2026-12-31", "has 'Until: 2026-12-31' inside its reason"),
-        ("rtm +60 %: until 2026-12-31", "has 'until 2026-12-31' inside its reason"),
-    ],
+    (3, "perf(accept=...) is 3, expected text or a list of texts"),
+    ([3], "is 3, expected a metric, a ceiling and a reason"),
+    ("rtm", "expected a metric, a ceiling and a reason; write accept="),
+    ("rtm +60 %:", "expected a metric, a ceiling and a reason"),
+    ("rmt +60 %: why", "accepts 'rmt', did you mean rtm? expected one of rtm"),
+    ("latency +60 %: why", "accepts 'latency', did you mean rtm? expected one of rtm"),
+    ("throughput +160 %: why", "expected at most 1 (100 %)"),
+    ("rtm +0 %: why", "expected more than 0"),
+    ("rtm +60 %: why, until 2026-02-31", "holds until 2026-02-31, which is no day"),
+    (["rtm +60 %: a", "rtm +70 %: b"], "accepts rtm twice"),
+    (
+        "rtm +60 %: larger, until 2026-12-31, #123",
+        "has 'until 2026-12-31' inside its reason, expected the day at its end; write accept=",
+    ),
+    ("rtm +60 %: larger (until 2026-12-31)", "has 'until 2026-12-31' inside its reason"),
+    ("rtm +60 %: larger, Until: 2026-12-31", "has 'Until: 2026-12-31' inside its reason"),
+    ("rtm +60 %: until 2026-12-31", "has 'until 2026-12-31' inside its reason"),
 )
 def test_a_mistake_in_the_marker_is_named(value: object, message: str) -> None:
     with pytest.raises(SettingError, match=re.escape(message)):
@@ -89,25 +85,23 @@ def test_a_file_has_a_table_for_each() -> None:
 
 @each_row(
     ("text", "message"),
-    [
-        ("[[accepted", "cannot be read"),
-        ("a = " + "[" * 5_000, "cannot be read: it is nested too deeply; expected TOML with [[accepted]] tables"),
-        (TABLE + "a." * 20_000 + "a = 1\n", "cannot be read: line 7 has more than 200 dots; expected TOML"),
-        ("[accepted]\n", "has accepted, expected [[accepted]] tables and nothing else"),
-        ("[[acepted]]\n", "has acepted, expected [[accepted]] tables"),
-        ("accepted = [3]\n", "table 1 is 3, expected a table"),
-        (TABLE + "unti = 3\n", "table 1 has unti, did you mean until? expected some of test"),
-        (TABLE.replace('reason = "larger model"', ""), 'table 1 has no reason, expected text; write reason = "…"'),
-        (TABLE.replace('"60 %"', '"much"'), "table 1: ceiling is 'much'"),
-        (TABLE.replace('"60 %"', '"60"'), "table 1: ceiling is '60', expected at most 1 (100 %); write 0.6 or \"60%\""),
-        (TABLE.replace('"60 %"', "60"), "table 1: ceiling is 60, expected at most 1 (100 %)"),
-        (TABLE + 'until = "2026-12-31"\n', "write until = 2026-12-31, unquoted"),
-        (TABLE + "issue = 3\n", "has issue = 3, expected text"),
-        (
-            TABLE.replace("larger model", "larger model until 2026-12-31"),
-            "has 'until 2026-12-31' inside its reason, expected the day in a line of its own; write until = 2026-12-31",
-        ),
-    ],
+    ("[[accepted", "cannot be read"),
+    ("a = " + "[" * 5_000, "cannot be read: it is nested too deeply; expected TOML with [[accepted]] tables"),
+    (TABLE + "a." * 20_000 + "a = 1\n", "cannot be read: line 7 has more than 200 dots; expected TOML"),
+    ("[accepted]\n", "has accepted, expected [[accepted]] tables and nothing else"),
+    ("[[acepted]]\n", "has acepted, expected [[accepted]] tables"),
+    ("accepted = [3]\n", "table 1 is 3, expected a table"),
+    (TABLE + "unti = 3\n", "table 1 has unti, did you mean until? expected some of test"),
+    (TABLE.replace('reason = "larger model"', ""), 'table 1 has no reason, expected text; write reason = "…"'),
+    (TABLE.replace('"60 %"', '"much"'), "table 1: ceiling is 'much'"),
+    (TABLE.replace('"60 %"', '"60"'), "table 1: ceiling is '60', expected at most 1 (100 %); write 0.6 or \"60%\""),
+    (TABLE.replace('"60 %"', "60"), "table 1: ceiling is 60, expected at most 1 (100 %)"),
+    (TABLE + 'until = "2026-12-31"\n', "write until = 2026-12-31, unquoted"),
+    (TABLE + "issue = 3\n", "has issue = 3, expected text"),
+    (
+        TABLE.replace("larger model", "larger model until 2026-12-31"),
+        "has 'until 2026-12-31' inside its reason, expected the day in a line of its own; write until = 2026-12-31",
+    ),
 )
 def test_a_mistake_in_the_file_is_named(text: str, message: str) -> None:
     with pytest.raises(SettingError, match=re.escape(message)) as caught:

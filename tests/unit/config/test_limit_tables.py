@@ -85,17 +85,15 @@ def test_figures_of_a_file_are_limits(tmp_path: Path, name: str, text: str) -> N
 
 @each_row(
     ("name", "text", "said"),
-    [
-        ("no.toml", None, "no.toml cannot be read: [Errno 2] No such file"),
-        ("a.toml", "small-1 = \n", "a.toml cannot be read: Invalid value (at line 1"),
-        ("a.csv", "test,p95\nsmall-1,1s\nsmall-1,2s", "line 3 is ['small-1', '2s'], expected an id that is new"),
-        ("a.csv", "test,p95\nsmall-1,1s,2s", "line 2 is ['small-1', '1s', '2s'], expected an id"),
-        ("a.csv", "test,p95\nsmall-1,fast", "a.csv, line 2: p95 is 'fast', expected a time with its unit"),
-        ("a.csv", "test,pp95\nsmall-1,1s", "a.csv, line 2 limits 'pp95', did you mean p95?"),
-        ("a.toml", "small-1.p95 = 20", "a.toml, small-1: p95 is 20, expected a time with its unit"),
-        ("a.toml", "small-1 = 20", "a.toml, small-1 has 20, expected limits"),
-        ("limits.json", "{}", "is 'limits.json', expected limits by parameter, or a .toml or .csv file"),
-    ],
+    ("no.toml", None, "no.toml cannot be read: [Errno 2] No such file"),
+    ("a.toml", "small-1 = \n", "a.toml cannot be read: Invalid value (at line 1"),
+    ("a.csv", "test,p95\nsmall-1,1s\nsmall-1,2s", "line 3 is ['small-1', '2s'], expected an id that is new"),
+    ("a.csv", "test,p95\nsmall-1,1s,2s", "line 2 is ['small-1', '1s', '2s'], expected an id"),
+    ("a.csv", "test,p95\nsmall-1,fast", "a.csv, line 2: p95 is 'fast', expected a time with its unit"),
+    ("a.csv", "test,pp95\nsmall-1,1s", "a.csv, line 2 limits 'pp95', did you mean p95?"),
+    ("a.toml", "small-1.p95 = 20", "a.toml, small-1: p95 is 20, expected a time with its unit"),
+    ("a.toml", "small-1 = 20", "a.toml, small-1 has 20, expected limits"),
+    ("limits.json", "{}", "is 'limits.json', expected limits by parameter, or a .toml or .csv file"),
 )
 def test_a_file_that_cannot_be_read_is_named_with_its_line_or_key(
     tmp_path: Path, name: str, text: str | None, said: str

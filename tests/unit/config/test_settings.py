@@ -115,13 +115,11 @@ def test_every_option_of_a_test_has_its_levels_tested() -> None:
 
 @each_row(
     ("option", "kind"),
-    [
-        ("baseline", BaselineMode),
-        ("baseline-from", BaselineSource),
-        ("history-fail", HistoryFail),
-        ("inconclusive", InconclusivePolicy),
-        ("gate", Gate),
-    ],
+    ("baseline", BaselineMode),
+    ("baseline-from", BaselineSource),
+    ("history-fail", HistoryFail),
+    ("inconclusive", InconclusivePolicy),
+    ("gate", Gate),
 )
 def test_the_choices_of_an_option_are_those_that_it_is_read_by(option: str, kind: Any) -> None:
     assert list(OPTIONS[option]["choices"]) == [str(member) for member in kind]
@@ -158,38 +156,36 @@ def check(inputs: object, outputs: object) -> None:
 
 @each_row(
     ("argument", "given", "field", "value"),
-    [
-        ("pattern", Replicated(3), "pattern", Replicated(3)),
-        ("pattern", "replicated(replicas=3)", "pattern", Replicated(3)),
-        ("pattern", "cached|batched", "pattern", Cached() | Batched()),
-        ("concurrency", 16, "schedule", ClosedLoop(16)),
-        ("rate_rps", 200, "schedule", ConstantRate(200)),
-        ("load", PoissonRate(50), "schedule", PoissonRate(50)),
-        ("warmup", "auto", "warmup_ns", None),
-        ("warmup", "1s", "warmup_ns", S),
-        ("warmup", 50, "warmup_requests", 50),
-        ("warmup", "1 request", "warmup_requests", 1),
-        ("warmup", "50 requests", "warmup_ns", None),
-        ("warmup", "0s", "warmup_ns", 0),
-        ("warmup", 0, "warmup_ns", 0),
-        ("warmup", 0, "warmup_requests", 0),
-        ("timeout", "1s", "timeout_ns", S),
-        ("launches", 1, "launches", 1),
-        ("launches", 100, "launches", 100),
-        ("tolerance", "5%", "tolerance", Tolerances(0.05)),
-        ("tolerance", 0, "tolerance", Tolerances(0.0)),
-        ("tolerance", {"rtm": "300%", "p99": "150%"}, "tolerance", Tolerances({"rtm": 3.0, "p99": 1.5})),
-        ("overload", True, "overload", True),
-        ("payload", [1, 2], "payload", [1, 2]),
-        ("model", "package.module:attribute", "model", "package.module:attribute"),
-        ("check", check, "check", check),
-        ("wire", "rest+json", "wire", Wire("rest", "json")),
-        ("duration", "100ms", "duration_ns", S // 10),
-        ("engine", "local", "wire", Wire("rest", "json")),
-        ("cpus", "all", "cpus", None),
-        ("cpus", 2.0, "cpus", 2),
-        ("cpus", 1 / 3, "cpus", 0.333),
-    ],
+    ("pattern", Replicated(3), "pattern", Replicated(3)),
+    ("pattern", "replicated(replicas=3)", "pattern", Replicated(3)),
+    ("pattern", "cached|batched", "pattern", Cached() | Batched()),
+    ("concurrency", 16, "schedule", ClosedLoop(16)),
+    ("rate_rps", 200, "schedule", ConstantRate(200)),
+    ("load", PoissonRate(50), "schedule", PoissonRate(50)),
+    ("warmup", "auto", "warmup_ns", None),
+    ("warmup", "1s", "warmup_ns", S),
+    ("warmup", 50, "warmup_requests", 50),
+    ("warmup", "1 request", "warmup_requests", 1),
+    ("warmup", "50 requests", "warmup_ns", None),
+    ("warmup", "0s", "warmup_ns", 0),
+    ("warmup", 0, "warmup_ns", 0),
+    ("warmup", 0, "warmup_requests", 0),
+    ("timeout", "1s", "timeout_ns", S),
+    ("launches", 1, "launches", 1),
+    ("launches", 100, "launches", 100),
+    ("tolerance", "5%", "tolerance", Tolerances(0.05)),
+    ("tolerance", 0, "tolerance", Tolerances(0.0)),
+    ("tolerance", {"rtm": "300%", "p99": "150%"}, "tolerance", Tolerances({"rtm": 3.0, "p99": 1.5})),
+    ("overload", True, "overload", True),
+    ("payload", [1, 2], "payload", [1, 2]),
+    ("model", "package.module:attribute", "model", "package.module:attribute"),
+    ("check", check, "check", check),
+    ("wire", "rest+json", "wire", Wire("rest", "json")),
+    ("duration", "100ms", "duration_ns", S // 10),
+    ("engine", "local", "wire", Wire("rest", "json")),
+    ("cpus", "all", "cpus", None),
+    ("cpus", 2.0, "cpus", 2),
+    ("cpus", 1 / 3, "cpus", 0.333),
 )
 def test_an_argument_of_the_marker_is_read(argument: str, given: object, field: str, value: object) -> None:
     assert getattr(read_settings({argument: given}, {}, {}), field) == value
@@ -207,49 +203,47 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
 
 @each_row(
     ("marker", "found", "expected"),
-    [
-        ({"pattern": 3}, "perf(pattern=...) is 3", 'write Single(), Cached() | Batched(), or "cached|batched"'),
-        ({"pattern": "replicated(replicas=1)"}, "perf(pattern=...): Replicated(replicas=1)", "write Single()"),
-        ({"concurrency": 0}, "concurrency is 0", IN_FLIGHT.replace("16", "1")),
-        ({"concurrency": 10001}, "concurrency is 10001", IN_FLIGHT),
-        ({"concurrency": 2.0}, "concurrency is 2.0", IN_FLIGHT),
-        ({"concurrency": True}, "concurrency is True", IN_FLIGHT),
-        ({"rate_rps": 0}, "rate_rps is 0", "requests per second, from 0.000001 to 1,000,000; write 200"),
-        ({"load": ClosedLoop}, "perf(load=...) is <class", "a schedule; write ClosedLoop(16)"),
-        ({"duration": "99ms"}, "perf(duration=...) is '99ms'", "at least 100ms"),
-        ({"warmup": "1"}, "perf(warmup=...) is '1'", "50 for as many requests"),
-        ({"duration": "500 requests"}, "perf(duration=...) is '500 requests'", "expected a time; write requests=500"),
-        ({"duration": "1s", "requests": 5}, "perf(duration=...) and perf(requests=...) each end", "expected one of"),
-        ({"requests": 1.5}, "perf(requests=...) is 1.5", "a whole number of requests from 1 to 10,000,000"),
-        ({"requests": "some"}, "perf(requests=...) is 'some'", 'or "all" for each input once; write requests=500'),
-        ({"requests": 5, "generators": 2}, "requests=5 beside generators=2", "leave generators= out, or write dur"),
-        ({"requests": 5, "rate_rps": 9, "during": print}, "requests=5 beside during=", 'write duration="4s"'),
-        ({"load": Stages((("2s", 10),)), "requests": 5}, "perf(requests=...) and stages(", "leave requests= out"),
-        ({"warmup": "soon"}, "perf(warmup=...) is 'soon'", '"auto"'),
-        ({"timeout": "0s"}, "perf(timeout=...) is '0s'", "a time above zero"),
-        ({"startup_timeout": "0s"}, "perf(startup_timeout=...) is '0s'", "a time above zero"),
-        ({"budget": "0s"}, "perf(budget=...) is '0s'", "a time above zero"),
-        ({"cpus": True}, "perf(cpus=...) is True", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
-        ({"cpus": "two"}, "perf(cpus=...) is 'two'", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
-        ({"launches": 0}, "perf(launches=...) is 0", "a whole number of deployments from 1 to 100"),
-        ({"launches": 101}, "perf(launches=...) is 101", "a whole number of deployments from 1 to 100"),
-        ({"launches": True}, "perf(launches=...) is True", "a whole number of deployments from 1 to 100"),
-        ({"tolerance": "300%"}, "perf(tolerance=...) is '300%'", "expected at most 1 (100 %)"),
-        ({"tolerance": {"rtm": 3}}, "perf(tolerance=...)['rtm'] is 3", "expected at most 1 (100 %)"),
-        ({"tolerance": "throughput=101%"}, "perf(tolerance=...)['throughput'] is '101%'", "at most 1 (100 %)"),
-        ({"tolerance": {"rmt": "101%"}}, "perf(tolerance=...)['rmt'] is '101%'", "at most 1 (100 %)"),
-        ({"tolerance": -0.1}, "perf(tolerance=...) is -0.1", 'write 0.05 or "5%"'),
-        ({"tolerance": {"p9x": 0.1}}, "perf(tolerance=...) names the metric 'p9x'", "rtm"),
-        ({"tolerance": "rtm=5%, rtm=6%"}, "perf(tolerance=...) is 'rtm=5%, rtm=6%'", "expected each metric once"),
-        ({"compare": "cost"}, "perf(compare=...) names the metric 'cost'", "expected some of rtm"),
-        ({"tolerance": {"cost": 0.1}}, "perf(tolerance=...) names the metric 'cost'", "expected some of rtm"),
-        ({"price": "0.04 USD"}, "perf(price=...) is '0.04 USD'", "per core-hour, per GiB-hour or both"),
-        ({"compare": 5}, "perf(compare=...) is 5", "write ('rtm', 'p99', 'error_rate')"),
-        ({"overload": "yes"}, "perf(overload=...) is 'yes'", "expected True or False"),
-        ({"tolerance": "much"}, "perf(tolerance=...) is 'much'", 'write 0.05 or "5%"'),
-        ({"load": Stages((("2s", 10),)), "duration": "3s"}, "perf(duration=...) and stages(", "one of them"),
-        ({"load": Stages((("2s", 10),)), "warmup": "3s"}, "perf(warmup=...) and stages(", "one of them"),
-    ],
+    ({"pattern": 3}, "perf(pattern=...) is 3", 'write Single(), Cached() | Batched(), or "cached|batched"'),
+    ({"pattern": "replicated(replicas=1)"}, "perf(pattern=...): Replicated(replicas=1)", "write Single()"),
+    ({"concurrency": 0}, "concurrency is 0", IN_FLIGHT.replace("16", "1")),
+    ({"concurrency": 10001}, "concurrency is 10001", IN_FLIGHT),
+    ({"concurrency": 2.0}, "concurrency is 2.0", IN_FLIGHT),
+    ({"concurrency": True}, "concurrency is True", IN_FLIGHT),
+    ({"rate_rps": 0}, "rate_rps is 0", "requests per second, from 0.000001 to 1,000,000; write 200"),
+    ({"load": ClosedLoop}, "perf(load=...) is <class", "a schedule; write ClosedLoop(16)"),
+    ({"duration": "99ms"}, "perf(duration=...) is '99ms'", "at least 100ms"),
+    ({"warmup": "1"}, "perf(warmup=...) is '1'", "50 for as many requests"),
+    ({"duration": "500 requests"}, "perf(duration=...) is '500 requests'", "expected a time; write requests=500"),
+    ({"duration": "1s", "requests": 5}, "perf(duration=...) and perf(requests=...) each end", "expected one of"),
+    ({"requests": 1.5}, "perf(requests=...) is 1.5", "a whole number of requests from 1 to 10,000,000"),
+    ({"requests": "some"}, "perf(requests=...) is 'some'", 'or "all" for each input once; write requests=500'),
+    ({"requests": 5, "generators": 2}, "requests=5 beside generators=2", "leave generators= out, or write dur"),
+    ({"requests": 5, "rate_rps": 9, "during": print}, "requests=5 beside during=", 'write duration="4s"'),
+    ({"load": Stages((("2s", 10),)), "requests": 5}, "perf(requests=...) and stages(", "leave requests= out"),
+    ({"warmup": "soon"}, "perf(warmup=...) is 'soon'", '"auto"'),
+    ({"timeout": "0s"}, "perf(timeout=...) is '0s'", "a time above zero"),
+    ({"startup_timeout": "0s"}, "perf(startup_timeout=...) is '0s'", "a time above zero"),
+    ({"budget": "0s"}, "perf(budget=...) is '0s'", "a time above zero"),
+    ({"cpus": True}, "perf(cpus=...) is True", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
+    ({"cpus": "two"}, "perf(cpus=...) is 'two'", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
+    ({"launches": 0}, "perf(launches=...) is 0", "a whole number of deployments from 1 to 100"),
+    ({"launches": 101}, "perf(launches=...) is 101", "a whole number of deployments from 1 to 100"),
+    ({"launches": True}, "perf(launches=...) is True", "a whole number of deployments from 1 to 100"),
+    ({"tolerance": "300%"}, "perf(tolerance=...) is '300%'", "expected at most 1 (100 %)"),
+    ({"tolerance": {"rtm": 3}}, "perf(tolerance=...)['rtm'] is 3", "expected at most 1 (100 %)"),
+    ({"tolerance": "throughput=101%"}, "perf(tolerance=...)['throughput'] is '101%'", "at most 1 (100 %)"),
+    ({"tolerance": {"rmt": "101%"}}, "perf(tolerance=...)['rmt'] is '101%'", "at most 1 (100 %)"),
+    ({"tolerance": -0.1}, "perf(tolerance=...) is -0.1", 'write 0.05 or "5%"'),
+    ({"tolerance": {"p9x": 0.1}}, "perf(tolerance=...) names the metric 'p9x'", "rtm"),
+    ({"tolerance": "rtm=5%, rtm=6%"}, "perf(tolerance=...) is 'rtm=5%, rtm=6%'", "expected each metric once"),
+    ({"compare": "cost"}, "perf(compare=...) names the metric 'cost'", "expected some of rtm"),
+    ({"tolerance": {"cost": 0.1}}, "perf(tolerance=...) names the metric 'cost'", "expected some of rtm"),
+    ({"price": "0.04 USD"}, "perf(price=...) is '0.04 USD'", "per core-hour, per GiB-hour or both"),
+    ({"compare": 5}, "perf(compare=...) is 5", "write ('rtm', 'p99', 'error_rate')"),
+    ({"overload": "yes"}, "perf(overload=...) is 'yes'", "expected True or False"),
+    ({"tolerance": "much"}, "perf(tolerance=...) is 'much'", 'write 0.05 or "5%"'),
+    ({"load": Stages((("2s", 10),)), "duration": "3s"}, "perf(duration=...) and stages(", "one of them"),
+    ({"load": Stages((("2s", 10),)), "warmup": "3s"}, "perf(warmup=...) and stages(", "one of them"),
 )
 def test_a_wrong_argument_is_named_with_what_is_allowed(marker: dict[str, Any], found: str, expected: str) -> None:
     with pytest.raises(SettingError) as caught:
@@ -402,16 +396,14 @@ def test_baseline_modes_exclude_a_comparison_with_a_revision(
 
 @each_row(
     ("marker", "option", "ini", "found"),
-    [
-        (None, "single,cached", "batched", (Single(), Cached())),
-        (None, None, " batched , cached|batched ,", (Batched(), Cached() | Batched())),
-        (None, "replicated(replicas=3,balance=shared-socket),single", None, (Replicated(3, "shared-socket"), Single())),
-        (None, "single", None, (Single(),)),
-        ([Single()], "cached,batched", "batched", (Single(),)),
-        (["single", Replicated(), "cached|batched"], None, None, (Single(), Replicated(), Cached() | Batched())),
-        (Single(), "cached,batched", "batched", None),
-        ("single", "cached,batched", "batched", None),
-    ],
+    (None, "single,cached", "batched", (Single(), Cached())),
+    (None, None, " batched , cached|batched ,", (Batched(), Cached() | Batched())),
+    (None, "replicated(replicas=3,balance=shared-socket),single", None, (Replicated(3, "shared-socket"), Single())),
+    (None, "single", None, (Single(),)),
+    ([Single()], "cached,batched", "batched", (Single(),)),
+    (["single", Replicated(), "cached|batched"], None, None, (Single(), Replicated(), Cached() | Batched())),
+    (Single(), "cached,batched", "batched", None),
+    ("single", "cached,batched", "batched", None),
 )
 def test_patterns_of_the_marker_win_over_the_command_line_over_the_ini_file(
     marker: object, option: str | None, ini: str | None, found: object
@@ -422,13 +414,11 @@ def test_patterns_of_the_marker_win_over_the_command_line_over_the_ini_file(
 @each_row(("level", "source"), [("option", "--perf-patterns"), ("ini", "ini key perf_patterns")])
 @each_row(
     ("text", "message"),
-    [
-        ("single,cachd", " names the pattern 'cachd', did you mean cached? expected one of batched, cached, "),
-        (" , ,", ' is empty, expected at least one pattern; write [Single()] or "single"'),
-        ("cached,batched,cached", " lists 'cached' twice, expected each pattern once"),
-        ("cached(max_entries=0)", ": Cached(max_entries=0), expected a whole number"),
-        ("pipeline", " names 'pipeline', which needs code; write the value: Pipeline(...)"),
-    ],
+    ("single,cachd", " names the pattern 'cachd', did you mean cached? expected one of batched, cached, "),
+    (" , ,", ' is empty, expected at least one pattern; write [Single()] or "single"'),
+    ("cached,batched,cached", " lists 'cached' twice, expected each pattern once"),
+    ("cached(max_entries=0)", ": Cached(max_entries=0), expected a whole number"),
+    ("pipeline", " names 'pipeline', which needs code; write the value: Pipeline(...)"),
 )
 def test_a_wrong_list_of_patterns_is_named_by_where_it_was_given(
     level: str, source: str, text: str, message: str
@@ -576,10 +566,8 @@ def test_paths_are_relative_to_where_they_were_written(tmp_path: Path, name: str
 
 @each_row(
     ("option", "ini", "on"),
-    [
-        *((True, None, True), (True, "false", True), (None, "true", True), (None, "1", True), (None, " Yes ", True)),
-        *((None, "false", False), (None, "0", False), (None, "no", False), (None, "", False), (None, None, False)),
-    ],
+    *((True, None, True), (True, "false", True), (None, "true", True), (None, "1", True), (None, " Yes ", True)),
+    *((None, "false", False), (None, "0", False), (None, "no", False), (None, "", False), (None, None, False)),
 )
 def test_a_switch_is_of_the_command_line_then_of_the_ini_file(
     tmp_path: Path, option: bool | None, ini: str | None, on: bool
@@ -755,13 +743,11 @@ def test_a_function_runs_beside_any_open_loop(load: Schedule) -> None:
     assert read_settings({"during": len, "load": load}, {}, {}).schedule == load
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("marker", "place"),
-    [
-        ({"engine": "ray"}, "ray"),
-        ({"engine": "local"}, "local"),
-        ({"engine": "ray", "generators_on": "local"}, "local"),
-    ],
+    ({"engine": "ray"}, "ray"),
+    ({"engine": "local"}, "local"),
+    ({"engine": "ray", "generators_on": "local"}, "local"),
 )
 def test_the_load_comes_from_where_the_service_is_unless_the_test_says_where(
     marker: dict[str, str], place: str

@@ -241,17 +241,15 @@ def test_another_search_begins_anew(file: Path) -> None:
 
 @each_row(
     "damage",
-    [
-        {"version": 2},
-        {"events": 3},
-        {"events": [7]},
-        {"events": [{"commit": 7}]},
-        {"events": [{"commit": sha(8)}]},
-        {"events": [{"commit": sha(8), "figure": "rtm", "launches": []}]},
-        {"events": [{"commit": sha(8), "figure": "rtm", "launches": [3]}]},
-        {"events": [{"commit": sha(8), "figure": "rtm", "launches": [[0.1, -1.0]]}]},
-        {"events": [{"commit": sha(8), "figure": "rtm", "launches": [[0.1, "no"]]}]},
-    ],
+    {"version": 2},
+    {"events": 3},
+    {"events": [7]},
+    {"events": [{"commit": 7}]},
+    {"events": [{"commit": sha(8)}]},
+    {"events": [{"commit": sha(8), "figure": "rtm", "launches": []}]},
+    {"events": [{"commit": sha(8), "figure": "rtm", "launches": [3]}]},
+    {"events": [{"commit": sha(8), "figure": "rtm", "launches": [[0.1, -1.0]]}]},
+    {"events": [{"commit": sha(8), "figure": "rtm", "launches": [[0.1, "no"]]}]},
 )
 def test_a_damaged_state_counts_as_none(file: Path, damage: Mapping[str, object]) -> None:
     data = {**kept(file, plan_of(8)), **damage}

@@ -114,7 +114,6 @@ def test_damaged_lines_are_named_by_number_and_counted(history: History, path: P
         good.replace(b"rtm", b"\x1b[2J"),
     ]
     path.write_bytes(b"\n".join([damaged[0], good + b"\r", b"", *damaged[1:], b"  ", good]) + b"\n")
-
     read = history.read()
     assert [line.to_text() for line in read.lines] == [good.decode()]
     assert read.skipped == len(damaged)

@@ -48,14 +48,12 @@ def test_a_cluster_is_the_machine_of_what_it_served() -> None:
 
 @each_row(
     "changes",
-    [
-        {"interrupted": True},
-        {"generator": {"limited": True}, "verdicts": (verdict(Outcome.INCONCLUSIVE),)},
-        {"unjudged": Unjudged(Kind.TEST_ERROR, "assert 1 == 2"), "passed": False},
-        {"unjudged": Unjudged(Kind.INVALID, "none of 20 requests succeeded"), "passed": False},
-        {"launches": {}},
-        {"launches": {"output_tokens_per_user": RTM}},
-    ],
+    {"interrupted": True},
+    {"generator": {"limited": True}, "verdicts": (verdict(Outcome.INCONCLUSIVE),)},
+    {"unjudged": Unjudged(Kind.TEST_ERROR, "assert 1 == 2"), "passed": False},
+    {"unjudged": Unjudged(Kind.INVALID, "none of 20 requests succeeded"), "passed": False},
+    {"launches": {}},
+    {"launches": {"output_tokens_per_user": RTM}},
 )
 def test_a_result_that_supports_no_verdict_gives_no_line(changes: dict[str, object]) -> None:
     assert line_of(result(**changes), RUN, position_of) is None

@@ -22,15 +22,13 @@ def check(
 
 @each_row(
     ("schedule", "addresses", "processes", "allowed"),
-    [
-        (ClosedLoop(800), 1, 1, 800),
-        (ClosedLoop(800), 2, 1, 1600),
-        (ClosedLoop(800), 1, 2, 400),
-        (ClosedLoop(10_000), 1, 1, None),
-        (RAMP, 1, 1, 900),
-        (ConstantRate(100_000), 1, 1, 10),
-        (Stages([("1s", 5000)]), 1, 1, 10),  # type: ignore[arg-type]
-    ],
+    (ClosedLoop(800), 1, 1, 800),
+    (ClosedLoop(800), 2, 1, 1600),
+    (ClosedLoop(800), 1, 2, 400),
+    (ClosedLoop(10_000), 1, 1, None),
+    (RAMP, 1, 1, 900),
+    (ConstantRate(100_000), 1, 1, 10),
+    (Stages([("1s", 5000)]), 1, 1, 10),  # type: ignore[arg-type]
 )
 def test_a_load_that_the_system_allows_is_not_refused(
     schedule: Schedule, addresses: int, processes: int, allowed: int | None
@@ -40,18 +38,16 @@ def test_a_load_that_the_system_allows_is_not_refused(
 
 @each_row(
     ("schedule", "addresses", "processes", "message"),
-    [
-        (ClosedLoop(10_000), 1, 1, "10,000 requests in flight need as many connections, but the system allows 799 "),
-        (ClosedLoop(800), 1, 1, "lower the concurrency to 799, or raise the hard limit on open files (ulimit -Hn)"),
-        (
-            ClosedLoop(400),
-            2,
-            1,
-            "connections to each of 2 addresses, but the system allows 399 (a process may open 799",
-        ),
-        (ClosedLoop(2000), 1, 2, "the system allows 1,598 (a process may open 799 beside its other 200 files)"),
-        (RAMP, 1, 1, "900 requests in flight"),
-    ],
+    (ClosedLoop(10_000), 1, 1, "10,000 requests in flight need as many connections, but the system allows 799 "),
+    (ClosedLoop(800), 1, 1, "lower the concurrency to 799, or raise the hard limit on open files (ulimit -Hn)"),
+    (
+        ClosedLoop(400),
+        2,
+        1,
+        "connections to each of 2 addresses, but the system allows 399 (a process may open 799",
+    ),
+    (ClosedLoop(2000), 1, 2, "the system allows 1,598 (a process may open 799 beside its other 200 files)"),
+    (RAMP, 1, 1, "900 requests in flight"),
 )
 def test_another_is_refused_with_the_number_that_is_allowed(
     schedule: Schedule, addresses: int, processes: int, message: str

@@ -317,14 +317,12 @@ class TestOpenLoop:
 class TestFaults:
     @each_row(
         ("steps", "outcome"),
-        [
-            ([Send(answer()[:-1]), Close()], Failure.CLOSED),
-            ([Send(answer()[:10]), Close()], Failure.CLOSED),
-            ([Close()], Failure.CLOSED),
-            ([Reset()], Failure.CLOSED),
-            ([Send(answer()[:-1]), Reset()], Failure.CLOSED),
-            ([Send(b"\x00 garbage \r\n\r\n")], Failure.MALFORMED),
-        ],
+        ([Send(answer()[:-1]), Close()], Failure.CLOSED),
+        ([Send(answer()[:10]), Close()], Failure.CLOSED),
+        ([Close()], Failure.CLOSED),
+        ([Reset()], Failure.CLOSED),
+        ([Send(answer()[:-1]), Reset()], Failure.CLOSED),
+        ([Send(b"\x00 garbage \r\n\r\n")], Failure.MALFORMED),
     )
     @each_row("schedule", [ClosedLoop(1), ConstantRate(100)])
     def test_a_fault_is_one_row_and_the_load_goes_on_over_a_new_connection(

@@ -154,13 +154,11 @@ def part(number: int, completed: int, *, stopped_early: bool = False) -> LoadRes
 
 @each_row(
     ("completed", "stopped_early", "node", "remote", "ceilings"),
-    [
-        (1001, False, "a", None, [9000.0, 8000.0]),
-        (1000, False, "a", None, [None, None]),  # what every machine reaches is not worth a measurement
-        (1001, True, "a", None, [None, None]),
-        (1001, False, "a", Remote("https://host", http2=False), [None, None]),
-        (1001, False, "", None, []),
-    ],
+    (1001, False, "a", None, [9000.0, 8000.0]),
+    (1000, False, "a", None, [None, None]),  # what every machine reaches is not worth a measurement
+    (1001, True, "a", None, [None, None]),
+    (1001, False, "a", Remote("https://host", http2=False), [None, None]),
+    (1001, False, "", None, []),
 )
 def test_parts_of_a_load_become_one(
     tmp_path: Path, completed: int, stopped_early: bool, node: str, remote: Remote | None, ceilings: list[float | None]

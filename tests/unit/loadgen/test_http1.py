@@ -42,13 +42,11 @@ def test_a_response_with_the_head_of_the_last_one_is_not_parsed_again() -> None:
 
 @each_row(
     "other",
-    [
-        response(b"[2]", headers=b"date: later\r\n"),
-        response(b"[20]"),
-        response(b"[2]", status=500),
-        response(b"no"),
-        CHUNKED,
-    ],
+    response(b"[2]", headers=b"date: later\r\n"),
+    response(b"[20]"),
+    response(b"[2]", status=500),
+    response(b"no"),
+    CHUNKED,
 )
 def test_a_response_with_another_head_is_parsed(other: bytes) -> None:
     parsed = Parsed()

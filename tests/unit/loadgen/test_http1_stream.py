@@ -95,19 +95,17 @@ def test_one_connection_reads_one_stream_after_another() -> None:
 
 @each_row(
     ("stream", "is_openai", "outcome"),
-    [
-        (chunked(*TOKENS), True, Failure.CUT_OFF),
-        (chunked(*TOKENS), False, 200),
-        (chunked(*TOKENS, DONE), True, 200),
-        (chunked(*TOKENS, end=False), False, 0),
-        (chunked(*TOKENS, DONE, end=False), True, 0),
-        (chunked(*TOKENS, b"event: error\ndata: no memory\n\n"), False, Failure.ERROR_EVENT),
-        (chunked(*TOKENS, b'data: {"error": {"message": "no"}}\n\n'), True, Failure.ERROR_EVENT),
-        (chunked(*TOKENS, b"data: {\n\n", DONE), True, Failure.MALFORMED),
-        (chunked(*TOKENS, DONE).replace(b"200 OK", b"500 Oh"), True, 500),
-        (chunked(*TOKENS, end=False) + b"zz\r\n", True, Failure.MALFORMED),
-        (HEAD + b"content-length: %d\r\n\r\n" % len(TOKENS[0]) + TOKENS[0], False, 200),
-    ],
+    (chunked(*TOKENS), True, Failure.CUT_OFF),
+    (chunked(*TOKENS), False, 200),
+    (chunked(*TOKENS, DONE), True, 200),
+    (chunked(*TOKENS, end=False), False, 0),
+    (chunked(*TOKENS, DONE, end=False), True, 0),
+    (chunked(*TOKENS, b"event: error\ndata: no memory\n\n"), False, Failure.ERROR_EVENT),
+    (chunked(*TOKENS, b'data: {"error": {"message": "no"}}\n\n'), True, Failure.ERROR_EVENT),
+    (chunked(*TOKENS, b"data: {\n\n", DONE), True, Failure.MALFORMED),
+    (chunked(*TOKENS, DONE).replace(b"200 OK", b"500 Oh"), True, 500),
+    (chunked(*TOKENS, end=False) + b"zz\r\n", True, Failure.MALFORMED),
+    (HEAD + b"content-length: %d\r\n\r\n" % len(TOKENS[0]) + TOKENS[0], False, 200),
 )
 def test_a_stream_without_its_end_is_a_failure(stream: bytes, is_openai: bool, outcome: int) -> None:
     reading = Reading(is_openai=is_openai)

@@ -41,16 +41,14 @@ def test_an_address_of_ipv6_stands_in_brackets() -> None:
 
 @each_row(
     ("pairs", "expected"),
-    [
-        ([(":status", "200"), ("content-type", "application/grpc")], Headers(200, None, "", is_grpc=True)),
-        ([(":status", "200"), ("content-type", "application/grpc-web")], Headers(200, None, "")),
-        ([("grpc-status", "0")], Headers(None, 0, "")),
-        (
-            [(":status", "200"), ("grpc-status", "5"), ("grpc-message", "no%20model%3A%20x")],
-            Headers(200, 5, "no model: x"),
-        ),
-        ([], Headers(None, None, "")),
-    ],
+    ([(":status", "200"), ("content-type", "application/grpc")], Headers(200, None, "", is_grpc=True)),
+    ([(":status", "200"), ("content-type", "application/grpc-web")], Headers(200, None, "")),
+    ([("grpc-status", "0")], Headers(None, 0, "")),
+    (
+        [(":status", "200"), ("grpc-status", "5"), ("grpc-message", "no%20model%3A%20x")],
+        Headers(200, 5, "no model: x"),
+    ),
+    ([], Headers(None, None, "")),
 )
 def test_what_matters_is_read(pairs: list[tuple[str, str]], expected: Headers) -> None:
     reader = HeaderReader()
@@ -72,14 +70,12 @@ def test_equal_bytes_mean_the_same_whatever_came_between() -> None:
 
 @each_row(
     "data",
-    [
-        b"\xff\xff\xff\xff\xff\xff",
-        b"\x80",
-        block((":status", "fine")),
-        block(("grpc-status", "ok")),
-        block((":status", "2_0")),
-        b"\x00\x85",
-    ],
+    b"\xff\xff\xff\xff\xff\xff",
+    b"\x80",
+    block((":status", "fine")),
+    block(("grpc-status", "ok")),
+    block((":status", "2_0")),
+    b"\x00\x85",
 )
 def test_what_cannot_be_read_is_an_error(data: bytes) -> None:
     with pytest.raises(HeaderError):

@@ -63,15 +63,13 @@ def take(pieces: Sequence[bytes], stream: StreamSetting) -> tuple[int, list[int]
 
 @each_row(
     ("pieces", "stream", "chunks_ns"),
-    [
-        ([chunked(WORD, end=False, head=NDJSON), chunked(WORD, END).partition(b"\r\n\r\n")[2]], AUTO, [1, 2]),
-        ([chunked(WORD * 2, END[:9], END[9:], head=NDJSON)], AUTO, [1, 1]),
-        ([chunked(b'"a"\n"b"', head=NDJSON)], AUTO, [1, 1]),
-        ([chunked(b'{"a":1}\n', b'{"a":2}\n')], JsonLines(), [1, 1]),
-        ([chunked(b"ab", b"c", head=TEXT)], "chunks", [1, 1]),
-        ([chunked(LONG, b"c", head=TEXT)[:100_000], chunked(LONG, b"c", head=TEXT)[100_000:]], "chunks", [2, 2]),
-        ([chunked(b"one", head=TEXT)], "chunks", [1]),
-    ],
+    ([chunked(WORD, end=False, head=NDJSON), chunked(WORD, END).partition(b"\r\n\r\n")[2]], AUTO, [1, 2]),
+    ([chunked(WORD * 2, END[:9], END[9:], head=NDJSON)], AUTO, [1, 1]),
+    ([chunked(b'"a"\n"b"', head=NDJSON)], AUTO, [1, 1]),
+    ([chunked(b'{"a":1}\n', b'{"a":2}\n')], JsonLines(), [1, 1]),
+    ([chunked(b"ab", b"c", head=TEXT)], "chunks", [1, 1]),
+    ([chunked(LONG, b"c", head=TEXT)[:100_000], chunked(LONG, b"c", head=TEXT)[100_000:]], "chunks", [2, 2]),
+    ([chunked(b"one", head=TEXT)], "chunks", [1]),
 )
 def test_chunks_are_stamped_when_they_are_complete(
     pieces: list[bytes], stream: StreamSetting, chunks_ns: list[int]
@@ -82,50 +80,48 @@ def test_chunks_are_stamped_when_they_are_complete(
 
 @each_row(
     ("data", "stream", "outcome", "words"),
-    [
-        (
-            sized(LONG),
-            "chunks",
-            Failure.NO_STREAM,
-            "text/plain, expected chunks without a content-length: a body that is no error",
-        ),
-        (
-            sized(b'{"error": "busy"}'),
-            JsonLines(),
-            Failure.NO_STREAM,
-            "expected JSON lines without a content-length: busy",
-        ),
-        (sized(WORD + END, NDJSON), AUTO, Failure.NO_STREAM, "application/x-ndjson"),
-        (chunked(*[LONG] * 9, head=TEXT), AUTO, Failure.NO_STREAM, "text/plain, expected text/event-stream"),
-        (chunked(*[LONG] * 9, head=NDJSON), "whole", Failure.NO_STREAM, ""),
-        (chunked(head=TEXT), "chunks", Failure.EMPTY_STREAM, "no chunk has content"),
-        (chunked(WORD, b'{"error": "no memory"}\n', head=NDJSON), AUTO, Failure.ERROR_EVENT, "no memory"),
-        (
-            chunked(WORD, END.replace(b"stop", b"error"), head=NDJSON),
-            AUTO,
-            Failure.ERROR_EVENT,
-            "the answer ended with done_reason error",
-        ),
-        (
-            chunked(END.replace(b"stop", b"load"), head=NDJSON),
-            AUTO,
-            Failure.EMPTY_STREAM,
-            "no output came before the end, whose done_reason is 'load'",
-        ),
-        (
-            chunked(WORD, b"1\n", END, head=NDJSON),
-            AUTO,
-            Failure.MALFORMED,
-            "line 2 of the stream, of 1 byte, is no JSON obj",
-        ),
-        (chunked(WORD, b'"\xe4"\n', head=NDJSON), AUTO, Failure.MALFORMED, "is no JSON in UTF-8"),
-        (chunked(WORD, WORD, head=NDJSON), AUTO, Failure.CUT_OFF, 'no line has "done": true'),
-        (chunked(WORD, b'{"resp', head=NDJSON), AUTO, Failure.CUT_OFF, "it ends in the middle of line 2"),
-        (chunked(WORD, b"{\n", head=NDJSON), AUTO, Failure.MALFORMED, "line 2 of the stream, of 1 byte, is no JSON"),
-        (until_close(b"1\n2\n"), AUTO, Failure.CUT_OFF, ""),
-        (until_close(WORD + END), AUTO, 200, ""),
-        (chunked(b"a", head=TEXT + b"content-encoding: br\r\n"), "chunks", Failure.COMPRESSED, "content-encoding: br"),
-    ],
+    (
+        sized(LONG),
+        "chunks",
+        Failure.NO_STREAM,
+        "text/plain, expected chunks without a content-length: a body that is no error",
+    ),
+    (
+        sized(b'{"error": "busy"}'),
+        JsonLines(),
+        Failure.NO_STREAM,
+        "expected JSON lines without a content-length: busy",
+    ),
+    (sized(WORD + END, NDJSON), AUTO, Failure.NO_STREAM, "application/x-ndjson"),
+    (chunked(*[LONG] * 9, head=TEXT), AUTO, Failure.NO_STREAM, "text/plain, expected text/event-stream"),
+    (chunked(*[LONG] * 9, head=NDJSON), "whole", Failure.NO_STREAM, ""),
+    (chunked(head=TEXT), "chunks", Failure.EMPTY_STREAM, "no chunk has content"),
+    (chunked(WORD, b'{"error": "no memory"}\n', head=NDJSON), AUTO, Failure.ERROR_EVENT, "no memory"),
+    (
+        chunked(WORD, END.replace(b"stop", b"error"), head=NDJSON),
+        AUTO,
+        Failure.ERROR_EVENT,
+        "the answer ended with done_reason error",
+    ),
+    (
+        chunked(END.replace(b"stop", b"load"), head=NDJSON),
+        AUTO,
+        Failure.EMPTY_STREAM,
+        "no output came before the end, whose done_reason is 'load'",
+    ),
+    (
+        chunked(WORD, b"1\n", END, head=NDJSON),
+        AUTO,
+        Failure.MALFORMED,
+        "line 2 of the stream, of 1 byte, is no JSON obj",
+    ),
+    (chunked(WORD, b'"\xe4"\n', head=NDJSON), AUTO, Failure.MALFORMED, "is no JSON in UTF-8"),
+    (chunked(WORD, WORD, head=NDJSON), AUTO, Failure.CUT_OFF, 'no line has "done": true'),
+    (chunked(WORD, b'{"resp', head=NDJSON), AUTO, Failure.CUT_OFF, "it ends in the middle of line 2"),
+    (chunked(WORD, b"{\n", head=NDJSON), AUTO, Failure.MALFORMED, "line 2 of the stream, of 1 byte, is no JSON"),
+    (until_close(b"1\n2\n"), AUTO, Failure.CUT_OFF, ""),
+    (until_close(WORD + END), AUTO, 200, ""),
+    (chunked(b"a", head=TEXT + b"content-encoding: br\r\n"), "chunks", Failure.COMPRESSED, "content-encoding: br"),
 )
 def test_answers_that_are_no_whole_streams_say_why(
     data: bytes, stream: StreamSetting, outcome: int, words: str

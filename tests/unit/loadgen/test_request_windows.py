@@ -44,13 +44,11 @@ def inputs_in(result: LoadResult) -> list[int]:
 class TestWarmup:
     @each_row(
         ("callers", "latency_ns", "answers"),
-        [
-            (1, 2 * S, 1),  # a second one would end after three seconds
-            (1, 500 * MS, 4),  # two cycles of two answers
-            (2, 500 * MS, 4),
-            (2, 100 * MS, 4),
-            (16, 800 * MS, 32),
-        ],
+        (1, 2 * S, 1),  # a second one would end after three seconds
+        (1, 500 * MS, 4),  # two cycles of two answers
+        (2, 500 * MS, 4),
+        (2, 100 * MS, 4),
+        (16, 800 * MS, 32),
     )
     def test_a_warm_up_ends_with_an_answer_once_two_cycles_of_the_callers_agree(
         self, callers: int, latency_ns: int, answers: int
@@ -94,12 +92,10 @@ class TestWindow:
 
     @each_row(
         ("schedule", "latency"),
-        [
-            *((ClosedLoop(2), lambda request, _, scale=scale: scale * (100 + 50 * request) * MS) for scale in (1, 3)),
-            (ClosedLoop(2, think_time="130ms"), steadily(370 * MS)),
-            (ConstantRate(4), steadily(90 * MS)),
-            (PoissonRate(4, seed=3), steadily(90 * MS)),
-        ],
+        *((ClosedLoop(2), lambda request, _, scale=scale: scale * (100 + 50 * request) * MS) for scale in (1, 3)),
+        (ClosedLoop(2, think_time="130ms"), steadily(370 * MS)),
+        (ConstantRate(4), steadily(90 * MS)),
+        (PoissonRate(4, seed=3), steadily(90 * MS)),
     )
     def test_each_launch_has_the_same_inputs(self, schedule: Schedule, latency: Callable[[int, int], int]) -> None:
         result = run_declared(a_slow_job(schedule, window=RequestWindow(10, 0, 30 * S)), latency)

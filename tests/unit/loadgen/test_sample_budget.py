@@ -24,13 +24,11 @@ def job(schedule: Schedule, *, seconds: float = 60, warmup_s: float | None = 0) 
 
 @each_row(
     ("schedule", "rows"),
-    [
-        (ConstantRate(1000), 70_000),
-        (PoissonRate(1000), 70_000),
-        (Stages((("60s", 3000),), start=100), 210_000),
-        (ClosedLoop(8), None),
-        (Stages((("60s", 30),), start=1, of="concurrency"), None),
-    ],
+    (ConstantRate(1000), 70_000),
+    (PoissonRate(1000), 70_000),
+    (Stages((("60s", 3000),), start=100), 210_000),
+    (ClosedLoop(8), None),
+    (Stages((("60s", 30),), start=1, of="concurrency"), None),
 )
 def test_an_open_loop_has_at_most_what_its_highest_rate_gives(schedule: Schedule, rows: int | None) -> None:
     assert known_rows(job(schedule, warmup_s=10)) == rows

@@ -14,21 +14,19 @@ def windows(*pairs: tuple[float, float]) -> list[WarmupWindow]:
 
 @each_row(
     ("seen", "steady"),
-    [
-        ([], False),
-        ([(100, MS)], False),
-        ([(100, MS), (100, MS)], False),
-        ([(100, MS), (100, MS), (100, MS)], True),
-        ([(95, MS), (100, MS), (105, MS)], True),  # a tenth of the middle value exactly
-        ([(105, MS), (95, MS), (100, MS)], True),
-        ([(95, MS), (100, MS), (105.1, MS)], False),
-        ([(100, 0.95 * MS), (100, MS), (100, 1.05 * MS)], True),
-        ([(100, 0.94 * MS), (100, MS), (100, 1.05 * MS)], False),
-        ([(20, 5 * MS), (100, MS), (100, MS), (100, MS)], True),  # only the last three count
-        ([(100, MS), (100, MS), (100, MS), (20, 5 * MS)], False),
-        ([(20, 5 * MS), (50, 2 * MS), (100, MS)], False),
-        ([(0, 0), (0, 0), (0, 0)], True),
-    ],
+    ([], False),
+    ([(100, MS)], False),
+    ([(100, MS), (100, MS)], False),
+    ([(100, MS), (100, MS), (100, MS)], True),
+    ([(95, MS), (100, MS), (105, MS)], True),  # a tenth of the middle value exactly
+    ([(105, MS), (95, MS), (100, MS)], True),
+    ([(95, MS), (100, MS), (105.1, MS)], False),
+    ([(100, 0.95 * MS), (100, MS), (100, 1.05 * MS)], True),
+    ([(100, 0.94 * MS), (100, MS), (100, 1.05 * MS)], False),
+    ([(20, 5 * MS), (100, MS), (100, MS), (100, MS)], True),  # only the last three count
+    ([(100, MS), (100, MS), (100, MS), (20, 5 * MS)], False),
+    ([(20, 5 * MS), (50, 2 * MS), (100, MS)], False),
+    ([(0, 0), (0, 0), (0, 0)], True),
 )
 def test_the_last_three_windows_decide(seen: list[tuple[float, float]], steady: bool) -> None:
     assert is_steady(windows(*seen)) is steady

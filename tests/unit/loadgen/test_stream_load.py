@@ -64,16 +64,14 @@ class TestOutcomes:
 
     @each_row(
         ("steps", "outcome", "chunks", "connections"),
-        [
-            ([Send(HEAD + CHUNK), Send(CHUNK), Close()], Failure.CLOSED, 2, 2),
-            ([Send(HEAD + CHUNK + END[:-1]), Close()], Failure.CLOSED, 1, 2),
-            ([Close()], Failure.CLOSED, 0, 2),
-            ([Send(HEAD + CHUNK + ERROR + END)], Failure.ERROR_EVENT, 1, 1),
-            ([Send(HEAD + CHUNK + b"nonsense"), Silence()], Failure.MALFORMED, 1, 2),
-            ([Send(UNTIL_CLOSE + b'data: "a"\n\n'), Close()], Failure.CUT_OFF, 1, 2),
-            ([Send(answer(b"{}", 500))], 500, 0, 1),
-            ([Send(HEAD + CHUNK + END + HEAD)], 200, 1, 2),
-        ],
+        ([Send(HEAD + CHUNK), Send(CHUNK), Close()], Failure.CLOSED, 2, 2),
+        ([Send(HEAD + CHUNK + END[:-1]), Close()], Failure.CLOSED, 1, 2),
+        ([Close()], Failure.CLOSED, 0, 2),
+        ([Send(HEAD + CHUNK + ERROR + END)], Failure.ERROR_EVENT, 1, 1),
+        ([Send(HEAD + CHUNK + b"nonsense"), Silence()], Failure.MALFORMED, 1, 2),
+        ([Send(UNTIL_CLOSE + b'data: "a"\n\n'), Close()], Failure.CUT_OFF, 1, 2),
+        ([Send(answer(b"{}", 500))], 500, 0, 1),
+        ([Send(HEAD + CHUNK + END + HEAD)], 200, 1, 2),
     )
     def test_every_stream_ends_in_one_row(self, steps: list[Step], outcome: int, chunks: int, connections: int) -> None:
         samples, server = first_of(*steps)

@@ -52,17 +52,15 @@ def test_an_answer_counts_or_says_why_not(mode: Mode) -> None:
 
 @each_row(
     ("body", "wire", "data", "outcome"),
-    [
-        (b'{"stream":true}', "openai", whole(b"{}"), Failure.NO_STREAM),
-        (b'{"stream":false}', "openai", whole(b"{}"), 200),
-        (b'{"prompt":"a"}', "openai", whole(b"{}"), 200),
-        (b'{"stream":true,"max_tokens":0}', "openai", response(b"data: [DONE]\n\n"), 200),
-        (b'{"stream":true,"max_tokens":1}', "openai", response(b"data: [DONE]\n\n"), Failure.EMPTY_STREAM),
-        (b"[1]", "rest+json", whole(b"{}"), Failure.NO_STREAM),
-        (b'{"stream":false}', "rest+json", whole(b"{}"), 200),
-        (b'{"instances":[1]}', "rest+json", response(b"data: [DONE]\n\n"), Failure.EMPTY_STREAM),
-        (b"\x1f\x8b", "rest+json", whole(b"{}"), Failure.NO_STREAM),
-    ],
+    (b'{"stream":true}', "openai", whole(b"{}"), Failure.NO_STREAM),
+    (b'{"stream":false}', "openai", whole(b"{}"), 200),
+    (b'{"prompt":"a"}', "openai", whole(b"{}"), 200),
+    (b'{"stream":true,"max_tokens":0}', "openai", response(b"data: [DONE]\n\n"), 200),
+    (b'{"stream":true,"max_tokens":1}', "openai", response(b"data: [DONE]\n\n"), Failure.EMPTY_STREAM),
+    (b"[1]", "rest+json", whole(b"{}"), Failure.NO_STREAM),
+    (b'{"stream":false}', "rest+json", whole(b"{}"), 200),
+    (b'{"instances":[1]}', "rest+json", response(b"data: [DONE]\n\n"), Failure.EMPTY_STREAM),
+    (b"\x1f\x8b", "rest+json", whole(b"{}"), Failure.NO_STREAM),
 )
 def test_the_request_decides_what_its_answer_has_to_be(body: bytes, wire: str, data: bytes, outcome: int) -> None:
     answers = answers_to(job(("127.0.0.1", 1), body, wire=Wire.parse(wire)))

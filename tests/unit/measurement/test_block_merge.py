@@ -158,17 +158,15 @@ def test_nodes_of_a_cluster_that_have_replicas_in_all_blocks_are_merged_as_the_w
 
 @each_row(
     ("done_ms", "latency_ms", "closed", "rate"),
-    [
-        (range(60, 330, 10), 10, True, 100),
-        ([95, 135, 175, 215, 255, 295, 335], 40, True, 25),  # no answer falls on an edge
-        ([110, 170, 230, 290, 350], 60, True, 1 / 0.06),  # the first answer is in the window: since the load began
-        ([150, 150, 250, 250, 350, 350], 100, True, 20),  # two callers in step
-        ([160, 190, 270, 330, 380, 470], [110, 140, 110, 140, 110, 140], True, 1 / 0.11 + 1 / 0.14),
-        ([400], 350, True, 1 / 0.35),
-        (range(140, 350, 10), 90, False, 100),
-        ([140, 190, 240, 290, 340, 390, 440, 490], 90, False, 20),  # a variant that falls behind
-        ([150], 100, False, 10),
-    ],
+    (range(60, 330, 10), 10, True, 100),
+    ([95, 135, 175, 215, 255, 295, 335], 40, True, 25),  # no answer falls on an edge
+    ([110, 170, 230, 290, 350], 60, True, 1 / 0.06),  # the first answer is in the window: since the load began
+    ([150, 150, 250, 250, 350, 350], 100, True, 20),  # two callers in step
+    ([160, 190, 270, 330, 380, 470], [110, 140, 110, 140, 110, 140], True, 1 / 0.11 + 1 / 0.14),
+    ([400], 350, True, 1 / 0.35),
+    (range(140, 350, 10), 90, False, 100),
+    ([140, 190, 240, 290, 340, 390, 440, 490], 90, False, 20),  # a variant that falls behind
+    ([150], 100, False, 10),
 )
 def test_the_answer_rate_is_not_rounded(
     done_ms: Sequence[int], latency_ms: int | Sequence[int], closed: bool, rate: float

@@ -17,14 +17,12 @@ QUICK = ResponsePace(2 * MS, 2 * MS)
 
 @each_row(
     ("schedule", "pace"),
-    [
-        (ClosedLoop(1), ResponsePace(10 * MS, 10 * MS)),
-        (ClosedLoop(4), ResponsePace(2.5 * MS, 10 * MS)),
-        (ClosedLoop(4, think_time="30ms"), ResponsePace(10 * MS, 40 * MS)),
-        (ConstantRate(50), ResponsePace(20 * MS, 20 * MS)),
-        (PoissonRate(2), ResponsePace(500 * MS, 500 * MS)),
-        (Stages([("3s", 10)]), ResponsePace(10 * MS, 10 * MS, 3 * S)),  # type: ignore[arg-type]
-    ],
+    (ClosedLoop(1), ResponsePace(10 * MS, 10 * MS)),
+    (ClosedLoop(4), ResponsePace(2.5 * MS, 10 * MS)),
+    (ClosedLoop(4, think_time="30ms"), ResponsePace(10 * MS, 40 * MS)),
+    (ConstantRate(50), ResponsePace(20 * MS, 20 * MS)),
+    (PoissonRate(2), ResponsePace(500 * MS, 500 * MS)),
+    (Stages([("3s", 10)]), ResponsePace(10 * MS, 10 * MS, 3 * S)),  # type: ignore[arg-type]
 )
 def test_the_pace_is_that_of_the_schedule_at_a_latency_of_ten_milliseconds(
     schedule: object, pace: ResponsePace
@@ -38,27 +36,25 @@ def in_slices(*lengths_ns: int, rounds: int, slices: int, slice_ns: tuple[int, .
 
 @each_row(
     ("paces", "start_s", "expected"),
-    [
-        ((QUICK, QUICK), 0.1, in_slices(100 * MS, 100 * MS, rounds=2, slices=16, slice_ns=(5 * MS, 5 * MS))),
-        ((QUICK, QUICK), 0.8, in_slices(100 * MS, 100 * MS, rounds=2, slices=16, slice_ns=(5 * MS, 5 * MS))),
-        # four times the start, twice the rounds
-        ((QUICK, QUICK), 3.2, in_slices(100 * MS, 100 * MS, rounds=4, slices=16, slice_ns=(5 * MS, 5 * MS))),
-        # a quarter of the time in any case
-        ((QUICK, QUICK), 60, in_slices(100 * MS, 100 * MS, rounds=8, slices=16, slice_ns=(5 * MS, 5 * MS))),
-        (
-            (QUICK, ResponsePace(30 * MS, 30 * MS)),
-            0.8,
-            in_slices(100 * MS, 600 * MS, rounds=2, slices=16, slice_ns=(5 * MS, 15 * MS)),
-        ),  # 20 answers each
-        (
-            (ResponsePace(30 * MS, 30 * MS),) * 2,
-            16,
-            in_slices(156250000, 156250000, rounds=8, slices=5, slice_ns=(15 * MS, 15 * MS)),
-        ),  # all the time there is
-        ((ResponsePace(1 * S, 16 * S), QUICK), 0.8, BlockPlan((32 * S, 100 * MS), 1)),  # of each of sixteen callers
-        ((ResponsePace(MS, MS, 2 * S), ResponsePace(MS, MS, 2 * S)), 0.8, BlockPlan((2 * S, 2 * S), 2)),
-        ((ResponsePace(MS, MS, 30 * S), ResponsePace(MS, MS, 30 * S)), 0.8, BlockPlan((30 * S, 30 * S), 1)),
-    ],
+    ((QUICK, QUICK), 0.1, in_slices(100 * MS, 100 * MS, rounds=2, slices=16, slice_ns=(5 * MS, 5 * MS))),
+    ((QUICK, QUICK), 0.8, in_slices(100 * MS, 100 * MS, rounds=2, slices=16, slice_ns=(5 * MS, 5 * MS))),
+    # four times the start, twice the rounds
+    ((QUICK, QUICK), 3.2, in_slices(100 * MS, 100 * MS, rounds=4, slices=16, slice_ns=(5 * MS, 5 * MS))),
+    # a quarter of the time in any case
+    ((QUICK, QUICK), 60, in_slices(100 * MS, 100 * MS, rounds=8, slices=16, slice_ns=(5 * MS, 5 * MS))),
+    (
+        (QUICK, ResponsePace(30 * MS, 30 * MS)),
+        0.8,
+        in_slices(100 * MS, 600 * MS, rounds=2, slices=16, slice_ns=(5 * MS, 15 * MS)),
+    ),  # 20 answers each
+    (
+        (ResponsePace(30 * MS, 30 * MS),) * 2,
+        16,
+        in_slices(156250000, 156250000, rounds=8, slices=5, slice_ns=(15 * MS, 15 * MS)),
+    ),  # all the time there is
+    ((ResponsePace(1 * S, 16 * S), QUICK), 0.8, BlockPlan((32 * S, 100 * MS), 1)),  # of each of sixteen callers
+    ((ResponsePace(MS, MS, 2 * S), ResponsePace(MS, MS, 2 * S)), 0.8, BlockPlan((2 * S, 2 * S), 2)),
+    ((ResponsePace(MS, MS, 30 * S), ResponsePace(MS, MS, 30 * S)), 0.8, BlockPlan((30 * S, 30 * S), 1)),
 )
 def test_blocks_are_as_long_and_as_many_as_pays(
     paces: tuple[ResponsePace, ResponsePace], start_s: float, expected: BlockPlan
@@ -68,14 +64,12 @@ def test_blocks_are_as_long_and_as_many_as_pays(
 
 @each_row(
     ("interval_ms", "start_s", "length_ms"),
-    [
-        (2, 0.8, 100),  # three launches have 600 requests of a side
-        (3, 0.8, 126.225),  # 400 would take a fourth launch for 459, so its start
-        (3, 1.8, 100),  # three rounds of blocks have 600
-        (4, 0.8, 168.3),  # 300 would take two more
-        (4.5, 0.8, 100),  # 267 leave the percentile out: three more are not worth it
-        (5, 1.8, 140.25),
-    ],
+    (2, 0.8, 100),  # three launches have 600 requests of a side
+    (3, 0.8, 126.225),  # 400 would take a fourth launch for 459, so its start
+    (3, 1.8, 100),  # three rounds of blocks have 600
+    (4, 0.8, 168.3),  # 300 would take two more
+    (4.5, 0.8, 100),  # 267 leave the percentile out: three more are not worth it
+    (5, 1.8, 140.25),
 )
 def test_blocks_get_longer_for_the_requests_of_a_percentile_rather_than_a_launch_more(
     interval_ms: float, start_s: float, length_ms: float
@@ -92,13 +86,11 @@ def test_blocks_are_planned_without_the_time_that_only_open_verdicts_have() -> N
 
 @each_row(
     ("pace", "slices"),
-    [
-        (ResponsePace(0.3 * MS, 0.3 * MS), 19),  # of 5 ms
-        (ResponsePace(9 * MS, 9 * MS), 20),  # of an answer
-        (ResponsePace(0.5 * MS, 2 * MS), 3),  # of 16 answers to each of four callers
-        (ResponsePace(0.5 * MS, 4 * MS), 1),  # those of eight callers would be too few to pay
-        (ResponsePace(2 * MS, 2 * MS, 100 * MS), 1),  # the load has a length of its own
-    ],
+    (ResponsePace(0.3 * MS, 0.3 * MS), 19),  # of 5 ms
+    (ResponsePace(9 * MS, 9 * MS), 20),  # of an answer
+    (ResponsePace(0.5 * MS, 2 * MS), 3),  # of 16 answers to each of four callers
+    (ResponsePace(0.5 * MS, 4 * MS), 1),  # those of eight callers would be too few to pay
+    (ResponsePace(2 * MS, 2 * MS, 100 * MS), 1),  # the load has a length of its own
 )
 def test_blocks_are_cut_into_slices_of_some_answers_to_each_caller(pace: ResponsePace, slices: int) -> None:
     plan = BlockDesign().blocks((pace, pace), 0.8)
@@ -135,21 +127,19 @@ MINUTE = BlockDesign().within(60 * S, 3)
 
 @each_row(
     ("design", "paces", "start_s", "inputs", "requests"),
-    [
-        (MINUTE, (SLOW, SLOW), 4, 1, 6),  # six launches of 10 s, as many of each caller
-        (MINUTE, (SLOW, SLOW), 1, 1, 4),  # twelve of 5 s, since they start quickly
-        (MINUTE, (SLOW, SLOW), 10, 1, 10),  # three of 20 s, since they start slowly
-        (MINUTE, (SLOW, SLOW), 4, 11, 6),  # a round in both blocks of a side
-        (MINUTE, (SLOW, SLOW), 4, 15, 8),  # which makes it five launches
-        (MINUTE, (SLOW, SLOW), 4, 40, 10),  # no round fits, and half of one in a block would leave three launches
-        (MINUTE, (SLOW, LONGER), 4, 1, 4),  # as many of the slower one
-        (MINUTE, (ResponsePace(250 * MS, 1500 * MS),) * 2, 4, 1, 12),  # two of each of six callers
-        (BlockDesign().within(30 * S, 3), (SLOW, SLOW), 4, 1, 6),  # three launches of 10 s
-        (BlockDesign().within(30 * S, 3), (SLOW, SLOW), 60, 1, 2),  # one of each caller whatever it takes
-        (BlockDesign().within(300 * S, 3), (SLOW, SLOW), 1, 1, 18),  # no launch is longer than 20 s
-        (MINUTE, (ResponsePace(35 * MS, 35 * MS),) * 2, 2, 1, 20),
-        (BlockDesign().within(60 * S, 1), (SLOW, SLOW), 4, 1, 16),
-    ],
+    (MINUTE, (SLOW, SLOW), 4, 1, 6),  # six launches of 10 s, as many of each caller
+    (MINUTE, (SLOW, SLOW), 1, 1, 4),  # twelve of 5 s, since they start quickly
+    (MINUTE, (SLOW, SLOW), 10, 1, 10),  # three of 20 s, since they start slowly
+    (MINUTE, (SLOW, SLOW), 4, 11, 6),  # a round in both blocks of a side
+    (MINUTE, (SLOW, SLOW), 4, 15, 8),  # which makes it five launches
+    (MINUTE, (SLOW, SLOW), 4, 40, 10),  # no round fits, and half of one in a block would leave three launches
+    (MINUTE, (SLOW, LONGER), 4, 1, 4),  # as many of the slower one
+    (MINUTE, (ResponsePace(250 * MS, 1500 * MS),) * 2, 4, 1, 12),  # two of each of six callers
+    (BlockDesign().within(30 * S, 3), (SLOW, SLOW), 4, 1, 6),  # three launches of 10 s
+    (BlockDesign().within(30 * S, 3), (SLOW, SLOW), 60, 1, 2),  # one of each caller whatever it takes
+    (BlockDesign().within(300 * S, 3), (SLOW, SLOW), 1, 1, 18),  # no launch is longer than 20 s
+    (MINUTE, (ResponsePace(35 * MS, 35 * MS),) * 2, 2, 1, 20),
+    (BlockDesign().within(60 * S, 1), (SLOW, SLOW), 4, 1, 16),
 )
 def test_blocks_of_slow_variants_have_the_same_requests_in_one_round(
     design: BlockDesign, paces: tuple[ResponsePace, ResponsePace], start_s: float, inputs: int, requests: int

@@ -279,16 +279,14 @@ def test_rounds_are_spread_over_the_inputs(inputs: int, requests: int, numbers: 
 
 @each_row(
     ("inputs", "instructions", "requests"),
-    [
-        (1, 1_000, 128),
-        (50, 4_000_000, 16),
-        (50, 10_000_000, 4),
-        (50, 50_000_000, 1),
-        (50, 5_000_000_000, 1),
-        (10, 1_000_000, 60),
-        (10, 8_000_000, 8),
-        (3, 0, 126),
-    ],
+    (1, 1_000, 128),
+    (50, 4_000_000, 16),
+    (50, 10_000_000, 4),
+    (50, 50_000_000, 1),
+    (50, 5_000_000_000, 1),
+    (10, 1_000_000, 60),
+    (10, 8_000_000, 8),
+    (3, 0, 126),
 )
 def test_requests_of_a_round_follow_from_instructions(inputs: int, instructions: int, requests: int) -> None:
     assert requests_of_round(inputs, instructions) == requests

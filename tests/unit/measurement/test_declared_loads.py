@@ -131,13 +131,11 @@ def busy(result: LoadResult, client: str = "") -> LoadResult:
 
 @each_row(
     ("spoilt", "blocks", "lengths_ms", "said"),
-    [
-        (nothing_due, 2, [100, 200, 400], ""),
-        (nothing_due, 9, [100, 200, 400, 800, 1600], "main: in 5 turns in a row no request was due; measure"),
-        (busy, 1, [100, 100], ""),
-        (busy, 9, [100] * 5, "main: in 5 turns in a row the load generator .*; lower the load"),
-        (partial(busy, client="own"), 9, [100], "main: perf_client own used 200 %"),
-    ],
+    (nothing_due, 2, [100, 200, 400], ""),
+    (nothing_due, 9, [100, 200, 400, 800, 1600], "main: in 5 turns in a row no request was due; measure"),
+    (busy, 1, [100, 100], ""),
+    (busy, 9, [100] * 5, "main: in 5 turns in a row the load generator .*; lower the load"),
+    (partial(busy, client="own"), 9, [100], "main: perf_client own used 200 %"),
 )
 def test_a_block_that_shows_nothing_is_measured_again_and_then_an_error(
     spoilt: Callable[[LoadResult], LoadResult], blocks: int, lengths_ms: list[int], said: str
@@ -275,12 +273,10 @@ def test_each_event_of_a_load_reaches_its_observers_after_the_poll() -> None:
 
 @each_row(
     ("values", "fault", "error", "words"),
-    [
-        ([1.0, np.nan], "", None, ""),
-        ([np.nan, np.nan], "", InvalidResultError, "perf_figures: no answer has score; the first one has no field"),
-        ([1.0, 1.0], "cannot be loaded", SettingError, "perf_figures: score cannot be loaded"),
-        (None, "", None, ""),
-    ],
+    ([1.0, np.nan], "", None, ""),
+    ([np.nan, np.nan], "", InvalidResultError, "perf_figures: no answer has score; the first one has no field"),
+    ([1.0, 1.0], "cannot be loaded", SettingError, "perf_figures: score cannot be loaded"),
+    (None, "", None, ""),
 )
 def test_a_figure_that_no_answer_has_is_refused(
     values: list[float] | None, fault: str, error: type[Exception] | None, words: str

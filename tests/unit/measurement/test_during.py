@@ -312,14 +312,12 @@ class TestProcesses:
 
     @each_row(
         ("role", "number", "found"),
-        [
-            (None, 1, os.getppid()),
-            (None, 2, os.getpid()),
-            ("replica", 1, os.getpid()),
-            ("worker", 1, "expected the role of a process that runs: 'gateway' or 'replica'"),
-            ("replica", 2, r"kill\('replica', 2\), expected .*1"),
-            (None, "first", r"kill\(None, 'first'\)"),
-        ],
+        (None, 1, os.getppid()),
+        (None, 2, os.getpid()),
+        ("replica", 1, os.getpid()),
+        ("worker", 1, "expected the role of a process that runs: 'gateway' or 'replica'"),
+        ("replica", 2, r"kill\('replica', 2\), expected .*1"),
+        (None, "first", r"kill\(None, 'first'\)"),
     )
     def test_one_is_chosen_by_role_and_number(self, role: Any, number: Any, found: int | str) -> None:
         """Signal 0 asks only whether a process may be sent one."""

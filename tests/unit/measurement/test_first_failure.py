@@ -70,16 +70,14 @@ MISSING = {
 
 @each_row(
     ("response", "error"),
-    [
-        (httpx.Response(500, json={"error": "the model raised KeyError: 3"}), "KeyError: 3"),
-        (httpx.Response(422, json={"detail": [{"msg": "a number"}]}), "a number"),
-        (httpx.Response(422, json=MISSING), "body.pixels: Field required; body.user: an int"),
-        (httpx.Response(400, text="no\nsuch thing"), "no such thing"),
-        (httpx.Response(500, json=[1]), "[1]"),
-        (httpx.Response(500), "500"),
-        (httpx.Response(200, json={"predictions": [1]}), "503"),
-        (None, "503"),
-    ],
+    (httpx.Response(500, json={"error": "the model raised KeyError: 3"}), "KeyError: 3"),
+    (httpx.Response(422, json={"detail": [{"msg": "a number"}]}), "a number"),
+    (httpx.Response(422, json=MISSING), "body.pixels: Field required; body.user: an int"),
+    (httpx.Response(400, text="no\nsuch thing"), "no such thing"),
+    (httpx.Response(500, json=[1]), "[1]"),
+    (httpx.Response(500), "500"),
+    (httpx.Response(200, json={"predictions": [1]}), "503"),
+    (None, "503"),
 )
 @each_row("tracebacks", [(), (TRACEBACK, OTHER)])
 def test_request_is_sent_once_more_for_its_error(

@@ -30,16 +30,14 @@ def starting(*outcomes: Any) -> tuple[Callable[..., Any], list[dict[str, Any]]]:
 
 @each_row(
     ("outcomes", "calls", "tries", "notes"),
-    [
-        ((READY, READY), 2, 2, []),
-        ((FAILS,), 1, 1, []),
-        ((SET_UP,), 1, 1, []),
-        ((LATE, READY), 1, 2, ["a start failed and was tried once more: try 1"]),
-        ((LATE, FAILS), 1, 2, []),
-        ((READY, FAILS, READY), 2, 3, ["a start failed and was tried once more: try 2"]),
-        ((READY, SET_UP), 2, 2, []),
-        ((READY, LATE, FAILS), 3, 3, ["a further start failed twice, and what was measured before it counts: try 3"]),
-    ],
+    ((READY, READY), 2, 2, []),
+    ((FAILS,), 1, 1, []),
+    ((SET_UP,), 1, 1, []),
+    ((LATE, READY), 1, 2, ["a start failed and was tried once more: try 1"]),
+    ((LATE, FAILS), 1, 2, []),
+    ((READY, FAILS, READY), 2, 3, ["a start failed and was tried once more: try 2"]),
+    ((READY, SET_UP), 2, 2, []),
+    ((READY, LATE, FAILS), 3, 3, ["a further start failed twice, and what was measured before it counts: try 3"]),
 )
 def test_a_start_is_tried_once_more_if_it_was_late_or_one_has_succeeded(
     outcomes: tuple[Any, ...], calls: int, tries: int, notes: list[str]

@@ -29,23 +29,21 @@ STEP = AdaptiveWait.STEP_NS
 
 @each_row(
     ("wait_ns", "call_ns", "last_ns", "next_ns", "then_ns"),
-    [
-        (0, 5 * MS, None, None, 0),
-        (0, 5 * MS, None, STEP, STEP),
-        (0, 5 * MS, None, STEP + 1, 0),
-        (MS, 5 * MS, None, None, 900_000),
-        (MS, 5 * MS, None, 0, MS + STEP),
-        (MS, 5 * MS, 900_000, 0, MS + STEP),
-        (MS, 5 * MS, STEP, None, MS),
-        (MS, 5 * MS, STEP + 1, None, 900_000),
-        (4 * MS, 5 * MS, 400_000, None, 4 * MS),
-        (4 * MS, 5 * MS, 400_001, None, 3_600_000),
-        (5 * MS, 5 * MS, None, 0, 5 * MS),
-        (5 * MS + 1, 5 * MS, 0, 0, 4_500_000),
-        (100 * MS, S, None, 0, 100 * MS),
-        (100 * MS - 1, S, None, 0, 100 * MS),
-        (1, 5 * MS, None, None, 0),
-    ],
+    (0, 5 * MS, None, None, 0),
+    (0, 5 * MS, None, STEP, STEP),
+    (0, 5 * MS, None, STEP + 1, 0),
+    (MS, 5 * MS, None, None, 900_000),
+    (MS, 5 * MS, None, 0, MS + STEP),
+    (MS, 5 * MS, 900_000, 0, MS + STEP),
+    (MS, 5 * MS, STEP, None, MS),
+    (MS, 5 * MS, STEP + 1, None, 900_000),
+    (4 * MS, 5 * MS, 400_000, None, 4 * MS),
+    (4 * MS, 5 * MS, 400_001, None, 3_600_000),
+    (5 * MS, 5 * MS, None, 0, 5 * MS),
+    (5 * MS + 1, 5 * MS, 0, 0, 4_500_000),
+    (100 * MS, S, None, 0, 100 * MS),
+    (100 * MS - 1, S, None, 0, 100 * MS),
+    (1, 5 * MS, None, None, 0),
 )
 def test_the_wait_grows_by_a_step_stays_or_shrinks_by_a_tenth(
     wait_ns: int, call_ns: int, last_ns: int | None, next_ns: int | None, then_ns: int

@@ -183,14 +183,12 @@ async def test_wrong_outputs_fail_only_the_requests_that_show_it(returns: Callab
     assert counters(tally)["failed_alone"] == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     "error",
-    [
-        RequestError(503, "the queue is full", retry_after_s=2),
-        RequestError(429, "slower"),
-        RequestError(504, "too late"),
-        LostError("the process is gone"),
-    ],
+    RequestError(503, "the queue is full", retry_after_s=2),
+    RequestError(429, "slower"),
+    RequestError(504, "too late"),
+    LostError("the process is gone"),
 )
 async def test_overloaded_or_unavailable_service_behind_is_not_retried(error: RequestError) -> None:
     def unavailable(_: list[Any]) -> None:

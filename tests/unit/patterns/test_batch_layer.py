@@ -280,13 +280,11 @@ def test_a_layer_that_answers_at_once_is_called_on_the_loop_if_it_says_so() -> N
 
 @each_row(
     ("shape", "calls"),
-    [
-        (list, 1),
-        (tuple, 1),
-        (np.array, 1),
-        (lambda outputs: dict.fromkeys(outputs).keys(), 1),
-        (deque, 5),  # which cannot be divided, so that its requests are asked one by one
-    ],
+    (list, 1),
+    (tuple, 1),
+    (np.array, 1),
+    (lambda outputs: dict.fromkeys(outputs).keys(), 1),
+    (deque, 5),  # which cannot be divided, so that its requests are asked one by one
 )
 async def test_sized_outputs_are_distributed_in_parts(shape: Any, calls: int) -> None:
     async def model(inputs: list[float]) -> Any:

@@ -128,13 +128,11 @@ class TestAnswers:
 
     @each_row(
         "outputs",
-        [
-            np.array([[0.1, 0.2], [0.3, 0.4]], dtype=np.float32),
-            np.array([0.1, 0.7], dtype=np.float32),
-            np.array([1, 2]),
-            np.array([[1, 2, 3, 4], [5, 6, 7, 8]], dtype=np.float16)[:, ::2],
-            ({"b": 1, "a": (2, None)}, {3}),
-        ],
+        np.array([[0.1, 0.2], [0.3, 0.4]], dtype=np.float32),
+        np.array([0.1, 0.7], dtype=np.float32),
+        np.array([1, 2]),
+        np.array([[1, 2, 3, 4], [5, 6, 7, 8]], dtype=np.float16)[:, ::2],
+        ({"b": 1, "a": (2, None)}, {3}),
     )
     @each_row("store", [False, True])
     def test_outputs_of_every_kind_are_sent_as_the_bare_model_sends_them(self, outputs: Any, store: bool) -> None:
@@ -154,15 +152,13 @@ def _sorted(value: Any) -> Any:
 class TestInputs:
     @each_row(
         ("one", "other"),
-        [
-            ({"a": 1, "b": [2]}, {"b": [2], "a": 1}),
-            ([None, 1], (None, 1)),
-            ([np.array([1.5, 2.5])], [[1.5, 2.5]]),
-            (np.array([[1, 3], [2, 4]]), np.array([[1, 2], [3, 4]]).T),
-            ({"a": np.ones(2), "b": b"x"}, {"b": b"x", "a": np.ones(2)}),
-            (np.float32(1.5), np.array(1.5, dtype=np.float32)),
-            (np.array([30, "Ada"], dtype=object), np.array(["Ada", 30], dtype=object)[::-1]),
-        ],
+        ({"a": 1, "b": [2]}, {"b": [2], "a": 1}),
+        ([None, 1], (None, 1)),
+        ([np.array([1.5, 2.5])], [[1.5, 2.5]]),
+        (np.array([[1, 3], [2, 4]]), np.array([[1, 2], [3, 4]]).T),
+        ({"a": np.ones(2), "b": b"x"}, {"b": b"x", "a": np.ones(2)}),
+        (np.float32(1.5), np.array(1.5, dtype=np.float32)),
+        (np.array([30, "Ada"], dtype=object), np.array(["Ada", 30], dtype=object)[::-1]),
     )
     def test_inputs_that_json_writes_alike_are_one(self, one: Any, other: Any) -> None:
         model = Model()

@@ -143,10 +143,8 @@ class TestFailures:
     @each_row("kind", ["plain", "async", "store"])
     @each_row(
         ("outputs", "text"),
-        [
-            ([1], "the model returned 1 output for 2 inputs; it must return one for each"),
-            (np.zeros((3, 2)), "the model returned 3 outputs for 2 inputs; it must return one for each"),
-        ],
+        ([1], "the model returned 1 output for 2 inputs; it must return one for each"),
+        (np.zeros((3, 2)), "the model returned 3 outputs for 2 inputs; it must return one for each"),
     )
     def test_wrong_number_of_outputs_has_the_message_of_a_plain_service(
         self, kind: str, outputs: Any, text: str

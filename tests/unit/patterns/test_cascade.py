@@ -129,14 +129,12 @@ def test_it_is_printed_with_names_and_travels_without_its_functions() -> None:
 
 @each_row(
     ("arguments", "words"),
-    [
-        ((), "holds None, expected a callable, a class, an import string"),
-        ((cheap, "model"), "Cascade(when=None), expected a function of an input and the first model's output; write"),
-        (("model", "model", odd), 'names "model" 2 times'),
-        ((cheap, 3, odd), "holds 3, expected a callable"),
-        ((cheap, "model", cheap_later), "Cascade(when=...) is cheap_later, an async function, and calling it runs"),
-        ((cheap, "model", odd, "yes"), "Cascade(processes='yes'), expected True or False"),
-    ],
+    ((), "holds None, expected a callable, a class, an import string"),
+    ((cheap, "model"), "Cascade(when=None), expected a function of an input and the first model's output; write"),
+    (("model", "model", odd), 'names "model" 2 times'),
+    ((cheap, 3, odd), "holds 3, expected a callable"),
+    ((cheap, "model", cheap_later), "Cascade(when=...) is cheap_later, an async function, and calling it runs"),
+    ((cheap, "model", odd, "yes"), "Cascade(processes='yes'), expected True or False"),
 )
 def test_what_is_no_cascade_is_refused(arguments: tuple[Any, ...], words: str) -> None:
     with pytest.raises(SettingError) as caught:

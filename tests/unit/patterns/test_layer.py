@@ -201,29 +201,26 @@ class TestMatching:
 
     @each_row(
         ("outputs", "said"),
-        [
-            ([], "the model returned 0 outputs for 2 inputs; it must return one for each"),
-            ([1, 2, 3], "the model returned 3 outputs for 2 inputs; it must return one for each"),
-            (
-                None,
-                "the model returned None for 2 inputs, expected a list with one output for each; "
-                "is its return missing?",
-            ),
-            (iter([1, 2]), "the model returned list_iterator, which has no length; it must return a list of outputs"),
-            (
-                {"label": 1, "score": 2},
-                "the model returned dict for 2 inputs, expected a list with one output for each; return [{...}, ...]",
-            ),
-            ({}, "the model returned dict for 2 inputs, expected a list with one output for each; return [{...}, ...]"),
-            ({1, 2}, "the model returned set for 2 inputs, expected a list with one output for each; return [...]"),
-            ("ab", "the model returned str for 2 inputs, expected a list with one output for each; return [...]"),
-            (b"ab", "the model returned bytes for 2 inputs, expected a list with one output for each; return [...]"),
-            (
-                Frame(),
-                "the model returned Frame for 2 inputs, expected a list with one output for each; "
-                "return frame.to_dict('records') or frame.to_numpy()",
-            ),
-        ],
+        ([], "the model returned 0 outputs for 2 inputs; it must return one for each"),
+        ([1, 2, 3], "the model returned 3 outputs for 2 inputs; it must return one for each"),
+        (
+            None,
+            "the model returned None for 2 inputs, expected a list with one output for each; is its return missing?",
+        ),
+        (iter([1, 2]), "the model returned list_iterator, which has no length; it must return a list of outputs"),
+        (
+            {"label": 1, "score": 2},
+            "the model returned dict for 2 inputs, expected a list with one output for each; return [{...}, ...]",
+        ),
+        ({}, "the model returned dict for 2 inputs, expected a list with one output for each; return [{...}, ...]"),
+        ({1, 2}, "the model returned set for 2 inputs, expected a list with one output for each; return [...]"),
+        ("ab", "the model returned str for 2 inputs, expected a list with one output for each; return [...]"),
+        (b"ab", "the model returned bytes for 2 inputs, expected a list with one output for each; return [...]"),
+        (
+            Frame(),
+            "the model returned Frame for 2 inputs, expected a list with one output for each; "
+            "return frame.to_dict('records') or frame.to_numpy()",
+        ),
     )
     def test_anything_else_is_an_error_of_the_model(self, outputs: Any, said: str) -> None:
         with pytest.raises(RequestError) as caught:
@@ -252,21 +249,19 @@ async def later(batch: list[Any]) -> list[Any]:
 
 @each_row(
     ("inner", "needs"),
-    [
-        (later, True),
-        (Later(), True),
-        (Later().__call__, True),
-        (partial(Later().__call__), True),
-        (Plain(), False),
-        (partial(Plain()), False),
-        (str, False),
-        (len, False),
-        (lambda inputs: inputs, False),
-        (Says(True), True),
-        (Says(False), False),
-        (Says("of something else"), False),
-        (batching(Plain())[0], True),
-    ],
+    (later, True),
+    (Later(), True),
+    (Later().__call__, True),
+    (partial(Later().__call__), True),
+    (Plain(), False),
+    (partial(Plain()), False),
+    (str, False),
+    (len, False),
+    (lambda inputs: inputs, False),
+    (Says(True), True),
+    (Says(False), False),
+    (Says("of something else"), False),
+    (batching(Plain())[0], True),
 )
 def test_handler_needs_the_loop_if_it_is_a_coroutine_function_or_declares_it(inner: Any, needs: bool) -> None:
     assert needs_loop(inner) is needs

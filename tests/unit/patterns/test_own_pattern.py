@@ -156,7 +156,6 @@ def test_new_module_and_its_export_are_all_that_a_pattern_of_the_package_needs(t
         "    print(*(layer.layer for layer in perf.metrics.layers), Counted.__module__)\n"
     )
     path = os.pathsep.join(filter(None, (str(copy.parent), os.environ.get("PYTHONPATH"))))
-
     run = (
         Project()
         .with_file("test_counted.py", tests)
@@ -164,7 +163,6 @@ def test_new_module_and_its_export_are_all_that_a_pattern_of_the_package_needs(t
             tmp_path / "project", "-rP", "--perf-patterns=batched|counted(word=x)", environment={"PYTHONPATH": path}
         )
     )
-
     assert run.exit_code == 0
     assert "test_counted[batched|counted(word=x)]" in run.out
     assert re.search(r"^.*\bbatched\b.* counted pytest_mlpatterns\.patterns\.counted$", run.out, re.MULTILINE)

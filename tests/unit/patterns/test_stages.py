@@ -248,11 +248,9 @@ async def test_a_caller_who_goes_away_ends_what_was_asked() -> None:
 
 @each_row(
     "layer",
-    [
-        *(staging(*stages)[0] for stages in ((plus_one, fails), (minus_three, fails, plus_one), (fails, minus_three))),
-        gathering(plus_one, fails)[0],
-        gathering(plus_one, doubled, combine=fails)[0],
-    ],
+    *(staging(*stages)[0] for stages in ((plus_one, fails), (minus_three, fails, plus_one), (fails, minus_three))),
+    gathering(plus_one, fails)[0],
+    gathering(plus_one, doubled, combine=fails)[0],
 )
 async def test_an_error_of_a_stage_a_model_or_of_combine_keeps_the_users_frames_alone(layer: Any) -> None:
     caller = ModelCaller(layer)

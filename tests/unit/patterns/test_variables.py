@@ -36,28 +36,26 @@ def processes(node: Node) -> Iterator[tuple[str, Mapping[str, str]]]:
 
 @each_row(
     ("pattern", "expected"),
-    [
-        (Single(env=A), [("service", A)]),
-        (Replicated(3, env=A), [("replica", A)]),
-        (Cached(env=A), [("service", A)]),
-        (Batched(env=A), [("service", A)]),
-        (Microservice(2, env=A), [("service", {}), ("service", A)]),
-        (Queued(env=A), [("service", {}), ("worker", A)]),
-        (Pipeline(["a:f", "b:g"], env=A), [("service", A)]),
-        (Pipeline(["a:f", "b:g"], processes=True, env=A), [("service", {}), ("stage f", A), ("stage g", A)]),
-        (Ensemble(["a:f", "model"], env=A), [("service", {}), ("model f", A), ("model model", A)]),
-        (Cached(env=A) | Microservice(env=B), [("service", A), ("service", {**A, **B})]),
-        (Cached(env=A) | Microservice(env=AGAIN), [("service", A), ("service", AGAIN)]),
-        (Microservice(env=A) | Cached(env=AGAIN), [("service", {}), ("service", AGAIN)]),
-        (Cached(env=A) | Batched(env=AGAIN), [("service", AGAIN)]),
-        (Cached() | Replicated(2, env=A), [("service", {}), ("replica", A)]),
-        (Single(env=A) | Cached() | Queued(env=B), [("service", A), ("worker", {**A, **B})]),
-        (Pipeline(["a:f", "model"]) | Batched(env=A), [("service", A)]),
-        (
-            Pipeline(["a:f", "model"], processes=True) | Batched(env=A),
-            [("service", {}), ("stage f", {}), ("stage model", A)],
-        ),
-    ],
+    (Single(env=A), [("service", A)]),
+    (Replicated(3, env=A), [("replica", A)]),
+    (Cached(env=A), [("service", A)]),
+    (Batched(env=A), [("service", A)]),
+    (Microservice(2, env=A), [("service", {}), ("service", A)]),
+    (Queued(env=A), [("service", {}), ("worker", A)]),
+    (Pipeline(["a:f", "b:g"], env=A), [("service", A)]),
+    (Pipeline(["a:f", "b:g"], processes=True, env=A), [("service", {}), ("stage f", A), ("stage g", A)]),
+    (Ensemble(["a:f", "model"], env=A), [("service", {}), ("model f", A), ("model model", A)]),
+    (Cached(env=A) | Microservice(env=B), [("service", A), ("service", {**A, **B})]),
+    (Cached(env=A) | Microservice(env=AGAIN), [("service", A), ("service", AGAIN)]),
+    (Microservice(env=A) | Cached(env=AGAIN), [("service", {}), ("service", AGAIN)]),
+    (Cached(env=A) | Batched(env=AGAIN), [("service", AGAIN)]),
+    (Cached() | Replicated(2, env=A), [("service", {}), ("replica", A)]),
+    (Single(env=A) | Cached() | Queued(env=B), [("service", A), ("worker", {**A, **B})]),
+    (Pipeline(["a:f", "model"]) | Batched(env=A), [("service", A)]),
+    (
+        Pipeline(["a:f", "model"], processes=True) | Batched(env=A),
+        [("service", {}), ("stage f", {}), ("stage model", A)],
+    ),
 )
 def test_processes_get_the_variables_of_the_patterns_around_them(
     pattern: Pattern, expected: list[tuple[str, Mapping[str, str]]]
@@ -67,41 +65,39 @@ def test_processes_get_the_variables_of_the_patterns_around_them(
 
 @each_row(
     ("make", "message"),
-    [
-        (
-            lambda: Replicated(4, env={"OMP_NUM_THREADS": 1}),  # type: ignore[dict-item]
-            'Replicated(env=...) sets OMP_NUM_THREADS to 1, expected text; write env={"OMP_NUM_THREADS": "1"}',
-        ),
-        (
-            lambda: Single(env={"A": True}),  # type: ignore[dict-item]
-            'Single(env=...) sets A to True, expected text; write env={"OMP_NUM_THREADS": "1"}',
-        ),
-        (
-            lambda: Single(env={"API_TOKEN": ["hidden"]}),  # type: ignore[dict-item]
-            'Single(env=...) sets API_TOKEN to list, expected text; write env={"OMP_NUM_THREADS": "1"}',
-        ),
-        (
-            lambda: Cached(env={"": "1"}),
-            "Cached(env=...) names the variable '', expected letters, digits and underscores, and no digit first; ",
-        ),
-        (lambda: Cached(env={"A=B": "1"}), "Cached(env=...) names the variable 'A=B', expected letters, "),
-        (lambda: Batched(env={"1A": "1"}), "Batched(env=...) names the variable '1A', expected letters, "),
-        (lambda: Batched(env={1: "1"}), "Batched(env=...) names the variable 1, expected "),  # type: ignore[dict-item]
-        (
-            lambda: Queued(env={"A": "1\0"}),
-            "Queued(env=...) sets A to text that no variable can hold, expected at most 100,000 bytes without a NUL",
-        ),
-        (lambda: Queued(env={"A": 100_001 * "x"}), "Queued(env=...) sets A to text that no variable can hold, "),
-        (lambda: Microservice(env={"A": "\ud800"}), "Microservice(env=...) sets A to text that no variable can hold, "),
-        (
-            lambda: Pipeline(["a:f", "b:g"], env="A=1"),  # type: ignore[arg-type]
-            "Pipeline(env=str), expected a mapping of environment variables to text; write env=",
-        ),
-        (
-            lambda: Ensemble(["a:f", "b:g"], env=None),  # type: ignore[arg-type]
-            "Ensemble(env=None), expected a mapping of environment variables to text; write env=",
-        ),
-    ],
+    (
+        lambda: Replicated(4, env={"OMP_NUM_THREADS": 1}),  # type: ignore[dict-item]
+        'Replicated(env=...) sets OMP_NUM_THREADS to 1, expected text; write env={"OMP_NUM_THREADS": "1"}',
+    ),
+    (
+        lambda: Single(env={"A": True}),  # type: ignore[dict-item]
+        'Single(env=...) sets A to True, expected text; write env={"OMP_NUM_THREADS": "1"}',
+    ),
+    (
+        lambda: Single(env={"API_TOKEN": ["hidden"]}),  # type: ignore[dict-item]
+        'Single(env=...) sets API_TOKEN to list, expected text; write env={"OMP_NUM_THREADS": "1"}',
+    ),
+    (
+        lambda: Cached(env={"": "1"}),
+        "Cached(env=...) names the variable '', expected letters, digits and underscores, and no digit first; ",
+    ),
+    (lambda: Cached(env={"A=B": "1"}), "Cached(env=...) names the variable 'A=B', expected letters, "),
+    (lambda: Batched(env={"1A": "1"}), "Batched(env=...) names the variable '1A', expected letters, "),
+    (lambda: Batched(env={1: "1"}), "Batched(env=...) names the variable 1, expected "),  # type: ignore[dict-item]
+    (
+        lambda: Queued(env={"A": "1\0"}),
+        "Queued(env=...) sets A to text that no variable can hold, expected at most 100,000 bytes without a NUL",
+    ),
+    (lambda: Queued(env={"A": 100_001 * "x"}), "Queued(env=...) sets A to text that no variable can hold, "),
+    (lambda: Microservice(env={"A": "\ud800"}), "Microservice(env=...) sets A to text that no variable can hold, "),
+    (
+        lambda: Pipeline(["a:f", "b:g"], env="A=1"),  # type: ignore[arg-type]
+        "Pipeline(env=str), expected a mapping of environment variables to text; write env=",
+    ),
+    (
+        lambda: Ensemble(["a:f", "b:g"], env=None),  # type: ignore[arg-type]
+        "Ensemble(env=None), expected a mapping of environment variables to text; write env=",
+    ),
 )
 def test_impossible_variables_are_refused(make: Callable[[], Pattern], message: str) -> None:
     with pytest.raises(SettingError) as caught:
@@ -111,18 +107,16 @@ def test_impossible_variables_are_refused(make: Callable[[], Pattern], message: 
 
 @each_row(
     ("env", "text"),
-    [
-        ({"OMP_NUM_THREADS": "1"}, "OMP_NUM_THREADS=1"),
-        ({"B": "x y", "A": ""}, "A=, B=x y"),
-        ({"TOKENIZERS_PARALLELISM": "false"}, "TOKENIZERS_PARALLELISM=false"),
-        ({"KEYBOARD": "us", "COMPASS": "n", "AUTHOR": "me"}, "AUTHOR=me, COMPASS=n, KEYBOARD=us"),
-        ({"HF_TOKEN": "hf_1", "API_KEYS": "k"}, "API_KEYS=***, HF_TOKEN=***"),
-        (
-            {"AWS_SECRET_ACCESS_KEY": "s", "DB_PASS": "p", "apikey": "k"},
-            "AWS_SECRET_ACCESS_KEY=***, DB_PASS=***, apikey=***",
-        ),
-        ({"STORE": "redis://me:secret@host/1"}, "STORE=redis://***@host/1"),
-    ],
+    ({"OMP_NUM_THREADS": "1"}, "OMP_NUM_THREADS=1"),
+    ({"B": "x y", "A": ""}, "A=, B=x y"),
+    ({"TOKENIZERS_PARALLELISM": "false"}, "TOKENIZERS_PARALLELISM=false"),
+    ({"KEYBOARD": "us", "COMPASS": "n", "AUTHOR": "me"}, "AUTHOR=me, COMPASS=n, KEYBOARD=us"),
+    ({"HF_TOKEN": "hf_1", "API_KEYS": "k"}, "API_KEYS=***, HF_TOKEN=***"),
+    (
+        {"AWS_SECRET_ACCESS_KEY": "s", "DB_PASS": "p", "apikey": "k"},
+        "AWS_SECRET_ACCESS_KEY=***, DB_PASS=***, apikey=***",
+    ),
+    ({"STORE": "redis://me:secret@host/1"}, "STORE=redis://***@host/1"),
 )
 def test_credentials_are_not_printed(env: dict[str, str], text: str) -> None:
     pattern = Single(env=env)

@@ -146,13 +146,11 @@ def raised(error: BaseException, *, before: BaseException | None) -> BaseExcepti
 
 @each_row(
     ("error", "before", "follows"),
-    [
-        (DeploymentError("ended"), KeyboardInterrupt(), True),
-        (DeploymentError("ended"), raised(OSError(), before=KeyboardInterrupt()), True),
-        (DeploymentError("ended"), OSError(), False),
-        (DeploymentError("ended"), None, False),
-        (RuntimeError("of the test"), KeyboardInterrupt(), False),
-    ],
+    (DeploymentError("ended"), KeyboardInterrupt(), True),
+    (DeploymentError("ended"), raised(OSError(), before=KeyboardInterrupt()), True),
+    (DeploymentError("ended"), OSError(), False),
+    (DeploymentError("ended"), None, False),
+    (RuntimeError("of the test"), KeyboardInterrupt(), False),
 )
 def test_only_an_error_of_ours_follows_an_interrupt(
     error: BaseException, before: BaseException | None, follows: bool

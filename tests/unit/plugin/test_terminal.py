@@ -45,13 +45,11 @@ def test_a_summary_reaches_every_kind_of_terminal(width: int, colour: bool, asci
 
 @each_row(
     ("option", "environment", "colour"),
-    [
-        ("auto", {}, False),
-        ("yes", {}, True),
-        ("yes", {"NO_COLOR": "1"}, True),
-        ("auto", {"FORCE_COLOR": "1"}, True),
-        ("auto", {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
-    ],
+    ("auto", {}, False),
+    ("yes", {}, True),
+    ("yes", {"NO_COLOR": "1"}, True),
+    ("auto", {"FORCE_COLOR": "1"}, True),
+    ("auto", {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
 )
 def test_colours_are_there_when_pytest_has_them(
     monkeypatch: pytest.MonkeyPatch, option: str, environment: dict[str, str], colour: bool
@@ -71,10 +69,8 @@ def test_colours_are_there_when_pytest_has_them(
 
 @each_row(
     ("encoding", "shows"),
-    [
-        *(("utf-8", True), ("UTF8", True), ("ascii", False), ("latin-1", False), ("cp1252", False), ("", False)),
-        (None, False),
-    ],
+    *(("utf-8", True), ("UTF8", True), ("ascii", False), ("latin-1", False), ("cp1252", False), ("", False)),
+    (None, False),
 )
 def test_a_stream_has_our_signs_or_not(encoding: str | None, shows: bool) -> None:
     assert shows_unicode(encoding) is shows

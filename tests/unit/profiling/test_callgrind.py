@@ -60,15 +60,13 @@ def test_a_function_has_what_it_executed_itself() -> None:
 
 @each_row(
     ("path", "name"),
-    [
-        ("/usr/lib/libpython3.11.so.1.0", "libpython3.11.so.1.0"),
-        ("/venv/numpy/_core/_multiarray_umath.cpython-311-x86_64-linux-gnu.so", "_multiarray_umath"),
-        ("/venv/pydantic_core/_pydantic_core.abi3.so", "_pydantic_core"),
-        ("/usr/bin/python3.11", "python3.11"),
-        ("/usr/lib/libm.so.6", "libm.so.6"),
-        ("???", "code made at run time"),
-        ("", "code made at run time"),
-    ],
+    ("/usr/lib/libpython3.11.so.1.0", "libpython3.11.so.1.0"),
+    ("/venv/numpy/_core/_multiarray_umath.cpython-311-x86_64-linux-gnu.so", "_multiarray_umath"),
+    ("/venv/pydantic_core/_pydantic_core.abi3.so", "_pydantic_core"),
+    ("/usr/bin/python3.11", "python3.11"),
+    ("/usr/lib/libm.so.6", "libm.so.6"),
+    ("???", "code made at run time"),
+    ("", "code made at run time"),
 )
 def test_a_library_has_the_name_of_its_file(path: str, name: str) -> None:
     assert library_name(path) == name

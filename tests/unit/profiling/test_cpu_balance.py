@@ -40,13 +40,11 @@ def test_a_side_that_waits_shares_none() -> None:
 
 @each_row(
     "blocks",
-    [
-        [block(900, 50, 100), block(100, 50, 100), block(900, 50, 100)],
-        [block(1, 1, 100), block(2, 2, 100), block(3, 3, 100)],
-        [block(40, 50, 100), block(4, 5, 100)],
-        [block(40, 50, 100), block(4, 5, 0), block(40, 50, 100)],
-        [block(40, 50, 100), block(0, 0, 100), block(40, 50, 100)],
-    ],
+    [block(900, 50, 100), block(100, 50, 100), block(900, 50, 100)],
+    [block(1, 1, 100), block(2, 2, 100), block(3, 3, 100)],
+    [block(40, 50, 100), block(4, 5, 100)],
+    [block(40, 50, 100), block(4, 5, 0), block(40, 50, 100)],
+    [block(40, 50, 100), block(0, 0, 100), block(40, 50, 100)],
 )
 def test_otherwise_nothing_is_changed(blocks: list[SampledStacks]) -> None:
     assert balanced([blocks]) == [blocks]

@@ -85,21 +85,19 @@ def test_a_module_that_moved_is_known_at_its_new_place_only(module: ModuleType) 
 
 @each_row(
     ("layer", "modules"),
-    [
-        ("cached", (cached, cache_layer, redis_cache)),
-        ("batched", (batched,)),
-        ("continuous", (continuous,)),
-        ("queued", (queued, redis_queue, queue_worker)),
-        ("pipeline", (pipeline,)),
-        ("ensemble", (ensemble,)),
-        ("hop", (upstream,)),
-        ("wire", (wire, tensors)),
-        ("wire: compression", (compression,)),
-        ("HTTP server", (app,)),
-        ("gRPC server", (grpc_server,)),
-        (MODEL, (timed_model,)),
-        ("", (model_caller, model_thread)),
-    ],
+    ("cached", (cached, cache_layer, redis_cache)),
+    ("batched", (batched,)),
+    ("continuous", (continuous,)),
+    ("queued", (queued, redis_queue, queue_worker)),
+    ("pipeline", (pipeline,)),
+    ("ensemble", (ensemble,)),
+    ("hop", (upstream,)),
+    ("wire", (wire, tensors)),
+    ("wire: compression", (compression,)),
+    ("HTTP server", (app,)),
+    ("gRPC server", (grpc_server,)),
+    (MODEL, (timed_model,)),
+    ("", (model_caller, model_thread)),
 )
 def test_a_module_belongs_to_its_layer(layer: str, modules: tuple[ModuleType, ...]) -> None:
     assert {layer_at(module) for module in modules} == {layer}

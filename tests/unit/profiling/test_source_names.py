@@ -54,16 +54,14 @@ def named(tree: Path, name: str, line: int, qualified: str = "") -> Frame:
 
 @each_row(
     ("name", "line", "function", "defined"),
-    [
-        ("score", 7, "Digits.Inner.score", 6),
-        ("predict", 12, "Digits.predict", 11),
-        ("<listcomp>", 12, "Digits.predict", 11),
-        ("<lambda>", 15, "Digits.rank", 14),
-        ("predict", 20, "predict", 19),
-        ("build", 21, "build", 18),
-        ("<module>", 24, "<module>", 0),
-        ("moved", 12, "moved", 0),
-    ],
+    ("score", 7, "Digits.Inner.score", 6),
+    ("predict", 12, "Digits.predict", 11),
+    ("<listcomp>", 12, "Digits.predict", 11),
+    ("<lambda>", 15, "Digits.rank", 14),
+    ("predict", 20, "predict", 19),
+    ("build", 21, "build", 18),
+    ("<module>", 24, "<module>", 0),
+    ("moved", 12, "moved", 0),
 )
 def test_a_function_has_its_qualified_name_and_the_line_of_its_definition(
     tree: Path, name: str, line: int, function: str, defined: int

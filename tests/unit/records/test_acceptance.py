@@ -20,20 +20,18 @@ def test_its_text_is_what_the_marker_takes() -> None:
 
 @each_row(
     ("pattern", "test", "expected"),
-    [
-        ("*", "test_a.py::test_b[single]", True),
-        ("test_a.py::test_b", "test_a.py::test_b[single]", True),
-        ("test_a.py::test_b[single]", "test_a.py::test_b[single]", True),
-        ("test_a.py::test_b[single]", "test_a.py::test_b[cached]", False),
-        ("test_a.py::*", "test_b.py::test_b", False),
-        ("test_a.py::test_b[1]", "test_a.py::test_b1", False),  # brackets are no class of characters
-        ("test_a.py::test_b[small-*]", "test_a.py::test_b[small-cached]", True),
-        (r"test_a.py::test_b[\*-?]", "test_a.py::test_b[*-1]", True),
-        (r"test_a.py::test_b[\*-?]", "test_a.py::test_b[a-1]", False),
-        (r"test_a.py::test_b[a\?]", "test_a.py::test_b[ab]", False),
-        (r"test_a.py::test_b[\u4e2d\*]", r"test_a.py::test_b[\u4e2d*]", True),
-        (r"test_a.py::test_b[\*]", r"test_a.py::test_b[\*]", True),  # equal texts match
-    ],
+    ("*", "test_a.py::test_b[single]", True),
+    ("test_a.py::test_b", "test_a.py::test_b[single]", True),
+    ("test_a.py::test_b[single]", "test_a.py::test_b[single]", True),
+    ("test_a.py::test_b[single]", "test_a.py::test_b[cached]", False),
+    ("test_a.py::*", "test_b.py::test_b", False),
+    ("test_a.py::test_b[1]", "test_a.py::test_b1", False),  # brackets are no class of characters
+    ("test_a.py::test_b[small-*]", "test_a.py::test_b[small-cached]", True),
+    (r"test_a.py::test_b[\*-?]", "test_a.py::test_b[*-1]", True),
+    (r"test_a.py::test_b[\*-?]", "test_a.py::test_b[a-1]", False),
+    (r"test_a.py::test_b[a\?]", "test_a.py::test_b[ab]", False),
+    (r"test_a.py::test_b[\u4e2d\*]", r"test_a.py::test_b[\u4e2d*]", True),
+    (r"test_a.py::test_b[\*]", r"test_a.py::test_b[\*]", True),  # equal texts match
 )
 def test_an_acceptance_is_of_the_tests_that_its_pattern_names(pattern: str, test: str, expected: bool) -> None:
     assert Acceptance("rtm", 0.6, "why", pattern).is_of(test) is expected

@@ -6,6 +6,7 @@ from pathlib import Path
 import execnet
 import numpy as np
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.records.codec import plain
 from pytest_mlpatterns.records.latency import LatencySplit, SplitPart
@@ -35,13 +36,11 @@ def test_keys_of_a_histogram_are_numbers_again() -> None:
     assert LayerStats.from_json({**layer.to_json(), "histograms": {"sizes": {"4": 2}}}) == layer
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "message"),
-    [
-        ({"requests": 1.5}, r"LatencySplit: Expected `int`, got `float` - at `\$.requests`"),
-        ({"parts": [{}]}, r"LatencySplit: .*missing required field `name` - at `\$.parts\[0\]`"),
-        ({"metric": "rtt"}, r"LatencySplit: Invalid enum value 'rtt' - at `\$.metric`"),
-    ],
+    ({"requests": 1.5}, r"LatencySplit: Expected `int`, got `float` - at `\$.requests`"),
+    ({"parts": [{}]}, r"LatencySplit: .*missing required field `name` - at `\$.parts\[0\]`"),
+    ({"metric": "rtt"}, r"LatencySplit: Invalid enum value 'rtt' - at `\$.metric`"),
 )
 def test_a_member_of_another_type_is_named_with_its_place(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

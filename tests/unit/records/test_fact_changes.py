@@ -17,18 +17,16 @@ def texts(before: dict[str, str], now: dict[str, str]) -> list[str]:
 
 @each_row(
     ("before", "now", "expected"),
-    [
-        ({}, {}, []),
-        ({}, {"OMP_NUM_THREADS": "8"}, ["OMP_NUM_THREADS unset → 8"]),
-        ({"LD_PRELOAD": "libjemalloc.so"}, {}, ["LD_PRELOAD libjemalloc.so → unset"]),
-        ({}, {"PYTHONOPTIMIZE": "1"}, ["PYTHONOPTIMIZE unset → 1"]),
-        ({"package numpy": "1.26.4"}, {}, ["numpy 1.26.4 → 2.1.0"]),
-        ({"package orjson": "3.10.1"}, {}, ["orjson 3.10.1 → not loaded"]),
-        ({}, {"package torch": "2.4.0"}, ["torch not loaded → 2.4.0"]),
-        ({"CPU quota": "none"}, {"CPU quota": "2 cores"}, ["CPU quota none → 2 cores"]),
-        ({"BLAS threads": "4"}, {}, []),
-        ({}, {"governor": "powersave"}, []),
-    ],
+    ({}, {}, []),
+    ({}, {"OMP_NUM_THREADS": "8"}, ["OMP_NUM_THREADS unset → 8"]),
+    ({"LD_PRELOAD": "libjemalloc.so"}, {}, ["LD_PRELOAD libjemalloc.so → unset"]),
+    ({}, {"PYTHONOPTIMIZE": "1"}, ["PYTHONOPTIMIZE unset → 1"]),
+    ({"package numpy": "1.26.4"}, {}, ["numpy 1.26.4 → 2.1.0"]),
+    ({"package orjson": "3.10.1"}, {}, ["orjson 3.10.1 → not loaded"]),
+    ({}, {"package torch": "2.4.0"}, ["torch not loaded → 2.4.0"]),
+    ({"CPU quota": "none"}, {"CPU quota": "2 cores"}, ["CPU quota none → 2 cores"]),
+    ({"BLAS threads": "4"}, {}, []),
+    ({}, {"governor": "powersave"}, []),
 )
 def test_what_differs_is_said_and_what_one_side_cannot_know_is_not(
     before: dict[str, str], now: dict[str, str], expected: list[str]

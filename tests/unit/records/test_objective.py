@@ -10,14 +10,12 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.objective import Bound, Objective, Promise, parse_objective, parse_promise
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("objective", "text"),
-    [
-        (Objective.of(95.0, 50_000_000), "p95<50.0ms"),
-        (Objective.of(50.0, 5_000_000), "rtm<5.00ms"),
-        (Objective.of(99.9, 1_234_567_890), "p99.9<1234.56789ms"),
-        (Objective.of(99.0, 1_001), "p99<0.001001ms"),
-    ],
+    (Objective.of(95.0, 50_000_000), "p95<50.0ms"),
+    (Objective.of(50.0, 5_000_000), "rtm<5.00ms"),
+    (Objective.of(99.9, 1_234_567_890), "p99.9<1234.56789ms"),
+    (Objective.of(99.0, 1_001), "p99<0.001001ms"),
 )
 def test_an_objective_prints_three_digits_or_as_many_as_it_has(objective: Objective, text: str) -> None:
     assert str(objective) == text
@@ -53,19 +51,17 @@ def test_a_promise_is_what_each_request_keeps() -> None:
 
 @each_row(
     ("text", "said"),
-    [
-        ("ttft<300ms", "expected the percentile of ttft; write ttft:p95<..."),
-        ("ttfb:p95<300ms", "did you mean ttft?"),
-        ("ttft:p95<300ms,ttft:p95<400ms", "expected ttft:p95 once"),
-        ("ttft:p100<300ms", "expected a percentile of at least 1 and less than 100"),
-        ("p95<50ms,", "expected a percentile"),
-        (
-            "p0.95<50ms",
-            "slo is 'p0.95<50ms', expected a percentile of at least 1 and less than 100, and a time; "
-            'write "p95<50ms" or "rtm<20ms", or for streams "ttft:p95<300ms"',
-        ),
-        *((text, "write ") for text in ("", "50ms", "p95", "p95>50ms", "p0<1s", "p95<50", "p95<fast", 95, None)),
-    ],
+    ("ttft<300ms", "expected the percentile of ttft; write ttft:p95<..."),
+    ("ttfb:p95<300ms", "did you mean ttft?"),
+    ("ttft:p95<300ms,ttft:p95<400ms", "expected ttft:p95 once"),
+    ("ttft:p100<300ms", "expected a percentile of at least 1 and less than 100"),
+    ("p95<50ms,", "expected a percentile"),
+    (
+        "p0.95<50ms",
+        "slo is 'p0.95<50ms', expected a percentile of at least 1 and less than 100, and a time; "
+        'write "p95<50ms" or "rtm<20ms", or for streams "ttft:p95<300ms"',
+    ),
+    *((text, "write ") for text in ("", "50ms", "p95", "p95>50ms", "p0<1s", "p95<50", "p95<fast", 95, None)),
 )
 def test_a_wrong_objective_is_refused_with_what_to_write(text: object, said: str) -> None:
     with pytest.raises(SettingError) as caught:
@@ -73,14 +69,12 @@ def test_a_wrong_objective_is_refused_with_what_to_write(text: object, said: str
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "said"),
-    [
-        ("ttft:p95<300ms", "without a percentile: goodput counts the requests that keep it; write ttft<..."),
-        ("", "expected what each request keeps"),
-        (None, "expected what each request keeps"),
-        ("latency<x", "latency<x"),
-    ],
+    ("ttft:p95<300ms", "without a percentile: goodput counts the requests that keep it; write ttft<..."),
+    ("", "expected what each request keeps"),
+    (None, "expected what each request keeps"),
+    ("latency<x", "latency<x"),
 )
 def test_a_wrong_promise_is_refused_with_what_to_write(text: object, said: str) -> None:
     with pytest.raises(SettingError) as caught:

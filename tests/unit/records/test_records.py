@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import ENVIRONMENT, SETUP, make_setup
 
 from pytest_mlpatterns.records.launch import GeneratorReport, Step
@@ -39,22 +40,20 @@ def test_a_set_up_without_a_limit_has_all_cores() -> None:
     assert Setup.from_json(replace(SETUP, env="A=1").to_json()).env == "A=1"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("before", "after", "differences"),
-    [
-        (("cached", ""), ("cached(env={A:1})", "A=1"), ("env: none → A=1",)),
-        (("single(env={A:1})", "A=1"), ("single(env={A:'2\\x7d',B:3})", "A=2}, B=3"), ("env: A=1 → A=2}, B=3",)),
-        (
-            ("cached(ttl=1s,env={A:1})|batched", "cached: A=1"),
-            ("cached(ttl=1s)|batched(env={A:1})", "batched: A=1"),
-            ("env: cached: A=1 → batched: A=1",),
-        ),
-        (
-            ("cached(ttl=1s,env={A:1})", "A=1"),
-            ("cached(ttl=2s)", ""),
-            ("pattern: cached(ttl=1s,env={A:1}) → cached(ttl=2s)", "env: A=1 → none"),
-        ),
-    ],
+    (("cached", ""), ("cached(env={A:1})", "A=1"), ("env: none → A=1",)),
+    (("single(env={A:1})", "A=1"), ("single(env={A:'2\\x7d',B:3})", "A=2}, B=3"), ("env: A=1 → A=2}, B=3",)),
+    (
+        ("cached(ttl=1s,env={A:1})|batched", "cached: A=1"),
+        ("cached(ttl=1s)|batched(env={A:1})", "batched: A=1"),
+        ("env: cached: A=1 → batched: A=1",),
+    ),
+    (
+        ("cached(ttl=1s,env={A:1})", "A=1"),
+        ("cached(ttl=2s)", ""),
+        ("pattern: cached(ttl=1s,env={A:1}) → cached(ttl=2s)", "env: A=1 → none"),
+    ),
 )
 def test_other_variables_are_named_once(
     before: tuple[str, str], after: tuple[str, str], differences: tuple[str, ...]

@@ -117,15 +117,13 @@ def test_a_part_reads_what_it_wrote_among_the_members_of_others(original: TestRe
 
 @each_row(
     ("changes", "state"),
-    [
-        ({}, State.PASSED),
-        ({"verdicts": (verdict(Outcome.PASS),)}, State.PASSED),
-        ({"verdicts": (verdict(Outcome.PASS), verdict(Outcome.INCONCLUSIVE))}, State.UNDECIDED),
-        ({"passed": False, "verdicts": (verdict(Outcome.INCONCLUSIVE),)}, State.FAILED),
-        ({"passed": False}, State.FAILED),
-        ({"passed": False, "interrupted": True}, State.INTERRUPTED),
-        ({"passed": False, "interrupted": True, "verdicts": (verdict(Outcome.FAIL),)}, State.FAILED),
-    ],
+    ({}, State.PASSED),
+    ({"verdicts": (verdict(Outcome.PASS),)}, State.PASSED),
+    ({"verdicts": (verdict(Outcome.PASS), verdict(Outcome.INCONCLUSIVE))}, State.UNDECIDED),
+    ({"passed": False, "verdicts": (verdict(Outcome.INCONCLUSIVE),)}, State.FAILED),
+    ({"passed": False}, State.FAILED),
+    ({"passed": False, "interrupted": True}, State.INTERRUPTED),
+    ({"passed": False, "interrupted": True, "verdicts": (verdict(Outcome.FAIL),)}, State.FAILED),
 )
 def test_a_result_says_what_became_of_its_test(changes: dict[str, object], state: State) -> None:
     found = result(**changes)  # type: ignore[arg-type]
@@ -136,43 +134,37 @@ def test_a_result_says_what_became_of_its_test(changes: dict[str, object], state
 
 @each_row(
     ("test", "parts", "group"),
-    [
-        ("t.py::test_a", [], "t.py::test_a"),
-        ("t.py::test_a[cached]", ["cached"], "t.py::test_a"),
-        ("t.py::test_a[small-cached]", ["cached"], "t.py::test_a[small]"),
-        ("t.py::test_a[cached-small]", ["cached"], "t.py::test_a[small]"),
-        ("t.py::test_a[a-cached-b]", ["cached"], "t.py::test_a[a-b]"),
-        ("t.py::test_a[cached|batched-rest+json]", ["cached|batched", "rest+json"], "t.py::test_a"),
-        ("t.py::test_a[replicated(balance=shared-socket)]", ["replicated(balance=shared-socket)"], "t.py::test_a"),
-        ("t.py::test_a[cached]", [], "t.py::test_a[cached]"),
-        ("t.py::test_a[uncached]", ["cached"], "t.py::test_a[uncached]"),
-        ("t.py::test_a[a[0]-cached]", ["cached"], "t.py::test_a[a[0]]"),
-    ],
+    ("t.py::test_a", [], "t.py::test_a"),
+    ("t.py::test_a[cached]", ["cached"], "t.py::test_a"),
+    ("t.py::test_a[small-cached]", ["cached"], "t.py::test_a[small]"),
+    ("t.py::test_a[cached-small]", ["cached"], "t.py::test_a[small]"),
+    ("t.py::test_a[a-cached-b]", ["cached"], "t.py::test_a[a-b]"),
+    ("t.py::test_a[cached|batched-rest+json]", ["cached|batched", "rest+json"], "t.py::test_a"),
+    ("t.py::test_a[replicated(balance=shared-socket)]", ["replicated(balance=shared-socket)"], "t.py::test_a"),
+    ("t.py::test_a[cached]", [], "t.py::test_a[cached]"),
+    ("t.py::test_a[uncached]", ["cached"], "t.py::test_a[uncached]"),
+    ("t.py::test_a[a[0]-cached]", ["cached"], "t.py::test_a[a[0]]"),
 )
 def test_the_patterns_of_one_test_are_a_group(test: str, parts: list[str], group: str) -> None:
     assert group_of(test, parts) == group
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("directory", "test", "shown"),
-    [
-        ("/shop", "t/test_a.py::test_a[x::y]", "t/test_a.py::test_a[x::y]"),
-        ("/shop/t", "t/test_a.py::test_a", "test_a.py::test_a"),
-        ("/shop/docs", "t/test_a.py::C::test_a", "../t/test_a.py::C::test_a"),
-    ],
+    ("/shop", "t/test_a.py::test_a[x::y]", "t/test_a.py::test_a[x::y]"),
+    ("/shop/t", "t/test_a.py::test_a", "test_a.py::test_a"),
+    ("/shop/docs", "t/test_a.py::C::test_a", "../t/test_a.py::C::test_a"),
 )
 def test_a_command_takes_an_id_from_where_it_runs(directory: str, test: str, shown: str) -> None:
     assert id_from(Path(directory), test, Path("/shop")) == shown
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("test", "name"),
-    [
-        ("t.py::C::test_a", "test_a"),
-        ("t.py::test_a[x::y-[z]]", "test_a[x::y-[z]]"),
-        ("t[1]/t.py::test_a", "test_a"),
-        ("test_a", "test_a"),
-    ],
+    ("t.py::C::test_a", "test_a"),
+    ("t.py::test_a[x::y-[z]]", "test_a[x::y-[z]]"),
+    ("t[1]/t.py::test_a", "test_a"),
+    ("test_a", "test_a"),
 )
 def test_the_name_of_a_test_has_its_brackets_and_not_its_file(test: str, name: str) -> None:
     assert name_of(test) == name

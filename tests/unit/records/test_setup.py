@@ -50,16 +50,14 @@ def test_a_load_with_a_function_beside_it_is_another_load_of_the_same_kind(sched
 
 @each_row(
     ("text", "in_flight", "paced", "changes"),
-    [
-        ("closed(8)", 8, False, False),
-        ("closed(8, think_time=50ms)", 8, True, False),
-        ("closed(8, think_time=10ms to 2s)", 8, True, False),
-        ("constant(200/s)", None, True, False),
-        ("poisson(200/s)", None, True, False),
-        ("stages(rate_rps: 0, 1s→100)", None, True, True),
-        ("trace(arrivals.csv, 10 in 5.00 s)", None, True, True),
-        ("closed(many)", None, True, False),
-    ],
+    ("closed(8)", 8, False, False),
+    ("closed(8, think_time=50ms)", 8, True, False),
+    ("closed(8, think_time=10ms to 2s)", 8, True, False),
+    ("constant(200/s)", None, True, False),
+    ("poisson(200/s)", None, True, False),
+    ("stages(rate_rps: 0, 1s→100)", None, True, True),
+    ("trace(arrivals.csv, 10 in 5.00 s)", None, True, True),
+    ("closed(many)", None, True, False),
 )
 def test_a_load_says_what_it_keeps_in_flight_and_sets(
     text: str, in_flight: int | None, paced: bool, changes: bool

@@ -145,32 +145,28 @@ class TestFigures:
 
     @each_row(
         "stats",
-        [
-            None,
-            PatternStats(),
-            PatternStats((5, 5), ("traceback",), (), 1),
-            PatternStats(layers=tuple(LayerStats(0, layer.layer) for layer in LAYERS)),
-            PatternStats(layers=(LayerStats(0, "wire", {"requests": 0}),)),
-            PatternStats(
-                layers=(
-                    LayerStats(0, "cached", {"hits": 0, "misses": 0}, {"hit_ns": {}}),
-                    LayerStats(1, "batched", {"calls": 0}, {"size": {}}),
-                    LayerStats(2, "queued", {"depth_ns": 0, "observed_ns": 0}),
-                )
-            ),
-        ],
+        None,
+        PatternStats(),
+        PatternStats((5, 5), ("traceback",), (), 1),
+        PatternStats(layers=tuple(LayerStats(0, layer.layer) for layer in LAYERS)),
+        PatternStats(layers=(LayerStats(0, "wire", {"requests": 0}),)),
+        PatternStats(
+            layers=(
+                LayerStats(0, "cached", {"hits": 0, "misses": 0}, {"hit_ns": {}}),
+                LayerStats(1, "batched", {"calls": 0}, {"size": {}}),
+                LayerStats(2, "queued", {"depth_ns": 0, "observed_ns": 0}),
+            )
+        ),
     )
     def test_empty_telemetry_has_no_metrics(self, stats: PatternStats | None) -> None:
         assert derived_metrics(stats) == {}
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("counters", "ratio"),
-        [
-            ({"hits": 3, "misses": 1}, 0.75),
-            ({"hits": 2, "coalesced": 1, "misses": 1}, 0.75),
-            ({"misses": 7}, 0.0),
-            ({"hits": 7}, 1.0),
-        ],
+        ({"hits": 3, "misses": 1}, 0.75),
+        ({"hits": 2, "coalesced": 1, "misses": 1}, 0.75),
+        ({"misses": 7}, 0.0),
+        ({"hits": 7}, 1.0),
     )
     def test_inputs_that_waited_for_a_call_under_way_are_hits(self, counters: dict[str, int], ratio: float) -> None:
         found = derived_metrics(PatternStats(layers=(LayerStats(0, "cached", counters),)))["cache_hit_ratio"]

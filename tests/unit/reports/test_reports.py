@@ -111,15 +111,13 @@ def test_narrow_tables_name_a_file_once_above_its_tests() -> None:
 
 @each_row(
     ("changes", "verdict"),
-    [
-        ({"verdicts": ()}, "· measured"),
-        ({"verdicts": (WITHIN,)}, "✓ pass"),
-        ({"verdicts": (WITHIN, OPEN)}, "? undecided"),
-        ({"verdicts": (BEYOND,), "passed": False}, "✗ FAIL"),
-        ({"verdicts": (), "passed": False}, "✗ FAIL"),
-        ({"verdicts": (OPEN,), "passed": False}, "✗ FAIL"),
-        ({"verdicts": (), "passed": False, "interrupted": True}, "! interrupted"),
-    ],
+    ({"verdicts": ()}, "· measured"),
+    ({"verdicts": (WITHIN,)}, "✓ pass"),
+    ({"verdicts": (WITHIN, OPEN)}, "? undecided"),
+    ({"verdicts": (BEYOND,), "passed": False}, "✗ FAIL"),
+    ({"verdicts": (), "passed": False}, "✗ FAIL"),
+    ({"verdicts": (OPEN,), "passed": False}, "✗ FAIL"),
+    ({"verdicts": (), "passed": False, "interrupted": True}, "! interrupted"),
 )
 def test_a_row_of_the_summary_ends_with_its_verdict(changes: dict[str, object], verdict: str) -> None:
     one = result(**changes)  # type: ignore[arg-type]
@@ -174,14 +172,12 @@ def test_a_test_that_may_have_another_name_in_the_baseline_says_so_beside_that_l
 
 @each_row(
     ("high", "tolerance", "changes", "said"),
-    [
-        (-0.101, 0.1, {}, True),
-        (-0.1, 0.1, {}, False),
-        (-0.05, 0.1, {}, False),
-        (-0.05, 0.04, {}, True),
-        (-0.2, 0.25, {}, False),
-        (-0.3, 0.1, {"baseline_note": "baseline of another machine, scaled"}, False),
-    ],
+    (-0.101, 0.1, {}, True),
+    (-0.1, 0.1, {}, False),
+    (-0.05, 0.1, {}, False),
+    (-0.05, 0.04, {}, True),
+    (-0.2, 0.25, {}, False),
+    (-0.3, 0.1, {"baseline_note": "baseline of another machine, scaled"}, False),
 )
 def test_a_test_that_is_surely_better_than_its_tolerance_is_offered_to_be_recorded(
     high: float, tolerance: float, changes: dict[str, object], said: bool
@@ -384,26 +380,22 @@ def test_the_command_of_a_failure_can_be_pasted_into_a_shell(judged: tuple[Verdi
     assert command[:2] == ["pytest", test]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("failures", "text"),
-    [
-        ({}, ""),
-        ({500: 12}, "500: 12"),
-        ({503: 1200, Failure.TIMEOUT: 3}, "503: 1,200, time-out: 3"),
-        ({-2: 1, -3: 2, -4: 3}, "connection failed: 1, connection closed: 2, malformed answer: 3"),
-    ],
+    ({}, ""),
+    ({500: 12}, "500: 12"),
+    ({503: 1200, Failure.TIMEOUT: 3}, "503: 1,200, time-out: 3"),
+    ({-2: 1, -3: 2, -4: 3}, "connection failed: 1, connection closed: 2, malformed answer: 3"),
 )
 def test_failed_requests_are_told_by_kind(failures: dict[int, int], text: str) -> None:
     assert describe_failures(failures) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("at_least", "objective", "text"),
-    [
-        (False, None, "capacity (NMRT) 400 req/s at concurrency 4 (the search ended: two doublings gained less than"),
-        (True, None, "capacity (NMRT) at least 400 req/s at concurrency 4"),
-        (False, "p95<50.0ms", "capacity (NMRT) with p95<50.0ms 400 req/s at concurrency 4"),
-    ],
+    (False, None, "capacity (NMRT) 400 req/s at concurrency 4 (the search ended: two doublings gained less than"),
+    (True, None, "capacity (NMRT) at least 400 req/s at concurrency 4"),
+    (False, "p95<50.0ms", "capacity (NMRT) with p95<50.0ms 400 req/s at concurrency 4"),
 )
 def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | None, text: str) -> None:
     assert describe_capacity(capacity(400, at_least=at_least, objective=objective)).startswith(text)
@@ -411,33 +403,31 @@ def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | 
 
 @each_row(
     ("layer", "text"),
-    [
-        (LAYERS[0], "cached: 75.0 % hits, a hit takes 20.0 µs, a miss takes 4.00 ms"),
-        (
-            LayerStats(0, "cached", {"hits": 5, "coalesced": 5, "store_errors": 2}, {"hit_ns": {MS: 5}}),
-            "cached: 100 % hits, a hit takes 1.00 ms; 5 shared a running call; 2 answered without the store",
-        ),
-        (LAYERS[1], "batched: 4.00 inputs per call, wait 2.00 ms, call 3.00 ms"),
-        (LAYERS[2], "queued: 2.00 waiting on average, wait 1.00 ms"),
-        (LAYERS[3], "hop: 200 µs round trip"),
-        (
-            LayerStats(0, "pipeline", {}, {"stage:shift": {1000: 1, 3000: 1}, "stage:model": {5 * MS: 2}}),
-            "pipeline: shift 2.00 µs, model 5.00 ms",
-        ),
-        (
-            LayerStats(0, "ensemble", {"last:b": 3, "last:a": 1}, {"model:a": {MS: 4}, "model:b": {2 * MS: 4}}),
-            "ensemble: a 1.00 ms (last in 25.0 %), b 2.00 ms (last in 75.0 %)",
-        ),
-        (
-            LayerStats(1, "queued", {"observed_ns": S, "rejected": 1234, "lost": 0, "redelivered": 2}, {}),
-            "queued: 0 waiting on average; 1,234 rejected; 2 redelivered",
-        ),
-        (LayerStats(1, "hop", {"errors": 3}), "hop: 3 failed"),
-        (WIRE, "wire: 512 B in (of 2.00 KiB), 100 B out, decode 20.0 µs, encode 10.0 µs"),
-        (LayerStats(0, "wire", {"requests": 0}), ""),
-        (LayerStats(0, "cached", {"hits": 0, "misses": 0}), ""),
-        (LayerStats(0, "batched"), ""),
-    ],
+    (LAYERS[0], "cached: 75.0 % hits, a hit takes 20.0 µs, a miss takes 4.00 ms"),
+    (
+        LayerStats(0, "cached", {"hits": 5, "coalesced": 5, "store_errors": 2}, {"hit_ns": {MS: 5}}),
+        "cached: 100 % hits, a hit takes 1.00 ms; 5 shared a running call; 2 answered without the store",
+    ),
+    (LAYERS[1], "batched: 4.00 inputs per call, wait 2.00 ms, call 3.00 ms"),
+    (LAYERS[2], "queued: 2.00 waiting on average, wait 1.00 ms"),
+    (LAYERS[3], "hop: 200 µs round trip"),
+    (
+        LayerStats(0, "pipeline", {}, {"stage:shift": {1000: 1, 3000: 1}, "stage:model": {5 * MS: 2}}),
+        "pipeline: shift 2.00 µs, model 5.00 ms",
+    ),
+    (
+        LayerStats(0, "ensemble", {"last:b": 3, "last:a": 1}, {"model:a": {MS: 4}, "model:b": {2 * MS: 4}}),
+        "ensemble: a 1.00 ms (last in 25.0 %), b 2.00 ms (last in 75.0 %)",
+    ),
+    (
+        LayerStats(1, "queued", {"observed_ns": S, "rejected": 1234, "lost": 0, "redelivered": 2}, {}),
+        "queued: 0 waiting on average; 1,234 rejected; 2 redelivered",
+    ),
+    (LayerStats(1, "hop", {"errors": 3}), "hop: 3 failed"),
+    (WIRE, "wire: 512 B in (of 2.00 KiB), 100 B out, decode 20.0 µs, encode 10.0 µs"),
+    (LayerStats(0, "wire", {"requests": 0}), ""),
+    (LayerStats(0, "cached", {"hits": 0, "misses": 0}), ""),
+    (LayerStats(0, "batched"), ""),
 )
 def test_the_statistics_of_a_layer_are_one_line(layer: LayerStats, text: str) -> None:
     assert describe_layer(layer) == text
@@ -445,13 +435,11 @@ def test_the_statistics_of_a_layer_are_one_line(layer: LayerStats, text: str) ->
 
 @each_row(
     ("counters", "requests", "says"),
-    [
-        ({"hits": 7406}, 7406, True),
-        ({"hits": 7400, "misses": 6}, 7406, False),
-        ({"hits": 7400, "coalesced": 6}, 7406, False),
-        ({"hits": 50}, 50, False),
-        ({}, 7406, False),
-    ],
+    ({"hits": 7406}, 7406, True),
+    ({"hits": 7400, "misses": 6}, 7406, False),
+    ({"hits": 7400, "coalesced": 6}, 7406, False),
+    ({"hits": 50}, 50, False),
+    ({}, 7406, False),
 )
 def test_a_cache_that_had_every_input_of_a_cycled_payload_says_so(
     counters: dict[str, int], requests: int, says: bool
@@ -499,18 +487,16 @@ GOOD = json.loads(results_json([result()], ENVIRONMENT, "2026-11-24", baseline=A
 
 @each_row(
     ("text", "words"),
-    [
-        ("", "is damaged: "),
-        ("[]", "is not a result file of pytest-mlpatterns; name a file that pytest --perf-json wrote"),
-        ('{"format": "pytest-mlpatterns-baseline"}', "is not a result file of pytest-mlpatterns"),
-        (json.dumps({**GOOD, "version": 1}), "has format version 1, this pytest-mlpatterns reads 2; measure again"),
-        (json.dumps({**GOOD, "version": 3}), "has format version 3, this pytest-mlpatterns reads 2; upgrade"),
-        (json.dumps({**GOOD, "version": "2"}), 'has format version "2", this'),
-        (json.dumps({**GOOD, "results": [{}]}), "is damaged: results[0] lacks the member test; measure again"),
-        (json.dumps({**GOOD, "results": 5}), "is damaged: results is 5, expected a list; "),
-        (json.dumps({**GOOD, "environment": []}), "is damaged: environment is a list of 0, expected an object; "),
-        (json.dumps({**GOOD, "environment": {}}), "is damaged: environment lacks the member processor; "),
-    ],
+    ("", "is damaged: "),
+    ("[]", "is not a result file of pytest-mlpatterns; name a file that pytest --perf-json wrote"),
+    ('{"format": "pytest-mlpatterns-baseline"}', "is not a result file of pytest-mlpatterns"),
+    (json.dumps({**GOOD, "version": 1}), "has format version 1, this pytest-mlpatterns reads 2; measure again"),
+    (json.dumps({**GOOD, "version": 3}), "has format version 3, this pytest-mlpatterns reads 2; upgrade"),
+    (json.dumps({**GOOD, "version": "2"}), 'has format version "2", this'),
+    (json.dumps({**GOOD, "results": [{}]}), "is damaged: results[0] lacks the member test; measure again"),
+    (json.dumps({**GOOD, "results": 5}), "is damaged: results is 5, expected a list; "),
+    (json.dumps({**GOOD, "environment": []}), "is damaged: environment is a list of 0, expected an object; "),
+    (json.dumps({**GOOD, "environment": {}}), "is damaged: environment lacks the member processor; "),
 )
 def test_another_file_than_a_result_file_is_refused(text: str, words: str) -> None:
     with pytest.raises(ResultFileError) as caught:

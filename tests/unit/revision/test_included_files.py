@@ -43,17 +43,15 @@ def test_another_line_includes_none(tmp_path: Path, line: str) -> None:
 
 @each_row(
     ("first", "text", "expected"),
-    [
-        ("pyproject.toml", DYNAMIC, {"deps.in", "more.in"}),
-        ("pyproject.toml", '[tool.setuptools.dynamic.optional-dependencies]\nfast = {file = "fast.in"}\n', {"fast.in"}),
-        ("pyproject.toml", "[tool.setuptools]\ndynamic = 3\n", set()),
-        ("pyproject.toml", "[tool.setuptools.dynamic]\ndependencies = {attr = 'deps.in'}\n", set()),
-        ("pyproject.toml", "no toml", set()),
-        ("setup.cfg", "[options]\ninstall_requires = file: deps.in, more.in\n", {"deps.in", "more.in"}),
-        ("setup.cfg", "[options.extras_require]\nfast = file: fast.in\nslow =\n  slow\n", {"fast.in"}),
-        ("setup.cfg", "no ini file", set()),
-        ("setup.py", "-r deps.in", set()),
-    ],
+    ("pyproject.toml", DYNAMIC, {"deps.in", "more.in"}),
+    ("pyproject.toml", '[tool.setuptools.dynamic.optional-dependencies]\nfast = {file = "fast.in"}\n', {"fast.in"}),
+    ("pyproject.toml", "[tool.setuptools]\ndynamic = 3\n", set()),
+    ("pyproject.toml", "[tool.setuptools.dynamic]\ndependencies = {attr = 'deps.in'}\n", set()),
+    ("pyproject.toml", "no toml", set()),
+    ("setup.cfg", "[options]\ninstall_requires = file: deps.in, more.in\n", {"deps.in", "more.in"}),
+    ("setup.cfg", "[options.extras_require]\nfast = file: fast.in\nslow =\n  slow\n", {"fast.in"}),
+    ("setup.cfg", "no ini file", set()),
+    ("setup.py", "-r deps.in", set()),
 )
 def test_setuptools_includes_files_for_a_project(tmp_path: Path, first: str, text: str, expected: set[str]) -> None:
     (tmp_path / first).write_text(text, encoding="utf-8")

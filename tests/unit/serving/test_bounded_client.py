@@ -64,20 +64,18 @@ EVENT = b"data: 1\n\n"
 
 @each_row(
     ("steps", "words"),
-    [
-        (
-            lambda: itertools.repeat(Send(EVENT)),
-            rf"answers without end: {SIZE} after {TIME}; ask for a shorter answer, such as one of fewer tokens",
-        ),
-        (
-            lambda: [Send(EVENT), Silence()],
-            rf"stalls: [\d.]+ B came, and nothing in the {TIME} after; raise its time limit, or mend the service",
-        ),
-        (
-            lambda: [Send(EVENT + b"data: [DONE]\n\n"), Silence()],
-            rf"sent \[DONE\] and did not end its HTTP response in {TIME}; end it after its last event",
-        ),
-    ],
+    (
+        lambda: itertools.repeat(Send(EVENT)),
+        rf"answers without end: {SIZE} after {TIME}; ask for a shorter answer, such as one of fewer tokens",
+    ),
+    (
+        lambda: [Send(EVENT), Silence()],
+        rf"stalls: [\d.]+ B came, and nothing in the {TIME} after; raise its time limit, or mend the service",
+    ),
+    (
+        lambda: [Send(EVENT + b"data: [DONE]\n\n"), Silence()],
+        rf"sent \[DONE\] and did not end its HTTP response in {TIME}; end it after its last event",
+    ),
 )
 @each_row("kind", [b"text/event-stream", b"application/x-ndjson; charset=utf-8"])
 def test_a_stream_that_does_not_end_in_time_is_told_by_how_it_went_on(
@@ -137,13 +135,11 @@ def test_without_a_time_limit_a_stream_is_read_as_long_as_its_reader_likes() -> 
         assert next(response.iter_text()) == ":\n\n"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("steps", "error"),
-    [
-        ([Close()], httpx.RemoteProtocolError),
-        ([Send(b"garbage\r\n\r\n")], httpx.RemoteProtocolError),
-        ([Send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab"), Close()], httpx.RemoteProtocolError),
-    ],
+    ([Close()], httpx.RemoteProtocolError),
+    ([Send(b"garbage\r\n\r\n")], httpx.RemoteProtocolError),
+    ([Send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab"), Close()], httpx.RemoteProtocolError),
 )
 def test_errors_are_those_of_httpx(steps: list[Step], error: type[Exception]) -> None:
     with client_of(ScriptedServer(lambda _: steps)) as client, pytest.raises(error):

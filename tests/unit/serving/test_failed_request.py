@@ -13,14 +13,12 @@ from pytest_mlpatterns.workload.endpoint import Endpoint
 
 @each_row(
     ("content", "charset", "expected"),
-    [
-        (b'{"detail": "no such model"}', "utf-8", "no such model"),
-        (b"the model raised KeyError: 'a'", "utf-8", "KeyError: 'a'"),
-        (b"too  busy\nnow", "hex", "too busy now"),
-        (b"[" * 100_000, "utf-8", "[" * 200),
-        (b"", "undefined", "503"),
-        (b'{"error": {"message": "too many tokens", "type": "invalid_request_error"}}', "utf-8", "too many tokens"),
-    ],
+    (b'{"detail": "no such model"}', "utf-8", "no such model"),
+    (b"the model raised KeyError: 'a'", "utf-8", "KeyError: 'a'"),
+    (b"too  busy\nnow", "hex", "too busy now"),
+    (b"[" * 100_000, "utf-8", "[" * 200),
+    (b"", "undefined", "503"),
+    (b'{"error": {"message": "too many tokens", "type": "invalid_request_error"}}', "utf-8", "too many tokens"),
 )
 def test_an_answer_gives_its_error_in_one_line(content: bytes, charset: str, expected: str) -> None:
     response = httpx.Response(503, headers={"content-type": f"application/json; charset={charset}"}, content=content)
@@ -34,33 +32,31 @@ ASKS = b'{"prompt": "a", "stream": true}'
 
 @each_row(
     ("wire", "body", "expected"),
-    [
-        ("rest+json", b"data: 1\n\n" + DONE, ""),
-        ("rest+json", b"data: 1\n\n", ""),
-        (
-            "rest+json",
-            b'event: error\ndata: {"error": "out of words"}\n\n',
-            "the stream ended with an error: out of words",
-        ),
-        ("rest+json", b"event: error\ndata: out of words\n\n", "the stream ended with an error: out of words"),
-        ("openai", b'data: {"choices": [{"text": "a"}]}\n\n' + DONE, ""),
-        ("openai", b'data: {"choices": [{"text": "a"}]}\n\n', "the stream ended without [DONE]"),
-        ("openai", b"data: 1\n\n" + DONE, "the stream has an event that is not one of openai"),
-        (
-            "openai",
-            b'data: {"error": {"message": "no memory", "code": 500}}\n\n' + DONE,
-            "the stream ended with an error: no memory",
-        ),
-        ("openai", b'data: {"detail": "no memory"}\n\n' + DONE, "the stream ended with an error: no memory"),
-        ("openai", DONE, "the stream is empty: no event has content, expected at least one; the first is [DONE]"),
-        ("rest+json", b"", "the stream is empty: no event has content, expected at least one"),
-        (
-            "rest+json",
-            b"a b c",
-            "the stream is empty: no event has content, expected at least one; its bytes are no events: if the service "
-            'sends plain text, give the target stream="chunks"',
-        ),
-    ],
+    ("rest+json", b"data: 1\n\n" + DONE, ""),
+    ("rest+json", b"data: 1\n\n", ""),
+    (
+        "rest+json",
+        b'event: error\ndata: {"error": "out of words"}\n\n',
+        "the stream ended with an error: out of words",
+    ),
+    ("rest+json", b"event: error\ndata: out of words\n\n", "the stream ended with an error: out of words"),
+    ("openai", b'data: {"choices": [{"text": "a"}]}\n\n' + DONE, ""),
+    ("openai", b'data: {"choices": [{"text": "a"}]}\n\n', "the stream ended without [DONE]"),
+    ("openai", b"data: 1\n\n" + DONE, "the stream has an event that is not one of openai"),
+    (
+        "openai",
+        b'data: {"error": {"message": "no memory", "code": 500}}\n\n' + DONE,
+        "the stream ended with an error: no memory",
+    ),
+    ("openai", b'data: {"detail": "no memory"}\n\n' + DONE, "the stream ended with an error: no memory"),
+    ("openai", DONE, "the stream is empty: no event has content, expected at least one; the first is [DONE]"),
+    ("rest+json", b"", "the stream is empty: no event has content, expected at least one"),
+    (
+        "rest+json",
+        b"a b c",
+        "the stream is empty: no event has content, expected at least one; its bytes are no events: if the service "
+        'sends plain text, give the target stream="chunks"',
+    ),
 )
 def test_a_stream_of_status_200_may_have_failed(wire: str, body: bytes, expected: str) -> None:
     response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=body)

@@ -10,19 +10,17 @@ from pytest_mlpatterns.serving.model import pack
 
 @each_row(
     ("text", "meant"),
-    [
-        ("shop.model.predict", 'did you mean "shop.model:predict"?'),
-        ("model.predict", 'did you mean "model:predict"?'),
-        ("shop/model.py:predict", 'did you mean "shop.model:predict"?'),
-        ("./model.py:predict", 'did you mean "model:predict"?'),
-        ("shop.model:predict()", 'did you mean "shop.model:predict"?'),
-        ("shop/model.py", ""),
-        ("predict", ""),
-        ("no colon", ""),
-        ("a.b:c.d:e", ""),
-        ("a.", ""),
-        (".a", ""),
-    ],
+    ("shop.model.predict", 'did you mean "shop.model:predict"?'),
+    ("model.predict", 'did you mean "model:predict"?'),
+    ("shop/model.py:predict", 'did you mean "shop.model:predict"?'),
+    ("./model.py:predict", 'did you mean "model:predict"?'),
+    ("shop.model:predict()", 'did you mean "shop.model:predict"?'),
+    ("shop/model.py", ""),
+    ("predict", ""),
+    ("no colon", ""),
+    ("a.b:c.d:e", ""),
+    ("a.", ""),
+    (".a", ""),
 )
 def test_a_dotted_name_or_a_file_may_be_meant_as_an_import_string(text: str, meant: str) -> None:
     assert not is_import_string(text)

@@ -36,15 +36,13 @@ def watched(thread: Any, total_ms: int, parts_ms: dict[str, int], *, waits_ms: i
 
 @each_row(
     ("total_ms", "parts_ms", "waits_ms", "expected"),
-    [
-        (10, {"model_cpu": 4}, 5, {"model_cpu": 4, "run_queue": 5}),  # the server's own time is what is left
-        (10, {"model_cpu": 4}, 50, {"model_cpu": 4, "run_queue": 6}),
-        (10, {"wire": 4, "a/hop": 2}, 5, {"wire": 2, "a/hop": 1, "run_queue": 5}),
-        (10, {"wire": 4, "queue_wait": 4}, 5, {"wire": 2, "queue_wait": 4, "run_queue": 3}),  # also for other requests
-        (10, {"model_cpu": 4}, 0, {"model_cpu": 4}),
-        (10, {"model_cpu": 4}, -3, {"model_cpu": 4}),  # other requests have claimed what they waited before
-        (10, {"model_cpu": 12}, 3, {"model_cpu": 12}),
-    ],
+    (10, {"model_cpu": 4}, 5, {"model_cpu": 4, "run_queue": 5}),  # the server's own time is what is left
+    (10, {"model_cpu": 4}, 50, {"model_cpu": 4, "run_queue": 6}),
+    (10, {"wire": 4, "a/hop": 2}, 5, {"wire": 2, "a/hop": 1, "run_queue": 5}),
+    (10, {"wire": 4, "queue_wait": 4}, 5, {"wire": 2, "queue_wait": 4, "run_queue": 3}),  # also for other requests
+    (10, {"model_cpu": 4}, 0, {"model_cpu": 4}),
+    (10, {"model_cpu": 4}, -3, {"model_cpu": 4}),  # other requests have claimed what they waited before
+    (10, {"model_cpu": 12}, 3, {"model_cpu": 12}),
 )
 def test_a_wait_is_taken_out_of_what_the_thread_did_itself(
     total_ms: int, parts_ms: dict[str, int], waits_ms: int, expected: dict[str, int]

@@ -29,19 +29,17 @@ def with_version(version: object) -> Any:
 
 @each_row(
     ("model", "version"),
-    [
-        (Versioned, "2"),
-        (Versioned(), "2"),
-        (with_version("of May"), "of May"),
-        (with_version(""), ""),
-        (len, ""),
-        ("not an import string", ""),
-        ("no_such_package.module:attribute", ""),
-        ("json:no_such_attribute", ""),
-        ("math:sqrt", ""),
-        ("__main__:model", ""),
-        (None, ""),
-    ],
+    (Versioned, "2"),
+    (Versioned(), "2"),
+    (with_version("of May"), "of May"),
+    (with_version(""), ""),
+    (len, ""),
+    ("not an import string", ""),
+    ("no_such_package.module:attribute", ""),
+    ("json:no_such_attribute", ""),
+    ("math:sqrt", ""),
+    ("__main__:model", ""),
+    (None, ""),
 )
 def test_a_model_names_its_version_in_an_attribute(model: object, version: str) -> None:
     assert model_version(model) == version
@@ -155,10 +153,8 @@ broken:model= nested:model= binary:model= absent:model= parts.deep:Deep=deep
 
 @each_row(
     ("name", "version"),
-    [
-        *(one.split("=") for one in VERSIONS.split()),
-        *(("model:predict", "of May"), ("model:alias", "of May"), ("model:Model.predict", "of a method")),
-    ],
+    *(one.split("=") for one in VERSIONS.split()),
+    *(("model:predict", "of May"), ("model:alias", "of May"), ("model:Model.predict", "of a method")),
 )
 def test_the_source_of_an_import_string_has_its_version_and_nothing_is_imported(
     shop: str, name: str, version: str

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import SettingError
 from pytest_mlpatterns.patterns.pattern import name_of
@@ -73,13 +74,11 @@ class Sender:
         return value
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("client", "message"),
-    [
-        (NoSend, "perf_client is class NoSend without send, expected a function send"),
-        (Sender(), "perf_client is Sender, expected .*; return Sender itself"),
-        (3, "perf_client is int, expected a function"),
-    ],
+    (NoSend, "perf_client is class NoSend without send, expected a function send"),
+    (Sender(), "perf_client is Sender, expected .*; return Sender itself"),
+    (3, "perf_client is int, expected a function"),
 )
 def test_a_client_that_cannot_send_is_refused(client: object, message: str) -> None:
     with pytest.raises(SettingError, match=message):

@@ -147,18 +147,16 @@ def figures(text: str, source: Prometheus | None = None) -> dict[str, float]:
 
 @each_row(
     ("text", "source", "expected", "depth"),
-    [
-        (MOSEC, Prometheus(), {"batch_size": 7 / 5}, 4),
-        (BENTOML, Prometheus(), {"batch_size": 5.5}, 3),
-        (MLSERVER, Prometheus(), {"queue_depth": 3 / 4}, None),
-        (TRITON, Prometheus(), {"batch_size": 4.0, "queue_wait": 500_000.0}, 6),
-        (RAY, Prometheus(), {"batch_size": 2.0, "batch_wait": 3_000_000.0}, 20),
-        (LLAMA_CPP, Prometheus(), {"batch_size": 3.0}, 2),
-        (VLLM, Prometheus(), {"batch_size": 6.0, "queue_wait": 150_000_000.0}, 5),
-        (OWN, OURS, {"batch_size": 2.5, "queue_wait": 5_000_000.0, "cache_hit_ratio": 0.75}, 0),
-        (OWN, Prometheus(), {}, None),
-        ("", Prometheus(), {}, None),
-    ],
+    (MOSEC, Prometheus(), {"batch_size": 7 / 5}, 4),
+    (BENTOML, Prometheus(), {"batch_size": 5.5}, 3),
+    (MLSERVER, Prometheus(), {"queue_depth": 3 / 4}, None),
+    (TRITON, Prometheus(), {"batch_size": 4.0, "queue_wait": 500_000.0}, 6),
+    (RAY, Prometheus(), {"batch_size": 2.0, "batch_wait": 3_000_000.0}, 20),
+    (LLAMA_CPP, Prometheus(), {"batch_size": 3.0}, 2),
+    (VLLM, Prometheus(), {"batch_size": 6.0, "queue_wait": 150_000_000.0}, 5),
+    (OWN, OURS, {"batch_size": 2.5, "queue_wait": 5_000_000.0, "cache_hit_ratio": 0.75}, 0),
+    (OWN, Prometheus(), {}, None),
+    ("", Prometheus(), {}, None),
 )
 def test_figures_follow_from_what_a_server_tells(
     text: str, source: Prometheus, expected: dict[str, float], depth: int | None
@@ -195,19 +193,17 @@ def test_processes_of_one_server_add_up() -> None:
 
 @each_row(
     ("text", "expected"),
-    [
-        ('# TYPE b histogram\nb_bucket{x="1"} 3\n', r"^a bucket of the histogram b has no label le$"),
-        ('# TYPE b histogram\nb_bucket{le="abc"} 3\n', "abc"),
-        ('# TYPE b histogram\nb_bucket{le="nan"} 3\n', "NaN"),
-        ('# TYPE b histogram\nb_bucket{le="1e308"} 3\n', r"^b is 1e\+308, expected a number below 9\.22337e\+18$"),
-        ('# TYPE b histogram\nb_bucket{le="-inf"} 3\n', r"^b is -inf, expected a number below"),
-        ('# TYPE b histogram\nb_bucket{le="1"} +Inf\n', r"^b is inf, expected a number below"),
-        ("# TYPE b histogram\nb_sum +Inf\n", r"^size_sum of the metrics is inf, expected a number below"),
-        ("# TYPE b histogram\nb_sum 1e308\n", r"^size_sum of the metrics is 1e\+308, expected a number below"),
-        ('# TYPE q gauge\nq{a="1"} 1e308\nq{a="2"} 1e308\n', r"^q is inf, expected a number below"),
-        ('# TYPE q gauge\nq{a="1"} +Inf\nq{a="2"} -Inf\n', r"^q is nan, expected a number below"),
-        ("# TYPE q gauge\nq -Inf\n", r"^q is -inf, expected a number below"),
-    ],
+    ('# TYPE b histogram\nb_bucket{x="1"} 3\n', r"^a bucket of the histogram b has no label le$"),
+    ('# TYPE b histogram\nb_bucket{le="abc"} 3\n', "abc"),
+    ('# TYPE b histogram\nb_bucket{le="nan"} 3\n', "NaN"),
+    ('# TYPE b histogram\nb_bucket{le="1e308"} 3\n', r"^b is 1e\+308, expected a number below 9\.22337e\+18$"),
+    ('# TYPE b histogram\nb_bucket{le="-inf"} 3\n', r"^b is -inf, expected a number below"),
+    ('# TYPE b histogram\nb_bucket{le="1"} +Inf\n', r"^b is inf, expected a number below"),
+    ("# TYPE b histogram\nb_sum +Inf\n", r"^size_sum of the metrics is inf, expected a number below"),
+    ("# TYPE b histogram\nb_sum 1e308\n", r"^size_sum of the metrics is 1e\+308, expected a number below"),
+    ('# TYPE q gauge\nq{a="1"} 1e308\nq{a="2"} 1e308\n', r"^q is inf, expected a number below"),
+    ('# TYPE q gauge\nq{a="1"} +Inf\nq{a="2"} -Inf\n', r"^q is nan, expected a number below"),
+    ("# TYPE q gauge\nq -Inf\n", r"^q is -inf, expected a number below"),
 )
 def test_numbers_that_no_count_has_are_refused_with_their_metric(text: str, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
@@ -225,13 +221,11 @@ def test_what_is_not_that_format_is_refused() -> None:
 
 @each_row(
     ("arguments", "expected"),
-    [
-        ({"path": "metrics"}, "Prometheus('metrics'), expected a path or address"),
-        ({"path": 8080}, "Prometheus(8080), expected a path or address"),
-        ({"path": "/met\nrics"}, "expected a path or address"),
-        ({"batch_size": "my size"}, "Prometheus(batch_size='my size'), expected the name of a metric"),
-        ({"queue_depth": 3}, "Prometheus(queue_depth=3), expected the name of a metric"),
-    ],
+    ({"path": "metrics"}, "Prometheus('metrics'), expected a path or address"),
+    ({"path": 8080}, "Prometheus(8080), expected a path or address"),
+    ({"path": "/met\nrics"}, "expected a path or address"),
+    ({"batch_size": "my size"}, "Prometheus(batch_size='my size'), expected the name of a metric"),
+    ({"queue_depth": 3}, "Prometheus(queue_depth=3), expected the name of a metric"),
 )
 def test_what_is_no_source_is_refused(arguments: dict[str, Any], expected: str) -> None:
     with pytest.raises(SettingError) as caught:

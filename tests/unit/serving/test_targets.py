@@ -14,18 +14,16 @@ from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of, 
 
 @each_row(
     ("url", "host", "port", "path"),
-    [
-        ("http://127.0.0.1:8000/predict", "127.0.0.1", 8000, "/predict"),
-        ("http://127.0.0.1:8000", "127.0.0.1", 8000, "/"),
-        ("http://localhost", "localhost", 80, "/"),
-        ("http://model.example/v1/models/a:predict", "model.example", 80, "/v1/models/a:predict"),
-        ("http://127.0.0.1:8000/predict?model=a&b=%20", "127.0.0.1", 8000, "/predict?model=a&b=%20"),
-        ("http://127.0.0.1:8000?model=a", "127.0.0.1", 8000, "/?model=a"),
-        ("http://[::1]:8000/predict", "::1", 8000, "/predict"),
-        ("HTTP://Localhost:81/A", "localhost", 81, "/A"),
-        ("https://model.example/predict", "model.example", 443, "/predict"),
-        ("https://model.example:8443/predict", "model.example", 8443, "/predict"),
-    ],
+    ("http://127.0.0.1:8000/predict", "127.0.0.1", 8000, "/predict"),
+    ("http://127.0.0.1:8000", "127.0.0.1", 8000, "/"),
+    ("http://localhost", "localhost", 80, "/"),
+    ("http://model.example/v1/models/a:predict", "model.example", 80, "/v1/models/a:predict"),
+    ("http://127.0.0.1:8000/predict?model=a&b=%20", "127.0.0.1", 8000, "/predict?model=a&b=%20"),
+    ("http://127.0.0.1:8000?model=a", "127.0.0.1", 8000, "/?model=a"),
+    ("http://[::1]:8000/predict", "::1", 8000, "/predict"),
+    ("HTTP://Localhost:81/A", "localhost", 81, "/A"),
+    ("https://model.example/predict", "model.example", 443, "/predict"),
+    ("https://model.example:8443/predict", "model.example", 8443, "/predict"),
 )
 def test_an_address_has_host_port_and_path(url: str, host: str, port: int, path: str) -> None:
     target = Url(url)
@@ -35,28 +33,26 @@ def test_an_address_has_host_port_and_path(url: str, host: str, port: int, path:
 
 @each_row(
     ("url", "expected"),
-    [
-        ("ftp://127.0.0.1", "has scheme 'ftp', expected http"),
-        ("127.0.0.1:8000", "expected http"),
-        ("localhost:8000", "expected http"),
-        ("", "expected http"),
-        ("http://", "has no host or port"),
-        ("http:///predict", "has no host or port"),
-        ("http://:8000", "has no host or port"),
-        ("http://127.0.0.1:0", "has no host or port"),
-        ("http://127.0.0.1:99999", "expected an address such as http://127.0.0.1:8000/predict"),
-        ("http://127.0.0.1:http", "expected an address such as http://127.0.0.1:8000/predict"),
-        ("http://[::1", "expected an address such as http://127.0.0.1:8000/predict"),
-        ("http://user:secret@127.0.0.1", "send credentials in httpx.Request headers"),
-        ("http://user@127.0.0.1", "send credentials in httpx.Request headers"),
-        ("http://127.0.0.1/#part", "has a user, password or fragment"),
-        (8000, "expected an address such as http://127.0.0.1:8000/predict"),
-        (None, "expected"),
-        (b"http://127.0.0.1", "expected"),
-        ("http://127.0.0.1/two words", "expected"),
-        ("http://127.0.0.1/prédict", "expected"),
-        ("http://127.0.0.1/predict?text=größer", "expected"),
-    ],
+    ("ftp://127.0.0.1", "has scheme 'ftp', expected http"),
+    ("127.0.0.1:8000", "expected http"),
+    ("localhost:8000", "expected http"),
+    ("", "expected http"),
+    ("http://", "has no host or port"),
+    ("http:///predict", "has no host or port"),
+    ("http://:8000", "has no host or port"),
+    ("http://127.0.0.1:0", "has no host or port"),
+    ("http://127.0.0.1:99999", "expected an address such as http://127.0.0.1:8000/predict"),
+    ("http://127.0.0.1:http", "expected an address such as http://127.0.0.1:8000/predict"),
+    ("http://[::1", "expected an address such as http://127.0.0.1:8000/predict"),
+    ("http://user:secret@127.0.0.1", "send credentials in httpx.Request headers"),
+    ("http://user@127.0.0.1", "send credentials in httpx.Request headers"),
+    ("http://127.0.0.1/#part", "has a user, password or fragment"),
+    (8000, "expected an address such as http://127.0.0.1:8000/predict"),
+    (None, "expected"),
+    (b"http://127.0.0.1", "expected"),
+    ("http://127.0.0.1/two words", "expected"),
+    ("http://127.0.0.1/prédict", "expected"),
+    ("http://127.0.0.1/predict?text=größer", "expected"),
 )
 def test_what_is_no_http_address_is_refused(url: Any, expected: str) -> None:
     with pytest.raises(SettingError) as caught:
@@ -68,14 +64,12 @@ def test_what_is_no_http_address_is_refused(url: Any, expected: str) -> None:
     assert "secret" not in message  # where logs would keep it
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("url", "is_https", "origin"),
-    [
-        ("http://127.0.0.1:8000/predict?a", False, "http://127.0.0.1:8000"),
-        ("http://localhost", False, "http://localhost:80"),
-        ("https://localhost/a", True, "https://localhost:443"),
-        ("https://[::1]:8443/a", True, "https://[::1]:8443"),
-    ],
+    ("http://127.0.0.1:8000/predict?a", False, "http://127.0.0.1:8000"),
+    ("http://localhost", False, "http://localhost:80"),
+    ("https://localhost/a", True, "https://localhost:443"),
+    ("https://[::1]:8443/a", True, "https://[::1]:8443"),
 )
 def test_an_address_has_an_origin(url: str, is_https: bool, origin: str) -> None:
     assert (Url(url).is_https, Url(url).origin) == (is_https, origin)
@@ -111,21 +105,19 @@ def test_numbers_of_numpy_are_kept_as_plain_ones() -> None:
 
 @each_row(
     ("target", "expected"),
-    [
-        (App("pkg.main:app"), "App('pkg.main:app')"),
-        (App("pkg.main:app", workers=2, env={"A": "1"}, cwd="/tmp"), "App('pkg.main:app', workers=2)"),
-        (
-            App("pkg.main:make", path="/p", server="granian", balance="shared-socket", factory=True),
-            "App('pkg.main:make', path='/p', server='granian', balance='shared-socket', factory=True)",
-        ),
-        (Command("serve --port {port}"), "Command('serve --port {port}')"),
-        (Command(("serve", "{port}"), ready="/health", path="/p"), "Command('serve {port}', path='/p')"),
-        (
-            Command(["/opt/bin/serve", "--name", "two words", "/home/me/model.bin", "{port}"]),
-            "Command(\"serve --name 'two words' model.bin {port}\")",
-        ),
-        (Command("{python} -m serve --url http://127.0.0.1:{port}/a"), None),
-    ],
+    (App("pkg.main:app"), "App('pkg.main:app')"),
+    (App("pkg.main:app", workers=2, env={"A": "1"}, cwd="/tmp"), "App('pkg.main:app', workers=2)"),
+    (
+        App("pkg.main:make", path="/p", server="granian", balance="shared-socket", factory=True),
+        "App('pkg.main:make', path='/p', server='granian', balance='shared-socket', factory=True)",
+    ),
+    (Command("serve --port {port}"), "Command('serve --port {port}')"),
+    (Command(("serve", "{port}"), ready="/health", path="/p"), "Command('serve {port}', path='/p')"),
+    (
+        Command(["/opt/bin/serve", "--name", "two words", "/home/me/model.bin", "{port}"]),
+        "Command(\"serve --name 'two words' model.bin {port}\")",
+    ),
+    (Command("{python} -m serve --url http://127.0.0.1:{port}/a"), None),
 )
 def test_a_target_reads_the_same_wherever_it_runs(target: App | Command, expected: str | None) -> None:
     assert str(target) == (expected or "Command('{python} -m serve --url http://127.0.0.1:{port}/a')")
@@ -133,33 +125,31 @@ def test_a_target_reads_the_same_wherever_it_runs(target: App | Command, expecte
 
 @each_row(
     ("arguments", "expected"),
-    [
-        ({"app": "pkg.main"}, "App('pkg.main'), expected an import string"),
-        ({"app": "pkg/main.py:app"}, "expected an import string"),
-        ({"app": print}, "expected an import string"),
-        ({"workers": 0}, "App(workers=0), expected a whole number of processes from 1 to 64"),
-        ({"workers": True}, "App(workers=True), expected a whole number"),
-        ({"workers": "2"}, "App(workers='2'), expected a whole number"),
-        ({"server": "gunicorn"}, "App(server='gunicorn'), expected one of 'uvicorn', 'granian'"),
-        ({"balance": "random"}, "App(balance='random'), expected one of 'round-robin', 'least-outstanding'"),
-        ({"factory": 1}, "App(factory=1), expected True or False"),
-        ({"path": "predict"}, "App(path='predict'), expected a path such as"),
-        ({"path": "/prédict"}, "expected a path such as"),
-        ({"ready": "http://x/health"}, "App(ready='http://x/health'), expected a path"),
-        ({"ready": 1}, "App(ready=1), expected a path"),
-        ({"env": {"A": 1}}, "App(env=...), expected a mapping of text to text"),
-        ({"env": ["A=1"]}, "App(env=...), expected a mapping of text to text"),
-        ({"cwd": 1}, "App(cwd=1), expected the path of a directory"),
-        ({"python": 3.11}, "App(python=3.11), expected the path of a Python interpreter"),
-        ({"stop": 5}, "App(stop=...) is 5, expected a time with its unit"),
-        ({"name": "a b"}, "App(name='a b'), expected a word such as \"fake\""),
-        ({"companions": App("fake:app")}, "App(companions=App('fake:app')), expected a list of App(...) and Command("),
-        ({"companions": ["fake:app"]}, "App(companions=['fake:app']), expected a list"),
-        ({"companions": [App("a:b", companions=[App("c:d")])]}, "has App('a:b'); list its companions here, before it"),
-        ({"companions": [App("a:b", name="one")] * 2}, "has two of the name 'one', expected different names"),
-        ({"metrics": 9090}, "App(metrics=9090), expected a path such as"),
-        ({"metrics": "metrics"}, "Prometheus('metrics'), expected a path or address"),
-    ],
+    ({"app": "pkg.main"}, "App('pkg.main'), expected an import string"),
+    ({"app": "pkg/main.py:app"}, "expected an import string"),
+    ({"app": print}, "expected an import string"),
+    ({"workers": 0}, "App(workers=0), expected a whole number of processes from 1 to 64"),
+    ({"workers": True}, "App(workers=True), expected a whole number"),
+    ({"workers": "2"}, "App(workers='2'), expected a whole number"),
+    ({"server": "gunicorn"}, "App(server='gunicorn'), expected one of 'uvicorn', 'granian'"),
+    ({"balance": "random"}, "App(balance='random'), expected one of 'round-robin', 'least-outstanding'"),
+    ({"factory": 1}, "App(factory=1), expected True or False"),
+    ({"path": "predict"}, "App(path='predict'), expected a path such as"),
+    ({"path": "/prédict"}, "expected a path such as"),
+    ({"ready": "http://x/health"}, "App(ready='http://x/health'), expected a path"),
+    ({"ready": 1}, "App(ready=1), expected a path"),
+    ({"env": {"A": 1}}, "App(env=...), expected a mapping of text to text"),
+    ({"env": ["A=1"]}, "App(env=...), expected a mapping of text to text"),
+    ({"cwd": 1}, "App(cwd=1), expected the path of a directory"),
+    ({"python": 3.11}, "App(python=3.11), expected the path of a Python interpreter"),
+    ({"stop": 5}, "App(stop=...) is 5, expected a time with its unit"),
+    ({"name": "a b"}, "App(name='a b'), expected a word such as \"fake\""),
+    ({"companions": App("fake:app")}, "App(companions=App('fake:app')), expected a list of App(...) and Command("),
+    ({"companions": ["fake:app"]}, "App(companions=['fake:app']), expected a list"),
+    ({"companions": [App("a:b", companions=[App("c:d")])]}, "has App('a:b'); list its companions here, before it"),
+    ({"companions": [App("a:b", name="one")] * 2}, "has two of the name 'one', expected different names"),
+    ({"metrics": 9090}, "App(metrics=9090), expected a path such as"),
+    ({"metrics": "metrics"}, "Prometheus('metrics'), expected a path or address"),
 )
 def test_what_is_no_application_is_refused(arguments: dict[str, Any], expected: str) -> None:
     with pytest.raises(SettingError) as caught:
@@ -170,22 +160,20 @@ def test_what_is_no_application_is_refused(arguments: dict[str, Any], expected: 
 
 @each_row(
     ("command", "expected"),
-    [
-        ("serve", 'has no {port}, expected it in the command or in env; write "serve --port {port}", port=8000 if it'),
-        (
-            "serve --port {grpc_port}",
-            "has no {port}, expected it in the command or in env (a port alone is {port}, whatever it speaks); write",
-        ),
-        ("", "is empty, expected a command"),
-        ([], "is empty, expected a command"),
-        (["", "{port}"], "is empty, expected a command"),
-        ("serve 'x", "cannot be split into words: No closing quotation"),
-        ("cd app && serve {port}", "has &&, expected one command without a shell"),
-        ("serve {port} > log", "has >, expected one command without a shell"),
-        ("THREADS=1 serve {port}", "begins with a variable, expected the command; write env={...}"),
-        (8000, "Command(8000), expected a command line or its words"),
-        (None, "Command(None), expected a command line or its words"),
-    ],
+    ("serve", 'has no {port}, expected it in the command or in env; write "serve --port {port}", port=8000 if it'),
+    (
+        "serve --port {grpc_port}",
+        "has no {port}, expected it in the command or in env (a port alone is {port}, whatever it speaks); write",
+    ),
+    ("", "is empty, expected a command"),
+    ([], "is empty, expected a command"),
+    (["", "{port}"], "is empty, expected a command"),
+    ("serve 'x", "cannot be split into words: No closing quotation"),
+    ("cd app && serve {port}", "has &&, expected one command without a shell"),
+    ("serve {port} > log", "has >, expected one command without a shell"),
+    ("THREADS=1 serve {port}", "begins with a variable, expected the command; write env={...}"),
+    (8000, "Command(8000), expected a command line or its words"),
+    (None, "Command(None), expected a command line or its words"),
 )
 def test_what_is_no_command_is_refused(command: Any, expected: str) -> None:
     with pytest.raises(SettingError) as caught:

@@ -93,13 +93,11 @@ def test_a_process_that_is_gone_has_a_name_all_the_same() -> None:
 
 @each_row(
     ("code", "expected"),
-    [
-        (0, "exit code 0"),
-        (3, "exit code 3"),
-        (-9, "signal SIGKILL"),
-        (-40, "signal 40"),  # a real-time signal has no name
-        (-500, "signal 500"),
-    ],
+    (0, "exit code 0"),
+    (3, "exit code 3"),
+    (-9, "signal SIGKILL"),
+    (-40, "signal 40"),  # a real-time signal has no name
+    (-500, "signal 500"),
 )
 def test_how_a_process_ended_reads_in_words(code: int, expected: str) -> None:
     assert describe_exit(code) == expected

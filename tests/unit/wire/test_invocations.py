@@ -89,18 +89,16 @@ class TestRequests:
 class TestAnswers:
     @each_row(
         ("body", "output"),
-        [
-            (b'{"predictions": [0.7]}', 0.7),
-            (b'{"predictions": [[0.1, 0.9]]}', [0.1, 0.9]),
-            (b'{"predictions": [0.1, 0.9]}', [0.1, 0.9]),
-            (b'{"predictions": []}', []),
-            (b'{"predictions": {"label": "cat"}}', {"label": "cat"}),
-            (b'{"predictions": [{"0": 1.5}]}', {"0": 1.5}),
-            (b"[3]", 3),
-            (b"[[1, 2]]", [1, 2]),
-            (b'"yes"', "yes"),
-            (b'{"score": 1}', {"score": 1}),
-        ],
+        (b'{"predictions": [0.7]}', 0.7),
+        (b'{"predictions": [[0.1, 0.9]]}', [0.1, 0.9]),
+        (b'{"predictions": [0.1, 0.9]}', [0.1, 0.9]),
+        (b'{"predictions": []}', []),
+        (b'{"predictions": {"label": "cat"}}', {"label": "cat"}),
+        (b'{"predictions": [{"0": 1.5}]}', {"0": 1.5}),
+        (b"[3]", 3),
+        (b"[[1, 2]]", [1, 2]),
+        (b'"yes"', "yes"),
+        (b'{"score": 1}', {"score": 1}),
     )
     def test_an_answer_in_json_has_one_output(self, body: bytes, output: Any) -> None:
         assert answer(body) == output
@@ -115,13 +113,11 @@ class TestAnswers:
         assert answer(b'{"score": 1}\n', "application/jsonlines") == {"score": 1}
         assert answer(b"1\n2\n", "application/x-ndjson") == [1, 2]
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("body", "kind", "reason"),
-        [
-            (b"<html>", "text/html", "the body is not JSON"),
-            (b'"open', "text/csv", "the body is not CSV"),
-            (b"\xff\xfe", "text/csv", "the body is not CSV"),
-        ],
+        (b"<html>", "text/html", "the body is not JSON"),
+        (b'"open', "text/csv", "the body is not CSV"),
+        (b"\xff\xfe", "text/csv", "the body is not CSV"),
     )
     def test_another_answer_is_refused(self, body: bytes, kind: str, reason: str) -> None:
         with pytest.raises(WireError, match=reason):
@@ -131,13 +127,11 @@ class TestAnswers:
 class TestReceived:
     @each_row(
         ("message", "rows"),
-        [
-            ({"instances": [[1], [2]]}, [[1], [2]]),
-            ({"inputs": ["a", "b"]}, ["a", "b"]),
-            ({"inputs": {"a": [1, 2], "b": [3, 4]}}, [{"a": 1, "b": 3}, {"a": 2, "b": 4}]),
-            ({"dataframe_records": [{"a": 1}], "params": {}}, [{"a": 1}]),
-            ({"dataframe_split": {"columns": ["a", 5], "data": [[1, 2]], "index": [0]}}, [{"a": 1, "5": 2}]),
-        ],
+        ({"instances": [[1], [2]]}, [[1], [2]]),
+        ({"inputs": ["a", "b"]}, ["a", "b"]),
+        ({"inputs": {"a": [1, 2], "b": [3, 4]}}, [{"a": 1, "b": 3}, {"a": 2, "b": 4}]),
+        ({"dataframe_records": [{"a": 1}], "params": {}}, [{"a": 1}]),
+        ({"dataframe_split": {"columns": ["a", 5], "data": [[1, 2]], "index": [0]}}, [{"a": 1, "5": 2}]),
     )
     def test_every_form_is_rows(self, message: Any, rows: list[Any]) -> None:
         assert received(json.dumps(message).encode()) == rows
@@ -150,18 +144,16 @@ class TestReceived:
 
     @each_row(
         "message",
-        [
-            {},
-            [1],
-            {"instances": 3},
-            {"instances": []},
-            {"inputs": {"a": [1], "b": [1, 2]}},
-            {"inputs": {"a": 1}},
-            {"inputs": {}},
-            {"dataframe_split": {"columns": ["a"]}},
-            {"dataframe_split": [[1]]},
-            {"dataframe_split": {"columns": ["a"], "data": [1]}},
-        ],
+        {},
+        [1],
+        {"instances": 3},
+        {"instances": []},
+        {"inputs": {"a": [1], "b": [1, 2]}},
+        {"inputs": {"a": 1}},
+        {"inputs": {}},
+        {"dataframe_split": {"columns": ["a"]}},
+        {"dataframe_split": [[1]]},
+        {"dataframe_split": {"columns": ["a"], "data": [1]}},
     )
     def test_what_has_no_form_is_refused_with_the_forms(self, message: Any) -> None:
         with pytest.raises(WireError, match="expected one of instances, inputs, dataframe_split, dataframe_records"):

@@ -52,24 +52,22 @@ def test_messages_are_those_that_other_clients_and_servers_speak() -> None:
 
 @each_row(
     ("value", "plain"),
-    [
-        (np.array([1.5, 2.5]), [1.5, 2.5]),
-        (np.array([[1, 2], [3, 4]], dtype=np.uint8), [[1, 2], [3, 4]]),
-        (np.arange(6).reshape(2, 3).T, [[0, 3], [1, 4], [2, 5]]),  # not contiguous
-        (np.arange(6)[::2], [0, 2, 4]),
-        (np.array(3), 3),
-        (np.float32(1.5), 1.5),
-        (np.int64(7), 7),
-        (np.bool_(True), True),
-        (np.array(["a", "b"]), ["a", "b"]),
-        (np.array([1.5, 2.5], dtype=np.float16), [1.5, 2.5]),
-        (np.array([], dtype=np.float64), []),
-        ((1, 2), [1, 2]),
-        ({3}, [3]),
-        (frozenset({3}), [3]),
-        (range(3), [0, 1, 2]),
-        ({"a": np.array([1])}, {"a": [1]}),
-    ],
+    (np.array([1.5, 2.5]), [1.5, 2.5]),
+    (np.array([[1, 2], [3, 4]], dtype=np.uint8), [[1, 2], [3, 4]]),
+    (np.arange(6).reshape(2, 3).T, [[0, 3], [1, 4], [2, 5]]),  # not contiguous
+    (np.arange(6)[::2], [0, 2, 4]),
+    (np.array(3), 3),
+    (np.float32(1.5), 1.5),
+    (np.int64(7), 7),
+    (np.bool_(True), True),
+    (np.array(["a", "b"]), ["a", "b"]),
+    (np.array([1.5, 2.5], dtype=np.float16), [1.5, 2.5]),
+    (np.array([], dtype=np.float64), []),
+    ((1, 2), [1, 2]),
+    ({3}, [3]),
+    (frozenset({3}), [3]),
+    (range(3), [0, 1, 2]),
+    ({"a": np.array([1])}, {"a": [1]}),
 )
 def test_arrays_sets_and_ranges_travel_as_plain_numbers_and_lists(value: Any, plain: Any) -> None:
     assert decode_instances(encode_instances([value])) == [plain]
@@ -78,14 +76,12 @@ def test_arrays_sets_and_ranges_travel_as_plain_numbers_and_lists(value: Any, pl
 
 @each_row(
     "outputs",
-    [
-        np.array([1, 2]),
-        (1, 2),
-        range(1, 3),
-        collections.deque([1, 2]),
-        {"a": 1, "b": 2}.values(),
-        {1: "a", 2: "b"}.keys(),
-    ],
+    np.array([1, 2]),
+    (1, 2),
+    range(1, 3),
+    collections.deque([1, 2]),
+    {"a": 1, "b": 2}.values(),
+    {1: "a", 2: "b"}.keys(),
 )
 def test_outputs_may_be_anything_that_a_list_is_made_of(outputs: Any) -> None:
     assert decode_predictions(encode_predictions(outputs)) == [1, 2]
@@ -112,15 +108,13 @@ class Scored:
 
 @each_row(
     ("value", "reason"),
-    [
-        (math.nan, "has NaN"),
-        ([[1.0, None, 2.0, math.nan]], "has NaN at [0][3]"),
-        ({"scores": (0.5, -math.inf)}, "has -infinity at ['scores'][1]"),
-        (np.array([[0.5, np.inf]], dtype=np.float32), "has infinity at [0][1]"),
-        ([np.float64("nan")], "has NaN at [0]"),
-        (Scored("a", math.nan), "has NaN at ['score']"),
-        (np.array([None, math.nan], dtype=object), "has NaN at [1]"),
-    ],
+    (math.nan, "has NaN"),
+    ([[1.0, None, 2.0, math.nan]], "has NaN at [0][3]"),
+    ({"scores": (0.5, -math.inf)}, "has -infinity at ['scores'][1]"),
+    (np.array([[0.5, np.inf]], dtype=np.float32), "has infinity at [0][1]"),
+    ([np.float64("nan")], "has NaN at [0]"),
+    (Scored("a", math.nan), "has NaN at ['score']"),
+    (np.array([None, math.nan], dtype=object), "has NaN at [1]"),
 )
 def test_a_number_that_is_not_finite_is_refused_at_its_place(value: Any, reason: str) -> None:
     advice = 'which JSON cannot carry; use wire="rest+binary"'
@@ -147,10 +141,8 @@ def test_what_is_not_json_is_refused_as_such(body: bytes) -> None:
 
 @each_row(
     "body",
-    [
-        *(b"null", b"[1]", b"5", b"{}", b'{"instances": 1}', b'{"instances": {"a": 1}}', b'{"inputs": [1]}'),
-        b'{"instances": []}',
-    ],
+    *(b"null", b"[1]", b"5", b"{}", b'{"instances": 1}', b'{"instances": {"a": 1}}', b'{"inputs": [1]}'),
+    b'{"instances": []}',
 )
 def test_json_without_a_list_of_instances_is_refused(body: bytes) -> None:
     with pytest.raises(WireError) as caught:

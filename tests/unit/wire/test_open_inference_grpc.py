@@ -82,14 +82,12 @@ class TestThereAndBack:
 
     @each_row(
         "values",
-        [
-            [b"a", b"", b"\xff\x00\xff"],
-            ["a", "", "ß\U0001f600"],
-            [{"image": np.ones((2, 2), "f2"), "name": "x"}, {"image": np.zeros((2, 2), "f2"), "name": "y"}],
-            [{"only": np.ones(3, "f4")}],
-            [np.ones(2, "f4"), np.ones(3, "f4")],
-            [{"a": np.ones(2)}, {"a": np.ones(3)}],
-        ],
+        [b"a", b"", b"\xff\x00\xff"],
+        ["a", "", "ß\U0001f600"],
+        [{"image": np.ones((2, 2), "f2"), "name": "x"}, {"image": np.zeros((2, 2), "f2"), "name": "y"}],
+        [{"only": np.ones(3, "f4")}],
+        [np.ones(2, "f4"), np.ones(3, "f4")],
+        [{"a": np.ones(2)}, {"a": np.ones(3)}],
     )
     def test_other_values_too(self, values: list[Any]) -> None:
         for one, other in zip(there_and_back(values), values, strict=True):
@@ -180,32 +178,30 @@ def raw(datatype: str, shape: list[int], **more: Any) -> dict[str, Any]:
 
 @each_row(
     ("message", "text"),
-    [
-        ({}, '"inputs" is empty, expected at least one tensor'),
-        ({"inputs": [raw("FP32", [0])], "raw_input_contents": [b""]}, "the first dimension is 0"),
-        ({"inputs": [raw("FP32", [1])], "raw_input_contents": [b"\0" * 4] * 2}, "2 raw contents for 1 inputs"),
-        ({"inputs": [raw("FP32", [2])], "raw_input_contents": [b"\0" * 4]}, "tensor 'x': 4 bytes for FP32 of shape"),
-        ({"inputs": [raw("FP32", [-1])], "raw_input_contents": [b"\0" * 4]}, r"shape \[-1\], expected whole numbers"),
-        ({"inputs": [raw("FP32", [])], "raw_input_contents": [b"\0" * 4]}, "it has no dimension"),
-        ({"inputs": [raw("BF16", [1])], "raw_input_contents": [b"\0" * 2]}, "datatype 'BF16', expected one of"),
-        ({"inputs": [raw("FP16", [1], contents={})]}, "datatype 'FP16' has no typed contents; send raw ones"),
-        ({"inputs": [typed("FP32", [1.0])], "raw_input_contents": [b"\0" * 4]}, "both raw and typed contents"),
-        ({"inputs": [typed("INT32", [300], datatype="INT8")]}, "contents out of the range of INT8"),
-        ({"inputs": [typed("UINT32", [256], datatype="UINT8")]}, "contents out of the range of UINT8"),
-        ({"inputs": [typed("FP32", [1.0], shape=[2])]}, "4 bytes for FP32"),
-        (
-            {"inputs": [raw("FP32", [1], parameters={"shared_memory_region": {"string_param": "r"}})]},
-            "it is in shared memory, which is not supported",
-        ),
-        (
-            {
-                "inputs": [typed("FP32", [1.0])],
-                "outputs": [{"name": "y", "parameters": {"classification": {"int64_param": 3}}}],
-            },
-            "output 'y' asks for a classification",
-        ),
-        ({"inputs": [typed("FP32", [1.0])], "parameters": {"rows": {"int64_param": 9}}}, "parameter rows is 9"),
-    ],
+    ({}, '"inputs" is empty, expected at least one tensor'),
+    ({"inputs": [raw("FP32", [0])], "raw_input_contents": [b""]}, "the first dimension is 0"),
+    ({"inputs": [raw("FP32", [1])], "raw_input_contents": [b"\0" * 4] * 2}, "2 raw contents for 1 inputs"),
+    ({"inputs": [raw("FP32", [2])], "raw_input_contents": [b"\0" * 4]}, "tensor 'x': 4 bytes for FP32 of shape"),
+    ({"inputs": [raw("FP32", [-1])], "raw_input_contents": [b"\0" * 4]}, r"shape \[-1\], expected whole numbers"),
+    ({"inputs": [raw("FP32", [])], "raw_input_contents": [b"\0" * 4]}, "it has no dimension"),
+    ({"inputs": [raw("BF16", [1])], "raw_input_contents": [b"\0" * 2]}, "datatype 'BF16', expected one of"),
+    ({"inputs": [raw("FP16", [1], contents={})]}, "datatype 'FP16' has no typed contents; send raw ones"),
+    ({"inputs": [typed("FP32", [1.0])], "raw_input_contents": [b"\0" * 4]}, "both raw and typed contents"),
+    ({"inputs": [typed("INT32", [300], datatype="INT8")]}, "contents out of the range of INT8"),
+    ({"inputs": [typed("UINT32", [256], datatype="UINT8")]}, "contents out of the range of UINT8"),
+    ({"inputs": [typed("FP32", [1.0], shape=[2])]}, "4 bytes for FP32"),
+    (
+        {"inputs": [raw("FP32", [1], parameters={"shared_memory_region": {"string_param": "r"}})]},
+        "it is in shared memory, which is not supported",
+    ),
+    (
+        {
+            "inputs": [typed("FP32", [1.0])],
+            "outputs": [{"name": "y", "parameters": {"classification": {"int64_param": 3}}}],
+        },
+        "output 'y' asks for a classification",
+    ),
+    ({"inputs": [typed("FP32", [1.0])], "parameters": {"rows": {"int64_param": 9}}}, "parameter rows is 9"),
 )
 def test_what_is_no_request_is_refused(message: dict[str, Any], text: str) -> None:
     with pytest.raises(WireError, match=text):
@@ -265,18 +261,16 @@ class TestSplitting:
 class TestDefinitions:
     @each_row(
         "name",
-        [
-            "InferParameter",
-            "InferTensorContents",
-            "ModelInferRequest",
-            "ModelInferRequest.InferInputTensor",
-            "ModelInferRequest.InferRequestedOutputTensor",
-            "ModelInferResponse",
-            "ModelInferResponse.InferOutputTensor",
-            "ModelMetadataResponse.TensorMetadata",
-            "ModelReadyRequest",
-            "ServerMetadataResponse",
-        ],
+        "InferParameter",
+        "InferTensorContents",
+        "ModelInferRequest",
+        "ModelInferRequest.InferInputTensor",
+        "ModelInferRequest.InferRequestedOutputTensor",
+        "ModelInferResponse",
+        "ModelInferResponse.InferOutputTensor",
+        "ModelMetadataResponse.TensorMetadata",
+        "ModelReadyRequest",
+        "ServerMetadataResponse",
     )
     def test_descriptors_equal_those_of_tritonclient(self, name: str) -> None:
         theirs = pytest.importorskip("tritonclient.grpc.service_pb2", reason="a public client, of the test extra")

@@ -36,14 +36,12 @@ def test_openai_is_a_wire_of_its_own() -> None:
             Wire(*parts)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "path", "expected"),
-    [
-        ("hello", "", {"prompt": "hello"}),
-        ("hello", CHAT, {"messages": MESSAGES}),
-        ({"prompt": [1, 2], "max_tokens": 8}, "", {"prompt": [1, 2], "max_tokens": 8}),
-        ({"messages": MESSAGES, "seed": 1}, CHAT, {"messages": MESSAGES, "seed": 1}),
-    ],
+    ("hello", "", {"prompt": "hello"}),
+    ("hello", CHAT, {"messages": MESSAGES}),
+    ({"prompt": [1, 2], "max_tokens": 8}, "", {"prompt": [1, 2], "max_tokens": 8}),
+    ({"messages": MESSAGES, "seed": 1}, CHAT, {"messages": MESSAGES, "seed": 1}),
 )
 def test_an_input_is_a_streamed_request_that_asks_for_the_usage(value: Any, path: str, expected: Any) -> None:
     assert request_of(value, path) == {"model": "", "stream": True, "stream_options": USAGE, **expected}
@@ -56,16 +54,14 @@ def test_what_a_request_says_itself_is_kept() -> None:
 
 @each_row(
     ("value", "path", "expected"),
-    [
-        ("hello", "", COMPLETIONS),
-        ("hello", "/", COMPLETIONS),
-        ({"messages": MESSAGES}, "", CHAT),
-        ({"messages": MESSAGES}, COMPLETIONS, CHAT),
-        ({"prompt": "x"}, CHAT, COMPLETIONS),
-        ("hello", "/api/v3/chat/completions?key=1", "/api/v3/chat/completions?key=1"),
-        ({"prompt": "x"}, "/api/v3/chat/completions?key=1", "/api/v3/completions?key=1"),
-        ({"messages": MESSAGES}, "/generate", "/generate"),
-    ],
+    ("hello", "", COMPLETIONS),
+    ("hello", "/", COMPLETIONS),
+    ({"messages": MESSAGES}, "", CHAT),
+    ({"messages": MESSAGES}, COMPLETIONS, CHAT),
+    ({"prompt": "x"}, CHAT, COMPLETIONS),
+    ("hello", "/api/v3/chat/completions?key=1", "/api/v3/chat/completions?key=1"),
+    ({"prompt": "x"}, "/api/v3/chat/completions?key=1", "/api/v3/completions?key=1"),
+    ({"messages": MESSAGES}, "/generate", "/generate"),
 )
 def test_its_fields_decide_the_path(value: Any, path: str, expected: str) -> None:
     assert path_of(OPENAI, value, path) == expected
@@ -89,18 +85,16 @@ def test_the_length_of_the_answer_is_asked_for_in_the_words_of_the_protocol() ->
 
 @each_row(
     ("value", "said"),
-    [
-        ({"prompt": "x", "messages": MESSAGES}, "it has a prompt and messages, expected one of them"),
-        ({"prompt": 7}, "its prompt is 7, expected text"),
-        ({"prompt": []}, "its prompt is [], expected text"),
-        ({"messages": "hello"}, "its messages are 'hello', expected a list such as"),
-        ({"messages": []}, "its messages are [], expected a list such as"),
-        ({"messages": ["hello"]}, "its message 0 is 'hello', expected {"),
-        ({"prompt": "x", "output_tokens": 0}, "its output_tokens are 0, expected a whole number of tokens from 1"),
-        ({"prompt": "x", "output_tokens": True}, "its output_tokens are True, expected a whole number"),
-        ({"prompt": "x", "output_tokens": "64"}, "its output_tokens are '64', expected a whole number"),
-        ({"prompt": "x", "output_tokens": 64, "max_tokens": 64}, "it has output_tokens and a limit of its own"),
-    ],
+    ({"prompt": "x", "messages": MESSAGES}, "it has a prompt and messages, expected one of them"),
+    ({"prompt": 7}, "its prompt is 7, expected text"),
+    ({"prompt": []}, "its prompt is [], expected text"),
+    ({"messages": "hello"}, "its messages are 'hello', expected a list such as"),
+    ({"messages": []}, "its messages are [], expected a list such as"),
+    ({"messages": ["hello"]}, "its message 0 is 'hello', expected {"),
+    ({"prompt": "x", "output_tokens": 0}, "its output_tokens are 0, expected a whole number of tokens from 1"),
+    ({"prompt": "x", "output_tokens": True}, "its output_tokens are True, expected a whole number"),
+    ({"prompt": "x", "output_tokens": "64"}, "its output_tokens are '64', expected a whole number"),
+    ({"prompt": "x", "output_tokens": 64, "max_tokens": 64}, "it has output_tokens and a limit of its own"),
 )
 def test_a_field_of_another_form_is_named_with_what_was_expected(value: Any, said: str) -> None:
     with pytest.raises(SettingError) as caught:
@@ -129,13 +123,11 @@ class TestTheModelsName:
 
     @each_row(
         ("status", "body", "name"),
-        [
-            (200, b'{"data": [{"id": "smol"}, {"id": "other"}]}', "smol"),
-            (200, b'{"data": []}', ""),
-            (200, b"<html>", ""),
-            (200, b'{"data": [{"id": 7}]}', ""),
-            (404, b"{}", ""),
-        ],
+        (200, b'{"data": [{"id": "smol"}, {"id": "other"}]}', "smol"),
+        (200, b'{"data": []}', ""),
+        (200, b"<html>", ""),
+        (200, b'{"data": [{"id": 7}]}', ""),
+        (404, b"{}", ""),
     )
     def test_a_server_lists_it(self, status: int, body: bytes, name: str) -> None:
         served = httpx.MockTransport(lambda request: httpx.Response(status, content=body))

@@ -46,13 +46,11 @@ def test_an_error_event_is_raised() -> None:
 
 @each_row(
     ("body", "reason"),
-    [
-        (b"", "cut off"),
-        (encode_chunk(1), "cut off"),
-        (b"data: {\n\n", "not JSON"),
-        (b"data: 1\n\ndata: [DONE]", "cut off"),
-        (b"data: " + b"1" * (17 * 2**20), "expected at most"),
-    ],
+    (b"", "cut off"),
+    (encode_chunk(1), "cut off"),
+    (b"data: {\n\n", "not JSON"),
+    (b"data: 1\n\ndata: [DONE]", "cut off"),
+    (b"data: " + b"1" * (17 * 2**20), "expected at most"),
 )
 def test_what_is_no_whole_stream_is_refused(body: bytes, reason: str) -> None:
     with pytest.raises(WireError, match=reason):

@@ -115,22 +115,20 @@ def test_nothing_counts_after_the_end(is_openai: bool) -> None:
 
 @each_row(
     ("stream", "is_openai"),
-    [
-        (event({"error": {"message": "no memory", "code": 500}}), True),
-        (event({"error": "no memory"}), True),
-        (event({"error": {"message": "no memory"}}), False),
-        (event({"object": "error", "message": "no memory", "code": 50001}), True),
-        (event({"object": "error", "message": "no memory"}), False),
-        (event({"detail": "no memory"}), True),
-        (event({"choices": [{"text": "no memory", "finish_reason": "error"}]}), True),
-        (event({"choices": [{"delta": {"content": "no memory"}, "finish_reason": "abort"}]}), False),
-        (event({"choices": [{"text": "no memory", "finish_reason": {"type": "abort"}}]}), True),
-        (event({"choices": [{"text": ""}, {"text": "no memory", "finish_reason": "cancelled"}]}), True),
-        (event({"error": "no memory", "error_type": "generation"}), False),
-        (event({"text": "no memory", "meta_info": {"finish_reason": {"type": "abort", "message": "m"}}}), False),
-        (event({"error": "no memory"}, name="error"), False),
-        (event("no memory", name="error"), True),
-    ],
+    (event({"error": {"message": "no memory", "code": 500}}), True),
+    (event({"error": "no memory"}), True),
+    (event({"error": {"message": "no memory"}}), False),
+    (event({"object": "error", "message": "no memory", "code": 50001}), True),
+    (event({"object": "error", "message": "no memory"}), False),
+    (event({"detail": "no memory"}), True),
+    (event({"choices": [{"text": "no memory", "finish_reason": "error"}]}), True),
+    (event({"choices": [{"delta": {"content": "no memory"}, "finish_reason": "abort"}]}), False),
+    (event({"choices": [{"text": "no memory", "finish_reason": {"type": "abort"}}]}), True),
+    (event({"choices": [{"text": ""}, {"text": "no memory", "finish_reason": "cancelled"}]}), True),
+    (event({"error": "no memory", "error_type": "generation"}), False),
+    (event({"text": "no memory", "meta_info": {"finish_reason": {"type": "abort", "message": "m"}}}), False),
+    (event({"error": "no memory"}, name="error"), False),
+    (event("no memory", name="error"), True),
 )
 def test_an_error_in_the_middle_ends_the_stream(stream: bytes, is_openai: bool) -> None:
     reader = StreamReader(is_openai=is_openai)
@@ -241,13 +239,11 @@ def test_the_short_way_counts_what_the_long_way_counts(
         assert (reader.malformed, reader.ended, reader.error) == (slowly.malformed, slowly.ended, slowly.error)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("is_openai", "first", "others"),
-    [
-        (True, event(text("a")), [event(text("b")), event(text("tök"))]),
-        (True, event(delta(content="a")), [event(delta(content="b"))]),
-        (False, event("a"), [event("b"), event("tök")]),
-    ],
+    (True, event(text("a")), [event(text("b")), event(text("tök"))]),
+    (True, event(delta(content="a")), [event(delta(content="b"))]),
+    (False, event("a"), [event("b"), event("tök")]),
 )
 def test_an_event_like_the_one_before_is_not_parsed(is_openai: bool, first: bytes, others: list[bytes]) -> None:
     reader = StreamReader(is_openai=is_openai)

@@ -36,28 +36,26 @@ def test_a_request_for_no_tokens_gets_none() -> None:
 
 @each_row(
     ("data", "text"),
-    [
-        (b'{"error": {"message": "no memory", "code": 500}}', "no memory"),
-        (b'{"error": "no memory"}', "no memory"),
-        (b'{"object": "error", "message": "no memory"}', "no memory"),
-        (b'{"detail": "no memory"}', "no memory"),
-        (b'{"detail": [{"loc": 1}]}', '{"detail": [{"loc": 1}]}'),
-        (b'{"error": {"code": 5}}', '{"error": {"code": 5}}'),
-        (b'{"choices": [{"text": "OUTPUT", "finish_reason": "abort"}]}', "a choice ended with finish_reason abort"),
-        (
-            b'{"choices": [1, {"text": "OUTPUT", "finish_reason": {"type": "abort"}}]}',
-            "a choice ended with finish_reason abort",
-        ),
-        (
-            b'{"text": "OUTPUT", "meta_info": {"finish_reason": {"type": "abort", "message": "OUTPUT"}}}',
-            "the answer ended with finish_reason abort",
-        ),
-        (b'{"error": "no memory", "error_type": "generation"}', "no memory"),
-        (b'"no\\nmemory"', "no"),
-        (b"boom\nat line 1", "boom"),
-        (b"\xff\xfe", "\ufffd\ufffd"),
-        (b"", ""),
-    ],
+    (b'{"error": {"message": "no memory", "code": 500}}', "no memory"),
+    (b'{"error": "no memory"}', "no memory"),
+    (b'{"object": "error", "message": "no memory"}', "no memory"),
+    (b'{"detail": "no memory"}', "no memory"),
+    (b'{"detail": [{"loc": 1}]}', '{"detail": [{"loc": 1}]}'),
+    (b'{"error": {"code": 5}}', '{"error": {"code": 5}}'),
+    (b'{"choices": [{"text": "OUTPUT", "finish_reason": "abort"}]}', "a choice ended with finish_reason abort"),
+    (
+        b'{"choices": [1, {"text": "OUTPUT", "finish_reason": {"type": "abort"}}]}',
+        "a choice ended with finish_reason abort",
+    ),
+    (
+        b'{"text": "OUTPUT", "meta_info": {"finish_reason": {"type": "abort", "message": "OUTPUT"}}}',
+        "the answer ended with finish_reason abort",
+    ),
+    (b'{"error": "no memory", "error_type": "generation"}', "no memory"),
+    (b'"no\\nmemory"', "no"),
+    (b"boom\nat line 1", "boom"),
+    (b"\xff\xfe", "\ufffd\ufffd"),
+    (b"", ""),
 )
 def test_an_error_object_gives_one_line(data: bytes, text: str) -> None:
     assert error_text(data) == text
@@ -65,14 +63,12 @@ def test_an_error_object_gives_one_line(data: bytes, text: str) -> None:
 
 @each_row(
     ("fault", "body", "media_type"),
-    [
-        (StreamFault.NO_STREAM, b'data: {"choices": [{"text": "OUTPUT"}]}\n\n', "application/json"),
-        (StreamFault.NO_STREAM, b'{"choices": [{"text": "OUTPUT"}]}', "application/json"),
-        (StreamFault.NO_STREAM, b'{"predictions": ["OUTPUT"]}', ""),
-        (StreamFault.NO_STREAM, b"OUTPUT", "text/plain"),
-        (StreamFault.EMPTY_STREAM, b'data: {"token": {"text": "OUTPUT"}}\n\n', "text/event-stream"),
-        (StreamFault.ERROR_EVENT, b'data: {"choices": [{"text": "OUTPUT", "finish_reason": "error"}]}\n\n', ""),
-    ],
+    (StreamFault.NO_STREAM, b'data: {"choices": [{"text": "OUTPUT"}]}\n\n', "application/json"),
+    (StreamFault.NO_STREAM, b'{"choices": [{"text": "OUTPUT"}]}', "application/json"),
+    (StreamFault.NO_STREAM, b'{"predictions": ["OUTPUT"]}', ""),
+    (StreamFault.NO_STREAM, b"OUTPUT", "text/plain"),
+    (StreamFault.EMPTY_STREAM, b'data: {"token": {"text": "OUTPUT"}}\n\n', "text/event-stream"),
+    (StreamFault.ERROR_EVENT, b'data: {"choices": [{"text": "OUTPUT", "finish_reason": "error"}]}\n\n', ""),
 )
 def test_what_may_be_an_output_is_not_shown(fault: StreamFault, body: bytes, media_type: str) -> None:
     words = described_fault(fault, read(body), media_type=media_type, opening=body)

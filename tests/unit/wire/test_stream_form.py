@@ -22,21 +22,19 @@ STATED = JsonLines(tokens="n")
 
 @each_row(
     ("media_type", "stream", "form"),
-    [
-        ("text/event-stream; charset=utf-8", AUTO, EVENTS),
-        ("text/event-stream", "chunks", CHUNKS),  # BentoML sends plain text so
-        ("text/event-stream", STATED, LINES),
-        ("text/event-stream", "whole", None),
-        ("application/x-ndjson", AUTO, LINES),
-        ("Application/JSONL; charset=utf-8", AUTO, LINES),
-        ("application/x-ndjson", "whole", None),
-        ("application/x-ndjson", "chunks", CHUNKS),
-        ("text/plain", AUTO, None),
-        ("application/json", AUTO, None),
-        ("", AUTO, None),
-        ("text/plain", "chunks", CHUNKS),
-        ("", STATED, LINES),
-    ],
+    ("text/event-stream; charset=utf-8", AUTO, EVENTS),
+    ("text/event-stream", "chunks", CHUNKS),  # BentoML sends plain text so
+    ("text/event-stream", STATED, LINES),
+    ("text/event-stream", "whole", None),
+    ("application/x-ndjson", AUTO, LINES),
+    ("Application/JSONL; charset=utf-8", AUTO, LINES),
+    ("application/x-ndjson", "whole", None),
+    ("application/x-ndjson", "chunks", CHUNKS),
+    ("text/plain", AUTO, None),
+    ("application/json", AUTO, None),
+    ("", AUTO, None),
+    ("text/plain", "chunks", CHUNKS),
+    ("", STATED, LINES),
 )
 def test_a_stream_is_recognized_by_its_head(media_type: str, stream: StreamSetting, form: StreamForm | None) -> None:
     assert form_of(media_type, is_sized=False, wire=REST_JSON, stream=stream) is form
@@ -64,22 +62,20 @@ def test_other_values_are_refused(value: object) -> None:
         read_stream(value, "Url")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("headers", "pieces", "words"),
-    [
-        (
-            {"content-type": "application/json; charset=utf-8", "content-length": "15"},
-            1,
-            "the first one was application/json with a content-length (15.0 B), so it was sent whole",
-        ),
-        (
-            {"content-type": "text/plain"},
-            50,
-            "the first one was text/plain in 50 chunks over 2.30 s, and may be a stream: give the target "
-            'stream="chunks", or stream="lines" if each line is JSON',
-        ),
-        ({}, 1, "the first one was an answer without content-type in 1 chunk"),
-    ],
+    (
+        {"content-type": "application/json; charset=utf-8", "content-length": "15"},
+        1,
+        "the first one was application/json with a content-length (15.0 B), so it was sent whole",
+    ),
+    (
+        {"content-type": "text/plain"},
+        50,
+        "the first one was text/plain in 50 chunks over 2.30 s, and may be a stream: give the target "
+        'stream="chunks", or stream="lines" if each line is JSON',
+    ),
+    ({}, 1, "the first one was an answer without content-type in 1 chunk"),
 )
 def test_a_whole_answer_is_described(headers: dict[str, str], pieces: int, words: str) -> None:
     assert described_answer(headers, 15, pieces=pieces, spread_ns=2_300_000_000) == words

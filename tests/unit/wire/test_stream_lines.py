@@ -63,14 +63,12 @@ def test_nothing_counts_after_the_end() -> None:
 
 @each_row(
     ("stream", "count"),
-    [
-        (lines({"output": 1}, {"output": 2}), 2),  # of LitServe
-        (lines(1, "a", [], {}, False), 5),
-        (b'{"a": 1}\r\n\r\n{"a": 2}\r\n', 2),
-        (lines("a") + b'"b"', 2),  # the last line needs no line feed
-        (lines("", None) + b"\n\n", 0),
-        (lines({"error": 0.5, "output": 3}, {"error": "small", "output": 3}, {"error": None}), 3),
-    ],
+    (lines({"output": 1}, {"output": 2}), 2),  # of LitServe
+    (lines(1, "a", [], {}, False), 5),
+    (b'{"a": 1}\r\n\r\n{"a": 2}\r\n', 2),
+    (lines("a") + b'"b"', 2),  # the last line needs no line feed
+    (lines("", None) + b"\n\n", 0),
+    (lines({"error": 0.5, "output": 3}, {"error": "small", "output": 3}, {"error": None}), 3),
 )
 def test_each_line_with_a_value_is_a_chunk(stream: bytes, count: int) -> None:
     reader, found = read(stream)
@@ -127,36 +125,34 @@ def test_keys_replace_the_counts_of_ollama() -> None:
 
 @each_row(
     ("stream", "expected", "words"),
-    [
+    (
+        lines(generated(), {"error": "model runner has stopped"}),
+        StreamFault.ERROR_EVENT,
+        "model runner has stopped",
+    ),
+    (lines({"error": {"message": "no memory"}}), StreamFault.ERROR_EVENT, "no memory"),
+    (lines(generated(), generated()), StreamFault.CUT_OFF, 'no line has "done": true'),
+    (lines(generated()) + b'{"model": "m", "resp', StreamFault.CUT_OFF, "it ends in the middle of line 2"),
+    (lines("a") + b'{"te\n' + lines("b"), StreamFault.MALFORMED, "line 2 of the stream, of 4 bytes, is no JSON"),
+    (b"data: 1\n\n", StreamFault.MALFORMED, "line 1 of the stream, of 7 bytes, is no JSON"),
+    (b"\n\n", StreamFault.EMPTY_STREAM, "no line has content, expected at least one"),
+    (lines({"done": True}), None, ""),
+    (b'"\xe4"\n', StreamFault.MALFORMED, "line 1 of the stream, of 3 bytes, is no JSON in UTF-8"),
+    (lines(generated(), 1), StreamFault.MALFORMED, "line 2 of the stream, of 1 byte, is no JSON object"),
+    *(
         (
-            lines(generated(), {"error": "model runner has stopped"}),
-            StreamFault.ERROR_EVENT,
-            "model runner has stopped",
-        ),
-        (lines({"error": {"message": "no memory"}}), StreamFault.ERROR_EVENT, "no memory"),
-        (lines(generated(), generated()), StreamFault.CUT_OFF, 'no line has "done": true'),
-        (lines(generated()) + b'{"model": "m", "resp', StreamFault.CUT_OFF, "it ends in the middle of line 2"),
-        (lines("a") + b'{"te\n' + lines("b"), StreamFault.MALFORMED, "line 2 of the stream, of 4 bytes, is no JSON"),
-        (b"data: 1\n\n", StreamFault.MALFORMED, "line 1 of the stream, of 7 bytes, is no JSON"),
-        (b"\n\n", StreamFault.EMPTY_STREAM, "no line has content, expected at least one"),
-        (lines({"done": True}), None, ""),
-        (b'"\xe4"\n', StreamFault.MALFORMED, "line 1 of the stream, of 3 bytes, is no JSON in UTF-8"),
-        (lines(generated(), 1), StreamFault.MALFORMED, "line 2 of the stream, of 1 byte, is no JSON object"),
-        *(
-            (
-                lines(generated("", done=True, done_reason=why)),
-                StreamFault.EMPTY_STREAM,
-                f"whose done_reason is '{why}'",
-            )
-            for why in ("stop", "load", "unload")
-        ),
-        (
-            lines(generated(), generated("", done=True, done_reason="error")),
-            StreamFault.ERROR_EVENT,
-            "the answer ended with done_reason error",
-        ),
-        (lines(generated("", done=True)), StreamFault.EMPTY_STREAM, "the first has model, created_at, response, done"),
-    ],
+            lines(generated("", done=True, done_reason=why)),
+            StreamFault.EMPTY_STREAM,
+            f"whose done_reason is '{why}'",
+        )
+        for why in ("stop", "load", "unload")
+    ),
+    (
+        lines(generated(), generated("", done=True, done_reason="error")),
+        StreamFault.ERROR_EVENT,
+        "the answer ended with done_reason error",
+    ),
+    (lines(generated("", done=True)), StreamFault.EMPTY_STREAM, "the first has model, created_at, response, done"),
 )
 def test_bad_streams_say_what_is_wrong(stream: bytes, expected: StreamFault | None, words: str) -> None:
     reader, count = read(stream)
@@ -212,13 +208,11 @@ def test_whole_lines_are_decoded() -> None:
     assert lines_in(lines("a", {"b": 1}) + b"3") == ["a", {"b": 1}, 3]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "words"),
-    [
-        (lines("a") + b"{", "it ends in the middle of line 2"),
-        (b"{\n", "line 1 of the stream, of 1 byte, is no JSON"),
-        (lines({"error": "boom"}), "the stream ended with an error"),
-    ],
+    (lines("a") + b"{", "it ends in the middle of line 2"),
+    (b"{\n", "line 1 of the stream, of 1 byte, is no JSON"),
+    (lines({"error": "boom"}), "the stream ended with an error"),
 )
 def test_broken_lines_are_not_decoded(body: bytes, words: str) -> None:
     with pytest.raises(WireError, match=words):

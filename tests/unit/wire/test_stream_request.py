@@ -1,6 +1,5 @@
 """What a request asks of its answer, by its body."""
 
-import pytest
 from support.each_row import each_row
 
 from pytest_mlpatterns.wire import Wire
@@ -11,17 +10,15 @@ OPENAI = Wire.parse("openai")
 
 @each_row(
     ("body", "of_openai", "of_rest"),
-    [
-        (b'{"prompt": "a", "stream": true}', Asked(stream=True, tokens=True), Asked(stream=True, tokens=True)),
-        (b'{"prompt": "a", "stream": false}', Asked(stream=False, tokens=True), Asked(stream=False, tokens=True)),
-        (b'{"prompt": "a", "stream": null}', Asked(stream=False, tokens=True), Asked(stream=True, tokens=True)),
-        (b'{"prompt": "a"}', Asked(stream=False, tokens=True), Asked(stream=True, tokens=True)),
-        (b'{"stream": true, "max_tokens": 0}', Asked(stream=True, tokens=False), Asked(stream=True, tokens=False)),
-        (b'{"stream": true, "max_tokens": false}', Asked(stream=True, tokens=True), Asked(stream=True, tokens=True)),
-        (b"[1, 2]", Asked(stream=False, tokens=True), Asked(stream=True, tokens=True)),
-        (b"\x1f\x8b", Asked(stream=False, tokens=True), Asked(stream=True, tokens=True)),
-        (b"", Asked(stream=False, tokens=True), Asked(stream=True, tokens=True)),
-    ],
+    (b'{"prompt": "a", "stream": true}', Asked(stream=True, tokens=True), Asked(stream=True, tokens=True)),
+    (b'{"prompt": "a", "stream": false}', Asked(stream=False, tokens=True), Asked(stream=False, tokens=True)),
+    (b'{"prompt": "a", "stream": null}', Asked(stream=False, tokens=True), Asked(stream=True, tokens=True)),
+    (b'{"prompt": "a"}', Asked(stream=False, tokens=True), Asked(stream=True, tokens=True)),
+    (b'{"stream": true, "max_tokens": 0}', Asked(stream=True, tokens=False), Asked(stream=True, tokens=False)),
+    (b'{"stream": true, "max_tokens": false}', Asked(stream=True, tokens=True), Asked(stream=True, tokens=True)),
+    (b"[1, 2]", Asked(stream=False, tokens=True), Asked(stream=True, tokens=True)),
+    (b"\x1f\x8b", Asked(stream=False, tokens=True), Asked(stream=True, tokens=True)),
+    (b"", Asked(stream=False, tokens=True), Asked(stream=True, tokens=True)),
 )
 def test_a_body_says_whether_a_stream_is_to_come_and_tokens_in_it(
     body: bytes, of_openai: Asked, of_rest: Asked
@@ -57,13 +54,11 @@ def test_what_a_body_leaves_open_the_others_of_its_load_decide(
     assert not any(unexpected(request).stream for request in range(len(sent)))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("bodies", "found"),
-    [
-        ([b'{"stream":false}', b'{"stream":true}'], True),
-        ([b'{"stream":false}', b'{"prompt":"\\"stream\\":true"}'], False),
-        ([], False),
-    ],
+    ([b'{"stream":false}', b'{"stream":true}'], True),
+    ([b'{"stream":false}', b'{"prompt":"\\"stream\\":true"}'], False),
+    ([], False),
 )
 def test_one_request_for_a_stream_makes_it_a_load_of_streams(bodies: list[bytes], found: bool) -> None:
     assert asks_for_streams(OPENAI, [message(body) for body in bodies]) == found

@@ -118,13 +118,11 @@ def test_text_comes_back_from_json(values: list[str]) -> None:
 
 @each_row(
     "values",
-    [
-        [["a", "bc"], ["d", ""]],
-        [np.array([b"a", b"bc"]), np.array([b"", b"d"])],
-        np.array(["one", "two"]),
-        np.array(["one", "two"], dtype=object),  # as labels of scikit-learn are
-        [np.array([], dtype="U1").reshape(0, 2)],
-    ],
+    [["a", "bc"], ["d", ""]],
+    [np.array([b"a", b"bc"]), np.array([b"", b"d"])],
+    np.array(["one", "two"]),
+    np.array(["one", "two"], dtype=object),  # as labels of scikit-learn are
+    [np.array([], dtype="U1").reshape(0, 2)],
 )
 @each_row("codec", ["binary", "v2"])
 def test_arrays_of_text_and_bytes_come_back(codec: str, values: Any) -> None:
@@ -145,14 +143,12 @@ def test_plain_numbers_become_those_of_numpy(codec: str, values: Any, dtype: Any
 
 @each_row(
     "values",
-    [
-        [np.ones(2), np.ones(3)],
-        [np.ones(2), {"a": np.ones(2)}],
-        [{"a": np.ones(2)}, {"b": np.ones(2)}],
-        [np.ones(2, dtype="f4"), np.ones(2, dtype="f8")],
-        ["text", b"bytes"],
-        [{"a": 1}, {"a": [1, 2], "b": 2}],
-    ],
+    [np.ones(2), np.ones(3)],
+    [np.ones(2), {"a": np.ones(2)}],
+    [{"a": np.ones(2)}, {"b": np.ones(2)}],
+    [np.ones(2, dtype="f4"), np.ones(2, dtype="f8")],
+    ["text", b"bytes"],
+    [{"a": 1}, {"a": [1, 2], "b": 2}],
 )
 @each_row("codec", TENSORS)
 def test_inputs_that_differ_come_back_each_as_it_is(codec: str, values: list[Any]) -> None:
@@ -194,23 +190,21 @@ def test_numbers_that_lie_askew_are_copied_to_where_they_can_be_used() -> None:
 
 @each_row(
     ("value", "reason"),
-    [
-        (None, "no tensor can hold NoneType"),
-        (object(), "no tensor can hold object"),
-        (1j, "no tensor can hold complex"),
-        (np.array([1j]), "no tensor can hold an array of complex128"),
-        (np.array([1, None]), "no tensor can hold an array of object"),
-        (np.array(["2026-01-01"], dtype="M8[D]"), "no tensor can hold an array of datetime64"),
-        (np.longdouble(1.5), "no tensor can hold "),
-        (np.zeros(1, dtype=[("a", "i4")]), "no tensor can hold an array of "),
-        ([1, [2, 3]], "list cannot be converted to an array: "),
-        (["a", 1], "text or bytes beside something else"),
-        ({"a": object()}, "no tensor can hold object"),
-        ({1: 2}, "dictionaries need names that are text"),
-        ({}, "dictionaries need names that are text, at least one"),
-        (2**70, "no tensor can hold int"),
-        ("\ud800", "text that UTF-8 cannot encode"),
-    ],
+    (None, "no tensor can hold NoneType"),
+    (object(), "no tensor can hold object"),
+    (1j, "no tensor can hold complex"),
+    (np.array([1j]), "no tensor can hold an array of complex128"),
+    (np.array([1, None]), "no tensor can hold an array of object"),
+    (np.array(["2026-01-01"], dtype="M8[D]"), "no tensor can hold an array of datetime64"),
+    (np.longdouble(1.5), "no tensor can hold "),
+    (np.zeros(1, dtype=[("a", "i4")]), "no tensor can hold an array of "),
+    ([1, [2, 3]], "list cannot be converted to an array: "),
+    (["a", 1], "text or bytes beside something else"),
+    ({"a": object()}, "no tensor can hold object"),
+    ({1: 2}, "dictionaries need names that are text"),
+    ({}, "dictionaries need names that are text, at least one"),
+    (2**70, "no tensor can hold int"),
+    ("\ud800", "text that UTF-8 cannot encode"),
 )
 def test_what_no_tensor_can_hold_is_refused_by_what_it_is(value: Any, reason: str) -> None:
     with pytest.raises(WireError) as caught:
@@ -286,18 +280,16 @@ class TestMessagePack:
 
     @each_row(
         "array",
-        [
-            {b"nd": True},
-            {b"nd": True, b"type": "O", b"kind": b"O", b"shape": [1], b"data": b"\x80\x04N."},
-            {b"nd": True, b"type": [["a", "<i4"]], b"kind": b"V", b"shape": [1], b"data": b"0000"},
-            {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": [2], b"data": b"0000"},
-            {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": [2**70 >> 8], b"data": b"0000"},
-            {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": "a", b"data": b"0000"},
-            {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": [1], b"data": "text"},
-            {b"nd": False, b"type": "<f4", b"data": b""},
-            {b"nd": True, b"type": "S0", b"kind": b"", b"shape": [1], b"data": b""},
-            {b"nd": True, b"type": "nonsense", b"kind": b"", b"shape": [1], b"data": b""},
-        ],
+        {b"nd": True},
+        {b"nd": True, b"type": "O", b"kind": b"O", b"shape": [1], b"data": b"\x80\x04N."},
+        {b"nd": True, b"type": [["a", "<i4"]], b"kind": b"V", b"shape": [1], b"data": b"0000"},
+        {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": [2], b"data": b"0000"},
+        {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": [2**70 >> 8], b"data": b"0000"},
+        {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": "a", b"data": b"0000"},
+        {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": [1], b"data": "text"},
+        {b"nd": False, b"type": "<f4", b"data": b""},
+        {b"nd": True, b"type": "S0", b"kind": b"", b"shape": [1], b"data": b""},
+        {b"nd": True, b"type": "nonsense", b"kind": b"", b"shape": [1], b"data": b""},
     )
     def test_an_array_that_is_none_is_refused_and_nothing_unpickled(self, array: dict[bytes, Any]) -> None:
         with pytest.raises(WireError, match="malformed array: "):
@@ -329,84 +321,82 @@ def make_binary(size: Any = 8, **changed: Any) -> dict[str, Any]:
 class TestMalformed:
     @each_row(
         ("message", "reason"),
-        [
-            ([], 'the body is not {"inputs": '),
-            ({}, 'the body is not {"inputs": '),
-            ({"inputs": {}}, 'the body is not {"inputs": '),
-            ({"inputs": []}, '"inputs" is empty'),
-            ({"inputs": [1]}, '"inputs" holds something else than tensors with a name'),
-            ({"inputs": [{"name": 1}]}, '"inputs" holds something else'),
-            ({"inputs": [make_tensor()], "id": 5}, "id is 5, expected text"),
-            ({"inputs": [make_tensor()], "parameters": []}, "parameters are [], expected an object"),
-            ({"inputs": [make_tensor(parameters=1)]}, "parameters are 1, expected an object"),
-            ({"inputs": [make_tensor(datatype="BF16")]}, "tensor 'x': datatype 'BF16', expected one of BOOL, "),
-            ({"inputs": [make_tensor(datatype=None)]}, "tensor 'x': datatype None, expected text"),
-            ({"inputs": [make_tensor(shape=None)]}, "tensor 'x': shape None, expected a list of whole numbers"),
-            ({"inputs": [make_tensor(shape=[1, -2])]}, "tensor 'x': shape [1, -2], expected"),
-            ({"inputs": [make_tensor(shape=[1, 2.0])]}, "tensor 'x': shape [1, 2.0], expected"),
-            ({"inputs": [make_tensor(shape=[True, 2])]}, "tensor 'x': shape [True, 2], expected"),
-            ({"inputs": [make_tensor(shape=[])]}, "tensor 'x': it has no dimension, expected a first one"),
-            ({"inputs": [make_tensor(shape=[0, 2], data=[])]}, "the first dimension is 0, expected at least one input"),
-            ({"inputs": [make_tensor(shape=[1, 3])]}, "tensor 'x': 8 bytes for FP32 of shape [1, 3], expected 12"),
-            (
-                {"inputs": [make_tensor(shape=[1] * 40 + [2])]},
-                "tensor 'x': a tensor of 41 dimensions, expected at most",
-            ),
-            ({"inputs": [make_tensor(shape=[2**63, 0], data=[])]}, "tensor 'x': shape "),
-            ({"inputs": [make_tensor(data="text")]}, "tensor 'x': no data, expected a list"),
-            ({"inputs": [make_tensor(data=None)]}, "tensor 'x': no data"),
-            ({"inputs": [make_tensor(data=["a", "b"])]}, "tensor 'x': data of str"),
-            ({"inputs": [make_tensor(data=[1, [2]])]}, "tensor 'x': data cannot be converted to an array: "),
-            ({"inputs": [make_tensor(data=[{}, {}])]}, "tensor 'x': data cannot be converted to an array: "),
-            ({"inputs": [make_tensor(data=[True, False])]}, "tensor 'x': data of bool, which is not FP32"),
-            (
-                {"inputs": [make_tensor(datatype="INT32", data=[1.5, 2])]},
-                "tensor 'x': data of float64, which is not INT32",
-            ),
-            (
-                {"inputs": [make_tensor(datatype="UINT8", data=[256, 2])]},
-                "tensor 'x': data of int64, which is not UINT8 or",
-            ),
-            (
-                {"inputs": [make_tensor(datatype="UINT8", data=[-1, 2])]},
-                "tensor 'x': data of int64, which is not UINT8 or",
-            ),
-            ({"inputs": [make_tensor(datatype="BOOL", data=[2, 0])]}, "tensor 'x': data of int64, which is not BOOL"),
-            ({"inputs": [make_tensor(datatype="BYTES", data=[1, 2])]}, "tensor 'x': an element of BYTES is not text"),
-            (
-                {"inputs": [make_tensor(datatype="BYTES", data=["a"])]},
-                "tensor 'x': 1 elements of shape [1, 2], expected 2",
-            ),
-            (
-                {"inputs": [make_tensor(datatype="BYTES", data=["a\0", "b"])]},
-                "tensor 'x': an element of BYTES ends with NUL",
-            ),
-            (
-                {"inputs": [make_tensor(), make_tensor(name="y", shape=[2, 1])]},
-                "the first dimensions of the tensors differ",
-            ),
-            (
-                {"inputs": [make_tensor(parameters={"shared_memory_region": "r"})]},
-                "tensor 'x': it is in shared memory, which is not supported",
-            ),
-            ({"inputs": [make_binary()]}, "tensor 'x': binary_data_size is 8, but the body has 0 more bytes"),
-            ({"inputs": [make_binary("8")]}, "tensor 'x': binary_data_size is '8'"),
-            ({"inputs": [make_binary(-1)]}, "tensor 'x': binary_data_size is -1"),
-            ({"inputs": [make_binary(True)]}, "tensor 'x': binary_data_size is True"),
-            ({"inputs": [make_tensor()], "parameters": {"rows": 0}}, "parameter rows is 0"),
-            ({"inputs": [make_tensor()], "parameters": {"rows": 2}}, "parameter rows is 2"),
-            ({"inputs": [make_tensor()], "parameters": {"rows": 1}}, "tensor 'x', expected its row number"),
-            ({"inputs": [make_tensor(name="5:")], "parameters": {"rows": 1}}, "tensor '5:', expected its row number"),
-            (
-                {"inputs": [make_tensor(name="0:"), make_tensor(name="0:")], "parameters": {"rows": 2}},
-                "a row without a tensor",
-            ),
-            ({"inputs": [make_tensor()], "outputs": {}}, 'the body is not {"outputs": '),
-            (
-                {"inputs": [make_tensor()], "outputs": [{"name": "y", "parameters": {"classification": 3}}]},
-                "output 'y' asks for a classification",
-            ),
-        ],
+        ([], 'the body is not {"inputs": '),
+        ({}, 'the body is not {"inputs": '),
+        ({"inputs": {}}, 'the body is not {"inputs": '),
+        ({"inputs": []}, '"inputs" is empty'),
+        ({"inputs": [1]}, '"inputs" holds something else than tensors with a name'),
+        ({"inputs": [{"name": 1}]}, '"inputs" holds something else'),
+        ({"inputs": [make_tensor()], "id": 5}, "id is 5, expected text"),
+        ({"inputs": [make_tensor()], "parameters": []}, "parameters are [], expected an object"),
+        ({"inputs": [make_tensor(parameters=1)]}, "parameters are 1, expected an object"),
+        ({"inputs": [make_tensor(datatype="BF16")]}, "tensor 'x': datatype 'BF16', expected one of BOOL, "),
+        ({"inputs": [make_tensor(datatype=None)]}, "tensor 'x': datatype None, expected text"),
+        ({"inputs": [make_tensor(shape=None)]}, "tensor 'x': shape None, expected a list of whole numbers"),
+        ({"inputs": [make_tensor(shape=[1, -2])]}, "tensor 'x': shape [1, -2], expected"),
+        ({"inputs": [make_tensor(shape=[1, 2.0])]}, "tensor 'x': shape [1, 2.0], expected"),
+        ({"inputs": [make_tensor(shape=[True, 2])]}, "tensor 'x': shape [True, 2], expected"),
+        ({"inputs": [make_tensor(shape=[])]}, "tensor 'x': it has no dimension, expected a first one"),
+        ({"inputs": [make_tensor(shape=[0, 2], data=[])]}, "the first dimension is 0, expected at least one input"),
+        ({"inputs": [make_tensor(shape=[1, 3])]}, "tensor 'x': 8 bytes for FP32 of shape [1, 3], expected 12"),
+        (
+            {"inputs": [make_tensor(shape=[1] * 40 + [2])]},
+            "tensor 'x': a tensor of 41 dimensions, expected at most",
+        ),
+        ({"inputs": [make_tensor(shape=[2**63, 0], data=[])]}, "tensor 'x': shape "),
+        ({"inputs": [make_tensor(data="text")]}, "tensor 'x': no data, expected a list"),
+        ({"inputs": [make_tensor(data=None)]}, "tensor 'x': no data"),
+        ({"inputs": [make_tensor(data=["a", "b"])]}, "tensor 'x': data of str"),
+        ({"inputs": [make_tensor(data=[1, [2]])]}, "tensor 'x': data cannot be converted to an array: "),
+        ({"inputs": [make_tensor(data=[{}, {}])]}, "tensor 'x': data cannot be converted to an array: "),
+        ({"inputs": [make_tensor(data=[True, False])]}, "tensor 'x': data of bool, which is not FP32"),
+        (
+            {"inputs": [make_tensor(datatype="INT32", data=[1.5, 2])]},
+            "tensor 'x': data of float64, which is not INT32",
+        ),
+        (
+            {"inputs": [make_tensor(datatype="UINT8", data=[256, 2])]},
+            "tensor 'x': data of int64, which is not UINT8 or",
+        ),
+        (
+            {"inputs": [make_tensor(datatype="UINT8", data=[-1, 2])]},
+            "tensor 'x': data of int64, which is not UINT8 or",
+        ),
+        ({"inputs": [make_tensor(datatype="BOOL", data=[2, 0])]}, "tensor 'x': data of int64, which is not BOOL"),
+        ({"inputs": [make_tensor(datatype="BYTES", data=[1, 2])]}, "tensor 'x': an element of BYTES is not text"),
+        (
+            {"inputs": [make_tensor(datatype="BYTES", data=["a"])]},
+            "tensor 'x': 1 elements of shape [1, 2], expected 2",
+        ),
+        (
+            {"inputs": [make_tensor(datatype="BYTES", data=["a\0", "b"])]},
+            "tensor 'x': an element of BYTES ends with NUL",
+        ),
+        (
+            {"inputs": [make_tensor(), make_tensor(name="y", shape=[2, 1])]},
+            "the first dimensions of the tensors differ",
+        ),
+        (
+            {"inputs": [make_tensor(parameters={"shared_memory_region": "r"})]},
+            "tensor 'x': it is in shared memory, which is not supported",
+        ),
+        ({"inputs": [make_binary()]}, "tensor 'x': binary_data_size is 8, but the body has 0 more bytes"),
+        ({"inputs": [make_binary("8")]}, "tensor 'x': binary_data_size is '8'"),
+        ({"inputs": [make_binary(-1)]}, "tensor 'x': binary_data_size is -1"),
+        ({"inputs": [make_binary(True)]}, "tensor 'x': binary_data_size is True"),
+        ({"inputs": [make_tensor()], "parameters": {"rows": 0}}, "parameter rows is 0"),
+        ({"inputs": [make_tensor()], "parameters": {"rows": 2}}, "parameter rows is 2"),
+        ({"inputs": [make_tensor()], "parameters": {"rows": 1}}, "tensor 'x', expected its row number"),
+        ({"inputs": [make_tensor(name="5:")], "parameters": {"rows": 1}}, "tensor '5:', expected its row number"),
+        (
+            {"inputs": [make_tensor(name="0:"), make_tensor(name="0:")], "parameters": {"rows": 2}},
+            "a row without a tensor",
+        ),
+        ({"inputs": [make_tensor()], "outputs": {}}, 'the body is not {"outputs": '),
+        (
+            {"inputs": [make_tensor()], "outputs": [{"name": "y", "parameters": {"classification": 3}}]},
+            "output 'y' asks for a classification",
+        ),
     )
     def test_a_message_that_is_none_is_refused_by_what_is_wrong(self, message: Any, reason: str) -> None:
         with pytest.raises(WireError) as caught:
@@ -420,13 +410,11 @@ class TestMalformed:
 
     @each_row(
         ("data", "reason"),
-        [
-            (b"\1\0\0\0a", "5 bytes are too few for 2 elements of BYTES"),
-            (b"\1\0\0\0a\2\0\0\0b", "an element of BYTES of 2 bytes, where 1 are left"),
-            (b"\1\0\0\0a\1\0\0\0bc", "1 bytes after the last element of BYTES"),
-            (b"\xff\xff\xff\xffaaaa", "an element of BYTES of 4294967295 bytes"),
-            (b"\1\0\0\0\xff\1\0\0\0b", "text that is not UTF-8"),
-        ],
+        (b"\1\0\0\0a", "5 bytes are too few for 2 elements of BYTES"),
+        (b"\1\0\0\0a\2\0\0\0b", "an element of BYTES of 2 bytes, where 1 are left"),
+        (b"\1\0\0\0a\1\0\0\0bc", "1 bytes after the last element of BYTES"),
+        (b"\xff\xff\xff\xffaaaa", "an element of BYTES of 4294967295 bytes"),
+        (b"\1\0\0\0\xff\1\0\0\0b", "text that is not UTF-8"),
     )
     def test_bytes_that_are_not_so_many_elements_are_refused(self, data: bytes, reason: str) -> None:
         tensor = make_binary(datatype="BYTES", parameters={"binary_data_size": len(data), "content_type": "str"})

@@ -106,18 +106,16 @@ def test_the_think_time_is_part_of_the_digest() -> None:
 
 @each_row(
     ("item", "said"),
-    [
-        ({"turns": []}, "has turns [], expected a list of"),
-        ({"turns": "a"}, "has turns 'a', expected a list of"),
-        ({"turns": ["a", 7]}, "has turn 1 7, expected"),
-        ({"turns": [{"role": "user"}]}, "has turn 0 {'role': 'user'}, expected"),
-        ({"turns": [{"role": "me", "content": "a"}]}, "has turn 0"),
-        ({"turns": [assistant("a")]}, "has turns without a text of a user"),
-        ({"turns": ["a"], "prompt": "b"}, "has turns and prompt, expected one of them"),
-        ({"turns": [{"content": "a", "think_time": "1s"}]}, "has think_time at turn 0, the first one"),
-        ({"turns": ["a", {**assistant("b"), "think_time": "1s"}]}, "at turn 1, a message of the assistant"),
-        ({"turns": ["a", "b"], "output_tokens": 0}, "its output_tokens are 0"),
-    ],
+    ({"turns": []}, "has turns [], expected a list of"),
+    ({"turns": "a"}, "has turns 'a', expected a list of"),
+    ({"turns": ["a", 7]}, "has turn 1 7, expected"),
+    ({"turns": [{"role": "user"}]}, "has turn 0 {'role': 'user'}, expected"),
+    ({"turns": [{"role": "me", "content": "a"}]}, "has turn 0"),
+    ({"turns": [assistant("a")]}, "has turns without a text of a user"),
+    ({"turns": ["a"], "prompt": "b"}, "has turns and prompt, expected one of them"),
+    ({"turns": [{"content": "a", "think_time": "1s"}]}, "has think_time at turn 0, the first one"),
+    ({"turns": ["a", {**assistant("b"), "think_time": "1s"}]}, "at turn 1, a message of the assistant"),
+    ({"turns": ["a", "b"], "output_tokens": 0}, "its output_tokens are 0"),
 )
 def test_another_form_is_named_with_the_item_and_what_was_expected(item: Any, said: str) -> None:
     with pytest.raises(SettingError) as caught:

@@ -52,21 +52,19 @@ def _forgotten() -> Iterator[None]:
 
 @each_row(
     ("read", "body", "value"),
-    [
-        (Header("X-QUEUE-TIME", unit="ms"), b"", "1.5"),
-        (Header("server-timing", part="queue"), b"", "2.5"),
-        (Header("server-timing", part="db"), b"", "3"),
-        (Header("server-timing", part="que"), b"", None),
-        (Header("x-none"), b"", None),
-        (Json("eval_duration"), OLLAMA, 12000000),
-        (Json("usage.n"), CHAT, 5),
-        (Json("c.0.at"), CHAT, 7),
-        (Json("c.1.at"), CHAT, None),
-        (Json("a.b"), b'{"a": 3}', None),
-        (Json("a"), b"no json", None),
-        (Computed(lambda answer: answer.status), b"", 201),
-        (Computed(lambda answer: answer.json()["x"]), b'{"x": 4}', 4),
-    ],
+    (Header("X-QUEUE-TIME", unit="ms"), b"", "1.5"),
+    (Header("server-timing", part="queue"), b"", "2.5"),
+    (Header("server-timing", part="db"), b"", "3"),
+    (Header("server-timing", part="que"), b"", None),
+    (Header("x-none"), b"", None),
+    (Json("eval_duration"), OLLAMA, 12000000),
+    (Json("usage.n"), CHAT, 5),
+    (Json("c.0.at"), CHAT, 7),
+    (Json("c.1.at"), CHAT, None),
+    (Json("a.b"), b'{"a": 3}', None),
+    (Json("a"), b"no json", None),
+    (Computed(lambda answer: answer.status), b"", 201),
+    (Computed(lambda answer: answer.json()["x"]), b'{"x": 4}', 4),
 )
 def test_a_figure_is_read_where_it_is(read: Any, body: bytes, value: object) -> None:
     assert read.of(FigureAnswer(HEAD, body)) == value
@@ -105,18 +103,16 @@ MESSAGE = SimpleNamespace(took_ms=4)
 
 @each_row(
     ("read", "value", "number"),
-    [
-        (Header("x-queue-time"), HTTP, "1.5"),
-        (Json("n"), HTTP, 3),
-        (Json("usage.n"), {"usage": {"n": 2}}, 2),
-        (Json("n"), '{"n": 1}', 1),
-        (Json("n"), b'{"n": 1}', 1),
-        (Json("n"), ['{"x": 0}\n', '{"n": 8}\n'], 8),
-        (Computed(lambda answer: len(answer.body)), "abc", 3),
-        (Computed(lambda answer: answer.value.took_ms), MESSAGE, 4),
-        (Header("x-queue-time"), {"usage": 1}, None),
-        (Json("n"), MESSAGE, None),
-    ],
+    (Header("x-queue-time"), HTTP, "1.5"),
+    (Json("n"), HTTP, 3),
+    (Json("usage.n"), {"usage": {"n": 2}}, 2),
+    (Json("n"), '{"n": 1}', 1),
+    (Json("n"), b'{"n": 1}', 1),
+    (Json("n"), ['{"x": 0}\n', '{"n": 8}\n'], 8),
+    (Computed(lambda answer: len(answer.body)), "abc", 3),
+    (Computed(lambda answer: answer.value.took_ms), MESSAGE, 4),
+    (Header("x-queue-time"), {"usage": 1}, None),
+    (Json("n"), MESSAGE, None),
 )
 def test_a_figure_is_read_from_what_a_client_returned(read: Any, value: object, number: object) -> None:
     assert read.of(FigureAnswer(b"", b"pickled", value)) == number
@@ -169,14 +165,12 @@ def test_what_is_no_number_is_refused(value: object, words: str) -> None:
 
 @each_row(
     ("figures", "words"),
-    [
-        ([Header("x")], "expected a dictionary"),
-        ({"p95": Header("x")}, "is a metric already"),
-        ({"rtm": Header("x")}, "is a metric already"),
-        ({"Queue Time": Header("x")}, "in lower case"),
-        ({"wait": "x-queue-time"}, "expected one of three"),
-        ({"wait": Header("x", better="more")}, '"lower" or "higher"'),  # type: ignore[arg-type]
-    ],
+    ([Header("x")], "expected a dictionary"),
+    ({"p95": Header("x")}, "is a metric already"),
+    ({"rtm": Header("x")}, "is a metric already"),
+    ({"Queue Time": Header("x")}, "in lower case"),
+    ({"wait": "x-queue-time"}, "expected one of three"),
+    ({"wait": Header("x", better="more")}, '"lower" or "higher"'),  # type: ignore[arg-type]
 )
 def test_a_wrong_declaration_is_refused(figures: object, words: str) -> None:
     with pytest.raises(SettingError, match=words):

@@ -81,15 +81,13 @@ def test_an_ipv6_host_stands_in_brackets() -> None:
 
 @each_row(
     "given_inputs",
-    [
-        [[1.5, 2.5], [3.5, 4.5]],
-        ([1.5, 2.5], [3.5, 4.5]),
-        np.array([[1.5, 2.5], [3.5, 4.5]]),
-        [np.array([1.5, 2.5]), np.array([3.5, 4.5], dtype=np.float32)],
-        {"a": [1.5, 2.5], "b": [3.5, 4.5]}.values(),
-        lambda: [[1.5, 2.5], [3.5, 4.5]],
-        lambda: iter([(1.5, 2.5), (3.5, 4.5)]),
-    ],
+    [[1.5, 2.5], [3.5, 4.5]],
+    ([1.5, 2.5], [3.5, 4.5]),
+    np.array([[1.5, 2.5], [3.5, 4.5]]),
+    [np.array([1.5, 2.5]), np.array([3.5, 4.5], dtype=np.float32)],
+    {"a": [1.5, 2.5], "b": [3.5, 4.5]}.values(),
+    lambda: [[1.5, 2.5], [3.5, 4.5]],
+    lambda: iter([(1.5, 2.5), (3.5, 4.5)]),
 )
 def test_inputs_come_from_anything_that_can_be_gone_through(given_inputs: Any) -> None:
     payload = read_payload(given_inputs)
@@ -142,44 +140,42 @@ MIXED = "perf_payload mixes inputs and httpx.Request objects, expected one kind;
 
 @each_row(
     ("wrong", "message"),
-    [
-        ([], "perf_payload is empty, expected at least one input"),
-        (np.zeros((0, 3)), "perf_payload is empty, expected at least one input"),
-        (nothing, "perf_payload is empty, expected at least one input"),
-        ("text", "perf_payload is str, expected a list of inputs"),
-        (b"bytes", "perf_payload is bytes, expected a list of inputs"),
-        ({"a": 1}, "perf_payload is dict, expected a list of inputs"),
-        (5, "perf_payload is int, expected a list of inputs"),
-        (None, "perf_payload is NoneType, expected a list of inputs"),
-        (np.array(5), "perf_payload is ndarray, expected a list of inputs"),
-        (list, "perf_payload is type, expected a list of inputs"),
-        (lambda: 5, "perf_payload is a function that returns int, expected one that yields inputs"),
-        (lambda: "text", "perf_payload is a function that returns str, expected one that yields inputs"),
-        ((n for n in range(3)), "perf_payload is generator, which can be read only once; return a list, or the"),
-        (iter([1]), "perf_payload is list_iterator, which can be read only once; return a list, or the generator"),
-        (itertools.count(), "perf_payload is count, which can be read only once; return a list, or the generator"),
-        (Uniform(iter([1])), "perf_payload is list_iterator, which can be read only once"),
-        (Zipf(map(abs, [1])), "perf_payload is map, which can be read only once"),
-        (Frame(), "perf_payload is Frame, expected its rows; return frame.to_dict('records') or frame.values.tolist()"),
-        (InOrder(map(abs, [1])), "perf_payload is map, which can be read only once"),
-        (Zipf(Frame()), "perf_payload is Frame, expected its rows; return frame.to_dict('records')"),
-        (Frame, "perf_payload is type, expected its rows"),
-        (a_frame, "perf_payload is a function that returns Frame, expected its rows; return frame.to_dict("),
-        ([1, 2, object()], "perf_payload item 2 is object, which cannot be sent over rest+json: "),
-        (
-            [[[1, 2], [3, math.nan]]],
-            'perf_payload item 0 has NaN at [1][1], which JSON cannot carry; use wire="rest+bin',
-        ),
-        ([b"raw"], "perf_payload item 0 is bytes, which cannot be sent over rest+json: "),
-        (
-            [REQUEST, 1],
-            f"{MIXED} input is item 1",
-        ),
-        (
-            [1, 1, REQUEST],
-            f"{MIXED} request is item 2",
-        ),
-    ],
+    ([], "perf_payload is empty, expected at least one input"),
+    (np.zeros((0, 3)), "perf_payload is empty, expected at least one input"),
+    (nothing, "perf_payload is empty, expected at least one input"),
+    ("text", "perf_payload is str, expected a list of inputs"),
+    (b"bytes", "perf_payload is bytes, expected a list of inputs"),
+    ({"a": 1}, "perf_payload is dict, expected a list of inputs"),
+    (5, "perf_payload is int, expected a list of inputs"),
+    (None, "perf_payload is NoneType, expected a list of inputs"),
+    (np.array(5), "perf_payload is ndarray, expected a list of inputs"),
+    (list, "perf_payload is type, expected a list of inputs"),
+    (lambda: 5, "perf_payload is a function that returns int, expected one that yields inputs"),
+    (lambda: "text", "perf_payload is a function that returns str, expected one that yields inputs"),
+    ((n for n in range(3)), "perf_payload is generator, which can be read only once; return a list, or the"),
+    (iter([1]), "perf_payload is list_iterator, which can be read only once; return a list, or the generator"),
+    (itertools.count(), "perf_payload is count, which can be read only once; return a list, or the generator"),
+    (Uniform(iter([1])), "perf_payload is list_iterator, which can be read only once"),
+    (Zipf(map(abs, [1])), "perf_payload is map, which can be read only once"),
+    (Frame(), "perf_payload is Frame, expected its rows; return frame.to_dict('records') or frame.values.tolist()"),
+    (InOrder(map(abs, [1])), "perf_payload is map, which can be read only once"),
+    (Zipf(Frame()), "perf_payload is Frame, expected its rows; return frame.to_dict('records')"),
+    (Frame, "perf_payload is type, expected its rows"),
+    (a_frame, "perf_payload is a function that returns Frame, expected its rows; return frame.to_dict("),
+    ([1, 2, object()], "perf_payload item 2 is object, which cannot be sent over rest+json: "),
+    (
+        [[[1, 2], [3, math.nan]]],
+        'perf_payload item 0 has NaN at [1][1], which JSON cannot carry; use wire="rest+bin',
+    ),
+    ([b"raw"], "perf_payload item 0 is bytes, which cannot be sent over rest+json: "),
+    (
+        [REQUEST, 1],
+        f"{MIXED} input is item 1",
+    ),
+    (
+        [1, 1, REQUEST],
+        f"{MIXED} request is item 2",
+    ),
 )
 def test_a_value_that_is_no_collection_is_refused_by_its_type(wrong: Any, message: str) -> None:
     with pytest.raises(SettingError) as caught:

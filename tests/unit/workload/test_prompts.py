@@ -67,18 +67,16 @@ def test_a_tokenizer_that_never_reaches_a_length_is_named() -> None:
 
 @each_row(
     ("arguments", "said"),
-    [
-        ({"input_tokens": 0}, "Prompts(input_tokens=...) is 0, expected tokens from 1"),
-        ({"input_tokens": "128"}, "is '128', expected tokens from 1"),
-        ({"output_tokens": (64, -1)}, "is (64, -1), expected tokens"),
-        ({"output_tokens": (64,)}, "expected tokens"),
-        ({"output_tokens": []}, "is [], expected tokens"),
-        ({"output_tokens": [1.5]}, "expected tokens"),
-        ({"shared_prefix_tokens": 200}, "but input_tokens is 128; expected a prefix that is no longer"),
-        ({"shared_prefix_tokens": 9, "input_tokens": (8, 9)}, "but input_tokens is (8, 9)"),
-        ({"count": 0}, "count"),
-        ({"tokens": 5}, "expected a function that counts the tokens of a text"),
-    ],
+    ({"input_tokens": 0}, "Prompts(input_tokens=...) is 0, expected tokens from 1"),
+    ({"input_tokens": "128"}, "is '128', expected tokens from 1"),
+    ({"output_tokens": (64, -1)}, "is (64, -1), expected tokens"),
+    ({"output_tokens": (64,)}, "expected tokens"),
+    ({"output_tokens": []}, "is [], expected tokens"),
+    ({"output_tokens": [1.5]}, "expected tokens"),
+    ({"shared_prefix_tokens": 200}, "but input_tokens is 128; expected a prefix that is no longer"),
+    ({"shared_prefix_tokens": 9, "input_tokens": (8, 9)}, "but input_tokens is (8, 9)"),
+    ({"count": 0}, "count"),
+    ({"tokens": 5}, "expected a function that counts the tokens of a text"),
 )
 def test_wrong_arguments_are_refused_with_what_to_write(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingError) as caught:

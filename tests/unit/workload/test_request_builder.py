@@ -57,16 +57,14 @@ class TestBuilding:
 
     @each_row(
         ("build", "expected"),
-        [
-            (lambda _: None, "returned NoneType, expected an httpx.Request or a mapping"),
-            (lambda text: text, "returned str, expected an httpx.Request or a mapping"),
-            (lambda text: {"body": text}, "returned 'body', expected only method, path, params"),
-            (lambda text: {"jsn": text}, "returned 'jsn', did you mean json? expected only method, path, params"),
-            (lambda text: text["a"], "failed for an input of type str: TypeError: string indices"),
-            (lambda _: {"json": {1j}}, "returned an invalid request: Object of type set is not JSON serializable"),
-            (lambda _: {"path": "http://[::1"}, "returned an invalid request"),
-            (lambda _: {"params": 3}, "returned an invalid request"),
-        ],
+        (lambda _: None, "returned NoneType, expected an httpx.Request or a mapping"),
+        (lambda text: text, "returned str, expected an httpx.Request or a mapping"),
+        (lambda text: {"body": text}, "returned 'body', expected only method, path, params"),
+        (lambda text: {"jsn": text}, "returned 'jsn', did you mean json? expected only method, path, params"),
+        (lambda text: text["a"], "failed for an input of type str: TypeError: string indices"),
+        (lambda _: {"json": {1j}}, "returned an invalid request: Object of type set is not JSON serializable"),
+        (lambda _: {"path": "http://[::1"}, "returned an invalid request"),
+        (lambda _: {"params": 3}, "returned an invalid request"),
     )
     def test_invalid_requests_are_refused(self, build: Any, expected: str) -> None:
         with pytest.raises(SettingError) as caught:
@@ -140,14 +138,12 @@ class TestPayload:
 
 @each_row(
     ("kind", "content", "expected"),
-    [
-        ("application/json", b'{"a": [1]}', {"a": [1]}),
-        ("application/json; charset=utf-8", '"ü"'.encode(), "ü"),
-        ("application/vnd.api+json", b"3", 3),
-        ("text/plain; charset=latin-1", "ü".encode("latin-1"), "ü"),
-        ("image/png", b"\x89PNG", b"\x89PNG"),
-        (None, b"{}", b"{}"),
-    ],
+    ("application/json", b'{"a": [1]}', {"a": [1]}),
+    ("application/json; charset=utf-8", '"ü"'.encode(), "ü"),
+    ("application/vnd.api+json", b"3", 3),
+    ("text/plain; charset=latin-1", "ü".encode("latin-1"), "ü"),
+    ("image/png", b"\x89PNG", b"\x89PNG"),
+    (None, b"{}", b"{}"),
 )
 def test_an_answer_is_read_as_what_it_says_it_is(kind: str | None, content: bytes, expected: object) -> None:
     headers = {} if kind is None else {"content-type": kind}

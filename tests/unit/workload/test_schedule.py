@@ -23,19 +23,17 @@ PER_SECOND = "requests per second, from 0.000001 to 1,000,000; write 200"
 
 @each_row(
     ("schedule", "text"),
-    [
-        (ClosedLoop(8), "closed(8)"),
-        (ClosedLoop(8, think_time="50ms"), "closed(8, think_time=50ms)"),
-        (ClosedLoop(8, think_time=("10ms", "2s")), "closed(8, think_time=10ms to 2s)"),
-        (ConstantRate(200), "constant(200/s)"),
-        (ConstantRate(0.5), "constant(0.5/s)"),
-        (PoissonRate(200.0), "poisson(200/s)"),
-        (PoissonRate(200, seed=7), "poisson(200/s, seed=7)"),
-        (GammaRate(200, 0.5), "gamma(200/s, burstiness=0.5)"),
-        (GammaRate(200, seed=7), "gamma(200/s, burstiness=1, seed=7)"),
-        (Stages((("10s", 100), ("5s", 0))), "stages(rate_rps: 0, 10s→100, 5s→0)"),
-        (Stages((("1s", 4),), of="concurrency", start=2), "stages(concurrency: 2, 1s→4)"),
-    ],
+    (ClosedLoop(8), "closed(8)"),
+    (ClosedLoop(8, think_time="50ms"), "closed(8, think_time=50ms)"),
+    (ClosedLoop(8, think_time=("10ms", "2s")), "closed(8, think_time=10ms to 2s)"),
+    (ConstantRate(200), "constant(200/s)"),
+    (ConstantRate(0.5), "constant(0.5/s)"),
+    (PoissonRate(200.0), "poisson(200/s)"),
+    (PoissonRate(200, seed=7), "poisson(200/s, seed=7)"),
+    (GammaRate(200, 0.5), "gamma(200/s, burstiness=0.5)"),
+    (GammaRate(200, seed=7), "gamma(200/s, burstiness=1, seed=7)"),
+    (Stages((("10s", 100), ("5s", 0))), "stages(rate_rps: 0, 10s→100, 5s→0)"),
+    (Stages((("1s", 4),), of="concurrency", start=2), "stages(concurrency: 2, 1s→4)"),
 )
 def test_a_schedule_prints_as_baselines_keep_it(schedule: object, text: str) -> None:
     assert str(schedule) == text
@@ -43,13 +41,11 @@ def test_a_schedule_prints_as_baselines_keep_it(schedule: object, text: str) -> 
 
 @each_row(
     ("one", "same", "other"),
-    [
-        (ClosedLoop(8), ClosedLoop(8), ClosedLoop(9)),
-        (ClosedLoop(8, ("1s", "2s")), ClosedLoop(8, ["1s", "2s"]), ClosedLoop(8, ("1s", "3s"))),  # type: ignore[arg-type]
-        (ConstantRate(8), ConstantRate(8.0), ConstantRate(9)),
-        (PoissonRate(8), PoissonRate(8), PoissonRate(8, seed=1)),
-        (Stages((("1s", 4),)), Stages([["1s", 4]]), Stages((("1s", 5),))),  # type: ignore[arg-type]
-    ],
+    (ClosedLoop(8), ClosedLoop(8), ClosedLoop(9)),
+    (ClosedLoop(8, ("1s", "2s")), ClosedLoop(8, ["1s", "2s"]), ClosedLoop(8, ("1s", "3s"))),  # type: ignore[arg-type]
+    (ConstantRate(8), ConstantRate(8.0), ConstantRate(9)),
+    (PoissonRate(8), PoissonRate(8), PoissonRate(8, seed=1)),
+    (Stages((("1s", 4),)), Stages([["1s", 4]]), Stages((("1s", 5),))),  # type: ignore[arg-type]
 )
 def test_a_schedule_is_a_value(one: object, same: object, other: object) -> None:
     assert one == same
@@ -59,51 +55,49 @@ def test_a_schedule_is_a_value(one: object, same: object, other: object) -> None
 
 @each_row(
     ("make", "found", "expected"),
-    [
-        (lambda: ClosedLoop(0), "concurrency is 0", IN_FLIGHT.replace("16", "1")),
-        (lambda: ClosedLoop(MAX_CONCURRENCY + 1), "concurrency is 10001", IN_FLIGHT),
-        (lambda: ClosedLoop("8"), "concurrency is '8'", IN_FLIGHT.replace("16", "8, without quotes")),
-        (lambda: ClosedLoop(1.5), "concurrency is 1.5", IN_FLIGHT),
-        (lambda: ClosedLoop(True), "concurrency is True", IN_FLIGHT),
-        (lambda: ClosedLoop(1, think_time=5), "ClosedLoop(think_time=...) is 5", "a time with its unit"),
-        (lambda: ClosedLoop(1, think_time=("1s", 5)), "ClosedLoop(think_time=...) is 5", "a time with its unit"),
-        (lambda: ClosedLoop(1, think_time=("2s", "1s")), "ClosedLoop(think_time=('2s', '1s'))", '("10ms", "2s")'),
-        (lambda: ClosedLoop(1, think_time=("2s",)), "ClosedLoop(think_time=('2s',))", '("10ms", "2s")'),
-        (lambda: ConstantRate(0), "rate_rps is 0", PER_SECOND),
-        (lambda: ConstantRate(-1), "rate_rps is -1", PER_SECOND),
-        (lambda: ConstantRate(MAX_RATE_RPS + 1), "rate_rps is 1000001", PER_SECOND),
-        (lambda: ConstantRate(float("nan")), "rate_rps is nan", PER_SECOND),
-        (lambda: ConstantRate("200"), "rate_rps is '200'", PER_SECOND),
-        (lambda: ConstantRate(True), "rate_rps is True", PER_SECOND),
-        (lambda: PoissonRate(0), "rate_rps is 0", PER_SECOND),
-        (lambda: PoissonRate(1, seed="x"), "PoissonRate(seed='x')", "a whole number"),
-        (lambda: PoissonRate(1, seed=True), "PoissonRate(seed=True)", "a whole number"),
-        (lambda: GammaRate(1, burstiness=0), "GammaRate(burstiness=0)", "less for bursts; write 0.5"),
-        (lambda: GammaRate(1, burstiness="x"), "GammaRate(burstiness='x')", "less for bursts; write 0.5"),
-        (lambda: GammaRate(1, seed="x"), "GammaRate(seed='x')", "a whole number"),
-        (lambda: Stages([]), "Stages([])", "write [('10s', 100), ('5s', 0)]"),
-        (lambda: Stages(5), "Stages(5)", "(duration, level) pairs"),
-        (lambda: Stages([5]), "Stages([5])", "(duration, level) pairs"),
-        (lambda: Stages([("1s", 2, 3)]), "Stages([('1s', 2, 3)])", "(duration, level) pairs"),
-        (lambda: Stages([("1s", 2)], of="users"), "Stages(of='users')", "'rate_rps' or 'concurrency'"),
-        (lambda: Stages([("1 moon", 2)]), "Stages duration is '1 moon'", "a time with its unit"),
-        (lambda: Stages([("1s", -2)]), "Stages level (rate_rps) is -2", "from 0.000001"),
-        (lambda: Stages([("1s", False)]), "Stages level (rate_rps) is False", "requests per second"),
-        (lambda: Stages([("1s", 2)], start="x"), "Stages level (rate_rps) is 'x'", "requests per second"),
-        (lambda: Stages([("1s", 2.5)], of="concurrency"), "Stages level (concurrency) is 2.5", "a whole number"),
-        (lambda: Stages([("1s", 0)]), "Stages([('1s', 0)]) never sends anything", "some time above level 0"),
-        (lambda: Stages([("0s", 5)]), "Stages([('0s', 5)]) never sends anything", "some time above level 0"),
-        (lambda: Stages([("1s", 0), ("0s", 5)]), "Stages([('1s', 0), ('0s', 5)]) never sends", "above level 0"),
-        (lambda: Stages([("1s", np.False_)]), f"Stages level (rate_rps) is {np.False_!r}", "requests per second"),
-        (
-            lambda: ClosedLoop(np.float64(2)),
-            f"concurrency is {np.float64(2)!r}",
-            "a whole number of requests in flight",
-        ),
-        (lambda: ClosedLoop(np.int64(0)), f"concurrency is {np.int64(0)!r}", IN_FLIGHT.replace("16", "1")),
-        (lambda: Trace(3), "Trace(3), expected a file of timestamps", "write Trace('arrivals.csv')"),
-        (lambda: Trace(None), "Trace(None), expected a file of timestamps", "write Trace('arrivals.csv')"),
-    ],
+    (lambda: ClosedLoop(0), "concurrency is 0", IN_FLIGHT.replace("16", "1")),
+    (lambda: ClosedLoop(MAX_CONCURRENCY + 1), "concurrency is 10001", IN_FLIGHT),
+    (lambda: ClosedLoop("8"), "concurrency is '8'", IN_FLIGHT.replace("16", "8, without quotes")),
+    (lambda: ClosedLoop(1.5), "concurrency is 1.5", IN_FLIGHT),
+    (lambda: ClosedLoop(True), "concurrency is True", IN_FLIGHT),
+    (lambda: ClosedLoop(1, think_time=5), "ClosedLoop(think_time=...) is 5", "a time with its unit"),
+    (lambda: ClosedLoop(1, think_time=("1s", 5)), "ClosedLoop(think_time=...) is 5", "a time with its unit"),
+    (lambda: ClosedLoop(1, think_time=("2s", "1s")), "ClosedLoop(think_time=('2s', '1s'))", '("10ms", "2s")'),
+    (lambda: ClosedLoop(1, think_time=("2s",)), "ClosedLoop(think_time=('2s',))", '("10ms", "2s")'),
+    (lambda: ConstantRate(0), "rate_rps is 0", PER_SECOND),
+    (lambda: ConstantRate(-1), "rate_rps is -1", PER_SECOND),
+    (lambda: ConstantRate(MAX_RATE_RPS + 1), "rate_rps is 1000001", PER_SECOND),
+    (lambda: ConstantRate(float("nan")), "rate_rps is nan", PER_SECOND),
+    (lambda: ConstantRate("200"), "rate_rps is '200'", PER_SECOND),
+    (lambda: ConstantRate(True), "rate_rps is True", PER_SECOND),
+    (lambda: PoissonRate(0), "rate_rps is 0", PER_SECOND),
+    (lambda: PoissonRate(1, seed="x"), "PoissonRate(seed='x')", "a whole number"),
+    (lambda: PoissonRate(1, seed=True), "PoissonRate(seed=True)", "a whole number"),
+    (lambda: GammaRate(1, burstiness=0), "GammaRate(burstiness=0)", "less for bursts; write 0.5"),
+    (lambda: GammaRate(1, burstiness="x"), "GammaRate(burstiness='x')", "less for bursts; write 0.5"),
+    (lambda: GammaRate(1, seed="x"), "GammaRate(seed='x')", "a whole number"),
+    (lambda: Stages([]), "Stages([])", "write [('10s', 100), ('5s', 0)]"),
+    (lambda: Stages(5), "Stages(5)", "(duration, level) pairs"),
+    (lambda: Stages([5]), "Stages([5])", "(duration, level) pairs"),
+    (lambda: Stages([("1s", 2, 3)]), "Stages([('1s', 2, 3)])", "(duration, level) pairs"),
+    (lambda: Stages([("1s", 2)], of="users"), "Stages(of='users')", "'rate_rps' or 'concurrency'"),
+    (lambda: Stages([("1 moon", 2)]), "Stages duration is '1 moon'", "a time with its unit"),
+    (lambda: Stages([("1s", -2)]), "Stages level (rate_rps) is -2", "from 0.000001"),
+    (lambda: Stages([("1s", False)]), "Stages level (rate_rps) is False", "requests per second"),
+    (lambda: Stages([("1s", 2)], start="x"), "Stages level (rate_rps) is 'x'", "requests per second"),
+    (lambda: Stages([("1s", 2.5)], of="concurrency"), "Stages level (concurrency) is 2.5", "a whole number"),
+    (lambda: Stages([("1s", 0)]), "Stages([('1s', 0)]) never sends anything", "some time above level 0"),
+    (lambda: Stages([("0s", 5)]), "Stages([('0s', 5)]) never sends anything", "some time above level 0"),
+    (lambda: Stages([("1s", 0), ("0s", 5)]), "Stages([('1s', 0), ('0s', 5)]) never sends", "above level 0"),
+    (lambda: Stages([("1s", np.False_)]), f"Stages level (rate_rps) is {np.False_!r}", "requests per second"),
+    (
+        lambda: ClosedLoop(np.float64(2)),
+        f"concurrency is {np.float64(2)!r}",
+        "a whole number of requests in flight",
+    ),
+    (lambda: ClosedLoop(np.int64(0)), f"concurrency is {np.int64(0)!r}", IN_FLIGHT.replace("16", "1")),
+    (lambda: Trace(3), "Trace(3), expected a file of timestamps", "write Trace('arrivals.csv')"),
+    (lambda: Trace(None), "Trace(None), expected a file of timestamps", "write Trace('arrivals.csv')"),
 )
 def test_an_impossible_schedule_is_named_with_what_is_possible(make: Any, found: str, expected: str) -> None:
     with pytest.raises(SettingError) as caught:
@@ -116,17 +110,15 @@ def test_an_impossible_schedule_is_named_with_what_is_possible(make: Any, found:
 
 @each_row(
     ("schedule", "plain"),
-    [
-        (ClosedLoop(np.int64(4)), "ClosedLoop(concurrency=4, think_time='0s')"),  # type: ignore[arg-type]
-        (ConstantRate(np.int64(3)), "ConstantRate(rate_rps=3)"),  # type: ignore[arg-type]
-        (ConstantRate(np.float32(0.5)), "ConstantRate(rate_rps=0.5)"),  # type: ignore[arg-type]
-        (ConstantRate(Fraction(1, 4)), "ConstantRate(rate_rps=0.25)"),  # type: ignore[arg-type]
-        (PoissonRate(np.float64(2.5), seed=np.uint8(7)), "PoissonRate(rate_rps=2.5, seed=7)"),  # type: ignore[arg-type]
-        (
-            Stages([("1s", np.int64(4)), ("1s", np.int64(0))], "concurrency", np.float64(0)),  # type: ignore[arg-type,list-item]
-            "Stages(stages=(('1s', 4), ('1s', 0)), of='concurrency', start=0)",
-        ),
-    ],
+    (ClosedLoop(np.int64(4)), "ClosedLoop(concurrency=4, think_time='0s')"),  # type: ignore[arg-type]
+    (ConstantRate(np.int64(3)), "ConstantRate(rate_rps=3)"),  # type: ignore[arg-type]
+    (ConstantRate(np.float32(0.5)), "ConstantRate(rate_rps=0.5)"),  # type: ignore[arg-type]
+    (ConstantRate(Fraction(1, 4)), "ConstantRate(rate_rps=0.25)"),  # type: ignore[arg-type]
+    (PoissonRate(np.float64(2.5), seed=np.uint8(7)), "PoissonRate(rate_rps=2.5, seed=7)"),  # type: ignore[arg-type]
+    (
+        Stages([("1s", np.int64(4)), ("1s", np.int64(0))], "concurrency", np.float64(0)),  # type: ignore[arg-type,list-item]
+        "Stages(stages=(('1s', 4), ('1s', 0)), of='concurrency', start=0)",
+    ),
 )
 def test_numbers_of_other_kinds_are_kept_as_plain_ones(schedule: object, plain: str) -> None:
     assert repr(schedule) == plain
@@ -299,16 +291,14 @@ def test_independent_callers_of_several_generators_are_as_random_as_one_stream(o
 
 @each_row(
     ("name", "text", "column"),
-    [
-        ("a.jsonl", "10.5\n10\n12\n", "timestamp"),
-        ("a.jsonl", '{"timestamp": 10.5}\n\n{"timestamp": 10, "x": 1}\n12\n', "timestamp"),
-        ("a.jsonl", '{"at": 10.5}\n{"at": "10"}\n{"at": 12}\n', "at"),
-        ("a.csv", "path,timestamp\n/a,10.5\n/b,10\n/c,12\n", "timestamp"),
-        ("a.csv", "\ufefftimestamp\n10.5\n10\n12\n", "timestamp"),
-        ("A.CSV", "at\n10.5\n10\n12\n", "at"),
-        ("a.jsonl", '{"timestamp": 10.5, "x": "\u2028"}\r\n10\r\n12\r\n', "timestamp"),
-        ("a.csv", "path,timestamp\n/\u2028\x85a,10.5\n/b,10\n/c,12\n", "timestamp"),
-    ],
+    ("a.jsonl", "10.5\n10\n12\n", "timestamp"),
+    ("a.jsonl", '{"timestamp": 10.5}\n\n{"timestamp": 10, "x": 1}\n12\n', "timestamp"),
+    ("a.jsonl", '{"at": 10.5}\n{"at": "10"}\n{"at": 12}\n', "at"),
+    ("a.csv", "path,timestamp\n/a,10.5\n/b,10\n/c,12\n", "timestamp"),
+    ("a.csv", "\ufefftimestamp\n10.5\n10\n12\n", "timestamp"),
+    ("A.CSV", "at\n10.5\n10\n12\n", "at"),
+    ("a.jsonl", '{"timestamp": 10.5, "x": "\u2028"}\r\n10\r\n12\r\n', "timestamp"),
+    ("a.csv", "path,timestamp\n/\u2028\x85a,10.5\n/b,10\n/c,12\n", "timestamp"),
 )
 def test_a_trace_replays_its_timestamps_from_the_earliest_on(tmp_path: Path, name: str, text: str, column: str) -> None:
     path = tmp_path / name
@@ -332,18 +322,16 @@ def test_a_trace_can_be_replayed_faster(tmp_path: Path) -> None:
 
 @each_row(
     ("name", "text", "found"),
-    [
-        ("a.jsonl", "1\nsoon\n", "row 2 is 'soon', expected a number of seconds, or one under 'timestamp'"),
-        ("a.jsonl", '1\n{"at": 2}\n', "row 2 is '{\"at\": 2}', expected a number of seconds"),
-        ("a.jsonl", "1\nNaN\n", "row 2 is 'NaN', expected a number of seconds"),
-        ("a.jsonl", "1\n[2]\n", "row 2 is '[2]', expected a number of seconds"),
-        ("a.jsonl", "1\n\n\nsoon\n", "row 4 is 'soon', expected a number of seconds"),
-        ("a.csv", "timestamp\n1\nsoon\n", "row 3 is {'timestamp': 'soon'}, expected a number of seconds"),
-        ("a.csv", "at\n1\n", "row 2 is {'at': '1'}, expected a number of seconds, or one under 'timestamp'"),
-        ("a.csv", "timestamp\n1\n\n\nsoon\n", "row 5 is {'timestamp': 'soon'}, expected a number of seconds"),
-        ("a.jsonl", "", "has 0 timestamps, expected at least 2"),
-        ("a.jsonl", "5\n", "has 1 timestamps, expected at least 2"),
-    ],
+    ("a.jsonl", "1\nsoon\n", "row 2 is 'soon', expected a number of seconds, or one under 'timestamp'"),
+    ("a.jsonl", '1\n{"at": 2}\n', "row 2 is '{\"at\": 2}', expected a number of seconds"),
+    ("a.jsonl", "1\nNaN\n", "row 2 is 'NaN', expected a number of seconds"),
+    ("a.jsonl", "1\n[2]\n", "row 2 is '[2]', expected a number of seconds"),
+    ("a.jsonl", "1\n\n\nsoon\n", "row 4 is 'soon', expected a number of seconds"),
+    ("a.csv", "timestamp\n1\nsoon\n", "row 3 is {'timestamp': 'soon'}, expected a number of seconds"),
+    ("a.csv", "at\n1\n", "row 2 is {'at': '1'}, expected a number of seconds, or one under 'timestamp'"),
+    ("a.csv", "timestamp\n1\n\n\nsoon\n", "row 5 is {'timestamp': 'soon'}, expected a number of seconds"),
+    ("a.jsonl", "", "has 0 timestamps, expected at least 2"),
+    ("a.jsonl", "5\n", "has 1 timestamps, expected at least 2"),
 )
 def test_a_trace_that_cannot_be_read_names_its_file_and_row(tmp_path: Path, name: str, text: str, found: str) -> None:
     path = tmp_path / name

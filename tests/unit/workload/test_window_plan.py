@@ -20,41 +20,39 @@ def requests(plan: WindowPlan, interval_ns: float, warmup_ns: int = S) -> int:
 
 @each_row(
     ("plan", "interval_ns", "expected"),
-    [
-        (PLAN, 34 * MS, 0),  # twenty fit into 0.7 s
-        (PLAN, 50 * MS, 50),  # 2.5 s, as start and warm-up
-        (PLAN, 100 * MS, 26),
-        (PLAN, 250 * MS, 16),  # 7.5 s a launch, less 2.8 s and what is in flight at the end
-        (replace(PLAN, budget_ns=60 * S), 250 * MS, 20),
-        (replace(PLAN, round=12), 250 * MS, 12),
-        (replace(PLAN, round=7), 250 * MS, 14),
-        (replace(PLAN, round=17), 250 * MS, 17),
-        (replace(PLAN, round=18), 250 * MS, 16),  # no round fits
-        (replace(PLAN, round=64), 50 * MS, 64),  # one does
-        (replace(PLAN, callers=1), 2 * S, 2),  # in each of four launches
-        (ALONE, 2 * S, 8),  # of one launch: two have no time for a median
-        (replace(ALONE, start_ns=500 * MS), 3 * S, 8),  # a call of 3 s
-        (replace(ALONE, start_ns=10 * S), 3 * S, 6),  # a stream of LitServe on a busy machine
-        (replace(ALONE, start_ns=20 * S), S, 8),
-        (replace(ALONE, callers=10, start_ns=30 * S, enough=459), 40 * MS, 460),  # the p99 of a gateway
-        (ALONE, 60 * S, 2),  # a single slow request is asked again before another start
-        (ALONE, 250 * MS, 18),  # four launches have time
-        (replace(PLAN, callers=3), 100 * MS, 27),  # nine of each caller
-        (replace(PLAN, start_ns=6 * S), 250 * MS, 28),  # a third launch would have no time for its window
-        (replace(PLAN, start_ns=60 * S), 250 * MS, 2),  # one of each caller whatever it takes
-        (replace(ALONE, start_ns=60 * S), 250 * MS, 8),  # which take less than the start
-        (replace(PLAN, launches=1), 250 * MS, 20),
-        (replace(PLAN, window_ns=3 * S, is_given=True), 250 * MS, 0),  # as it was asked for
-        (replace(PLAN, window_ns=10 * S, is_given=True), 250 * MS, 16),  # or what four launches have time for
-        (replace(PLAN, window_ns=10 * S, is_given=True, launches=1), 250 * MS, 0),
-        (replace(PLAN, window_ns=S, is_given=True), 700 * MS, 4),  # a request takes 1.4 s
-        (replace(PLAN, window_ns=S, is_given=True, callers=1), 700 * MS, 0),
-        (
-            replace(PLAN, window_ns=S, is_given=True, start_ns=10 * PLAN.budget_ns, callers=1),
-            50 * MS,
-            8,
-        ),  # no time is left
-    ],
+    (PLAN, 34 * MS, 0),  # twenty fit into 0.7 s
+    (PLAN, 50 * MS, 50),  # 2.5 s, as start and warm-up
+    (PLAN, 100 * MS, 26),
+    (PLAN, 250 * MS, 16),  # 7.5 s a launch, less 2.8 s and what is in flight at the end
+    (replace(PLAN, budget_ns=60 * S), 250 * MS, 20),
+    (replace(PLAN, round=12), 250 * MS, 12),
+    (replace(PLAN, round=7), 250 * MS, 14),
+    (replace(PLAN, round=17), 250 * MS, 17),
+    (replace(PLAN, round=18), 250 * MS, 16),  # no round fits
+    (replace(PLAN, round=64), 50 * MS, 64),  # one does
+    (replace(PLAN, callers=1), 2 * S, 2),  # in each of four launches
+    (ALONE, 2 * S, 8),  # of one launch: two have no time for a median
+    (replace(ALONE, start_ns=500 * MS), 3 * S, 8),  # a call of 3 s
+    (replace(ALONE, start_ns=10 * S), 3 * S, 6),  # a stream of LitServe on a busy machine
+    (replace(ALONE, start_ns=20 * S), S, 8),
+    (replace(ALONE, callers=10, start_ns=30 * S, enough=459), 40 * MS, 460),  # the p99 of a gateway
+    (ALONE, 60 * S, 2),  # a single slow request is asked again before another start
+    (ALONE, 250 * MS, 18),  # four launches have time
+    (replace(PLAN, callers=3), 100 * MS, 27),  # nine of each caller
+    (replace(PLAN, start_ns=6 * S), 250 * MS, 28),  # a third launch would have no time for its window
+    (replace(PLAN, start_ns=60 * S), 250 * MS, 2),  # one of each caller whatever it takes
+    (replace(ALONE, start_ns=60 * S), 250 * MS, 8),  # which take less than the start
+    (replace(PLAN, launches=1), 250 * MS, 20),
+    (replace(PLAN, window_ns=3 * S, is_given=True), 250 * MS, 0),  # as it was asked for
+    (replace(PLAN, window_ns=10 * S, is_given=True), 250 * MS, 16),  # or what four launches have time for
+    (replace(PLAN, window_ns=10 * S, is_given=True, launches=1), 250 * MS, 0),
+    (replace(PLAN, window_ns=S, is_given=True), 700 * MS, 4),  # a request takes 1.4 s
+    (replace(PLAN, window_ns=S, is_given=True, callers=1), 700 * MS, 0),
+    (
+        replace(PLAN, window_ns=S, is_given=True, start_ns=10 * PLAN.budget_ns, callers=1),
+        50 * MS,
+        8,
+    ),  # no time is left
 )
 def test_the_requests_of_a_window(plan: WindowPlan, interval_ns: int, expected: int) -> None:
     assert requests(plan, interval_ns) == expected
@@ -62,13 +60,11 @@ def test_the_requests_of_a_window(plan: WindowPlan, interval_ns: int, expected: 
 
 @each_row(
     ("interval_ns", "expected"),
-    [
-        (MS, 0),  # the window has them
-        (3 * MS, 459),  # 1.4 s instead of 0.7 s and another start
-        (5 * MS, 459),
-        (8 * MS, 0),  # 3.7 s: two starts and windows take less
-        (50 * MS, 50),  # a slow service has what its time allows
-    ],
+    (MS, 0),  # the window has them
+    (3 * MS, 459),  # 1.4 s instead of 0.7 s and another start
+    (5 * MS, 459),
+    (8 * MS, 0),  # 3.7 s: two starts and windows take less
+    (50 * MS, 50),  # a slow service has what its time allows
 )
 def test_a_window_is_longer_for_the_requests_that_a_verdict_needs_if_another_launch_takes_more(
     interval_ns: int, expected: int

@@ -105,22 +105,20 @@ def test_the_end_of_what_replicas_printed_is_read(monitor: NodeMonitor, tmp_path
 
 @each_row(
     ("command", "kind"),
-    [
-        (["/site-packages/ray/core/src/ray/raylet/raylet", "--session-name=x"], ProcessKind.RAY),
-        (["/site-packages/ray/core/src/ray/gcs/gcs_server", "--log_dir=x"], ProcessKind.RAY),
-        (["ray::ProxyActor"], ProcessKind.RAY),
-        (["ray::ServeController.listen_for_change"], ProcessKind.RAY),
-        (["ray::NodeMonitor.read"], ProcessKind.RAY),
-        (["ray::GeneratorHost"], ProcessKind.RAY),
-        (["ray::IDLE"], ProcessKind.RAY),
-        (["python", "-u", "/site-packages/ray/dashboard/agent.py"], ProcessKind.RAY),
-        (["python", "-P", "-c", "from pytest_mlpatterns.engines.ray.driver import main; main()"], ProcessKind.RUN),
-        (["python", "-P", "-c", "from pytest_mlpatterns.loadgen.process import main; main()"], ProcessKind.RUN),
-        (["ray::ServeReplica:mlpatterns-1-2:d0"], ProcessKind.OTHER),
-        (["ray::train_epoch"], ProcessKind.OTHER),
-        (["python", "train.py"], ProcessKind.OTHER),
-        ([], ProcessKind.OTHER),
-    ],
+    (["/site-packages/ray/core/src/ray/raylet/raylet", "--session-name=x"], ProcessKind.RAY),
+    (["/site-packages/ray/core/src/ray/gcs/gcs_server", "--log_dir=x"], ProcessKind.RAY),
+    (["ray::ProxyActor"], ProcessKind.RAY),
+    (["ray::ServeController.listen_for_change"], ProcessKind.RAY),
+    (["ray::NodeMonitor.read"], ProcessKind.RAY),
+    (["ray::GeneratorHost"], ProcessKind.RAY),
+    (["ray::IDLE"], ProcessKind.RAY),
+    (["python", "-u", "/site-packages/ray/dashboard/agent.py"], ProcessKind.RAY),
+    (["python", "-P", "-c", "from pytest_mlpatterns.engines.ray.driver import main; main()"], ProcessKind.RUN),
+    (["python", "-P", "-c", "from pytest_mlpatterns.loadgen.process import main; main()"], ProcessKind.RUN),
+    (["ray::ServeReplica:mlpatterns-1-2:d0"], ProcessKind.OTHER),
+    (["ray::train_epoch"], ProcessKind.OTHER),
+    (["python", "train.py"], ProcessKind.OTHER),
+    ([], ProcessKind.OTHER),
 )
 def test_a_process_is_known_by_its_command_line(command: Sequence[str], kind: ProcessKind) -> None:
     assert kind_of(command) is kind

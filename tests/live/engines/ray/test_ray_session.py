@@ -48,9 +48,7 @@ def test_a_session_starts_on_first_use_and_returns_what_a_function_in_the_driver
     assert not session.has_begun
     assert session.notes == ()
     assert session.log_tail() == ""
-
     assert session.call(f"{HERE}:add", 2, 3, timeout_s=PATIENT_S) == 5
-
     assert session.has_begun
     assert session.cluster == cluster_facts(3)
     assert session.notes == ("a note",)
@@ -191,5 +189,4 @@ RaySession(job, here / "log", {HERE!r}).cluster
         left = [psutil.Process(int(child.read_text(encoding="ascii")))]
         left += psutil.Process(parent.pid).children()
         parent.kill()
-
     await_true(lambda: not directory.exists() and not orphans.alive(left), PATIENT_S, "something is left")

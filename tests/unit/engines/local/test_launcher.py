@@ -101,17 +101,15 @@ class TestFace:
 
     @each_row(
         ("method", "path", "status"),
-        [
-            ("GET", "/v1/models/m", 200),
-            ("GET", "/v2/health/ready", 200),
-            ("GET", "/v2/health/live", 200),
-            ("GET", PREDICT, 405),
-            ("PUT", PREDICT, 405),
-            ("POST", "/v1/models/m", 405),
-            ("GET", "/v1/models/other", 404),
-            ("POST", "/v1/models/other:predict", 404),
-            ("GET", "/", 404),
-        ],
+        ("GET", "/v1/models/m", 200),
+        ("GET", "/v2/health/ready", 200),
+        ("GET", "/v2/health/live", 200),
+        ("GET", PREDICT, 405),
+        ("PUT", PREDICT, 405),
+        ("POST", "/v1/models/m", 405),
+        ("GET", "/v1/models/other", 404),
+        ("POST", "/v1/models/other:predict", 404),
+        ("GET", "/", 404),
     )
     def test_every_other_address_has_its_status(self, method: str, path: str, status: int) -> None:
         caller = ModelCaller(double)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.engines.local.plain_caller import Called, PlainCaller
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
@@ -130,14 +130,12 @@ async def waits(batch: list[Any]) -> list[Any]:
     return batch
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("model", "words"),
-    [
-        (waits, "echo returned an unfinished coroutine, expected a function that does its work when it is called"),
-        (lambda batch: (item for item in batch), "echo returned an unfinished generator, expected a function"),
-        (lambda batch: [*batch, 1], "echo returned 2 outputs for 1 input"),
-        (lambda batch: batch[3], "IndexError"),
-    ],
+    (waits, "echo returned an unfinished coroutine, expected a function that does its work when it is called"),
+    (lambda batch: (item for item in batch), "echo returned an unfinished generator, expected a function"),
+    (lambda batch: [*batch, 1], "echo returned 2 outputs for 1 input"),
+    (lambda batch: batch[3], "IndexError"),
 )
 def test_what_is_no_list_of_outputs_is_refused_at_the_first_call(model: Callable[[list[Any]], Any], words: str) -> None:
     assert words in caller(model).one(0).traceback

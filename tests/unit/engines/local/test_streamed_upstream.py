@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.scenarios import PATIENCE_S, settle
 
 from pytest_mlpatterns.engines.local.messages import UpstreamNode
@@ -136,13 +137,11 @@ async def test_an_error_event_is_an_error_of_the_request() -> None:
         writer.close()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sent", "error", "words"),
-    [
-        (b"", LostError, "closed the connection under a request"),
-        (chunked(b"data: 1\n\n") + END, LostError, "ended a stream without its last event"),
-        (chunked(b"data: {\n\n") + END, RequestError, "something else than chunks"),
-    ],
+    (b"", LostError, "closed the connection under a request"),
+    (chunked(b"data: 1\n\n") + END, LostError, "ended a stream without its last event"),
+    (chunked(b"data: {\n\n") + END, RequestError, "something else than chunks"),
 )
 async def test_a_stream_that_is_no_whole_one_is_an_error(sent: bytes, error: type[RequestError], words: str) -> None:
     async with serving() as (service, upstream):

@@ -282,14 +282,12 @@ class TestReplicas:
 class TestErrors:
     @each_row(
         ("said", "status", "text", "retry_after_s"),
-        [
-            (message(b'{"error": "bad input"}', status=400), 400, "bad input", None),
-            (message(b'{"error": "full"}', b"Retry-After: 3", status=503), 503, "full", 3),
-            (message(b'{"error": "full"}', b"retry-after: tomorrow", status=503), 503, "full", None),
-            (message(b"no JSON", status=500), 500, "no JSON", None),
-            (message(b"", status=404), 404, "", None),
-            (message(b'{"predictions": [1]}', status=202), 202, '{"predictions": [1]}', None),
-        ],
+        (message(b'{"error": "bad input"}', status=400), 400, "bad input", None),
+        (message(b'{"error": "full"}', b"Retry-After: 3", status=503), 503, "full", 3),
+        (message(b'{"error": "full"}', b"retry-after: tomorrow", status=503), 503, "full", None),
+        (message(b"no JSON", status=500), 500, "no JSON", None),
+        (message(b"", status=404), 404, "", None),
+        (message(b'{"predictions": [1]}', status=202), 202, '{"predictions": [1]}', None),
     )
     async def test_an_error_of_the_service_is_the_callers(
         self, said: bytes, status: int, text: str, retry_after_s: int | None

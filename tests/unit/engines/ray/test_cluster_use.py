@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from support.each_row import each_row
 from support.fake_ray import FakeRay, cluster_facts
 
 from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
@@ -27,13 +28,11 @@ def used(*answers: frozenset[str] | Exception, is_own: bool = False) -> ClusterU
 ABC = frozenset("abc")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("now", "what"),
-    [
-        (frozenset("abcd"), "gained 1 node"),
-        (frozenset("a"), "lost 2 nodes"),
-        (frozenset("abd"), "lost 1 node and gained 1 node"),
-    ],
+    (frozenset("abcd"), "gained 1 node"),
+    (frozenset("a"), "lost 2 nodes"),
+    (frozenset("abd"), "lost 1 node and gained 1 node"),
 )
 def test_a_cluster_that_changed_says_what_it_lost_and_gained(now: frozenset[str], what: str) -> None:
     change = used(ABC, now).change()

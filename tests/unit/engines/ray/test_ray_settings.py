@@ -26,13 +26,11 @@ def test_without_an_address_the_run_starts_a_ray_of_its_own() -> None:
 
 @each_row(
     ("option", "ini", "environ", "address", "source"),
-    [
-        ("a:1", "b:2", "c:3", "a:1", "--perf-ray-address"),
-        (None, "b:2", "c:3", "b:2", "ini key perf_ray_address"),
-        (None, "", "c:3", "c:3", "RAY_ADDRESS"),
-        ("local", "", "c:3", None, "--perf-ray-address"),
-        (None, "", "", None, ""),
-    ],
+    ("a:1", "b:2", "c:3", "a:1", "--perf-ray-address"),
+    (None, "b:2", "c:3", "b:2", "ini key perf_ray_address"),
+    (None, "", "c:3", "c:3", "RAY_ADDRESS"),
+    ("local", "", "c:3", None, "--perf-ray-address"),
+    (None, "", "", None, ""),
 )
 def test_the_option_counts_before_the_ini_file_and_that_before_the_environment(
     option: str | None, ini: str, environ: str, address: str | None, source: str

@@ -1,6 +1,6 @@
 """Replicas over time: what they counted together, who took whose place, and the sentences when they end."""
 
-import pytest
+from support.each_row import each_row
 from support.nodes import counted, reading, replica
 
 from pytest_mlpatterns.engines.ray.cluster import ClockOffset
@@ -134,16 +134,14 @@ def test_a_queue_worker_that_keeps_dying_fails_the_service() -> None:
     assert made.failure() == "worker 1 of 2 (replacement 3 of 3): process 100 on node 10.0.0.1 ended"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("broken", "said"),
-    [
-        (replica(text="does not respond; is it?"), "replica (process 97 on node 10.0.0.1) does not respond; is it?"),
-        (replica("a", FAILED, text="Traceback"), "replica (process 97 on node 10.0.0.1) failed to load:\nTraceback"),
-        (
-            replica("a", FAILED, reason=Unusable("is no model")),
-            "replica (process 97 on node 10.0.0.1) failed to load:\nis no model",
-        ),
-    ],
+    (replica(text="does not respond; is it?"), "replica (process 97 on node 10.0.0.1) does not respond; is it?"),
+    (replica("a", FAILED, text="Traceback"), "replica (process 97 on node 10.0.0.1) failed to load:\nTraceback"),
+    (
+        replica("a", FAILED, reason=Unusable("is no model")),
+        "replica (process 97 on node 10.0.0.1) failed to load:\nis no model",
+    ),
 )
 def test_what_a_running_replica_suffers_from_is_told(broken: ReplicaStats, said: str) -> None:
     assert records(reading(1, broken)).failure() == said

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from support.each_row import each_row
 from support.pages import ROOT
 from support.result_strategies import FINITE, NAMES
 from support.synthetic import ENVIRONMENT, FEW, result, verdict
@@ -79,13 +80,11 @@ def test_an_objective_is_a_label_and_an_unknown_end_is_left_out() -> None:
     assert "mlpatterns_nmrt_high_requests_per_second" not in found
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "label"),
-    [
-        ("p99.9", "p99.9 latency"),
-        ("nmrt(p95<50.0ms)", "capacity (NMRT)"),
-        ("goodput(latency<50.0ms)", "goodput"),
-    ],
+    ("p99.9", "p99.9 latency"),
+    ("nmrt(p95<50.0ms)", "capacity (NMRT)"),
+    ("goodput(latency<50.0ms)", "goodput"),
 )
 def test_a_gauge_is_explained_by_the_label_of_its_metric(metric: str, label: str) -> None:
     text = openmetrics_text(written(result(metrics={metric: (80.0, 70.0, 90.0)})))

@@ -87,26 +87,24 @@ def test_what_is_converted_what_is_named_and_what_jsonschema_refuses_are_the_sam
 
 @each_row(
     ("path", "value", "words"),
-    [
-        (("metrics", "rtm", 0, 1), -1, ".metrics.rtm[0][1] is -1, expected at least 0"),
-        (("anchor", "metrics", "rtm", 0, 0), 1e308, ".anchor.metrics.rtm[0][0] is 1e+308, expected at most 1e+18"),
-        (("metrics", "rtm", 0, 0), True, ".metrics.rtm[0][0] is true, expected a number"),
-        (
-            ("metrics", "rtm", 0, 0),
-            10**400,
-            f".metrics.rtm[0][0] is 1{'0' * 59}… (401 characters), expected at most 1e+18",
-        ),
-        (("metrics", "rtm"), [], ".metrics.rtm has 0 items, expected at least 1"),
-        (("metrics", "rtm", 0), [1, 2, 3], ".metrics.rtm[0] has 3 items, expected at most 2"),
-        (("metrics", "a b"), 5, '.metrics["a b"] is 5, expected a list'),
-        (("commit",), "\ud800", '.commit has "\\ud800", half a surrogate pair, expected Unicode'),
-        (("versions", "\ud800"), "1", '.versions has "\\ud800", half a surrogate pair, expected Unicode'),
-        (("setup", "\x1b[2J"), "x", '.setup has the unknown member "\\u001b[2J"'),
-        (("setup",), {}, ".setup lacks the member pattern"),
-        (("date",), None, ".date is null, expected text"),
-        (("commit",), [], ".commit is a list of 0, expected text or null"),
-        (("counts", "001", 0), 1.0, '.counts["001"][0] is 1.0, expected a whole number'),
-    ],
+    (("metrics", "rtm", 0, 1), -1, ".metrics.rtm[0][1] is -1, expected at least 0"),
+    (("anchor", "metrics", "rtm", 0, 0), 1e308, ".anchor.metrics.rtm[0][0] is 1e+308, expected at most 1e+18"),
+    (("metrics", "rtm", 0, 0), True, ".metrics.rtm[0][0] is true, expected a number"),
+    (
+        ("metrics", "rtm", 0, 0),
+        10**400,
+        f".metrics.rtm[0][0] is 1{'0' * 59}… (401 characters), expected at most 1e+18",
+    ),
+    (("metrics", "rtm"), [], ".metrics.rtm has 0 items, expected at least 1"),
+    (("metrics", "rtm", 0), [1, 2, 3], ".metrics.rtm[0] has 3 items, expected at most 2"),
+    (("metrics", "a b"), 5, '.metrics["a b"] is 5, expected a list'),
+    (("commit",), "\ud800", '.commit has "\\ud800", half a surrogate pair, expected Unicode'),
+    (("versions", "\ud800"), "1", '.versions has "\\ud800", half a surrogate pair, expected Unicode'),
+    (("setup", "\x1b[2J"), "x", '.setup has the unknown member "\\u001b[2J"'),
+    (("setup",), {}, ".setup lacks the member pattern"),
+    (("date",), None, ".date is null, expected text"),
+    (("commit",), [], ".commit is a list of 0, expected text or null"),
+    (("counts", "001", 0), 1.0, '.counts["001"][0] is 1.0, expected a whole number'),
 )
 def test_a_fault_is_named_with_its_place_what_was_found_and_what_was_expected(
     path: tuple[str | int, ...], value: object, words: str
@@ -123,15 +121,13 @@ def test_a_fault_is_named_with_its_place_what_was_found_and_what_was_expected(
 
 @each_row(
     ("text", "words"),
-    [
-        ("[" * 100_000, "nested too deeply"),
-        ('{"a":' * 100_000, "nested too deeply"),
-        ("NaN", "NaN is no number of JSON"),
-        ("[-Infinity]", "-Infinity is no number of JSON"),
-        ("1" * 5000, "Exceeds the limit"),
-        ("{", "Expecting property name"),
-        ("", "Expecting value"),
-    ],
+    ("[" * 100_000, "nested too deeply"),
+    ('{"a":' * 100_000, "nested too deeply"),
+    ("NaN", "NaN is no number of JSON"),
+    ("[-Infinity]", "-Infinity is no number of JSON"),
+    ("1" * 5000, "Exceeds the limit"),
+    ("{", "Expecting property name"),
+    ("", "Expecting value"),
 )
 def test_what_is_no_json_is_an_error_of_one_sentence(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
@@ -161,13 +157,11 @@ def test_whatever_is_changed_in_a_result_file_the_command_line_ends_with_its_own
 
 @each_row(
     ("changes", "words"),
-    [
-        ({"percentiles": []}, "no percentiles"),
-        ({"percentiles": [[50, 2], [99, 1]]}, "do not ascend"),
-        ({"histogram": {"edges_ns": [1, 2], "counts": [1, 1]}}, "one edge more than counts"),
-        ({"histogram": {"edges_ns": [1, 2], "counts": [0]}}, "and a request"),
-        ({"histogram": {"edges_ns": [2, 1], "counts": [1]}}, "edges that do not ascend"),
-    ],
+    ({"percentiles": []}, "no percentiles"),
+    ({"percentiles": [[50, 2], [99, 1]]}, "do not ascend"),
+    ({"histogram": {"edges_ns": [1, 2], "counts": [1, 1]}}, "one edge more than counts"),
+    ({"histogram": {"edges_ns": [1, 2], "counts": [0]}}, "and a request"),
+    ({"histogram": {"edges_ns": [2, 1], "counts": [1]}}, "edges that do not ascend"),
 )
 def test_members_of_a_result_fit_each_other(changes: dict[str, Any], words: str) -> None:
     data = json.loads(json.dumps(RESULTS))

@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 from support.project import APART, Project
 from support.synthetic import SETUP, result, verdict
 
@@ -36,14 +37,12 @@ def test_every_metric_has_its_unit_in_its_name_and_its_interval_beside_it() -> N
     assert found["perf_rtm_against_baseline"] == failed.reason
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "name"),
-    [
-        ("request_bytes", "perf_request_bytes"),
-        ("batch_size", "perf_batch_size"),
-        ("cache_hit_ratio", "perf_cache_hit_ratio"),
-        ("nmrt(p95<50.0ms)", "perf_nmrt(p95<50.0ms)_rps"),
-    ],
+    ("request_bytes", "perf_request_bytes"),
+    ("batch_size", "perf_batch_size"),
+    ("cache_hit_ratio", "perf_cache_hit_ratio"),
+    ("nmrt(p95<50.0ms)", "perf_nmrt(p95<50.0ms)_rps"),
 )
 def test_a_unit_stands_in_a_name_once(metric: str, name: str) -> None:
     assert name in dict(properties_of(result(metrics={metric: (1.0, 1.0, 1.0)})))

@@ -225,14 +225,12 @@ def test_what_is_newer_than_0_2_0_may_be_absent() -> None:
 
 @each_row(
     "changes",
-    [
-        {"passed": "yes"},
-        {"metrics": {"rtm": [1, 2]}},
-        {"outcome": "fine"},
-        {"latency": {}},
-        {"surprise": 1},
-        {"failed_requests": {"many": 3}},
-    ],
+    {"passed": "yes"},
+    {"metrics": {"rtm": [1, 2]}},
+    {"outcome": "fine"},
+    {"latency": {}},
+    {"surprise": 1},
+    {"failed_requests": {"many": 3}},
 )
 def test_other_values_are_refused(changes: dict[str, Any]) -> None:
     data = written([result()])

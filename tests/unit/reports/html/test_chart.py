@@ -14,17 +14,15 @@ def test_every_metric_has_a_unit_and_a_heading() -> None:
 
 @each_row(
     ("unit", "value", "text"),
-    [
-        ("duration", 4_120_000.0, "4.12 ms"),
-        ("ratio", 0.25, "25.0 %"),
-        ("change", 0.25, "+25.0 %"),
-        ("size", 2.0**20, "1.00 MiB"),
-        ("seconds", 1.25, "1.25 s"),
-        ("count", 123456, "123,456"),
-        ("rate", 12.345, "12.3"),
-        ("text", "x", "x"),
-        ("count", None, "–"),
-    ],
+    ("duration", 4_120_000.0, "4.12 ms"),
+    ("ratio", 0.25, "25.0 %"),
+    ("change", 0.25, "+25.0 %"),
+    ("size", 2.0**20, "1.00 MiB"),
+    ("seconds", 1.25, "1.25 s"),
+    ("count", 123456, "123,456"),
+    ("rate", 12.345, "12.3"),
+    ("text", "x", "x"),
+    ("count", None, "–"),
 )
 def test_a_cell_is_printed_in_the_unit_of_its_column(unit: Unit, value: Cell, text: str) -> None:
     assert printed(unit, value) == text

@@ -2,8 +2,8 @@
 
 import re
 
-import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.profiles import nothing_stands_out, present_alone, slower_normalize
 from support.reported import HOSTILE
 
@@ -39,26 +39,22 @@ def test_one_side_alone_has_no_change() -> None:
     assert "slower" not in str(flame_graph(present_alone()))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("profile", "line"),
-    [
-        (
-            slower_normalize(),
-            "3.00 ms → 5.34 ms in all, sampled by py-spy 0.4.2, 500 times a second, 8 short loads of each side, "
-            "2.1 % slower while it was sampled (±1.3 %), 3 of 1,600 samples without a whole stack",
-        ),
-        (present_alone(), "492 µs in all, sampled by py-spy 0.4.2, 500 times a second, 4 short loads"),
-        (
-            replace(
-                present_alone(), profiler="", rate_hz=0.0, blocks=0, slowdown=(0.99, 0.9, 1.1), notes=("No awaits.",)
-            ),
-            "492 µs in all, 1.0 % faster while it was sampled (±10.0 %); No awaits.",
-        ),
-        (
-            replace(present_alone(), slowdown=(1.227, 0.907, 1.66)),
-            "492 µs in all, sampled by py-spy 0.4.2, 500 times a second, 4 short loads",
-        ),
-    ],
+    (
+        slower_normalize(),
+        "3.00 ms → 5.34 ms in all, sampled by py-spy 0.4.2, 500 times a second, 8 short loads of each side, "
+        "2.1 % slower while it was sampled (±1.3 %), 3 of 1,600 samples without a whole stack",
+    ),
+    (present_alone(), "492 µs in all, sampled by py-spy 0.4.2, 500 times a second, 4 short loads"),
+    (
+        replace(present_alone(), profiler="", rate_hz=0.0, blocks=0, slowdown=(0.99, 0.9, 1.1), notes=("No awaits.",)),
+        "492 µs in all, 1.0 % faster while it was sampled (±10.0 %); No awaits.",
+    ),
+    (
+        replace(present_alone(), slowdown=(1.227, 0.907, 1.66)),
+        "492 µs in all, sampled by py-spy 0.4.2, 500 times a second, 4 short loads",
+    ),
 )
 def test_the_caption_says_what_the_profile_is_made_of(profile: ProfileRecord, line: str) -> None:
     assert sampled_line(profile) == line

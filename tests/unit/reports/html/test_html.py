@@ -210,14 +210,12 @@ def test_the_date_is_written_for_people(date: str, shown: str) -> None:
 
 @each_row(
     ("changes", "state"),
-    [
-        ({}, "measured"),
-        ({"verdicts": (verdict(Outcome.PASS),)}, "passed"),
-        ({"verdicts": (verdict(Outcome.PASS), verdict(Outcome.INCONCLUSIVE))}, "undecided"),
-        ({"verdicts": (verdict(Outcome.INCONCLUSIVE),), "probably_slower": ("rtm",)}, "probable"),
-        ({"passed": False}, "failed"),
-        ({"passed": False, "interrupted": True}, "interrupted"),
-    ],
+    ({}, "measured"),
+    ({"verdicts": (verdict(Outcome.PASS),)}, "passed"),
+    ({"verdicts": (verdict(Outcome.PASS), verdict(Outcome.INCONCLUSIVE))}, "undecided"),
+    ({"verdicts": (verdict(Outcome.INCONCLUSIVE),), "probably_slower": ("rtm",)}, "probable"),
+    ({"passed": False}, "failed"),
+    ({"passed": False, "interrupted": True}, "interrupted"),
 )
 def test_a_test_comes_to_one_of_six(changes: dict[str, object], state: str) -> None:
     assert state_of(result(**changes)) == state  # type: ignore[arg-type]
@@ -250,14 +248,12 @@ class TestGroups:
         assert patterns_section([result("a"), result("b")], ()) is None
         assert patterns_section([result("a", group=""), result("b", group="")], ()) is None
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("setups", "labels"),
-        [
-            ((("p", "l", "w"), ("q", "l", "w")), ["p", "q"]),
-            ((("p", "l", "w"), ("p", "l", "v")), ["p, w", "p, v"]),
-            ((("p", "l", "w"), ("p", "k", "w")), ["p, w, l", "p, w, k"]),
-            ((("p", "l", "w"), ("p", "l", "w")), ["a[0]", "a[1]"]),
-        ],
+        ((("p", "l", "w"), ("q", "l", "w")), ["p", "q"]),
+        ((("p", "l", "w"), ("p", "l", "v")), ["p, w", "p, v"]),
+        ((("p", "l", "w"), ("p", "k", "w")), ["p, w, l", "p, w, k"]),
+        ((("p", "l", "w"), ("p", "l", "w")), ["a[0]", "a[1]"]),
     )
     def test_labels_contain_only_what_distinguishes_the_tests(
         self, setups: tuple[tuple[str, str, str], ...], labels: list[str]
@@ -301,15 +297,13 @@ class TestOneTest:
 
     @each_row(
         ("changes", "words"),
-        [
-            ({}, "no limit and no baseline to compare with"),
-            ({"passed": False}, "the test failed for a reason other than a verdict"),
-            ({"failed_requests": {"500": 1200, "-1": 3}}, "1,203 (500: 1,200, time-out: 3)"),
-            ({"location": None}, "pytest test_perf.py::test_digits"),
-            ({"noise": ("the machine was busy",)}, "the machine was busy"),
-            ({"launch_count": 1, "blocks": 1, "requests": 1}, "1 launch, 1 request in"),
-            ({"setup": make_setup("p", "l", "w", "x", "model 2")}, "model 2"),
-        ],
+        ({}, "no limit and no baseline to compare with"),
+        ({"passed": False}, "the test failed for a reason other than a verdict"),
+        ({"failed_requests": {"500": 1200, "-1": 3}}, "1,203 (500: 1,200, time-out: 3)"),
+        ({"location": None}, "pytest test_perf.py::test_digits"),
+        ({"noise": ("the machine was busy",)}, "the machine was busy"),
+        ({"launch_count": 1, "blocks": 1, "requests": 1}, "1 launch, 1 request in"),
+        ({"setup": make_setup("p", "l", "w", "x", "model 2")}, "model 2"),
     )
     def test_the_part_of_a_test_shows_every_fact(self, changes: dict[str, object], words: str) -> None:
         assert words in Reader(str(details_section([result(**changes)]))).text  # type: ignore[arg-type]

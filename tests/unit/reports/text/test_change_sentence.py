@@ -1,7 +1,7 @@
 """A change of a history in words."""
 
-import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.histories import CHANGE
 
 from pytest_mlpatterns.records.history import CommitPosition, Course, NewChange
@@ -26,13 +26,11 @@ def test_that_each_run_passed_is_explained_by_the_tolerance_only_if_the_step_is_
     assert change_sentence(CHANGE, tolerance=0.1) == STEP
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("old", "new", "where"),
-    [
-        (CHANGE.old, CommitPosition(), "(+3.1 to +5.3 %), 2026-10-03"),
-        (CommitPosition(), CHANGE.new, "(+3.1 to +5.3 %) near d4e5f6a, 2026-10-03"),
-        (CHANGE.new, CHANGE.new, "(+3.1 to +5.3 %) between two runs of d4e5f6a, 2026-10-03"),
-    ],
+    (CHANGE.old, CommitPosition(), "(+3.1 to +5.3 %), 2026-10-03"),
+    (CommitPosition(), CHANGE.new, "(+3.1 to +5.3 %) near d4e5f6a, 2026-10-03"),
+    (CHANGE.new, CHANGE.new, "(+3.1 to +5.3 %) between two runs of d4e5f6a, 2026-10-03"),
 )
 def test_commits_that_are_not_known_are_not_named_and_not_searched(
     old: CommitPosition, new: CommitPosition, where: str

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 from msgspec.structs import replace
 from support.each_row import each_row
 from support.profiles import FRAMES, nothing_stands_out, present_alone, slower_normalize
@@ -51,14 +50,12 @@ def test_a_function_has_its_callers_its_figures_and_its_line() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "expected"),
-    [
-        ({"inside": ""}, "mostly line 44: order = np.sort(values)"),
-        ({"inside": "", "source": ""}, "mostly line 44"),
-        ({"line": 0, "source": ""}, "mostly in sort (numpy/_core/fromnumeric.py)"),
-        ({"line": 0, "inside": ""}, MADE),
-    ],
+    ({"inside": ""}, "mostly line 44: order = np.sort(values)"),
+    ({"inside": "", "source": ""}, "mostly line 44"),
+    ({"line": 0, "source": ""}, "mostly in sort (numpy/_core/fromnumeric.py)"),
+    ({"line": 0, "inside": ""}, MADE),
 )
 def test_what_is_not_known_of_a_line_is_left_out(changes: dict[str, Any], expected: str) -> None:
     assert lines(changed(**changes))[1] == expected
@@ -90,16 +87,14 @@ def test_if_no_function_stands_out_the_nearest_is_given() -> None:
 THREADS = NativeChange(0, 3, 12_000, 1_710_000, ("onnxruntime", "OpenMP"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("native", "line"),
-    [
-        (THREADS, "onnxruntime and OpenMP: 0 → 3 busy native threads, 12.0 µs → 1.71 ms of CPU per request"),
-        (replace(THREADS, libraries=()), "0 → 3 busy native threads, 12.0 µs → 1.71 ms of CPU per request"),
-        (
-            NativeChange(3, 3, 1_200_000, 2_400_000, ("onnxruntime",)),
-            "onnxruntime: 3 busy native threads, 1.20 ms → 2.40 ms of CPU per request",
-        ),
-    ],
+    (THREADS, "onnxruntime and OpenMP: 0 → 3 busy native threads, 12.0 µs → 1.71 ms of CPU per request"),
+    (replace(THREADS, libraries=()), "0 → 3 busy native threads, 12.0 µs → 1.71 ms of CPU per request"),
+    (
+        NativeChange(3, 3, 1_200_000, 2_400_000, ("onnxruntime",)),
+        "onnxruntime: 3 busy native threads, 1.20 ms → 2.40 ms of CPU per request",
+    ),
 )
 def test_native_threads_stand_in_place_of_functions_that_are_as_fast_as_before(native: NativeChange, line: str) -> None:
     record = replace(nothing_stands_out(), native=native)
@@ -140,14 +135,12 @@ def test_notes_and_a_profile_that_could_not_be_made_are_given() -> None:
 
 @each_row(
     "verdict",
-    [
-        failing(against="baseline"),
-        failing(against="limit"),
-        failing(outcome=Outcome.PASS),
-        failing("peak_memory"),
-        failing("error_rate"),
-        failing("cold_start"),
-    ],
+    failing(against="baseline"),
+    failing(against="limit"),
+    failing(outcome=Outcome.PASS),
+    failing("peak_memory"),
+    failing("error_rate"),
+    failing("cold_start"),
 )
 def test_other_verdicts_have_no_functions(verdict: Verdict) -> None:
     assert lines(slower_normalize(), verdict) == []
@@ -183,14 +176,12 @@ def test_the_line_of_a_function_is_whole_in_a_failure() -> None:
     assert f"line 44: {source}" in shown
 
 
-@pytest.mark.parametrize(
+@each_row(
     "record",
-    [
-        nothing_stands_out(),
-        changed(chain=(8,)),
-        changed(change=Estimate(-1.0, -2.0, -0.5)),
-        changed(change=Estimate(60.0 * MS, 50.0 * MS, 70.0 * MS)),  # far more than the part
-    ],
+    nothing_stands_out(),
+    changed(chain=(8,)),
+    changed(change=Estimate(-1.0, -2.0, -0.5)),
+    changed(change=Estimate(60.0 * MS, 50.0 * MS, 70.0 * MS)),  # far more than the part
 )
 def test_a_part_of_the_model_names_no_layer_nothing_faster_and_nothing_elsewhere(record: ProfileRecord) -> None:
     assert where_texts(with_profile(record), [failing()])[0].startswith("+12.7 ms: model on CPU +11.7 ms, ")
@@ -210,13 +201,11 @@ def test_without_a_split_the_function_comes_first() -> None:
 
 @each_row(
     ("metric", "commit", "setup", "named"),
-    [
-        ("rtm", "1a2b3c4", make_setup("single"), True),
-        ("throughput", "1a2b3c4d5e6f", make_setup("single"), True),
-        ("rtm", "", make_setup("single"), False),
-        ("peak_memory", "1a2b3c4", make_setup("single"), False),
-        ("rtm", "1a2b3c4", replace(make_setup("single"), engine="ray"), False),
-    ],
+    ("rtm", "1a2b3c4", make_setup("single"), True),
+    ("throughput", "1a2b3c4d5e6f", make_setup("single"), True),
+    ("rtm", "", make_setup("single"), False),
+    ("peak_memory", "1a2b3c4", make_setup("single"), False),
+    ("rtm", "1a2b3c4", replace(make_setup("single"), engine="ray"), False),
 )
 def test_after_a_baseline_the_next_step_names_the_command_that_names_functions(
     metric: str, commit: str, setup: Setup, named: bool

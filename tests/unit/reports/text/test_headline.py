@@ -11,14 +11,12 @@ from pytest_mlpatterns.reports.text.terminal_text import Style
 
 @each_row(
     ("kinds", "text", "style"),
-    [
-        ([Kind.PASSED] * 12, "12 passed", Style.GOOD),
-        ([Kind.PASSED, Kind.ACCEPTED], "1 accepted, 1 passed", Style.GOOD),
-        ([Kind.PASSED, Kind.NOT_COMPARED, Kind.UNDECIDED], "1 undecided, 1 not compared, 1 passed", Style.OPEN),
-        ([Kind.PASSED] * 12 + [Kind.TEST_ERROR, Kind.REGRESSION], "1 regression, 1 broken test, 12 passed", Style.BAD),
-        ([Kind.LIMIT, Kind.LIMIT, Kind.INVALID], "2 missed limits, 1 invalid test", Style.BAD),
-        ([], "no perf test", Style.GOOD),
-    ],
+    ([Kind.PASSED] * 12, "12 passed", Style.GOOD),
+    ([Kind.PASSED, Kind.ACCEPTED], "1 accepted, 1 passed", Style.GOOD),
+    ([Kind.PASSED, Kind.NOT_COMPARED, Kind.UNDECIDED], "1 undecided, 1 not compared, 1 passed", Style.OPEN),
+    ([Kind.PASSED] * 12 + [Kind.TEST_ERROR, Kind.REGRESSION], "1 regression, 1 broken test, 12 passed", Style.BAD),
+    ([Kind.LIMIT, Kind.LIMIT, Kind.INVALID], "2 missed limits, 1 invalid test", Style.BAD),
+    ([], "no perf test", Style.GOOD),
 )
 def test_each_kind_is_counted_the_most_urgent_first(kinds: list[Kind], text: str, style: Style) -> None:
     assert headline(kinds) == text

@@ -1,6 +1,5 @@
 """The live line in words: which test, how far the run is, how long it will take still, within a width."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -19,52 +18,49 @@ PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
 
 @each_row(
     ("standing", "progress", "text"),
-    [
-        (FIRST, None, "test_digits[single] ██████·········· starting, about 3 s left"),
-        (
-            replace(FIRST, test="t[1]/test_perf.py::test_digits[cv::Mat]"),
-            None,
-            "test_digits[cv::Mat] ██████·········· starting, about 3 s left",
-        ),
-        (FIRST, PROGRESS, "test_digits[single] ██████·········· 2 s, median 4.00 ms, 1,234 requests, about 3 s left"),
-        (
-            FIRST,
-            replace(PROGRESS, median_ttft_ns=90 * MS),
-            "test_digits[single] ██████·········· 2 s, median TTFT 90.0 ms, 1,234 requests, about 3 s left",
-        ),
-        (
-            THIRD,
-            PROGRESS,
-            "test_digits[single] 3/7 █████··········· 4 s, median 4.00 ms, 1,234 requests, about 46 s left",
-        ),
-        (
-            Standing("t.py::test_a", 2, 20, 0, 60 * S, 3 * S),
-            Progress(0, 0, None),
-            "test_a 2/20 █··············· 0 s, 0 requests, about 19 min left",
-        ),
-        (
-            Standing("t.py::test_a", 2, 2, 90 * S, 60 * S, 3 * S),
-            PROGRESS,
-            "test_a 2/2 ████████████████ 90 s, median 4.00 ms, 1,234 requests",
-        ),
-        (
-            replace(FIRST, forecast=Forecast(4, 7 * S, 23 * S), since_ns=3 * S),
-            PROGRESS,
-            "test_digits[single] █··············· 2 s, median 4.00 ms, 1,234 requests, 4 launches of 7 s, "
-            "up to 20 s left",
-        ),
-        (
-            replace(THIRD, forecast=Forecast(4, 7 * S, 23 * S), since_ns=3 * S),
-            PROGRESS,
-            "test_digits[single] 3/7 █████··········· 4 s, median 4.00 ms, 1,234 requests, 4 launches of 7 s, "
-            "about 60 s left",
-        ),
-        (
-            replace(FIRST, search="searching for the cause, 12 s left"),
-            PROGRESS,
-            "test_digits[single] ██████·········· searching for the cause, 12 s left",
-        ),
-    ],
+    (FIRST, None, "test_digits[single] ██████·········· starting, about 3 s left"),
+    (
+        replace(FIRST, test="t[1]/test_perf.py::test_digits[cv::Mat]"),
+        None,
+        "test_digits[cv::Mat] ██████·········· starting, about 3 s left",
+    ),
+    (FIRST, PROGRESS, "test_digits[single] ██████·········· 2 s, median 4.00 ms, 1,234 requests, about 3 s left"),
+    (
+        FIRST,
+        replace(PROGRESS, median_ttft_ns=90 * MS),
+        "test_digits[single] ██████·········· 2 s, median TTFT 90.0 ms, 1,234 requests, about 3 s left",
+    ),
+    (
+        THIRD,
+        PROGRESS,
+        "test_digits[single] 3/7 █████··········· 4 s, median 4.00 ms, 1,234 requests, about 46 s left",
+    ),
+    (
+        Standing("t.py::test_a", 2, 20, 0, 60 * S, 3 * S),
+        Progress(0, 0, None),
+        "test_a 2/20 █··············· 0 s, 0 requests, about 19 min left",
+    ),
+    (
+        Standing("t.py::test_a", 2, 2, 90 * S, 60 * S, 3 * S),
+        PROGRESS,
+        "test_a 2/2 ████████████████ 90 s, median 4.00 ms, 1,234 requests",
+    ),
+    (
+        replace(FIRST, forecast=Forecast(4, 7 * S, 23 * S), since_ns=3 * S),
+        PROGRESS,
+        "test_digits[single] █··············· 2 s, median 4.00 ms, 1,234 requests, 4 launches of 7 s, up to 20 s left",
+    ),
+    (
+        replace(THIRD, forecast=Forecast(4, 7 * S, 23 * S), since_ns=3 * S),
+        PROGRESS,
+        "test_digits[single] 3/7 █████··········· 4 s, median 4.00 ms, 1,234 requests, 4 launches of 7 s, "
+        "about 60 s left",
+    ),
+    (
+        replace(FIRST, search="searching for the cause, 12 s left"),
+        PROGRESS,
+        "test_digits[single] ██████·········· searching for the cause, 12 s left",
+    ),
 )
 def test_the_live_line_shows_the_progress_of_the_run(standing: Standing, progress: Progress | None, text: str) -> None:
     assert live_text(standing, progress, 140, spell=str) == text
@@ -93,14 +89,12 @@ def test_the_time_that_is_left_is_counted_down_from_what_the_budget_allows() -> 
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("width", "text"),
-    [
-        (80, "test_digits[single] 3/7 █████··········· 4 s, median 4.00 ms, about 46 s left"),
-        (70, "…its[single] 3/7 █████··········· 4 s, median 4.00 ms, about 46 s left"),
-        (60, "…st_digits[single] 3/7 █████··········· 4 s, about 46 s left"),
-        (40, "…its[single] 3/7 █████··········· 4 s, …"),
-    ],
+    (80, "test_digits[single] 3/7 █████··········· 4 s, median 4.00 ms, about 46 s left"),
+    (70, "…its[single] 3/7 █████··········· 4 s, median 4.00 ms, about 46 s left"),
+    (60, "…st_digits[single] 3/7 █████··········· 4 s, about 46 s left"),
+    (40, "…its[single] 3/7 █████··········· 4 s, …"),
 )
 def test_the_least_important_parts_are_left_out_first(width: int, text: str) -> None:
     found = live_text(THIRD, PROGRESS, width, spell=str)
@@ -108,13 +102,11 @@ def test_the_least_important_parts_are_left_out_first(width: int, text: str) -> 
     assert width_of(found) <= width
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("width", "text"),
-    [
-        (80, "test_cut[caf\\xe9] 3/7 #####----------- 4 s, median 4.00 us, about 46 s left"),
-        (71, "..ut[caf\\xe9] 3/7 #####----------- 4 s, median 4.00 us, about 46 s left"),
-        (40, "..t[caf\\xe9] 3/7 #####----------- 4 s,.."),
-    ],
+    (80, "test_cut[caf\\xe9] 3/7 #####----------- 4 s, median 4.00 us, about 46 s left"),
+    (71, "..ut[caf\\xe9] 3/7 #####----------- 4 s, median 4.00 us, about 46 s left"),
+    (40, "..t[caf\\xe9] 3/7 #####----------- 4 s,.."),
 )
 def test_without_unicode_the_spelled_line_is_measured_and_cut(width: int, text: str) -> None:
     cafe = replace(THIRD, test="test_perf.py::test_cut[café]")

@@ -11,14 +11,12 @@ from pytest_mlpatterns.reports.text.terminal_text import Span, Style, cut, in_as
 
 @each_row(
     ("text", "spelled"),
-    [
-        ("median latency 4.13 ms → 115 µs", "median latency 4.13 ms -> 115 us"),
-        ("± – − … × ≥", "+- - - .. x >="),
-        ("✓ ✗ ·", "+ x -"),
-        ("▁▂▃▄▅▆▇█", "._-=+*%#"),
-        ("test_ä[日本]", "test_\\xe4[\\u65e5\\u672c]"),
-        ("plain", "plain"),
-    ],
+    ("median latency 4.13 ms → 115 µs", "median latency 4.13 ms -> 115 us"),
+    ("± – − … × ≥", "+- - - .. x >="),
+    ("✓ ✗ ·", "+ x -"),
+    ("▁▂▃▄▅▆▇█", "._-=+*%#"),
+    ("test_ä[日本]", "test_\\xe4[\\u65e5\\u672c]"),
+    ("plain", "plain"),
 )
 def test_our_signs_are_spelled_and_others_escaped(text: str, spelled: str) -> None:
     assert in_ascii(text) == spelled

@@ -249,15 +249,13 @@ TIMED = replace(SUSPECTED, against="baseline")
 
 @each_row(
     ("terms", "launches", "spent_s", "advice", "options"),
-    [
-        (Terms(30 * S, 8, {}), 3, 29.0, EITHER, "--perf-budget 120s"),
-        (Terms(120 * S, 8, {}), 6, 119.0, EITHER, "--perf-budget 240s"),
-        (Terms(8 * S, 8, {}, budget_in_marker=True), 6, 7.5, 'write budget="120s"', ""),
-        (Terms(30 * S, 2, {}), 2, 1.5, "write launches=8", ""),
-        (Terms(8 * S, 2, {}, budget_in_marker=True), 2, 7.5, 'write launches=8 and budget="30s"', ""),
-        (Terms(30 * S, 8, {}), 8, 25.0, "write launches=32", "--perf-budget 100s"),
-        (Terms(30 * S, 60, {}), 60, 25.0, "write launches=100", "--perf-budget 50s"),
-    ],
+    (Terms(30 * S, 8, {}), 3, 29.0, EITHER, "--perf-budget 120s"),
+    (Terms(120 * S, 8, {}), 6, 119.0, EITHER, "--perf-budget 240s"),
+    (Terms(8 * S, 8, {}, budget_in_marker=True), 6, 7.5, 'write budget="120s"', ""),
+    (Terms(30 * S, 2, {}), 2, 1.5, "write launches=8", ""),
+    (Terms(8 * S, 2, {}, budget_in_marker=True), 2, 7.5, 'write launches=8 and budget="30s"', ""),
+    (Terms(30 * S, 8, {}), 8, 25.0, "write launches=32", "--perf-budget 100s"),
+    (Terms(30 * S, 60, {}), 60, 25.0, "write launches=100", "--perf-budget 50s"),
 )
 def test_a_limit_is_measured_longer_by_what_ended_its_measurement(
     terms: Terms, launches: int, spent_s: float, advice: str, options: str
@@ -268,14 +266,12 @@ def test_a_limit_is_measured_longer_by_what_ended_its_measurement(
 
 @each_row(
     ("verdict", "terms", "advice", "options"),
-    [
-        (TIMED, Terms(15 * S, 60, {}), "", "--perf-budget 20s"),
-        (TIMED, Terms(30 * S, 60, {}), "", "--perf-budget 60s"),
-        (TIMED, Terms(15 * S, 60, {}, budget_in_marker=True), 'budget="20s"', ""),
-        (TIMED, Terms(30 * S, 4, {}), "launches=9", ""),
-        (TIMED, Terms(15 * S, 4, {}, budget_in_marker=True), 'launches=9 and budget="30s"', ""),
-        (SUSPECTED, Terms(15 * S, 4, {}), "", "--perf-budget 20s"),  # a revision takes the launches that fit
-    ],
+    (TIMED, Terms(15 * S, 60, {}), "", "--perf-budget 20s"),
+    (TIMED, Terms(30 * S, 60, {}), "", "--perf-budget 60s"),
+    (TIMED, Terms(15 * S, 60, {}, budget_in_marker=True), 'budget="20s"', ""),
+    (TIMED, Terms(30 * S, 4, {}), "launches=9", ""),
+    (TIMED, Terms(15 * S, 4, {}, budget_in_marker=True), 'launches=9 and budget="30s"', ""),
+    (SUSPECTED, Terms(15 * S, 4, {}), "", "--perf-budget 20s"),  # a revision takes the launches that fit
 )
 def test_a_time_that_decides_is_given_where_it_counts(
     verdict: Verdict, terms: Terms, advice: str, options: str
@@ -332,13 +328,11 @@ def rows(lines: list[str]) -> int:
 
 @each_row(
     "verdicts",
-    [
-        (SUSPECTED,),
-        (OPEN, SUSPECTED),
-        (by_machine(SLOWER), by_machine(LESS), replace(SUSPECTED, against="baseline")),
-        (LIMIT,),
-        (replace(SLOWER, outcome=Outcome.INCONCLUSIVE), replace(LESS, outcome=Outcome.INCONCLUSIVE), LIMIT),
-    ],
+    (SUSPECTED,),
+    (OPEN, SUSPECTED),
+    (by_machine(SLOWER), by_machine(LESS), replace(SUSPECTED, against="baseline")),
+    (LIMIT,),
+    (replace(SLOWER, outcome=Outcome.INCONCLUSIVE), replace(LESS, outcome=Outcome.INCONCLUSIVE), LIMIT),
 )
 def test_an_undecided_test_fills_at_most_twelve_rows(verdicts: tuple[Verdict, ...]) -> None:
     notes = tuple(f"a note of the test, {number}" for number in range(9))
@@ -366,14 +360,12 @@ def test_a_job_summary_has_the_figures_of_each_suspicion_and_the_reason_once() -
     assert suspected_sentences(result(TEST, verdicts=(OPEN,))) == []
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("verdicts", "text"),
-    [
-        ((SUSPECTED,), "undecided: p99 +50.0 %, see below"),
-        ((OPEN, SUSPECTED), "undecided: p99 +50.0 %, see below"),
-        ((LIMIT,), "undecided: median latency, see below"),
-        ((replace(LIMIT, metric="sharpness"),), "undecided: sharpness, see below"),
-    ],
+    ((SUSPECTED,), "undecided: p99 +50.0 %, see below"),
+    ((OPEN, SUSPECTED), "undecided: p99 +50.0 %, see below"),
+    ((LIMIT,), "undecided: median latency, see below"),
+    ((replace(LIMIT, metric="sharpness"),), "undecided: sharpness, see below"),
 )
 def test_the_warning_of_an_undecided_test_is_short(verdicts: tuple[Verdict, ...], text: str) -> None:
     assert open_in_short(verdicts) == text

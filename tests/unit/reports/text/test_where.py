@@ -63,14 +63,12 @@ def test_a_mean_that_got_worse_is_split_like_the_statistic_that_changed_like_it(
     assert line(BEFORE, AFTER, both).startswith("+12.0 ms: model on CPU +11.7 ms")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("metric", "start"),
-    [
-        ("p99", "mean latency +12.7 ms: model on CPU +11.7 ms"),
-        ("p99.9", "mean latency +12.7 ms: "),
-        ("throughput", "median latency +12.7 ms: model on CPU +11.7 ms"),
-        ("cpu_per_request", "+11.7 ms: model on CPU +11.7 ms"),
-    ],
+    ("p99", "mean latency +12.7 ms: model on CPU +11.7 ms"),
+    ("p99.9", "mean latency +12.7 ms: "),
+    ("throughput", "median latency +12.7 ms: model on CPU +11.7 ms"),
+    ("cpu_per_request", "+11.7 ms: model on CPU +11.7 ms"),
 )
 def test_other_metrics_of_the_same_time_name_it(metric: str, start: str) -> None:
     assert line(BEFORE, AFTER, failing(metric)).startswith(start)
@@ -92,13 +90,11 @@ def test_the_throughput_of_an_open_loop_has_no_line() -> None:
 
 @each_row(
     ("metric", "of", "start"),
-    [
-        ("ttft", "ttft", "+12.7 ms: "),
-        ("ttft:p95", "ttft", "mean TTFT +12.7 ms: "),
-        ("tpot", "tpot", "+12.7 ms: "),
-        ("itl", "tpot", "median TPOT +12.7 ms: "),
-        ("output_tokens", "tpot", "median TPOT +12.7 ms: "),
-    ],
+    ("ttft", "ttft", "+12.7 ms: "),
+    ("ttft:p95", "ttft", "mean TTFT +12.7 ms: "),
+    ("tpot", "tpot", "+12.7 ms: "),
+    ("itl", "tpot", "median TPOT +12.7 ms: "),
+    ("output_tokens", "tpot", "median TPOT +12.7 ms: "),
 )
 def test_metrics_of_streams_have_splits_of_their_own(metric: str, of: Any, start: str) -> None:
     before, now = replace(BEFORE, metric=of), replace(AFTER, metric=of)
@@ -139,14 +135,12 @@ def test_a_known_cause_stands_before_the_waits_that_follow_from_it(profile: Prof
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("now", "profile", "callers"),
-    [
-        ({"model_cpu": 4 * MS, "socket": 10 * MS}, slower_normalize(), 1),  # a part of the work changed too
-        ({"model_cpu": MS, "socket": 90 * MS}, slower_normalize(), 4),  # far more than it explains
-        ({"model_cpu": MS, "socket": 10 * MS}, nothing_stands_out(), 1),
-        ({"model_cpu": MS, "socket": 10 * MS}, None, 1),
-    ],
+    ({"model_cpu": 4 * MS, "socket": 10 * MS}, slower_normalize(), 1),  # a part of the work changed too
+    ({"model_cpu": MS, "socket": 90 * MS}, slower_normalize(), 4),  # far more than it explains
+    ({"model_cpu": MS, "socket": 10 * MS}, nothing_stands_out(), 1),
+    ({"model_cpu": MS, "socket": 10 * MS}, None, 1),
 )
 def test_the_parts_stand_first_otherwise(now: dict[str, float], profile: ProfileRecord | None, callers: int) -> None:
     setup = make_setup("single", f"closed({callers})")

@@ -72,18 +72,16 @@ IS_SO, IS_NOT = peer2.answer(b"\x08\x01"), peer2.answer(b"")
 
 @each_row(
     ("path", "data", "status", "text"),
-    [
-        (INFER, peer2.answer(b"outputs"), 200, "outputs"),
-        (READY, IS_SO, 200, "\x08\x01"),
-        (READY, IS_NOT, 503, "the service reports that it is not ready"),
-        ("/v2/health/live", IS_SO, 200, "\x08\x01"),
-        (INFER, peer2.refusal(5, "no model 'm'"), 404, "no model 'm'"),
-        (INFER, peer2.refusal(8), 429, ""),
-        (INFER, peer2.refusal(4, "the model took too long"), 504, "the model took too long"),
-        (INFER, peer2.refusal(99, "odd"), 500, "odd"),
-        (INFER, peer2.trailers(1, peer2.block((":status", "403"))), 403, "Received http2 header with status: 403"),
-        (INFER, frame(Frame.PING, 0, 0, payload=b"12345678") + peer2.answer(b"x"), 200, "x"),
-    ],
+    (INFER, peer2.answer(b"outputs"), 200, "outputs"),
+    (READY, IS_SO, 200, "\x08\x01"),
+    (READY, IS_NOT, 503, "the service reports that it is not ready"),
+    ("/v2/health/live", IS_SO, 200, "\x08\x01"),
+    (INFER, peer2.refusal(5, "no model 'm'"), 404, "no model 'm'"),
+    (INFER, peer2.refusal(8), 429, ""),
+    (INFER, peer2.refusal(4, "the model took too long"), 504, "the model took too long"),
+    (INFER, peer2.refusal(99, "odd"), 500, "odd"),
+    (INFER, peer2.trailers(1, peer2.block((":status", "403"))), 403, "Received http2 header with status: 403"),
+    (INFER, frame(Frame.PING, 0, 0, payload=b"12345678") + peer2.answer(b"x"), 200, "x"),
 )
 def test_an_answer_is_what_a_gateway_would_make_of_it(path: str, data: bytes, status: int, text: str) -> None:
     with caller(data) as client:
@@ -92,17 +90,15 @@ def test_an_answer_is_what_a_gateway_would_make_of_it(path: str, data: bytes, st
         assert response.text == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "behaviour", "error", "words"),
-    [
-        (frame(Frame.RST_STREAM, 0, 1, payload=b"\0\0\0\7"), {}, httpx.RemoteProtocolError, "an answer: .*RST_STREAM"),
-        (peer2.headers(), {}, httpx.RemoteProtocolError, "the call ended without an answer: .*Socket closed"),
-        (b"\xff" * 100, {}, httpx.RemoteProtocolError, "the call ended without an answer: .*Stream removed"),
-        (b"", {"end": "reset"}, httpx.RemoteProtocolError, "Connection reset"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", {"greeting": b""}, httpx.ConnectError, r"http1\.x server"),
-        (b"", {"end": "wait"}, httpx.ReadTimeout, r"no answer after 0\.2 s"),
-        (b"", {"end": "wait", "greeting": b""}, httpx.ReadTimeout, r"no answer after 0\.2 s"),
-    ],
+    (frame(Frame.RST_STREAM, 0, 1, payload=b"\0\0\0\7"), {}, httpx.RemoteProtocolError, "an answer: .*RST_STREAM"),
+    (peer2.headers(), {}, httpx.RemoteProtocolError, "the call ended without an answer: .*Socket closed"),
+    (b"\xff" * 100, {}, httpx.RemoteProtocolError, "the call ended without an answer: .*Stream removed"),
+    (b"", {"end": "reset"}, httpx.RemoteProtocolError, "Connection reset"),
+    (b"HTTP/1.1 400 Bad Request\r\n\r\n", {"greeting": b""}, httpx.ConnectError, r"http1\.x server"),
+    (b"", {"end": "wait"}, httpx.ReadTimeout, r"no answer after 0\.2 s"),
+    (b"", {"end": "wait", "greeting": b""}, httpx.ReadTimeout, r"no answer after 0\.2 s"),
 )
 def test_a_call_without_an_answer_is_the_error_that_a_connection_would_give(
     data: bytes, behaviour: dict[str, Any], error: type[Exception], words: str

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-import pytest
 from support.asgi import Call
 from support.each_row import each_row
 from support.scenarios import run
@@ -48,13 +47,11 @@ def test_a_ping_is_answered() -> None:
 
 @each_row(
     ("body", "kind", "seen"),
-    [
-        ({"instances": [[1, 2]]}, JSON, "[1, 2]"),
-        ({"inputs": ["a"]}, JSON, "'a'"),
-        ({"dataframe_split": {"columns": ["a"], "data": [[1]]}}, JSON, "{'a': 1}"),
-        ({"dataframe_records": [{"a": 1}]}, b"application/json; charset=utf-8", "{'a': 1}"),
-        (b"1,2.5\n", CSV, "[1, 2.5]"),
-    ],
+    ({"instances": [[1, 2]]}, JSON, "[1, 2]"),
+    ({"inputs": ["a"]}, JSON, "'a'"),
+    ({"dataframe_split": {"columns": ["a"], "data": [[1]]}}, JSON, "{'a': 1}"),
+    ({"dataframe_records": [{"a": 1}]}, b"application/json; charset=utf-8", "{'a': 1}"),
+    (b"1,2.5\n", CSV, "[1, 2.5]"),
 )
 def test_every_form_of_a_request_reaches_the_model(body: Any, kind: bytes, seen: str) -> None:
     call, answer = asked(body, kind)
@@ -70,13 +67,11 @@ def test_a_model_that_yields_is_streamed() -> None:
     assert answer == b'data: "one"\n\ndata: "two"\n\ndata: [DONE]\n\n'
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "status", "text"),
-    [
-        ({"instances": 5}, 400, "expected one of instances, inputs, dataframe_split, dataframe_records"),
-        (b"{", 400, "the body is not JSON"),
-        (b"", 405, "GET /invocations: expected POST"),
-    ],
+    ({"instances": 5}, 400, "expected one of instances, inputs, dataframe_split, dataframe_records"),
+    (b"{", 400, "the body is not JSON"),
+    (b"", 405, "GET /invocations: expected POST"),
 )
 def test_an_error_has_a_text(body: Any, status: int, text: str) -> None:
     call, answer = asked(body)

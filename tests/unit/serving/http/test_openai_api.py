@@ -166,23 +166,21 @@ class TestStreams:
 class TestErrors:
     @each_row(
         ("path", "body", "param"),
-        [
-            (COMPLETIONS, b"{", None),
-            (COMPLETIONS, b"[1]", None),
-            (COMPLETIONS, {}, "prompt"),
-            (COMPLETIONS, {"prompt": 7}, "prompt"),
-            (COMPLETIONS, {"prompt": ["a", "b"]}, "prompt"),
-            (COMPLETIONS, {"prompt": []}, "prompt"),
-            (COMPLETIONS, {"prompt": "x", "max_tokens": 0}, "max_tokens"),
-            (COMPLETIONS, {"prompt": "x", "max_tokens": True}, "max_tokens"),
-            (COMPLETIONS, {"prompt": "x", "max_completion_tokens": "7"}, "max_completion_tokens"),
-            (COMPLETIONS, {"prompt": "x", "n": 2}, "n"),
-            (COMPLETIONS, {"prompt": "x", "stream": "yes"}, "stream"),
-            (COMPLETIONS, {"prompt": "x", "stream_options": {"include_usage": True}}, "stream_options"),
-            (CHAT, {"prompt": "x"}, "messages"),
-            (CHAT, {"messages": []}, "messages"),
-            (CHAT, {"messages": ["hello"]}, "messages"),
-        ],
+        (COMPLETIONS, b"{", None),
+        (COMPLETIONS, b"[1]", None),
+        (COMPLETIONS, {}, "prompt"),
+        (COMPLETIONS, {"prompt": 7}, "prompt"),
+        (COMPLETIONS, {"prompt": ["a", "b"]}, "prompt"),
+        (COMPLETIONS, {"prompt": []}, "prompt"),
+        (COMPLETIONS, {"prompt": "x", "max_tokens": 0}, "max_tokens"),
+        (COMPLETIONS, {"prompt": "x", "max_tokens": True}, "max_tokens"),
+        (COMPLETIONS, {"prompt": "x", "max_completion_tokens": "7"}, "max_completion_tokens"),
+        (COMPLETIONS, {"prompt": "x", "n": 2}, "n"),
+        (COMPLETIONS, {"prompt": "x", "stream": "yes"}, "stream"),
+        (COMPLETIONS, {"prompt": "x", "stream_options": {"include_usage": True}}, "stream_options"),
+        (CHAT, {"prompt": "x"}, "messages"),
+        (CHAT, {"messages": []}, "messages"),
+        (CHAT, {"messages": ["hello"]}, "messages"),
     )
     def test_a_malformed_request_is_refused_with_the_field(self, path: str, body: Any, param: str | None) -> None:
         status, error = error_of(path, body)
