@@ -47,7 +47,28 @@ class Texts:
                 self.model.coef_ = self.model.coef_.copy()
         if CHANGE == "lookup":
             assert "item4000" in CATALOGUE
+        if " " in CHANGE:
+            do_further(*CHANGE.split())
         return self.model.predict_proba(self.vectors.transform(batch)).tolist()  # type: ignore[no-any-return]
+
+
+def do_further(kind: str, amount: str) -> None:
+    """So many turns of a loop, or objects, or MiB that are allocated, and written or not."""
+    import numpy as np
+
+    number = int(amount)
+    match kind:
+        case "loop":
+            for _ in range(number):
+                sum(range(20))
+        case "objects":
+            [{"item": float(one)} for one in range(number)]
+        case "empty":
+            np.empty(number << 20, dtype=np.uint8)
+        case "bytes":
+            bytearray(number << 20)
+        case "copy":
+            np.full(number << 20, 1, dtype=np.uint8)
 
 
 class Tokens:
@@ -149,6 +170,24 @@ async def proxy(_scope: Any, receive: Callable[[], Awaitable[Any]], send: Callab
     head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
     await send({"type": "http.response.start", "status": 200, "headers": head})
     await send({"type": "http.response.body", "body": answer})
+
+
+def ranking() -> Any:
+    """The texts as an application without a framework."""
+    model = Texts()
+
+    async def answer(
+        _scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        message = await receive()
+        if message["type"] != "http.request":
+            return
+        found = json.dumps({"predictions": model(json.loads(message["body"] or b'{"instances": [""]}')["instances"])})
+        head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(found))]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": found.encode()})
+
+    return answer
 
 
 def validated() -> Any:

@@ -15,7 +15,6 @@ import contextlib
 import functools
 import http.client
 import itertools
-import platform
 import socket
 import sys
 import time
@@ -30,7 +29,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.statistics.intervals import order_bounds
 from pytest_mlpatterns.errors import CountError, DeploymentError, LeftoverWarning, OpenPortWarning
 from pytest_mlpatterns.measurement.variant import Variant, started_deployments
-from pytest_mlpatterns.profiling.callgrind import Callgrind
+from pytest_mlpatterns.profiling.callgrind import Callgrind, shown_architecture
 from pytest_mlpatterns.profiling.python_calls import PythonCalls
 from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.launch import Estimate
@@ -238,7 +237,7 @@ class Counting:
             requests=self.requests,
             seconds=self.seconds,
             tool=self._counter.tool,
-            architecture=platform.machine(),
+            architecture=shown_architecture(),
             python=f"{sys.version_info.major}.{sys.version_info.minor}",
             environment=_FIXED,
             libraries=self.most_of(lambda library, _: library, _LIBRARIES),

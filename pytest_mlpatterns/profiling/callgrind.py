@@ -10,12 +10,15 @@ This module must not know what is counted, nor how often.
 
 from __future__ import annotations
 
+import contextlib
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -26,7 +29,6 @@ from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 _OPTIONS = (
     *("--tool=callgrind", "-q", "--trace-children=yes", "--max-threads=2000", "--instr-atstart=no"),
@@ -40,6 +42,7 @@ _NAMED = re.compile(r"\((\d+)\)(?: (.*))?")  # A name of a file of callgrind: it
 _BUILD = re.compile(r"(?:\.cpython-\w+|\.abi3)?(?:-[\w-]+)?\.so$")  # End of the name of an extension module
 _VERSION_S = 10.0  # Time limit for ``valgrind --version``, in seconds
 _LONGEST_NAME = 120  # Letters of the name of a function; templates of C++ have thousands
+_PROCESSOR = Path("/proc/cpuinfo")
 _UNKNOWN_INSTRUCTION = re.compile(r"unhandled instruction bytes|Unrecognised instruction")
 
 
@@ -59,6 +62,20 @@ def countable(system: str = sys.platform) -> Countable:
     if shutil.which("valgrind") is None or shutil.which("vgdb") is None:
         return Countable(f"valgrind is not installed ({_INSTALL})", lacks_tool=True)
     return Countable()
+
+
+def shown_architecture(machine: str | None = None, processor: Path = _PROCESSOR) -> str:
+    """The architecture of the processor that a program sees under valgrind, such as ``x86_64``.
+
+    valgrind shows each x86-64 processor with AVX2 as the same one, a Core i7-4910MQ with its caches. One without it is
+    shown as an older one, for which libraries choose other code: ``x86_64 without AVX2``.
+    """
+    name = machine or platform.machine()
+    with contextlib.suppress(OSError):
+        flags = re.search(r"^flags\s*:(.*)$", processor.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        if name in ("x86_64", "AMD64") and flags is not None and "avx2" not in flags[1].split():
+            return f"{name} without AVX2"
+    return name
 
 
 class Callgrind(WorkCounter):

@@ -46,7 +46,7 @@ class Count(Record, frozen=True):
     requests: Number  # requests of one round
     seconds: Amount  # time that the pass took, start included
     tool: str = ""  # name and version, such as ``valgrind-3.24.0``; for reports
-    architecture: str = ""  # of the processor, such as ``x86_64``
+    architecture: str = ""  # of the processor as a counted program sees it, such as ``x86_64``
     python: str = ""  # of this process, such as ``3.11``
     environment: Mapping[str, str] = {}  # the variables that were fixed
     # instructions per request by the file name of the library, such as ``libpython3.11.so.1.0``, the largest first;

@@ -193,7 +193,10 @@ _ORDER = (
 """What most probably explains a change of speed comes first; the rest, the system, comes last."""
 
 
-_OF_WORK = re.compile(f"Python.*|PYTHON(?!HASHSEED)[A-Z_]+|GIL|program|libc|{PACKAGE}.*")
+_OF_WORK = re.compile(
+    f"Python.*|PYTHON(?!HASHSEED)[A-Z_]+|GIL|program|libc|{PACKAGE}.*|LD_PRELOAD|GLIBC_TUNABLES|OPENBLAS_CORETYPE|"
+    "NPY_(EN|DIS)ABLE_CPU_FEATURES|ONEDNN_MAX_CPU_ISA|ATEN_CPU_CAPABILITY|MKL_(CBWR|ENABLE_INSTRUCTIONS)"
+)
 
 
 class FactChange(Record, frozen=True):
@@ -216,7 +219,7 @@ class FactChange(Record, frozen=True):
 
     @property
     def may_change_work(self) -> bool:
-        """Whether it may change the instructions that a request needs: packages, the interpreter, the C library."""
+        """Whether it may change the instructions that a request needs: software, and variables that choose its code."""
         return _OF_WORK.fullmatch(self.name) is not None
 
     @property

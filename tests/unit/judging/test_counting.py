@@ -309,12 +309,17 @@ def test_a_package_that_computes_more_is_named(monkeypatch: pytest.MonkeyPatch) 
         ({"Python": "3.11.8"}, False),
         ({"libc": "glibc 2.39"}, False),
         ({"PYTHONOPTIMIZE": "1"}, False),
+        ({"OPENBLAS_CORETYPE": "Prescott"}, False),
+        ({"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2"}, False),
+        ({"LD_PRELOAD": "libjemalloc.so.2"}, False),
+        ({"OMP_NUM_THREADS": "2"}, True),
     ],
 )
 def test_an_entry_holds_for_every_machine_with_the_same_software(facts: dict[str, str], holds: bool) -> None:
     then = replace(entry(count()), facts={**FACTS, "libc": "glibc 2.36", "kernel": "Linux 6.1.0"})
     assert holds_here(then, count(), {**then.facts, **facts}) is holds
-    assert not holds_here(then, count(architecture="aarch64"), then.facts)
+    for architecture in ("aarch64", "x86_64 without AVX2"):
+        assert not holds_here(then, count(architecture=architecture), then.facts)
     assert not holds_here(then, count(requests=9), then.facts)
     assert not holds_here(replace(then, facts={}), count(), then.facts)
 

@@ -9,7 +9,7 @@ from support.each_row import each_row
 
 from pytest_mlpatterns.errors import CountError
 from pytest_mlpatterns.profiling import callgrind
-from pytest_mlpatterns.profiling.callgrind import Callgrind, countable, library_name, read_profile
+from pytest_mlpatterns.profiling.callgrind import Callgrind, countable, library_name, read_profile, shown_architecture
 
 PROFILE = """
 # callgrind format
@@ -150,3 +150,20 @@ def test_an_instruction_that_valgrind_does_not_know_is_named(counter: Callgrind,
 def test_names_of_templates_are_cut() -> None:
     (name,) = (function for _, function in read_profile([f"fn=(1) {'x' * 5000}", "0 7"]))
     assert len(name) == callgrind._LONGEST_NAME
+
+
+@each_row(
+    ("machine", "flags", "shown"),
+    [
+        ("x86_64", "flags\t\t: fpu sse4_2 avx avx2 avx512f", "x86_64"),
+        ("x86_64", "flags\t\t: fpu sse4_2 avx", "x86_64 without AVX2"),
+        ("x86_64", "", "x86_64"),
+        ("aarch64", "flags\t\t: fpu", "aarch64"),
+    ],
+)
+def test_processors_that_valgrind_shows_as_different_ones_have_different_names(
+    tmp_path: Path, machine: str, flags: str, shown: str
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}\n", encoding="utf-8")
+    assert shown_architecture(machine, tmp_path / "cpuinfo") == shown
+    assert shown_architecture(machine, tmp_path / "none") == machine

@@ -38,7 +38,9 @@ def test_variables_that_set_threads_are_read_and_no_others(monkeypatch: pytest.M
     assert "secret" not in str(facts)
 
 
-@pytest.mark.parametrize("name", ["MKL_NUM_THREADS", "KMP_AFFINITY", "PYTHONHASHSEED", "PYTHON_GIL"])
+@pytest.mark.parametrize(
+    "name", ["MKL_NUM_THREADS", "KMP_AFFINITY", "PYTHONHASHSEED", "PYTHON_GIL", "OPENBLAS_CORETYPE"]
+)
 def test_a_variable_that_shapes_the_speed_is_known(name: str) -> None:
     assert VARIABLES.fullmatch(name)
 
