@@ -40,9 +40,7 @@ def test_plain_numbers_are_pythons_own(value: object, plain: object) -> None:
     ({"least": 1, "expected": "a process"}, "a process"),
 )
 @each_row("value", [1.0, "one", True, None, math.nan])
-def test_the_message_of_a_whole_number_names_what_was_found_and_expected(
-    value: object, bounds: Any, expected: str
-) -> None:
+def test_the_message_of_a_whole_number_names_found_and_expected(value: object, bounds: Any, expected: str) -> None:
     with pytest.raises(SettingError) as caught:
         fields.whole_number(value, f"x is {value!r}", **bounds)
     assert str(caught.value) == f"x is {value!r}, expected {expected}"

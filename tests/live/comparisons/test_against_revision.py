@@ -313,9 +313,7 @@ def test_a_new_test_fails_where_a_comparison_is_required(shop: Repository, requi
     [("--perf-patterns", "batched"), ("-o", "perf_patterns=batched"), ("-c", "other.ini")],
     ids=["option", "override", "file"],
 )
-def test_patterns_of_an_option_and_of_a_setting_are_those_there_too(
-    shop: Repository, arguments: tuple[str, ...]
-) -> None:
+def test_patterns_of_an_option_and_a_setting_are_those_there_too(shop: Repository, arguments: tuple[str, ...]) -> None:
     shop.commit(files(seconds=0.01, tests=LONG))
     shop.commit({"other.ini": "[pytest]\npythonpath = src\nperf_patterns = batched\n"})
     shop.commit({"pytest.ini": "[pytest]\n" + "pythonpath = src\n" * (arguments[0] != "-c")})

@@ -196,7 +196,7 @@ def test_another_side_that_does_not_start_is_named_as_that(run: Run) -> None:
     assert "LookupError: no weights" in run.failure("TestModels.test_broken")
 
 
-def test_a_model_is_compared_with_a_service_and_with_another_under_each_pattern(
+def test_a_model_is_compared_with_a_service_and_another_by_pattern(
     reasons: dict[str, tuple[str, str, str]],
 ) -> None:
     assert "(served): " in reasons["test_model"][2]

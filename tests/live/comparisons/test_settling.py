@@ -119,9 +119,7 @@ def recorded(
     repository.git("commit", "--quiet", "--message", "A test, and what it measured")
 
 
-def test_a_branch_that_was_recorded_on_a_laptop_and_squashed_gates_a_fresh_clone(
-    shop: Repository, tmp_path: Path
-) -> None:
+def test_a_branch_recorded_on_a_laptop_and_squashed_gates_a_fresh_clone(shop: Repository, tmp_path: Path) -> None:
     shop.git("checkout", "--quiet", "-b", "feature")
     recorded(shop, as_of_another_machine)
     shop.git("checkout", "--quiet", "main")

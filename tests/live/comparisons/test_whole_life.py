@@ -99,9 +99,7 @@ def _of_case(case: ElementTree.Element) -> str:
     return f"{case.get('name')} {found['perf_kind']}{failed}{accepted}"
 
 
-def test_a_gate_begins_softly_turns_red_accepts_a_change_and_forgets_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gate_begins_softly_turns_red_accepts_and_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     life = Life(tmp_path / "shop")
     monkeypatch.chdir(life.repository.top)
     life.takes(0.03)

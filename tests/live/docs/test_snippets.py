@@ -148,9 +148,7 @@ PYTEST = [
 
 @pytest.mark.processes
 @pytest.mark.parametrize("arguments", PYTEST)
-def test_pytest_takes_the_options_of_a_shown_command(
-    arguments: tuple[str, ...], small: Project, tmp_path: Path
-) -> None:
+def test_pytest_takes_options_of_a_shown_command(arguments: tuple[str, ...], small: Project, tmp_path: Path) -> None:
     without_an_environment = ("--perf-smoke",) if "--perf-against-env" in arguments else ()
     run = small.with_file("conftest.py", READ_ONLY).run(tmp_path, *arguments, *without_an_environment)
     if "ray" in arguments and not HAS_RAY:

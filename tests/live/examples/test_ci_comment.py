@@ -77,9 +77,7 @@ def bash(script: str, directory: Path, **environment: str) -> subprocess.Complet
     ],
     ids=["first", "again", "fork", "denied", "unread"],
 )
-def test_action_keeps_one_comment(
-    tmp_path: Path, found: str, head: str, denied: str, calls: list[str], words: str
-) -> None:
+def test_there_is_one_comment(tmp_path: Path, found: str, head: str, denied: str, calls: list[str], words: str) -> None:
     command(tmp_path, "gh", GH)
     (tmp_path / "perf").mkdir()
     line = "### Performance: ünï\n"

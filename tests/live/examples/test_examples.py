@@ -399,9 +399,7 @@ class TestChoosing:
         assert again.stdout.startswith("test_choosing.py::test_forest: ")
 
     @pytest.mark.processes
-    def test_four_ways_to_survive_twice_the_load_are_ranked_and_none_is_excluded_for_refusing(
-        self, tmp_path: Path
-    ) -> None:
+    def test_four_ways_to_survive_twice_the_load_are_ranked_and_may_refuse(self, tmp_path: Path) -> None:
         project = copied("choosing/overload", tmp_path)
         serve_declared_times(project, '{"forest": Declared(0.02), "linear": Declared(0.001)}, "models.joblib"')
         run = run_python(*PYTEST, "--perf-duration=1s", "--perf-json=results.json", directory=project)

@@ -88,9 +88,7 @@ class TestReadyPath:
     ],
 )
 class TestFirstAnswer:
-    def test_the_wait_for_it_ends_within_the_start_up_time_limit(
-        self, tmp_path: Path, name: str, expected: str
-    ) -> None:
+    def test_the_wait_for_it_ends_in_the_start_up_time(self, tmp_path: Path, name: str, expected: str) -> None:
         run(tmp_path, command(f"/predict={name}"), startup=reached(name)).assert_ended({"failed": 1}, expected)
 
     def test_a_running_service_is_not_waited_for_longer(self, tmp_path: Path, name: str, expected: str) -> None:

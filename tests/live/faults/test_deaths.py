@@ -183,9 +183,7 @@ class TestClosedLoop:
         run.assert_ended({"failed": 1}, f"no answer in the whole window: {TIMED_OUT}")
 
     @pytest.mark.parametrize("fault", ["blocks", *rarer("trickles", "too-long")])
-    def test_the_only_caller_waits_for_a_dead_service_or_an_answer_without_end(
-        self, tmp_path: Path, fault: str
-    ) -> None:
+    def test_the_only_caller_waits_for_the_dead_or_an_endless_answer(self, tmp_path: Path, fault: str) -> None:
         """One more request says so; of a machine so slow that it sent fewer than twenty, the share of failures."""
         project = command(fault, "0.7", load="concurrency=1", window='duration="1s", warmup="200ms"')
         run = run_fault_here(project, tmp_path)

@@ -35,9 +35,7 @@ def test_a_process_that_outlives_the_run_is_found_and_ended(tmp_path: Path, fram
         run.assert_left_nothing()
 
 
-def test_files_in_the_temporary_directory_and_hidden_ones_are_found(
-    tmp_path: Path, frame: Callable[..., FaultRun]
-) -> None:
+def test_files_in_the_temporary_directory_and_hidden_are_found(tmp_path: Path, frame: Callable[..., FaultRun]) -> None:
     test = """
     import tempfile
     from pathlib import Path

@@ -88,9 +88,7 @@ def test_10000_callers_are_served_or_refused_with_the_number_that_is_allowed(tmp
         ),
     ],
 )
-def test_more_callers_than_the_hard_limit_allows_are_refused_with_the_number(
-    tmp_path: Path, pattern: str, expected: str
-) -> None:
+def test_more_callers_than_allowed_are_refused_with_the_number(tmp_path: Path, pattern: str, expected: str) -> None:
     test = project(f'concurrency=10_000, pattern="{pattern}"', limits="(512, 1000)")
     run_fault(test, tmp_path).assert_ended({"failed": 1}, expected, "ulimit -Hn")
 

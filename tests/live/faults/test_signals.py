@@ -121,9 +121,7 @@ def test_an_interrupt_in_a_warm_up_keeps_the_other_results(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, *rarer(signal.SIGTERM)], ids=["INT", "TERM"])
-def test_an_interrupted_distributed_run_shows_and_writes_what_it_measured(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_an_interrupted_distributed_run_writes_what_it_measured(tmp_path: Path, number: signal.Signals) -> None:
     run = interrupted_by(tmp_path, number, *APART)
     run.assert_left_nothing()
     assert run.exit_code == INTERRUPTED

@@ -91,9 +91,7 @@ def valkey() -> Iterator[Valkey]:
         *rarer((signal.SIGSTOP, "was suspended by signal SIGSTOP"), (signal.SIGTERM, "ended with exit code 0")),
     ],
 )
-def test_the_failure_names_the_own_server_that_ended(
-    tmp_path: Path, pattern: str, number: signal.Signals, how: str
-) -> None:
+def test_the_failure_names_the_ended_own_server(tmp_path: Path, pattern: str, number: signal.Signals, how: str) -> None:
     with start_fault(project(pattern, check=SOME_FAIL, timeout="2s"), tmp_path) as running:
         running.await_file("loaded")
         _, server = supervisor_and_server(running)
@@ -162,9 +160,7 @@ def test_other_users_of_the_machine_can_neither_read_nor_change_nor_end_the_own_
 
 
 @pytest.mark.parametrize("value", [b"garbage", *rarer(b"", b"\xff" * 1000)])
-def test_what_another_program_writes_into_a_store_fails_no_request(
-    tmp_path: Path, valkey: Valkey, value: bytes
-) -> None:
+def test_what_others_write_into_a_store_fails_no_request(tmp_path: Path, valkey: Valkey, value: bytes) -> None:
     with (
         start_fault(project(f'Cached(store="{valkey.url}")'), tmp_path) as running,
         redis.Redis.from_url(valkey.url) as stranger,

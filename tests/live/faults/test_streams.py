@@ -124,9 +124,7 @@ def answers() -> ScriptedServer:
     [USUAL, pytest.param(tuple(set(BROKEN) - set(USUAL)), marks=pytest.mark.nightly)],
     ids=["usual", "others"],
 )
-def test_an_answer_that_is_no_stream_fails_the_test_and_says_what_it_is(
-    tmp_path: Path, broken: tuple[str, ...]
-) -> None:
+def test_an_answer_that_is_no_stream_fails_and_says_what_it_is(tmp_path: Path, broken: tuple[str, ...]) -> None:
     with answers() as server:
         text = TEST.format(port=server.address[1], not_counted=broken, counted=WELL)
         run = run_fault_here(Project().with_file("test_it.py", text), tmp_path, "-rA")
@@ -144,9 +142,7 @@ def test_an_answer_that_is_no_stream_fails_the_test_and_says_what_it_is(
 @pytest.mark.parametrize(
     "load", ["concurrency=2", pytest.param("rate_rps=50", marks=pytest.mark.nightly)], ids=["closed", "open"]
 )
-def test_a_change_whose_answers_are_half_errors_of_status_200_fails_against_its_revision(
-    tmp_path: Path, load: str
-) -> None:
+def test_a_change_to_half_errors_of_status_200_fails_against_its_revision(tmp_path: Path, load: str) -> None:
     def project(*, broken: bool) -> Project:
         return (
             Project().with_file("app.py", APP.format(broken=broken)).with_file("test_it.py", COMPARED.format(load=load))

@@ -136,9 +136,7 @@ def test_requests_that_meet_a_closed_idle_connection_are_sent_again(tmp_path: Pa
         *cases("garbage", "close 503 bad-gzip reset ssh two-lengths bad-chunk http2-preface", 1, "POST /p"),
     ],
 )
-def test_a_server_that_does_not_answer_fails_in_its_start_up_time(
-    tmp_path: Path, name: str, first: int, found: str
-) -> None:
+def test_a_silent_server_fails_in_its_start_up_time(tmp_path: Path, name: str, first: int, found: str) -> None:
     run = run_faulty(tmp_path, name, first, SHORT)
     run.assert_ended(FAILED, "is not ready after 5.00 s", found)
 

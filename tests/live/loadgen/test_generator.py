@@ -101,9 +101,7 @@ class TestJobs:
         assert begin < samples.due_ns.min()
         assert samples.done_ns.max() < perf_counter_ns()
 
-    def test_the_caller_gets_the_window_progress_and_silence_as_events(
-        self, generator: Generator, server: ScriptedServer
-    ) -> None:
+    def test_the_caller_gets_window_progress_and_silence(self, generator: Generator, server: ScriptedServer) -> None:
         told: list[Event | None] = []
 
         def on_poll(event: Event | None) -> None:
@@ -228,9 +226,7 @@ class TestAddedServers:
 
 @pytest.mark.covered_processes
 class TestSharedLoads:
-    def test_callers_are_shared_out_and_their_rows_merged_in_the_order_of_completion(
-        self, generator: Generator
-    ) -> None:
+    def test_callers_are_shared_out_and_their_rows_merged_in_order_of_completion(self, generator: Generator) -> None:
         everybody = threading.Event()
 
         def script(request: Request) -> list[Step]:

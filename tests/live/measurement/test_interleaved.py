@@ -180,18 +180,14 @@ class TestRealDeployments:
         assert [one.second_began for one in launches[:3]] == [False, True, False]
         assert json.loads(json.dumps(msgspec.to_builtins(found)))["rtm"]["value"] == found.rtm.value
 
-    def test_a_side_that_does_not_load_is_named_and_the_other_is_closed(
-        self, generator: Generator, tmp_path: Path
-    ) -> None:
+    def test_a_side_that_does_not_load_is_named_the_other_closed(self, generator: Generator, tmp_path: Path) -> None:
         before = our_children()
         variants = make_variant("reference", Sleeps(0), tmp_path), make_variant("present", Broken, tmp_path)
         with pytest.raises(ModelLoadError, match=r"present: (?s:.*)LookupError: no weights"):
             measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
         assert len(our_children() - before) == 0
 
-    def test_a_side_that_dies_under_load_is_named_and_both_are_closed(
-        self, generator: Generator, tmp_path: Path
-    ) -> None:
+    def test_a_side_that_dies_under_load_is_named_and_both_close(self, generator: Generator, tmp_path: Path) -> None:
         running: dict[str, Deployment] = {}
 
         def start(name: str) -> Deployment:
@@ -304,9 +300,7 @@ class TestTurns:
         assert re.fullmatch("ABA+BB+AA+BB+A+BAB+AA+BB+AA+B+", blocks)
         assert min(job.duration_ns for job in recording.jobs[2:10]) >= 100 * MS  # longer where answers are slow
 
-    def test_both_blocks_of_a_pair_begin_with_the_same_input_and_the_next_pair_goes_on(
-        self, recording: Recording
-    ) -> None:
+    def test_both_blocks_of_a_pair_begin_with_one_input_and_the_next_pair_goes_on(self, recording: Recording) -> None:
         plan = replace(PLAN, payload=read_payload(InOrder(range(3000))), schedule=ClosedLoop(1))
         with compared(recording, after(0.001), after(0.004), plan=plan) as both:
             measured(both.run)

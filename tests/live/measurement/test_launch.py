@@ -248,9 +248,7 @@ class TestLaunch:
             assert one.samples.due_in(one.window).sum() >= 20
             assert 400 * MS <= one.window.duration_ns <= 1_000 * MS
 
-    def test_launches_of_a_slow_service_have_the_same_inputs_in_whole_rounds(
-        self, generator: Generator, watch: Watch
-    ) -> None:
+    def test_launches_of_a_slow_service_have_equal_whole_rounds(self, generator: Generator, watch: Watch) -> None:
         """It is quicker in the window than in the warm-up, so that a pause does not make the window end too soon."""
         opened = threading.Event()
 
@@ -338,9 +336,7 @@ class TestLaunch:
             assert one.given_window_ns == 100 * MS
             assert one.window.duration_ns >= 250 * MS
 
-    def test_a_budget_without_time_for_a_request_leaves_the_window_as_it_is(
-        self, generator: Generator, watch: Watch
-    ) -> None:
+    def test_a_budget_too_small_for_a_request_leaves_the_window(self, generator: Generator, watch: Watch) -> None:
         over = threading.Event()
 
         def see(event: Event | None) -> None:
@@ -399,9 +395,7 @@ class TestBench:
             runner.close()
         assert survivors(second, 0) == set()
 
-    def test_a_worker_that_is_killed_under_load_is_told(
-        self, generator: Generator, tmp_path: Path, watch: Watch
-    ) -> None:
+    def test_a_worker_killed_under_load_is_told(self, generator: Generator, tmp_path: Path, watch: Watch) -> None:
         def kill(event: Event | None) -> None:
             if isinstance(event, WindowOpened):
                 for pid in runner.deployment.pids:
@@ -532,9 +526,7 @@ class TestCheck:
         ],
         ids=["no-json", "empty"],
     )
-    def test_a_check_without_an_answer_to_look_at_is_no_verdict(
-        self, generator: Generator, sent: bytes, words: str
-    ) -> None:
+    def test_a_check_without_an_answer_is_no_verdict(self, generator: Generator, sent: bytes, words: str) -> None:
         with (
             bench_of(lambda _: [Send(sent)], replace(PLAN, check=lambda _inputs, _outputs: True), generator) as runner,
             pytest.raises(InvalidResultError, match=words),
@@ -677,9 +669,7 @@ class TestServicesThatRun:
         with attached(target, tmp_path) as deployment:
             assert deployment.predict([20, 22]) == 42
 
-    def test_it_is_asked_for_what_clients_accept_and_measured_as_it_answers(
-        self, generator: Generator, tmp_path: Path
-    ) -> None:
+    def test_it_is_asked_as_clients_do_and_measured_as_it_answers(self, generator: Generator, tmp_path: Path) -> None:
         zipped = gzip.compress(b'{"predictions": [%s1]}' % (b" " * 9000), mtime=0)
         sent = answer(zipped, 200, b"content-encoding: gzip")
         outputs: list[Any] = []

@@ -68,9 +68,7 @@ def layer_of(stats: PatternStats) -> LayerStats:
     return layer
 
 
-def test_two_choices_are_more_even_than_one_at_random_as_a_simulation_says(
-    generator: Generator, tmp_path: Path
-) -> None:
+def test_two_choices_are_more_even_than_one_as_a_simulation_says(generator: Generator, tmp_path: Path) -> None:
     drawn = random.Random(3)
     payload = [drawn.expovariate(10) for _ in range(2000)]
     plan = LoadPlan(read_payload(payload), PoissonRate(100, seed=5), 5000 * MS, 500 * MS, 10_000 * MS, None)

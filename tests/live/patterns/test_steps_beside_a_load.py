@@ -98,9 +98,7 @@ def test_a_reload_hurts_those_that_the_service_let_wait(generator: Generator, tm
     assert impact.worst_ns == pytest.approx((went_ns - came_ns).max(), rel=0.1)
 
 
-def test_a_killed_replica_loses_its_turns_until_the_balancer_leaves_it_out(
-    generator: Generator, tmp_path: Path
-) -> None:
+def test_a_killed_replica_loses_turns_until_the_balancer_leaves_it_out(generator: Generator, tmp_path: Path) -> None:
     left_out_ns: list[int] = []
 
     def lose(during: During) -> None:
@@ -123,9 +121,7 @@ def test_a_killed_replica_loses_its_turns_until_the_balancer_leaves_it_out(
     assert not launch.silence
 
 
-def test_a_scale_in_loses_nothing_and_makes_those_late_for_which_too_few_are_left(
-    generator: Generator, tmp_path: Path
-) -> None:
+def test_a_scale_in_loses_nothing_and_delays_what_too_few_are_left_for(generator: Generator, tmp_path: Path) -> None:
     def scale_in(during: During) -> None:
         during.wait_until("1s")
         with during.step("scale-in"):

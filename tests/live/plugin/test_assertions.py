@@ -306,9 +306,7 @@ def test_too_few_samples_leave_a_test_undecided_with_the_number_that_is_missing(
     assert re.search(said, " ".join(uncountable.section("performance").split()))
 
 
-def test_a_generator_that_is_the_limit_leaves_the_test_undecided(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_generator_that_is_the_limit_leaves_it_undecided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sustained, "_LIMITED_SHARE", 0.0)  # whatever it uses is too much
     tests = """
     def test_rate(perf): perf.assert_throughput_at_least(0.001)

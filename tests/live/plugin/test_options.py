@@ -38,9 +38,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("name", "value", "words"), [(name, *wrong) for name, wrong in WRONG.items()])
-def test_an_ini_key_that_cannot_be_read_ends_the_run_with_one_line(
-    tmp_path: Path, name: str, value: str, words: str
-) -> None:
+def test_an_unreadable_ini_key_ends_the_run_with_one_line(tmp_path: Path, name: str, value: str, words: str) -> None:
     project = EMPTY.with_tests(ASKS, marker=None).with_ini(**{f"perf_{name}": value})
     run = project.run(tmp_path)
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR

@@ -63,9 +63,7 @@ def test_a_marker_that_cannot_be_served_fails_its_test_with_one_line_and_no_othe
         ("perf_generators_on = steam", (), "ini key perf_generators_on"),
     ],
 )
-def test_an_unknown_engine_is_blamed_on_what_named_it(
-    tmp_path: Path, ini: str, options: tuple[str, ...], source: str
-) -> None:
+def test_an_unknown_engine_blames_its_namer(tmp_path: Path, ini: str, options: tuple[str, ...], source: str) -> None:
     run = _marked("").with_file("pytest.ini", f"[pytest]\n{ini}\n").run(tmp_path, *options)
     (line,) = [line for line in run.failure("test_it").splitlines() if line.startswith("E ")]
     assert f"{source} is 'steam', expected one of 'local', 'ray'" in line
@@ -396,9 +394,7 @@ def test_a_file_without_room_is_found_before_anything_is_measured(tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_link_of_another_user_is_found_before_anything_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_link_of_another_user_is_found_before_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "d").symlink_to(tmp_path)
     declare_owner(monkeypatch, 4711)
     with pytest.raises(SettingError, match=r"d is a link of another user, of id 4711; nothing is measured; "):

@@ -187,9 +187,7 @@ def test_a_broken_set_up_is_a_failed_test_and_never_an_error(broken: Run) -> Non
     assert broken.outcomes == {"failed": len(EXPECTED_WORDS)}
 
 
-def test_temporary_files_that_belong_to_another_user_are_an_error_of_usage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_temporary_files_of_another_user_are_an_error_of_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     user = os.geteuid()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: user + 1)

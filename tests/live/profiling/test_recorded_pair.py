@@ -111,9 +111,7 @@ def test_a_process_that_cannot_be_read_is_a_note_and_none_at_all_an_error(genera
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, DeploymentError])
-def test_whatever_ends_a_recording_nothing_is_left(
-    generator: Generator, tmp_path: Path, end: type[BaseException]
-) -> None:
+def test_whatever_ends_a_recording_all_is_gone(generator: Generator, tmp_path: Path, end: type[BaseException]) -> None:
     def begin(recording: ScriptedRecording) -> None:
         if end is KeyboardInterrupt:
             raise end

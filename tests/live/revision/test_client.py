@@ -119,7 +119,7 @@ def test_a_test_that_is_absent_there_is_a_reason_of_its_own(setup_after: Callabl
     assert caught.value.reason is Reason.ABSENT
 
 
-def test_a_start_and_its_statistics_have_the_limit_that_is_asked_for(
+def test_a_start_and_its_statistics_have_the_limit_asked_for(
     client_of: Callable[[Process], RevisionClient],
 ) -> None:
     started = DeploymentStarted(Endpoint((("127.0.0.1", 80),), "/v1", REST_JSON, "m", False), (7,), Traits())
@@ -196,9 +196,7 @@ def test_a_revision_on_a_cluster_is_read_on_the_cluster_and_stopped_by_its_proce
     assert cluster.calls[-1][0] == "forget"
 
 
-def test_a_revision_that_is_served_without_ray_has_processes_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_revision_served_without_ray_has_own_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = FakeRay()
     endpoint = Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict")
     server = Server(
@@ -209,9 +207,7 @@ def test_a_revision_that_is_served_without_ray_has_processes_of_its_own(
     assert (deployment.pids, deployment.cores, cluster.calls) == ((4711,), None, [])
 
 
-def test_a_cluster_that_does_not_answer_is_an_error_before_anything_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_cluster_is_an_error_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: str) -> None:
         raise ChildError("the Ray driver, process 7, ended")
 
@@ -227,7 +223,7 @@ STARTED = DeploymentStarted(Endpoint((("127.0.0.1", 1),)), (7,), Traits())
 STATS = PatternStats(layers=(LayerStats(0, "cached", {"hits": 3}),))
 
 
-def test_the_deployment_there_is_asked_for_what_it_counts_and_where_it_runs(
+def test_the_deployment_there_is_asked_what_and_where_it_runs(
     client_of: Callable[[Process], RevisionClient],
 ) -> None:
     process = Process(REVISION_SETUP, STARTED, STATS, {"Python": "3.12.4"}, Question.STOP)

@@ -76,18 +76,14 @@ def test_without_uv_the_message_says_how_to_install_it(
 
 
 @pytest.mark.processes
-def test_an_installer_that_takes_too_long_is_ended(
-    worktree: Worktree, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_installer_is_ended(worktree: Worktree, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "_TIMEOUT_S", 0.0)
     with pytest.raises(DeploymentError, match="it took longer than 0 minutes"):
         build(worktree, cache)
 
 
 @pytest.mark.processes
-def test_a_lock_of_uv_is_exported_and_installed(
-    worktree: Worktree, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_of_uv_is_exported_installed(worktree: Worktree, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program stands in for uv and notes how it is called."""
     (worktree.directory / "uv.lock").touch()
     (worktree.directory / "Pipfile.lock").touch()
@@ -255,9 +251,7 @@ def test_what_no_run_used_for_a_month_is_removed_unless_a_run_uses_it(
     assert not used.exists()
 
 
-def test_folders_of_the_project_in_the_import_path_are_relative_to_its_top(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_of_the_project_on_the_path_are_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finder = type("Finder", (), {"__module__": "editable_finder"})
     module = type(sys)("editable_finder")
     module.MAPPING = {"shop": str(tmp_path / "lib" / "shop"), "other": "/elsewhere/other"}  # type: ignore[attr-defined]

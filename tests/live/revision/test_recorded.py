@@ -106,9 +106,7 @@ def test_an_entry_that_is_not_committed_is_of_the_commit_that_it_names(repositor
         ("0123456789ab", "was recorded at 0123456789ab, which is not in this clone"),
     ],
 )
-def test_an_entry_of_a_lost_tree_is_unknown_and_says_what_to_do(
-    repository: Repository, commit: str | None, says: str
-) -> None:
+def test_an_entry_of_a_lost_tree_says_what_to_do(repository: Repository, commit: str | None, says: str) -> None:
     repository.write({FILE: baseline(1.0)})
     with pytest.raises(UnknownRevisionError, match=says) as error:
         find(repository, commit=commit)

@@ -446,9 +446,7 @@ def test_submodules_are_at_the_commit_of_the_revision(repository: Repository, li
     assert (repository.top / "vendor/a library/library.py").read_text(encoding="utf-8") == "new"
 
 
-def test_a_submodule_that_the_present_has_no_more_is_found_where_git_keeps_it(
-    repository: Repository, library: Repository
-) -> None:
+def test_a_submodule_that_is_no_more_is_found_where_git_keeps_it(repository: Repository, library: Repository) -> None:
     repository.git("submodule", "--quiet", "add", "--name", "lib", library.top.as_uri(), "vendor")
     repository.git("submodule", "--quiet", "update", "--init", "--recursive")
     repository.commit({"data/more.csv": ""})
@@ -466,9 +464,7 @@ def test_a_submodule_that_is_empty_in_the_present_too_is_noted(repository: Repos
         assert worktree.notes == ("submodule vendor is empty, as it is in the working tree",)
 
 
-def test_a_submodule_whose_commit_is_missing_is_an_error_that_names_it(
-    repository: Repository, library: Repository
-) -> None:
+def test_a_submodule_without_its_commit_is_an_error_that_names_it(repository: Repository, library: Repository) -> None:
     repository.git("submodule", "--quiet", "add", library.top.as_uri(), "vendor")
     elsewhere = library.commit({"library.py": "elsewhere"})
     repository.git("update-index", "--cacheinfo", f"160000,{elsewhere},vendor")

@@ -160,9 +160,7 @@ def test_nmrt_is_searched_for_where_a_test_asks_that_it_does_not_fall(directory:
     assert "nmrt" in {one["metric"] for one in result["verdicts"] if one["against"] == "baseline"}
 
 
-def test_update_writes_what_passed_and_keeps_all_others_and_so_it_does_over_workers(
-    recorded: Run, tmp_path: Path
-) -> None:
+def test_update_writes_what_passed_and_keeps_all_others_also_over_workers(recorded: Run, tmp_path: Path) -> None:
     project = Project().with_tests(
         """
         from pytest_mlpatterns import Cached
@@ -474,9 +472,7 @@ def test_prune_removes_them_and_judges_as_check_does(overgrown: Path) -> None:
     assert said[start + 1 :] == [*(f"  {test}" for test in sorted(GONE)), "", "performance: 1 regression"]
 
 
-def test_prune_says_what_it_did_and_where_there_was_nothing_to_do(
-    overgrown: Path, distribution: tuple[str, ...]
-) -> None:
+def test_prune_says_what_it_did_and_where_nothing_was_to_do(overgrown: Path, distribution: tuple[str, ...]) -> None:
     arguments = ("test_perf.py", "--perf-smoke", "--perf-baseline", "prune", "--perf-json", "out.json", *distribution)
     first = SUITE.run(overgrown, *arguments)
     assert set(first.json(FILE)["tests"]) == set(KEPT)

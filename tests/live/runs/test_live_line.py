@@ -224,9 +224,7 @@ def test_a_pipe_gets_a_plain_line_for_each_minute_of_a_test(capsys: pytest.Captu
     ]
 
 
-def test_a_plain_line_comes_while_nothing_is_sent(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plain_line_comes_without_load(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a start, or while instructions are counted."""
     monkeypatch.setattr("pytest_mlpatterns.plugin.terminal._PLAIN_EVERY_NS", 1)
     line, written = on_a_pipe(0, time.monotonic_ns), ""

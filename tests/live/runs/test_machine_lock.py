@@ -124,9 +124,7 @@ def test_two_holders_that_want_it_alone_later_get_it_one_after_the_other(asking:
 
 
 @pytest.mark.parametrize(("first", "second"), [("shared", "alone"), ("alone", "shared"), ("alone", "alone")])
-def test_a_perf_test_waits_for_those_that_hold_the_machine_and_they_for_it(
-    asking: Asking, first: str, second: str
-) -> None:
+def test_a_perf_test_waits_for_holders_of_the_machine_and_they_for_it(asking: Asking, first: str, second: str) -> None:
     holding, later = asking(first, holds=True), asking(second)
     assert not later.says_more()
     holding.give_back()

@@ -71,9 +71,7 @@ def test_the_cost_is_in_the_summary_the_page_and_the_ranking(priced: Run) -> Non
     assert re.search(r">[\d.]+ USD to [\d.]+ USD<", (priced.directory / "r.html").read_text(encoding="utf-8"))
 
 
-def test_a_stored_run_is_not_ranked_by_a_limit_in_another_currency(
-    priced: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_stored_run_is_not_ranked_in_another_currency(priced: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rank", str(priced.directory / "results.json"), "cost=1,cost<1 EUR"]) == 2
     said = capsys.readouterr().err
     assert said == f"ERROR: WEIGHTS requires cost<1 EUR at a price of {PRICE}, expected an amount in USD; {CONVERT}\n"

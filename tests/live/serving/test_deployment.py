@@ -82,9 +82,7 @@ def kill(pid: int) -> None:
 
 @pytest.mark.covered_processes
 class TestAsking:
-    def test_a_deployment_has_an_address_a_name_and_a_client_and_counts_inference_requests(
-        self, deployment: Deployment
-    ) -> None:
+    def test_a_deployment_has_address_name_and_client_and_counts_inferences(self, deployment: Deployment) -> None:
         ((host, port),) = deployment.addresses
         assert deployment.url == f"http://{host}:{port}"
         assert deployment.model_name == "double"
@@ -125,9 +123,7 @@ class TestAsking:
         ],
         ids=["status", "long", "no-json", "empty", "object", "other", "garbage"],
     )
-    def test_a_response_without_a_prediction_is_an_error_that_shows_no_credential(
-        self, sent: bytes, words: str
-    ) -> None:
+    def test_a_response_without_prediction_is_an_error_that_shows_no_credential(self, sent: bytes, words: str) -> None:
         with scripted(Send(sent), Close()) as deployment, pytest.raises(DeploymentError) as caught:
             deployment.predict(1)
         assert words in str(caught.value)
@@ -157,9 +153,7 @@ class TestKnowing:
             assert deployment.pids == ()
             assert deployment.log_tail() == ""
 
-    def test_a_late_answer_is_not_mistaken_for_the_next(
-        self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_late_answer_is_not_the_next_one(self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
         (worker,) = deployment.processes.workers
         monkeypatch.setattr(worker, "_answer_timeout_s", 0.2)
         (pid,) = deployment.pids
@@ -212,9 +206,7 @@ class TestDying:
 class TestEnding:
     @pytest.mark.covered_processes
     @pytest.mark.parametrize("balance", ["round-robin", "shared-socket"])
-    def test_close_leaves_no_process_and_no_listener_and_is_safe_to_call_twice(
-        self, balance: str, tmp_path: Path
-    ) -> None:
+    def test_close_leaves_no_process_or_listener_and_is_safe_to_call_twice(self, balance: str, tmp_path: Path) -> None:
         before = our_children()
         with deployed(double, tmp_path, Replicated(2, balance=balance), by_value=[HERE]) as deployment:
             assert deployment.predict(1) == 2
@@ -310,9 +302,7 @@ class TestAttaching:
             True,
         ]
 
-    def test_a_name_of_several_addresses_is_tried_at_each(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_name_with_several_addresses_tries_each(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """As ``localhost`` is ``::1`` first on many machines, where a service listens on 127.0.0.1 alone."""
         original = socket.getaddrinfo
 
@@ -341,9 +331,7 @@ class TestAttaching:
         with pytest.raises(DeploymentError, match=r"ca\.pem'\) has no certificate in PEM: .*; name another file$"):
             attach(Url("https://127.0.0.1:9/p", ca=tmp_path / "ca.pem"), make_start_options(tmp_path))
 
-    def test_the_search_for_an_address_ends_with_the_time_limit(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_search_for_an_address_ends_in_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found = [
             (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (f"127.0.0.{n}", 9)) for n in range(1, 99)
         ]

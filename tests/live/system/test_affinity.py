@@ -59,9 +59,7 @@ def test_what_the_user_has_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls.asked == [(12, {6}), (12, {4, 6})]
 
 
-def test_processes_that_are_gone_or_belong_to_others_are_left_alone(
-    monkeypatch: pytest.MonkeyPatch, process: int
-) -> None:
+def test_processes_that_are_gone_or_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch, process: int) -> None:
     put_on_cores([2**22 + 1], 0)  # larger than any process id
     calls = Calls(monkeypatch, {99: {0, 1}, 11: {0, 1}})
     put_on_cores([99, 11], 0)

@@ -220,9 +220,7 @@ class TestTheEnd:
         assert survivors([child.pid], PATIENCE_S) == set()
 
     @pytest.mark.covered_processes
-    def test_a_child_whose_work_is_done_waits_for_its_threads_and_takes_no_module_apart(
-        self, child: Child, tmp_path: Path
-    ) -> None:
+    def test_a_child_that_is_done_waits_for_threads_and_keeps_its_modules(self, child: Child, tmp_path: Path) -> None:
         """Modules such as scikit-learn take a fifth of a second to take apart, at the end of each launch."""
         log = tmp_path / "end"
         assert ask(child, "await end", str(log)) == "noted"
@@ -235,9 +233,7 @@ class TestTheEnd:
         child.stop()
         assert survivors([child.pid], 0) == set()
 
-    def test_stop_does_not_wait_for_what_is_called_at_the_end(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_stop_awaits_nothing_called_at_the_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(system_child, "LOOK_S", 600.0)
         has_stopped, called = threading.Event(), []
 

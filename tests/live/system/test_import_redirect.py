@@ -432,9 +432,7 @@ def test_modules_of_the_present_tree_are_listed_with_their_files() -> None:
     ]
 
 
-def test_whatever_stands_among_the_modules_is_survived_and_not_woken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whatever_is_among_modules_is_survived_and_not_woken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Raising:
         def __iter__(self) -> Any:
             raise RuntimeError

@@ -91,9 +91,7 @@ def test_failed_requests_are_counted_by_kind_and_have_no_latency() -> None:
 
 @PROPERTY
 @given(interval=st.integers(1 * MS, 100 * MS), phase=st.floats(min_value=0, max_value=1), seconds=st.floats(0.9, 5))
-def test_even_completions_give_the_exact_rate_whatever_the_window_cuts(
-    interval: int, phase: float, seconds: float
-) -> None:
+def test_even_completions_give_the_rate_whatever_the_window_cuts(interval: int, phase: float, seconds: float) -> None:
     first = START_NS - 5 * interval + int(phase * interval)
     count = int(seconds * S) // interval + 10
     due = first + np.arange(count) * interval

@@ -72,9 +72,7 @@ def test_a_tail_of_slow_requests_fails() -> None:
     *((1.0, percentile, Outcome.PASS) for percentile in (90, 95, 99)),
     *((1.15, 95, Outcome.PASS), (1.5, 95, Outcome.FAIL), (0.5, 95, Outcome.PASS)),
 )
-def test_a_service_that_is_slower_as_a_whole_has_a_slower_tail(
-    factor: float, percentile: float, outcome: Outcome
-) -> None:
+def test_a_service_slower_as_a_whole_has_a_slower_tail(factor: float, percentile: float, outcome: Outcome) -> None:
     assert tail(launches(6), launches(6, seed=1, factor=factor), percentile).outcome is outcome
 
 
@@ -131,9 +129,7 @@ def test_one_pause_of_the_machine_does_not_fail() -> None:
 @pytest.mark.parametrize(
     ("blocks", "outcome"), [([9, 0, 0, 0, 0, 0, 0, 0], Outcome.INCONCLUSIVE), ([1, 2, 1, 1, 1, 1, 1, 1], Outcome.FAIL)]
 )
-def test_a_pause_in_each_launch_is_one_event_and_slow_requests_everywhere_are_many(
-    blocks: list[int], outcome: Outcome
-) -> None:
+def test_a_pause_in_each_launch_is_one_event_and_slow_ones_everywhere_many(blocks: list[int], outcome: Outcome) -> None:
     before = [RequestCounts(4000, 0, {2 * MS: 3990, 3 * MS: 10})] * 4
     after = [RequestCounts(4000, 0, {2 * MS: 3981, 3 * MS: 10, 20 * MS: 9})] * 4
     every = np.full(8, 500)
@@ -262,9 +258,7 @@ def slower(times: float, share: float, seed: int = 100) -> list[RequestCounts]:
 
 @each_row("percentile", [90, 95, 99, 99.9])
 @each_row(("times", "share"), [(10, 0.008), (10, 0.004), (30, 0.003), (3, 0.02), (1.5, 1.0)])
-def test_with_its_ceiling_a_tail_passes_and_one_that_is_slower_still_fails(
-    percentile: float, times: float, share: float
-) -> None:
+def test_with_its_ceiling_a_tail_passes_and_a_slower_one_fails(percentile: float, times: float, share: float) -> None:
     before, now = slower(1, 0, seed=0), slower(times, share)
     ceiling = tail_ceiling(before, now, metric=percentile_metric(percentile), tolerance=0.2)
     passes = tail(before, now, percentile).outcome is Outcome.PASS

@@ -39,9 +39,7 @@ S = 1_000_000_000
     ((4, 4), 2, 1.0, None),
     ((), 2, 1.9, None),
 )
-def test_threads_that_wait_for_each_other(
-    threads: tuple[int, ...], cores: float, used: float, note: str | None
-) -> None:
+def test_threads_that_wait_for_others(threads: tuple[int, ...], cores: float, used: float, note: str | None) -> None:
     seen = replace(usage(used, 2.0, cores=cores), busy_threads=threads)
     assert crowding_note([even_launch(used=seen)]) == note
 

@@ -63,9 +63,7 @@ class TestWhichStatisticIsJudged:
         assert runs.share("median", passed=True) <= 0.7
 
     @pytest.mark.parametrize("mode", ["of_file", "of_revision"])
-    def test_on_a_busy_machine_the_reference_gains_most_of_what_the_median_does(
-        self, by_statistic: ModuleType, mode: str
-    ) -> None:
+    def test_on_a_busy_machine_the_reference_gains_as_the_median(self, by_statistic: ModuleType, mode: str) -> None:
         for family in by_statistic.BUSY:
             runs = getattr(by_statistic, mode)(family, 60)
             assert runs.share("judged") == 0

@@ -33,9 +33,7 @@ def test_all_together_are_held_to_the_sum_of_their_ceilings(completed: int, limi
     ((MS, 2 * MS, 8 * MS), MS // 5, "began within 7.00 ms of each other (their clocks are known to ±200 µs)"),
     ((0, 0, 0), 3 * MS, "began within 0 ns of each other (their clocks are known to ±3.00 ms)"),
 )
-def test_a_note_says_how_far_apart_they_began_where_that_matters(
-    late_ns: tuple[int, ...], error_ns: int, said: str | None
-) -> None:
+def test_a_note_says_how_far_apart_they_began(late_ns: tuple[int, ...], error_ns: int, said: str | None) -> None:
     parts = tuple(replace(part, opened_late_ns=late) for part, late in zip(PARTS, late_ns, strict=True))
     note = spread_note(replace(REPORT, parts=(replace(parts[0], clock_error_ns=error_ns), *parts[1:])))
     assert note == (None if said is None else f"the load generators {said}")

@@ -94,9 +94,7 @@ def test_one_step_is_no_growth() -> None:
     (np.repeat([0, 1000], 20), np.repeat([0, 1000], 20)),  # in two places only
     (np.append(REQUESTS, 2 * REQUESTS[-1]),) * 2,  # one reading in the second half
 )
-def test_too_few_readings_in_too_few_places_say_nothing(
-    requests: NDArray[np.int64], amounts: NDArray[np.int64] | None
-) -> None:
+def test_few_readings_in_few_places_say_nothing(requests: NDArray[np.int64], amounts: NDArray[np.int64] | None) -> None:
     assert growth_of(requests, amounts) is None
 
 

@@ -302,9 +302,7 @@ class TestOrderBounds:
         (100, 50, (39, 60)),
         (100, 90, (83, 95)),
     )
-    def test_order_bounds_equal_the_published_tables(
-        self, samples: int, percentile: float, expected: tuple[int, int]
-    ) -> None:
+    def test_order_bounds_equal_the_tables(self, samples: int, percentile: float, expected: tuple[int, int]) -> None:
         assert order_bounds(samples, percentile) == expected
 
     def test_samples_that_weigh_less_than_one_bound_by_the_least_and_the_most(self) -> None:
@@ -352,9 +350,7 @@ class TestDeviationOfALaunch:
 
     @PROPERTY
     @given(LAUNCHES, LAUNCHES, SCALES)
-    def test_the_unit_of_a_side_does_not_matter(
-        self, first: list[LaunchValue], second: list[LaunchValue], factor: float
-    ) -> None:
+    def test_units_do_not_matter(self, first: list[LaunchValue], second: list[LaunchValue], factor: float) -> None:
         found = launch_deviation(first, second)
         assert launch_deviation(scaled(first, factor), second) == pytest.approx(found, rel=1e-6, abs=1e-9)
 

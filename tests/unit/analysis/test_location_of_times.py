@@ -48,9 +48,7 @@ class TestLocation:
 
     @PROPERTY
     @given(TIMES, st.floats(min_value=0.1, max_value=10))
-    def test_times_that_are_longer_by_a_factor_have_a_location_longer_by_it(
-        self, times: list[float], factor: float
-    ) -> None:
+    def test_times_longer_by_a_factor_have_a_location_longer_by_it(self, times: list[float], factor: float) -> None:
         assert location(factor * np.array(times)) == pytest.approx(factor * location(np.array(times)), rel=1e-9)
 
     @PROPERTY

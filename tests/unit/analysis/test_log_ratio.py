@@ -70,9 +70,7 @@ class TestPairs:
 
     @PROPERTY
     @given(PAIRS, st.floats(min_value=0.01, max_value=100))
-    def test_a_side_that_is_slower_throughout_moves_the_value_alone(
-        self, pairs: list[tuple[float, float]], factor: float
-    ) -> None:
+    def test_a_slower_side_moves_the_value_alone(self, pairs: list[tuple[float, float]], factor: float) -> None:
         first, second = zip(*pairs, strict=True)
         plain, moved = paired_log_ratio(first, second), paired_log_ratio(first, [value * factor for value in second])
         assert moved.value == pytest.approx(plain.value + math.log(factor))

@@ -39,9 +39,7 @@ def test_a_disturbed_moment_is_not_the_machine_s_speed() -> None:
     ([70.0] * 11 + [84.0], 1.0),  # one may be disturbed
     ([], 0.0),
 )
-def test_a_machine_is_slower_by_what_its_quiet_moments_show_or_at_most_the_mean_of_many(
-    now: list[float], times: float
-) -> None:
+def test_a_machine_is_slower_by_its_quiet_moments_or_at_most_a_mean_of_many(now: list[float], times: float) -> None:
     assert slower_by(now, [70.0] * 16) == pytest.approx(times, rel=1e-3)
 
 

@@ -63,9 +63,7 @@ def test_what_disturbs_is_told_with_its_size(seen: dict[str, Any], said: str) ->
     ({"steal_cores": 0.1}, 0, 24),
     ({"throttled": 0.3}, 0, 100),  # until the next period
 )
-def test_a_request_waits_for_a_core_as_long_as_the_system_may_keep_it(
-    seen: dict[str, Any], waits_ms: int, tail_ms: int
-) -> None:
+def test_a_request_waits_for_a_core_as_long_as_it_may_take(seen: dict[str, Any], waits_ms: int, tail_ms: int) -> None:
     found = taken_excuse([noisy(**seen, machine_cores=1.9)], Taken())
     assert (found.waits_ns, found.tail_waits_ns) == (waits_ms * MS, tail_ms * MS)
 
@@ -107,9 +105,7 @@ def test_neighbours_take_time_if_they_use_a_third_of_a_core_and_few_cores_are_id
     (0.021, 0.0, "the host gave 2.1 % of this machine's time to other machines"),
     (0.0, 0.011, "a CPU limit of the container stopped it for 1.1 % of the time"),
 )
-def test_a_host_takes_time_from_two_percent_and_a_limit_from_one(
-    steal: float, throttled: float, said: str | None
-) -> None:
+def test_a_host_takes_time_from_2_percent_and_a_limit_from_1(steal: float, throttled: float, said: str | None) -> None:
     assert why_busy_in([Disturbance(S, 2, 0.0, steal, throttled, (0, 0))]) == said
 
 

@@ -74,9 +74,7 @@ def test_a_launch_without_a_stream_is_counted_beside_one_with_streams() -> None:
     (2_000_000_000, 0, 2_000_000_000, False),
     (-1, 500, 4, False),
 )
-def test_a_usage_that_cannot_be_is_not_believed_but_named(
-    usage: int, received_bytes: int, tokens: int, is_named: bool
-) -> None:
+def test_an_impossible_usage_is_not_believed(usage: int, received_bytes: int, tokens: int, is_named: bool) -> None:
     found = metrics_of([(200, 4, usage)] * 20, received_bytes=received_bytes)
     assert found.output_tokens.value == tokens
     notes = [note for note in found.stream_notes() if "usage that cannot be" in note]

@@ -346,9 +346,7 @@ def test_arrivals_of_a_high_rate_are_taken_as_they_come() -> None:
     ("servers", "allowed", "level", "load"),
     [(1, 0.05, 5, 0.693), (1, 0.01, 5, 0.562), (4, 0.05, 2, 0.725), (1, 0.05, 30 / 10.6, 0.462), (1, 0.01, 10, 0.774)],
 )
-def test_the_long_run_of_the_reference_is_that_of_queueing_theory(
-    servers: int, allowed: float, level: float, load: float
-) -> None:
+def test_the_long_run_is_that_of_queueing_theory(servers: int, allowed: float, level: float, load: float) -> None:
     long_run = LongRun(servers, allowed)
     assert long_run.load_at(level) == pytest.approx(load, rel=0.012)
     assert long_run.level_at(load) == pytest.approx(level, rel=0.05)

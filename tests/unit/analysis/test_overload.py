@@ -194,9 +194,7 @@ def recovering(*after_s: float | None, watched_s: float = 12.5) -> list[Overload
     ((None, 2.0), Outcome.INCONCLUSIVE),
     ((None, 2.0, None), Outcome.FAIL),
 )
-def test_the_recovery_within_ten_seconds_is_judged_by_its_interval(
-    after_s: tuple[float | None, ...], outcome: Outcome
-) -> None:
+def test_the_recovery_in_ten_seconds_is_judged_by_interval(after_s: tuple[float | None, ...], outcome: Outcome) -> None:
     assert judge_recovery(recovering(*after_s), 10.0 * S).outcome is outcome
 
 
@@ -222,9 +220,7 @@ def test_without_an_objective_ten_times_the_median_is_in_time() -> None:
 
 @PROPERTY
 @given(st.floats(1.01, 10.0), st.floats(0.0, 100.0), st.sampled_from((0.0, 1.0, 6.0)))
-def test_a_plan_has_the_peak_and_the_load_that_recovery_is_compared_with(
-    up_to: float, left_s: float, watch_s: float
-) -> None:
+def test_a_plan_has_the_peak_and_the_load_to_compare_recovery_with(up_to: float, left_s: float, watch_s: float) -> None:
     plan = plan_overload(up_to, left_s, watch_s=watch_s)
     assert plan.ratios == tuple(sorted(plan.ratios))
     assert plan.ratios[-1] == up_to

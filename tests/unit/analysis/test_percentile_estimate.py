@@ -131,9 +131,7 @@ def test_no_value_and_too_few_of_them_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("answers_s", "limit_s"), [((3.04, 3.71), 2.0), ((3.0, 3.0), 2.0), ((2.9, 3.1, 3.3), 2.2)])
-def test_two_of_two_answers_that_take_half_longer_are_beyond_a_limit(
-    answers_s: tuple[float, ...], limit_s: float
-) -> None:
+def test_two_answers_that_take_half_longer_are_beyond_a_limit(answers_s: tuple[float, ...], limit_s: float) -> None:
     few = found([LaunchTimes(np.array(answers_s) * S)], confidence=SequentialPlan(1, 8, alpha=0.02).confidence(1))
     assert few.low > limit_s * S
     assert few.high < 1.5 * answers_s[-1] * S

@@ -40,9 +40,7 @@ def in_turn(before: int, after: int, replicas: int = 1) -> list[int]:
 
 @PROPERTY
 @given(st.integers(1, 6), st.integers(150, 300))
-def test_scaling_out_lasts_until_the_first_answer_of_the_replica_that_gets_its_share_at_once(
-    replicas: int, before: int
-) -> None:
+def test_scaling_out_lasts_until_the_first_answer_of_a_replica_with_its_share(replicas: int, before: int) -> None:
     found = added(load(in_turn(before, 200, replicas)), replicas=replicas)
     assert found.duration_ns == (before + 1) * 10 * MS - ASKED
     assert found.ready_ns == READY - ASKED

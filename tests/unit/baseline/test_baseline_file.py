@@ -129,9 +129,7 @@ def test_a_good_file_is_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("calibration", [{"cores": 2, "ns": 31_250_000, "workload": 1}, 5])
-def test_the_calibration_of_an_entry_of_0_2_is_not_read_and_goes_with_the_next_update(
-    path: Path, calibration: object
-) -> None:
+def test_the_calibration_of_0_2_is_not_read_and_goes_with_an_update(path: Path, calibration: object) -> None:
     path.write_text(changed(calibration=calibration), encoding="utf-8")
     before = read_baselines(path)
     path.write_text(json.dumps(PLAIN), encoding="utf-8")

@@ -184,9 +184,7 @@ def test_a_test_on_a_cluster_is_compared_with_the_entry_of_that_cluster(tmp_path
     ],
     ids=["this machine", "fewer nodes", "another engine", "another Ray"],
 )
-def test_an_entry_that_is_not_of_this_cluster_is_not_comparable(
-    tmp_path: Path, before: dict[str, Entry], details: str
-) -> None:
+def test_an_entry_of_another_cluster_is_not_comparable(tmp_path: Path, before: dict[str, Entry], details: str) -> None:
     session = opened(tmp_path, before={TEST: before})
     assert session.match(TEST, ON_RAY, NODES).missing == f"baseline not comparable ({details})"
 
@@ -265,9 +263,7 @@ def filed(tmp_path: Path) -> Path:
     ],
     ids=["nothing", "single tests", "a file", "patterns of the command line", "its test is there", "an emptied file"],
 )
-def test_an_entry_is_gone_where_its_file_is_or_was_looked_at_as_a_whole(
-    filed: Path, collected: Collected, gone: list[str]
-) -> None:
+def test_an_entry_is_gone_with_its_file_or_if_all_was_seen(filed: Path, collected: Collected, gone: list[str]) -> None:
     session = opened(filed, before=FILED)
     session.look_for_gone(collected)
     assert session.report()["without_test"] == sorted([*gone, "test_away.py::test_it"])
@@ -292,9 +288,7 @@ OTHER = make_setup(load="closed(16)")
     ],
     ids=["none", "same", "same file", "same set-up first", "a file that is gone", "another one", "several"],
 )
-def test_a_test_without_an_entry_names_those_of_tests_that_no_longer_exist(
-    filed: Path, gone: dict[str, Setup], named: str
-) -> None:
+def test_a_test_without_an_entry_names_those_of_tests_now_gone(filed: Path, gone: dict[str, Setup], named: str) -> None:
     session = opened(filed, before={test: {THERE: entry(setup=setup)} for test, setup in gone.items()})
     session.look_for_gone(Collected(files=["test_a.py"], tests=["test_a.py::test_new"]))
     missing = session.match("test_a.py::test_new", SETUP).missing
@@ -404,9 +398,7 @@ def test_an_update_records_what_passed_and_keeps_all_others(tmp_path: Path) -> N
         ([measured()], False, "the run was not completed"),
     ],
 )
-def test_an_update_says_why_it_wrote_nothing(
-    tmp_path: Path, results: list[TestResult], complete: bool, why: str
-) -> None:
+def test_an_update_says_why_it_is_empty(tmp_path: Path, results: list[TestResult], complete: bool, why: str) -> None:
     session = opened(tmp_path, BaselineMode.UPDATE)
     session.close(results, complete=complete)
     assert session.lines == [f"baseline not updated: {why}"]

@@ -51,9 +51,7 @@ def test_what_one_branch_removed_is_gone_unless_the_other_renewed_it() -> None:
     assert merged([{}, {}], base) == ({}, [])
 
 
-def test_the_command_writes_the_file_and_says_which_entry_it_took(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_the_file_and_names_its_entries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, two, both = (tmp_path / name for name in ("one.json", "two.json", "both.json"))
     write_baselines(one, {"test_a": {"laptop": OLD, "runner": OLD}})
     write_baselines(two, {"test_a": {"runner": LATER}})

@@ -123,9 +123,7 @@ def test_streams_are_judged_by_their_first_token_and_their_time_per_token() -> N
     ((10.0, float("inf")), False),
     ((0.0, 0.0), True),
 )
-def test_an_entry_is_narrow_if_its_launches_know_a_third_of_the_tolerance(
-    values: tuple[float, ...], narrow: bool
-) -> None:
+def test_an_entry_is_narrow_if_launches_know_a_third_of_the_tolerance(values: tuple[float, ...], narrow: bool) -> None:
     launches = {"rtm": tuple((value, 0.002) for value in values)}
     assert is_narrow(result(launches=launches)) is narrow
     assert is_narrow(result(launches=launches, tolerance=3.0)) is (bool(values) and float("inf") not in values)

@@ -130,9 +130,7 @@ def test_the_same_command_again_replaces_its_tables(here: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize("arguments", [[TEST, "--reason", "why"], ["--prune"]])
-def test_a_file_that_cannot_be_used_is_named(
-    here: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unusable_file_is_named(here: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     write(here, result(TEST, passed=False, verdicts=SLOWER, accepted=OVER))
     (here / "binary").write_bytes(b"\xff\xfe")
     (here / "folder").mkdir()

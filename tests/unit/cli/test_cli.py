@@ -178,9 +178,7 @@ LEFT = ["plan", *(f"history {action}" for action in ("backfill", "compact", "exp
         *((command, "left in 0.3 (commit ") for command in LEFT),
     ],
 )
-def test_a_command_that_does_not_exist_is_refused_by_name(
-    command: str, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_command_is_refused_by_name(command: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([*command.split(), "anything"])
     assert caught.value.code == 2

@@ -102,9 +102,7 @@ def test_person_names_what_was_not_found(
     assert "nothing is chosen" in capsys.readouterr().err
 
 
-def test_test_goes_among_the_tests_unless_its_model_is_found_at_the_top(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_test_goes_among_tests_unless_its_model_is_at_the_top(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "tests").mkdir()
     assert main(["new", "--no-run"]) == 0
     text = (project / "tests" / "test_perf.py").read_text(encoding="utf-8")
@@ -195,9 +193,7 @@ def test_what_cannot_be_done_is_one_line(
     assert len(said.splitlines()) == 1
 
 
-def test_commands_name_a_file_with_a_space_as_a_shell_reads_it(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_name_files_with_spaces_as_a_shell_does(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new", "--no-run", "-o", "test_my model.py"]) == 0
     assert "pytest 'test_my model.py' --perf-smoke" in capsys.readouterr().out
 
@@ -281,9 +277,7 @@ def test_pytest_runs_without_the_current_directory_on_its_path(monkeypatch: pyte
     assert seen["capture_output"] is False
 
 
-def test_a_path_follows_its_address(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_path_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["new", "http://127.0.0.1:1", "--path", "nope", "--no-run"]) == 0
     assert 'Url("http://127.0.0.1:1/nope")' in (tmp_path / "test_perf.py").read_text(encoding="utf-8")

@@ -141,9 +141,7 @@ def test_wrong_arguments_of_other_commands_end_as_before() -> None:
     assert end.value.code == 2
 
 
-def test_programs_read_the_kind_of_each_test_and_what_to_run_next(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_programs_read_the_kind_of_each_test_and_next_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path / "r.json", PASSED, SLOW, LIMIT, OPEN, NEW, CRASHED, BROKEN)
     assert main(["verdict", file, "--format", "json"]) == 1
     data = json.loads(capsys.readouterr().out)
@@ -174,17 +172,13 @@ def test_programs_read_the_kind_of_each_test_and_what_to_run_next(
     }
 
 
-def test_an_intended_change_of_a_stored_baseline_is_recorded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_intended_change_of_a_baseline_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     worse = result("t.py::test_a[b c]", passed=False, verdicts=(verdict(Outcome.FAIL),))
     assert main(["verdict", write(tmp_path / "r.json", worse)]) == 2
     assert "    pytest 't.py::test_a[b c]' --perf-baseline update\n" in capsys.readouterr().out
 
 
-def test_what_no_acceptance_covers_has_no_command_that_accepts_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_no_acceptance_covers_has_no_command_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     failing = verdict(Outcome.FAIL, metric="p95", against="revision")
     worse = result("t.py::test_a", passed=False, verdicts=(failing,), reference=counterpart(kind="revision"))
     assert main(["verdict", write(tmp_path / "r.json", worse)]) == 2

@@ -420,9 +420,7 @@ def test_patterns_of_the_marker_win_over_the_command_line_over_the_ini_file(
     ("cached(max_entries=0)", ": Cached(max_entries=0), expected a whole number"),
     ("pipeline", " names 'pipeline', which needs code; write the value: Pipeline(...)"),
 )
-def test_a_wrong_list_of_patterns_is_named_by_where_it_was_given(
-    level: str, source: str, text: str, message: str
-) -> None:
+def test_wrong_patterns_are_named_by_where_they_were_given(level: str, source: str, text: str, message: str) -> None:
     given = {"patterns": text}
     option, ini = (given, {}) if level == "option" else ({}, given)
     for read in (patterns_of, read_settings):  # the second is where a usage error can end the run
@@ -582,9 +580,7 @@ def test_a_switch_is_of_the_command_line_then_of_the_ini_file(
         ({"smoke": "maybe"}, "perf_smoke is 'maybe', expected true or false"),
     ],
 )
-def test_a_wrong_value_of_a_run_is_named_with_what_is_allowed(
-    tmp_path: Path, ini: dict[str, object], message: str
-) -> None:
+def test_a_wrong_value_of_a_run_says_what_is_allowed(tmp_path: Path, ini: dict[str, object], message: str) -> None:
     with pytest.raises(SettingError) as caught:
         run_settings(tmp_path, ini=ini)
     assert message in str(caught.value)
@@ -606,9 +602,7 @@ def test_the_time_of_a_run_is_of_the_command_line_then_of_the_ini_file(tmp_path:
 @each_row("name", ["baseline-file", "history", "html", "json"])
 @each_row("level", ["option", "ini"])
 @each_row("kind", ["directory", "nowhere"])
-def test_a_path_that_no_file_can_have_is_named_by_where_it_was_given(
-    tmp_path: Path, name: str, level: str, kind: str
-) -> None:
+def test_an_impossible_path_is_named_by_where_it_was_given(tmp_path: Path, name: str, level: str, kind: str) -> None:
     given: dict[str, object] = {name: str(tmp_path if kind == "directory" else tmp_path / "absent" / "file.json")}
     with pytest.raises(SettingError) as caught:
         run_settings(tmp_path, given if level == "option" else None, given if level == "ini" else None)
@@ -625,9 +619,7 @@ BASELINE_TEXT = '{"format": "pytest-mlpatterns-baseline", "version": 1, "tests":
 
 @each_row("name", ["baseline-file", "history", "html", "json"])
 @each_row("file", ["test_q.py", "test_q.py::test_a[b]"])
-def test_a_test_that_stands_where_a_value_was_forgotten_is_no_file_to_write(
-    tmp_path: Path, name: str, file: str
-) -> None:
+def test_a_test_in_place_of_a_forgotten_value_is_no_file_to_write(tmp_path: Path, name: str, file: str) -> None:
     with pytest.raises(SettingError, match=rf"--perf-{name} .*is a Python file or a test, expected a file to write"):
         run_settings(tmp_path, {name: file})
 
@@ -749,7 +741,5 @@ def test_a_function_runs_beside_any_open_loop(load: Schedule) -> None:
     ({"engine": "local"}, "local"),
     ({"engine": "ray", "generators_on": "local"}, "local"),
 )
-def test_the_load_comes_from_where_the_service_is_unless_the_test_says_where(
-    marker: dict[str, str], place: str
-) -> None:
+def test_the_load_comes_from_the_place_of_the_service_unless_said(marker: dict[str, str], place: str) -> None:
     assert read_settings(marker, {}, {}).generators_on == place

@@ -272,9 +272,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(history: History, path: Path, mon
     assert path.read_bytes() == before
 
 
-def test_a_file_that_another_process_keeps_locked_is_an_error(
-    history: History, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_another_process_locks_is_an_error(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     path = history.path
     history.append([history_line()])
     monkeypatch.setattr(shared, "_READ_TIMEOUT_S", 0.0)

@@ -112,9 +112,7 @@ def test_each_caller_has_a_thread() -> None:
 
 
 @pytest.mark.parametrize(("client", "is_async", "tokens"), [(chunks, False, [10, 11, 12]), (words, True, [-1, -1, -1])])
-def test_chunks_have_their_times_and_whole_numbers_are_tokens(
-    client: Any, tokens: list[int], *, is_async: bool
-) -> None:
+def test_chunks_have_times_and_whole_numbers_are_tokens(client: Any, tokens: list[int], *, is_async: bool) -> None:
     samples = samples_of(ran(job_of(client, ClosedLoop(1), is_async=is_async, window=window_of(3))))
     streams = streams_of(samples)
     assert list(streams.chunk_count[:3]) == [2, 2, 2]

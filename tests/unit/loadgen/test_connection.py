@@ -538,9 +538,7 @@ def meet_the_end(bench: Bench, *, reset: bool) -> socket.socket:
 
 
 @pytest.mark.parametrize("reset", [True, False])
-def test_a_request_that_meets_a_closed_idle_connection_is_sent_again_from_its_first_due_time(
-    bench: Bench, reset: bool
-) -> None:
+def test_a_request_that_meets_a_closed_connection_is_sent_again_from_its_due_time(bench: Bench, reset: bool) -> None:
     fresh = meet_the_end(bench, reset=reset)
     bench.deliver(fresh, answer(b"mine"))
     assert bench.rows == [200, 200]

@@ -194,9 +194,7 @@ class TestTargets:
 
 class TestOpenLoop:
     @pytest.mark.parametrize("rate_rps", [37, 300.5])
-    def test_request_n_is_due_at_n_over_the_rate_and_none_is_left_out(
-        self, server: ScriptedServer, rate_rps: float
-    ) -> None:
+    def test_request_n_is_due_at_n_over_the_rate_without_a_gap(self, server: ScriptedServer, rate_rps: float) -> None:
         result = drive(a_job([server.address], ConstantRate(rate_rps), warmup_ns=60 * MS))
         samples = samples_of(result)
         assert (samples.sent_ns >= samples.due_ns).all()
@@ -237,9 +235,7 @@ class TestOpenLoop:
         assert (done - due >= released_ns[0] - due)[stalled].all()
         assert (done - due)[stalled].max() >= 110 * MS  # twelve were due one after the other, and none was answered
 
-    def test_requests_wait_when_connections_are_exhausted_and_the_report_says_so(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_requests_wait_when_connections_are_exhausted_as_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pool_module, "MAX_OPEN_LOOP_CONNECTIONS", 2)
         released = threading.Event()
         released_ns: list[int] = []
@@ -287,9 +283,7 @@ class TestOpenLoop:
         assert (samples.done_ns - samples.due_ns >= 100 * MS).all()
         assert (samples.sent_ns >= samples.due_ns).all()
 
-    def test_a_caller_goes_on_after_its_request_waited_too_long_for_a_connection(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_caller_goes_on_after_it_waited_too_long_for_a_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
         enough, expirations = 3, []
 
         def expired(due_ns: int, now_ns: int) -> None:

@@ -114,9 +114,7 @@ def test_a_stopped_generator_is_found_however_seldom_the_caller_asks(tmp_path: P
     assert child.waited_s == pytest.approx(0.75)
 
 
-def test_a_server_for_the_ceiling_that_does_not_listen_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_for_the_ceiling_that_is_deaf_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child = FakeChild()
     monkeypatch.setattr(ceiling, "Child", lambda *_, **__: child)
     with pytest.raises(ChildError, match=r"\(process 4711\) does not listen after 20 s"):

@@ -209,9 +209,7 @@ class TestAnswers:
             (frame(Frame.GOAWAY, 0, 0, b"\0" * 8), Failure.CLOSED, "connection closed"),
         ],
     )  # fmt: skip
-    def test_an_answer_that_is_none_is_counted_as_what_it_is(
-        self, keep: bool, data: bytes, outcome: int, label: str
-    ) -> None:
+    def test_an_answer_that_is_none_is_counted_so(self, keep: bool, data: bytes, outcome: int, label: str) -> None:
         made = protocol(keep=keep)
         asked(made)
         assert made.take(data) == outcome

@@ -71,9 +71,7 @@ def take(pieces: Sequence[bytes], stream: StreamSetting) -> tuple[int, list[int]
     ([chunked(LONG, b"c", head=TEXT)[:100_000], chunked(LONG, b"c", head=TEXT)[100_000:]], "chunks", [2, 2]),
     ([chunked(b"one", head=TEXT)], "chunks", [1]),
 )
-def test_chunks_are_stamped_when_they_are_complete(
-    pieces: list[bytes], stream: StreamSetting, chunks_ns: list[int]
-) -> None:
+def test_complete_chunks_are_stamped(pieces: list[bytes], stream: StreamSetting, chunks_ns: list[int]) -> None:
     outcome, found, _ = take(pieces, stream)
     assert (outcome, found) == (200, chunks_ns)
 
@@ -123,9 +121,7 @@ def test_chunks_are_stamped_when_they_are_complete(
     (until_close(WORD + END), AUTO, 200, ""),
     (chunked(b"a", head=TEXT + b"content-encoding: br\r\n"), "chunks", Failure.COMPRESSED, "content-encoding: br"),
 )
-def test_answers_that_are_no_whole_streams_say_why(
-    data: bytes, stream: StreamSetting, outcome: int, words: str
-) -> None:
+def test_answers_that_are_no_streams_say_why(data: bytes, stream: StreamSetting, outcome: int, words: str) -> None:
     found, _, answer = take([data], stream)
     assert found == outcome
     assert words in answer.words(found)

@@ -148,9 +148,7 @@ def test_an_answer_that_is_not_complete_when_its_time_is_up_keeps_its_chunks() -
 
 @pytest.mark.parametrize("end", [b"", ConnectionResetError()])
 @pytest.mark.parametrize("again", [True, False])
-def test_the_end_of_the_connection_after_a_whole_answer_does_not_reach_the_next_request(
-    end: bytes | OSError, again: bool
-) -> None:
+def test_the_end_of_the_connection_after_an_answer_does_not_reach_the_next(end: bytes | OSError, again: bool) -> None:
     scene = Scene()
     scene.owner.again = again
     scene.connection.arrive(HEAD + CHUNK + END, end)

@@ -81,9 +81,7 @@ class TestOutcomes:
         assert samples.due_ns.size == len(server.requests)
         assert server.connections == (connections if len(server.requests) > 1 else 1)
 
-    def test_a_refused_connection_and_a_request_that_waited_in_vain_have_no_chunks(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_refused_connection_and_a_wait_in_vain_have_no_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
         stream = streams_of(samples_of(drive(("127.0.0.1", refused_port()))))
         assert set(stream.chunk_count.tolist()) == {0}
         assert set(stream.first_byte_ns.tolist()) == {0}

@@ -86,9 +86,7 @@ class TestAlarm:
         assert caught.value.errno == errno.EBADF
 
 
-def test_an_alarm_of_another_system_does_nothing(
-    selector: selectors.BaseSelector, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_system_s_alarm_does_nothing(selector: selectors.BaseSelector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     alarm = Alarm(selector)
     alarm.set(perf_counter_ns())

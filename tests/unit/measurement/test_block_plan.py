@@ -24,9 +24,7 @@ QUICK = ResponsePace(2 * MS, 2 * MS)
     (PoissonRate(2), ResponsePace(500 * MS, 500 * MS)),
     (Stages([("3s", 10)]), ResponsePace(10 * MS, 10 * MS, 3 * S)),  # type: ignore[arg-type]
 )
-def test_the_pace_is_that_of_the_schedule_at_a_latency_of_ten_milliseconds(
-    schedule: object, pace: ResponsePace
-) -> None:
+def test_the_pace_is_that_of_the_schedule_at_a_latency_of_10_ms(schedule: object, pace: ResponsePace) -> None:
     assert response_pace(schedule, 10 * MS) == pace  # type: ignore[arg-type]
 
 

@@ -213,9 +213,7 @@ def test_a_function_beside_a_load_that_fails_ends_with_it() -> None:
 
 
 @each_row(("ceiling_rps", "limited"), [(None, False), (100_000.0, False), (250.0, True)])
-def test_a_load_beyond_the_capacity_says_if_the_generator_was_the_limit(
-    ceiling_rps: float | None, limited: bool
-) -> None:
+def test_a_load_beyond_capacity_says_if_the_generator_was_the_limit(ceiling_rps: float | None, limited: bool) -> None:
     generator = DeclaredGenerator(ceiling_rps)
     load = FurtherLoad(deployment(), PLAN, a_job([("127.0.0.1", 9)], ClosedLoop(1)), generator, lambda _: None)
     loads = offer_overload(load, OverloadPlan((1.5, 2.0), step_s=0.2, watched_s=0.4), 100.0)

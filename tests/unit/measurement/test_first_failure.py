@@ -80,9 +80,7 @@ MISSING = {
     (None, "503"),
 )
 @each_row("tracebacks", [(), (TRACEBACK, OTHER)])
-def test_request_is_sent_once_more_for_its_error(
-    response: httpx.Response | None, error: str, tracebacks: tuple[str, ...]
-) -> None:
+def test_request_is_sent_again(response: httpx.Response | None, error: str, tracebacks: tuple[str, ...]) -> None:
     deployment = Answering(response)
     assert str(first_failure(deployment, (500, 200, 503, 500), *tracebacks)) == f"perf_payload item 1 -> {error}"
     assert deployment.asked == [b'{"instances":[[10]]}']

@@ -146,9 +146,7 @@ class TestFailures:
         ([1], "the model returned 1 output for 2 inputs; it must return one for each"),
         (np.zeros((3, 2)), "the model returned 3 outputs for 2 inputs; it must return one for each"),
     )
-    def test_wrong_number_of_outputs_has_the_message_of_a_plain_service(
-        self, kind: str, outputs: Any, text: str
-    ) -> None:
+    def test_wrong_outputs_have_the_message_of_a_plain_service(self, kind: str, outputs: Any, text: str) -> None:
         async def later(_batch: list[Any]) -> Any:
             return outputs
 

@@ -116,9 +116,7 @@ async def test_requests_share_the_call_before_there_is_a_stream() -> None:
 
 
 @pytest.mark.parametrize("all_go", [False, True])
-async def test_the_model_is_closed_when_all_readers_have_gone_and_not_before(
-    served: tuple[Model, Cache], all_go: bool
-) -> None:
+async def test_the_model_is_closed_when_all_readers_have_gone(served: tuple[Model, Cache], all_go: bool) -> None:
     model, cache = served
     first, second = await cache.ask(), await cache.ask()
     model.feed("a")

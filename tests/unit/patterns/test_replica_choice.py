@@ -165,9 +165,7 @@ class TestPrefixes:
 
     @FEW
     @given(st.lists(st.integers(0, 3), min_size=1, max_size=200), st.integers(2, 8), st.randoms(use_true_random=False))
-    def test_no_replica_has_much_more_than_its_share(
-        self, drawn: list[int], replicas: int, leaves: random.Random
-    ) -> None:
+    def test_no_replica_has_more_than_its_share(self, drawn: list[int], replicas: int, leaves: random.Random) -> None:
         in_flight = [0] * replicas
         choice = ByPrefix(in_flight, 5, len)
         for number in drawn:

@@ -82,9 +82,7 @@ STAGES = st.lists(st.sampled_from([plus_one, doubled, minus_three, as_array]), m
 
 @PROPERTY
 @given(STAGES, st.lists(st.integers(-100, 100), min_size=1, max_size=5))
-def test_a_pipeline_is_its_stages_one_after_the_other_whichever_of_them_are_awaited(
-    stages: list[Any], inputs: list[int]
-) -> None:
+def test_a_pipeline_is_its_stages_in_turn_whichever_of_them_are_awaited(stages: list[Any], inputs: list[int]) -> None:
     async def expected() -> list[int]:
         values: Any = inputs
         for stage in stages:

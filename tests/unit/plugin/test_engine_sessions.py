@@ -88,9 +88,7 @@ def test_only_a_test_that_uses_ray_fails_if_it_cannot_be_reached(session: Sessio
         engines.await_ready(RAY)
 
 
-def test_generators_are_made_where_a_test_asks_for_them(
-    session: Session, engines: EngineSessions, tmp_path: Path
-) -> None:
+def test_generators_are_made_where_tests_ask(session: Session, engines: EngineSessions, tmp_path: Path) -> None:
     generators = Generators(engines, tmp_path)
     assert not generators
     assert isinstance(generators["local"].pool, LocalPool)

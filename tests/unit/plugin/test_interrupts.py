@@ -152,9 +152,7 @@ def raised(error: BaseException, *, before: BaseException | None) -> BaseExcepti
     (DeploymentError("ended"), None, False),
     (RuntimeError("of the test"), KeyboardInterrupt(), False),
 )
-def test_only_an_error_of_ours_follows_an_interrupt(
-    error: BaseException, before: BaseException | None, follows: bool
-) -> None:
+def test_only_our_errors_follow_an_interrupt(error: BaseException, before: BaseException | None, follows: bool) -> None:
     assert follows_an_interrupt(raised(error, before=before)) is follows
 
 

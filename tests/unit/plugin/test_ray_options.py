@@ -29,9 +29,7 @@ def test_without_the_extra_the_run_ends_with_what_to_install(
     assert [*filter(None, run.errors)] == [f"ERROR: {message}; install it: pip install 'pytest-mlpatterns[ray]'"]
 
 
-def test_an_address_that_cannot_be_read_ends_the_run_if_a_test_uses_ray(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_address_ends_the_run_if_a_test_uses_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_mlpatterns.engines.ray.engine._is_installed", lambda _package: True)
     project = PROJECT.with_file("conftest.py", WITHOUT_RAY.replace("False", "True"))
     environment = {"RAY_ADDRESS": "ray://10.0.0.1:10001"}

@@ -59,9 +59,7 @@ def test_a_load_with_a_function_beside_it_is_another_load_of_the_same_kind(sched
     ("trace(arrivals.csv, 10 in 5.00 s)", None, True, True),
     ("closed(many)", None, True, False),
 )
-def test_a_load_says_what_it_keeps_in_flight_and_sets(
-    text: str, in_flight: int | None, paced: bool, changes: bool
-) -> None:
+def test_a_load_says_what_is_in_flight_and_set(text: str, in_flight: int | None, paced: bool, changes: bool) -> None:
     load = make_setup(load=text).load
     assert (load.in_flight, load.paced, load.changes) == (in_flight, paced, changes)
 

@@ -360,9 +360,7 @@ def test_that_nothing_changed_is_said_where_it_rules_out_a_cause(
     [(OPEN, ["  the environment changed: OMP_NUM_THREADS unset → 8"]), (SAME, [])],
     ids=["open", "passed"],
 )
-def test_an_open_comparison_has_the_changes_of_the_environment_among_its_notes(
-    outcome: Verdict, expected: list[str]
-) -> None:
+def test_an_open_comparison_has_changes_of_the_environment_in_its_notes(outcome: Verdict, expected: list[str]) -> None:
     found = result(verdicts=(outcome,), facts_changed=CHANGED_FACTS[:1], reference=counterpart())
     assert [line for line in summary([found], 160) if "environment" in line] == expected
 
@@ -441,9 +439,7 @@ def test_the_statistics_of_a_layer_are_one_line(layer: LayerStats, text: str) ->
     ({"hits": 50}, 50, False),
     ({}, 7406, False),
 )
-def test_a_cache_that_had_every_input_of_a_cycled_payload_says_so(
-    counters: dict[str, int], requests: int, says: bool
-) -> None:
+def test_a_cache_with_every_input_of_a_cycle_says_so(counters: dict[str, int], requests: int, says: bool) -> None:
     layers = [LayerStats(0, "wire", {"requests": 9}), LayerStats(0, "cached", counters)]
     text = describe_cycle(layers, requests, 50)
     expected = (

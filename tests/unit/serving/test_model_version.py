@@ -156,9 +156,7 @@ broken:model= nested:model= binary:model= absent:model= parts.deep:Deep=deep
     *(one.split("=") for one in VERSIONS.split()),
     *(("model:predict", "of May"), ("model:alias", "of May"), ("model:Model.predict", "of a method")),
 )
-def test_the_source_of_an_import_string_has_its_version_and_nothing_is_imported(
-    shop: str, name: str, version: str
-) -> None:
+def test_the_source_of_an_import_string_has_its_version_unimported(shop: str, name: str, version: str) -> None:
     assert model_version(f"{shop}.{name}") == version
     assert shop not in sys.modules
 

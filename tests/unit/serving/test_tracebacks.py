@@ -28,9 +28,7 @@ INFO: next request
 """
 
 
-def test_error_of_an_imported_module_has_only_the_frames_of_its_author(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_of_an_imported_module_has_its_author_s_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_service.py").write_text("def load():\n    raise OSError('no licence')\n\nload()\n")
     monkeypatch.syspath_prepend(tmp_path)
     try:

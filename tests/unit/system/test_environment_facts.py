@@ -70,9 +70,7 @@ def load(monkeypatch: pytest.MonkeyPatch, site: Path, *files: str) -> None:
         monkeypatch.setattr(sys.modules[name], "__file__", str(site / file), raising=False)
 
 
-def test_loaded_packages_are_facts_by_the_names_of_their_distributions(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_loaded_packages_are_facts_by_their_distributions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     site, project = tmp_path / "site-packages", tmp_path / "shop"
     files = {"odd/__init__.py": "", "odd/part.py": "", "other.py": ""}
     installed_copy(site, None, files, name="Odd.Dist", version="1.2+cu1")
@@ -93,9 +91,7 @@ def test_loaded_packages_are_facts_by_the_names_of_their_distributions(
     }
 
 
-def test_what_a_process_writes_of_its_modules_is_read_by_another(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_a_process_writes_of_modules_is_read_by_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     site = installed_copy(tmp_path / "site-packages", None, {"odd/__init__.py": ""}, name="odd", version="1.2")
     assert logged_modules(tmp_path, os.getpid()) is None
     load(monkeypatch, site, "odd/__init__.py")

@@ -31,9 +31,7 @@ def test_a_copy_of_the_root_directory_of_one_above_it_and_of_one_below_it_is_fou
     assert found(project) == ["quill"]
 
 
-def test_a_neighbour_in_the_repository_counts_once_it_is_imported(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_neighbour_in_the_repository_counts_when_imported(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = installed_copy(project.parents[1] / "site-packages", project.parent / "other", FILES, name="quill")
     assert found(project) == []
     module = type(sys)("quill")
@@ -70,9 +68,7 @@ def test_what_is_installed_in_place_or_belongs_to_another_project_is_no_copy(pro
     assert found(project) == []
 
 
-def test_a_copy_that_the_projects_own_files_precede_is_not_imported(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_behind_the_projects_own_files_is_not_imported(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed_copy(project.parents[1] / "site-packages", project, FILES, name="quill")
     (project / "src" / "quill").mkdir(parents=True)
     (project / "src" / "quill" / "__init__.py").touch()

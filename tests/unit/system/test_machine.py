@@ -49,9 +49,7 @@ def test_a_file_that_is_gone_tells_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["", "jobs/one"])
-def test_the_control_group_of_this_process_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
-) -> None:
+def test_the_own_control_group_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     """A group that reports nothing, such as one without a limit, is passed over for the outermost one."""
     (tmp_path / "jobs" / "one").mkdir(parents=True)
     (tmp_path / folder / "cpu.stat").write_text(VERSION_2)

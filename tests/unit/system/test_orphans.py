@@ -157,9 +157,7 @@ def next_pid() -> Iterator[Callable[[int], None]]:
 
 
 @pytest.mark.processes
-def test_a_process_is_found_that_has_the_id_of_one_that_was_seen_before(
-    tmp_path: Path, next_pid: Callable[[int], None]
-) -> None:
+def test_a_process_with_the_id_of_one_seen_before_is_found(tmp_path: Path, next_pid: Callable[[int], None]) -> None:
     with running("") as first:
         (seen,) = orphans.related("", {first.pid})
         started = seen.create_time()

@@ -83,9 +83,7 @@ REST = [
 
 
 @each_row(("is_openai", "value", "count"), [(rows is OPENAI, *row[1:]) for rows in (OPENAI, REST) for row in rows])
-def test_a_chunk_of_openai_is_one_with_content_and_one_of_rest_anything(
-    is_openai: bool, value: Any, count: int
-) -> None:
+def test_a_chunk_of_openai_has_content_and_one_of_rest_anything(is_openai: bool, value: Any, count: int) -> None:
     reader = StreamReader(is_openai=is_openai)
     assert reader.feed(event(value)) == count
     assert not reader.malformed
@@ -224,9 +222,7 @@ PARTS = [
 
 @PROPERTY
 @given(st.lists(st.sampled_from(PARTS), max_size=12), st.booleans(), st.data())
-def test_the_short_way_counts_what_the_long_way_counts(
-    parts: list[bytes], is_openai: bool, data: st.DataObject
-) -> None:
+def test_the_short_way_counts_as_the_long_way(parts: list[bytes], is_openai: bool, data: st.DataObject) -> None:
     """Events that come one by one may be recognised by what surrounds their text; bytes one by one never are."""
     whole = b"".join(parts)
     slowly = StreamReader(is_openai=is_openai)

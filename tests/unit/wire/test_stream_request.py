@@ -20,9 +20,7 @@ OPENAI = Wire.parse("openai")
     (b"\x1f\x8b", Asked(stream=False, tokens=True), Asked(stream=True, tokens=True)),
     (b"", Asked(stream=False, tokens=True), Asked(stream=True, tokens=True)),
 )
-def test_a_body_says_whether_a_stream_is_to_come_and_tokens_in_it(
-    body: bytes, of_openai: Asked, of_rest: Asked
-) -> None:
+def test_a_body_says_whether_a_stream_with_tokens_is_to_come(body: bytes, of_openai: Asked, of_rest: Asked) -> None:
     assert asked_by(body, by_default=False) == of_openai
     assert asked_by(body, by_default=True) == of_rest
 

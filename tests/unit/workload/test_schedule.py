@@ -252,9 +252,7 @@ SHARED = st.one_of(
 
 @FEW
 @given(SHARED, st.integers(1, 9))
-def test_the_shares_of_generators_are_together_exactly_the_schedule(
-    schedule: ConstantRate | GammaRate | Stages, of: int
-) -> None:
+def test_the_shares_of_generators_add_up_to_the_schedule(schedule: ConstantRate | GammaRate | Stages, of: int) -> None:
     whole = list(itertools.islice(schedule.arrivals(), 200))
     shares = [list(itertools.islice(schedule.arrivals(number, of), 200)) for number in range(of)]
     for number, share in enumerate(shares):

@@ -38,9 +38,7 @@ def sparse(path: Path) -> Path:
     ],
     ids=["pipe", "device", "sparse", "absent", "directory", "nul"],
 )
-def test_what_is_no_file_or_too_large_is_refused_unread(
-    tmp_path: Path, make: Callable[[Path], Path], expected: str
-) -> None:
+def test_no_file_or_a_large_one_is_refused_unread(tmp_path: Path, make: Callable[[Path], Path], expected: str) -> None:
     path = make(tmp_path / "inputs.jsonl")
     with pytest.raises(SettingError) as caught:
         read_payload(path)

@@ -123,9 +123,7 @@ class SlowWorker:
 
 
 @pytest.mark.parametrize(("asked_before_s", "message"), [(0, ""), (100, "perf_model m is still loading after 60.0 s")])
-def test_a_replica_has_the_start_up_time_limit_of_the_deployment(
-    tmp_path: Path, asked_before_s: int, message: str
-) -> None:
+def test_a_replica_has_the_start_up_limit_of_the_deployment(tmp_path: Path, asked_before_s: int, message: str) -> None:
     launcher: Any = SimpleNamespace(workers=[SlowWorker()])
     scaler = LocalScaler(launcher, "m", StartOptions(60 * 10**9, None, tmp_path))
     asked_ns = time.perf_counter_ns() - asked_before_s * 10**9

@@ -140,18 +140,14 @@ class TestKnowing:
         kill(member.child)
         assert member.facts() == {}
 
-    def test_a_process_that_is_not_guarded_is_gone_when_it_dies(
-        self, member: SupervisedWorker, starter: Starter
-    ) -> None:
+    def test_an_unguarded_process_is_gone_when_it_dies(self, member: SupervisedWorker, starter: Starter) -> None:
         kill(member.child)
         with pytest.raises(DeploymentError, match=rf"^worker: process {member.child.pid} ended with signal SIGKILL"):
             member.stats()
         assert len(starter.on_ends) == 1
         assert member.replaced == 0
 
-    def test_a_process_that_does_not_answer_is_named(
-        self, member: SupervisedWorker, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_silent_process_is_named(self, member: SupervisedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(member, "_answer_timeout_s", 0.05)
         os.kill(member.child.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, member.child.pid, os.WSTOPPED)  # until then it may still answer
@@ -177,9 +173,7 @@ class TestReplacement:
         assert member.replaced == 1
         assert survivors([first.pid], 0) == set()
 
-    def test_one_that_was_dead_before_it_was_guarded_is_replaced_too(
-        self, member: SupervisedWorker, starter: Starter
-    ) -> None:
+    def test_one_that_was_dead_before_it_is_replaced_too(self, member: SupervisedWorker, starter: Starter) -> None:
         first = member.child
         kill(first)
         with pytest.raises(ChildError):
@@ -318,9 +312,7 @@ class TestEnd:
         assert member.replaced == 0
         assert starter.children.empty()
 
-    def test_a_process_whose_channel_was_closed_is_not_replaced(
-        self, member: SupervisedWorker, starter: Starter
-    ) -> None:
+    def test_a_process_with_a_closed_channel_is_not_replaced(self, member: SupervisedWorker, starter: Starter) -> None:
         member.guard()
         member.close_channel()
         with pytest.raises(ChildError, match=r"^process \d+ ended with exit code 0"):

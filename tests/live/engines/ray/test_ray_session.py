@@ -61,7 +61,7 @@ def test_a_session_starts_on_first_use_and_returns_what_a_function_in_the_driver
         session.call(f"{HERE}:add", 2, 3)
 
 
-def test_errors_of_this_package_are_raised_as_they_are_and_others_with_their_traceback(
+def test_our_errors_are_raised_as_they_are_and_others_with_their_traceback(
     connect: Callable[..., RaySession],
 ) -> None:
     session = connect()
@@ -91,9 +91,7 @@ def test_a_call_that_waits_does_not_hold_up_another_one(connect: Callable[..., R
     assert session.call(f"{HERE}:add", 1, 1, timeout_s=PATIENT_S) == 2
 
 
-def test_every_call_that_waits_hears_of_the_end_of_the_driver(
-    connect: Callable[..., RaySession], tmp_path: Path
-) -> None:
+def test_every_waiting_call_hears_of_the_end_of_the_driver(connect: Callable[..., RaySession], tmp_path: Path) -> None:
     session, errors = connect(), []
     _ = session.cluster
 
@@ -130,9 +128,7 @@ def test_a_connection_that_fails_says_why_each_time(
     assert session.notes == ()
 
 
-def test_a_driver_that_does_not_connect_in_time_is_ended(
-    connect: Callable[..., RaySession], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_late_driver_is_ended(connect: Callable[..., RaySession], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "_START_S", 0.0)
     session = connect(runtime_env={"never": True})
     session.begin()

@@ -222,9 +222,7 @@ def test_users_of_msgpack_numpy_get_arrays(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd", "br"])
 @pytest.mark.parametrize("path", [PREDICT, INFER])
-def test_requests_and_answers_are_compressed_where_the_client_does_so(
-    client: httpx.Client, path: str, coding: str
-) -> None:
+def test_requests_and_answers_are_compressed_as_the_client_does(client: httpx.Client, path: str, coding: str) -> None:
     array = np.zeros((1, 1000), dtype=np.float32)
     wire = Wire.parse("rest+json" if path == PREDICT else "rest+binary")
     body = compressed(codec_of(wire).encode_inputs(array), coding)

@@ -125,9 +125,7 @@ class TestServerStore:
                     await asked
                 assert "secret" not in str(caught.value)
 
-    async def test_a_server_that_accepts_and_says_nothing_is_away_after_a_moment(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_server_that_says_nothing_is_away_after_a_moment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with valkey_server() as server:
             async with opened(server.url) as used, opened(server.url) as unused:
                 await used.put({b"key": b"value"})

@@ -146,9 +146,7 @@ class TestFace:
         ],
         ids=["raises", "too-few", "object", "complex"],
     )
-    def test_a_model_that_fails_is_500_and_the_error_says_how(
-        self, model: Callable[[list[Any]], Any], words: str
-    ) -> None:
+    def test_a_failing_model_is_500_and_says_how(self, model: Callable[[list[Any]], Any], words: str) -> None:
         response = ask(app_of(model, "m", 1000), b'{"instances": [1, 2]}')
         assert response.status_code == 500
         assert words in response.json()["error"]
@@ -225,9 +223,7 @@ class TestPacking:
             '"support.services.models:Factr": support.services.models has no attribute Factr, did you mean Factor?'
         )
 
-    def test_other_errors_of_an_import_are_those_of_the_user(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_other_errors_of_imports_are_the_user_s(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "needs_other.py").write_text("import no_such_package\n")
         (tmp_path / "lacks_attribute.py").write_text("import os\nos.no_such_name\n")
         monkeypatch.syspath_prepend(tmp_path)

@@ -181,9 +181,7 @@ def test_a_store_of_the_deployment_is_allowed_if_all_nodes_lie_on_one_machine() 
     ([4.0, 4.0], 2.0, "needs 3 CPUs on the Ray cluster (1 × 1 CPU for service, 2 × 1 CPU for service), of which 2"),
     ([], 0.0, "0 nodes with 0 in all"),
 )
-def test_a_cluster_with_too_few_cpus_is_named_with_what_is_free(
-    nodes: list[float], free: float, words: str | None
-) -> None:
+def test_a_cluster_with_too_few_cpus_says_what_is_free(nodes: list[float], free: float, words: str | None) -> None:
     text = shortage(planned(Microservice(2)), nodes, free)
     assert (text == "") if words is None else (words in text and "use fewer replicas, or add nodes" in text)
 

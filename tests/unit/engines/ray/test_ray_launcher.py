@@ -214,9 +214,7 @@ def test_a_proxy_that_does_not_answer_ends_the_start(cluster: Cluster, tmp_path:
         ("delete", r"has not deleted the application mlpatterns-\S+ in 60 s"),
     ],
 )
-def test_what_the_cluster_does_not_do_in_time_is_named(
-    cluster: Cluster, tmp_path: Path, function: str, said: str
-) -> None:
+def test_what_the_cluster_does_too_late_is_named(cluster: Cluster, tmp_path: Path, function: str, said: str) -> None:
     def never(*_: object) -> None:
         raise TimeoutError
 
@@ -239,9 +237,7 @@ def test_a_store_of_the_deployment_is_started_checked_and_ended_here(cluster: Cl
             await_true(lambda: deployment.stats() is None, 60, "the server that was killed is not missed")
 
 
-def test_cores_of_the_options_are_left_to_ray(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cores_of_options_are_left_to_ray(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_is_installed", lambda _: True)
     options = structs.replace(options_of(cluster.session(), tmp_path), cpus=2.0)
     with pytest.raises(SettingError, match="Ray reserves cores for a replica and limits none"):

@@ -32,9 +32,7 @@ def test_that_each_run_passed_is_explained_by_the_tolerance_only_if_the_step_is_
     (CommitPosition(), CHANGE.new, "(+3.1 to +5.3 %) near d4e5f6a, 2026-10-03"),
     (CHANGE.new, CHANGE.new, "(+3.1 to +5.3 %) between two runs of d4e5f6a, 2026-10-03"),
 )
-def test_commits_that_are_not_known_are_not_named_and_not_searched(
-    old: CommitPosition, new: CommitPosition, where: str
-) -> None:
+def test_unknown_commits_are_neither_named_nor_searched(old: CommitPosition, new: CommitPosition, where: str) -> None:
     change = replace(CHANGE, old=old, new=new)
     assert change_sentence(change) == f"median latency +4.2 % {where}"
     assert bisect_command(change) == ""

@@ -225,9 +225,7 @@ def test_a_test_that_is_probably_slower_is_called_so_in_red() -> None:
     ],
     ids=["more helps", "more does not help"],
 )
-def test_a_limit_is_left_open_with_its_reason_and_a_command_only_if_that_decides(
-    verdict: Verdict, end: list[str]
-) -> None:
+def test_a_limit_is_left_open_with_its_reason_and_a_command_that_decides(verdict: Verdict, end: list[str]) -> None:
     lines = block(verdict)
     assert lines[1] == f"  {verdict.reason}"
     assert lines[3:] == end
@@ -273,9 +271,7 @@ def test_a_limit_is_measured_longer_by_what_ended_its_measurement(
     (TIMED, Terms(15 * S, 4, {}, budget_in_marker=True), 'launches=9 and budget="30s"', ""),
     (SUSPECTED, Terms(15 * S, 4, {}), "", "--perf-budget 20s"),  # a revision takes the launches that fit
 )
-def test_a_time_that_decides_is_given_where_it_counts(
-    verdict: Verdict, terms: Terms, advice: str, options: str
-) -> None:
+def test_a_deciding_time_is_given_where_it_counts(verdict: Verdict, terms: Terms, advice: str, options: str) -> None:
     said = f"write {advice} in the marker of the test, and run" if advice else ""
     assert bound(verdict, terms, launches=4, spent_s=9.0) == (said, options)
 

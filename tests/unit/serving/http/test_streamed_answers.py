@@ -198,9 +198,7 @@ class TestErrors:
         ("model", "error"),
         [(breaks, "ValueError: out of words"), (breaks_later, "SystemExit: 3"), (panics, "Panic: no token")],
     )
-    async def test_an_error_in_the_middle_is_the_last_event_and_its_traceback_is_kept(
-        self, model: Any, error: str
-    ) -> None:
+    async def test_an_error_in_the_middle_is_the_last_event_with_its_traceback(self, model: Any, error: str) -> None:
         app = app_of(model)
         async with Call(app, V1, {"instances": ["a"]}) as call:
             body = await call.whole()
