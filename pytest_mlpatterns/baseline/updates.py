@@ -54,6 +54,7 @@ _MAX_FAILED_SHARE = 0.001  # Largest share of failed requests that is no disturb
 UPDATE_LAUNCHES = 8
 """Launches that a baseline is recorded from, since it is compared with many times: eight that differ by 1.7 % make it
 known to ±1.7 %."""
+_WIDE = 2.0  # Smallest change that an entry sees, of the tolerance, beyond which it decides little
 _SEEN = 0.95  # Share of runs in which a change fails that an entry sees
 
 
@@ -85,10 +86,12 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
     """The new entry of one test. ``before``: the entry that it replaces; None if there is none."""
     entry = _entry_of(result, facts)
     seen = seen_from(result)
+    is_wide = seen is not None and seen > _WIDE * result.definition.tolerance
+    found = Update(result.test, before, entry, seen_from=seen, is_wide=is_wide)
     if before is None:
-        return Update(result.test, None, entry, seen_from=seen)
+        return found
     if differences := before.differences(result.setup, facts.versions):
-        return Update(result.test, before, entry, differences, seen_from=seen)
+        return replace(found, differences=differences)
     also = with_role(Role.RECORDED)
     compared = {*_primary(result), *also, *objectives_of(entry.metrics)}
     names = [name for name in entry.metrics if name in compared]
@@ -102,7 +105,7 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
     anchored = anchor_of(before)
     anchor = replace(anchored, updates=anchored.updates + 1)
     after = entry if stepped else replace(entry, anchor=anchor)
-    return Update(result.test, before, after, worse=worse, seen_from=seen)
+    return replace(found, after=after, worse=worse)
 
 
 def _entry_of(result: TestResult, facts: RunFacts) -> Entry:

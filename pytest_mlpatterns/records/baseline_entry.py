@@ -113,6 +113,7 @@ class Update(Struct, frozen=True):
     # smallest change for the worse that a comparison with the new entry sees, as a share; None if that is not
     # known
     seen_from: float | None = None
+    is_wide: bool = False  # whether that is too far beyond the tolerance for the entry to decide alone
 
 
 class Level(Struct, frozen=True):

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
 
 _MOST_GONE = 10  # Most entries without a test that are listed; of further ones their number is
-_DISTURBED = "recorded although disturbed; record them again while the machine does nothing else:"
+_TOO_WIDE = "too wide to decide alone"
+_AGAIN = "record them again while the machine does nothing else"
+_INSTEAD = ", or compare with a commit, such as pytest --perf-against HEAD"
 
 
 def update_lines(updates: Sequence[Update]) -> list[str]:
@@ -45,9 +47,14 @@ def update_lines(updates: Sequence[Update]) -> list[str]:
     lines = [f"{update.test}: {_written(update)}{_seen(update)}" for update in updates]
     disturbed = [f"  {update.test}: {text}" for update in updates for text in update.after.disturbed]
     worse = [f"  {update.test}: {verdict.reason}" for update in updates for verdict in update.worse]
+    is_wide = any(update.is_wide for update in updates)
+    advice = f"{_AGAIN}{_INSTEAD if is_wide else ''}"
+    if disturbed:
+        lines += [f"recorded although disturbed; {advice}:", *disturbed]
+    elif is_wide:
+        lines.append(f"{_TOO_WIDE}: {advice}")
     return [
         *lines,
-        *([_DISTURBED, *disturbed] if disturbed else []),
         *(["recorded although worse:", *worse] if worse else []),
     ]
 
@@ -80,7 +87,8 @@ def _seen(update: Update) -> str:
     """From which change on a comparison with the new entry fails; rounded up, so that it holds as it is printed."""
     if update.seen_from is None:
         return ""
-    return f"; this entry sees changes from {math.ceil(100 * update.seen_from - 1e-9)} % on"
+    seen = f"; this entry sees changes from {math.ceil(100 * update.seen_from - 1e-9)} % on"
+    return f"{seen}: {_TOO_WIDE}" if update.is_wide else seen
 
 
 def _recorded(entry: Entry, name: str) -> str:

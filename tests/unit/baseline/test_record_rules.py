@@ -13,7 +13,14 @@ from support.synthetic import MS, S, changed, result, verdict
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named
 from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, looks_beside_entry
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
-from pytest_mlpatterns.baseline.updates import disturbances, is_narrow, reasons_not_to_record, seen_from
+from pytest_mlpatterns.baseline.updates import (
+    RunFacts,
+    disturbances,
+    is_narrow,
+    reasons_not_to_record,
+    seen_from,
+    update_of,
+)
 from pytest_mlpatterns.records.launch import LaunchValue, Noise
 from pytest_mlpatterns.records.outcomes import FirstFailure
 from pytest_mlpatterns.records.result_parts import Terms
@@ -156,6 +163,12 @@ def test_an_entry_sees_what_is_beyond_the_tolerance_and_the_scatter_of_its_launc
 ) -> None:
     found = seen_from(result(launches={"rtm": scattered(deviation)}, tolerance=tolerance))
     assert found == pytest.approx(seen, abs=0.001)
+
+
+@pytest.mark.parametrize(("tolerance", "is_wide"), [(0.05, True), (0.10, False), (0.20, False)])
+def test_an_entry_is_wide_beyond_twice_the_tolerance(tolerance: float, *, is_wide: bool) -> None:
+    one = result(launches={"rtm": scattered(0.02)}, tolerance=tolerance)
+    assert update_of(one, None, RunFacts({}, None, "2026-01-31")).is_wide is is_wide
 
 
 def test_fewer_launches_see_less_whether_of_the_entry_or_of_a_run() -> None:
