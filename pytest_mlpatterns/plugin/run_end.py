@@ -158,7 +158,7 @@ class RunOutput:
             sent = "sent one request" if len(self._results) == 1 else "sent one request each"
             terminal.write([line(f"smoke run: {count(len(self._results), 'perf test')} {sent}, no verdicts")])
         elif self._results:
-            terminal.write(summary_lines(self._results, terminal.width, verbose=verbose))
+            terminal.write(summary_lines(self._results, terminal.width, verbose=verbose, spell=terminal.spell))
         terminal.write(line(text) for text in self.lines)
         terminal.write(new_change_lines(self._new_changes))
         if not smoke:

@@ -187,13 +187,16 @@ def cells_of(result: TestResult) -> dict[str, str]:
     return {**cells, "change": _change(result).text}
 
 
-def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = False) -> list[Line]:
+def summary_lines(
+    results: Sequence[TestResult], width: int, *, verbose: bool = False, spell: Callable[[str], str] = str
+) -> list[Line]:
     """The table of all results, and below it the notes of each test.
 
     ``results``: in the order in which the tests ran, at least one. ``verbose``: add percentiles, the statistics of the
-    load generator and the warm-up of every test.
+    load generator and the warm-up of every test. ``spell``: writes a text in characters that the terminal has, which
+    may take more columns; the table is measured as it is written.
     """
-    lines = _table(results, width)
+    lines = _table(results, width, spell)
     if absent := _without_baseline(results):
         lines += [(), line(absent)]
     for result in results:
@@ -207,24 +210,24 @@ def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = 
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
-def _table(results: Sequence[TestResult], width: int) -> list[Line]:
+def _table(results: Sequence[TestResult], width: int, spell: Callable[[str], str]) -> list[Line]:
     """One table for answers that come whole, and one for those that stream."""
-    tables = [_rows(kind, width) for kind in by_kind(results)]
+    tables = [_rows(kind, width, spell) for kind in by_kind(results)]
     lines = [row for number, rows in enumerate(tables) for row in ([(), *rows] if number else rows)]
     headings = [span.text for row in lines if row and row[0].style is Style.STRONG for span in row]
     legend = explained(" ".join(heading for heading in headings if heading.strip() not in _HEADINGS.values()))
     return [*lines, line(legend, Style.FAINT)] if legend else lines
 
 
-def _rows(results: Sequence[TestResult], width: int) -> list[Line]:
+def _rows(results: Sequence[TestResult], width: int, spell: Callable[[str], str]) -> list[Line]:
     """The table of results of one kind."""
-    others = _columns(results, wide=width >= _WIDE)
-    whole = _test_column([_group(result) for result in results])
+    others = [one.spelled(spell) for one in _columns(results, wide=width >= _WIDE)]
+    whole = _test_column([_group(result) for result in results]).spelled(spell)
     explained = [replace(one, heading=_HEADINGS.get(one.heading, one.heading)) for one in others]
     for columns in ([whole, *explained], [whole, *others]):
         if natural_width(columns) <= width:
             return table_lines(columns, width)
-    short = _test_column([_group(result).partition("::")[2] for result in results])
+    short = _test_column([_group(result).partition("::")[2] for result in results]).spelled(spell)
     if natural_width([short, *others]) > width < _WIDE:  # names of tests are worth more
         others = [one for one in others if one.heading != "ASL"]
     columns, below = folded([short, *others], width)

@@ -27,7 +27,7 @@ from pytest_mlpatterns.reports.text.comparison import LATENCY, distributions_of
 from pytest_mlpatterns.units import format_duration, format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.records.result import TestResult
 
@@ -248,11 +248,17 @@ class TextColumn(Struct, frozen=True):
     right: bool = True  # whether the text is aligned right
     least: int | None = None  # the width down to which it may be cut if the table is too wide; None: it is never cut
     cut_left: bool = False  # whether it loses its beginning instead of its end
+    dots: str = "…"  # what stands for what was cut
 
     @property
     def width(self) -> int:
         """The width of the longest text in it."""
         return max(map(width_of, [self.heading, *(cell.text for cell in self.cells)]))
+
+    def spelled(self, spell: Callable[[str], str]) -> TextColumn:
+        """The column as the terminal will have it, so that what is measured and cut is what is written."""
+        cells = [replace(cell, text=spell(cell.text)) for cell in self.cells]
+        return replace(self, heading=spell(self.heading), cells=cells, dots=spell(self.dots))
 
 
 def natural_width(columns: Sequence[TextColumn]) -> int:
@@ -279,7 +285,7 @@ def folded(columns: Sequence[TextColumn], width: int) -> tuple[list[TextColumn],
     free = width - sum(taken) - len(taken)
     roomy = replace(column, least=max(column.least or 0, min(max(names, default=0), _LONGEST_NAME, free)))
     _, widths = _fitted([first, roomy, *others], width)
-    heads, rests = zip(*(_head_of(cell.text, widths[1]) for cell in column.cells), strict=True)
+    heads, rests = zip(*(_head_of(cell.text, widths[1], column.dots) for cell in column.cells), strict=True)
     cells = [Span(head, cell.style) for head, cell in zip(heads, column.cells, strict=True)]
     found = [first, replace(roomy, cells=cells), *others]
     gap, widths = _fitted(found, width)
@@ -292,10 +298,10 @@ def _parts(text: str) -> list[str]:
     return [part for part in _PART.split(text) if part]
 
 
-def _head_of(text: str, width: int) -> tuple[str, str]:
+def _head_of(text: str, width: int, dots: str) -> tuple[str, str]:
     """What of a pattern fits, and the rest of it; all of it, if its first name does not fit."""
     first, *further = _joined(text, width) or [""]
-    return (cut(text, width), text) if width_of(first) > width else (first, "".join(further))
+    return (cut(text, width, dots=dots), text) if width_of(first) > width else (first, "".join(further))
 
 
 def _joined(text: str, width: int) -> list[str]:
@@ -349,6 +355,6 @@ def _row(cells: Sequence[Span], columns: Sequence[TextColumn], widths: Sequence[
     spans = []
     count = max((number for number, cell in enumerate(cells, 1) if cell.text), default=1)
     for position, (cell, column, width) in enumerate(zip(cells[:count], columns, widths, strict=False)):
-        text = padded(cut(cell.text, width, left=column.cut_left), width, right=column.right)
+        text = padded(cut(cell.text, width, left=column.cut_left, dots=column.dots), width, right=column.right)
         spans.append(Span(text.rstrip() if position == count - 1 else text + " " * gap, cell.style))
     return tuple(spans)

@@ -27,7 +27,7 @@ def written(width: int, *, colour: bool, ascii_only: bool) -> str:
     writer.hasmarkup, writer.fullwidth = colour, width
     screen = Terminal(SimpleNamespace(get_terminal_writer=lambda: writer), ascii_only=ascii_only)  # type: ignore[arg-type]
     assert screen.width == width
-    screen.write(summary_lines(everything(), screen.width))
+    screen.write(summary_lines(everything(), screen.width, spell=screen.spell))
     return stream.getvalue()
 
 
