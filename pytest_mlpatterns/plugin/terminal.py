@@ -5,8 +5,9 @@ beyond ASCII. The workers of a distributed run get that decision from the contro
 
 On a terminal the progress line stands at pytest's cursor, which is restored. Progress bar libraries cannot be used:
 they need a line of their own, and pytest would have to write through them. On a pipe, in CI and with ``-q`` there is a
-plain line instead for each minute that a test takes, also while it waits for a start, or counts instructions. ``-qq``
-and the workers of a distributed run are silent, and so is a pytest that this package runs.
+plain line instead for each minute that a test takes, also while it waits for a start, or counts instructions. A worker
+of a distributed run writes it to standard error, which it shares with the controller: pytest-xdist takes no messages of
+plugins. ``-qq`` is silent, and so is a pytest that this package runs.
 
 The line has the name of the test, its progress and the time left. A test measures until it is decided. Until its first
 launch is over its duration is an estimate: the mean of the tests before it, or one launch for the first test. Then it
@@ -123,7 +124,8 @@ def live_text(standing: Standing, progress: Progress | None, width: int, *, spel
 
 def plain_text(standing: Standing) -> str:
     """The same as a line for a log: ``measuring test_perf.py::test_digits (3 of 10) for 60 s, about 2 min left``."""
-    test = f"measuring {standing.test} ({standing.number} of {standing.of}) for {standing.elapsed_ns / 1e9:.0f} s"
+    place = f" ({standing.number} of {standing.of})" if standing.of > 1 else ""
+    test = f"measuring {standing.test}{place} for {standing.elapsed_ns / 1e9:.0f} s"
     plan = f": {standing.forecast.text}" if standing.forecast and standing.left else ""
     state = f": {standing.search}" if standing.search else f"{standing.left}{plan}"
     return f"{test}{state}{f'; {standing.note}' if standing.note else ''}"
@@ -224,14 +226,11 @@ class LiveLine:
         self._before = 0
         self._plain_ns = 0  # when the last plain line was written, or the test began
         self._ticks: Ticks | None = None
-        self._silent = (
-            silent
-            or hasattr(config, "workerinput")
-            or config.get_verbosity() < _QUIET
-            or not config.pluginmanager.hasplugin("terminalreporter")
-            or not sys.__stdout__
-        )
-        is_terminal = sys.__stdout__ is not None and sys.__stdout__.isatty()
+        self._is_worker = hasattr(config, "workerinput")
+        has_place = sys.__stderr__ if self._is_worker else sys.__stdout__
+        is_shown = self._is_worker or config.pluginmanager.hasplugin("terminalreporter")
+        self._silent = silent or config.get_verbosity() < _QUIET or not is_shown or not has_place
+        is_terminal = not self._is_worker and sys.__stdout__ is not None and sys.__stdout__.isatty()
         is_watched = is_terminal and "CI" not in os.environ and config.get_verbosity() > _QUIET
         self._is_watched = is_watched and not self._silent
 
@@ -288,8 +287,11 @@ class LiveLine:
         if self._silent:
             return
         now_ns, known = self._now_ns(), self._standing
-        since_ns, of = now_ns - self._forecast_ns, max(self.tests, known.number)
-        standing = replace(known, of=of, elapsed_ns=now_ns - self._started_ns, since_ns=since_ns)
+        number, of = known.number, max(self.tests, known.number)
+        if self._is_worker:  # which tests the others have run is not known
+            number, of = 1, 1
+        since_ns, elapsed_ns = now_ns - self._forecast_ns, now_ns - self._started_ns
+        standing = replace(known, number=number, of=of, elapsed_ns=elapsed_ns, since_ns=since_ns)
         if not self._is_watched:
             self._write_plain(standing)
             return
@@ -306,10 +308,15 @@ class LiveLine:
         if now - self._plain_ns < _PLAIN_EVERY_NS:
             return
         self._plain_ns = now
-        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        text = self._spell(plain_text(standing))
         with self._uncaptured():
-            reporter.ensure_newline()
-            reporter.write_line(self._spell(plain_text(standing)))
+            if self._is_worker:
+                sys.stderr.write(f"\n{text}\n")  # in one piece, below what the controller has written
+                sys.stderr.flush()
+            else:
+                reporter = self._config.pluginmanager.getplugin("terminalreporter")
+                reporter.ensure_newline()
+                reporter.write_line(text)
         self._change(note="")
 
     def _uncaptured(self) -> contextlib.AbstractContextManager[None]:

@@ -233,8 +233,17 @@ def test_a_plain_line_comes_without_load(capsys: pytest.CaptureFixture[str], mon
         threading.Event().wait(0.05)
         written = capsys.readouterr().out
     line.end()
-    assert re.fullmatch(r"measuring t\.py::test_a \(1 of 1\) for \d s, about \d s left\n", written)
+    assert re.fullmatch(r"measuring t\.py::test_a for \d s, about \d s left\n", written)
     assert "ticks" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_worker_of_a_distributed_run_writes_the_line_below_what_the_controller_has_written(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    soon = "from pytest_mlpatterns.plugin import terminal\n\nterminal._PLAIN_EVERY_NS = 1_000_000_000\n"
+    run = PROJECT.with_file("conftest.py", soon).run(tmp_path, "-n", "1")
+    assert run.outcomes == {"passed": 1}
+    assert re.search(r"^measuring test_perf\.py::test_it for \d+ s, about \d+ s left$", capfd.readouterr().err, re.M)
 
 
 @pytest.mark.parametrize(("verbosity", "silent"), [(-2, False), (0, True)], ids=["-qq", "run by another pytest"])

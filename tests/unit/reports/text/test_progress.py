@@ -81,7 +81,7 @@ def test_a_note_is_part_of_the_line_as_long_as_there_is_room() -> None:
 def test_the_time_that_is_left_is_counted_down_from_what_the_budget_allows() -> None:
     foreseen = replace(FIRST, forecast=Forecast(4, 7 * S, 23 * S))
     texts = [plain_text(replace(foreseen, elapsed_ns=(7 + since) * S, since_ns=since * S)) for since in (0, 20, 23)]
-    test = f"measuring {FIRST.test} (1 of 1) for"
+    test = f"measuring {FIRST.test} for"
     assert texts == [
         f"{test} 7 s, up to 23 s left: 4 launches of 7 s",
         f"{test} 27 s, up to 3 s left: 4 launches of 7 s",
