@@ -54,7 +54,9 @@ _MAX_FAILED_SHARE = 0.001  # Largest share of failed requests that is no disturb
 UPDATE_LAUNCHES = 8
 """Launches that a baseline is recorded from, since it is compared with many times: eight that differ by 1.7 % make it
 known to ±1.7 %."""
-_WIDE = 2.0  # Smallest change that an entry sees, of the tolerance, beyond which it decides little
+_WIDE = 4.0
+"""Smallest change that an entry sees, of the tolerance, beyond which it decides little alone; where launches differ by
+4 %, as on many quiet machines, it is two to three times the tolerance."""
 _SEEN = 0.95  # Share of runs in which a change fails that an entry sees
 
 

@@ -215,6 +215,21 @@ def test_update_prints_old_and_new_and_the_tests_that_got_worse() -> None:
 
 
 @pytest.mark.parametrize(
+    ("disturbed", "lines"),
+    [
+        ((), ["too wide to decide alone: {}"]),
+        (("a neighbour",), ["recorded although disturbed; {}:", "  test_perf.py::test_digits: a neighbour"]),
+    ],
+)
+def test_an_entry_that_is_too_wide_is_called_so_with_what_to_do(disturbed: tuple[str, ...], lines: list[str]) -> None:
+    again = "record them again while the machine does nothing else, or compare with a commit, such as pytest "
+    now = replace(entry(rtm=MS), disturbed=disturbed)
+    first, *further = update_lines([Update("test_perf.py::test_digits", None, now, seen_from=0.88, is_wide=True)])
+    assert first.endswith("this entry sees changes from 88 % on: too wide to decide alone")
+    assert further == [one.format(f"{again}--perf-against HEAD") for one in lines]
+
+
+@pytest.mark.parametrize(
     ("before", "after", "line"),
     [
         (entry(rtm=4.12 * MS), entry(rtm=4.12 * MS, throughput=1000.0), "median latency 4.12 ms → 4.12 ms (+0.0 %)"),
