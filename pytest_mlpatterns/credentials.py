@@ -10,10 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 HIDDEN = "***"  # Printed instead of a value that may be a credential
 _WORD = (

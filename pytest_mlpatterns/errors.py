@@ -6,10 +6,7 @@ A message states what was found, what was expected and what to do, in this order
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
 
 __all__ = [
     "BaselineFileError",

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import MAX_CONCURRENCY, MAX_RATE_RPS, MIN_RATE_RPS
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MAX_SEED = 2**64 - 1  # Largest seed of random numbers
 _LONGEST_NUMBER = 21

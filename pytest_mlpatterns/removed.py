@@ -5,10 +5,7 @@ Each is refused by its name, with what to use instead, and not as a typing error
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from collections.abc import Mapping
 
 _LAST = "5b1580bb"  # The last commit that has what left in 0.3
 _OWN_PATTERN = "a pattern of your own takes a file, see docs/how-to/own-pattern.md"

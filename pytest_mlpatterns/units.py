@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import UnitError
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "MAX_CONCURRENCY",

@@ -7,10 +7,7 @@ the program that reads our output.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 MARK = "| "  # Beginning of each line that a service printed
 

@@ -25,7 +25,8 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast, get_args
 
 from msgspec import Meta, Struct
@@ -38,16 +39,10 @@ from pytest_mlpatterns.records.codec import Count as Number
 from pytest_mlpatterns.records.count import PLACES, Count
 from pytest_mlpatterns.records.faults import fault
 from pytest_mlpatterns.records.json_text import laid_out, parsed, rounded, shown
-from pytest_mlpatterns.records.latency import PARTS, LatencySplit, RequestCounts, SplitMetric, SplitPart
+from pytest_mlpatterns.records.latency import PARTS, LatencySplit, LatencySplits, RequestCounts, SplitMetric, SplitPart
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.setup import Setup, folded, unfolded
 from pytest_mlpatterns.system.files import LOCK_TIMEOUT_S, ForeignLockError, read_text, replace_file
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-    from pathlib import Path
-
-    from pytest_mlpatterns.records.latency import LatencySplits
 
 FORMAT = "pytest-mlpatterns-baseline"  # Names the format in the file
 VERSION = 1  # Version of the format; a file of a later one is refused

@@ -7,24 +7,18 @@ module must not know verdicts. Also: the keys are in ``Baselines`` of ``records/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
-from pytest_mlpatterns.config.run_settings import BaselineMode
-from pytest_mlpatterns.records.baseline_entry import EntryKey
+from pytest_mlpatterns.config.run_settings import BaselineMode, RunSettings
+from pytest_mlpatterns.records.baseline_entry import Baselines, Entry, EntryKey
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.result_parts import BaselineGap
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pytest_mlpatterns.config.run_settings import RunSettings
-    from pytest_mlpatterns.records.baseline_entry import Baselines, Entry
-    from pytest_mlpatterns.records.setup import Environment, EnvironmentFacts, Setup
+from pytest_mlpatterns.records.setup import Environment, EnvironmentFacts, Setup
 
 
 class BaselineMatch(Struct, frozen=True):

@@ -7,7 +7,9 @@ ones; what they found travels to the process that writes. This module must not k
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,17 +20,12 @@ from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_at_
 from pytest_mlpatterns.config.run_settings import BaselineMode, RunSettings
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.records.baseline_entry import Baselines, Entry, Level, Update
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap
+from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.reports.text.comparison import gone_lines, update_lines
 from pytest_mlpatterns.system.git import commit, tree_digest
 from pytest_mlpatterns.wording import count, listed
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-    from pathlib import Path
-
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.setup import Environment, Setup
 
 _NO_LINE = Level(why_not="this run added no line to the history")
 """What a history gives for a test whose line was not added."""

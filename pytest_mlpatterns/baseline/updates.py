@@ -10,8 +10,8 @@ entry decides little by itself; the code that it was recorded from decides then.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -23,6 +23,7 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA,
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, launch_deviation
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import (
     Side,
+    TwoKinds,
     judge_by_kind,
     side_of,
     two_kinds,
@@ -40,11 +41,6 @@ from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.result import State, TestResult
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import Unit, format_percent
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pytest_mlpatterns.analysis.verdicts.launch_kinds import TwoKinds
 
 _DRIFT_UPDATES = 2  # Least updates since the anchor from which a slow drift is reported
 _NARROW_SHARE = 1 / 3

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import datetime
 import json
 import os
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.verdicts.tolerances import can_more_than_double, changes_to_accept
-from pytest_mlpatterns.cli.output import add_command, read_results_file, require_other
+from pytest_mlpatterns.cli.output import Commands, add_command, read_results_file, require_other
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import ACCEPTED_FILE, Acceptance, Verdict, pattern_of, rounded_ceiling
 from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count, listed, named, shown
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator, Sequence
-
-    from pytest_mlpatterns.cli.output import Commands
-    from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.reports.files.result_file import Results
 
 _TABLE = "[[accepted]]"

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.cli.output import add_command, for_people, require_other
+from pytest_mlpatterns.cli.output import Commands, add_command, for_people, require_other
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import parse_ratio
 from pytest_mlpatterns.wording import count, named, shown
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
-    from types import FrameType
-
-    from pytest_mlpatterns.cli.output import Commands
     from pytest_mlpatterns.history.bisect import BisectPlan
 
 _NOTHING = 1  # Exit code if both ends do not differ

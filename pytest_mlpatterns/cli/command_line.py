@@ -12,6 +12,7 @@ import queue
 import stat
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from pytest_mlpatterns.cli.bisect_command import add_bisect_command
 from pytest_mlpatterns.cli.history_command import add_history_command
 from pytest_mlpatterns.cli.new_command import add_new_command
 from pytest_mlpatterns.cli.output import (
+    Commands,
     add_command,
     discard_output,
     for_people,
@@ -31,16 +33,13 @@ from pytest_mlpatterns.cli.output import (
 )
 from pytest_mlpatterns.cli.verdict_command import VERDICT_ERROR, add_verdict_command
 from pytest_mlpatterns.errors import BaselineFileError, MlpatternsError, ResultFileError
+from pytest_mlpatterns.records.baseline_entry import Baselines
 from pytest_mlpatterns.removed import why_removed
 from pytest_mlpatterns.system.files import MOST_BYTES
 from pytest_mlpatterns.system.owned_files import temporary_directory
 from pytest_mlpatterns.wording import count, did_you_mean, named, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.cli.output import Commands
-    from pytest_mlpatterns.records.baseline_entry import Baselines
     from pytest_mlpatterns.reports.files.result_file import Results
 
 _FAILED = 2  # Exit code of a command that failed, as of a usage error

@@ -9,27 +9,25 @@ command lines, plugins and conftest files change is not known.
 
 from __future__ import annotations
 
+import argparse
 import configparser
 import fnmatch
 import shutil
 import sys
 import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from pytest_mlpatterns.cli.output import add_command, for_people, require_other, write_document, write_file
+from pytest_mlpatterns.cli.output import Commands, add_command, for_people, require_other, write_document, write_file
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.wording import count, did_you_mean, first_line, listed, named, shown, visible
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable, Mapping, Sequence
-
     from pytest_mlpatterns.analysis.changes.series import Series
-    from pytest_mlpatterns.cli.output import Commands
     from pytest_mlpatterns.history.file import History
     from pytest_mlpatterns.records.history import Change
 

@@ -7,6 +7,7 @@ The text of a first perf test. Pure.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -15,14 +16,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from pprint import pformat
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from msgspec import structs
 
-from pytest_mlpatterns.cli.output import add_command, require_other, write_file
+from pytest_mlpatterns.cli.output import Commands, add_command, require_other, write_file
 from pytest_mlpatterns.cli.subject import (
     MODEL_FILES,
     Candidate,
@@ -37,13 +38,6 @@ from pytest_mlpatterns.errors import ChildError, SettingError
 from pytest_mlpatterns.records.json_text import parsed
 from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.wording import listed, named, visible
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.cli.output import Commands
-
 
 _COUNT = 16  # Number of inputs that are made up
 _WIDTH = 88  # Length of a line in the file that is written: ruff's and black's default

@@ -7,23 +7,22 @@ content of a text.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from pytest_mlpatterns.errors import ResultFileError, SettingError
 from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.wording import named, shown, visible
 
 if TYPE_CHECKING:
-    import argparse
-
     from pytest_mlpatterns.reports.files.result_file import Results
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # not generic when it runs
 
 
 def add_command(commands: Commands, name: str, what: str, *, more: str = "") -> argparse.ArgumentParser:

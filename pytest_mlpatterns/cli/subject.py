@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import ast
 import os
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from pytest_mlpatterns.records.codec import Record
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _APPLICATIONS = frozenset({"FastAPI", "Starlette", "Litestar", "Quart", "BlackSheep", "get_asgi_application"})
 """Names that are called to make an ASGI application."""

@@ -6,10 +6,13 @@ import json
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.cli.output import add_command, discard_output, for_people, read_results_file
+from pytest_mlpatterns.cli.output import Commands, add_command, discard_output, for_people, read_results_file
 from pytest_mlpatterns.errors import ResultFileError
+from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
+from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import OPEN_KINDS, Gate, Kind, Outcome
 from pytest_mlpatterns.reports.text.failure import failures_of, next_step
 from pytest_mlpatterns.reports.text.summary_table import headline, incompleteness, kind_word, kinds_of
@@ -18,11 +21,7 @@ from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.cli.output import Commands
-    from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
-    from pytest_mlpatterns.records.result_parts import Location
     from pytest_mlpatterns.reports.files.result_file import Results
 
 VERDICT_ERROR = 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics, is_comparable, which_metric
 from pytest_mlpatterns.analysis.verdicts.tolerances import can_more_than_double
@@ -13,9 +14,6 @@ from pytest_mlpatterns.config.converters import read_worsening
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.verdict import Acceptance
 from pytest_mlpatterns.wording import did_you_mean, named, shown
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _EXAMPLE = 'accept="rtm +60 %: larger model, #123"'
 _TEXT = re.compile(r"\s*(?P<metric>\S+?)\s*\+\s*(?P<ceiling>[\d.]+\s*%)\s*:\s*(?P<reason>.*?)\s*", re.DOTALL)

@@ -5,15 +5,13 @@ Loaded while tests are collected, so it imports nothing heavy; :mod:`.settings` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.removed import why_removed
 from pytest_mlpatterns.wording import did_you_mean, named, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 ARGUMENT_HELP: Mapping[str, str] = {
     "pattern": "the serving pattern, or a list that makes one test of each (default: Single())",

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+from collections.abc import Callable
+from enum import StrEnum
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pytest_mlpatterns import fields
 from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics, is_comparable, own_metrics, which_metric
@@ -18,10 +20,6 @@ from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.units import parse_duration, parse_ratio, parse_share
 from pytest_mlpatterns.wording import count, listed, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from enum import StrEnum
 
 _MIN_DURATION_NS = 100_000_000
 """Shortest measured window, in nanoseconds: shorter ones hold few requests of any service."""

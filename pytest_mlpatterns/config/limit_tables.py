@@ -9,9 +9,9 @@ import csv
 import functools
 import re
 import tomllib
-from collections.abc import Mapping
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,14 +19,9 @@ from msgspec.structs import replace
 from pytest_mlpatterns.config.assertions import Limit, directed, read_limit, read_metric
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.objective import parts_of
+from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.units import Unit, parse_ratio
 from pytest_mlpatterns.wording import did_you_mean, named, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from pytest_mlpatterns.records.price import Price
 
 CALL = "assert_that"  # Where the text of a call stands, for messages
 _TABLE = "assert_that(limits=)"  # Where its table stands

@@ -8,8 +8,9 @@ from __future__ import annotations
 import ast
 import contextlib
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pytest_mlpatterns import patterns
 from pytest_mlpatterns.errors import SettingError
@@ -19,9 +20,6 @@ from pytest_mlpatterns.patterns.pattern import Composed
 from pytest_mlpatterns.removed import why_removed
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import did_you_mean, named, shown, split_outside_brackets
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 _Member = TypeVar("_Member", Pattern, Wire)
 _EXPORTED: list[type[Pattern]] = [

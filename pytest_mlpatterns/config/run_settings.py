@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -17,10 +18,6 @@ from pytest_mlpatterns.records.verdict import ACCEPTED_FILE
 from pytest_mlpatterns.removed import why_removed
 from pytest_mlpatterns.system.empty_results import head_of, is_results
 from pytest_mlpatterns.wording import named, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 _TRUTHS = ("true", "false")  # Truth values of an ini file, which would be odd names of files
 _Choice = TypeVar("_Choice", bound=StrEnum)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
 
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.acceptances import read_accept
 from pytest_mlpatterns.config.arguments import LOAD_ARGUMENTS, WINDOW_ARGUMENTS
 from pytest_mlpatterns.config.converters import (
@@ -35,19 +37,12 @@ from pytest_mlpatterns.config.converters import (
 from pytest_mlpatterns.config.lists import patterns_of, read_pattern, read_wire, wires_of
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Pattern, Single
-from pytest_mlpatterns.records.verdict import Gate
+from pytest_mlpatterns.records.price import Price
+from pytest_mlpatterns.records.verdict import Acceptance, Gate
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
-    from pytest_mlpatterns.records.price import Price
-    from pytest_mlpatterns.records.verdict import Acceptance
-
 
 DEFAULT_BUDGET = "60s"  # Most time of a test from its first start to its verdict, where nothing gives another one
 _PLANNED_NS = 30 * SECOND_NS

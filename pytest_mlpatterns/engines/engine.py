@@ -8,26 +8,24 @@ first named. This module must not know any of them.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.serving.model import StartOptions, ended_on_error, start_with_cpus, start_with_share
+from pytest_mlpatterns.records.launch import Noise
+from pytest_mlpatterns.serving.model import ServicePlan, StartOptions, ended_on_error, start_with_cpus, start_with_share
 from pytest_mlpatterns.serving.readiness import set_up
 from pytest_mlpatterns.system.cpu_share import give_replica_cores
 from pytest_mlpatterns.wording import did_you_mean, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
     from pytest_mlpatterns.loadgen.generator_process import GeneratorPool
-    from pytest_mlpatterns.records.launch import Noise
     from pytest_mlpatterns.serving.deployment import Deployment, Traits
-    from pytest_mlpatterns.serving.model import ServicePlan
     from pytest_mlpatterns.workload.endpoint import Endpoint
 
 _GROUP = "pytest_mlpatterns.engines"  # Group of entry points in which distributions register engines

@@ -18,6 +18,8 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, Struct, ValidationError, convert
@@ -29,10 +31,12 @@ from pytest_mlpatterns.analysis.changes.bisection import (
     Measure,
     NoChange,
     SearchRules,
+    StepCheck,
     check_step,
     most_steps,
 )
 from pytest_mlpatterns.analysis.metrics.definitions import bisectable, metric_named
+from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic
 from pytest_mlpatterns.errors import DeploymentError, SettingError
@@ -46,11 +50,6 @@ from pytest_mlpatterns.system.owned_files import remove_file
 from pytest_mlpatterns.wording import listed, named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from pytest_mlpatterns.analysis.changes.bisection import StepCheck
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.history.checkout import CommitRange
     from pytest_mlpatterns.revision.commits import Revision
 

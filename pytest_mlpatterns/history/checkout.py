@@ -8,7 +8,8 @@ This module also knows whether the files are still the commit's, and must not kn
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -18,11 +19,6 @@ from pytest_mlpatterns.records.history import CommitPosition
 from pytest_mlpatterns.revision.commits import Revision, commit_hash, resolve_revision
 from pytest_mlpatterns.system.git import Git, changed_files
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-    from pathlib import Path
-
 
 _MOST_COMMITS = 100_000
 """Commits along first parents that are read at most, the latest ones; that takes git about a second."""

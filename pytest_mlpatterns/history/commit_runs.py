@@ -14,7 +14,10 @@ import contextlib
 import os
 import sys
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -24,6 +27,7 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.settings import CountMode, InconclusivePolicy, ProfileMode, Settings
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ResultFileError, SettingError
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.reports.files.result_file import read_results
 from pytest_mlpatterns.revision.client import error_line, without_markers
@@ -37,11 +41,6 @@ from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-    from types import TracebackType
-
-    from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.revision.commits import Revision
 
 _SERVER = "pytest_mlpatterns.plugin.commit_run"

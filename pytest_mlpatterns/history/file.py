@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -22,10 +23,6 @@ from pytest_mlpatterns.system.files import ForeignLockError
 from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.system.shared_file import read_shared, shared_file
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 MOST_BYTES = 256 << 20  # Largest history that is read; 50,000 lines have a tenth of it
 _MOST_LINE_BYTES = 64 << 10  # Longest line; a usual one has a hundredth of it

@@ -11,7 +11,9 @@ from __future__ import annotations
 import datetime
 import functools
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,9 +27,11 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.run_settings import HistoryFail, RunSettings
 from pytest_mlpatterns.history.checkout import checkout_of, first_parents, position_in
 from pytest_mlpatterns.history.file import History
+from pytest_mlpatterns.records.baseline_entry import Level
 from pytest_mlpatterns.records.history import (
     Change,
     CommitPosition,
+    Course,
     HistoryLine,
     HistoryRead,
     NewChange,
@@ -37,18 +41,11 @@ from pytest_mlpatterns.records.history import (
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.package_layers import answer_figures
 from pytest_mlpatterns.records.result import TestResult, id_from
+from pytest_mlpatterns.records.setup import Environment
 from pytest_mlpatterns.records.verdict import ERRORS, OPEN_KINDS, Kind
 from pytest_mlpatterns.reports.text.history_text import bisect_command, change_sentence
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from pytest_mlpatterns.records.baseline_entry import Level
-    from pytest_mlpatterns.records.history import Course
-    from pytest_mlpatterns.records.setup import Environment
 
 _LATEST_RUNS = 200
 """Runs of a course in which a run looks for new changes, the latest ones; an older change is not news."""

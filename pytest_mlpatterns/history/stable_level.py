@@ -8,6 +8,7 @@ how a baseline is stored, nor how verdicts use the scatter.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.findings import find_changes
@@ -23,17 +24,14 @@ from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS
 from pytest_mlpatterns.errors import HistoryError
 from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.records.baseline_entry import Level
-from pytest_mlpatterns.records.history import HistoryLine, digest_of
+from pytest_mlpatterns.records.history import Change, HistoryLine, digest_of
+from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.verdict import ERRORS, Kind
 from pytest_mlpatterns.reports.text.history_text import change_sentence
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_mlpatterns.config.run_settings import RunSettings
-    from pytest_mlpatterns.records.history import Change
-    from pytest_mlpatterns.records.setup import Environment, Setup
 
 
 class OwnScatter:

@@ -7,14 +7,13 @@ connections.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ClosedSchedule, OpenSchedule, Schedule, Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_mlpatterns.loadgen.messages import Share
     from pytest_mlpatterns.loadgen.recorder import SampleRecorder
 

@@ -12,7 +12,9 @@ answers, which is checked while it runs. Pure; it must not know where the genera
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,9 +35,6 @@ from pytest_mlpatterns.workload.own_client import ClientWire, answer_nothing, aw
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages, Trace, most_callers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from pytest_mlpatterns.loadgen.generator import Generator
 
 ROW_BYTES = 35  # One request in the recording

@@ -15,21 +15,20 @@ import queue
 import selectors
 import threading
 from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
 from functools import cache, partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.loadgen.connection import Connection
+from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.loadgen.process import usual_priority
+from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire.body import WireError
 from pytest_mlpatterns.workload.own_client import Caller, ClientAnswer, ClientWire, run_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
-
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
-    from pytest_mlpatterns.loadgen.messages import LoadJob
-    from pytest_mlpatterns.records.outcomes import Failure
 
 _KEPT_ADDRESSES = 8  # Addresses whose callers are kept: two sides have a few servers each
 

@@ -12,6 +12,9 @@ from __future__ import annotations
 import errno
 import selectors
 import socket
+from array import array
+from collections import deque
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,10 +24,6 @@ from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES, ResponseSample, Sampl
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
-    from array import array
-    from collections import deque
-    from collections.abc import Callable, Sequence
-
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE

@@ -28,15 +28,18 @@ import os
 import selectors
 import sys
 import threading
+from array import array
 from collections import deque
+from collections.abc import Callable
 from functools import cache, partial
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.loadgen.connection import ClientProtocol, Connection, StreamConnection, StreamReading
 from pytest_mlpatterns.loadgen.http1 import Http1
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
 from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult, Transport
+from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer, answers_to
 from pytest_mlpatterns.records.addressing import Balancer
 from pytest_mlpatterns.records.outcomes import Failure
@@ -44,12 +47,6 @@ from pytest_mlpatterns.system.process_limits import allowed_connections
 from pytest_mlpatterns.wire.grpc_call import INFER_METHOD
 from pytest_mlpatterns.wire.stream_request import StreamForm, usual_form
 from pytest_mlpatterns.workload.schedule import ClosedLoop, most_callers
-
-if TYPE_CHECKING:
-    from array import array
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
 
 __all__ = ["MAX_OPEN_LOOP_CONNECTIONS", "Alarm", "LoadLoop", "PassedAddresses"]
 

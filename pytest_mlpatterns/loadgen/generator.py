@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -22,22 +23,18 @@ from pytest_mlpatterns.loadgen.generator_process import GeneratorPool, Generator
 from pytest_mlpatterns.loadgen.messages import (
     AddAddress,
     Event,
+    LoadJob,
     LoadResult,
     OpenWindow,
     RemoveAddress,
     Share,
+    Transport,
     Warm,
     WindowOpened,
 )
 from pytest_mlpatterns.loadgen.process import STOP
 from pytest_mlpatterns.loadgen.warmup import WARMUP_CAP_NS
 from pytest_mlpatterns.records.launch import GeneratorPart, merged_reports
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 
 _SLICE_S = 0.02  # Wait for one of several processes, in seconds, before the next one has its turn
 _WATCH_S = 0.25  # Longest wait for a message until the processes are looked at, in seconds

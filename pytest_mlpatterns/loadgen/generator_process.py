@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from pytest_mlpatterns.loadgen.ceiling import check_connections
+from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.process_limits import allowed_connections
 from pytest_mlpatterns.system.process_tree import describe_stopped
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 
 
 class GeneratorProcess(Protocol):

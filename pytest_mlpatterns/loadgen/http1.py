@@ -7,6 +7,7 @@ also reads the pieces of a stream.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import httptools
@@ -15,8 +16,6 @@ from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_mlpatterns.loadgen.connection import Bytes
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 

@@ -8,6 +8,7 @@ Also: ``wire/grpc_call.py`` has the methods and the framing.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
@@ -38,8 +39,6 @@ from pytest_mlpatterns.records.outcomes import Failure, grpc_outcome
 from pytest_mlpatterns.wire.grpc_call import PREFIX_BYTES, message_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from pytest_mlpatterns.loadgen.connection import Bytes
 
 _LARGEST_CONTROL = 1 << 16  # Largest frame without data, and largest block of headers, that is read

@@ -8,9 +8,9 @@ next phase begins, and returns the recording at the end. It opens no sockets and
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable, Generator
 from statistics import median
 from time import process_time_ns
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -36,9 +36,6 @@ from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Schedule
 from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
 
 TICK_NS = 50_000_000  # Interval at which a loop calls :meth:`LoadRun.tick`
 _SURELY_DEAD = 8  # Requests in a row without an answer, for two time-outs, that end a window of given requests

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import selectors
 import socket
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from pytest_mlpatterns.loadgen.messages import Transport
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.sockets import listening_socket
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _BURST_WAIT_S = 0.02  # Longest wait for further requests, in seconds, before those that came are answered
 _PIECE = 65_536  # Bytes of one read

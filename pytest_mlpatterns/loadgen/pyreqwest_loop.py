@@ -11,20 +11,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.loadgen.arrivals import NEVER_NS
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
+from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer, answers_to
+from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.records.outcomes import Failure
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
-    from pytest_mlpatterns.records.addressing import Remote
 
 _REFUSED = (Failure.TIMEOUT, Failure.CONNECT, Failure.CLOSED, Failure.MALFORMED)
 """Failures after which a caller of a closed loop rests, so that a dead server is not asked all the time."""

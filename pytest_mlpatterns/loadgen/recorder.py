@@ -7,6 +7,7 @@ streams. The generator process imports this module, which must not load numpy.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from math import nan
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING
@@ -15,8 +16,6 @@ from pytest_mlpatterns.records.addressing import Answer
 from pytest_mlpatterns.records.outcomes import FailedAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
     from pytest_mlpatterns.workload.figures import FigurePlan, FigureReader
     from pytest_mlpatterns.workload.own_client import ClientAnswer

@@ -6,20 +6,16 @@ Connections stay open in between, so that no slice begins with a handshake.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter_ns, process_time_ns
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, ClosedLoopArrivals
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.load_run import LoadRun
+from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
 from pytest_mlpatterns.records.samples import Window
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
 
 
 class SlicedRun(LoadRun):

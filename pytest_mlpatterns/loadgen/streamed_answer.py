@@ -7,6 +7,7 @@ Also: ``analysis/metrics/samples.py`` computes TTFT, TPOT and ITL from these tim
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -30,8 +31,6 @@ from pytest_mlpatterns.wire.stream_request import (
 from pytest_mlpatterns.wire.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_mlpatterns.loadgen.messages import LoadJob
 
 _OUTCOMES = {fault: Failure[fault.name].value for fault in StreamFault}

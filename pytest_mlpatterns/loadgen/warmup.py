@@ -11,14 +11,11 @@ the formula in ``analysis/capacity/objective_search.py``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from msgspec import Struct
 
 from pytest_mlpatterns.workload.window_plan import SLOW_INTERVAL_NS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 WINDOW_NS = 100_000_000  # Shortest window of the warm-up
 MIN_WINDOW_REQUESTS = 8  # Smallest number of completed requests in a window

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,28 +21,26 @@ from msgspec import Struct
 from pytest_mlpatterns.engines.local.plain_calls import PlainCalls
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, SettingError
 from pytest_mlpatterns.fields import unrun_answer
+from pytest_mlpatterns.loadgen.messages import LoadResult
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.measurement.during import call_beside
 from pytest_mlpatterns.records.addressing import Answer
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.outcomes import Failure, FirstFailure
 from pytest_mlpatterns.records.samples import Samples, Window
+from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.failed_request import error_in, stream_fault
 from pytest_mlpatterns.units import format_size
 from pytest_mlpatterns.wire import decode_answer, headers_of
 from pytest_mlpatterns.wire.codec import plain_answer
+from pytest_mlpatterns.wire.stream_request import StreamFault
 from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.workload.payload import Payload
 from pytest_mlpatterns.workload.request_builder import answer_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     import httpx
 
-    from pytest_mlpatterns.loadgen.messages import LoadResult
-    from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.wire.stream_request import StreamFault
-    from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.plan import LoadPlan
 
     Check = Callable[[Sequence[Any], Sequence[Any]], object]

@@ -6,40 +6,41 @@ Each step or probe of a search is one job of the generator. This module must not
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.capacity.capacity_search import climb
-from pytest_mlpatterns.analysis.capacity.objective_search import MAX_WINDOWS, PIECES, Probe, Tally, highest_rate
+from pytest_mlpatterns.analysis.capacity.objective_search import (
+    MAX_WINDOWS,
+    PIECES,
+    Probe,
+    ProbePlan,
+    Tally,
+    highest_rate,
+)
 from pytest_mlpatterns.analysis.capacity.reference_queue import SEEDS, ReferenceQueue, typical_seed
 from pytest_mlpatterns.analysis.health.sustained import backlog_of, why_limited, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
 from pytest_mlpatterns.analysis.metrics.searched_rates import describe_pauses
 from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.measurement.load_source import LoadEvents
+from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import Capacity, LaunchValue, SearchEnd, Step, Usage
+from pytest_mlpatterns.records.objective import Bound, Objective
 from pytest_mlpatterns.records.samples import Samples, Window
+from pytest_mlpatterns.system.process_tree import Monitor
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.wording import count
 from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate, Schedule
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.analysis.capacity.objective_search import ProbePlan
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
-    from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.records.objective import Bound, Objective
-    from pytest_mlpatterns.system.process_tree import Monitor
 
 _STEP_NS = 500_000_000  # Shortest step of a search, in nanoseconds
 _MAX_STEP_NS = 3_000_000_000  # Longest step of a search, in nanoseconds; a search has about ten

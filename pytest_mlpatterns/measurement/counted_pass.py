@@ -20,6 +20,7 @@ import sys
 import time
 import warnings
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -30,22 +31,20 @@ from pytest_mlpatterns.analysis.statistics.intervals import order_bounds
 from pytest_mlpatterns.errors import CountError, DeploymentError, LeftoverWarning, OpenPortWarning
 from pytest_mlpatterns.measurement.variant import Variant, started_deployments
 from pytest_mlpatterns.profiling.callgrind import Callgrind, shown_architecture
+from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.profiling.python_calls import PythonCalls
-from pytest_mlpatterns.records.count import Count
+from pytest_mlpatterns.records.count import Count, RunUnder
 from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.system.owned_files import temporary_directory
+from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count
+from pytest_mlpatterns.workload.payload import Payload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.profiling.frame_names import SourceNames
-    from pytest_mlpatterns.records.count import RunUnder
-    from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
-    from pytest_mlpatterns.workload.payload import Payload
 
 _POOLS = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS"),

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,16 +28,14 @@ from pytest_mlpatterns.fields import unrun_answer, unrun_function, whole_number
 from pytest_mlpatterns.patterns.pattern import name_of
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.capacity import DuringStep
+from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.units import SECOND_NS, format_duration, parse_duration
 from pytest_mlpatterns.wording import listed, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     import httpx
 
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.records.samples import Window
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.processes import Scaler
 

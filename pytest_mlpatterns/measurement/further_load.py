@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ import numpy as np
 import psutil
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.capacity.overload import BACK_RATIO, OfferedLoad, OverloadPlan
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut, ScaleOutTimes, answers_in_share
@@ -34,26 +36,21 @@ from pytest_mlpatterns.analysis.metrics.samples import take_rows
 from pytest_mlpatterns.analysis.verdicts.verdicts import why_too_many_failed
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.measurement.last_answer import describe_first_failure, why_silent
 from pytest_mlpatterns.measurement.load_source import LoadEvents, apart_from
-from pytest_mlpatterns.records.samples import Samples, Window
+from pytest_mlpatterns.records.addressing import Balance, Progress
+from pytest_mlpatterns.records.outcomes import FailedAnswer
+from pytest_mlpatterns.records.samples import ResourceTrack, Samples, Window
+from pytest_mlpatterns.records.telemetry import PatternStats
+from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.processes import AddedReplica, Scaler
 from pytest_mlpatterns.system.process_tree import ResourceMonitor
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
-    from pytest_mlpatterns.records.addressing import Balance, Progress
-    from pytest_mlpatterns.records.outcomes import FailedAnswer
-    from pytest_mlpatterns.records.samples import ResourceTrack
-    from pytest_mlpatterns.records.telemetry import PatternStats
-    from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.processes import AddedReplica, Scaler
     from pytest_mlpatterns.workload.plan import LoadPlan
 
 

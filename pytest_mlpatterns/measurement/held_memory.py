@@ -5,18 +5,14 @@ It runs slower than others, so nothing here enters a verdict or a figure of anot
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import growth_between
+from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.variant import Variant, VariantRun
+from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.samples import HELD_LAYER, HeldMemory
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.deployment import Deployment
 
 _WARMUP_NS, _LOAD_NS, _GROWTH_NS = 300_000_000, 400_000_000, 900_000_000
 _MOST_READINGS = 1  # Readings under load: each stops the process for most of a second

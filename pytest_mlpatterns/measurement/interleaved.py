@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -25,19 +26,15 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import (
     wants_more_pairs,
 )
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
+from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, BlockPlan, block_ratios, own_part
 from pytest_mlpatterns.measurement.variant import TRIES, Variant, VariantRun, named_errors, started_deployments
+from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import Capacity, Launch, SearchEnd
+from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.units import format_rate
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.serving.deployment import Deployment
 
 __all__ = ["InterleavedRun", "Variant"]
 

@@ -7,6 +7,7 @@ limits or baselines.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 from pytest_mlpatterns.analysis.health.sustained import silence_of
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
 from pytest_mlpatterns.records.outcomes import FailedAnswer, Failure, FirstFailure, describe_outcome
+from pytest_mlpatterns.records.samples import Samples, Window
+from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.failed_request import error_of
 from pytest_mlpatterns.serving.tracebacks import error_line
 from pytest_mlpatterns.system.process_tree import describe_stopped
@@ -21,10 +24,6 @@ from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pytest_mlpatterns.records.samples import Samples, Window
-    from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.plan import LoadPlan

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator, LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers, require_figures, send_one
+from pytest_mlpatterns.measurement.during import DuringRun
 from pytest_mlpatterns.measurement.last_answer import (
     describe_first_failure,
     require_answer,
@@ -27,30 +29,26 @@ from pytest_mlpatterns.measurement.last_answer import (
     why_silent,
 )
 from pytest_mlpatterns.measurement.load_source import LoadEvents, apart_from, load_source
+from pytest_mlpatterns.records.addressing import Balance, Progress
+from pytest_mlpatterns.records.capacity import DuringStep
 from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Capacity, Launch, LaunchValue
-from pytest_mlpatterns.records.samples import Samples, Window
+from pytest_mlpatterns.records.objective import Objective
+from pytest_mlpatterns.records.samples import ResourceTrack, Samples, Window
+from pytest_mlpatterns.records.setup import EnvironmentFacts
+from pytest_mlpatterns.records.telemetry import PatternStats
+from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.system.machine import sorting_time_ns
 from pytest_mlpatterns.wire.stream_request import asks_for_streams
 from pytest_mlpatterns.wording import count
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
+from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
     from pytest_mlpatterns.measurement.capacity import Climbed
-    from pytest_mlpatterns.measurement.during import DuringRun
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth, FurtherLoad
-    from pytest_mlpatterns.records.addressing import Balance, Progress
-    from pytest_mlpatterns.records.capacity import DuringStep
-    from pytest_mlpatterns.records.objective import Objective
-    from pytest_mlpatterns.records.samples import ResourceTrack
-    from pytest_mlpatterns.records.setup import EnvironmentFacts
-    from pytest_mlpatterns.records.telemetry import PatternStats
-    from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
-    from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
 _ENOUGH_REQUESTS = 20
 """Requests that a window should have. One that stretches and could not be planned, since several generators share the

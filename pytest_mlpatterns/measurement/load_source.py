@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
@@ -22,20 +22,15 @@ from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult, Windo
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.setup import merged_facts
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
-from pytest_mlpatterns.serving.model import start_with_cpus
+from pytest_mlpatterns.serving.model import StartOptions, start_with_cpus
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.system.cpu_share import current_share, other_cores
 from pytest_mlpatterns.system.environment_facts import process_facts
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.own_client import ClientWire
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 from pytest_mlpatterns.workload.window_plan import RequestWindow
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from pytest_mlpatterns.serving.model import StartOptions
-    from pytest_mlpatterns.workload.own_client import ClientWire
 
 _SLACK_NS = 5_000_000_000
 """Time beyond the window and the time-out of a call after which the process counts as stuck; a busy machine may delay

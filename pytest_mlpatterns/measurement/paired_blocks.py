@@ -7,11 +7,13 @@ blocks are adjacent in one window. Pure: this module must not know deployments, 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from msgspec import Struct, structs
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes, join_samples, shift_samples, take_rows
@@ -19,17 +21,18 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import FEWEST_PAIRS
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, paired_log_ratio
-from pytest_mlpatterns.records.launch import GeneratorReport, Source, Usage, columns_of, merged_reports
+from pytest_mlpatterns.records.launch import (
+    GeneratorPart,
+    GeneratorReport,
+    NodeUsage,
+    Source,
+    Usage,
+    columns_of,
+    merged_reports,
+)
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate, Schedule
 from pytest_mlpatterns.workload.window_plan import SLOW_INTERVAL_NS, whole_rounds
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.launch import GeneratorPart, NodeUsage
 
 _QUICK_START_S = 0.8  # Measured time to start two variants of a light model side by side, and to warm up both
 _LAUNCHES = range(FEWEST_PAIRS, 13)

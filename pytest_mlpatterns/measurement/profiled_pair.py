@@ -11,33 +11,29 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from statistics import fmean, variance
-from typing import TYPE_CHECKING
 
 import psutil
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
 from pytest_mlpatterns.errors import ProfilerError
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.measurement.paired_blocks import ResponsePace
 from pytest_mlpatterns.measurement.variant import Variant, VariantRun, named_errors, started_deployments
 from pytest_mlpatterns.patterns.request_clock import CALLS
 from pytest_mlpatterns.profiling.frame_names import MODEL, SourceNames
+from pytest_mlpatterns.profiling.py_spy import PySpy, PySpyRecording
 from pytest_mlpatterns.profiling.stack_times import SERVER, SampledStacks, awaited_stacks, balanced, sampled_stacks
+from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun, StackTime
 from pytest_mlpatterns.records.telemetry import AWAITS, AwaitedTime, PatternStats, awaited_times
+from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.system.thread_times import thread_owners
 from pytest_mlpatterns.units import format_duration
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.measurement.paired_blocks import ResponsePace
-    from pytest_mlpatterns.profiling.py_spy import PySpy, PySpyRecording
-    from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.serving.deployment import Deployment
 
 _TRIES = 3  # Attempts to record one block; the load repeats a block in which the load generator was the limit
 _LAYER = "split"

@@ -8,24 +8,20 @@ goes through the numbers in the opposite order. This module must not know limits
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
+from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
+from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import MAX_SEARCH_NS, LaunchRunner
 from pytest_mlpatterns.measurement.variant import Variant, named_errors
 from pytest_mlpatterns.records.addressing import Balance, Progress
+from pytest_mlpatterns.records.launch import Capacity, Launch
+from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.system.environment import available_cores
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.records.launch import Capacity, Launch
-    from pytest_mlpatterns.records.price import Price
 
 _WINDOW_NS = 1_000_000_000  # Window at the capacity of each number of replicas, in nanoseconds
 _WARMUP_NS = 100_000_000  # Warm-up of this window, in nanoseconds; the search has warmed the service

@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
@@ -24,8 +25,17 @@ from pytest_mlpatterns.patterns.pattern import describe_env, name_of
 from pytest_mlpatterns.records.layer_description import Figure
 from pytest_mlpatterns.records.package_layers import answer_figures, describe_figures
 from pytest_mlpatterns.records.setup import LoadDescription, Setup, SystemDescription
-from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, pack_client, pack_figures, service_plan
+from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.model import (
+    NoModelError,
+    ServicePlan,
+    StartOptions,
+    pack_client,
+    pack_figures,
+    service_plan,
+)
 from pytest_mlpatterns.serving.targets import App, Command, Target, Url
+from pytest_mlpatterns.system.cpu_share import ReplicaCores
 from pytest_mlpatterns.units import format_duration, parse_unit
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.wording import count, first_and_last, shown
@@ -36,13 +46,7 @@ from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import ModuleType
-
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.model import StartOptions
-    from pytest_mlpatterns.system.cpu_share import ReplicaCores
 
 
 _FIGURE_NAME = re.compile(r"[a-z][a-z0-9_]*")

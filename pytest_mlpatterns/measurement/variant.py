@@ -11,6 +11,7 @@ import threading
 import time
 from array import array
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from statistics import fmean
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.causes.growth import track_of
 from pytest_mlpatterns.analysis.health.machine import is_disturbed
@@ -31,6 +33,7 @@ from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, Mlpatt
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.generator_process import LocalPool
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.measurement.answer_check import require_figures
 from pytest_mlpatterns.measurement.last_answer import describe_first_failure, why_silent
 from pytest_mlpatterns.measurement.launch import job_for
@@ -48,9 +51,12 @@ from pytest_mlpatterns.measurement.paired_blocks import (
     response_pace,
     stream_figures,
 )
+from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import Launch, Warmup
 from pytest_mlpatterns.records.outcomes import FailedAnswer, FirstFailure, describe_failures
-from pytest_mlpatterns.records.samples import Samples, Window
+from pytest_mlpatterns.records.samples import ResourceTrack, Samples, Window
+from pytest_mlpatterns.records.telemetry import PatternStats
+from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.system.cpu_share import put_on_cores
 from pytest_mlpatterns.system.machine import sorting_time_ns
 from pytest_mlpatterns.units import MAX_DURATION_NS
@@ -58,15 +64,6 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop
 from pytest_mlpatterns.workload.window_plan import RequestWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
-    from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.records.samples import ResourceTrack
-    from pytest_mlpatterns.records.telemetry import PatternStats
-    from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
 
 _POLL_S = 0.1  # Interval of the samples of the monitor during a block, in seconds

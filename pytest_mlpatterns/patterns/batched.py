@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import inspect
 from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, chain
@@ -18,8 +19,11 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
 from pytest_mlpatterns.patterns.layer import (
+    Answer,
     DecodedInputs,
+    Handler,
     RequestError,
+    Resources,
     copy_of,
     ends_task,
     error_of_one_caller,
@@ -34,9 +38,6 @@ from pytest_mlpatterns.patterns.stream import NOT_STREAMED, refuse_stream
 from pytest_mlpatterns.units import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-
-    from pytest_mlpatterns.patterns.layer import Answer, Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
 
 ADAPTIVE = "adaptive"  # Value of ``max_wait`` that adjusts the wait to the arrivals

@@ -11,16 +11,20 @@ import inspect
 import json
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import orjson
 from cachetools import LRUCache, TTLCache
 
+from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.layer import (
+    Answer,
     DecodedInputs,
+    Handler,
     RequestError,
     copy_of,
     matched,
@@ -31,15 +35,9 @@ from pytest_mlpatterns.patterns.layer import (
 from pytest_mlpatterns.patterns.model_thread import OffLoop
 from pytest_mlpatterns.patterns.request_clock import HOP, SHARED_WAIT, charge
 from pytest_mlpatterns.patterns.stream import Recording, Stream, StreamSource, check_one_input, replayed, streams
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-
-    from pytest_mlpatterns.patterns.cached import Cached
-    from pytest_mlpatterns.patterns.layer import Answer, Handler
-    from pytest_mlpatterns.patterns.tally import Tally
 
 _STREAM = "stream"  # Second value of a stored stream, whose first value is the list of its chunks
 _BACK_OFF_NS = 500_000_000  # Back-off after a store failure, so that not every request waits for a time-out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,8 +27,6 @@ from pytest_mlpatterns.patterns.request_clock import (
 from pytest_mlpatterns.patterns.stream import Stream, check_one_input
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from pytest_mlpatterns.patterns.tally import Tally
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,6 @@ from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from pytest_mlpatterns.patterns.tally import Tally
 
 _MOST = 100_000  # Most requests in flight or waiting; one machine has no more sockets for them

@@ -7,16 +7,14 @@ import contextlib
 import inspect
 import threading
 import weakref
+from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.patterns.layer import Handler, needs_loop
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge, current_clock, set_clock
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class ModelThread:

@@ -8,6 +8,7 @@ starts nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -15,16 +16,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, Variables, without_password
+from pytest_mlpatterns.patterns.layer import Handler, Resources
 from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.layer_description import LayerKind
 from pytest_mlpatterns.records.package_layers import describe_layer_kind
 from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
-    from pytest_mlpatterns.records.layer_description import LayerKind
 
 MAX_PROCESSES = 64  # Maximum number of service processes of one pattern
 MODEL = "model"  # Placeholder for ``perf_model`` among the stages of a pipeline or the models of an ensemble

@@ -6,6 +6,7 @@ Ensembles and others check, name and build the list of a user's models with it t
 from __future__ import annotations
 
 import inspect
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -31,8 +32,6 @@ from pytest_mlpatterns.patterns.stream import StreamSource, refuse_stream, strea
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
-
     from pytest_mlpatterns.patterns.tally import Tally
 
 

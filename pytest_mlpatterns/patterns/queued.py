@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, cast
@@ -18,8 +19,6 @@ from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
 from pytest_mlpatterns.records.addressing import Balance, Balancer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from pytest_mlpatterns.patterns.tally import Tally
 
 _NOT_POLLED = (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
+from pytest_mlpatterns.patterns.layer import Handler, ProcessHandler, Resources
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Composed, LayerNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.patterns.replica_choice import BalancedLayer, Rule
 from pytest_mlpatterns.records.addressing import Balance
@@ -15,9 +17,6 @@ from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pytest_mlpatterns.patterns.layer import Handler, ProcessHandler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
 
 _BALANCES = tuple(map(str, (*Balance, *Rule)))

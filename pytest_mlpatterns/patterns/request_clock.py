@@ -11,11 +11,8 @@ of an ensemble, such as ``features/model_cpu``. The keys are also the names of c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 WIRE = "wire"  # Decoding and encoding of bodies, with compression, in all processes of the deployment
 HOP = "hop"  # Transport between processes of the deployment, and to a store of ``Cached``

@@ -6,16 +6,13 @@ A model may return a generator, an asynchronous generator, or a list with one of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from time import perf_counter_ns
 from types import AsyncGeneratorType, GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.patterns.layer import RequestError, ends_task, error_of_one_caller
 from pytest_mlpatterns.patterns.request_clock import SHARED_WAIT, charge
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 NOT_STREAMED = 501  # Status of a request whose answer would be a stream, where none can be sent
 

@@ -23,13 +23,10 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Mapping
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.telemetry import LayerStats
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _SERIES_STEP_NS = 10_000_000  # Least time between two points of a series, in nanoseconds
 _MAX_SERIES = 100_000  # Most points of a series: 17 minutes with this step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,6 @@ from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.wording import named
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pytest
 
     from pytest_mlpatterns.baseline.lookup import BaselineMatch

@@ -5,15 +5,14 @@ Loaded with every pytest, so it imports nothing heavy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.errors import MlpatternsError, PerfFailure, SettingError
     from pytest_mlpatterns.history.commit_runs import CommitJob

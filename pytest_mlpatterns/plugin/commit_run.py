@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Sequence
 
 import pytest
 
@@ -18,9 +18,6 @@ from pytest_mlpatterns.plugin.collection import MEASURED_COMMIT, PERF_ITEM
 from pytest_mlpatterns.plugin.revision_server import ABSENT, arguments_for
 from pytest_mlpatterns.system.child import Channel, interrupt
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
 
 
 def main() -> None:

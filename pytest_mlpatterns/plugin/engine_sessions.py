@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.engines.engine import Cluster, EngineSession, SessionOptions, engine_named
@@ -10,9 +12,6 @@ from pytest_mlpatterns.loadgen.ceiling import measure_ceiling
 from pytest_mlpatterns.loadgen.generator import Generator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
-
     from pytest_mlpatterns.config.settings import Settings
 
 

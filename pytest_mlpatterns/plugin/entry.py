@@ -6,9 +6,12 @@ Loaded with every pytest, so it imports nothing heavy. The hooks that only perf 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import copy
 import sys
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,10 +27,6 @@ from pytest_mlpatterns.plugin.collection import (
 )
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable, Generator, Iterator
-    from pathlib import Path
-
     from pytest_mlpatterns.judging.perf import Perf
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.plugin.session import PerfSession

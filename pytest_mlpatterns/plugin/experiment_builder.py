@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import Settings, given_value, read_settings
 from pytest_mlpatterns.engines.engine import engine_named
 from pytest_mlpatterns.errors import MissingExtraError, SettingError
-from pytest_mlpatterns.judging.experiment import Experiment
+from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver
 from pytest_mlpatterns.measurement.system_under_test import (
     ModelUnderTest,
     checked_setup,
@@ -35,18 +36,15 @@ from pytest_mlpatterns.plugin.collection import Collection, MarkerReading, PerfI
 from pytest_mlpatterns.plugin.name_hints import misspelled_fixture
 from pytest_mlpatterns.plugin.options import ENGINE_OPTIONS, given_options
 from pytest_mlpatterns.records.result import id_from
+from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.model import StartOptions, sent_by_value
 from pytest_mlpatterns.serving.model_version import model_version
 from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.workload.payload import Payload
+from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from pytest_mlpatterns.judging.experiment import LoadDriver
     from pytest_mlpatterns.plugin.engine_sessions import EngineSessions
-    from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.workload.payload import Payload
-    from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
 _OF_COMMAND = (
     "patterns",

@@ -7,10 +7,12 @@ check, which are answers of the service, and the values that an assertion compar
 from __future__ import annotations
 
 import linecache
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import MlpatternsError, PerfFailure
@@ -19,12 +21,6 @@ from pytest_mlpatterns.records.result import FailedTest, TestResult, group_of
 from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import OPEN_KINDS, Gate, Kind, Unjudged, failure_kind
 from pytest_mlpatterns.wording import first_line, visible
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import pytest
-
 
 _STRICT = "[XPASS(strict)] "  # Begins pytest's text of a test that was expected to fail and did not
 _SHOWN_BY_VERDICTS = (Kind.REGRESSION, Kind.LIMIT, *OPEN_KINDS)

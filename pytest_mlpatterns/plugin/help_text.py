@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
-from typing import TYPE_CHECKING
+
+import pytest
 
 import pytest_mlpatterns
 from pytest_mlpatterns import patterns
@@ -19,12 +21,6 @@ from pytest_mlpatterns.plugin import entry
 from pytest_mlpatterns.plugin.name_hints import FIXTURES
 from pytest_mlpatterns.plugin.terminal import Terminal
 from pytest_mlpatterns.reports.text.terminal_text import wrapped
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import pytest
-
 
 _WORDS = {
     "median latency": "median latency, the response time median (RTM)",

@@ -16,15 +16,12 @@ import os
 import select
 import signal
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterator
+from types import FrameType
 
 import pytest
 
 from pytest_mlpatterns.errors import MlpatternsError, is_of_interrupt
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
-    from types import FrameType
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)  # Signals that end a run as Ctrl-C does
 _DESCRIPTORS = "/dev/fd"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from types import ModuleType
 
 import pytest
 
 from pytest_mlpatterns.config.arguments import ARGUMENT_HELP
 from pytest_mlpatterns.wording import did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from types import ModuleType
 
 FIXTURES = (
     *("perf_model", "perf_payload", "perf_target", "perf_client", "perf_setup", "perf_figures"),

@@ -14,14 +14,12 @@ import itertools
 import json
 import os
 import shlex
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 _GROUP = "performance tests (pytest-mlpatterns)"
 _OWN: Mapping[str, Mapping[str, Any]] = {

@@ -6,10 +6,15 @@ import contextlib
 import functools
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from msgspec.structs import replace
 
+from pytest_mlpatterns.config.settings import Settings
+from pytest_mlpatterns.engines.engine import EngineSession
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.judging.revision_comparison import least_ns
 from pytest_mlpatterns.plugin.collection import MEASURED_COMMIT
@@ -23,18 +28,11 @@ from pytest_mlpatterns.system.import_redirect import is_installed
 from pytest_mlpatterns.system.installed_copies import require_no_copy
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count, visible
+from pytest_mlpatterns.workload.schedule import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
-    import pytest
-
     from pytest_mlpatterns.config.run_settings import RunSettings
-    from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.engines.engine import EngineSession
     from pytest_mlpatterns.revision.commits import Revision
-    from pytest_mlpatterns.workload.schedule import Schedule
 
 _CACHE = "mlpatterns-environments"
 _OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus", "engine")

@@ -12,14 +12,16 @@ import os
 import queue
 import sys
 import tempfile
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Sequence
 
 import pytest
 from msgspec.structs import asdict
 
 from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
+from pytest_mlpatterns.judging.experiment import Experiment
 from pytest_mlpatterns.plugin.collection import PERF_ITEM, REFERENCE_TREES
 from pytest_mlpatterns.plugin.session import SERVE_REVISION
+from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.revision.messages import (
     DeploymentFailed,
     DeploymentStarted,
@@ -30,20 +32,13 @@ from pytest_mlpatterns.revision.messages import (
     RevisionFailed,
     RevisionSetup,
     StartDeployment,
+    Wanted,
 )
-from pytest_mlpatterns.serving.deployment import Traits
+from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.environment_facts import environment_facts
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
 from pytest_mlpatterns.system.orphans import MARK, adopt_orphans
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-
-    from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.records.telemetry import PatternStats
-    from pytest_mlpatterns.revision.messages import Wanted
-    from pytest_mlpatterns.serving.deployment import Deployment
 
 ABSENT = (pytest.ExitCode.OK, pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED)
 """Exit codes of a pytest that started but does not have the test; an unknown test id is a usage error."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import os
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,10 @@ from msgspec.structs import replace
 from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource, RunSettings
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError, SettingError
 from pytest_mlpatterns.fields import unrun_answer
-from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
+from pytest_mlpatterns.records.baseline_entry import Level
+from pytest_mlpatterns.records.history import NewChange
+from pytest_mlpatterns.records.result import FailedTest, Ranking, RunEnd, TestResult
+from pytest_mlpatterns.records.setup import Environment
 from pytest_mlpatterns.records.verdict import Gate, Unjudged
 from pytest_mlpatterns.reports.files.ci_reports import job_summary, workflow_commands
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
@@ -32,15 +36,9 @@ from pytest_mlpatterns.system.owned_files import place_of
 from pytest_mlpatterns.wording import count, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from pytest_mlpatterns.baseline.session import BaselineSession
     from pytest_mlpatterns.history.session import HistorySession
     from pytest_mlpatterns.plugin.terminal import Terminal
-    from pytest_mlpatterns.records.baseline_entry import Level
-    from pytest_mlpatterns.records.history import NewChange
-    from pytest_mlpatterns.records.result import Ranking
-    from pytest_mlpatterns.records.setup import Environment
     from pytest_mlpatterns.revision.commits import Revision
 
 _ROOM_BYTES = 256 << 10  # Room that each file needs; a page has three times as much, a baseline of few tests a tenth

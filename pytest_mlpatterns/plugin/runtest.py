@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,7 +27,6 @@ from pytest_mlpatterns.reports.text.failure import measurement_text
 
 if TYPE_CHECKING:
     import warnings
-    from collections.abc import Generator
 
     from pytest_mlpatterns.judging.perf import Perf
     from pytest_mlpatterns.plugin.run_end import RunOutput

@@ -12,14 +12,18 @@ import functools
 import os
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER
+from pytest_mlpatterns.analysis.choice.criteria import SelectionCriteria
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import RunSettings, read_run_settings
+from pytest_mlpatterns.config.settings import Settings
 from pytest_mlpatterns.engines.engine import engine_names
 from pytest_mlpatterns.errors import MlpatternsError, PerfFailure, SettingError
 from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver
@@ -52,6 +56,7 @@ from pytest_mlpatterns.plugin.xdist import (
     report_usage_error,
 )
 from pytest_mlpatterns.records.result import group_of
+from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.empty_results import write_empty_results
 from pytest_mlpatterns.system.environment import environment
@@ -59,17 +64,11 @@ from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from pytest_mlpatterns.analysis.choice.criteria import SelectionCriteria
-    from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.history.session import HistorySession
     from pytest_mlpatterns.history.stable_level import OwnScatter
     from pytest_mlpatterns.plugin.other_revision import OtherRevision
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.revision.worktree import Worktree
-    from pytest_mlpatterns.serving.deployment import Deployment
 
 SERVE_REVISION: pytest.StashKey[Callable[[Experiment], None]] = pytest.StashKey()
 """Set beside :data:`REFERENCE_TREES`: starts and stops deployments of one test, until the other side is done."""

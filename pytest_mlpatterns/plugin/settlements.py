@@ -5,25 +5,24 @@ That code is laid out when a test needs it, and what does that is loaded then.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.config.run_settings import BaselineMode, RunSettings, SettleMode
+from pytest_mlpatterns.engines.engine import EngineSession
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.judging.experiment import Settlement
 from pytest_mlpatterns.revision.commits import RecordedRevisions, Revision, UnknownRevisionError
 from pytest_mlpatterns.system.git import Git
 
 if TYPE_CHECKING:
-    import contextlib
-    from collections.abc import Callable
-    from pathlib import Path
-
     import pytest
 
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.engines.engine import EngineSession
     from pytest_mlpatterns.plugin.other_revision import OtherRevision
 
 _SETTLED_MODES = (BaselineMode.CHECK, BaselineMode.REQUIRE, BaselineMode.PRUNE)

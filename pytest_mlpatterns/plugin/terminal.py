@@ -21,24 +21,23 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.result import name_of
 from pytest_mlpatterns.reports.text.terminal_text import Line, Style, cut, in_ascii, width_of
-from pytest_mlpatterns.system.ticks import Ticks, can_tick
+from pytest_mlpatterns.system.time_limit import Ticks, can_tick
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import spelled, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
     import pytest
 
     from pytest_mlpatterns.judging.budget import Forecast
-    from pytest_mlpatterns.records.addressing import Progress
 
 _STARTS_NS = 2_000_000_000  # Typical time to start a deployment and to warm it up
 _BAR = 16  # Width of the bar

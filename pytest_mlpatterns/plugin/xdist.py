@@ -14,6 +14,8 @@ import hashlib
 import json
 import os
 import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,15 +23,12 @@ import pytest
 from msgspec import Struct
 
 from pytest_mlpatterns.records.package_layers import describe_layer_kind, own_layer_kinds
+from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.system.files import replace_file
 from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
     from pytest_mlpatterns.baseline.session import BaselineSession
-    from pytest_mlpatterns.records.result import FailedTest
     from pytest_mlpatterns.revision.worktree import Worktree
 
 _INPUT = "mlpatterns_input"

@@ -11,10 +11,8 @@ import mmap
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from types import CodeType, FrameType
+from types import CodeType, FrameType
+from typing import Any
 
 NAMES, COUNTS = ".names", ".counts"  # Ends of the names of the two files of a process; its id stands before them
 MOST = 1 << 16  # Most functions of a process; the last one stands for all others

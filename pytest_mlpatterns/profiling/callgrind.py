@@ -18,17 +18,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import CountError
 from pytest_mlpatterns.records.count import RunUnder
 from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _OPTIONS = (
     *("--tool=callgrind", "-q", "--trace-children=yes", "--max-threads=2000", "--instr-atstart=no"),

@@ -10,7 +10,9 @@ from __future__ import annotations
 import ast
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -19,9 +21,6 @@ from pytest_mlpatterns.records.package_layers import LAYER_KINDS
 from pytest_mlpatterns.records.profile import Frame, Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import ModuleType
-
     from pytest_mlpatterns.profiling.py_spy import RawFrame
 
 _PACKAGES = re.compile(r".*/(?:site|dist)-packages/")

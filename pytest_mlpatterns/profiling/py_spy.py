@@ -21,9 +21,9 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -32,9 +32,6 @@ from pytest_mlpatterns.system.orphans import MARK, end_with_creator
 from pytest_mlpatterns.system.owned_files import remove_file
 from pytest_mlpatterns.system.process_limits import why_not_traceable
 from pytest_mlpatterns.system.thread_times import ThreadTimes, thread_times
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 
 class RawFrame(Struct, frozen=True):

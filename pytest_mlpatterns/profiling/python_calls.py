@@ -9,16 +9,12 @@ import time
 from array import array
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.profiling import call_counter
-from pytest_mlpatterns.profiling.frame_names import is_ours
+from pytest_mlpatterns.profiling.frame_names import SourceNames, is_ours
 from pytest_mlpatterns.profiling.py_spy import RawFrame
 from pytest_mlpatterns.records.count import RunUnder
 from pytest_mlpatterns.system.work_counter import Reading, WorkCounter
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.profiling.frame_names import SourceNames
 
 _ALL = "all functions"  # Stands for a library's functions: which are called is a matter of its own
 

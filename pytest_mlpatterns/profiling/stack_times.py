@@ -29,9 +29,9 @@ Pure.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -41,6 +41,7 @@ from pytest_mlpatterns.patterns.batched import WAKES
 from pytest_mlpatterns.profiling.frame_names import (
     MODEL,
     SERVER_LAYER,
+    SourceNames,
     is_of_model,
     is_ours,
     layer_of,
@@ -49,15 +50,10 @@ from pytest_mlpatterns.profiling.frame_names import (
 )
 from pytest_mlpatterns.profiling.py_spy import RawFrame, RawStack, RawStacks
 from pytest_mlpatterns.records.profile import Frame, StackTime
+from pytest_mlpatterns.records.telemetry import AwaitedTime
 from pytest_mlpatterns.system import child
 from pytest_mlpatterns.system.process_tree import BUSY_SHARE
 from pytest_mlpatterns.system.thread_times import ThreadTimes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from pytest_mlpatterns.profiling.frame_names import SourceNames
-    from pytest_mlpatterns.records.telemetry import AwaitedTime
 
 _LOOPS = (
     "asyncio/base_events.py",

@@ -6,14 +6,12 @@ msgspec names no key of a dictionary in a place, and none of the values that may
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from msgspec import inspect
 
 from pytest_mlpatterns.records.json_text import shown, shown_path
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MOST = 1e18  # Largest number in a file, which stands for one without bound
 _OBJECT = ((dict,), "an object")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from pytest_mlpatterns.wording import HIDDEN
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _UNUSUAL = (re.compile(r"\d(?:\d{18}|[eE]\+?\d+[\s,\]}])"), re.compile(r"\\u[dD][89a-fA-F]"))
 _MOST_SHOWN = 60  # Letters of a value in a message

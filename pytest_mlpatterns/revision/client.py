@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.records.setup import EnvironmentFacts
 from pytest_mlpatterns.records.telemetry import PatternStats
+from pytest_mlpatterns.records.verdict import Acceptance
 from pytest_mlpatterns.revision.messages import (
     DeploymentFailed,
     DeploymentStarted,
@@ -24,6 +27,7 @@ from pytest_mlpatterns.revision.messages import (
     RevisionFailed,
     RevisionSetup,
     StartDeployment,
+    Wanted,
 )
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.processes import ForeignProcesses
@@ -32,12 +36,7 @@ from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pytest_mlpatterns.engines.engine import EngineSession
-    from pytest_mlpatterns.records.setup import EnvironmentFacts
-    from pytest_mlpatterns.records.verdict import Acceptance
-    from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.revision.worktree import Worktree
 
 _STOP_TIMEOUT_S = 20.0

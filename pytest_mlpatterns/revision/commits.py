@@ -11,16 +11,14 @@ import functools
 import os
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
+from pytest_mlpatterns.records.baseline_entry import EntryKey
 from pytest_mlpatterns.records.json_text import parsed
 from pytest_mlpatterns.system.git import Git, commit_digest, tree_digest
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.baseline_entry import EntryKey
 
 _MERGE_BASE = "merge-base:"
 _SHALLOW = (

@@ -17,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from importlib.metadata import distributions
-from pathlib import Path  # noqa: TC003 - msgspec reads the types of the fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, ValidationError, convert
@@ -32,8 +33,6 @@ from pytest_mlpatterns.system.owned_files import OwnedDirectory, owned_directory
 from pytest_mlpatterns.wording import listed, marked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from pytest_mlpatterns.revision.commits import Revision
     from pytest_mlpatterns.revision.worktree import Worktree
 

@@ -8,19 +8,20 @@ questions, as often as it likes; the server answers with the value, or :class:`D
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from pytest_mlpatterns.records.count import RunUnder
+from pytest_mlpatterns.records.samples import Traced
+from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.verdict import Acceptance
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_mlpatterns.records.count import RunUnder
-    from pytest_mlpatterns.records.samples import Traced
-    from pytest_mlpatterns.records.setup import Setup
-    from pytest_mlpatterns.records.verdict import Acceptance
     from pytest_mlpatterns.serving.deployment import Traits
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload

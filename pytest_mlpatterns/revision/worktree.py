@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,8 +37,6 @@ from pytest_mlpatterns.system.owned_files import (
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from pytest_mlpatterns.revision.commits import Revision
     from pytest_mlpatterns.revision.environment import RevisionEnvironment
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ from pytest_mlpatterns.wire.stream_request import names_stream
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Iterator
 
 MAX_ANSWER_BYTES = 256 * 2**20  # Most bytes of a functional answer, decompressed
 _MAX_PAGE_BYTES = 16 * 2**20  # Largest page that is read of a service, such as its description: taste

@@ -16,12 +16,11 @@ import httpx
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.serving.bounded_client import BoundedTransport
 from pytest_mlpatterns.wire import WireError
-from pytest_mlpatterns.workload.own_client import PICKLED, Caller, run_now
+from pytest_mlpatterns.workload.own_client import PICKLED, Caller, ClientWire, run_now
 
 if TYPE_CHECKING:
     import ssl
 
-    from pytest_mlpatterns.workload.own_client import ClientWire
 
 _DEFAULT_TIMEOUT_S = 30.0  # Time limit of a call without one, in seconds
 

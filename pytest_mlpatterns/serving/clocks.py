@@ -11,18 +11,25 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pytest_mlpatterns.patterns.request_clock import BATCH_WAIT, HOP, QUEUE_WAIT, RUN_QUEUE, SHARED_WAIT, WIRE, WOKEN
+from pytest_mlpatterns.patterns.request_clock import (
+    BATCH_WAIT,
+    HOP,
+    QUEUE_WAIT,
+    RUN_QUEUE,
+    SHARED_WAIT,
+    WIRE,
+    WOKEN,
+    RequestClock,
+)
 from pytest_mlpatterns.records.telemetry import Awaiting, chain_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from pytest_mlpatterns.patterns.request_clock import RequestClock
     from pytest_mlpatterns.system.thread_times import RunQueueClock
 
 _MOST_FRAMES = 100  # Most coroutines of a chain; a deeper one is cut

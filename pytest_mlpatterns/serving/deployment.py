@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import ssl
 import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -16,6 +17,8 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.credentials import address_without_credentials
 from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.records.setup import EnvironmentFacts
+from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.system.process_tree import Monitor, ResourceMonitor
 from pytest_mlpatterns.wire import WireError, decode_answer, encode_request, path_of
 from pytest_mlpatterns.wire.openai import model_path, with_model
@@ -26,12 +29,8 @@ from pytest_mlpatterns.workload.payload import Payload, arguments_of
 from pytest_mlpatterns.workload.request_builder import RequestBuilder, answer_in, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     import httpx
 
-    from pytest_mlpatterns.records.setup import EnvironmentFacts
-    from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.external.scraper import Scraper
     from pytest_mlpatterns.serving.processes import Processes, Scaler
     from pytest_mlpatterns.system.cpu_share import CpuShare

@@ -6,10 +6,12 @@ A stream with an error in its middle counts as failed, though its status is 200.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.serving.tracebacks import error_line
+from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wire.stream_events import promises_end
 from pytest_mlpatterns.wire.stream_request import (
     AUTO,
@@ -27,12 +29,9 @@ from pytest_mlpatterns.wire.stream_request import (
 from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import httpx
 
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.wire import Wire
 
 _LONGEST = 200  # Letters of an error in a message
 _RAISED = 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -10,22 +11,20 @@ from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED
+from pytest_mlpatterns.patterns.layer import Handler, Resources
 from pytest_mlpatterns.patterns.pattern import ModelNode, Pattern
+from pytest_mlpatterns.patterns.queued import Queued
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.telemetry import AWAITS, LayerStats
 from pytest_mlpatterns.serving.model import UnusableModelError
 from pytest_mlpatterns.serving.model import is_stepped as steps
 from pytest_mlpatterns.serving.processes import PackedLayer, QueueNode
 from pytest_mlpatterns.serving.timed_model import ModelMeter, TimedModel, TimedSteps
+from pytest_mlpatterns.system.thread_times import RunQueueClock
 from pytest_mlpatterns.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.patterns.layer import Handler, Resources
-    from pytest_mlpatterns.patterns.queued import Queued
     from pytest_mlpatterns.serving.redis.cache import RedisCache
-    from pytest_mlpatterns.system.thread_times import RunQueueClock
 
 
 class HandlerStack:

@@ -11,16 +11,13 @@ import sysconfig
 import time
 import tracemalloc
 from collections import defaultdict
+from collections.abc import Callable
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.samples import HELD_LAYER
 from pytest_mlpatterns.records.telemetry import LayerStats
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _Line = tuple[str, int]  # A file and a line of it
 _DEPTH, _DEPTH_UNDER_LOAD = 8, 24  # Callers that are kept for each allocation; a start makes most of them

@@ -15,6 +15,7 @@ import re
 import sys
 import threading
 from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, ProcessGroup, name_of, with_env
+from pytest_mlpatterns.patterns.layer import Handler
+from pytest_mlpatterns.patterns.pattern import (
+    MODEL,
+    LayerNode,
+    ModelNode,
+    Node,
+    Pattern,
+    ProcessGroup,
+    name_of,
+    with_env,
+)
 from pytest_mlpatterns.serving.import_string import (
     is_import_string,
     is_of_import_string,
@@ -39,10 +50,6 @@ from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.own_client import ClientWire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from pytest_mlpatterns.patterns.layer import Handler
-    from pytest_mlpatterns.patterns.pattern import Pattern
     from pytest_mlpatterns.records.count import RunUnder
     from pytest_mlpatterns.records.samples import Traced
     from pytest_mlpatterns.serving.deployment import Deployment

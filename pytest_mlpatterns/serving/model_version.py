@@ -10,15 +10,12 @@ import ast
 import contextlib
 import importlib.util
 import tokenize
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.serving.import_string import is_import_string
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
 
 _NAME = "perf_version"
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
-from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from pytest_mlpatterns.records.setup import EnvironmentFacts
-    from pytest_mlpatterns.records.telemetry import LayerStats
+from pytest_mlpatterns.records.setup import EnvironmentFacts
+from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats, merged_layers
 
 
 class Processes(Protocol):

@@ -10,21 +10,17 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from pytest_mlpatterns.credentials import address_without_credentials, public_command
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.layer_description import LayerKind
 from pytest_mlpatterns.records.package_layers import LAYER_KINDS
 from pytest_mlpatterns.records.telemetry import Histogram, LayerStats, merged_layers
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pytest_mlpatterns.records.layer_description import LayerKind
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _UNITS_NS = {"seconds": 1e9, "second": 1e9, "s": 1e9, "ms": 1e6, "milliseconds": 1e6, "us": 1e3, "ns": 1.0}

@@ -21,7 +21,7 @@ from pytest_mlpatterns.records.setup import SystemDescription, SystemKind
 from pytest_mlpatterns.serving.import_string import is_import_string, meant_import_string
 from pytest_mlpatterns.serving.prometheus import Prometheus
 from pytest_mlpatterns.units import parse_duration
-from pytest_mlpatterns.wire.stream_lines import JsonLines  # noqa: TC001 - the documentation resolves the annotations
+from pytest_mlpatterns.wire.stream_lines import JsonLines
 from pytest_mlpatterns.wire.stream_request import read_stream
 from pytest_mlpatterns.wording import shown
 

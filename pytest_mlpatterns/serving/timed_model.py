@@ -5,13 +5,13 @@ All patterns call models through it, since :class:`~pytest_mlpatterns.serving.ha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import partial
 from inspect import isawaitable
 from threading import get_ident
 from time import perf_counter_ns, thread_time_ns
 from types import CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.patterns.layer import needs_loop, parallelism
 from pytest_mlpatterns.patterns.request_clock import (
@@ -22,19 +22,15 @@ from pytest_mlpatterns.patterns.request_clock import (
     MODEL_WAIT,
     RUN_QUEUE,
     SHARED_WAIT,
+    RequestClock,
     current_clock,
     key_of_part,
 )
 from pytest_mlpatterns.patterns.stream import streams
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.telemetry import AWAIT_TIMES
 from pytest_mlpatterns.serving.clocks import GcClock, suspended_chain
 from pytest_mlpatterns.system.thread_times import RunQueueClock
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
-
-    from pytest_mlpatterns.patterns.request_clock import RequestClock
-    from pytest_mlpatterns.patterns.tally import Tally
 
 _CALLS_WATCHED = 16
 """Calls that are watched after one with a long wait; each look at the counter of the kernel takes time."""

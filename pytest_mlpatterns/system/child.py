@@ -20,9 +20,12 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from pathlib import Path
+from typing import Any, Generic, NoReturn, TypeVar
 
+import psutil
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import ChildError
@@ -30,12 +33,6 @@ from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
 from pytest_mlpatterns.system.pipe_messages import MessageWriter, read_message
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-    from pathlib import Path
-
-    import psutil
 
 _WATCH_S = 0.25  # Interval at which a process looks whether its parent is gone, in seconds: a look takes microseconds
 _PATIENCE_S = 30.0  # Longest time in which a child takes no byte of a message; a busy one reads in a thread of its own

@@ -20,8 +20,9 @@ import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 from msgspec import Struct
@@ -31,11 +32,6 @@ from pytest_mlpatterns.system.cgroups import CpuGroup, cpu_groups
 from pytest_mlpatterns.system.environment import available_cores
 from pytest_mlpatterns.system.owned_files import remove_empty
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
 
 _PERIOD_US = 100_000  # Period of a quota, as container runtimes set it
 _NAME = "pytest-mlpatterns-"  # Beginning of the names of our control groups; the process id of the run follows

@@ -10,10 +10,10 @@ import datetime
 import json
 import os
 import platform
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
 FORMAT = "pytest-mlpatterns-results"

@@ -9,15 +9,12 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.setup import Environment
 from pytest_mlpatterns.system.cgroups import quota_cores
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 _DEVICES = Path("/dev")

@@ -15,22 +15,22 @@ import platform
 import re
 import shutil
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
 from pytest_mlpatterns.credentials import HIDDEN, is_credential
-from pytest_mlpatterns.records.setup import PACKAGE, PACKAGES
+from pytest_mlpatterns.records.setup import PACKAGE, PACKAGES, EnvironmentFacts
 from pytest_mlpatterns.system.cgroups import memory_limit_bytes, quota_cores
-from pytest_mlpatterns.system.loaded_packages import distributions_of, imported_distributions, loaded_modules
+from pytest_mlpatterns.system.loaded_packages import (
+    Distribution,
+    distributions_of,
+    imported_distributions,
+    loaded_modules,
+)
 from pytest_mlpatterns.units import format_size
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from pytest_mlpatterns.records.setup import EnvironmentFacts
-    from pytest_mlpatterns.system.loaded_packages import Distribution
 
 VARIABLES = re.compile(
     "(OMP|MKL)_[A-Z0-9_]+|KMP_(?!DUPLICATE_LIB_OK|INIT_AT_FORK)[A-Z0-9_]+|(OPENBLAS|BLIS|GOTO|RAYON)_NUM_THREADS|"

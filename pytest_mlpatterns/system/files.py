@@ -16,13 +16,10 @@ import pwd
 import secrets
 import stat
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.system.owned_files import Place, is_same, place_of, remove_file
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 MOST_BYTES = 256 << 20  # Largest file that is read; a baseline of 40,000 entries has a tenth of it
 LOCK_TIMEOUT_S = 60.0  # Longest wait for the lock of a file, in seconds; another run holds it for milliseconds

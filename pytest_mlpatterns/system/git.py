@@ -11,16 +11,13 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.system.orphans import guarded
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 _ENVIRONMENT_KEPT = re.compile(r"GIT_(CONFIG_|SSH|SSL_|EXEC_PATH$|CEILING_DIRECTORIES$|DISCOVERY_ACROSS_FILESYSTEM$)")
 """Variables of git's that are passed on: those that do not select another repository or index."""

@@ -13,16 +13,16 @@ import contextlib
 import importlib
 import os
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import spec_from_file_location
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_mlpatterns.errors import DeploymentError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from pathlib import Path
-    from types import ModuleType
 
 _OURS = __name__.partition(".")[0]
 

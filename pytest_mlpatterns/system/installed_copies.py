@@ -9,18 +9,16 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import PathFinder
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.loaded_packages import spelled
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _OURS = "pytest-mlpatterns"
 

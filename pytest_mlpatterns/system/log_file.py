@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -18,7 +19,6 @@ from pytest_mlpatterns.units import format_size
 from pytest_mlpatterns.wording import marked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 LIMIT_BYTES = 10 * 2**20  # Disk space of one log. A process can exceed it between two looks.

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -22,8 +23,6 @@ from msgspec import Struct
 from pytest_mlpatterns.errors import DeploymentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-
     import psutil
 
 MARK = "PYTEST_MLPATTERNS_CHILD"

@@ -17,13 +17,10 @@ import shutil
 import stat
 import sys
 import tempfile
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
 
 _IN_PLACE = os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | _IN_PLACE

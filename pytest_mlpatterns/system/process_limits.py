@@ -13,11 +13,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _FILE_LIMITS = (1_048_576, 65_536, 10_240)
 """Soft limits to try where the hard limit is refused; the last is macOS's OPEN_MAX."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
@@ -20,9 +21,6 @@ import psutil
 from pytest_mlpatterns.records.launch import Source, Usage, columns_of, read_columns
 from pytest_mlpatterns.system.environment import available_cores, machine_cores
 from pytest_mlpatterns.system.machine import read_machine
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _TREE_REFRESH_NS = 500_000_000
 """Interval at which new processes are searched for, in nanoseconds: the search reads all of ``/proc``."""

@@ -13,16 +13,13 @@ import fcntl
 import os
 import stat
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from msgspec import Struct
 
 from pytest_mlpatterns.system.files import LOCK_TIMEOUT_S, ForeignLockError, is_locked, locked
 from pytest_mlpatterns.system.owned_files import Place, is_same, place_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Flags for each opening: a link is refused, and a pipe without a writer blocks no process."""

@@ -14,12 +14,9 @@ import re
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 _KNOWN = {
     "openblas": "OpenBLAS",

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
 
 from pytest_mlpatterns.wire.body import Body, Headers, WireError
 from pytest_mlpatterns.wire.kserve_v1 import JSON_V1, chunks_in
 from pytest_mlpatterns.wire.stream_events import promises_end
 from pytest_mlpatterns.wire.stream_lines import lines_in
 from pytest_mlpatterns.wire.stream_request import AUTO, StreamForm, StreamSetting, form_in
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.wire.wire import Wire
+from pytest_mlpatterns.wire.wire import Wire
 
 _MAX_ANSWER_BYTES = 2**31  # Largest decompressed answer: the largest message of protobuf, too
 _LENGTH_BYTES = 4  # Bytes of the length of the body in a packed message

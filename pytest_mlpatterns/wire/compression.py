@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import zlib
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.wire.body import Body, WireError
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 CODINGS = ("zstd", "br", "gzip")  # Known codings of servers, in order of preference
 STREAMED = ("gzip", "deflate")  # Codings of streams, which are unpacked as they come

@@ -10,14 +10,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, json_in
 from pytest_mlpatterns.wire.kserve_v1 import encode, encode_predictions
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 INVOCATIONS = "/invocations"  # Path of the requests
 PING = "/ping"  # Path that answers 200 when the service is ready

@@ -6,15 +6,13 @@ an error after the first chunk is ``event: error`` with ``{"error": text}``, and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import orjson
 
 from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, check_finite, items_of, json_in
 from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, Event, EventStreamError, EventStreamParser
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 DONE = b"data: [DONE]\n\n"  # The event that ends a stream
 _END = b"[DONE]"

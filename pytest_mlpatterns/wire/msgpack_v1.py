@@ -7,18 +7,15 @@ to our servers. Unlike msgpack-numpy, this module never unpickles data.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pytest_mlpatterns.wire.body import Body, Headers, WireError, items_of
 from pytest_mlpatterns.wire.kserve_v1 import decode_instances, decode_predictions
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 CONTENT_TYPE = "application/msgpack"
 _HEADERS = (("content-type", CONTENT_TYPE),)

@@ -6,20 +6,24 @@ With the extension, the body is a JSON header followed by the binary data of its
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import orjson
 from msgspec import Struct
 
 from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, NotFiniteError, WireError, json_in, name_of_number
-from pytest_mlpatterns.wire.tensors import columns_for, rows_from, rows_of_binary, rows_of_json, specification_of
+from pytest_mlpatterns.wire.tensors import (
+    Column,
+    Rows,
+    columns_for,
+    rows_from,
+    rows_of_binary,
+    rows_of_json,
+    specification_of,
+)
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pytest_mlpatterns.wire.tensors import Column, Rows
 
 HEAD_LENGTH = "inference-header-content-length"
 _ALIGNMENT = 8  # Bytes of the largest number; data that begins at a multiple of it need not be copied

@@ -6,7 +6,8 @@ rest is parsed by protobuf. In a sent message they are copied once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -16,10 +17,6 @@ from pytest_mlpatterns.wire.grpc_call import message_class, message_prefix
 from pytest_mlpatterns.wire.open_inference import InferRequest
 from pytest_mlpatterns.wire.tensors import Column, Rows, columns_for, rows_from, rows_of_binary, specification_of
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 _REQUEST, _RESPONSE = "inference.ModelInferRequest", "inference.ModelInferResponse"
 _RAW_INPUTS, _RAW_OUTPUTS = 7, 6

@@ -13,17 +13,15 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from msgspec import Struct
 
 from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, json_in
 from pytest_mlpatterns.wire.kserve_v1 import DONE, StreamError, encode_value, events_in, is_event_stream
+from pytest_mlpatterns.wire.stream_events import Event
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.wire.stream_events import Event
 
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"

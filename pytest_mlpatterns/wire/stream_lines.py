@@ -9,16 +9,14 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire.body import WireError
 from pytest_mlpatterns.wire.stream_events import LONGEST_EVENT_BYTES, AnswerReader, broken_end, json_of, tokens_in
 from pytest_mlpatterns.wording import count, listed, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _KEY = re.compile(r"[^.\s]+(\.[^.\s]+)*")
 _EMPTY = (b'""', b"null")

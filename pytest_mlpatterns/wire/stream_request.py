@@ -13,9 +13,10 @@ no stream of lines or chunks.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -23,12 +24,8 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import format_duration, format_size
 from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, StreamReader, TextReader, broken_end, promises_end
 from pytest_mlpatterns.wire.stream_lines import JsonLines, LineReader, PieceReader
+from pytest_mlpatterns.wire.wire import Wire
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from pytest_mlpatterns.wire.wire import Wire
 
 _LINE_TYPES = frozenset(
     (

@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator  # noqa: TC003 - the documentation resolves the annotations
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
+from pytest_mlpatterns.records.layer_description import Figure
 from pytest_mlpatterns.wording import listed, shown
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.layer_description import Figure
 
 _STATUS = re.compile(rb"HTTP/\S+ (\d{3})")
 _MOST_BYTES = 2**28  # Most bytes of a decompressed body

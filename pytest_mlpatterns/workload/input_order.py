@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
 from numpy.random import default_rng  # at once: an interrupt that arrives while it loads can be lost in its C code
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import MAX_SEED, plain_number, set_whole
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _SHUFFLE_SEED = 0  # Seed of the order of lists; another one would make every baseline not comparable
 

@@ -10,16 +10,14 @@ import inspect
 import sys
 import traceback
 from array import array
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire.body import Body, Headers, WireError
 from pytest_mlpatterns.wire.wire import REST_JSON, Wire
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
 
 PICKLED = "application/x-python-pickle"  # Media type of a functional request that goes to the client
 PLACES = ("url", "address")  # Parameters of a client that get where the service is

@@ -7,14 +7,11 @@ every concurrency has a steady state while an arrival rate above the capacity me
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import fmean, median, stdev
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.statistics.intervals import median_error
 from pytest_mlpatterns.records.launch import Capacity, LaunchValue, SearchEnd, Step
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MAX_STEP_ERROR_RATIO = 0.01  # Largest share of failed requests that a step may have and still count as sustained
 _MAX_CONCURRENCY = 4096

@@ -24,26 +24,21 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.capacity.reference_queue import HIGHEST_LOAD, LOWEST_LOAD, LongRun, ReferenceQueue
 from pytest_mlpatterns.analysis.capacity.service_times import Pause, Served, rate_by_service_times, shares_with_pauses
 from pytest_mlpatterns.records.launch import LaunchValue, Pauses
+from pytest_mlpatterns.records.objective import Bound, Objective
+from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.units import format_rate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.objective import Bound, Objective
-    from pytest_mlpatterns.records.samples import Window
 
 PIECES = 4  # Pieces of a window whose scatter gives the standard error: few, so that bursts of late requests stay whole
 MAX_WINDOWS = 14  # Most windows of a search

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric import Metric
@@ -30,11 +31,6 @@ from pytest_mlpatterns.records.outcomes import REFUSALS, Failure
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import SECOND_NS, Unit, format_duration
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 PIECE_REQUESTS = 20  # Requests of a moving share: one of them is 5 %
 RECOVERED = 0.95  # Share of the answers in time before that a recovered service has again

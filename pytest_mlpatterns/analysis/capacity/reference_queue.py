@@ -20,18 +20,14 @@ from 5 to 2 %.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.samples import Window
 
 LOWEST_LOAD, HIGHEST_LOAD = 0.02, 0.98  # Loads whose long run is known, in shares of the capacity
 _LOADS = 49  # Loads at which the queue is simulated, evenly between the lowest and the highest

@@ -16,20 +16,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LAUNCH_SD, drawn_variance, t_quantile
 from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.units import format_rate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from numpy.typing import NDArray
 
 FARTHEST = 4
 """Predictions reach to this many times the largest measured number of replicas, if three numbers were measured."""

@@ -5,12 +5,13 @@ Pure: the samples of a load during which one address was added, and the two time
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric import Metric
@@ -20,12 +21,6 @@ from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.units import Unit, format_duration, format_percent
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
 
 SCALE_OUT = Metric("scale_out", "scale-out time", None, Unit.DURATION, launch_sd=METRICS["cold_start"].launch_sd)
 """Time from asking for one more replica until it carries its share; it varies as the start of a deployment does."""

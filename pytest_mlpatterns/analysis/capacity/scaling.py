@@ -17,10 +17,10 @@ Pure; it must not know deployments, limits or baselines.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.capacity.scalability_law import FittedLaw, fit_law
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut, scale_out_ns, scale_out_record
@@ -32,13 +32,9 @@ from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LAUNCH_S
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.records.capacity import ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.launch import Capacity, Estimate, Launch, LaunchValue, SearchEnd
+from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.units import Unit, format_percent
 from pytest_mlpatterns.wording import count, listed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pytest_mlpatterns.records.price import Price
 
 _BUSY_RATIO = 0.9  # Share of the machine's cores from which on they, not the pattern, may end the scaling
 _NMRT = METRICS["nmrt"]

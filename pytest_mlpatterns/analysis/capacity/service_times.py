@@ -17,17 +17,13 @@ from __future__ import annotations
 import bisect
 import heapq
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.records.launch import LaunchValue
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 _LONG_RUN, _LONGER_RUN = 50_000, 200_000
 """Requests of a long run of several servers, and of one, which takes less time: beside the exact M/M/1 the rate is 1 %

@@ -10,13 +10,14 @@ that show it, as far as there are two, since the machine can stall once for anot
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.capacity.overload import (
     Recovery,
@@ -33,12 +34,6 @@ from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
 
 _AFTER_NS = SECOND_NS
 """Time after a step that still belongs to it: what a step leaves behind shows within it, and it has enough requests."""

@@ -11,29 +11,31 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from statistics import median_low
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import structs
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.causes.call_tree import BEFORE, NOW, CallTree, call_tree, matched
 from pytest_mlpatterns.analysis.causes.explanation import Changes, Spot, explanation, is_of_project
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, NativeChange, ProfileNode, ProfileRecord
+from pytest_mlpatterns.records.profile import (
+    ChangeKind,
+    Frame,
+    FunctionChange,
+    FunctionTime,
+    NativeChange,
+    ProfiledBlock,
+    ProfiledRun,
+    ProfileNode,
+    ProfileRecord,
+)
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.profile import ChangeKind, Frame, ProfiledBlock, ProfiledRun
-
-    SourceLine = Callable[[Frame, int], str]
-
-
+SourceLine = Callable[[Frame, int], str]
 _MOST_FUNCTIONS = 30  # Most functions of the table
 _MOST_NODES = 2_000  # Most nodes of a flame graph, which a browser draws at once
 _LEAST_SHARE = 0.002  # Share of the time below which a stack is counted to its caller, and a function is not listed

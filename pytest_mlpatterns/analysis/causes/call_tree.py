@@ -7,19 +7,15 @@ function was the innermost one. Functions that recur in a stack count once. This
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.profile import Frame, ProfiledBlock, ProfiledRun, StackTime
+from pytest_mlpatterns.records.profile import Frame, ProfiledBlock, ProfiledRun, StackTime
 
 BEFORE, NOW = 0, 1  # Index of a side in arrays of both
 _NO_PARENT = -1  # Stands for the parent of a root

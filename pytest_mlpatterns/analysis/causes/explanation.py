@@ -10,22 +10,17 @@ are never equally fast. Pure.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.causes.call_tree import BEFORE, NOW, CallTree
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, drawn_variance, t_quantile
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD
 from pytest_mlpatterns.records.launch import Estimate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.profile import Frame
+from pytest_mlpatterns.records.profile import Frame
 
 _PRIOR_DEGREES = 12.0  # Degrees of freedom that the expected variance is worth; fewer if the blocks contradict it
 _BLOCK_SD = 0.02  # Standard deviation of the ratio of neighbouring blocks, beyond the counting of samples; the prior

@@ -11,30 +11,34 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric import Metric, resource_of
 from pytest_mlpatterns.analysis.statistics.distributions import median_slope
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
 from pytest_mlpatterns.records.launch import Estimate, Usage
-from pytest_mlpatterns.records.samples import Growth, GrowthRecord, HeldMemory, HeldRecord, MemorySite, ResourceTrack
+from pytest_mlpatterns.records.profile import Frame
+from pytest_mlpatterns.records.samples import (
+    Growth,
+    GrowthRecord,
+    HeldMemory,
+    HeldRecord,
+    MemorySite,
+    ResourceTrack,
+    Window,
+)
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.profile import Frame
-    from pytest_mlpatterns.records.samples import Window
-
     Name = Callable[[str, int], Frame]
     SourceLine = Callable[[Frame, int], str]
 

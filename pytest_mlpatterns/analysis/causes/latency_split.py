@@ -19,24 +19,27 @@ the code, then those that a busy machine stretches, then the waits. Pure.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
-from pytest_mlpatterns.records.latency import PARTS, SERVICE_PARTS, SPLIT_LAYER, LatencySplit, SplitMetric, SplitPart
+from pytest_mlpatterns.records.latency import (
+    PARTS,
+    SERVICE_PARTS,
+    SPLIT_LAYER,
+    LatencySplit,
+    LatencySplits,
+    SplitMetric,
+    SplitPart,
+)
+from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.package_layers import layer_kind
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.latency import LatencySplits
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.telemetry import LayerStats
+from pytest_mlpatterns.records.telemetry import LayerStats
 
 _Key = tuple[str, str]  # Name of a part, and the stage or model that it is of
 _MIDDLE = (40, 60)  # Percentiles between which a request is near the median

@@ -21,9 +21,9 @@ This module must not know git, nor how anything is measured.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import StrEnum
 from statistics import stdev
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -35,11 +35,7 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import (
     ratio_estimate,
     weighed_ratio,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Estimate
 
 _SIZED = 2.0
 """Multiple of its half interval that a change has before commits are compared with its end: one that is known less

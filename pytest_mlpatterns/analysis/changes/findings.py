@@ -10,10 +10,10 @@ now. Pure. This module must not know how changes are shown or what follows from 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from itertools import pairwise
 from statistics import fmean, median
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -29,9 +29,6 @@ from pytest_mlpatterns.analysis.statistics.intervals import (
     t_quantile,
 )
 from pytest_mlpatterns.records.history import Change, Course
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 _FEW = 3  # Most runs whose scatter is not known, so that the errors of their launches count
 

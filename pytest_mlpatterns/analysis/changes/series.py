@@ -15,25 +15,21 @@ lines are kept, what counts as a change, or how verdicts are made.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, median
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import known_metric
+from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, MAD_TO_SD, PRIOR_DEGREES, drawn_variance
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, USUAL_PRIOR, RatioPrior
-from pytest_mlpatterns.records.history import Course
+from pytest_mlpatterns.records.history import CommitPosition, Course, HistoryLine
+from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import ERRORS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.records.history import CommitPosition, HistoryLine
-    from pytest_mlpatterns.records.launch import LaunchValue
 
 FEWEST_RUNS = 5
 """Runs from which the scatter of a test is its own: fewer do not show by how much one day differs from another."""

@@ -21,14 +21,15 @@ Pure. This module must not know directions, tests or metrics. ``benchmarks/chang
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.changes.stretches import (
     ANCHOR_SD,
@@ -44,11 +45,6 @@ from pytest_mlpatterns.analysis.changes.stretches import (
     with_correlation,
 )
 from pytest_mlpatterns.analysis.statistics.distributions import student_tail
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 SIGNIFICANCE = 0.001  # Largest corrected p-value of a change: one of a thousand unchanged courses may show one
 FEWEST_NEW = 2  # Runs after a change that is new and not confirmed: a single one may be a spike

@@ -13,19 +13,14 @@ Pure. This module must not know what counts as a change.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.changes.series import Point, commit_key
 from pytest_mlpatterns.analysis.statistics.intervals import MAD_TO_SD, PRIOR_DEGREES, prior_weight
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
 
 FEWEST_RUNS = 5  # Runs on each side of a confirmed change. A group of fewer runs that stand out is a disturbance.
 ANCHOR_SD = 0.003

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named, which_metric
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Metric, Nmrt, objective_of
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.records.price import Amount, Price, parse_amount
 from pytest_mlpatterns.units import Unit, parse_ratio
 from pytest_mlpatterns.wording import shown, split_outside_brackets
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pytest_mlpatterns.records.objective import Objective
 
 _EXAMPLE = "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms"
 _PART = re.compile(r"(?P<name>[^\s=<>()]+(?:\s*\((?P<objective>[^()]*)\))?)\s*(?P<sign><=|>=|=|<|>)(?P<value>[^=<>]*)")

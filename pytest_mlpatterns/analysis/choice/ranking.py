@@ -33,11 +33,13 @@ from __future__ import annotations
 import math
 import zlib
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, objectives_of, priced_metric
@@ -45,18 +47,13 @@ from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Metric, Nmrt
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit, why_too_many_failed
 from pytest_mlpatterns.records.launch import Capacity, Estimate
-from pytest_mlpatterns.records.result import RankedPattern, Ranking
+from pytest_mlpatterns.records.result import RankedPattern, Ranking, TestResult
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
     from pytest_mlpatterns.analysis.choice.criteria import Requirement, SelectionCriteria
-    from pytest_mlpatterns.records.result import TestResult
 
 
 _GENERATOR = (

@@ -29,25 +29,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.statistics.intervals import t_quantile
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
+from pytest_mlpatterns.records.launch import GeneratorReport, Launch
 from pytest_mlpatterns.records.outcomes import Failure, describe_failures
+from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent, format_rate
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.launch import GeneratorReport, Launch
-    from pytest_mlpatterns.records.samples import Samples, Window
 
 _LIMITED_SHARE = 0.70  # Share of a core, and of the generator's ceiling, above which it counts as the limit
 _LIMITED_LAG_NS = 1_000_000

@@ -12,21 +12,17 @@ so the mean over the few that a launch holds does too.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.statistics.distributions import location, trimmed_shares
 from pytest_mlpatterns.analysis.statistics.intervals import block_weights, relative_error
 from pytest_mlpatterns.records.launch import LaunchValue
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.samples import Samples, Window
+from pytest_mlpatterns.records.samples import Samples, Window
 
 _GRID = 4096  # Most bins of ascending values in a resample; neighbours then share one
 _LEAST_ROUNDS = 2

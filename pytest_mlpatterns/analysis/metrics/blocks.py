@@ -20,23 +20,19 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts, BlockedValues, Blocks, counted, mean_size
 from pytest_mlpatterns.analysis.metrics.stream_blocks import PromiseBlocks, StreamBlocks
 from pytest_mlpatterns.analysis.statistics.distributions import median_slope
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
+from pytest_mlpatterns.records.objective import Promise
+from pytest_mlpatterns.records.price import Price
+from pytest_mlpatterns.records.samples import ResourceTrack
 from pytest_mlpatterns.units import format_percent
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.objective import Promise
-    from pytest_mlpatterns.records.price import Price
-    from pytest_mlpatterns.records.samples import ResourceTrack
 
 BLOCK_NS = 250_000_000  # Nominal length of a block
 MOST_BLOCKS = 2_400

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -46,17 +46,13 @@ from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
+from pytest_mlpatterns.records.launch import Capacity, LaunchValue
 from pytest_mlpatterns.records.layer_description import CPU_FLOOR_NS, LATENCY_FLOOR_NS
 from pytest_mlpatterns.records.objective import Objective, Promise, parse_objective, parse_promise
 from pytest_mlpatterns.records.package_layers import answer_figures, own_figures, package_figures
+from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from pytest_mlpatterns.records.launch import Capacity, LaunchValue
-    from pytest_mlpatterns.records.price import Price
 
 _NMRT = "nmrt"
 _OTHER_NAMES = {"latency": "rtm", "median": "rtm", "rps": "throughput", "qps": "throughput", "cpu": "cpu_per_request"}

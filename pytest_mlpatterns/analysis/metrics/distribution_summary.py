@@ -6,21 +6,25 @@ them under another name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
-from pytest_mlpatterns.records.latency import STREAM_QUANTITIES, Latency, LatencyHistogram, StreamRecord
+from pytest_mlpatterns.records.latency import (
+    STREAM_QUANTITIES,
+    Latency,
+    LatencyHistogram,
+    Percentiles,
+    RequestCounts,
+    StreamRecord,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.records.latency import Percentiles, RequestCounts
 
 STORED_PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 100)  # Percentiles that a baseline entry stores
 _PERCENTS = (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.metrics.blocks import growth_rate
+from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks, growth_rate
 from pytest_mlpatterns.analysis.metrics.metric import (
     USUAL_TOLERANCE,
     CallersRate,
@@ -20,17 +20,12 @@ from pytest_mlpatterns.analysis.metrics.metric import (
     ScalingIndex,
     StreamPercentile,
 )
+from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.layer_description import LATENCY_FLOOR_NS, Figure
 from pytest_mlpatterns.records.package_layers import derived_metrics
 from pytest_mlpatterns.units import Unit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
-    from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
 
 SHOWN = frozenset({Role.COLUMN, Role.SIDE_BY_SIDE, Role.FACT, Role.EVALUATED})
 """Roles of a metric that every report shows."""

@@ -8,14 +8,17 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, ClassVar, NoReturn
+from typing import ClassVar, NoReturn
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.health.sustained import GeneratorMetrics, backlogs_of, why_limited, why_not_sustained
+from pytest_mlpatterns.analysis.metrics.blocked_values import BlockedValues
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named
 from pytest_mlpatterns.analysis.metrics.metric import (
@@ -32,6 +35,7 @@ from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, Figur
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.metrics.searched_rates import counted_rates, known_rate
 from pytest_mlpatterns.analysis.metrics.stream_metrics import StreamMetrics
+from pytest_mlpatterns.analysis.statistics.distributions import Modes
 from pytest_mlpatterns.analysis.statistics.intervals import (
     CONFIDENCE,
     TO_95_PERCENT,
@@ -40,22 +44,13 @@ from pytest_mlpatterns.analysis.statistics.intervals import (
     wilson_interval,
 )
 from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.latency import STREAM_QUANTITIES, RequestCounts
 from pytest_mlpatterns.records.launch import Capacity, Estimate, Launch, LaunchValue
+from pytest_mlpatterns.records.objective import Objective
+from pytest_mlpatterns.records.outcomes import FirstFailure
+from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.wording import count, did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.analysis.metrics.blocked_values import BlockedValues
-    from pytest_mlpatterns.analysis.statistics.distributions import Modes
-    from pytest_mlpatterns.records.count import Count
-    from pytest_mlpatterns.records.objective import Objective
-    from pytest_mlpatterns.records.outcomes import FirstFailure
-    from pytest_mlpatterns.records.price import Price
-
 
 _BILLION = 1e9  # Factor with which a figure that may be below 1 becomes as large as a time in nanoseconds
 

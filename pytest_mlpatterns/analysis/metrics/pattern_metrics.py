@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, is_known_metric, layer_metrics, metric_named
-from pytest_mlpatterns.analysis.metrics.metric import FigureOfAnswers
+from pytest_mlpatterns.analysis.metrics.metric import FigureOfAnswers, Metric
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate
 from pytest_mlpatterns.records.latency import SPLIT_LAYER
 from pytest_mlpatterns.records.launch import Estimate, Launch, LaunchValue
 from pytest_mlpatterns.records.telemetry import LayerStats, straggler_shares
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
 
 
 class _Estimates(Protocol):

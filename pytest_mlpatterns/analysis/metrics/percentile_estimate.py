@@ -9,12 +9,14 @@ other. Also: ``analysis/statistics/intervals.py`` gives the intervals of other m
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.statistics.distributions import Modes, find_modes
@@ -30,10 +32,6 @@ from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from pytest_mlpatterns.analysis.metrics.metric import Metric
 
 _LEVELS = np.linspace(0.05, 0.95, 19)

@@ -9,18 +9,15 @@ Sources of the terms: the documentation of NVIDIA's AIPerf and of vLLM's benchma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.records.samples import Samples, StreamSamples
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 _COLUMNS = tuple(name for name in Samples.__struct_fields__ if name not in ("stream", "figures"))
 _STREAM_COLUMNS = tuple(name for name in StreamSamples.__struct_fields__ if name != "chunk_ns")

@@ -8,18 +8,13 @@ often. A search of a few seconds may also lie between two pauses, so a PASS of p
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue
+from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.units import format_duration, format_rate
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.records.launch import Capacity, LaunchValue
-    from pytest_mlpatterns.records.objective import Objective
 
 _CLIMB_ERROR = 1.1  # Largest factor by which the capacity of a launch is above the climb's
 _RARE = 0.01 + 1e-9  # Allowed share of late requests up to which a PASS rests on two searches

@@ -8,20 +8,16 @@ Goodput is the rate of the requests that kept it (Zhong et al., DistServe, OSDI 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts, BlockedValues, Blocks, counted
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
 from pytest_mlpatterns.records.latency import COUNTED_QUANTITIES
 from pytest_mlpatterns.records.launch import LaunchValue
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.objective import Promise
-    from pytest_mlpatterns.records.samples import Samples, StreamSamples, Window
+from pytest_mlpatterns.records.objective import Promise
+from pytest_mlpatterns.records.samples import Samples, StreamSamples, Window
 
 
 class StreamBlocks:

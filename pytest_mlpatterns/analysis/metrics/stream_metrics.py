@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.metric import Goodput, Metric, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import stream_metric
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import Figure
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
+from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
+from pytest_mlpatterns.analysis.statistics.distributions import Modes
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LAUNCH_SD, estimate, min_samples
 from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
+from pytest_mlpatterns.records.launch import Estimate, Launch, LaunchValue
 from pytest_mlpatterns.records.objective import Promise, parse_promise
 from pytest_mlpatterns.wording import count, listed, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
-    from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
-    from pytest_mlpatterns.analysis.statistics.distributions import Modes
-    from pytest_mlpatterns.records.launch import Estimate, Launch, LaunchValue
 
 
 def form_of_answers(launches: Sequence[Launch]) -> str:

@@ -15,14 +15,11 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 BASELINE_ALPHA = 0.01
 """Probability that a comparison with a stored baseline fails a change exactly at the tolerance, over all looks and

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 _TINY = 1e-300
 """Least number of a continued fraction and of a probability: no division by zero follows (modified Lentz method)."""

@@ -10,19 +10,15 @@ requests would promise an accuracy that is not there. All arithmetic is on logar
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist, median
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 CONFIDENCE = 0.95  # Confidence of the intervals that are shown and compared with limits
 TO_95_PERCENT = 1.96  # Standard errors from an estimate to an end of such an interval

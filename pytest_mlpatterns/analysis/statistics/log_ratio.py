@@ -11,23 +11,19 @@ Interim looks are corrected for (:mod:`pytest_mlpatterns.analysis.statistics.alp
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LogMean, drawn_variance, median_and_error
 from pytest_mlpatterns.records.launch import Capacity, Estimate
+from pytest_mlpatterns.records.telemetry import Histogram
 from pytest_mlpatterns.records.verdict import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.records.telemetry import Histogram
 
 RATIO_SD = 0.015
 """Standard deviation between paired launches of two equal variants, beyond that within a launch; the prior."""

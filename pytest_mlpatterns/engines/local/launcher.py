@@ -13,13 +13,14 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from pytest_mlpatterns.engines.engine import Engine
-from pytest_mlpatterns.engines.local.messages import Call, Listen, ListenGrpc, UpstreamNode, WorkerJob
+from pytest_mlpatterns.engines.local.messages import Call, Listen, ListenGrpc, UpstreamNode, WorkerJob, WorkerNode
 from pytest_mlpatterns.engines.local.processes import LocalProcesses, SupervisedWorker, await_loaded, load_of
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED
@@ -27,7 +28,7 @@ from pytest_mlpatterns.patterns.pattern import LayerNode, Node, ProcessGroup, la
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.http.app import MAX_BODY_BYTES
-from pytest_mlpatterns.serving.model import ended_on_error
+from pytest_mlpatterns.serving.model import ServicePlan, StartOptions, ended_on_error
 from pytest_mlpatterns.serving.processes import PackedLayer, QueueNode
 from pytest_mlpatterns.serving.readiness import await_ready, too_slow_to_load
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription
@@ -40,10 +41,7 @@ from pytest_mlpatterns.workload.own_client import served_wire
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.engines.local.messages import WorkerNode
-    from pytest_mlpatterns.serving.model import ServicePlan, StartOptions
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 
 _Source = Listen | ListenGrpc | Subscription | Call  # Where a worker gets its requests from

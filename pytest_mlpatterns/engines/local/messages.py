@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -12,8 +13,6 @@ from pytest_mlpatterns.serving.processes import PackedLayer, QueueNode
 from pytest_mlpatterns.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pytest_mlpatterns.records.samples import Traced
     from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 

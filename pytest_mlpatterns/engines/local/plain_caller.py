@@ -10,14 +10,15 @@ from __future__ import annotations
 import itertools
 import sys
 from array import array
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
 from pytest_mlpatterns.fields import unrun_answer
-from pytest_mlpatterns.loadgen.messages import LoadResult
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.patterns.layer import matched
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.outcomes import FailedAnswer
@@ -26,11 +27,6 @@ from pytest_mlpatterns.serving.tracebacks import MAX_TRACEBACKS, error_line, use
 from pytest_mlpatterns.wire import REST_JSON, codec_of
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 from pytest_mlpatterns.workload.window_plan import RequestWindow
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob
 
 _GOOD, _FAILED = 200, 500
 """Outcomes of a call, as an HTTP server would answer it: so samples of both sides have the same meaning."""

@@ -6,26 +6,23 @@ It stands beside served deployments in a comparison: the same processor, the sam
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.engines.local.plain_caller import Called
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
-from pytest_mlpatterns.loadgen.messages import LoadResult
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
-from pytest_mlpatterns.serving.model import ended_on_error, start_with_cpus
+from pytest_mlpatterns.serving.model import ServicePlan, StartOptions, ended_on_error, start_with_cpus
 from pytest_mlpatterns.serving.readiness import left_s, too_slow_to_answer
 from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.wire import REST_JSON, codec_of
 from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.payload import Payload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_mlpatterns.engines.local.launcher import Launcher
     from pytest_mlpatterns.engines.local.processes import SupervisedWorker
-    from pytest_mlpatterns.loadgen.messages import LoadJob
-    from pytest_mlpatterns.serving.model import ServicePlan, StartOptions
-    from pytest_mlpatterns.workload.payload import Payload
 
 _POLL_S = 0.1  # Interval at which the monitor samples while a loop runs, in seconds
 _ONE_CALL_S = 30.0  # Time limit of one call outside the loop, as for a functional request to a server

@@ -6,13 +6,14 @@ import contextlib
 import itertools
 import threading
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError, LeftoverWarning
 from pytest_mlpatterns.records.setup import EnvironmentFacts, merged_facts
-from pytest_mlpatterns.records.telemetry import merged_layers
+from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
 from pytest_mlpatterns.serving.processes import (
     FactsQuestion,
     LoadFailed,
@@ -28,9 +29,7 @@ from pytest_mlpatterns.system.orphans import Stopped, describe_killed
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.model import StartOptions
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
     from pytest_mlpatterns.system.child import Child

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, cast
@@ -18,19 +18,24 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
-from pytest_mlpatterns.patterns.request_clock import HOP, QUEUE_WAIT, RUN_QUEUE, WIRE, WOKEN, current_clock
+from pytest_mlpatterns.patterns.request_clock import (
+    HOP,
+    QUEUE_WAIT,
+    RUN_QUEUE,
+    WIRE,
+    WOKEN,
+    RequestClock,
+    current_clock,
+)
 from pytest_mlpatterns.patterns.stream import Stream
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.addressing import Balance, Balancer
 from pytest_mlpatterns.serving.clocks import parts_in
 from pytest_mlpatterns.wire import Body, WireError, decode_answer, encode_request
 from pytest_mlpatterns.wire.kserve_v1 import ChunkReader, StreamError, decode_error, is_event_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_mlpatterns.engines.local.messages import UpstreamNode
-    from pytest_mlpatterns.patterns.request_clock import RequestClock
-    from pytest_mlpatterns.patterns.tally import Tally
 
 _MOST_UNREAD = 64  # Most pieces of a stream that wait for a reader slower than the service; then it is read no further
 _CLOSED = "the service behind closed the connection under a request; its process may have died"

@@ -11,6 +11,7 @@ import asyncio
 import pickle
 import queue
 import sys
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from msgspec import Struct
@@ -21,6 +22,7 @@ from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import SplitTally, Tally
 from pytest_mlpatterns.serving.clocks import LoopWatch
 from pytest_mlpatterns.serving.http.app import ModelApp
+from pytest_mlpatterns.serving.http.inference_call import WireTally
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
 from pytest_mlpatterns.serving.model import UnusableModelError
@@ -41,14 +43,11 @@ from pytest_mlpatterns.system.process_limits import permit_tracer, raise_file_li
 from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
-
     from pytest_mlpatterns.engines.local.plain_caller import PlainCaller
     from pytest_mlpatterns.loadgen.messages import LoadJob
     from pytest_mlpatterns.serving.handler_stack import HandlerStack
     from pytest_mlpatterns.serving.held_memory import HeldMemoryTally
     from pytest_mlpatterns.serving.http.async_jobs import Queue
-    from pytest_mlpatterns.serving.http.inference_call import WireTally
     from pytest_mlpatterns.serving.http.uvicorn_server import PromptServer
     from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 

@@ -6,12 +6,13 @@ What Ray Serve cannot express is refused here, before anything starts. Pure; thi
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, DeploymentPlan, HandleNode, ReplicaJob
+from pytest_mlpatterns.engines.ray.messages import Application, ApplicationPlan, DeploymentPlan, HandleNode, ReplicaJob
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED, MEMORY
 from pytest_mlpatterns.patterns.batched import ADAPTIVE, Batched
@@ -23,10 +24,7 @@ from pytest_mlpatterns.serving.processes import PackedLayer
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
-    from pytest_mlpatterns.engines.ray.messages import Application
     from pytest_mlpatterns.serving.model import ServicePlan, StartOptions
 
 _ON_RAY = 'on engine="ray"'

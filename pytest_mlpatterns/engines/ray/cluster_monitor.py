@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK, ClockOffset, cores_of
 from pytest_mlpatterns.errors import ChildError
@@ -14,10 +16,6 @@ from pytest_mlpatterns.records.launch import Column, NodeUsage, Source, Usage, c
 from pytest_mlpatterns.system.process_tree import busy_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
     from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication
     from pytest_mlpatterns.engines.ray.session import RaySession
 

@@ -11,14 +11,17 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import filterfalse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from pytest_mlpatterns.engines.engine import Engine, SessionOptions
 from pytest_mlpatterns.engines.ray.application_plan import application_plan, check_expressible
+from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
 from pytest_mlpatterns.engines.ray.cluster_monitor import MONITORS
 from pytest_mlpatterns.engines.ray.messages import Application, ApplicationPlan, RayApplication
 from pytest_mlpatterns.engines.ray.processes import RayProcesses
@@ -29,18 +32,13 @@ from pytest_mlpatterns.patterns.arguments import EMBEDDED
 from pytest_mlpatterns.patterns.pattern import layers_in
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
-from pytest_mlpatterns.serving.model import ended_on_error
+from pytest_mlpatterns.serving.model import ServicePlan, StartOptions, ended_on_error
 from pytest_mlpatterns.serving.readiness import await_ready, left_s, too_slow_to_load
 from pytest_mlpatterns.wire import codec_of
 from pytest_mlpatterns.workload.endpoint import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
     from pytest_mlpatterns.engines.ray.generator_host import RayPool
-    from pytest_mlpatterns.serving.model import ServicePlan, StartOptions
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 
 _REMOTE = "pytest_mlpatterns.engines.ray.remote.applications"

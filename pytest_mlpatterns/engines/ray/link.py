@@ -14,9 +14,10 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -24,10 +25,6 @@ from msgspec.structs import replace
 from pytest_mlpatterns.engines.ray.messages import ReplicaState, ReplicaStats
 from pytest_mlpatterns.serving.processes import LoadFailed, Ready, StatsQuestion, Unusable, WorkerStats
 from pytest_mlpatterns.system.pipe_messages import MessageWriter, read_message
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 _HOST = "127.0.0.1"
 _KEY_BYTES = 32  # Length of the random key of a run: 256 bits, as of a key of AES

@@ -6,6 +6,7 @@ load generators.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -16,8 +17,6 @@ from msgspec import Struct
 from pytest_mlpatterns.records.addressing import Balance
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pytest_mlpatterns.engines.ray.cluster import ClockOffset, ClusterFacts
     from pytest_mlpatterns.errors import MlpatternsError
     from pytest_mlpatterns.patterns.pattern import ModelNode

@@ -13,9 +13,10 @@ import os
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 from msgspec import structs
@@ -29,11 +30,6 @@ from pytest_mlpatterns.system.log_file import LogFile
 from pytest_mlpatterns.system.machine import machine_identity, read_machine
 from pytest_mlpatterns.system.process_tree import ProcessTree, own_cpu_ns
 from pytest_mlpatterns.wording import marked
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
 
 _SEARCH_NS = 500_000_000  # Time between two searches for new processes, which read every process of the node
 _TAIL_LINES = 40  # Most lines of a log that a message shows, its last ones

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,13 @@ from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK, ClockOffset
 from pytest_mlpatterns.engines.ray.cluster_monitor import MONITORS, ClusterMonitor
 from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication, ReplicaState, ReplicaStats
 from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.serving.processes import LoadFailed, Processes, WorkerStats, pattern_stats
 from pytest_mlpatterns.serving.readiness import ended_while_loading, failed_to_load, too_slow_to_load
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-
     from pytest_mlpatterns.engines.ray.session import RaySession
-    from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
     from pytest_mlpatterns.serving.model import StartOptions
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 

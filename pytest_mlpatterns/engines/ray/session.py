@@ -14,7 +14,9 @@ import itertools
 import re
 import secrets
 import threading
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, InvalidStateError
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.engines.ray.cluster import ClusterFacts, describe
@@ -25,9 +27,6 @@ from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
-
     from pytest_mlpatterns.system.import_redirect import Stray
 
 _RUN = re.compile(r"(mlpatterns-(\d{9,11})-[0-9a-f]{8})(?:-[0-9a-z-]+)?")

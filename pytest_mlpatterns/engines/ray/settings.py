@@ -9,16 +9,13 @@ import json
 import platform
 import re
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from pytest_mlpatterns.engines.ray.messages import RayJob
 from pytest_mlpatterns.errors import MissingExtraError, SettingError, missing_extra
 from pytest_mlpatterns.wording import named, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
 
 _ADDRESS = "RAY_ADDRESS"
 RUN_VARIABLE = "MLPATTERNS_RAY_RUN"  # Names the run that a pytest belongs to, which serves another revision for it

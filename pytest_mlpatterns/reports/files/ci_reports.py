@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import html
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.records.history import NewChange
 from pytest_mlpatterns.records.result import FailedTest, RunEnd, State, TestResult
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
 from pytest_mlpatterns.reports.text.comparison import accepted_sentences, explained, is_accepted
@@ -31,12 +33,6 @@ from pytest_mlpatterns.reports.text.terminal_text import latency_picture, load_p
 from pytest_mlpatterns.reports.text.undecided import busy_machine, suspected_sentences
 from pytest_mlpatterns.reports.text.where import function_table_lines
 from pytest_mlpatterns.wording import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import PurePath
-
-    from pytest_mlpatterns.records.history import NewChange
 
 _MOST_DETAILS = 20  # Most tests with sparklines; GitHub limits a job summary to 1 MiB
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~$#@])")

@@ -11,24 +11,21 @@ it; and ``ExportMetricsServiceRequest`` of OTLP 1.x in its JSON encoding (opente
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import astuple
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.definitions import known_metric
 from pytest_mlpatterns.analysis.metrics.metric import Goodput, objective_of
 from pytest_mlpatterns.errors import ResultFileError
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Kind
 from pytest_mlpatterns.reports.files.result_file import MOST, Results
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pytest_mlpatterns.records.result import TestResult
 
 _PREFIX = "mlpatterns"
 _UNITS = {

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from pytest_mlpatterns.analysis.changes.findings import Level, changes_in, levels_of
+from pytest_mlpatterns.analysis.changes.series import Series
 from pytest_mlpatterns.analysis.metrics.definitions import known_metric
+from pytest_mlpatterns.records.history import Change
 from pytest_mlpatterns.records.json_text import rounded
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.analysis.changes.series import Series
-    from pytest_mlpatterns.records.history import Change
 
 FORMAT = "pytest-mlpatterns-history"
 VERSION = 1  # Version of the format

@@ -6,18 +6,15 @@ Nothing here depends on HTML; :mod:`pytest_mlpatterns.reports.html.drawing` draw
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named
+from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.units import Unit as MetricUnit
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_size
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
 
 Unit = Literal["duration", "rate", "ratio", "change", "size", "instructions", "count", "seconds", "text"]
 Cell = float | str | None

@@ -5,29 +5,25 @@ The steps of the function beside the load are marks on all that goes over time. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, leading_time, metric_named
 from pytest_mlpatterns.records.latency import SERVICE_PARTS, STREAM_QUANTITIES, LatencySplit, Percentiles, SplitMetric
+from pytest_mlpatterns.records.launch import Capacity
 from pytest_mlpatterns.records.layer_description import LevelChart, PartsChart, SizesChart
 from pytest_mlpatterns.records.package_layers import layer_kind
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.samples import GrowthRecord
+from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column, Track, heading_of, thinned
 from pytest_mlpatterns.reports.text.comparison import LATENCY, comparisons_of, distributions_of
 from pytest_mlpatterns.reports.text.notes import describe_capacity
 from pytest_mlpatterns.reports.text.terminal_text import percent_below
 from pytest_mlpatterns.units import SECOND_NS, format_count, format_duration, format_percent, format_size
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pytest_mlpatterns.records.launch import Capacity
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.samples import GrowthRecord
-    from pytest_mlpatterns.records.telemetry import LayerStats
 
 
 def charts_of(result: TestResult) -> tuple[Chart, ...]:

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.profile import Frame, FunctionTime, ProfileRecord
 from pytest_mlpatterns.reports.html.chart import Cell, Chart, Track, Unit, printed, tick_text
 from pytest_mlpatterns.reports.html.fragments import Content, Markup, row_of, scrolling, table_of, tag
 from pytest_mlpatterns.reports.text.where import profiling_cost, signed_duration
 from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from pytest_mlpatterns.records.launch import Estimate
-    from pytest_mlpatterns.records.profile import Frame, FunctionTime, ProfileRecord
 
 _ROW = 20  # Height of a function, in pixels
 _LEAST = 0.004  # Share of the whole from which on a function is drawn; the table has the narrower ones

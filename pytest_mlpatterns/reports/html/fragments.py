@@ -11,22 +11,17 @@ import datetime
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.metadata import version
 from importlib.resources import files
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pytest_mlpatterns.records.result import State
+from pytest_mlpatterns.records.result import State, TestResult
 from pytest_mlpatterns.records.verdict import Kind, Outcome, Verdict
 from pytest_mlpatterns.reports.text.comparison import explained
 from pytest_mlpatterns.reports.text.undecided import PROBABLY_SLOWER
 from pytest_mlpatterns.wording import spelled
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from pytest_mlpatterns.records.result import TestResult
 
 
 def page_of(title: str, header: Markup, parts: Iterable[Content], *, description: str) -> str:

@@ -6,11 +6,12 @@ It is one self-contained page in the frame of the page of a run, so that a host 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.changes.findings import changes_in, levels_of, place_of
+from pytest_mlpatterns.analysis.changes.series import Series
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, known_metric, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.history import Change, Course
@@ -32,12 +33,6 @@ from pytest_mlpatterns.reports.text.comparison import metric_label
 from pytest_mlpatterns.reports.text.history_text import change_sentence, in_order, level_text
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.analysis.changes.series import Series
-
 
 _STATES = {"worse": "failed", "new": "undecided", "better": "passed", "steady": "measured"}
 """What became of a test lately, the most urgent first, with the class of its sign and colour."""

@@ -24,8 +24,10 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
 )
 from pytest_mlpatterns.analysis.metrics.metric import Group, LatencyPercentile, Role
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE
+from pytest_mlpatterns.records.capacity import Overload
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.package_layers import layer_kind
+from pytest_mlpatterns.records.result import FailedTest, TestResult
 from pytest_mlpatterns.records.setup import CLUSTER
 from pytest_mlpatterns.records.verdict import Kind
 from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of
@@ -65,8 +67,6 @@ from pytest_mlpatterns.units import format_duration, format_percent
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.records.capacity import Overload
-    from pytest_mlpatterns.records.result import FailedTest, TestResult
     from pytest_mlpatterns.reports.files.result_file import Results
 
 _UNDECIDED = "No decision: the run has no weights. Give them with --perf-rank, or later with the command rank."

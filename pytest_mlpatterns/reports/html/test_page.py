@@ -5,7 +5,7 @@ The tables are of every metric, of the nodes of a cluster, and of what changed i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
     GROWTHS,
@@ -17,6 +17,8 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     priced_metric,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Group
+from pytest_mlpatterns.records.launch import NodeFigures
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.html.chart import heading_of
 from pytest_mlpatterns.reports.html.charts import charts_of
@@ -51,13 +53,6 @@ from pytest_mlpatterns.reports.text.undecided import Command, run_again
 from pytest_mlpatterns.reports.text.where import where_texts
 from pytest_mlpatterns.units import format_percent, format_size
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pytest_mlpatterns.records.launch import NodeFigures
-    from pytest_mlpatterns.records.result import TestResult
-
 
 _MOST_OPEN = 3  # Number of tests that are open at first
 _ALONE = ", measured alone"

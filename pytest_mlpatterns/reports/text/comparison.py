@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -22,16 +22,12 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
 )
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
+from pytest_mlpatterns.records.baseline_entry import Entry, Update
+from pytest_mlpatterns.records.latency import Latency, Percentiles
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Kind, Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from pytest_mlpatterns.records.baseline_entry import Entry, Update
-    from pytest_mlpatterns.records.latency import Latency, Percentiles
-    from pytest_mlpatterns.records.result import TestResult
 
 _MOST_GONE = 10  # Most entries without a test that are listed; of further ones their number is
 _TOO_WIDE = "too wide to decide alone"

@@ -7,6 +7,7 @@ Also: ``analysis/verdicts/verdicts.py`` writes the sentence of a verdict, and ``
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -17,6 +18,8 @@ from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.verdicts.tolerances import changes_to_accept
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.package_layers import answer_figures
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import Outcome, Verdict, rounded_ceiling
 from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of, metric_label
 from pytest_mlpatterns.reports.text.notes import changed_facts, overload_picture, tokens_text
@@ -25,11 +28,7 @@ from pytest_mlpatterns.reports.text.undecided import Command, accept_command, be
 from pytest_mlpatterns.reports.text.where import functions_explain, where_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.setup import Setup
 
 _TERMINAL = 80  # Columns that a line has with the prefix of pytest
 _PREFIX = 8  # Columns of pytest's prefix in the body of a test; at its definition there are 4

@@ -10,27 +10,23 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from itertools import pairwise
 from statistics import fmean, median
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.changes.findings import Level, changes_in, levels_of, place_of
+from pytest_mlpatterns.analysis.changes.series import Series
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, bisectable, known_metric
 from pytest_mlpatterns.records.bisect import BisectResult, CommitName, SearchedCommit, SearchEnd, SearchExtent, WhyRange
 from pytest_mlpatterns.records.history import Change, Course, NewChange
+from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.reports.text.comparison import explained, metric_label
 from pytest_mlpatterns.reports.text.terminal_text import BARS, Line, Style, cut, line, padded, wrapped
 from pytest_mlpatterns.units import format_duration, format_percent, format_percents
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from pytest_mlpatterns.analysis.changes.series import Series
-    from pytest_mlpatterns.records.launch import Estimate
 
 _SUBJECT = 60  # Columns of the subject of a commit in a line
 _MOST_NAMED = 8  # Most commits of a range that are named with the reason why they were not measured

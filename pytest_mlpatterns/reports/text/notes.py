@@ -9,6 +9,7 @@ measurement, returns text. This module must not know how a launch is measured, n
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.capacity.overload import times_capacity
@@ -16,7 +17,19 @@ from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact, wor
 from pytest_mlpatterns.analysis.health.machine import crowding_note
 from pytest_mlpatterns.analysis.health.sustained import spread_note
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, nmrt_metric, objectives_of
-from pytest_mlpatterns.records.capacity import Behaviour, Overload, OverloadStep
+from pytest_mlpatterns.records.capacity import (
+    Behaviour,
+    Interval,
+    Overload,
+    OverloadStep,
+    ScaleOutRecord,
+    ScalingRecord,
+    ScalingStepRecord,
+    StepImpact,
+)
+from pytest_mlpatterns.records.latency import StreamRecord
+from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, GeneratorReport, NodeFigures
+from pytest_mlpatterns.records.layer_description import Figure
 from pytest_mlpatterns.records.outcomes import describe_failures, describe_outcome
 from pytest_mlpatterns.records.package_layers import LAYER_KINDS, layer_kind
 from pytest_mlpatterns.records.result import State, TestResult
@@ -26,19 +39,7 @@ from pytest_mlpatterns.units import SECOND_NS, format_count, format_duration, fo
 from pytest_mlpatterns.wording import count, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.records.capacity import (
-        Interval,
-        ScaleOutRecord,
-        ScalingRecord,
-        ScalingStepRecord,
-        StepImpact,
-    )
-    from pytest_mlpatterns.records.latency import StreamRecord
-    from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, GeneratorReport, NodeFigures
-    from pytest_mlpatterns.records.layer_description import Figure
 
 
 def launch_notes(metrics: Metrics, *, kept: str, stretches: bool) -> list[str]:

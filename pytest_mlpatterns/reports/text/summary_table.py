@@ -7,8 +7,8 @@ overview of ``reports/html/page.py``, and in the job summary of ``reports/files/
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -23,7 +23,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
 )
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric, Nmrt, Role
 from pytest_mlpatterns.records.latency import STREAM_QUANTITIES, Latency
-from pytest_mlpatterns.records.result import FailedTest, RunEnd, State, TestResult
+from pytest_mlpatterns.records.result import FailedTest, RankedPattern, Ranking, RunEnd, State, TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Verdict
@@ -54,11 +54,6 @@ from pytest_mlpatterns.reports.text.terminal_text import (
 from pytest_mlpatterns.reports.text.undecided import PROBABLY_SLOWER, busy_machine, is_of_the_machine, undecided_lines
 from pytest_mlpatterns.reports.text.where import missing_profile
 from pytest_mlpatterns.units import Unit, format_count, format_duration, format_percent, format_rate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from pytest_mlpatterns.records.result import RankedPattern, Ranking
 
 _NOTHING = (
     "nothing to rank: no test was measured under several patterns; "

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import known_metric, metric_named
@@ -25,6 +25,8 @@ from pytest_mlpatterns.analysis.verdicts.open_reasons import (
     reason_of,
 )
 from pytest_mlpatterns.analysis.verdicts.verdicts import seconds_to_decide
+from pytest_mlpatterns.records.launch import Busy
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.records.verdict import OPEN_KINDS, Kind, OpenBy, Outcome, Verdict
 from pytest_mlpatterns.reports.text.comparison import (
@@ -36,12 +38,6 @@ from pytest_mlpatterns.reports.text.comparison import (
 )
 from pytest_mlpatterns.reports.text.terminal_text import Line, Style, line, wrapped
 from pytest_mlpatterns.units import format_percent
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.records.launch import Busy
-    from pytest_mlpatterns.records.result import TestResult
 
 _DEFAULT_S = 120  # Budget that is recommended where none can be computed: twice the usual one
 _STEP_S = 10  # Step to which a computed budget is rounded up

@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.causes.latency_split import CallsChange, PartChange, SplitChange, split_change
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, known_metric, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.records.latency import LatencySplit, LatencySplits, SplitMetric
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.profile import FunctionChange, NativeChange, ProfileRecord
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.samples import MemorySite
 from pytest_mlpatterns.records.setup import SystemKind
+from pytest_mlpatterns.records.verdict import Verdict
 from pytest_mlpatterns.reports.text.terminal_text import Span, TextColumn, table_lines, text_of
 from pytest_mlpatterns.units import Unit, format_count, format_duration, format_percent, format_size
 from pytest_mlpatterns.wording import count, listed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from pytest_mlpatterns.records.latency import LatencySplit, LatencySplits, SplitMetric
-    from pytest_mlpatterns.records.launch import Estimate
-    from pytest_mlpatterns.records.profile import FunctionChange, NativeChange, ProfileRecord
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.samples import MemorySite
-    from pytest_mlpatterns.records.verdict import Verdict
-
 
 _MOST = 4  # Parts that a line names
 _LARGE = 0.05  # Share of the whole from which a part is named where nothing is compared

@@ -13,16 +13,14 @@ import json
 import os
 import pkgutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.serving.import_string import meant_name
 from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.system.loaded_packages import log_modules
 from pytest_mlpatterns.system.process_limits import permit_tracer
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 VARIABLE = "PYTEST_MLPATTERNS_APP"  # Environment variable that describes the application
 DIRECTORY = "PYTEST_MLPATTERNS_DIRECTORY"  # Environment variable that names the directory for lists of modules

@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psutil
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.records.count import RunUnder
 from pytest_mlpatterns.serving.tracebacks import folded, last_traceback
 from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.log_file import LogFile
 from pytest_mlpatterns.units import format_duration
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from pytest_mlpatterns.records.count import RunUnder
 
 SOCKET = "{socket}"
 """Placeholder for the descriptor of an inherited listening socket; ``{port}`` and ``{NAME_port}`` are free ports."""

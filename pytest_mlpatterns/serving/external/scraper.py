@@ -9,20 +9,15 @@ from __future__ import annotations
 import importlib.util
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.credentials import address_without_credentials
 from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.records.telemetry import merged_layers
+from pytest_mlpatterns.records.telemetry import LayerStats, merged_layers
 from pytest_mlpatterns.serving.prometheus import Prometheus, Reading, merge_readings, read_prometheus
 from pytest_mlpatterns.workload.request_builder import text_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pytest_mlpatterns.records.telemetry import LayerStats
 
 _INTERVAL_S = 0.5  # Interval at which a gauge is read, in seconds
 _TIMEOUT_S = 5.0  # Time limit for the metrics of a server, in seconds

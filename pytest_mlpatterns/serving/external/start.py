@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,16 +49,14 @@ from pytest_mlpatterns.system.installed_copies import InstalledCopy, copy_error
 from pytest_mlpatterns.system.loaded_packages import logged_modules
 from pytest_mlpatterns.system.orphans import describe_killed
 from pytest_mlpatterns.units import format_duration, parse_duration
+from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wire.invocations import PING
 from pytest_mlpatterns.wire.stream_request import read_stream
 from pytest_mlpatterns.workload.endpoint import CLIENT_ACCEPTS, Endpoint, model_of, path_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     import httpx
 
-    from pytest_mlpatterns.wire import Wire
 
 _TELLING_S = 0.25  # A wait for an answer that is shorter, as the last one may be, shows nothing of the server
 _POLL_S = 0.02  # Interval of requests to a server that starts, in seconds

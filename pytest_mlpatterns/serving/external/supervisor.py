@@ -15,9 +15,20 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.serving.external.programs import SOCKET, Ended, NotStarted, Started
+import psutil
+
+from pytest_mlpatterns.serving.external.programs import (
+    SOCKET,
+    Ended,
+    NotStarted,
+    Program,
+    Started,
+    StopAll,
+    SupervisePrograms,
+)
 from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.child import Channel, Mailbox
 from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
@@ -27,11 +38,6 @@ from pytest_mlpatterns.wording import did_you_mean
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping, Sequence
-
-    import psutil
-
-    from pytest_mlpatterns.serving.external.programs import Program, StopAll, SupervisePrograms
 
 _LIKE = 0.8  # Likeness of a command to one that is meant: a machine has thousands of names
 _PLACEHOLDER = re.compile(r"\{((?:[a-z]\w*_)?port)\}")

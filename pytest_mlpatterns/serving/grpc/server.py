@@ -8,6 +8,7 @@ function runs on the event loop, as in the HTTP server.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ import grpc
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
 from pytest_mlpatterns.patterns.stream import Stream
+from pytest_mlpatterns.patterns.tally import SplitTally
+from pytest_mlpatterns.serving.clocks import LoopWatch
 from pytest_mlpatterns.serving.http.inference_call import WireTally
 from pytest_mlpatterns.serving.http.metadata import ModelMetadata
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
@@ -24,10 +27,6 @@ from pytest_mlpatterns.wire.grpc_call import HEALTH, SERVICE, message_class
 from pytest_mlpatterns.wire.open_inference_grpc import encode_answer, outputs_in, read_call
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from pytest_mlpatterns.patterns.tally import SplitTally
-    from pytest_mlpatterns.serving.clocks import LoopWatch
     from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 
 _GRACE_S = 1.0  # Time that open calls have at the end, in seconds

@@ -27,6 +27,7 @@ from urllib.parse import parse_qs
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, WIRE, RequestClock, charge, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream, replayed
+from pytest_mlpatterns.patterns.tally import SplitTally
 from pytest_mlpatterns.serving.clocks import LoopWatch, written_parts
 from pytest_mlpatterns.serving.http.inference_call import (
     STREAMED,
@@ -63,7 +64,6 @@ from pytest_mlpatterns.wire.openai import (
 )
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.tally import SplitTally
     from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
     from pytest_mlpatterns.wire.open_inference import InferRequest
 

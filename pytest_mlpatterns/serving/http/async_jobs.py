@@ -8,16 +8,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.request_clock import current_clock
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.patterns.tally import SplitTally
+from pytest_mlpatterns.patterns.tally import SplitTally
 
 _RETENTION_NS = 600_000_000_000
 """Time for which a result is kept, in nanoseconds; a client that polls fetches it within seconds."""

@@ -7,6 +7,7 @@ compressed if the client accepts that. The cost is counted under the names of
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
@@ -23,8 +24,6 @@ from pytest_mlpatterns.wire.kserve_v1 import JSON_V1
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from pytest_mlpatterns.wire.open_inference import InferRequest
 
 _MSGPACK = (b"application/msgpack", b"application/x-msgpack", b"application/vnd.msgpack")

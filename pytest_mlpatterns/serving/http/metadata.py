@@ -6,6 +6,7 @@ the fields of its gRPC messages too.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,8 +14,6 @@ import orjson
 from pytest_mlpatterns.wire.invocations import PING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from pytest_mlpatterns.serving.http.inference_call import WireTally
     from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from time import perf_counter_ns, time_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
-from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, ends_task, matched, needs_loop, retries
+from pytest_mlpatterns.patterns.layer import (
+    DecodedInputs,
+    Handler,
+    RequestError,
+    ends_task,
+    matched,
+    needs_loop,
+    retries,
+)
 from pytest_mlpatterns.patterns.stream import Stream, StreamSource
 from pytest_mlpatterns.serving.tracebacks import MAX_TRACEBACKS, advice_on, user_traceback
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.patterns.layer import Handler
 
 
 class CallStatistics(Struct):

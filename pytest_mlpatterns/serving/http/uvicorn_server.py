@@ -10,6 +10,7 @@ The protocol extends a class that uvicorn does not document, and uses its attrib
 from __future__ import annotations
 
 import asyncio
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -20,7 +21,6 @@ from pytest_mlpatterns.serving.http.app import BODY
 
 if TYPE_CHECKING:
     import socket
-    from types import FrameType
 
 MIN_BYTES = 1 << 16  # Shortest body that is received this way
 CHECKED_UVICORN = "0.54.0"  # Version of uvicorn that this module was checked with

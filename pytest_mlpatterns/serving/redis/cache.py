@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Mapping
+from typing import Any
 
 from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.patterns.arguments import without_password
 from pytest_mlpatterns.patterns.cache_layer import StoreUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
 
 _WAITS = 5  # Waits for an answer of the store, after which it counts as unavailable
 _WAIT_S = 0.05  # Length of one wait, in seconds; a stop of the event loop costs one wait, not all

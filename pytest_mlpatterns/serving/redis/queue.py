@@ -18,22 +18,19 @@ import contextlib
 import itertools
 import re
 import secrets
+from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.patterns.arguments import without_password
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import Queued, refusal_of_full
 from pytest_mlpatterns.patterns.request_clock import HOP, WIRE, charge, current_clock
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.clocks import parts_in
 from pytest_mlpatterns.serving.redis.cache import connect
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
 from pytest_mlpatterns.wire.kserve_v1 import decode_error
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pytest_mlpatterns.patterns.tally import Tally
 
 GROUP = "workers"  # Name of the consumer group of the workers
 LOST = b"lost"  # Status of a request whose worker died at each attempt

@@ -12,20 +12,18 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, WIRE, RequestClock, set_clock
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.clocks import written_parts
 from pytest_mlpatterns.serving.redis.queue import GROUP, LOST, PAUSE_S, answers_key, queue_client, requests_key
 from pytest_mlpatterns.wire import REST_JSON, Wire, codec_of, pack, unpack
 from pytest_mlpatterns.wire.kserve_v1 import encode_error
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.tally import Tally
 
 Run = Callable[[list[Any], Callable[[], list[Any]]], Awaitable[Sequence[Any]]]
 """Runs one request: takes its inputs, and what decodes them again; returns its outputs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray import serve
@@ -13,13 +13,11 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.schema import ApplicationStatus, ProxyStatus
 
 from pytest_mlpatterns.engines.ray.application_plan import shortage
+from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, DeploymentPlan
 from pytest_mlpatterns.engines.ray.remote.node_monitor import monitors
 from pytest_mlpatterns.engines.ray.remote.replica import GroupReplica, ServiceReplica
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.records.addressing import Balance
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, DeploymentPlan
 
 _PROXIES_WITHIN_S = 10.0  # Time limit for the proxies of new nodes; then those that answer take the load
 _POLL_S = 0.1  # Time between two looks at the state of the cluster, each a message to its head

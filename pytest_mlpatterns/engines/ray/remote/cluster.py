@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,6 @@ from pytest_mlpatterns.system.sockets import held_port
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Mapping
 
 NAMESPACE = "mlpatterns"  # Namespace of all our actors in Ray
 _HEAD = "node:__internal_head__"  # Resource that only the head of a cluster has

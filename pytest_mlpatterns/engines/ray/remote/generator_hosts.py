@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
@@ -16,11 +17,7 @@ from pytest_mlpatterns.engines.ray.generator_host import GeneratorHost, place, w
 from pytest_mlpatterns.engines.ray.messages import Ended, Heard, HostFacts
 from pytest_mlpatterns.engines.ray.remote.cluster import CLOCK_AGE_S, is_head, measured_offset, on_node
 from pytest_mlpatterns.errors import ChildError, MlpatternsError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
+from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 
 _CEILING_S = 90.0  # Time limit for one ceiling, in seconds
 _LISTEN_S = 5.0  # Time of one wait for the messages of a host, in seconds

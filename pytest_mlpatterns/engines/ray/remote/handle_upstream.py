@@ -6,20 +6,18 @@ call before, so that the hop time is the rest of the round trip, as between the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.request_clock import HOP, QUEUE_WAIT, current_clock
 from pytest_mlpatterns.patterns.stream import Stream
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.wording import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_mlpatterns.engines.ray.messages import HandleAnswer, HandleNode
-    from pytest_mlpatterns.patterns.tally import Tally
 
 _ENDED = "the replica of {} ended under a request"
 

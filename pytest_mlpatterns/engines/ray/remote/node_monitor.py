@@ -6,21 +6,18 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError
 
+from pytest_mlpatterns.engines.ray.cluster import ClockOffset
 from pytest_mlpatterns.engines.ray.link import Hello, LinkAddress, LinkClient, own_output
 from pytest_mlpatterns.engines.ray.messages import NodeReading, ReplicaJob, ReplicaStats
 from pytest_mlpatterns.engines.ray.node_monitor import NodeMonitor, monitor_name
 from pytest_mlpatterns.engines.ray.remote.cluster import CLOCK_AGE_S, NAMESPACE, is_head, measured_offset, on_node
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from pytest_mlpatterns.engines.ray.cluster import ClockOffset
 
 _GONE = (RayActorError, ActorUnschedulableError, GetTimeoutError)
 """What a call to a monitor raises whose node is gone or does not answer."""

@@ -15,18 +15,21 @@ import asyncio
 import inspect
 import os
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
-from pytest_mlpatterns.engines.ray.messages import HandleAnswer
+from pytest_mlpatterns.engines.ray.messages import HandleAnswer, HandleNode, ReplicaJob
 from pytest_mlpatterns.engines.ray.remote.handle_upstream import HandleUpstream
 from pytest_mlpatterns.engines.ray.session import not_sent
 from pytest_mlpatterns.patterns.batched import NO_STREAM, UNAVAILABLE, Batched, Waiting, copies_of, share_times
 from pytest_mlpatterns.patterns.layer import (
+    Handler,
     LostError,
     RequestError,
+    Resources,
     ends_task,
     error_of_one_caller,
     matched,
@@ -34,15 +37,12 @@ from pytest_mlpatterns.patterns.layer import (
     parallelism,
 )
 from pytest_mlpatterns.patterns.model_thread import ModelThread
+from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS, Queued, refusal_of_full
-from pytest_mlpatterns.patterns.request_clock import (
-    QUEUE_WAIT,
-    RequestClock,
-    charge,
-    set_clock,
-)
+from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, RequestClock, charge, set_clock
 from pytest_mlpatterns.patterns.stream import Stream, refuse_stream
-from pytest_mlpatterns.patterns.tally import SplitTally
+from pytest_mlpatterns.patterns.tally import SplitTally, Tally
+from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serving.handler_stack import HandlerStack
 from pytest_mlpatterns.serving.http.app import MAX_BODY_BYTES, ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller, ModelLock
@@ -53,18 +53,9 @@ from pytest_mlpatterns.system.import_redirect import install, modules_from, wron
 from pytest_mlpatterns.system.machine import machine_identity
 from pytest_mlpatterns.units import parse_duration
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
-
-    from pytest_mlpatterns.engines.ray.messages import HandleNode, ReplicaJob
-    from pytest_mlpatterns.patterns.layer import Handler, Resources
-    from pytest_mlpatterns.patterns.pattern import Pattern
-    from pytest_mlpatterns.patterns.tally import Tally
-    from pytest_mlpatterns.records.telemetry import LayerStats
-
-    _Message = MutableMapping[str, Any]
-    _Receive = Callable[[], Awaitable[_Message]]
-    _Send = Callable[[_Message], Awaitable[None]]
+_Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
 
 
 class _Input(Struct, frozen=True):
