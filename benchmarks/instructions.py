@@ -1,13 +1,14 @@
 """How exact is a count of instructions, and what does a pass take? The same code several times, idle or beside loops.
 
-    python benchmarks/instructions.py [NAMES] [--passes N] [--pairs N] [--loops N] [--nice N] [--cores X]
-        [--changes] [--change TEXT] [--as NAME=VALUE] [--where]
+    python benchmarks/instructions.py [NAMES] [--passes N] [--pairs N] [--limit S] [--loops N] [--nice N]
+        [--cores X] [--changes] [--change TEXT] [--as NAME=VALUE] [--where]
 
 Each service is counted so many times; the scatter is the standard deviation of the passes, as a share of their mean.
 ``--changes`` counts a model without and with small changes, ``--where`` prints where the instructions are. ``--pairs``
 judges as a comparison with a revision does: both sides start at once, and are counted in the time that the plugin
-gives them. With ``--change "loop 200"`` one side does so much more; with ``--as OPENBLAS_CORETYPE=Prescott`` one side
-sees another processor. ``--nice`` and ``--cores`` slow the services from outside.
+gives them, or in this many seconds a side. With ``--change "loop 200"`` one side does so much more; with
+``--as OPENBLAS_CORETYPE=Prescott`` one side sees another processor. ``--nice`` and ``--cores`` slow the services from
+outside.
 LitServe and BentoML run if they are installed beside this package.
 """
 
@@ -109,12 +110,12 @@ SERVICES: Mapping[str, Service] = {
 }
 
 
-def compared(service: Service, directory: Path, changed: Mapping[str, str]) -> str:
+def compared(service: Service, directory: Path, changed: Mapping[str, str], *, limit_s: int) -> str:
     """One comparison; the second side is started with other variables if some are given."""
     payload = read_payload(service.inputs)
     plan = LoadPlan(payload, ClosedLoop(1), 10**9, None, 30 * 10**9, None)
     sides = [Variant(name, service.system(directory).start, plan) for name in ("before", "now")]
-    do = functools.partial(counted_passes, directory=directory, limit_ns=pass_ns())
+    do = functools.partial(counted_passes, directory=directory, limit_ns=limit_s * 10**9 or pass_ns())
     try:
         if changed:
             (then,) = do(sides[:1])
@@ -187,7 +188,9 @@ def slowed(nice: int, cores: float | None) -> Iterator[None]:
     try:
         yield
     finally:
-        (CPU_GROUPS / "cgroup.procs").write_text(str(os.getpid()))
+        for pid in (group / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                (CPU_GROUPS / "cgroup.procs").write_text(pid)
         group.rmdir()
 
 
@@ -209,6 +212,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(SERVICES))
     parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=0)
+    parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--change", default="")
     parser.add_argument("--as", dest="variables", action="append", default=[])
     parser.add_argument("--loops", type=int, default=0)
@@ -237,7 +241,9 @@ def main() -> None:
         changed |= {"COUNTED_CHANGE": given.change} if given.change else {}
         for name in given.names if given.pairs else ():
             print(f"{name}{given.change and f': {given.change}'} {' '.join(given.variables)}", flush=True)
-            found = Counter(compared(SERVICES[name], directory, changed) for _ in range(given.pairs))
+            found = Counter(
+                compared(SERVICES[name], directory, changed, limit_s=given.limit) for _ in range(given.pairs)
+            )
             print(f"{name}: {dict(found)}", flush=True)
         for name in () if given.pairs else given.names:
             for change in ("", "copy", "log", "lookup") if given.changes else ("",):
