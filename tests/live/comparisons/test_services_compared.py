@@ -196,9 +196,7 @@ def test_another_side_that_does_not_start_is_named_as_that(run: Run) -> None:
     assert "LookupError: no weights" in run.failure("TestModels.test_broken")
 
 
-def test_a_model_is_compared_with_a_service_and_another_by_pattern(
-    reasons: dict[str, tuple[str, str, str]],
-) -> None:
+def test_a_model_is_compared_with_a_service_and_another_by_pattern(reasons: dict[str, tuple[str, str, str]]) -> None:
     assert "(served): " in reasons["test_model"][2]
     assert "(served) against" in reasons["test_list[single]"][2]
     assert "(served, cached) against" in reasons["test_list[cached]"][2]

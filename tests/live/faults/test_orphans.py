@@ -263,13 +263,7 @@ PATTERNS = {
     "daemon": "",
     "command": "",
 }
-DIAGONAL = {
-    "single": "loading",
-    "cached": "judged",
-    "batched": "began",
-    "queued valkey": "loaded",
-    "daemon": "called",
-}
+DIAGONAL = {"single": "loading", "cached": "judged", "batched": "began", "queued valkey": "loaded", "daemon": "called"}
 CONFTEST = """
 from pathlib import Path
 

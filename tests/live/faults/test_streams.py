@@ -120,9 +120,7 @@ def answers() -> ScriptedServer:
 
 
 @pytest.mark.parametrize(
-    "broken",
-    [USUAL, pytest.param(tuple(set(BROKEN) - set(USUAL)), marks=pytest.mark.nightly)],
-    ids=["usual", "others"],
+    "broken", [USUAL, pytest.param(tuple(set(BROKEN) - set(USUAL)), marks=pytest.mark.nightly)], ids=["usual", "others"]
 )
 def test_an_answer_that_is_no_stream_fails_and_says_what_it_is(tmp_path: Path, broken: tuple[str, ...]) -> None:
     with answers() as server:

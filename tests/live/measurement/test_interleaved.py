@@ -263,11 +263,7 @@ class Compared:
 
 @contextmanager
 def compared(
-    generator: Generator,
-    *scripts: Any,
-    plan: LoadPlan = PLAN,
-    events: list[str] | None = None,
-    **how: Any,
+    generator: Generator, *scripts: Any, plan: LoadPlan = PLAN, events: list[str] | None = None, **how: Any
 ) -> Iterator[Compared]:
     """A run of two servers that answer after 2 ms, or as these scripts say."""
     first, second = scripts or (after(0.002),) * 2

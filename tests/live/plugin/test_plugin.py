@@ -24,13 +24,9 @@ EMPTY = Project()
 
 WRONG_MARKERS = {
     "concurency=2": ["perf(concurency=...)", "did you mean concurrency=?", "duration", "rate_rps"],
-    "Single()": ["positional argument", "keywords only", "pattern="],
-    "pattern=Single": ["perf(pattern=...) is the class Single", "write Single()"],
     "pattern='ensemble'": ["perf(pattern=...) names 'ensemble'", "needs code"],
     "pattern=[Single(), 3]": ["perf(pattern=...) is 3", "expected a pattern"],
     "pattern=[]": ["perf(pattern=...) is empty", "write [Single()]"],
-    "concurrency=0": ["concurrency is 0", "from 1 to 10,000"],
-    "duration=3": ["perf(duration=...) is 3", "a time with its unit", "20ms"],
     "engine='steam'": ["perf(engine=...) is 'steam'", "'local', 'ray'"],
 }
 """What stands in a marker, and the words of its failure; all messages are in test_first_mistakes and test_settings."""

@@ -119,9 +119,7 @@ def test_a_test_that_is_absent_there_is_a_reason_of_its_own(setup_after: Callabl
     assert caught.value.reason is Reason.ABSENT
 
 
-def test_a_start_and_its_statistics_have_the_limit_asked_for(
-    client_of: Callable[[Process], RevisionClient],
-) -> None:
+def test_a_start_and_its_statistics_have_the_limit_asked_for(client_of: Callable[[Process], RevisionClient]) -> None:
     started = DeploymentStarted(Endpoint((("127.0.0.1", 80),), "/v1", REST_JSON, "m", False), (7,), Traits())
     setup, stats = RevisionSetup(SETUP, read_payload([[1]])), PatternStats()
     process = Process(setup, started, stats, Question.STOP, started, stats)
@@ -223,9 +221,7 @@ STARTED = DeploymentStarted(Endpoint((("127.0.0.1", 1),)), (7,), Traits())
 STATS = PatternStats(layers=(LayerStats(0, "cached", {"hits": 3}),))
 
 
-def test_the_deployment_there_is_asked_what_and_where_it_runs(
-    client_of: Callable[[Process], RevisionClient],
-) -> None:
+def test_the_deployment_there_is_asked_what_and_where_it_runs(client_of: Callable[[Process], RevisionClient]) -> None:
     process = Process(REVISION_SETUP, STARTED, STATS, {"Python": "3.12.4"}, Question.STOP)
     deployment = client_of(process).start()
     assert deployment.stats() == STATS

@@ -80,10 +80,7 @@ def test_nmrt_has_to_be_searched_for_wherever_it_is_named(text: str, searches: t
     ("rtm==1", "--perf-rank has 'rtm==1', expected a weight"),
     ("rtm:1", "--perf-rank has 'rtm:1', expected a weight"),
     ("rtm 1 asl 2", "--perf-rank has 'rtm 1 asl 2', expected a weight"),
-    (
-        "rmt=1",
-        "--perf-rank names the metric 'rmt', did you mean rtm? expected one of rtm, p90, p95, p99, throughput",
-    ),
+    ("rmt=1", "--perf-rank names the metric 'rmt', did you mean rtm? expected one of rtm, p90, p95, p99, throughput"),
     ("speed=1", "--perf-rank names the metric 'speed', expected one of rtm, p90"),
     ("p95(x)=1", "--perf-rank names the metric 'p95(x)', did you mean p95? expected one of"),
     ("nmrt(fast)=1", "--perf-rank has 'nmrt(fast)': slo is 'fast', expected a percentile of at least 1"),
@@ -99,10 +96,7 @@ def test_nmrt_has_to_be_searched_for_wherever_it_is_named(text: str, searches: t
     ("asl=1,nmrt<400", "--perf-rank requires nmrt<400, but higher is better for capacity (NMRT); write nmrt>=400"),
     ("asl=1,nmrt<", "write nmrt>=400"),
     ("asl=1,rtm<20", "--perf-rank: the limit of rtm is '20', expected a time with its unit"),
-    (
-        "asl=1,nmrt>=many",
-        "--perf-rank: the limit of nmrt is 'many', expected a number that is not negative; write 400",
-    ),
+    ("asl=1,nmrt>=many", "--perf-rank: the limit of nmrt is 'many', expected a number that is not negative; write 400"),
     ("asl=1,cost<0.4", "the limit of cost is '0.4', expected an amount with its currency in letters; write for ex"),
     ("asl=1,cost>", "--perf-rank requires cost>, but lower is better for cost per million; write cost<0.40 USD"),
     ("cost=0.40 USD", "such as cost=0.5; a requirement is written cost<0.40 USD"),

@@ -10,13 +10,7 @@ import pytest
 from msgspec.structs import replace
 from support.nightly import rarer
 
-from pytest_mlpatterns.analysis.changes.series import (
-    FEWEST_RUNS,
-    OWN_DEGREES,
-    USUAL_SCATTER,
-    LaunchScatter,
-    scatter_in,
-)
+from pytest_mlpatterns.analysis.changes.series import FEWEST_RUNS, OWN_DEGREES, USUAL_SCATTER, LaunchScatter, scatter_in
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA, looks_beside_entry, looks_of_pairs

@@ -319,13 +319,7 @@ DUE = START_NS + np.arange(600) * 5 * MS
         "median latency 18.6–20.6 ms includes the limit of 20.0 ms after 1 launch; "
         "4 more launches would narrow it to ±2.3 %",
     ),
-    (
-        RTM,
-        (0.9, 0.8, 1.1),
-        1,
-        1,
-        "median latency 800 µs to 1.10 ms includes the limit of 1.00 ms after 1 launch",
-    ),
+    (RTM, (0.9, 0.8, 1.1), 1, 1, "median latency 800 µs to 1.10 ms includes the limit of 1.00 ms after 1 launch"),
 )
 def test_an_open_verdict_on_a_limit_says_what_would_decide_it(
     metric: object, measured: tuple[float, float, float], limit: float, launches: int, reason: str

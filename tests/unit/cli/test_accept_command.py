@@ -226,11 +226,7 @@ def test_the_file_lies_where_the_run_reads_it(here: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("is_absolute", [True, False])
 def test_results_of_others_name_no_file_outside_of_the_project(
-    here: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    *,
-    is_absolute: bool,
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, is_absolute: bool
 ) -> None:
     below, place = here / "below", "../elsewhere/perf-accepted.toml"
     for directory in (below / ".git", here / "elsewhere"):

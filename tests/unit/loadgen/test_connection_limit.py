@@ -40,12 +40,7 @@ def test_a_load_that_the_system_allows_is_not_refused(
     ("schedule", "addresses", "processes", "message"),
     (ClosedLoop(10_000), 1, 1, "10,000 requests in flight need as many connections, but the system allows 799 "),
     (ClosedLoop(800), 1, 1, "lower the concurrency to 799, or raise the hard limit on open files (ulimit -Hn)"),
-    (
-        ClosedLoop(400),
-        2,
-        1,
-        "connections to each of 2 addresses, but the system allows 399 (a process may open 799",
-    ),
+    (ClosedLoop(400), 2, 1, "connections to each of 2 addresses, but the system allows 399 (a process may open 799"),
     (ClosedLoop(2000), 1, 2, "the system allows 1,598 (a process may open 799 beside its other 200 files)"),
     (RAMP, 1, 1, "900 requests in flight"),
 )

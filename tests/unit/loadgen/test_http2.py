@@ -311,8 +311,7 @@ class TestTheConnection:
         assert made.used_up
 
     @each_row(
-        "data",
-        [frame(Frame.GOAWAY, 0, 0, b"\0" * 8), answer(), b"\0" * 9, headers(), frame(Frame.DATA, 0, 1, b"x")],
+        "data", [frame(Frame.GOAWAY, 0, 0, b"\0" * 8), answer(), b"\0" * 9, headers(), frame(Frame.DATA, 0, 1, b"x")]
     )
     def test_what_comes_unasked_ends_the_connection(self, data: bytes) -> None:
         made = protocol()

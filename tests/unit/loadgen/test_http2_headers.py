@@ -44,10 +44,7 @@ def test_an_address_of_ipv6_stands_in_brackets() -> None:
     ([(":status", "200"), ("content-type", "application/grpc")], Headers(200, None, "", is_grpc=True)),
     ([(":status", "200"), ("content-type", "application/grpc-web")], Headers(200, None, "")),
     ([("grpc-status", "0")], Headers(None, 0, "")),
-    (
-        [(":status", "200"), ("grpc-status", "5"), ("grpc-message", "no%20model%3A%20x")],
-        Headers(200, 5, "no model: x"),
-    ),
+    ([(":status", "200"), ("grpc-status", "5"), ("grpc-message", "no%20model%3A%20x")], Headers(200, 5, "no model: x")),
     ([], Headers(None, None, "")),
 )
 def test_what_matters_is_read(pairs: list[tuple[str, str]], expected: Headers) -> None:

@@ -266,12 +266,7 @@ def test_the_directory_of_a_pass_is_removed(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("inputs", "requests", "numbers"),
-    [
-        (3, 6, (0, 1, 2, 0, 1, 2)),
-        (3, 3, (0, 1, 2)),
-        (10, 4, (0, 2, 5, 7)),
-        (100, 1, (0,)),
-    ],
+    [(3, 6, (0, 1, 2, 0, 1, 2)), (3, 3, (0, 1, 2)), (10, 4, (0, 2, 5, 7)), (100, 1, (0,))],
 )
 def test_rounds_are_spread_over_the_inputs(inputs: int, requests: int, numbers: tuple[int, ...]) -> None:
     assert spread(inputs, requests) == numbers

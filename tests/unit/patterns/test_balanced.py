@@ -163,10 +163,7 @@ ACTIONS = st.tuples(st.sampled_from(["ask", "answer", "fail", "lose", "leave"]),
 
 
 @FEW
-@given(
-    st.sampled_from(["two-choices", "least-latency", "prefix"]),
-    st.lists(ACTIONS, min_size=1, max_size=30),
-)
+@given(st.sampled_from(["two-choices", "least-latency", "prefix"]), st.lists(ACTIONS, min_size=1, max_size=30))
 def test_answers_are_never_mixed_up_and_nothing_stays_in_flight(balance: str, actions: list[tuple[str, int]]) -> None:
     async def scenario() -> None:
         layer, replicas, _ = balanced(3, balance)

@@ -210,10 +210,7 @@ class TestInputs:
         layer([array])
         assert len(model.inputs) == 2
 
-    @each_row(
-        "instance",
-        [object(), {1: 2}, {1, 2}, np.array([object(), None]), [date(2026, 1, 1), None]],
-    )
+    @each_row("instance", [object(), {1: 2}, {1, 2}, np.array([object(), None]), [date(2026, 1, 1), None]])
     def test_an_input_that_json_cannot_hold_is_refused_with_what_to_do(self, instance: Any) -> None:
         layer, _ = caching(Model())
         with pytest.raises(RequestError, match=f"inputs of type {type(instance).__name__}: .*put it before") as caught:

@@ -259,9 +259,7 @@ class TestTrees:
             Cached() | Replicated(2, "least-outstanding"),
             service(
                 LayerNode(
-                    Cached(),
-                    0,
-                    (ProcessGroup(THE_MODEL, "replica", 1, 2, Balance.LEAST_OUTSTANDING, takes_load=True),),
+                    Cached(), 0, (ProcessGroup(THE_MODEL, "replica", 1, 2, Balance.LEAST_OUTSTANDING, takes_load=True),)
                 )
             ),
         ),
@@ -273,10 +271,7 @@ class TestTrees:
                 )
             ),
         ),
-        (
-            BETWEEN | Batched(),
-            service(LayerNode(BETWEEN, 0, (SHIFT, LayerNode(Batched(), 1, (THE_MODEL,)), TOTAL))),
-        ),
+        (BETWEEN | Batched(), service(LayerNode(BETWEEN, 0, (SHIFT, LayerNode(Batched(), 1, (THE_MODEL,)), TOTAL)))),
     )
     def test_a_pattern_builds_the_tree_of_its_processes(self, pattern: Pattern, root: ProcessGroup) -> None:
         assert pattern.plan() == root

@@ -150,9 +150,6 @@ def test_any_value_is_read_as_it_was_printed(value: str) -> None:
     assert read_variables(Variables((("A", value), ("B", "2"))).text) == {"A": value, "B": "2"}
 
 
-@each_row(
-    "text",
-    ["", "{", "1", "{A}", "{A:1,,}", "{A:1 'x'}", SPACES.format("A", "B"), SPACES.format("A:", "'")],
-)
+@each_row("text", ["", "{", "1", "{A}", "{A:1,,}", "{A:1 'x'}", SPACES.format("A", "B"), SPACES.format("A:", "'")])
 def test_other_text_is_no_mapping(text: str) -> None:
     assert read_variables(text) == text

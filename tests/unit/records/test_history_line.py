@@ -20,7 +20,7 @@ from pytest_mlpatterns.records.verdict import Kind
 from pytest_mlpatterns.units import Unit
 
 MEMBERS = {
-    *("at", "clean", "date", "facts", "figures", "kind", "machine", "ratios", "ref", "setup", "test", "v", "values"),
+    *("at", "clean", "date", "facts", "figures", "kind", "machine", "ratios", "ref", "setup", "test", "v", "values")
 }
 FULL = history_line(
     7,

@@ -34,11 +34,7 @@ ASKS = b'{"prompt": "a", "stream": true}'
     ("wire", "body", "expected"),
     ("rest+json", b"data: 1\n\n" + DONE, ""),
     ("rest+json", b"data: 1\n\n", ""),
-    (
-        "rest+json",
-        b'event: error\ndata: {"error": "out of words"}\n\n',
-        "the stream ended with an error: out of words",
-    ),
+    ("rest+json", b'event: error\ndata: {"error": "out of words"}\n\n', "the stream ended with an error: out of words"),
     ("rest+json", b"event: error\ndata: out of words\n\n", "the stream ended with an error: out of words"),
     ("openai", b'data: {"choices": [{"text": "a"}]}\n\n' + DONE, ""),
     ("openai", b'data: {"choices": [{"text": "a"}]}\n\n', "the stream ended without [DONE]"),

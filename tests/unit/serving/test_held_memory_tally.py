@@ -54,9 +54,7 @@ def test_what_this_package_and_tracemalloc_hold_is_left_out(declared: Any) -> No
     assert declared((7, ((held_memory.__file__, 3),)), (8, ((tracemalloc.__file__, 3),))) == {"total": 0}
 
 
-def test_a_table_of_many_objects_is_read_in_a_fraction_of_its_making(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_table_of_many_objects_is_read_in_a_fraction_of_its_making(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its neighbours are added at once: no dictionary is asked for each of them."""
 
     class Counted(tuple[tuple[str, int], ...]):

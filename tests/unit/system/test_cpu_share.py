@@ -38,9 +38,7 @@ def test_whole_cores_are_the_last_of_those_that_pytest_may_use() -> None:
     assert give_cpus(1) == CpuShare(1, frozenset(allowed[-1:]))
 
 
-def test_replicas_have_own_cores_and_those_of_the_largest_number_stay_reserved(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_replicas_have_own_cores_and_those_of_the_largest_number_stay_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_share, "available_cores", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr(os, "sched_setaffinity", lambda _pid, _cores: None, raising=False)

@@ -125,11 +125,7 @@ def test_keys_replace_the_counts_of_ollama() -> None:
 
 @each_row(
     ("stream", "expected", "words"),
-    (
-        lines(generated(), {"error": "model runner has stopped"}),
-        StreamFault.ERROR_EVENT,
-        "model runner has stopped",
-    ),
+    (lines(generated(), {"error": "model runner has stopped"}), StreamFault.ERROR_EVENT, "model runner has stopped"),
     (lines({"error": {"message": "no memory"}}), StreamFault.ERROR_EVENT, "no memory"),
     (lines(generated(), generated()), StreamFault.CUT_OFF, 'no line has "done": true'),
     (lines(generated()) + b'{"model": "m", "resp', StreamFault.CUT_OFF, "it ends in the middle of line 2"),
@@ -140,11 +136,7 @@ def test_keys_replace_the_counts_of_ollama() -> None:
     (b'"\xe4"\n', StreamFault.MALFORMED, "line 1 of the stream, of 3 bytes, is no JSON in UTF-8"),
     (lines(generated(), 1), StreamFault.MALFORMED, "line 2 of the stream, of 1 byte, is no JSON object"),
     *(
-        (
-            lines(generated("", done=True, done_reason=why)),
-            StreamFault.EMPTY_STREAM,
-            f"whose done_reason is '{why}'",
-        )
+        (lines(generated("", done=True, done_reason=why)), StreamFault.EMPTY_STREAM, f"whose done_reason is '{why}'")
         for why in ("stop", "load", "unload")
     ),
     (

@@ -257,10 +257,7 @@ class TestMessagePack:
     def test_every_type_that_needs_no_pickle_comes_back(self, array: Any) -> None:
         assert same(through(MSGPACK, [array])[0], array)
 
-    @each_row(
-        "value",
-        [object(), 2**70, np.array([None]), np.zeros(1, dtype=[("a", "i4")]), "\ud800"],
-    )
+    @each_row("value", [object(), 2**70, np.array([None]), np.zeros(1, dtype=[("a", "i4")]), "\ud800"])
     def test_what_it_cannot_hold_is_refused(self, value: Any) -> None:
         with pytest.raises(WireError, match="MessagePack cannot encode the values: "):
             MSGPACK.encode_inputs([value])
@@ -339,10 +336,7 @@ class TestMalformed:
         ({"inputs": [make_tensor(shape=[])]}, "tensor 'x': it has no dimension, expected a first one"),
         ({"inputs": [make_tensor(shape=[0, 2], data=[])]}, "the first dimension is 0, expected at least one input"),
         ({"inputs": [make_tensor(shape=[1, 3])]}, "tensor 'x': 8 bytes for FP32 of shape [1, 3], expected 12"),
-        (
-            {"inputs": [make_tensor(shape=[1] * 40 + [2])]},
-            "tensor 'x': a tensor of 41 dimensions, expected at most",
-        ),
+        ({"inputs": [make_tensor(shape=[1] * 40 + [2])]}, "tensor 'x': a tensor of 41 dimensions, expected at most"),
         ({"inputs": [make_tensor(shape=[2**63, 0], data=[])]}, "tensor 'x': shape "),
         ({"inputs": [make_tensor(data="text")]}, "tensor 'x': no data, expected a list"),
         ({"inputs": [make_tensor(data=None)]}, "tensor 'x': no data"),
@@ -350,24 +344,15 @@ class TestMalformed:
         ({"inputs": [make_tensor(data=[1, [2]])]}, "tensor 'x': data cannot be converted to an array: "),
         ({"inputs": [make_tensor(data=[{}, {}])]}, "tensor 'x': data cannot be converted to an array: "),
         ({"inputs": [make_tensor(data=[True, False])]}, "tensor 'x': data of bool, which is not FP32"),
-        (
-            {"inputs": [make_tensor(datatype="INT32", data=[1.5, 2])]},
-            "tensor 'x': data of float64, which is not INT32",
-        ),
+        ({"inputs": [make_tensor(datatype="INT32", data=[1.5, 2])]}, "tensor 'x': data of float64, which is not INT32"),
         (
             {"inputs": [make_tensor(datatype="UINT8", data=[256, 2])]},
             "tensor 'x': data of int64, which is not UINT8 or",
         ),
-        (
-            {"inputs": [make_tensor(datatype="UINT8", data=[-1, 2])]},
-            "tensor 'x': data of int64, which is not UINT8 or",
-        ),
+        ({"inputs": [make_tensor(datatype="UINT8", data=[-1, 2])]}, "tensor 'x': data of int64, which is not UINT8 or"),
         ({"inputs": [make_tensor(datatype="BOOL", data=[2, 0])]}, "tensor 'x': data of int64, which is not BOOL"),
         ({"inputs": [make_tensor(datatype="BYTES", data=[1, 2])]}, "tensor 'x': an element of BYTES is not text"),
-        (
-            {"inputs": [make_tensor(datatype="BYTES", data=["a"])]},
-            "tensor 'x': 1 elements of shape [1, 2], expected 2",
-        ),
+        ({"inputs": [make_tensor(datatype="BYTES", data=["a"])]}, "tensor 'x': 1 elements of shape [1, 2], expected 2"),
         (
             {"inputs": [make_tensor(datatype="BYTES", data=["a\0", "b"])]},
             "tensor 'x': an element of BYTES ends with NUL",

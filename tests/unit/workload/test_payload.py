@@ -163,19 +163,10 @@ MIXED = "perf_payload mixes inputs and httpx.Request objects, expected one kind;
     (Frame, "perf_payload is type, expected its rows"),
     (a_frame, "perf_payload is a function that returns Frame, expected its rows; return frame.to_dict("),
     ([1, 2, object()], "perf_payload item 2 is object, which cannot be sent over rest+json: "),
-    (
-        [[[1, 2], [3, math.nan]]],
-        'perf_payload item 0 has NaN at [1][1], which JSON cannot carry; use wire="rest+bin',
-    ),
+    ([[[1, 2], [3, math.nan]]], 'perf_payload item 0 has NaN at [1][1], which JSON cannot carry; use wire="rest+bin'),
     ([b"raw"], "perf_payload item 0 is bytes, which cannot be sent over rest+json: "),
-    (
-        [REQUEST, 1],
-        f"{MIXED} input is item 1",
-    ),
-    (
-        [1, 1, REQUEST],
-        f"{MIXED} request is item 2",
-    ),
+    ([REQUEST, 1], f"{MIXED} input is item 1"),
+    ([1, 1, REQUEST], f"{MIXED} request is item 2"),
 )
 def test_a_value_that_is_no_collection_is_refused_by_its_type(wrong: Any, message: str) -> None:
     with pytest.raises(SettingError) as caught:

@@ -90,11 +90,7 @@ def test_a_schedule_is_a_value(one: object, same: object, other: object) -> None
     (lambda: Stages([("0s", 5)]), "Stages([('0s', 5)]) never sends anything", "some time above level 0"),
     (lambda: Stages([("1s", 0), ("0s", 5)]), "Stages([('1s', 0), ('0s', 5)]) never sends", "above level 0"),
     (lambda: Stages([("1s", np.False_)]), f"Stages level (rate_rps) is {np.False_!r}", "requests per second"),
-    (
-        lambda: ClosedLoop(np.float64(2)),
-        f"concurrency is {np.float64(2)!r}",
-        "a whole number of requests in flight",
-    ),
+    (lambda: ClosedLoop(np.float64(2)), f"concurrency is {np.float64(2)!r}", "a whole number of requests in flight"),
     (lambda: ClosedLoop(np.int64(0)), f"concurrency is {np.int64(0)!r}", IN_FLIGHT.replace("16", "1")),
     (lambda: Trace(3), "Trace(3), expected a file of timestamps", "write Trace('arrivals.csv')"),
     (lambda: Trace(None), "Trace(None), expected a file of timestamps", "write Trace('arrivals.csv')"),

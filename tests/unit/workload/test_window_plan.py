@@ -48,11 +48,7 @@ def requests(plan: WindowPlan, interval_ns: float, warmup_ns: int = S) -> int:
     (replace(PLAN, window_ns=10 * S, is_given=True, launches=1), 250 * MS, 0),
     (replace(PLAN, window_ns=S, is_given=True), 700 * MS, 4),  # a request takes 1.4 s
     (replace(PLAN, window_ns=S, is_given=True, callers=1), 700 * MS, 0),
-    (
-        replace(PLAN, window_ns=S, is_given=True, start_ns=10 * PLAN.budget_ns, callers=1),
-        50 * MS,
-        8,
-    ),  # no time is left
+    (replace(PLAN, window_ns=S, is_given=True, start_ns=10 * PLAN.budget_ns, callers=1), 50 * MS, 8),  # no time is left
 )
 def test_the_requests_of_a_window(plan: WindowPlan, interval_ns: int, expected: int) -> None:
     assert requests(plan, interval_ns) == expected

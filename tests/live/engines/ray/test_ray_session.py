@@ -61,9 +61,7 @@ def test_a_session_starts_on_first_use_and_returns_what_a_function_in_the_driver
         session.call(f"{HERE}:add", 2, 3)
 
 
-def test_our_errors_are_raised_as_they_are_and_others_with_their_traceback(
-    connect: Callable[..., RaySession],
-) -> None:
+def test_our_errors_are_raised_as_they_are_and_others_with_their_traceback(connect: Callable[..., RaySession]) -> None:
     session = connect()
     with pytest.raises(DeploymentError, match="it is full"):
         session.call(f"{HERE}:refuse", timeout_s=PATIENT_S)

@@ -449,10 +449,7 @@ class TestModelsThatFail:
     def test_a_model_that_ends_its_process_on_its_first_inference_is_reported(
         self, model: Any, error: type[DeploymentError], said: str, tmp_path: Path
     ) -> None:
-        with (
-            pytest.raises(error, match=f"(?s){said}"),
-            deployed(model, tmp_path, by_value=[HERE], payload=[1]),
-        ):
+        with pytest.raises(error, match=f"(?s){said}"), deployed(model, tmp_path, by_value=[HERE], payload=[1]):
             pass
 
     def test_one_replica_that_fails_ends_the_others(self, tmp_path: Path) -> None:

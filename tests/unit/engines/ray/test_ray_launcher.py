@@ -218,10 +218,7 @@ def test_what_the_cluster_does_too_late_is_named(cluster: Cluster, tmp_path: Pat
     def never(*_: object) -> None:
         raise TimeoutError
 
-    with (
-        pytest.raises(DeploymentError, match=said),
-        launched(Single(), cluster.session(**{function: never}), tmp_path),
-    ):
+    with pytest.raises(DeploymentError, match=said), launched(Single(), cluster.session(**{function: never}), tmp_path):
         pass
 
 

@@ -90,11 +90,7 @@ def test_what_is_converted_what_is_named_and_what_jsonschema_refuses_are_the_sam
     (("metrics", "rtm", 0, 1), -1, ".metrics.rtm[0][1] is -1, expected at least 0"),
     (("anchor", "metrics", "rtm", 0, 0), 1e308, ".anchor.metrics.rtm[0][0] is 1e+308, expected at most 1e+18"),
     (("metrics", "rtm", 0, 0), True, ".metrics.rtm[0][0] is true, expected a number"),
-    (
-        ("metrics", "rtm", 0, 0),
-        10**400,
-        f".metrics.rtm[0][0] is 1{'0' * 59}… (401 characters), expected at most 1e+18",
-    ),
+    (("metrics", "rtm", 0, 0), 10**400, f".metrics.rtm[0][0] is 1{'0' * 59}… (401 characters), expected at most 1e+18"),
     (("metrics", "rtm"), [], ".metrics.rtm has 0 items, expected at least 1"),
     (("metrics", "rtm", 0), [1, 2, 3], ".metrics.rtm[0] has 3 items, expected at most 2"),
     (("metrics", "a b"), 5, '.metrics["a b"] is 5, expected a list'),

@@ -96,11 +96,7 @@ class TestCollapsed:
         "has no profile of t: py-spy is not installed; measure it with --perf-profile on",
     ),
     ((ALONE,), {"test": "t::alon"}, "has no test t::alon; did you mean t::alone? name one of those that it has"),
-    (
-        (ALONE,),
-        {"side": "before"},
-        "has 1 profile of one side alone; measure with --perf-against for both",
-    ),
+    ((ALONE,), {"side": "before"}, "has 1 profile of one side alone; measure with --perf-against for both"),
 )
 def test_what_is_not_there_is_said_with_what_to_do(
     results: tuple[TestResult, ...], chosen: dict[str, Any], message: str

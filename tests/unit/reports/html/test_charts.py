@@ -47,10 +47,7 @@ class TestLaunches:
 
     def test_launches_stand_side_by_side_with_twice_their_error(self) -> None:
         chart = charts(result(launches={"rtm": ((100.0, 0.05), (200.0, 0.6))}))["Median latency by launch"]
-        assert chart.rows == (
-            ("1", 100.0, 90.0, pytest.approx(110.0)),
-            ("2", 200.0, 0.0, pytest.approx(440.0)),
-        )
+        assert chart.rows == (("1", 100.0, 90.0, pytest.approx(110.0)), ("2", 200.0, 0.0, pytest.approx(440.0)))
 
     def test_one_launch_is_compared_with_nothing(self) -> None:
         assert "Median latency by launch" not in charts(result(launches={"rtm": ((100.0, 0.05),)}))

@@ -17,10 +17,7 @@ LAUNCHES = [
 ]
 IMPACTS = impacts_of(around_steps(LAUNCHES), USUAL_LIMIT)
 STEPPED = result(
-    layers=LAYERS,
-    steps=IMPACTS,
-    latency_over_time=latency_moments(LAUNCHES[-1]),
-    notes=tuple(describe_steps(IMPACTS)),
+    layers=LAYERS, steps=IMPACTS, latency_over_time=latency_moments(LAUNCHES[-1]), notes=tuple(describe_steps(IMPACTS))
 )
 
 

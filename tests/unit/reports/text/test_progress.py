@@ -30,11 +30,7 @@ PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
         replace(PROGRESS, median_ttft_ns=90 * MS),
         "test_digits[single] ██████·········· 2 s, median TTFT 90.0 ms, 1,234 requests, about 3 s left",
     ),
-    (
-        THIRD,
-        PROGRESS,
-        "test_digits[single] 3/7 █████··········· 4 s, median 4.00 ms, 1,234 requests, about 46 s left",
-    ),
+    (THIRD, PROGRESS, "test_digits[single] 3/7 █████··········· 4 s, median 4.00 ms, 1,234 requests, about 46 s left"),
     (
         Standing("t.py::test_a", 2, 20, 0, 60 * S, 3 * S),
         Progress(0, 0, None),
