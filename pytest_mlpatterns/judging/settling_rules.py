@@ -131,9 +131,10 @@ def _by_file_alone(seen: Seen) -> Verdict:
     found = _by_file(seen)
     if seen.other_files and seen.recorded is not None:
         found = replace(found, reason=f"{_shared(seen)}, {seen.other_files}: it may have the change too")
-    if seen.by_file is not FAIL or not seen.excuse_then:
+    excuse = seen.excuse_then or seen.slower
+    if seen.by_file is not FAIL or not excuse:
         return found
-    return found.left_open(WhyOpen(OpenBy.MACHINE, seen.excuse_then), f"but {seen.excuse_then}")
+    return found.left_open(WhyOpen(OpenBy.MACHINE, excuse), f"but {excuse}")
 
 
 def _changed(seen: Seen) -> Verdict:

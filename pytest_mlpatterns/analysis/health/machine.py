@@ -200,9 +200,12 @@ _PERIOD_NS = 100_000_000  # Time that a request may wait for the next period of 
 SLOWER = 1.06
 """Ratio of the fixed work's times from which the machine counts as slower. The times vary by 2 to 3 % between launches,
 three against eight by 2 %. From 1.10, one in a hundred unchanged tests on machines up to twice as slow would fail."""
-_SLOWER_MEAN, _MOMENTS_OF_MEAN = 1.1, 8
+_SLOWER_MEAN, _FEWEST_MOMENTS = 1.1, 6
 """The same of their mean and its standard error, and its fewest moments: 4 % of idle machines are beyond. Of hosts that
 begin to change their speed by 1.4 to 2.2, 2 % are slower than by that and a tenth, and 8 % than by the mean alone."""
+_CHANGES_SPEED, _LEAST_SLOW = 1.2, 0.25
+"""Times as long as the others a slow moment of the fixed work takes, and the share of such moments from which a host
+changes its speed. Other guests disturb one moment in ten, so that 2 % of idle machines look so by twelve moments."""
 _FASTER = 0.95
 """Ratio of the fixed work's time to that of the recording below which the machine counts as faster, which would hide a
 slower service. A change of 20 % passes the file only below 0.9. With launches that differ by 3 %, twice what was seen,
@@ -267,10 +270,16 @@ def least_ratio_of_means(now: Sequence[float], then: Sequence[float]) -> float |
 
 
 def slower_by(now: Sequence[float], then: Sequence[float]) -> float:
-    """How many times as long the fixed work takes as before: at most, if its mean shows that; 0 if it is not known."""
+    """How many times as long the fixed work takes as before: at most, if its mean shows that; 0 if it is not known.
+
+    A host that changes its speed may be as slow during the whole load as in its slow moments.
+    """
     lowest, most = ratio_of_sorting(now, then) or 0.0, ratio_of_means(now, then) or 0.0
-    if len(now) < _MOMENTS_OF_MEAN:
+    if len(now) < _FEWEST_MOMENTS:
         return lowest
+    slow = sorted(ns for ns in now if ns >= _CHANGES_SPEED * _lower_quartile(now))
+    if then and len(slow) >= max(2.0, _LEAST_SLOW * len(now)):
+        return slow[-2] / _lower_quartile(then)
     most *= math.exp(float(np.std(np.log(now), ddof=1)) / math.sqrt(len(now)))  # the mean of few moments has an error
     return max(lowest, most) if most >= _SLOWER_MEAN else lowest
 

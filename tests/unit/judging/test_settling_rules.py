@@ -62,6 +62,7 @@ SHARED: dict[str, Any] = {"today": screened(FAIL, 0.5)}
         (screened(PASS), None, {}, PASS),
         (WORSE, None, {}, FAIL),
         (WORSE, None, {"excuse_then": BUSY}, OPEN),
+        (WORSE, None, {"slower": SLOWER}, OPEN),
         # the working tree is the recorded code
         (screened(OPEN, 0.05), None, {"is_same": True}, PASS),
         (screened(OPEN, -0.3), None, {"is_same": True}, PASS),
