@@ -40,6 +40,7 @@ from pytest_mlpatterns.records.setup import differing_facts
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.reports.text.where import functions_explain
 from pytest_mlpatterns.revision.commits import UnknownRevisionError
+from pytest_mlpatterns.system.environment import available_cores, machine_cores
 from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent
 from pytest_mlpatterns.wording import first_line, listed
 
@@ -79,9 +80,12 @@ def is_left_to_a_count(verdict: Verdict) -> bool:
 
 
 def pass_ns() -> int:
-    """Time of the passes of one side. It grows with the programs that run on each core, since the passes share them."""
-    each = psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
-    return round(PASS_NS * min(max(each, 1.0), _MOST_LONGER))
+    """Time of the passes of one side. It grows with the programs that run on each core, since the passes share them.
+
+    So do both sides share a CPU limit of less than two cores.
+    """
+    each = max(psutil.getloadavg()[0] / machine_cores(), 2 / available_cores(), 1.0)
+    return round(PASS_NS * min(each, _MOST_LONGER))
 
 
 def own_share(figures: Mapping[str, float], in_flight: int | None, threads: int) -> float:

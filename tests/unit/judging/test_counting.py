@@ -366,12 +366,16 @@ def test_a_pass_that_fails_leaves_times_alone_and_says_why(monkeypatch: pytest.M
         comparison.judge(lambda _: one)
 
 
-@pytest.mark.parametrize(("load", "cores", "seconds"), [(0.5, 2, 60), (4.0, 2, 120), (40.0, 2, 180), (4.0, 16, 60)])
-def test_passes_have_more_time_where_other_programs_take_the_cores(
-    monkeypatch: pytest.MonkeyPatch, load: float, cores: int, seconds: int
+@pytest.mark.parametrize(
+    ("load", "cores", "quota", "seconds"),
+    [(0.5, 2, 2, 60), (4.0, 2, 2, 120), (40.0, 2, 2, 180), (4.0, 16, 16, 60), (1.0, 16, 1.6, 75), (0.1, 16, 0.25, 180)],
+)
+def test_passes_have_more_time_where_other_programs_or_a_limit_take_the_cores(
+    monkeypatch: pytest.MonkeyPatch, load: float, cores: int, quota: float, seconds: int
 ) -> None:
     monkeypatch.setattr("psutil.getloadavg", lambda: (load, 0.0, 0.0))
-    monkeypatch.setattr("psutil.cpu_count", lambda: cores)
+    monkeypatch.setattr("pytest_mlpatterns.judging.counting.machine_cores", lambda: cores)
+    monkeypatch.setattr("pytest_mlpatterns.judging.counting.available_cores", lambda: quota)
     assert pass_ns() == seconds * 1_000_000_000
 
 
