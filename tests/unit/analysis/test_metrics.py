@@ -353,6 +353,19 @@ def test_a_generator_whose_ceiling_is_not_known_is_not_held_to_it() -> None:
     assert why_limited(GeneratorReport(cpu_ns=0, wall_ns=S, completed=10**6, connections=8)) is None
 
 
+def test_launches_without_any_request_have_no_figure_but_a_reason() -> None:
+    empty = Metrics((launch(samples([], [])),))
+    for figure in ("rtm_ns", "throughput_rps", "error_ratio", "request_bytes"):
+        with pytest.raises(InvalidResultError):
+            getattr(empty, figure)
+
+
+def test_a_percentile_that_does_not_exist_is_refused() -> None:
+    for wrong in (0, 100, -5, 0.99):
+        with pytest.raises(ValueError, match="at least 1 and less than 100"):
+            Metrics((even_launch(),)).latency_ns(wrong)
+
+
 class TestLoadAtNmrt:
     def test_the_load_is_that_of_the_knees_of_the_searches(self) -> None:
         searches = (replace(capacity(), asl=LaunchValue(0.4, 0.01)), replace(capacity(), asl=LaunchValue(0.5, 0.01)))
