@@ -14,7 +14,7 @@ from pytest_mlpatterns.patterns.batched import BatchLayer
 from pytest_mlpatterns.patterns.cache_layer import CacheLayer
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.limited import LimitLayer
-from pytest_mlpatterns.patterns.model_thread import ModelThread
+from pytest_mlpatterns.patterns.model_thread import ModelThread, OffLoop
 from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
@@ -181,6 +181,17 @@ class TestAPlaceOfALimit:
 
 
 @pytest.mark.filterwarnings("error")
+async def test_a_failure_on_the_event_loop_is_told_too() -> None:
+    told: list[bool] = []
+
+    async def broken(_batch: list[int]) -> list[int]:
+        raise LookupError("no weights")
+
+    with pytest.raises(LookupError, match="no weights"):
+        await OffLoop(broken, "m")([1], on_failure=lambda: told.append(True))
+    assert told == [True]
+
+
 async def test_an_awaitable_for_a_caller_that_has_gone_is_closed() -> None:
     model, called, may_return = Logged(), threading.Event(), threading.Event()
 
