@@ -253,7 +253,7 @@ def missing_extra(what: str, package: str, extra: str) -> str:
     )
 
 
-for _class in [found for found in globals().values() if isinstance(found, type)]:
+for _class in [found for found in globals().values() if isinstance(found, type) and found.__module__ == __name__]:
     # Tracebacks show the name by which users import a class. A verdict appears as a class of builtins, which pytest
     # prints without the module, so that its figures are not cut off in summaries.
     _class.__module__ = "builtins" if issubclass(_class, PerfFailure) else "pytest_mlpatterns"

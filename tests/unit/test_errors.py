@@ -5,6 +5,7 @@ import inspect
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def test_every_class_of_the_module_is_listed() -> None:
     classes = {name: value for name, value in vars(errors).items() if inspect.isclass(value)}
     defined = [name for name, one in classes.items() if issubclass(one, Exception) and name[0] != "_"]
     assert sorted(defined) == sorted(CLASSES)
+    assert Sequence.__module__ == "collections.abc"  # by which it is pickled
 
 
 def test_a_verdict_shows_its_figures_first_and_every_other_error_the_name_to_import() -> None:
