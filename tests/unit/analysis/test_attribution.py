@@ -327,6 +327,14 @@ def test_a_function_that_is_slower_per_call_is_named_although_calls_changed() ->
     assert named(record) == [("predict", "normalize")]
 
 
+def test_a_function_that_is_slower_per_call_is_named_beside_many_more_calls() -> None:
+    """Four calls tell the time of one better, not worse."""
+    now = {names: 4 * ms for names, ms in USUAL.items()}
+    slower = 4 * 2.0 * USUAL["predict", "normalize"]
+    assert named(attributed(USUAL, {**now, ("predict", "normalize"): slower}, calls=(1.0, 4.0)))
+    assert not named(attributed(USUAL, now, calls=(1.0, 4.0)))
+
+
 def test_calls_that_are_not_known_in_every_block_are_not_used() -> None:
     now = {**USUAL, ("predict", "normalize"): 2.7}
     whole = run(USUAL, now, calls=(1.0, 1.0))

@@ -60,6 +60,13 @@ def test_one_share_below_half_in_each_launch_does_not_show_that_the_median_is_in
     assert found(launches, confidence=0.98).low < LOW * 1.1
 
 
+def test_shares_that_differ_between_launches_leave_it_open_whether_a_tail_is_in_the_upper_mode() -> None:
+    launches = [two_modes(9800, 200), two_modes(8900, 1100), two_modes(9700, 300), two_modes(9000, 1000)]
+    pooled = np.sort(np.concatenate([one.ascending for one in launches]))
+    assert pooled[order_bounds(pooled.size, 95, 0.99)[0]] > HIGH / 1.1  # if requests were independent
+    assert found(launches, 95).low < LOW * 1.1
+
+
 def test_shares_that_are_far_from_the_percentile_decide_its_mode() -> None:
     launches = [two_modes(200, 800), two_modes(190, 810), two_modes(210, 790), two_modes(195, 805)]
     assert found(launches).low > 300 * MS
