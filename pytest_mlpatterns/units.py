@@ -53,6 +53,7 @@ _BYTES_PER = {
     **{unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)},
 }
 _INSTRUCTIONS_PER = {"k": 10**3, "M": 10**6, "G": 10**9}
+_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([^\s\d.]+)\s*")
 
 
@@ -70,7 +71,7 @@ def parse_duration(value: object, *, name: str = "duration") -> int:
         if nanoseconds < 0:
             raise UnitError(f"{name} is {shown(value)}, expected a time that is not negative")
     else:
-        nanoseconds = round(_quantity(value, _NS_PER, name, expected="a time with its unit", example="20ms"))
+        nanoseconds = round(_quantity(value, _NS_PER, name, expected="a time with its unit", example=("20", "ms", "s")))
     if nanoseconds > MAX_DURATION_NS:
         raise UnitError(f"{name} is {shown(value)}, expected at most {MAX_DURATION_NS // _NS_PER['h']:,}h; write 1h")
     return nanoseconds
@@ -78,7 +79,7 @@ def parse_duration(value: object, *, name: str = "duration") -> int:
 
 def parse_size(value: object, *, name: str = "size") -> int:
     """Read a size such as ``"512MiB"`` (1024-based) or ``"10 MB"`` (1000-based). Returns whole bytes."""
-    return round(_quantity(value, _BYTES_PER, name, expected="a size with its unit", example="512MiB"))
+    return round(_quantity(value, _BYTES_PER, name, expected="a size with its unit", example=("512", "MiB")))
 
 
 def parse_ratio(value: object, *, name: str = "ratio") -> float:
@@ -127,7 +128,7 @@ def parse_number(value: object, *, name: str, example: str = "100") -> float:
 def parse_instructions(value: object, *, name: str) -> float:
     """Read a number of instructions: a plain number, or text such as ``"4.2M"``."""
     if isinstance(value, str) and value.strip()[-1:] in _INSTRUCTIONS_PER:
-        return _quantity(value, _INSTRUCTIONS_PER, name, expected="a number of instructions", example="4.2M")
+        return _quantity(value, _INSTRUCTIONS_PER, name, expected="a number of instructions", example=("4.2", "M"))
     return parse_number(value, name=name, example='"4.2M"')
 
 
@@ -287,13 +288,19 @@ def _three_digits(number: float) -> str:
     return f"{rounded:,.{decimals}f}"
 
 
-def _quantity(value: object, scales: Mapping[str, float], name: str, *, expected: str, example: str) -> float:
+def _quantity(
+    value: object, scales: Mapping[str, float], name: str, *, expected: str, example: tuple[str, ...]
+) -> float:
+    """``example``: a number, and units that it may have. A number without a unit takes its place in the message."""
+    text = str(value).strip()
     if isinstance(value, str) and (match := _QUANTITY.fullmatch(value)) and match[2] in scales:
         quantity = float(match[1]) * scales[match[2]]
         if math.isfinite(quantity):
             return quantity
+    number, *units = example
+    meant = " or ".join(f'"{text if _NUMBER.fullmatch(text) else number}{unit}"' for unit in units)
     raise UnitError(
-        f'{name} is {shown(value)}, expected {expected}; write for example "{example}" (units: {_listed(scales)})'
+        f"{name} is {shown(value)}, expected {expected}; write for example {meant} (units: {_listed(scales)})"
     )
 
 

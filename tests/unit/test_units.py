@@ -77,7 +77,7 @@ def test_a_time_without_a_known_unit_is_refused_with_an_example(wrong: object) -
         parse_duration(wrong, name="perf(duration=...)")
     message = str(caught.value)
     assert message.startswith(f"perf(duration=...) is {wrong!r}, expected a time with its unit")
-    assert '"20ms"' in message
+    assert ('"20.5ms" or "20.5s"' if wrong == 20.5 else '"20ms" or "20s"') in message
     assert "ns, us, µs" in message
 
 

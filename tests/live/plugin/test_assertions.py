@@ -85,7 +85,7 @@ REFUSED = {  # and those of test_first_mistakes, word by word
     "assert_faster_than('cach')": ["did you mean cached?"],
     "assert_faster_than('cached', on='p95')": ["expected one of 'rtm', 'throughput', 'ttft', 'nmrt'"],
     "assert_faster_than('cached', by='much')": ["assert_faster_than(by=...)"],
-    "assert_ttft_below(300)": ['assert_ttft_below(...) is 300, expected a time with its unit; write for example "20ms'],
+    "assert_ttft_below(300)": ['is 300, expected a time with its unit; write for example "300ms" or "300s"'],
     "assert_itl_below('300ms', percentile=100)": ["percentile is 100, expected at least 1 and less than 100"],
     "assert_goodput_at_least(rps=2)": ['expected what each request keeps; add slo="ttft<300ms"'],
     "assert_goodput_at_least(rps=2, slo='tfft<300ms')": ["slo is 'tfft<300ms', did you mean ttft? expected what each"],

