@@ -387,11 +387,13 @@ def test_blocks_without_a_stack_give_an_empty_profile() -> None:
 
 def test_the_smallest_stacks_are_counted_to_their_callers() -> None:
     many: Stacks = {("predict", f"f{number}"): 0.0005 for number in range(100)}
-    record = attributed({**USUAL, **many}, {**USUAL, **many})
+    usual: Stacks = {**USUAL, **many, ("predict", "small"): 0.008}  # 0.3 % of the time
+    record = attributed(usual, usual)
     functions = {record.frames[node.frame].function: node for node in record.nodes}
     assert "f1" not in functions
+    assert "small" in functions
     assert functions["predict"].now_ns == pytest.approx((0.1 + 100 * 0.0005) * MS, rel=0.01)
-    assert sum(node.before_ns for node in record.nodes) == pytest.approx(2.55 * MS)
+    assert sum(node.before_ns for node in record.nodes) == pytest.approx(2.558 * MS)
 
 
 def test_a_record_has_at_most_2000_nodes(monkeypatch: pytest.MonkeyPatch) -> None:

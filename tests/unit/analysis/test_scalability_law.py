@@ -34,6 +34,13 @@ def test_every_interval_holds_its_value_and_no_coefficient_is_negative(capacitie
         assert 0 <= found.low <= found.value <= found.high < math.inf
 
 
+def test_what_fits_nearly_as_well_lies_on_both_sides_of_what_fits_best() -> None:
+    law = ScalabilityLaw(100, 0.2, 0.02)
+    fitted = fit_law({n: [law.capacity_rps(n)] * 3 for n in (1, 2, 4, 8)})
+    for found in (fitted.contention, fitted.coherency):
+        assert found.high - found.value == pytest.approx(found.value - found.low, rel=0.01)
+
+
 def test_two_numbers_of_replicas_leave_the_coherency_open() -> None:
     fitted = fit_law({1: [100.0, 101.0], 2: [180.0, 181.0]})
     assert fitted.best.coherency == 0
