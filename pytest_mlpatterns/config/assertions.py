@@ -6,7 +6,8 @@ This module must not know what is measured or judged.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -32,9 +33,6 @@ from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.price import Price, parse_amount
 from pytest_mlpatterns.units import SECOND_NS, Unit, parse_duration, parse_number, parse_ratio, parse_share
 from pytest_mlpatterns.wording import count, did_you_mean, listed, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 _UNHURT = "assert_unhurt"
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}

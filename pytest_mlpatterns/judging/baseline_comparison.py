@@ -5,24 +5,26 @@ test. Also: ``judging/screen.py`` has what differs where the recorded code settl
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from pytest_mlpatterns.analysis.health.machine import busy_on_average, slower_excuse, taken_excuse
+from pytest_mlpatterns.analysis.health.machine import Excuse, busy_on_average, slower_excuse, taken_excuse
 from pytest_mlpatterns.analysis.metrics.definitions import are_of_streams, standing_metrics
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt, objective_of
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.few_samples import foreseen_tails
 from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import TooFewSamplesError
-from pytest_mlpatterns.judging.compared_metrics import Chosen, is_asked_for, requests_for_tails
+from pytest_mlpatterns.judging.compared_metrics import Choice, Chosen, ComparedMetric, is_asked_for, requests_for_tails
 from pytest_mlpatterns.judging.dropped_launches import is_disturbed
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.look import Look
-from pytest_mlpatterns.judging.loop import ruling_of
+from pytest_mlpatterns.judging.loop import Ruling, Want, ruling_of
 from pytest_mlpatterns.judging.machine_doubts import left_open, unhidden
 from pytest_mlpatterns.judging.metric_rules import (
     START,
@@ -33,13 +35,7 @@ from pytest_mlpatterns.judging.metric_rules import (
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.analysis.health.machine import Excuse
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.basis import Basis
-    from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
-    from pytest_mlpatterns.judging.loop import Ruling, Want
 
 _SHOW_SPEED = 3  # Launches that show whether the machine is slower, since one of them may be disturbed at its end
 

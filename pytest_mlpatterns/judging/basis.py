@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
@@ -9,24 +10,21 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.judging.causes import Causes
+from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
+from pytest_mlpatterns.judging.look import Look
+from pytest_mlpatterns.judging.loop import Ruling
 from pytest_mlpatterns.judging.metric_rules import require_requested, why_not_compared
 from pytest_mlpatterns.judging.result_builder import facts_of, reference_from_baseline, reference_with_work
-from pytest_mlpatterns.records.setup import differing_facts
+from pytest_mlpatterns.records.count import Count
+from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
+from pytest_mlpatterns.records.setup import FactChange, differing_facts
+from pytest_mlpatterns.records.verdict import LeftOut, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.counting import CountedBeside
     from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.judging.look import Look
-    from pytest_mlpatterns.judging.loop import Ruling
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
-    from pytest_mlpatterns.records.count import Count
-    from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
-    from pytest_mlpatterns.records.setup import FactChange
-    from pytest_mlpatterns.records.verdict import LeftOut, Verdict
 
 INSTRUCTIONS = METRICS["instructions"]
 

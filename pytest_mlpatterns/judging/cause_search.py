@@ -6,6 +6,8 @@ Loaded when a test asks for it, since a test that passes does not.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -20,15 +22,12 @@ from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.profiling.py_spy import RawFrame, find_py_spy
 from pytest_mlpatterns.records.profile import Frame, ProfileRecord
 from pytest_mlpatterns.records.samples import HeldRecord, Traced
+from pytest_mlpatterns.serving.model import StartOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.revision.worktree import Worktree
-    from pytest_mlpatterns.serving.model import StartOptions
 
 _LONGEST_WARMUP_NS = 1_000_000_000
 """Longest warm-up of a profiled pair, in nanoseconds; both services are warm from the comparison."""

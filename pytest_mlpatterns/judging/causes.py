@@ -6,6 +6,7 @@ its own, which holds wherever it waits, and an interrupt ends the search only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, metric_named, with_role
@@ -21,8 +22,6 @@ from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.revision.client import RevisionClient

@@ -23,14 +23,12 @@ from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.analysis.statistics.log_ratio import USUAL_PRIOR, RatioPrior
 from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR, Tolerances, accepted_ceiling
 from pytest_mlpatterns.analysis.verdicts.verdicts import GUARD_ALPHA
-from pytest_mlpatterns.config.settings import CountMode
-from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
+from pytest_mlpatterns.config.settings import CountMode, Settings
+from pytest_mlpatterns.records.verdict import Acceptance, LeftOut, Outcome, Verdict
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.changes.series import LaunchScatter
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.records.verdict import Acceptance
 
 Choice = Callable[[bool], "Sequence[ComparedMetric]"]
 """Which metrics to compare, given whether the answers stream, which is known after a launch."""

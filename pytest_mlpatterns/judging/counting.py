@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import psutil
@@ -28,15 +29,19 @@ from pytest_mlpatterns.analysis.verdicts.open_reasons import probably_slower
 from pytest_mlpatterns.analysis.verdicts.verdicts import GUARD_ALPHA
 from pytest_mlpatterns.config.settings import CountMode
 from pytest_mlpatterns.errors import CountError, DeploymentError, GeneratorLimitError, PerfFailure, SettingError
-from pytest_mlpatterns.judging.basis import INSTRUCTIONS
+from pytest_mlpatterns.judging.basis import INSTRUCTIONS, Basis
 from pytest_mlpatterns.judging.budget import Budget
-from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_metrics, only
+from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric, compared_metrics, only
+from pytest_mlpatterns.judging.look import Sample
 from pytest_mlpatterns.judging.loop import Ruling, Supply, decide, ruling_of
 from pytest_mlpatterns.judging.metric_rules import judge_guarded
 from pytest_mlpatterns.judging.result_builder import facts_of
 from pytest_mlpatterns.judging.settling_rules import Seen, settle
 from pytest_mlpatterns.measurement.variant import Variant
-from pytest_mlpatterns.records.setup import differing_facts
+from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.count import Count
+from pytest_mlpatterns.records.result_parts import Reference
+from pytest_mlpatterns.records.setup import EnvironmentFacts, differing_facts
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.reports.text.where import functions_explain
 from pytest_mlpatterns.revision.commits import UnknownRevisionError
@@ -45,18 +50,9 @@ from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent
 from pytest_mlpatterns.wording import first_line, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from pytest_mlpatterns.judging.basis import Basis
-    from pytest_mlpatterns.judging.compared_metrics import Choice
     from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.judging.look import Sample
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.profiling.callgrind import Countable
-    from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.count import Count
-    from pytest_mlpatterns.records.result_parts import Reference
-    from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.revision.client import RevisionClient
 
 

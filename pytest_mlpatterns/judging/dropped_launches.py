@@ -10,15 +10,11 @@ Also: ``Pairs.quiet`` in ``judging/look.py`` leaves out disturbed pairs of launc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pytest_mlpatterns.analysis.health.machine import why_busy
 from pytest_mlpatterns.analysis.health.sustained import why_limited
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Launch
+from pytest_mlpatterns.records.launch import Launch
 
 
 def why_dropped(launch: Launch, judged_ns: float) -> str | None:

@@ -5,6 +5,7 @@ The plugin builds it. This module must not know pytest.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -12,30 +13,27 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.series import USUAL_SCATTER, LaunchScatter
 from pytest_mlpatterns.analysis.statistics.alpha_spending import FEWEST_PAIRS
+from pytest_mlpatterns.engines.engine import Cluster
+from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign
-from pytest_mlpatterns.measurement.system_under_test import Starts
+from pytest_mlpatterns.measurement.system_under_test import Starts, SystemUnderTest
 from pytest_mlpatterns.measurement.variant import Variant
+from pytest_mlpatterns.patterns import Pattern
+from pytest_mlpatterns.records.addressing import Progress
+from pytest_mlpatterns.records.objective import Objective
+from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import NOTHING_ACCEPTED, Accepted, held_by
+from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.system.cpu_share import ReplicaCores
+from pytest_mlpatterns.workload.plan import LoadPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.engines.engine import Cluster
     from pytest_mlpatterns.judging.budget import Forecast
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.measurement.system_under_test import SystemUnderTest
-    from pytest_mlpatterns.patterns import Pattern
-    from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.records.objective import Objective
-    from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.revision.client import RevisionClient
-    from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.system.cpu_share import ReplicaCores
-    from pytest_mlpatterns.workload.plan import LoadPlan
 
 
 _SHORTENED = 4  # Part of the budget for which windows are planned at least, however little the run has left

@@ -7,6 +7,7 @@ measured.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -15,19 +16,16 @@ from pytest_mlpatterns.analysis.causes.growth import growth_in, judge_leaks, jud
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role, resource_of
 from pytest_mlpatterns.errors import InvalidResultError
-from pytest_mlpatterns.patterns import Cached
+from pytest_mlpatterns.patterns import Cached, Pattern
+from pytest_mlpatterns.records.samples import ResourceTrack
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth
-    from pytest_mlpatterns.patterns import Pattern
-    from pytest_mlpatterns.records.samples import ResourceTrack
 
     Follow = Callable[[int, Callable[[ResourceTrack], bool]], FollowedGrowth]
 

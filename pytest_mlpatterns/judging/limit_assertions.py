@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +24,7 @@ from pytest_mlpatterns.analysis.metrics.metric import (
     StreamPercentile,
     objective_of,
 )
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.searched_rates import describe_pauses, searches_needed
 from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
@@ -30,6 +32,7 @@ from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_sample
 from pytest_mlpatterns.analysis.verdicts.few_samples import judge_few
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_beyond_failures, judge_busy, judge_limit, why_invalid
 from pytest_mlpatterns.config import assertions, limit_tables
+from pytest_mlpatterns.config.assertions import Limit
 from pytest_mlpatterns.errors import (
     GeneratorLimitError,
     InvalidResultError,
@@ -39,23 +42,17 @@ from pytest_mlpatterns.errors import (
 )
 from pytest_mlpatterns.judging.counting import CountedPasses
 from pytest_mlpatterns.judging.machine_doubts import unless_explained
-from pytest_mlpatterns.judging.verdict_log import assertions_at_the_call, frame_of_the_test, no_verdict
-from pytest_mlpatterns.records.launch import Estimate, LaunchValue, SearchEnd
+from pytest_mlpatterns.judging.verdict_log import VerdictLog, assertions_at_the_call, frame_of_the_test, no_verdict
+from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, SearchEnd
+from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import SECOND_NS, format_rate
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.config.assertions import Limit
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.judging.verdict_log import VerdictLog
-    from pytest_mlpatterns.records.launch import Capacity
-    from pytest_mlpatterns.records.objective import Objective
 
 _LIMIT_ALPHA = 0.02
 """Probability, over all interim looks, of failing a value exactly at the limit, if launches vary as the prior expects.

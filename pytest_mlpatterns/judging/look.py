@@ -6,6 +6,7 @@ present. This module must not know how anything is started or measured.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
@@ -20,17 +21,15 @@ from pytest_mlpatterns.analysis.metrics.metric import Metric, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA, SequentialPlan, looks_beside_entry
 from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.latency import RequestCounts
+from pytest_mlpatterns.records.launch import Launch, LaunchValue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity, PairedLaunch, RatioVerdict
     from pytest_mlpatterns.analysis.verdicts.count_comparison import ByBlock
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
-    from pytest_mlpatterns.records.latency import RequestCounts
-    from pytest_mlpatterns.records.launch import Launch, LaunchValue
 
-    Sample = Entry | Metrics  # launches of one side: of a baseline entry, or measured ones
+Sample = Entry | Metrics  # launches of one side: of a baseline entry, or measured ones
 
 
 class UnknownMetricError(Exception):

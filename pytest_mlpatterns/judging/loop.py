@@ -6,12 +6,14 @@ module asks a budget whether another one may begin.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.errors import DeploymentError, TooFewSamplesError
 from pytest_mlpatterns.judging.budget import Budget
 from pytest_mlpatterns.judging.look import Pairs
 from pytest_mlpatterns.measurement.system_under_test import ends_starts
@@ -19,10 +21,6 @@ from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.wording import first_and_last
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
-    from pytest_mlpatterns.errors import TooFewSamplesError
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 
 Want = Literal["launch", "pair", "search", "start", "count"]

@@ -9,6 +9,7 @@ kept without what others took. Pure.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -24,25 +25,21 @@ from pytest_mlpatterns.analysis.health.machine import (
     taken_in,
 )
 from pytest_mlpatterns.analysis.metrics.definitions import STANDING, leading_time, metric_named
-from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.verdicts.tolerances import failed_by_whole_answers
 from pytest_mlpatterns.baseline.lookup import scaled
 from pytest_mlpatterns.config.settings import NoisePolicy
+from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
+from pytest_mlpatterns.judging.look import Look
 from pytest_mlpatterns.judging.metric_rules import judge_metrics
-from pytest_mlpatterns.records.launch import Taken
+from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.launch import Launch, Taken
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import SECOND_NS, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.config.assertions import Limit
-    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
-    from pytest_mlpatterns.judging.look import Look
-    from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.launch import Launch
 
 _QUIET_LAUNCHES = 2  # Launches on a quiet machine that a failure may rest on while the others were disturbed
 LEAST_ROOM = 0.1  # Least tolerance beside such an entry: a service and a fixed work do not slow down by the same

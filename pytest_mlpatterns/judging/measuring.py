@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.config.arguments import merge_markers
 from pytest_mlpatterns.config.settings import Settings, read_settings
 from pytest_mlpatterns.errors import SettingError
@@ -21,6 +22,7 @@ from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.system_under_test import (
     ModelUnderTest,
+    SystemUnderTest,
     checked_target,
     load_plan,
     read_inputs,
@@ -29,16 +31,12 @@ from pytest_mlpatterns.measurement.system_under_test import (
     require_own_processes,
     system_under_test,
 )
+from pytest_mlpatterns.patterns import Pattern
 from pytest_mlpatterns.serving.model import StartOptions
+from pytest_mlpatterns.serving.targets import Target
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.measurement.system_under_test import SystemUnderTest
-    from pytest_mlpatterns.patterns import Pattern
-    from pytest_mlpatterns.serving.targets import Target
-    from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.plan import LoadPlan
 
 _CALLER = "measure"
 _MOST_LAUNCHES = 100  # Most launches that may be asked for

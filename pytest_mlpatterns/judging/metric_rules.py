@@ -9,8 +9,9 @@ anything is started or measured.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,9 +19,16 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, metric_named
 from pytest_mlpatterns.analysis.metrics.metric import FigureOfAnswers, LatencyPercentile, Location, Metric, Role
-from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_PAIRS, FEWEST_PAIRS
+from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_PAIRS, FEWEST_PAIRS, SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, ratio_of
-from pytest_mlpatterns.analysis.statistics.log_ratio import USUAL_PRIOR, RatioPrior, judge_ratio, ratio_estimate
+from pytest_mlpatterns.analysis.statistics.log_ratio import (
+    USUAL_PRIOR,
+    LogRatio,
+    RatioPrior,
+    RatioVerdict,
+    judge_ratio,
+    ratio_estimate,
+)
 from pytest_mlpatterns.analysis.verdicts.count_comparison import (
     STORED_TAIL_ALPHA,
     TAIL_ALPHA,
@@ -32,11 +40,14 @@ from pytest_mlpatterns.analysis.verdicts.few_samples import describe_too_few, ta
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import PairedKinds, judge_by_kind, paired_kinds, side_of
 from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, noted, present_values, with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_guard
+from pytest_mlpatterns.config.settings import Settings
 from pytest_mlpatterns.errors import InvalidResultError, PerfFailure, TooFewSamplesError
-from pytest_mlpatterns.judging.compared_metrics import is_asked_for
+from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, is_asked_for
 from pytest_mlpatterns.judging.look import (
     AbsentMetricError,
     Look,
+    Pairs,
+    Sample,
     UnknownMetricError,
     counts_of,
     late_by_block,
@@ -47,15 +58,6 @@ from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import LeftOut, OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
-    from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, RatioVerdict
-    from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
-    from pytest_mlpatterns.judging.look import Pairs, Sample
 
 _FURTHER_LAUNCHES = 2  # Launches that a comparison is worth only because a percentile has too few requests
 

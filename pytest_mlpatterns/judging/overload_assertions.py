@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.overload import (
+    OfferedLoad,
+    OverloadPlan,
     default_limit_ns,
     goodput_metric,
     goodput_share,
@@ -26,6 +29,7 @@ from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT, scale_out_n
 from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY, Scaling
 from pytest_mlpatterns.analysis.capacity.step_impact import (
     USUAL_LIMIT,
+    AroundStep,
     HurtLimit,
     around_steps,
     impacts_of,
@@ -38,7 +42,7 @@ from pytest_mlpatterns.analysis.capacity.step_impact import (
 from pytest_mlpatterns.analysis.health.machine import why_busy
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
-from pytest_mlpatterns.config.assertions import read_cores_each, read_numbers, read_peak, read_time_of
+from pytest_mlpatterns.config.assertions import UnhurtLimits, read_cores_each, read_numbers, read_peak, read_time_of
 from pytest_mlpatterns.engines.engine import Engine, engine_named
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.budget import Budget
@@ -46,6 +50,8 @@ from pytest_mlpatterns.judging.limit_assertions import limit_plan, not_known
 from pytest_mlpatterns.judging.loop import Ruling, Supply, decide, ruling_of
 from pytest_mlpatterns.measurement.scaling import BY_NO_ENGINE, ScalingRun
 from pytest_mlpatterns.patterns.replication import balance_of, with_replicas
+from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, OverloadStep, ScalingRecord, StepImpact
+from pytest_mlpatterns.records.launch import Capacity, Estimate, Launch
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.reports.text.notes import describe_answers, describe_behaviour, describe_step
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
@@ -53,15 +59,8 @@ from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
-    from pytest_mlpatterns.analysis.capacity.step_impact import AroundStep
-    from pytest_mlpatterns.config.assertions import UnhurtLimits
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, OverloadStep, ScalingRecord, StepImpact
-    from pytest_mlpatterns.records.launch import Capacity, Estimate, Launch
 
 _PASSES = 2  # Passes before the first verdict: an interval needs two
 _MOST_PASSES = 4  # Most passes of an open verdict

@@ -6,12 +6,14 @@ means stands in the module of its kind; this one reads the arguments and logs th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT
 from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY, Scaling
 from pytest_mlpatterns.analysis.metrics.definitions import goodput_metric
 from pytest_mlpatterns.analysis.metrics.estimates import searched_for
+from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics, missing_attribute
 from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, REVISION_ALPHA
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
@@ -26,7 +28,12 @@ from pytest_mlpatterns.errors import (
 )
 from pytest_mlpatterns.judging.basis import Basis
 from pytest_mlpatterns.judging.budget import Budget, Spending
-from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, marked_accepted
+from pytest_mlpatterns.judging.compared_metrics import (
+    ComparedMetric,
+    compared_by_default,
+    compared_metrics,
+    marked_accepted,
+)
 from pytest_mlpatterns.judging.counting import CountedComparison
 from pytest_mlpatterns.judging.leaks import decide_leak
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, decide_nmrt, search_for_ranking
@@ -42,26 +49,21 @@ from pytest_mlpatterns.judging.verdict_log import (
     refuse_missing_figures,
     refuse_settings,
 )
-from pytest_mlpatterns.records.objective import parse_objective, parse_promise
+from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.patterns import Pattern
+from pytest_mlpatterns.records.capacity import Overload
+from pytest_mlpatterns.records.objective import Objective, parse_objective, parse_promise
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.failure import diagnosis_of
+from pytest_mlpatterns.serving.targets import Target
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
+from pytest_mlpatterns.workload.schedule import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
     import httpx
 
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.measurement.launch import LaunchRunner
-    from pytest_mlpatterns.patterns import Pattern
-    from pytest_mlpatterns.records.capacity import Overload
-    from pytest_mlpatterns.records.objective import Objective
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.serving.targets import Target
-    from pytest_mlpatterns.workload.schedule import Schedule
 
 
 @assertions_at_the_call

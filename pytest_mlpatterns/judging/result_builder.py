@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,16 @@ from pytest_mlpatterns.analysis.metrics.distribution_summary import (
 )
 from pytest_mlpatterns.analysis.metrics.estimates import estimated, estimates_of, plain
 from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
+from pytest_mlpatterns.analysis.statistics.log_ratio import VariantFigures
 from pytest_mlpatterns.analysis.verdicts.open_reasons import probably_slower
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default
 from pytest_mlpatterns.judging.look import Pairs
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
+from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, ScalingRecord, StepImpact
+from pytest_mlpatterns.records.launch import Busy, Noise
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import (
     BaselineGap,
@@ -50,6 +56,7 @@ from pytest_mlpatterns.records.result_parts import (
     Reference,
     Terms,
 )
+from pytest_mlpatterns.records.setup import EnvironmentFacts
 from pytest_mlpatterns.records.verdict import Kind, Unjudged, Verdict
 from pytest_mlpatterns.reports.text.comparison import figure_of
 from pytest_mlpatterns.reports.text.notes import (
@@ -65,19 +72,11 @@ from pytest_mlpatterns.units import format_duration, format_size
 from pytest_mlpatterns.wire import REST_JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.analysis.statistics.log_ratio import VariantFigures
     from pytest_mlpatterns.judging.basis import Basis
     from pytest_mlpatterns.judging.counting import CountedBeside
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
-    from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.capacity import LatencyMoment, Overload, ScalingRecord, StepImpact
-    from pytest_mlpatterns.records.launch import Busy, Noise
-    from pytest_mlpatterns.records.setup import EnvironmentFacts
 
 
 class Found(Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ launches, and after how many a failure counts, are in ``analysis/statistics/alph
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -24,7 +25,14 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import (
 )
 from pytest_mlpatterns.analysis.verdicts.open_reasons import failed_together
 from pytest_mlpatterns.errors import PerfFailure, SettingError
-from pytest_mlpatterns.judging.compared_metrics import Chosen, is_asked_for, left_out_if_measured, requests_for_tails
+from pytest_mlpatterns.judging.compared_metrics import (
+    Choice,
+    Chosen,
+    ComparedMetric,
+    is_asked_for,
+    left_out_if_measured,
+    requests_for_tails,
+)
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.look import Look, Pairs, UnknownMetricError
 from pytest_mlpatterns.judging.loop import Ruling, decide_pairs, ruling_of
@@ -38,14 +46,11 @@ from pytest_mlpatterns.revision.messages import Reason
 from pytest_mlpatterns.serving.targets import require_other_ports
 from pytest_mlpatterns.system.environment_facts import environment_facts
 from pytest_mlpatterns.units import format_duration
+from pytest_mlpatterns.workload.schedule import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_mlpatterns.judging.basis import Basis
-    from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
-    from pytest_mlpatterns.workload.schedule import Schedule
 
 NOT_INTERLEAVED = "its steps need a whole window, and two sides are measured in short turns"
 """Why a test with a function beside its load is compared with a stored baseline only."""

@@ -5,6 +5,7 @@ It must not know how the recorded code is found or measured.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -14,15 +15,12 @@ from pytest_mlpatterns.analysis.metrics.definitions import metric_named
 from pytest_mlpatterns.analysis.metrics.metric import times_of
 from pytest_mlpatterns.analysis.statistics.alpha_spending import FEWEST_PAIRS
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
+from pytest_mlpatterns.judging.loop import Ruling
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from pytest_mlpatterns.judging.basis import Basis
-    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
-    from pytest_mlpatterns.judging.loop import Ruling
-    from pytest_mlpatterns.records.verdict import Verdict
 
 _SCREEN_LAUNCHES = 3
 """Launches after which a comparison that the revision can settle is no longer worth its time: a fourth narrows the

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import why_busy
+from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import CONFIRMING_LAUNCHES, FEWEST_PAIRS, MOST_LOOKS
 from pytest_mlpatterns.analysis.verdicts.few_samples import with_needed_budget
@@ -41,19 +43,16 @@ from pytest_mlpatterns.judging.dropped_launches import is_disturbed, why_dropped
 from pytest_mlpatterns.judging.loop import Ruling, Supply, Want, decide, ruling_of
 from pytest_mlpatterns.measurement.launch import Interrupted, LaunchRunner
 from pytest_mlpatterns.records.launch import Launch, LaunchValue, SearchEnd
+from pytest_mlpatterns.records.objective import Objective
+from pytest_mlpatterns.records.price import Price
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.samples import ResourceTrack
+from pytest_mlpatterns.records.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
-    from pytest_mlpatterns.records.objective import Objective
-    from pytest_mlpatterns.records.price import Price
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.samples import ResourceTrack
-    from pytest_mlpatterns.records.verdict import Verdict
 
 _FEWEST_IN_TIME = 3  # Launches that a limit on time does not reduce further
 _LEAST_GROWTH_NS = 2_000_000_000  # Load that follows a suspected growth, if less is left of the budget

@@ -10,6 +10,7 @@ metric passes, fails or stays open where the file and the recorded code disagree
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -18,6 +19,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.health.machine import SLOWER, may_be_faster, ratio_of_means, sorting_times_ns, why_busy
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, standing_metrics, streams_first, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Nmrt, Role
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA, REVISION_ALPHA
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
@@ -28,19 +30,15 @@ from pytest_mlpatterns.judging.machine_doubts import change_in, doubt_of, excuse
 from pytest_mlpatterns.judging.metric_rules import judge_metrics
 from pytest_mlpatterns.judging.screen import Screen
 from pytest_mlpatterns.judging.settling_rules import EXCUSED, Decision, Seen, settle
-from pytest_mlpatterns.records.verdict import LeftOut, Outcome
+from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.setup import FactChange
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.revision.commits import ShallowCloneError, UnknownRevisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.basis import Basis
     from pytest_mlpatterns.judging.experiment import Settlement
     from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
-    from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.setup import FactChange
-    from pytest_mlpatterns.records.verdict import Verdict
 
 _FEWEST_LAUNCHES = 3
 """Launches of the recorded code from which their median counts: one that was disturbed is not the median of three."""

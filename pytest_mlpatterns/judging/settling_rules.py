@@ -7,21 +7,17 @@ it. Pure. This module must not know how anything was measured.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named
 from pytest_mlpatterns.judging.machine_doubts import is_within
+from pytest_mlpatterns.records.setup import FactChange
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import listed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.records.setup import FactChange
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 _MOST_FACTS = 3  # Changed facts that a verdict names

@@ -6,6 +6,7 @@ Each side is a variant of an interleaved run, deployed as the test's own is. Thi
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
@@ -16,6 +17,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import REVISION_ALPHA, SequentialPlan, looks_of_pairs
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, ratio_of
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.assertions import read_factor_metric, read_margin
 from pytest_mlpatterns.config.lists import read_pattern
 from pytest_mlpatterns.config.settings import NoisePolicy, require_schedule
@@ -23,6 +25,7 @@ from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.engines.local.plain_calls import deploy_calls
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.judging.counting import CountedPasses
+from pytest_mlpatterns.judging.look import Pairs
 from pytest_mlpatterns.judging.loop import Ruling, Want, decide_pairs, ruling_of
 from pytest_mlpatterns.judging.metric_rules import RatioQuestion
 from pytest_mlpatterns.judging.revision_comparison import NOT_INTERLEAVED
@@ -31,8 +34,10 @@ from pytest_mlpatterns.measurement.system_under_test import read_inputs, require
 from pytest_mlpatterns.measurement.variant import Variant, started_deployments
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import name_of
+from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
+from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.external.start import deploy_target
 from pytest_mlpatterns.serving.import_string import is_import_string
 from pytest_mlpatterns.serving.model import ServicePlan, is_stepped, pack_inputs, service_plan
@@ -40,20 +45,14 @@ from pytest_mlpatterns.serving.targets import App, Command, Target, Url, require
 from pytest_mlpatterns.units import format_percent, parse_number
 from pytest_mlpatterns.wording import listed, shown
 from pytest_mlpatterns.workload.own_client import ClientWire
+from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
     from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.judging.look import Pairs
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
-    from pytest_mlpatterns.records.count import Count
-    from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.workload.plan import LoadPlan
 
 _KINDS = (
     "another pattern, a model (a callable, a class or an import string), or a service: App(...), Command(...) or "

@@ -10,7 +10,9 @@ import linecache
 import re
 import sys
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Literal, NoReturn, ParamSpec, TypeVar
 
 from msgspec.structs import replace
@@ -18,6 +20,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.metrics.metrics import missing_figure
 from pytest_mlpatterns.config.settings import InconclusivePolicy
 from pytest_mlpatterns.errors import (
+    GeneratorLimitError,
     InconclusiveFailure,
     InconclusiveWarning,
     MlpatternsError,
@@ -26,6 +29,7 @@ from pytest_mlpatterns.errors import (
 )
 from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.measurement.answer_check import cut_to_function
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Gate, OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.removed import why_removed
@@ -36,12 +40,7 @@ from pytest_mlpatterns.reports.text.where import where_sentence
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from types import FrameType
-
-    from pytest_mlpatterns.errors import GeneratorLimitError
     from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.records.result import TestResult
 
 
 class VerdictLog:

@@ -14,6 +14,7 @@ neighbours, and overloads (``analysis/capacity/overload.py``, ``judging/overload
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -21,15 +22,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.records.launch import Busy, Launch, NodeFigures, NodeUsage, Noise, Taken, Usage
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
-
     from pytest_mlpatterns.records.samples import Window
 
 OTHERS_CORES = 0.2  # Other processes are reported from this many cores on average; an idle desktop uses 0.05

@@ -12,30 +12,27 @@ meet one pause each do not differ, so the overdispersion between known blocks of
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.statistics.distributions import binomial_tail, with_uncertain_scale
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome, Verdict, rounded_ceiling
 from pytest_mlpatterns.units import format_duration, format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
-
-    from numpy.typing import NDArray
-
     from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.records.latency import RequestCounts
 
-    ByBlock = Callable[[float], tuple[NDArray[np.int64], NDArray[np.int64]]]
-    Sides = tuple[ByBlock | None, ByBlock | None]  # of the reference, and of the present
+ByBlock = Callable[[float], tuple[NDArray[np.int64], NDArray[np.int64]]]
+Sides = tuple[ByBlock | None, ByBlock | None]  # of the reference, and of the present
 
 COUNT_ALPHA = 0.002  # Probability, at each interim look, of failing a share of failed requests exactly at the tolerance
 TAIL_ALPHA = 0.001

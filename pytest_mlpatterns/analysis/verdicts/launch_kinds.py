@@ -10,8 +10,8 @@ do not count.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
@@ -19,19 +19,15 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.distributions import excess_chance
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, LogRatio, RatioVerdict
+from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import Unit
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
-    from pytest_mlpatterns.records.launch import LaunchValue
-
-    Judge = Callable[[Sequence[LaunchValue], Sequence[LaunchValue]], Verdict]
+Judge = Callable[[Sequence[LaunchValue], Sequence[LaunchValue]], Verdict]
 
 _FEWEST_LAUNCHES = 4  # Fewest launches whose two kinds are distinguished from scatter
 _FEWEST_OF_A_KIND = 2  # Launches that make a kind; a single one that differs may have been disturbed

@@ -8,7 +8,7 @@ not know results, commands or files.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,14 +18,10 @@ from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metr
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.statistics.intervals import TO_95_PERCENT
 from pytest_mlpatterns.analysis.verdicts.verdicts import log_change
+from pytest_mlpatterns.records.launch import Busy, Estimate
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import listed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from pytest_mlpatterns.records.launch import Busy, Estimate
 
 LONGEST_S = 600.0
 """Longest measuring time that is recommended: one test of a suite for which ten minutes are too long is rewritten."""

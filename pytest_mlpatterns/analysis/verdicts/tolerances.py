@@ -32,15 +32,14 @@ from pytest_mlpatterns.analysis.metrics.metric import Location, Metric, Nmrt, Ro
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.verdict import Acceptance, Outcome, Verdict
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import listed, shown
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-    from pytest_mlpatterns.records.verdict import Acceptance, Verdict
 
 _TAIL_FACTOR = 2.0  # Factor of the tolerance of a tail, which varies twice as much
 STORED_TAIL_FACTOR = 2.5

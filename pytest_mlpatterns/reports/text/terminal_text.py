@@ -12,24 +12,20 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from enum import Enum
 from itertools import pairwise
 from math import exp, log
 from statistics import fmean
 from textwrap import wrap
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pytest_mlpatterns.records.latency import Percentiles, interpolated
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.reports.text.comparison import LATENCY, distributions_of
 from pytest_mlpatterns.units import format_duration, format_percent
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.records.result import TestResult
 
 _COLUMNS = 36  # Width of a sketch
 BARS = " ▁▂▃▄▅▆▇█"  # Eight heights of a bar, and none
