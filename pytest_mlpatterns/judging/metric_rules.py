@@ -39,7 +39,7 @@ from pytest_mlpatterns.analysis.verdicts.count_comparison import (
 from pytest_mlpatterns.analysis.verdicts.few_samples import describe_too_few, tails_left_out
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import PairedKinds, judge_by_kind, paired_kinds, side_of
 from pytest_mlpatterns.analysis.verdicts.tolerances import judge_time, noted, present_values, with_medians
-from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_guard
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_guard, worsening
 from pytest_mlpatterns.config.settings import Settings
 from pytest_mlpatterns.errors import InvalidResultError, PerfFailure, TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, is_asked_for
@@ -358,10 +358,7 @@ def change_verdict(question: RatioQuestion, verdict: RatioVerdict, pairs: Pairs,
     """The verdict on a ratio as one on a change, with its reason in words."""
     metric = metric_named(question.metric)
     printed = pairs.printed(metric.name, verdict)
-    ratio = verdict.judged
-    change = Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
-    if metric.better == "higher":
-        change = Estimate(-change.value, -change.high, -change.low)
+    change = worsening(metric, verdict.judged)
     word, low, high = ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
     by_floor = abs(question.limit - 1) > tolerance + _LEAST and change.high > tolerance
     floor = f"; changes up to {metric.floor_text} do not count" if by_floor else ""

@@ -338,10 +338,10 @@ def _change(
             Estimate(max(one.value, smallest), max(one.low, smallest), max(one.high, smallest)) for one in ranges
         )
         ratio = Estimate(now.value / then.value, now.low / then.high, now.high / then.low)
-        return _worsening(metric, ratio)
+        return worsening(metric, ratio)
     of_both = ratio_of_pairs if paired else ratio_of
     compare = partial(of_both, present, baseline, metric.launch_sd, prior_degrees=metric.sd_degrees)
-    for_fail, for_pass = (_worsening(metric, compare(confidence=confidence)) for confidence in levels)
+    for_fail, for_pass = (worsening(metric, compare(confidence=confidence)) for confidence in levels)
     return Estimate(for_fail.value, for_fail.low, for_pass.high)
 
 
@@ -364,7 +364,7 @@ def _middle(metric: Metric, launches: Sequence[LaunchValue], *, varies: bool) ->
     return estimate(launches, max(metric.launch_sd, _SMALLEST) if varies else metric.launch_sd)
 
 
-def _worsening(metric: Metric, ratio: Estimate) -> Estimate:
+def worsening(metric: Metric, ratio: Estimate) -> Estimate:
     """A ratio of present to before as a change, worse being positive."""
     if metric.better == "lower":
         return Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
