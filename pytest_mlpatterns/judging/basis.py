@@ -47,7 +47,8 @@ class Side(Struct, frozen=True):
         """Why nothing was compared with it; empty if something was, or was not tried yet."""
         if self.is_judged is not False:
             return self.why_not
-        return f"not compared with {self.name}: {describe_left_out(self.left_out) or 'no metric of it is known'}"
+        metrics = ", ".join(f"{label} ({why})" for label, why in self.left_out.items())
+        return f"not compared with {self.name}: {metrics or 'no metric of it is known'}"
 
 
 class Settled(Struct, frozen=True):
@@ -173,8 +174,3 @@ class Basis:
         asked = "a comparison" if self.gap is None else f"one; record it: {command} --perf-baseline update"
         why, asked = (f"{remedy}; {missing}", "one") if remedy else (missing, asked)
         return f"{why}, and --perf-baseline require asks for {asked}"
-
-
-def describe_left_out(left_out: Mapping[str, LeftOut]) -> str:
-    """Metrics that were not compared: ``p99 latency (is not recorded yet), peak memory (is not recorded yet)``."""
-    return ", ".join(f"{name} ({why})" for name, why in left_out.items())

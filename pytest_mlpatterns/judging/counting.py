@@ -246,15 +246,13 @@ class CountedPasses:
             beside = CountedBeside.entry(match.counted)
             return self.decide(lambda: self._judge(compared, beside)), beside
         own = match.entry if is_stored and match.entry is not None and holds_here(match.entry, now, None) else None
-        if (other := self.other) is None and own is None:
+        if (other := self.other) is not None:
+            found = self._beside(other)
+            verdict = self.decide(lambda: self._judge(compared, found))
+            return verdict if own is None else self._settled(compared, own, found=found, verdict=verdict), found
+        if own is None:
             raise CountError("no entry with the same software has it: --perf-baseline update --perf-count instructions")
-        found = None if other is None else self._beside(other)
-        verdict = None if found is None else self.decide(lambda: self._judge(compared, found))
-        if own is not None:
-            return self._settled(compared, own, found=found, verdict=verdict), found or CountedBeside.entry(own)
-        assert verdict is not None
-        assert found is not None
-        return verdict, found
+        return self._settled(compared, own, found=None, verdict=None), CountedBeside.entry(own)
 
     def _judge(self, compared: ComparedMetric, beside: CountedBeside, present: Sample | None = None) -> Verdict:
         """The verdict on the present, or on what stands for it, beside one side."""

@@ -72,7 +72,7 @@ def explains(look: Look, compared: ComparedMetric, *others: Metrics) -> str:
 
 def doubt_of(failed: Verdict | None, look: Look, compared: ComparedMetric) -> str:
     """Why a failure may be one of a slower machine, in words; empty if it stands, and if there is none."""
-    if failed is None or failed.outcome is not Outcome.FAIL:
+    if failed is None:
         return ""
     slower = slower_excuse(look.minutes, look.entry.sorting_ns)
     (found,) = left_open(look, [failed], [compared], excuse=slower)

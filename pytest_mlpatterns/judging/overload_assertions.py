@@ -215,25 +215,28 @@ class OverloadAssertions:
             self._offer(peak)
         plan = limit_plan(self._experiment.settings.launches)
 
+        def steps(overloads: list[Overload]) -> list[OverloadStep]:
+            return [step for one in overloads for step in one.steps if step.load_ratio == peak]
+
         def measured() -> tuple[list[Overload], Estimate]:
             runs = [one for one in self._runs if peak in one[1].ratios]
-            overloads = [one for one in self.overloads if any(step.load_ratio == peak for step in one.steps)]
+            overloads = [one for one in self.overloads if steps([one])]
             return overloads, goodput_share(overloads, runs[0][0].nmrt, peak, confidence=plan.confidence(len(runs)))
 
         def judge() -> Verdict:
             overloads, found = measured()
-            for step in (step for one in overloads for step in one.steps if step.load_ratio == peak):
+            for step in steps(overloads):
                 if step.limited:
                     raise GeneratorLimitError(f"at {times_capacity(peak)} {step.limited}")
-            verdict = judge_limit(goodput_metric(peak, overloads[-1].limit_ns), found, share)
-            step = next(step for step in overloads[-1].steps if step.load_ratio == peak)
-            said = f"{describe_answers(step, overloads[-1])}; {describe_behaviour(overloads[-1])}"
+            last = overloads[-1]
+            verdict = judge_limit(goodput_metric(peak, last.limit_ns), found, share)
+            said = f"{describe_answers(steps([last])[0], last)}; {describe_behaviour(last)}"
             return verdict if verdict.outcome is Outcome.PASS else verdict.saying(said)
 
         (verdict,) = self._measurement.decide(lambda: [judge()], lambda: self._offer(peak, afresh=True))
         overloads, found = measured()
         if not is_lost_anyway(overloads, found, at=peak, share=share):
-            _refuse_busy(verdict, [step for one in overloads for step in one.steps if step.load_ratio == peak])
+            _refuse_busy(verdict, steps(overloads))
         return verdict
 
     def decide_recovery(self, limit_ns: int, in_time_ns: float | None) -> Verdict:
@@ -274,17 +277,15 @@ class OverloadAssertions:
     def _capacity(self) -> Capacity:
         """The NMRT without an objective; searched for if it is not known."""
         self._measurement.require_valid()
-
-        def known() -> list[Capacity]:
-            return [one for one in self._measurement.metrics.capacities if one.objective is None and not one.at_least]
-
-        if not known():
+        known = [one for one in self._measurement.metrics.capacities if one.objective is None and not one.at_least]
+        if not known:
             self._measurement.search(None)
-        if found := known():
-            if found[-1].nmrt.value > 0:
-                return found[-1]
-            raise InvalidResultError(f"{_NMRT.label} is 0 req/s, so that no load is beyond it: {found[-1].stopped}")
-        raise not_known([one for one in self._measurement.metrics.capacities if one.objective is None][-1], _NMRT.label)
+        found = known[-1] if known else self._measurement.metrics.capacities[-1]
+        if found.at_least:
+            raise not_known(found, _NMRT.label)
+        if found.nmrt.value <= 0:
+            raise InvalidResultError(f"{_NMRT.label} is 0 req/s, so that no load is beyond it: {found.stopped}")
+        return found
 
 
 def _refuse_unfit(overloads: list[Overload]) -> None:
