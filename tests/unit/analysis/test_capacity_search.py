@@ -44,6 +44,10 @@ def test_the_knee_is_the_first_doubling_that_fills_every_server(count: int) -> N
     assert [step.concurrency for step in found.ladder] == [2**n for n in range(len(found.ladder))]
 
 
+def test_a_service_that_answers_once_in_seconds_has_its_knee_too() -> None:
+    assert climb(places(8, 20.0), out_of_time=forever).nmrt.value == pytest.approx(0.4)
+
+
 @PROPERTY
 @given(count=st.integers(1, 200), noise=st.floats(0, 0.05), seed=st.integers(0, 1000))
 def test_noise_does_not_lift_the_capacity_to_the_best_of_many_tries(count: int, noise: float, seed: int) -> None:

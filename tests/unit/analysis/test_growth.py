@@ -39,6 +39,12 @@ def test_a_steady_growth_has_its_slope_and_goes_on(per_request: int, readings: i
     assert found.requests == requests[-1]
 
 
+def test_one_descriptor_in_many_requests_goes_on_too() -> None:
+    found = grown(REQUESTS // 20)
+    assert found.slope.value == pytest.approx(0.05, rel=0.05)
+    assert not found.levels_off
+
+
 def test_a_steady_growth_is_a_leak_above_its_limit_and_if_it_gained_enough() -> None:
     found = grown(1024 * REQUESTS)
     assert found.exceeds(1000, LEAST)

@@ -350,3 +350,8 @@ def test_the_long_run_is_that_of_queueing_theory(servers: int, allowed: float, l
     long_run = LongRun(servers, allowed)
     assert long_run.load_at(level) == pytest.approx(load, rel=0.012)
     assert long_run.level_at(load) == pytest.approx(level, rel=0.05)
+
+
+@pytest.mark.parametrize(("servers", "waiting"), [(1, 0.5), (7, 0.5**3)])
+def test_of_random_arrivals_fewer_wait_the_more_servers_there_are(servers: int, waiting: float) -> None:
+    assert ReferenceQueue(100, servers).share_above(1, 50) == pytest.approx(waiting)
