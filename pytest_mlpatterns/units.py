@@ -292,7 +292,7 @@ def _quantity(
     value: object, scales: Mapping[str, float], name: str, *, expected: str, example: tuple[str, ...]
 ) -> float:
     """``example``: a number, and units that it may have. A number without a unit takes its place in the message."""
-    text = str(value).strip()
+    text = shown(value).strip("' ")
     if isinstance(value, str) and (match := _QUANTITY.fullmatch(value)) and match[2] in scales:
         quantity = float(match[1]) * scales[match[2]]
         if math.isfinite(quantity):

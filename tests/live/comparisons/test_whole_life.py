@@ -102,7 +102,7 @@ def _of_case(case: ElementTree.Element) -> str:
 def test_a_gate_begins_softly_turns_red_accepts_and_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     life = Life(tmp_path / "shop")
     monkeypatch.chdir(life.repository.top)
-    life.takes(0.03)
+    life.takes(0.05)
     soft = life.step("A soft start: verdicts are shown, and nothing fails", "--perf-gate=warn")
     assert "1 regression" in soft.out
     red = life.step("The first red")
@@ -113,7 +113,7 @@ def test_a_gate_begins_softly_turns_red_accepts_and_forgets(tmp_path: Path, monk
     life.takes(0.5)
     beyond = life.step("Worse than was accepted")
     assert "accepted was rtm +900 %: larger model" in beyond.out
-    life.takes(0.03)
+    life.takes(0.05)
     life.repository.git("add", "--all")
     life.repository.git("commit", "--quiet", "--message", "A larger model, and what it costs")
     landed = life.step("The change has landed")

@@ -91,8 +91,7 @@ COMPOSITIONS = [
 ]
 
 
-@{QUICK}
-@pytest.mark.perf(pattern=COMPOSITIONS, concurrency=8, check=right)
+@pytest.mark.perf(pattern=COMPOSITIONS, concurrency=8, requests=50, warmup="0s", launches=1, check=right)
 def test_counted(perf):
     perf.assert_error_rate_below("1%")
     (layer,) = (layer for layer in perf.metrics.layers if layer.layer == "counted")
