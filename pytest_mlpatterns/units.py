@@ -292,13 +292,13 @@ def _quantity(
     value: object, scales: Mapping[str, float], name: str, *, expected: str, example: tuple[str, ...]
 ) -> float:
     """``example``: a number, and units that it may have. A number without a unit takes its place in the message."""
-    text = shown(value).strip("' ")
     if isinstance(value, str) and (match := _QUANTITY.fullmatch(value)) and match[2] in scales:
         quantity = float(match[1]) * scales[match[2]]
         if math.isfinite(quantity):
             return quantity
     number, *units = example
-    meant = " or ".join(f'"{text if _NUMBER.fullmatch(text) else number}{unit}"' for unit in units)
+    given = shown(value).strip("' ")
+    meant = " or ".join(f'"{given if _NUMBER.fullmatch(given) else number}{unit}"' for unit in units)
     raise UnitError(
         f"{name} is {shown(value)}, expected {expected}; write for example {meant} (units: {_listed(scales)})"
     )

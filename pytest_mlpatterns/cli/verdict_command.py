@@ -183,8 +183,7 @@ def _lines(tests: list[dict[str, Any]]) -> list[str]:
         lines.append(f"{test['test']}: {kind_word(Kind(test['kind']))}{advisory}")
         lines += [f"  {reason}" for reason in test["reasons"]]
         for step in test["next"]:
-            lines += (
-                [f"  {step['purpose']}:", f"    {step['command']}"] if step["command"] else [f"  {step['purpose']}"]
-            )
+            command = step["command"]
+            lines += [f"  {step['purpose']}:", f"    {command}"] if command else [f"  {step['purpose']}"]
         lines.append("")
     return lines

@@ -193,9 +193,12 @@ _ORDER = (
 """What most probably explains a change of speed comes first; the rest, the system, comes last."""
 
 
+CODE_VARIABLES = (
+    "LD_PRELOAD|GLIBC_TUNABLES|OPENBLAS_CORETYPE|NPY_(EN|DIS)ABLE_CPU_FEATURES|ONEDNN_MAX_CPU_ISA|ATEN_CPU_CAPABILITY"
+)
+"""Pattern of the environment variables by which libraries choose their code, beside those of MKL."""
 _OF_WORK = re.compile(
-    f"Python.*|PYTHON(?!HASHSEED)[A-Z_]+|GIL|program|libc|{PACKAGE}.*|LD_PRELOAD|GLIBC_TUNABLES|OPENBLAS_CORETYPE|"
-    "NPY_(EN|DIS)ABLE_CPU_FEATURES|ONEDNN_MAX_CPU_ISA|ATEN_CPU_CAPABILITY|MKL_(CBWR|ENABLE_INSTRUCTIONS)"
+    f"Python.*|PYTHON(?!HASHSEED)[A-Z_]+|GIL|program|libc|{PACKAGE}.*|{CODE_VARIABLES}|MKL_(CBWR|ENABLE_INSTRUCTIONS)"
 )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from pytest_mlpatterns.credentials import HIDDEN, is_credential
-from pytest_mlpatterns.records.setup import PACKAGE, PACKAGES, EnvironmentFacts
+from pytest_mlpatterns.records.setup import CODE_VARIABLES, PACKAGE, PACKAGES, EnvironmentFacts
 from pytest_mlpatterns.system.cgroups import memory_limit_bytes, quota_cores
 from pytest_mlpatterns.system.loaded_packages import (
     Distribution,
@@ -34,9 +34,8 @@ from pytest_mlpatterns.units import format_size
 
 VARIABLES = re.compile(
     "(OMP|MKL)_[A-Z0-9_]+|KMP_(?!DUPLICATE_LIB_OK|INIT_AT_FORK)[A-Z0-9_]+|(OPENBLAS|BLIS|GOTO|RAYON)_NUM_THREADS|"
-    "(NUMEXPR|VECLIB)_[A-Z_]+|MALLOC_ARENA_MAX|LD_PRELOAD|TOKENIZERS_PARALLELISM|POLARS_MAX_THREADS|"
-    "CUDA_VISIBLE_DEVICES|GLIBC_TUNABLES|OPENBLAS_CORETYPE|NPY_(EN|DIS)ABLE_CPU_FEATURES|ONEDNN_MAX_CPU_ISA|"
-    "ATEN_CPU_CAPABILITY|PYTHON(MALLOC|_?GIL|_JIT|OPTIMIZE|HASHSEED|DEVMODE)"
+    "(NUMEXPR|VECLIB)_[A-Z_]+|MALLOC_ARENA_MAX|TOKENIZERS_PARALLELISM|POLARS_MAX_THREADS|CUDA_VISIBLE_DEVICES|"
+    f"PYTHON(MALLOC|_?GIL|_JIT|OPTIMIZE|HASHSEED|DEVMODE)|{CODE_VARIABLES}"
 )
 """Environment variables that shape the speed of a process. Two that scikit-learn sets by itself are left out."""
 _LONGEST = 80  # Longest value that is kept of a variable

@@ -268,15 +268,18 @@ def least_ratio_of_means(now: Sequence[float], then: Sequence[float]) -> float |
 
 
 def slower_by(now: Sequence[float], then: Sequence[float]) -> float:
-    """How many times as long the fixed work takes as before: at most, if its mean shows that; 0 if it is not known.
+    """How many times as long the fixed work takes as before, at most; 0 if it is not known.
 
-    A host that changes its speed may be as slow during the whole load as in its slow moments.
+    Its quiet moments tell that, or the mean of many. A host that changes its speed may be as slow during the whole load
+    as in its slow moments; the slowest one may be disturbed besides.
     """
-    lowest, most = ratio_of_sorting(now, then) or 0.0, ratio_of_means(now, then) or 0.0
+    lowest, most = ratio_of_sorting(now, then), ratio_of_means(now, then)
+    if lowest is None or most is None:
+        return 0.0
     if len(now) < _FEWEST_MOMENTS:
         return lowest
     slow = sorted(ns for ns in now if ns >= _CHANGES_SPEED * _lower_quartile(now))
-    if then and len(slow) >= max(2.0, _LEAST_SLOW * len(now)):
+    if len(slow) >= max(2.0, _LEAST_SLOW * len(now)):
         return slow[-2] / _lower_quartile(then)
     most *= math.exp(float(np.std(np.log(now), ddof=1)) / math.sqrt(len(now)))  # the mean of few moments has an error
     return max(lowest, most) if most >= _SLOWER_MEAN else lowest

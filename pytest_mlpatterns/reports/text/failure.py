@@ -231,9 +231,8 @@ def failures_of(result: TestResult) -> list[list[Verdict]]:
         return [still] if still else []
     found: dict[str, list[Verdict]] = {}
     for one in failing:
-        found.setdefault("" if one.against in ("baseline", "revision") else one.asserted_at or one.against, []).append(
-            one
-        )
+        failure = "" if one.against in ("baseline", "revision") else one.asserted_at or one.against
+        found.setdefault(failure, []).append(one)
     return [*found.values()]
 
 

@@ -48,7 +48,7 @@ from pytest_mlpatterns.system.import_redirect import is_installed, map_path
 from pytest_mlpatterns.system.installed_copies import InstalledCopy, copy_error
 from pytest_mlpatterns.system.loaded_packages import logged_modules
 from pytest_mlpatterns.system.orphans import describe_killed
-from pytest_mlpatterns.units import format_duration, parse_duration
+from pytest_mlpatterns.units import SECOND_NS, format_duration, parse_duration
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wire.invocations import PING
 from pytest_mlpatterns.wire.stream_request import read_stream
@@ -459,7 +459,7 @@ def _worker_stop_s(target: App) -> int:
     A worker that granian has just forked drops SIGTERM, because the handler of its parent is still in place; without a
     limit granian waits for it for ever.
     """
-    return max(1, parse_duration(target.stop) // (2 * 10**9))
+    return max(1, parse_duration(target.stop) // (2 * SECOND_NS))
 
 
 def _directory(target: App | Command, options: StartOptions) -> Path:
