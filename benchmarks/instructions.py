@@ -249,7 +249,7 @@ def main() -> None:
             for change in ("", "copy", "log", "lookup") if given.changes else ("",):
                 with variables({"COUNTED_CHANGE": change}):
                     try:
-                        counts = [count(SERVICES[name], directory) for _ in range(given.passes)]
+                        counts = [count(SERVICES[name], directory, calls=given.where) for _ in range(given.passes)]
                     except Exception:
                         traceback.print_exc()
                         continue

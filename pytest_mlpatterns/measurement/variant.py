@@ -29,7 +29,7 @@ from pytest_mlpatterns.analysis.metrics.blocked_values import counted
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.log_ratio import VariantFigures
 from pytest_mlpatterns.analysis.verdicts.verdicts import why_too_many_failed
-from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, MlpatternsError
+from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, MlpatternsError, PerfWarning
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.generator_process import LocalPool
@@ -420,7 +420,7 @@ def _close(started: Future[Deployment]) -> None:
 
 def _close_abandoned(started: Future[Deployment]) -> None:
     if started.exception() is None:
-        with contextlib.suppress(MlpatternsError):  # no one waits: what holds it may have ended, and ended it
+        with contextlib.suppress(MlpatternsError, PerfWarning):  # no one waits: what holds it may have ended it
             started.result().close()
 
 
