@@ -33,7 +33,7 @@ def connected(client: httpx.Client, url: str, timeout_s: float) -> httpx.Respons
 class ClientTransport(BoundedTransport):
     """The transport of an ``httpx.Client`` beside a client of the user's own."""
 
-    def __init__(self, wire: ClientWire, context: ssl.SSLContext) -> None:
+    def __init__(self, wire: ClientWire, context: ssl.SSLContext | None) -> None:
         super().__init__(context)
         self._wire = wire
 

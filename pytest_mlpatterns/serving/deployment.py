@@ -334,9 +334,11 @@ def transport_to(endpoint: Endpoint) -> httpx.BaseTransport:
         return GrpcTransport()
     from pytest_mlpatterns.serving.bounded_client import BoundedTransport
 
-    context = ssl.create_default_context()
-    if endpoint.remote is not None and endpoint.remote.ca_pem is not None:
-        context.load_verify_locations(cadata=endpoint.remote.ca_pem.decode())
+    context = None
+    if endpoint.remote is not None:  # a context reads files that the environment names
+        context = ssl.create_default_context()
+        if endpoint.remote.ca_pem is not None:
+            context.load_verify_locations(cadata=endpoint.remote.ca_pem.decode())
     if isinstance(endpoint.wire, ClientWire):
         from pytest_mlpatterns.serving.client_transport import ClientTransport
 

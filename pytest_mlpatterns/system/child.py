@@ -1,7 +1,8 @@
 """Child processes with a lifeline: they start, exchange values with their parent, and never outlive it.
 
 A child is a fresh Python that runs ``main()`` of a module of this package. Parent and child exchange pickled values
-over two pipes. When the parent ends, for any reason, the child's input closes; the child then ends itself and all
+over two pipes. That of the child's messages is not its standard output, to which a ``sitecustomize`` may print before
+any code of this package runs. When the parent ends, for any reason, the child's input closes; the child then ends itself and all
 processes that it started, daemons included. :meth:`Child.stop` uses the same path, and ends the processes that a killed
 child left behind. ``multiprocessing``, ``execnet`` and ``loky`` offer no such lifeline, or import the user's
 ``__main__`` again.
@@ -23,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import IO, Any, Generic, NoReturn, TypeVar
 
 import psutil
 from msgspec import Struct
@@ -36,6 +37,8 @@ from pytest_mlpatterns.system.pipe_messages import MessageWriter, read_message
 
 _WATCH_S = 0.25  # Interval at which a process looks whether its parent is gone, in seconds: a look takes microseconds
 _PATIENCE_S = 30.0  # Longest time in which a child takes no byte of a message; a busy one reads in a thread of its own
+_CHANNEL = "PYTEST_MLPATTERNS_CHANNEL"
+"""Environment variable with the descriptor to which a child writes its messages."""
 _GRACE_S = 1.5  # Grace period of a child after its input closed; then its whole process group is killed
 
 
@@ -100,6 +103,9 @@ class Child:
         self._farewell: _Farewell | None = None
         share = current_share()
         output = self._log.create()
+        reading, writing = os.pipe()
+        stream = os.fdopen(reading, "rb", buffering=0)
+        variables = {**(env or {}), orphans.MARK: self._mark, _CHANNEL: str(writing)}
         try:
             with contextlib.nullcontext() if share is None else share.inherited():
                 self._process = subprocess.Popen(
@@ -110,24 +116,28 @@ class Child:
                         f"from {module} import main; main(); from pytest_mlpatterns.system.child import leave; leave()",
                     ],
                     stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
+                    stdout=output,
                     stderr=output,
-                    env={**os.environ, **(env or {}), orphans.MARK: self._mark},
+                    env={**os.environ, **variables},
                     start_new_session=True,
-                    pass_fds=pass_fds,
+                    pass_fds=(*pass_fds, writing),
                     bufsize=0,
                 )
             if share is not None:
                 share.admit(self._process.pid)
+        except BaseException:
+            stream.close()
+            raise
         finally:
             os.close(output)
+            os.close(writing)
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
         self._writer, self._writing = MessageWriter(self._process.stdin), threading.Lock()
         self._messages: Mailbox[Any] = Mailbox()
         self._gone = object()
         self._read_out = threading.Event()
-        threading.Thread(target=self._pump, name=f"messages of {module}", daemon=True).start()
+        threading.Thread(target=self._pump, args=(stream,), name=f"messages of {module}", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -201,10 +211,9 @@ class Child:
         orphans.terminate(known)
         return orphans.end_remaining(lambda: orphans.alive(known) | find(), grace_s)
 
-    def _pump(self) -> None:
+    def _pump(self, stream: IO[bytes]) -> None:
         """Pass messages on until the child has ended or hung up; a daemon of the child can hold the pipe open."""
-        assert self._process.stdout is not None
-        with contextlib.suppress(EOFError, OSError), self._process.stdout as stream:
+        with contextlib.suppress(EOFError, OSError), stream:
             awaited = select.poll()
             awaited.register(stream, select.POLLIN)
             while True:
@@ -237,15 +246,13 @@ class Child:
 
 
 class Channel:
-    """The child's end of the pipes: created once at the start of its ``main()``, before anything prints.
-
-    Standard output is redirected to standard error, so that a model that prints does not corrupt the messages.
-    """
+    """The child's end of the pipes: created once at the start of its ``main()``."""
 
     def __init__(self) -> None:
-        self._writer = MessageWriter(os.fdopen(os.dup(1), "wb", buffering=0))
+        writing = int(os.environ.pop(_CHANNEL))
+        os.set_inheritable(writing, False)
+        self._writer = MessageWriter(os.fdopen(writing, "wb", buffering=0))
         self._in = os.fdopen(os.dup(0), "rb", buffering=0)
-        os.dup2(2, 1)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)

@@ -293,6 +293,7 @@ def _server_of(app: ModelApp, *, internal: bool) -> PromptServer:
         app,
         http=body_protocol(app.max_body_bytes),
         loop="auto",
+        workers=1,  # else the environment gives their number, and may give a word
         lifespan="off",
         ws="none",
         access_log=False,

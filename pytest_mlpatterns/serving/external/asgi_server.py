@@ -87,7 +87,7 @@ def main() -> None:
             return await super().on_tick(counter)
 
     config = uvicorn.Config(
-        load(), access_log=False, log_level="warning", backlog=BACKLOG, timeout_graceful_shutdown=_GRACE_S
+        load(), access_log=False, log_level="warning", workers=1, backlog=BACKLOG, timeout_graceful_shutdown=_GRACE_S
     )
     server = Server(config)
     server.run(sockets=[inherited_socket(int(sys.argv[1]))])

@@ -100,6 +100,14 @@ class TestAsking:
         assert deployment.stats().replica_requests == (3,)
         assert deployment.stats().since(before).replica_requests == (3,)
 
+    def test_variables_that_are_meant_for_other_programs_are_ignored(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SSLKEYLOGFILE", "/no/such/directory/keys")  # of a context of ssl
+        monkeypatch.setenv("WEB_CONCURRENCY", "auto")  # of uvicorn's command line
+        with deployed(double, tmp_path, by_value=[HERE]) as deployment:
+            assert deployment.predict(1) == 2
+
     def test_proxies_of_the_environment_are_ignored(
         self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
     ) -> None:

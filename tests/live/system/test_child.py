@@ -67,6 +67,18 @@ class TestMessages:
     def test_a_value_of_any_size_makes_the_round_trip(self, child: Child, message: object) -> None:
         assert ask(child, "echo", message) == message
 
+    def test_what_is_printed_before_any_code_of_this_package_is_in_the_log(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "sitecustomize.py").write_text("print('loaded', flush=True)\n")
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{TESTS}")
+        child = Child("support.services.child", log=tmp_path / "child.log")
+        try:
+            assert ask(child, "echo", 1) == 1
+            assert "loaded" in child.log_tail()
+        finally:
+            child.stop()
+
     @pytest.mark.covered_processes
     def test_values_of_several_threads_do_not_mix(self, child: Child) -> None:
         values = [bytes([number]) * 300_000 for number in range(8)]
