@@ -51,6 +51,7 @@ _LEAST_VALUE = 1e-9  # Smaller values are written as zero
 _MOST_ERROR = 10  # Relative error of a value that decides nothing; a larger one means no less
 _ALWAYS = ("pattern", "load", "wire", "payload")  # Members of a set-up that are written although empty
 _CONFLICT = re.compile(r"^<{7} ", re.MULTILINE)  # Beginning of the first side of a conflict, as git writes it
+_POINTER = "version https://git-lfs.github.com/spec/"  # Beginning of what Git LFS has in place of a file
 _ADVICE = "restore it from version control, or delete it and record anew with pytest --perf-baseline update"
 
 
@@ -120,8 +121,11 @@ def read_baselines(path: Path, *, name: str = "", option: str = "--perf-baseline
         why = getattr(error, "strerror", None) or error
         raise BaselineFileError(f"{name} cannot be read: {why}; {_ADVICE}") from error
     try:
-        data = parsed(content)
+        data = parsed(content, is_merged=True)
     except ValueError as error:
+        if content.startswith(_POINTER):
+            said = "is a pointer of Git LFS, expected the file itself; fetch it: git lfs pull"
+            raise BaselineFileError(f"{name} {said} (with actions/checkout, lfs: true)") from None
         if (conflict := _CONFLICT.search(content)) is not None:
             raise BaselineFileError(_conflict(name, content.count("\n", 0, conflict.start()) + 1)) from None
         raise BaselineFileError(f"{name} is damaged: {error}; {_ADVICE}") from error

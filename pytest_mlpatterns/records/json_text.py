@@ -13,14 +13,18 @@ _UNUSUAL = (re.compile(r"\d(?:\d{18}|[eE]\+?\d+[\s,\]}])"), re.compile(r"\\u[dD]
 _MOST_SHOWN = 60  # Letters of a value in a message
 
 
-def parsed(text: str, *, allows_constants: bool = False) -> Any:
+def parsed(text: str, *, allows_constants: bool = False, is_merged: bool = False) -> Any:
     """The value of a JSON text.
 
-    ``allows_constants``: whether the numbers ``NaN`` and ``Infinity``, which some programs write though JSON has none,
+    ``is_merged``: whether the text may be that of two files, merged by hand or by git: a name that an object has twice
+    is refused, since all but its last member would be lost. ``allows_constants``: whether the numbers ``NaN`` and ``Infinity``, which some programs write though JSON has none,
     are read as None; else they are refused.
     """
     try:
-        return json.loads(text, parse_constant=_left_out if allows_constants else _refuse_constant)
+        hook = _once if is_merged else None
+        return json.loads(
+            text, parse_constant=_left_out if allows_constants else _refuse_constant, object_pairs_hook=hook
+        )
     except RecursionError:
         raise ValueError("its lists and objects are nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -40,6 +44,15 @@ def shown(value: object) -> str:
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value):,}"
     text = json.dumps(value)
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}… ({len(text):,} characters)"
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The members of an object. Raises ValueError: it has two of one name."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"an object has {shown(next(name for name in names if names.count(name) > 1))} twice")
+    return members
 
 
 def _left_out(_: str) -> None:

@@ -81,7 +81,13 @@ def _text_of(response: httpx.Response) -> str:
 
 
 def error_text(response: httpx.Response) -> str:
-    """The text of the error in an answer; of a list of faults, as FastAPI gives it, their places and messages."""
+    """The text of the error in an answer; of a list of faults, as FastAPI gives it, their places and messages.
+
+    The query of a redirection is left out, since it may hold a credential.
+    """
+    if response.has_redirect_location:
+        target = response.headers["location"].partition("?")[0]
+        return f"it redirects to {target}, which is not followed: send the requests there"
     try:
         given = response.json()
     except (ValueError, RecursionError):

@@ -407,6 +407,7 @@ DAMAGED = {
     "nested deeply": GOOD.replace("1000", "[" * 1000 + "]" * 1000).encode(),
     "nested deeply where nothing is read": GOOD.replace('"commit"', f'"x": {"[" * 100_000}, "commit"').encode(),
     "half a surrogate pair in a test id": json.dumps({**PLAIN, "tests": {"\ud800": {}}}).encode(),
+    "merged with both sides": GOOD.replace('"tests"', '"tests": {}, "tests"', 1).encode(),
     "half a surrogate pair in a commit": changed(commit="\ud800").encode(),
     "date is a number": changed(date=5).encode(),
     "value is infinite": changed(metrics={"rtm": [[float("inf"), 0.1]]}).encode(),
@@ -461,6 +462,12 @@ def test_a_damaged_file_is_refused_in_one_line_and_stays_as_it_is(path: Path, na
         assert WORDS.get(name, "") in message
         assert path.read_bytes() == content
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_pointer_of_git_lfs_is_named_with_the_command_that_fetches(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(BaselineFileError, match=r"is a pointer of Git LFS.*git lfs pull"):
+        read_baselines(path)
 
 
 def test_the_marks_of_a_conflict_are_named_with_the_command_that_merges(path: Path) -> None:

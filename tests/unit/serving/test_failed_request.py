@@ -5,7 +5,7 @@ import pytest
 from support.each_row import each_row
 
 from pytest_mlpatterns import Deployment
-from pytest_mlpatterns.serving.failed_request import error_in, stream_failure
+from pytest_mlpatterns.serving.failed_request import error_in, error_text, stream_failure
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.workload.endpoint import Endpoint
@@ -24,6 +24,11 @@ def test_an_answer_gives_its_error_in_one_line(content: bytes, charset: str, exp
     response = httpx.Response(503, headers={"content-type": f"application/json; charset={charset}"}, content=content)
     deployment = Deployment(Endpoint((("127.0.0.1", 1),), "/predict", "m"), ForeignProcesses())
     assert error_in(response, deployment, str, body=b"") == expected
+
+
+def test_a_redirection_gives_its_target_without_its_query() -> None:
+    response = httpx.Response(307, headers={"location": "/predict/?token=1"})
+    assert error_text(response) == "it redirects to /predict/, which is not followed: send the requests there"
 
 
 DONE = b"data: [DONE]\n\n"
