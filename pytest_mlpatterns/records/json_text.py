@@ -17,8 +17,8 @@ def parsed(text: str, *, allows_constants: bool = False, is_merged: bool = False
     """The value of a JSON text.
 
     ``is_merged``: whether the text may be that of two files, merged by hand or by git: a name that an object has twice
-    is refused, since all but its last member would be lost. ``allows_constants``: whether the numbers ``NaN`` and ``Infinity``, which some programs write though JSON has none,
-    are read as None; else they are refused.
+    is refused, since all but its last member would be lost. ``allows_constants``: whether the numbers ``NaN`` and
+    ``Infinity``, which some programs write though JSON has none, are read as None; else they are refused.
     """
     try:
         hook = _once if is_merged else None

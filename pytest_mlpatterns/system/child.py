@@ -2,10 +2,10 @@
 
 A child is a fresh Python that runs ``main()`` of a module of this package. Parent and child exchange pickled values
 over two pipes. That of the child's messages is not its standard output, to which a ``sitecustomize`` may print before
-any code of this package runs. When the parent ends, for any reason, the child's input closes; the child then ends itself and all
-processes that it started, daemons included. :meth:`Child.stop` uses the same path, and ends the processes that a killed
-child left behind. ``multiprocessing``, ``execnet`` and ``loky`` offer no such lifeline, or import the user's
-``__main__`` again.
+any code of this package runs. When the parent ends, for any reason, the child's input closes; the child then ends
+itself and all processes that it started, daemons included. :meth:`Child.stop` uses the same path, and ends the
+processes that a killed child left behind. ``multiprocessing``, ``execnet`` and ``loky`` offer no such lifeline, or
+import the user's ``__main__`` again.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ SOCKET = "{socket}"
 _MARGIN_S = 9.0
 """What the supervisor may need beyond the time limit for the end of the programs: for orphans and for the kill."""
 _TRACEBACK_S = 1.0  # Time limit for a traceback in the log after a failed request
+_DAEMON = " and went on in the background, expected it in the foreground: leave out its option for a daemon"
 _LOOK_S = 0.01  # Interval of looks at the logs for a traceback, in seconds
 
 
@@ -155,7 +156,8 @@ class SupervisedPrograms:
             name = self._programs[number].words[0].rpartition("/")[2]
             tail = self._tail_of(number)
             output = f"; it printed last:\n{tail}" if tail else "; it printed nothing"
-            raise DeploymentError(f"{name} ended with {event.reason}{output}")
+            is_daemon = event.code == 0 and len(self._programs) == 1 and self.pids
+            raise DeploymentError(f"{name} ended with {event.reason}{_DAEMON if is_daemon else ''}{output}")
 
     def excuse(self, pid: int) -> None:
         """The program whose process this is may end from now on; the end of a process that it started is its own."""

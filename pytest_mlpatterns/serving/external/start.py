@@ -52,6 +52,7 @@ from pytest_mlpatterns.units import SECOND_NS, format_duration, parse_duration
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wire.invocations import PING
 from pytest_mlpatterns.wire.stream_request import read_stream
+from pytest_mlpatterns.wording import listed
 from pytest_mlpatterns.workload.endpoint import CLIENT_ACCEPTS, Endpoint, model_of, path_at
 
 if TYPE_CHECKING:
@@ -256,12 +257,22 @@ class _Start:
                 if not outcome or left_s > _TELLING_S or not isinstance(error, httpx.TimeoutException):
                     outcome = f"to {shown} there is no answer ({type(error).__name__}: {error}); {_RAISE_LIMIT}"
             self._check_running()
+        elsewhere = self._listens_elsewhere()
         raise DeploymentError(
             f"{self._target} is not ready after {format_duration(self._options.timeout_ns)}, the start-up time limit: "
-            f"{outcome or f'to {shown} there is no answer; {_RAISE_LIMIT}'}{self._printed()}",
+            f"{elsewhere or outcome or f'to {shown} there is no answer; {_RAISE_LIMIT}'}{self._printed()}",
             subject=self._target,
-            retry=is_late or None,
+            retry=(is_late and not elsewhere) or None,
         )
+
+    def _listens_elsewhere(self) -> str:
+        """Where the server listens instead, and what to do; empty if it listens nowhere, or where it is asked."""
+        family = set(self._programs.family())
+        found = [one.laddr for one in _listeners() if one.pid in family]
+        if not found or any(at.port in self._ports and at.ip in (*_ALL_INTERFACES, "127.0.0.1") for at in found):
+            return ""
+        shown = listed(sorted({f"[{at.ip}]:{at.port}" if ":" in at.ip else f"{at.ip}:{at.port}" for at in found}))
+        return f"it listens on {shown}, expected 127.0.0.1:{self._ports[0]}; give it this address, and {{port}}"
 
     def _check_running(self) -> None:
         """Check that the server runs; wait a moment for its end."""

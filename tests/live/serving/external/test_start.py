@@ -209,6 +209,10 @@ class TestCommand:
             (command(cwd="nowhere"), "nowhere does not exist, expected the working directory; correct cwd="),
             (command("dies-loading"), "ended with exit code 1; it printed last:\n| there is no such model"),
             (Command(["{python}", "-c", "", "{port}"]), "ended with exit code 0; it printed nothing"),
+            (
+                Command(["sh", "-c", "sleep 60 &", "{port}"]),
+                "code 0 and went on in the background, expected",
+            ),
             (command("status=422"), "answered 422 to its first request, POST /predict"),
             (command("status=404", path="/"), 'name the path that takes inputs: Command(..., path="/predict")'),
             (command("dies-at=1"), "ended with exit code 4; it printed last:\n| out of memory"),
@@ -223,6 +227,7 @@ class TestCommand:
             "no directory",
             "dies",
             "ends",
+            "daemon",
             "422",
             "no path",
             "dies of a request",
@@ -267,6 +272,18 @@ class TestCommand:
             start(target, timeout="60s")
         assert f"is not ready after 60.0 s, the start-up time limit: to GET {heard}" in str(caught.value)
         assert "--perf-startup-timeout" in str(caught.value)
+
+    def test_a_server_that_listens_elsewhere_is_told_where(
+        self, start: Starting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        listens = tmp_path / "listens"
+        code = "import pathlib, signal, socket, sys; server = socket.create_server(('127.0.0.2', int(sys.argv[1])))"
+        code += "; pathlib.Path('listens').touch(); signal.pause()"
+        late_ns = 60 * S
+        clock = SimpleNamespace(perf_counter_ns=lambda: time.perf_counter_ns() + late_ns * listens.exists())
+        monkeypatch.setattr("pytest_mlpatterns.serving.external.start.time", clock)
+        with pytest.raises(DeploymentError, match=r"it listens on 127\.0\.0\.2:(\d+), expected 127\.0\.0\.1:\1; give"):
+            start(Command(["{python}", "-c", code, "{port}"]), timeout="60s")
 
     def test_a_death_after_the_start_is_told_with_its_last_output(self, start: Starting) -> None:
         deployment = start(command("dies-at=3"), [[1]])
