@@ -37,6 +37,8 @@ from pytest_mlpatterns.system.pipe_messages import MessageWriter, read_message
 
 _WATCH_S = 0.25  # Interval at which a process looks whether its parent is gone, in seconds: a look takes microseconds
 _PATIENCE_S = 30.0  # Longest time in which a child takes no byte of a message; a busy one reads in a thread of its own
+_PROGRAM = "from {} import main; main(); from pytest_mlpatterns.system.child import leave; leave()"
+"""What the Python of a child runs; the module has its place in it."""
 _CHANNEL = "PYTEST_MLPATTERNS_CHANNEL"
 """Environment variable with the descriptor to which a child writes its messages."""
 _GRACE_S = 1.5  # Grace period of a child after its input closed; then its whole process group is killed
@@ -97,28 +99,21 @@ class Child:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._log = LogFile(log)
-        self._mark = str(log)
-        self._on_end = on_end
+        self._mark, self._on_end = str(log), on_end
         self._stopped = False
         self._farewell: _Farewell | None = None
         share = current_share()
         output = self._log.create()
         reading, writing = os.pipe()
         stream = os.fdopen(reading, "rb", buffering=0)
-        variables = {**(env or {}), orphans.MARK: self._mark, _CHANNEL: str(writing)}
         try:
             with contextlib.nullcontext() if share is None else share.inherited():
                 self._process = subprocess.Popen(
-                    [
-                        *([sys.executable] if python is None else python),
-                        "-P",
-                        "-c",
-                        f"from {module} import main; main(); from pytest_mlpatterns.system.child import leave; leave()",
-                    ],
+                    [*([sys.executable] if python is None else python), "-P", "-c", _PROGRAM.format(module)],
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=output,
-                    env={**os.environ, **variables},
+                    env={**os.environ, **(env or {}), orphans.MARK: self._mark, _CHANNEL: str(writing)},
                     start_new_session=True,
                     pass_fds=(*pass_fds, writing),
                     bufsize=0,

@@ -29,6 +29,7 @@ _MARGIN_S = 9.0
 """What the supervisor may need beyond the time limit for the end of the programs: for orphans and for the kill."""
 _TRACEBACK_S = 1.0  # Time limit for a traceback in the log after a failed request
 _DAEMON = " and went on in the background, expected it in the foreground: leave out its option for a daemon"
+"""What follows the end of a program that has left a process."""
 _LOOK_S = 0.01  # Interval of looks at the logs for a traceback, in seconds
 
 
@@ -129,6 +130,11 @@ class SupervisedPrograms:
         """All processes of the programs, children included."""
         return self._descendants(recursive=True)
 
+    def addresses(self) -> list[Any]:
+        """Where these processes listen, each with its ``ip`` and ``port``."""
+        family = set(self.family())
+        return [one.laddr for one in listeners() if one.pid in family]
+
     def _descendants(self, *, recursive: bool) -> tuple[int, ...]:
         if self._child is None:
             return ()
@@ -214,3 +220,11 @@ class SupervisedPrograms:
 
     def _tail_of(self, number: int) -> str:
         return LogFile(self._programs[number].log).tail(edit=folded)
+
+
+def listeners() -> list[Any]:
+    """All listening TCP sockets of this machine with their process, as far as the system allows."""
+    try:
+        return [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    except (psutil.Error, OSError):  # macOS allows this to root only
+        return []

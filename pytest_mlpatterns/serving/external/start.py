@@ -24,9 +24,8 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psutil
 from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning, missing_extra
@@ -36,7 +35,7 @@ from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.external import asgi_server as asgi
 from pytest_mlpatterns.serving.external.attach import FIRST_TRIES, NO_SUCH_PATH, advice_on_request, attach
-from pytest_mlpatterns.serving.external.programs import SOCKET, Program, SupervisedPrograms
+from pytest_mlpatterns.serving.external.programs import SOCKET, Program, SupervisedPrograms, listeners
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.failed_request import error_text, stream_failure
 from pytest_mlpatterns.serving.model import StartOptions, ended_on_error, start_with_cpus
@@ -267,8 +266,7 @@ class _Start:
 
     def _listens_elsewhere(self) -> str:
         """Where the server listens instead, and what to do; empty if it listens nowhere, or where it is asked."""
-        family = set(self._programs.family())
-        found = [one.laddr for one in _listeners() if one.pid in family]
+        found = self._programs.addresses()
         if not found or any(at.port in self._ports and at.ip in (*_ALL_INTERFACES, "127.0.0.1") for at in found):
             return ""
         shown = listed(sorted({f"[{at.ip}]:{at.port}" if ":" in at.ip else f"{at.ip}:{at.port}" for at in found}))
@@ -288,9 +286,8 @@ class _Start:
 
     def _check_openness(self) -> None:
         """Warn if the server listens on all interfaces, which is the default of some servers."""
-        family = set(self._programs.family())
-        ours = (one for one in _listeners() if one.pid in family and one.laddr.port in self._ports)
-        if address := next((one.laddr.ip for one in ours if one.laddr.ip in _ALL_INTERFACES), None):
+        ours = (at.ip for at in self._programs.addresses() if at.port in self._ports)
+        if address := next((ip for ip in ours if ip in _ALL_INTERFACES), None):
             warnings.warn(
                 f"{self._target} listens on all interfaces ({address}), expected 127.0.0.1; add its option for the "
                 "address, such as --host 127.0.0.1",
@@ -383,14 +380,6 @@ class _ServerProcesses(Processes):
             )
 
 
-def _listeners() -> list[Any]:
-    """All listening TCP sockets of this machine with their process, as far as the system allows."""
-    try:
-        return [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
-    except (psutil.Error, OSError):  # macOS allows this to root only
-        return []
-
-
 def _free_port(target: App | Command) -> list[int]:
     """The port that a target opens wherever it runs, if it does; no process may have it yet, which would answer."""
     if not isinstance(target, Command) or target.port is None:
@@ -404,7 +393,7 @@ def _free_port(target: App | Command) -> list[int]:
 
 def _owner_of(ports: Sequence[int], *, besides: Sequence[int] = ()) -> str:
     """The process that listens on one of these ports, in words; empty if none does but ``besides``."""
-    for listener in _listeners():
+    for listener in listeners():
         if listener.laddr.port in ports and listener.pid not in besides:
             owner = "another process" if listener.pid is None else f"process {listener.pid}"
             return f"{owner} on port {listener.laddr.port}"
