@@ -36,6 +36,7 @@ _SETTINGS = {
 """Settings for each call of git, by which it starts nothing, fetches nothing and changes no format."""
 _SSH = "ssh -o ConnectTimeout=30 -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
 _SSH_VARIABLES = frozenset({"GIT_SSH", "GIT_SSH_COMMAND"})  # With which a user names another program, as in settings
+_ASKING = ("fetch", "worktree")  # Commands that ask a remote; the second for what a partial clone has left out
 _LIMIT_S = 600.0  # Longest time of a call of git, in seconds; a filter of the repository can hang
 _LIMITS_S = {"fetch": 300.0, "describe": 10.0}  # Longest time of these commands
 _CACHES = ("__pycache__", ".pytest_cache")
@@ -115,7 +116,7 @@ class Git(Struct, frozen=True):
         variables = {} if self.index is None else {"GIT_INDEX_FILE": str(self.index)}
         command = arguments[0]
         if (
-            command == "fetch"
+            command in _ASKING
             and _SSH_VARIABLES.isdisjoint(os.environ)
             and not self.succeeds("config", "core.sshCommand")
         ):

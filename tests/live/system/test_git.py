@@ -77,19 +77,36 @@ def test_a_remote_that_says_nothing_is_given_up(
         Git(repository.top).run("fetch", url_of(remote))
 
 
-@pytest.mark.parametrize("own", ["", "GIT_SSH_COMMAND", "core.sshCommand"])
-def test_ssh_has_limits_unless_the_user_names_a_program(
-    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str
-) -> None:
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What ssh was called with; it fails."""
     program, seen = tmp_path / "bin" / "ssh", tmp_path / "seen"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\necho "$@" > "{seen}"\nexit 1\n', encoding="ascii")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return seen
+
+
+@pytest.mark.parametrize("own", ["", "GIT_SSH_COMMAND", "core.sshCommand"])
+def test_ssh_has_limits_unless_the_user_names_a_program(
+    repository: Repository, asked: Path, monkeypatch: pytest.MonkeyPatch, own: str
+) -> None:
     if own.startswith("GIT"):
         monkeypatch.setenv(own, "ssh -v")
     elif own:
         repository.git("config", own, "ssh -v")
     assert not Git(repository.top).succeeds("fetch", "ssh://box.example/x.git")
-    assert ("-o ConnectTimeout=30 -o ServerAliveInterval=10" in seen.read_text("ascii")) is not bool(own)
-    assert ("-v" in seen.read_text("ascii").split()) is bool(own)
+    assert ("-o ConnectTimeout=30 -o ServerAliveInterval=10" in asked.read_text("ascii")) is not bool(own)
+    assert ("-v" in asked.read_text("ascii").split()) is bool(own)
+
+
+def test_git_asks_for_the_files_that_a_partial_clone_left_out_with_the_same_limits(
+    repository: Repository, asked: Path, tmp_path: Path
+) -> None:
+    repository.git("config", "uploadpack.allowFilter", "true")
+    repository.commit({"a.txt": "two"})
+    clone = Repository.cloned(repository, tmp_path / "clone", "--filter=blob:none", "--no-checkout")
+    clone.git("remote", "set-url", "origin", "ssh://box.example/x.git")
+    assert not Git(clone.top).succeeds("worktree", "add", "--detach", str(tmp_path / "laid out"), "HEAD")
+    assert "-o ConnectTimeout=30" in asked.read_text("ascii")
