@@ -7,6 +7,8 @@ ones; what they found travels to the process that writes. This module must not k
 from __future__ import annotations
 
 import datetime
+import functools
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.baseline.lookup import BaselineLookup, BaselineMatch
 from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_at_level, update_of
 from pytest_mlpatterns.config.run_settings import BaselineMode, RunSettings
-from pytest_mlpatterns.errors import DeploymentError, SettingError
+from pytest_mlpatterns.errors import BaselineFileError, DeploymentError, SettingError
 from pytest_mlpatterns.records.baseline_entry import Baselines, Entry, Level, Update
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap
@@ -76,14 +78,47 @@ class BaselineSession:
         self._gone.update(filter(is_gone, self._before))
 
     def match(self, test: str, setup: Setup, cluster: str = "") -> BaselineMatch:
-        """Find the entry that a test is compared with; see :meth:`BaselineLookup.match`."""
+        """Find the entry that a test is compared with; see :meth:`BaselineLookup.match`.
+
+        Raises SettingError: it has none, since pytest ran with another root directory when it was recorded.
+        """
         if self._tree is None and self._run.baseline is BaselineMode.UPDATE and not self._run.smoke:
             try:  # before the run writes others
                 self._tree = tree_digest(self._root, (self._run.baseline_file, *self._run.results_files))
             except (SettingError, DeploymentError):  # outside git
                 self._tree = ""
         found = self._lookup.match(test, setup, cluster)
-        return replace(found, details=self._renamed(test, setup)) if found.gap is BaselineGap.ABSENT else found
+        if found.gap is not BaselineGap.ABSENT:
+            return found
+        self._require_no_entry_elsewhere(test)
+        return replace(found, details=self._renamed(test, setup))
+
+    def _require_no_entry_elsewhere(self, test: str) -> None:
+        """Refuse a test with an entry in the file of another root directory: it would pass, compared with nothing.
+
+        pytest chooses its root directory anew if it is started in another folder, or for several folders of a project.
+        """
+        name, _, inside = test.partition("::")
+        at, name_of_file = self._root / name, self._run.baseline_file.name
+        parents = [*at.parents]
+        top = next((one for one in parents if (one / ".git").exists()), self._root)  # above it lies what is not ours
+        if self._run.baseline_file.parent != self._root or top not in parents:
+            return
+        for other in parents[: parents.index(top) + 1]:
+            own = f"{at.relative_to(other).as_posix()}::{inside}"
+            if other != self._root and own in self._tests_in(other / name_of_file):
+                raise SettingError(
+                    f"{test} has no baseline, but {other / name_of_file} has {own}, recorded with {other} as pytest's "
+                    f"root directory, which is {self._root} now; run pytest --rootdir={shlex.quote(str(other))} "
+                    f"{shlex.quote(str(at))}, or record it here: pytest --perf-baseline update"
+                )
+
+    @functools.cache  # noqa: B019 - lives as long as the session
+    def _tests_in(self, file: Path) -> Collection[str]:
+        try:
+            return read_baselines(file).keys()
+        except BaselineFileError:
+            return ()
 
     def _renamed(self, test: str, setup: Setup) -> str:
         """The entries without a test that may be this one's under an earlier name: of its set-up, else of its file."""

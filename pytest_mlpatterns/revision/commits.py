@@ -154,8 +154,8 @@ class RecordedRevisions:
     def _commit_of(self, key: EntryKey) -> str | None:
         """The commit that brought the entry's present content into the file; None if no commit holds it."""
         wanted = _entry_of(self._file.read_text(encoding="utf-8"), key)
-        sha, path = self._git.run("rev-parse", "HEAD").strip(), self._path
-        if wanted is None or self._stored(sha, path, key) != wanted:
+        sha, path = commit_hash(self._git, "HEAD"), self._path
+        if wanted is None or sha is None or self._stored(sha, path, key) != wanted:
             return None
         for _ in range(_MOST_STEPS):
             sha = self._last_change(sha, path)

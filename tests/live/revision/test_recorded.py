@@ -190,6 +190,13 @@ def test_a_shallow_clone_that_reaches_far_enough_is_enough(repository: Repositor
     assert sha_of(find(clone)) == recorded
 
 
+def test_in_a_repository_without_a_commit_an_entry_says_what_to_do(tmp_path: Path) -> None:
+    empty = Repository.made(tmp_path / "new")
+    (empty.top / FILE).write_text(baseline(1.0), encoding="utf-8")
+    with pytest.raises(UnknownRevisionError, match="is not committed, and was recorded in a tree with changes"):
+        find(empty)
+
+
 def test_without_git_it_is_unknown(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(baseline(1.0), encoding="utf-8")
     with pytest.raises(UnknownRevisionError, match="is not in a git repository"):

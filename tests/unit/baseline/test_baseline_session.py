@@ -17,7 +17,7 @@ from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.baseline.updates import anchor_of
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
-from pytest_mlpatterns.errors import BaselineFileError, DeploymentError
+from pytest_mlpatterns.errors import BaselineFileError, DeploymentError, SettingError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry, EntryKey, Level
 from pytest_mlpatterns.records.count import Count
 from pytest_mlpatterns.records.latency import RequestCounts
@@ -120,6 +120,24 @@ def test_an_entry_that_is_not_comparable_is_not_given_and_says_what_differs(
     found = opened(tmp_path, before={TEST: before} if before else None).match(TEST, SETUP)
     assert (found.entry is None) is bool(missing)
     assert found.missing == (f"baseline not comparable {missing}" if missing.startswith("(") else missing)
+
+
+@pytest.mark.parametrize(("recorded_at", "root"), [("svc", "."), (".", "svc"), ("svc", "svc/tests")])
+def test_an_entry_of_another_root_directory_is_named_instead_of_passing(
+    tmp_path: Path, recorded_at: str, root: str
+) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "svc/tests").mkdir(parents=True)
+
+    def named_from(directory: str) -> str:
+        return f"{(tmp_path / 'svc/tests/test_perf.py').relative_to(tmp_path / directory)}::test_digits"
+
+    write_baselines(tmp_path / recorded_at / "perf-baseline.json", {named_from(recorded_at): {HERE: entry()}})
+    assert opened(tmp_path / root).match(f"{named_from(root)}[1]", SETUP).missing == "no baseline"
+    other = re.escape(str(tmp_path / recorded_at))
+    with pytest.raises(SettingError, match=rf"test_digits has no baseline, but {other}/.* --rootdir={other}"):
+        opened(tmp_path / root).match(named_from(root), SETUP)
+    assert opened(tmp_path / root, BaselineMode.UPDATE).match(named_from(root), SETUP).missing == ""
 
 
 def test_off_does_not_read_the_file(tmp_path: Path) -> None:
