@@ -372,7 +372,7 @@ def rule_factor(pairs: Pairs, asked: Factor, looks: SequentialPlan, *, neighbour
     """
     metric, by = METRICS[asked.on], asked.least
     lower = metric.better == "lower"
-    question = RatioQuestion(metric.name, by if lower else 1 / by, "higher" if lower else "lower", looks)
+    question = RatioQuestion(metric, by if lower else 1 / by, "higher" if lower else "lower", looks)
     ratios, busy = pairs.ratios(metric.name), None
     if not ratios:
         raise SettingError(f'on="{metric.name}" of answers that are no streams, expected another one; write on="rtm"')

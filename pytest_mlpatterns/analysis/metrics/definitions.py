@@ -444,8 +444,9 @@ def metric_named(name: str) -> Metric:
 
 
 def location_of(metric: Metric) -> Metric | None:
-    """The location of the times whose median a metric is; None for other metrics."""
-    return LOCATIONS.get(metric.name)
+    """The location of the times whose median a metric is, which has its floor; None for other metrics."""
+    found = LOCATIONS.get(metric.name)
+    return found if found is None or found.floor == metric.floor else replace(found, floor=metric.floor)
 
 
 def known_metric(name: str) -> Metric | None:

@@ -178,7 +178,7 @@ def judge_time(
     """
     location, judged = location_of(metric), judged_statistic(metric, deviation)
     found = judge(judged)
-    if location is None or judged is location or found.outcome is not Outcome.PASS or math.isinf(deviation(location)):
+    if location is None or judged is not metric or found.outcome is not Outcome.PASS or math.isinf(deviation(location)):
         return found
     suspicion, by_location = ratio(location, _SUSPICION), judge(location)
     allowed = location.allowed(by_location.tolerance or 0.0, by_location.reference_value or math.inf)

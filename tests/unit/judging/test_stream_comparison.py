@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.declared_run import DeclaredRun
+from support.each_row import each_row
 from support.experiments import beside_the_file, declared_experiment, entry_of
 from support.streams import stream_launch, streamed
 from support.synthetic import MS, START_NS, S, launch, samples, usage
@@ -64,7 +65,7 @@ def judged(given: Iterable[Launch], before: Entry | None = None, **marker: objec
 
     def choice(streams: bool) -> Sequence[ComparedMetric]:
         metrics = compared_by_default(experiment.settings, streams=streams)
-        return compared_metrics(metrics, Tolerances(), BASELINE_ALPHA, requested=False)
+        return compared_metrics(metrics, experiment.settings.tolerance, BASELINE_ALPHA, requested=False)
 
     return beside_the_file(experiment, measurement, choice)
 
@@ -82,6 +83,27 @@ def test_unchanged_streams_pass_against_their_baseline() -> None:
 @pytest.mark.parametrize(("change", "metric"), [({"ttft_ns": 60 * MS}, "ttft"), ({"gap_ns": 12 * MS}, "tpot")])
 def test_slower_tokens_fail_against_the_baseline(change: dict[str, int], metric: str) -> None:
     assert metric in failing(judged(launches(8, **change))[0])
+
+
+def lines(seed: int, first_ns: int) -> Launch:
+    """Streams of 2 s, which begin after this time."""
+    return stream_launch(ttft_ns=first_ns, gap_ns=50 * MS, chunks=41, jitter=0.03, rate_rps=20, seconds=4, seed=seed)
+
+
+@each_row(
+    ("first_ns", "marker", "failed"),
+    (3 * MS, {}, set()),
+    (3 * MS, {"compare": ("rtm", "ttft"), "tolerance": {"ttft": 0.10}}, {"ttft"}),
+    (9 * MS, {}, {"ttft", "ttft:p95"}),
+)
+def test_a_first_token_later_by_less_than_a_thousandth_of_the_request_is_not_slower(
+    first_ns: int, marker: dict[str, Any], failed: set[str]
+) -> None:
+    before = entry_of([lines(100 + seed, 2 * MS) for seed in range(6)])
+    verdicts, _ = judged([lines(seed, first_ns) for seed in range(8)], before, **marker)
+    assert failing(verdicts) == failed
+    assert verdicts["ttft"].outcome is (Outcome.FAIL if failed else Outcome.PASS)
+    assert ("changes up to 2.00 ms do not count" in verdicts["ttft"].reason) is (not failed)
 
 
 def waiting(
