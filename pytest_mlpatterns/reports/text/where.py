@@ -88,9 +88,10 @@ def work_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
     for before, after, said in ((then.libraries, now.libraries, ""), (then.functions, now.functions, "mostly in ")):
         grown = [f"{place} +{metric.show(more)}" for place, more in _grown(before, after, _SHARE_OF_WORK * whole)]
         texts += [f"{said or texts.pop() + ': '}{', '.join(grown)}"] if grown else []
+    settled = {place: times for place, times in now.calls.items() if place not in _BY_TIMING}
     calls = [
         f"{place} {format_count(now.calls[place] - more)} → {format_count(now.calls[place])}"
-        for place, more in _grown(then.calls, now.calls, _MORE_CALLS)
+        for place, more in _grown(then.calls, settled, _MORE_CALLS)
     ]
     return [*texts, *([f"called more often per request: {', '.join(calls)}"] if calls else [])]
 
@@ -104,6 +105,8 @@ def _grown(before: Mapping[str, float], now: Mapping[str, float], least: float) 
 
 _SHARE_OF_WORK = 0.2  # Share of the further instructions from which a library or a function is named
 _MORE_CALLS = 0.5  # Further calls per request from which a function is named
+_BY_TIMING = frozenset(map("all functions ({})".format, ("threading", "queue", "asyncio", "selectors", "concurrent")))
+"""Whose calls depend on which thread waits for which, so that the same code has 24 of a request and 34 of the next."""
 _MOST_GROWN = 2  # Places that a line on work names
 
 
