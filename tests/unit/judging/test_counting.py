@@ -333,7 +333,7 @@ def test_the_wait_for_other_callers_is_cpu_time_as_far_as_threads_are_fewer(
 ) -> None:
     figures = {"cpu_per_request": cpu_ns, "rtm": 0.9, "latency_mean": 1.0}
     assert own_share(figures, in_flight, threads) == pytest.approx(share)
-    assert own_share({}, in_flight, threads) == 0.0
+    assert own_share({"cpu_per_request": cpu_ns}, in_flight, threads) == 0.0
 
 
 @pytest.mark.parametrize("marker", [{"count": "off"}, {"count": "auto", "compare": ()}])

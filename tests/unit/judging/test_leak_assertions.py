@@ -33,15 +33,17 @@ class Declared:
 
     def __init__(self, track: ResourceTrack | None, total: PatternStats, last: PatternStats, *, is_whole: bool) -> None:
         self.decided = False
+        self._is_valid = False
         self._found = FollowedGrowth(track, last, total, is_whole=is_whole)
 
     def require_valid(self) -> None:
-        """It is."""
+        self._is_valid = True
 
     def follow_growth(
         self, _longest_ns: int, is_decided: Callable[[ResourceTrack], bool], *, is_asked: bool
     ) -> FollowedGrowth:
         assert is_asked
+        assert self._is_valid
         if self._found.track is not None:
             self.decided = is_decided(self._found.track)
         return self._found
