@@ -26,6 +26,7 @@ _LONGEST_LINE = 300  # Letters of an error's line in a message
 _FRAME = re.compile(r'(?P<lead>[ |]*)File "[^"]*/(?:site|dist)-packages/(?P<package>[^"/]+)')
 """The first line of a frame of an installed package in a printed traceback; a group of exceptions has bars."""
 _FEWEST_FOLDED = 2  # Frames that one line takes the place of, or more
+_RUNNING = re.compile(r"running event loop|event loop is already running")  # Messages of asyncio and uvloop
 _OF_LISTS = re.compile(r"\b(list|sequence)\b")  # Messages of Python about an operation that a list does not have
 
 
@@ -117,6 +118,8 @@ def advice_on(error: BaseException, frames: TracebackType | None) -> str:
     """What to do about an error of a model, after a semicolon; empty if that is not known."""
     if isinstance(error, pickle.PicklingError) or "Can't pickle" in str(error):
         return "; put the model in a module: code of a test file is sent by value, so other processes cannot import it"
+    if isinstance(error, RuntimeError) and _RUNNING.search(str(error)):
+        return "; the model is called on the event loop of its server: make it an async function, and await in it"
     return _advice_on_inputs(error, [] if frames is None else _batch_of(frames))
 
 

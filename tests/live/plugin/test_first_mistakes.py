@@ -222,6 +222,9 @@ answer(lambda batch: [batch[5]], 1)
   the model raised IndexError: list index out of range
 answer(lambda _batch: [len(3)], 1)
   the model raised TypeError: object of type 'int' has no len()
+answer(lambda _batch: asyncio.run(None), 1)
+  the model raised RuntimeError: asyncio.run() cannot be called from a running event loop; the model is called on the
+  event loop of its server: make it an async function, and await in it
 answer(lambda _batch: None, 1)
   the model returned None for 1 input, expected a list with one output for each; is its return missing?
 answer(lambda batch: [int("x")], 1)
@@ -282,7 +285,13 @@ USED = (
     *(read_payload, read_run_settings, require_known_keys, require_known_options),
     *(Classifier, answer, ini, marker, perf, reads_p95, reads_rtm, sent, version),
 )
-NAMES = {"KEYS": KEYS, "OPTIONS": OPTIONS, "REST_JSON": REST_JSON, **{one.__name__: one for one in USED}}
+NAMES = {
+    "KEYS": KEYS,
+    "OPTIONS": OPTIONS,
+    "asyncio": asyncio,
+    "REST_JSON": REST_JSON,
+    **{one.__name__: one for one in USED},
+}
 ROWS = [
     (call, " ".join(message.split())) for call, message in re.findall(r"^(\S.*)\n((?:  .+\n)+)", MISTAKES, re.MULTILINE)
 ]
