@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -206,13 +208,23 @@ class ExperimentBuilder:
     def _by_value(self, node: pytest.Item | pytest.Session) -> list[ModuleType]:
         """The modules that no other process can import by name: the test's own file, and conftest files.
 
-        For a session these are the files of all its tests.
+        Their package too, if pytest alone can import it (``--import-mode=importlib``). For a session these are the
+        files of all its tests.
         """
         plugins = [plugin for plugin in self._config.pluginmanager.get_plugins() if isinstance(plugin, ModuleType)]
         conftests = [plugin for plugin in plugins if Path(plugin.__file__ or "").name == "conftest.py"]
         items = node.items if isinstance(node, pytest.Session) else [node]
         modules = {id(module): module for item in items if (module := item.getparent(pytest.Module)) is not None}
-        return [*conftests, *(module.obj for module in modules.values())]
+        found = [*conftests, *(module.obj for module in modules.values())]
+        packages = (sys.modules.get(top) for top in {one.__name__.partition(".")[0] for one in found})
+        return [*found, *(one for one in packages if one is not None and not _is_on_path(one))]
+
+
+def _is_on_path(module: ModuleType) -> bool:
+    """Whether the import path leads to a module, and not to nothing or to another one of its name."""
+    spec = next(filter(None, (finder.find_spec(module.__name__, None) for finder in sys.meta_path)), None)
+    file = getattr(module, "__file__", None) or ""  # a namespace has none
+    return spec is not None and os.path.realpath(spec.origin or "") == os.path.realpath(file)
 
 
 class ItemReader:

@@ -142,3 +142,29 @@ def test_models_reach_their_process_however_modules_are_imported(tmp_path: Path,
     project = MODELS.with_ini(pythonpath=". checks")
     run = project.run(tmp_path, "--perf-smoke", "-v", "-k", "[closure or conftest or beside-class", *how)
     assert (run.exit_code, run.outcomes["passed"]) == (0, 4)
+
+
+def test_a_module_beside_a_test_reaches_a_process_that_cannot_import_their_package(
+    tmp_path: Path,
+) -> None:
+    project = (
+        Project()
+        .with_ini(pythonpath="elsewhere")
+        .with_file("elsewhere/checks/other.py", "")
+        .with_file("checks/__init__.py", "")
+        .with_file("checks/beside.py", "def model(batch):\n    return batch\n")
+        .with_file(
+            "checks/test_it.py",
+            """
+            import pytest
+
+            from .beside import model
+
+            @pytest.mark.perf(model=model, payload=[1])
+            def test_it(perf): pass
+            """,
+        )
+    )
+    off_path = {"PYTHONSAFEPATH": "1"}  # else the working directory is on the import path
+    run = project.run_apart(tmp_path, "--perf-smoke", "--import-mode=importlib", environment=off_path)
+    assert (run.exit_code, run.outcomes["passed"]) == (0, 1)
