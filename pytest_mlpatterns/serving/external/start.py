@@ -46,7 +46,7 @@ from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.system.import_redirect import is_installed, map_path
 from pytest_mlpatterns.system.installed_copies import InstalledCopy, copy_error
 from pytest_mlpatterns.system.loaded_packages import logged_modules
-from pytest_mlpatterns.system.orphans import describe_killed
+from pytest_mlpatterns.system.orphans import describe_killed, guarded
 from pytest_mlpatterns.units import SECOND_NS, format_duration, parse_duration
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wire.invocations import PING
@@ -572,21 +572,19 @@ def _asked(target: App | Command, options: StartOptions, *code: str, lasts: Call
     question = (python, os.lstat(python).st_mtime_ns, given, *code)
     if (known := _answers.get(question)) is not None:
         return known
-    done = subprocess.run(
-        [python, "-c", *code],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [_this_package(options.directory), given]))},
-        cwd=options.directory,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    printed = done.stdout.strip()
-    if done.returncode:
-        printed = f"{done.stdout}{done.stderr}".strip()[-300:]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [_this_package(options.directory), given]))}
+    with guarded([python, "-c", *code], env=env, cwd=options.directory) as process:
+        try:
+            printed, messages = map(os.fsdecode, process.communicate(b"", options.timeout_ns / 1e9))
+        except subprocess.TimeoutExpired:
+            said = f"{target}: {python} has not answered after {format_duration(options.timeout_ns)}, expected a Python"
+            raise DeploymentError(said, subject=target) from None
+    if process.returncode:
+        printed = f"{printed}{messages}".strip()[-300:]
         raise DeploymentError(
             f"{target}: {python} is no Python that runs; it printed {printed or 'nothing'}", subject=target
         )
+    printed = printed.strip()
     if lasts(printed):
         _answers[question] = printed
     return printed

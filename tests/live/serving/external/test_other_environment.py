@@ -98,6 +98,17 @@ def test_a_copy_of_the_project_there_is_the_same_code_on_both_sides(options: Sta
     assert programs_of(command, old), "what lies in the working directory is found first"
 
 
+def test_a_python_that_is_none_is_refused_and_one_that_hangs_is_ended(options: StartOptions, tmp_path: Path) -> None:
+    wrapper = tmp_path / "python"
+    wrapper.write_text("#!/no/such/python\n")
+    wrapper.chmod(0o755)
+    with pytest.raises(DeploymentError, match=r"is no Python that runs; it printed .*python"):
+        deploy_target(App("service:app", python=wrapper), options)
+    wrapper.write_text("#!/bin/sh\nsleep 600\n")
+    with pytest.raises(DeploymentError, match="has not answered after 500 ms, expected a Python"):
+        deploy_target(App("service:app", python=wrapper), structs.replace(options, timeout_ns=500_000_000))
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
