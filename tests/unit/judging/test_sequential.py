@@ -258,6 +258,13 @@ def test_launches_of_a_comparison_are_taken_where_there_are_none() -> None:
     assert len(measurement.metrics.launches) == 5
 
 
+@each_row(("seconds", "launches"), (10.0, 3), (20.0, 1), (90.0, 1))
+def test_as_many_launches_are_made_as_the_planned_time_has_room_for(seconds: float, launches: int) -> None:
+    measurement, runner = make_measurement(seconds=seconds, budget_ns=30 * S)
+    measurement.measure_at_least(6)
+    assert runner.measured == launches
+
+
 def test_an_interleaved_run_of_the_test_has_what_its_budget_has_left() -> None:
     measurement, _ = make_measurement(seconds=10.0, budget_ns=30 * S)
     measurement.measure_at_least(2)
