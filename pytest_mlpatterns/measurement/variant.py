@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.causes.growth import track_of
 from pytest_mlpatterns.analysis.health.machine import is_disturbed
-from pytest_mlpatterns.analysis.health.sustained import Fault, InvalidReason, why_limited
+from pytest_mlpatterns.analysis.health.sustained import Fault, InvalidReason, moves_ratios, why_limited
 from pytest_mlpatterns.analysis.metrics.blocked_values import counted
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.log_ratio import VariantFigures
@@ -341,10 +341,11 @@ class VariantRun:
         good = inside & samples.succeeded
         if not good.any():
             return InvalidReason("no request was due; measure with more load", Fault.SERVICE)
+        latency_ns, lag_ns = float(np.median(samples.latency_ns[good])), samples.send_lag_ns[inside]
         limited = why_limited(
             replace(report, ceiling_rps=self._generator.ceiling_of(self._job, report.rate_rps)),
-            send_lag_ns=None if self._closed else samples.send_lag_ns[inside],
-            latency_ns=float(np.median(samples.latency_ns[good])),
+            send_lag_ns=lag_ns if not self._closed and moves_ratios(lag_ns, latency_ns) else None,
+            latency_ns=latency_ns,
         )
         if limited is None:
             return None

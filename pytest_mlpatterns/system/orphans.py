@@ -40,7 +40,6 @@ code=$?; exec 2>/dev/null; kill -9 $!; wait; exit $code
 """
 """Shell program that runs a command, and kills its process group once the pipe of descriptor ``$0`` has a line or no
 writer."""
-_start: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
 
 
 class Stopped(Struct, frozen=True):
@@ -89,12 +88,13 @@ def guarded(
     the pipe on which their group depends. ``cleans_up``: they get SIGTERM, and a second, before they are killed. The
     name of the program must be a path. ``options`` go to ``Popen``.
     """
+    start: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen  # looked up here, since gevent replaces it
     watched, lifeline = os.pipe()
     options = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
     try:
         guard = _GUARD.format(first="kill 0; sleep 1;" if cleans_up else "")
         words, passed = ["/bin/sh", "-c", guard, str(watched), *command], (*pass_fds, watched)
-        process = _start(words, pass_fds=passed, start_new_session=True, **options)
+        process = start(words, pass_fds=passed, start_new_session=True, **options)
     except BaseException:
         os.close(lifeline)
         raise

@@ -46,7 +46,9 @@ from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent, 
 
 _LIMITED_SHARE = 0.70  # Share of a core, and of the generator's ceiling, above which it counts as the limit
 _LIMITED_LAG_NS = 1_000_000
-"""Lag of the median request from which the generator is the limit, in nanoseconds: a timer is late by less."""
+"""Lag of 1 % of the requests from which the generator is the limit, in nanoseconds: a timer is late by less."""
+_SHARED_LAG = 0.25
+"""Mean lag, as a share of the latency, up to which it hides little of twice the tolerance: 20 % show as 16 %."""
 _SPREAD_NS = 5_000_000  # From here on a note reports how far apart the generators on the nodes of a cluster began
 _CLOCK_ERROR_NS = 2_500_000  # Error of a clock from which a note reports it, in nanoseconds: half of the spread above
 
@@ -109,6 +111,14 @@ def why_limited(
                 f"{format_duration(lag)} late, allowed are {format_duration(allowed)}"
             )
     return None
+
+
+def moves_ratios(send_lag_ns: NDArray[np.int64], latency_ns: float) -> bool:
+    """Whether lag matters beside a latency of a side whose other side is sent alike: it hides a change, and makes none.
+
+    ``send_lag_ns``: how late each request was sent, at least one.
+    """
+    return float(send_lag_ns.mean()) > _SHARED_LAG * latency_ns
 
 
 def spread_note(report: GeneratorReport) -> str | None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.repository import Repository
@@ -38,6 +39,21 @@ def remote() -> Iterator[socket.socket]:
 
 def url_of(remote: socket.socket) -> str:
     return f"http://127.0.0.1:{remote.getsockname()[1]}/x.git"
+
+
+def test_it_is_started_as_gevent_wants_that_replaces_how_after_our_import(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+
+    class Replaced(subprocess.Popen[bytes]):
+        def __init__(self, words: Any, **options: Any) -> None:
+            started.append(words)
+            super().__init__(words, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", Replaced)
+    assert Git(repository.top).run("rev-parse", "--git-dir")
+    assert len(started) == 1
 
 
 def has_ended(peer: socket.socket) -> bool:

@@ -1,11 +1,12 @@
 """Generators on the nodes of a cluster: one that is at its limit, all together, and how far apart they began."""
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.each_row import each_row
 from support.synthetic import MS, S
 
-from pytest_mlpatterns.analysis.health.sustained import spread_note, why_limited
+from pytest_mlpatterns.analysis.health.sustained import moves_ratios, spread_note, why_limited
 from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport
 
 PARTS = tuple(GeneratorPart(f"10.0.0.{number}", 1000, 0.5, 5000.0) for number in (2, 3, 4))
@@ -41,3 +42,17 @@ def test_a_note_says_how_far_apart_they_began(late_ns: tuple[int, ...], error_ns
 
 def test_generators_on_this_machine_have_no_note() -> None:
     assert spread_note(replace(REPORT, parts=(), opened_late_ns=S)) is None
+
+
+@each_row(
+    ("lag_us", "late", "moves"),
+    (1500, 2, False),  # the median of both sides, and the change between them, are what they are
+    (1500, 25, True),
+    (190, 100, False),
+    (210, 100, True),
+)
+def test_requests_that_are_sent_late_on_both_sides_move_no_ratio_if_they_are_few(
+    lag_us: int, late: int, moves: bool
+) -> None:
+    lag_ns = np.where(np.arange(100) < late, lag_us * 1000, 0)
+    assert moves_ratios(lag_ns, 800_000.0) is moves

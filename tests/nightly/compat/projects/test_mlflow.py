@@ -41,7 +41,7 @@ def test_client_of_our_server(perf_deploy):
     def doubled(batch):
         return [2 * row["a"] for row in batch]
 
-    with perf_deploy("single", model=doubled, wire="invocations") as deployment:
+    with perf_deploy("single", model=doubled, payload=[{"a": 1.0}], wire="invocations") as deployment:
         assert httpx.get(f"{deployment.url}/ping").status_code == 200
         client = ScoringServerClient("127.0.0.1", deployment.addresses[0][1])
         client.wait_server_ready()
