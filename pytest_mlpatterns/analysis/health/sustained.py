@@ -47,8 +47,8 @@ from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent, 
 _LIMITED_SHARE = 0.70  # Share of a core, and of the generator's ceiling, above which it counts as the limit
 _LIMITED_LAG_NS = 1_000_000
 """Lag of 1 % of the requests from which the generator is the limit, in nanoseconds: a timer is late by less."""
-_SHARED_LAG = 0.25
-"""Mean lag, as a share of the latency, up to which it hides little of twice the tolerance: 20 % show as 16 %."""
+_SHARED_LAG = 0.10
+"""Mean lag, as a share of the latency, up to which it hides little of a change: 20 % show as 18 %."""
 _SPREAD_NS = 5_000_000  # From here on a note reports how far apart the generators on the nodes of a cluster began
 _CLOCK_ERROR_NS = 2_500_000  # Error of a clock from which a note reports it, in nanoseconds: half of the spread above
 

@@ -48,8 +48,8 @@ def test_generators_on_this_machine_have_no_note() -> None:
     ("lag_us", "late", "moves"),
     (1500, 2, False),  # the median of both sides, and the change between them, are what they are
     (1500, 25, True),
-    (190, 100, False),
-    (210, 100, True),
+    (79, 100, False),
+    (81, 100, True),
 )
 def test_requests_that_are_sent_late_on_both_sides_move_no_ratio_if_they_are_few(
     lag_us: int, late: int, moves: bool
