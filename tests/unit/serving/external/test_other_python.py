@@ -2,9 +2,10 @@
 
 import json
 import os
-import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,10 +38,11 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     def answer(*texts: str) -> list[str]:
         left = list(texts)
 
-        def run(words: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-            return subprocess.CompletedProcess(words, 0, left.pop(0), "")
+        def run(_words: list[str], **_: Any) -> Any:
+            said = left.pop(0).encode()
+            return nullcontext(SimpleNamespace(communicate=lambda *_: (said, b""), returncode=0))
 
-        monkeypatch.setattr(start.subprocess, "run", run)
+        monkeypatch.setattr(start, "guarded", run)
         return left
 
     return answer
