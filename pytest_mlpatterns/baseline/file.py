@@ -106,22 +106,6 @@ class BaselineFile(Struct, frozen=True):
     tests: Mapping[str, Mapping[str, _EntryInFile]]
 
 
-def _text_of(path: Path, name: str, option: str) -> str:
-    no_file = f"{name} is a directory or a device, expected a file{option and f'; name another one with {option}'}"
-    try:
-        content = read_text(path)
-    except FileNotFoundError:
-        raise
-    except IsADirectoryError:
-        raise BaselineFileError(no_file) from None
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise BaselineFileError(f"{name} cannot be read: {why}; {_ADVICE}") from error
-    if not path.is_file():
-        raise BaselineFileError(no_file)
-    return content
-
-
 def read_baselines(path: Path, *, name: str = "", option: str = "--perf-baseline-file") -> Baselines:
     """Read a baseline file; an absent one is empty.
 
@@ -130,9 +114,14 @@ def read_baselines(path: Path, *, name: str = "", option: str = "--perf-baseline
     """
     name = name or str(path)
     try:
-        content = _text_of(path, name, option)
+        content = read_text(path)
     except FileNotFoundError:
         return {}
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        is_file = isinstance(error, PermissionError | UnicodeDecodeError) or path.is_file()
+        mend = _ADVICE if is_file else f"name a file{option and f' with {option}'}"
+        raise BaselineFileError(f"{name} cannot be read: {why}; {mend}") from error
     try:
         data = parsed(content, is_merged=True)
     except ValueError as error:

@@ -510,10 +510,8 @@ def test_a_foreign_or_newer_file_is_refused_with_its_mend_and_stays_as_it_is(
 
 def test_a_directory_or_a_device_in_the_file_s_place_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, Path(os.devnull)):
-        with pytest.raises(BaselineFileError) as caught:
+        with pytest.raises(BaselineFileError, match=r"cannot be read: .*; name a file with --perf-baseline-file$"):
             read_baselines(path)
-        expected = "expected a file; name another one with --perf-baseline-file"
-        assert str(caught.value) == f"{path} is a directory or a device, {expected}"
 
 
 def test_a_file_that_cannot_be_made_is_an_error_with_a_mend(tmp_path: Path) -> None:
