@@ -111,6 +111,8 @@ _MEANINGS = {
     "median(?! TTFT| TPOT| ITL)": "half of the requests are faster (RTM)",
     "ASL": "CPU share of the machine",
     "NMRT": "capacity",
+    "PC": "performance coefficient, 1 / (RTM × ASL)",
+    "HSX": "horizontal scaling index",
 }
 """What short names of metrics mean, by a pattern of the name; ``rtm`` is what tests and options call the median."""
 
