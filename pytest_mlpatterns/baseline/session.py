@@ -31,7 +31,7 @@ from pytest_mlpatterns.wording import count, listed
 
 _NO_LINE = Level(why_not="this run added no line to the history")
 """What a history gives for a test whose line was not added."""
-_MOST_RENAMED = 3  # Entries that are named as those of a test that may have another name now
+_MOST_RENAMED = 3  # Entries that are named, of a test that may have another name now
 
 
 class Collected(Struct, frozen=True):

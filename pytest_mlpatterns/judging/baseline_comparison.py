@@ -43,7 +43,7 @@ _SHOW_SPEED = 3  # Launches that show whether the machine is slower, since one o
 class BaselineComparison:
     """Compares one test with its stored baseline entry; what the machine may explain stays open."""
 
-    _most_launches: int | None = None  # that its looks count with; None for those of the test
+    _most_launches: int | None = None  # that its looks count with; None for the test's own
     _checks_samples: bool = True  # whether a percentile is left out if the present has too few samples for an interval
 
     def __init__(self, basis: Basis) -> None:

@@ -107,8 +107,8 @@ class Pairs(Struct, frozen=True):
     def printed(self, metric: str, verdict: RatioVerdict) -> tuple[float, float]:
         """The figures of both variants: the first's mean, and the second's that the estimated ratio gives.
 
-        The ratio of what is printed is then the printed change. The ratio comes from neighbouring blocks; that of the
-        means of all launches would be another one on a machine whose speed varies.
+        The ratio of what is printed is then the printed change. The ratio comes from neighbouring blocks; a ratio of
+        the means of all launches would be another one on a machine whose speed varies.
         """
         first, _ = self.means(metric)
         return first, first * verdict.judged.value

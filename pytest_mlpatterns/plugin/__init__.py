@@ -1,4 +1,4 @@
-"""The pytest plugin: the only package that knows pytest. Its hooks and fixtures are those of :mod:`.entry`."""
+"""The pytest plugin: the only package that knows pytest. Its hooks and fixtures stand in :mod:`.entry`."""
 
 from __future__ import annotations
 

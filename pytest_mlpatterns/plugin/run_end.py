@@ -212,7 +212,7 @@ class RunOutput:
         return True
 
     def _levels(self) -> Mapping[str, Level] | None:
-        """The levels that an update records instead of those of this run; None if it records what the run measured."""
+        """The levels that an update records instead of this run's; None if it records what the run measured."""
         is_update = self._run.baseline is BaselineMode.UPDATE and not self._run.smoke
         if self._history is None or not is_update or self._run.baseline_source is not BaselineSource.HISTORY:
             return None

@@ -16,7 +16,7 @@ _MOST_SHOWN = 60  # Letters of a value in a message
 def parsed(text: str, *, allows_constants: bool = False, is_merged: bool = False) -> Any:
     """The value of a JSON text.
 
-    ``is_merged``: whether the text may be that of two files, merged by hand or by git: a name that an object has twice
+    ``is_merged``: whether the text may come from two files, merged by hand or by git: a name that an object has twice
     is refused, since all but its last member would be lost. ``allows_constants``: whether the numbers ``NaN`` and
     ``Infinity``, which some programs write though JSON has none, are read as None; else they are refused.
     """

@@ -196,7 +196,7 @@ _ORDER = (
 CODE_VARIABLES = (
     "LD_PRELOAD|GLIBC_TUNABLES|OPENBLAS_CORETYPE|NPY_(EN|DIS)ABLE_CPU_FEATURES|ONEDNN_MAX_CPU_ISA|ATEN_CPU_CAPABILITY"
 )
-"""Pattern of the environment variables by which libraries choose their code, beside those of MKL."""
+"""Pattern of the environment variables by which libraries other than MKL choose their code."""
 _OF_WORK = re.compile(
     f"Python.*|PYTHON(?!HASHSEED)[A-Z_]+|GIL|program|libc|{PACKAGE}.*|{CODE_VARIABLES}|MKL_(CBWR|ENABLE_INSTRUCTIONS)"
 )

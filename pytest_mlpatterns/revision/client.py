@@ -141,7 +141,7 @@ class RevisionClient:
     def start(self, **how: Any) -> Deployment:
         """Start a deployment at the revision. Closing it stops it; the process stays for the next deployment.
 
-        ``how``: fields of :class:`StartDeployment`; its ``timeout_ns`` is that of each answer, too. Raises
+        ``how``: fields of :class:`StartDeployment`; its ``timeout_ns`` limits each answer, too. Raises
         NothingToCompareError: as in :meth:`setup`, or the model fails there.
         """
         request = StartDeployment(**how)

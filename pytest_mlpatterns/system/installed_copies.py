@@ -58,7 +58,7 @@ def installed_copies(root: Path, top: Path, found: Iterable[Distribution] | None
 def copy_error(copies: Sequence[InstalledCopy], root: Path, python: str = "") -> SettingError:
     """The error for packages that are imported from a copy. ``copies``: at least one.
 
-    ``python``: of another environment, which imports them; empty for that of this process.
+    ``python``: of another environment, which imports them; empty for this process's own.
     """
     first, others = copies[0], copies[1:]
     more = f" (and {count(len(others), 'more package')})" if others else ""

@@ -131,7 +131,7 @@ def _facts(result: TestResult, shown: set[str]) -> list[_Part]:
 
 
 def _pairs(result: TestResult) -> list[str]:
-    """How many paired launches came after those of the test's own load, whose requests are counted before."""
+    """How many paired launches came after the launches of its own load, whose requests are counted before."""
     pairs = result.reference.pairs if result.reference is not None and result.reference.kind == "revision" else 0
     return [f"then {wording.count(pairs, 'paired launch', 'paired launches')}"] if pairs else []
 
