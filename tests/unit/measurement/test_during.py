@@ -118,6 +118,22 @@ class TestSteps:
 
         assert [step.name for step in ended_run(function).finish()] == ["kill", "kill"]
 
+    def test_one_of_a_thread_that_outlives_the_function_ends_with_the_load(self) -> None:
+        begun, over = threading.Event(), threading.Event()
+
+        def function(during: During) -> None:
+            def beside() -> None:
+                with during.step("beside"):
+                    begun.set()
+                    over.wait(10)
+
+            threading.Thread(target=beside).start()
+            begun.wait(10)
+
+        (step,) = ended_run(function).finish()
+        over.set()
+        assert step.end_ns > step.begin_ns
+
     def test_those_beyond_the_window_are_cut(self) -> None:
         def function(during: During) -> None:
             with during.step("first"):
