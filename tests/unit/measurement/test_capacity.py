@@ -33,6 +33,7 @@ class QueueGenerator:
     service_ns: int
     busy_above: int = 10_000
     chunks: int = 0
+    outcome: int = 200
     open_loops: list[PoissonRate] = field(default_factory=list)
     closed_loops: int = 0
 
@@ -49,7 +50,7 @@ class QueueGenerator:
             self.open_loops.append(job.schedule)
             due = arrivals_until(job.schedule, length_ns)
             done = served_ns(due, np.full(due.size, self.service_ns))
-        return result_of(due + START_NS, done + START_NS, job, limited=limited, chunks=self.chunks)
+        return result_of(due + START_NS, done + START_NS, job, limited=limited, of=self)
 
 
 def arrivals_until(schedule: PoissonRate, length_ns: int) -> NDArray[np.int64]:
@@ -61,11 +62,11 @@ def arrivals_until(schedule: PoissonRate, length_ns: int) -> NDArray[np.int64]:
 
 
 def result_of(
-    due_ns: NDArray[np.int64], done_ns: NDArray[np.int64], job: LoadJob, *, limited: bool, chunks: int
+    due_ns: NDArray[np.int64], done_ns: NDArray[np.int64], job: LoadJob, *, limited: bool, of: QueueGenerator
 ) -> LoadResult:
-    count = due_ns.size
+    count, chunks = due_ns.size, of.chunks
     start_ns = START_NS + (job.warmup_ns or 0)
-    columns = _columns(samples(due_ns, done_ns - due_ns))
+    columns = _columns(samples(due_ns, done_ns - due_ns, outcome=of.outcome))
     if chunks:
         chunk_count = np.where(np.arange(count) % 10, chunks, 1).astype(np.uint32)
         unknown = np.full(count, -1, dtype=np.int32)
@@ -118,6 +119,11 @@ def test_a_climb_that_the_generator_ended_makes_a_rate_near_its_end_a_lower_boun
     found = search(QueueGenerator(10 * MS, busy_above=2), "p95<60s")
     assert found.at_least
     assert "the load generator was the limit at concurrency 2" in found.stopped
+
+
+def test_a_service_that_fails_has_no_capacity_under_the_objective_either() -> None:
+    found = search(QueueGenerator(10 * MS, outcome=500), "p95<50ms")
+    assert (found.nmrt.value, found.objective) == (0, parse_objective("p95<50ms"))
 
 
 def test_answers_that_an_objective_cannot_judge_are_named() -> None:
