@@ -119,6 +119,9 @@ class TestReadings:
             (5, 20), ("one", "two"), (LayerStats(0, "cached", {"hits": 2}), LayerStats(0, "hop", {"calls": 2})), 2
         )
 
+    def test_replicas_that_were_added_meanwhile_had_counted_nothing(self) -> None:
+        assert PatternStats((15, 40)).since(PatternStats((10,))).replica_requests == (5, 40)
+
     def test_readings_of_different_deployments_cannot_be_subtracted(self) -> None:
         with pytest.raises(ValueError, match=r"zip\(\) argument 2 is longer"):
             PatternStats(replica_requests=(1,)).since(PatternStats(replica_requests=(1, 2)))
