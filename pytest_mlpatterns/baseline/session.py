@@ -26,7 +26,7 @@ from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.reports.text.comparison import gone_lines, update_lines
-from pytest_mlpatterns.system.git import commit, tree_digest
+from pytest_mlpatterns.system.git import commit, repository_above, tree_digest
 from pytest_mlpatterns.wording import count, listed
 
 _NO_LINE = Level(why_not="this run added no line to the history")
@@ -99,16 +99,16 @@ class BaselineSession:
         pytest chooses its root directory anew if it is started in another folder, or for several folders of a project.
         """
         name, _, inside = test.partition("::")
-        at, name_of_file = self._root / name, self._run.baseline_file.name
+        at, file = self._root / name, self._run.baseline_file
         parents = [*at.parents]
-        top = next((one for one in parents if (one / ".git").exists()), self._root)  # above it lies what is not ours
-        if self._run.baseline_file.parent != self._root or top not in parents:
+        top = repository_above(at.parent) or self._root  # above it lies what is not ours
+        if file.parent != self._root or top not in parents:
             return
         for other in parents[: parents.index(top) + 1]:
             own = f"{at.relative_to(other).as_posix()}::{inside}"
-            if other != self._root and own in self._tests_in(other / name_of_file):
+            if other != self._root and own in self._tests_in(other / file.name):
                 raise SettingError(
-                    f"{test} has no baseline, but {other / name_of_file} has {own}, recorded with {other} as pytest's "
+                    f"{test} has no baseline, but {other / file.name} has {own}, recorded with {other} as pytest's "
                     f"root directory, which is {self._root} now; run pytest --rootdir={shlex.quote(str(other))} "
                     f"{shlex.quote(str(at))}, or record it here: pytest --perf-baseline update"
                 )

@@ -19,6 +19,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.verdict import ACCEPTED_FILE, Acceptance, Verdict, pattern_of, rounded_ceiling
 from pytest_mlpatterns.system.files import read_text, replace_file
+from pytest_mlpatterns.system.git import repository_above
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count, listed, named, shown
 
@@ -86,7 +87,7 @@ def _file_for(option: str | None, noted: str) -> Path:
         require_other("--file", option)
         return Path(option)
     file, here = Path(noted).parent / ACCEPTED_FILE, Path.cwd()  # older results note none: here
-    top = next((one for one in (here, *here.parents) if (one / ".git").exists()), here)
+    top = repository_above(here) or here
     if not Path(os.path.normpath(here / file)).is_relative_to(top):
         raise SettingError(
             f"the results name {named(file)} for acceptances, expected a file in {top}; if it is the right one, "

@@ -20,7 +20,7 @@ from pytest_mlpatterns.records.history import HistoryLine, HistoryRead
 from pytest_mlpatterns.records.json_text import shown
 from pytest_mlpatterns.records.package_layers import recall_figures
 from pytest_mlpatterns.system.files import ForeignLockError
-from pytest_mlpatterns.system.git import Git
+from pytest_mlpatterns.system.git import Git, repository_above
 from pytest_mlpatterns.system.shared_file import read_shared, shared_file
 from pytest_mlpatterns.wording import count
 
@@ -108,7 +108,7 @@ def union_attribute(path: Path) -> str:
 
     Returns the line; empty if the file is in no repository, is ignored there, or has the attribute already.
     """
-    if not any((directory / ".git").exists() for directory in path.absolute().parents):
+    if repository_above(path.absolute().parent) is None:
         return ""
     git = Git(path.parent)
     try:

@@ -55,6 +55,11 @@ def commit(directory: Path) -> str | None:
         return None
 
 
+def repository_above(directory: Path) -> Path | None:
+    """The nearest directory, this one or above it, that holds a repository; git is not asked. None if none does."""
+    return next((one for one in (directory, *directory.parents) if (one / ".git").exists()), None)
+
+
 def _environment() -> dict[str, str]:
     """The environment without what selects a repository, as git sets it for its hooks."""
     return {
