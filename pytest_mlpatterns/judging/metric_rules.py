@@ -87,7 +87,7 @@ _PART_FLOOR = 0.001
 was 2 ms, and differed by a third from start to start, which no reader of these lines sees."""
 
 
-def with_floor(compared: ComparedMetric, look: Look) -> ComparedMetric:
+def _with_floor(compared: ComparedMetric, look: Look) -> ComparedMetric:
     """The same with the floor of the first part of a request, by the whole requests of the reference alone."""
     metric = compared.metric
     if compared.is_set or not isinstance(metric.kind, StreamPercentile) or metric.kind.quantity != "ttft":
@@ -99,7 +99,7 @@ def with_floor(compared: ComparedMetric, look: Look) -> ComparedMetric:
 
 def judge_metric(compared: ComparedMetric, look: Look) -> Verdict:
     """The verdict on one metric beside its reference."""
-    compared = with_floor(compared, look)
+    compared = _with_floor(compared, look)
     metric = compared.metric
     if look.pairs is not None and Role.PAIRED in metric.roles:
         return noted(_by_ratios(compared, look, look.pairs), metric, look.present)

@@ -20,6 +20,7 @@ from pytest_mlpatterns.patterns import Pattern
 from pytest_mlpatterns.plugin import entry
 from pytest_mlpatterns.plugin.name_hints import FIXTURES
 from pytest_mlpatterns.plugin.terminal import Terminal
+from pytest_mlpatterns.reports.text.comparison import MEANINGS
 from pytest_mlpatterns.reports.text.terminal_text import wrapped
 
 _WORDS = {
@@ -29,9 +30,9 @@ _WORDS = {
     "TPOT": "time per output token (TPOT)",
     "capacity (NMRT)": "capacity, the number of requests at max throughput (NMRT)",
     "CPU share (ASL)": "CPU share of the machine, the average system load (ASL)",
-    "PC": "performance coefficient, 1 / (RTM × ASL)",
+    "PC": MEANINGS["PC"],
     "SC": "scalability coefficient, NMRT × HSX × ASL",
-    "HSX": "horizontal scaling index, of HSXt, HSXe and HSXc",
+    "HSX": f"{MEANINGS['HSX']}, of HSXt, HSXe and HSXc",
     "HSXt": "time of scaling out, as a share",
     "HSXe": "efficiency of doubling the replicas, as a share",
     "HSXc": "cost of doubling the replicas, as a share",

@@ -107,7 +107,7 @@ _OUTCOMES = {Outcome.PASS: "pass", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "
 _NEVER = "never"  # A percentile that falls among failed requests, which are answered never
 
 
-_MEANINGS = {
+MEANINGS = {
     "median(?! TTFT| TPOT| ITL)": "half of the requests are faster (RTM)",
     "ASL": "CPU share of the machine",
     "NMRT": "capacity",
@@ -119,7 +119,7 @@ _MEANINGS = {
 
 def explained(text: str) -> str:
     """What the short names of metrics in a text mean; empty without one."""
-    found = ((re.search(rf"\b{name}\b", text), meaning) for name, meaning in _MEANINGS.items())
+    found = ((re.search(rf"\b{name}\b", text), meaning) for name, meaning in MEANINGS.items())
     return "; ".join(f"{name[0]}: {meaning}" for name, meaning in found if name)
 
 

@@ -88,10 +88,10 @@ def work_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
     for before, after, said in ((then.libraries, now.libraries, ""), (then.functions, now.functions, "mostly in ")):
         grown = [f"{place} +{metric.show(more)}" for place, more in _grown(before, after, _SHARE_OF_WORK * whole)]
         texts += [f"{said or texts.pop() + ': '}{', '.join(grown)}"] if grown else []
-    settled = {place: times for place, times in now.calls.items() if place not in _BY_TIMING}
+    steady = {place: times for place, times in now.calls.items() if place not in _BY_TIMING}
     calls = [
         f"{place} {format_count(now.calls[place] - more)} → {format_count(now.calls[place])}"
-        for place, more in _grown(then.calls, settled, _MORE_CALLS)
+        for place, more in _grown(then.calls, steady, _MORE_CALLS)
     ]
     return [*texts, *([f"called more often per request: {', '.join(calls)}"] if calls else [])]
 

@@ -41,7 +41,7 @@ def url_of(remote: socket.socket) -> str:
     return f"http://127.0.0.1:{remote.getsockname()[1]}/x.git"
 
 
-def test_it_is_started_as_gevent_wants_that_replaces_how_after_our_import(
+def test_git_is_started_by_the_popen_of_now_which_gevent_may_have_replaced(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Any] = []
