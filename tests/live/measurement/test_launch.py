@@ -233,6 +233,23 @@ class TestLaunch:
         assert usage.cpu_ns[-1] > usage.cpu_ns[0]
         assert usage.rss_bytes.max() > 2**20
 
+    def test_without_a_warm_up_every_request_is_counted_however_late_its_window_is_seen(
+        self, generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = generator.run
+
+        def late(job: LoadJob, *, on_poll: See, **how: Any) -> LoadResult:
+            events: list[Event | None] = []
+            result = run(job, on_poll=events.append, **how)
+            for event in events:
+                on_poll(event)
+            return result
+
+        monkeypatch.setattr(generator, "run", late)
+        with make_runner(generator, tmp_path, replace(PLAN, warmup_ns=0)) as runner:
+            launch = runner.measure()
+        assert launch.stats.replica_requests == (len(launch.samples.outcome),)
+
     def test_an_open_loop_is_marked_as_one(self, generator: Generator, tmp_path: Path) -> None:
         with make_runner(generator, tmp_path, replace(PLAN, schedule=ConstantRate(50))) as runner:
             launch = runner.measure()
