@@ -12,11 +12,10 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pool import DescriptorPool
-    from google.protobuf.message import Message
 
 _INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/[^/]+)?/infer")
 SERVICE = "inference.GRPCInferenceService"
@@ -49,7 +48,7 @@ def pool() -> DescriptorPool:
 
 
 @cache
-def message_class(name: str) -> type[Message]:
+def message_class(name: str) -> Any:  # The descriptors give its fields: no checker of types knows them.
     """The class of a message by its full name, such as ``inference.ModelInferRequest``."""
     from google.protobuf.message_factory import GetMessageClass
 

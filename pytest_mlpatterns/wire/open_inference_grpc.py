@@ -48,7 +48,7 @@ class _CodecProtobuf:
         return f"/v2/models/{model}/infer"
 
     def encode_inputs(self, inputs: Any) -> Body:
-        message: Any = message_class(_REQUEST)()
+        message = message_class(_REQUEST)()
         columns, parameters = columns_for("inputs", _INPUT, inputs, rows_allowed=True)
         _set_parameters(message, parameters)
         for column in columns:
@@ -100,9 +100,7 @@ def encode_answer(request: InferRequest, outputs: Any, model: str, *, rows_allow
 
     Raises WireError: no tensor can hold the outputs, or a requested output does not exist.
     """
-    message: Any = message_class(_RESPONSE)(
-        model_name=model, model_version="1" if model else "", id=request.identity or ""
-    )
+    message = message_class(_RESPONSE)(model_name=model, model_version="1" if model else "", id=request.identity or "")
     columns, parameters = columns_for("outputs", _OUTPUT, outputs, rows_allowed=rows_allowed, wanted=request.outputs)
     _set_parameters(message, parameters)
     typed = not request.binary and all(column.datatype in _TYPED for column in columns)
@@ -127,7 +125,8 @@ def call_message(parts: Sequence[bytes | memoryview], model: str) -> bytes:
 
 def model_field(model: str) -> bytes:
     """The encoded field with the name of the model; followed by the body of the codec, it is a complete message."""
-    return message_class(_REQUEST)(model_name=model).SerializeToString()
+    encoded: bytes = message_class(_REQUEST)(model_name=model).SerializeToString()
+    return encoded
 
 
 def split_raw(data: bytes | memoryview, field: int) -> tuple[bytes | memoryview, list[memoryview]]:
