@@ -12,7 +12,6 @@ from support import SERVICES
 from support.fault_run import run_fault_here
 from support.nightly import rarer
 from support.project import Project
-from support.repository import Repository
 
 pytestmark = pytest.mark.processes
 
@@ -110,48 +109,6 @@ def attached(kind: str, fault: str, *, named: bool = False) -> Project:
     return Project().with_file("test_it.py", text).with_file("app.py", APP)
 
 
-WINDOW_ZERO = """
-import contextlib, socket, struct, subprocess, sys, threading
-import pytest
-from pytest_mlpatterns import Url
-
-pytestmark = pytest.mark.perf(payload=[[1.0, 2.0]], timeout="1s", launches=1, wire="grpc", {load})
-NO_WINDOW = struct.pack(">IBIHI", 6 << 8 | 4, 0, 0, 4, 0)  # SETTINGS: the initial window is 0
-
-def pump(one, other):
-    with contextlib.suppress(OSError):
-        while data := one.recv(65536):
-            other.sendall(data)
-
-def serve(listener, port):
-    open_ends = []
-    with contextlib.suppress(OSError):
-        for number in range(1000):
-            client, _ = listener.accept()
-            if number < 2:  # those that find out whether the service answers
-                server = socket.create_connection(("127.0.0.1", port))
-                threading.Thread(target=pump, args=(server, client), daemon=True).start()
-            else:
-                client.sendall(NO_WINDOW)
-                server, unread = socket.socketpair()
-                open_ends.append(unread)
-            threading.Thread(target=pump, args=(client, server), daemon=True).start()
-
-@pytest.fixture
-def perf_target():
-    echo = subprocess.Popen([sys.executable, "{server}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=serve, args=(listener, int(echo.stdout.readline())), daemon=True).start()
-    yield Url(f"http://127.0.0.1:{{listener.getsockname()[1]}}/v2/models/m/infer")
-    listener.close()
-    echo.kill()
-    echo.communicate()
-
-def test_it(perf):
-    pass
-"""
-
-
 class TestClosedLoop:
     @pytest.mark.parametrize(
         ("fault", "callers", "body"),
@@ -176,12 +133,6 @@ class TestClosedLoop:
         run.assert_ended({"failed": 1}, f"no answer in the whole window: {TIMED_OUT}")
         assert "measure longer" not in run.text
 
-    @pytest.mark.nightly
-    def test_a_grpc_server_that_opens_no_window_is_said_to_answer_nothing(self, tmp_path: Path) -> None:
-        text = WINDOW_ZERO.format(server=SERVICES / "grpc_echo.py", load=f"{CLOSED}, {WINDOW}")
-        run = run_fault_here(Project().with_file("test_it.py", text), tmp_path)
-        run.assert_ended({"failed": 1}, f"no answer in the whole window: {TIMED_OUT}")
-
     @pytest.mark.parametrize("fault", ["blocks", *rarer("trickles", "too-long")])
     def test_the_only_caller_waits_for_the_dead_or_an_endless_answer(self, tmp_path: Path, fault: str) -> None:
         """One more request says so; of a machine so slow that it sent fewer than twenty, the share of failures."""
@@ -198,9 +149,11 @@ class TestClosedLoop:
         (command("stops"), (STOPPED,)),
         *rarer((command("killed"), ("signal SIGKILL",))),
         *rarer(*((command("stops", load=load), (STOPPED,)) for load in ("concurrency=1", "rate_rps=100"))),
-        (
-            command("crowded", load="concurrency=1", body="perf.measure_nmrt()"),
-            ("in the search for the capacity no answer", "one more request got no answer within 2.00 s"),
+        *rarer(
+            (
+                command("crowded", load="concurrency=1", body="perf.measure_nmrt()"),
+                ("in the search for the capacity no answer", "one more request got no answer within 2.00 s"),
+            )
         ),
         (command("hangs", body="perf.assert_nmrt_at_least(10)"), (TIMED_OUT,)),
         (attached("App", "hangs"), (TIMED_OUT,)),
@@ -219,23 +172,6 @@ class TestElsewhere:
         (result,) = run.run.json("results.json")["results"]
         assert result["outcome"] == "failed"
         assert result["notes"][0].endswith(TIMED_OUT)
-
-    @pytest.mark.nightly
-    def test_a_variant_that_deadlocks_is_named(self, tmp_path: Path) -> None:
-        run = run_fault_here(model("hangs", body='perf.assert_faster_than("batched")'), tmp_path)
-        run.assert_ended({"failed": 1})
-        assert re.search(
-            r"InvalidResultError: (single|batched\S*): (no answer|[\d,]+ of [\d,]+ requests failed)", run.text
-        )
-
-    @pytest.mark.nightly
-    @pytest.mark.parametrize(("side", "after"), [("the working tree", ("600", "0.25")), ("main", ("0.25", "600"))])
-    def test_a_revision_that_deadlocks_is_named(self, tmp_path: Path, side: str, after: tuple[str, str]) -> None:
-        there, here = (model("hangs", after=seconds) for seconds in after)
-        Repository.made(tmp_path / "project").commit({"pytest.ini": "[pytest]\n", **there.files})
-        run = run_fault_here(here, tmp_path, "--perf-against=main")
-        run.assert_ended({"failed": 1})
-        assert re.search(rf"{side}.*: (no answer|[\d,]+ of [\d,]+ requests failed)", run.text)
 
     @pytest.mark.parametrize(
         ("fault", "why"), [("hangs", "timed out"), ("killed", "failed"), *rarer(("stops", "timed out"))]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.damage import ENTRY, STRANGE, places
 from support.each_row import each_row
-from support.fault_run import LIMIT_S, FaultRun, run_fault, run_fault_here
+from support.fault_run import FaultRun, run_fault, run_fault_here
 from support.nightly import rarer
 from support.project import QUICK, RECORD, Project
 from support.synthetic import SETUP
@@ -63,41 +63,6 @@ def test_a_changed_baseline_file_is_read_or_refused_in_one_line(tmp_path: Path, 
     else:
         write_baselines(path, {"b": {"box": NEW}})
         assert set(read_baselines(path)) == {"t.py::test", "b"}
-    assert os.listdir(tmp_path) == [path.name]
-
-
-WRITER = """
-import sys
-from pathlib import Path
-from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
-
-path, name = Path(sys.argv[1]), sys.argv[2]
-(entry,) = read_baselines(path)["t.py::test"].values()
-print("ready", flush=True)
-sys.stdin.read()
-for number in range(20):
-    write_baselines(path, {f"{name}{number}": {"box": entry}})
-"""
-
-
-@pytest.mark.processes
-def test_eighty_updates_by_four_writers_keep_every_entry(tmp_path: Path) -> None:
-    path = tmp_path / "perf-baseline.json"
-    path.write_text(file_text(), encoding="utf-8")
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for name in "abcd"
-    ]
-    for writer in writers:
-        assert writer.stdout.readline() == "ready\n"
-    for writer in writers:
-        writer.stdin.close()
-    for writer in writers:
-        assert writer.wait(LIMIT_S) == 0
-        writer.stdout.close()
-    assert set(read_baselines(path)) == {"t.py::test", *(f"{name}{n}" for name in "abcd" for n in range(20))}
     assert os.listdir(tmp_path) == [path.name]
 
 
@@ -189,15 +154,6 @@ def test_a_name_that_is_too_long_is_a_usage_error(tmp_path: Path, option: str) -
 
 
 @pytest.mark.processes
-def test_names_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
-    names = {option: option[0] * 255 for option in ("html", "json", "baseline-file")}
-    arguments = [f"--perf-{option}={name}" for option, name in names.items()]
-    run = run_fault_here(Project().with_tests(PASSES), tmp_path, *RECORD, *arguments)
-    run.assert_ended({"passed": 1}, "results written to ", "report written to ")
-    assert all((tmp_path / "project" / name).stat().st_size > 100 for name in names.values())
-
-
-@pytest.mark.processes
 @pytest.mark.parametrize("option", ["json", *rarer("html")])
 def test_a_full_disk_at_the_end_loses_no_results(tmp_path: Path, option: str) -> None:
     other = {"html": "json", "json": "html"}[option]
@@ -256,18 +212,6 @@ def test_an_unwritable_job_summary_is_a_warning(tmp_path: Path) -> None:
     words = "(GITHUB_STEP_SUMMARY) cannot be written: No such device or address"
     run.assert_ended({"passed": 1}, "WARNING: the job summary ", words)
     assert run.exit_code == pytest.ExitCode.OK
-
-
-@pytest.mark.processes
-def test_a_baseline_behind_a_link_is_updated_there(tmp_path: Path) -> None:
-    (tmp_path / "project").mkdir()
-    (tmp_path / "shared").mkdir()
-    link = tmp_path / "project" / "perf-baseline.json"
-    link.symlink_to("../shared/perf-baseline.json")
-    for _ in range(2):
-        run_fault_here(Project().with_tests(PASSES), tmp_path, *RECORD).assert_ended({"passed": 1}, " updated:")
-        assert link.is_symlink()
-    assert len(read_baselines(tmp_path / "shared" / "perf-baseline.json")) == 1
 
 
 # --- escape codes ----------------------------------------------------------------------------------------------------
@@ -377,18 +321,3 @@ def test_escape_codes_are_spelled_in_terminal_junit_and_job_summary(tmp_path: Pa
     assert "\\x1b[2J" in run.text
     assert "\\x9b31m\\u202e" in run.text
     assert ET.parse(written[0]).getroot().tag == "testsuites"
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize("command", ["rank", *rarer("report", "export")])
-def test_a_hostile_result_file_paints_no_terminal(tmp_path: Path, command: str) -> None:
-    run_fault_here(Project().with_tests(PASSES), tmp_path, "--perf-json=r.json").assert_ended({"passed": 1})
-    file = tmp_path / "project" / "r.json"
-    for text in (file.read_text(encoding="utf-8").replace("test_it", json.dumps(PAINT)[1:-1]), f'{{"{PAINT}"'):
-        file.write_text(text, encoding="utf-8")
-        more = {"rank": ["rtm=1"], "export": ["--format=openmetrics"]}.get(command, [])
-        arguments = [sys.executable, "-m", "pytest_mlpatterns", command, str(file), *more]
-        done = subprocess.run(arguments, capture_output=True, encoding="utf-8", check=False)
-        assert done.returncode in (0, 2)
-        assert not HIDDEN & set(done.stdout + done.stderr)
-        assert "Traceback" not in done.stderr

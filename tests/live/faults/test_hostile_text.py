@@ -7,6 +7,7 @@ from xml.dom import minidom
 
 import pytest
 from support.fault_run import run_fault_here
+from support.nightly import rarer
 from support.project import Project
 
 pytestmark = pytest.mark.processes
@@ -92,7 +93,7 @@ COMMANDS = re.compile(r"^\s*::(?P<name>\S*).*$|##\[", re.MULTILINE)
 """What GitHub's runner reads as a command."""
 
 
-@pytest.mark.parametrize("style", ["long", "native"])
+@pytest.mark.parametrize("style", ["long", *rarer("native")])
 def test_hostile_text_commands_nothing_and_credentials_are_shown_nowhere(style: str, tmp_path: Path) -> None:
     files = Project().with_file("srv.py", SERVER).with_file("test_it.py", TESTS)
     summary = tmp_path / "summary.md"

@@ -210,23 +210,6 @@ def test_a_model_that_prints_100_mb_takes_little_of_the_disk(tmp_path: Path, tot
     run_fault_here(model(printing, before=BOUNDED.strip()), tmp_path).assert_ended(PASSED)
 
 
-def test_a_server_that_prints_100_mb_takes_little_of_the_disk(tmp_path: Path) -> None:
-    target = (
-        "Command(['sh', '-c', 'head -c 100000000 /dev/zero; exec {python} "
-        f"{SERVICES / 'behaving.py'} {{port}}'], ready='/health', path='/predict')"
-    )
-    run_fault_here(project("target", target, before=BOUNDED.strip()), tmp_path).assert_ended(PASSED)
-
-
-def test_what_was_printed_last_is_short_and_says_that_the_log_was_cut(tmp_path: Path) -> None:
-    printing = PRINTS.format(total=10**8, length=1_000_000, end="")
-    run = run_fault_here(model(f"{printing}; print('the end', flush=True); os._exit(3)"), tmp_path)
-    run.assert_ended(
-        FAILED, "(95.4 MiB printed, of which the log keeps the last 10.0 MiB at most)", "letters left out", "the end"
-    )
-    assert len(run.text) < 20_000
-
-
 REMOVE = "[shutil.rmtree(one) for one in glob.glob(tempfile.gettempdir() + '/pytest-mlpatterns-*')]"
 
 

@@ -89,6 +89,7 @@ def test_a_model_that_ends_its_process_is_named_with_its_end(tmp_path: Path, sta
     run(tmp_path, at_call(statement)).assert_ended(FAILED, "DeploymentError: service: process ", end)
 
 
+@pytest.mark.nightly
 def test_a_model_that_holds_the_gil_is_asked_about(tmp_path: Path) -> None:
     model = at_call("ctypes.PyDLL(None).sleep(600)")
     run(tmp_path, model).assert_ended(FAILED, "does not respond; does the model hold the GIL?")
@@ -124,19 +125,6 @@ def test_a_model_that_breaks_its_process_but_answers_passes(tmp_path: Path, stat
 )
 def test_a_model_that_does_not_load_is_named_with_the_reason(tmp_path: Path, statement: str, message: str) -> None:
     run(tmp_path, LOADED.format(fault=statement)).assert_ended(FAILED, "ModelLoadError: perf_model model ", message)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
-        *rarer(("def model(batch)\n", "SyntaxError: expected ':'"), ("x = 1\n", "served has no attribute model")),
-        *rarer(("model = 5\n", "is int, which cannot be called with a batch")),
-        *rarer(("import sys; sys.exit('bye')\n", "SystemExit: bye"), ("import os; os._exit(3)\n", "exit code 3")),
-    ],
-)
-def test_a_module_that_gives_no_model_is_named_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
-    run(tmp_path, text).assert_ended(FAILED, "ModelLoadError: perf_model ", message)
 
 
 @pytest.mark.parametrize(

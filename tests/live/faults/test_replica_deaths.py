@@ -56,10 +56,3 @@ def test_one_request_fails_at_most_and_the_next_ones_have_their_answers(tmp_path
                 assert answer.json()["predictions"][0] in [[value / 2, pid] for pid in alive]
         with pytest.raises(DeploymentError, match=f"replica: process {dead} ended with signal SIGKILL"):
             deployment.stats()
-
-
-def test_if_all_are_killed_requests_fail_at_once(tmp_path: Path) -> None:
-    with deployed(Halves, tmp_path, Replicated(2, "prefix"), by_value=[HERE]) as deployment:
-        for pid in deployment.pids[:2]:
-            kill(pid)
-        assert [ask(deployment, value).status_code for value in range(3)] == [502] * 3

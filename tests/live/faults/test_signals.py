@@ -196,80 +196,6 @@ def test_interrupts_in_quick_succession_leave_no_process(tmp_path: Path, times: 
     assert_next_run_cleans_up(tmp_path)
 
 
-def test_sigterm_before_the_first_perf_test_leaves_nothing(tmp_path: Path) -> None:
-    test = """
-    import time
-    from pathlib import Path
-
-    def test_ordinary():
-        Path("under-way").touch()
-        time.sleep(600)
-
-    def test_perf(perf):
-        pass
-    """
-    with start_fault(Project().with_tests(test, marker=None), tmp_path) as running:
-        running.await_file("under-way")
-        running.send_signal(signal.SIGTERM)
-        run = running.end()
-    run.assert_left_nothing()
-    assert run.exit_code == INTERRUPTED
-
-
-def test_a_handler_of_the_project_stays_and_a_forked_child_ends_by_sigterm(tmp_path: Path) -> None:
-    tests = """
-    import os, signal, time
-
-    def test_forked(perf):
-        child = os.fork()
-        while not child:
-            time.sleep(0.01)  # signal.pause() would miss a signal that comes before it
-        os.kill(child, signal.SIGTERM)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
-
-    def test_own_handler(perf):
-        seen = []
-        signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert seen == [signal.SIGTERM]
-    """
-    run_fault(Project().with_tests(tests), tmp_path, "--perf-smoke").assert_ended({"passed": 2})
-
-
-@pytest.mark.parametrize("option", ["-x", *rarer("--maxfail=1", "--exitfirst")])
-def test_a_run_that_stops_at_its_first_failure_writes_its_results(tmp_path: Path, option: str) -> None:
-    tests = """
-    def test_first(perf):
-        perf.assert_rtm_below("60s")
-
-    def test_fails(perf):
-        perf.assert_rtm_below("1ns")
-
-    def test_never(perf):
-        pass
-    """
-    run = run_fault_here(Project().with_tests(tests), tmp_path, option, *JSON)
-    run.assert_ended({"passed": 1, "failed": 1}, "stopping after 1 failures", "results written to ")
-    assert run.exit_code == pytest.ExitCode.TESTS_FAILED
-    assert run.run.table == {"test_first": "pass", "test_fails": "FAIL"}
-    assert len(run.run.json("out.json")["results"]) == 2
-
-
-def test_pytest_timeout_by_signal_fails_the_test_and_the_next_one_runs(tmp_path: Path) -> None:
-    tests = """
-    @pytest.mark.timeout(2)
-    @pytest.mark.perf(duration="120s")
-    def test_long(perf):
-        perf.assert_rtm_below("60s")
-
-    def test_after(perf):
-        perf.assert_rtm_below("60s")
-    """
-    run = run_fault(Project().with_tests(tests), tmp_path, *TIMEOUT, "-o", "timeout_method=signal", *JSON)
-    run.assert_ended({"failed": 1, "passed": 1}, "Timeout (>2.0s) from pytest-timeout")
-    assert run.run.table["test_after"] == "pass"
-
-
 def test_pytest_timeout_by_thread_ends_pytest_and_its_processes(tmp_path: Path) -> None:
     tests = """
     @pytest.mark.timeout(2)
@@ -313,16 +239,6 @@ def test_a_test_that_ends_the_run_itself_leaves_nothing(tmp_path: Path, end: str
     assert [one["test"] for one in run.run.json("out.json")["results"]] == ["test_perf.py::test_ends"]
 
 
-def test_a_suspended_run_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
-    with start_fault(PROJECT, tmp_path, "-k", "long") as running:
-        running.await_file("under-way")
-        suspend(running)
-        running.send_signal(signal.SIGKILL)
-        run = running.end()
-    run.assert_left_nothing(files=False)
-    assert_next_run_cleans_up(tmp_path)
-
-
 def test_a_suspended_run_that_goes_on_ends_as_any_other(tmp_path: Path) -> None:
     short = Project().with_file("served.py", SERVED).with_tests(TESTS.replace("120s", "1s"))
     with start_fault(short, tmp_path, "-k", "long") as running:
@@ -338,40 +254,6 @@ def suspend(running: RunningFault) -> None:
     running.send_signal(signal.SIGSTOP)
     process = psutil.Process(running.pid)
     await_true(lambda: process.status() == psutil.STATUS_STOPPED, 10, "pytest is not suspended")
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize(
-    ("end", "perf"),
-    [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "perf"),
-        ("os._exit(1)", "perf"),
-        ("os._exit(1)", ""),
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "perf"),
-    ],
-)
-def test_a_worker_that_dies_with_the_machine_lock_blocks_no_other(tmp_path: Path, end: str, perf: str) -> None:
-    tests = f"""
-    import os, signal
-
-    def test_dies({perf}):
-        {end}
-
-    def test_second(perf):
-        perf.assert_rtm_below("60s")
-
-    def test_third(perf):
-        perf.assert_rtm_below("60s")
-    """
-    project = Project().with_tests(tests)
-    run = run_fault(project, tmp_path, "-n", "2", "--dist", "load", "-p", "no:faulthandler", *JSON)
-    run.assert_left_nothing(files=False)
-    assert run.outcomes == {"failed": 1, "passed": 2}
-    assert re.search(r"worker '?gw\d'? crashed while running", run.text)
-    assert {"test_second": "pass", "test_third": "pass"}.items() <= run.run.table.items()
-    broken = [(one["test"], one["kind"]) for one in run.run.json("out.json")["unmeasured"]]
-    assert broken == [("test_perf.py::test_dies", "test_error")] * bool(perf)
-    assert_next_run_cleans_up(tmp_path)
 
 
 def test_a_worker_killed_under_load_fails_its_test_and_no_other(tmp_path: Path) -> None:

@@ -13,53 +13,12 @@ from pathlib import Path
 import pytest
 from support.fault_run import run_fault_here
 from support.project import Project
-from support.repository import Repository
 from support.services.scripted import Close, Request, ScriptedServer, Send, Silence, Step, answer
 from support.stream_modes import GOOD, LEGITIMATE, MODES, NOT_COUNTED, Ending, Mode
 
 from pytest_mlpatterns.records.outcomes import Failure, describe_outcome
 
 pytestmark = pytest.mark.processes
-
-APP = """
-import asyncio
-
-posts = 0
-
-async def app(scope, receive, send):
-    global posts
-    if scope["type"] != "http":
-        return
-    await receive()
-    is_asked = scope["path"].endswith("completions")
-    posts += is_asked
-    broken = {broken} and posts % 2 == 0
-    kind = b"text/event-stream" if is_asked and not broken else b"application/json"
-    await send({{"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]}})
-    if not is_asked:
-        body = b'{{"data": [{{"id": "m"}}]}}'
-    elif broken:
-        body = b'{{"error": {{"message": "no memory"}}}}'
-    else:
-        event = b'data: {{"choices":[{{"text":"w"}}]}}\\n\\n'
-        for _ in range(4):
-            await send({{"type": "http.response.body", "body": event, "more_body": True}})
-            await asyncio.sleep(0.002)
-        body = b"data: [DONE]\\n\\n"
-    await send({{"type": "http.response.body", "body": body}})
-"""
-COMPARED = """
-import pytest
-from pytest_mlpatterns import App
-
-@pytest.fixture
-def perf_target():
-    return App("app:app")
-
-@pytest.mark.perf(payload=[{{"prompt": "a"}}], wire="openai", warmup="0s", duration="200ms", launches=1, {load})
-def test_it(perf):
-    pass
-"""
 
 TEST = """
 import pytest
@@ -135,21 +94,3 @@ def test_an_answer_that_is_no_stream_fails_and_says_what_it_is(tmp_path: Path, b
             assert mode.words in said.replace("\n", " "), mode.name
     assert Failure.NOT_ENDED.label in run.run.failure("test_not_ended[no end of HTTP]")
     assert "usage of too much 10.0" in run.text
-
-
-@pytest.mark.parametrize(
-    "load", ["concurrency=2", pytest.param("rate_rps=50", marks=pytest.mark.nightly)], ids=["closed", "open"]
-)
-def test_a_change_to_half_errors_of_status_200_fails_against_its_revision(tmp_path: Path, load: str) -> None:
-    def project(*, broken: bool) -> Project:
-        return (
-            Project().with_file("app.py", APP.format(broken=broken)).with_file("test_it.py", COMPARED.format(load=load))
-        )
-
-    repository = Repository.made(tmp_path / "shop")
-    repository.commit({"pytest.ini": "[pytest]\n", **project(broken=False).files})
-    run = project(broken=True).run(repository.top, "--perf-against=main", "--perf-budget=4s")
-    assert run.outcomes == {"failed": 1}, run.out
-    said = run.failure("test_it")
-    assert "requests failed (no stream: " in said
-    assert "application/json, expected text/event-stream: no memory" in said

@@ -128,12 +128,12 @@ def test_requests_that_meet_a_closed_idle_connection_are_sent_again(tmp_path: Pa
     ("name", "first", "found"),
     [
         *cases("health-503", "", 2, "503"),
-        *cases("never-listens", "", 2, "reading weights"),
+        *cases("", "never-listens", 2, "reading weights"),
         *cases("", "health-hangs health-garbage health-closes health-ssh health-resets", 2, "GET /health"),
         *cases("", "never-accepts health-two-lengths", 2, "GET /health"),
         *rarer(("health-redirects", 2, "302"), ("health-404", 2, "404"), ("health-500", 2, "500")),
         *rarer(("health-bad-gzip", 2, "DecodingError")),
-        *cases("garbage", "close 503 bad-gzip reset ssh two-lengths bad-chunk http2-preface", 1, "POST /p"),
+        *cases("", "garbage close 503 bad-gzip reset ssh two-lengths bad-chunk http2-preface", 1, "POST /p"),
     ],
 )
 def test_a_silent_server_fails_in_its_start_up_time(tmp_path: Path, name: str, first: int, found: str) -> None:
