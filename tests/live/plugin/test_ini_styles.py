@@ -164,13 +164,7 @@ def refused(directory: Path, style: str, line: str) -> str:
     ("line", "words"),
     [
         ("perf_budget = 30", "ini key perf_budget is '30', expected a time with its unit; write for example"),
-        ("perf_startup_timeout = 9", "ini key perf_startup_timeout is '9', expected a time with its unit"),
-        ("perf_tolerance = 5", "ini key perf_tolerance is '5', expected at most 1 (100 %); write 0.05 or \"5%\""),
         ("perf_concurrency = 4", "perf_concurrency is not an ini key; concurrency is set in the marker: pytest.mark."),
-        (
-            "perf_tolerence = 1",
-            "perf_tolerence is not an ini key; did you mean perf_tolerance? pytest --help lists all",
-        ),
         (
             "perf_zebra = 1",
             "perf_zebra is not an ini key; no loaded plugin has it; delete the line, or load that plugin",

@@ -155,46 +155,6 @@ def test_the_tests_of_a_run_share_its_time_and_each_has_a_launch(tmp_path: Path,
     ]
 
 
-def test_the_result_file_holds_every_result(tmp_path: Path) -> None:
-    project = EMPTY.with_tests(
-        """
-        def test_passes(perf):
-            perf.assert_rtm_below("60s")
-
-        def test_fails(perf):
-            perf.assert_rtm_below("1ns")
-
-        def test_measures_nothing(perf):
-            raise KeyError("before anything was measured")
-
-        def test_plain():
-            pass
-        """
-    )
-    run = project.run(tmp_path, "--perf-json", "out.json", "-W", "ignore")
-    assert run.outcomes == {"passed": 2, "failed": 2}
-    data = run.json("out.json")
-    assert (data["format"], data["version"]) == ("pytest-mlpatterns-results", 2)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", data["date"])
-    assert {"processor", "cores", "architecture", "python", "versions", "machine"} <= set(data["environment"])
-    results = {result["test"].rpartition("::")[2]: result for result in data["results"]}
-    assert set(results) == {"test_passes", "test_fails"}
-    for name, passed in (("test_passes", True), ("test_fails", False)):
-        result = results[name]
-        assert result["passed"] is passed
-        (verdict,) = result["verdicts"]
-        assert (verdict["metric"], verdict["against"]) == ("rtm", "limit")
-        assert verdict["outcome"] == ("pass" if passed else "fail")
-        value, low, high = result["metrics"]["rtm"]
-        assert 0 < low <= value <= high
-        assert value >= 5_000_000
-        assert result["launches"]["rtm"][0][0] == pytest.approx(value)
-        assert result["requests"] > 0
-        assert result["failed_requests"] == {}
-        assert result["interrupted"] is False
-        assert result["setup"]["pattern"] == "single"
-
-
 NEIGHBOUR = """
 def pytest_addoption(parser):
     parser.getgroup("neighbour").addoption("--perf-json", help="mine")

@@ -288,13 +288,6 @@ def test_a_run_that_only_collects_lists_loads_patterns_and_wires_and_no_arithmet
 
 
 @pytest.mark.processes
-def test_a_deselected_perf_test_starts_nothing(tmp_path: Path) -> None:
-    run = EMPTY.with_tests(f"{ASKS}\ndef test_plain(): pass\n", marker=None).run(tmp_path, "-k", "plain")
-    assert run.outcomes == {"passed": 1, "deselected": 1}
-    assert "performance" not in run.out
-
-
-@pytest.mark.processes
 def test_a_conftest_file_is_too_late_to_load_the_plugin(tmp_path: Path) -> None:
     project = EMPTY.with_file("conftest.py", "pytest_plugins = ['pytest_mlpatterns.plugin.entry']\n")
     run = project.with_file("test_it.py", "def test_it(): pass\n").run(
@@ -304,18 +297,6 @@ def test_a_conftest_file_is_too_late_to_load_the_plugin(tmp_path: Path) -> None:
     (line,) = filter(None, run.errors)
     assert "too late for its options" in line
     assert "-p pytest_mlpatterns.plugin.entry" in line
-
-
-@pytest.mark.processes
-def test_the_plugin_can_be_named_where_plugins_are_not_found_by_themselves(tmp_path: Path) -> None:
-    run = EMPTY.with_tests(ASKS).run(
-        tmp_path,
-        "-p",
-        "pytest_mlpatterns.plugin.entry",
-        "--perf-smoke",
-        environment={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-    )
-    assert run.outcomes == {"passed": 1}
 
 
 def test_the_header_says_which_baseline_is_used(tmp_path: Path) -> None:

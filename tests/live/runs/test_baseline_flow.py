@@ -135,18 +135,6 @@ def test_too_few_samples_of_what_the_test_asks_for_are_an_error(directory: Path)
     assert re.search(needed, run.failure("test_it"))
 
 
-def test_a_requested_metric_that_the_pattern_does_not_have_is_a_failure(directory: Path) -> None:
-    def change(machines: dict[str, Any]) -> None:
-        for entry in machines.values():
-            entry["metrics"]["cache_hit_ratio"] = [[0.5, 0.0]]
-
-    _edit(directory / FILE, change)
-    project = Project().with_tests(ASKS.format(metric="cache_hit_ratio"))
-    run = project.run(directory, "--perf-tolerance", "100%", "--perf-inconclusive", "pass")
-    assert run.outcomes == {"failed": 1}
-    assert "cannot judge cache hit ratio against the baseline: it is not known for single" in run.failure("test_it")
-
-
 def test_nmrt_is_searched_for_where_a_test_asks_that_it_does_not_fall(directory: Path) -> None:
     def one_a_second(machines: dict[str, Any]) -> None:
         for entry in machines.values():
@@ -275,24 +263,6 @@ def _unsure(machines: dict[str, Any]) -> None:
         entry["metrics"]["throughput"] = [[2e9 / TAKES_NS, 5.0]]
 
 
-def test_a_failure_that_the_machine_itself_explains_is_left_open(directory: Path) -> None:
-    def change(machines: dict[str, Any]) -> None:
-        """A faster machine, by the fixed work, whose cores others used: what they take now is no reason."""
-        for entry in machines.values():
-            entry["sorting_ns"] = [ns / 1e6 for ns in entry["sorting_ns"]]
-            entry["taken"] = {"others_cores": 64}
-
-    _edit(directory / FILE, _of_speed(1e-3))
-    assert ONE.run(directory).outcomes == {"failed": 1}
-    _edit(directory / FILE, change)
-    assert ONE.run(directory).outcomes == {"failed": 1}  # this suite trusts the machine
-    run = ONE.run(directory, "--perf-noise", "doubt")
-    assert run.outcomes == {"passed": 1, "warnings": 1}
-    slower = r"this machine takes up to [\d.]+ times as long for the same work as when the"
-    explained = rf"(mean|median) latency .+, tolerance .+ why {slower}"
-    assert re.search(explained, " ".join(run.section("performance").split()))
-
-
 @pytest.mark.parametrize("strict", [(), ("-W", "error")], ids=["warned", "an error"])
 def test_a_comparison_that_stays_open_points_to_the_test(directory: Path, strict: tuple[str, ...]) -> None:
     _edit(directory / FILE, _unsure)
@@ -361,21 +331,6 @@ def test_a_test_that_compares_nothing_needs_no_baseline_and_ignores_its_own(dire
         assert "SettingError: perf(compare=()) compares nothing, but assert_no_reg" in run.failure("test_asks")
         assert (directory / FILE).read_bytes() == before
     assert "baseline not updated: no perf test passed that is compared" in run.out
-
-
-def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
-    def drifted(machines: dict[str, Any]) -> None:
-        for entry in machines.values():
-            metrics = {name: value for name, value in _declared(1e-4).items() if name != "throughput"}
-            entry["anchor"] = {"metrics": metrics, "commit": "1a2b3c4", "date": "2026-01-31", "updates": 2}
-        _slower(machines)
-
-    _edit(directory / FILE, drifted)
-    run = ONE.run(directory, "--perf-tolerance", "100%", "--perf-json", "out.json")
-    assert run.table["test_it"] in NOT_WORSE
-    note = r"(mean|median) latency [\d,.]+ % worse than on 2026-01-31 \(1a2b3c4\), little by little"
-    assert re.search(note, run.section("performance"))
-    assert re.search(note, run.json("out.json")["results"][0]["notes"][-1])
 
 
 PERF_AND_OTHERS = """
@@ -472,17 +427,6 @@ def test_prune_removes_them_and_judges_as_check_does(overgrown: Path) -> None:
     assert said[start + 1 :] == [*(f"  {test}" for test in sorted(GONE)), "", "performance: 1 regression"]
 
 
-def test_prune_says_what_it_did_and_where_nothing_was_to_do(overgrown: Path, distribution: tuple[str, ...]) -> None:
-    arguments = ("test_perf.py", "--perf-smoke", "--perf-baseline", "prune", "--perf-json", "out.json", *distribution)
-    first = SUITE.run(overgrown, *arguments)
-    assert set(first.json(FILE)["tests"]) == set(KEPT)
-    assert first.json("out.json")["baseline"]["pruned"] == sorted(GONE)
-    if distribution:
-        return
-    second = SUITE.run(overgrown, *arguments)
-    assert "baseline not pruned: every entry that this run collected has a test" in second.section("performance")
-
-
 def test_prune_works_where_no_test_is_left(overgrown: Path, distribution: tuple[str, ...]) -> None:
     project = SUITE.with_file("test_perf.py", "")
     run = project.run(overgrown, "test_perf.py", "--perf-baseline", "prune", *distribution)
@@ -503,36 +447,3 @@ def test_a_run_that_only_collects_or_has_no_perf_tests_or_baseline_does_nothing(
     assert "to no test" not in run.out
     assert "pruned" not in run.out
     assert (overgrown / FILE).read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("arguments", "content", "words"),
-    [
-        (("--perf-baseline", "update"), b"\xff\xfe\x00", "cannot be read"),
-        (("--perf-baseline", "update"), b"[]", "is not a baseline file of pytest-mlpatterns"),
-        (("-n", "2"), b"", "is damaged"),
-    ],
-    ids=["an update", "a foreign file", "a distributed run"],
-)
-def test_a_file_that_cannot_be_read_ends_the_run_in_one_line_and_stays_as_it_is(
-    tmp_path: Path, arguments: tuple[str, ...], content: bytes, words: str
-) -> None:
-    """What else is damaged is refused in the same place: see test_baseline_file, and faults/test_files."""
-    path = tmp_path / FILE
-    path.write_bytes(content)
-    run = ONE.run(tmp_path, *arguments)
-    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
-    (line,) = filter(None, run.errors)
-    assert line.startswith(f"ERROR: {path} {words}")
-    assert "Traceback" not in run.out
-    assert "INTERNALERROR" not in run.out
-    assert path.read_bytes() == content
-
-
-def test_the_file_may_stand_elsewhere(tmp_path: Path) -> None:
-    project = ONE.with_ini(perf_baseline_file="inner/from-ini.json").with_file("inner/from-ini.json", "{}")
-    project = project.with_file("inner/asked.json", "[]")
-    inner = tmp_path / "inner"
-    assert f"ERROR: {inner / 'from-ini.json'} is not a baseline file" in project.run(tmp_path).err
-    asked = project.run(tmp_path, "--perf-baseline-file", "inner/asked.json")
-    assert f"ERROR: {inner / 'asked.json'} is not a baseline file" in asked.err

@@ -1,12 +1,11 @@
 """The fixtures: targets, deployments, metrics and predictions."""
 
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.project import APART, Project
+from support.project import Project
+from support.services.scripted import Request, ScriptedServer, Send, Step, answer
 
 pytestmark = pytest.mark.processes
 
@@ -180,62 +179,15 @@ def test_a_smoke_run_is_known_to_its_tests_and_says_so_where_one_reads_figures(t
     assert "this is a smoke run: put what reads figures under `if not perf.smoke:`" in run.failure("test_reads")
 
 
-def test_patterns_of_the_command_line_are_measured_one_by_one(tmp_path: Path) -> None:
-    project = Project().with_tests(
-        """
-        def test_open(perf):
-            assert perf.predict(4) == 8
-            has_hop = "hop" in {layer.layer for layer in perf.metrics.layers}
-            assert has_hop == ("microservice" in __import__("os").environ["PYTEST_CURRENT_TEST"])
-
-        @pytest.mark.perf(pattern="replicated")
-        def test_named(perf):
-            assert perf.predict(4) == 8
-        """
-    )
-    run = project.run(tmp_path, "--perf-patterns", "single,microservice", "--perf-json", "out.json", *APART)
-    assert run.outcomes == {"passed": 3}
-    setups = {result["test"].rpartition("::")[2]: result["setup"] for result in run.json("out.json")["results"]}
-    assert {test: setup["pattern"] for test, setup in setups.items()} == {
-        "test_open[single]": "single",
-        "test_open[microservice]": "microservice",
-        "test_named": "replicated",
-    }
-
-
-class _Service(http.server.BaseHTTPRequestHandler):
-    """Answers as a service of the user's own might, and with 503 below /broken."""
-
-    protocol_version = "HTTP/1.1"
-    wbufsize = 1 << 16  # head and body in one packet, or each answer waits 40 ms for an acknowledgement
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self._answer(503 if self.path == "/broken" else 200, b'{"predictions": [7]}')
-
-    def do_GET(self) -> None:
-        self._answer(200, b"[]")
-
-    def _answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
-        pass
-
-
 @pytest.fixture
 def service() -> Iterator[str]:
-    """A real server that was there before."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Service)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    """A server that was there before; it answers as a service of the user's own might, and with 503 at /broken."""
+
+    def script(request: Request) -> list[Step]:
+        return [Send(answer(b'{"predictions": [7]}', 503 if b" /broken " in request.head else 200))]
+
+    with ScriptedServer(script) as server:
+        yield "http://{}:{}".format(*server.address)
 
 
 def test_a_target_that_runs_already_is_measured(tmp_path: Path, service: str) -> None:

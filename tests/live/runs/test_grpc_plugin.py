@@ -66,12 +66,6 @@ def test_half(perf):
 def test_ready_made(perf):
     pass
 """
-ONE = """
-
-@pytest.mark.perf(wire="grpc")
-def test_one(perf):
-    perf.assert_rtm_below("1ns")
-"""
 
 
 def test_a_model_is_measured_checked_and_predicted_over_grpc_and_its_failures_are_told(tmp_path: Path) -> None:
@@ -81,7 +75,3 @@ def test_a_model_is_measured_checked_and_predicted_over_grpc_and_its_failures_ar
     assert "ValueError: thirteen" in run.failure("test_half")
     words = "perf_payload contains httpx.Request objects, which cannot be sent over gRPC"
     assert words in run.failure("test_ready_made")
-
-
-def test_a_smoke_run_sends_one_call(tmp_path: Path) -> None:
-    assert Project().with_file("test_perf.py", TESTS + ONE).run(tmp_path, "--perf-smoke").outcomes == {"passed": 1}

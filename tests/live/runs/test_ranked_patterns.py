@@ -62,29 +62,6 @@ def test_a_ranking_by_nmrt_searches_for_it_where_a_test_has_several_patterns(tmp
     assert all(row["parts"]["nmrt"][1] == 1.0 for row in ranking["rows"])
 
 
-def test_a_pattern_whose_test_gave_no_result_is_excluded(tmp_path: Path) -> None:
-    tests = project().with_tests(
-        """
-        def test_it(perf, request):
-            if "queued" in request.node.name:
-                raise KeyError("before anything was measured")
-        """,
-        marker=f"[{PATTERNS}]",
-    )
-    run = tests.run(tmp_path, "--perf-rank", "rtm=1", "--perf-json", "out.json")
-    assert run.outcomes == {"passed": 2, "failed": 1}
-    (ranking,) = run.json("out.json")["ranking"]
-    assert ranking["rows"][-1]["pattern"] == "queued"
-    assert "queued: not measured: its test failed" in run.section("choosing a pattern")
-
-
-def test_weights_that_cannot_be_read_end_the_run_in_one_line(tmp_path: Path, distribution: tuple[str, ...]) -> None:
-    run = project().run(tmp_path, "--perf-rank", "rmt=1", *distribution)
-    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
-    (line,) = [line for line in run.errors if line.startswith("ERROR: ")]
-    assert line.startswith("ERROR: --perf-rank names the metric 'rmt', did you mean rtm? expected one of rtm, p90")
-
-
 def test_a_run_without_alternatives_is_reported(tmp_path: Path) -> None:
     run = project().run(tmp_path, "--perf-rank", "rtm=1", "-k", "alone")
     assert run.section("choosing a pattern").startswith("nothing to rank: ")

@@ -116,13 +116,6 @@ def test_on_github_a_failing_test_is_annotated_at_its_line(tmp_path: Path) -> No
     assert "- ✗ **test\\_perf.py::test\\_breaks**: " in summary
 
 
-def test_the_file_is_named_as_the_repository_sees_it(tmp_path: Path) -> None:
-    inside = tmp_path / "models" / "digits"
-    inside.mkdir(parents=True)
-    annotations, _ = on_github(inside, tmp_path, "-k", "breaks")
-    assert annotations[0].startswith("::error file=models/digits/test_perf.py,line=")
-
-
 def test_a_job_summary_is_appended_to_what_stands_there(tmp_path: Path) -> None:
     (tmp_path / "summary.md").write_text("before\n", encoding="utf-8")
     _, summary = on_github(tmp_path, tmp_path, "-k", "passes")
