@@ -62,24 +62,3 @@ def test_a_mistake_in_the_file_ends_the_run_before_anything_is_measured(shop: Re
     run = run_here(shop.top)
     assert run.exit_code == 4
     assert "perf-accepted.toml, table 1 has no test, expected text" in run.err
-
-
-BELOW = """
-[[accepted]]
-test = "test_shop.py::test_of_the_file"
-metric = "rtm"
-ceiling = "900 %"
-reason = "larger model"
-"""
-
-
-def test_what_landed_accepts_nothing_more_in_a_project_below_the_top(tmp_path: Path) -> None:
-    repository = Repository.made(tmp_path / "top")
-    tests = files(0.01, ', accept="rtm +900 %: larger "\n    "model"')
-    tests["test_shop.py"] += files(0.01)["test_shop.py"].partition("import Model\n")[2].replace("_shop", "_of_the_file")
-    ini = {"pytest.ini": "[pytest]\npythonpath = .\n", "perf-accepted.toml": BELOW}
-    repository.commit({f"services/{name}": text for name, text in {**tests, **ini}.items()})
-    repository.write({"services/shop.py": MODEL.format(seconds=0.03)})
-    again = run_here(repository.top / "services", "--perf-against=HEAD", "--perf-settle=off")
-    assert again.outcomes["failed"] == 2
-    assert again.out.count("HEAD has it already, so remove it") == 2

@@ -1,6 +1,5 @@
 """``--perf-against``: the same tests at another git revision, through the real plugin, in real repositories."""
 
-import os
 import re
 import signal
 import subprocess
@@ -18,7 +17,6 @@ from support.services.processes import our_children
 from support.services.scripted import ScriptedServer, Send, answer
 from support.sleeping import MODEL
 
-from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.system.process_limits import why_not_traceable
 
 pytestmark = pytest.mark.processes
@@ -67,19 +65,6 @@ def against(repository: Repository, *arguments: str, ref: str = "main") -> Run:
     return run
 
 
-DYING = """
-
-class Dying(Model):
-    calls = 0
-
-    def __call__(self, batch):
-        self.calls += 1
-        if self.calls > 5:
-            os._exit(3)
-        return super().__call__(batch)
-
-Model = Dying
-"""
 SHAPES = ("latency_percentiles", "present_latency_percentiles")
 
 
@@ -157,21 +142,6 @@ def test_a_regression_is_caught_without_any_baseline_file(compared: Run) -> None
     assert "(the working tree)" in compared.failure("test_shop")
     assert "compared 5 of 9 tests with main (" in compared.out
     assert not (compared.directory / "perf-baseline.json").exists()
-
-
-@pytest.mark.nightly
-def test_a_distributed_run_catches_a_regression(shop: Repository) -> None:
-    shop.write(files(seconds=0.03))  # a slower one gives a limit too few samples in 200 ms on a busy machine
-    run = against(shop, "-n1", "--perf-history", "runs.jsonl")
-    assert run.exit_code == 1
-    (line,) = History(shop.top / "runs.jsonl", "runs.jsonl").read().lines
-    assert (line.at, line.clean) == (line.reference, False)  # main is checked out, and a file was changed
-    assert line.at.commit == shop.git("rev-parse", "HEAD")
-    assert all(ratio.log_ratio > 0.5 for ratio in line.ratios["rtm"])
-    assert re.search("RegressionFailure: (mean|median) latency ", run.out)
-    assert "(the working tree)" in run.out
-    assert "compared 1 of 1 test with main (" in run.out
-    assert not (shop.top / "perf-baseline.json").exists()
 
 
 def test_a_test_that_asks_for_no_figure_takes_them_from_the_comparison(compared: Run) -> None:
@@ -496,52 +466,6 @@ def test_what_cannot_be_compared_with_ends_the_run_with_one_line(
     assert list(tmp_path.glob("pytest-mlpatterns-*")) == []
 
 
-def test_a_process_that_dies_there_is_named_with_the_revision(shop: Repository) -> None:
-    dies = f"import os{MODEL.format(seconds=0.01)}{DYING}"
-    shop.commit({"src/shop/model.py": dies}, "It dies")
-    shop.write(files(seconds=0.01))
-    run = against(shop)
-    assert run.exit_code == 1
-    assert re.search(r"DeploymentError: main \(\w+\): service: process \d+ ended with exit code 3", run.out)
-
-
-def test_a_start_there_that_fails_once_is_tried_once_more_and_noted(shop: Repository) -> None:
-    """The service at the revision ends at its first start, as one does whose port is taken."""
-    started = shop.top.parent / "started"
-    once = f"""
-from pathlib import Path
-
-if not (started := Path({str(started)!r})).exists():
-    started.touch()
-    raise SystemExit("bind: address already in use")
-"""
-    tests = TARGETS.replace("{target}", 'Command([sys.executable, "serve.py", "{port}"], path="/predict")')
-    shop.commit({**files(seconds=0, tests=tests), "serve.py": once + SERVE})
-    shop.write({"serve.py": SERVE})
-    run = against(shop, "-W", "ignore", "-v")
-    assert "compared 1 of 1 test" in run.out
-    note = " ".join(run.section("performance").split())
-    assert "a start failed and was tried once more: test_shop.py::test_service fails at main (" in note
-    assert "address already in use" in note
-
-
-def test_after_a_kill_the_next_run_cleans_up(shop: Repository) -> None:
-    first = subprocess.Popen(
-        command("--perf-against=main"),
-        cwd=shop.top,
-        env=clean_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while len(shop.worktrees()) == 1 and time.monotonic() < deadline:
-        time.sleep(0.05)  # git tells nobody
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    assert len(shop.worktrees()) == 2
-    against(shop, "--perf-smoke")
-
-
 def under_way(repository: Repository, *options: str) -> subprocess.Popen[str]:
     """A run beside main that has got so far that the file ``under-way`` is there."""
     running = subprocess.Popen(
@@ -573,70 +497,6 @@ def test_ctrl_c_in_the_comparison_leaves_nothing_and_says_what_there_was(shop: R
     assert_nothing_is_left(shop)
 
 
-WAITS = """
-import pathlib
-import threading
-
-from pytest_mlpatterns.judging import cause_search
-
-
-def waits(*_, **__):
-    pathlib.Path({told!r}).touch()
-    threading.Event().wait()
-
-
-cause_search.profile_of = waits
-"""
-
-
-@pytest.mark.nightly
-def test_a_failure_is_reported_although_the_run_is_terminated_while_its_cause_is_searched(shop: Repository) -> None:
-    shop.write({**files(seconds=0.05), "conftest.py": WAITS.format(told=str(shop.top / "under-way"))})
-    running = under_way(shop, "--perf-profile=auto")
-    running.send_signal(signal.SIGTERM)
-    out, _ = running.communicate(timeout=60)
-    assert running.returncode == 2, out
-    words = (
-        "E   RegressionFailure: ",
-        "the search for the cause was interrupted",
-        "performance: 1 regression",
-        "SIGTERM",
-    )
-    assert [one for one in words if one not in out] == [], out
-    assert_nothing_is_left(shop)
-
-
-def test_a_branch_is_compared_with_where_it_left_main(shop: Repository) -> None:
-    other = files(seconds=0.01, tests=BARE.replace("perf(", "perf(concurrency=3, ", 1))
-    shop.git("switch", "--quiet", "--create", "branch")
-    shop.commit(other, "More callers")
-    shop.git("switch", "--quiet", "main")
-    shop.commit(other, "As many, by itself")
-    shop.git("switch", "--quiet", "branch")
-    run = against(shop, ref="merge-base:main")  # main itself has as many callers
-    assert run.exit_code == 1
-    assert re.search(r"not comparable with merge-base:main \(\w+\) \(load: closed\(1\) → closed\(3\)\)", run.out)
-
-
-SERVE = """
-import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        body = b'{"predictions": [1]}'
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_): ...
-
-ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
-"""
 TARGETS = """
 import sys
 

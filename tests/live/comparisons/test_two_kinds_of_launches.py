@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from support.project import Project, Run, run_here
-from support.repository import Repository
 
 pytestmark = pytest.mark.processes
 
@@ -83,13 +82,3 @@ def test_slower_in_both_kinds_it_fails(recorded: Run) -> None:
     found = verdict(run)
     assert (run.exit_code, found["outcome"]) == (pytest.ExitCode.TESTS_FAILED, "fail")
     assert WORDS in found["reason"]
-
-
-@pytest.mark.nightly
-def test_slower_than_a_revision_in_both_kinds_it_fails(tmp_path: Path) -> None:
-    repository = Repository.made(tmp_path / "shop")
-    repository.commit({"test_perf.py": text(tmp_path, fast=0.01)})
-    (repository.top / "test_perf.py").write_text(text(tmp_path, 1.6, fast=0.01), encoding="utf-8")
-    run = run_here(repository.top, "--perf-against", "main", "--perf-json", "results.json")
-    found = verdict(run)
-    assert found["outcome"] == "fail", found["reason"]

@@ -54,10 +54,3 @@ def test_a_reload_that_lets_requests_wait_fails(tmp_path: Path) -> None:
     blocked = run(tmp_path, "test_perf.py", changes=SLOW, BLOCKING="1")
     assert blocked.returncode == 1, blocked.stdout + blocked.stderr
     assert re.search(r"LimitFailure: p95 latency [\d.]+ m?s around the step reload", blocked.stdout)
-
-
-@pytest.mark.nightly
-def test_one_request_of_each_is_enough_to_see_that_the_functions_run(tmp_path: Path) -> None:
-    smoked = run(tmp_path, "--perf-smoke")
-    assert smoked.returncode == 0, smoked.stdout + smoked.stderr
-    assert "3 perf tests sent one request each" in smoked.stdout

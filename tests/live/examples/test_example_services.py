@@ -121,13 +121,6 @@ def test_a_service_is_compared_with_the_plain_call_of_its_library(tmp_path: Path
     assert "LimitFailure: throughput" in slowed.stdout
 
 
-@pytest.mark.nightly
-def test_one_request_is_enough_to_pass_where_figures_are_read(tmp_path: Path) -> None:
-    smoked = run("servers/fastapi", tmp_path, "--perf-smoke")
-    assert smoked.returncode == 0, smoked.stdout + smoked.stderr
-    assert "1 perf test sent one request" in smoked.stdout
-
-
 def test_typed_example_passes(tmp_path: Path) -> None:
     smoked = run("typed", tmp_path, "--perf-smoke")
     assert smoked.returncode == 0, smoked.stdout + smoked.stderr

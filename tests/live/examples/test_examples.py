@@ -359,13 +359,6 @@ class TestPatterns:
         assert done.returncode == 0, done.stderr
         assert re.findall(r"(\w+): accuracy 0\.9\d+", done.stdout) == ["forest", "linear"]
 
-    @pytest.mark.nightly
-    def test_one_request_is_enough_to_pass_under_every_pattern(self, declared_patterns: Path) -> None:
-        run = run_python(*PYTEST, "--perf-smoke", directory=declared_patterns)
-        assert run.returncode == 0, run.stdout + run.stderr
-        tests = (declared_patterns / "test_patterns.py").read_text(encoding="utf-8").count("def test_")
-        assert f"{tests} perf tests sent one request each" in run.stdout
-
     def test_every_test_passes_and_every_pattern_is_among_them(self, declared_patterns: Path) -> None:
         doubt = "--perf-noise=doubt"  # the suite is a busy neighbour: a cache need not be twice as fast beside it
         long = ("--perf-duration=1s", "--perf-budget=2s")  # that a share is one of many requests beside it too

@@ -250,13 +250,6 @@ class TestLaunch:
             launch = runner.measure()
         assert launch.stats.replica_requests == (len(launch.samples.outcome),)
 
-    def test_an_open_loop_is_marked_as_one(self, generator: Generator, tmp_path: Path) -> None:
-        with make_runner(generator, tmp_path, replace(PLAN, schedule=ConstantRate(50))) as runner:
-            launch = runner.measure()
-        assert launch.open_loop
-        due = np.sort(launch.samples.due_ns)
-        assert np.diff(due).tolist() == [20 * MS] * (len(due) - 1)
-
     def test_a_window_with_few_requests_stretches_if_it_may(self, generator: Generator, tmp_path: Path) -> None:
         plan = replace(PLAN, schedule=ConstantRate(50), duration_ns=100 * MS, stretches=True)
         with make_runner(generator, tmp_path, plan) as runner:
@@ -306,15 +299,6 @@ class TestLaunch:
         assert first.samples.due_in(first.window).sum() == 60
         assert second.window.duration_ns < first.window.duration_ns
         assert [len(one.sorting_ns) for one in (first, second)] == [4, 4]  # one may decide, and has to know the machine
-
-    def test_a_request_longer_than_the_window_lengthens_it(self, generator: Generator) -> None:
-        plan = replace(PLAN, duration_ns=100 * MS, warmup_ns=50 * MS, budget_ns=20_000 * MS, launches=8)
-        with bench_of(slowly, plan, generator) as runner:
-            launches = [runner.measure() for _ in range(2)]
-        for one in launches:
-            assert one.samples.due_in(one.window).sum() >= 2
-            assert one.given_window_ns == 100 * MS
-            assert one.window.duration_ns >= 250 * MS
 
     @pytest.mark.parametrize("stretches", [False, True])
     def test_a_request_longer_than_the_window_of_several_generators_lengthens_it(
@@ -368,21 +352,6 @@ class TestLaunch:
         assert launch.window.duration_ns == 100 * MS
         assert launch.given_window_ns is None
 
-    def test_replicas_share_the_load_of_the_window(self, generator: Generator, tmp_path: Path) -> None:
-        plan = replace(PLAN, duration_ns=500 * MS)  # a busy machine may let one of two wait for a while
-        with make_runner(generator, tmp_path, plan, pattern=Replicated(2)) as runner:
-            launch = runner.measure()
-        one, two = launch.stats.replica_requests
-        assert min(one, two) > 0
-        assert set(launch.samples.target.tolist()) == {0, 1}
-
-    def test_several_generators_give_one_launch(self, generator: Generator, tmp_path: Path) -> None:
-        with make_runner(generator, tmp_path, replace(PLAN, generators=2)) as runner:
-            launch = runner.measure()
-            total = runner.deployment.stats().replica_requests[0]
-        assert launch.generator.processes == 2
-        assert len(launch.samples.outcome) == total - 1
-
     def test_errors_of_the_model_are_rows_and_its_traceback_is_kept(self, generator: Generator, tmp_path: Path) -> None:
         with make_runner(generator, tmp_path, model=refuse_odd) as runner:
             launch = runner.measure()
@@ -411,20 +380,6 @@ class TestBench:
             runner.close()
             runner.close()
         assert survivors(second, 0) == set()
-
-    def test_a_worker_killed_under_load_is_told(self, generator: Generator, tmp_path: Path, watch: Watch) -> None:
-        def kill(event: Event | None) -> None:
-            if isinstance(event, WindowOpened):
-                for pid in runner.deployment.pids:
-                    os.kill(pid, signal.SIGKILL)
-
-        watch(kill)
-        plan = replace(PLAN, duration_ns=1_000 * MS)
-        with make_runner(generator, tmp_path, plan) as runner:
-            with pytest.raises(DeploymentError, match=r"(?s)SIGKILL.*\nthis happened under load, "):
-                runner.measure()
-            runner.close()
-            assert runner.deployment.predict([1, 1]) == 2
 
     def test_ctrl_c_keeps_what_was_measured(self, generator: Generator, tmp_path: Path) -> None:
         def interrupt(progress: Progress) -> None:
@@ -495,30 +450,6 @@ class TestCheck:
     ) -> None:
         with pytest.raises(error, match=message):
             check_outputs(lambda _inputs, _outputs: verdict, [1], [1])
-
-    def test_a_check_under_load_that_returns_false_fails(self, generator: Generator) -> None:
-        plan = replace(PLAN, check=lambda _inputs, _outputs: False)
-        with bench_of(lambda _: RIGHT, plan, generator) as runner, pytest.raises(AssertionError, match="returned Fals"):
-            runner.measure()
-
-    def test_a_model_that_mixes_up_its_callers_is_caught(self, generator: Generator, tmp_path: Path) -> None:
-        def late() -> Any:
-            last = [0]
-
-            def model(batch: list[Any]) -> list[Any]:
-                last[0], now = sum(batch[0]), last[0]
-                return [now]
-
-            return model
-
-        def check(inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-            assert [sum(numbers) for numbers in inputs] == list(outputs)
-
-        with (
-            make_runner(generator, tmp_path, replace(PLAN, check=check), model=late()) as runner,
-            pytest.raises(AssertionError),
-        ):
-            runner.measure()
 
     @pytest.mark.parametrize("sent", [b"hello", b'{"predictions": []}'], ids=["no-json", "empty"])
     def test_a_check_without_an_answer_is_no_verdict(self, generator: Generator, sent: bytes) -> None:

@@ -174,10 +174,8 @@ wheels = [{ path = "wheels/features-1.0-py3-none-any.whl", hashes = { sha256 = "
             {"requirements.txt": "--no-index\n--find-links wheels\nfeatures==1.0\n", "pyproject.toml": NO_PACKAGE},
             "requirements.txt and pyproject.toml",
         ),
-        ({"requirements.txt": "--no-index\n--find-links wheels\nfeatures==1.0\n"}, "requirements.txt"),
         ({"uv.lock": LOCKED, "pyproject.toml": NO_PACKAGE}, "uv.lock"),
         ({"pylock.toml": PYLOCK, "pyproject.toml": NO_PACKAGE}, "pylock.toml"),
-        ({"pylock.toml": PYLOCK}, "pylock.toml"),
     ],
 )
 def test_a_project_that_is_no_package_has_the_packages_that_its_files_name(

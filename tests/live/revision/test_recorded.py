@@ -156,20 +156,6 @@ def test_a_detached_head_is_no_hindrance(repository: Repository) -> None:
     assert sha_of(find(repository)) == recorded
 
 
-def test_a_shallow_clone_says_how_to_get_the_history_and_fetches_it_if_it_may(
-    repository: Repository, tmp_path: Path
-) -> None:
-    recorded = repository.commit({FILE: baseline(1.0)})
-    for number in range(3):
-        repository.commit({"model.py": f"{number + 2}\n"})
-    clone = Repository.cloned(repository, tmp_path / "clone", "--depth=1")
-    with pytest.raises(UnknownRevisionError, match="this clone is shallow") as error:
-        find(clone)
-    assert "`fetch-depth: 0`" in str(error.value)
-    assert "--perf-settle fetch" in str(error.value)
-    assert sha_of(find(clone, fetch=True)) == recorded
-
-
 def test_a_remote_that_does_not_answer_in_time_settles_nothing(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -224,14 +224,6 @@ def test_a_worktree_of_the_users_and_a_detached_head_will_do(repository: Reposit
     assert repository.worktrees() == [repository.top, users]
 
 
-def test_an_interrupted_run_leaves_nothing(repository: Repository, temporary: Path, holders: list[Holder]) -> None:
-    holders.append(Holder(repository.top))
-    assert holders[0].root.is_dir()
-    holders[0].end(signal.SIGINT)
-    assert repository.worktrees() == [repository.top]
-    assert list(temporary.iterdir()) == []
-
-
 def test_what_a_killed_run_left_goes_and_what_a_living_one_uses_stays(
     repository: Repository, temporary: Path, holders: list[Holder]
 ) -> None:

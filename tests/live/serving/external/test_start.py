@@ -300,15 +300,6 @@ class TestCommand:
             deployment.close()
         assert survivors(pids, 0) == set()
 
-    def test_children_that_outlive_their_parent_are_found_wherever_they_went(
-        self, start: Starting, tmp_path: Path
-    ) -> None:
-        deployment = start(command(f"orphans={tmp_path / 'pids'}"))
-        orphans = {int(word) for word in (tmp_path / "pids").read_text().split()}
-        with pytest.warns(LeftoverWarning, match="python.* ×2$"):
-            deployment.close()
-        assert survivors(orphans, 0) == set()
-
     def test_those_that_a_dead_server_left_behind_are_followed_and_ended(self, start: Starting, tmp_path: Path) -> None:
         deployment = start(command(f"orphans={tmp_path / 'pids'}", "dies-at=1"))
         orphans = {int(word) for word in (tmp_path / "pids").read_text().split()}

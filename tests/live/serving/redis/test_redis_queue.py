@@ -229,12 +229,6 @@ async def test_a_front_that_ends_leaves_no_keys_and_no_caller_waiting(lasting: V
         assert await front.broker.keys() == []
 
 
-async def test_a_front_that_nobody_asked_ends_too(lasting: Valkey) -> None:
-    async with service(lasting.url) as front:
-        pass
-    assert front.counted() == {}
-
-
 async def test_answers_that_were_read_are_dropped(lasting: Valkey) -> None:
     async with service(lasting.url) as front, worker(lasting.url, double):
         await asyncio.gather(*(front.ask([number]) for number in range(20)))
@@ -477,28 +471,6 @@ class TestTheBrokerDies:
                 else:  # what the workers had may have been answered before it was found missing
                     assert 12 <= counted["redelivered"] <= 16
 
-    async def test_workers_finish_their_requests_and_answer_when_the_broker_is_back(self) -> None:
-        with valkey_server(persistent=True) as mortal:
-            done: list[int] = []
-            gate = asyncio.Event()
-
-            async def note(instances: list[Any]) -> list[Any]:
-                await gate.wait()
-                done.extend(instances)
-                return await double(instances)
-
-            async with service(mortal.url) as front, worker(mortal.url, note, in_flight=2) as tally:
-                waiting = await front.accepted(3)
-                await front.until_taken(2)
-                mortal.kill()
-                gate.set()
-                while len(done) < 2:
-                    await asyncio.sleep(0.01)
-                await asyncio.to_thread(mortal.start)
-                assert await asyncio.gather(*waiting) == outputs(3)
-                assert sorted(done) == [0, 1, 2]
-                assert "redelivered" not in tally.snapshot().counters
-
     async def test_a_hanging_broker_refuses_requests_without_a_long_wait(
         self, mortal: Valkey, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -514,14 +486,6 @@ class TestTheBrokerDies:
             mortal.resume()
             gate.set()
             assert await asyncio.gather(*waiting) == outputs(3)
-
-    async def test_before_the_service_comes_and_then_starts(self, mortal: Valkey) -> None:
-        mortal.kill()
-        async with service(mortal.url) as front, worker(mortal.url, double):
-            with pytest.raises(RequestError, match="is away"):
-                await front.ask([1])
-            await asyncio.to_thread(mortal.start)
-            assert await (await front.until_accepting()) == ["againagain"]
 
     @pytest.mark.parametrize("end", [Valkey.kill, Valkey.suspend], ids=["is gone", "hangs"])
     async def test_a_gateway_does_not_await_a_dead_broker(self, mortal: Valkey, end: Callable[[Valkey], None]) -> None:
