@@ -22,6 +22,7 @@ SCHEMAS: dict[Path, type] = {
     _PACKAGE / "reports/files/results.schema.json": ResultFile,
 }
 _WIDTH = 110
+_NUMBERS = ("integer", "number")  # types of which every value has the bounds of records/faults.py
 _MEMBER = re.compile(r"^( +)(\w+): (.+(?:\n\1 +.+)*)", re.MULTILINE)
 """A member in the docstring of a class, with the lines that go on."""
 _PRIVATE = re.compile(r'"(#/\$defs/)?_(\w+?)(?:InFile)?"')
@@ -32,7 +33,8 @@ def schema_text(kind: type) -> str:
     found = msgspec.json.schema(kind)
     for described in found["$defs"].values():
         _describe(described)
-    _bound(found)
+    found = _shortened(found)
+    found["$defs"] |= {name: {"type": name, "minimum": -MOST, "maximum": MOST} for name in _NUMBERS}
     written = f"written by make schemas, from {kind.__module__.replace('.', '/')}.py and the records"
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$comment": written, **found}
     return _PRIVATE.sub(r'"\1\2"', _text(schema)) + "\n"
@@ -50,6 +52,7 @@ def _text(value: Any, indent: str = "") -> str:
 def _describe(schema: dict[str, Any]) -> None:
     """Give each member the words of its field, and the class the first sentence of its docstring."""
     text = schema.pop("description", "")
+    schema.pop("title", None)  # which is its name
     members = _field_words().get(text, {}) | {name: _plain(words) for _, name, words in _MEMBER.findall(text)}
     schema["description"] = _plain(text.partition("\n\n")[0])
     if "prefixItems" in schema:
@@ -97,16 +100,20 @@ def _plain(words: str) -> str:
     return re.sub(r"\bNone\b", "null", " ".join(words.split()).replace("``", ""))
 
 
-def _bound(schema: Any) -> None:
-    """Say that every number has a bound, as the reader wants it."""
-    if isinstance(schema, dict):
-        if schema.get("type") in ("integer", "number"):
-            schema.update({"minimum": -MOST, "maximum": MOST, **schema})
-        for inner in schema.values():
-            _bound(inner)
-    elif isinstance(schema, list):
-        for inner in schema:
-            _bound(inner)
+def _shortened(schema: Any) -> Any:
+    """The schema with the bounds that every number has, and the type of equal items of a list, written once."""
+    if isinstance(schema, list):
+        return [_shortened(inner) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: _shortened(inner) for name, inner in schema.items()}
+    if "prefixItems" in found and len(kinds := {json.dumps(one): one for one in found["prefixItems"]}) == 1:
+        del found["prefixItems"]
+        (found["items"],) = kinds.values()
+    if found.get("type") in _NUMBERS and found.get("maximum", MOST) == MOST:
+        found.pop("maximum", None)
+        found = {"$ref": f"#/$defs/{found.pop('type')}", **found}
+    return found
 
 
 if __name__ == "__main__":
