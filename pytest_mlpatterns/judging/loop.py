@@ -36,6 +36,7 @@ class Ruling(Struct, frozen=True):
     wants: Want | None = None  # what may change it; None if nothing does
     verdicts: Sequence[Verdict] = ()
     fewest: int = 0  # of what is wanted, as many are measured also if the budget is spent
+    is_clear: bool = False  # whether a failure stands if what would confirm it cannot be had
     why_not: TooFewSamplesError | None = None  # why there is no verdict yet
     left_out: Mapping[str, Exception] = {}  # why other metrics have no verdict, by name
 
@@ -89,8 +90,9 @@ def decide(
                 raise
             ruling = ruling if last is None else last()
             why = WhyOpen(OpenBy.STARTS, f"a further start failed twice: {first_and_last(error)}")
-            # a failure that another launch was to confirm is open
-            verdicts = [one if one.outcome is Outcome.PASS else one.left_open(why) for one in ruling.verdicts]
+            # a failure that another launch was to confirm is open, unless it is clear
+            stands = {Outcome.PASS, *([Outcome.FAIL] if ruling.is_clear else [])}
+            verdicts = [one if one.outcome in stands else one.left_open(why) for one in ruling.verdicts]
             return replace(ruling, verdicts=verdicts)
     return ruling
 

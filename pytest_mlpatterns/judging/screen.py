@@ -32,15 +32,16 @@ class Screen(BaselineComparison):
 
     A start is left to the recorded code, whose starts are paired.
 
-    ``is_settled``: whether the recorded code decides what one launch shows beyond its tolerance.
+    ``is_settled``: whether the recorded code decides what one launch shows beyond its tolerance. ``is_alone``: whether
+    the working tree is the recorded code, so that only its own launches tell more.
     """
 
     _most_launches: int | None = _SCREEN_LAUNCHES
     _checks_samples: bool = False
 
-    def __init__(self, basis: Basis, *, is_settled: Callable[[], bool]) -> None:
+    def __init__(self, basis: Basis, *, is_settled: Callable[[], bool], is_alone: Callable[[], bool]) -> None:
         super().__init__(basis)
-        self._is_settled = is_settled
+        self._is_settled, self._is_alone = is_settled, is_alone
 
     def _together(self, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
         return verdicts
@@ -53,6 +54,9 @@ class Screen(BaselineComparison):
         return verdicts
 
     def _wanted(self, ruling: Ruling, launches: int, *, is_enough: bool) -> Ruling:
+        if launches >= _SCREEN_LAUNCHES and rests_on_an_estimate(ruling.verdicts) and self._is_alone():
+            self._most_launches = None
+            return ruling
         return rule_screen(ruling, launches, is_enough=is_enough)
 
     def _is_enough(self, compared: Sequence[ComparedMetric], verdicts: Sequence[Verdict]) -> bool:
@@ -73,6 +77,12 @@ class Screen(BaselineComparison):
 def rule_screen(ruling: Ruling, launches: int, *, is_enough: bool) -> Ruling:
     """What a screen wants: nothing if the recorded code decides, and in any case after three launches."""
     return replace(ruling, wants=None) if is_enough or launches >= _SCREEN_LAUNCHES else ruling
+
+
+def rests_on_an_estimate(verdicts: Sequence[Verdict]) -> bool:
+    """Whether a metric is worse by its estimate alone, and none surely."""
+    open_and_worse = any(one.outcome is Outcome.INCONCLUSIVE and one.is_worse for one in verdicts)
+    return open_and_worse and not any(one.outcome is Outcome.FAIL for one in verdicts)
 
 
 _SHARE = 0.5  # Share of its tolerance up to which the estimate of a rate shows no change

@@ -47,7 +47,7 @@ from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.samples import ResourceTrack
-from pytest_mlpatterns.records.verdict import Verdict
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
@@ -206,8 +206,10 @@ class SequentialMeasurement:
             try:
                 verdicts = judge()
                 has_time = self.budget.planned.allows(self.cost.each_ns)
-                is_confirmed = self.is_confirmed or (not has_time and is_sure())
-                return ruling_of(verdicts, wants, is_confirmed=is_confirmed, fewest=fewest)
+                is_clear = any(one.outcome is Outcome.FAIL for one in verdicts) and is_sure()
+                is_confirmed = self.is_confirmed or (not has_time and is_clear)
+                found = ruling_of(verdicts, wants, is_confirmed=is_confirmed, fewest=fewest)
+                return replace(found, is_clear=is_clear)
             except TooFewSamplesError as error:
                 return Ruling(wants, fewest=fewest, why_not=error)
 

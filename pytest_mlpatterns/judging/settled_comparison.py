@@ -123,7 +123,7 @@ class SettledComparison:
 
     def __init__(self, basis: Basis) -> None:
         self._basis, self._experiment, self._measurement = basis, basis.experiment, basis.measurement
-        self._screen = Screen(basis, is_settled=self._is_judged_by_the_code)
+        self._screen = Screen(basis, is_settled=self._is_judged_by_the_code, is_alone=self._is_the_recorded_code)
         self._file = BaselineComparison(basis)
         self._code: RevisionComparison | None = None
 
@@ -202,11 +202,21 @@ class SettledComparison:
 
     def _is_judged_by_the_code(self) -> bool:
         """Whether other code was recorded, and nothing else has changed: a package has to fail by the file itself."""
+        found = self._known_settlement
+        return found is not None and found.revision is not None and not found.note and not self._changed_facts()
+
+    def _is_the_recorded_code(self) -> bool:
+        """Whether the working tree is the code that was recorded, so that nothing else can be measured."""
+        found = self._known_settlement
+        return found is not None and found.revision is None and not found.note
+
+    @property
+    def _known_settlement(self) -> Settlement | None:
+        """What settles the test; None if that cannot be found."""
         try:
-            found = self._settlement
+            return self._settlement
         except (UnknownRevisionError, SettingError):
-            return False
-        return found.revision is not None and not found.note and not self._changed_facts()
+            return None
 
     @functools.cached_property
     def _settlement(self) -> Settlement:

@@ -57,13 +57,17 @@ def beside_the_file(
     choice: Callable[[bool], Sequence[ComparedMetric]],
     *,
     is_settled: Callable[[], bool] | None = None,
+    is_alone: bool = False,
 ) -> tuple[dict[str, Verdict], Basis]:
     """The verdicts on what is measured, by metric, beside the entry of an experiment.
 
-    ``is_settled``: whether the recorded code decides the rest; None if the entry decides alone.
+    ``is_settled``: whether the recorded code decides the rest; None if the entry decides alone. ``is_alone``: whether
+    the working tree is that code.
     """
     basis = Basis(experiment, measurement)
-    comparison = BaselineComparison(basis) if is_settled is None else Screen(basis, is_settled=is_settled)
+    comparison = BaselineComparison(basis)
+    if is_settled is not None:
+        comparison = Screen(basis, is_settled=is_settled, is_alone=lambda: is_alone)
     return {verdict.metric: verdict for verdict in comparison.judge(choice)}, basis
 
 

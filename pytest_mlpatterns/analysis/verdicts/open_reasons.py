@@ -204,12 +204,13 @@ def probably_slower(verdicts: Sequence[Verdict], busy: Busy | None = None) -> tu
 
     It is if what is beyond its tolerance is so by chance in one of ten cases at most: metrics that share no cause count
     together (Stouffer's sum). A single cause must be beyond twice the tolerance, too. What the machine or another
-    reason explains shows nothing, and beside busy neighbours nothing does that is compared with a stored baseline.
+    reason explains shows nothing, but a further start that failed explains no slower one. Beside busy neighbours
+    nothing shows anything that is compared with a stored baseline.
     """
     sides = ("revision",) if busy is not None else ("revision", "baseline")
     last = {one.metric: one for one in verdicts if one.against in sides and is_known_metric(one.metric)}
-    suspected = [one for one in last.values() if one.suspected and one.why_open is None]
-    suspected = [one for one in suspected if not metric_named(one.metric).counts_failures]
+    suspected = [one for one in last.values() if one.suspected and not metric_named(one.metric).counts_failures]
+    suspected = [one for one in suspected if one.why_open is None or one.why_open.by is OpenBy.STARTS]
     speeds = [one for one in suspected if Role.STANDING not in metric_named(one.metric).roles]
     beyond: dict[str, float] = {}
     for one in suspected:

@@ -217,6 +217,7 @@ def test_two_metrics_without_a_shared_cause_fail_together_if_each_is_three_times
     ([suspected("error_rate", 0.01, 0.001)], None, ()),
     ([CPU, RTM, replace(RTM, outcome=Outcome.PASS)], None, ()),  # the last verdict counts
     ([CPU, replace(RTM, why_open=WhyOpen(OpenBy.MACHINE, "busy"))], None, ()),
+    ([CPU, replace(RTM, why_open=WhyOpen(OpenBy.STARTS, "failed twice"))], None, ("cpu_per_request", "rtm")),
     ([suspected("rtm", 0.5, against="baseline"), CPU], None, ("rtm", "cpu_per_request")),
     ([suspected("rtm", 0.5, against="baseline"), CPU], NEIGHBOURS, ()),  # which slow the present alone
     ([suspected("sharpness", 9.0)], None, ()),

@@ -112,20 +112,21 @@ def test_launches_are_made_until_it_is_decided(
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "launches", "outcome", "words"),
+    ("outcomes", "launches", "is_sure", "outcome", "words"),
     [
-        ((OPEN,), 2, OPEN, "so it is; a further start failed twice: it is not ready"),
-        ((FAIL,), 1, OPEN, "so it is; a further start failed twice: it is not ready"),
-        ((OPEN, FAIL), 2, FAIL, "so it is"),
+        ((OPEN,), 2, True, OPEN, "so it is; a further start failed twice: it is not ready"),
+        ((FAIL,), 1, False, OPEN, "so it is; a further start failed twice: it is not ready"),
+        ((FAIL,), 1, True, FAIL, "so it is"),
+        ((OPEN, FAIL), 2, False, FAIL, "so it is"),
     ],
 )
 def test_a_further_start_that_is_given_up_leaves_the_verdict_to_the_launches_before(
-    outcomes: tuple[Outcome, ...], launches: int, outcome: Outcome, words: str
+    outcomes: tuple[Outcome, ...], launches: int, is_sure: bool, outcome: Outcome, words: str
 ) -> None:
     failed = DeploymentError("it is not ready\nits log")
     failed.end_starts()
     measurement, _ = make_measurement([GOOD] * launches + [failed])  # type: ignore[list-item]
-    (verdict,) = measurement.decide(judge_in_turn(measurement, *outcomes))
+    (verdict,) = measurement.decide(judge_in_turn(measurement, *outcomes), is_sure=lambda: is_sure)
     assert (verdict.outcome, verdict.reason) == (outcome, words)
     assert len(measurement.metrics.launches) == launches
 

@@ -200,20 +200,21 @@ def test_what_no_machine_changes_and_the_file_decides_is_not_settled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settlement", "is_judged"),
+    ("settlement", "is_judged", "is_the_same"),
     [
-        (Settlement(SimpleNamespace(), NAME), True),  # type: ignore[arg-type]
-        (Settlement(SimpleNamespace(), NAME, "whose files differ"), False),  # type: ignore[arg-type]
-        (Settlement(None, "the working tree itself"), False),
-        (UnknownRevisionError("this clone is shallow"), False),
+        (Settlement(SimpleNamespace(), NAME), True, False),  # type: ignore[arg-type]
+        (Settlement(SimpleNamespace(), NAME, "whose files differ"), False, False),  # type: ignore[arg-type]
+        (Settlement(None, "the working tree itself"), False, True),
+        (UnknownRevisionError("this clone is shallow"), False, False),
     ],
     ids=["other code", "other files were measured", "the same code", "unknown"],
 )
 def test_the_file_stops_at_one_launch_where_the_recorded_code_decides(
-    settlement: Settlement | Exception, is_judged: bool
+    settlement: Settlement | Exception, is_judged: bool, is_the_same: bool
 ) -> None:
     _, comparison = settled(Screen([verdict(PASS)]), Recorded(), settlement=settlement)
     assert comparison._is_judged_by_the_code() is is_judged
+    assert comparison._is_the_recorded_code() is is_the_same
 
 
 @pytest.mark.parametrize("seen", [OPEN, FAIL])
