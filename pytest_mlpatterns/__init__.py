@@ -25,8 +25,6 @@ To read the code, begin with ``records``, then follow a test from the top: ``plu
 and back up through ``analysis/metrics/blocks``, ``analysis/metrics/metrics`` and ``analysis/verdicts/verdicts``.
 """
 
-from __future__ import annotations
-
 import re
 
 __version__ = "0.3.0"

@@ -5,8 +5,6 @@ a credential is replaced by ``***`` in everything that is written or shown, so t
 only are equal.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import shlex

@@ -3,8 +3,6 @@
 A message states what was found, what was expected and what to do, in this order, with the user's own names.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

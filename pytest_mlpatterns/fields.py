@@ -4,8 +4,6 @@ Each check returns the plain Python value, or raises a :class:`SettingError` tha
 types are accepted. A function has to do its work when it is called: nothing here awaits or iterates what it returns.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Each is refused by its name, with what to use instead, and not as a typing error. Pure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 _LAST = "5b1580bb"  # The last commit that has what left in 0.3

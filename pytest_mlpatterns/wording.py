@@ -4,8 +4,6 @@ Foreign text comes from files, servers, models and test ids. It must neither cha
 the program that reads our output.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 

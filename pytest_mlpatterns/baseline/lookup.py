@@ -5,8 +5,6 @@ module must not know verdicts. Also: the keys are in ``Baselines`` of ``records/
 ``records/setup.py`` names a machine and says what makes two entries comparable.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from msgspec import Struct

@@ -4,8 +4,6 @@ One object lives as long as the session. In a distributed run the workers' objec
 ones; what they found travels to the process that writes. This module must not know pytest.
 """
 
-from __future__ import annotations
-
 import datetime
 import functools
 import shlex

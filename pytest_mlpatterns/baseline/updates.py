@@ -7,8 +7,6 @@ A disturbed measurement is repeated, and the disturbance is stored if the measur
 entry decides little by itself; the code that it was recorded from decides then.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """``python -m pytest_mlpatterns``: works with result files, and writes a first test."""
 
-from __future__ import annotations
-
 from pytest_mlpatterns.cli.command_line import main
 
 __all__ = ["main"]

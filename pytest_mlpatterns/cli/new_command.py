@@ -5,8 +5,6 @@ The test runs in a pytest of its own, as the user will run it.
 The text of a first perf test. Pure.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

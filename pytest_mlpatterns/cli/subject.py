@@ -3,8 +3,6 @@
 Nothing is imported: an application is found in the text of its module.
 """
 
-from __future__ import annotations
-
 import ast
 import os
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Loading runs code of the user's and imports large packages; both stay out of the process of the command line.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import inspect
 import pkgutil

@@ -1,7 +1,5 @@
 """Reads acceptances: from the marker, and from ``perf-accepted.toml`` beside the baseline file."""
 
-from __future__ import annotations
-
 import datetime
 import re
 import tomllib

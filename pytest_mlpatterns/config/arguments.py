@@ -3,8 +3,6 @@
 Loaded while tests are collected, so it imports nothing heavy; :mod:`.settings` reads the values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

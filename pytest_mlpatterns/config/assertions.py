@@ -3,8 +3,6 @@
 This module must not know what is measured or judged.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Literal

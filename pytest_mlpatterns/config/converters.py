@@ -3,8 +3,6 @@
 An invalid value raises a :class:`SettingError` that names the source, the value and what is expected.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import re

@@ -3,8 +3,6 @@
 Loaded while tests are collected if there is such a list, so it imports nothing heavy.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import re

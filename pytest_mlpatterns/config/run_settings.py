@@ -1,7 +1,5 @@
 """Settings of a whole run: modes, files and policies."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ a :class:`SettingError` that names it and lists what is allowed. So does a load 
 setting.
 """
 
-from __future__ import annotations
-
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence

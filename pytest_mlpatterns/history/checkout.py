@@ -5,8 +5,6 @@ commit; the commits of a branch that was merged count as one. In a shallow clone
 This module also knows whether the files are still the commit's, and must not know what is measured.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path

@@ -5,8 +5,6 @@ out by readers, and the next append begins on a new line. Git merges such a file
 lines that a merge leaves twice count once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import re

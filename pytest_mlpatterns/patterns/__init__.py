@@ -5,8 +5,6 @@ A pattern also makes its layer (:mod:`.layer`): what it does to a request in a p
 starts a process. A new pattern is one module and its name in ``__all__`` here, which also makes it public.
 """
 
-from __future__ import annotations
-
 from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.cascade import Cascade

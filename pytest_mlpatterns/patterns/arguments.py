@@ -1,7 +1,5 @@
 """Arguments that patterns share: environment variables, and addresses of stores, printed without credentials."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

@@ -19,8 +19,6 @@ seven leading bits. The buckets around the median give the parts of a median req
 over processes.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import defaultdict
 from collections.abc import Mapping

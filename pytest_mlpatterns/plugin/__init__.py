@@ -1,6 +1,4 @@
 """The pytest plugin: the only package that knows pytest. Its hooks and fixtures stand in :mod:`.entry`."""
 
-from __future__ import annotations
-
 from pytest_mlpatterns.plugin.entry import *  # noqa: F403 - pytest finds hooks and fixtures by their names
 from pytest_mlpatterns.plugin.entry import _perf_ahead, _perf_pattern, _perf_wire  # noqa: F401 - these begin otherwise

@@ -4,8 +4,6 @@ A child process of :mod:`pytest_mlpatterns.history.commit_runs`. The test and it
 body does not run: it asserts what held then. This module must not know which commits are measured, nor why.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

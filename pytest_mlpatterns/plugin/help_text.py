@@ -1,7 +1,5 @@
 """The text of ``--perf-help``: what a test can write, with one line for each name."""
 
-from __future__ import annotations
-
 import inspect
 import shutil
 import sys

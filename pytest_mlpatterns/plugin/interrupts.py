@@ -8,8 +8,6 @@ Each write to a closed terminal fails, also the first line of a summary, so that
 lost. Therefore its descriptors are replaced by the null device.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

@@ -1,7 +1,5 @@
 """The nearest known name for one that a user misspelled: an option of ours, or a fixture."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 

@@ -5,8 +5,6 @@ revision. In place of the test's body it starts and stops deployments on request
 (:mod:`pytest_mlpatterns.revision.messages`). This module must not know load, nor what is compared.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import queue

@@ -5,8 +5,6 @@ Each process has two files beside the copy: the functions that it has called, on
 as native 64-bit integers. They can be read at any time; the process needs neither a thread nor a signal for it.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import sys

@@ -8,8 +8,6 @@ in a private directory; between two rounds each process writes what it counted i
 This module must not know what is counted, nor how often.
 """
 
-from __future__ import annotations
-
 import contextlib
 import platform
 import re

@@ -3,8 +3,6 @@
 :mod:`pytest_mlpatterns.profiling.call_counter` writes them, in each process that heeds ``PYTHONPATH``.
 """
 
-from __future__ import annotations
-
 import time
 from array import array
 from collections import Counter

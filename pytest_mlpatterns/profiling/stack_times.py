@@ -26,8 +26,6 @@ request when it gets a core, and loses it when its write wakes the client: :func
 Pure.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise

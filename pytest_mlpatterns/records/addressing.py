@@ -1,7 +1,5 @@
 """How a deployment is addressed, and what comes back while it is under load: values for several packages."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from math import inf
 

@@ -1,7 +1,5 @@
 """The baseline of one test: an entry with its anchor, and an update of it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """What a search for the commit of a change found: values for text, for JSON and for exit codes."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Any
 

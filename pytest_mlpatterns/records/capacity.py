@@ -3,8 +3,6 @@
 The values travel as JSON. :mod:`pytest_mlpatterns.analysis.capacity` makes them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum

@@ -4,8 +4,6 @@ Plain values are what JSON and execnet hold: dictionaries, lists, text and numbe
 form in files, such as a price that is written as text, names that member with what writes and what reads it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Self, TypeVar

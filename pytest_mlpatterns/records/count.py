@@ -5,8 +5,6 @@ A count is made by a pass of its own, with one caller, in whole rounds of the sa
 and packages are the same; then the machine and what else runs on it change nothing.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from statistics import median

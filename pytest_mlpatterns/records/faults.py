@@ -3,8 +3,6 @@
 msgspec names no key of a dictionary in a place, and none of the values that may stand there.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """JSON that people read and others may have written: laid out for diffs, and parsed within bounds."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

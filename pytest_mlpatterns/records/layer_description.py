@@ -3,8 +3,6 @@
 Pure; this module must not know how a description is drawn.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import sqrt
 from typing import Literal

@@ -31,8 +31,6 @@ The metrics follow from what layers counted. A pattern may describe its layer in
 as each one outside this package does; no comparison judges its metrics.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal

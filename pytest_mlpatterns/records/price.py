@@ -3,8 +3,6 @@
 Also: ``analysis/metrics/blocks.py`` computes what a million answers cost.
 """
 
-from __future__ import annotations
-
 import re
 from decimal import Decimal
 

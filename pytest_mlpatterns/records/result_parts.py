@@ -3,8 +3,6 @@
 Each part reads and writes its own members of the JSON of a result, which has them all side by side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, Self

@@ -5,8 +5,6 @@ the commit that the entry names may not exist any more, while the history of the
 must not know what is measured, nor verdicts.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from difflib import get_close_matches

@@ -3,8 +3,6 @@
 ``pkgutil.resolve_name`` loads them in the process that serves; here only their form is checked.
 """
 
-from __future__ import annotations
-
 import pkgutil
 import re
 import sys

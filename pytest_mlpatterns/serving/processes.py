@@ -1,7 +1,5 @@
 """The processes of a deployment, as a measurement sees them: of an engine, of another process, or unknown."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter

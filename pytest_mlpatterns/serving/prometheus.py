@@ -5,8 +5,6 @@ Prometheus histogram becomes a histogram of the middles of its buckets; the coun
 hold the exact sum and count. Pure; :mod:`pytest_mlpatterns.serving.external.scraper` fetches the text.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import defaultdict

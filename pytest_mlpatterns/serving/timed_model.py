@@ -3,8 +3,6 @@
 All patterns call models through it, since :class:`~pytest_mlpatterns.serving.handler_stack.HandlerStack` wraps each.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import partial
 from inspect import isawaitable

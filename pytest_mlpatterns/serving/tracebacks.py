@@ -3,8 +3,6 @@
 Applications import this module in their own processes, so it needs the standard library only.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import pickle

@@ -1,7 +1,5 @@
 """The limits of a process's control groups, versions 1 and 2: what a container may use of the machine."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath

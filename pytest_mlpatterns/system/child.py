@@ -8,8 +8,6 @@ processes that a killed child left behind. ``multiprocessing``, ``execnet`` and 
 import the user's ``__main__`` again.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import os

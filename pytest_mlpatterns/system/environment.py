@@ -1,7 +1,5 @@
 """The machine and the software that shape a result: cores, processor, GPU and versions, all of which are stable."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

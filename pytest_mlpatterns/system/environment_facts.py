@@ -7,8 +7,6 @@ the variables of :data:`VARIABLES` are read, since others may be secrets. This m
 what is compared.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -6,8 +6,6 @@ with permission to read the directory could hold it, and so with each lock on th
 exclusive ones out. The content of a file is of no concern here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

@@ -4,8 +4,6 @@ It covers tracked files and untracked ones that git does not ignore. Nothing is 
 by its mode and content, as git stores it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -4,8 +4,6 @@
 The environment of a server is asked too, so this module needs no other package.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import tomllib

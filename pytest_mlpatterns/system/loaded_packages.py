@@ -5,8 +5,6 @@ their distributions in the lists of files that installers leave; ``importlib.met
 which takes 0.3 s for 140 distributions. This module must not know what a package is compared for.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

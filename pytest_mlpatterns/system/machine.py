@@ -8,8 +8,6 @@ Baselines store this time, so another piece of work needs another name. This mod
 compared with.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import platform

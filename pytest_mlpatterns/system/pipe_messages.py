@@ -1,7 +1,5 @@
 """Values as messages on a pipe between two processes of this package: pickled, with raw buffers beside them."""
 
-from __future__ import annotations
-
 import pickle
 import select
 import struct

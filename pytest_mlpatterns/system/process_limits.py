@@ -8,8 +8,6 @@ Linux decides by the user which processes may read memory, and with its security
 permits more itself (prctl(2), ``PR_SET_PTRACER``). At 2 only an administrator reads others, at 3 no process does.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -6,8 +6,6 @@ starts a short process for every request is counted, although most of those proc
 Also: ``system/machine.py`` reads the counters of the machine, ``system/thread_times.py`` the times of single threads.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 import time

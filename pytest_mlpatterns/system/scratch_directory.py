@@ -3,8 +3,6 @@
 A process outlives a killed run only if it could not notice the end, for example because it was stopped (SIGSTOP).
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

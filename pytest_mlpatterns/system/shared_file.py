@@ -5,8 +5,6 @@ cannot take. Besides, they and readers lock the file itself for a moment, so tha
 file can be made beside it, that lock alone must do. The content of a file is of no concern here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

@@ -1,7 +1,5 @@
 """Sockets that one process opens and another serves from."""
 
-from __future__ import annotations
-
 import errno
 import itertools
 import os

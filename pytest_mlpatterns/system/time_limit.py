@@ -4,8 +4,6 @@ A signal ends each wait, and what waits goes on afterwards. The signal is one th
 expects none.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import signal

@@ -1,7 +1,5 @@
 """What counts the work of processes. Its methods raise CountError if they cannot be counted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Protocol
 

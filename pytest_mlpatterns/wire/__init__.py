@@ -3,8 +3,6 @@
 :class:`Wire` is the value that users name; :func:`codec_of` returns its codec. Clients and servers use the same codecs.
 """
 
-from __future__ import annotations
-
 from pytest_mlpatterns.wire.body import Body, Headers, NotFiniteError, WireError, headers_of
 from pytest_mlpatterns.wire.codec import Codec, codec_of, decode_answer, encode_request, pack, path_of, unpack
 from pytest_mlpatterns.wire.wire import GRPC, REST_JSON, Wire

@@ -1,7 +1,5 @@
 """Body and headers of a message."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from math import isfinite, isnan

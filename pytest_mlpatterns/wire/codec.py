@@ -1,7 +1,5 @@
 """The codec of a wire: encodes requests and decodes responses, including compression."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 

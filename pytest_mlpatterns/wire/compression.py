@@ -4,8 +4,6 @@ The levels are fast enough for responses that are compressed on the fly. The siz
 small body cannot expand without bound.
 """
 
-from __future__ import annotations
-
 import contextlib
 import zlib
 from collections.abc import Callable, Sequence

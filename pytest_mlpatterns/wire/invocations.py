@@ -5,8 +5,6 @@ A request in JSON is a row of a table, ``{"dataframe_split": {"columns": [...], 
 a row without a header. A response is ``{"predictions": ...}``, or JSON or CSV without that name.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

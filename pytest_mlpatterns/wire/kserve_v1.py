@@ -4,8 +4,6 @@ A request is ``{"instances": [...]}``, a response ``{"predictions": [...]}``, an
 an error after the first chunk is ``event: error`` with ``{"error": text}``, and the last event.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ msgpack-numpy encodes it (a map with ``nd``, ``type``, ``kind``, ``shape`` and `
 to our servers. Unlike msgpack-numpy, this module never unpickles data.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from typing import Any

@@ -4,8 +4,6 @@ With the extension, the body is a JSON header followed by the binary data of its
 ``Inference-Header-Content-Length`` is the length of the JSON header.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ Raw contents of a received message are not copied: this module splits them off b
 rest is parsed by protobuf. In a sent message they are copied once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

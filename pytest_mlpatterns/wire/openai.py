@@ -8,8 +8,6 @@ The server passes a request to the model as the dictionary that the client sent,
 counts as one token and so does a word of a prompt, since this package has no tokenizer.
 """
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ JSON lines may be split anywhere, also in the middle of a character. The last li
 of Ollama are read as such: ``done`` ends the stream, and the counts of tokens are beside it.
 """
 
-from __future__ import annotations
-
 import codecs
 import json
 import re

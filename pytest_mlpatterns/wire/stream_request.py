@@ -11,8 +11,6 @@ Everything else is whole, since many services send whole answers in chunked tran
 no stream of lines or chunks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from functools import cache

@@ -10,8 +10,6 @@ Two additional parameters encode values that the protocol cannot express. ``name
 with one key. ``rows``: the values differ in shape, and each has its own tensors ``0:``, ``1:``, or ``0:name``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from math import prod

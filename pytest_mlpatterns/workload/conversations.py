@@ -4,8 +4,6 @@ The history is scripted: the answers in it are the input's, else placeholders of
 So every request is known before the load, and two runs send the same. Pure; it must not know wires or loads.
 """
 
-from __future__ import annotations
-
 import itertools
 from array import array
 from collections.abc import Callable, Mapping, Sequence

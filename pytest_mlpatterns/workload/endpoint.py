@@ -1,7 +1,5 @@
 """Address of a deployment: where its servers listen, and how they are asked."""
 
-from __future__ import annotations
-
 from msgspec import Struct
 from msgspec.structs import force_setattr
 

@@ -3,8 +3,6 @@
 Pure. The order is drawn once before the load, so that drawing costs nothing while the load runs.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ It is a value, the wire of its requests, and has a :class:`Caller` for each requ
 when requests are due, nor in which thread or event loop a caller runs.
 """
 
-from __future__ import annotations
-
 import inspect
 import sys
 import traceback

@@ -4,8 +4,6 @@ Most tokenizers of English text have these words as one token each. With a token
 module sends nothing.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field

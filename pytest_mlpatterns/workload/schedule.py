@@ -5,8 +5,6 @@ time of each arrival, independent of the responses. This module reads no clock a
 read when the value is made.
 """
 
-from __future__ import annotations
-
 import csv
 import heapq
 import itertools

@@ -5,8 +5,6 @@ number of requests instead: whole rounds of the inputs if they fit, from the sam
 know when requests are sent.
 """
 
-from __future__ import annotations
-
 import math
 
 from msgspec import Struct

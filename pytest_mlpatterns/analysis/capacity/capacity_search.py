@@ -4,8 +4,6 @@ Pure: a search over a function that measures, with no clock and no socket of its
 every concurrency has a steady state while an arrival rate above the capacity measures only its own backlog.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from statistics import fmean, median, stdev

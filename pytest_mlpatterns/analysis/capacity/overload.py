@@ -10,8 +10,6 @@ Adaptive overload control for busy Internet servers, USITS 2003). One that refus
 goodput. When a service is well again is one rule after such a load and after a step of a function beside the load.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

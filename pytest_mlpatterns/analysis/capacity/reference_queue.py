@@ -17,8 +17,6 @@ this matters where late requests are few: for p99 of a service of 10 ms it cuts 
 from 5 to 2 %.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from functools import cache

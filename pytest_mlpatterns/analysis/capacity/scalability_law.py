@@ -12,8 +12,6 @@ where a coefficient is zero, as it often is, only 80 to 90 % of their 95 % inter
 Pure. It must not know what a replica is.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence

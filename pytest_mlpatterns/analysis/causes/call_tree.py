@@ -4,8 +4,6 @@ Pure. Times are nanoseconds per request. A stack is a path from a root; a node's
 function was the innermost one. Functions that recur in a stack count once. This module must not know what is a change.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -7,8 +7,6 @@ a pair. What differs beyond that has three sources: samples are counted, blocks 
 are never equally fast. Pure.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -16,8 +16,6 @@ also waits longer for a processor. So the order is by cause, not by size: calls 
 the code, then those that a busy machine stretches, then the waits. Pure.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean

@@ -7,8 +7,6 @@ less the more changes there are. The level of a course holds between borders of 
 now. Pure. This module must not know how changes are shown or what follows from them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple

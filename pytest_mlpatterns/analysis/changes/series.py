@@ -12,8 +12,6 @@ that of many services on a shared machine; a test with a history has its own. Pu
 lines are kept, what counts as a change, or how verdicts are made.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise

@@ -18,8 +18,6 @@ having chosen the place (:func:`corrected`). In a chain of ratios to the commit 
 Pure. This module must not know directions, tests or metrics. ``benchmarks/change_points.py`` counts its errors.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import lru_cache

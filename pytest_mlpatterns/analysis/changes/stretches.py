@@ -10,8 +10,6 @@ towards its neighbours (:func:`tamed`). So a change of five runs or more stays a
 Pure. This module must not know what counts as a change.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

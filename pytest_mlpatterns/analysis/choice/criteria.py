@@ -3,8 +3,6 @@
 Pure. It must not know results.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Mapping

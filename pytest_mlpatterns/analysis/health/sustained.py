@@ -25,8 +25,6 @@ generator or machine at its limit shows nothing of the service, so that it is no
 that answers nothing is a failure.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

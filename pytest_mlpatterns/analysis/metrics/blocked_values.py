@@ -9,8 +9,6 @@ Answers of a fixed size need no statistics: the mean is exact, and any growth is
 so the mean over the few that a launch holds does too.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import cached_property

@@ -16,8 +16,6 @@ the second, so what is given costs the least at the highest throughput. At NMRT,
 peak memory are those that the search saw at the knee.
 """
 
-from __future__ import annotations
-
 import math
 from functools import cached_property
 

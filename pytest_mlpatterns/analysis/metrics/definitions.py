@@ -5,8 +5,6 @@ new metric is one definition here. Pure. This module must not know limits, basel
 attribute in Python is a ``Figure`` in ``analysis/metrics/metrics.py``.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping

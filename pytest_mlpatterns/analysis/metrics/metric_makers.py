@@ -1,7 +1,5 @@
 """How metrics of one kind are made: of latencies, streams, layers, resources and scaling. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace

@@ -3,8 +3,6 @@
 Pure: takes launches, returns estimates. It must not know limits or baselines.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

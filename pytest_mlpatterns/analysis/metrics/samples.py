@@ -7,8 +7,6 @@ windows or blocks.
 Sources of the terms: the documentation of NVIDIA's AIPerf and of vLLM's benchmark for TTFT, ITL and TPOT.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any

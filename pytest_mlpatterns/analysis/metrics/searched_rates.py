@@ -5,8 +5,6 @@ Until then the rate lies between that of a service that stops more often than wa
 often. A search of a few seconds may also lie between two pauses, so a PASS of p99 rests on two of them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from operator import attrgetter

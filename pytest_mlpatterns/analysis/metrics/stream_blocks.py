@@ -5,8 +5,6 @@ Pure; it must not know limits, baselines or other launches. Fluidity is after Et
 Goodput is the rate of the requests that kept it (Zhong et al., DistServe, OSDI 2024).
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 
 import numpy as np

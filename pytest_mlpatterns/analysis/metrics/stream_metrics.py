@@ -1,7 +1,5 @@
 """The metrics of answers that come in pieces, over all launches of a test. Pure."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace

@@ -5,8 +5,6 @@ distribution is. ``benchmarks/location_simulation.py`` compares the candidates. 
 module must not know what is measured or judged.
 """
 
-from __future__ import annotations
-
 import math
 from statistics import NormalDist
 

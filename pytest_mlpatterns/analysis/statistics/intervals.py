@@ -7,8 +7,6 @@ differ by a launch-level standard deviation of one to four percent however many 
 requests would promise an accuracy that is not there. All arithmetic is on logarithms, since slowdowns multiply.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from statistics import NormalDist, median

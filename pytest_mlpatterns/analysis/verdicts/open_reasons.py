@@ -5,8 +5,6 @@ their kind. A change without one has the first reason of :data:`_REASONS` that i
 not know results, commands or files.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 

@@ -3,8 +3,6 @@
 Pure: it takes times and reads none.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ removes its applications, and ends a cluster that it started. If it is not conne
 until then, at once. The module loads without Ray; connecting imports it.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time

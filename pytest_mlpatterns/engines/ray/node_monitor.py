@@ -6,8 +6,6 @@ It runs in an actor on the node and does not know Ray itself. Replicas reach it 
 They are known by their command lines: Ray writes what a process does into its title.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading

@@ -1,7 +1,5 @@
 """Options of the Ray engine; loaded with every pytest, so that it imports nothing."""
 
-from __future__ import annotations
-
 OPTIONS = {
     "ray-address": {
         "metavar": "HOST:PORT",

@@ -3,8 +3,6 @@
 An address is taken as Ray takes it, and something must listen there.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import re

@@ -4,8 +4,6 @@ Results → text. Text from users and models is escaped: a test id with a pipe s
 break cannot begin another workflow command.
 """
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -8,8 +8,6 @@ it; and ``ExportMetricsServiceRequest`` of OTLP 1.x in its JSON encoding (opente
 ``otlp`` and ``otlpjsonfile`` do.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import astuple

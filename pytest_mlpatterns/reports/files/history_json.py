@@ -5,8 +5,6 @@ Values are in the unit of their metric, nanoseconds, requests per second, bytes 
 first reference of their course. Errors are relative standard errors.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

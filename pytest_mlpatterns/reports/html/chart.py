@@ -3,8 +3,6 @@
 Nothing here depends on HTML; :mod:`pytest_mlpatterns.reports.html.drawing` draws it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal

@@ -3,8 +3,6 @@
 The steps of the function beside the load are marks on all that goes over time. Without data there is no chart. Pure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 

@@ -4,8 +4,6 @@ A value that a chart has no room for as text is the ``<title>`` of its mark, whi
 A flame graph has callers above their callees, and each function with its times.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -3,8 +3,6 @@
 It is one self-contained page in the frame of the page of a run, so that a host of static files can serve it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

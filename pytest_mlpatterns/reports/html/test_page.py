@@ -3,8 +3,6 @@
 The tables are of every metric, of the nodes of a cluster, and of what changed in the environment.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from pytest_mlpatterns.analysis.metrics.definitions import (

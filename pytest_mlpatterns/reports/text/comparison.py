@@ -4,8 +4,6 @@ The terminal, the HTML report and the job summary show the same rows, which are 
 ``analysis/verdicts/verdicts.py`` writes the sentence of a verdict, and ``reports/text/failure.py`` the whole failure.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence

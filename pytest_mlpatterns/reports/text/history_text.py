@@ -6,8 +6,6 @@ them than columns. A bar separates runs whose set-up or environment differs; sig
 Pure; this module must not know how changes are found, nor which of them are new.
 """
 
-from __future__ import annotations
-
 import math
 import shlex
 from collections.abc import Iterable, Sequence

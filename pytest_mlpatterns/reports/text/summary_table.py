@@ -4,8 +4,6 @@ A metric with the role ``COLUMN`` has a column in every table. Also: a column th
 overview of ``reports/html/page.py``, and in the job summary of ``reports/files/ci_reports.py``.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean

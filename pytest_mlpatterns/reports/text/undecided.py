@@ -5,8 +5,6 @@ next step follows from it: more measuring is advised only where it would decide.
 ``analysis/verdicts/open_reasons.py``.
 """
 
-from __future__ import annotations
-
 import math
 import shlex
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ The failure has it in a line of its own, and the annotation, the job summary and
 stand the functions that got slower: with their callers, their figures and their line.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence

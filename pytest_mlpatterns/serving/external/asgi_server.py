@@ -7,8 +7,6 @@ This may run in another environment, which has neither this package nor what it 
 uvicorn are all that it imports.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pkgutil

@@ -3,8 +3,6 @@
 :mod:`pytest_mlpatterns.serving.external.supervisor` is the process that starts and ends them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ Counters are read on request. A queue depth is a gauge: if the server has one, a
 :mod:`pytest_mlpatterns.serving.prometheus` reads the text.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import threading
 import time

@@ -6,8 +6,6 @@ and closes it, so that no thread, socket or back-off timer outlives the call. No
 through ``loadgen/http2.py``.
 """
 
-from __future__ import annotations
-
 import re
 import time
 

@@ -3,8 +3,6 @@
 A result can be fetched once. A result that is not fetched is dropped after ten minutes.
 """
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 from collections import OrderedDict

@@ -5,8 +5,6 @@ callbacks that are ready. Without the lock, the response of the first of several
 all others.
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Sequence

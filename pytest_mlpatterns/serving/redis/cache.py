@@ -1,7 +1,5 @@
 """Cache storage in a Redis or Valkey server, for :class:`~pytest_mlpatterns.patterns.cache_layer.CacheLayer`."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Any

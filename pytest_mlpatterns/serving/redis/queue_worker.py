@@ -5,8 +5,6 @@ A replacement reuses the consumer name, so it inherits the unacknowledged entrie
 program has added to the stream is no request. It is deleted and counted; otherwise it would kill every worker.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
