@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support.installed import installed_copy
 from support.nightly import rarer
 from support.old_commits import BROKEN, INI, TEST, editable_site, files_of, repository_of
 from support.repository import Repository
@@ -126,14 +125,6 @@ def test_a_directory_that_the_commit_does_not_have(tmp_path: Path) -> None:
     assert isinstance(found, NotRun)
     assert (found.why, found.text) == (WhyNotRun.ABSENT, f"below does not exist at {second[:7]}")
     assert first != second
-
-
-def test_a_copy_of_the_project_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    repository, _ = repository_of(tmp_path / "shop", 0.01)
-    site = installed_copy(tmp_path / "site-packages", repository.top, {"shop_of_copy/__init__.py": ""})
-    monkeypatch.syspath_prepend(str(site))
-    with pytest.raises(SettingError, match="a copy of this project"), CommitRuns(repository.top):
-        pass
 
 
 def test_several_tests_are_refused(tmp_path: Path) -> None:

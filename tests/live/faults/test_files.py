@@ -120,36 +120,6 @@ def pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
-def device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def directory(path: Path) -> None:
-    path.mkdir()
-
-
-def loop(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [(device, "regular file"), *rarer((pipe, "regular file"), (directory, "directory"), (loop, "symbolic links"))],
-)
-def test_what_is_no_file_is_a_usage_error(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
-    (tmp_path / "project").mkdir()
-    make(tmp_path / "project" / "perf-baseline.json")
-    assert_refused(run_fault_here(Project().with_tests(PASSES), tmp_path, "--perf-smoke"), words)
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize("option", ["baseline-file", *rarer("html", "json")])
-def test_a_name_that_is_too_long_is_a_usage_error(tmp_path: Path, option: str) -> None:
-    run = run_fault_here(Project().with_tests(PASSES), tmp_path, "--perf-smoke", f"--perf-{option}={'n' * 256}")
-    assert_refused(run, "cannot be used: File name too long; name a file")
-
-
 # --- files that are written at the end -------------------------------------------------------------------------------
 
 

