@@ -1,19 +1,15 @@
 """The example of steps beside the load: a reload that hurts nothing passes, and one that lets requests wait fails."""
 
-import os
 import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support.examples import PYTEST, copied, run_python
 
 pytestmark = pytest.mark.processes
 
-EXAMPLE = ROOT / "examples" / "during_load"
 PATIENT = {"test_perf.py": {'p95="100ms"': 'p95="5s"'}, "test_replicas.py": {'p95="500ms"': 'p95="5s"'}}
 """Limits that a busy machine keeps too, in place of those of the example: by file, old and new text."""
 SLOW = {"service.py": {"LOADS_S = 0.5": "LOADS_S = 2"}, "test_perf.py": {'p95="100ms"': 'p95="400ms"'}}
@@ -22,26 +18,16 @@ times as much, which busy neighbours do not explain."""
 
 
 def run(
-    directory: Path, *arguments: str, changes: Mapping[str, Mapping[str, str]] | None = None, **environment: str
+    directory: Path, *arguments: str, changes: Mapping[str, Mapping[str, str]], **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    project = directory / "during_load"
-    shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("__pycache__", ".*", "perf-*"))
-    for name, texts in (changes or {}).items():
+    project = copied("during_load", directory)
+    for name, texts in changes.items():
         source = (project / name).read_text(encoding="utf-8")
         for old, new in texts.items():
             assert old in source
             source = source.replace(old, new)
         (project / name).write_text(source, encoding="utf-8")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COVERAGE_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
-        cwd=project,
-        env={**kept, "COLUMNS": "160", **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return run_python(*PYTEST, *arguments, directory=project, **environment)
 
 
 def test_replicas_and_a_reload_beside_requests_pass(tmp_path: Path) -> None:

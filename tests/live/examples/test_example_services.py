@@ -5,22 +5,19 @@
 
 import importlib
 import json
-import os
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support import ROOT
+from support.examples import EXAMPLES, PYTEST, copied, run_python
 from support.project import RECORD
 
 from pytest_mlpatterns.plugin.options import OPTIONS
 
 pytestmark = pytest.mark.processes
 
-EXAMPLES = ROOT / "examples"
 RESULTS = "--perf-json=out.json"
 SERVERS = ("bentoml", "fastapi", "litserve", "llama_cpp", "mlserver", "mosec", "parity")
 
@@ -29,7 +26,7 @@ def run(example: str, directory: Path, *arguments: str, **environment: str) -> s
     """pytest in a copy of an example with short launches, without what the outer run put into the environment."""
     project = directory / Path(example).name
     if not project.exists():
-        shutil.copytree(EXAMPLES / example, project, ignore=shutil.ignore_patterns("__pycache__", ".*", "perf-*"))
+        copied(example, directory)
         test = project / "test_perf.py"
         text = test.read_text(encoding="utf-8")
         assert text.count('duration="1s"') == 1
@@ -41,16 +38,7 @@ def run(example: str, directory: Path, *arguments: str, **environment: str) -> s
             'rps=1, slo="ttft<2s, tpot<200ms"', 'rps=0.01, slo="ttft<60s"'
         )
         test.write_text(patient, encoding="utf-8")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COVERAGE_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--perf-noise", "trust", *arguments],
-        cwd=project,
-        env={**kept, "COLUMNS": "160", **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return run_python(*PYTEST, "--perf-noise", "trust", *arguments, directory=project, **environment)
 
 
 def assert_found_worse(run: subprocess.CompletedProcess[str], project: Path, metric: str) -> None:
@@ -87,9 +75,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("streaming")
     collected = run("streaming", directory, "--collect-only")
     assert collected.returncode == 0, collected.stdout + collected.stderr
-    done = subprocess.run(
-        [sys.executable, "train.py"], cwd=directory / "streaming", capture_output=True, text=True, check=True
-    )
+    done = run_python("train.py", directory=directory / "streaming")
+    assert done.returncode == 0, done.stderr
     (right,) = re.findall(r"right in (\d+)% of an unseen text", done.stdout)
     assert int(right) > 40
     return directory

@@ -6,7 +6,6 @@ decision is fed with recorded runs.
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,7 +16,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import ROOT
+from support.examples import EXAMPLES, copied, run_python
+from support.examples import PYTEST as PLAIN_PYTEST
 from support.profiles import slower_normalize
 from support.project import OPTIONS as WITHOUT_NEIGHBOURS
 from support.synthetic import ENVIRONMENT, result
@@ -43,9 +43,9 @@ from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.result_file import results_json
 
 PATTERNS = (*(Batched, Cached, Cascade, Ensemble, Limited, Microservice), *(Pipeline, Queued, Replicated, Single))
-QUICKSTART = ROOT / "examples" / "quickstart"
+QUICKSTART = EXAMPLES / "quickstart"
 STARTED_WITH = ("README.md", "demo.py", "model.py", "pytest.ini", "slower.patch", "test_perf.py", "train.py")
-PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", *WITHOUT_NEIGHBOURS)
+PYTEST = (*PLAIN_PYTEST, *WITHOUT_NEIGHBOURS)
 SHORT = ("--perf-duration=200ms", "--perf-budget=2s")
 DECLARED = """
 import time
@@ -98,21 +98,6 @@ def load(file: Path) -> ModuleType:
     return module
 
 
-def run_python(*arguments: str, directory: Path, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
-    left_out = ("PYTEST_", "COVERAGE_")  # what examples run is covered elsewhere, and would take twice as long
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
-    command = [sys.executable, *arguments]
-    return subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
-
-
-def copied(example: str, directory: Path) -> Path:
-    """A copy of an example, without what its runs leave."""
-    ignored = shutil.ignore_patterns("*.joblib", "*.npz", "__pycache__", ".*", "perf-*")
-    return Path(shutil.copytree(QUICKSTART.parent / example, directory / example, ignore=ignored))
-
-
 def serve_declared_times(project: Path, dumped: str) -> None:
     """Put models of a declared time into the place of the trained ones of a copy."""
     (project / "declared.py").write_text(DECLARED, encoding="utf-8")
@@ -154,15 +139,6 @@ class TestQuickstart:
         assert {path.name for path in project.glob("[!._]*")} == {*STARTED_WITH, "digits.npz"}
 
     @pytest.mark.usefixtures("trained")
-    def test_the_model_answers_each_input_with_an_int(self, project: Path) -> None:
-        from sklearn.datasets import load_digits
-
-        inputs, digits = load_digits(return_X_y=True)
-        answers = load(project / "model.py").Digits()(inputs[:50].tolist())
-        assert all(type(answer) is int for answer in answers)
-        assert sum(answer == digit for answer, digit in zip(answers, digits[:50], strict=True)) > 45
-
-    @pytest.mark.usefixtures("trained")
     def test_the_patch_of_the_demo_applies_and_changes_no_answer(self, project: Path, tmp_path: Path) -> None:
         from sklearn.datasets import load_digits
 
@@ -190,7 +166,7 @@ class TestQuickstart:
 
 
 def test_a_variable_that_slows_the_recorded_code_down_too_is_judged_by_the_file_alone() -> None:
-    texts = [file.read_text(encoding="utf-8") for file in QUICKSTART.parent.glob("**/README.md")]
+    texts = [file.read_text(encoding="utf-8") for file in EXAMPLES.glob("**/README.md")]
     recording = [text for text in texts if "--perf-baseline update" in text]
     commands = [line for text in recording for line in re.findall(r"^[A-Z_]+=\d+ pytest.*", text, re.MULTILINE)]
     assert len(commands) >= 10
@@ -337,17 +313,21 @@ def declared_patterns(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestOwnPattern:
     """The project with a pattern of its own, measured in a short window."""
 
-    def test_counters_of_a_layer_are_in_metrics_results_and_summary(self, tmp_path: Path) -> None:
-        project = tmp_path / "own_pattern"
-        shutil.copytree(QUICKSTART.parent / "own_pattern", project, ignore=shutil.ignore_patterns("__pycache__", "."))
-        command = ("-m", "pytest", "-p", "no:cacheprovider", "--perf-duration=300ms")
-        run = run_python(*command, "--perf-json=results.json", directory=project)
+    def test_counters_of_a_layer_are_in_metrics_results_summary_and_charts_in_a_distributed_run_too(
+        self, tmp_path: Path
+    ) -> None:
+        project = copied("own_pattern", tmp_path)
+        files = ("--perf-json=results.json", "--perf-html=report.html")
+        run = run_python(*PLAIN_PYTEST, "--perf-duration=300ms", *files, "-n1", directory=project)
         assert run.returncode == 0, run.stdout + run.stderr
         (result,) = json.loads((project / "results.json").read_text(encoding="utf-8"))["results"]
         assert result["setup"]["pattern"] == "fallback(other=unknown)|microservice"
         assert "fallback" in [layer["layer"] for layer in result["layers"]]
         assert result["metrics"]["fallback_share"][0] > 0
         assert re.search(r"^  fallback: [\d.]+ % from the other model$", run.stdout, re.MULTILINE)
+        page = (project / "report.html").read_text(encoding="utf-8")
+        assert "Who answered" in page
+        assert "Share answered by the other model" in page
 
 
 @pytest.mark.processes
@@ -405,7 +385,7 @@ class TestChoosing:
 
     @pytest.mark.parametrize("folder", ["choosing", "choosing/overload"])
     def test_the_readme_of_choosing_has_the_weights_of_its_settings(self, folder: str) -> None:
-        settings, text = ((QUICKSTART.parent / folder / name).read_text() for name in ("pytest.ini", "README.md"))
+        settings, text = ((EXAMPLES / folder / name).read_text() for name in ("pytest.ini", "README.md"))
         (weights,) = re.findall(r"^perf_rank = (.+)$", settings, re.MULTILINE)
         assert f"perf_rank = {weights}" in text
 
@@ -432,6 +412,6 @@ class TestFramework:
         assert 'id="patterns"' in page
 
     def test_the_readme_of_the_framework_has_the_settings_of_the_project(self) -> None:
-        settings, text = ((QUICKSTART.parent / "framework" / name).read_text() for name in ("pytest.ini", "README.md"))
+        settings, text = ((EXAMPLES / "framework" / name).read_text() for name in ("pytest.ini", "README.md"))
         for line in re.findall(r"^(?:perf_rank|perf_price) = .+$", settings, re.MULTILINE):
             assert line in text

@@ -1,15 +1,13 @@
 """The example of an engine outside the package: it serves a perf test, and refuses what it cannot serve."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support.examples import PYTEST, copied, run_python
 from support.nightly import rarer
 from support.project import OPTIONS as WITHOUT_NEIGHBOURS
 
@@ -22,8 +20,7 @@ HTTP = "test_engine.py::test_behind_the_server_of_pythons_library"
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the example, with what ``pip install -e .`` leaves: the metadata of a distribution."""
-    project = tmp_path / "own_engine"
-    shutil.copytree(ROOT / "examples" / "own_engine", project, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    project = copied("own_engine", tmp_path)
     written = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     metadata = project / "http_engine-1.0.dist-info"
     metadata.mkdir()
@@ -35,12 +32,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    left_out = ("PYTEST_", "COVERAGE_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *WITHOUT_NEIGHBOURS, *arguments]
-    return subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
+    return run_python(*PYTEST, *WITHOUT_NEIGHBOURS, *arguments, directory=project)
 
 
 def test_the_engine_serves_a_perf_test_beside_the_local_one(project: Path) -> None:

@@ -25,7 +25,7 @@ from pytest_mlpatterns.loadgen.generator_process import LocalPool
 from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult, Warm, WindowOpened
 from pytest_mlpatterns.records.addressing import Balance, Progress
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 pytestmark = pytest.mark.processes
 
@@ -253,13 +253,6 @@ class TestSharedLoads:
         in_window = (due[due >= result.window.start_ns] - result.window.start_ns).tolist()
         assert in_window == [number * 5 * MS for number in range(len(in_window))]
         assert len(in_window) >= 60
-
-    def test_stages_of_callers_are_shared_out(self, generator: Generator, server: ScriptedServer) -> None:
-        schedule = Stages((("300ms", 3),), of="concurrency", start=3)
-        job = a_job([server.address], schedule, duration_ns=schedule.length_ns)
-        result = run(generator, job, processes=2)
-        assert server.peak_in_flight <= 3
-        assert set(samples_of(result).outcome.tolist()) == {200}
 
     def test_the_window_opens_once_for_all(self, generator: Generator, server: ScriptedServer) -> None:
         told: list[Event | None] = []

@@ -510,15 +510,3 @@ class TestWhatDoesNotCount:
             run = InterleavedRun(*variants, generator, on_progress=silent, design=LONG)
             measured(run)
         assert re.fullmatch(r"perf_payload item \d -> busy", str(run.second_launches[0].first_failure))
-
-    def test_a_side_that_fails_after_much_that_was_good_is_told(self, generator: Generator) -> None:
-        def script(request: Request) -> Iterable[Step]:
-            good = request.connection < 4  # each job opens two: the warm-up, and the first block
-            time.sleep(0.0005 if good else 0.3)
-            return [Send(answer(b'{"predictions": [1]}') if good else answer(b"", 503))]
-
-        with (
-            compared(generator, after(0.002), script, design=replace(SHORT, block_ns=200 * MS)) as both,
-            pytest.raises(InvalidResultError, match=r"B: .*503: [\d,]+"),
-        ):
-            measured(both.run)

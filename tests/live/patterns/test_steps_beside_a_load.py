@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from support.deployed import MS, deployed
 from support.project import Project
-from support.repository import Repository
 
 from pytest_mlpatterns import Pattern, Replicated, Single
 from pytest_mlpatterns.analysis.capacity.step_impact import HurtLimit, around_steps, impacts_of
@@ -245,12 +244,3 @@ def test_a_worker_of_an_existing_service_is_killed_and_cannot_be_scaled(tmp_path
     failure = run.failure("test_service")
     assert "during.scale(2)" in failure
     assert "expected replicas that this package starts on this machine" in failure
-
-
-def test_beside_a_revision_the_reason_is_given_that_it_is_not_compared(tmp_path: Path) -> None:
-    repository = Repository.made(tmp_path / "shop")
-    repository.commit({"pytest.ini": "[pytest]\n", "test_it.py": PROJECT})
-    run = Project().run(repository.top, "-k", "calm", "--perf-against=main")
-    assert run.outcomes["passed"] == 1, run.out
-    summary = " ".join(run.section("performance").split())
-    assert "it has during=, and its steps need a whole window" in summary

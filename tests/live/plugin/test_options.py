@@ -109,11 +109,6 @@ def test_a_value_that_moves_no_project_is_taken(tmp_path: Path, arguments: tuple
     assert run.errors == []
 
 
-def test_a_smoke_run_can_be_asked_for_in_the_ini_file(tmp_path: Path) -> None:
-    run = EMPTY.with_tests(ASKS).with_ini(perf_smoke="true").run(tmp_path)
-    assert "smoke run: 1 perf test" in run.section("performance")
-
-
 def test_every_key_can_stand_in_the_ini_file(tmp_path: Path) -> None:
     project = EMPTY.with_tests(UNDECIDED, marker='pytest.mark.perf(warmup="0s", launches=3, model="test_perf:slow")')
     project = project.with_ini(

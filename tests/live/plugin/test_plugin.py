@@ -139,39 +139,6 @@ def test_the_id_names_the_pattern_and_then_the_wire_of_lists(tmp_path: Path) -> 
     ]
 
 
-@pytest.mark.processes
-def test_markers_on_module_class_and_function_merge_and_the_closest_wins(tmp_path: Path) -> None:
-    project = EMPTY.with_tests(
-        """
-        from pytest_mlpatterns import Replicated
-
-        def test_module(perf): pass
-
-        @pytest.mark.perf(pattern=Replicated(), payload=["of the class"])
-        class TestClass:
-            def test_class(self, perf): pass
-
-            @pytest.mark.perf(concurrency=7)
-            def test_function(self, perf): pass
-
-            @pytest.mark.perf(rate_rps=50, payload=["of the function"])
-            def test_load(self, perf): pass
-        """,
-        marker="pytest.mark.perf(concurrency=3, launches=1)",
-    )
-    run = project.run(tmp_path, "--perf-smoke", "--perf-json", "out.json")
-    assert run.outcomes == {"passed": 4}
-    setups = {result["test"].rpartition("::")[2]: result["setup"] for result in run.json("out.json")["results"]}
-    assert {test: (setup["load"], setup["pattern"]) for test, setup in setups.items()} == {
-        "test_module": ("closed(3)", "single"),
-        "test_class": ("closed(3)", "replicated"),
-        "test_function": ("closed(7)", "replicated"),
-        "test_load": ("constant(50/s)", "replicated"),
-    }
-    assert setups["test_class"]["payload"] == setups["test_function"]["payload"] != setups["test_module"]["payload"]
-    assert setups["test_load"]["payload"] != setups["test_class"]["payload"]
-
-
 @pytest.mark.parametrize("arguments", ["'fast'", "group='x'", "threshold=3, duration='1s'"])
 def test_another_plugins_marker_of_this_name_is_left_alone(tmp_path: Path, arguments: str) -> None:
     text = f"import pytest\n\n\n@pytest.mark.perf({arguments})\ndef test_it(): pass\n"

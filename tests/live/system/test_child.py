@@ -98,11 +98,6 @@ class TestMessages:
         assert answer["name"] == "n"
         assert [bytes(buffer) for buffer in answer["buffers"]] == [numbers.tobytes() for numbers in arrays]
 
-    def test_messages_keep_their_order(self, child: Child) -> None:
-        for number in range(100):
-            child.send(("echo", number))
-        assert [child.receive(PATIENCE_S) for _ in range(100)] == list(range(100))
-
     def test_a_value_that_cannot_be_sent_leaves_the_channel_whole(self, child: Child) -> None:
         with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
             child.send(("echo", threading.Lock()))
@@ -118,11 +113,6 @@ class TestMessages:
         assert ask(child, "print", "a printed line") == "printed"
         assert child.log_tail() == "| a printed line (4 times)"
         assert ask(child, "echo", 1) == 1
-
-    def test_the_tail_of_the_log_is_its_last_lines(self, child: Child) -> None:
-        assert ask(child, "print", "\n".join(str(number) for number in range(50))) == "printed"
-        assert child.log_tail(3).splitlines() == ["| 47", "| 48", "| 49"]
-        assert len(child.log_tail().splitlines()) == 30
 
     def test_a_long_log_is_limited_while_the_child_runs(
         self, child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -304,19 +304,6 @@ class TestCounts:
         assert np.diff(usage.threads).tolist() == [5]
         assert usage.since(1).threads == usage.threads[1:]
 
-    def test_a_process_that_ended_holds_nothing(self, burner: Burner) -> None:
-        other = Burner()
-        observer = ResourceMonitor(lambda: [burner.pid, other.pid])
-        burner.burn(1)
-        other.burn(1)
-        observer.sample()
-        other.process.kill()
-        other.process.wait(30)
-        observer.sample()
-        other.end()
-        usage = usage_of(observer)
-        assert usage.threads[1] == usage.threads[0] - 1
-
     @pytest.mark.parametrize("error", [psutil.AccessDenied, AttributeError])
     def test_what_the_system_does_not_tell_is_unknown(
         self, burner: Burner, monkeypatch: pytest.MonkeyPatch, error: type[Exception]

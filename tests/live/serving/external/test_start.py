@@ -32,7 +32,6 @@ from pytest_mlpatterns import (
     Url,
     Wire,
 )
-from pytest_mlpatterns.measurement.system_under_test import Starts
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.bounded_client import get_page
 from pytest_mlpatterns.serving.external.start import deploy_target
@@ -315,41 +314,6 @@ class TestCommand:
     def test_a_server_that_listens_to_everybody_is_told(self, start: Starting) -> None:
         with pytest.warns(OpenPortWarning, match=r"listens on all interfaces \(0\.0\.0\.0\), expected 127\.0\.0\.1"):
             start(command("everywhere"))
-
-    @pytest.mark.parametrize(
-        ("listens", "found"),
-        [(True, " took it before the server could open it"), (False, "ddress already in use")],
-        ids=["a server", "a connection"],
-    )
-    def test_a_port_that_somebody_took_meanwhile_is_replaced_by_another(
-        self, start: Starting, tmp_path: Path, listens: bool, found: str
-    ) -> None:
-        """The first start hands its port to this process, which keeps it; the server then fails as it should."""
-        handed, taken = tmp_path / "port", tmp_path / "taken"
-        os.mkfifo(handed)
-        os.mkfifo(taken)
-        keep = socket.socket()
-
-        def take() -> None:
-            keep.bind(("127.0.0.1", int(handed.read_text())))
-            if listens:
-                keep.listen()
-            taken.write_text("taken")
-
-        thread = threading.Thread(target=take)
-        thread.start()
-        once = f"if [ -p {handed} ]; then echo $0 > {handed}; cat {taken} > /dev/null; rm {handed}; fi"
-        server = f'exec {sys.executable} {SERVER} "$0"'
-        target = Command(["sh", "-c", f"{once}; {server}", "{port}"], ready="/health", path="/predict")
-        starts = Starts()
-        deployment = starts.patient(start)(target=target, payload=[[1]])
-        thread.join()
-        assert deployment.addresses[0][1] != keep.getsockname()[1]
-        assert deployment.predict([2]) == 2
-        (note,) = starts.notes
-        assert note.startswith("a start failed and was tried once more: ")
-        assert found in note
-        keep.close()
 
     def test_a_fixed_port_is_served_again_and_refused_while_another_process_has_it(self, start: Starting) -> None:
         port = free_port()
