@@ -208,8 +208,7 @@ class ExperimentBuilder:
     def _by_value(self, node: pytest.Item | pytest.Session) -> list[ModuleType]:
         """The modules that no other process can import by name: the test's own file, and conftest files.
 
-        Their package too, if pytest alone can import it (``--import-mode=importlib``). For a session these are the
-        files of all its tests.
+        Their package too, if pytest alone can import it (``--import-mode=importlib``).
         """
         plugins = [plugin for plugin in self._config.pluginmanager.get_plugins() if isinstance(plugin, ModuleType)]
         conftests = [plugin for plugin in plugins if Path(plugin.__file__ or "").name == "conftest.py"]

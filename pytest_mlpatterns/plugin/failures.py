@@ -137,10 +137,7 @@ def raise_at_definition(item: pytest.Item, failure: BaseException, *, keep: bool
 
 
 def end_at_the_users_line(raised: pytest.ExceptionInfo[BaseException]) -> None:
-    """Leave the frames of this package out of the end of a traceback, such as those that check an argument.
-
-    They stay if only pytest's own are before them.
-    """
+    """Leave the frames of this package out of the end of a traceback, such as those that check an argument."""
     entries: list[TracebackType] = []
     one: TracebackType | None = raised.tb
     while one is not None:

@@ -188,11 +188,7 @@ class RuntestHooks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
-        """Spell our own warnings in characters that the terminal has, before pytest writes them.
-
-        That of an undecided test is one line, because the summary has its reason, and the line of code explains
-        nothing.
-        """
+        """Spell our own warnings in characters that the terminal has, before pytest writes them."""
         if isinstance(warning := warning_message.message, InconclusiveWarning):
             warning.args = (warning.short,)
             warning_message.line = ""

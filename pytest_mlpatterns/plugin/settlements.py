@@ -1,7 +1,4 @@
-"""What settles a test that its baseline file leaves open: the code that the entry was recorded at.
-
-That code is laid out when a test needs it, and what does that is loaded then.
-"""
+"""What settles a test that its baseline file leaves open: the code that the entry was recorded at."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What was found about the capacity of a deployment: beyond its NMRT, scaled out, and while something was done to it.
-
-The values travel as JSON. :mod:`pytest_mlpatterns.analysis.capacity` makes them.
-"""
+"""What was found about the capacity of a deployment: beyond its NMRT, scaled out, and while something was done to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

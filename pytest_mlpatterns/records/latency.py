@@ -1,7 +1,4 @@
-"""A distribution of times in a few numbers: of the latency, and of what streams have instead. Plain values.
-
-:mod:`pytest_mlpatterns.analysis.causes.latency_split` makes a split from launches; this module measures nothing.
-"""
+"""A distribution of times in a few numbers: of the latency, and of what streams have instead. Plain values."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The record of one launch: samples, resource usage, warm-up, and the generator's report.
 
-numpy appears in annotations only, so that importing this module costs nothing.
-
 Each column of a record of resources is declared once, with its field. The monitors read the columns that a record has,
 and the blocks of a paired launch merge them. So a new column is a field, and an attribute of the same name where it is
 counted. Also: ``system/process_tree.py`` counts processes, and ``loadgen/columns.py`` has the columns of samples.

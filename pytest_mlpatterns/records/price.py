@@ -1,7 +1,4 @@
-"""The price of processors and memory, such as ``0.0425 USD per core-hour, 0.0057 USD per GiB-hour``; and an amount.
-
-Also: ``analysis/metrics/blocks.py`` computes what a million answers cost.
-"""
+"""The price of processors and memory, such as ``0.0425 USD per core-hour, 0.0057 USD per GiB-hour``; and an amount."""
 
 import re
 from decimal import Decimal

@@ -2,11 +2,7 @@
 
 :mod:`pytest_mlpatterns.judging.result_builder` makes it from a measurement; this module measures and judges nothing.
 
-Its parts are read and written by the types of their fields (:mod:`pytest_mlpatterns.records.codec`).
-
 A test that fails before anything is measured has no result; :class:`FailedTest` stands for it in the reports.
-
-A ranking is the order of the patterns of one test (``rank``, ``--perf-rank``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The samples of a load, one row per request; the measured window; and what the deployment held, and how that grew.
-
-numpy appears in annotations only, so that importing this module costs nothing.
-"""
+"""The samples of a load, one row per request; the measured window; and what the deployment held, and how that grew."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The functional client of a service that a client of the user's own asks: an ``httpx`` transport that calls it.
 
-A pickled input goes to the client, which is opened for it and closed after it; any other request goes out over HTTP. No
-load goes this way.
+No load goes this way.
 """
 
 from __future__ import annotations

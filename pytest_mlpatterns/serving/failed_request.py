@@ -81,10 +81,7 @@ def _text_of(response: httpx.Response) -> str:
 
 
 def error_text(response: httpx.Response) -> str:
-    """The text of the error in an answer; of a list of faults, as FastAPI gives it, their places and messages.
-
-    The query of a redirection is left out, since it may hold a credential.
-    """
+    """The text of the error in an answer; of a list of faults, as FastAPI gives it, their places and messages."""
     if response.has_redirect_location:
         target = response.headers["location"].partition("?")[0]
         return f"it redirects to {target}, which is not followed: send the requests there"

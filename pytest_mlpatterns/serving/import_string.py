@@ -1,7 +1,4 @@
-"""Import strings such as ``package.module:attribute``, by which users name a model or an application.
-
-``pkgutil.resolve_name`` loads them in the process that serves; here only their form is checked.
-"""
+"""Import strings such as ``package.module:attribute``, by which users name a model or an application."""
 
 import pkgutil
 import re

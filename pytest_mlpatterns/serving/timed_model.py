@@ -1,7 +1,4 @@
-"""A model as a handler that charges its times to the clock of its request: CPU, garbage collection, ready, waiting.
-
-All patterns call models through it, since :class:`~pytest_mlpatterns.serving.handler_stack.HandlerStack` wraps each.
-"""
+"""A model as a handler that charges its times to the clock of its request: CPU, garbage collection, ready, waiting."""
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import partial

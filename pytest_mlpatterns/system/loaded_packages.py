@@ -1,8 +1,8 @@
 """Which installed packages a process has loaded, and the distribution and version that a file belongs to.
 
-A process lists files of its own modules, which takes a few milliseconds and imports nothing. Another process finds
-their distributions in the lists of files that installers leave; ``importlib.metadata`` parses every description too,
-which takes 0.3 s for 140 distributions. This module must not know what a package is compared for.
+A process lists files of its own modules. Another process finds their distributions in the lists of files that
+installers leave, since ``importlib.metadata`` parses every description too. This module must not know what a package is
+compared for.
 """
 
 import contextlib

@@ -66,10 +66,7 @@ def adopt_orphans() -> None:
 
 
 def end_with_creator() -> Callable[[], None] | None:
-    """What a new process calls so that it gets SIGTERM when its creator dies, even of SIGKILL; None except on Linux.
-
-    The signal comes at the end of the *thread* that started the process, so a main thread should start it.
-    """
+    """What a new process calls so that it gets SIGTERM when the thread that started it ends; None except on Linux."""
     if sys.platform != "linux":
         return None
     import ctypes
@@ -225,10 +222,7 @@ def describe_exit(code: int) -> str:
 
 
 def _matching(fits: Callable[[psutil.Process], bool]) -> set[psutil.Process]:
-    """The running processes that fit, except this one; one that this user may not look at does not.
-
-    ``psutil.process_iter`` would keep processes from one call to the next, and take a new one for an old one of its id.
-    """
+    """The running processes that fit, except this one; one that this user may not look at does not."""
     import psutil
 
     found = set()

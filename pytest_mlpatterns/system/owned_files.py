@@ -4,8 +4,7 @@ Directories for temporary files are shared with other users. A name that a run w
 meanwhile be another user's directory, or a link to anything. So one rule holds for each removal, renaming and change of
 a mode in this package: a directory is opened without following a link, its owner must be the user of this process, and
 everything below it is reached through its descriptor, so that a name that another user exchanges meanwhile changes
-nothing. What does not fit stays as it is, and the caller gets an error. ``tempfile.TemporaryDirectory`` is no way
-around it: before Python 3.11.8 its removal changes modes through links.
+nothing. What does not fit stays as it is, and the caller gets an error.
 """
 
 from __future__ import annotations
@@ -119,9 +118,8 @@ class Place(Struct, frozen=True):
 def place_of(path: Path) -> Iterator[Place]:
     """Where a file lies, behind links of this user and of root; the file need not be there.
 
-    In a directory that other users write to, a link of theirs, also one of a directory, could lead to any file of this
-    user. So each directory of the path is opened in the one above it. Links of the user whose working directory it is
-    are followed: its code runs anyway, and in a container a root works on the files of a user outside of it.
+    Each directory of the path is opened in the one above it, since a link of another user could lead anywhere. Links of the user whose working directory it is are
+    followed: its code runs anyway, and in a container a root works on the files of a user outside of it.
 
     Raises FileNotFoundError: a directory is absent. Raises NotOwnedError: a link belongs to another user.
     """

@@ -2,8 +2,6 @@
 
 The system adds the CPU time of a process that has ended to its parent, when the parent waits for it. So a service that
 starts a short process for every request is counted, although most of those processes are never seen.
-
-Also: ``system/machine.py`` reads the counters of the machine, ``system/thread_times.py`` the times of single threads.
 """
 
 import contextlib

@@ -1,8 +1,4 @@
-"""A time limit of a block of the main thread, and calls of a function in it from time to time, also while it waits.
-
-A signal ends each wait, and what waits goes on afterwards. The signal is one that does nothing to a process that
-expects none.
-"""
+"""A time limit of a block of the main thread, and calls of a function in it from time to time, also while it waits."""
 
 import contextlib
 import math

@@ -33,10 +33,7 @@ class InOrder:
 
 
 class Shuffled(Struct, frozen=True):
-    """Each input once in a fixed random order, again and again: the order of a list.
-
-    A window then measures a sample of the whole list, however few of its inputs it reaches.
-    """
+    """Each input once in a fixed random order, again and again: the order of a list."""
 
     def __str__(self) -> str:
         return "shuffled"

@@ -1,6 +1,6 @@
 """The payload: the user's inputs, or complete ``httpx`` requests, encoded as HTTP/1.1 messages.
 
-Each input is encoded once before the load, so that sending costs no encoding. This module opens no socket.
+Each input is encoded once before the load, so that sending costs no encoding.
 """
 
 from __future__ import annotations

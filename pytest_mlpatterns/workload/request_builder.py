@@ -1,8 +1,7 @@
 """Requests that the user's function ``request=`` makes from inputs, the content of responses, and a line of headers.
 
-Headers decide what a service does: a model name, an accepted coding. Two results whose headers differ are not
-comparable, so a result has them in one line. The line is committed with the baseline. It holds no credentials; values
-that may be private are hashed. This module sends nothing.
+Headers decide what a service does: a model name, an accepted coding. The line is committed with the baseline. It holds
+no credentials; values that may be private are hashed. This module sends nothing.
 """
 
 from __future__ import annotations

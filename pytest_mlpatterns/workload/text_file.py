@@ -1,7 +1,4 @@
-"""Lines of a text file that a test names, read one at a time and within a bound.
-
-A pipe or a device is refused, because it may never end, or never begin.
-"""
+"""Lines of a text file that a test names, read one at a time and within a bound."""
 
 from __future__ import annotations
 

@@ -68,10 +68,7 @@ class WindowPlan(Struct, frozen=True):
         return _LONGEST_FACTOR * self.budget_ns
 
     def window(self, interval_ns: float, warmup_ns: int) -> RequestWindow | None:
-        """The window by requests; None if its length in time is right.
-
-        A window lasts as long as start and warm-up if it may, since that time is spent for each launch in any case.
-        """
+        """The window by requests; None if its length in time is right."""
         spent_ns = self.start_ns + warmup_ns
         if interval_ns < SLOW_INTERVAL_NS:
             needed_ns = self.enough * interval_ns
@@ -116,8 +113,6 @@ class WindowPlan(Struct, frozen=True):
 
 def whole_rounds(wanted: float, most: float, of: int, *, callers: int) -> int:
     """A number of requests near the wanted one: whole rounds of the inputs, or of the callers if no round fits.
-
-    If that costs little, it is both, so that each caller sends as many.
 
     ``callers``: requests in flight; each sends one at least, even if there is no time.
     """

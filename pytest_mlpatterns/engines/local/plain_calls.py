@@ -1,7 +1,4 @@
-"""A deployment that is no server: one process that holds a model and calls it in a loop.
-
-It stands beside served deployments in a comparison: the same processor, the same statistics, environment and end.
-"""
+"""A deployment that is no server: one process that holds a model and calls it in a loop."""
 
 from __future__ import annotations
 

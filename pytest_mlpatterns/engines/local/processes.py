@@ -163,10 +163,7 @@ class SupervisedWorker:
                 self._on_end(self.replaced)
 
     def stats(self) -> WorkerStats:
-        """Statistics of the process and of those that it replaced.
-
-        Counts between the last reading and the death of a process are lost with it.
-        """
+        """Statistics of the process and of those that it replaced."""
         with self._changed:  # otherwise an answer could be counted twice: for the process, and as retired
             while True:
                 child = self.child
@@ -212,10 +209,7 @@ class SupervisedWorker:
         self.child.close_channel()
 
     def stop(self) -> Stopped:
-        """End the process and all that it and those that it replaced started, and wait until they are gone.
-
-        Safe to call twice.
-        """
+        """End the process and all that it and those that it replaced started, and wait until they are gone."""
         self._guarded = False
         with self._changed:  # wait for a replacement that is starting
             ended = sum(self._ends, self.child.stop())

@@ -91,8 +91,7 @@ class _Parent:
 
     ``statistics``: answers the questions; None until the worker serves. ``end``: ends the worker when the parent closes
     the channel; None until the worker serves. ``held``: reports the memory of the worker with its statistics; None if
-    it does not follow its allocations. ``asked``: takes what a worker without a server is asked to call; None for all
-    others.
+    it does not follow its allocations.
     """
 
     def __init__(self, channel: Channel) -> None:

@@ -26,11 +26,7 @@ _BEGIN_TIMEOUT_S = 5.0
 
 
 class ClusterMonitor:
-    """Samples what an application uses on all nodes.
-
-    A driver that has ended is no error here: the statistics of the service, which every measurement asks for, report
-    it.
-    """
+    """Samples what an application uses on all nodes."""
 
     def __init__(self, session: RaySession, application: RayApplication) -> None:
         self._session = session
@@ -79,8 +75,7 @@ def usage_of(
 ) -> Usage | None:
     """The resources that an application used, one row for each mark.
 
-    A node is read a little after the mark, and nodes are not read at the same time. Cumulative counters are
-    interpolated to the marks, by the clock of each node.
+    Cumulative counters are interpolated to the marks, by the clock of each node.
 
     ``marks_ns``: moments on this process's clock, ascending. Returns None if no node ever had a replica.
     """
@@ -201,10 +196,7 @@ def _most_throttled(machine: Sequence[_Node]) -> NDArray[np.int64]:
 
 
 def _threads(serving: Sequence[_Node], chosen: int) -> dict[int, dict[int, int]]:
-    """CPU time of each thread of each process, in one of the readings that have it, by its index.
-
-    Two nodes can have processes with the same id, so the number of the node is put before it.
-    """
+    """CPU time of each thread of each process, in one of the readings that have it, by its index."""
     found: dict[int, dict[int, int]] = {}
     for number, node in enumerate(serving):
         known = [reading for reading in node.readings if reading.threads]

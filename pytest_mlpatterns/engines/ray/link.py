@@ -220,10 +220,7 @@ def own_output() -> tuple[Path, ...]:
 
 
 def _stream(connection: socket.socket) -> IO[bytes]:
-    """A connection as a stream without a buffer, for both directions.
-
-    A message is several short writes, which must not wait for the acknowledgement of the first (Nagle's algorithm).
-    """
+    """A connection as a stream without a buffer, for both directions."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return cast("IO[bytes]", connection.makefile("rwb", buffering=0))
 

@@ -1,8 +1,4 @@
-"""What travels between pytest, the Ray driver and the processes of a cluster; it loads without Ray.
-
-First the messages between pytest and the driver, then plans, jobs and reports of nodes, then reports of the hosts of
-load generators.
-"""
+"""What travels between pytest, the Ray driver and the processes of a cluster; it loads without Ray."""
 
 from __future__ import annotations
 

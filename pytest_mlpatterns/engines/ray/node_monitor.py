@@ -2,8 +2,6 @@
 
 It runs in an actor on the node and does not know Ray itself. Replicas reach it over a :mod:`link
 <pytest_mlpatterns.engines.ray.link>`.
-
-They are known by their command lines: Ray writes what a process does into its title.
 """
 
 import contextlib

@@ -1,10 +1,9 @@
 """The Ray driver as its parent sees it, a child process that calls functions on a cluster; and the names of a run.
 
 This process never imports Ray, which takes signals, adds threads and exit handlers, and knows one cluster per process.
-The driver's lifeline turns every end of this process into an orderly end of our applications.
 
 A run is ``mlpatterns-<seconds since 1970>-<8 hexadecimal digits>``. All its names begin so, and no others are ever
-touched. A driver that joins a run has a longer name of its own within it.
+touched.
 """
 
 from __future__ import annotations

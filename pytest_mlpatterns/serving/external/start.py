@@ -2,10 +2,6 @@
 
 Ready means that the server answers on its ready path, and has answered one real request if an input is known. If the
 server exits early, its last output is reported at once; so is a wrong port, or a bind to all interfaces.
-
-Why not mirakuru or pytest-xprocess, which also start a command and poll a URL: neither adopts orphans, so workers whose
-parent has died stay behind; neither ends the server if pytest is killed (pytest-xprocess keeps servers for the next run
-on purpose); and with both the user has to choose a port.
 """
 
 from __future__ import annotations
@@ -164,10 +160,7 @@ class _Start:
         return deployment
 
     def _await_ready(self, deployment: Deployment, number: int) -> None:
-        """Wait until the ready path succeeds; set the server up, whose time does not count; then ask for an inference.
-
-        It is asked if an input is known.
-        """
+        """Wait until the ready path succeeds; set the server up, whose time does not count; then ask for an inference."""
         import httpx
 
         from pytest_mlpatterns.serving.bounded_client import BoundedTransport, get_page
@@ -228,11 +221,7 @@ class _Start:
         is_final: Callable[[httpx.Response], bool],
         shown: str,
     ) -> httpx.Response:
-        """Send a request repeatedly until it has a final answer; ``ask`` sends it, and takes a time limit in seconds.
-
-        Each request has all the time that is left: a server that takes one after the other still works on a request
-        that was given up, so that the next one waits behind it.
-        """
+        """Send a request repeatedly until it has a final answer; ``ask`` sends it, and takes a time limit in seconds."""
         import httpx
 
         from pytest_mlpatterns.serving.bounded_client import EndlessAnswerError
@@ -454,11 +443,7 @@ def _app_programs(target: App, options: StartOptions) -> list[Program]:
 
 
 def _worker_stop_s(target: App) -> int:
-    """How long granian waits for a worker to end: half of the target's limit, in whole seconds, at least one.
-
-    A worker that granian has just forked drops SIGTERM, because the handler of its parent is still in place; without a
-    limit granian waits for it for ever.
-    """
+    """How long granian waits for a worker to end: half of the target's limit, in whole seconds, at least one."""
     return max(1, parse_duration(target.stop) // (2 * SECOND_NS))
 
 
@@ -564,10 +549,7 @@ _answers: dict[tuple[object, ...], str] = {}  # Of other environments, which har
 
 
 def _asked(target: App | Command, options: StartOptions, *code: str, lasts: Callable[[str], bool]) -> str:
-    """What a line of code prints, with its arguments, that the other environment runs beside this package.
-
-    It is asked once for all starts, and again if its Python is another one or the answer was not one that ``lasts``.
-    """
+    """What a line of code prints, with its arguments, that the other environment runs beside this package."""
     python, given = python_of(target, options), os.environ.get("PYTHONPATH")
     question = (python, os.lstat(python).st_mtime_ns, given, *code)
     if (known := _answers.get(question)) is not None:

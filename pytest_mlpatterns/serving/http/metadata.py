@@ -1,8 +1,4 @@
-"""Health, and metadata of the server and its model, as V1, V2, invocations and servers of language models have them.
-
-Clients such as ``perf_analyzer`` ask for them before and after a load. The values are as in Triton's JSON, which are
-the fields of its gRPC messages too.
-"""
+"""Health, and metadata of the server and its model, as V1, V2, invocations and servers of language models have them."""
 
 from __future__ import annotations
 

@@ -5,10 +5,6 @@ Requests wait in the stream ``NAME:requests``, which the workers read as one con
 missing streams and submits again the requests that the broker has lost. So the broker may lose its memory, and a worker
 may answer twice. Only the gateway creates keys; they expire if it crashes. Entries of other programs are skipped, and
 so are answers to a gateway that was replaced: the ids of requests begin with a mark of their process.
-
-arq, rq, taskiq and faststream were considered. They hand a task to the broker and leave it there: none submits accepted
-requests again after the broker has lost them ("no accepted request is lost"), and none refuses at once, with 503, what
-exceeds a capacity or meets a broker that is down. Both are part of what the pattern promises and what is measured.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 A Ray of this run's own listens on the loopback interface only, asks for a token of its own, has no dashboard and keeps
 its files in a directory that no other user may enter. A cluster that runs already must fit this process: a task finds
-out the facts of each node, and needs this package there. Nothing in it is changed that is not ours: a lease, an actor
-that lives as long as its driver, shows what a run without one has left.
+out the facts of each node, and needs this package there.
 """
 
 from __future__ import annotations
