@@ -163,10 +163,7 @@ def _conflict(name: str, line: int) -> str:
 def write_baselines(
     path: Path, updates: Baselines, remove: Collection[str] = (), *, timeout_s: float = LOCK_TIMEOUT_S
 ) -> None:
-    """Replace the entries of these tests and machines, keep all others; the file is replaced as a whole or not at all.
-
-    It is locked from reading to writing, so that two runs that update it at once both keep their entries.
-    """
+    """Replace the entries of these tests and machines, keep all others; the file is replaced as a whole, or stays."""
 
     if why := fault(_plain_file(updates), BaselineFile):
         raise BaselineFileError(f"{path} is unchanged: the new {why}; report this with the result file of the run")

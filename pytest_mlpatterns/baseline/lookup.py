@@ -1,8 +1,8 @@
 """The baseline entry that a test is compared with on this machine, or why there is none.
 
-The comparison uses entries of this machine only. An entry of another machine names the code that settles the test. This
-module must not know verdicts. Also: the keys are in ``Baselines`` of ``records/baseline_entry.py``, and
-``records/setup.py`` names a machine and says what makes two entries comparable.
+An entry of another machine names the code that settles the test. This module must not know verdicts. Also: the keys are
+in ``Baselines`` of ``records/baseline_entry.py``, and ``records/setup.py`` names a machine and says what makes two
+entries comparable.
 """
 
 from collections.abc import Mapping

@@ -92,10 +92,7 @@ class BaselineSession:
         return replace(found, details=self._renamed(test, setup))
 
     def _require_no_entry_elsewhere(self, test: str) -> None:
-        """Refuse a test with an entry in the file of another root directory: it would pass, compared with nothing.
-
-        pytest chooses its root directory anew if it is started in another folder, or for several folders of a project.
-        """
+        """Refuse a test with an entry in the file of another root directory: it would pass, compared with nothing."""
         name, _, inside = test.partition("::")
         at, file = self._root / name, self._run.baseline_file
         parents = [*at.parents]

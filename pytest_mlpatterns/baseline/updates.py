@@ -206,10 +206,7 @@ def reasons_not_to_record(result: TestResult) -> tuple[str, ...]:
 
 
 def is_narrow(result: TestResult) -> bool:
-    """Whether what a comparison judges first is known to a third of the tolerance, so that the entry decides by itself.
-
-    Judged is the scatter of the launches, since a comparison knows no more of an entry.
-    """
+    """Whether what a comparison judges first is known to a third of the tolerance, so that the entry can decide."""
     return all(
         _half_width(name, result) <= _NARROW_SHARE * result.definition.tolerance for name in _judged_metrics(result)
     )
@@ -225,8 +222,7 @@ def disturbances(result: TestResult) -> tuple[str, ...]:
     """What was wrong with a measurement that may be recorded nevertheless, a phrase each.
 
     These are: noise of the machine, a load that was not steady, failed requests, an interval wider than the tolerance,
-    and verdicts that stayed open. They are committed with the baseline, so an error is named by its class: its text may
-    quote an input.
+    and verdicts that stayed open.
     """
     found = (
         *(one.what for one in result.conditions.noise),
@@ -257,10 +253,7 @@ def _statistic(name: str, result: TestResult) -> Metric:
 
 
 def _half_width(name: str, result: TestResult) -> float:
-    """Half the relative width of a metric over the launches of an entry, as a comparison with it knows them.
-
-    It is infinite if there are none, or one has no finite value.
-    """
+    """Half the relative width of a metric over the launches of an entry, as a comparison with it knows them."""
     metric = _statistic(name, result)
     values = _launches(metric, result)
     if not values or not all(math.isfinite(one.value) for one in values):
@@ -276,8 +269,7 @@ def seen_from(result: TestResult) -> float | None:
     With s the standard deviation between launches as the n launches of the entry know it, and m launches of a run, the
     ratio of both has the error e = s sqrt(1/n + 1/m). The interval of the last look is t e wide on each side, and 95 %
     of ratios are at most another u e below the change. So it is (t + u) e beyond the tolerance, on the logarithm, with
-    the quantiles t and u of Student's t that belong to the scatter of the entry. In simulation, of launches that differ
-    by 0 to 8 %, 91 to 100 % of runs fail.
+    the quantiles t and u of Student's t that belong to the scatter of the entry.
 
     Returns the interval of the time that is known worst, of those that a comparison judges first; None if none has one.
     """

@@ -157,8 +157,6 @@ def _search_times(options: argparse.Namespace) -> tuple[int, int]:
 def _require_here(test: str, project: Path) -> None:
     """Check that the file of a test is not one that lies at this path from the top of the repository only.
 
-    A file that is in neither place may belong to an old commit.
-
     ``project``: the working directory, to which ids are relative.
     """
     from pytest_mlpatterns.system.git import Git

@@ -1,9 +1,4 @@
-"""``python -m pytest_mlpatterns new``: writes a first perf test into a project, runs it once, and names the next step.
-
-The test runs in a pytest of its own, as the user will run it.
-
-The text of a first perf test. Pure.
-"""
+"""``python -m pytest_mlpatterns new``: writes a first perf test into a project, runs it, and names the next step."""
 
 import argparse
 import contextlib

@@ -1,8 +1,7 @@
 """What the commands write: text for people, documents in UTF-8, and files that are not those that are read.
 
-A command does not fail if its output is closed or its reader ends early. A command writes a document in
-UTF-8, to a file and to standard output, also if the terminal has another encoding. This module must not know the
-content of a text.
+A command does not fail if its output is closed or its reader ends early. This module must not know the content of a
+text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a first test measures, and the inputs that it sends: values.
-
-Nothing is imported: an application is found in the text of its module.
-"""
+"""What a first test measures, and the inputs that it sends: values."""
 
 import ast
 import os

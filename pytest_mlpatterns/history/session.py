@@ -161,10 +161,7 @@ def _earlier(series: Series, most: int) -> Iterator[Series]:
 
 
 def _unexplained(found: Sequence[Change], known: Sequence[Change], places: _Places) -> list[Change]:
-    """The changes of a course that none of those explains which were known: each explains one, the nearest.
-
-    A change that was not confirmed explains none that is.
-    """
+    """The changes of a course that none of those explains which were known: each explains one, the nearest."""
     at = {change: places.stretch(change) for change in (*found, *known)}
     pairs = [
         (abs(at[one][1] - at[other][1]), one, other)

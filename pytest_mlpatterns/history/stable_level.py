@@ -1,8 +1,7 @@
 """What the last runs of a history know of a test on this machine: its level since the last change, and its scatter.
 
 The level stands in for one run where a baseline is recorded; a history whose last runs are too few, or failed, gives
-none. The scatter is known in the workers of a distributed run too, where tests are measured. This module must not know
-how a baseline is stored, nor how verdicts use the scatter.
+none. This module must not know how a baseline is stored, nor how verdicts use the scatter.
 """
 
 from __future__ import annotations

@@ -326,10 +326,7 @@ class Chunks(tuple[Any, ...]):
 
 
 class _Streams:
-    """The streams that a cache reads from its handler; requests for the same input share one.
-
-    Each is recorded while it is sent, and replayed whole once it has ended well.
-    """
+    """The streams that a cache reads from its handler; requests for the same input share one."""
 
     def __init__(self, own: Callable[[Any], Any]) -> None:
         self._own = own
@@ -424,10 +421,7 @@ _CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
 def key_of(instance: Any) -> bytes:
-    """The SHA-256 of an input: equal for inputs that are equal in JSON, or as arrays in type, shape and elements.
-
-    The order of the keys of an object does not matter. An array of Python objects counts as the list of them.
-    """
+    """The SHA-256 of an input: equal for inputs that are equal in JSON, or as arrays in type, shape and elements."""
     named = instance if isinstance(instance, dict) else {"": instance}
     if named and all(map(_has_bytes, named.values())):
         return _key_of_arrays(named)

@@ -157,10 +157,7 @@ def error_of_one_caller(failure: BaseException) -> BaseException:
 
 
 def parallelism(handler: Handler) -> int:
-    """How many calls a handler works on at the same time: its attribute ``parallelism``, 1 without one.
-
-    Handlers of process groups and queues work on one call for each process.
-    """
+    """How many calls a handler works on at the same time: its attribute ``parallelism``, 1 without one."""
     declared = getattr(handler, "parallelism", 1)
     return declared if isinstance(declared, int) else 1
 
@@ -196,10 +193,7 @@ def matched(outputs: Any, count: int, name: str) -> Sequence[Any]:
 
 
 def counted(outputs: Any, count: int, name: str) -> Any:
-    """Check that what ``name`` returned is as long as the inputs; arguments and errors as of :func:`matched`.
-
-    Between the stages of one process any sized value may travel, such as a data frame.
-    """
+    """Check that what ``name`` returned is as long as the inputs; arguments and errors as of :func:`matched`."""
     try:
         found = len(outputs)
     except TypeError:

@@ -1,7 +1,4 @@
-"""The pattern ``Pipeline``: stages in series, in one process or in one process each.
-
-Ensembles and others check, name and build the list of a user's models with it too.
-"""
+"""The pattern ``Pipeline``: stages in series, in one process or in one process each."""
 
 from __future__ import annotations
 

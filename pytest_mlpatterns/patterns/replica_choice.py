@@ -12,9 +12,8 @@ beginning, as engines for language models do. Replicas lie on a ring of hashes, 
 goes or comes. A replica with more than its share of the requests in flight is passed over (V. Mirrokni, M. Thorup and
 M. Zadimoghaddam, "Consistent Hashing with Bounded Loads", SODA 2018).
 
-The rules are pure: no clock and no loop. :class:`BalancedLayer`, the layer of ``Replicated``, applies them. Also:
-``Balancer`` in ``records/addressing.py`` chooses by turns or by requests in flight for the load generator, an outer
-process and ``Queued``.
+Also: ``Balancer`` in ``records/addressing.py`` chooses by turns or by requests in flight for the load generator, an
+outer process and ``Queued``.
 """
 
 from __future__ import annotations

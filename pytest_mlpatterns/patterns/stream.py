@@ -146,10 +146,7 @@ def _discard(outputs: Any) -> None:
 
 
 class Recording:
-    """Reads a stream as fast as the fastest of its readers, and keeps its chunks.
-
-    The stream is closed early if all readers have gone.
-    """
+    """Reads a stream as fast as the fastest of its readers, and keeps its chunks."""
 
     def __init__(
         self,

@@ -1,9 +1,7 @@
 """callgrind: the tool of valgrind that counts the instructions of processes, by library and C function.
 
 valgrind runs a program on a processor of its own making, so what it counts depends neither on other programs nor on the
-speed of the machine. It follows the processes that a program starts. It counts from when it is asked to, since a start
-under it takes five times as long without counting, and fifty times with it. ``vgdb`` asks, through pipes
-in a private directory; between two rounds each process writes what it counted into a file there, and begins anew.
+speed of the machine. It follows the processes that a program starts.
 
 This module must not know what is counted, nor how often.
 """
@@ -102,10 +100,7 @@ class Callgrind(WorkCounter):
         self._ask("instrumentation on", deadline)
 
     def read(self, deadline: float) -> Reading:
-        """What was executed since the last look.
-
-        A forked process has the counts of its parent too, and one that was started anew has none, so both end a count.
-        """
+        """What was executed since the last look."""
         self._ask("dump", deadline)
         at = time.monotonic()
         functions = Counter[tuple[str, str]]()

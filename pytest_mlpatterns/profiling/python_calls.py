@@ -1,7 +1,4 @@
-"""How often a service calls its Python functions: read from the files of its processes.
-
-:mod:`pytest_mlpatterns.profiling.call_counter` writes them, in each process that heeds ``PYTHONPATH``.
-"""
+"""How often a service calls its Python functions: read from the files of its processes."""
 
 import time
 from array import array

@@ -1,4 +1,4 @@
-"""What was found about the capacity of a deployment: beyond its NMRT, scaled out, and while something was done to it."""
+"""What was found about the capacity of a deployment: beyond its NMRT, scaled out, and while it was disturbed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Which commit is meant: what a branch, tag, hash or merge base names, and at which one a baseline entry was recorded.
 
 People record in a tree with changes and commit test, model and baseline together; branches are squashed and rebased. So
-the commit that the entry names may not exist any more, while the history of the file still knows the code. This module
-must not know what is measured, nor verdicts.
+the commit that the entry names may not exist any more, while the history of the file still knows the code.
+This module must not know what is measured, nor verdicts.
 """
 
 import functools

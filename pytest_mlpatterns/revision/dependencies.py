@@ -1,6 +1,6 @@
 """A project's dependency files: which changed, and a hash of their content.
 
-It reads files and follows what they name, within bounds: a revision may contain anything. It installs nothing.
+It reads files and follows what they name, within bounds: a revision may contain anything.
 """
 
 from __future__ import annotations
@@ -129,10 +129,7 @@ def locked_versions(directory: Path) -> tuple[str, list[str]] | None:
 
 
 def dependency_key(worktree: Worktree, facts: Sequence[str]) -> str:
-    """A hash of the dependency files of a revision, and of the directories and files in it that they name.
-
-    Files that an installer reads because another one includes them, by ``-r base.txt`` for example, are in it too.
-    """
+    """A hash of the dependency files of a revision, and of the directories and files in it that they name."""
     root = worktree.root
     texts = {name: (worktree.directory / name).read_bytes() for name in _names_in(worktree.directory, root)}
     texts |= {f"/{name}": (root / name).read_bytes() for name in _names_in(root, root)}

@@ -118,8 +118,9 @@ class Place(Struct, frozen=True):
 def place_of(path: Path) -> Iterator[Place]:
     """Where a file lies, behind links of this user and of root; the file need not be there.
 
-    Each directory of the path is opened in the one above it, since a link of another user could lead anywhere. Links of the user whose working directory it is are
-    followed: its code runs anyway, and in a container a root works on the files of a user outside of it.
+    Each directory of the path is opened in the one above it, since a link of another user could lead anywhere. Links of
+    the user whose working directory it is are followed: its code runs anyway, and in a container a root works on the
+    files of a user outside of it.
 
     Raises FileNotFoundError: a directory is absent. Raises NotOwnedError: a link belongs to another user.
     """

@@ -1,7 +1,6 @@
 """Content codings of HTTP: gzip, zstd and br, and the choice from ``Accept-Encoding``.
 
-The levels are fast enough for responses that are compressed on the fly. The size of decompressed data is limited, so a
-small body cannot expand without bound.
+The size of decompressed data is limited, so a small body cannot expand without bound.
 """
 
 import contextlib

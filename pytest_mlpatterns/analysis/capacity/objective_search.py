@@ -17,7 +17,6 @@ service is no such queue, and the curve counts.
 A service that stops for a moment, for reasons of its own or of the machine, makes all requests late that wait
 meanwhile, and a lower rate does not help. So pauses are taken out of the windows and counted by themselves, and the
 queue is simulated with as many. A search that meets one has two answers, the rate with pauses and the rate without.
-Further windows show whether the service stops again.
 """
 
 from __future__ import annotations
@@ -281,10 +280,7 @@ class _Fit:
         return rate_by_service_times(runs, self._servers, limit_ns=limit_ns, allowed=self._allowed) if runs else None
 
     def answers_with_pauses(self) -> tuple[LaunchValue, ...]:
-        """The rates with more pauses than were met, with as many and with fewer.
-
-        They are of a queue that makes pauses, or if there is none, of a curve through all that was late.
-        """
+        """The rates with more pauses than were met, with as many and with fewer."""
         without = self.both
         if self._by_times is not None:
             shares = shares_with_pauses(

@@ -51,7 +51,7 @@ def recovery_ns(samples: Samples, after: Window, limit_ns: float, *, before_rati
     """Time from the begin of a window after which requests are answered in time as before; None if that never was.
 
     It is when the first request in time was due from which on the next 20 requests, and all that follow, have 95 % of
-    the share in time before. So a single late request later on does not matter.
+    the share in time before.
 
     ``before_ratio``: share in time before.
     """
@@ -266,9 +266,6 @@ def stays_failing(overload: Overload) -> bool:
 
 def recovery_time(overloads: Sequence[Overload]) -> Estimate:
     """The time to recover in the worst measurement, with an interval for another one.
-
-    A backlog drains at the difference between capacity and load, so a capacity that differs by one percent changes the
-    time by ρ / (ρ - 1) + 0.8 / (1 - 0.8) percent after ρ times the NMRT; see :func:`recovery_estimate`.
 
     ``overloads``: at least one. Returns nanoseconds from the end of the peak; infinite if the service did not recover
     while it was watched, for which the lower end is then the time of watching.

@@ -5,9 +5,7 @@ of the work that only one replica can do at a time, coherency the cost of keepin
 (Gunther, "Guerrilla Capacity Planning", Springer 2007, chapter 4). n / X(n) is linear in three coefficients, none of
 which is negative, so the fit is a weighted least-squares problem with few possible sets of positive coefficients.
 
-An interval holds every value with which the law still fits: its profile likelihood. Resampled fits were tried first;
-where a coefficient is zero, as it often is, only 80 to 90 % of their 95 % intervals held the truth
-(``benchmarks/scaling_simulation.py`` counts ours).
+An interval holds every value with which the law still fits: its profile likelihood.
 
 Pure. It must not know what a replica is.
 """
@@ -72,11 +70,7 @@ class FittedLaw(Struct, frozen=True):
 
     @property
     def farthest(self) -> int:
-        """The largest number of replicas that the law predicts.
-
-        Two numbers cannot separate contention from coherency, which makes little difference between them and much
-        beyond.
-        """
+        """The largest number of replicas that the law predicts."""
         return self.largest * (FARTHEST if self._has_coherency else 1)
 
     @property

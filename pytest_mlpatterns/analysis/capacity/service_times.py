@@ -7,9 +7,6 @@ times show far more of the tail of the waits in the long run than the few late r
 
 Times that resemble those before them, as of long and short batches of work, make longer queues than the same times in
 another order. So runs of the original order are drawn, and the standard error follows from them.
-
-A pause is a request that took much longer than others. It comes with time, not with requests: at half the rate a
-service that collects garbage every five seconds still does so.
 """
 
 from __future__ import annotations

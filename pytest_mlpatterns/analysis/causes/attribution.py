@@ -2,9 +2,6 @@
 
 Pure. :mod:`pytest_mlpatterns.analysis.causes.explanation` finds where the change is; this module names which function
 of the project that is, which line, and what it was before.
-
-A profiler of Python sees the functions of Python threads. If a session gets four threads in place of one, all functions
-take as long as before, or wait, and the CPU time of the process grows. Pure.
 """
 
 from __future__ import annotations
@@ -105,11 +102,7 @@ def _lost_ratio(run: ProfiledRun) -> float:
 
 
 def _blocking(run: ProfiledRun, drafting: _Drafting) -> list[FunctionChange]:
-    """The functions that are named if suspended coroutines do not count; empty if there are none.
-
-    While a coroutine is suspended, others go on. Once it blocks the event loop for the same time, its own request takes
-    as long as before, and all others wait for it. So this is asked only if a verdict shows that requests take longer.
-    """
+    """The functions that are named if suspended coroutines do not count; empty if there are none."""
     awake = structs.replace(run, before=tuple(map(_awake, run.before)), now=tuple(map(_awake, run.now)))
     if awake == run:
         return []
@@ -163,10 +156,7 @@ class _Drafting:
         return self._change(leading, chain[position], inside=_inside(deeper[-1]) if deeper else "")
 
     def _moved_below(self, here: Spot) -> list[Spot]:
-        """The functions of the project that have most of the change of a library which now calls them, outermost first.
-
-        Each takes as long as before, below another caller: an endpoint that blocks the event loop ran in a thread.
-        """
+        """The functions of the project that have most of the change of a library that calls them now, outermost first."""
         if here.frame is None or here.frame.owner not in ("library", "python"):
             return []
         found = self.changes.tree.topmost(here.nodes).items()
@@ -260,10 +250,7 @@ def _project_caller(chain: Sequence[Spot], position: int) -> int | None:
 
 
 def _position(chain: Sequence[Spot]) -> int | None:
-    """Which function of a chain is named: the innermost one of the project, else the innermost that means something.
-
-    The boundary of a model and the role of a process mean nothing.
-    """
+    """Which function of a chain is named: the innermost one of the project, else the innermost that means something."""
     owners = [spot.frame.owner if spot.frame else "process" for spot in chain]
     if "project" in owners:
         return _last(owners, {"project"})

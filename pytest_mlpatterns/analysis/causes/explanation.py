@@ -1,10 +1,9 @@
 """Which function explains a change of the time per request: a walk down the tree of calls, from the whole to the part.
 
-The whole must have changed beyond noise. From there the walk goes to the function that has most of its caller's
-change, as long as there is one and the change is beyond noise there too. A function inside a model must also be slower
-per call of the model: if it is only called more often, its code is not the cause. A slower machine slows both blocks of
-a pair. What differs beyond that has three sources: samples are counted, blocks scatter, and two starts of the same code
-are never equally fast. Pure.
+The whole must have changed beyond noise. From there the walk goes to the function that has most of its caller's change,
+as long as there is one and the change is beyond noise there too. A function inside a model must also be slower per call
+of the model: if it is only called more often, its code is not the cause. A slower machine slows both blocks of a pair.
+Pure.
 """
 
 import math
@@ -227,11 +226,7 @@ def _walk(changes: Changes, chain: list[Spot], confidences: tuple[float, ...] = 
 
 
 def _sure(changes: Changes, chain: list[Spot], confidences: tuple[float, ...]) -> list[Spot]:
-    """The chain up to the last spot that changed beyond noise, without the whole.
-
-    If no function of the project is on it, the first one below counts that did so taken alone. Empty if there is none,
-    or if one changed per request, but not per call of its model.
-    """
+    """The chain up to the last spot that changed beyond noise, without the whole."""
     start = len(chain) - len(confidences)
     found: list[Spot] = [spot for spot in chain[:start] if spot.frame is not None]
     end = len(found)

@@ -444,10 +444,7 @@ def _stretch(changes: Sequence[PartChange], kinds: int) -> float:
 
 
 def _more_calls(before: LatencySplit, now: LatencySplit, total_ns: float) -> list[CallsChange]:
-    """Models that are called more often (less often, if the whole got shorter), if that is more than their slowdown.
-
-    A model that got slower by a larger factor than its calls grew is itself the cause.
-    """
+    """Models that are called more often (less often, if the whole got shorter), if that is more than their slowdown."""
     found, more = [], sum(now.calls.values()) - sum(before.calls.values())
     for of, calls in now.calls.items():
         then = before.calls.get(of)

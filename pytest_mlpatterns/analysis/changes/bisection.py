@@ -11,9 +11,7 @@ The probability of error is divided among the steps, and within a step among its
 has 1 / (r (r + 1)) of it, and the sum of these is 1. So the number of looks need not be known beforehand, and all
 decisions together err with at most the stated probability (Bonferroni's inequality). A commit that differs from one end
 only is taken to have the level of the other. Of a step that is true; a commit that is a little off that level is caught
-at the end, where the commit that was found is compared with its parent. Noisy bisections are often done by Bayes' rule
-over all commits (Waeber, Frazier & Henderson, SIAM Journal on Control and Optimization 51, 2013), which has to know the
-distribution of the noise. Here a commit is measured until it is decided, which costs no more than another commit does.
+at the end, where the commit that was found is compared with its parent.
 
 This module must not know git, nor how anything is measured.
 """
@@ -243,11 +241,7 @@ class Bisection:
         return self._halved(position, is_good=is_good, is_between=own.is_apart_from(near))
 
     def _halved(self, position: int, *, is_good: bool, is_between: bool) -> Likeness:
-        """Leave the half with the change.
-
-        A commit between both levels sets that of its end; another one makes that of its end surer. The level of the
-        good commit itself is exact, as it is what all are compared with.
-        """
+        """Leave the half with the change."""
         level = self._good_level if is_good else self._bad_level
         if is_between:
             level = position
@@ -261,11 +255,7 @@ class Bisection:
         return Likeness.NEAR_BAD if is_between else Likeness.BAD
 
     def _next_position(self) -> int | None:
-        """The commit that is measured now, else the one farthest from all that are known or out; None if none is left.
-
-        Without commits that do not run it is the one in the middle. With them it avoids their neighbours, which often
-        do not run either.
-        """
+        """The commit that is measured now, else the one farthest from all known or out; None if none is left."""
         known = [self._good, self._bad, *(one for one in self._out if self._good < one < self._bad)]
         left = [one for one in range(self._good + 1, self._bad) if one not in self._out]
         middle = (self._good + self._bad) / 2

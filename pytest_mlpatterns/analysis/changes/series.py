@@ -117,11 +117,7 @@ class _Runs(Struct, frozen=True):
         return _drawn(squares / self.degrees - self.within_launch, self.degrees, usual)
 
     def deviation(self, usual: float) -> float:
-        """The deviation of a launch, or that which explains how much one run differs from the next, if that is more.
-
-        A stored baseline is of another day. If days differ, the launches of one do not show it. Changes of the level
-        count little, since the median of the differences of neighbouring runs is taken.
-        """
+        """The deviation of a launch, or that which explains how much one run differs from the next, if that is more."""
         means = [fmean(run) for run in self.logs]
         steps = [abs(now - before) for before, now in pairwise(means)]
         of_mean = MAD_TO_SD * median(steps) / math.sqrt(2)
@@ -356,10 +352,7 @@ class _Builder:
         return sum(weight * point.level for weight, point in zip(weights, points, strict=True)) / sum(weights)
 
     def _change_of_conditions(self, line: HistoryLine) -> str:
-        """What differs from the runs before; empty if nothing does. What is not known does not differ.
-
-        An environment is compared with the same machine's: ratios of several machines make one course.
-        """
+        """What differs from the runs before; empty if nothing does. What is not known does not differ."""
         facts = self._facts.get(line.machine, "")
         reason = ""
         if _differ(self._setup, line.setup):

@@ -106,10 +106,7 @@ def corrected(z: float, degrees: float, *, runs: int, side: int) -> float:
 
 @lru_cache(maxsize=64)
 def layers_of_windows(runs: int) -> tuple[tuple[NDArray[np.int64], int], ...]:
-    """Starts and lengths of nested windows, from one of all runs down to the shortest ones; two of a length hold a run.
-
-    The only window of few runs has all.
-    """
+    """Starts and lengths of nested windows, from one of all runs down to the shortest; two of a length hold a run."""
     layers = []
     length = runs
     while length >= min(2 * FEWEST_RUNS, runs) and length > 1:
@@ -296,10 +293,7 @@ def _relocated(runs: _Runs, places: Sequence[int], which: slice = slice(None)) -
 
 
 def _fewest(runs: _Runs, places: Sequence[int]) -> list[int]:
-    """The places without those without which their neighbours, sought anew, explain more.
-
-    Of two changes that are close three places may be found, of which none can move as they have to be five runs apart.
-    """
+    """The places without those without which their neighbours, sought anew, explain more."""
     left, number = list(places), 0
     while number < len(left):
         fewer = _relocated(runs, left[:number] + left[number + 1 :], slice(max(number - 2, 0), number + 2))
@@ -377,11 +371,7 @@ def _middle(values: NDArray[np.float64]) -> float:
 
 
 def _apart(found: Sequence[Step]) -> tuple[Step, ...]:
-    """Steps that are five runs apart and not new ones with a single run: of a closer group one is left, or none.
-
-    A group of close steps counts as one, of their sum: a change that was taken back is none. It stands at its largest
-    step of that direction.
-    """
+    """Steps that are five runs apart and not new ones with a single run: of a closer group one is left, or none."""
     groups: list[list[Step]] = []
     for step in sorted(found, key=lambda step: step.at):
         if groups and step.at - groups[-1][-1].at < FEWEST_RUNS:

@@ -21,8 +21,6 @@ How sure: every metric's interval over launches is drawn from again, 4,000 times
 metrics of one pattern move together, since a slow launch is slow in all of them; a search for NMRT, which is another
 measurement, by itself. The patterns were measured one after the other while the machine drifts, so each draw moves a
 pattern as a whole by 2.5 % more (:data:`DRIFT_SD`). The first is surely ahead of another if it is in 97.5 % of draws.
-Of simulated pairs with that drift, two that are the same are separated in 2 to 5 %, and two that differ by a fifth in
-everything in 95 to 99 %, with one to four launches.
 
 Pure. Draws are seeded by the id of the test: the same values give the same ranking, and the draws of
 one pattern do not depend on the other patterns.

@@ -238,28 +238,20 @@ def sorting_times_ns(launches: Sequence[Launch]) -> tuple[float, ...]:
 
 
 def ratio_of_sorting(now: Sequence[float], then: Sequence[float]) -> float | None:
-    """How many times as long the fixed work takes as before, by its lower quartiles; None if one side is not known.
-
-    Other guests of a host make one moment in five take up to a half longer; nothing makes one shorter.
-    """
+    """How many times as long the fixed work takes as before, by its lower quartiles; None if one side is not known."""
     return _lower_quartile(now) / _lower_quartile(then) if now and then else None
 
 
 def ratio_of_means(now: Sequence[float], then: Sequence[float]) -> float | None:
     """The same ratio by the means, as a host that changes its speed all the time slows a service down.
 
-    It suits a comparison that the recorded code settles: it explains more, and hides no change of the code. On a host
-    whose cores change between two speeds, 1 and 1.6, ratios of the medians of eight launches scatter by 16 %, of the
-    means by 10 %.
+    It suits a comparison that the recorded code settles: it explains more, and hides no change of the code.
     """
     return fmean(now) / fmean(then) if now and then else None
 
 
 def least_ratio_of_means(now: Sequence[float], then: Sequence[float]) -> float | None:
-    """The ratio of the means, less its standard error, which one disturbed moment in five hardly changes.
-
-    On a host that changes its speed all the time, two moments do not show that it became faster.
-    """
+    """The ratio of the means, less its standard error, which one disturbed moment in five hardly changes."""
     ratio = ratio_of_means(now, then)
     if ratio is None:
         return None
@@ -304,10 +296,9 @@ class Excuse(Struct, frozen=True):
 def taken_excuse(launches: Sequence[Launch], then: Taken) -> Excuse | None:
     """What others took of the machine on average, beyond what they took at the recording; None if it is too little.
 
-    Neighbours share caches and time slices besides, in proportion to the part of a core that they use more than then.
-    CPU time beside neighbours differs from minute to minute by as much, although they use as many cores. A process that
-    a limit stops uses none; only its caches are others' meanwhile. Neighbours on a machine with idle cores take
-    nothing, also where the host or a limit does.
+    Neighbours share caches and time slices besides, in proportion to the part of a core that they use more than then. A
+    process that a limit stops uses none; only its caches are others' meanwhile. Neighbours on a machine with idle cores
+    take nothing, also where the host or a limit does.
     """
     busy = busy_on_average(launches)
     if busy is None:

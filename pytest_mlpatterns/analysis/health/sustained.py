@@ -323,11 +323,7 @@ class Silence(Struct, frozen=True):
 
     @property
     def is_certain(self) -> bool:
-        """Whether the service surely gave up, so that one more request adds nothing.
-
-        A single caller may have met the one request that hangs; a short silence may be a pause; and if nothing
-        succeeded in a window in which callers asked more than once, the number of failed requests shows it.
-        """
+        """Whether the service surely gave up, so that one more request adds nothing."""
         if not self.requests:
             return self.everyone
         together = self.everyone and self.waiting > 1 and self.outcomes.keys() <= _LATE

@@ -11,9 +11,8 @@ ways. With ``p_core`` per core and nanosecond, and ``p_GiB`` per GiB and nanosec
     given:  10^6 · (p_core · cores           + p_GiB · peak memory) / throughput
 
 What was used is the bill if other services pay for the time that is left. What was given is the bill of a pod that has
-its cores to itself: two cores cost two cores, also while they are idle. The cores of the first are ASL times those of
-the second, so what is given costs the least at the highest throughput. At NMRT, ASL and the
-peak memory are those that the search saw at the knee.
+its cores to itself: two cores cost two cores, also while they are idle. At NMRT, ASL and the peak memory are those that
+the search saw at the knee.
 """
 
 import math

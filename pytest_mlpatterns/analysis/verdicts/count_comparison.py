@@ -6,7 +6,6 @@ the conditional binomial test (Przyborowski & Wilenski, Biometrika 31, 1940). Ev
 example all requests that wait for the same pause. Both counts are therefore divided by the overdispersion between
 launches (quasi-likelihood: Wedderburn, Biometrika 61, 1974), and Student's t accounts for its estimation. Launches that
 meet one pause each do not differ, so the overdispersion between known blocks of a launch counts too.
-``benchmarks/verdict_simulation.py`` counts the errors.
 """
 
 from __future__ import annotations

@@ -43,10 +43,7 @@ def workflow_commands(
     *,
     root: PurePath | None,
 ) -> list[str]:
-    """What shows at the lines of tests what failed or is probably slower, changed or was accepted.
-
-    ``root``: as for :func:`annotation`.
-    """
+    """What shows at the lines of tests what failed or is probably slower, changed or was accepted."""
     likely = [one for one in results if one.kind is Kind.PROBABLY_SLOWER and one.judged.passed]
     return [
         *(annotation(failure, root) for failure in failures),

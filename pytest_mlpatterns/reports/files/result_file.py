@@ -105,10 +105,7 @@ class _History(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ResultFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """Every result of a run. Times are nanoseconds, rates requests per second, sizes bytes, shares 0 to 1.
-
-    ``results``: in the order in which the tests ran.
-    """
+    """Every result of a run. Times are nanoseconds, rates requests per second, sizes bytes, shares 0 to 1."""
 
     format: Literal["pytest-mlpatterns-results"]
     version: Literal[2]

@@ -1,7 +1,4 @@
-"""A chart as a value: a table with a title, a summary and the kind of drawing. Pure.
-
-Nothing here depends on HTML; :mod:`pytest_mlpatterns.reports.html.drawing` draws it.
-"""
+"""A chart as a value: a table with a title, a summary and the kind of drawing. Pure."""
 
 import math
 from collections.abc import Mapping, Sequence

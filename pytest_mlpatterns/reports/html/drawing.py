@@ -1,8 +1,4 @@
-"""Charts as SVG, and as tables with bars, written into the page: no script draws them. Pure.
-
-A value that a chart has no room for as text is the ``<title>`` of its mark, which a pointer and a screen reader show.
-A flame graph has callers above their callees, and each function with its times.
-"""
+"""Charts as SVG, and as tables with bars, written into the page: no script draws them. Pure."""
 
 import math
 import sys

@@ -1,7 +1,4 @@
-"""The HTML page of a history: a table of the tests, and for each test its changes and a chart for each metric. Pure.
-
-It is one self-contained page in the frame of the page of a run, so that a host of static files can serve it.
-"""
+"""The HTML page of a history: a table of the tests, and for each test its changes and a chart for each metric. Pure."""
 
 import math
 from collections.abc import Sequence

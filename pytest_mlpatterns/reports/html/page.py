@@ -1,8 +1,7 @@
 """The HTML report: one self-contained page. Takes results, returns text.
 
 It names the parts of the page and their order, and makes those across tests: the tally, what broke, the overview, and
-the patterns. :mod:`pytest_mlpatterns.reports.html.fragments` has what stands around them. Each takes finished results
-and returns markup, or None if it has nothing to show.
+the patterns. :mod:`pytest_mlpatterns.reports.html.fragments` has what stands around them.
 """
 
 from __future__ import annotations
@@ -406,10 +405,7 @@ def overview_section(results: Sequence[TestResult]) -> Markup | None:
 
 
 def _columns(results: Sequence[TestResult]) -> list[str]:
-    """The columns for which there is room.
-
-    If the answers of all tests stream, there is no latency of whole answers; if some do, there is no tail.
-    """
+    """The columns for which there is room."""
     streaming = {result.stream is not None for result in results}
     left_out = {
         name

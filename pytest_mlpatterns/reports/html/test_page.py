@@ -1,7 +1,4 @@
-"""The HTML report's part on each test: its verdict, its set-up, its charts, and its tables. Pure.
-
-The tables are of every metric, of the nodes of a cluster, and of what changed in the environment.
-"""
+"""The HTML report's part on each test: its verdict, its set-up, its charts, and its tables. Pure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -202,10 +199,7 @@ def _set_up(result: TestResult, anchor: str) -> Markup:
 
 
 def metric_table(result: TestResult) -> Markup | None:
-    """Every metric with its interval, beside the reference; of what was judged its change and the outcome too.
-
-    A judged metric has the figures of its comparison, as in the terminal.
-    """
+    """Every metric with its interval, beside the reference; of what was judged its change and the outcome too."""
     compared = _compared(result)
     if not result.metrics and not compared:
         return None

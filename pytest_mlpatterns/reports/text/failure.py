@@ -223,7 +223,7 @@ def why_open(verdicts: Sequence[Verdict], result: TestResult) -> str:
 def failures_of(result: TestResult) -> list[list[Verdict]]:
     """The verdicts of a test that want a next step, by the failure that reports them; a gate that warns has several.
 
-    All comparisons are one failure, and so are all limits of one line. If nothing failed, those that are open.
+    All comparisons are one failure, and so are all limits of one line.
     """
     failing = [one for one in result.verdicts if one.outcome is Outcome.FAIL]
     if not failing:

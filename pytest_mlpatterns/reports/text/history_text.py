@@ -1,7 +1,7 @@
 """A history for the terminal: courses as sparklines with their level now, changes in words, and searches for commits.
 
 A sparkline is the course on a logarithmic scale, one column for each run, or for neighbouring runs if there are more of
-them than columns. A bar separates runs whose set-up or environment differs; signs below mark the changes.
+them than columns.
 
 Pure; this module must not know how changes are found, nor which of them are new.
 """

@@ -222,10 +222,7 @@ def changed_facts(result: TestResult, most: int = _MOST_FACTS) -> list[str]:
 
 
 def changed_note(result: TestResult) -> str:
-    """The changes of the environment as a sentence, for a result that is open or was not comparable with its reference.
-
-    A failed comparison has them in its own text; empty without any.
-    """
+    """The changes of the environment as a sentence, for a result that is open or could not be compared."""
     if not result.judged.facts_changed or (result.reference is not None and result.outcome is not State.UNDECIDED):
         return ""
     too = "" if result.reference is not None else " too"

@@ -1,8 +1,7 @@
 """What an undecided test leaves open: its figures, one reason, and what would decide it. Pure.
 
-It does not fail, so a reader would miss it, and it needs no more room than a failure. The reason stands once, and the
-next step follows from it: more measuring is advised only where it would decide. Also: the reasons come from
-``analysis/verdicts/open_reasons.py``.
+The reason stands once, and the next step follows from it: more measuring is advised only where it would decide. Also:
+the reasons come from ``analysis/verdicts/open_reasons.py``.
 """
 
 import math
@@ -117,10 +116,7 @@ def is_of_the_machine(result: TestResult) -> bool:
 
 
 def busy_machine(results: Sequence[TestResult]) -> str:
-    """That the machine left tests undecided: ``the machine was busy (1.6 of 2 cores): 5 of 6 tests undecided``.
-
-    ``results``: of a run. Also names the tool that would have counted them instead; empty if there is neither.
-    """
+    """That the machine left tests undecided: ``the machine was busy (1.6 of 2 cores): 5 of 6 tests undecided``."""
     tools = [one.judged.not_counted for one in results if one.judged.not_counted]
     missing = f"instructions are not counted: {tools[0]}" if tools else ""
     undecided = [one for one in results if one.kind in OPEN_KINDS]
@@ -279,8 +275,6 @@ def _longer(
     result: TestResult, still: Sequence[Verdict], seconds: float | None = None, *options: str
 ) -> tuple[str, Command]:
     """What to write in the marker of the test, empty if nothing, and the command, so that it is measured longer.
-
-    The budget of a marker counts before the option's, and launches have no option.
 
     ``seconds``: of measuring that decide them; None if that is not known.
     """

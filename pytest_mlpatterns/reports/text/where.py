@@ -1,8 +1,4 @@
-"""Where the time of a failure is: which part of the latency changed, or for a limit, what it consists of. Pure.
-
-The failure has it in a line of its own, and the annotation, the job summary and the HTML report in a sentence. Below it
-stand the functions that got slower: with their callers, their figures and their line.
-"""
+"""Where the time of a failure is: which part of the latency changed, or for a limit, what it consists of. Pure."""
 
 import functools
 import math
@@ -133,10 +129,7 @@ def _split(result: TestResult, verdict: Verdict) -> _Split | None:
 
 
 def _as_judged(verdict: Verdict, metric: SplitMetric, compare: Callable[..., SplitChange]) -> _Looked:
-    """How a location that got worse is looked up: the median if that changed as much, else the mean.
-
-    The mean moves with any mode of the times, and is named unless it changed as much.
-    """
+    """How a location that got worse is looked up: the median if that changed as much, else the mean."""
     change_ns = (verdict.present_value or 0.0) - (verdict.reference_value or 0.0)
     for of in ("median", "mean"):
         if _agree(change_ns, compare(of=of).total_ns):
@@ -337,10 +330,7 @@ def named_function(result: TestResult, part_ns: float, *, is_layer: bool) -> str
 
 
 def cause_ns(result: TestResult) -> float:
-    """By how much longer a request takes in what the profile names as slower: a function, or else native threads.
-
-    0 if it names none, or if functions got faster.
-    """
+    """By how much longer a request takes in what the profile names as slower: a function, or else native threads."""
     record = result.causes.profile
     if record is None:
         return 0.0

@@ -160,7 +160,7 @@ class _Start:
         return deployment
 
     def _await_ready(self, deployment: Deployment, number: int) -> None:
-        """Wait until the ready path succeeds; set the server up, whose time does not count; then ask for an inference."""
+        """Wait until the ready path succeeds; set the server up, without counting that; then ask for an inference."""
         import httpx
 
         from pytest_mlpatterns.serving.bounded_client import BoundedTransport, get_page
@@ -221,7 +221,7 @@ class _Start:
         is_final: Callable[[httpx.Response], bool],
         shown: str,
     ) -> httpx.Response:
-        """Send a request repeatedly until it has a final answer; ``ask`` sends it, and takes a time limit in seconds."""
+        """Send a request until it has a final answer; ``ask`` sends it, with all the time that is left, in seconds."""
         import httpx
 
         from pytest_mlpatterns.serving.bounded_client import EndlessAnswerError
