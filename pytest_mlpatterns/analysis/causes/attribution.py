@@ -156,7 +156,7 @@ class _Drafting:
         return self._change(leading, chain[position], inside=_inside(deeper[-1]) if deeper else "")
 
     def _moved_below(self, here: Spot) -> list[Spot]:
-        """The functions of the project that have most of the change of a library that calls them now, outermost first."""
+        """The functions of the project with most of the change of a library that calls them now, outermost first."""
         if here.frame is None or here.frame.owner not in ("library", "python"):
             return []
         found = self.changes.tree.topmost(here.nodes).items()
