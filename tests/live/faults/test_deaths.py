@@ -55,7 +55,7 @@ def command(
 ATTACHED = """
 import pathlib, socket, subprocess, sys, time
 import pytest
-from pytest_mlpatterns import App, Url
+from pytest_mlpatterns import Url
 from pytest_mlpatterns.system.sockets import free_port
 
 pytestmark = pytest.mark.perf(payload=[1, 2, 3], timeout="1s", launches=1, {load})
@@ -73,9 +73,6 @@ def url():
 
 @pytest.fixture
 def perf_target():
-    if "{kind}" == "App":
-        yield App("app:app", path="/p", ready="/h")
-        return
     server, port = url()
     yield Url(f"http://127.0.0.1:{{port}}/p", pid=server.pid if {named} else None)
     server.kill()
@@ -84,29 +81,12 @@ def perf_target():
 def test_it(perf):
     pass
 """
-APP = """
-import asyncio, time
-calls, due = 0, float("inf")
-
-async def app(scope, receive, send):
-    global calls, due
-    if scope["type"] == "lifespan":
-        return
-    if scope["method"] == "POST":
-        calls += 1
-        due = time.monotonic() + 0.25 if calls == 2 else due
-        await asyncio.sleep(0.002 if time.monotonic() < due else 3600)
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"21")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b'{"predictions": [11]}'})
-"""
 
 
-def attached(kind: str, fault: str, *, named: bool = False) -> Project:
-    """A test of an application, or of a server that runs already; ``named``: its process is known."""
-    server = SERVICES / "dying.py"
-    text = ATTACHED.format(kind=kind, fault=fault, server=server, load=f"{CLOSED}, {WINDOW}", named=named)
-    return Project().with_file("test_it.py", text).with_file("app.py", APP)
+def attached(fault: str, *, named: bool = False) -> Project:
+    """A test of a server that runs already; ``named``: its process is known."""
+    text = ATTACHED.format(fault=fault, server=SERVICES / "dying.py", load=f"{CLOSED}, {WINDOW}", named=named)
+    return Project().with_file("test_it.py", text)
 
 
 class TestClosedLoop:
@@ -156,8 +136,7 @@ class TestClosedLoop:
             )
         ),
         (command("hangs", body="perf.assert_nmrt_at_least(10)"), (TIMED_OUT,)),
-        (attached("App", "hangs"), (TIMED_OUT,)),
-        (attached("Url", "stops", named=True), (STOPPED,)),
+        (attached("stops", named=True), (STOPPED,)),
     ],
 )
 def test_what_became_of_the_service_is_said(tmp_path: Path, project: Project, messages: tuple[str, ...]) -> None:
@@ -178,7 +157,7 @@ class TestElsewhere:
     )
     def test_a_service_that_runs_already_fails(self, tmp_path: Path, fault: str, why: str) -> None:
         """Of one that is gone the share of refused requests may be over 5 %, on a slow machine."""
-        run = run_fault_here(attached("Url", fault), tmp_path)
+        run = run_fault_here(attached(fault), tmp_path)
         run.assert_ended({"failed": 1}, why)
         assert re.search(r"InvalidResultError: no answer|[\d,]+ of [\d,]+ requests failed", run.text)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.fault_run import run_fault
+from support.nightly import rarer
 from support.project import Project
 
 from pytest_mlpatterns.system.process_limits import allowed_connections
@@ -87,10 +88,8 @@ def test_more_callers_than_allowed_are_refused_with_the_number(tmp_path: Path, p
 @pytest.mark.parametrize(
     ("wire", "mebibytes", "message"),
     [
-        ("rest+binary", 63, ""),
         ("rest+binary", 65, "413"),
-        pytest.param("grpc", 63, "", marks=pytest.mark.nightly),
-        pytest.param("grpc", 65, "larger than max (68157475 vs. 67108864)", marks=pytest.mark.nightly),
+        *rarer(("rest+binary", 63, ""), ("grpc", 63, ""), ("grpc", 65, "larger than max (68157475 vs. 67108864)")),
     ],
 )
 def test_a_payload_below_the_limit_of_64_mib_is_served_and_one_above_it_is_named(

@@ -313,13 +313,6 @@ class TestCtrlC:
         assert caught.value.result.stopped_early
         assert works(fresh, server, processes)
 
-    def test_ctrl_c_ends_a_load_without_responses(self, generator: Generator) -> None:
-        with ScriptedServer(lambda _: [Silence()]) as server:
-            job = a_job([server.address], ClosedLoop(2), duration_ns=LONG_NS, timeout_ns=LONG_NS)
-            with pytest.raises(LoadInterrupted) as caught:
-                generator.run(job, poll_s=0.05, on_poll=raising(KeyboardInterrupt(), Progress))
-            assert len(samples_of(caught.value.result).outcome) == 0
-
     def test_ctrl_c_after_the_death_of_the_process_stays_ctrl_c(self, fresh: Generator, server: ScriptedServer) -> None:
         before = our_children()
 

@@ -120,17 +120,9 @@ def test_batched(perf):
 def test_whole(perf):
     perf.assert_ttft_below("300ms")
 
-@pytest.mark.perf(model=whole)
-def test_whole_kept_no_promise(perf):
-    perf.assert_goodput_at_least(rps=2, slo="ttft<300ms")
-
 @pytest.mark.perf(model=one)
 def test_one_token(perf):
     perf.assert_tpot_below("300ms")
-
-@pytest.mark.perf(model=one)
-def test_goodput_of_one_token(perf):
-    perf.assert_goodput_at_least(rps=2, slo="tpot<300ms")
 
 @pytest.mark.perf(model=none)
 def test_no_token(perf):
@@ -144,9 +136,7 @@ MESSAGES = {
     "test_no_prompt": "it is 1, expected text, or ",
     "test_batched": "the model streams its answers, and Batched() gathers whole ones; write Continuous(max_batch_size=",
     "test_whole": "the answers do not stream, so there is no median TTFT: the first one was application/json with a",
-    "test_whole_kept_no_promise": "do not stream, so there is no ttft: the first one was application/json with a con",
     "test_one_token": "no answer has a second chunk, so there is no median TPOT; ask for longer ones",
-    "test_goodput_of_one_token": "no request has what the objective judges, so there is no goodput",
     "test_no_token": "the stream is empty: no event has content, expected at least one; the first is [DONE]",
     "test_no_token_of_openai": "the streams have no chunk with content, so there is no median TTFT; yield at least one",
 }
