@@ -427,6 +427,7 @@ class Perf(LimitAssertions):
             passed=passed and not self._verdicts.advised,
             basis=self._basis,
             verdicts=self._verdicts.all,
+            raised=self._verdicts.raised,
             asked=self._verdicts.asked,
             overloads=self._overload.overloads,
             scaling=self._scaling.record,

@@ -85,6 +85,7 @@ class Found(Struct, frozen=True, kw_only=True):
     passed: bool
     basis: Basis  # what it was compared with
     verdicts: Sequence[Verdict] = ()
+    raised: Sequence[str] = ()  # the errors of its assertions, in a line each
     asked: Mapping[str, float] = {}  # metrics that its own assertions compare, by name with the tolerance of each
     overloads: tuple[Overload, ...] = ()  # beyond the NMRT
     scaling: ScalingRecord | None = None  # at several numbers of replicas
@@ -135,6 +136,7 @@ def _judged(found: Found, notes: tuple[str, ...], *, busy: Busy | None) -> Judge
     basis, verdicts, experiment = found.basis, found.verdicts, found.basis.experiment
     asks = found.passed and not experiment.smoke and experiment.settings.compare != ()
     is_open = basis.missing and (not verdicts or basis.gap is BaselineGap.NOT_COMPARABLE)
+    caught = tuple(found.raised) if found.passed else ()
     return Judged(
         passed=found.passed,
         unjudged=Unjudged(Kind.NOT_COMPARED, basis.missing) if asks and is_open else None,
@@ -144,7 +146,8 @@ def _judged(found: Found, notes: tuple[str, ...], *, busy: Busy | None) -> Judge
         not_compared=dict(basis.left_out),
         not_counted=basis.work.not_counted,
         probably_slower=probably_slower(verdicts, busy),
-        notes=notes,
+        caught=caught,
+        notes=(*(f"the test caught this failure and passed: {one}" for one in caught), *notes),
         facts_changed=basis.facts_changed,
     )
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Literal, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
@@ -37,18 +37,23 @@ from pytest_mlpatterns.reports.text.comparison import fails_requests
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.undecided import open_in_short
 from pytest_mlpatterns.reports.text.where import where_sentence
-from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.wording import first_line, shown
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
 
 
 class VerdictLog:
-    """Collects verdicts, and raises failures. ``advised``: those that were not raised, because the gate only warns."""
+    """Collects verdicts, and raises failures.
+
+    ``advised``: those that were not raised, because the gate only warns. ``raised``: the errors of assertions, in a
+    line each; a test that passes nevertheless has caught them.
+    """
 
     def __init__(self, experiment: Experiment, result: Callable[[], TestResult | None]) -> None:
         self.all: list[Verdict] = []
         self.advised: list[PerfFailure] = []
+        self.raised: list[str] = []
         self.asked: dict[str, float] = {}
         self.warn: Callable[[Warning], None] = _warn_at_the_test
         self._experiment = experiment
@@ -158,11 +163,23 @@ def at_the_call(method: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def assertions_at_the_call(fixture: type[_Class]) -> type[_Class]:
-    """The same of each assertion and measurement of a class."""
+    """The same of each assertion and measurement of a class; the log has the errors of assertions."""
     for name, method in [*vars(fixture).items()]:
         if name.startswith(("assert_", "measure_")):
-            setattr(fixture, name, at_the_call(method))
+            setattr(fixture, name, at_the_call(_logged(method) if name.startswith("assert_") else method))
     return fixture
+
+
+def _logged(assertion: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(assertion)
+    def call(fixture: Any, *args: object, **kwargs: object) -> None:
+        try:
+            assertion(fixture, *args, **kwargs)
+        except (MlpatternsError, PerfFailure) as error:
+            fixture._verdicts.raised.append(first_line(str(error)))
+            raise
+
+    return call
 
 
 def frame_of_the_test() -> tuple[FrameType, int]:

@@ -87,7 +87,7 @@ _ORDER = (
     *("overloads", "price", "scaling", "missing_indices", "stream", "cluster", "nodes"),
     *("generator_parts", "growth", "facts", "facts_changed", "profile", "held", "split", "taken", "busy", "accepted"),
     *("sorting_ns", "unjudged", "gate", "overload", "terms", "steps", "latency_over_time", "probably_slower"),
-    *("not_counted", "work", "outcome", "kind"),
+    *("not_counted", "work", "caught", "outcome", "kind"),
 )
 """The members of a result in JSON, in the order in which they have always been written."""
 _LEFT = frozenset(("cancelled_requests",))  # Members of earlier versions that are read over

@@ -143,6 +143,7 @@ class Judged(Record, frozen=True):
     unjudged: Unjudged | None = None
     # for each worsening that is accepted for the test, why that no longer holds; empty while it does
     accepted: Mapping[str, str] = {}
+    caught: tuple[str, ...] = ()  # the errors of assertions that the test caught, so that it passed, in a line each
     notes: tuple[str, ...] = ()  # what a reader has to know of the measurement, a sentence each
     baseline_note: str = ""  # what a reader of the comparison has to know; empty if there is nothing
     # why there was no baseline to compare with; None if there was one, or if none was requested

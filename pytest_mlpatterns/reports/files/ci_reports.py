@@ -106,7 +106,11 @@ def job_summary(
     """
     kinds = kinds_of(results, failures)
     parts = [f"### Performance: {headline(kinds.values())}"]
-    said = (busy_machine(results).capitalize(), incompleteness(run or RunEnd()).capitalize(), let_pass(failures))
+    said = (
+        busy_machine(results).capitalize(),
+        incompleteness(run or RunEnd()).capitalize(),
+        let_pass(results, failures),
+    )
     parts += [f"{text}." for text in said if text]
     parts += [_failure_item(failure, kinds[failure.test]) for failure in failures]
     parts += [_undecided_item(result) for result in results if result.outcome is State.UNDECIDED]

@@ -144,6 +144,7 @@ class VerdictMark(Struct, frozen=True):
 _PASS = VerdictMark("✓", "pass", Style.GOOD)
 _ACCEPTED = VerdictMark("✓", "accepted", Style.OPEN)
 _LIKELY = VerdictMark("?!", PROBABLY_SLOWER, Style.BAD)
+_CAUGHT = VerdictMark("✗", "caught", Style.OPEN)  # It passed, but an assertion in it did not
 _MEASURED = VerdictMark("·", "measured", Style.PLAIN)
 _VERDICTS = {
     State.PASSED: _PASS,
@@ -154,10 +155,15 @@ _VERDICTS = {
 
 
 def verdict_of(result: TestResult) -> VerdictMark:
-    """The mark of a test's outcome; one that passed by an acceptance has its own, and so has one without a verdict."""
+    """The mark of a test's outcome.
+
+    One that passed has its own if it caught a failure, if a change is accepted, and if it has no verdict.
+    """
     verdict = _LIKELY if result.kind is Kind.PROBABLY_SLOWER else _VERDICTS[result.outcome]
     if verdict is not _PASS:
         return verdict
+    if result.judged.caught:
+        return _CAUGHT
     return _ACCEPTED if is_accepted(result) else verdict if result.verdicts else _MEASURED
 
 
@@ -504,13 +510,13 @@ def end_lines(results: Sequence[TestResult], failures: Sequence[FailedTest], run
             first, *others = failure.text.splitlines()
             lines += [(), line(failure.test, Style.BAD), line(f"  {first}", Style.BAD)]
             lines += [line(f"  {text}".rstrip()) for text in others]
-    parts = (f"performance: {headline(kinds)}", busy_machine(results), let_pass(failures), incompleteness(run))
+    parts = (f"performance: {headline(kinds)}", busy_machine(results), let_pass(results, failures), incompleteness(run))
     return [*lines, (), line("; ".join(filter(None, parts)), headline_style(kinds))]
 
 
-def let_pass(failures: Sequence[FailedTest]) -> str:
+def let_pass(results: Sequence[TestResult], failures: Sequence[FailedTest]) -> str:
     """That tests passed although their verdicts failed; empty without such a test."""
-    found = [one for one in failures if one.gate is Gate.WARN]
-    if not found:
-        return ""
-    return f"{wording.count(len(found), 'test')} would fail with --perf-gate fail"
+    advised = sum(one.gate is Gate.WARN for one in failures)
+    caught = sum(bool(one.judged.caught) for one in results)
+    parts = [f"{wording.count(advised, 'test')} would fail with --perf-gate fail"] if advised else []
+    return ", ".join([*parts, *([f"{wording.count(caught, 'test')} caught a failure and passed"] if caught else [])])

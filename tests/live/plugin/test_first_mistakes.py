@@ -47,6 +47,7 @@ def perf() -> Any:
     found: Any = object.__new__(Perf)
     found._experiment = SimpleNamespace(settings=SimpleNamespace(price=None))
     found._measurement = SimpleNamespace(so_far=None)
+    found._verdicts = SimpleNamespace(raised=[])
     return found
 
 
@@ -395,6 +396,13 @@ def test_limit(perf):
     perf.assert_error_rate_below("1%")
     perf.assert_rtm_below("1ns")
 
+@pytest.mark.perf(model=model, **FAST)
+def test_swallowed(perf):
+    try:
+        perf.assert_rtm_below("1ns")
+    except Exception:
+        pass
+
 def test_fixture(pref):
     pass
 """
@@ -452,7 +460,14 @@ def test_a_missed_limit_names_the_line_of_its_assertion(run: Run) -> None:
 @pytest.mark.processes
 def test_a_figure_that_does_not_exist_is_refused_before_the_load(run: Run) -> None:
     assert "perf measurement" not in run.failure("test_percentile")
-    assert run.table.keys() == {"test_limit"}
+    assert run.table.keys() == {"test_limit", "test_swallowed"}
+
+
+@pytest.mark.processes
+def test_a_limit_whose_failure_the_test_swallows_is_no_pass_in_the_table(run: Run) -> None:
+    assert run.table["test_swallowed"] == "caught"
+    assert "the test caught this failure and passed: median latency" in run.section("performance")
+    assert "1 test caught a failure and passed" in run.out
 
 
 @pytest.mark.processes

@@ -35,5 +35,5 @@ def test_a_test_with_a_result_and_a_failure_counts_once_by_its_result() -> None:
 
 def test_tests_that_the_gate_let_pass_are_counted() -> None:
     advised = FailedTest("t.py::test_slow", "slower", None, Kind.REGRESSION, Gate.WARN)
-    assert let_pass([advised, FailedTest("t.py::test_broken", "no disk", None)]).startswith("1 test would fail")
-    assert let_pass([FailedTest("t.py::test_broken", "no disk", None)]) == ""
+    assert let_pass([], [advised, FailedTest("t.py::test_broken", "no disk", None)]).startswith("1 test would fail")
+    assert let_pass([], [FailedTest("t.py::test_broken", "no disk", None)]) == ""
