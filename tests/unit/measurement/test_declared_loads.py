@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from support.declared_side import DeclaredGenerator, declared_deployment
 from support.each_row import each_row
 from support.services.jobs import a_job
 from support.synthetic import MS, START_NS, S, samples
@@ -18,8 +19,6 @@ from support.synthetic import MS, START_NS, S, samples
 from pytest_mlpatterns import Deployment, DeploymentError, InvalidResultError, SettingError
 from pytest_mlpatterns.analysis.capacity.overload import OverloadPlan
 from pytest_mlpatterns.errors import ChildError
-from pytest_mlpatterns.loadgen.columns import _columns
-from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, WindowOpened
 from pytest_mlpatterns.measurement import load_source
 from pytest_mlpatterns.measurement.answer_check import require_figures
@@ -29,13 +28,9 @@ from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.load_source import LoadEvents, deploy_in_process
 from pytest_mlpatterns.measurement.variant import Variant, VariantRun
 from pytest_mlpatterns.records.addressing import Progress, Remote
-from pytest_mlpatterns.records.launch import GeneratorReport, Usage, Warmup
 from pytest_mlpatterns.records.outcomes import FailedAnswer, Failure
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.serving.deployment import Traits
 from pytest_mlpatterns.serving.model import StartOptions
-from pytest_mlpatterns.serving.processes import ForeignProcesses
-from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.own_client import ClientWire
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
@@ -44,61 +39,8 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 PLAN = LoadPlan(read_payload([1, 2, 3]), ClosedLoop(2), 200 * MS, 0, 30 * S, None)
 
 
-class DeclaredGenerator(Generator):
-    """Every request of its loads is answered after 10 ms; every 5 ms one is due."""
-
-    def __init__(self, ceiling_rps: float | None = None, outcome: int = 200) -> None:
-        super().__init__(Path("unused.log"))
-        self.jobs: list[LoadJob] = []
-        self.started = 0
-        self.closed = False
-        self.failed: dict[int, FailedAnswer] = {}
-        self.library_overhead_ns = 5.0
-        self._ceiling_rps, self._outcome = ceiling_rps, outcome
-
-    def start(self, processes: int = 1) -> None:
-        self.started = processes
-
-    def ceiling_of(self, job: LoadJob, rate_rps: float = 0.0) -> float | None:
-        return self._ceiling_rps
-
-    def run(self, job: LoadJob, *, on_poll: Any, **_: Any) -> LoadResult:
-        self.jobs.append(job)
-        window = Window(START_NS, START_NS + job.duration_ns)
-        on_poll(WindowOpened(window.start_ns))
-        found = samples(np.arange(window.start_ns, window.end_ns, 5 * MS), 10 * MS, outcome=self._outcome)
-        report = GeneratorReport(MS, job.duration_ns, found.outcome.size, connections=2)
-        warmup = Warmup(0, 0, None)
-        return LoadResult(_columns(found), window, warmup, report, [], stopped_early=False, failed=self.failed)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class DeclaredMonitor:
-    """Sees 12 ms of CPU time more in each sample."""
-
-    pids: tuple[int, ...] = ()
-
-    def __init__(self) -> None:
-        self._seen = 0
-
-    def sample(self, *, poll: bool = False) -> None:
-        self._seen += not poll
-
-    def usage(self) -> Usage:
-        steps = np.arange(self._seen)
-        columns = (START_NS + 50 * MS * steps, 12 * MS * steps, *(0 * steps,) * 6)
-        return Usage(*columns, cores=2, machine_cores=2)
-
-
-def deployment(remote: Remote | None = None) -> Deployment:
-    endpoint = Endpoint((("127.0.0.1", 9),), "/v1/models/m:predict", remote=remote)
-    return Deployment(endpoint, ForeignProcesses(), Traits(make_monitor=DeclaredMonitor))
-
-
 def side(generator: DeclaredGenerator, remote: Remote | None = None) -> VariantRun:
-    where = deployment(remote)
+    where = declared_deployment(remote)
     return VariantRun(Variant("main", lambda: where, PLAN), where, generator, on_progress=lambda _: None)
 
 
@@ -169,7 +111,7 @@ def test_each_launch_has_a_deployment_of_its_own(smoke: bool, monkeypatch: pytes
     started: list[Deployment] = []
 
     def start() -> Deployment:
-        started.append(deployment())
+        started.append(declared_deployment())
         started[-1].cold_start_ns = len(started)
         return started[-1]
 
@@ -208,14 +150,14 @@ def test_a_function_beside_a_load_that_fails_ends_with_it() -> None:
     for function in (None, beside):
         plan = replace(PLAN, during=function, duration_ns=3600 * S)
         with pytest.raises(ChildError, match="it is gone"):
-            LaunchRunner(deployment, plan, Failing(), on_progress=lambda _: None).measure()
+            LaunchRunner(declared_deployment, plan, Failing(), on_progress=lambda _: None).measure()
     assert has_ended.wait(30)
 
 
 @each_row(("ceiling_rps", "limited"), [(None, False), (100_000.0, False), (250.0, True)])
 def test_a_load_beyond_capacity_says_if_the_generator_was_the_limit(ceiling_rps: float | None, limited: bool) -> None:
     generator = DeclaredGenerator(ceiling_rps)
-    load = FurtherLoad(deployment(), PLAN, a_job([("127.0.0.1", 9)], ClosedLoop(1)), generator, lambda _: None)
+    load = FurtherLoad(declared_deployment(), PLAN, a_job([("127.0.0.1", 9)], ClosedLoop(1)), generator, lambda _: None)
     loads = offer_overload(load, OverloadPlan((1.5, 2.0), step_s=0.2, watched_s=0.4), 100.0)
     assert [(one.load_ratio, one.window.duration_ns, one.watched_ns) for one in loads] == [
         (1.5, 200 * MS, 0),
