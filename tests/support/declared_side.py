@@ -1,6 +1,6 @@
 """A load generator and deployments whose figures are declared: a side of a test without a server or a process."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ from pytest_mlpatterns import Deployment
 from pytest_mlpatterns.loadgen.columns import _columns
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, WindowOpened
-from pytest_mlpatterns.records.addressing import Remote
+from pytest_mlpatterns.records.addressing import Answer, Remote
 from pytest_mlpatterns.records.launch import GeneratorReport, Usage, Warmup
 from pytest_mlpatterns.records.outcomes import FailedAnswer
 from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.deployment import Traits
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint
@@ -34,6 +35,8 @@ class DeclaredGenerator(Generator):
         self.started = 0
         self.closed = False
         self.failed: dict[int, FailedAnswer] = {}
+        self.answers: list[Answer] = []
+        self.now_ns = START_NS
         self.library_overhead_ns = 5.0
         self._ceiling_rps, self._outcome = ceiling_rps, outcome
         self._latency_ms = latency_ms or {}
@@ -51,13 +54,17 @@ class DeclaredGenerator(Generator):
 
     def run(self, job: LoadJob, *, on_poll: Any, **_: Any) -> LoadResult:
         self.jobs.append(job)
-        on_poll(WindowOpened(START_NS))
-        return self.result(job)
+        on_poll(WindowOpened(self.now_ns))
+        result = self.result(job)
+        self.now_ns = result.window.end_ns - 1
+        on_poll(None)
+        self.now_ns += 1
+        return result
 
     def result(self, job: LoadJob) -> LoadResult:
         """What a load gives; slices of both sides follow each other."""
         own_ns, other_ns = job.duration_ns, 0 if job.beside is None else job.beside.duration_ns
-        begins_ns = START_NS + np.arange(job.slices) * (own_ns + other_ns)
+        begins_ns = self.now_ns + np.arange(job.slices) * (own_ns + other_ns)
         result = self._of(job, begins_ns)
         if job.beside is None:
             return result
@@ -74,7 +81,7 @@ class DeclaredGenerator(Generator):
             Window(slices[0].start_ns, slices[-1].end_ns),
             Warmup(0, 0, None),
             report,
-            [],
+            self.answers,
             stopped_early=False,
             failed=self.failed,
             slices=slices if len(slices) > 1 else (),
@@ -105,9 +112,14 @@ class DeclaredMonitor:
 
 
 def declared_deployment(
-    remote: Remote | None = None, *, port: int = PORT, events: list[str] | None = None, busy: Sequence[int] = ()
+    remote: Remote | None = None,
+    *,
+    port: int = PORT,
+    events: list[str] | None = None,
+    busy: Sequence[int] = (),
+    stats: Callable[[], PatternStats] = PatternStats,
 ) -> Deployment:
     """A deployment of such a monitor; its end is noted in ``events``."""
-    processes = ForeignProcesses((), lambda: None if events is None else events.append(f"close {port}"))
+    processes = ForeignProcesses((), lambda: None if events is None else events.append(f"close {port}"), stats)
     endpoint = Endpoint((("127.0.0.1", port),), "/v1/models/m:predict", "m", remote=remote)
     return Deployment(endpoint, processes, Traits(make_monitor=lambda: DeclaredMonitor(busy)))
