@@ -66,6 +66,7 @@ def deployed(
     generator: Generator,
     directory: Path,
     on_progress: Callable[[Progress, LaunchRunner], None] | None = None,
+    smoke: bool = False,
 ) -> Iterator[LaunchRunner]:
     """The pattern around a model of a test module, ready for the load of the plan."""
     recipe = service_plan(pattern, model, [module])
@@ -77,7 +78,7 @@ def deployed(
         if on_progress is not None:
             on_progress(progress, runner)
 
-    runner = LaunchRunner(start, plan, generator, on_progress=tell)
+    runner = LaunchRunner(start, plan, generator, on_progress=tell, smoke=smoke)
     try:
         yield runner
     finally:

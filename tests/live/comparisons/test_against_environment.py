@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.buildable import buildable
-from support.installed import installed_copy, wheel
+from support.installed import installed_copy
 from support.project import run_here
 from support.repository import Repository
 
@@ -93,33 +93,6 @@ def assert_a_baseline_is_settled_with_its_own_packages(repository: Repository) -
     assert run.exit_code == 1
     assert re.search("RegressionFailure: (mean|median) latency ", run.out)
     assert "ran in an environment of its own (requirements.txt and the project)" in run.out
-
-
-def test_a_project_that_is_no_package_is_compared_with_the_packages_that_it_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of several modules beside each other setuptools would make no package."""
-    repository = Repository.made(tmp_path / "shop")
-    files = {"stemmer.py": STEMMER.format(seconds=0.01)}
-    wheel(repository.top / "wheels", "stemmer", "2", files)
-    repository.git("add", "wheels")
-    site = installed_copy(
-        tmp_path / "site-packages", None, {"stemmer.py": STEMMER.format(seconds=0.06)}, name="stemmer"
-    )
-    monkeypatch.syspath_prepend(str(site))
-    repository.commit(
-        {
-            "requirements.txt": "--no-index\n--find-links wheels\nstemmer==2\n",
-            "pyproject.toml": '[project]\nname = "shop"\nversion = "1"\n[tool.pytest.ini_options]\npythonpath = "."\n',
-            "model.py": MODEL,
-            "service.py": "",
-            "test_shop.py": TESTS.replace("shop.model", "model"),
-        }
-    )
-    run = run_here(repository.top, "--perf-against=main", "--perf-against-env")
-    assert run.exit_code == 1
-    assert re.search("RegressionFailure: (mean|median) latency ", run.out)
-    assert "ran in an environment of its own (requirements.txt and pyproject.toml)" in run.out
 
 
 def test_without_the_cache_of_pytest_the_environment_is_built_for_one_run(tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.fault_run import await_true
 from support.installed import installed_copy
 from support.nightly import rarer
 from support.project import READ_ONLY, Run, clean_environment, command, run_apart, run_here
@@ -394,29 +394,21 @@ def test_what_cannot_be_compared_with_ends_the_run_with_one_line(
     assert list(tmp_path.glob("pytest-mlpatterns-*")) == []
 
 
-def under_way(repository: Repository, *options: str) -> subprocess.Popen[str]:
-    """A run beside main that has got so far that the file ``under-way`` is there."""
-    running = subprocess.Popen(
-        command("--perf-against=main", *options),
-        cwd=repository.top,
-        env=clean_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-    )
-    deadline = time.monotonic() + 60
-    while not (repository.top / "under-way").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)  # the file system tells nobody
-    return running
-
-
 def test_ctrl_c_in_the_comparison_leaves_nothing_and_says_what_there_was(shop: Repository) -> None:
     """The model tells by a file when the comparison's load has reached the present side."""
     told = MODEL.replace("import time\n", "import pathlib\nimport time\n").replace(
         "        time.sleep", f"        pathlib.Path({str(shop.top / 'under-way')!r}).touch()\n        time.sleep"
     )
     shop.write({**files(seconds=0.01, tests=BARE), "src/shop/model.py": told.format(seconds=0.01)})
-    running = under_way(shop, "--perf-budget=60s", "--perf-tolerance=0")
+    running = subprocess.Popen(
+        command("--perf-against=main", "--perf-budget=60s", "--perf-tolerance=0"),
+        cwd=shop.top,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+    await_true((shop.top / "under-way").exists, 60, "the load has not reached the present side")
     assert len(shop.worktrees()) == 2
     running.send_signal(signal.SIGINT)
     out, _ = running.communicate(timeout=60)

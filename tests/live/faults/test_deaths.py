@@ -306,18 +306,3 @@ class TestGenerator:
         healthy = model(fault, load, after="600").files["test_it.py"]
         run = run_fault_here(model(fault, load).with_file("test_next.py", healthy), tmp_path)
         run.assert_ended({"failed": 1, "passed": 1}, message)
-
-    @pytest.mark.parametrize(
-        ("payload", "message"),
-        [
-            ("[1]", "the load generator is stopped"),
-            *rarer(('["x" * 1_000_000]', "has read nothing of a message for 30 s; is it stopped?")),
-        ],
-    )
-    def test_one_that_is_stopped_before_the_load_fails_too(self, tmp_path: Path, payload: str, message: str) -> None:
-        body = (
-            "[process.suspend() for process in psutil.Process().children() "
-            "if 'loadgen.process' in ' '.join(process.cmdline())]"
-        )
-        run = run_fault_here(model("hangs", after="600", payload=payload, body=body), tmp_path)
-        run.assert_ended({"failed": 1}, message)

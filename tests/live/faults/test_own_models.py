@@ -127,9 +127,8 @@ def test_a_model_that_does_not_load_is_named_with_the_reason(tmp_path: Path, sta
     run(tmp_path, LOADED.format(fault=statement)).assert_ended(FAILED, "ModelLoadError: perf_model model ", message)
 
 
-@pytest.mark.parametrize(
-    "statement", ["ctypes.PyDLL(None).sleep(600)", *rarer("time.sleep(600)")], ids=["GIL", "sleeps"]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("statement", ["ctypes.PyDLL(None).sleep(600)", "time.sleep(600)"], ids=["GIL", "sleeps"])
 def test_a_model_that_loads_too_slowly_ends_in_its_start_up_time(tmp_path: Path, statement: str) -> None:
     ended = run(tmp_path, LOADED.format(fault=statement), 'startup_timeout="2s"')
     ended.assert_ended(FAILED, "is still loading after 2.00 s, the start-up time limit")

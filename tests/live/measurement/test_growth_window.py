@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from support.services.deploy import make_start_options
+from support.deployed import deployed
 
-from pytest_mlpatterns import Cached, Deployment, InvalidResultError, Pattern, Single
-from pytest_mlpatterns.engines.local.launcher import launch
+from pytest_mlpatterns import Cached, InvalidResultError, Pattern, Single
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.records.samples import ResourceTrack
-from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
@@ -49,7 +47,6 @@ def refuse_all(batch: list[Any]) -> list[Any]:
     return add(batch)
 
 
-@contextmanager
 def make_runner(
     generator: Generator,
     directory: Path,
@@ -58,23 +55,9 @@ def make_runner(
     schedule: Schedule | None = None,
     pattern: Pattern | None = None,
     inputs: Sequence[Any] = INPUTS,
-) -> Iterator[LaunchRunner]:
-    def start() -> Deployment:
-        return launch(service_plan(pattern or Single(), model, [HERE]), make_start_options(directory, inputs))
-
-    plan = LoadPlan(
-        payload=read_payload(inputs),
-        schedule=schedule or ClosedLoop(2),
-        duration_ns=100 * MS,
-        warmup_ns=20 * MS,
-        timeout_ns=30_000 * MS,
-        check=None,
-    )
-    runner = LaunchRunner(start, plan, generator, on_progress=lambda _: None)
-    try:
-        yield runner
-    finally:
-        runner.close()
+) -> AbstractContextManager[LaunchRunner]:
+    plan = LoadPlan(read_payload(inputs), schedule or ClosedLoop(2), 100 * MS, 20 * MS, 30_000 * MS, None)
+    return deployed(pattern or Single(), model, plan, module=HERE, generator=generator, directory=directory)
 
 
 def test_an_undecided_growth_is_followed_over_the_whole_time(generator: Generator, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import numpy as np
 import psutil
 import pytest
 from msgspec.structs import replace
+from support.deployed import deployed
+from support.nightly import rarer
 from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
 from support.services.scripted import Hold, Request, Reset, ScriptedServer, Send, Silence, Step, answer
@@ -32,7 +34,6 @@ from pytest_mlpatterns import (
 )
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.verdicts.verdicts import why_invalid
-from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult, WindowOpened
 from pytest_mlpatterns.measurement.answer_check import check_answers, check_outputs
@@ -42,7 +43,6 @@ from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serving.external.attach import attach
-from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
@@ -80,25 +80,17 @@ def slowly(_: object) -> list[Send]:
     return RIGHT
 
 
-@contextmanager
 def make_runner(
     generator: Generator,
     directory: Path,
     plan: LoadPlan = PLAN,
     *,
-    model: object = add,
     pattern: Pattern | None = None,
-    on_progress: Any = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
     smoke: bool = False,
-) -> Iterator[LaunchRunner]:
-    def start() -> Deployment:
-        return launch(service_plan(pattern or Single(), model, [HERE]), make_start_options(directory, INPUTS))
-
-    runner = LaunchRunner(start, plan, generator, on_progress=on_progress, smoke=smoke)
-    try:
-        yield runner
-    finally:
-        runner.close()
+) -> AbstractContextManager[LaunchRunner]:
+    tools: dict[str, Any] = {"generator": generator, "directory": directory, "smoke": smoke}
+    return deployed(pattern or Single(), add, plan, module=HERE, **tools, on_progress=lambda seen, _: on_progress(seen))
 
 
 @contextmanager
@@ -284,7 +276,7 @@ class TestLaunch:
         assert second.window.duration_ns < first.window.duration_ns
         assert [len(one.sorting_ns) for one in (first, second)] == [4, 4]  # one may decide, and has to know the machine
 
-    @pytest.mark.parametrize("stretches", [False, True])
+    @pytest.mark.parametrize("stretches", [False, *rarer(True)])
     def test_a_request_longer_than_the_window_of_several_generators_lengthens_it(
         self, generator: Generator, watch: Watch, stretches: bool
     ) -> None:

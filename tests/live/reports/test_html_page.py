@@ -240,11 +240,6 @@ def test_axe_finds_no_violation(request: pytest.FixtureRequest, kind: str, width
 # --- the driver itself ----------------------------------------------------------------------------------------------
 
 
-def test_a_refused_command_is_an_error(browser: Browser) -> None:
-    with pytest.raises(BrowserError, match="wasn't found"):
-        browser.send("No.such")
-
-
 def test_a_script_that_fails_is_an_error_and_its_page_says_so(opened: Callable[..., Page]) -> None:
     page = opened([])
     with pytest.raises(BrowserError, match="not defined"):

@@ -1,7 +1,6 @@
 """What the client of a revision says when the other side fails, and what it asks of it, without a process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -52,6 +51,12 @@ class Process:
         self.answers = [*answers]
         self.asked: list[object] = []
         self.limits_s: list[float] = []
+        self.options: dict[str, object] = {}
+
+    def __call__(self, _: str, **options: object) -> "Process":
+        """It is started with these options."""
+        self.options = options
+        return self
 
     def send(self, message: object) -> None:
         self.asked.append(message)
@@ -79,7 +84,7 @@ def client_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Proc
     worktree = Worktree(Revision("0" * 40, "main", "", "0000000"), there, there, repository.top, ())
 
     def made(process: Process) -> RevisionClient:
-        monkeypatch.setattr(client, "Child", lambda *_, **__: process)
+        monkeypatch.setattr(client, "Child", process)
         inherited = InheritedOptions((), {}, ())
         return RevisionClient("t.py::test", worktree, tmp_path, startup_timeout_ns=10**9, inherited_options=inherited)
 
@@ -138,26 +143,7 @@ APPLICATION = RayApplication(
 )
 
 
-@dataclass
-class Server:
-    """The process of the revision: answers each message with the next of these."""
-
-    answers: list[object]
-    heard: list[object] = field(default_factory=list)
-    options: dict[str, object] = field(default_factory=dict)
-
-    def __call__(self, _: str, **options: object) -> "Server":
-        self.options = options
-        return self
-
-    def send(self, message: object) -> None:
-        self.heard.append(message)
-
-    def receive(self, _: float) -> object:
-        return self.answers.pop(0)
-
-
-def client_on(cluster: FakeRay, server: Server, directory: Path, monkeypatch: pytest.MonkeyPatch) -> RevisionClient:
+def client_on(cluster: FakeRay, server: Process, directory: Path, monkeypatch: pytest.MonkeyPatch) -> RevisionClient:
     worktree = Worktree(Revision("0" * 40, "main", "", "0000000"), directory, directory, directory, ())
     monkeypatch.setattr(client, "Child", server)
     return RevisionClient(
@@ -175,12 +161,10 @@ def test_a_revision_on_a_cluster_is_read_on_the_cluster_and_stopped_by_its_proce
 ) -> None:
     cluster = FakeRay({"open_monitors": lambda _: None, "forget": lambda _run, _app: None})
     endpoint = Endpoint((("10.0.0.1", 8000),), "/v1/models/m:predict", prefix=f"/{APPLICATION.app}")
-    server = Server(
-        [
-            RevisionSetup(replace(SETUP, engine="ray"), read_payload([1], REST_JSON)),
-            DeploymentStarted(endpoint, (), Traits(cold_start_ns=900_000_000, shared=APPLICATION)),
-            Question.STOP,
-        ]
+    server = Process(
+        RevisionSetup(replace(SETUP, engine="ray"), read_payload([1], REST_JSON)),
+        DeploymentStarted(endpoint, (), Traits(cold_start_ns=900_000_000, shared=APPLICATION)),
+        Question.STOP,
     )
     deployment = client_on(cluster, server, tmp_path, monkeypatch).start()
     assert isinstance(deployment.processes, RayProcesses)
@@ -190,16 +174,14 @@ def test_a_revision_on_a_cluster_is_read_on_the_cluster_and_stopped_by_its_proce
     assert server.options["env"] == {RUN_VARIABLE: cluster.facts.run}
     assert cluster.calls == [("open_monitors", (cluster.facts.run,))]
     deployment.close()
-    assert server.heard[-1] is Question.STOP
+    assert server.asked[-1] is Question.STOP
     assert cluster.calls[-1][0] == "forget"
 
 
 def test_a_revision_served_without_ray_has_own_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = FakeRay()
     endpoint = Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict")
-    server = Server(
-        [RevisionSetup(SETUP, read_payload([1], REST_JSON)), DeploymentStarted(endpoint, (4711,), Traits())]
-    )
+    server = Process(RevisionSetup(SETUP, read_payload([1], REST_JSON)), DeploymentStarted(endpoint, (4711,), Traits()))
     deployment = client_on(cluster, server, tmp_path, monkeypatch).start()
     assert isinstance(deployment.processes, ForeignProcesses)
     assert (deployment.pids, deployment.cores, cluster.calls) == ((4711,), None, [])
@@ -209,7 +191,7 @@ def test_a_silent_cluster_is_an_error_before_anything_starts(tmp_path: Path, mon
     def fail(_: str) -> None:
         raise ChildError("the Ray driver, process 7, ended")
 
-    server = Server([RevisionSetup(replace(SETUP, engine="ray"), read_payload([1], REST_JSON))])
+    server = Process(RevisionSetup(replace(SETUP, engine="ray"), read_payload([1], REST_JSON)))
     with pytest.raises(DeploymentError, match=r"^the Ray cluster at 10\.0\.0\.1:6379 no longer answers: the Ray"):
         client_on(FakeRay({"open_monitors": fail}), server, tmp_path, monkeypatch).start()
 
@@ -286,13 +268,11 @@ def test_a_deployment_that_outlives_the_process_of_its_revision_stops_without_it
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict")
-    server = Server(
-        [RevisionSetup(SETUP, read_payload([1], REST_JSON)), DeploymentStarted(endpoint, (4711,), Traits())]
-    )
+    server = Process(RevisionSetup(SETUP, read_payload([1], REST_JSON)), DeploymentStarted(endpoint, (4711,), Traits()))
     revision = client_on(FakeRay(), server, tmp_path, monkeypatch)
     deployment = revision.start()
     heard: list[object] = []
     monkeypatch.setattr(server, "stop", lambda: heard.append(deployment.close()), raising=False)
     revision.close()
     assert heard == [None]
-    assert Question.STOP not in server.heard
+    assert Question.STOP not in server.asked

@@ -181,16 +181,3 @@ def test_a_metric_that_a_test_asks_for_is_recorded_from_the_history_and_compared
     assert "is not recorded yet" not in run.out
     (result,) = run.json("out.json")["results"]
     assert "asl" in [verdict["metric"] for verdict in result["verdicts"]]
-
-
-def test_a_baseline_is_not_recorded_from_too_few_runs(repository: Repository) -> None:
-    run = run_here(
-        repository.top, *HISTORY, *RECORD, "--perf-baseline-from", "history", "--perf-json", "out.json", *APART
-    )
-    assert run.exit_code == pytest.ExitCode.TESTS_FAILED
-    assert run.outcomes == {"passed": 1}
-    why = "the history has 1 run with this set-up and environment on this machine, expected at least 5"
-    assert f"  {TEST}: {why}; run it again later" in run.out.splitlines()
-    assert not (repository.top / "perf-baseline.json").exists()
-    account = json.loads((repository.top / "out.json").read_text(encoding="utf-8"))["baseline"]
-    assert account["not_recorded"] == {TEST: f"{why}; run it again later"}

@@ -236,13 +236,6 @@ class TestUsage:
         assert begin <= usage.time_ns[0] < usage.time_ns[-1] <= time.perf_counter_ns()
         assert {len(column) for column in (usage.time_ns, usage.cpu_ns, usage.rss_bytes, usage.machine_busy_ns)} == {5}
 
-    def test_the_machine_is_busy_with_the_process_too(self, burner: Burner) -> None:
-        observer = ResourceMonitor(lambda: [burner.pid])
-        observer.sample()
-        burner.burn(400_000_000)
-        observer.sample()
-        assert np.diff(usage_of(observer).machine_busy_ns)[0] > 200_000_000
-
     def test_without_roots_or_samples_there_is_nothing_to_tell(self, burner: Burner) -> None:
         nobody = ResourceMonitor(list)
         nobody.sample()
