@@ -53,8 +53,16 @@ def _uses_ours(item: pytest.Item, fixture: str) -> bool:
 
 
 def may_ask_later(item: pytest.Item) -> bool:
-    """Whether a test may ask for a fixture while it runs, with ``request.getfixturevalue``."""
-    return "request" in getattr(item, "fixturenames", ())
+    """Whether a test, or a fixture that it uses, may ask for one while it runs, with ``request.getfixturevalue``.
+
+    pytest's own fixtures never ask for ours, and each test has them that is in a class with a ``setup_method``.
+    """
+    if (info := getattr(item, "_fixtureinfo", None)) is None:
+        return False
+    known: Mapping[str, Any] = info.name2fixturedefs
+    used = (definition for definitions in known.values() for definition in definitions)
+    asking = [one for one in used if "request" in one.argnames and one.func.__module__.partition(".")[0] != "_pytest"]
+    return "request" in info.argnames or bool(asking)
 
 
 @dataclass(slots=True)

@@ -455,9 +455,11 @@ def _warn_unused(item: pytest.Item, collection: Collection) -> None:
         from pytest_mlpatterns.errors import UnusedMarkerWarning
 
         given = f"perf({', '.join(f'{name}=...' for name in ours)})" if ours else "the marker perf"
-        item.warn(
-            UnusedMarkerWarning(
-                f"{item.nodeid} has {given} but does not use the fixture perf, so nothing is measured; "
-                "add perf to its arguments"
+        missing = "does not use the fixture perf, so nothing is measured"
+        advice = "add perf to its arguments"
+        unittest = sys.modules.get("unittest")
+        if unittest is not None and issubclass(getattr(item, "cls", None) or object, unittest.TestCase):
+            advice = (
+                "pytest gives unittest.TestCase no arguments: move the test out of that class, and add perf to its own"
             )
-        )
+        item.warn(UnusedMarkerWarning(f"{item.nodeid} has {given} but {missing}; {advice}"))

@@ -137,6 +137,7 @@ class RuntestHooks:
         elif PERF_ITEM in item.stash:  # a user's check may quote an answer
             self._terminal.spell_error(failure)
         report = yield
+        failure = None if call.excinfo is None else call.excinfo.value  # of a unittest.TestCase it is known only now
         if (state := item.stash.get(PERF_ITEM, None)) is None:
             return report
         if self.watched is item:  # then it is a subtest's

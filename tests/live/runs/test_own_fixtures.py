@@ -95,6 +95,27 @@ def test_a_marker_on_a_test_without_the_fixture_warns_bare_or_not(tmp_path: Path
     assert run.outcomes == {"passed": 1, "warnings": 1}
 
 
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        (
+            "class TestIt(unittest.TestCase):\n    {}\n    def test_it(self): pass",
+            "; pytest gives unittest.TestCase no",
+        ),
+        ("class TestIt:\n    def setup_method(self): pass\n    {}\n    def test_it(self): pass", "; add perf to its"),
+        ("{}\ndef test_it(tmp_path): pass", "; add perf to its arguments"),
+    ],
+    ids=("TestCase", "setup_method", "tmp_path"),
+)
+def test_fixtures_of_pytest_that_use_request_do_not_hide_an_unused_marker(
+    tmp_path: Path, test: str, words: str
+) -> None:
+    text = "import unittest\n\nimport pytest\n\n\n" + test.format("@pytest.mark.perf(concurrency=2)")
+    run = EMPTY.with_file("test_it.py", text).run(tmp_path)
+    assert f"has perf(concurrency=...) but does not use the fixture perf, so nothing is measured{words}" in run.out
+    assert run.outcomes == {"passed": 1, "warnings": 1}
+
+
 def test_a_bare_marker_of_the_module_only_selects(tmp_path: Path) -> None:
     text = "import pytest\n\npytestmark = pytest.mark.perf\n\n\ndef test_it(): pass\n"
     assert EMPTY.with_file("test_it.py", text).run(tmp_path, "-m", "perf").outcomes == {"passed": 1}
