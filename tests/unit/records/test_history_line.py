@@ -7,17 +7,41 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.damage import STRANGE
 from support.each_row import each_row
 from support.history_lines import METRICS, history_line
-from support.history_strategies import LINES
 from support.pages import blocks, page
+from support.result_strategies import built
 
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio, digest_of
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
 from pytest_mlpatterns.units import Unit
+
+COMMITS = st.builds(
+    CommitPosition, st.just("") | st.text("0123456789abcdef", min_size=4, max_size=64), st.integers(0, 2**31)
+)
+_NAMES = st.text(min_size=1, max_size=20)
+_SIZES = st.floats(1e-12, 1e29)
+VALUES = st.lists(
+    st.builds(LaunchValue, _SIZES | st.just(0.0) | _SIZES.map(float.__neg__), st.floats(0, 20)), min_size=1, max_size=4
+).map(tuple)
+"""A metric of any launches."""
+_RATIOS = st.lists(st.builds(PairedRatio, st.floats(-20, 20), st.floats(0, 20)), min_size=1, max_size=4).map(tuple)
+_DATES = st.datetimes().map(lambda date: f"2026-{date:%m-%dT%H:%M:%SZ}")
+_PLAIN = built(
+    HistoryLine,
+    at=COMMITS,
+    date=_DATES,
+    values=st.dictionaries(_NAMES, VALUES, max_size=3),
+    ratios=st.just({}),
+    reference=st.none(),
+)
+LINES = _PLAIN | st.builds(replace, _PLAIN, ratios=st.dictionaries(_NAMES, _RATIOS, max_size=3), reference=COMMITS)
+"""Any line that is complete."""
+
 
 MEMBERS = {
     *("at", "clean", "date", "facts", "figures", "kind", "machine", "ratios", "ref", "setup", "test", "v", "values")

@@ -2,7 +2,9 @@
 
 import time
 from array import array
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -11,17 +13,17 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.fake_ray import FakeRay
-from support.scripted_hosts import ScriptedHosts, host_facts
 from support.services.jobs import MESSAGES, MS, a_job
 from support.synthetic import S
 
+from pytest_mlpatterns.engines.ray.cluster import ClockOffset
 from pytest_mlpatterns.engines.ray.generator_host import RayPool, RayProcess
-from pytest_mlpatterns.engines.ray.messages import Ended, Started
+from pytest_mlpatterns.engines.ray.messages import Ended, Heard, HostFacts, Started
 from pytest_mlpatterns.errors import ChildError, SettingError
 from pytest_mlpatterns.loadgen.ceiling import measure_library_overhead
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.loadgen.messages import LoadResult, OpenWindow, Share, Transport, Warm, WindowOpened
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, OpenWindow, Share, Transport, Warm, WindowOpened
 from pytest_mlpatterns.loadgen.process import STOP
 from pytest_mlpatterns.loadgen.recorder import SampleRecorder, StreamColumns
 from pytest_mlpatterns.records.addressing import Progress, Remote
@@ -33,6 +35,76 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 ADDRESS = ("10.0.0.9", 8000)
 JOB = a_job([ADDRESS], ClosedLoop(4))
 AHEAD_NS = 7_000 * S
+
+
+def host_facts(number: int = 2, *, offset_ns: int = 0, error_ns: int = 0, **changes: Any) -> HostFacts:
+    """The host on a node of a machine of its own."""
+    values = {
+        "node": f"10.0.0.{number}",
+        "machine": f"machine-{number}",
+        "clock": ClockOffset(offset_ns, error_ns),
+        "allowed_connections": 1000,
+    }
+    return HostFacts(**{**values, **changes})
+
+
+@dataclass
+class ScriptedHosts:
+    """Functions of the driver for :class:`support.fake_ray.FakeRay`, and what they were called with."""
+
+    facts: tuple[HostFacts, ...]  # of the host of each generator
+    staged: list[tuple[bytes, ...]] = field(default_factory=list)  # messages in the object store
+    jobs: list[tuple[int, int, LoadJob]] = field(default_factory=list)  # key, number and job
+    sent: list[tuple[int, object]] = field(default_factory=list)  # key and message
+    stopped: list[int] = field(default_factory=list)  # keys
+    asked: Counter[str] = field(default_factory=Counter)
+    on_load: Callable[[int], list[object]] = lambda _key: []  # what a process sends when it gets a job
+    on_send: Callable[[int, object], list[object]] = lambda _key, _message: []
+    stopped_text: str = ""  # answer to the question who is stopped
+    _heard: list[Heard] = field(default_factory=list)
+    _count: int = 0
+
+    @property
+    def functions(self) -> Mapping[str, Callable[..., object]]:
+        return {
+            "open_hosts": lambda processes: self.facts[:processes],
+            "stage": self.staged.append,
+            "load": self._load,
+            "send": self._send,
+            "collect": self._collect,
+            "why_stopped": self._why_stopped,
+            "close_channel": lambda _key: None,
+            "stop": self.stopped.append,
+            "ceilings_rps": self._ceilings_rps,
+            "library_overhead_ns": lambda: 27_000.0,
+        }
+
+    def hear(self, key: int, *messages: object) -> None:
+        """A process sends these."""
+        for message in messages:
+            self._count += 1
+            self._heard.append(Heard(self._count, key, message))
+
+    def _load(self, key: int, number: int, job: LoadJob) -> None:
+        self.jobs.append((key, number, job))
+        self.hear(key, *self.on_load(key))
+
+    def _send(self, key: int, message: object) -> None:
+        self.sent.append((key, message))
+        self.hear(key, *self.on_send(key, message))
+
+    def _collect(self, after: int, _timeout_s: float) -> tuple[Heard, ...]:
+        self.asked["collect"] += 1
+        self._heard = [heard for heard in self._heard if heard.number > after]
+        return tuple(self._heard)
+
+    def _why_stopped(self, _key: int) -> str:
+        self.asked["why_stopped"] += 1
+        return self.stopped_text
+
+    def _ceilings_rps(self, _transport: object, processes: int) -> tuple[float, ...]:
+        self.asked["ceilings_rps"] += 1
+        return tuple(1000.0 * (number + 1) for number in range(processes))
 
 
 def pool_of(hosts: ScriptedHosts) -> RayPool:
