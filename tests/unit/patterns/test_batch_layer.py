@@ -38,13 +38,6 @@ from pytest_mlpatterns.patterns.tally import Tally
 # --- who goes with whom, and when
 
 
-async def test_a_full_batch_does_not_wait() -> None:
-    model = Recording()
-    layer, _ = batching(model, size=4, wait=NEVER)
-    assert await asyncio.gather(*ask_each(layer, range(8))) == [[2 * number] for number in range(8)]
-    assert model.given == [[0, 1, 2, 3], [4, 5, 6, 7]]
-
-
 async def test_a_batch_that_the_next_request_does_not_fit_into_goes_without_it() -> None:
     model = Recording()
     layer, _ = batching(model, size=4, wait=NEVER)

@@ -234,12 +234,10 @@ def test_every_export_of_the_package_is_a_pattern(name: str) -> None:
     assert issubclass(getattr(package, name), Pattern)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pattern", "in_flight"),
-    [
-        *((Batched(8), 8), (Cached() | Batched(8), 1), (Microservice() | Batched(8), 1)),
-        *((Continuous(max_batch_size=5), 5), (Limited(5), 5), (Replicated(3, "two-choices"), 3)),
-    ],
+    *((Batched(8), 8), (Cached() | Batched(8), 1), (Microservice() | Batched(8), 1)),
+    *((Continuous(max_batch_size=5), 5), (Limited(5), 5), (Replicated(3, "two-choices"), 3)),
 )
 def test_queue_keeps_as_many_in_flight_as_a_worker_takes_at_once(pattern: Pattern, in_flight: int) -> None:
     (workers,) = (Queued() | pattern).plan().inside.inside  # type: ignore[union-attr,misc]

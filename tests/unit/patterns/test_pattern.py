@@ -282,15 +282,12 @@ class TestTrees:
         names = [inside.name for inside in node.inside if isinstance(inside, ModelNode)]
         assert names == ["clean1", "model", "clean2", "<lambda>"]
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("pattern", "bare"),
-        [
-            (BETWEEN, Pipeline([":shift", ":model", ":total"])),
-            (PARTED, Pipeline([":shift", ":model"], processes=True)),
-            (Ensemble(["model", shift], combine=max), Ensemble([":model", ":shift"])),
-            (Cached(5), Cached(5)),
-        ],
-        ids=lambda value: type(value).__name__,
+        (BETWEEN, Pipeline([":shift", ":model", ":total"])),
+        (PARTED, Pipeline([":shift", ":model"], processes=True)),
+        (Ensemble(["model", shift], combine=max), Ensemble([":model", ":shift"])),
+        (Cached(5), Cached(5)),
     )
     def test_members_that_cannot_travel_are_left_out(self, pattern: Pattern, bare: Pattern) -> None:
         assert pattern.without_callables() == bare

@@ -88,10 +88,6 @@ class TestBatched:
         assert of_model(first) == {"model_cpu": 30, "calls": 2}
         assert isinstance(error, ValueError)
 
-    async def test_a_batch_outside_of_a_server_charges_nothing(self) -> None:
-        layer, _ = batching(charging, size=2)
-        assert await layer([1]) == [1]
-
 
 class TestCached:
     async def test_the_owner_of_a_call_is_charged_by_the_model_and_others_wait_for_it(self) -> None:
@@ -237,10 +233,6 @@ class TestContinuous:
         assert of_model(long) == {"calls": 3, "model_cpu": 150}
         assert short.parts["queue_wait"] > 0
         assert short.parts["shared_wait"] > 0  # while the other one started
-
-    async def test_outside_of_a_server_nothing_is_charged(self) -> None:
-        layer = ContinuousLayer(Continuous(), Countdown(), Tally(0, "continuous"))
-        assert [chunk async for chunk in layer([1])] == [0]
 
 
 async def test_a_thread_charges_the_clock_of_its_caller() -> None:

@@ -179,7 +179,7 @@ async def test_a_pipeline_in_batches_runs_its_plain_stages_in_the_thread() -> No
 # --- ensembles
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("combine", "answers"),
     [(None, [[2, 2, -2], [3, 4, -1]]), (sum, [2, 6]), (max, [2, 4]), (tuple, [(2, 2, -2), (3, 4, -1)])],
 )

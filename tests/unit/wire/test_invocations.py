@@ -103,7 +103,7 @@ class TestAnswers:
     def test_an_answer_in_json_has_one_output(self, body: bytes, output: Any) -> None:
         assert answer(body) == output
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("body", "output"), [(b"0.73\n", 0.73), (b"0.1,0.9", [0.1, 0.9]), (b"cat\r\ndog\n", ["cat", "dog"]), (b"", [])]
     )
     def test_an_answer_in_csv_too(self, body: bytes, output: Any) -> None:

@@ -126,12 +126,6 @@ def test_a_number_that_is_not_finite_is_refused_at_its_place(value: Any, reason:
     assert str(caught.value) == f"output 1 {reason}, {advice}"
 
 
-def test_none_travels_as_null() -> None:
-    values = [None, [None, "null"], {"null": None}]
-    assert decode_instances(encode_instances(values)) == values
-    assert decode_predictions(encode_predictions(values)) == values
-
-
 @each_row("body", [b"", b"{", b"\xff", b"nan", b'{"instances": [1]'])
 def test_what_is_not_json_is_refused_as_such(body: bytes) -> None:
     for decode in (decode_instances, decode_predictions):

@@ -120,7 +120,7 @@ class TestCalls:
         assert call.request.binary
         assert call.request.specification == ({"name": "input-0", "datatype": "FP32", "shape": [-1, 3]},)
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("path", "model"), [("/v2/models/m/infer", "m"), ("/v2/models/m/versions/1/infer", "m"), ("/predict", "")]
     )
     def test_the_model_is_the_one_in_the_path(self, path: str, model: str) -> None:

@@ -63,11 +63,7 @@ def test_what_json_cannot_hold_is_refused(chunk: Any) -> None:
         encode_chunk(chunk)
 
 
-def test_none_is_a_chunk() -> None:
-    assert encode_chunk(None) == b"data: null\n\n"
-
-
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "expected"),
     [("text/event-stream", True), ("Text/Event-Stream; charset=utf-8", True), ("application/json", False), ("", False)],
 )

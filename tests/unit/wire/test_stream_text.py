@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.each_row import each_row
@@ -59,14 +58,11 @@ def test_bytes_that_are_no_text_are_replaced() -> None:
     assert kept(b'data: "a"\n\n', b'data: "\xff"\n\n', is_openai=False) == "a\ufffd"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "chunk",
-    [
-        chat(tool_calls=[{"index": 0}]),
-        event({"choices": [{"index": 1, "text": "a"}]}),
-        event({"choices": [{"index": 0, "text": "a"}, {"index": 1, "text": "b"}]}),
-    ],
-    ids=["tool", "second choice", "two choices"],
+    chat(tool_calls=[{"index": 0}]),
+    event({"choices": [{"index": 1, "text": "a"}]}),
+    event({"choices": [{"index": 0, "text": "a"}, {"index": 1, "text": "b"}]}),
 )
 def test_what_is_no_text_of_one_choice_has_none(chunk: bytes) -> None:
     assert kept(completion("a"), chunk, completion("b")) is None
@@ -77,8 +73,6 @@ def test_a_chunk_of_another_kind_has_none(chunk: bytes) -> None:
     assert kept(event("a"), chunk, is_openai=False) is None
 
 
-@pytest.mark.parametrize(
-    "value", [{"choices": [{"label": "a"}]}, {"choices": ["a"]}, {"choices": [{"text": "a", "delta": "b"}]}]
-)
+@each_row("value", [{"choices": [{"label": "a"}]}, {"choices": ["a"]}, {"choices": [{"text": "a", "delta": "b"}]}])
 def test_choices_of_a_service_of_its_own_have_no_text(value: Any) -> None:
     assert kept(event(value), is_openai=False) is None

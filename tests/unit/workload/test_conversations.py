@@ -129,13 +129,11 @@ def test_a_think_time_without_a_unit_is_refused() -> None:
         payload_of({"turns": ["a", "b"], "think_time": 5})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "said"),
-    [
-        ('{"text": "x"}', "is dict, which cannot be sent over openai: it is {'text': 'x'}, expected text, or"),
-        ('{"prompt": "x", "output_tokens": -1}', "its output_tokens are -1, expected a whole number"),
-        ('{"turns": [1]}', "has turn 0 1, expected"),
-    ],
+    ('{"text": "x"}', "is dict, which cannot be sent over openai: it is {'text': 'x'}, expected text, or"),
+    ('{"prompt": "x", "output_tokens": -1}', "its output_tokens are -1, expected a whole number"),
+    ('{"turns": [1]}', "has turn 0 1, expected"),
 )
 def test_a_line_of_another_form_is_named_by_its_number(tmp_path: Path, line: str, said: str) -> None:
     path = tmp_path / "prompts.jsonl"

@@ -318,11 +318,7 @@ def test_the_lines_of_a_file_and_complete_requests_are_shuffled_too(tmp_path: Pa
     assert read_payload([request(content=b"1"), request(content=b"2")]).is_shuffled
 
 
-@pytest.mark.parametrize(
-    "given",
-    [InOrder([1, 2, 3]), lambda: iter([1, 2, 3]), Prompts(count=3), [1]],
-    ids=["asked for", "a function", "prompts", "one input"],
-)
+@each_row("given", [InOrder([1, 2, 3]), lambda: iter([1, 2, 3]), Prompts(count=3), [1]])
 def test_inputs_whose_order_is_decided_are_sent_as_listed(given: Any) -> None:
     payload = read_payload(given)
     assert payload.order() == b""

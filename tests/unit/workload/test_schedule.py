@@ -229,11 +229,6 @@ def test_request_n_of_stages_is_due_when_the_integral_of_the_rate_reaches_n(made
     assert reached == pytest.approx(np.arange(len(due)), abs=0.01)
 
 
-def test_arrivals_are_the_same_at_every_call() -> None:
-    for schedule in (ConstantRate(50), PoissonRate(50), Stages((("2s", 50),))):
-        assert list(itertools.islice(schedule.arrivals(), 20)) == list(itertools.islice(schedule.arrivals(), 20))
-
-
 SHARED = st.one_of(
     st.builds(ConstantRate, st.floats(min_value=0.5, max_value=5000)),
     st.builds(
