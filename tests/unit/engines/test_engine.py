@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import DeploymentError, MissingExtraError, SettingError, Single
 from pytest_mlpatterns.engines import engine as engine_module
@@ -68,12 +69,10 @@ def test_an_engine_of_another_distribution_has_its_name(registered: Path) -> Non
     assert engine_names() == ("absent", "local", "number", "ray")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "message"),
-    [
-        ("absent", r"^engine=\"absent\": no_such_module:ENGINE cannot be imported: No module named 'no_such_module'$"),
-        ("number", r"^engine=\"number\": engines_of_a_test:ENGINE is 3, expected an engine; derive its class from "),
-    ],
+    ("absent", r"^engine=\"absent\": no_such_module:ENGINE cannot be imported: No module named 'no_such_module'$"),
+    ("number", r"^engine=\"number\": engines_of_a_test:ENGINE is 3, expected an engine; derive its class from "),
 )
 def test_an_engine_that_is_none_is_refused(name: str, message: str, registered: Path) -> None:
     with pytest.raises(SettingError, match=message):

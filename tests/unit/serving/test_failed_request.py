@@ -1,7 +1,6 @@
 """The error of a failed request, from whatever a service answers."""
 
 import httpx
-import pytest
 from support.each_row import each_row
 
 from pytest_mlpatterns import Deployment
@@ -73,20 +72,17 @@ def test_an_answer_that_is_no_stream_has_not_failed_as_one_if_none_was_requested
     assert stream_failure(whole, Wire.parse("openai"), b'{"prompt": "a", "stream": false}') == ""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("response", "found"),
-    [
-        (
-            httpx.Response(200, json={"error": {"message": "no memory"}}),
-            "application/json, expected text/event-stream: no memory",
-        ),
-        (
-            httpx.Response(200, html="\n<html>login</html>\n<p>"),
-            "text/html; charset=utf-8, expected text/event-stream: <html>login</html>",
-        ),
-        (httpx.Response(204), "no content-type, expected text/event-stream: an empty body"),
-    ],
-    ids=["json", "html", "nothing"],
+    (
+        httpx.Response(200, json={"error": {"message": "no memory"}}),
+        "application/json, expected text/event-stream: no memory",
+    ),
+    (
+        httpx.Response(200, html="\n<html>login</html>\n<p>"),
+        "text/html; charset=utf-8, expected text/event-stream: <html>login</html>",
+    ),
+    (httpx.Response(204), "no content-type, expected text/event-stream: an empty body"),
 )
 def test_a_success_that_is_no_stream_has_failed_if_one_was_requested(response: httpx.Response, found: str) -> None:
     assert stream_failure(response, Wire.parse("openai"), ASKS).startswith(f"its answer is no stream: {found}")

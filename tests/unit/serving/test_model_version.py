@@ -165,13 +165,11 @@ def test_a_package_may_import_the_model_that_it_offers(shop: str) -> None:
     assert model_version(f"{shop}:Best") == "9"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "found"),
-    [
-        ("Numbered", "has perf_version 4, expected text; write"),
-        ("Computed", "has perf_version = CURRENT + '1', expected text: the source is read, and nothing is imported"),
-        ("Property", "has perf_version = a property, expected text: the source is read"),
-    ],
+    ("Numbered", "has perf_version 4, expected text; write"),
+    ("Computed", "has perf_version = CURRENT + '1', expected text: the source is read, and nothing is imported"),
+    ("Property", "has perf_version = a property, expected text: the source is read"),
 )
 def test_a_version_that_no_source_states_as_text_is_refused(shop: str, name: str, found: str) -> None:
     with pytest.raises(SettingError) as caught:

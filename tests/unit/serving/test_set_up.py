@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.services.deploy import make_start_options
 
 from pytest_mlpatterns import DeploymentError
@@ -41,12 +42,10 @@ def test_what_it_raises_is_shown_with_its_line_and_what_the_service_printed(tmp_
     assert "readiness.py" not in text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given", "expected"),
-    [
-        (3, "3, expected a function; return one: def setup"),
-        (waits, "waits, an async function, and calling it runs not"),
-    ],
+    (3, "3, expected a function; return one: def setup"),
+    (waits, "waits, an async function, and calling it runs not"),
 )
 def test_what_is_no_plain_function_is_refused(given: object, expected: str) -> None:
     with pytest.raises(SettingError, match=f"perf_setup is {expected}"):

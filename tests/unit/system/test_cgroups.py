@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.system import environment
 from pytest_mlpatterns.system.cgroups import cpu_groups, memory_limit_bytes, quota_cores
@@ -70,9 +71,7 @@ def test_a_system_without_control_groups(tmp_path: Path) -> None:
     assert quota_cores(tmp_path / "absent") is None
 
 
-@pytest.mark.parametrize(
-    ("quota", "cores"), [(None, 4), (64.0, 4), (2.0, 2), (1.5, 1.5), (1 / 3, 0.333)], ids=lambda value: str(value)[:5]
-)
+@each_row(("quota", "cores"), [(None, 4), (64.0, 4), (2.0, 2), (1.5, 1.5), (1 / 3, 0.333)])
 def test_the_quota_is_the_number_of_cores(monkeypatch: pytest.MonkeyPatch, quota: float | None, cores: float) -> None:
     monkeypatch.setattr(environment.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     monkeypatch.setattr(environment, "quota_cores", lambda: quota)

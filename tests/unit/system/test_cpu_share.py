@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.each_row import each_row
 from support.half_core import REFUSAL, VARIANT
 
 from pytest_mlpatterns.errors import SettingError
@@ -63,24 +64,22 @@ def test_replicas_share_what_is_not_given_to_each() -> None:
         assert current_share() is share
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("each", "most", "available", "message"),
-    [
-        (
-            1,
-            4,
-            2,
-            "4 replicas of 1 core need 4 cores and one for the load generator; this machine has 2: "
-            "leave cpus_per_replica= out, or run on a larger machine",
-        ),
-        (
-            2,
-            4,
-            7.5,
-            "4 replicas of 2 cores need 8 cores and one for the load generator; this machine has 7.5: "
-            "measure at most 3 replicas, or run on a larger machine",
-        ),
-    ],
+    (
+        1,
+        4,
+        2,
+        "4 replicas of 1 core need 4 cores and one for the load generator; this machine has 2: "
+        "leave cpus_per_replica= out, or run on a larger machine",
+    ),
+    (
+        2,
+        4,
+        7.5,
+        "4 replicas of 2 cores need 8 cores and one for the load generator; this machine has 7.5: "
+        "measure at most 3 replicas, or run on a larger machine",
+    ),
 )
 def test_too_few_cores_for_the_replicas_and_the_generator(
     monkeypatch: pytest.MonkeyPatch, each: int, most: int, available: float, message: str

@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from support.each_row import each_row
 from support.installed import installed_copy
 
 from pytest_mlpatterns.system import environment_facts as module
@@ -38,9 +39,7 @@ def test_variables_that_set_threads_are_read_and_no_others(monkeypatch: pytest.M
     assert "secret" not in str(facts)
 
 
-@pytest.mark.parametrize(
-    "name", ["MKL_NUM_THREADS", "KMP_AFFINITY", "PYTHONHASHSEED", "PYTHON_GIL", "OPENBLAS_CORETYPE"]
-)
+@each_row("name", ["MKL_NUM_THREADS", "KMP_AFFINITY", "PYTHONHASHSEED", "PYTHON_GIL", "OPENBLAS_CORETYPE"])
 def test_a_variable_that_shapes_the_speed_is_known(name: str) -> None:
     assert VARIABLES.fullmatch(name)
 

@@ -40,12 +40,6 @@ def test_a_neighbour_in_the_repository_counts_when_imported(project: Path, monke
     assert found(project) == ["quill"]
 
 
-def test_a_copy_through_an_archive_is_known_by_the_name_of_the_project(project: Path) -> None:
-    (project / "pyproject.toml").write_text('[project]\nname = "Quill"\n', encoding="utf-8")
-    installed_copy(project.parents[1] / "site-packages", None, FILES, name="quill")
-    assert found(project) == ["quill"]
-
-
 def test_what_this_process_can_import_is_looked_at_by_default(project: Path) -> None:
     site = project.parents[1] / "site-packages"
     (project / "pyproject.toml").write_text('[project]\nname = "Quill"\n', encoding="utf-8")

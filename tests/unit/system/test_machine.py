@@ -57,11 +57,6 @@ def test_the_own_control_group_is_found(tmp_path: Path, monkeypatch: pytest.Monk
     assert read_machine().throttled_ns == 1_234_000
 
 
-def test_without_control_groups_nothing_is_throttled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "cpu_groups", list)
-    assert read_machine().throttled_ns == 0
-
-
 def test_the_frequency_is_the_mean_of_the_first_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, text in enumerate(["2000000\n", "3000000\n", "unknown\n"]):
         file = tmp_path / f"cpu{number}" / "cpufreq" / "scaling_cur_freq"

@@ -9,9 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system import cgroups, cpu_share, environment, environment_facts, machine
-from pytest_mlpatterns.system.environment import gpu_name
 from pytest_mlpatterns.system.process_tree import ResourceMonitor, own_cpu_ns
 
 Times = namedtuple("Times", ["user", "nice", "system", "idle"])
@@ -73,17 +71,6 @@ def test_the_processor_has_the_name_that_python_knows(monkeypatch: pytest.Monkey
 def test_a_machine_is_known_by_its_name_and_the_time_of_its_boot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "boot_time", lambda: 1_700_000_000.4)
     assert machine.machine_identity.__wrapped__(NONE) == f"{platform.node()}-1700000000"
-
-
-def test_gpus_are_not_known() -> None:
-    assert gpu_name(NONE, NONE) == ""
-
-
-def test_cores_cannot_be_given() -> None:
-    with pytest.raises(SettingError, match="needs CPU affinity, which this system does not have; run on Linux"):
-        cpu_share.give_cpus(1)
-    with pytest.raises(SettingError, match="no control group that distributes CPU time"):
-        cpu_share.give_cpus(0.5)
 
 
 def test_a_process_is_monitored_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import resource
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.system.process_limits import allowed_connections, raise_file_limit
 
@@ -22,16 +23,14 @@ class Limits:
         self.soft = soft
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("soft", "hard", "takes", "expected"),
-    [
-        (256, resource.RLIM_INFINITY, 1_048_576, 1_048_576),
-        (256, resource.RLIM_INFINITY, 92_160, 65_536),
-        (256, resource.RLIM_INFINITY, 10_240, 10_240),
-        (256, resource.RLIM_INFINITY, 256, 256),
-        (1_024, 4_096, 4_096, 4_096),
-        (20_480, resource.RLIM_INFINITY, 10_240, 20_480),
-    ],
+    (256, resource.RLIM_INFINITY, 1_048_576, 1_048_576),
+    (256, resource.RLIM_INFINITY, 92_160, 65_536),
+    (256, resource.RLIM_INFINITY, 10_240, 10_240),
+    (256, resource.RLIM_INFINITY, 256, 256),
+    (1_024, 4_096, 4_096, 4_096),
+    (20_480, resource.RLIM_INFINITY, 10_240, 20_480),
 )
 def test_the_limit_on_open_files_is_the_highest_that_the_system_takes(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, takes: int, expected: int
@@ -41,9 +40,7 @@ def test_the_limit_on_open_files_is_the_highest_that_the_system_takes(
     assert limits.soft == expected
 
 
-@pytest.mark.parametrize(
-    ("hard", "expected"), [(resource.RLIM_INFINITY, None), (20_000, 19_800), (1_024, 824), (100, 0)]
-)
+@each_row(("hard", "expected"), [(resource.RLIM_INFINITY, None), (20_000, 19_800), (1_024, 824), (100, 0)])
 def test_connections_are_what_the_hard_limit_leaves(
     monkeypatch: pytest.MonkeyPatch, hard: int, expected: int | None
 ) -> None:

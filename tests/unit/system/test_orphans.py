@@ -54,13 +54,11 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("ends_by", "expected"),
-    [
-        (signal.SIGTERM, Stopped()),
-        (signal.SIGKILL, Stopped(("model-daemon",))),
-        (None, Stopped(("model-daemon",), ("model-daemon (4194305)",))),
-    ],
+    (signal.SIGTERM, Stopped()),
+    (signal.SIGKILL, Stopped(("model-daemon",))),
+    (None, Stopped(("model-daemon",), ("model-daemon (4194305)",))),
 )
 @pytest.mark.usefixtures("no_waiting")
 def test_what_does_not_end_after_sigterm_is_killed_and_named(ends_by: signal.Signals | None, expected: Stopped) -> None:

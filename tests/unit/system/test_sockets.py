@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns.serving.external.programs import Program
 from pytest_mlpatterns.serving.external.supervisor import _ports_of
@@ -85,15 +86,12 @@ def test_two_starters_at_once_get_different_ports(monkeypatch: pytest.MonkeyPatc
     assert free_port() in taken
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given", "expected"),
-    [
-        ("32768\t60999\n", range(61_000, 65_536)),
-        ("32768 65000", range(20_000, 32_768)),
-        ("1024 65535", range(0)),
-        ("none", range(20_000, 32_768)),
-    ],
-    ids=["above", "below", "nowhere", "unknown"],
+    ("32768\t60999\n", range(61_000, 65_536)),
+    ("32768 65000", range(20_000, 32_768)),
+    ("1024 65535", range(0)),
+    ("none", range(20_000, 32_768)),
 )
 def test_it_lies_beside_the_range_of_the_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, expected: range

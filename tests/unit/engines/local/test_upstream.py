@@ -117,14 +117,11 @@ async def test_inputs_and_answers_of_any_size_make_the_way(instances: Any) -> No
         assert await hop(instances) == list(instances)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "said",
-    [
-        b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n10\r\n{"predictions": \r\n4\r\n[7]}\r\n0\r\n\r\n',
-        message(b'{"predictions": [7]}'),
-        message(b'{"predictions": [7], "more": 1}', b"X-Other: of no interest"),
-    ],
-    ids=["chunked", "plain", "with-more"],
+    b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n10\r\n{"predictions": \r\n4\r\n[7]}\r\n0\r\n\r\n',
+    message(b'{"predictions": [7]}'),
+    message(b'{"predictions": [7], "more": 1}', b"X-Other: of no interest"),
 )
 async def test_an_answer_may_come_in_any_pieces(said: bytes) -> None:
     class InPieces(Service):
@@ -377,16 +374,14 @@ class TestErrors:
 
 
 class TestTime:
-    @pytest.mark.parametrize(
+    @each_row(
         ("header", "hop_ns"),
-        [
-            (b"server-timing: model;dur=4.000", 6_000_000),
-            (b"Server-Timing: model;dur=0", 10_000_000),
-            (b"server-timing: model;dur=2;free=1005000000", 3_000_000),  # half of the time it waited for the model
-            (b"server-timing: model;dur=4.000;free=999000000", 6_000_000),
-            (b"server-timing: model;dur=11.5", 0),  # clocks of two processes may disagree by a little
-            (b"x-other: 1", 10_000_000),
-        ],
+        (b"server-timing: model;dur=4.000", 6_000_000),
+        (b"Server-Timing: model;dur=0", 10_000_000),
+        (b"server-timing: model;dur=2;free=1005000000", 3_000_000),  # half of the time it waited for the model
+        (b"server-timing: model;dur=4.000;free=999000000", 6_000_000),
+        (b"server-timing: model;dur=11.5", 0),  # clocks of two processes may disagree by a little
+        (b"x-other: 1", 10_000_000),
     )
     async def test_the_hop_is_the_time_there_and_back_without_the_work(
         self, header: bytes, hop_ns: int, monkeypatch: pytest.MonkeyPatch

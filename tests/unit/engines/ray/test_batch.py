@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.fake_serve import fake_serve
 from support.scenarios import Panic, run
 
@@ -128,7 +129,7 @@ def test_a_service_behind_that_is_overloaded_is_not_asked_again() -> None:
     assert sum(calls) == 3
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("outputs", "words"),
     [([1], "1 output for 2 inputs"), (3, "int, which has no length"), ({"a": 1, "b": 2}, "returned dict")],
 )

@@ -4,36 +4,30 @@ from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.each_row import each_row
 from support.fake_ray import node_facts
 from support.synthetic import PROPERTY
 
+from pytest_mlpatterns.engines.ray.cluster import NodeFacts
 from pytest_mlpatterns.engines.ray.generator_host import place
 
 NODES = [node_facts(number) for number in range(1, 5)]
 HEAD, SECOND, THIRD, FOURTH = (node.node_id for node in NODES)
 
 
-def test_the_head_comes_last_and_nodes_with_more_cores_first() -> None:
-    small = node_facts(2, cores=4.0)
-    assert place([], [NODES[0], small, NODES[2]], 4) == [THIRD, SECOND, HEAD, THIRD]
-
-
-def test_a_cluster_of_one_node_has_all_of_them() -> None:
-    assert place([], NODES[:1], 3) == [HEAD] * 3
-
-
-def test_generators_keep_their_nodes_when_there_are_more_of_both() -> None:
-    first = place([], NODES[:2], 2)
-    assert first == [SECOND, HEAD]
-    assert place(first, NODES, 4) == [SECOND, HEAD, THIRD, FOURTH]
-
-
-def test_only_the_generators_of_a_node_that_is_gone_move() -> None:
-    assert place([SECOND, THIRD, FOURTH, HEAD], [NODES[0], NODES[1], NODES[3]], 4) == [SECOND, SECOND, FOURTH, HEAD]
-
-
-def test_fewer_generators_are_the_first_of_those_before() -> None:
-    assert place([SECOND, THIRD, FOURTH], NODES, 1) == [SECOND]
+@each_row(
+    ("placed", "nodes", "expected"),
+    ([], [NODES[0], node_facts(2, cores=4.0), NODES[2]], [THIRD, SECOND, HEAD, THIRD]),
+    ([], NODES[:1], [HEAD] * 3),
+    ([], NODES[:2], [SECOND, HEAD]),
+    ([SECOND, HEAD], NODES, [SECOND, HEAD, THIRD, FOURTH]),  # more of both: they keep their nodes
+    ([SECOND, THIRD, FOURTH, HEAD], [NODES[0], NODES[1], NODES[3]], [SECOND, SECOND, FOURTH, HEAD]),  # one is gone
+    ([SECOND, THIRD, FOURTH], NODES, [SECOND]),  # fewer are the first of those before
+)
+def test_generators_keep_their_nodes_and_new_ones_go_where_cores_are_and_to_the_head_last(
+    placed: list[str], nodes: list[NodeFacts], expected: list[str]
+) -> None:
+    assert place(placed, nodes, len(expected)) == expected
 
 
 @PROPERTY

@@ -60,12 +60,10 @@ def test_host_and_port_of_an_address_of_version_6() -> None:
     assert host_and_port("[::1]:6379", "RAY_ADDRESS") == ("::1", 6379)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("source", "way_out"),
-    [
-        ("RAY_ADDRESS", "or unset it for a Ray of this run's own"),
-        ("--perf-ray-address", "or leave it out for a Ray of this run's own"),
-    ],
+    ("RAY_ADDRESS", "or unset it for a Ray of this run's own"),
+    ("--perf-ray-address", "or leave it out for a Ray of this run's own"),
 )
 def test_where_nothing_listens_nothing_is_attached_to(source: str, way_out: str) -> None:
     with socket.socket() as reserved:
@@ -171,7 +169,7 @@ def test_paths_in_a_runtime_environment_are_relative_to_the_root(tmp_path: Path)
 json_module = __import__("json")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("runtime_env", "brings"),
     [({}, False), ({"pip": ["a"]}, False), ({"working_dir": "."}, True), ({"py_modules": ["a"]}, True)],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.fake_ray import FakeRay
 from support.nodes import APPLICATION, counted, reading, replica
 
@@ -124,12 +125,10 @@ def test_a_replica_that_ends_while_it_is_waited_for_is_told() -> None:
     made.check(0.001)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "said"),
-    [
-        (TimeoutError(), "the Ray cluster at 10.0.0.1:6379 no longer answers"),
-        (ChildError("process 5 ended"), "the Ray cluster at 10.0.0.1:6379 no longer answers: process 5 ended"),
-    ],
+    (TimeoutError(), "the Ray cluster at 10.0.0.1:6379 no longer answers"),
+    (ChildError("process 5 ended"), "the Ray cluster at 10.0.0.1:6379 no longer answers: process 5 ended"),
 )
 def test_a_cluster_that_does_not_answer_is_told(error: Exception, said: str) -> None:
     cluster = Cluster(())

@@ -59,16 +59,14 @@ def test_a_runtime_environment_is_json_or_a_file(name: str, tmp_path: Path) -> N
         assert read({"ray-runtime-env": text}, root=tmp_path).runtime_env == {"working_dir": "."}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "message"),
-    [
-        ("pip", "--perf-ray-runtime-env is 'pip', expected a JSON object or the path of a .json or .yaml file; write"),
-        ("{", "expected a JSON object or the path of a .json or .yaml file; it cannot be read: "),
-        ("list.json", r"; list.json is \[1\]"),
-        ("numbers.yaml", r"; numbers.yaml is \{1: 2\}"),
-        ("broken.yaml", "; broken.yaml cannot be read: "),
-        ("none.json", "--perf-ray-runtime-env names the file none.json, which cannot be read: No such file"),
-    ],
+    ("pip", "--perf-ray-runtime-env is 'pip', expected a JSON object or the path of a .json or .yaml file; write"),
+    ("{", "expected a JSON object or the path of a .json or .yaml file; it cannot be read: "),
+    ("list.json", r"; list.json is \[1\]"),
+    ("numbers.yaml", r"; numbers.yaml is \{1: 2\}"),
+    ("broken.yaml", "; broken.yaml cannot be read: "),
+    ("none.json", "--perf-ray-runtime-env names the file none.json, which cannot be read: No such file"),
 )
 def test_what_is_no_runtime_environment_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[1]", encoding="utf-8")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.fake_serve import FakeHandle, fake_serve
 
 from pytest_mlpatterns.engines.ray.messages import HandleAnswer, HandleNode
@@ -57,13 +58,10 @@ def test_a_queue_and_a_batch_see_the_number_of_replicas() -> None:
     assert (upstream.parallelism, upstream.in_flight, len(upstream.replicas)) == (3, 8, 3)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("values", "hop"),
-    [
-        ({"worked_ns": 10**12}, 0),
-        ({"machine": HERE, "free_ns": 10**18}, 0),  # never in the past
-    ],
-    ids=["all was work", "the model was busy until the end"],
+    ({"worked_ns": 10**12}, 0),
+    ({"machine": HERE, "free_ns": 10**18}, 0),  # never in the past
 )
 def test_the_hop_is_the_round_trip_without_work_and_wait(values: dict[str, Any], hop: int) -> None:
     upstream, tally = upstream_of(answering(**values))

@@ -1,20 +1,18 @@
 """Which path says that a server is ready, and which answers do."""
 
 import httpx
-import pytest
+from support.each_row import each_row
 
 from pytest_mlpatterns import Wire
 from pytest_mlpatterns.serving.external.start import is_ready, ready_path
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("ready", "wire", "path", "answers"),
-    [
-        (None, "rest+json", "/", {200: True, 404: True, 503: True}),
-        ("/health", "rest+json", "/health", {200: True, 404: False, 503: False}),
-        (None, "invocations", "/ping", {200: True, 204: True, 404: True, 405: True, 500: False, 503: False}),
-        ("/health", "invocations+csv", "/health", {200: True, 404: False}),
-    ],
+    (None, "rest+json", "/", {200: True, 404: True, 503: True}),
+    ("/health", "rest+json", "/health", {200: True, 404: False, 503: False}),
+    (None, "invocations", "/ping", {200: True, 204: True, 404: True, 405: True, 500: False, 503: False}),
+    ("/health", "invocations+csv", "/health", {200: True, 404: False}),
 )
 def test_a_server_is_ready(ready: str | None, wire: str, path: str, answers: dict[int, bool]) -> None:
     found = Wire.parse(wire)

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.services.deploy import make_start_options
 
 from pytest_mlpatterns import App, Command, Url
@@ -43,14 +43,12 @@ def test_complete_requests_are_corrected_in_the_payload(tmp_path: Path) -> None:
     assert found == f"{HAS}; correct the path of the requests in perf_payload"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("target", "described", "expected"),
-    [
-        (App("service:app"), DESCRIBED, f'{HAS}; name the path that takes inputs: App(..., path="/api/model/predict")'),
-        (Command("serve {port}"), {}, '; name the path that takes inputs: Command(..., path="/predict")'),
-        (Command("serve {port}"), [1], '; name the path that takes inputs: Command(..., path="/predict")'),
-        (Url("http://service/predict"), DESCRIBED, f"{HAS}; name the path that takes inputs in the address"),
-    ],
+    (App("service:app"), DESCRIBED, f'{HAS}; name the path that takes inputs: App(..., path="/api/model/predict")'),
+    (Command("serve {port}"), {}, '; name the path that takes inputs: Command(..., path="/predict")'),
+    (Command("serve {port}"), [1], '; name the path that takes inputs: Command(..., path="/predict")'),
+    (Url("http://service/predict"), DESCRIBED, f"{HAS}; name the path that takes inputs in the address"),
 )
 def test_target_names_its_path(tmp_path: Path, target: Target, described: Any, expected: str) -> None:
     assert advice(tmp_path, target, described=described) == expected

@@ -107,12 +107,10 @@ def test_a_call_without_an_answer_is_the_error_that_a_connection_would_give(
         client.get(READY, timeout=0.2 if behaviour.get("end") == "wait" else PATIENCE_S)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "why"),
-    [
-        *((host, "failed to connect to all addresses") for host in ("127.0.0.1", "localhost", "[::1]")),
-        ("a..b", "resol"),
-    ],
+    *((host, "failed to connect to all addresses") for host in ("127.0.0.1", "localhost", "[::1]")),
+    ("a..b", "resol"),
 )
 def test_a_refused_connection_or_a_name_without_an_address_is_a_connect_error(host: str, why: str) -> None:
     with httpx.Client(transport=GrpcTransport()) as client, pytest.raises(httpx.ConnectError, match=why):

@@ -120,13 +120,6 @@ async def test_a_stream_that_fails_or_whose_client_goes_away_does_not_count(read
     assert found.get("requests", 0) <= reads  # it may have sent all before it sees that the client has gone
 
 
-async def test_without_a_tally_streams_and_requests_are_only_answered() -> None:
-    for model in (letters, charging):
-        app = app_of(model)
-        app.split = None
-        assert (await answer(app, V1, {"instances": [1]}))[0] == 200
-
-
 async def test_a_job_counts_when_it_is_done_and_only_if_it_succeeded() -> None:
     async def worker(batch: list[Any]) -> list[Any]:
         await asyncio.sleep(0)

@@ -194,7 +194,7 @@ class TestErrors:
         assert b"the model raised" in body
         assert app._caller.tracebacks[0].endswith("Panic: no token")
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("model", "error"),
         [(breaks, "ValueError: out of words"), (breaks_later, "SystemExit: 3"), (panics, "Panic: no token")],
     )
@@ -243,16 +243,14 @@ class TestErrors:
         assert call.status == 400
         assert "the request has 2 inputs, expected one" in orjson.loads(body)["error"]
 
-    @pytest.mark.parametrize(
+    @each_row(
         ("path", "body", "headers"),
-        [
-            (
-                "/v2/models/m/infer",
-                {"inputs": [{"name": "x", "datatype": "INT64", "shape": [1, 2], "data": [1, 2]}]},
-                (),
-            ),
-            (V1, b"\x81\xa9instances\x91\x91\x01", ((b"content-type", b"application/msgpack"),)),
-        ],
+        (
+            "/v2/models/m/infer",
+            {"inputs": [{"name": "x", "datatype": "INT64", "shape": [1, 2], "data": [1, 2]}]},
+            (),
+        ),
+        (V1, b"\x81\xa9instances\x91\x91\x01", ((b"content-type", b"application/msgpack"),)),
     )
     async def test_formats_without_streams_refuse_them(self, path: str, body: Any, headers: Any) -> None:
         async with Call(app_of(letters), path, body, headers=headers) as call:
