@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 from support.synthetic import ENVIRONMENT, result, verdict
 
 from pytest_mlpatterns.cli import main
@@ -61,32 +62,30 @@ def test_one_metric_with_a_ceiling_of_its_own(here: Path) -> None:
     assert (memory.metric, memory.ceiling) == ("peak_memory", 0.8)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("arguments", "message"),
-    [
-        ([TEST], "accept needs a test and a reason"),
-        ([TEST, "--reason", " "], "accept needs a test and a reason"),
-        (
-            ["test_b.py::test_c", "--reason", "why"],
-            "there is no result of 'test_b.py::test_c'; the file has results of",
-        ),
-        (["test_a.py::test_calm", "--reason", "why"], "has no change beyond its tolerance"),
-        ([TEST, "--reason", "why", "--metric", "p95"], "p95 of test_a.py::test_digits[single] was not compared"),
-        ([TEST, "--reason", "why", "--ceiling", "much"], "ERROR: --ceiling is 'much', expected"),
-        ([TEST, "--reason", "why", "--ceiling", "0"], "--ceiling is '0', expected more than 0; write --ceiling 60%"),
-        (
-            [TEST, "--reason", "why", "--ceiling", "30%"],
-            "--ceiling is '30%', below what was measured of rtm: +47.0 % (+43.0 % to +51.0 %); write --ceiling 55%",
-        ),
-        ([TEST, "--reason", "why", "--metric", "rtm", "--metric", "rtm"], "--metric names rtm twice, expected each"),
-        ([TEST, "--reason", "why", "--until", "2020-01-01"], "--until is 2020-01-01, which is over, expected a day"),
-        (
-            [TEST, "--reason", "until 2999-12-31, as agreed"],
-            "--reason has 'until 2999-12-31' inside its reason, expected the day in an option of its own; write",
-        ),
-        ([TEST, "--reason", "why", "--until", "soon"], "--until is 'soon', expected a day; write --until 2026-12-31"),
-        ([TEST, "--reason", "why", "--until", "20261231"], "--until is '20261231', expected a day"),
-    ],
+    ([TEST], "accept needs a test and a reason"),
+    ([TEST, "--reason", " "], "accept needs a test and a reason"),
+    (
+        ["test_b.py::test_c", "--reason", "why"],
+        "there is no result of 'test_b.py::test_c'; the file has results of",
+    ),
+    (["test_a.py::test_calm", "--reason", "why"], "has no change beyond its tolerance"),
+    ([TEST, "--reason", "why", "--metric", "p95"], "p95 of test_a.py::test_digits[single] was not compared"),
+    ([TEST, "--reason", "why", "--ceiling", "much"], "ERROR: --ceiling is 'much', expected"),
+    ([TEST, "--reason", "why", "--ceiling", "0"], "--ceiling is '0', expected more than 0; write --ceiling 60%"),
+    (
+        [TEST, "--reason", "why", "--ceiling", "30%"],
+        "--ceiling is '30%', below what was measured of rtm: +47.0 % (+43.0 % to +51.0 %); write --ceiling 55%",
+    ),
+    ([TEST, "--reason", "why", "--metric", "rtm", "--metric", "rtm"], "--metric names rtm twice, expected each"),
+    ([TEST, "--reason", "why", "--until", "2020-01-01"], "--until is 2020-01-01, which is over, expected a day"),
+    (
+        [TEST, "--reason", "until 2999-12-31, as agreed"],
+        "--reason has 'until 2999-12-31' inside its reason, expected the day in an option of its own; write",
+    ),
+    ([TEST, "--reason", "why", "--until", "soon"], "--until is 'soon', expected a day; write --until 2026-12-31"),
+    ([TEST, "--reason", "why", "--until", "20261231"], "--until is '20261231', expected a day"),
 )
 def test_a_mistake_leaves_the_file_as_it_was(
     here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.each_row import each_row
 from support.synthetic import ENVIRONMENT, make_setup, result
 
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
@@ -45,6 +46,16 @@ def test_report_writes_the_page_of_the_results(file: Path) -> None:
     assert (file.parent / "report.html").read_text(encoding="utf-8") == made
 
 
+def test_summary_writes_a_table_and_the_failures(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measured = [result("test_a.py::test_good"), result("test_a.py::test_bad", passed=False)]
+    file.write_text(results_json(measured, ENVIRONMENT, "2026-11-24", baseline={}), encoding="utf-8")
+    assert main(["summary", str(file)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("### Performance: 1 broken test, 1 passed")
+    assert r"- ✗ **test\_a.py::test\_bad**: " in text
+    assert r"| test\_a.py::test\_good |" in text
+
+
 @pytest.mark.processes
 def test_without_a_name_it_goes_to_standard_output(file: Path) -> None:
     command = [sys.executable, "-m", "pytest_mlpatterns", *EXPORT, str(file)]
@@ -76,16 +87,14 @@ def test_a_file_that_cannot_be_read_is_told_in_one_line(
     assert words in line
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("arguments", "code", "words"),
-    [
-        (("verdict",), 3, "the run was not completed\n"),
-        (("report",), 0, '<span class="state interrupted">the run was not completed</span>'),
-        (("summary",), 0, "### Performance: no perf test\n\nThe run was not completed."),
-        (EXPORT, 2, "has no results, because the run was not completed; measure again with --perf-json"),
-        (("rank", "rtm=1"), 2, "has no results, because the run was not completed; measure again with --perf-json"),
-        (("accept", "--prune"), 2, "has no results, because the run was not completed; measure again with --perf-json"),
-    ],
+    (("verdict",), 3, "the run was not completed\n"),
+    (("report",), 0, '<span class="state interrupted">the run was not completed</span>'),
+    (("summary",), 0, "### Performance: no perf test\n\nThe run was not completed."),
+    (EXPORT, 2, "has no results, because the run was not completed; measure again with --perf-json"),
+    (("rank", "rtm=1"), 2, "has no results, because the run was not completed; measure again with --perf-json"),
+    (("accept", "--prune"), 2, "has no results, because the run was not completed; measure again with --perf-json"),
 )
 def test_the_file_of_a_run_that_was_killed_says_so(
     file: Path, arguments: tuple[str, ...], code: int, words: str, capsys: pytest.CaptureFixture[str]
@@ -171,12 +180,10 @@ def test_a_command_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
 LEFT = ["plan", *(f"history {action}" for action in ("backfill", "compact", "export", "import", "pull", "push"))]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("command", "words"),
-    [
-        ("verdct", "is no command, did you mean verdict? expected one of new, "),
-        *((command, "left in 0.3 (commit ") for command in LEFT),
-    ],
+    ("verdct", "is no command, did you mean verdict? expected one of new, "),
+    *((command, "left in 0.3 (commit ") for command in LEFT),
 )
 def test_an_unknown_command_is_refused_by_name(command: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -215,12 +215,6 @@ def test_without_a_person_the_choice_is_an_error(
     assert words in capsys.readouterr().err
 
 
-def test_service_is_named_whether_it_runs_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["new", "http://127.0.0.1:9/predict", "--no-run"]) == 0
-    assert 'Url("http://127.0.0.1:9/predict")' in (tmp_path / "test_perf.py").read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("name", ["a.onnx", "a.pt", "a.pt2"])
 def test_file_of_layers_is_loaded_by_the_test_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)

@@ -20,14 +20,6 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_the_key_is_read_from_each_kind_of_file(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text(FILES[name].format("h.jsonl"), encoding="utf-8")
-    (tmp_path / "sub").mkdir()
-    found = find_project(tmp_path / "sub")
-    assert (found.text("perf_history"), found.root) == ("h.jsonl", tmp_path.resolve())
-
-
 def test_the_first_file_counts_as_for_pytest(tmp_path: Path) -> None:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text.format(name), encoding="utf-8")
@@ -47,7 +39,8 @@ def test_a_file_that_configures_no_pytest_is_passed_by(tmp_path: Path) -> None:
         ("setup.cfg", "[metadata]\n"),
     ):
         (inner / name).write_text(text, encoding="utf-8")
-    assert find_project(inner).text("perf_history") == "above"
+    found = find_project(inner)
+    assert (found.text("perf_history"), found.root) == ("above", tmp_path.resolve())
     (inner / "pytest.ini").write_text("", encoding="utf-8")
     assert find_project(inner).text("perf_history") == ""
 

@@ -128,13 +128,11 @@ def test_application_of_no_known_framework_is_one_by_what_it_takes(shop: str, na
     assert probe(None, f"{shop}:{name}").kind is SubjectKind.APP
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "words"),
-    [
-        ("no_such_module_here:x", "there is no module no_such_module_here here"),
-        ("shop_of_probe:ranc", "did you mean rank?"),
-        ("shop_of_probe:count", "is int, expected a model"),
-    ],
+    ("no_such_module_here:x", "there is no module no_such_module_here here"),
+    ("shop_of_probe:ranc", "did you mean rank?"),
+    ("shop_of_probe:count", "is int, expected a model"),
 )
 def test_name_that_leads_nowhere_is_refused(shop: str, name: str, words: str) -> None:
     with pytest.raises(SettingError, match=words.replace("?", r"\?")):

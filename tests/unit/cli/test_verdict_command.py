@@ -78,19 +78,17 @@ def test_what_is_probably_slower_fails_on_request(
     assert data["tests"][0]["next"][0]["purpose"] == "run it again in a quieter moment, or for about 220 s"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("tests", "run", "code", "headline"),
-    [
-        ([PASSED], CUT, 3, "1 passed; the run was not completed, 1 perf test not run"),
-        ([PASSED], RunEnd(complete=False, not_run=None), 3, "1 passed; the run was not completed"),
-        ([PASSED], RunEnd(not_run=("t.py::test_b", "t.py::test_c")), 3, "1 passed; 2 perf tests not run"),
-        ([SLOW], CUT, 2, "1 regression; the run was not completed, 1 perf test not run"),
-        ([], CUT, 3, "the run was not completed, 1 perf test not run"),
-        ([PASSED], RunEnd(smoke=True), 3, "1 passed; nothing was measured (--perf-smoke)"),
-        ([BROKEN], RunEnd(smoke=True), 1, "1 broken test; nothing was measured (--perf-smoke)"),
-        ([OPEN], FAILED, 1, "1 undecided; 1 other failure"),
-        ([], FAILED, 1, "1 other failure"),
-    ],
+    ([PASSED], CUT, 3, "1 passed; the run was not completed, 1 perf test not run"),
+    ([PASSED], RunEnd(complete=False, not_run=None), 3, "1 passed; the run was not completed"),
+    ([PASSED], RunEnd(not_run=("t.py::test_b", "t.py::test_c")), 3, "1 passed; 2 perf tests not run"),
+    ([SLOW], CUT, 2, "1 regression; the run was not completed, 1 perf test not run"),
+    ([], CUT, 3, "the run was not completed, 1 perf test not run"),
+    ([PASSED], RunEnd(smoke=True), 3, "1 passed; nothing was measured (--perf-smoke)"),
+    ([BROKEN], RunEnd(smoke=True), 1, "1 broken test; nothing was measured (--perf-smoke)"),
+    ([OPEN], FAILED, 1, "1 undecided; 1 other failure"),
+    ([], FAILED, 1, "1 other failure"),
 )
 def test_a_run_that_was_cut_or_failed_elsewhere_is_no_pass(
     tmp_path: Path,

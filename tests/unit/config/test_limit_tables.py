@@ -56,9 +56,7 @@ def test_what_cannot_be_read_is_named_by_its_part(text: object, said: str) -> No
     assert said in refused(text)
 
 
-@pytest.mark.parametrize(
-    "test", ["test_a.py::test_a[small-1]", "test_a.py::T::test_a[small-1]", "test_a.py::small-1", "small-1"]
-)
+@each_row("test", ["test_a.py::test_a[small-1]", "test_a.py::T::test_a[small-1]", "test_a.py::small-1", "small-1"])
 def test_a_row_is_named_by_the_parameters_or_the_test(test: str) -> None:
     for name in ("small-1", test):
         assert read_row({name: "p95<1s", "unused": "?"}, test, Path()).limits == "p95<1s"

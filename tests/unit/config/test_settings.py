@@ -309,13 +309,11 @@ def test_an_empty_list_of_the_command_line_is_refused() -> None:
         patterns_of({}, {"patterns": ""}, {"patterns": "cached"})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("options", "ini", "weights"),
-    [
-        ({"rank": "rtm=1"}, {"rank": "asl=1"}, {"rtm": 1.0}),
-        ({"rank": None}, {"rank": "asl=1"}, {"asl": 1.0}),
-        ({"rank": None}, {"rank": ""}, None),
-    ],
+    ({"rank": "rtm=1"}, {"rank": "asl=1"}, {"rtm": 1.0}),
+    ({"rank": None}, {"rank": "asl=1"}, {"asl": 1.0}),
+    ({"rank": None}, {"rank": ""}, None),
 )
 def test_weights_of_the_command_line_win_over_those_of_the_ini_file(
     options: dict[str, object], ini: dict[str, object], weights: dict[str, float] | None, tmp_path: Path
@@ -325,7 +323,7 @@ def test_weights_of_the_command_line_win_over_those_of_the_ini_file(
     assert found.always_ranks is (options["rank"] is None)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("options", "ini", "source"),
     [({"rank": ""}, {"rank": "rtm=1"}, "--perf-rank is ''"), ({}, {"rank": "rtm"}, "ini key perf_rank has 'rtm'")],
 )
@@ -384,9 +382,7 @@ def test_an_empty_revision_on_the_command_line_is_an_error(given: str, tmp_path:
         read_run_settings({"against": given}, {"against": "main"}, invoked_in=tmp_path, root=tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("options", "ini"), [({"baseline": "update"}, {}), ({"baseline": "prune"}, {}), ({}, {"baseline": "update"})]
-)
+@each_row(("options", "ini"), [({"baseline": "update"}, {}), ({"baseline": "prune"}, {}), ({}, {"baseline": "update"})])
 def test_baseline_modes_exclude_a_comparison_with_a_revision(
     options: dict[str, object], ini: dict[str, object], tmp_path: Path
 ) -> None:
@@ -498,16 +494,14 @@ def test_a_run_without_options_checks_the_baseline_beside_the_project(tmp_path: 
     assert found.smoke is False
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("option", "ini", "mode"),
-    [
-        ("update", "off", BaselineMode.UPDATE),
-        ("check", "off", BaselineMode.CHECK),
-        (None, "off", BaselineMode.OFF),
-        (None, "require", BaselineMode.REQUIRE),
-        (None, "", BaselineMode.CHECK),
-        (None, None, BaselineMode.CHECK),
-    ],
+    ("update", "off", BaselineMode.UPDATE),
+    ("check", "off", BaselineMode.CHECK),
+    (None, "off", BaselineMode.OFF),
+    (None, "require", BaselineMode.REQUIRE),
+    (None, "", BaselineMode.CHECK),
+    (None, None, BaselineMode.CHECK),
 )
 def test_the_mode_of_the_baseline_is_of_the_command_line_then_of_the_ini_file(
     tmp_path: Path, option: str | None, ini: str | None, mode: BaselineMode
@@ -523,7 +517,7 @@ def test_a_history_is_a_file(tmp_path: Path) -> None:
     assert found.results_files == (tmp_path / "root" / "runs.jsonl",)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("options", "ini", "source"),
     [({"history": "git:perf"}, {}, "--perf-history"), ({}, {"history": "git:perf"}, "ini key perf_history")],
 )
@@ -573,12 +567,10 @@ def test_a_switch_is_of_the_command_line_then_of_the_ini_file(
     assert run_settings(tmp_path, {"smoke": option}, {"smoke": ini}).smoke is on
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("ini", "message"),
-    [
-        ({"baseline": "chek"}, "perf_baseline is 'chek', expected one of check, update, require, prune, off"),
-        ({"smoke": "maybe"}, "perf_smoke is 'maybe', expected true or false"),
-    ],
+    ({"baseline": "chek"}, "perf_baseline is 'chek', expected one of check, update, require, prune, off"),
+    ({"smoke": "maybe"}, "perf_smoke is 'maybe', expected true or false"),
 )
 def test_a_wrong_value_of_a_run_says_what_is_allowed(tmp_path: Path, ini: dict[str, object], message: str) -> None:
     with pytest.raises(SettingError) as caught:
@@ -624,17 +616,15 @@ def test_a_test_in_place_of_a_forgotten_value_is_no_file_to_write(tmp_path: Path
         run_settings(tmp_path, {name: file})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "text", "words"),
-    [
-        ("json", BASELINE_TEXT, "exists and is no result file, expected a new file or one that --perf-json wrote"),
-        ("json", '{"at":["1a2b3c4",7]}', "is no result file"),
-        ("html", "x = 1\n", "exists and is no page, expected a new file or one that --perf-html wrote"),
-        ("json", "", ""),
-        ("json", f'{{\n "format": "{FORMAT}",\n', ""),
-        ("html", "", ""),
-        ("html", "\n<!DOCTYPE html>\n<html>", ""),
-    ],
+    ("json", BASELINE_TEXT, "exists and is no result file, expected a new file or one that --perf-json wrote"),
+    ("json", '{"at":["1a2b3c4",7]}', "is no result file"),
+    ("html", "x = 1\n", "exists and is no page, expected a new file or one that --perf-html wrote"),
+    ("json", "", ""),
+    ("json", f'{{\n "format": "{FORMAT}",\n', ""),
+    ("html", "", ""),
+    ("html", "\n<!DOCTYPE html>\n<html>", ""),
 )
 def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path, name: str, text: str, words: str) -> None:
     file = tmp_path / "given"
@@ -646,14 +636,12 @@ def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path, name: str, text:
         assert getattr(run_settings(tmp_path, {name: str(file)}), f"{name}_file") == file
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("options", "ini", "words"),
-    [
-        ({"json": "x.json", "html": "./x.json"}, {}, "--perf-html and --perf-json are both "),
-        ({"json": "x", "history": "x"}, {}, "--perf-json and --perf-history are both "),
-        ({"baseline-file": "x"}, {"html": "../invoked/x"}, "--perf-baseline-file and ini key perf_html are both "),
-        ({}, {"json": "perf-baseline.json"}, "--perf-baseline-file and ini key perf_json are both "),
-    ],
+    ({"json": "x.json", "html": "./x.json"}, {}, "--perf-html and --perf-json are both "),
+    ({"json": "x", "history": "x"}, {}, "--perf-json and --perf-history are both "),
+    ({"baseline-file": "x"}, {"html": "../invoked/x"}, "--perf-baseline-file and ini key perf_html are both "),
+    ({}, {"json": "perf-baseline.json"}, "--perf-baseline-file and ini key perf_json are both "),
 )
 def test_two_files_that_are_one_are_refused(
     tmp_path: Path, options: dict[str, object], ini: dict[str, object], words: str

@@ -8,8 +8,7 @@ from support.project import Project
 from pytest_mlpatterns import patterns
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
-from pytest_mlpatterns.config.arguments import ARGUMENT_HELP, merge_markers
-from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.config.arguments import ARGUMENT_HELP
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.plugin.help_text import help_lines
 
@@ -26,12 +25,6 @@ def test_every_name_that_a_test_can_write_has_a_line() -> None:
     found = names()
     assert known <= set(found)
     assert all(found.values())
-
-
-def test_every_argument_of_the_marker_has_its_line() -> None:
-    with pytest.raises(SettingError, match="allowed are: ") as caught:
-        merge_markers([((), {"no_such_argument": 1})])
-    assert sorted(ARGUMENT_HELP) == str(caught.value).partition("allowed are: ")[2].split(", ")
 
 
 @pytest.mark.parametrize("width", [80, 120])

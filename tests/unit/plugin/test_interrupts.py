@@ -121,9 +121,7 @@ def test_what_is_written_without_an_interrupt_leaves_the_handlers_as_they_were()
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize(
-    ("exitstatus", "hooks"), [(pytest.ExitCode.OK, 1), (pytest.ExitCode.INTERRUPTED, 0)], ids=["first", "second"]
-)
+@each_row(("exitstatus", "hooks"), [(pytest.ExitCode.OK, 1), (pytest.ExitCode.INTERRUPTED, 0)])
 def test_an_interrupt_at_the_end_of_a_session_lets_pytest_print_its_summary(exitstatus: int, hooks: int) -> None:
     session = Session()
     with ends_with_summary(session, exitstatus):  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.each_row import each_row
 from support.project import Project
 
 from pytest_mlpatterns.plugin.name_hints import fixture_hint, misspelled_fixture, require_known_options
@@ -18,18 +19,14 @@ def test_option_of_another_plugin_is_left_to_pytest(unknown: list[str]) -> None:
         require_known_options([*unknown, "--perf-htlm"], KNOWN)
 
 
-@pytest.mark.parametrize(
-    ("given", "hint"), [("pref", "did you mean perf?"), ("perf_modell", "did you mean perf_model?")]
+@each_row(
+    ("given", "hint"), [("pref", "did you mean perf?"), ("perf_modell", "did you mean perf_model?"), ("client", "")]
 )
 def test_fixture_is_answered_with_the_nearest(given: str, hint: str) -> None:
     assert fixture_hint(given) == hint
 
 
-def test_fixture_of_another_name_has_no_hint() -> None:
-    assert fixture_hint("client") == ""
-
-
-@pytest.mark.parametrize(
+@each_row(
     ("defined", "found"),
     [("perf_modell", "perf_modell"), ("prf_perf_model", "prf_perf_model"), ("model", ""), ("perf_payload", "")],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.each_row import each_row
 from support.fake_ray import FakeRay, cluster_facts, node_facts
 
 from pytest_mlpatterns.config.settings import read_settings
@@ -79,15 +80,13 @@ def test_the_process_of_a_test_begins_before_its_fixtures_are_made_and_serves_it
     assert before_the_model == ["request", "_perf_ahead", "perf_model"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("engine", "generators_on", "target", "serves", "takes_part"),
-    [
-        ("local", "local", None, False, False),
-        ("ray", "local", None, True, True),
-        ("ray", "local", Url("http://127.0.0.1:1/"), False, False),
-        ("ray", "ray", Url("http://127.0.0.1:1/"), False, True),
-        ("local", "ray", None, False, True),
-    ],
+    ("local", "local", None, False, False),
+    ("ray", "local", None, True, True),
+    ("ray", "local", Url("http://127.0.0.1:1/"), False, False),
+    ("ray", "ray", Url("http://127.0.0.1:1/"), False, True),
+    ("local", "ray", None, False, True),
 )
 def test_a_cluster_takes_part_where_it_serves_or_sends(
     tmp_path: Path, *, engine: str, generators_on: str, target: Url | None, serves: bool, takes_part: bool

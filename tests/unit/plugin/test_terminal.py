@@ -70,14 +70,10 @@ def test_colours_are_there_when_pytest_has_them(
 @each_row(
     ("encoding", "shows"),
     *(("utf-8", True), ("UTF8", True), ("ascii", False), ("latin-1", False), ("cp1252", False), ("", False)),
-    (None, False),
+    *((None, False), ("no such encoding", False)),
 )
 def test_a_stream_has_our_signs_or_not(encoding: str | None, shows: bool) -> None:
     assert shows_unicode(encoding) is shows
-
-
-def test_an_unknown_encoding_has_not() -> None:
-    assert not shows_unicode("no such encoding")
 
 
 def test_the_stream_is_asked_where_nobody_says_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:

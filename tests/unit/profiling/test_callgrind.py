@@ -72,14 +72,12 @@ def test_a_library_has_the_name_of_its_file(path: str, name: str) -> None:
     assert library_name(path) == name
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("system", "installed", "why", "lacks"),
-    [
-        ("linux", True, "", False),
-        ("linux", False, "valgrind is not installed (apt-get install valgrind)", True),
-        ("darwin", True, "macOS has no valgrind; count on Linux, for instance in a container", False),
-        ("win32", True, "win32 has no valgrind; count on Linux", False),
-    ],
+    ("linux", True, "", False),
+    ("linux", False, "valgrind is not installed (apt-get install valgrind)", True),
+    ("darwin", True, "macOS has no valgrind; count on Linux, for instance in a container", False),
+    ("win32", True, "win32 has no valgrind; count on Linux", False),
 )
 def test_a_machine_without_valgrind_names_what_to_do(
     system: str, installed: bool, why: str, lacks: bool, monkeypatch: pytest.MonkeyPatch

@@ -100,7 +100,7 @@ def test_packages_and_the_standard_library_are_told_apart_by_their_place(tree: P
     assert python.line == json.dumps.__code__.co_firstlineno
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("file", "owner"),
     [("", "native"), ("<frozen importlib._bootstrap>", "python"), ("numpy/random/_generator.pyx", "native")],
 )

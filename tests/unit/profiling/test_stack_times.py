@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from support.each_row import each_row
 
 import pytest_mlpatterns
 from pytest_mlpatterns.patterns import model_thread
@@ -144,15 +145,12 @@ def test_another_thread_counts_by_its_cpu_time() -> None:
     assert shown(sampled(counts)) == {}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "waiting",
-    [
-        (library("gunicorn/workers/sync.py", "run"), library("gunicorn/workers/sync.py", "wait")),
-        (standard("socketserver.py", "serve_forever"), standard("selectors.py", "select")),
-        (standard("http/server.py", "handle_one_request"), standard("socket.py", "readinto")),
-        (library("waitress/task.py", "handler_thread"), standard("threading.py", "wait")),
-    ],
-    ids=lambda frames: frames[0].file.rpartition("/")[2],
+    (library("gunicorn/workers/sync.py", "run"), library("gunicorn/workers/sync.py", "wait")),
+    (standard("socketserver.py", "serve_forever"), standard("selectors.py", "select")),
+    (standard("http/server.py", "handle_one_request"), standard("socket.py", "readinto")),
+    (library("waitress/task.py", "handler_thread"), standard("threading.py", "wait")),
 )
 def test_a_server_of_another_kind_waits_for_the_next_request(waiting: tuple[RawFrame, ...]) -> None:
     script = (ROOT, model("serve"))
@@ -174,11 +172,7 @@ def test_the_wait_for_a_core_is_first_that_of_the_server() -> None:
     assert times == {"worker; HTTP server; model; send": 30, "worker; HTTP server; send": pytest.approx(5)}
 
 
-@pytest.mark.parametrize(
-    ("cpu_ms", "ready_ms", "left_ms"),
-    [(35, 25, 30), (20, 25, 25), (20, 200, 20), (0, 25, 30)],
-    ids=["no-more-than-cpu", "no-more-than-the-wait", "down-to-the-cpu-time", "cpu-unknown"],
-)
+@each_row(("cpu_ms", "ready_ms", "left_ms"), [(35, 25, 30), (20, 25, 25), (20, 200, 20), (0, 25, 30)])
 def test_what_is_left_of_the_wait_for_a_core_is_taken_from_all(cpu_ms: int, ready_ms: int, left_ms: float) -> None:
     counts = {main(*MODEL, model("predict")): 30, main(*WRITE): 20, main(*LOOP): 50}
     times = shown(sampled(counts, threads={PID: ThreadTimes(cpu_ms * MS, ready_ms * MS)}))
@@ -248,11 +242,7 @@ OWN = RawFrame("main", "/srv/project/serve.py", 23)
 THREADS = {RawStack(PID + 1, "Thread-1", (*THREAD, standard("socketserver.py", "run"), model("answer"))): 60}
 
 
-@pytest.mark.parametrize(
-    "leaf",
-    [(standard("signal.py", "sigwait"),), (standard("socket.py", "accept"),), ()],
-    ids=["signal", "client", "call of compiled code"],
-)
+@each_row("leaf", [(standard("signal.py", "sigwait"),), (standard("socket.py", "accept"),), ()])
 def test_a_main_thread_that_waits_beside_the_threads_that_serve_is_idle(leaf: tuple[RawFrame, ...]) -> None:
     waits = {main(OWN, *leaf): 100}
     assert shown(sampled({**waits, **THREADS})) == {"worker; answer": 60}
