@@ -153,3 +153,20 @@ def test_a_request_that_waited_goes_to_another_address(monkeypatch: pytest.Monke
     loop.pool.release(loop.made[0])  # type: ignore[arg-type]
     assert loop.sent == [(0, 1), (1, 2)]
     assert not loop.pool.waiting
+
+
+@pytest.mark.parametrize(("schedule", "opened"), [(ClosedLoop(3), [0, 0, 0, 1, 1, 1]), (ConstantRate(100), [0, 1])])
+def test_connections_are_opened_ahead_of_the_load_so_that_no_request_waits_for_one(
+    schedule: Schedule, opened: list[int]
+) -> None:
+    found: list[int] = []
+
+    class Opening(FailingConnection):
+        def open(self) -> None:
+            found.append(self.target)
+
+    loop: Any = Loop()
+    loop.new_connection = partial(Opening, loop)
+    job = a_job([("127.0.0.1", 1), ("127.0.0.1", 2)], schedule)
+    pool_module.ConnectionPool(loop, job).open()
+    assert found == opened

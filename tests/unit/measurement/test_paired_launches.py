@@ -230,3 +230,21 @@ def test_a_capacity_that_is_not_known_has_no_ratio(
     assert type(raised.value) is error
     assert len(sides.events) == 2
     assert run.capacities == []
+
+
+@each_row("generators", [1, 2])
+def test_slow_sides_answer_the_same_requests_in_each_launch_unless_generators_share_them(generators: int) -> None:
+    generator = DeclaredGenerator(latency_ms={FIRST: 100, SECOND: 200})
+    plan = replace(PLAN, generators=generators)
+    run = InterleavedRun(Sides().of(FIRST, plan), Sides().of(SECOND, plan), generator, on_progress=lambda _: None)
+    run.measure(60 * S, 1)
+    run.measure(10 * S, 1)  # has the blocks of the first
+    first, second = generator.jobs[:6], generator.jobs[6:]
+    for warm, *blocks in (first[1:], second[1:]):
+        if generators == 2:
+            assert {job.window for job in (warm, *blocks)} == {None}
+            continue
+        assert (warm.window.requests, warm.window.least_ns) == (4, 100 * MS)  # two answers to each caller
+        for job in blocks:
+            assert (job.window.requests, job.window.longest_ns) == (28, 3 * job.duration_ns)  # whole rounds
+            assert (job.duration_ns, job.stagger_ns) == (2800 * MS, 18.75 * MS)
