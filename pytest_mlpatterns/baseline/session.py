@@ -6,6 +6,7 @@ ones; what they found travels to the process that writes. This module must not k
 
 import datetime
 import functools
+import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
+from pytest_mlpatterns.baseline.file import FORMAT, read_baselines, write_baselines
 from pytest_mlpatterns.baseline.lookup import BaselineLookup, BaselineMatch
 from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_at_level, update_of
 from pytest_mlpatterns.config.run_settings import BaselineMode, RunSettings
@@ -24,6 +25,7 @@ from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.reports.text.comparison import gone_lines, update_lines
+from pytest_mlpatterns.system.empty_results import head_of
 from pytest_mlpatterns.system.git import commit, repository_above, tree_digest
 from pytest_mlpatterns.wording import count, listed
 
@@ -109,11 +111,24 @@ class BaselineSession:
                 )
 
     @functools.cache  # noqa: B019 - lives as long as the session
-    def _tests_in(self, file: Path) -> Collection[str]:
+    def _tests_in(self, file: Path) -> frozenset[str]:
         try:
-            return read_baselines(file).keys()
+            return frozenset(read_baselines(file))
         except BaselineFileError:
-            return ()
+            return frozenset()
+
+    def _no_file(self, absent: Collection[str]) -> list[str]:
+        """That the file does not exist, and which other one has entries of these tests; none if this is a first run."""
+        file = self._run.baseline_file
+        if not absent or file.exists():
+            return []
+        near = sorted({*file.parent.glob("*.json"), *self._root.glob("*.json")})
+        others = [one for one in near if _is_baseline(one) and not self._tests_in(one).isdisjoint(absent)]
+        names = [Path(os.path.relpath(one, self._run.invoked_in)).as_posix() for one in (file, *others)]
+        if others:
+            found = f"{listed(names[1:])} {'has' if len(others) == 1 else 'have'} entries of these tests"
+            return [f"there is no baseline file {names[0]}, but {found}: --perf-baseline-file={names[1]}"]
+        return [] if file == self._root / "perf-baseline.json" else [f"there is no baseline file {names[0]}"]
 
     def _renamed(self, test: str, setup: Setup) -> str:
         """The entries without a test that may be this one's under an earlier name: of its set-up, else of its file."""
@@ -172,6 +187,7 @@ class BaselineSession:
             self._prune(complete=complete)
         elif complete and self._gone:
             self.lines += gone_lines({test: len(self._before.get(test, ())) for test in sorted(self._gone)})
+        self.lines += self._no_file([one.test for one in results if one.judged.baseline_gap is BaselineGap.ABSENT])
 
     @property
     def recorded_nothing(self) -> bool:
@@ -253,3 +269,11 @@ class BaselineSession:
         write_baselines(file, {}, remove=self._gone)
         self._pruned, self._gone = sorted(self._gone), set()
         self.lines += [f"baseline {file} pruned:", *(f"  {test}" for test in self._pruned)]
+
+
+def _is_baseline(file: Path) -> bool:
+    """Whether a file begins as a baseline file does; others may be large, and are not read."""
+    try:
+        return file.is_file() and FORMAT.encode() in head_of(file)
+    except OSError:
+        return False

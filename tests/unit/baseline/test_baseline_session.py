@@ -24,7 +24,7 @@ from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue, Noise
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.result import TestResult
-from pytest_mlpatterns.records.result_parts import Terms
+from pytest_mlpatterns.records.result_parts import BaselineGap, Terms
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import Gate, Outcome
 from pytest_mlpatterns.system.git import tree_digest
@@ -698,3 +698,29 @@ def test_an_update_records_the_counts_of_requests(tmp_path: Path) -> None:
     counts = (RequestCounts(100, 1, {1_000: 40, 2_000: 40, 64_000: 19}),)
     updated(tmp_path, measured(counts=counts))
     assert recorded(tmp_path)[TEST][HERE].counts == (RequestCounts(100, 1, {2_000: 80, 64_000: 19}),)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "named", "lines"),
+    [
+        (
+            "base.json",
+            "bsae.json",
+            ["there is no baseline file bsae.json, but base.json has entries of these tests: …"],
+        ),
+        ("base.json", "perf-baseline.json", ["there is no baseline file perf-baseline.json, but base.json has …"]),
+        ("other.txt", "bsae.json", ["there is no baseline file bsae.json"]),
+        ("other.txt", "perf-baseline.json", []),
+    ],
+)
+def test_a_file_that_does_not_exist_is_named_with_the_one_that_may_be_meant(
+    tmp_path: Path, recorded: str, named: str, lines: list[str]
+) -> None:
+    write_baselines(tmp_path / recorded, {TEST: {HERE: entry()}})
+    (tmp_path / "data.json").write_text("{}")
+    options = {"baseline": "check", "baseline-file": named}
+    session = BaselineSession(
+        read_run_settings(options, {}, invoked_in=tmp_path, root=tmp_path), ENVIRONMENT, root=tmp_path
+    )
+    session.close([measured(baseline_gap=BaselineGap.ABSENT)], complete=True)
+    assert all(line.startswith(start.removesuffix("…")) for line, start in zip(session.lines, lines, strict=True))
