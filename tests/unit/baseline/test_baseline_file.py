@@ -115,10 +115,6 @@ def without(name: str) -> str:
     return json.dumps(data)
 
 
-def test_a_missing_file_is_an_empty_baseline(path: Path) -> None:
-    assert read_baselines(path) == {}
-
-
 def test_a_good_file_is_read(path: Path) -> None:
     path.write_text(json.dumps(PLAIN), encoding="utf-8")
     entry = read_baselines(path)["test_a.py::test_one"]["box"]
@@ -220,14 +216,6 @@ def test_numbers_have_five_digits_and_whole_ones_no_point(path: Path) -> None:
     assert '"rtm": [[4123500, 0.012], [0.00012346, 0]]' in path.read_text(encoding="utf-8")
 
 
-def test_the_order_of_updates_does_not_change_the_file(path: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.json"
-    write_baselines(path, {"a": {"x": ENTRY, "y": ENTRY}, "b": {"x": ENTRY}})
-    for update in ({"b": {"x": ENTRY}}, {"a": {"y": ENTRY}}, {"a": {"x": ENTRY}}):
-        write_baselines(other, update)
-    assert path.read_bytes() == other.read_bytes()
-
-
 def test_an_update_keeps_every_other_test_and_machine(path: Path) -> None:
     old, new = replace(ENTRY, date="2026-01-01"), replace(ENTRY, date="2026-11-24")
     write_baselines(path, {"a": {"x": old, "y": old}, "b": {"x": old}})
@@ -289,26 +277,18 @@ def test_an_entry_says_what_differs_from_what_is_measured_now(
     assert replace(ENTRY, versions=SERVING).differences(make_setup(**setup), present) == differences
 
 
-SERVED_ELSEWHERE = [
-    "http://127.0.0.1:8000/predict",
-    "https://example.org/",
-    "Command('serve --port {port}', path='/predict')",
-]
-
-
-@pytest.mark.parametrize("service", SERVED_ELSEWHERE)
-def test_our_own_servers_say_nothing_of_a_service_that_runs_without_them(service: str) -> None:
+@each_row(
+    ("service", "versions", "differences"),
+    ("http://127.0.0.1:8000/predict", {"uvicorn": "1.0", "pytest-mlpatterns": "9.0"}, ()),
+    ("Command('serve --port {port}', path='/predict')", {"uvicorn": "1.0", "pytest-mlpatterns": "9.0"}, ()),
+    ("App('shop:app')", {**SERVING, "pytest-mlpatterns": "9.0"}, ()),
+    ("App('shop:app')", {**SERVING, "uvicorn": "0.40.0"}, ("uvicorn: 0.38.0 → 0.40.0",)),
+)
+def test_a_service_of_the_users_own_has_at_most_the_server_of_this_environment(
+    service: str, versions: dict[str, str], differences: tuple[str, ...]
+) -> None:
     setup = make_setup(pattern=service)
-    old = replace(ENTRY, setup=setup, versions=SERVING)
-    assert old.differences(setup, {"uvicorn": "1.0", "pytest-mlpatterns": "9.0"}) == ()
-    assert old.differences(SETUP, SERVING) == (f"pattern: {service} → {SETUP.pattern}",)
-
-
-def test_an_app_has_the_server_of_this_environment_but_not_that_of_this_package() -> None:
-    setup = make_setup(pattern="App('shop:app')")
-    old = replace(ENTRY, setup=setup, versions=SERVING)
-    assert old.differences(setup, {**SERVING, "pytest-mlpatterns": "9.0"}) == ()
-    assert old.differences(setup, {**SERVING, "uvicorn": "0.40.0"}) == ("uvicorn: 0.38.0 → 0.40.0",)
+    assert replace(ENTRY, setup=setup, versions=SERVING).differences(setup, versions) == differences
 
 
 def test_an_entry_is_its_own_anchor_until_it_has_another() -> None:
@@ -427,6 +407,16 @@ DAMAGED = {
     "latency does not ascend": changed(latency=[[50, 2], [99, 1]]).encode(),
     "percent does not ascend": changed(latency=[[99, 1], [50, 2]]).encode(),
     "latency is not a number": changed(latency=[[50, float("nan")]]).encode(),
+    "a count is below zero": changed(counts={"1": [3, -1, []]}).encode(),
+    "a time of a count is below zero": changed(counts={"1": [3, 0, [[-5, 3]]]}).encode(),
+    "a count has two members": changed(counts={"1": [3, 0]}).encode(),
+    "a count of a time is text": changed(counts={"1": [3, 0, [[5, "x"]]]}).encode(),
+    "counts is a list": changed(counts=[3]).encode(),
+    "split is a list": changed(split=[]).encode(),
+    "a split has no parts": changed(split={"rtm": {"mean": 5}}).encode(),
+    "a part has one member": changed(
+        split={"rtm": {"mean": 5, "median": 4, "requests": 9, "parts": {"a": [1]}}}
+    ).encode(),
     "versions is a list": changed(versions=["numpy"]).encode(),
     "version is text": json.dumps({**PLAIN, "version": "1"}).encode(),
     "version is null": json.dumps({**PLAIN, "version": None}).encode(),
@@ -515,13 +505,8 @@ def test_a_directory_or_a_device_in_the_file_s_place_is_refused(tmp_path: Path) 
 
 
 def test_a_file_that_cannot_be_made_is_an_error_with_a_mend(tmp_path: Path) -> None:
-    path = tmp_path / "absent" / "perf-baseline.json"
-    with pytest.raises(BaselineFileError) as caught:
-        write_baselines(path, {"a": {"x": ENTRY}})
-    message = str(caught.value)
-    assert message.startswith(f"{path} cannot be written: ")
-    assert "--perf-baseline-file" in message
-    assert "\n" not in message
+    with pytest.raises(BaselineFileError, match=r"perf-baseline.json cannot be written: .*--perf-baseline-file"):
+        write_baselines(tmp_path / "absent" / "perf-baseline.json", {"a": {"x": ENTRY}})
 
 
 def test_the_counts_of_a_launch_have_one_line_and_those_of_an_older_entry_are_unknown(path: Path) -> None:
@@ -532,15 +517,6 @@ def test_the_counts_of_a_launch_have_one_line_and_those_of_an_older_entry_are_un
     assert '"ttft": [[1024, 270], [4096, 22]]' in lines
     path.write_text(json.dumps(PLAIN), encoding="utf-8")
     assert read_baselines(path)["test_a.py::test_one"]["box"].counts == ()
-
-
-@pytest.mark.parametrize(
-    "counts", [{"1": [3, -1, []]}, {"1": [3, 0, [[-5, 3]]]}, {"1": [3, 0]}, {"1": [3, 0, [[5, "x"]]]}, [3], 7]
-)
-def test_counts_that_are_none_are_refused(path: Path, counts: object) -> None:
-    path.write_text(changed(counts=counts), encoding="utf-8")
-    with pytest.raises(BaselineFileError, match="is damaged"):
-        read_baselines(path)
 
 
 def test_parts_and_latencies_that_are_unknown_are_left_out(path: Path) -> None:
@@ -555,12 +531,3 @@ def test_parts_and_latencies_that_are_unknown_are_left_out(path: Path) -> None:
     assert list(found) == ["rtm"]
     assert found["rtm"].calls == {}
     assert [(part.name, part.of, part.mean_ns) for part in found["rtm"].parts] == [("wire", "a", 1.0), ("hop", "", 0.0)]
-
-
-@pytest.mark.parametrize(
-    "split", [[], {"rtm": {"mean": 5}}, {"rtm": {"mean": 5, "median": 4, "requests": 9, "parts": {"a": [1]}}}]
-)
-def test_a_split_that_is_none_is_refused(path: Path, split: object) -> None:
-    path.write_text(changed(split=split), encoding="utf-8")
-    with pytest.raises(BaselineFileError, match=r"is damaged: .*split"):
-        read_baselines(path)

@@ -19,12 +19,6 @@ LATER = replace(OLD, date="2026-11-20", commit="2b3c4d5")
 LATEST = replace(OLD, date="2026-11-24", commit="3c4d5e6")
 
 
-def test_entries_of_several_runners_stand_side_by_side() -> None:
-    found, choices = merged([{"test_a": {"laptop": OLD}}, {"test_a": {"runner": LATER}, "test_b": {"runner": OLD}}])
-    assert found == {"test_a": {"laptop": OLD, "runner": LATER}, "test_b": {"runner": OLD}}
-    assert choices == []
-
-
 @pytest.mark.parametrize(("first", "second", "file"), [(LATEST, LATER, 0), (LATER, LATEST, 1)])
 def test_of_two_entries_that_differ_the_latest_is_taken_and_named(first: Entry, second: Entry, file: int) -> None:
     found, choices = merged([{"test_a": {"runner": first}}, {"test_a": {"runner": second}}])

@@ -1,4 +1,4 @@
-"""The rules of recording: what speaks against a result, and what is stored beside it."""
+"""The rules of recording: what speaks against a result, what is stored beside it, and updates of streams."""
 
 import math
 from collections.abc import Sequence
@@ -15,39 +15,45 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import BASELINE_ALPHA,
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
 from pytest_mlpatterns.baseline.updates import (
     RunFacts,
+    anchor_of,
     disturbances,
+    drift_notes,
     is_narrow,
     reasons_not_to_record,
     seen_from,
     update_of,
 )
+from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import LaunchValue, Noise
 from pytest_mlpatterns.records.outcomes import FirstFailure
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import Terms
 from pytest_mlpatterns.records.verdict import Gate, Outcome
 
 NOISE = Noise("other processes used 1.1 of the 2 cores while this was measured", "stop other programs")
 
 
-def test_a_quiet_steady_narrow_result_has_no_reason() -> None:
-    assert reasons_not_to_record(result(failed_requests={"500": 7})) == ()  # of 7,406 requests, less than 0.1 %
+@each_row(
+    "changes",
+    {"failed_requests": {"500": 7}},  # of 7,406 requests, less than 0.1 %
+    {"metrics": {}},
+    {"metrics": {"rtm": (10e6, 9.1e6, 10.9e6)}},
+    {"metrics": {"rtm": (0.0, 0.0, 0.0)}},
+)
+def test_a_quiet_steady_narrow_result_has_no_reason(changes: dict[str, object]) -> None:
+    assert reasons_not_to_record(result(**changes)) == ()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "reason"),
-    [
-        ({"noise": (NOISE,)}, NOISE.what),
-        (
-            {"unsteady": ("median latency changed by +21 % through the window",)},
-            "median latency changed by +21 % through the window",
-        ),
-        ({"failed_requests": {"500": 8}}, "8 of 7,406 requests failed (500: 8)"),
-        (
-            {"verdicts": (verdict(Outcome.PASS), verdict(Outcome.INCONCLUSIVE, against="limit"))},
-            "undecided: rtm against its limit: inconclusive",
-        ),
-    ],
-    ids=["noise", "unsteady", "failures", "undecided"],
+    ({"noise": (NOISE,)}, NOISE.what),
+    ({"unsteady": ("it changed by +21 % through the window",)}, "it changed by +21 % through the window"),
+    ({"failed_requests": {"500": 8}}, "8 of 7,406 requests failed (500: 8)"),
+    ({"verdicts": (verdict(Outcome.INCONCLUSIVE, against="limit"),)}, "undecided: rtm against its limit: inconclusive"),
+    (
+        {"metrics": {"rtm": (10e6, 3e6, 20e6)}},
+        "median latency 10.0 ms is known to ±85.0 % only, wider than the tolerance of 10.0 %",
+    ),
 )
 def test_a_disturbance_is_a_reason_and_is_stored(changes: dict[str, object], reason: str) -> None:
     assert disturbances(result(**changes)) == (reason,)
@@ -81,26 +87,12 @@ def test_a_failed_test_has_a_reason() -> None:
     assert reasons_not_to_record(changed(missed, gate=Gate.WARN)) == ()
 
 
-def test_an_interval_wider_than_the_tolerance_is_measured_again_and_stored_with_both() -> None:
-    wide = result(metrics={"rtm": (10e6, 3e6, 20e6)})
-    why = "median latency 10.0 ms is known to ±85.0 % only, wider than the tolerance of 10.0 %"
-    assert reasons_not_to_record(wide) == (why,)
-    assert disturbances(wide) == (why,)
-
-
 def test_the_interval_of_the_better_known_statistic_counts() -> None:
     narrow, wide = (10e6, 9.5e6, 10.5e6), (10e6, 3e6, 20e6)
     assert reasons_not_to_record(result(metrics={"rtm": wide, "latency_mean": narrow})) == ()
     assert reasons_not_to_record(result(metrics={"rtm": narrow, "latency_mean": wide})) == ()
     (why,) = reasons_not_to_record(result(metrics={"rtm": wide, "latency_mean": wide}))
     assert why.startswith("mean latency 10.0 ms is known to ±85.0 % only")
-
-
-@pytest.mark.parametrize(
-    "metrics", [{}, {"rtm": (10e6, 9.1e6, 10.9e6)}, {"rtm": (0.0, 0.0, 0.0)}], ids=["none", "narrow", "zero"]
-)
-def test_an_interval_within_the_tolerance_is_no_reason(metrics: dict[str, tuple[float, float, float]]) -> None:
-    assert reasons_not_to_record(result(metrics=metrics)) == ()
 
 
 def test_launches_of_two_kinds_are_as_wide_as_each_of_them() -> None:
@@ -234,3 +226,56 @@ def test_what_an_entry_sees_fails_in_nine_of_ten_runs_and_half_of_it_in_few(devi
     caught, half = np.mean(failed, axis=0).tolist()
     assert caught >= 0.85
     assert half <= 0.4
+
+
+FACTS = RunFacts({"numpy": "2.0.0"}, "1a2b3c4", "2026-02-28")
+
+
+def entry(date: str = "2026-02-01", **values: float) -> Entry:
+    return replace(update_of(measured(**values), None, FACTS).after, date=date)
+
+
+def measured(**values: float) -> TestResult:
+    return stream_result(launches={name: ((value, 0.002),) * 2 for name, value in values.items()})
+
+
+def test_a_slower_first_token_is_worse_and_begins_a_new_anchor() -> None:
+    before = entry(ttft=100.0 * MS, tpot=10.0 * MS)
+    slower = update_of(measured(ttft=130.0 * MS, tpot=10.0 * MS), before, FACTS)
+    assert [verdict.metric for verdict in slower.worse] == ["ttft"]
+    assert slower.after.anchor is None
+    same = update_of(measured(ttft=101.0 * MS, tpot=10.0 * MS), before, FACTS)
+    assert (same.worse, same.after.anchor) == ((), replace(anchor_of(before), updates=1))
+
+
+def test_updates_are_compared_by_means_if_both_entries_know_them() -> None:
+    before = entry(ttft=190.0 * MS, ttft_mean=280.0 * MS, tpot=10.0 * MS)
+    jumped = measured(ttft=370.0 * MS, ttft_mean=283.0 * MS, tpot=10.0 * MS)
+    assert update_of(jumped, before, FACTS).worse == ()
+    (worse,) = update_of(measured(ttft=190.0 * MS, ttft_mean=380.0 * MS, tpot=10.0 * MS), before, FACTS).worse
+    assert (worse.metric, worse.judged_by) == ("ttft", "ttft_mean")
+    assert worse.reason.endswith("; median TTFT 190 ms → 190 ms")
+    (by_medians,) = update_of(jumped, entry(ttft=190.0 * MS, tpot=10.0 * MS), FACTS).worse
+    assert by_medians.judged_by == ""
+
+
+def test_a_slow_drift_of_means_is_told() -> None:
+    anchor = replace(anchor_of(entry("2026-01-01", ttft=190.0 * MS, ttft_mean=200.0 * MS)), updates=3)
+    assert set(anchor.metrics) == {"ttft", "ttft_mean"}
+    drifted = replace(entry(ttft=370.0 * MS, ttft_mean=278.0 * MS), anchor=anchor)
+    notes = drift_notes(measured(ttft=190.0 * MS, ttft_mean=280.0 * MS), drifted)
+    assert notes == ["mean TTFT 40.0 % worse than on 2026-01-01 (1a2b3c4), little by little"]
+
+
+def test_longer_answers_are_no_step() -> None:
+    before = entry(ttft=100.0 * MS, rtm=900.0 * MS)
+    longer = update_of(measured(ttft=100.0 * MS, rtm=1800.0 * MS), before, FACTS)
+    assert longer.worse == ()
+    assert longer.after.anchor is not None
+
+
+def test_a_slow_drift_of_tokens_is_told() -> None:
+    anchor = replace(anchor_of(entry("2026-01-01", tpot=10.0 * MS, rtm=100.0 * MS)), updates=3)
+    drifted = replace(entry(tpot=13.9 * MS, rtm=200.0 * MS), anchor=anchor)
+    notes = drift_notes(measured(tpot=14.0 * MS, rtm=200.0 * MS), drifted)
+    assert notes == ["median TPOT 40.0 % worse than on 2026-01-01 (1a2b3c4), little by little"]

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -74,6 +74,12 @@ class Measured:
 
 def steps(last: int, at: int, size: float = 0.1) -> list[float | NotRun]:
     return [math.log1p(size) if number >= at else 0.0 for number in range(last + 1)]
+
+
+def instead(search: Search, answer: Callable[[CommitRun | NotRun], CommitRun | NotRun]) -> None:
+    """Let a search find what is answered to each of its measurements."""
+    take = search._measure
+    search._measure = lambda *given, **named: answer(take(*given, **named))  # type: ignore[assignment]
 
 
 def search_of(plan: BisectPlan, measured: Measured, file: Path) -> tuple[Search, list[SearchedCommit]]:
@@ -159,13 +165,7 @@ def test_a_metric_that_the_test_does_not_have_is_an_error(file: Path) -> None:
 def test_a_commit_without_the_metric_is_passed_over(file: Path) -> None:
     measured = Measured(steps(4, 1))
     search, shown = search_of(plan_of(4), measured, file)
-    take = search._measure
-
-    def measure(*given: object, **named: object) -> object:
-        found = take(*given, **named)  # type: ignore[arg-type]
-        return run_with_ratios({}) if measured.asked[-1][0] == 2 else found
-
-    search._measure = measure  # type: ignore[assignment]
+    instead(search, lambda found: run_with_ratios({}) if measured.asked[-1][0] == 2 else found)
     assert search.run().first == plan_of(4).name(1)
     assert shown[1].skipped == "not comparable: both sides do not have median latency"
 
@@ -214,16 +214,6 @@ def test_there_may_be_no_time_for_the_last_comparison(file: Path) -> None:
     assert file.exists()
 
 
-def test_an_interrupt_keeps_what_was_measured(file: Path) -> None:
-    first = Measured(steps(8, 3))
-    first.interrupt_at = 2
-    with pytest.raises(KeyboardInterrupt):
-        search_of(plan_of(8), first, file)[0].run()
-    second = Measured(steps(8, 3))
-    assert search_of(plan_of(8), second, file)[0].run().end is SearchEnd.FOUND
-    assert second.asked[0] == (2, 0)
-
-
 def kept(file: Path, plan: BisectPlan) -> Mapping[str, object]:
     measured = Measured(steps(8, 3))
     measured.interrupt_at = 2
@@ -232,11 +222,17 @@ def kept(file: Path, plan: BisectPlan) -> Mapping[str, object]:
     return json.loads(file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
-def test_another_search_begins_anew(file: Path) -> None:
+def test_another_search_begins_anew_and_the_same_one_goes_on(file: Path) -> None:
     kept(file, plan_of(8))
     state = SearchState(file, plan_of(8, metric="throughput").key)
     assert (state.events, state.was_other) == ([], True)
-    assert not SearchState(file.with_name("absent"), plan_of(8).key).was_other
+    second = Measured(steps(8, 3))
+    assert search_of(plan_of(8), second, file)[0].run().end is SearchEnd.FOUND
+    assert second.asked[0] == (2, 0)
+    file.touch()
+    for new in (file, file.with_name("absent")):
+        state = SearchState(new, plan_of(8).key)
+        assert (state.events, state.was_other) == ([], False)
 
 
 @each_row(
@@ -265,18 +261,14 @@ def test_a_file_of_another_format_is_left_alone(file: Path, content: bytes) -> N
     assert file.read_bytes() == content
 
 
-def test_an_empty_file_is_a_new_state(file: Path) -> None:
-    file.touch()
-    state = SearchState(file, plan_of(8).key)
-    assert (state.events, state.was_other) == ([], False)
-
-
 def test_a_state_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
-    for place, words in ((tmp_path, "is a directory"), (tmp_path / "absent" / "state", "which does not exist")):
+    for place, words in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "absent" / "state", "which does not exist"),
+        (Path(os.devnull), "It is no regular file"),
+    ):
         with pytest.raises(SettingError, match=f"{words}.*; name another file with --state"):
             SearchState(place, plan_of(8).key)
-    with pytest.raises(SettingError, match="It is no regular file; name another file with --state"):
-        SearchState(Path(os.devnull), plan_of(8).key)
 
 
 @pytest.mark.parametrize(
@@ -319,14 +311,7 @@ def test_several_steps_name_one_of_them_and_offer_the_rest(file: Path) -> None:
 def test_the_only_commit_has_no_others_beside_it(file: Path) -> None:
     measured = Measured(steps(1, 1))
     search, _ = search_of(plan_of(1), measured, file)
-    take = search._measure
-
-    def measure(*given: object, **named: object) -> object:
-        take(*given, **named)  # type: ignore[arg-type]
-        size = 0.05 if measured.profiled[-1] else 0.1
-        return run_with_ratios({"rtm": ((size, 0.0001),) * 40})
-
-    search._measure = measure  # type: ignore[assignment]
+    instead(search, lambda _: run_with_ratios({"rtm": ((0.05 if measured.profiled[-1] else 0.1, 0.0001),) * 40}))
     result = search.run()
     assert (result.end, result.is_part) == (SearchEnd.FOUND, False)
 
@@ -340,14 +325,8 @@ def test_many_small_steps_are_a_range(file: Path) -> None:
 def test_a_commit_that_is_not_confirmed_is_a_range(file: Path) -> None:
     measured = Measured(steps(2, 1))
     search, _ = search_of(plan_of(2, metric="throughput"), measured, file)
-    take = search._measure
-
-    def measure(*given: object, **named: object) -> object:
-        found = take(*given, **named)  # type: ignore[arg-type]
-        unchanged = run_with_ratios({"throughput": ((0.0, 0.0001),) * 40})
-        return unchanged if measured.profiled[-1] else found
-
-    search._measure = measure  # type: ignore[assignment]
+    unchanged = run_with_ratios({"throughput": ((0.0, 0.0001),) * 40})
+    instead(search, lambda found: unchanged if measured.profiled[-1] else found)
     result = search.run()
     assert (result.end, result.why) == (SearchEnd.RANGE, WhyRange.UNCONFIRMED)
     assert "beside its parent c0 it changes it by +0.0 %" in result_lines(result)[1]
@@ -356,13 +335,7 @@ def test_a_commit_that_is_not_confirmed_is_a_range(file: Path) -> None:
 def test_a_comparison_with_the_parent_that_fails_is_an_error(file: Path) -> None:
     measured = Measured(steps(2, 1))
     search, _ = search_of(plan_of(2), measured, file)
-    take = search._measure
-
-    def measure(*given: object, **named: object) -> object:
-        found = take(*given, **named)  # type: ignore[arg-type]
-        return ERROR if measured.profiled[-1] else found
-
-    search._measure = measure  # type: ignore[assignment]
+    instead(search, lambda found: ERROR if measured.profiled[-1] else found)
     with pytest.raises(DeploymentError, match="cannot be compared with its parent"):
         search.run()
     assert file.exists()

@@ -219,21 +219,16 @@ def test_only_a_regular_file_is_a_history(history: History, path: Path, make: ob
             use()
 
 
-def test_a_device_is_no_history() -> None:
-    with pytest.raises(HistoryError, match="cannot be written: It is no regular file; it is unchanged"):
-        History(Path(os.devnull), os.devnull).append([history_line()])
-
-
-def test_a_missing_directory_is_an_error_and_a_missing_file_is_none(tmp_path: Path) -> None:
-    history = History(tmp_path / "missing" / NAME, f"missing/{NAME}")
-    assert history.read().lines == ()
-    with pytest.raises(HistoryError, match=r"^missing/.* cannot be written: No such file or directory; it is"):
-        history.append([history_line()])
-
-
-def test_a_directory_that_may_not_be_written_to_is_an_error_that_says_so() -> None:
-    with pytest.raises(HistoryError, match=rf"^{NAME} cannot be written: .*; it is unchanged, make its directory"):
-        History(Path("/proc", NAME), NAME).append([history_line()])
+@each_row(
+    ("path", "why"),
+    (Path("missing", NAME), "No such file or directory; it is"),
+    (Path(os.devnull), "It is no regular file; it is unchanged"),
+    (Path("/proc", NAME), ".*; it is unchanged, make its directory"),
+)
+def test_a_place_that_cannot_be_written_to_is_an_error_that_says_so(tmp_path: Path, path: Path, why: str) -> None:
+    with pytest.raises(HistoryError, match=rf"^{NAME} cannot be written: {why}"):
+        History(tmp_path / path, NAME).append([history_line()])
+    assert History(tmp_path / "missing" / NAME, NAME).read().lines == ()
 
 
 def test_a_file_that_may_not_be_opened_is_an_error_that_says_so(

@@ -1,15 +1,22 @@
 """Records: values that travel keep what they carry, and say what differs."""
 
+import pickle
+from pathlib import Path
+
+import execnet
 import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.each_row import each_row
 from support.synthetic import ENVIRONMENT, SETUP, make_setup
 
+from pytest_mlpatterns.records.codec import plain
+from pytest_mlpatterns.records.latency import LatencySplit, SplitPart
 from pytest_mlpatterns.records.launch import GeneratorReport, Step
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Samples, Window
-from pytest_mlpatterns.records.setup import Environment, Setup, SystemDescription
+from pytest_mlpatterns.records.setup import Environment, SystemDescription
+from pytest_mlpatterns.records.telemetry import LayerStats
 
 
 def test_records_are_frozen() -> None:
@@ -22,22 +29,10 @@ def test_every_failure_has_a_name_of_its_own_and_is_no_status() -> None:
     assert max(Failure) < 0
 
 
-@pytest.mark.parametrize("name", ["pattern", "load", "wire", "payload"])
-def test_a_set_up_names_what_differs_from_the_other_to_this(name: str) -> None:
-    other = make_setup(**{name: "before"})
-    assert SETUP.differences(other) == (f"{name}: before → {getattr(SETUP, name)}",)
-
-
 def test_a_set_up_names_every_difference_in_the_order_of_its_fields() -> None:
     other = make_setup("single", "closed(16)", "grpc", "sha256:0")
-    assert [text.partition(":")[0] for text in SETUP.differences(other)] == ["pattern", "load", "wire", "payload"]
-
-
-def test_a_set_up_without_a_limit_has_all_cores() -> None:
-    assert replace(SETUP, cpus="2").differences(SETUP) == ("cpus: all → 2",)
-    assert SETUP.differences(replace(SETUP, cpus="0.5")) == ("cpus: 0.5 → all",)
-    assert replace(SETUP, cpus="2").differences(replace(SETUP, cpus="2")) == ()
-    assert Setup.from_json(replace(SETUP, env="A=1").to_json()).env == "A=1"
+    names = ("pattern", "load", "wire", "payload")
+    assert SETUP.differences(other) == tuple(f"{one}: {getattr(other, one)} → {getattr(SETUP, one)}" for one in names)
 
 
 @each_row(
@@ -93,3 +88,38 @@ def test_a_generator_report_gives_rate_and_core_share_of_one_process() -> None:
     report = GeneratorReport(cpu_ns=1_000_000_000, wall_ns=1_000_000_000, completed=5_000, connections=4, processes=2)
     assert (report.core_ns, report.rate_rps, report.core_share) == (2_000_000_000, 2_500, 0.5)
     assert GeneratorReport(cpu_ns=0, wall_ns=0, completed=0, connections=0).rate_rps == 0
+
+
+SPLIT = LatencySplit("rtm", 2.0, 1.0, 7, (SplitPart("hop", "", 2.0, 1.0, 0.5),), {"model": 0.5})
+
+
+def test_a_record_comes_back_from_another_process() -> None:
+    assert LatencySplit.from_json(execnet.loads(execnet.dumps(SPLIT.to_json()))) == SPLIT
+    assert pickle.loads(pickle.dumps(SPLIT)) == SPLIT
+
+
+def test_numbers_of_numpy_and_paths_become_plain() -> None:
+    found = plain({"share": np.float64(0.5), "count": np.int64(3), "file": Path("a") / "b.py"})
+    assert found == {"share": 0.5, "count": 3, "file": str(Path("a", "b.py"))}
+    assert {type(one) for one in found.values()} == {float, int, str}
+
+
+def test_a_value_without_a_plain_one_is_refused() -> None:
+    with pytest.raises(TypeError, match="object has no plain value"):
+        plain({"what": object()})
+
+
+def test_keys_of_a_histogram_are_numbers_again() -> None:
+    layer = LayerStats(0, "batched", {"calls": 2}, {"sizes": {4: 2}}, {"depth": ((1, 2),)})
+    assert LayerStats.from_json({**layer.to_json(), "histograms": {"sizes": {"4": 2}}}) == layer
+
+
+@each_row(
+    ("changes", "message"),
+    ({"requests": 1.5}, r"LatencySplit: Expected `int`, got `float` - at `\$.requests`"),
+    ({"parts": [{}]}, r"LatencySplit: .*missing required field `name` - at `\$.parts\[0\]`"),
+    ({"metric": "rtt"}, r"LatencySplit: Invalid enum value 'rtt' - at `\$.metric`"),
+)
+def test_a_member_of_another_type_is_named_with_its_place(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LatencySplit.from_json({**SPLIT.to_json(), **changes})
